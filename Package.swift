@@ -1,0 +1,128 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The house rules of Sources/README.md, machine-checked by Tests/TidyTests: a room imports only the
+// rooms its row names. This file must say the same.
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let strictC: [CSetting] = [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]
+
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
+
+func room(_ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil) -> Target {
+    .target(name: name, dependencies: dependencies, path: path, exclude: [], swiftSettings: strict)
+}
+
+func worker(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, resources: resources, swiftSettings: strict)
+}
+
+let package = Package(
+    name: "apus",
+    products: [
+        .executable(name: "apusd", targets: ["apusd"]),
+        .executable(name: "apus-nameserver", targets: ["apus-nameserver"]),
+        .executable(name: "apus-broker-store", targets: ["apus-broker-store"]),
+        .executable(name: "apus-replication", targets: ["apus-replication"]),
+        .executable(name: "apus-filter", targets: ["apus-filter"]),
+        .executable(name: "apus", targets: ["apus"]),
+        .library(name: "ApusTagFilter", type: .dynamic, targets: ["TagFilter"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+    targets: [
+        // Floor 0: C
+        .target(name: "CLinux", cSettings: strictC),
+        .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .target(name: "CFilterPlugin", path: "plugins/CFilterPlugin", cSettings: strictC),
+
+        // Floor 1: ground
+        room("LinuxSystem", ["CLinux"]),
+        room("Systemd", ["CSystemd", logging]),
+
+        // Floor 2: words and formats
+        room("FastJSON"),
+        room("StoreFormat", ["CLinux"]),
+        room("WorkerProtocol"),
+        room("RemotingProtocol", ["FastJSON", "CZlib", nioCore]),
+
+        // Floor 3: equipment
+        room("StoreReader", ["LinuxSystem", "StoreFormat"]),
+        room("RemotingTransport", ["RemotingProtocol", logging, nioCore, nioPosix]),
+        room("WorkerKit", ["LinuxSystem", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
+
+        // Floor 4: engines
+        room("MessageStore", ["LinuxSystem", "FastJSON", "StoreFormat", "StoreReader", logging]),
+        room(
+            "BrokerService",
+            [
+                "FastJSON", "LinuxSystem", "RemotingProtocol", "StoreFormat", "WorkerProtocol", "StoreReader",
+                "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
+            ]),
+        room("RouteRegistry", ["FastJSON", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
+        room(
+            "Replication",
+            [
+                "LinuxSystem", "FastJSON", "StoreFormat", "WorkerProtocol", "StoreReader", "RemotingProtocol",
+                "RemotingTransport", logging, nioCore, nioPosix,
+            ]),
+        room(
+            "FilterEngine",
+            ["CFilterPlugin", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
+        room("Supervision", ["LinuxSystem", "Systemd", "WorkerProtocol", logging]),
+
+        // Floor 5: workers and the command line
+        worker(
+            "apusd",
+            [
+                "Supervision", "LinuxSystem", "Systemd", logging, argumentParser,
+                .product(name: "TOMLKit", package: "TOMLKit"),
+            ]
+        ),
+        worker(
+            "apus-nameserver",
+            ["RouteRegistry", "WorkerKit", "WorkerProtocol", "RemotingTransport", logging, nioCore, nioPosix]),
+        worker(
+            "apus-broker-store",
+            [
+                "BrokerService", "MessageStore", "WorkerKit", "WorkerProtocol", "RemotingTransport", "LinuxSystem",
+                logging, nioCore, nioPosix,
+            ]),
+        worker("apus-replication", ["Replication", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+        worker("apus-filter", ["FilterEngine", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+        worker(
+            "apus",
+            [
+                "Bench", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat", logging,
+                nioCore, nioPosix, argumentParser,
+            ]),
+        room(
+            "Bench",
+            ["FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix, histogram]),
+
+        // Plugins
+        room("TagFilter", ["CFilterPlugin"], path: "plugins/TagFilter"),
+    ]
+)
