@@ -124,5 +124,8 @@ let package = Package(
 
         // Plugins
         room("TagFilter", ["CFilterPlugin"], path: "plugins/TagFilter"),
+
+        // Tests
+        tests("TidyTests", []),
     ]
 )

@@ -1,0 +1,63 @@
+import Foundation
+import Testing
+
+@Suite("what the house does not allow in its sources")
+struct SourceTests {
+    static let shipped =
+        Repository.files(below: "Sources", endings: [".swift"])
+        + Repository.files(below: "plugins", endings: [".swift"])
+
+    /// (what, why it is banned)
+    static let banned: [(pattern: String, reason: String)] = [
+        (#"\btry!"#, "an error of the world would become a crash without words"),
+        (#"\bas!"#, "a wrong type would become a crash without words"),
+        (#"\b(TODO|FIXME|XXX)\b"#, "unfinished work belongs in an issue"),
+        (#"\bfatalError\(\)"#, "a trap must say which rule was broken"),
+        (#"\bpreconditionFailure\(\)"#, "a trap must say which rule was broken"),
+        (#"catch\s*\{\s*\}"#, "nothing is swallowed"),
+        (#"\bsleep\("#, "waits are events or deadlines"),
+    ]
+
+    @Test("no banned call", arguments: banned.map(\.pattern))
+    func noBannedCall(pattern: String) throws {
+        let reason = Self.banned.first { $0.pattern == pattern }?.reason ?? ""
+        let expression = try NSRegularExpression(pattern: pattern)
+        for file in Self.shipped {
+            let text = try Repository.text(file)
+            for (index, line) in text.components(separatedBy: "\n").enumerated() {
+                let hit = expression.firstMatch(in: line, range: NSRange(line.startIndex..., in: line))
+                #expect(hit == nil, "\(file):\(index + 1): \(pattern): \(reason)")
+            }
+        }
+    }
+
+    @Test("the patterns find what they are for")
+    func patternsWork() throws {
+        let samples = [
+            "let x = try! f()", "x as! Int", "// TODO later", "fatalError()", "preconditionFailure()", "catch {}",
+            "sleep(1)",
+        ]
+        for (sample, rule) in zip(samples, Self.banned) {
+            let expression = try NSRegularExpression(pattern: rule.pattern)
+            #expect(
+                expression.firstMatch(in: sample, range: NSRange(sample.startIndex..., in: sample)) != nil,
+                "\(rule.pattern)")
+        }
+    }
+
+    @Test("the top level holds what the mission names, nothing else")
+    func topLevel() throws {
+        let allowed: Set<String> = [
+            "Package.swift", "Package.resolved", "Sources", "Tests", "units", "plugins", "README.md", "LICENSE",
+        ]
+        let extra = Set(try Repository.topLevel()).subtracting(allowed)
+        #expect(extra.isEmpty, "\(extra.sorted())")
+    }
+
+    @Test("workers do without Foundation")
+    func workersWithoutFoundation() throws {
+        for file in Self.shipped where !file.hasPrefix("Sources/apus/") && !file.hasPrefix("Sources/apusd/") {
+            #expect(!importedModules(try Repository.text(file)).contains("Foundation"), "\(file) imports Foundation")
+        }
+    }
+}
