@@ -1,0 +1,161 @@
+/// Writes JSON text the way fastjson writes it.
+package struct JSONWriter {
+    package struct Options: OptionSet, Sendable {
+        package let rawValue: UInt8
+
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        /// Tabs and line feeds as fastjson's `PrettyFormat`: what `config/*.json` files look like.
+        package static let pretty = Options(rawValue: 1)
+        /// Standard JSON only: number and object keys in quotes, characters above U+007F as `\uXXXX`
+        /// (fastjson's `BrowserCompatible`, asked for by `acceptStandardJsonOnly`).
+        package static let standard = Options(rawValue: 2)
+        /// Members sorted by key (fastjson's `MapSortField`).
+        package static let sorted = Options(rawValue: 4)
+    }
+
+    private var output: [UInt8] = []
+    private let options: Options
+    private var depth = 0
+
+    private init(_ options: Options) {
+        self.options = options
+    }
+
+    package static func write(_ value: JSONValue, _ options: Options = []) -> [UInt8] {
+        var writer = JSONWriter(options)
+        writer.value(value)
+        return writer.output
+    }
+
+    private mutating func value(_ value: JSONValue) {
+        switch value {
+        case .null: self.ascii("null")
+        case .bool(let flag): self.ascii(flag ? "true" : "false")
+        case .integer(let number): self.text(String(number))
+        case .number(let number): self.text(number.isFinite ? String(number) : "null")
+        case .string(let text): self.string(text)
+        case .array(let elements): self.array(elements)
+        case .object(let object): self.object(object)
+        }
+    }
+
+    private mutating func array(_ elements: [JSONValue]) {
+        // fastjson breaks lines only inside lists of objects; lists of strings and numbers stay on one line.
+        let breaks =
+            self.options.contains(.pretty)
+            && elements.contains {
+                if case .object = $0 { true } else { false }
+            }
+        self.output.append(UInt8(ascii: "["))
+        self.depth += 1
+        for (index, element) in elements.enumerated() {
+            if index > 0 {
+                self.output.append(UInt8(ascii: ","))
+            }
+            if breaks {
+                self.newLine()
+            }
+            self.value(element)
+        }
+        self.depth -= 1
+        if breaks {
+            self.newLine()
+        }
+        self.output.append(UInt8(ascii: "]"))
+    }
+
+    private mutating func object(_ object: JSONObject) {
+        let pretty = self.options.contains(.pretty)
+        let members = self.options.contains(.sorted) ? object.members.sorted { $0.key < $1.key } : object.members
+        self.output.append(UInt8(ascii: "{"))
+        self.depth += 1
+        for (index, member) in members.enumerated() {
+            if index > 0 {
+                self.output.append(UInt8(ascii: ","))
+            }
+            if pretty {
+                self.newLine()
+            }
+            if member.isRaw && !self.options.contains(.standard) {
+                self.text(member.key)
+            } else {
+                self.string(member.key)
+            }
+            self.output.append(UInt8(ascii: ":"))
+            self.value(member.value)
+        }
+        self.depth -= 1
+        if pretty && !members.isEmpty {
+            self.newLine()
+        }
+        self.output.append(UInt8(ascii: "}"))
+    }
+
+    private mutating func newLine() {
+        self.output.append(UInt8(ascii: "\n"))
+        for _ in 0..<self.depth {
+            self.output.append(UInt8(ascii: "\t"))
+        }
+    }
+
+    private mutating func string(_ text: String) {
+        self.output.append(UInt8(ascii: "\""))
+        if self.options.contains(.standard) {
+            for unit in text.utf16 {
+                if unit < 0x80 {
+                    self.escaped(UInt8(truncatingIfNeeded: unit))
+                } else {
+                    self.unicodeEscape(unit)
+                }
+            }
+        } else {
+            for byte in text.utf8 {
+                self.escaped(byte)
+            }
+        }
+        self.output.append(UInt8(ascii: "\""))
+    }
+
+    private mutating func escaped(_ byte: UInt8) {
+        switch byte {
+        case UInt8(ascii: "\""): self.ascii("\\\"")
+        case UInt8(ascii: "\\"): self.ascii("\\\\")
+        case 0x08: self.ascii("\\b")
+        case 0x09: self.ascii("\\t")
+        case 0x0a: self.ascii("\\n")
+        case 0x0c: self.ascii("\\f")
+        case 0x0d: self.ascii("\\r")
+        case 0x00...0x1f, 0x7f: self.unicodeEscape(UInt16(byte))
+        default: self.output.append(byte)
+        }
+    }
+
+    private mutating func unicodeEscape(_ unit: UInt16) {
+        self.ascii("\\u")
+        for shift in [12, 8, 4, 0] as [UInt16] {
+            let digit = UInt8(truncatingIfNeeded: (unit >> shift) & 0xf)
+            self.output.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "A") + digit - 10)
+        }
+    }
+
+    private mutating func ascii(_ text: StaticString) {
+        text.withUTF8Buffer { self.output.append(contentsOf: $0) }
+    }
+
+    private mutating func text(_ text: String) {
+        self.output.append(contentsOf: text.utf8)
+    }
+}
+
+extension JSONValue {
+    /// The value as JSON text in UTF-8.
+    package func bytes(_ options: JSONWriter.Options = []) -> [UInt8] {
+        JSONWriter.write(self, options)
+    }
+
+    /// The value as JSON text.
+    package func text(_ options: JSONWriter.Options = []) -> String {
+        String(decoding: JSONWriter.write(self, options), as: UTF8.self)
+    }
+}
