@@ -1,0 +1,77 @@
+/* apus_filter_sdk.h: small helpers for authors of filter plugins, all of them static inline. No part of the ABI: a plugin
+ * may do without, and each plugin carries the version it was built with. */
+#ifndef APUS_FILTER_SDK_H
+#define APUS_FILTER_SDK_H
+
+#include "apus_filter.h"
+
+#include <string.h>
+
+/* Marks message `index` of the batch as matching. */
+static inline void apus_filter_set(uint8_t *bitmap, uint32_t index) {
+    bitmap[index >> 3] = (uint8_t)(bitmap[index >> 3] | (1u << (index & 7u)));
+}
+
+/* Finds the value of the property `name` (name_length bytes) of a message. Returns where the value starts, inside
+ * unit->properties and valid as long as it, and puts its length into *length; NULL when there is no such property. The first
+ * of several properties with one name wins. */
+static inline const uint8_t *apus_filter_property(const apus_filter_unit *unit, const char *name, size_t name_length,
+                                                  size_t *length) {
+    const uint8_t *at = unit->properties;
+    const uint8_t *end = at ? at + unit->properties_size : at;
+    while (at < end) {
+        const uint8_t *stop = (const uint8_t *)memchr(at, 2, (size_t)(end - at));
+        const uint8_t *limit = stop ? stop : end;
+        size_t size = (size_t)(limit - at);
+        if (size > name_length && at[name_length] == 1 && memcmp(at, name, name_length) == 0) {
+            *length = size - name_length - 1;
+            return at + name_length + 1;
+        }
+        at = limit + 1;
+    }
+    *length = 0;
+    return NULL;
+}
+
+/* The tags code RocketMQ keeps in the consume queue for a tag: Java's String.hashCode over the tag's UTF-16 units, widened
+ * from 32 to 64 bits with its sign. Different tags may have one code ("Aa" and "BB"). Bytes that are no UTF-8 count as
+ * U+FFFD, one for each. */
+static inline int64_t apus_filter_tags_code(const uint8_t *tag, size_t length) {
+    uint32_t hash = 0;
+    size_t at = 0;
+    while (at < length) {
+        uint32_t first = tag[at];
+        uint32_t scalar = first;
+        size_t extra = first < 0x80 ? 0 : first >= 0xC2 && first < 0xE0 ? 1 : first >= 0xE0 && first < 0xF0 ? 2
+                                                                          : first >= 0xF0 && first < 0xF5   ? 3
+                                                                                                            : 9;
+        if (extra == 9 || at + extra >= length + (extra == 0)) {
+            scalar = 0xFFFD;
+            extra = 0;
+        } else if (extra > 0) {
+            scalar = first & (0x3Fu >> extra);
+            for (size_t i = 1; i <= extra; i++) {
+                if ((tag[at + i] & 0xC0u) != 0x80u) {
+                    scalar = 0xFFFFFFFFu;
+                    break;
+                }
+                scalar = scalar << 6 | (tag[at + i] & 0x3Fu);
+            }
+            if (scalar > 0x10FFFF || (scalar >= 0xD800 && scalar < 0xE000) || (extra == 2 && scalar < 0x800) ||
+                (extra == 3 && scalar < 0x10000)) {
+                scalar = 0xFFFD;
+                extra = 0;
+            }
+        }
+        if (scalar < 0x10000) {
+            hash = hash * 31u + scalar;
+        } else {
+            hash = hash * 31u + (0xD800u + ((scalar - 0x10000u) >> 10));
+            hash = hash * 31u + (0xDC00u + ((scalar - 0x10000u) & 0x3FFu));
+        }
+        at += 1 + extra;
+    }
+    return (int64_t)(int32_t)hash;
+}
+
+#endif
