@@ -1,1 +1,91 @@
+// What Swift cannot spell, or must not do: work between fork and exec, ancillary socket data, memfd seals,
+// carry-less multiplication, atomics on memory shared with other processes.
+//
+// Every function returns 0 or a non-negative result on success and -errno on failure, and never touches errno's value
+// as its contract. No function here allocates memory, keeps state or takes a lock.
 #pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// ---------------------------------------------------------------- CRC32 (crc32.c)
+
+// CRC-32 (IEEE 802.3, reflected; what zlib's crc32() and java.util.zip.CRC32 compute) of `length` bytes.
+// RocketMQ stores `& 0x7fffffff` of it; that mask is the caller's.
+uint32_t apus_crc32(const void *_Nullable bytes, size_t length);
+// Goes on with `crc`, the result for the bytes before these (0 at the start).
+uint32_t apus_crc32_continue(uint32_t crc, const void *_Nullable bytes, size_t length);
+// The same by table only: for machines without PCLMUL and for the test that compares both.
+uint32_t apus_crc32_portable(uint32_t crc, const void *_Nullable bytes, size_t length);
+
+// ---------------------------------------------------------------- processes (spawn.c)
+
+struct apus_descriptor_map {
+    int source; // descriptor in this process
+    int target; // its number in the child
+};
+
+struct apus_spawn {
+    const char *_Nonnull path;
+    char *_Nullable const *_Nonnull arguments;   // ends with NULL
+    char *_Nullable const *_Nonnull environment; // ends with NULL
+    const struct apus_descriptor_map *_Nonnull descriptors;
+    size_t descriptor_count; // at most 64
+    int parent_death_signal; // 0: none. Sent when the *thread* that called apus_spawn ends.
+    bool own_process_group;  // so that a terminal's Ctrl-C reaches the caller only
+};
+
+// fork → exec, wholly in C: between the two only async-signal-safe calls are made. In the child exactly the mapped
+// descriptors are open, at their target numbers; all signals have their default action and none is blocked.
+// Returns the child's pid and stores its pidfd (close-on-exec). When exec (or a step before it) fails the child is
+// already reaped and its -errno is returned.
+pid_t apus_spawn(const struct apus_spawn *_Nonnull request, int *_Nonnull pidfd);
+
+int apus_pidfd_open(pid_t pid);
+int apus_pidfd_signal(int pidfd, int signal);
+
+// Reaps the child behind `pidfd` if it has ended. Returns 1 and fills in `status` (exit code, or signal with
+// `signalled` set), 0 while it runs.
+int apus_pidfd_reap(int pidfd, int *_Nonnull status, bool *_Nonnull signalled);
+
+// ---------------------------------------------------------------- descriptors (descriptors.c)
+
+// A sealed memfd of exactly `bytes` zero bytes: it can neither shrink nor grow, so no reader can ever get SIGBUS.
+int apus_memfd(const char *_Nonnull name, size_t bytes);
+// Reopens a descriptor for reading only (a mapping of the result can never be writable).
+int apus_reopen_read_only(int fd);
+
+int apus_eventfd(void);
+// Adds 1. A full counter (2^64 - 2 unread signals) wakes its reader all the same, so that is no failure.
+int apus_eventfd_signal(int fd);
+int apus_eventfd_take(int fd, uint64_t *_Nonnull count); // 0 when nothing was added
+
+// One sendmsg/recvmsg with descriptors attached (SCM_RIGHTS, at most APUS_DESCRIPTORS_MAX). Interrupted calls are
+// repeated. Received descriptors are close-on-exec.
+#define APUS_DESCRIPTORS_MAX 64
+ssize_t apus_send_descriptors(int socket, const void *_Nonnull bytes, size_t length, const int *_Nullable descriptors,
+                              size_t count, int flags);
+// `count` is the room in `descriptors` before and the number received after. -EMSGSIZE: message or descriptors were
+// cut off (then all of them are closed).
+ssize_t apus_receive_descriptors(int socket, void *_Nonnull bytes, size_t capacity, int *_Nonnull descriptors,
+                                 size_t *_Nonnull count, int flags);
+
+// signalfd for the given signals, which get blocked in the calling thread (call before any thread is started).
+int apus_signalfd(const int *_Nonnull signals, size_t count);
+int apus_signalfd_take(int fd); // the next waiting signal, 0 when there is none
+void apus_ignore_sigpipe(void);
+
+// open(2) and fcntl(2) are variadic, which Swift cannot call.
+int apus_open(const char *_Nonnull path, int flags, mode_t mode);
+int apus_set_nonblocking(int fd, bool on);
+int apus_is_writable(int fd); // 1: opened for writing, 0: read-only
+
+// ---------------------------------------------------------------- memory shared between processes
+
+static inline uint64_t apus_load_acquire(const void *_Nonnull at) {
+    return __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
+}
+static inline void apus_store_release(void *_Nonnull at, uint64_t value) {
+    __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,23 @@
+import CLinux
+
+/// A counter one process adds to and another waits on (eventfd(2), non-blocking).
+package enum EventFD {
+    package static func create() throws(SystemError) -> Descriptor {
+        Descriptor(owning: try check(apus_eventfd(), "eventfd", "new"))
+    }
+
+    /// Wakes whoever waits. A full counter (2^64 - 2 unread signals) still wakes, so that is no failure.
+    package static func signal(_ fd: Int32) {
+        let result = apus_eventfd_signal(fd)
+        precondition(result == 0, "eventfd_write \(fd): \(SystemError.text(-result))")
+    }
+
+    /// Takes all signals so far; 0 when there were none.
+    @discardableResult
+    package static func take(_ fd: Int32) -> UInt64 {
+        var count: UInt64 = 0
+        let result = apus_eventfd_take(fd, &count)
+        precondition(result == 0, "eventfd_read \(fd): \(SystemError.text(-result))")
+        return count
+    }
+}

@@ -1,0 +1,62 @@
+import CLinux
+import Glibc
+
+/// A mapping of a sealed memfd, seen as slots of 8 bytes. One process writes a slot, others read it; there are no locks.
+/// Whoever creates segments for others (the supervisor) uses `createDescriptor` and maps nothing.
+package final class SharedSegment: @unchecked Sendable {
+    // Safe to share between threads: the mapping never moves, its size is sealed, and every access is atomic.
+    private let base: UnsafeMutableRawPointer
+    package let bytes: Int
+    package let writable: Bool
+    private let descriptor: SharedDescriptor
+
+    package var fd: Int32 { descriptor.raw }
+    package var slots: Int { bytes / 8 }
+
+    /// A new zeroed memfd that can neither shrink nor grow. `name` shows in /proc/PID/maps.
+    package static func createDescriptor(name: String, bytes: Int) throws(SystemError) -> Descriptor {
+        precondition(bytes > 0 && bytes.isMultiple(of: 8), "a segment is made of slots of 8 bytes")
+        return Descriptor(owning: try check(apus_memfd(name, bytes), "memfd_create", name))
+    }
+
+    /// A second descriptor of the segment that can never be mapped for writing: what its readers are given.
+    package static func readOnly(_ fd: Int32) throws(SystemError) -> Descriptor {
+        Descriptor(owning: try check(apus_reopen_read_only(fd), "open", "segment descriptor \(fd)"))
+    }
+
+    /// A new segment, mapped for writing in this process.
+    package static func create(name: String, bytes: Int) throws(SystemError) -> SharedSegment {
+        try SharedSegment(adopting: createDescriptor(name: name, bytes: bytes).release(), writable: true)
+    }
+
+    /// Takes over `fd` (also when it throws) and maps all of it. `writable` nil: as the descriptor was opened.
+    package init(adopting fd: Int32, writable: Bool? = nil) throws(SystemError) {
+        descriptor = SharedDescriptor(Descriptor(owning: fd))
+        let opened = try check(apus_is_writable(fd), "fcntl", "segment") == 1
+        self.writable = writable ?? opened
+        var status = stat()
+        try call("fstat", "segment") { fstat(fd, &status) }
+        bytes = Int(status.st_size)
+        guard bytes >= 8 else { throw SystemError(errno: EINVAL, call: "mmap", subject: "segment of \(bytes) bytes") }
+        let protection = self.writable ? PROT_READ | PROT_WRITE : PROT_READ
+        guard let base = mmap(nil, bytes, protection, MAP_SHARED, fd, 0), base != MAP_FAILED else {
+            throw SystemError(errno: errno, call: "mmap", subject: "segment")
+        }
+        self.base = base
+    }
+
+    deinit { munmap(base, bytes) }
+
+    /// Acquire: what its writer did before it stored this value is visible.
+    package func atomicLoad(slot: Int) -> UInt64 {
+        precondition(slot >= 0 && slot < slots, "slot \(slot) of \(slots)")
+        return apus_load_acquire(base + slot &* 8)
+    }
+
+    /// Release: what this thread did before is visible to whoever loads this value. Only the segment's one writer stores.
+    package func atomicStore(slot: Int, _ value: UInt64) {
+        precondition(writable, "this process only reads the segment")
+        precondition(slot >= 0 && slot < slots, "slot \(slot) of \(slots)")
+        apus_store_release(base + slot &* 8, value)
+    }
+}

@@ -1,0 +1,60 @@
+import CLinux
+import Glibc
+
+/// Two connected unix sockets, and messages with descriptors over them.
+package struct SocketPair: ~Copyable {
+    package var first: Descriptor
+    package var second: Descriptor
+
+    /// Both ends block and are close-on-exec.
+    /// - sequencedPackets: messages keep their borders (control channels); a byte stream otherwise (peer links).
+    package static func create(sequencedPackets: Bool) throws(SystemError) -> SocketPair {
+        let type = (sequencedPackets ? Int32(SOCK_SEQPACKET.rawValue) : Int32(SOCK_STREAM.rawValue))
+        var ends: (Int32, Int32) = (-1, -1)
+        try call("socketpair", "unix") {
+            withUnsafeMutableBytes(of: &ends) {
+                socketpair(AF_UNIX, type | Int32(SOCK_CLOEXEC.rawValue), 0, $0.bindMemory(to: Int32.self).baseAddress)
+            }
+        }
+        return SocketPair(first: Descriptor(owning: ends.0), second: Descriptor(owning: ends.1))
+    }
+
+    package consuming func ends() -> (first: SharedDescriptor, second: SharedDescriptor) {
+        (SharedDescriptor(first), SharedDescriptor(second))
+    }
+}
+
+package enum DescriptorPassing {
+    /// The most descriptors one message carries.
+    package static let descriptorsMax = Int(APUS_DESCRIPTORS_MAX)
+
+    /// Sends one message with copies of `descriptors`. EAGAIN (only with `wait` false), EPIPE, ECONNRESET are thrown.
+    package static func send(
+        _ bytes: UnsafeRawBufferPointer, descriptors: [Int32] = [], to socket: Int32, wait: Bool
+    ) throws(SystemError) {
+        guard let base = bytes.baseAddress else { preconditionFailure("an empty message would look like the end") }
+        let flags = wait ? 0 : Int32(MSG_DONTWAIT)
+        try check(
+            apus_send_descriptors(socket, base, bytes.count, descriptors, descriptors.count, flags), "sendmsg",
+            "control channel")
+    }
+
+    /// Receives one message into `buffer`. nil: the other side closed. Received descriptors are the caller's to close.
+    package static func receive(
+        into buffer: UnsafeMutableRawBufferPointer, from socket: Int32, wait: Bool
+    ) throws(SystemError) -> (count: Int, descriptors: [Int32])? {
+        guard let base = buffer.baseAddress else { preconditionFailure("no room to receive into") }
+        let flags = wait ? 0 : Int32(MSG_DONTWAIT)
+        var received = 0
+        var descriptorCount = 0
+        let descriptors = [Int32](unsafeUninitializedCapacity: descriptorsMax) { room, initialized in
+            guard let first = room.baseAddress else { return }
+            descriptorCount = descriptorsMax
+            received = apus_receive_descriptors(socket, base, buffer.count, first, &descriptorCount, flags)
+            initialized = received >= 0 ? descriptorCount : 0
+        }
+        let count = try check(received, "recvmsg", "control channel")
+        if count == 0 && descriptors.isEmpty { return nil }
+        return (count, descriptors)
+    }
+}

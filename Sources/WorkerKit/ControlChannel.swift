@@ -1,0 +1,42 @@
+import Glibc
+import LinuxSystem
+import WorkerProtocol
+
+/// The worker's end of the supervisor's control channel: descriptor 3, one message a datagram. Receiving belongs to the
+/// main thread; sending is one atomic system call and may come from any thread.
+struct ControlChannel: Sendable {
+    static let descriptor: Int32 = 3
+
+    /// nil: the supervisor closed it or died.
+    func receive() throws -> (message: WorkerMessage, descriptors: [Int32])? {
+        try withUnsafeTemporaryAllocation(byteCount: WorkerMessage.controlBytesMax, alignment: 8) { buffer in
+            do {
+                guard
+                    let (count, descriptors) = try DescriptorPassing.receive(
+                        into: buffer, from: ControlChannel.descriptor, wait: true)
+                else { return nil }
+                let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+                return (try WorkerMessage(decoding: bytes), descriptors)
+            } catch let error as SystemError where error.errno == ECONNRESET {
+                return nil
+            }
+        }
+    }
+
+    /// Answers to heartbeats are dropped rather than waited for when the supervisor does not read (`wait` false). What
+    /// cannot be sent because the supervisor is gone is dropped, too: `receive` notices.
+    func send(_ message: WorkerMessage, wait: Bool) {
+        let bytes = message.encoded()
+        precondition(bytes.count <= WorkerMessage.controlBytesMax, "a control message of \(bytes.count) bytes")
+        do {
+            try bytes.withUnsafeBytes {
+                try DescriptorPassing.send($0, to: ControlChannel.descriptor, wait: wait)
+            }
+        } catch let error as SystemError {
+            precondition(
+                [EAGAIN, EPIPE, ECONNRESET, ENOTCONN, ENOBUFS].contains(error.errno), "control channel: \(error)")
+        } catch {
+            preconditionFailure("control channel: \(error)")
+        }
+    }
+}

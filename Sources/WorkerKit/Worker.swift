@@ -1,0 +1,112 @@
+package import LinuxSystem
+package import Logging
+package import NIOCore
+package import WorkerProtocol
+
+/// What one kind of worker process does. Every call comes on the worker's one event loop, which owns all its state.
+/// `main.swift` of a worker is `WorkerMain.run(ItsWorker.self)`.
+///
+/// Life: `init` → `peer`… → `start` → (`peer`, `reload`, `status`)… → `drain` → exit. A worker is restarted as a fresh
+/// process, so nothing has to be undone.
+package protocol Worker: AnyObject, SendableMetatype {
+    static var kind: WorkerKind { get }
+
+    /// Throws what keeps it from serving at all, best as `WorkerError`: the supervisor shows the text.
+    init(environment: WorkerEnvironment) throws
+
+    /// Opens for business. The text names what is served, for people: `127.0.0.1:9876`.
+    func start() -> EventLoopFuture<String>
+
+    /// A stream socket to another worker, given away: see `PeerLink`. Comes again, replacing the former, whenever that
+    /// worker was restarted.
+    func peer(kind: WorkerKind, index: Int, descriptor: Int32)
+
+    /// Takes no new work, finishes what is accepted, flushes. The process exits when the future is done.
+    func drain() -> EventLoopFuture<Void>
+
+    /// All settings as they are now.
+    func reload(settings: Settings)
+
+    /// One line for STATUS= and `apus status`; empty when there is nothing to say.
+    func status() -> String
+}
+
+extension Worker {
+    package func reload(settings: Settings) {}
+    package func status() -> String { "" }
+}
+
+/// Why a worker cannot serve: the cause and the remedy, in words for the operator.
+package struct WorkerError: Error, CustomStringConvertible, Sendable {
+    package var description: String
+    package init(_ description: String) { self.description = description }
+}
+
+/// What the supervisor gave this worker. Lives on the event loop.
+package final class WorkerEnvironment {
+    package let kind: WorkerKind
+    package let index: Int
+    package let settings: Settings
+    package let group: any EventLoopGroup
+    package let eventLoop: any EventLoop
+    package let logger: Logger
+    private var listeners: [String: Int32] = [:]
+    private var segments: [String: SharedSegment] = [:]
+    private var events: [String: Int32] = [:]
+    private let onFailure: @Sendable (String) -> Void
+
+    /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
+    package init(
+        kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
+        logger: Logger, descriptors: [(name: String, fd: Int32)] = [],
+        onFailure: @escaping @Sendable (String) -> Void = { _ in }
+    ) throws {
+        self.kind = kind
+        self.index = index
+        self.settings = settings
+        self.group = group
+        self.eventLoop = eventLoop
+        self.logger = logger
+        self.onFailure = onFailure
+        for (name, fd) in descriptors {
+            let parts = name.split(separator: ":", maxSplits: 1).map(String.init)
+            switch (parts.first, parts.last) {
+            case ("listener", let name?): listeners[name] = fd
+            case ("segment", let name?): segments[name] = try SharedSegment(adopting: fd)
+            case ("event", let name?): events[name] = fd
+            default: throw WorkerError("the supervisor passed a descriptor called \(name)")
+            }
+        }
+    }
+
+    /// A listening, non-blocking TCP socket; the caller owns it from now on. `remoting` everywhere, also `vip` in
+    /// broker-store, `ha` in replication.
+    package func listener(_ name: String) throws(WorkerError) -> Int32 {
+        guard let fd = takeListener(name) else { throw WorkerError("\(kind.rawValue) was given no listener \(name)") }
+        return fd
+    }
+
+    /// The same for one that need not be there.
+    package func takeListener(_ name: String) -> Int32? { listeners.removeValue(forKey: name) }
+
+    /// A shared segment; mapped writable only in its one writer. A worker that serves several broker-stores (filter) gets
+    /// `NAME#0`, `NAME#1`, … and finds number 0 as `NAME`, too.
+    package func segment(_ name: String) throws(WorkerError) -> SharedSegment {
+        guard let segment = segments[name] ?? segments["\(name)#0"] else {
+            throw WorkerError("\(kind.rawValue) was given no segment \(name)")
+        }
+        return segment
+    }
+
+    /// An eventfd, owned by this environment for the life of the process. Names as for segments.
+    package func event(_ name: String) throws(WorkerError) -> Int32 {
+        guard let fd = events[name] ?? events["\(name)#0"] else {
+            throw WorkerError("\(kind.rawValue) was given no event \(name)")
+        }
+        return fd
+    }
+
+    /// The worker cannot go on (say, its disk is gone): tells the supervisor why and ends the process at once, without
+    /// draining. It will be restarted with back-off.
+    package func fail(_ reason: String) { onFailure(reason) }
+}

@@ -1,0 +1,162 @@
+import Glibc
+import LinuxSystem
+import Logging
+import NIOCore
+import NIOPosix
+import Systemd
+import WorkerProtocol
+
+/// The main thread of a worker: takes the setup from the control channel, starts the event loop with the worker on it,
+/// then carries messages from the channel onto the loop until the supervisor says drain, or is gone.
+package enum WorkerMain {
+    /// How long a worker whose supervisor died, or that got SIGTERM, may drain before it ends regardless.
+    static let orphanDrainSecondsMax: Int32 = 10
+
+    package static func run<W: Worker>(_ type: W.Type) -> Never {
+        let control = ControlChannel()
+        var status = stat()
+        guard fstat(ControlChannel.descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
+            end(64, "apus-\(W.kind.rawValue) is started by apusd and cannot run on its own (try: apus up)")
+        }
+        do {
+            // Before any other thread exists, so that all of them have these signals blocked.
+            let signals = try Signals([SIGTERM, SIGINT])
+            guard let (first, descriptors) = try control.receive() else { exit(0) }
+            guard case .setup(let kind, let index, let settings, let names) = first, kind == W.kind,
+                names.count == descriptors.count
+            else { end(70, "apus-\(W.kind.rawValue): the supervisor began with an unexpected message") }
+
+            let id = WorkerID(kind, index)
+            Logs.bootstrap(worker: id.description, level: settings["logLevel"].flatMap(Logger.Level.init(rawValue:)))
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            let host = WorkerHost<W>(
+                id: id, control: control, group: group, settings: settings,
+                descriptors: Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
+            host.eventLoop.execute { host.create() }
+            throw serve(host, control: control, signals: signals)
+        } catch {
+            end(70, "apus-\(W.kind.rawValue): control channel: \(error)")
+        }
+    }
+
+    /// Ends only by an error of the channel itself.
+    private static func serve<W: Worker>(
+        _ host: WorkerHost<W>, control: ControlChannel, signals: borrowing Signals
+    ) -> any Error {
+        do {
+            while true {
+                switch try signals.wait(orReadable: ControlChannel.descriptor) {
+                case .readable:
+                    guard let (message, descriptors) = try control.receive() else {
+                        orphaned(host, "the supervisor is gone")
+                    }
+                    host.eventLoop.execute { host.handle(message, descriptors: descriptors) }
+                case .signal(let signal):
+                    orphaned(host, signal == SIGTERM ? "SIGTERM" : "SIGINT")
+                }
+            }
+        } catch {
+            return error
+        }
+    }
+
+    private static func orphaned<W: Worker>(_ host: WorkerHost<W>, _ reason: String) -> Never {
+        host.eventLoop.execute { host.drain(because: reason) }
+        // The drain ends the process from the event loop; this is only the limit.
+        var left = UInt32(orphanDrainSecondsMax)
+        while left > 0 { left = sleep(left) }
+        end(1, "apus-\(W.kind.rawValue): \(reason), and draining took more than \(orphanDrainSecondsMax) s: ended")
+    }
+
+    static func end(_ status: Int32, _ text: String) -> Never {
+        if !text.isEmpty { StandardError.write(text + "\n") }
+        // Not exit(): other threads still run, and nothing here relies on atexit handlers.
+        _exit(status)
+    }
+}
+
+/// Holds the worker on its event loop. Only `id`, `control` and `eventLoop` are touched elsewhere.
+final class WorkerHost<W: Worker>: @unchecked Sendable {
+    let eventLoop: any EventLoop
+    private let id: WorkerID
+    private let control: ControlChannel
+    private let group: any EventLoopGroup
+    private let settings: Settings
+    private var descriptors: [(name: String, fd: Int32)]
+    private let logger: Logger
+    private var worker: W?
+    private var serving = false
+    private var draining = false
+
+    init(
+        id: WorkerID, control: ControlChannel, group: any EventLoopGroup, settings: Settings,
+        descriptors: [(name: String, fd: Int32)]
+    ) {
+        self.id = id
+        self.control = control
+        self.group = group
+        self.settings = settings
+        self.descriptors = descriptors
+        eventLoop = group.next()
+        logger = Logger(label: id.kind.rawValue)
+    }
+
+    func create() {
+        eventLoop.preconditionInEventLoop()
+        do {
+            let environment = try WorkerEnvironment(
+                kind: id.kind, index: id.index, settings: settings, group: group, eventLoop: eventLoop, logger: logger,
+                descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) })
+            descriptors = []
+            worker = try W(environment: environment)
+        } catch {
+            failed(id, "\(error)", on: control)
+        }
+    }
+
+    func handle(_ message: WorkerMessage, descriptors: [Int32]) {
+        eventLoop.preconditionInEventLoop()
+        guard let worker else { preconditionFailure("a message before the worker was created") }
+        switch message {
+        case .peer(let kind, let index):
+            precondition(descriptors.count == 1, "an introduction carries one descriptor")
+            worker.peer(kind: kind, index: index, descriptor: descriptors[0])
+        case .setupDone:
+            worker.start().assumeIsolated().whenComplete { result in
+                switch result {
+                case .success(let detail):
+                    self.serving = true
+                    self.logger.debug("ready: \(detail)")
+                    self.control.send(.ready(detail: detail), wait: true)
+                case .failure(let error): failed(self.id, "\(error)", on: self.control)
+                }
+            }
+        case .ping(let number): control.send(.pong(number, status: serving ? worker.status() : ""), wait: false)
+        case .drain: drain(because: nil)
+        case .reload(let settings): worker.reload(settings: settings)
+        case .setup, .ready, .pong, .failed, .drained, .filterCompile, .filterRelease, .filterBatch, .filterCompiled,
+            .filterMatched, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition, .replicaRefused,
+            .brokerRole:
+            preconditionFailure("the supervisor never sends \(message)")
+        }
+    }
+
+    func drain(because reason: String?) {
+        eventLoop.preconditionInEventLoop()
+        guard !draining else { return }
+        draining = true
+        if let reason { logger.notice("\(reason): draining") }
+        guard let worker else { WorkerMain.end(0, "") }
+        worker.drain().whenComplete { [control, logger] result in
+            if case .failure(let error) = result { logger.error("drain: \(error)") }
+            control.send(.drained, wait: true)
+            _exit(0)
+        }
+    }
+}
+
+/// Says why and ends the process.
+private func failed(_ id: WorkerID, _ reason: String, on control: ControlChannel) {
+    control.send(.failed(reason: reason), wait: true)
+    _exit(1)
+}

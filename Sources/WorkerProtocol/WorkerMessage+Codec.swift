@@ -1,0 +1,228 @@
+extension WorkerMessage {
+    /// Byte 0 is the version, byte 1 the tag below, then the fields in the order of the case: integers big-endian,
+    /// strings, bytes and lists after their count (4 bytes).
+    private enum Tag: UInt8 {
+        case setup = 1
+        case peer, setupDone, ping, drain, reload
+        case ready = 32
+        case pong, failed, drained
+        case filterCompile = 64
+        case filterRelease, filterBatch, filterCompiled, filterMatched
+        case replicaBytes = 96
+        case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole
+    }
+
+    package func encoded() -> [UInt8] {
+        var writer = WireWriter()
+        encode(into: &writer)
+        return writer.bytes
+    }
+
+    /// With the length in front, as peer links carry it.
+    package func encodedFrame() -> [UInt8] {
+        var writer = WireWriter()
+        writer.integer(UInt32(0))
+        encode(into: &writer)
+        let length = UInt32(writer.bytes.count - 4)
+        withUnsafeBytes(of: length.bigEndian) { writer.bytes.replaceSubrange(0..<4, with: $0) }
+        return writer.bytes
+    }
+
+    private func encode(into writer: inout WireWriter) {
+        func begin(_ tag: Tag) {
+            writer.integer(WorkerMessage.version)
+            writer.integer(tag.rawValue)
+        }
+        switch self {
+        case .setup(let kind, let index, let settings, let descriptors):
+            begin(.setup)
+            writer.integer(kind.code)
+            writer.integer(UInt32(index))
+            writer.settings(settings)
+            writer.strings(descriptors)
+        case .peer(let kind, let index):
+            begin(.peer)
+            writer.integer(kind.code)
+            writer.integer(UInt32(index))
+        case .setupDone: begin(.setupDone)
+        case .ping(let number):
+            begin(.ping)
+            writer.integer(number)
+        case .drain: begin(.drain)
+        case .reload(let settings):
+            begin(.reload)
+            writer.settings(settings)
+        case .ready(let detail):
+            begin(.ready)
+            writer.string(detail)
+        case .pong(let number, let status):
+            begin(.pong)
+            writer.integer(number)
+            writer.string(status)
+        case .failed(let reason):
+            begin(.failed)
+            writer.string(reason)
+        case .drained: begin(.drained)
+        case .filterCompile(let request, let type, let expression):
+            begin(.filterCompile)
+            writer.integer(request)
+            writer.string(type)
+            writer.string(expression)
+        case .filterRelease(let program):
+            begin(.filterRelease)
+            writer.integer(program)
+        case .filterBatch(let request, let program, let records):
+            begin(.filterBatch)
+            writer.integer(request)
+            writer.integer(program)
+            writer.integer(UInt32(records.count))
+            for record in records {
+                writer.integer(record.physicalOffset)
+                writer.integer(record.size)
+                writer.integer(record.tagsCode)
+            }
+        case .filterCompiled(let request, let result):
+            begin(.filterCompiled)
+            writer.integer(request)
+            writer.compilation(result)
+        case .filterMatched(let request, let bitmap):
+            begin(.filterMatched)
+            writer.integer(request)
+            writer.blob(bitmap)
+        case .replicaBytes(let at, let bytes):
+            begin(.replicaBytes)
+            writer.integer(at)
+            writer.blob(bytes)
+        case .replicaMetadata(let kind, let json):
+            begin(.replicaMetadata)
+            writer.integer(kind.rawValue)
+            writer.blob(json)
+        case .replicaState(let connected, let master):
+            begin(.replicaState)
+            writer.bool(connected)
+            writer.string(master)
+        case .replicaPosition(let next):
+            begin(.replicaPosition)
+            writer.integer(next)
+        case .replicaRefused(let at, let reason):
+            begin(.replicaRefused)
+            writer.integer(at)
+            writer.string(reason)
+        case .brokerRole(let role, let address):
+            begin(.brokerRole)
+            writer.integer(role.rawValue)
+            writer.string(address)
+        }
+    }
+
+    /// Decodes exactly one message that fills `bytes`.
+    package init(decoding bytes: UnsafeRawBufferPointer) throws(WorkerMessageError) {
+        var reader = WireReader(bytes: bytes)
+        let version = try reader.integer(UInt8.self)
+        guard version == WorkerMessage.version else { throw .unknownVersion(version) }
+        let code = try reader.integer(UInt8.self)
+        guard let tag = Tag(rawValue: code) else { throw .unknownMessage(code) }
+        self = try WorkerMessage.fields(of: tag, from: &reader)
+        guard reader.remaining == 0 else { throw .trailingBytes(reader.remaining) }
+    }
+
+    package init(decoding bytes: [UInt8]) throws(WorkerMessageError) {
+        let result = bytes.withUnsafeBytes { pointer in
+            Result { () throws(WorkerMessageError) in try WorkerMessage(decoding: pointer) }
+        }
+        self = try result.get()
+    }
+
+    private static func fields(of tag: Tag, from reader: inout WireReader) throws(WorkerMessageError) -> WorkerMessage {
+        switch tag {
+        case .setup:
+            .setup(
+                kind: try reader.kind(), index: Int(try reader.integer(UInt32.self)), settings: try reader.settings(),
+                descriptors: try reader.strings())
+        case .peer: .peer(kind: try reader.kind(), index: Int(try reader.integer(UInt32.self)))
+        case .setupDone: .setupDone
+        case .ping: .ping(try reader.integer())
+        case .drain: .drain
+        case .reload: .reload(settings: try reader.settings())
+        case .ready: .ready(detail: try reader.string())
+        case .pong: .pong(try reader.integer(), status: try reader.string())
+        case .failed: .failed(reason: try reader.string())
+        case .drained: .drained
+        case .filterCompile:
+            .filterCompile(
+                request: try reader.integer(), type: try reader.string(), expression: try reader.string())
+        case .filterRelease: .filterRelease(program: try reader.integer())
+        case .filterBatch:
+            .filterBatch(
+                request: try reader.integer(), program: try reader.integer(), records: try reader.records())
+        case .filterCompiled:
+            .filterCompiled(request: try reader.integer(), result: try reader.compilation())
+        case .filterMatched: .filterMatched(request: try reader.integer(), bitmap: try reader.blob())
+        case .replicaBytes: .replicaBytes(at: try reader.integer(), bytes: try reader.blob())
+        case .replicaMetadata: .replicaMetadata(kind: try reader.metadataKind(), json: try reader.blob())
+        case .replicaState: .replicaState(connected: try reader.bool(), master: try reader.string())
+        case .replicaPosition: .replicaPosition(next: try reader.integer())
+        case .replicaRefused: .replicaRefused(at: try reader.integer(), reason: try reader.string())
+        case .brokerRole: .brokerRole(try reader.role(), masterAddress: try reader.string())
+        }
+    }
+}
+
+extension WireWriter {
+    mutating func compilation(_ value: FilterCompilation) {
+        switch value {
+        case .tagsCodes(let codes):
+            integer(UInt8(1))
+            integer(UInt32(codes.count))
+            for code in codes { integer(code) }
+        case .program(let program):
+            integer(UInt8(2))
+            integer(program)
+        case .refused(let position, let reason):
+            integer(UInt8(3))
+            integer(position)
+            string(reason)
+        case .unavailable(let reason):
+            integer(UInt8(4))
+            string(reason)
+        }
+    }
+}
+
+extension WireReader {
+    mutating func compilation() throws(WorkerMessageError) -> FilterCompilation {
+        switch try integer(UInt8.self) {
+        case 1:
+            let count = try count(of: 8)
+            var codes: [Int64] = []
+            codes.reserveCapacity(count)
+            for _ in 0..<count { codes.append(try integer()) }
+            return .tagsCodes(codes)
+        case 2: return .program(try integer())
+        case 3: return .refused(position: try integer(), reason: try string())
+        case 4: return .unavailable(reason: try string())
+        default: throw .invalidField("filter compilation")
+        }
+    }
+
+    mutating func records() throws(WorkerMessageError) -> [FilterRecord] {
+        let count = try count(of: 20)
+        var records: [FilterRecord] = []
+        records.reserveCapacity(count)
+        for _ in 0..<count {
+            records.append(
+                FilterRecord(physicalOffset: try integer(), size: try integer(), tagsCode: try integer()))
+        }
+        return records
+    }
+
+    mutating func metadataKind() throws(WorkerMessageError) -> ReplicaMetadataKind {
+        guard let kind = ReplicaMetadataKind(rawValue: try integer()) else { throw .invalidField("metadata kind") }
+        return kind
+    }
+
+    mutating func role() throws(WorkerMessageError) -> BrokerRole {
+        guard let role = BrokerRole(rawValue: try integer()) else { throw .invalidField("broker role") }
+        return role
+    }
+}

@@ -1,0 +1,152 @@
+/// The kinds of worker processes. The executable of a kind is `apus-<rawValue>`.
+package enum WorkerKind: String, CaseIterable, Sendable, Codable {
+    case nameserver
+    case brokerStore = "broker-store"
+    case replication
+    case filter
+
+    var code: UInt8 {
+        switch self {
+        case .nameserver: 1
+        case .brokerStore: 2
+        case .replication: 3
+        case .filter: 4
+        }
+    }
+
+    init?(code: UInt8) {
+        guard let kind = WorkerKind.allCases.first(where: { $0.code == code }) else { return nil }
+        self = kind
+    }
+}
+
+/// One worker process of the platform; it keeps its identity over restarts.
+package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible {
+    package var kind: WorkerKind
+    /// Counts from 0 within the kind.
+    package var index: Int
+
+    package init(_ kind: WorkerKind, _ index: Int) {
+        self.kind = kind
+        self.index = index
+    }
+
+    package var description: String { "\(kind.rawValue)-\(index)" }
+
+    package static func < (a: WorkerID, b: WorkerID) -> Bool { (a.kind.code, a.index) < (b.kind.code, b.index) }
+}
+
+/// Every message between processes of one platform. All of them come from one build, so there is one version and no
+/// negotiation: a message of another version is refused.
+///
+/// On the control channel (descriptor 3 of a worker, SOCK_SEQPACKET) one message is one datagram of at most
+/// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
+/// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
+package enum WorkerMessage: Hashable, Sendable {
+    package static let version: UInt8 = 1
+    package static let controlBytesMax = 64 * 1024
+    package static let peerBytesMax = 16 * 1024 * 1024
+
+    // MARK: supervisor → worker
+
+    /// First message. `descriptors` names the attached descriptors in their order: `listener:NAME`, `segment:NAME`,
+    /// `event:NAME`.
+    case setup(kind: WorkerKind, index: Int, settings: Settings, descriptors: [String])
+    /// One stream socket to another worker is attached. After the other one's restart a new one replaces the old.
+    case peer(kind: WorkerKind, index: Int)
+    /// The peers known at the start have been introduced: open for business.
+    case setupDone
+    /// Answer `pong(n)` from the event loop.
+    case ping(UInt64)
+    /// Take no new work, finish what is accepted, flush, say `drained` and exit.
+    case drain
+    case reload(settings: Settings)
+
+    // MARK: worker → supervisor
+
+    /// Serving. `detail` is for people, e.g. the addresses.
+    case ready(detail: String)
+    /// `status`: one line for people.
+    case pong(UInt64, status: String)
+    /// Cannot serve, and why; the worker exits after it.
+    case failed(reason: String)
+    case drained
+
+    // MARK: broker-store → filter
+
+    case filterCompile(request: UInt64, type: String, expression: String)
+    case filterRelease(program: UInt32)
+    case filterBatch(request: UInt64, program: UInt32, records: [FilterRecord])
+
+    // MARK: filter → broker-store
+
+    case filterCompiled(request: UInt64, result: FilterCompilation)
+    /// Bit i (of byte i / 8, lowest bit first) is set where record i matches. Empty: could not be evaluated, ask again.
+    case filterMatched(request: UInt64, bitmap: [UInt8])
+
+    // MARK: replication → broker-store (slave)
+
+    /// Bytes of the master's commit log from physical offset `at` on.
+    case replicaBytes(at: Int64, bytes: [UInt8])
+    case replicaMetadata(kind: ReplicaMetadataKind, json: [UInt8])
+    case replicaState(connected: Bool, master: String)
+
+    // MARK: broker-store → replication
+
+    /// The next physical offset the slave's log wants; first at the start, then after every append.
+    case replicaPosition(next: Int64)
+    case replicaRefused(at: Int64, reason: String)
+    case brokerRole(BrokerRole, masterAddress: String)
+}
+
+/// Where one record lies in the commit log, and what the consume queue knows of it.
+package struct FilterRecord: Hashable, Sendable {
+    package var physicalOffset: Int64
+    /// Bytes.
+    package var size: Int32
+    package var tagsCode: Int64
+
+    package init(physicalOffset: Int64, size: Int32, tagsCode: Int64) {
+        self.physicalOffset = physicalOffset
+        self.size = size
+        self.tagsCode = tagsCode
+    }
+}
+
+/// A plugin's answer to a subscription expression.
+package enum FilterCompilation: Hashable, Sendable {
+    /// Comparing tags codes decides; the filter worker is not needed any more.
+    case tagsCodes([Int64])
+    case program(UInt32)
+    /// `position`: offset into the expression's UTF-8, or -1.
+    case refused(position: Int32, reason: String)
+    case unavailable(reason: String)
+}
+
+/// The configuration a slave copies from its master.
+package enum ReplicaMetadataKind: UInt8, CaseIterable, Sendable {
+    case topics = 1
+    case consumerOffset = 2
+    case delayOffset = 3
+    case subscriptionGroup = 4
+}
+
+package enum BrokerRole: UInt8, CaseIterable, Sendable {
+    case asyncMaster = 1
+    case syncMaster = 2
+    case slave = 3
+
+    /// RocketMQ's value of `brokerRole`.
+    package var name: String {
+        switch self {
+        case .asyncMaster: "ASYNC_MASTER"
+        case .syncMaster: "SYNC_MASTER"
+        case .slave: "SLAVE"
+        }
+    }
+
+    package init?(name: String) {
+        guard let role = BrokerRole.allCases.first(where: { $0.name == name.uppercased() }) else { return nil }
+        self = role
+    }
+}
