@@ -1,0 +1,11 @@
+import ArgumentParser
+
+/// The operators' tool.
+@main
+struct Apus: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "apus",
+        abstract: "A RocketMQ-compatible message broker platform.",
+        subcommands: []
+    )
+}
