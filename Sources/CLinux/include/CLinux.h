@@ -89,3 +89,15 @@ static inline uint64_t apus_load_acquire(const void *_Nonnull at) {
 static inline void apus_store_release(void *_Nonnull at, uint64_t value) {
     __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
 }
+
+// ---------------------------------------------------------------- files (files.c)
+
+// Reserves blocks of a file without changing its size.
+int apus_allocate(int descriptor, int64_t offset, int64_t length);
+// Starts writing dirty pages of a range back without waiting.
+int apus_start_writeback(int descriptor, int64_t offset, int64_t length);
+// Synchronizes the whole file system the descriptor lies on.
+int apus_sync_filesystem(int descriptor);
+// Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
+// (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when somebody holds it.
+int apus_try_lock(int descriptor);

@@ -1,0 +1,91 @@
+/// The disk seam: everything the store asks of a disk, and nothing else. `RealDisk` is the kernel; the tests have a disk
+/// that loses, tears and reorders what was not synchronized. One call per tick or per file, never one per message, so an
+/// existential costs nothing that can be measured.
+package protocol Disk: AnyObject, Sendable {
+    /// Opens a file. The handle may be used by several threads at once: all its calls take explicit offsets.
+    func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile
+    /// Size and last change of a file, or nil when there is nothing at `path`.
+    func information(_ path: String) throws(SystemError) -> DiskFileInformation?
+    /// Names in a folder without `.` and `..`, in no order; an absent folder has none.
+    func list(_ directory: String) throws(SystemError) -> [String]
+    /// Creates a folder and the missing ones above it.
+    func createDirectory(_ path: String) throws(SystemError)
+    /// Removes a file or an empty folder; nothing there is no error.
+    func remove(_ path: String) throws(SystemError)
+    /// Replaces `target` by `source` atomically (both in one filesystem).
+    func rename(_ source: String, to target: String) throws(SystemError)
+    /// Makes creations, removals and renames in a folder survive power loss.
+    func synchronizeDirectory(_ path: String) throws(SystemError)
+    /// Makes everything written to the filesystem that holds `path` survive power loss (`syncfs`).
+    func synchronizeAll(_ path: String) throws(SystemError)
+    /// Size and free bytes of the filesystem that holds `path`.
+    func space(_ path: String) throws(SystemError) -> DiskSpace
+    /// Takes an exclusive lock on byte 0 of the file (created when absent) that other processes' `fcntl` locks, Java's
+    /// `FileChannel.tryLock` among them, conflict with. Nil when somebody else holds it. Released when the handle goes.
+    func lock(_ path: String) throws(SystemError) -> (any DiskFile)?
+}
+
+/// How `Disk.open` opens.
+package enum DiskOpenMode: Sendable {
+    /// Must exist; only reads.
+    case read
+    /// Must exist.
+    case readWrite
+    /// Created when absent, kept as it is when present.
+    case create
+    /// Created or emptied.
+    case replace
+}
+
+package struct DiskFileInformation: Sendable {
+    /// Bytes.
+    package let size: Int64
+    /// Milliseconds since 1970.
+    package let modified: Int64
+    package let isDirectory: Bool
+
+    package init(size: Int64, modified: Int64, isDirectory: Bool) {
+        self.size = size
+        self.modified = modified
+        self.isDirectory = isDirectory
+    }
+}
+
+/// A filesystem's room, in bytes.
+package struct DiskSpace: Sendable {
+    package let total: Int64
+    /// What an unprivileged process may still use.
+    package let available: Int64
+
+    package init(total: Int64, available: Int64) {
+        self.total = total
+        self.available = available
+    }
+
+    /// Used part of the room, 0...1, as RocketMQ's `UtilAll.getDiskPartitionSpaceUsedPercent` counts it.
+    package var usedRatio: Double {
+        total <= 0 ? 0 : Double(total - available) / Double(total)
+    }
+}
+
+/// An open file. Offsets and lengths are bytes.
+package protocol DiskFile: AnyObject, Sendable {
+    var path: String { get }
+    /// For `sendfile` and descriptor passing; -1 on a disk that is not real.
+    var descriptor: Int32 { get }
+    /// Writes all bytes or throws; after an error any part of them may be in the file.
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError)
+    /// Reads until `buffer` is full or the file ends; returns the bytes read.
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int
+    /// `fdatasync`: what was written before survives power loss when this returns.
+    func synchronize() throws(SystemError)
+    /// Asks for write-back of a range without waiting for it; only a hint.
+    func startWriteback(from offset: Int64, length: Int64)
+    func size() throws(SystemError) -> Int64
+    /// Cuts or extends (with zeros, sparse).
+    func truncate(to size: Int64) throws(SystemError)
+    /// Reserves blocks without changing the size; false when the filesystem cannot.
+    func allocate(from offset: Int64, length: Int64) throws(SystemError) -> Bool
+    /// Maps a range read-only and shared. `offset` is a multiple of 4096 and the range lies inside the file.
+    func map(from offset: Int64, length: Int) throws(SystemError) -> MappedRegion
+}

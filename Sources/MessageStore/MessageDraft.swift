@@ -1,0 +1,34 @@
+package import StoreFormat
+
+/// A message to append. The pointers need to be valid only during the call.
+package struct MessageDraft {
+    /// UTF-8, 1...127 bytes.
+    package var topic: UnsafeRawBufferPointer
+    package var queueId: Int32
+    package var flag: Int32 = 0
+    /// The address family bits are set by the store from the hosts.
+    package var sysFlag: Int32 = 0
+    /// Milliseconds since 1970.
+    package var bornTimestamp: Int64 = 0
+    package var bornHost: HostAddress
+    package var storeHost: HostAddress
+    package var reconsumeTimes: Int32 = 0
+    package var preparedTransactionOffset: Int64 = 0
+    /// Encoded properties as received …
+    package var properties = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// … and more to put behind them; a separator is added between the two when there is none.
+    package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// The body; for `appendBatch` the encoded messages.
+    package var body: UnsafeRawBufferPointer
+
+    package init(
+        topic: UnsafeRawBufferPointer, queueId: Int32, bornHost: HostAddress, storeHost: HostAddress,
+        body: UnsafeRawBufferPointer
+    ) {
+        self.topic = topic
+        self.queueId = queueId
+        self.bornHost = bornHost
+        self.storeHost = storeHost
+        self.body = body
+    }
+}

@@ -1,0 +1,140 @@
+/// The store's settings under RocketMQ's own keys, meanings and defaults (`MessageStoreConfig`), and a few of Apus' own.
+package struct StoreConfiguration: Sendable {
+    package enum FlushDiskType: Sendable {
+        /// Acknowledged when the kernel has it: survives the process.
+        case asyncFlush
+        /// Acknowledged after `fdatasync`: survives power loss.
+        case syncFlush
+    }
+
+    package var storePathRootDir: String
+    /// Nil: `commitlog` in the root folder.
+    package var storePathCommitLog: String?
+    /// Bytes.
+    package var mappedFileSizeCommitLog = 1024 * 1024 * 1024
+    /// Bytes; rounded up to whole entries.
+    package var mappedFileSizeConsumeQueue = 300_000 * 20
+    package var messageIndexEnable = true
+    package var maxHashSlotNum = 5_000_000
+    package var maxIndexNum = 20_000_000
+    /// Most records a key query returns.
+    package var maxMsgsNumBatch = 64
+
+    package var flushDiskType = FlushDiskType.asyncFlush
+    /// Milliseconds between asynchronous flushes.
+    package var flushIntervalCommitLog = 500
+    /// Pages of 4 KiB that must be waiting before an asynchronous flush is worth it …
+    package var flushCommitLogLeastPages = 4
+    /// … unless this many milliseconds have passed.
+    package var flushCommitLogThoroughInterval = 10_000
+    /// Milliseconds between writes of the consume queues' tails.
+    package var flushIntervalConsumeQueue = 1000
+    /// Milliseconds between checkpoints: queues, index and log synchronized, recovery starts there.
+    package var flushConsumeQueueThoroughInterval = 60_000
+
+    /// Bytes of body.
+    package var maxMessageSize = 4 * 1024 * 1024
+    package var checkCRCOnRecover = true
+    package var maxTransferBytesOnMessageInMemory = 256 * 1024
+    package var maxTransferCountOnMessageInMemory = 32
+    package var maxTransferBytesOnMessageInDisk = 64 * 1024
+    package var maxTransferCountOnMessageInDisk = 8
+    /// Per cent of the machine's memory behind the log's end that counts as "in memory".
+    package var accessMessageInMemoryMaxRatio = 40
+    package var messageDelayLevel = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+    /// A slave does not correct a consumer's offset (`nextOffsetCorrection`) …
+    package var isSlave = false
+    /// … unless this is set.
+    package var offsetCheckInSlave = false
+
+    /// Hours a commit log file is kept after its last change.
+    package var fileReservedTime = 72
+    /// Hours of the day at which expired files go, two digits each, separated by `;`.
+    package var deleteWhen = "04"
+    /// Per cent used above which the oldest files go before their time.
+    package var diskMaxUsedSpaceRatio = 75
+    package var cleanFileForciblyEnable = true
+    /// `rocketmq.broker.diskSpaceCleanForciblyRatio`.
+    package var diskSpaceCleanForciblyRatio = 0.85
+    /// `rocketmq.broker.diskSpaceWarningLevelRatio`: above it nothing is accepted.
+    package var diskSpaceWarningLevelRatio = 0.90
+    /// Milliseconds between looks at the disk.
+    package var cleanResourceInterval = 10_000
+    /// Apus: bytes that must stay free whatever the ratios say.
+    package var diskReservedBytes: Int64 = 64 * 1024 * 1024
+    /// Apus: blocks are reserved this many bytes ahead of the log's end, so that a full disk is met before a message is.
+    package var allocateAheadBytes = 64 * 1024 * 1024
+
+    package init(storePathRootDir: String) {
+        self.storePathRootDir = storePathRootDir
+    }
+
+    package var commitLogPath: String { storePathCommitLog ?? storePathRootDir + "/commitlog" }
+    package var consumeQueuePath: String { storePathRootDir + "/consumequeue" }
+    package var indexPath: String { storePathRootDir + "/index" }
+    package var configPath: String { storePathRootDir + "/config" }
+
+    /// Entries a consume queue file holds.
+    package var entriesPerConsumeQueueFile: Int { max(1, (mappedFileSizeConsumeQueue + 19) / 20) }
+
+    /// Takes over the keys of a `broker.conf`; keys it does not know are left to others.
+    /// - Parameter value: the setting's text, or nil when it is not set.
+    /// - Throws: the first key whose value is not understood.
+    package init(storePathRootDir: String, value: (String) -> String?) throws(StoreError) {
+        self.init(storePathRootDir: storePathRootDir)
+        func integer(_ key: String, _ range: ClosedRange<Int>, _ target: inout Int) throws(StoreError) {
+            guard let text = value(key), !text.isEmpty else { return }
+            guard let number = Int(text), range.contains(number) else {
+                throw .configuration(
+                    key: key, value: text, expected: "a number from \(range.lowerBound) to \(range.upperBound)")
+            }
+            target = number
+        }
+        func flag(_ key: String, _ target: inout Bool) throws(StoreError) {
+            guard let text = value(key), !text.isEmpty else { return }
+            guard let parsed = Bool(text) else {
+                throw .configuration(key: key, value: text, expected: "true or false")
+            }
+            target = parsed
+        }
+        if let path = value("storePathCommitLog"), !path.isEmpty { storePathCommitLog = path }
+        // Records must fit: the smallest sensible log file holds one record of the largest size; tests use 4 KiB.
+        try integer("mappedFileSizeCommitLog", 4096...Int(Int32.max), &mappedFileSizeCommitLog)
+        try integer("mappedFileSizeConsumeQueue", 20...Int(Int32.max), &mappedFileSizeConsumeQueue)
+        try flag("messageIndexEnable", &messageIndexEnable)
+        try integer("maxHashSlotNum", 1...Int(Int32.max) / 4, &maxHashSlotNum)
+        try integer("maxIndexNum", 2...Int(Int32.max) / 20, &maxIndexNum)
+        try integer("maxMsgsNumBatch", 1...100_000, &maxMsgsNumBatch)
+        if let type = value("flushDiskType"), !type.isEmpty {
+            switch type {
+            case "ASYNC_FLUSH": flushDiskType = .asyncFlush
+            case "SYNC_FLUSH": flushDiskType = .syncFlush
+            default: throw .configuration(key: "flushDiskType", value: type, expected: "ASYNC_FLUSH or SYNC_FLUSH")
+            }
+        }
+        try integer("flushIntervalCommitLog", 1...3_600_000, &flushIntervalCommitLog)
+        try integer("flushCommitLogLeastPages", 0...1_000_000, &flushCommitLogLeastPages)
+        try integer("flushCommitLogThoroughInterval", 1...3_600_000, &flushCommitLogThoroughInterval)
+        try integer("flushIntervalConsumeQueue", 1...3_600_000, &flushIntervalConsumeQueue)
+        try integer("flushConsumeQueueThoroughInterval", 1...3_600_000, &flushConsumeQueueThoroughInterval)
+        try integer("maxMessageSize", 1...(1 << 30), &maxMessageSize)
+        try flag("checkCRCOnRecover", &checkCRCOnRecover)
+        try integer("maxTransferBytesOnMessageInMemory", 1...(1 << 30), &maxTransferBytesOnMessageInMemory)
+        try integer("maxTransferCountOnMessageInMemory", 1...1_000_000, &maxTransferCountOnMessageInMemory)
+        try integer("maxTransferBytesOnMessageInDisk", 1...(1 << 30), &maxTransferBytesOnMessageInDisk)
+        try integer("maxTransferCountOnMessageInDisk", 1...1_000_000, &maxTransferCountOnMessageInDisk)
+        try integer("accessMessageInMemoryMaxRatio", 0...100, &accessMessageInMemoryMaxRatio)
+        if let levels = value("messageDelayLevel"), !levels.isEmpty { messageDelayLevel = levels }
+        isSlave = value("brokerRole") == "SLAVE"
+        try flag("offsetCheckInSlave", &offsetCheckInSlave)
+        try integer("fileReservedTime", 0...1_000_000, &fileReservedTime)
+        if let hours = value("deleteWhen"), !hours.isEmpty { deleteWhen = hours }
+        try integer("diskMaxUsedSpaceRatio", 0...100, &diskMaxUsedSpaceRatio)
+        try flag("cleanFileForciblyEnable", &cleanFileForciblyEnable)
+        try integer("cleanResourceInterval", 10...3_600_000, &cleanResourceInterval)
+        var reserved = Int(diskReservedBytes)
+        try integer("diskReservedBytes", 0...Int.max, &reserved)
+        diskReservedBytes = Int64(reserved)
+        try integer("allocateAheadBytes", 0...Int(Int32.max), &allocateAheadBytes)
+    }
+}

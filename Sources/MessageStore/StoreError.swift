@@ -1,0 +1,83 @@
+package import LinuxSystem
+package import StoreFormat
+
+/// What the world can do to a store. The text names the cause and the remedy.
+package enum StoreError: Error, CustomStringConvertible {
+    /// A file operation failed.
+    case disk(SystemError)
+    /// Another process has this store open.
+    case locked(path: String)
+    /// A setting does not make sense.
+    case configuration(key: String, value: String, expected: String)
+    /// A file is not what its name says, and opening it would lose data.
+    case damaged(path: String, reason: String)
+    /// The store takes no writes until it has been verified: a flush or a write failed.
+    case notWritable(reason: String)
+
+    package var description: String {
+        switch self {
+        case .disk(let error): "\(error)"
+        case .locked(let path):
+            "the store is in use: another broker holds the lock on \(path); stop it, or give this broker another storePathRootDir"
+        case .configuration(let key, let value, let expected):
+            "setting \(key)=\(value) is not usable: expected \(expected)"
+        case .damaged(let path, let reason): "\(path) is damaged: \(reason)"
+        case .notWritable(let reason): "the store takes no messages: \(reason)"
+        }
+    }
+}
+
+/// Why `append` did not take a message. Nothing of it is in the log.
+package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
+    /// The body is larger than `maxMessageSize` bytes, or the record larger than a log file.
+    case messageTooLarge(limit: Int)
+    /// Properties are larger than 32 767 bytes.
+    case propertiesTooLarge
+    /// The topic has no bytes or more than 127.
+    case topicLength(Int)
+    /// The body of a batch is not a sequence of encoded messages.
+    case malformedBatch(String)
+    /// The disk has no room; the remark says which disk, how full, and what frees it.
+    case diskFull(remark: String)
+    /// The store takes no writes at the moment.
+    case notWritable(remark: String)
+
+    package var description: String {
+        switch self {
+        case .messageTooLarge(let limit): "the message is larger than maxMessageSize, \(limit) bytes"
+        case .propertiesTooLarge: "the message properties are larger than 32767 bytes"
+        case .topicLength(let count): "the topic has \(count) bytes; 1 to 127 are possible"
+        case .malformedBatch(let reason): "the batch is malformed: \(reason)"
+        case .diskFull(let remark), .notWritable(let remark): remark
+        }
+    }
+}
+
+/// Where an accepted message will be once `commitTick` has succeeded.
+package struct AppendResult: Equatable, Sendable {
+    /// Of the first message.
+    package let physicalOffset: PhysicalOffset
+    /// Bytes of all its records.
+    package let size: Int
+    /// Of the first message; the others of a batch follow it. 0 for prepared and rolled back messages.
+    package let queueOffset: QueueOffset
+    /// Messages: 1, or those of a batch.
+    package let count: Int
+    /// Milliseconds since 1970.
+    package let storeTimestamp: Int64
+
+    /// End of the last record: an acknowledgement waits until this much is flushed or replicated.
+    package var end: PhysicalOffset { physicalOffset + size }
+}
+
+package enum AppendOutcome: Equatable {
+    case appended(AppendResult)
+    case refused(AppendRefusal)
+}
+
+package enum ReplicatedAppendOutcome: Equatable {
+    /// Taken; the next bytes must start here.
+    case appended(next: PhysicalOffset)
+    /// Not taken: the log continues at `expected`.
+    case refused(expected: PhysicalOffset, reason: String)
+}

@@ -1,0 +1,198 @@
+import CLinux
+
+/// A message in the commit log (`CommitLog`, `MessageExtEncoder`), all numbers big-endian:
+///
+///     total size 4 | magic 4 | body CRC 4 | queue id 4 | flag 4 | queue offset 8 | physical offset 8 | sys flag 4
+///     | born time 8 | born host 8 or 20 | store time 8 | store host 8 or 20 | reconsume times 4
+///     | prepared transaction offset 8 | body length 4, body | topic length 1 (V2: 2), topic | properties length 2, properties
+///
+/// The end of a file that has no room for the next message is marked by `total size = rest of the file, blank magic`.
+package enum CommitLogRecord {
+    /// `MessageDecoder.MESSAGE_MAGIC_CODE`, version 1: topics up to 127 bytes.
+    package static let magicV1: Int32 = -626_843_481
+    /// Version 2 of RocketMQ 5: a 2-byte topic length.
+    package static let magicV2: Int32 = -626_843_477
+    package static let blankMagic: Int32 = -875_286_124
+    /// Total size and magic: the smallest thing that can end a file.
+    package static let blankSize = 8
+
+    package static let magicPosition = 4
+    package static let bodyCRCPosition = 8
+    package static let queueIdPosition = 12
+    package static let flagPosition = 16
+    package static let queueOffsetPosition = 20
+    package static let physicalOffsetPosition = 28
+    package static let sysFlagPosition = 36
+    package static let bornTimestampPosition = 40
+    package static let bornHostPosition = 48
+
+    /// All fields but hosts, body, topic and properties; the topic's length counted as 1 byte.
+    package static let fixedSize = 48 + 8 + 4 + 8 + 4 + 1 + 2
+    /// The smallest possible record: IPv4 hosts, nothing in it.
+    package static let minimumSize = fixedSize + 16
+
+    /// Total size of a version 1 record (`calMsgLength`).
+    @inlinable
+    package static func size(sysFlag: Int32, body: Int, topic: Int, properties: Int) -> Int {
+        fixedSize + (sysFlag & SysFlag.bornHostV6 == 0 ? 8 : 20) + (sysFlag & SysFlag.storeHostAddressV6 == 0 ? 8 : 20)
+            + body + topic + properties
+    }
+
+    /// CRC-32 of a body as RocketMQ stores it: the sign bit cut off (`UtilAll.crc32`).
+    @inlinable
+    package static func bodyCRC(_ body: UnsafeRawBufferPointer) -> Int32 {
+        Int32(bitPattern: apus_crc32(body.baseAddress, body.count) & 0x7FFF_FFFF)
+    }
+}
+
+/// A whole record, pointing into the bytes it was parsed from and valid only as long as they are.
+package struct CommitLogRecordView {
+    /// The record's bytes, `totalSize` of them.
+    package let bytes: UnsafeRawBufferPointer
+    package let queueId: Int32
+    package let queueOffset: QueueOffset
+    package let physicalOffset: PhysicalOffset
+    package let sysFlag: Int32
+    /// Milliseconds since 1970.
+    package let storeTimestamp: Int64
+    package let body: UnsafeRawBufferPointer
+    package let topic: UnsafeRawBufferPointer
+    package let properties: UnsafeRawBufferPointer
+
+    package var totalSize: Int { bytes.count }
+    package var flag: Int32 { loadInt32(CommitLogRecord.flagPosition) }
+    package var storedBodyCRC: Int32 { loadInt32(CommitLogRecord.bodyCRCPosition) }
+    /// Milliseconds since 1970.
+    package var bornTimestamp: Int64 { loadInt64(CommitLogRecord.bornTimestampPosition) }
+    package var bornHost: HostAddress { host(CommitLogRecord.bornHostPosition, sysFlag & SysFlag.bornHostV6 != 0) }
+    package var storeHost: HostAddress {
+        host(storeTimestampPosition + 8, sysFlag & SysFlag.storeHostAddressV6 != 0)
+    }
+    package var reconsumeTimes: Int32 { loadInt32(afterHosts) }
+    package var preparedTransactionOffset: Int64 { loadInt64(afterHosts + 4) }
+
+    /// Whether the body is what was written.
+    package var bodyIsIntact: Bool { body.isEmpty || CommitLogRecord.bodyCRC(body) == storedBodyCRC }
+
+    /// The value of a property, or nil; points into `bytes`.
+    package func property(_ name: StaticString) -> UnsafeRawBufferPointer? {
+        MessageProperties.value(of: name, in: properties)
+    }
+
+    private var storeTimestampPosition: Int {
+        CommitLogRecord.bornHostPosition + (sysFlag & SysFlag.bornHostV6 == 0 ? 8 : 20)
+    }
+    private var afterHosts: Int {
+        storeTimestampPosition + 8 + (sysFlag & SysFlag.storeHostAddressV6 == 0 ? 8 : 20)
+    }
+
+    private func loadInt32(_ offset: Int) -> Int32 {
+        bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self).bigEndian
+    }
+
+    private func loadInt64(_ offset: Int) -> Int64 {
+        bytes.loadUnaligned(fromByteOffset: offset, as: Int64.self).bigEndian
+    }
+
+    private func host(_ offset: Int, _ isIPv6: Bool) -> HostAddress {
+        isIPv6
+            ? HostAddress(
+                ipv6High: UInt64(bitPattern: loadInt64(offset)), low: UInt64(bitPattern: loadInt64(offset + 8)),
+                port: loadInt32(offset + 16))
+            : HostAddress(ipv4: UInt32(bitPattern: loadInt32(offset)), port: loadInt32(offset + 4))
+    }
+}
+
+/// What lies at a place of the commit log. Only the shape is judged: `CommitLogRecordView.bodyIsIntact` looks at the body, and the
+/// caller compares the physical offset with the place.
+package enum CommitLogParse {
+    case record(CommitLogRecordView)
+    /// The rest of the file is unused; `size` bytes from here to its end.
+    case blank(size: Int)
+    /// The bytes end inside the record: `needed` bytes from its start would do (8 when even that is unknown).
+    case incomplete(needed: Int)
+    /// No record: never written, torn or damaged.
+    case invalid(CommitLogDamage)
+}
+
+/// Why bytes are no record.
+package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
+    /// Zeros where a record would start: the end of what was written.
+    case nothing
+    case magic(Int32)
+    case size(Int32)
+    /// The parts do not add up to the total.
+    case lengths
+    case bodyCRC
+    case physicalOffset(found: Int64)
+    /// A disk block inside the record was never written.
+    case tornBlock
+
+    package var description: String {
+        switch self {
+        case .nothing: "nothing was written here"
+        case .magic(let magic): "no record begins here (magic \(magic))"
+        case .size(let size): "impossible record size \(size)"
+        case .lengths: "the parts of the record do not add up to its size"
+        case .bodyCRC: "the body's CRC does not match"
+        case .physicalOffset(let found): "the record says it lies at \(found)"
+        case .tornBlock: "a disk block inside the record was never written"
+        }
+    }
+}
+
+extension CommitLogRecord {
+    /// Looks at the record that starts at `bytes[0]`. Never reads past `bytes`, whatever they hold.
+    /// - Parameter maximumSize: a larger total size is damage.
+    @inlinable
+    package static func parse(_ bytes: UnsafeRawBufferPointer, maximumSize: Int = Int(Int32.max)) -> CommitLogParse {
+        guard bytes.count >= blankSize, let base = bytes.baseAddress else { return .incomplete(needed: blankSize) }
+        let total = Int(BigEndian.load(base, 0, as: Int32.self))
+        let magic = BigEndian.load(base, magicPosition, as: Int32.self)
+        guard magic == magicV1 || magic == magicV2 else {
+            if magic == blankMagic { return total >= blankSize ? .blank(size: total) : .invalid(.size(Int32(total))) }
+            return .invalid(magic == 0 && total == 0 ? .nothing : .magic(magic))
+        }
+        guard total >= minimumSize, total <= maximumSize else {
+            return .invalid(.size(Int32(truncatingIfNeeded: total)))
+        }
+        guard bytes.count >= total else { return .incomplete(needed: total) }
+
+        let sysFlag = BigEndian.load(base, sysFlagPosition, as: Int32.self)
+        let storeTimePosition = bornHostPosition + (sysFlag & SysFlag.bornHostV6 == 0 ? 8 : 20)
+        var position = storeTimePosition + 8 + (sysFlag & SysFlag.storeHostAddressV6 == 0 ? 8 : 20) + 12
+        // Every read below is checked against `total` first: lengths in a damaged record may be anything.
+        guard position + 4 <= total else { return .invalid(.lengths) }
+        let bodyLength = Int(BigEndian.load(base, position, as: Int32.self))
+        position += 4
+        guard bodyLength >= 0, bodyLength <= total - position else { return .invalid(.lengths) }
+        let bodyStart = position
+        position += bodyLength
+        let topicLengthSize = magic == magicV2 ? 2 : 1
+        guard position + topicLengthSize <= total else { return .invalid(.lengths) }
+        let topicLength: Int
+        if magic == magicV2 {
+            topicLength = Int(BigEndian.load(base, position, as: Int16.self))
+        } else {
+            topicLength = Int(BigEndian.load(base, position, as: Int8.self))
+        }
+        position += topicLengthSize
+        guard topicLength >= 0, position + topicLength + 2 <= total else { return .invalid(.lengths) }
+        let topicStart = position
+        position += topicLength
+        let propertiesLength = Int(BigEndian.load(base, position, as: Int16.self))
+        position += 2
+        guard propertiesLength >= 0, position + propertiesLength == total else { return .invalid(.lengths) }
+        return .record(
+            CommitLogRecordView(
+                bytes: UnsafeRawBufferPointer(start: base, count: total),
+                queueId: BigEndian.load(base, queueIdPosition, as: Int32.self),
+                queueOffset: QueueOffset(BigEndian.load(base, queueOffsetPosition, as: Int64.self)),
+                physicalOffset: PhysicalOffset(BigEndian.load(base, physicalOffsetPosition, as: Int64.self)),
+                sysFlag: sysFlag,
+                storeTimestamp: BigEndian.load(base, storeTimePosition, as: Int64.self),
+                body: UnsafeRawBufferPointer(start: base + bodyStart, count: bodyLength),
+                topic: UnsafeRawBufferPointer(start: base + topicStart, count: topicLength),
+                properties: UnsafeRawBufferPointer(start: base + position, count: propertiesLength)))
+    }
+}

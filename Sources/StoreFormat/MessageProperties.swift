@@ -1,0 +1,57 @@
+/// The properties of a record as they lie in it: `name \u{1} value \u{2} name \u{1} value …`, UTF-8, the last separator optional.
+package enum MessageProperties {
+    package static let nameValueSeparator: UInt8 = 1
+    package static let propertySeparator: UInt8 = 2
+
+    package static let keys: StaticString = "KEYS"
+    package static let tags: StaticString = "TAGS"
+    package static let uniqueKey: StaticString = "UNIQ_KEY"
+    package static let delayTimeLevel: StaticString = "DELAY"
+
+    /// The value of a property, pointing into `properties`; nil when absent. When a name occurs twice the last one counts, as
+    /// it does in Java's map.
+    package static func value(
+        of name: StaticString, in properties: UnsafeRawBufferPointer
+    ) -> UnsafeRawBufferPointer? {
+        let wanted = UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+        var found: UnsafeRawBufferPointer?
+        forEach(in: properties) { name, value in
+            if equal(name, wanted) { found = value }
+        }
+        return found
+    }
+
+    /// Calls `body` for each well-formed property, in order; a piece without a separator, with an empty name or an empty
+    /// value is skipped, as `MessageDecoder.string2messageProperties` does.
+    @inlinable
+    package static func forEach(
+        in properties: UnsafeRawBufferPointer,
+        _ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void
+    ) {
+        var start = 0
+        let count = properties.count
+        while start < count {
+            var index = start
+            var separator = -1
+            while index < count {
+                let byte = properties[index]
+                if byte == propertySeparator { break }
+                if byte == nameValueSeparator && separator < 0 { separator = index }
+                index += 1
+            }
+            if separator > start && separator < index - 1 {
+                body(
+                    UnsafeRawBufferPointer(rebasing: properties[start..<separator]),
+                    UnsafeRawBufferPointer(rebasing: properties[(separator + 1)..<index]))
+            }
+            start = index + 1
+        }
+    }
+
+    @inlinable
+    package static func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
+        guard left.count == right.count else { return false }
+        for index in 0..<left.count where left[index] != right[index] { return false }
+        return true
+    }
+}
