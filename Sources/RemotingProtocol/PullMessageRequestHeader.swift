@@ -1,0 +1,75 @@
+/// The header of a pull (11, 361): views into the frame, valid as long as it is.
+package struct PullMessageRequestHeader {
+    package internal(set) var consumerGroup = UnsafeRawBufferPointer(start: nil, count: 0)
+    package internal(set) var topic = UnsafeRawBufferPointer(start: nil, count: 0)
+    package internal(set) var queueID: Int32 = 0
+    package internal(set) var queueOffset: Int64 = 0
+    package internal(set) var maxMessageNums: Int32 = 0
+    /// `PullSysFlag`: 1 commit offset, 2 suspend, 4 subscription in this header, 8 class filter, 16 lite pull.
+    package internal(set) var sysFlag: Int32 = 0
+    package internal(set) var commitOffset: Int64 = 0
+    package internal(set) var suspendTimeoutMillis: Int64 = 0
+    package internal(set) var subscription: UnsafeRawBufferPointer?
+    package internal(set) var subVersion: Int64 = 0
+    package internal(set) var expressionType: UnsafeRawBufferPointer?
+    /// 5.x clients: bytes they want at most.
+    package internal(set) var maxMessageBytes: Int32?
+
+    package var hasCommitOffset: Bool { self.sysFlag & 1 != 0 }
+    package var hasSuspend: Bool { self.sysFlag & 2 != 0 }
+    package var hasSubscription: Bool { self.sysFlag & 4 != 0 }
+    package var hasClassFilter: Bool { self.sysFlag & 8 != 0 }
+    package var isLitePull: Bool { self.sysFlag & 16 != 0 }
+
+    private static let required: UInt16 = 0x1ff
+    private static let names: [StaticString] = [
+        "consumerGroup", "topic", "queueId", "queueOffset", "maxMsgNums", "sysFlag", "commitOffset",
+        "suspendTimeoutMillis", "subVersion",
+    ]
+
+    package init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
+        var seen: UInt16 = 0
+        for field in frame.extFields.fields {
+            let value = field.valueBytes
+            switch field.nameCount {
+            case 5 where field.isNamed("topic"):
+                self.topic = value
+                seen |= 2
+            case 7 where field.isNamed("queueId"):
+                self.queueID = try value.int32("queueId")
+                seen |= 4
+            case 7 where field.isNamed("sysFlag"):
+                self.sysFlag = try value.int32("sysFlag")
+                seen |= 32
+            case 10 where field.isNamed("maxMsgNums"):
+                self.maxMessageNums = try value.int32("maxMsgNums")
+                seen |= 16
+            case 10 where field.isNamed("subVersion"):
+                self.subVersion = try value.integer("subVersion")
+                seen |= 256
+            case 11 where field.isNamed("queueOffset"):
+                self.queueOffset = try value.integer("queueOffset")
+                seen |= 8
+            case 11 where field.isNamed("maxMsgBytes"):
+                self.maxMessageBytes = try value.int32("maxMsgBytes")
+            case 12 where field.isNamed("commitOffset"):
+                self.commitOffset = try value.integer("commitOffset")
+                seen |= 64
+            case 12 where field.isNamed("subscription"):
+                self.subscription = value
+            case 13 where field.isNamed("consumerGroup"):
+                self.consumerGroup = value
+                seen |= 1
+            case 14 where field.isNamed("expressionType"):
+                self.expressionType = value
+            case 20 where field.isNamed("suspendTimeoutMillis"):
+                self.suspendTimeoutMillis = try value.integer("suspendTimeoutMillis")
+                seen |= 128
+            default: break
+            }
+        }
+        guard seen == Self.required else {
+            throw .missingField(Self.names[(~seen & Self.required).trailingZeroBitCount].text)
+        }
+    }
+}

@@ -1,0 +1,117 @@
+/// Why bytes are not a remoting frame or a header lacks what its request needs.
+package enum RemotingDecodeError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// The length word is negative, smaller than a header word or larger than `RemotingLimits.frameBytes`.
+    case badFrameLength(Int)
+    /// The header's length points past the frame or is larger than `RemotingLimits.headerBytes`.
+    case badHeaderLength(Int)
+    case unknownSerialization(UInt8)
+    /// The header text or bytes cannot be read; offset in bytes from the header's start.
+    case badHeader(offset: Int)
+    case tooManyFields
+    case missingField(String)
+    case badField(String)
+    /// The body is not what its request or response code promises.
+    case badBody(String)
+
+    /// Fit as the remark of a response.
+    package var description: String {
+        switch self {
+        case .badFrameLength(let count): "frame length \(count) is not within 4...\(RemotingLimits.frameBytes)"
+        case .badHeaderLength(let count): "header length \(count) does not fit its frame"
+        case .unknownSerialization(let code): "header serialization \(code) is neither JSON (0) nor ROCKETMQ (1)"
+        case .badHeader(let offset): "the header cannot be read at its byte \(offset)"
+        case .tooManyFields: "more than \(RemotingLimits.headerFields) header fields"
+        case .missingField(let name): "the custom field <\(name)> is null"
+        case .badField(let name): "the value of the custom field <\(name)> is not a number in range"
+        case .badBody(let text): "the body cannot be read: \(text)"
+        }
+    }
+}
+
+/// Bounds on what a peer may send.
+package enum RemotingLimits {
+    /// Bytes behind a frame's length word (`com.rocketmq.remoting.frameMaxLength`).
+    package static let frameBytes = 16 << 20
+    /// Properties are at most 32 KiB and each byte of them at most six in JSON; the rest is small.
+    package static let headerBytes = 1 << 20
+    package static let headerFields = 4096
+}
+
+/// One frame as it lies in the read buffer, its header parsed: a view valid only inside the call that hands it out.
+/// Copy out what must live longer (`RemotingCommand(frame)` copies all).
+///
+///     | length 4 | serialization 1 | header length 3 | header | body |      length counts all behind itself
+package struct RemotingFrame {
+    package internal(set) var code: Int32 = 0
+    package internal(set) var flag: Int32 = 0
+    package internal(set) var opaque: Int32 = 0
+    package internal(set) var version: Int32 = 0
+    package internal(set) var language: LanguageCode = .other
+    package internal(set) var serialization: HeaderSerialization = .json
+    package internal(set) var remarkBytes: UnsafeRawBufferPointer?
+    package internal(set) var extFields: ExtFields = .empty
+    package internal(set) var header = UnsafeRawBufferPointer(start: nil, count: 0)
+    package internal(set) var body = UnsafeRawBufferPointer(start: nil, count: 0)
+
+    package static let responseFlag: Int32 = 1
+    package static let onewayFlag: Int32 = 2
+
+    package var isResponse: Bool { self.flag & Self.responseFlag != 0 }
+    package var isOneway: Bool { self.flag & Self.onewayFlag != 0 }
+    package var remark: String? { self.remarkBytes.map { String(decoding: $0, as: UTF8.self) } }
+    /// What an answer needs to know of this request; may be kept.
+    package var returnAddress: ReturnAddress {
+        ReturnAddress(opaque: self.opaque, serialization: self.serialization, isOneway: self.isOneway)
+    }
+
+    /// Parses a whole frame, its length word included.
+    package static func parse(
+        _ bytes: UnsafeRawBufferPointer, scratch: HeaderScratch
+    ) throws(RemotingDecodeError) -> RemotingFrame {
+        guard bytes.count >= 8 else { throw .badFrameLength(bytes.count - 4) }
+        let length = Int(bytes.bigEndian(Int32.self, at: 0))
+        guard length >= 4, length <= RemotingLimits.frameBytes, length == bytes.count - 4 else {
+            throw .badFrameLength(length)
+        }
+        let word = bytes.bigEndian(UInt32.self, at: 4)
+        let headerCount = Int(word & 0xff_ffff)
+        guard headerCount <= length - 4, headerCount <= RemotingLimits.headerBytes else {
+            throw .badHeaderLength(headerCount)
+        }
+        guard let serialization = HeaderSerialization(rawValue: UInt8(truncatingIfNeeded: word >> 24)) else {
+            throw .unknownSerialization(UInt8(truncatingIfNeeded: word >> 24))
+        }
+        var frame = RemotingFrame()
+        frame.serialization = serialization
+        frame.header = UnsafeRawBufferPointer(rebasing: bytes[8..<(8 + headerCount)])
+        frame.body = UnsafeRawBufferPointer(rebasing: bytes[(8 + headerCount)...])
+        scratch.prepare(headerCount: headerCount)
+        switch serialization {
+        case .json:
+            try JSONHeaderParser.parse(into: &frame, scratch: scratch)
+        case .rocketMQ:
+            try BinaryHeaderParser.parse(into: &frame, scratch: scratch)
+        }
+        return frame
+    }
+}
+
+/// Where an answer goes: kept while a request waits (long polling, flush, replication).
+package struct ReturnAddress: Hashable, Sendable {
+    package var opaque: Int32
+    package var serialization: HeaderSerialization
+    package var isOneway: Bool
+
+    package init(opaque: Int32, serialization: HeaderSerialization, isOneway: Bool) {
+        self.opaque = opaque
+        self.serialization = serialization
+        self.isOneway = isOneway
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    @inline(__always)
+    func bigEndian<T: FixedWidthInteger>(_: T.Type, at offset: Int) -> T {
+        T(bigEndian: self.loadUnaligned(fromByteOffset: offset, as: T.self))
+    }
+}
