@@ -127,5 +127,8 @@ let package = Package(
 
         // Tests
         tests("TidyTests", []),
+        tests(
+            "FilterEngineTests",
+            ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", logging]),
     ]
 )

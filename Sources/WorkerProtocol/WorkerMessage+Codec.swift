@@ -7,7 +7,7 @@ extension WorkerMessage {
         case ready = 32
         case pong, failed, drained
         case filterCompile = 64
-        case filterRelease, filterBatch, filterCompiled, filterMatched
+        case filterRelease, filterBatch, filterCompiled, filterMatched, filterFailed
         case replicaBytes = 96
         case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole
     }
@@ -89,6 +89,11 @@ extension WorkerMessage {
             begin(.filterMatched)
             writer.integer(request)
             writer.blob(bitmap)
+        case .filterFailed(let request, let unknownProgram, let reason):
+            begin(.filterFailed)
+            writer.integer(request)
+            writer.bool(unknownProgram)
+            writer.string(reason)
         case .replicaBytes(let at, let bytes):
             begin(.replicaBytes)
             writer.integer(at)
@@ -158,6 +163,9 @@ extension WorkerMessage {
         case .filterCompiled:
             .filterCompiled(request: try reader.integer(), result: try reader.compilation())
         case .filterMatched: .filterMatched(request: try reader.integer(), bitmap: try reader.blob())
+        case .filterFailed:
+            .filterFailed(
+                request: try reader.integer(), unknownProgram: try reader.bool(), reason: try reader.string())
         case .replicaBytes: .replicaBytes(at: try reader.integer(), bytes: try reader.blob())
         case .replicaMetadata: .replicaMetadata(kind: try reader.metadataKind(), json: try reader.blob())
         case .replicaState: .replicaState(connected: try reader.bool(), master: try reader.string())
@@ -171,6 +179,7 @@ extension WorkerMessage {
 extension WireWriter {
     mutating func compilation(_ value: FilterCompilation) {
         switch value {
+        case .everything: integer(UInt8(5))
         case .tagsCodes(let codes):
             integer(UInt8(1))
             integer(UInt32(codes.count))
@@ -201,6 +210,7 @@ extension WireReader {
         case 2: return .program(try integer())
         case 3: return .refused(position: try integer(), reason: try string())
         case 4: return .unavailable(reason: try string())
+        case 5: return .everything
         default: throw .invalidField("filter compilation")
         }
     }

@@ -81,8 +81,11 @@ package enum WorkerMessage: Hashable, Sendable {
     // MARK: filter → broker-store
 
     case filterCompiled(request: UInt64, result: FilterCompilation)
-    /// Bit i (of byte i / 8, lowest bit first) is set where record i matches. Empty: could not be evaluated, ask again.
+    /// Bit i (of byte i / 8, lowest bit first) is set where record i matches; (records + 7) / 8 bytes.
     case filterMatched(request: UInt64, bitmap: [UInt8])
+    /// Not evaluated: nothing may be delivered or skipped on account of it. `unknownProgram`: this worker is not the one that
+    /// compiled the program; compile again. Else ask again later.
+    case filterFailed(request: UInt64, unknownProgram: Bool, reason: String)
 
     // MARK: replication → broker-store (slave)
 
@@ -115,6 +118,8 @@ package struct FilterRecord: Hashable, Sendable {
 
 /// A plugin's answer to a subscription expression.
 package enum FilterCompilation: Hashable, Sendable {
+    /// Every message matches; no filtering.
+    case everything
     /// Comparing tags codes decides; the filter worker is not needed any more.
     case tagsCodes([Int64])
     case program(UInt32)

@@ -1,0 +1,224 @@
+internal import CFilterPlugin
+internal import Glibc
+
+/// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory may
+/// belong to it. A new version of a plugin is taken by a fresh worker process.
+package final class FilterPlugin {
+    package let path: String
+    package let name: String
+    package let type: String
+    package let release: String
+    /// The `APUS_FILTER_NEEDS_…` bits of the plugin's programs together.
+    let capabilities: UInt64
+    private let compileFunction: CompileFunction
+    private let matchFunction: MatchFunction
+    private let releaseFunction: ReleaseFunction
+
+    typealias CompileFunction =
+        @convention(c) (UnsafePointer<CChar>?, Int, UnsafeMutablePointer<apus_filter_compiled>?) -> Int32
+    typealias MatchFunction =
+        @convention(c) (
+            UnsafeMutableRawPointer?, UnsafePointer<apus_filter_unit>?, UInt32, UnsafeMutablePointer<UInt8>?
+        ) -> Int32
+    typealias ReleaseFunction = @convention(c) (UnsafeMutableRawPointer?) -> Void
+
+    /// Size of the version 1 table: what a plugin has at least.
+    static let tableSize = UInt32(MemoryLayout<apus_filter_plugin>.size)
+    private static let longestName = 64
+
+    /// Loads `path` and checks it, in the order of `FilterPluginError`'s cases. `loaded` are the plugins already there.
+    package static func load(
+        path: String, host: FilterHost, after loaded: [FilterPlugin]
+    ) throws(FilterPluginError) -> FilterPlugin {
+        // RTLD_NOW: a missing symbol is refused here, not in the middle of a batch. RTLD_LOCAL: plugins do not see each
+        // other's symbols.
+        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL) else {
+            throw .notALibrary(path: path, reason: dlerror().map { String(cString: $0) } ?? "no reason given")
+        }
+        guard let symbol = dlsym(handle, APUS_FILTER_ENTRY_SYMBOL) else { throw .noEntry(path: path) }
+        let entry = unsafeBitCast(symbol, to: apus_filter_plugin_entry_function.self)
+        guard let table = entry(host.pointer) else { throw .noTable(path: path) }
+        // The first eight bytes are the same in every version; nothing else is looked at before they are right.
+        guard table.pointee.abi_version == UInt32(APUS_FILTER_ABI_VERSION) else {
+            throw .wrongVersion(
+                path: path, found: table.pointee.abi_version, expected: UInt32(APUS_FILTER_ABI_VERSION))
+        }
+        guard table.pointee.struct_size >= tableSize, table.pointee.struct_size <= 4096 else {
+            throw .wrongStructSize(path: path, found: table.pointee.struct_size, expected: tableSize)
+        }
+        let plugin = try FilterPlugin(path: path, table: table.pointee)
+        if let other = loaded.first(where: { $0.name == plugin.name }) {
+            throw .duplicateName(path: path, name: plugin.name, takenBy: other.path)
+        }
+        if let other = loaded.first(where: { $0.type == plugin.type }) {
+            throw .duplicateType(path: path, type: plugin.type, takenBy: other.path)
+        }
+        if let selfTest = table.pointee.self_test {
+            let failure = withErrorBuffer { buffer in
+                selfTest(buffer.baseAddress, buffer.count) == APUS_FILTER_OK ? nil : text(in: buffer)
+            }
+            if let failure { throw .failedSelfTest(path: path, reason: failure) }
+        }
+        return plugin
+    }
+
+    private init(path: String, table: apus_filter_plugin) throws(FilterPluginError) {
+        self.path = path
+        name = try Self.label(table.name, "name", path)
+        type = try Self.label(table.type, "type", path)
+        release = table.release_text.map { String(cString: $0) } ?? ""
+        capabilities = table.capabilities
+        guard let compile = table.compile else { throw .incompleteTable(path: path, what: "compile is NULL") }
+        guard let match = table.match_batch else { throw .incompleteTable(path: path, what: "match_batch is NULL") }
+        guard let release = table.release else { throw .incompleteTable(path: path, what: "release is NULL") }
+        let known = UInt64(APUS_FILTER_NEEDS_PROPERTIES | APUS_FILTER_NEEDS_BODY)
+        guard capabilities & ~known == 0 else {
+            throw .incompleteTable(
+                path: path, what: "it needs capabilities this host does not know (bits \(capabilities & ~known))")
+        }
+        compileFunction = compile
+        matchFunction = match
+        releaseFunction = release
+    }
+
+    private static func label(
+        _ text: UnsafePointer<CChar>?, _ what: String, _ path: String
+    ) throws(FilterPluginError) -> String {
+        guard let text else { throw .incompleteTable(path: path, what: "\(what) is NULL") }
+        let length = strnlen(text, longestName + 1)
+        guard length > 0, length <= longestName else {
+            throw .incompleteTable(path: path, what: "\(what) must have 1 to \(longestName) bytes")
+        }
+        return String(cString: text)
+    }
+
+    /// What `compile` of a plugin answered.
+    enum Compiled {
+        case program(FilterProgram)
+        case refused(position: Int32, reason: String)
+        case failed(reason: String)
+    }
+
+    /// The most tags codes a program may ask for: more would not fit the broker-store's answer.
+    static let maximumTagsCodes = 4096
+
+    func compile(_ expression: String) -> Compiled {
+        var expression = expression
+        return Self.withErrorBuffer { buffer in
+            var compiled = apus_filter_compiled(
+                struct_size: UInt32(MemoryLayout<apus_filter_compiled>.size),
+                tags_codes_kind: APUS_FILTER_TAGS_CODES_UNUSED, program: nil, tags_codes: nil, tags_code_count: 0,
+                error_position: 0, error_text: buffer.baseAddress, error_capacity: UInt32(buffer.count),
+                reserved_32: 0, needs: capabilities)
+            let status = expression.withUTF8 { utf8 in
+                utf8.withMemoryRebound(to: CChar.self) { compileFunction($0.baseAddress, $0.count, &compiled) }
+            }
+            switch status {
+            case APUS_FILTER_OK:
+                return program(from: compiled, expression: expression)
+            case APUS_FILTER_REFUSED:
+                let position = Int32(clamping: min(Int(compiled.error_position), expression.utf8.count))
+                return .refused(position: position, reason: Self.text(in: buffer))
+            default:
+                return .failed(reason: "plugin \(name): \(Self.text(in: buffer))")
+            }
+        }
+    }
+
+    private func program(from compiled: apus_filter_compiled, expression: String) -> Compiled {
+        func failed(_ reason: String) -> Compiled {
+            releaseFunction(compiled.program)
+            return .failed(reason: "plugin \(name): \(reason)")
+        }
+        let codes: FilterProgram.TagsCodes
+        switch compiled.tags_codes_kind {
+        case APUS_FILTER_MATCHES_EVERYTHING: codes = .everything
+        case APUS_FILTER_TAGS_CODES_UNUSED: codes = .unused
+        case APUS_FILTER_TAGS_CODES_EXACT, APUS_FILTER_TAGS_CODES_PREFILTER:
+            let count = Int(compiled.tags_code_count)
+            guard count <= Self.maximumTagsCodes else {
+                return failed("answered \(count) tags codes; \(Self.maximumTagsCodes) are the most")
+            }
+            guard count == 0 || compiled.tags_codes != nil else {
+                return failed("answered \(count) tags codes and no pointer to them")
+            }
+            let list = Array(UnsafeBufferPointer(start: compiled.tags_codes, count: count))
+            codes = compiled.tags_codes_kind == APUS_FILTER_TAGS_CODES_EXACT ? .exact(list) : .prefilter(Set(list))
+        default:
+            return failed("answered a tags_codes_kind this host does not know (\(compiled.tags_codes_kind))")
+        }
+        guard compiled.needs & ~capabilities == 0 else {
+            return failed("a program needs more than the plugin's capabilities say")
+        }
+        return .program(
+            FilterProgram(
+                plugin: self, expression: expression, pointer: compiled.program, tagsCodes: codes,
+                needs: compiled.needs))
+    }
+
+    func match(
+        _ program: UnsafeMutableRawPointer?, _ units: UnsafePointer<apus_filter_unit>, _ count: Int,
+        _ bitmap: UnsafeMutablePointer<UInt8>
+    ) -> Bool {
+        matchFunction(program, units, UInt32(count), bitmap) == APUS_FILTER_OK
+    }
+
+    func release(_ program: UnsafeMutableRawPointer?) {
+        releaseFunction(program)
+    }
+
+    private static func withErrorBuffer<R>(_ body: (UnsafeMutableBufferPointer<CChar>) -> R) -> R {
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 512) { buffer in
+            buffer.initialize(repeating: 0)
+            return body(buffer)
+        }
+    }
+
+    /// The text a plugin left in a buffer of ours, with or without its final NUL.
+    private static func text(in buffer: UnsafeMutableBufferPointer<CChar>) -> String {
+        guard let base = buffer.baseAddress else { return "no reason given" }
+        let length = strnlen(base, buffer.count)
+        let text = String(decoding: UnsafeRawBufferPointer(buffer).prefix(length), as: UTF8.self)
+        return text.isEmpty ? "no reason given" : text
+    }
+}
+
+/// A compiled expression. Releases the plugin's program when nobody holds it any more.
+package final class FilterProgram {
+    enum TagsCodes {
+        case unused
+        case exact([Int64])
+        case prefilter(Set<Int64>)
+        case everything
+    }
+
+    package let plugin: FilterPlugin
+    package let expression: String
+    let tagsCodes: TagsCodes
+    private let pointer: UnsafeMutableRawPointer?
+    private let needs: UInt64
+
+    var needsProperties: Bool { needs & UInt64(APUS_FILTER_NEEDS_PROPERTIES) != 0 }
+    var needsBody: Bool { needs & UInt64(APUS_FILTER_NEEDS_BODY) != 0 }
+    var needsRecord: Bool { needs != 0 }
+
+    init(
+        plugin: FilterPlugin, expression: String, pointer: UnsafeMutableRawPointer?, tagsCodes: TagsCodes,
+        needs: UInt64
+    ) {
+        self.plugin = plugin
+        self.expression = expression
+        self.pointer = pointer
+        self.tagsCodes = tagsCodes
+        self.needs = needs
+    }
+
+    deinit { plugin.release(pointer) }
+
+    /// One `match_batch`. `bitmap` is zeroed and has `(count + 7) / 8` bytes. False: the plugin failed.
+    func match(
+        _ units: UnsafePointer<apus_filter_unit>, _ count: Int, _ bitmap: UnsafeMutablePointer<UInt8>
+    ) -> Bool {
+        plugin.match(pointer, units, count, bitmap)
+    }
+}

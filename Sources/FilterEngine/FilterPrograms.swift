@@ -1,0 +1,129 @@
+/// Compiled expressions, each compiled once however many consumers subscribe with it.
+///
+/// Programs are counted: one per `compile` that answered `.program`, one less per `release`. A program nobody uses stays
+/// for the next consumer until more than `idleMaximum` are idle.
+package final class FilterPrograms {
+    /// The answer to a broker-store, as `WorkerProtocol` spells it.
+    package enum Answer: Equatable {
+        case everything
+        case tagsCodes([Int64])
+        case program(UInt32)
+        case refused(position: Int32, reason: String)
+        case unavailable(reason: String)
+    }
+
+    private struct Key: Hashable {
+        let type: String
+        let expression: String
+    }
+
+    private enum Entry {
+        /// Needs no program in this process: everything, codes, or a refusal.
+        case settled(Answer)
+        case program(id: UInt32)
+    }
+
+    private struct Live {
+        let program: FilterProgram
+        let key: Key
+        var uses: Int
+    }
+
+    /// Longest expression taken, in bytes of UTF-8.
+    package static let maximumExpression = 64 * 1024
+
+    private let catalogue: FilterCatalogue
+    private let idleMaximum: Int
+    private var entries: [Key: Entry] = [:]
+    /// Keys that no program in use stands behind, oldest first.
+    private var idle: [Key] = []
+    private var live: [UInt32: Live] = [:]
+    private var nextID: UInt32
+
+    /// `firstID`: program numbers start at random, so that a number of a worker that died means nothing to the next one.
+    package init(catalogue: FilterCatalogue, idleMaximum: Int = 1024, firstID: UInt32 = .random(in: 1...UInt32.max)) {
+        precondition(idleMaximum > 0, "the compile cache needs room for at least one expression")
+        self.catalogue = catalogue
+        self.idleMaximum = idleMaximum
+        nextID = firstID
+    }
+
+    /// Programs in the cache, used or idle.
+    package var count: Int { live.count }
+
+    package func compile(type: String, expression: String) -> Answer {
+        guard expression.utf8.count <= Self.maximumExpression else {
+            return .refused(
+                position: Int32(Self.maximumExpression),
+                reason: "the expression is longer than \(Self.maximumExpression) bytes")
+        }
+        let key = Key(type: type, expression: expression)
+        switch entries[key] {
+        case .settled(let answer):
+            return answer
+        case .program(let id):
+            use(id)
+            return .program(id)
+        case nil:
+            return compileNew(key)
+        }
+    }
+
+    private func compileNew(_ key: Key) -> Answer {
+        guard let plugin = catalogue.plugin(forType: key.type) else {
+            return .unavailable(reason: "no filter plugin serves expressions of the type \(key.type)")
+        }
+        switch plugin.compile(key.expression) {
+        case .failed(let reason):
+            return .unavailable(reason: reason)
+        case .refused(let position, let reason):
+            return settle(key, .refused(position: position, reason: reason))
+        case .program(let program):
+            switch program.tagsCodes {
+            case .everything: return settle(key, .everything)
+            case .exact(let codes): return settle(key, .tagsCodes(codes))
+            case .prefilter, .unused:
+                let id = newID()
+                live[id] = Live(program: program, key: key, uses: 1)
+                entries[key] = .program(id: id)
+                return .program(id)
+            }
+        }
+    }
+
+    package func program(_ id: UInt32) -> FilterProgram? { live[id]?.program }
+
+    /// One use less. An unknown number is no error: the broker-store may speak of a worker that is gone.
+    package func release(_ id: UInt32) {
+        guard var entry = live[id], entry.uses > 0 else { return }
+        entry.uses -= 1
+        live[id] = entry
+        if entry.uses == 0 { rest(entry.key) }
+    }
+
+    private func use(_ id: UInt32) {
+        guard var entry = live[id] else { preconditionFailure("the cache names a program that is not there") }
+        if entry.uses == 0 { idle.removeAll { $0 == entry.key } }
+        entry.uses += 1
+        live[id] = entry
+    }
+
+    private func settle(_ key: Key, _ answer: Answer) -> Answer {
+        entries[key] = .settled(answer)
+        rest(key)
+        return answer
+    }
+
+    private func rest(_ key: Key) {
+        idle.append(key)
+        guard idle.count > idleMaximum else { return }
+        if case .program(let id) = entries.removeValue(forKey: idle.removeFirst()) { live[id] = nil }
+    }
+
+    private func newID() -> UInt32 {
+        var id = nextID
+        while id == 0 || live[id] != nil { id &+= 1 }
+        nextID = id &+ 1
+        return id
+    }
+}
