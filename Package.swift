@@ -118,9 +118,7 @@ let package = Package(
                 "Bench", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat", logging,
                 nioCore, nioPosix, argumentParser,
             ]),
-        room(
-            "Bench",
-            ["FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix, histogram]),
+        room("Bench", ["FastJSON", histogram]),
 
         // Plugins
         room("TagFilter", ["CFilterPlugin"], path: "plugins/TagFilter"),
