@@ -118,7 +118,7 @@ let package = Package(
                 "Bench", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat", logging,
                 nioCore, nioPosix, argumentParser,
             ]),
-        room("Bench", ["FastJSON", histogram]),
+        room("Bench", ["CLinux", "FastJSON", histogram]),
 
         // Plugins
         room("TagFilter", ["CFilterPlugin"], path: "plugins/TagFilter"),

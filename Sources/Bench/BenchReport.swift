@@ -63,7 +63,8 @@ package struct BenchReport: Sendable {
             if !side.latency.isEmpty {
                 lines.append(
                     "         latency µs  "
-                        + side.latency.map { "\($0.name) \(fixed($0.micros, $0.micros < 100 ? 1 : 0))" }.joined(separator: "  "))
+                        + side.latency.map { "\($0.name) \(fixed($0.micros, $0.micros < 100 ? 1 : 0))" }.joined(
+                            separator: "  "))
             }
             for (reason, count) in side.failures.sorted(by: { $0.value > $1.value }) {
                 lines.append("         failed \(count): \(reason)")
@@ -81,7 +82,8 @@ package struct BenchReport: Sendable {
                     + "\(fixed(100 * used / max(seconds, 1e-9), 0)) % of a core")
         }
         lines.append("cpu      this generator: \(perMessage(ownCPUSeconds)) µs a message")
-        lines.append("total    sent \(sent), acknowledged \(acknowledged), received \(received), unanswered \(unanswered)")
+        lines.append(
+            "total    sent \(sent), acknowledged \(acknowledged), received \(received), unanswered \(unanswered)")
         return lines.joined(separator: "\n")
     }
 
@@ -93,7 +95,10 @@ package struct BenchReport: Sendable {
                     ("requests", .integer(side.requests)), ("emptyPulls", .integer(side.emptyPulls)),
                     ("messagesPerSecond", .number(rate(side.messages))),
                     ("latencyMicros", .fields(side.latency.map { ($0.name, .number($0.micros)) })),
-                    ("failures", .fields(side.failures.sorted { $0.key < $1.key }.map { ($0.key, .integer($0.value)) })),
+                    (
+                        "failures",
+                        .fields(side.failures.sorted { $0.key < $1.key }.map { ($0.key, .integer($0.value)) })
+                    ),
                 ])
             }
         }

@@ -33,7 +33,9 @@ struct ControlPlane {
         }
         let deadline = monotonicNanos() + 35_000_000_000
         while monotonicNanos() < deadline {
-            if let found = try route(of: plan.topic, at: nameServer, writable: writable), !found.isEmpty { return found }
+            if let found = try route(of: plan.topic, at: nameServer, writable: writable), !found.isEmpty {
+                return found
+            }
             usleep(20_000)
         }
         throw BenchError("topic '\(plan.topic)' was created but \(nameServer) got no route to it within 35 s")
@@ -44,7 +46,8 @@ struct ControlPlane {
         let reply = try ask(
             queue.address, code: largest ? 30 : 31, fields: [("topic", plan.topic), ("queueId", String(queue.queueId))])
         guard reply.code == 0, let offset = reply.offset else {
-            throw BenchError("\(queue.address) gave no offset of queue \(queue.queueId): code \(reply.code) \(reply.remark)")
+            throw BenchError(
+                "\(queue.address) gave no offset of queue \(queue.queueId): code \(reply.code) \(reply.remark)")
         }
         return offset
     }
@@ -54,7 +57,8 @@ struct ControlPlane {
         let created = try ask(
             broker, code: 17,
             fields: [
-                ("topic", plan.topic), ("defaultTopic", "TBW102"), ("readQueueNums", queues), ("writeQueueNums", queues),
+                ("topic", plan.topic), ("defaultTopic", "TBW102"), ("readQueueNums", queues),
+                ("writeQueueNums", queues),
                 ("perm", "6"), ("topicFilterType", "SINGLE_TAG"), ("topicSysFlag", "0"), ("order", "false"),
             ])
         if created.code == 0 { return }
@@ -69,7 +73,8 @@ struct ControlPlane {
         }
     }
 
-    private func route(of topic: String, at nameServer: WireAddress, writable: Bool) throws(BenchError) -> [BenchQueue]? {
+    private func route(of topic: String, at nameServer: WireAddress, writable: Bool) throws(BenchError) -> [BenchQueue]?
+    {
         let reply = try ask(nameServer, code: 105, fields: [("topic", topic)])
         if reply.code == 17 { return nil }
         guard reply.code == 0 else {
@@ -83,7 +88,9 @@ struct ControlPlane {
         }
         var addresses: [String: WireAddress] = [:]
         for broker in json["brokerDatas"]?.array ?? [] {
-            guard let name = broker["brokerName"]?.string, let text = broker["brokerAddrs"]?["0"]?.string else { continue }
+            guard let name = broker["brokerName"]?.string, let text = broker["brokerAddrs"]?["0"]?.string else {
+                continue
+            }
             addresses[name] = try WireAddress(text)
         }
         var found: [BenchQueue] = []
@@ -118,7 +125,8 @@ struct ControlPlane {
             let left = (Int64(deadline) - Int64(monotonicNanos())) / 1_000_000
             guard left > 0 else { throw BenchError("\(address) did not answer request \(code) within 5 s") }
             var wait = pollfd(
-                fd: connection.descriptor, events: Int16(POLLIN | (connection.hasUnsentBytes ? POLLOUT : 0)), revents: 0)
+                fd: connection.descriptor, events: Int16(POLLIN | (connection.hasUnsentBytes ? POLLOUT : 0)), revents: 0
+            )
             guard poll(&wait, 1, Int32(left)) > 0 else { continue }
             var failure: Int32 = 0
             var size = socklen_t(MemoryLayout<Int32>.size)
@@ -130,10 +138,13 @@ struct ControlPlane {
             }
             if connection.hasUnsentBytes { try connection.flush() }
             guard Int32(wait.revents) & (POLLIN | POLLHUP | POLLERR) != 0 else { continue }
-            guard try connection.receive() else { throw BenchError("\(address) closed the connection on request \(code)") }
+            guard try connection.receive() else {
+                throw BenchError("\(address) closed the connection on request \(code)")
+            }
             if let frame = try connection.nextFrame() {
                 let view = try ResponseView(frame)
-                return Reply(code: view.code, remark: view.remark, offset: view.number("offset"), body: Array(view.body))
+                return Reply(
+                    code: view.code, remark: view.remark, offset: view.number("offset"), body: Array(view.body))
             }
         }
     }
@@ -145,7 +156,8 @@ enum SendFields {
         plan: BenchPlan, queueId: Int, brokerName: String, properties: String, isBatch: Bool
     ) -> [(name: String, value: String)] {
         [
-            ("a", "BENCH_PRODUCER"), ("b", plan.topic), ("c", "TBW102"), ("d", String(plan.queues)), ("e", String(queueId)),
+            ("a", "BENCH_PRODUCER"), ("b", plan.topic), ("c", "TBW102"), ("d", String(plan.queues)),
+            ("e", String(queueId)),
             ("f", "0"), ("g", String(wallMillis())), ("h", "0"), ("i", properties),
             ("j", "0"), ("k", "false"), ("m", isBatch ? "true" : "false"), ("n", brokerName),
         ]

@@ -155,7 +155,8 @@ final class ConsumeLane: Lane {
                 ("consumerGroup", plan.group), ("topic", plan.topic), ("queueId", String(queue.queueId)),
                 ("queueOffset", String(repeating: "0", count: 19)), ("maxMsgNums", String(plan.pullSize)),
                 // suspend | subscription inside the request
-                ("sysFlag", "6"), ("commitOffset", "0"), ("suspendTimeoutMillis", "15000"), ("subscription", plan.filter),
+                ("sysFlag", "6"), ("commitOffset", "0"), ("suspendTimeoutMillis", "15000"),
+                ("subscription", plan.filter),
                 ("subVersion", "0"), ("expressionType", "TAG"),
             ],
             body: [])
@@ -219,7 +220,8 @@ final class ConsumeLane: Lane {
             position += size
         }
         guard position == records.count else {
-            throw BenchError("\(address) sent \(records.count) bytes of records that do not end with one (at \(position))")
+            throw BenchError(
+                "\(address) sent \(records.count) bytes of records that do not end with one (at \(position))")
         }
         run.received += messages
         if run.isMeasuring {

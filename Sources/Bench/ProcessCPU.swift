@@ -68,7 +68,9 @@ struct ProcessCPU {
         defer { closedir(folder) }
         var found: [Process] = []
         while let entry = readdir(folder) {
-            let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            let name = withUnsafeBytes(of: entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
             guard let pid = Int32(name), pid != getpid() else { continue }
             found.append(Process(pid: pid, arguments: arguments(of: pid)))
         }

@@ -86,7 +86,8 @@ final class ProduceFrames {
         let template = FrameTemplate(
             code: 320, form: plan.form,
             fields: SendFields.make(
-                plan: plan, queueId: queue.queueId, brokerName: queue.brokerName, properties: "WAIT\u{1}true", isBatch: true),
+                plan: plan, queueId: queue.queueId, brokerName: queue.brokerName, properties: "WAIT\u{1}true",
+                isBatch: true),
             body: encoded)
         return Entry(
             template: template,

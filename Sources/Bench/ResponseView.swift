@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// What the generator needs of an answer, read in place: number, code, single header fields, body.
@@ -71,7 +72,8 @@ struct ResponseView {
             guard position + nameLength + 4 <= header.count else { return nil }
             let matches =
                 nameLength == name.utf8CodeUnitCount
-                && memcmp(header.baseAddress.map { $0 + position }, name.utf8Start, nameLength) == 0
+                && UnsafeRawBufferPointer(start: name.utf8Start, count: nameLength)
+                    .elementsEqual(header[position..<(position + nameLength)])
             position += nameLength
             let valueLength = length32()
             guard valueLength <= header.count - position else { return nil }
@@ -87,9 +89,9 @@ struct ResponseView {
 
     private static func position(in header: UnsafeRawBufferPointer, after key: StaticString) -> Int? {
         guard let base = header.baseAddress,
-            let found = memmem(base, header.count, key.utf8Start, key.utf8CodeUnitCount)
+            let found = apus_find(base, header.count, key.utf8Start, key.utf8CodeUnitCount)
         else { return nil }
-        return UnsafeRawPointer(found) - base + key.utf8CodeUnitCount
+        return found - base + key.utf8CodeUnitCount
     }
 
     private static func position(in header: UnsafeRawBufferPointer, afterQuoted name: StaticString) -> Int? {

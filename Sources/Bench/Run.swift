@@ -201,7 +201,9 @@ final class Run {
 
     private func flush(_ tag: Int, now: UInt64) {
         let lane = lanes[tag]
-        guard lane.isConnected, let connection = lane.connection, connection.hasUnsentBytes, !lane.watchesWrites else { return }
+        guard lane.isConnected, let connection = lane.connection, connection.hasUnsentBytes, !lane.watchesWrites else {
+            return
+        }
         do throws(BenchError) {
             try connection.flush()
             updateInterest(tag)

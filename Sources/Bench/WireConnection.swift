@@ -57,7 +57,7 @@ final class WireConnection {
     /// Writes what the socket takes now.
     func flush() throws(BenchError) {
         while outbound.count > 0 {
-            let written = send(descriptor, outbound.bytes.baseAddress, outbound.count, Int32(MSG_NOSIGNAL.rawValue))
+            let written = send(descriptor, outbound.bytes.baseAddress, outbound.count, Int32(MSG_NOSIGNAL))
             if written > 0 {
                 outbound.consume(written)
             } else if errno == EAGAIN {
