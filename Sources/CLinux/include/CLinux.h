@@ -101,3 +101,24 @@ int apus_sync_filesystem(int descriptor);
 // Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
 // (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when somebody holds it.
 int apus_try_lock(int descriptor);
+
+// ---------------------------------------------------------------- readiness (readiness.c)
+
+#define APUS_READABLE 1u
+#define APUS_WRITABLE 2u
+#define APUS_FAILED 4u
+
+struct apus_readiness {
+    uint32_t events; // APUS_READABLE | APUS_WRITABLE | APUS_FAILED
+    uint32_t tag;    // the caller's number of the descriptor
+};
+
+int apus_epoll(void);
+// Adds (or with `change` changes) a level-triggered watch for readability and, if asked for, writability.
+int apus_epoll_watch(int epoll, int fd, uint32_t tag, bool writes, bool change);
+// Waits at most `nanoseconds`. Returns how many entries of `ready` (at most 256) were filled; 0 also when interrupted.
+int apus_epoll_wait(int epoll, struct apus_readiness *_Nonnull ready, int capacity, uint64_t nanoseconds);
+
+// The first place of `needle` in `haystack`, or NULL.
+const void *_Nullable apus_find(const void *_Nonnull haystack, size_t length, const void *_Nonnull needle,
+                                size_t needle_length);
