@@ -1,0 +1,292 @@
+package import NIOCore
+import NIOPosix
+package import RemotingProtocol
+
+/// What a client answers when its server asks (39, 40, 220, 307, 309, …); nil: no answer. Called on the event loop.
+package typealias InboundRequestHandler = @Sendable (RemotingCommand) -> RemotingCommand?
+
+/// One connection to a name server or broker, for the control plane: registration, metadata, tools, tests.
+///
+/// Any number of requests may be under way; answers find theirs by `opaque`. The connection does not reconnect:
+/// when it ends, every request under way fails, and the owner connects anew.
+package final class RemotingClient: Sendable {
+    package let peer: String
+    private let channel: any Channel
+    private let state: NIOLoopBound<ClientState>
+    private let serialization: HeaderSerialization
+
+    private init(
+        peer: String, channel: any Channel, state: NIOLoopBound<ClientState>, serialization: HeaderSerialization
+    ) {
+        self.peer = peer
+        self.channel = channel
+        self.state = state
+        self.serialization = serialization
+    }
+
+    /// Connects; `group` may be a single event loop. Throws `RemotingError.connectFailed`.
+    package static func connect(
+        host: String, port: Int, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
+        timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
+    ) async throws -> RemotingClient {
+        try await Self.connecting(
+            host: host, port: port, group: group, serialization: serialization, timeout: timeout, inbound: inbound
+        ).get()
+    }
+
+    /// Connects to `host:port`.
+    package static func connect(
+        to address: String, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
+        timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
+    ) async throws -> RemotingClient {
+        guard let colon = address.lastIndex(of: ":"), let port = Int(address[address.index(after: colon)...]) else {
+            throw RemotingError.connectFailed(address: address, cause: "an address is host:port")
+        }
+        return try await Self.connect(
+            host: String(address[..<colon]), port: port, group: group, serialization: serialization, timeout: timeout,
+            inbound: inbound)
+    }
+
+    /// The same for callers that live on an event loop.
+    package static func connecting(
+        host: String, port: Int, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
+        timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
+    ) -> EventLoopFuture<RemotingClient> {
+        let peer = "\(host):\(port)"
+        let eventLoop = group.next()
+        return ClientBootstrap(group: eventLoop)
+            .connectTimeout(timeout)
+            .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let state = ClientState(
+                        peer: peer, channel: channel, serialization: serialization, inbound: inbound)
+                    try channel.pipeline.syncOperations.addHandler(RemotingClientHandler(state: state))
+                }
+            }
+            .connect(host: host, port: port)
+            .flatMapThrowing { channel in
+                let handler = try channel.pipeline.syncOperations.handler(type: RemotingClientHandler.self)
+                return RemotingClient(
+                    peer: peer, channel: channel,
+                    state: NIOLoopBound(handler.state, eventLoop: channel.eventLoop), serialization: serialization)
+            }
+            .flatMapErrorThrowing { error in
+                throw RemotingError.connectFailed(address: peer, cause: "\(error)")
+            }
+    }
+
+    /// Sends a request and gives its answer, whatever its code. Throws `RemotingError` when there is none.
+    package func invoke(
+        _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
+    ) async throws -> RemotingCommand {
+        try await self.invoking(command, timeout: timeout).get()
+    }
+
+    /// As `invoke`, but throws `RemotingError.refused` for an answer other than success.
+    package func invokeSuccessfully(
+        _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
+    ) async throws -> RemotingCommand {
+        let response = try await self.invoke(command, timeout: timeout)
+        guard response.code == ResponseCode.success.rawValue else {
+            throw RemotingError.refused(request: command.code, code: response.code, remark: response.remark)
+        }
+        return response
+    }
+
+    /// The same for callers that live on an event loop.
+    package func invoking(
+        _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
+    ) -> EventLoopFuture<RemotingCommand> {
+        let promise = self.channel.eventLoop.makePromise(of: RemotingCommand.self)
+        let state = self.state
+        if self.channel.eventLoop.inEventLoop {
+            state.value.invoke(command, timeout: timeout, promise: promise)
+        } else {
+            self.channel.eventLoop.execute {
+                state.value.invoke(command, timeout: timeout, promise: promise)
+            }
+        }
+        return promise.futureResult
+    }
+
+    /// Sends a request that wants no answer; returns when the kernel has it.
+    package func oneway(_ command: RemotingCommand) async throws {
+        let promise = self.channel.eventLoop.makePromise(of: Void.self)
+        let state = self.state
+        self.channel.eventLoop.execute {
+            state.value.oneway(command, promise: promise)
+        }
+        try await promise.futureResult.get()
+    }
+
+    package var isActive: Bool { self.channel.isActive }
+    package var localAddress: HostAddress { HostAddress(self.channel.localAddress) }
+    package var eventLoop: any EventLoop { self.channel.eventLoop }
+    /// Succeeds when the connection has ended, whoever ended it.
+    package var closeFuture: EventLoopFuture<Void> { self.channel.closeFuture }
+
+    package func close() async {
+        try? await self.channel.close().get()
+    }
+
+    /// Closes without waiting.
+    package func closeNow() {
+        self.channel.close(promise: nil)
+    }
+}
+
+/// The requests under way of one client; confined to its event loop.
+final class ClientState {
+    private let peer: String
+    private let channel: any Channel
+    private let serialization: HeaderSerialization
+    private let inbound: InboundRequestHandler?
+    private var lastOpaque: Int32 = 0
+    private var pending: [Int32: Pending] = [:]
+    private var endReason: String?
+
+    private struct Pending {
+        var promise: EventLoopPromise<RemotingCommand>
+        var timeout: Scheduled<Void>
+    }
+
+    init(
+        peer: String, channel: any Channel, serialization: HeaderSerialization, inbound: InboundRequestHandler?
+    ) {
+        self.peer = peer
+        self.channel = channel
+        self.serialization = serialization
+        self.inbound = inbound
+    }
+
+    private func isOpen(_ fail: (RemotingError) -> Void) -> Bool {
+        if let reason = self.endReason {
+            fail(.connectionClosed(peer: self.peer, reason: reason))
+            return false
+        }
+        return true
+    }
+
+    private func encoded(_ command: RemotingCommand) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        command.encode(into: &buffer, serialization: self.serialization)
+        return buffer
+    }
+
+    func invoke(_ command: RemotingCommand, timeout: TimeAmount, promise: EventLoopPromise<RemotingCommand>) {
+        guard self.isOpen({ promise.fail($0) }) else { return }
+        var command = command
+        self.lastOpaque &+= 1
+        command.opaque = self.lastOpaque
+        command.flag = 0
+        let opaque = command.opaque
+        let code = command.code
+        let peer = self.peer
+        let this = NIOLoopBound(self, eventLoop: self.channel.eventLoop)
+        let scheduled = self.channel.eventLoop.scheduleTask(in: timeout) {
+            guard let request = this.value.pending.removeValue(forKey: opaque) else { return }
+            request.promise.fail(
+                RemotingError.timedOut(
+                    peer: peer, request: code, milliseconds: timeout.nanoseconds / 1_000_000))
+        }
+        self.pending[opaque] = Pending(promise: promise, timeout: scheduled)
+        // A failed write ends the connection, and that fails the request.
+        self.channel.writeAndFlush(self.encoded(command), promise: nil)
+    }
+
+    func oneway(_ command: RemotingCommand, promise: EventLoopPromise<Void>) {
+        guard self.isOpen({ promise.fail($0) }) else { return }
+        var command = command
+        self.lastOpaque &+= 1
+        command.opaque = self.lastOpaque
+        command.flag |= RemotingFrame.onewayFlag
+        self.channel.writeAndFlush(self.encoded(command), promise: promise)
+    }
+
+    func received(_ frame: RemotingFrame) {
+        if frame.isResponse {
+            guard let request = self.pending.removeValue(forKey: frame.opaque) else { return }
+            request.timeout.cancel()
+            request.promise.succeed(RemotingCommand(frame))
+            return
+        }
+        let request = RemotingCommand(frame)
+        var response =
+            self.inbound.map { $0(request) }
+            ?? RemotingCommand.response(
+                .requestCodeNotSupported, remark: " request type \(request.code) not supported")
+        guard !request.isOneway, response != nil else { return }
+        response?.opaque = request.opaque
+        response?.flag |= RemotingFrame.responseFlag
+        guard let response else { return }
+        var buffer = ByteBuffer()
+        response.encode(into: &buffer, serialization: frame.serialization)
+        self.channel.writeAndFlush(buffer, promise: nil)
+    }
+
+    func ended(_ reason: String) {
+        guard self.endReason == nil else { return }
+        self.endReason = reason
+        let unanswered = self.pending.values
+        self.pending = [:]
+        for request in unanswered {
+            request.timeout.cancel()
+            request.promise.fail(RemotingError.connectionClosed(peer: self.peer, reason: reason))
+        }
+    }
+}
+
+/// Slices frames out of what the server sends.
+final class RemotingClientHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    let state: ClientState
+    private let scratch = HeaderScratch()
+    private var pending = ByteBuffer()
+
+    init(state: ClientState) {
+        self.state = state
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var buffer = self.unwrapInboundIn(data)
+        self.pending.writeBuffer(&buffer)
+        while let length = self.pending.getInteger(at: self.pending.readerIndex, as: Int32.self) {
+            guard length >= 4, length <= RemotingLimits.frameBytes else {
+                return self.end(context, RemotingDecodeError.badFrameLength(Int(length)).description)
+            }
+            let count = Int(length) + 4
+            guard self.pending.readableBytes >= count else { break }
+            let parsed = self.pending.withUnsafeReadableBytes { bytes in
+                Result { () throws(RemotingDecodeError) in
+                    self.state.received(
+                        try RemotingFrame.parse(
+                            UnsafeRawBufferPointer(rebasing: bytes[..<count]), scratch: self.scratch))
+                }
+            }
+            if case .failure(let error) = parsed {
+                return self.end(context, error.description)
+            }
+            self.pending.moveReaderIndex(forwardBy: count)
+        }
+        if self.pending.readableBytes == 0 {
+            self.pending.clear()
+        } else if self.pending.readerIndex > self.pending.readableBytes {
+            self.pending.discardReadBytes()
+        }
+    }
+
+    private func end(_ context: ChannelHandlerContext, _ reason: String) {
+        self.state.ended(reason)
+        context.close(promise: nil)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.state.ended("the peer closed it")
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.end(context, "\(error)")
+    }
+}

@@ -1,0 +1,243 @@
+import Logging
+package import NIOCore
+package import RemotingProtocol
+
+/// One client's connection, seen from the server. Confined to the server's event loop.
+///
+/// Everything written here collects in one outbound buffer and leaves with one flush at the end of the tick.
+package final class RemotingConnection {
+    /// Unique within the server's life.
+    package let id: UInt64
+    package let remoteAddress: HostAddress
+    /// Where the client connected to.
+    package let localAddress: HostAddress
+    /// The service's own data about this client.
+    package var context: AnyObject?
+
+    private let channel: any Channel
+    // Both references make a circle, broken when the connection ends.
+    private let server: RemotingServer
+    private var handler: RemotingServerHandler?
+    private var outbound = ByteBuffer()
+    private var isDirty = false
+    /// True from the moment closing began: nothing is read, handled or written any more.
+    package private(set) var isClosed = false
+
+    private var lastOpaque: Int32 = 0
+    private var pending: [Int32: PendingRequest] = [:]
+
+    private struct PendingRequest {
+        var promise: EventLoopPromise<RemotingCommand>
+        var code: Int32
+        var timeout: Scheduled<Void>
+    }
+
+    private enum Limits {
+        /// An outbound buffer that grew larger is given back after its flush.
+        static let keptOutboundBytes = 64 << 10
+    }
+
+    init(id: UInt64, channel: any Channel, server: RemotingServer) {
+        self.id = id
+        self.channel = channel
+        self.server = server
+        self.remoteAddress = HostAddress(channel.remoteAddress)
+        self.localAddress = HostAddress(channel.localAddress)
+    }
+
+    func attach(_ handler: RemotingServerHandler?) {
+        self.handler = handler
+    }
+
+    // MARK: answering
+
+    /// Appends whole frames to what leaves at the end of the tick. Without effect on a closed connection.
+    package func write(_ encode: (inout ByteBuffer) -> Void) {
+        guard !self.isClosed else { return }
+        encode(&self.outbound)
+        self.markDirty()
+    }
+
+    /// Appends bytes of a file behind everything written so far (sendfile). The region's handle must stay open until
+    /// the future succeeds or fails.
+    package func write(file region: FileRegion) -> EventLoopFuture<Void> {
+        guard !self.isClosed else {
+            return self.channel.eventLoop.makeFailedFuture(
+                RemotingError.connectionClosed(peer: self.remoteAddress.text, reason: "closed before the write"))
+        }
+        if self.outbound.readableBytes > 0 {
+            self.handler?.write(self.outbound)
+            self.outbound = ByteBuffer()
+        }
+        let promise = self.channel.eventLoop.makePromise(of: Void.self)
+        if let handler = self.handler {
+            handler.write(file: region, promise: promise)
+        } else {
+            promise.fail(ChannelError.ioOnClosedChannel)
+        }
+        self.markDirty()
+        return promise.futureResult
+    }
+
+    /// Answers a request; nothing is sent when it was one-way.
+    package func respond(
+        to address: ReturnAddress, _ code: ResponseCode, remark: String? = nil, fields: [(String, String)] = [],
+        body: [UInt8] = []
+    ) {
+        guard !address.isOneway else { return }
+        self.write { buffer in
+            ResponseEncoder.encode(into: &buffer, address, code, remark: remark, fields: fields, body: body)
+        }
+    }
+
+    /// Answers 3 to a request whose code is not known here.
+    package func respondNotSupported(to frame: RemotingFrame) {
+        self.respond(
+            to: frame.returnAddress, .requestCodeNotSupported, remark: " request type \(frame.code) not supported")
+    }
+
+    /// Bytes written since the last flush.
+    var unflushedBytes: Int { self.outbound.readableBytes }
+    /// Bytes written that the kernel has not taken yet.
+    package var outboundBytes: Int { self.outbound.readableBytes + (self.handler?.bytesInChannel ?? 0) }
+
+    // MARK: asking the client
+
+    /// Sends a request to the client. Fails with `RemotingError`.
+    package func request(
+        _ command: RemotingCommand, serialization: HeaderSerialization = .json, timeout: TimeAmount = .seconds(5)
+    ) -> EventLoopFuture<RemotingCommand> {
+        let promise = self.channel.eventLoop.makePromise(of: RemotingCommand.self)
+        guard !self.isClosed else {
+            promise.fail(RemotingError.connectionClosed(peer: self.remoteAddress.text, reason: "closed already"))
+            return promise.futureResult
+        }
+        var command = command
+        command.opaque = self.nextOpaque()
+        let this = NIOLoopBound(self, eventLoop: self.channel.eventLoop)
+        let opaque = command.opaque
+        let scheduled = self.channel.eventLoop.scheduleTask(in: timeout) {
+            let connection = this.value
+            guard let request = connection.pending.removeValue(forKey: opaque) else { return }
+            request.promise.fail(
+                RemotingError.timedOut(
+                    peer: connection.remoteAddress.text, request: request.code,
+                    milliseconds: timeout.nanoseconds / 1_000_000))
+        }
+        self.pending[opaque] = PendingRequest(promise: promise, code: command.code, timeout: scheduled)
+        self.write { command.encode(into: &$0, serialization: serialization) }
+        return promise.futureResult
+    }
+
+    /// Sends a request that wants no answer.
+    package func oneway(_ command: RemotingCommand, serialization: HeaderSerialization = .json) {
+        var command = command
+        command.opaque = self.nextOpaque()
+        command.flag |= RemotingFrame.onewayFlag
+        self.write { command.encode(into: &$0, serialization: serialization) }
+    }
+
+    private func nextOpaque() -> Int32 {
+        self.lastOpaque &+= 1
+        return self.lastOpaque
+    }
+
+    func received(response frame: RemotingFrame) {
+        // One that nobody waits for came too late; its request has been answered with a time-out.
+        guard let request = self.pending.removeValue(forKey: frame.opaque) else { return }
+        request.timeout.cancel()
+        request.promise.succeed(RemotingCommand(frame))
+    }
+
+    // MARK: closing
+
+    /// Closes at once, after handing what was written to the kernel as far as it takes it.
+    package func close(reason: String) {
+        guard !self.isClosed else { return }
+        self.flush()
+        self.server.logger.debug(
+            "connection closed", metadata: ["peer": "\(self.remoteAddress.text)", "reason": "\(reason)"])
+        self.abandon()
+    }
+
+    /// Closes without sending what waits.
+    func abandon() {
+        guard !self.isClosed else { return }
+        self.isClosed = true
+        self.outbound = ByteBuffer()
+        self.channel.close(promise: nil)
+    }
+
+    func didClose() {
+        self.isClosed = true
+        self.outbound = ByteBuffer()
+        self.handler = nil
+        let unanswered = self.pending.values
+        self.pending = [:]
+        for request in unanswered {
+            request.timeout.cancel()
+            request.promise.fail(
+                RemotingError.connectionClosed(peer: self.remoteAddress.text, reason: "it was closed"))
+        }
+    }
+
+    func sweep(now: NIODeadline) {
+        self.handler?.sweep(now: now)
+    }
+
+    // MARK: flushing
+
+    private func markDirty() {
+        guard !self.isDirty else { return }
+        self.isDirty = true
+        self.server.markDirty(self)
+    }
+
+    func flush() {
+        self.isDirty = false
+        guard !self.isClosed, let handler = self.handler else { return }
+        if self.outbound.readableBytes > 0 {
+            handler.write(self.outbound)
+            handler.flush()
+            // What the channel could send at once it has let go of: then the storage is ours alone and used again.
+            if self.outbound.capacity > Limits.keptOutboundBytes {
+                self.outbound = ByteBuffer()
+            } else {
+                self.outbound.clear()
+            }
+        } else {
+            handler.flush()
+        }
+        handler.resume()
+    }
+}
+
+extension HostAddress {
+    /// Zero for addresses that are neither IPv4 nor IPv6.
+    package init(_ address: SocketAddress?) {
+        // The kernel's layout: family 2, port 2, then IPv4 address 4, or flow 4 and IPv6 address 16.
+        guard let address, address.protocol == .inet || address.protocol == .inet6 else {
+            self.init(ipv4: 0, port: 0)
+            return
+        }
+        let isIPv6 = address.protocol == .inet6
+        let (port, high, low) = address.withSockAddr { pointer, count in
+            let raw = UnsafeRawBufferPointer(start: pointer, count: count)
+            let port = UInt16(bigEndian: raw.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
+            guard isIPv6 else {
+                return (
+                    port, UInt64(0), UInt64(UInt32(bigEndian: raw.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
+                )
+            }
+            return (
+                port, UInt64(bigEndian: raw.loadUnaligned(fromByteOffset: 8, as: UInt64.self)),
+                UInt64(bigEndian: raw.loadUnaligned(fromByteOffset: 16, as: UInt64.self))
+            )
+        }
+        if isIPv6 {
+            self.init(ipv6High: high, low: low, port: port)
+        } else {
+            self.init(ipv4: UInt32(truncatingIfNeeded: low), port: port)
+        }
+    }
+}
