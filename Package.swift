@@ -111,7 +111,9 @@ let package = Package(
                 logging, nioCore, nioPosix,
             ]),
         worker("apus-replication", ["Replication", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
-        worker("apus-filter", ["FilterEngine", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+        worker(
+            "apus-filter",
+            ["FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         worker(
             "apus",
             [

@@ -135,7 +135,8 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         case .drain: drain(because: nil)
         case .reload(let settings): worker.reload(settings: settings)
         case .setup, .ready, .pong, .failed, .drained, .filterCompile, .filterRelease, .filterBatch, .filterCompiled,
-            .filterMatched, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition, .replicaRefused,
+            .filterMatched, .filterFailed, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition,
+            .replicaRefused,
             .brokerRole:
             preconditionFailure("the supervisor never sends \(message)")
         }
