@@ -134,6 +134,11 @@ int apus_open(const char *path, int flags, mode_t mode) {
     return fd < 0 ? -errno : fd;
 }
 
+int apus_accept(int listener) {
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
 int apus_set_nonblocking(int fd, bool on) {
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK) < 0) return -errno;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,7 +22,7 @@ static void close_from(unsigned first) {
 }
 
 // In the child. Only async-signal-safe calls. Reports errno through `report` and ends.
-static _Noreturn void become(const struct apus_spawn *request, int report, pid_t parent) {
+static _Noreturn void become(const struct apus_spawn_request *request, int report, pid_t parent) {
     int moved[descriptors_max + 1], highest = -1;
     for (int s = 1; s < 65; s++) signal(s, SIG_DFL);
 
@@ -56,7 +57,7 @@ failed:;
     _exit(127);
 }
 
-pid_t apus_spawn(const struct apus_spawn *request, int *pidfd) {
+pid_t apus_spawn(const struct apus_spawn_request *request, int *pidfd) {
     int report[2];
     if (request->descriptor_count > descriptors_max) return -EINVAL;
     if (pipe2(report, O_CLOEXEC) < 0) return -errno;
@@ -84,6 +85,8 @@ pid_t apus_spawn(const struct apus_spawn *request, int *pidfd) {
     close(report[0]);
     return error ? -error : pid;
 }
+
+const char *apus_signal_name(int signal) { return sigabbrev_np(signal); }
 
 int apus_pidfd_open(pid_t pid) {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);

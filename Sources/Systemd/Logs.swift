@@ -1,7 +1,14 @@
 package import Logging
 
-/// Where log lines go: the journal when it is there, stderr otherwise.
+/// Where log lines go: the journal with fields when this process' stderr is connected to it, readable lines on stderr
+/// otherwise. Called once per process, before its first logger.
 package enum Logs {
     package static func bootstrap(worker: String, level: Logger.Level?) {
+        let level = level ?? .info
+        if JournalLogHandler.isAvailable {
+            LoggingSystem.bootstrap { _ in JournalLogHandler(worker: worker, level: level) }
+        } else {
+            LoggingSystem.bootstrap { _ in StderrLogHandler(worker: worker, level: level) }
+        }
     }
 }

@@ -26,7 +26,7 @@ struct apus_descriptor_map {
     int target; // its number in the child
 };
 
-struct apus_spawn {
+struct apus_spawn_request {
     const char *_Nonnull path;
     char *_Nullable const *_Nonnull arguments;   // ends with NULL
     char *_Nullable const *_Nonnull environment; // ends with NULL
@@ -40,7 +40,10 @@ struct apus_spawn {
 // descriptors are open, at their target numbers; all signals have their default action and none is blocked.
 // Returns the child's pid and stores its pidfd (close-on-exec). When exec (or a step before it) fails the child is
 // already reaped and its -errno is returned.
-pid_t apus_spawn(const struct apus_spawn *_Nonnull request, int *_Nonnull pidfd);
+pid_t apus_spawn(const struct apus_spawn_request *_Nonnull request, int *_Nonnull pidfd);
+
+// SIGKILL → "KILL"; NULL for numbers without a name.
+const char *_Nullable apus_signal_name(int signal);
 
 int apus_pidfd_open(pid_t pid);
 int apus_pidfd_signal(int pidfd, int signal);
@@ -78,6 +81,7 @@ void apus_ignore_sigpipe(void);
 
 // open(2) and fcntl(2) are variadic, which Swift cannot call.
 int apus_open(const char *_Nonnull path, int flags, mode_t mode);
+int apus_accept(int listener); // non-blocking, close-on-exec
 int apus_set_nonblocking(int fd, bool on);
 int apus_is_writable(int fd); // 1: opened for writing, 0: read-only
 

@@ -1,0 +1,99 @@
+import CLinux
+import Glibc
+
+/// Listening sockets, non-blocking and close-on-exec.
+package enum ListenSocket {
+    /// Connections that have finished their handshake and wait to be accepted, e.g. while a worker restarts. The kernel
+    /// cuts it to net.core.somaxconn.
+    package static let backlog: Int32 = 4096
+
+    /// Binds TCP `port` (0: any free one) at a numeric IPv4 or IPv6 `address`.
+    package static func tcp(address: String, port: Int) throws(SystemError) -> Descriptor {
+        let subject = "\(address):\(port)"
+        var hints = addrinfo()
+        hints.ai_flags = AI_NUMERICHOST | AI_PASSIVE
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        guard (0...65535).contains(port), getaddrinfo(address, String(port), &hints, &found) == 0, let found else {
+            throw SystemError(errno: EINVAL, call: "bind", subject: subject)
+        }
+        defer { freeaddrinfo(found) }
+        let type = Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+        let socket = Descriptor(
+            owning: try call("socket", subject) { Glibc.socket(found.pointee.ai_family, type, 0) })
+        var on: Int32 = 1
+        try call("setsockopt", subject) {
+            setsockopt(socket.raw, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
+        }
+        try call("bind", subject) { bind(socket.raw, found.pointee.ai_addr, found.pointee.ai_addrlen) }
+        try call("listen", subject) { listen(socket.raw, backlog) }
+        return socket
+    }
+
+    /// The port a socket is bound to.
+    package static func port(of socket: Int32) throws(SystemError) -> Int {
+        var storage = sockaddr_storage()
+        var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
+        try withUnsafeMutableBytes(of: &storage) { bytes throws(SystemError) in
+            let address = bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self)
+            _ = try call("getsockname", "socket") { getsockname(socket, address, &length) }
+        }
+        return withUnsafeBytes(of: storage) { bytes in
+            // sin_port and sin6_port lie at the same place: after the family.
+            Int(UInt16(bigEndian: bytes.load(fromByteOffset: 2, as: UInt16.self)))
+        }
+    }
+
+    /// A unix stream socket `name` in an open directory, for its owner only; a leftover of that name is replaced. The
+    /// detour by the directory's descriptor lifts the 107-byte limit of socket paths.
+    package static func unix(name: String, inDirectory directory: Int32) throws(SystemError) -> Descriptor {
+        let socket = try unixSocket(Int32(SOCK_NONBLOCK.rawValue))
+        _ = unlinkat(directory, name, 0)
+        let path = "/proc/self/fd/\(directory)/\(name)"
+        let mask = umask(0o177)
+        defer { umask(mask) }
+        _ = try call("bind", name) { withUnixAddress(path) { bind(socket.raw, $0, $1) } }
+        try call("listen", name) { listen(socket.raw, 16) }
+        return socket
+    }
+
+    /// Connects to such a socket; blocking.
+    package static func connectUnix(name: String, inDirectory directory: Int32) throws(SystemError) -> Descriptor {
+        let socket = try unixSocket(0)
+        let path = "/proc/self/fd/\(directory)/\(name)"
+        _ = try call("connect", name) { withUnixAddress(path) { connect(socket.raw, $0, $1) } }
+        return socket
+    }
+
+    /// The next waiting connection, non-blocking; nil when none waits.
+    package static func accept(_ listener: Int32) throws(SystemError) -> Descriptor? {
+        let socket = apus_accept(listener)
+        if [EAGAIN, ECONNABORTED, EINTR].contains(-socket) { return nil }
+        return Descriptor(owning: try check(socket, "accept", "socket"))
+    }
+
+    private static func unixSocket(_ flags: Int32) throws(SystemError) -> Descriptor {
+        Descriptor(
+            owning: try call("socket", "unix") {
+                socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue) | flags, 0)
+            })
+    }
+
+    private static func withUnixAddress(
+        _ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
+    ) -> Int32 {
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        let fits = withUnsafeMutableBytes(of: &address.sun_path) { room in
+            guard room.count > path.utf8.count else { return false }
+            room.copyBytes(from: path.utf8)
+            return true
+        }
+        precondition(fits, "a socket path of \(path.utf8.count) bytes")
+        return withUnsafePointer(to: address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+    }
+}

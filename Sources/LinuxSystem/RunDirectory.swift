@@ -1,0 +1,84 @@
+import CLinux
+import Glibc
+
+/// A folder that holds `apus.pid`, locked for the life of the platform that runs on the data directory, and the admin
+/// socket.
+package final class RunDirectory: Sendable {
+    package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {
+        case running(pid: Int32, path: String)
+        case system(SystemError)
+
+        package var description: String {
+            switch self {
+            case .running(let pid, let path):
+                "a platform already runs on this data directory: apusd, pid \(pid) (\(path)); "
+                    + "stop it with 'apus down' or choose another --data-dir"
+            case .system(let error): error.description
+            }
+        }
+    }
+
+    package static let pidName = "apus.pid"
+    package static let socketName = "apus.sock"
+
+    package let directory: SharedDescriptor
+    private let pidFile: SharedDescriptor
+
+    /// Makes the folder, takes the lock and writes our pid into its file.
+    package init(path: String) throws(Failure) {
+        do throws(SystemError) {
+            try RunDirectory.makeDirectories(path)
+            directory = SharedDescriptor(try RunDirectory.open(path))
+            let file = Glibc.openat(directory.raw, RunDirectory.pidName, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+            pidFile = SharedDescriptor(
+                Descriptor(owning: try check(file < 0 ? -errno : file, "open", "\(path)/\(RunDirectory.pidName)")))
+        } catch {
+            throw .system(error)
+        }
+        // With the lock file's end the lock ends, however this process ends.
+        guard flock(pidFile.raw, LOCK_EX | LOCK_NB) == 0 else {
+            throw .running(pid: RunDirectory.pid(in: pidFile.raw) ?? 0, path: "\(path)/\(RunDirectory.pidName)")
+        }
+        let text = "\(getpid())\n"
+        _ = ftruncate(pidFile.raw, 0)
+        _ = pwrite(pidFile.raw, text, text.utf8.count, 0)
+    }
+
+    /// Removes what a clean stop leaves nobody a use for.
+    package func remove() {
+        unlinkat(directory.raw, RunDirectory.socketName, 0)
+        unlinkat(directory.raw, RunDirectory.pidName, 0)
+    }
+
+    /// The pid of the platform that holds the lock in `path`; nil when none does.
+    package static func runningPid(path: String) -> Int32? {
+        let fd = apus_open("\(path)/\(pidName)", O_RDONLY, 0)
+        guard fd >= 0 else { return nil }
+        let file = Descriptor(owning: fd)
+        if flock(file.raw, LOCK_SH | LOCK_NB) == 0 { return nil }
+        return pid(in: file.raw)
+    }
+
+    package static func open(_ path: String) throws(SystemError) -> Descriptor {
+        Descriptor(owning: try check(apus_open(path, O_RDONLY | O_DIRECTORY, 0), "open", path))
+    }
+
+    /// As `mkdir -p`.
+    package static func makeDirectories(_ path: String) throws(SystemError) {
+        var made = path.hasPrefix("/") ? "" : "."
+        for part in path.split(separator: "/") {
+            made += "/\(part)"
+            if mkdir(made, 0o755) < 0 && errno != EEXIST {
+                throw SystemError(errno: errno, call: "mkdir", subject: made)
+            }
+        }
+    }
+
+    private static func pid(in file: Int32) -> Int32? {
+        withUnsafeTemporaryAllocation(byteCount: 32, alignment: 1) { buffer in
+            let count = pread(file, buffer.baseAddress, buffer.count, 0)
+            guard count > 0 else { return nil }
+            return Int32(String(decoding: buffer[..<count], as: UTF8.self).prefix { $0.isNumber })
+        }
+    }
+}

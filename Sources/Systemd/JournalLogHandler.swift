@@ -1,0 +1,84 @@
+import CSystemd
+import Glibc
+package import Logging
+
+/// Log lines as journal entries with fields: metadata `topic` becomes APUS_TOPIC, `consumerGroup` APUS_CONSUMER_GROUP.
+/// Every entry has APUS_WORKER, so `journalctl APUS_WORKER=broker-store-0` is that worker's log over all its restarts.
+package struct JournalLogHandler: LogHandler {
+    package var logLevel: Logger.Level
+    package var metadata: Logger.Metadata = [:]
+    private let worker: String
+
+    package init(worker: String, level: Logger.Level) {
+        self.worker = worker
+        logLevel = level
+    }
+
+    package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    package func log(event: LogEvent) {
+        var fields = [
+            "MESSAGE=\(event.message)", "PRIORITY=\(event.level.priority)", "SYSLOG_IDENTIFIER=apus",
+            "APUS_WORKER=\(worker)", "CODE_FILE=\(event.file)", "CODE_LINE=\(event.line)",
+            "CODE_FUNC=\(event.function)",
+        ]
+        for (key, value) in metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 }) {
+            fields.append("\(JournalLogHandler.fieldName(key))=\(value)")
+        }
+        JournalLogHandler.send(fields)
+    }
+
+    /// `consumerGroup` → `APUS_CONSUMER_GROUP`: capitals, digits and underscores are what the journal allows; at most 64.
+    package static func fieldName(_ key: String) -> String {
+        var name = "APUS_"
+        var previousIsLower = false
+        for character in key.unicodeScalars {
+            let isUpper = ("A"..."Z").contains(character)
+            if isUpper && previousIsLower { name += "_" }
+            previousIsLower = ("a"..."z").contains(character) || ("0"..."9").contains(character)
+            name += isUpper || previousIsLower ? String(character).uppercased() : "_"
+        }
+        return String(name.prefix(64))
+    }
+
+    /// A journal that does not listen (it restarts) loses the line: blocking the event loop for it would be worse.
+    private static func send(_ fields: [String]) {
+        let bytes = fields.map { Array($0.utf8) }
+        let joined = Array(bytes.joined())
+        joined.withUnsafeBytes { all in
+            var vectors: [iovec] = []
+            var at = 0
+            for field in bytes {
+                let start = all.baseAddress.map { UnsafeMutableRawPointer(mutating: $0 + at) }
+                vectors.append(iovec(iov_base: start, iov_len: field.count))
+                at += field.count
+            }
+            _ = sd_journal_sendv(vectors, Int32(vectors.count))
+        }
+    }
+
+    /// Whether stderr is the journal's: then the journal is there and its reader is who reads us.
+    package static var isAvailable: Bool {
+        guard let stream = getenv("JOURNAL_STREAM") else { return false }
+        var status = stat()
+        guard fstat(2, &status) == 0 else { return false }
+        return String(cString: stream) == "\(status.st_dev):\(status.st_ino)"
+    }
+}
+
+extension Logger.Level {
+    /// syslog(3).
+    var priority: Int {
+        switch self {
+        case .trace, .debug: 7
+        case .info: 6
+        case .notice: 5
+        case .warning: 4
+        case .error: 3
+        case .critical: 2
+        }
+    }
+}
