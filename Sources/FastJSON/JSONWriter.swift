@@ -74,7 +74,8 @@ package struct JSONWriter {
             if index > 0 {
                 self.output.append(UInt8(ascii: ","))
             }
-            if pretty {
+            // fastjson keeps number keys on the line of their brace: {0:25,1:24⏎}.
+            if pretty && !member.isRaw {
                 self.newLine()
             }
             if member.isRaw && !self.options.contains(.standard) {

@@ -1,0 +1,183 @@
+package import FastJSON
+
+/// What one consumer group of a client wants of one topic.
+package struct SubscriptionData: JSONBody {
+    package var topic: String
+    package var subString: String
+    package var tagsSet: [String]
+    /// Hashes of the tags (`String.hashCode`).
+    package var codeSet: [Int32]
+    /// Milliseconds since 1970 when the client last changed it.
+    package var subVersion: Int64
+    package var expressionType: String
+    package var classFilterMode: Bool
+
+    package init(
+        topic: String, subString: String = "*", tagsSet: [String] = [], codeSet: [Int32] = [], subVersion: Int64 = 0,
+        expressionType: String = "TAG", classFilterMode: Bool = false
+    ) {
+        self.topic = topic
+        self.subString = subString
+        self.tagsSet = tagsSet
+        self.codeSet = codeSet
+        self.subVersion = subVersion
+        self.expressionType = expressionType
+        self.classFilterMode = classFilterMode
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.init(
+            topic: try json.text("topic"), subString: json["subString"]?.string ?? "*",
+            tagsSet: try json.strings("tagsSet"),
+            codeSet: try (json["codeSet"] ?? .null).elements("codeSet").compactMap { $0.int32 },
+            subVersion: try json.int64("subVersion", default: 0),
+            expressionType: json["expressionType"]?.string ?? "TAG",
+            classFilterMode: json.flag("classFilterMode", default: false))
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("classFilterMode", .bool(self.classFilterMode)),
+            ("codeSet", .array(self.codeSet.map { .integer($0) })),
+            ("expressionType", .string(self.expressionType)),
+            ("subString", .string(self.subString)),
+            ("subVersion", .integer(self.subVersion)),
+            ("tagsSet", .strings(self.tagsSet)),
+            ("topic", .string(self.topic)),
+        ])
+    }
+}
+
+/// One consumer group a client takes part in.
+package struct ConsumerData: JSONBody {
+    package var groupName: String
+    /// `CONSUME_ACTIVELY` (pull) or `CONSUME_PASSIVELY` (push).
+    package var consumeType: String
+    /// `BROADCASTING` or `CLUSTERING`.
+    package var messageModel: String
+    package var consumeFromWhere: String
+    package var subscriptionDataSet: [SubscriptionData]
+    package var unitMode: Bool
+
+    package init(
+        groupName: String, consumeType: String = "CONSUME_PASSIVELY", messageModel: String = "CLUSTERING",
+        consumeFromWhere: String = "CONSUME_FROM_LAST_OFFSET", subscriptionDataSet: [SubscriptionData] = [],
+        unitMode: Bool = false
+    ) {
+        self.groupName = groupName
+        self.consumeType = consumeType
+        self.messageModel = messageModel
+        self.consumeFromWhere = consumeFromWhere
+        self.subscriptionDataSet = subscriptionDataSet
+        self.unitMode = unitMode
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.init(
+            groupName: try json.text("groupName"),
+            consumeType: Self.name(json["consumeType"], ["CONSUME_ACTIVELY", "CONSUME_PASSIVELY"])
+                ?? "CONSUME_PASSIVELY",
+            messageModel: Self.name(json["messageModel"], ["BROADCASTING", "CLUSTERING"]) ?? "CLUSTERING",
+            consumeFromWhere: Self.name(
+                json["consumeFromWhere"],
+                [
+                    "CONSUME_FROM_LAST_OFFSET", "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST",
+                    "CONSUME_FROM_MIN_OFFSET", "CONSUME_FROM_MAX_OFFSET", "CONSUME_FROM_FIRST_OFFSET",
+                    "CONSUME_FROM_TIMESTAMP",
+                ]) ?? "CONSUME_FROM_LAST_OFFSET",
+            subscriptionDataSet: try json.bodies("subscriptionDataSet"), unitMode: json.flag("unitMode", default: false)
+        )
+    }
+
+    /// An enum's name: the C++ client sends its number, the place in Java's declaration.
+    private static func name(_ value: JSONValue?, _ names: [String]) -> String? {
+        if case .integer(let ordinal)? = value {
+            return names.indices.contains(Int(ordinal)) ? names[Int(ordinal)] : nil
+        }
+        return value?.string
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("consumeFromWhere", .string(self.consumeFromWhere)),
+            ("consumeType", .string(self.consumeType)),
+            ("groupName", .string(self.groupName)),
+            ("messageModel", .string(self.messageModel)),
+            ("subscriptionDataSet", .array(self.subscriptionDataSet.map { $0.json })),
+            ("unitMode", .bool(self.unitMode)),
+        ])
+    }
+}
+
+/// What a client tells each broker every 30 s (34).
+package struct HeartbeatData: JSONBody {
+    package var clientID: String
+    /// Names of its producer groups.
+    package var producerGroups: [String]
+    package var consumerDataSet: [ConsumerData]
+
+    package init(clientID: String, producerGroups: [String] = [], consumerDataSet: [ConsumerData] = []) {
+        self.clientID = clientID
+        self.producerGroups = producerGroups
+        self.consumerDataSet = consumerDataSet
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.clientID = try json.text("clientID")
+        self.producerGroups = []
+        for producer in try (json["producerDataSet"] ?? .null).elements("producerDataSet") {
+            self.producerGroups.append(try producer.text("groupName"))
+        }
+        self.consumerDataSet = try json.bodies("consumerDataSet")
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("clientID", .string(self.clientID)),
+            ("consumerDataSet", .array(self.consumerDataSet.map { $0.json })),
+            ("producerDataSet", .array(self.producerGroups.map { .fields([("groupName", .string($0))]) })),
+        ])
+    }
+}
+
+/// Asks whether a subscription's expression compiles (46).
+package struct CheckClientRequestBody: JSONBody {
+    package var clientID: String
+    package var group: String
+    package var subscriptionData: SubscriptionData
+
+    package init(clientID: String, group: String, subscriptionData: SubscriptionData) {
+        self.clientID = clientID
+        self.group = group
+        self.subscriptionData = subscriptionData
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.clientID = json["clientId"]?.string ?? ""
+        self.group = json["group"]?.string ?? ""
+        self.subscriptionData = try SubscriptionData(json: json["subscriptionData"] ?? .null)
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("clientId", .string(self.clientID)),
+            ("group", .string(self.group)),
+            ("subscriptionData", self.subscriptionData.json),
+        ])
+    }
+}
+
+/// The clients of a consumer group (38).
+package struct GetConsumerListByGroupResponseBody: JSONBody {
+    package var consumerIDList: [String]
+
+    package init(consumerIDList: [String]) {
+        self.consumerIDList = consumerIDList
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.consumerIDList = try json.strings("consumerIdList")
+    }
+
+    package var json: JSONValue { .fields([("consumerIdList", .strings(self.consumerIDList))]) }
+}

@@ -1,0 +1,204 @@
+package import FastJSON
+
+/// A topic's queues on one broker.
+package struct QueueData: JSONBody {
+    package var brokerName: String
+    package var readQueueNums: Int32
+    package var writeQueueNums: Int32
+    package var perm: Int32
+    package var topicSysFlag: Int32
+
+    package init(
+        brokerName: String, readQueueNums: Int32, writeQueueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0
+    ) {
+        self.brokerName = brokerName
+        self.readQueueNums = readQueueNums
+        self.writeQueueNums = writeQueueNums
+        self.perm = perm
+        self.topicSysFlag = topicSysFlag
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.init(
+            brokerName: try json.text("brokerName"), readQueueNums: try json.int32("readQueueNums", default: 0),
+            writeQueueNums: try json.int32("writeQueueNums", default: 0), perm: try json.int32("perm", default: 0),
+            // Old name servers spell it topicSynFlag.
+            topicSysFlag: try json.int32(json["topicSysFlag"] == nil ? "topicSynFlag" : "topicSysFlag", default: 0))
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("brokerName", .string(self.brokerName)),
+            ("perm", .integer(self.perm)),
+            ("readQueueNums", .integer(self.readQueueNums)),
+            ("topicSysFlag", .integer(self.topicSysFlag)),
+            ("writeQueueNums", .integer(self.writeQueueNums)),
+        ])
+    }
+}
+
+/// The addresses of the brokers of one name: 0 is the master's id.
+package struct BrokerData: JSONBody {
+    package var cluster: String
+    package var brokerName: String
+    package var brokerAddrs: [Int64: String]
+
+    package init(cluster: String, brokerName: String, brokerAddrs: [Int64: String]) {
+        self.cluster = cluster
+        self.brokerName = brokerName
+        self.brokerAddrs = brokerAddrs
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.cluster = json["cluster"]?.string ?? ""
+        self.brokerName = try json.text("brokerName")
+        self.brokerAddrs = [:]
+        for member in try (json["brokerAddrs"] ?? .null).members("brokerAddrs") {
+            guard let id = Int64(member.key), let address = member.value.string else {
+                throw .badBody("brokerAddrs has an entry that is not id:address")
+            }
+            self.brokerAddrs[id] = address
+        }
+    }
+
+    package var json: JSONValue {
+        var addresses = JSONObject()
+        for (id, address) in self.brokerAddrs.sorted(by: { $0.key < $1.key }) {
+            addresses.append(rawKey: String(id), .string(address))
+        }
+        return .fields([
+            ("brokerAddrs", .object(addresses)),
+            ("brokerName", .string(self.brokerName)),
+            ("cluster", .string(self.cluster)),
+        ])
+    }
+
+    /// The master's address, else that of the lowest id.
+    package var preferredAddress: String? {
+        self.brokerAddrs[0] ?? self.brokerAddrs.min { $0.key < $1.key }?.value
+    }
+}
+
+/// Where a topic is (105).
+package struct TopicRouteData: JSONBody {
+    package var orderTopicConf: String?
+    package var queueDatas: [QueueData]
+    package var brokerDatas: [BrokerData]
+    /// Broker address → its filter servers.
+    package var filterServerTable: [String: [String]]
+
+    package init(
+        orderTopicConf: String? = nil, queueDatas: [QueueData] = [], brokerDatas: [BrokerData] = [],
+        filterServerTable: [String: [String]] = [:]
+    ) {
+        self.orderTopicConf = orderTopicConf
+        self.queueDatas = queueDatas
+        self.brokerDatas = brokerDatas
+        self.filterServerTable = filterServerTable
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        try json.requireObject("the route data")
+        self.orderTopicConf = json["orderTopicConf"]?.string
+        self.queueDatas = try json.bodies("queueDatas")
+        self.brokerDatas = try json.bodies("brokerDatas")
+        self.filterServerTable = [:]
+        for member in try (json["filterServerTable"] ?? .null).members("filterServerTable") {
+            self.filterServerTable[member.key] = try member.value.elements("filterServerTable").compactMap {
+                $0.string
+            }
+        }
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("brokerDatas", .array(self.brokerDatas.map { $0.json })),
+            (
+                "filterServerTable",
+                .fields(self.filterServerTable.sorted { $0.key < $1.key }.map { ($0.key, .strings($0.value)) })
+            ),
+            ("orderTopicConf", self.orderTopicConf.map { .string($0) }),
+            ("queueDatas", .array(self.queueDatas.map { $0.json })),
+        ])
+    }
+}
+
+/// All brokers a name server knows (106).
+package struct ClusterInfo: JSONBody {
+    package var brokerAddrTable: [String: BrokerData]
+    package var clusterAddrTable: [String: Set<String>]
+
+    package init(brokerAddrTable: [String: BrokerData] = [:], clusterAddrTable: [String: Set<String>] = [:]) {
+        self.brokerAddrTable = brokerAddrTable
+        self.clusterAddrTable = clusterAddrTable
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.brokerAddrTable = [:]
+        self.clusterAddrTable = [:]
+        for member in try (json["brokerAddrTable"] ?? .null).members("brokerAddrTable") {
+            self.brokerAddrTable[member.key] = try BrokerData(json: member.value)
+        }
+        for member in try (json["clusterAddrTable"] ?? .null).members("clusterAddrTable") {
+            self.clusterAddrTable[member.key] = Set(
+                try member.value.elements("clusterAddrTable").compactMap { $0.string })
+        }
+    }
+
+    package var json: JSONValue {
+        .fields([
+            (
+                "brokerAddrTable",
+                .fields(self.brokerAddrTable.sorted { $0.key < $1.key }.map { ($0.key, $0.value.json) })
+            ),
+            (
+                "clusterAddrTable",
+                .fields(self.clusterAddrTable.sorted { $0.key < $1.key }.map { ($0.key, .strings($0.value.sorted())) })
+            ),
+        ])
+    }
+}
+
+/// Names of topics (206, 224, 304, 305, …).
+package struct TopicList: JSONBody {
+    package var topicList: [String]
+    package var brokerAddr: String?
+
+    package init(topicList: [String] = [], brokerAddr: String? = nil) {
+        self.topicList = topicList
+        self.brokerAddr = brokerAddr
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        try json.requireObject("the topic list")
+        self.topicList = try json.strings("topicList")
+        self.brokerAddr = json["brokerAddr"]?.string
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("brokerAddr", self.brokerAddr.map { .string($0) }),
+            ("topicList", .strings(self.topicList)),
+        ])
+    }
+}
+
+/// Names and values (28, 219, the answer to 103).
+package struct KVTable: JSONBody {
+    package var table: [String: String]
+
+    package init(table: [String: String] = [:]) {
+        self.table = table
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.table = [:]
+        for member in try (json["table"] ?? .null).members("table") {
+            self.table[member.key] = member.value.string ?? ""
+        }
+    }
+
+    package var json: JSONValue {
+        .fields([("table", .fields(self.table.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) }))])
+    }
+}

@@ -1,0 +1,153 @@
+/// A stored message as a consumer sees it, decoded from the commit log record a pull brings (`MessageDecoder`):
+///
+///     | size 4 | magic 4 | body CRC 4 | queue id 4 | flag 4 | queue offset 8 | physical offset 8 | sys flag 4 |
+///     | born timestamp 8 | born host 8 or 20 | store timestamp 8 | store host 8 or 20 | reconsume times 4 |
+///     | prepared transaction offset 8 | body length 4 | body | topic length 1 (2) | topic | properties length 2 | … |
+package struct MessageExt: Equatable, Sendable {
+    package var topic = ""
+    package var body: [UInt8] = []
+    package var properties: [String: String] = [:]
+    package var queueID: Int32 = 0
+    package var flag: Int32 = 0
+    package var queueOffset: Int64 = 0
+    package var physicalOffset: Int64 = 0
+    package var sysFlag: Int32 = 0
+    package var bornTimestamp: Int64 = 0
+    package var bornHost = HostAddress(ipv4: 0, port: 0)
+    package var storeTimestamp: Int64 = 0
+    package var storeHost = HostAddress(ipv4: 0, port: 0)
+    package var reconsumeTimes: Int32 = 0
+    package var preparedTransactionOffset: Int64 = 0
+    package var bodyCRC: Int32 = 0
+    /// Bytes of the record.
+    package var storeSize: Int32 = 0
+
+    package static let magic: UInt32 = 0xdaa3_20a7
+    /// 5.x: topic length in two bytes.
+    package static let magicV2: UInt32 = 0xdaa3_20ab
+    package static let compressedFlag: Int32 = 1
+    package static let bornHostV6Flag: Int32 = 1 << 4
+    package static let storeHostV6Flag: Int32 = 1 << 5
+    /// A body that inflates to more is refused.
+    package static let inflatedBytesMax = 64 << 20
+
+    package init() {}
+
+    package var messageID: String { self.properties[MessageProperties.uniqueKey] ?? self.offsetMessageID }
+    package var offsetMessageID: String {
+        OffsetMessageID.text(host: self.storeHost, physicalOffset: self.physicalOffset)
+    }
+    package var tags: String? { self.properties[MessageProperties.tags] }
+    package var keys: String? { self.properties[MessageProperties.keys] }
+
+    /// The messages of a pull's body. Stops with an error at the first record that is not whole.
+    package static func decodeAll(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> [MessageExt] {
+        var messages: [MessageExt] = []
+        var offset = 0
+        while offset < bytes.count {
+            guard bytes.count - offset >= 8 else { throw .badBody("a message of fewer than 8 bytes") }
+            let size = Int(bytes.bigEndian(Int32.self, at: offset))
+            guard size >= 8, size <= bytes.count - offset else { throw .badBody("a message of \(size) bytes") }
+            messages.append(
+                try MessageExt(record: UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + size)])))
+            offset += size
+        }
+        return messages
+    }
+
+    package static func decodeAll(_ bytes: [UInt8]) throws(RemotingDecodeError) -> [MessageExt] {
+        let result = bytes.withUnsafeBytes { raw in
+            Result { () throws(RemotingDecodeError) in try Self.decodeAll(raw) }
+        }
+        return try result.get()
+    }
+
+    /// One whole record. A zlib body is inflated and its flag cleared; LZ4 and ZSTD bodies are left as they are.
+    package init(record bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
+        var reader = RecordReader(bytes: bytes)
+        self.storeSize = try reader.integer()
+        let magic: UInt32 = try reader.integer()
+        guard magic == Self.magic || magic == Self.magicV2 else { throw .badBody("a message with a wrong magic code") }
+        self.bodyCRC = try reader.integer()
+        self.queueID = try reader.integer()
+        self.flag = try reader.integer()
+        self.queueOffset = try reader.integer()
+        self.physicalOffset = try reader.integer()
+        self.sysFlag = try reader.integer()
+        self.bornTimestamp = try reader.integer()
+        self.bornHost = try reader.host(isIPv6: self.sysFlag & Self.bornHostV6Flag != 0)
+        self.storeTimestamp = try reader.integer()
+        self.storeHost = try reader.host(isIPv6: self.sysFlag & Self.storeHostV6Flag != 0)
+        self.reconsumeTimes = try reader.integer()
+        self.preparedTransactionOffset = try reader.integer()
+        let bodyCount: Int32 = try reader.integer()
+        let body = try reader.bytes(Int(bodyCount))
+        // Bits 8 to 10 name the compression: 0 (before 5.0) and 3 are zlib.
+        let compression = self.sysFlag >> 8 & 7
+        if self.sysFlag & Self.compressedFlag != 0, compression == 0 || compression == 3 {
+            do {
+                self.body = try Zlib.inflate(body, bytesMax: Self.inflatedBytesMax)
+            } catch {
+                throw .badBody(error.description)
+            }
+            self.sysFlag &= ~Self.compressedFlag
+        } else {
+            self.body = [UInt8](body)
+        }
+        let topicCount: Int
+        if magic == Self.magicV2 {
+            topicCount = Int(try reader.integer() as UInt16)
+        } else {
+            topicCount = Int(try reader.integer() as UInt8)
+        }
+        self.topic = String(decoding: try reader.bytes(topicCount), as: UTF8.self)
+        let propertiesCount: UInt16 = try reader.integer()
+        self.properties = MessageProperties.decode(try reader.bytes(Int(propertiesCount)))
+    }
+}
+
+/// Reads big-endian fields one after the other.
+private struct RecordReader {
+    let bytes: UnsafeRawBufferPointer
+    var offset = 0
+
+    mutating func integer<T: FixedWidthInteger>() throws(RemotingDecodeError) -> T {
+        guard self.bytes.count - self.offset >= MemoryLayout<T>.size else { throw .badBody("a message ends early") }
+        defer { self.offset += MemoryLayout<T>.size }
+        return self.bytes.bigEndian(T.self, at: self.offset)
+    }
+
+    mutating func bytes(_ count: Int) throws(RemotingDecodeError) -> UnsafeRawBufferPointer {
+        guard count >= 0, count <= self.bytes.count - self.offset else { throw .badBody("a message ends early") }
+        defer { self.offset += count }
+        return UnsafeRawBufferPointer(rebasing: self.bytes[self.offset..<(self.offset + count)])
+    }
+
+    mutating func host(isIPv6: Bool) throws(RemotingDecodeError) -> HostAddress {
+        guard let host = HostAddress(bytes: try self.bytes(isIPv6 ? 20 : 8)) else {
+            throw .badBody("a host of a wrong size")
+        }
+        return host
+    }
+}
+
+/// The body of a batch send (320): for each message
+///
+///     | size 4 | magic 4 (0) | body CRC 4 (0) | flag 4 | body length 4 | body | properties length 2 | properties |
+package enum MessageBatch {
+    package static func append(
+        body: [UInt8], properties: [UInt8], flag: Int32 = 0, to bytes: inout [UInt8]
+    ) {
+        func integer<T: FixedWidthInteger>(_ value: T) {
+            withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
+        }
+        integer(Int32(truncatingIfNeeded: 22 + body.count + properties.count))
+        integer(Int32(0))
+        integer(Int32(0))
+        integer(flag)
+        integer(Int32(truncatingIfNeeded: body.count))
+        bytes.append(contentsOf: body)
+        integer(UInt16(truncatingIfNeeded: properties.count))
+        bytes.append(contentsOf: properties)
+    }
+}
