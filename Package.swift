@@ -110,7 +110,9 @@ let package = Package(
                 "BrokerService", "MessageStore", "WorkerKit", "WorkerProtocol", "RemotingTransport", "LinuxSystem",
                 logging, nioCore, nioPosix,
             ]),
-        worker("apus-replication", ["Replication", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+        worker(
+            "apus-replication",
+            ["Replication", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         worker(
             "apus-filter",
             ["FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),

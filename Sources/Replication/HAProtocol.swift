@@ -92,6 +92,9 @@ package struct HASession {
                     "the slave has \(max(acknowledged, next ?? 0)) bytes, this master \(log.written): the slave holds "
                     + "messages the master does not have. Make the slave the master, or empty the slave's store")
         }
+        if let next, acknowledged > next {
+            return .close(reason: "the slave reports \(acknowledged), but was only sent the log up to \(next)")
+        }
         if next == nil {
             next = acknowledged == 0 ? log.written - log.written % log.fileSize : acknowledged
         }

@@ -1,0 +1,147 @@
+internal import Logging
+internal import NIOCore
+
+/// One slave of a master: takes its reports, sends it the log as fast as its socket takes it.
+final class MasterConnection: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = IOData
+
+    /// From this many bytes on `sendfile` costs less than a copy (DESIGN section 4).
+    private static let sendfileMinimum = 8 * 1024
+    /// One slave sends at most this much before the others and the reports get their turn, in bytes.
+    private static let turn = 1024 * 1024
+
+    let channel: any Channel
+    private let master: ReplicationMaster
+    private let address: String
+    private var session: HASession
+    private var context: ChannelHandlerContext?
+    private var pumping = false
+    private var closing = false
+    private var lastRead = NIODeadline.now()
+    private var lastWrite = NIODeadline.now()
+    private var timer: Scheduled<Void>?
+    /// For one header and small bodies; reused while the socket has taken the last one.
+    private var buffer = ByteBuffer()
+
+    init(master: ReplicationMaster, channel: any Channel) {
+        self.master = master
+        self.channel = channel
+        session = master.newSession()
+        address = channel.remoteAddress.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" } ?? "?"
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        self.context = context
+        master.opened(self)
+        master.logger.info("slave \(address) connected")
+        scheduleTimer()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        timer?.cancel()
+        self.context = nil
+        if !closing { master.logger.warning("slave \(address) went away; it has \(session.acknowledged ?? 0)") }
+        master.closed(self)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        close("its connection failed: \(error)")
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        lastRead = .now()
+        session.received(unwrapInboundIn(data).readableBytesView)
+    }
+
+    func channelReadComplete(context: ChannelHandlerContext) {
+        guard session.acknowledged != nil else { return }
+        let first = session.next == nil
+        pump()
+        // The report counts once it has been compared with the log, as far as there is one to compare with.
+        guard !closing, let acknowledged = session.acknowledged, master.state != nil else { return }
+        if first, let next = session.next {
+            master.logger.info("slave \(address) has \(acknowledged), gets the log from \(next) on")
+        }
+        master.reported(acknowledged)
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { pump() }
+    }
+
+    /// Sends what the slave does not have yet.
+    func pump() {
+        guard let context, !pumping, !closing, let log = master.state else { return }
+        if case .close(let reason) = session.judge(log) { return close(reason) }
+        pumping = true
+        defer { pumping = false }
+        var sent = 0
+        while channel.isWritable, sent < Self.turn, let transfer = session.nextTransfer(log) {
+            guard send(transfer, log, context) else {
+                return close("the commit log file that holds \(transfer.offset) cannot be read")
+            }
+            sent += transfer.size
+            // Keeps what waits in memory small, and lets the socket's buffer fill while the next piece is made.
+            context.flush()
+        }
+        if sent >= Self.turn {
+            let connection = NIOLoopBound(self, eventLoop: context.eventLoop)
+            context.eventLoop.execute { connection.value.pump() }
+        }
+    }
+
+    private func send(_ transfer: HASession.Transfer, _ log: HASession.Log, _ context: ChannelHandlerContext) -> Bool {
+        guard let file = master.file(at: transfer.offset, fileSize: log.fileSize) else { return false }
+        buffer.clear(minimumCapacity: HAProtocol.headerSize + Self.sendfileMinimum)
+        transfer.writeHeader(into: &buffer)
+        if transfer.size < Self.sendfileMinimum {
+            guard file.read(at: transfer.offset, size: transfer.size, into: &buffer) else { return false }
+            context.write(wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
+        } else {
+            context.write(wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
+            let start = Int(transfer.offset - file.start)
+            let region = FileRegion(fileHandle: file.handle, readerIndex: start, endIndex: start + transfer.size)
+            let written = context.eventLoop.makePromise(of: Void.self)
+            // The file stays open until the socket took its bytes.
+            written.futureResult.whenComplete { _ in withExtendedLifetime(file) {} }
+            context.write(wrapOutboundOut(.fileRegion(region)), promise: written)
+        }
+        lastWrite = .now()
+        return true
+    }
+
+    // MARK: silence
+
+    private func scheduleTimer() {
+        guard let context else { return }
+        let next = min(lastWrite + master.heartbeat, lastRead + master.housekeeping)
+        let connection = NIOLoopBound(self, eventLoop: context.eventLoop)
+        timer = context.eventLoop.scheduleTask(deadline: next) { connection.value.timerFired() }
+    }
+
+    private func timerFired() {
+        guard let context, !closing else { return }
+        let now = NIODeadline.now()
+        if now >= lastRead + master.housekeeping {
+            return close("it was silent for \(master.housekeeping.nanoseconds / 1_000_000) ms")
+        }
+        if now >= lastWrite + master.heartbeat {
+            // Before the slave said where it stands there is nothing to say to it.
+            if let heartbeat = session.heartbeat, channel.isWritable {
+                buffer.clear()
+                heartbeat.writeHeader(into: &buffer)
+                context.writeAndFlush(wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
+            }
+            lastWrite = now
+        }
+        scheduleTimer()
+    }
+
+    private func close(_ reason: String) {
+        guard !closing else { return }
+        closing = true
+        master.logger.error("slave \(address) is disconnected: \(reason)")
+        channel.close(promise: nil)
+    }
+}

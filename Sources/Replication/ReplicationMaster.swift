@@ -1,0 +1,127 @@
+internal import Glibc
+package import LinuxSystem
+package import Logging
+package import NIOCore
+internal import NIOPosix
+internal import WorkerProtocol
+
+/// The master side: serves the commit log to any number of slaves and publishes what they have.
+///
+/// Confined to one event loop. Slaves are woken by `logMoved`, never by a timer; the heartbeat only keeps a silent
+/// connection alive.
+package final class ReplicationMaster {
+    private let eventLoop: any EventLoop
+    private let log: MasterLog
+    private let times: HATimes
+    private let batchSize: Int
+    private let publisher: AckPublisher
+    let logger: Logger
+    private var listener: (any Channel)?
+    private var slaves: [ObjectIdentifier: MasterConnection] = [:]
+
+    package init(
+        eventLoop: any EventLoop, log: MasterLog, times: HATimes = HATimes(), batchSize: Int = 32 * 1024,
+        publisher: AckPublisher, logger: Logger
+    ) {
+        self.eventLoop = eventLoop
+        self.log = log
+        self.times = times
+        self.batchSize = batchSize
+        self.publisher = publisher
+        self.logger = logger
+    }
+
+    /// Takes over the listening socket and serves slaves on it. The text is the address.
+    package func start(listener descriptor: Int32) -> EventLoopFuture<String> {
+        let master = NIOLoopBound(self, eventLoop: eventLoop)
+        return ServerBootstrap(group: eventLoop)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 256 * 1024))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let connection = MasterConnection(master: master.value, channel: channel)
+                    try channel.pipeline.syncOperations.addHandler(connection)
+                }
+            }
+            .withBoundSocket(descriptor)
+            .map { channel in
+                master.value.listener = channel
+                return channel.localAddress.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" } ?? "?"
+            }
+    }
+
+    /// The broker-store's watermarks moved, or it opened its store.
+    package func logMoved() {
+        for slave in slaves.values { slave.pump() }
+    }
+
+    /// Stops listening and parts with the slaves.
+    package func stop() -> EventLoopFuture<Void> {
+        let closing = (slaves.values.map(\.channel) + (listener.map { [$0] } ?? [])).map { $0.close() }
+        return EventLoopFuture.andAllComplete(closing, on: eventLoop)
+    }
+
+    package var slaveCount: Int { slaves.count }
+    /// Physical offset the fastest slave has, or 0.
+    package var acknowledged: Int64 { publisher.acknowledged }
+
+    // MARK: for the connections
+
+    var state: HASession.Log? { log.state }
+    var heartbeat: TimeAmount { times.heartbeat }
+    var housekeeping: TimeAmount { times.housekeeping }
+
+    func newSession() -> HASession { HASession(batchSize: batchSize) }
+
+    func file(at offset: Int64, fileSize: Int64) -> LogFile? { log.file(at: offset, fileSize: fileSize) }
+
+    func opened(_ connection: MasterConnection) {
+        slaves[ObjectIdentifier(connection)] = connection
+        publisher.connected(slaves.count)
+    }
+
+    func reported(_ offset: Int64) {
+        publisher.reported(offset)
+    }
+
+    func closed(_ connection: MasterConnection) {
+        guard slaves.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+        publisher.connected(slaves.count)
+        if slaves.isEmpty { log.release() }
+    }
+}
+
+/// Writes the segment `replication` and signals its event.
+package final class AckPublisher {
+    private let segment: SharedSegment
+    private let event: Int32
+    package private(set) var acknowledged: Int64 = 0
+
+    /// - Parameter event: eventfd the broker-store waits on; stays the caller's.
+    package init(segment: SharedSegment, event: Int32) {
+        self.segment = segment
+        self.event = event
+        // What the worker before this one knew is no longer true of anybody.
+        segment.atomicStore(slot: ReplicationSlot.connectedSlaves, 0)
+        segment.atomicStore(slot: ReplicationSlot.slaveAckOffset, 0)
+        segment.atomicStore(slot: ReplicationSlot.lastAckMilliseconds, 0)
+        segment.atomicStore(slot: ReplicationSlot.magic, ReplicationSlot.magicValue)
+        EventFD.signal(event)
+    }
+
+    func connected(_ slaves: Int) {
+        segment.atomicStore(slot: ReplicationSlot.connectedSlaves, UInt64(slaves))
+        EventFD.signal(event)
+    }
+
+    func reported(_ offset: Int64) {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME, &now)
+        let milliseconds = UInt64(now.tv_sec) * 1000 + UInt64(now.tv_nsec) / 1_000_000
+        segment.atomicStore(slot: ReplicationSlot.lastAckMilliseconds, milliseconds)
+        guard offset > acknowledged else { return }
+        acknowledged = offset
+        segment.atomicStore(slot: ReplicationSlot.slaveAckOffset, UInt64(offset))
+        EventFD.signal(event)
+    }
+}
