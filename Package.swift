@@ -119,7 +119,7 @@ let package = Package(
         worker(
             "apus",
             [
-                "Bench", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat", logging,
+                "Bench", "CZlib", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat", logging,
                 nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),

@@ -6,6 +6,6 @@ struct Apus: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "apus",
         abstract: "A RocketMQ-compatible message broker platform.",
-        subcommands: [BenchCommand.self]
+        subcommands: [SendCommand.self, ConsumeCommand.self, BenchCommand.self]
     )
 }

@@ -1,0 +1,180 @@
+import ArgumentParser
+import Glibc
+
+/// Where a group without offsets starts.
+enum StartPosition: Sendable, ExpressibleByArgument {
+    case first
+    case last
+    /// Milliseconds since 1970.
+    case time(Int64)
+
+    init?(argument: String) {
+        switch argument {
+        case "first": self = .first
+        case "last": self = .last
+        default:
+            guard let milliseconds = Int64(argument), milliseconds >= 0 else { return nil }
+            self = .time(milliseconds)
+        }
+    }
+}
+
+/// `apus consume`: messages to standard output, one a line.
+struct ConsumeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "consume",
+        abstract: "Consume messages to standard output, one a line.",
+        discussion: """
+            Consumers of one group share the queues of the topic; when one comes or goes the others take over. Offsets are \
+            committed for what was written, so the group goes on where it stopped.
+
+              apus consume --topic Greetings
+              apus consume --topic Words --tag 'en || de' --group readers --count 1000
+              apus consume --topic Orders --columns tag,key,queue,offset,body --timeout 5
+              apus consume --topic Orders --broadcast --from last --json
+            """)
+
+    @Option(name: [.long, .short], help: "Name server addresses, separated by ';'.")
+    var nameServer = "127.0.0.1:9876"
+
+    @Option(name: [.long, .short], help: "Topic.")
+    var topic: String
+
+    @Option(name: [.long, .short], help: "Consumer group.")
+    var group = "APUS_CONSUME"
+
+    @Option(name: [.customLong("tag"), .customLong("filter")], help: "Tags wanted: '*', 'TagA' or 'TagA || TagB'.")
+    var tag = "*"
+
+    @Option(
+        help: """
+            Where a group without offsets starts: first, last, or milliseconds since 1970. Without this option: first, or \
+            where the broker says.
+            """)
+    var from: StartPosition?
+
+    @Option(help: "End after so many messages.")
+    var count: Int?
+
+    @Option(help: "End when no message came for so many seconds.")
+    var timeout: Double?
+
+    @Flag(help: "Read every queue whatever other consumers do, and commit nothing.")
+    var broadcast = false
+
+    @Option(help: "What to print: topic, tag, key, id, broker, queue, offset, time, retries, body.")
+    var columns = "body"
+
+    @Option(help: "What separates columns (default: tab).")
+    var separator = "\t"
+
+    @Flag(help: "Print each message as a JSON object.")
+    var json = false
+
+    @Option(help: "Messages asked for in one pull.")
+    var pullSize = 32
+
+    func validate() throws {
+        guard count.map({ $0 > 0 }) ?? true else { throw ValidationError("--count must be above 0") }
+        guard timeout.map({ $0 > 0 }) ?? true else { throw ValidationError("--timeout must be above 0") }
+        guard 1...1024 ~= pullSize else { throw ValidationError("--pull-size must be 1 to 1024") }
+    }
+
+    func run() async throws {
+        let format = try MessageFormat(columns: columns, separator: separator, json: json)
+        let (stops, stop) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        let interrupt = Interrupt { stop.yield() }
+        let consumer = try GroupConsumer(
+            nameServers: nameServer, group: group, subscription: Subscription(topic: topic, expression: tag),
+            start: from, isBroadcasting: broadcast, pullSize: pullSize,
+            output: MessageOutput(format: format, limit: count) { stop.yield() })
+        let start = ContinuousClock.now
+        try await consumer.start { stop.yield() }
+        let idle = timeout
+        let watch = Task {
+            while !Task.isCancelled {
+                try await Task.sleep(for: .milliseconds(50))
+                if let idle, await consumer.output.idle > .seconds(idle) {
+                    stop.yield()
+                    return
+                }
+                await consumer.output.drawProgress()
+            }
+        }
+        for await _ in stops { break }
+        watch.cancel()
+        await consumer.stop()
+        let output = consumer.output
+        await output.finishProgress()
+        let (messages, bytes) = await (output.messages, output.bytes)
+        if isatty(STDOUT_FILENO) == 0 || isatty(STDERR_FILENO) == 1 {
+            writeToStandardError(
+                "consumed \(throughput(messages: messages, bytes: bytes, in: start.duration(to: await output.lastMessage ?? .now)))\n"
+            )
+        }
+        if let failure = await consumer.failure { throw failure }
+        if interrupt.isRaised { throw ExitCode(130) }
+        if let count, messages < count { throw ExitCode(1) }
+    }
+}
+
+/// Standard output as the consumer's sink: whole lines in the order of delivery, and the count.
+actor MessageOutput {
+    private let format: MessageFormat
+    private let limit: Int?
+    private let onFull: @Sendable () -> Void
+    private var progress = ProgressBar()
+    private var lastChange = ContinuousClock.now
+    private(set) var messages = 0
+    private(set) var bytes = 0
+    private(set) var lastMessage: ContinuousClock.Instant?
+    private var isClosed = false
+
+    /// - Parameters:
+    ///   - limit: messages to write at most.
+    ///   - onFull: called when the limit is reached or the reader is gone.
+    init(format: MessageFormat, limit: Int?, onFull: @escaping @Sendable () -> Void) {
+        self.format = format
+        self.limit = limit
+        self.onFull = onFull
+    }
+
+    /// Time without a message.
+    var idle: Duration { lastChange.duration(to: .now) }
+
+    /// Writes messages and tells how many of them were taken: fewer than given once the limit is reached.
+    func write(_ batch: [ConsumedMessage]) -> Int {
+        guard !isClosed else { return 0 }
+        let taken = limit.map { batch.prefix($0 - messages) } ?? batch[...]
+        var lines: [UInt8] = []
+        for message in taken {
+            format.write(message, to: &lines)
+            bytes += message.body.count
+        }
+        if !taken.isEmpty {
+            guard writeAll(lines, to: STDOUT_FILENO) else {
+                isClosed = true
+                onFull()
+                return 0
+            }
+            messages += taken.count
+            lastChange = .now
+            lastMessage = .now
+        }
+        if let limit, messages >= limit {
+            isClosed = true
+            onFull()
+        }
+        return taken.count
+    }
+
+    func drawProgress() {
+        // On a terminal the messages themselves show the progress.
+        guard isatty(STDOUT_FILENO) == 0 else { return }
+        progress.draw(fraction: limit.map { Double(messages) / Double($0) }, messages: messages)
+    }
+
+    func finishProgress() {
+        progress.finish()
+    }
+}

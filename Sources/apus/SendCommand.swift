@@ -1,0 +1,160 @@
+import ArgumentParser
+import Glibc
+
+/// `apus send`: one message a line.
+struct SendCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "send",
+        abstract: "Send messages, one a line, from a file or standard input.",
+        discussion: """
+            The whole line is the body unless --columns says where topic, tag and key stand in it.
+
+              echo hello | apus send --topic Greetings
+              apus send --topic Words --tag en /usr/share/dict/words
+              apus send --columns topic,tag,key,body orders.tsv
+              apus send --columns tag,_,body --separator , --topic Log log.csv
+
+            A message whose broker does not answer or is busy is tried again on another queue until --timeout; one that was \
+            stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). Messages travel \
+            in parallel: use --in-flight 1 --queue N where the order of lines must be kept.
+            """)
+
+    @Argument(help: "File to read; standard input without it.")
+    var file: String?
+
+    @Option(name: [.long, .short], help: "Name server addresses, separated by ';'.")
+    var nameServer = "127.0.0.1:9876"
+
+    @Option(name: [.long, .short], help: "Topic of the messages.")
+    var topic: String?
+
+    @Option(help: "Tag of the messages.")
+    var tag: String?
+
+    @Option(help: "Key of the messages.")
+    var key: String?
+
+    @Option(
+        help:
+            "What the columns of a line are: topic, tag, key, body, or _ to skip one. The last takes the rest of the line."
+    )
+    var columns: String?
+
+    @Option(help: "What separates columns (default: tab).")
+    var separator = "\t"
+
+    @Option(help: "Producer group.")
+    var group = "APUS_SEND"
+
+    @Option(help: "Send to this queue id only.")
+    var queue: Int?
+
+    @Option(help: "Queues a new topic gets.")
+    var queues = 4
+
+    @Option(help: "Messages under way at once.")
+    var inFlight = 256
+
+    @Option(help: "Seconds to go on trying a message.")
+    var timeout = 10.0
+
+    @Flag(help: "Print for each acknowledged line: line number, message id, broker, queue, offset (tab-separated).")
+    var acknowledgements = false
+
+    func validate() throws {
+        guard 1...65_536 ~= inFlight else { throw ValidationError("--in-flight must be 1 to 65536") }
+        guard timeout > 0 else { throw ValidationError("--timeout must be above 0") }
+        guard 1...1024 ~= queues else { throw ValidationError("--queues must be 1 to 1024") }
+        guard !separator.isEmpty else { throw ValidationError("--separator must not be empty") }
+        let layout = try LineLayout(columns: columns, separator: separator)
+        guard topic != nil || layout.hasTopic else {
+            throw ValidationError("give --topic, or name a topic column with --columns")
+        }
+    }
+
+    func run() async throws {
+        let interrupt = Interrupt()
+        let layout = try LineLayout(columns: columns, separator: separator)
+        let sender = Sender(
+            cluster: try Cluster(nameServers: nameServer), group: group, queue: queue, newTopicQueues: queues,
+            patience: .seconds(timeout))
+        if let topic { try await sender.checkReachable(topic: topic) }
+        var lines = try LineReader(path: file)
+        var progress = ProgressBar()
+        var tally = SendTally(printsAcknowledgements: acknowledgements)
+        let start = ContinuousClock.now
+        try await withThrowingTaskGroup(of: SendOutcome.self) { group in
+            var underWay = 0
+            var number = 0
+            while let line = try lines.next(unless: interrupt) {
+                number += 1
+                guard let message = layout.message(line, topic: topic, tag: tag, key: key) else {
+                    tally.add(.failed(line: number, reason: "the line has fewer columns than --columns names"))
+                    continue
+                }
+                if underWay == inFlight, let outcome = try await group.next() {
+                    tally.add(outcome)
+                    underWay -= 1
+                }
+                let line = number
+                group.addTask { await sender.send(message, line: line) }
+                underWay += 1
+                if progress.isDue {
+                    let fraction = lines.size.map { $0 == 0 ? 1 : Double(lines.consumed) / Double($0) }
+                    progress.draw(
+                        fraction: fraction, messages: tally.messages,
+                        note: tally.failures == 0 ? "" : "  \(tally.failures) failed")
+                }
+            }
+            while let outcome = try await group.next() { tally.add(outcome) }
+        }
+        progress.finish()
+        tally.flush()
+        let elapsed = start.duration(to: .now)
+        await sender.cluster.close()
+        writeToStandardError(
+            "sent \(throughput(messages: tally.messages, bytes: tally.bytes, in: elapsed)), failed \(tally.failures)\n")
+        if interrupt.isRaised { throw ExitCode(130) }
+        if tally.failures > 0 { throw ExitCode(1) }
+    }
+}
+
+/// What is counted and told of the messages sent.
+struct SendTally {
+    private static let failuresShown = 10
+
+    private(set) var messages = 0
+    private(set) var bytes = 0
+    private(set) var failures = 0
+    private let printsAcknowledgements: Bool
+    private var output: [UInt8] = []
+
+    init(printsAcknowledgements: Bool) {
+        self.printsAcknowledgements = printsAcknowledgements
+    }
+
+    mutating func add(_ outcome: SendOutcome) {
+        switch outcome {
+        case .stored(let line, let size, let id, let queue, let offset):
+            messages += 1
+            bytes += size
+            guard printsAcknowledgements else { return }
+            output += Array("\(line)\t\(id)\t\(queue.brokerName)\t\(queue.queueId)\t\(offset)\n".utf8)
+            // Whoever reads these lines may act on them while the command runs.
+            if output.count > 16 << 10 { flush() }
+        case .failed(let line, let reason):
+            failures += 1
+            if failures <= Self.failuresShown {
+                writeToStandardError(
+                    "\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")line \(line) not sent: \(reason)\n")
+            } else if failures == Self.failuresShown + 1 {
+                writeToStandardError("more failures are only counted\n")
+            }
+        }
+    }
+
+    mutating func flush() {
+        writeAll(output, to: STDOUT_FILENO)
+        output.removeAll()
+    }
+}
