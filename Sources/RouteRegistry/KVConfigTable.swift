@@ -1,0 +1,49 @@
+package import FastJSON
+import RemotingProtocol
+
+/// Names and values by namespace (100–102, 219); what order topics and tools keep on a name server.
+///
+/// Kept as `{"configTable":{namespace:{key:value}}}`, the form of RocketMQ's `kvConfig.json`.
+package struct KVConfigTable: Equatable, Sendable {
+    package static let orderTopicConfig = "ORDER_TOPIC_CONFIG"
+
+    package private(set) var table: [String: [String: String]] = [:]
+
+    package init() {}
+
+    package init(json: JSONValue) {
+        for namespace in json["configTable"]?.object?.members ?? [] {
+            for entry in namespace.value.object?.members ?? [] {
+                self.table[namespace.key, default: [:]][entry.key] = entry.value.string
+            }
+        }
+    }
+
+    package var json: JSONValue {
+        .fields([
+            (
+                "configTable",
+                .fields(
+                    self.table.sorted { $0.key < $1.key }.map { namespace, entries in
+                        (namespace, .fields(entries.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) }))
+                    })
+            )
+        ])
+    }
+
+    package mutating func put(namespace: String, key: String, value: String) {
+        self.table[namespace, default: [:]][key] = value
+    }
+
+    package func value(namespace: String, key: String) -> String? {
+        self.table[namespace]?[key]
+    }
+
+    package mutating func delete(namespace: String, key: String) {
+        self.table[namespace]?[key] = nil
+    }
+
+    package func entries(namespace: String) -> [String: String]? {
+        self.table[namespace]
+    }
+}

@@ -1,0 +1,321 @@
+import FastJSON
+package import Logging
+package import NIOCore
+package import RemotingProtocol
+package import RemotingTransport
+
+/// Where a name server keeps what shall outlive it. Called on its event loop, seldom (an operator's command).
+package protocol NameServerStorage: AnyObject {
+    /// nil when there is none yet.
+    func loadKVConfig() throws -> [UInt8]?
+    /// Replaces it as a whole, durably.
+    func saveKVConfig(_ bytes: [UInt8]) throws
+}
+
+/// The name server: answers brokers, clients and tools out of its tables. It knows no other name server: brokers
+/// register with each of them.
+///
+/// Confined to its event loop.
+package final class NameServer: RemotingService {
+    /// How often brokers that fell silent are looked for.
+    package static let scanInterval = TimeAmount.seconds(10)
+
+    package private(set) var tables = RouteTables()
+    package private(set) var configuration: NameServerConfiguration
+    private var kvConfig = KVConfigTable()
+    private let storage: (any NameServerStorage)?
+    private let logger: Logger
+    private let milliseconds: () -> Int64
+    private var connections: [UInt64: RemotingConnection] = [:]
+    private var scan: RepeatedTask?
+
+    /// `milliseconds` is a clock that only goes forward. Throws what `storage` throws.
+    package init(
+        configuration: NameServerConfiguration = NameServerConfiguration(), storage: (any NameServerStorage)? = nil,
+        logger: Logger,
+        milliseconds: @escaping () -> Int64 = { Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000) }
+    ) throws {
+        self.configuration = configuration
+        self.storage = storage
+        self.logger = logger
+        self.milliseconds = milliseconds
+        if let bytes = try storage?.loadKVConfig() {
+            self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes))
+        }
+    }
+
+    /// Starts looking for silent brokers.
+    package func start(on eventLoop: any EventLoop) {
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        self.scan = eventLoop.scheduleRepeatedTask(initialDelay: Self.scanInterval, delay: Self.scanInterval) { _ in
+            this.value.expireBrokers()
+        }
+    }
+
+    package func stop() {
+        self.scan?.cancel()
+        self.scan = nil
+    }
+
+    package func update(_ configuration: NameServerConfiguration) {
+        self.configuration = configuration
+    }
+
+    package func expireBrokers() {
+        for id in self.tables.expire(now: self.milliseconds()) {
+            self.connections[id]?.close(reason: "its broker did not register for 120 s")
+        }
+        self.logEvents()
+    }
+
+    // MARK: RemotingService
+
+    package func connectionOpened(_ connection: RemotingConnection) {
+        self.connections[connection.id] = connection
+    }
+
+    package func connectionClosed(_ connection: RemotingConnection) {
+        self.connections[connection.id] = nil
+        self.tables.connectionClosed(connection.id)
+        self.logEvents()
+    }
+
+    package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
+        guard let code = RequestCode(rawValue: frame.code) else {
+            return connection.respondNotSupported(to: frame)
+        }
+        do throws(RemotingDecodeError) {
+            guard let answer = try self.answer(code, frame, connection.id) else {
+                return connection.respondNotSupported(to: frame)
+            }
+            connection.respond(
+                to: frame.returnAddress, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
+        } catch {
+            self.logger.warning(
+                "request refused",
+                metadata: [
+                    "code": "\(frame.code)", "peer": "\(connection.remoteAddress.text)", "reason": "\(error)",
+                ])
+            connection.respond(to: frame.returnAddress, .systemError, remark: error.description)
+        }
+        self.logEvents()
+    }
+
+    // MARK: answers
+
+    struct Answer {
+        var code = ResponseCode.success
+        var remark: String?
+        var fields: [(String, String)] = []
+        var body: [UInt8] = []
+
+        static let ok = Answer()
+        static func body(_ body: some JSONBody) -> Answer { Answer(body: body.encoded()) }
+    }
+
+    /// nil: the request is none of a name server's.
+    private func answer(
+        _ code: RequestCode, _ frame: RemotingFrame, _ connection: UInt64
+    ) throws(RemotingDecodeError) -> Answer? {
+        let fields = frame.extFields
+        switch code {
+        case .getRouteInfoByTopic: return try self.route(frame)
+        case .registerBroker: return try self.registerBroker(frame, connection)
+        case .queryDataVersion: return try self.queryDataVersion(frame)
+        case .unregisterBroker: return try self.unregisterBroker(fields)
+        case .getBrokerClusterInfo: return .body(self.tables.clusterInfo)
+        case .brokerHeartbeat:
+            self.tables.touch(try fields.required("brokerAddr"), now: self.milliseconds())
+            return .ok
+        case .getBrokerMemberGroup: return self.memberGroup(try fields.required("brokerName"))
+        case .putKVConfig: return try self.putKVConfig(fields)
+        case .getKVConfig: return try self.getKVConfig(fields)
+        case .deleteKVConfig:
+            self.kvConfig.delete(namespace: try fields.required("namespace"), key: try fields.required("key"))
+            return self.keepKVConfig()
+        case .getKVListByNamespace: return try self.kvList(fields)
+        case .wipeWritePermOfBroker:
+            let count = self.tables.wipeWritePermission(of: try fields.required("brokerName"))
+            return Answer(fields: [("wipeTopicCount", String(count))])
+        case .addWritePermOfBroker:
+            let count = self.tables.addWritePermission(of: try fields.required("brokerName"))
+            return Answer(fields: [("addTopicCount", String(count))])
+        case .getAllTopicListFromNameServer: return .body(TopicList(topicList: self.tables.topics))
+        case .deleteTopicInNamesrv:
+            let topic = try fields.required("topic")
+            if let cluster = fields.string("clusterName"), !cluster.isEmpty {
+                self.tables.delete(topic: topic, in: cluster)
+            } else {
+                self.tables.delete(topic: topic)
+            }
+            return .ok
+        case .registerTopicInNamesrv:
+            let queues = try TopicRouteData(body: frame.body).queueDatas
+            self.tables.register(topic: try fields.required("topic"), queues: queues)
+            return .ok
+        case .getTopicsByCluster:
+            return .body(TopicList(topicList: self.tables.topics(of: try fields.required("cluster"))))
+        case .getSystemTopicListFromNameServer: return .body(self.tables.systemTopics)
+        case .getUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 1 != 0 }))
+        case .getHasUnitSubTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 2 != 0 }))
+        case .getHasUnitSubUnUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 3 == 2 }))
+        case .updateNamesrvConfig: return self.updateConfiguration(frame)
+        case .getNamesrvConfig: return Answer(body: Array(self.configuration.text.utf8))
+        default: return nil
+        }
+    }
+
+    private func route(_ frame: RemotingFrame) throws(RemotingDecodeError) -> Answer {
+        let topic = try frame.extFields.required("topic")
+        guard var route = self.tables.route(of: topic) else {
+            return Answer(
+                code: .topicNotExist,
+                remark: "No topic route info in name server for the topic: \(topic)"
+                    + "; create the topic, or check that its broker is registered here")
+        }
+        if self.configuration.orderMessageEnable {
+            route.orderTopicConf = self.kvConfig.value(namespace: KVConfigTable.orderTopicConfig, key: topic)
+        }
+        // Older clients read only fastjson's number keys, newer ones want standard JSON.
+        let isStandard =
+            frame.version >= RemotingVersion.standardJSONRoute
+            || frame.extFields.bool("acceptStandardJsonOnly") ?? false
+        return Answer(body: route.encoded(isStandard ? [.standard, .sorted] : []))
+    }
+
+    private func registerBroker(
+        _ frame: RemotingFrame, _ connection: UInt64
+    ) throws(RemotingDecodeError) -> Answer {
+        let fields = frame.extFields
+        if let crc = try fields.int32("bodyCrc32"), crc != 0, crc != Zlib.crc32(frame.body) {
+            return Answer(code: .systemError, remark: "crc32 not match")
+        }
+        var broker = BrokerRegistration(
+            clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
+            brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"),
+            haServerAddr: try fields.required("haServerAddr"))
+        let isCompressed = fields.bool("compressed") ?? false
+        if frame.version < RemotingVersion.registerBrokerBody, !isCompressed {
+            broker.filterServers = nil
+            if !frame.body.isEmpty {
+                broker.topics = try TopicConfigSerializeWrapper(body: frame.body)
+            }
+        } else if !frame.body.isEmpty {
+            let body = try RegisterBrokerBody(body: frame.body, compressed: isCompressed)
+            broker.topics = body.topicConfigSerializeWrapper
+            broker.filterServers = body.filterServerList
+        }
+        // 5.x brokers may ask for another time than 120 s.
+        let asked = try fields.int64("heartbeatTimeoutMillis") ?? 0
+        let master = self.tables.register(
+            broker, connection: connection, now: self.milliseconds(),
+            expiresAfter: asked > 0 ? asked : RouteTables.expiryMilliseconds)
+        var answer = Answer.ok
+        if let master {
+            answer.fields = [("haServerAddr", master.haServerAddr), ("masterAddr", master.masterAddr)]
+        }
+        if let order = self.kvConfig.entries(namespace: KVConfigTable.orderTopicConfig) {
+            answer.body = KVTable(table: order).encoded()
+        }
+        return answer
+    }
+
+    private func queryDataVersion(_ frame: RemotingFrame) throws(RemotingDecodeError) -> Answer {
+        let brokerAddr = try frame.extFields.required("brokerAddr")
+        let hasChanged = self.tables.hasChanged(brokerAddr, dataVersion: try DataVersion(body: frame.body))
+        if !hasChanged {
+            self.tables.touch(brokerAddr, now: self.milliseconds())
+        }
+        return Answer(
+            fields: [("changed", String(hasChanged))], body: self.tables.dataVersion(of: brokerAddr)?.encoded() ?? [])
+    }
+
+    private func unregisterBroker(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
+        self.tables.unregister(
+            clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
+            brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"))
+        return .ok
+    }
+
+    private func memberGroup(_ brokerName: String) -> Answer {
+        let group = self.tables.brokerData(brokerName)
+        return Answer(body: JSONValue.fields([("brokerMemberGroup", group?.json)]).bytes())
+    }
+
+    // MARK: KV configuration
+
+    private func putKVConfig(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
+        self.kvConfig.put(
+            namespace: try fields.required("namespace"), key: try fields.required("key"),
+            value: try fields.required("value"))
+        return self.keepKVConfig()
+    }
+
+    private func getKVConfig(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
+        let namespace = try fields.required("namespace")
+        let key = try fields.required("key")
+        guard let value = self.kvConfig.value(namespace: namespace, key: key) else {
+            return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace) Key: \(key)")
+        }
+        return Answer(fields: [("value", value)])
+    }
+
+    private func kvList(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
+        let namespace = try fields.required("namespace")
+        guard let entries = self.kvConfig.entries(namespace: namespace) else {
+            return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace)")
+        }
+        return .body(KVTable(table: entries))
+    }
+
+    private func keepKVConfig() -> Answer {
+        do {
+            try self.storage?.saveKVConfig(self.kvConfig.json.bytes())
+            return .ok
+        } catch {
+            self.logger.error("the KV configuration could not be kept", metadata: ["reason": "\(error)"])
+            return Answer(
+                code: .systemError, remark: "changed, but not kept for the next start: \(error)")
+        }
+    }
+
+    // MARK: own configuration
+
+    private func updateConfiguration(_ frame: RemotingFrame) -> Answer {
+        let properties = JavaProperties.parse(String(decoding: frame.body, as: UTF8.self))
+        switch self.configuration.update(properties) {
+        case .refused(let key):
+            self.logger.warning("configuration change refused", metadata: ["key": "\(key)"])
+            return Answer(code: .noPermission, remark: "Can not update config in black list.")
+        case .changed(let keys):
+            self.logger.notice("configuration changed", metadata: ["keys": "\(keys.joined(separator: " "))"])
+            return .ok
+        }
+    }
+
+    // MARK: log
+
+    private func logEvents() {
+        guard self.tables.hasEvents else { return }
+        for event in self.tables.takeEvents() {
+            switch event {
+            case .brokerRegistered(let address, let name):
+                self.logger.notice("broker registered", metadata: ["broker": "\(name)", "address": "\(address)"])
+            case .masterChanged(let name, let from, let to):
+                self.logger.notice(
+                    "master address changed",
+                    metadata: ["broker": "\(name)", "from": "\(from ?? "none")", "to": "\(to)"])
+            case .brokerRemoved(let address, let name, let reason):
+                self.logger.notice(
+                    "broker removed",
+                    metadata: ["broker": "\(name)", "address": "\(address)", "reason": "\(reason.rawValue)"])
+            case .topicRegistered(let topic, let broker):
+                self.logger.debug("topic registered", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
+            case .topicChanged(let topic, let broker):
+                self.logger.debug("topic changed", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
+            case .topicRemoved(let topic):
+                self.logger.debug("topic removed", metadata: ["topic": "\(topic)"])
+            }
+        }
+    }
+}

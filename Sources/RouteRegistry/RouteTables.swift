@@ -1,0 +1,314 @@
+package import RemotingProtocol
+
+/// What a broker says of itself when it registers.
+package struct BrokerRegistration: Equatable, Sendable {
+    package var clusterName: String
+    package var brokerAddr: String
+    package var brokerName: String
+    /// 0 is the master.
+    package var brokerID: Int64
+    package var haServerAddr: String
+    package var topics: TopicConfigSerializeWrapper
+    /// nil from brokers older than 3.0.11, which have none.
+    package var filterServers: [String]?
+
+    package init(
+        clusterName: String, brokerAddr: String, brokerName: String, brokerID: Int64, haServerAddr: String,
+        topics: TopicConfigSerializeWrapper = TopicConfigSerializeWrapper(), filterServers: [String]? = []
+    ) {
+        self.clusterName = clusterName
+        self.brokerAddr = brokerAddr
+        self.brokerName = brokerName
+        self.brokerID = brokerID
+        self.haServerAddr = haServerAddr
+        self.topics = topics
+        self.filterServers = filterServers
+    }
+}
+
+/// What a name server knows (`RouteInfoManager`): which brokers live, and which topics they have. A value: time and
+/// connections are arguments, so that every case can be tested without waiting.
+///
+/// A broker's entry lives 120 s from its last registration; it goes at once when its connection closes, unless it
+/// has registered again by another connection.
+package struct RouteTables {
+    /// `BROKER_CHANNEL_EXPIRED_TIME`.
+    package static let expiryMilliseconds: Int64 = 120_000
+
+    package struct LiveBroker: Equatable, Sendable {
+        package var lastUpdate: Int64
+        package var expiresAfter: Int64
+        package var dataVersion: DataVersion
+        /// The connection it registered by.
+        package var connection: UInt64
+        package var haServerAddr: String
+    }
+
+    /// Why and what changed, for the log.
+    package enum Event: Equatable, Sendable {
+        case brokerRegistered(address: String, name: String)
+        case masterChanged(name: String, from: String?, to: String)
+        case topicRegistered(topic: String, broker: String)
+        case topicChanged(topic: String, broker: String)
+        case brokerRemoved(address: String, name: String, reason: Removal)
+        case topicRemoved(topic: String)
+    }
+
+    package enum Removal: String, Sendable {
+        case unregistered = "it unregistered"
+        case expired = "it did not register for 120 s"
+        case connectionClosed = "its connection closed"
+    }
+
+    /// topic → broker name → its queues there
+    private var topicQueueTable: [String: [String: QueueData]] = [:]
+    private var brokerAddrTable: [String: BrokerData] = [:]
+    private var clusterAddrTable: [String: Set<String>] = [:]
+    private var liveTable: [String: LiveBroker] = [:]
+    private var filterServerTable: [String: [String]] = [:]
+    private var events: [Event] = []
+
+    package init() {}
+
+    /// Hands over what happened since the last call.
+    package mutating func takeEvents() -> [Event] {
+        defer { self.events = [] }
+        return self.events
+    }
+
+    package var brokerCount: Int { self.liveTable.count }
+    package var topicCount: Int { self.topicQueueTable.count }
+    package var hasEvents: Bool { !self.events.isEmpty }
+
+    // MARK: registration
+
+    /// Registers a broker, or renews it. For a slave the result names its master and where that serves replication;
+    /// nil until the master is here.
+    package mutating func register(
+        _ broker: BrokerRegistration, connection: UInt64, now: Int64, expiresAfter: Int64 = Self.expiryMilliseconds
+    ) -> (haServerAddr: String, masterAddr: String)? {
+        self.clusterAddrTable[broker.clusterName, default: []].insert(broker.brokerName)
+        var isFirst = false
+        var data: BrokerData
+        if let known = self.brokerAddrTable[broker.brokerName] {
+            data = known
+        } else {
+            isFirst = true
+            data = BrokerData(cluster: broker.clusterName, brokerName: broker.brokerName, brokerAddrs: [:])
+        }
+        // A slave that became master: an address has one id only.
+        data.brokerAddrs = data.brokerAddrs.filter {
+            $0.value != broker.brokerAddr || $0.key == broker.brokerID
+        }
+        let former = data.brokerAddrs.updateValue(broker.brokerAddr, forKey: broker.brokerID)
+        isFirst = isFirst || former == nil
+        self.brokerAddrTable[broker.brokerName] = data
+        if broker.brokerID == 0, former != broker.brokerAddr {
+            self.events.append(.masterChanged(name: broker.brokerName, from: former, to: broker.brokerAddr))
+        }
+        if broker.brokerID == 0,
+            isFirst || self.hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
+        {
+            for topic in broker.topics.topicConfigTable {
+                self.update(topic, on: broker.brokerName)
+            }
+        }
+        let previous = self.liveTable.updateValue(
+            LiveBroker(
+                lastUpdate: now, expiresAfter: expiresAfter, dataVersion: broker.topics.dataVersion,
+                connection: connection, haServerAddr: broker.haServerAddr),
+            forKey: broker.brokerAddr)
+        if previous == nil {
+            self.events.append(.brokerRegistered(address: broker.brokerAddr, name: broker.brokerName))
+        }
+        if let filterServers = broker.filterServers {
+            self.filterServerTable[broker.brokerAddr] = filterServers.isEmpty ? nil : filterServers
+        }
+        guard broker.brokerID != 0, let masterAddr = data.brokerAddrs[0], let master = self.liveTable[masterAddr] else {
+            return nil
+        }
+        return (master.haServerAddr, masterAddr)
+    }
+
+    /// True when the name server has not this version of the broker's topics.
+    package func hasChanged(_ brokerAddr: String, dataVersion: DataVersion) -> Bool {
+        self.liveTable[brokerAddr]?.dataVersion != dataVersion
+    }
+
+    package func dataVersion(of brokerAddr: String) -> DataVersion? {
+        self.liveTable[brokerAddr]?.dataVersion
+    }
+
+    /// Renews a broker whose topics have not changed.
+    package mutating func touch(_ brokerAddr: String, now: Int64) {
+        self.liveTable[brokerAddr]?.lastUpdate = now
+    }
+
+    private mutating func update(_ topic: TopicConfig, on brokerName: String) {
+        let queues = QueueData(
+            brokerName: brokerName, readQueueNums: topic.readQueueNums, writeQueueNums: topic.writeQueueNums,
+            perm: topic.perm, topicSysFlag: topic.topicSysFlag)
+        self.update(topic.topicName, queues)
+    }
+
+    private mutating func update(_ topic: String, _ queues: QueueData) {
+        guard let former = self.topicQueueTable[topic, default: [:]].updateValue(queues, forKey: queues.brokerName)
+        else {
+            self.events.append(.topicRegistered(topic: topic, broker: queues.brokerName))
+            return
+        }
+        if former != queues {
+            self.events.append(.topicChanged(topic: topic, broker: queues.brokerName))
+        }
+    }
+
+    /// 217: adds one topic with queues a broker's registration has not named (yet).
+    package mutating func register(topic: String, queues: [QueueData]) {
+        for data in queues where self.brokerAddrTable[data.brokerName] != nil {
+            self.update(topic, data)
+        }
+    }
+
+    // MARK: leaving
+
+    package mutating func unregister(clusterName: String, brokerAddr: String, brokerName: String, brokerID: Int64) {
+        self.remove(brokerAddr, reason: .unregistered)
+        guard var data = self.brokerAddrTable[brokerName], data.brokerAddrs.removeValue(forKey: brokerID) != nil else {
+            return
+        }
+        self.brokerAddrTable[brokerName] = data
+        self.removeNameIfEmpty(brokerName)
+    }
+
+    /// Removes the brokers that registered by this connection.
+    package mutating func connectionClosed(_ connection: UInt64) {
+        for (address, live) in self.liveTable where live.connection == connection {
+            self.remove(address, reason: .connectionClosed)
+        }
+    }
+
+    /// Removes the brokers that have not registered in time; the result names their connections, to be closed.
+    package mutating func expire(now: Int64) -> [UInt64] {
+        var connections: [UInt64] = []
+        for (address, live) in self.liveTable where live.lastUpdate + live.expiresAfter < now {
+            connections.append(live.connection)
+            self.remove(address, reason: .expired)
+        }
+        return connections
+    }
+
+    private mutating func remove(_ address: String, reason: Removal) {
+        guard self.liveTable.removeValue(forKey: address) != nil else { return }
+        self.filterServerTable[address] = nil
+        var name = ""
+        for (brokerName, data) in self.brokerAddrTable where data.brokerAddrs.values.contains(address) {
+            name = brokerName
+            self.brokerAddrTable[brokerName]?.brokerAddrs = data.brokerAddrs.filter { $0.value != address }
+            self.removeNameIfEmpty(brokerName)
+        }
+        self.events.append(.brokerRemoved(address: address, name: name, reason: reason))
+    }
+
+    /// A name without addresses goes, and its topics and its place in the cluster with it.
+    private mutating func removeNameIfEmpty(_ brokerName: String) {
+        guard let data = self.brokerAddrTable[brokerName], data.brokerAddrs.isEmpty else { return }
+        self.brokerAddrTable[brokerName] = nil
+        for (cluster, names) in self.clusterAddrTable where names.contains(brokerName) {
+            self.clusterAddrTable[cluster] = names.count == 1 ? nil : names.subtracting([brokerName])
+        }
+        for (topic, queues) in self.topicQueueTable where queues[brokerName] != nil {
+            self.topicQueueTable[topic]?[brokerName] = nil
+            self.dropIfEmpty(topic)
+        }
+    }
+
+    private mutating func dropIfEmpty(_ topic: String) {
+        guard let queues = self.topicQueueTable[topic], queues.isEmpty else { return }
+        self.topicQueueTable[topic] = nil
+        self.events.append(.topicRemoved(topic: topic))
+    }
+
+    package mutating func delete(topic: String) {
+        if self.topicQueueTable.removeValue(forKey: topic) != nil {
+            self.events.append(.topicRemoved(topic: topic))
+        }
+    }
+
+    /// Deletes a topic on the brokers of one cluster.
+    package mutating func delete(topic: String, in cluster: String) {
+        guard let names = self.clusterAddrTable[cluster], self.topicQueueTable[topic] != nil else { return }
+        for name in names {
+            self.topicQueueTable[topic]?[name] = nil
+        }
+        self.dropIfEmpty(topic)
+    }
+
+    // MARK: permission
+
+    /// Takes the write permission from all topics of a broker; returns how many it has.
+    package mutating func wipeWritePermission(of brokerName: String) -> Int {
+        self.changePermission(of: brokerName) { $0 & ~Permission.write }
+    }
+
+    /// Gives it back. RocketMQ sets exactly read and write, which takes the inherit bit from `TBW102` and so ends
+    /// the creation of topics until the broker registers anew; here that bit stays.
+    package mutating func addWritePermission(of brokerName: String) -> Int {
+        self.changePermission(of: brokerName) { $0 | Permission.read | Permission.write }
+    }
+
+    private mutating func changePermission(of brokerName: String, _ change: (Int32) -> Int32) -> Int {
+        var count = 0
+        for (topic, queues) in self.topicQueueTable {
+            guard let data = queues[brokerName] else { continue }
+            self.topicQueueTable[topic]?[brokerName]?.perm = change(data.perm)
+            count += 1
+        }
+        return count
+    }
+
+    // MARK: questions
+
+    /// Where a topic is; nil when no broker here has it. Ordered by broker name.
+    package func route(of topic: String) -> TopicRouteData? {
+        guard let queues = self.topicQueueTable[topic] else { return nil }
+        let names = queues.keys.sorted()
+        let brokers = names.compactMap { self.brokerAddrTable[$0] }
+        guard !brokers.isEmpty else { return nil }
+        var filterServers: [String: [String]] = [:]
+        if !self.filterServerTable.isEmpty {
+            for address in brokers.flatMap({ $0.brokerAddrs.values }) {
+                filterServers[address] = self.filterServerTable[address]
+            }
+        }
+        return TopicRouteData(
+            queueDatas: names.compactMap { queues[$0] }, brokerDatas: brokers, filterServerTable: filterServers)
+    }
+
+    package var clusterInfo: ClusterInfo {
+        ClusterInfo(brokerAddrTable: self.brokerAddrTable, clusterAddrTable: self.clusterAddrTable)
+    }
+
+    package var topics: [String] { self.topicQueueTable.keys.sorted() }
+
+    package func topics(of cluster: String) -> [String] {
+        let names = self.clusterAddrTable[cluster] ?? []
+        return self.topicQueueTable.filter { $0.value.keys.contains(where: names.contains) }.keys.sorted()
+    }
+
+    /// The topics named after clusters and brokers, and the address of one broker to ask for more.
+    package var systemTopics: TopicList {
+        TopicList(
+            topicList: self.clusterAddrTable.sorted { $0.key < $1.key }.flatMap { [$0.key] + $0.value.sorted() },
+            brokerAddr: self.brokerAddrTable.min { $0.key < $1.key }?.value.preferredAddress)
+    }
+
+    /// Topics by the flags of their queues (`TopicSysFlag`: 1 unit, 2 unit subscription).
+    package func topics(where matches: (Int32) -> Bool) -> [String] {
+        self.topicQueueTable.filter { entry in
+            entry.value.min { $0.key < $1.key }.map { matches($0.value.topicSysFlag) } ?? false
+        }.keys.sorted()
+    }
+
+    package func brokerData(_ brokerName: String) -> BrokerData? { self.brokerAddrTable[brokerName] }
+    package func live(_ brokerAddr: String) -> LiveBroker? { self.liveTable[brokerAddr] }
+}
