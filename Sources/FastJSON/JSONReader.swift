@@ -13,6 +13,11 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     package var reason: Reason
     package var offset: Int
 
+    package init(reason: Reason, offset: Int) {
+        self.reason = reason
+        self.offset = offset
+    }
+
     package var description: String { "bad JSON at byte \(self.offset): \(self.reason.rawValue)" }
 }
 

@@ -86,7 +86,8 @@ final class KVConfigFile: NameServerStorage {
     func loadKVConfig() throws -> [UInt8]? {
         guard let information = try self.disk.information(self.path) else { return nil }
         guard information.size <= Self.bytesMax else {
-            throw WorkerError("\(self.path) has \(information.size) bytes and cannot be a KV configuration; move it away")
+            throw WorkerError(
+                "\(self.path) has \(information.size) bytes and cannot be a KV configuration; move it away")
         }
         let file = try self.disk.open(self.path, .read)
         var bytes = [UInt8](repeating: 0, count: Int(information.size))
