@@ -103,7 +103,10 @@ let package = Package(
         ),
         worker(
             "apus-nameserver",
-            ["RouteRegistry", "WorkerKit", "WorkerProtocol", "RemotingTransport", logging, nioCore, nioPosix]),
+            [
+                "RouteRegistry", "LinuxSystem", "WorkerKit", "WorkerProtocol", "RemotingTransport", logging, nioCore,
+                nioPosix,
+            ]),
         worker(
             "apus-broker-store",
             [
