@@ -1,0 +1,202 @@
+import FastJSON
+import LinuxSystem
+import Logging
+import MessageStore
+package import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import WorkerProtocol
+
+extension Broker {
+    /// Files under `storePathRootDir/config`, by RocketMQ's names.
+    enum ConfigurationFile: String, CaseIterable {
+        case topics = "topics.json"
+        case subscriptionGroups = "subscriptionGroup.json"
+        case consumerOffsets = "consumerOffset.json"
+        case delayOffsets = "delayOffset.json"
+    }
+
+    static let maintenanceMillis: Int64 = 100
+    static let clientScanMillis: Int64 = 10_000
+    static let delayOffsetMillis: Int64 = 10_000
+
+    // MARK: Starting
+
+    /// Loads the tables, then opens (and if need be recovers) the store.
+    package func open() throws(BrokerError) {
+        for file in ConfigurationFile.allCases { try load(file) }
+        do throws(StoreError) {
+            try store.open()
+        } catch {
+            throw .store(error)
+        }
+    }
+
+    /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
+    package func start() {
+        every(Self.maintenanceMillis) { $0.store.runMaintenance() }
+        every(configuration.flushConsumerOffsetInterval) { broker in
+            broker.persist(.consumerOffsets)
+            broker.scheduleTick()
+        }
+        every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
+        every(Self.clientScanMillis) { $0.dropExpiredClients() }
+        every(BrokerStatistics.sampleIntervalMillis) { $0.statistics.sample(now: $0.now()) }
+        if !configuration.isSlave { schedule.start() }
+        registration.start()
+    }
+
+    private func every(_ millis: Int64, _ work: @escaping (Broker) -> Void) {
+        let this = NIOLoopBound((self, work), eventLoop: eventLoop)
+        let interval = TimeAmount.milliseconds(millis)
+        timers.append(
+            eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
+                this.value.1(this.value.0)
+            })
+    }
+
+    private func dropExpiredClients() {
+        let time = now()
+        for info in consumers.expired(now: time) + producers.expired(now: time) {
+            logger.warning("client \(info.clientId) at \(info.client.address) has not been heard of for 120 s")
+            info.client.connection.close(reason: "no heartbeat for 120 s")
+        }
+        locks.removeExpired(now: time)
+    }
+
+    // MARK: Tables on disk
+
+    private func path(_ file: ConfigurationFile) -> String {
+        store.configuration.configPath + "/" + file.rawValue
+    }
+
+    private func load(_ file: ConfigurationFile) throws(BrokerError) {
+        let path = path(file)
+        let metadata = MetadataFile(path: path, disk: disk)
+        do {
+            switch try metadata.load(isGood: { (try? JSONValue(parsing: $0)) != nil }) {
+            case .absent: break
+            case .current(let bytes): try take(file, bytes)
+            case .backup(let bytes, let reason):
+                logger.error("\(path) is unusable (\(reason)); its backup is used")
+                try take(file, bytes)
+            }
+        } catch {
+            throw .metadata(path: path, reason: "\(error)")
+        }
+    }
+
+    private func take(_ file: ConfigurationFile, _ bytes: [UInt8]) throws {
+        let json = try JSONValue(parsing: bytes)
+        switch file {
+        case .topics: try topics.load(json)
+        case .subscriptionGroups: try groups.load(json)
+        case .consumerOffsets:
+            offsets.load(json)
+            offsets.markWritten()
+        case .delayOffsets:
+            schedule.load(json)
+            schedule.markWritten()
+        }
+    }
+
+    /// Topics and groups are on disk before the answer that depends on them leaves; changes of one tick together.
+    func persistConfigurationChanges() {
+        if topics.isDirty { persist(.topics) }
+        if groups.isDirty { persist(.subscriptionGroups) }
+    }
+
+    /// Writes a table if it has changed. A failure is logged and tried again with the next change.
+    func persist(_ file: ConfigurationFile) {
+        let json: JSONValue
+        switch file {
+        case .topics:
+            json = topics.json
+            topics.markWritten()
+        case .subscriptionGroups:
+            json = groups.json
+            groups.markWritten()
+        case .consumerOffsets:
+            guard offsets.isDirty else { return }
+            json = offsets.json
+            offsets.markWritten()
+        case .delayOffsets:
+            guard schedule.isDirty else { return }
+            json = schedule.json
+            schedule.markWritten()
+        }
+        do {
+            try MetadataFile(path: path(file), disk: disk).save(json.bytes(.pretty))
+        } catch {
+            logger.error("\(path(file)) was not written: \(error)")
+        }
+    }
+
+    // MARK: Changes of operators
+
+    func delete(topic: String) {
+        topics.delete(topic)
+        hold.wakeAll { $0.topic.name == topic }
+        hold.runWoken()
+        store.removeTopics { $0 == topic }
+    }
+
+    /// Queues of topics that exist no more.
+    func removeUnusedTopics() {
+        let known = Set(topics.names)
+        store.removeTopics { !known.contains($0) && !TopicNames.alwaysSystem.contains($0) }
+    }
+
+    /// Takes over settings that can change while the broker runs; others take effect at the next start.
+    package func update(settings: [(String, String)]) {
+        for (key, value) in settings where !configuration.set(key, value) {
+            logger.warning("setting \(key)=\(value) is not usable and was left as it is")
+        }
+        configurationVersion.next(now: now())
+        if settings.contains(where: { $0.0 == "brokerPermission" }) { topics.bump(nil) }
+    }
+
+    // MARK: Stopping
+
+    /// Takes no more messages, answers whoever waits, writes everything down and closes the store.
+    /// `close` ends the transport's connections.
+    package func drain(close: @escaping () -> EventLoopFuture<Void>) -> EventLoopFuture<Void> {
+        isDraining = true
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        let boundClose = NIOLoopBound(close, eventLoop: eventLoop)
+        return registration.unregister().flatMap {
+            let broker = this.value
+            broker.schedule.stop()
+            broker.hold.expireAll()
+            broker.endOfTick()
+            return broker.acknowledgementsDone()
+        }.flatMap {
+            this.value.gate.close()
+            return boundClose.value()
+        }.flatMapThrowing {
+            let broker = this.value
+            for timer in broker.timers { timer.cancel() }
+            broker.timers = []
+            broker.filters.close()
+            broker.persist(.consumerOffsets)
+            broker.persist(.delayOffsets)
+            broker.persistConfigurationChanges()
+            try broker.store.close()
+        }
+    }
+
+    /// Waits, for the time their senders wait at most, until everything accepted is on disk and at the slave.
+    private func acknowledgementsDone() -> EventLoopFuture<Void> {
+        guard !gate.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
+        let done = eventLoop.makePromise(of: Void.self)
+        let deadline = now() + max(configuration.syncFlushTimeout, configuration.slaveTimeout)
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(5), delay: .milliseconds(5)) { task in
+            let broker = this.value
+            guard broker.gate.isEmpty || broker.now() >= deadline else { return }
+            task.cancel()
+            done.succeed()
+        }
+        return done.futureResult
+    }
+}

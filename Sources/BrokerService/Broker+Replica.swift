@@ -1,0 +1,40 @@
+import FastJSON
+import Logging
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+package import WorkerProtocol
+
+/// The slave's side: bytes and tables of the master come in through the replication worker.
+extension Broker {
+    /// Takes bytes of the master's log; answers where the log goes on, or why they do not fit.
+    package func replicate(at offset: Int64, _ bytes: [UInt8]) -> WorkerMessage {
+        let outcome = bytes.withUnsafeBytes { store.appendReplicated(at: PhysicalOffset(offset), $0) }
+        switch outcome {
+        case .appended(let next):
+            endOfTick()
+            return .replicaPosition(next: next.rawValue)
+        case .refused(let expected, let reason):
+            logger.error("bytes of the master at \(offset) do not fit: \(reason); the log goes on at \(expected)")
+            return .replicaRefused(at: expected.rawValue, reason: reason)
+        }
+    }
+
+    /// Replaces one of the tables by the master's.
+    package func replicate(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) {
+        do {
+            let json = try JSONValue(parsing: bytes)
+            switch kind {
+            case .topics: try topics.replace(json)
+            case .subscriptionGroup: try groups.replace(json)
+            case .consumerOffset: offsets.load(json)
+            case .delayOffset:
+                schedule.load(json)
+                persist(.delayOffsets)
+            }
+            scheduleTick()
+        } catch {
+            logger.error("the master's \(kind) cannot be read: \(error); the slave keeps its own")
+        }
+    }
+}

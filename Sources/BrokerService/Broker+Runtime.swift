@@ -1,0 +1,73 @@
+import Glibc
+import LinuxSystem
+import MessageStore
+import StoreFormat
+
+extension Broker {
+    /// Whether the queue's first message is so far behind the log's end that a slave should serve it
+    /// (RocketMQ's `checkInDiskByConsumeOffset` of offset 0).
+    func isFirstMessageOnDisk(_ queue: ConsumeQueue?) -> Bool {
+        guard let queue, let first = store.entries(queue, from: QueueOffset(0), maxCount: 1).first else { return false }
+        let memory = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
+        let inMemory = memory / 100 * Int64(store.configuration.accessMessageInMemoryMaxRatio)
+        return store.writtenOffset.rawValue - first.physicalOffset.rawValue > inMemory
+    }
+
+    /// One line for `apus status`.
+    package var statusLine: String {
+        let time = now()
+        let put = statistics.putTps(now: time).split(separator: " ").first.map(String.init) ?? "0"
+        return "\(configuration.brokerName) put \(statistics.putTotal) get \(statistics.getTotal) "
+            + "(\(Double(put).map { String(Int($0)) } ?? put)/s in), held pulls \(hold.count)"
+    }
+
+    /// What GET_BROKER_RUNTIME_INFO (28) answers, under RocketMQ's keys. Apus has no thread pools: their queues are
+    /// empty by design and said to be.
+    var runtimeInformation: [String: String] {
+        let time = now()
+        let store = self.store.runtimeInformation
+        let seconds = max(0, time - statistics.bootMillis) / 1000
+        var table: [String: String] = [
+            "brokerVersionDesc": "V4_9_8", "brokerVersion": "409", "bootTimestamp": String(statistics.bootMillis),
+            "runtime": "[ \(seconds / 86_400) days, \(seconds / 3600 % 24) hours, \(seconds / 60 % 60) minutes, "
+                + "\(seconds % 60) seconds ]",
+            "startAcceptSendRequestTimeStamp": String(configuration.startAcceptSendRequestTimeStamp),
+            "putTps": statistics.putTps(now: time), "getFoundTps": statistics.getFoundTps(now: time),
+            "getMissTps": statistics.getMissTps(now: time), "getTotalTps": statistics.getTotalTps(now: time),
+            "getTransferedTps": statistics.getTransferedTps(now: time),
+            "msgPutTotalTodayNow": String(statistics.putTotal), "msgGetTotalTodayNow": String(statistics.getTotal),
+            "commitLogMinOffset": String(store.commitLogMinOffset),
+            "commitLogMaxOffset": String(store.commitLogMaxOffset),
+            "dispatchBehindBytes": String(store.dispatchBehindBytes),
+            "remainHowManyDataToFlush": "\(store.remainHowManyDataToFlush) B",
+            "commitLogDiskRatio": String(store.commitLogDiskRatio),
+            "consumeQueueDiskRatio": String(store.consumeQueueDiskRatio),
+            "putMessageTimesTotal": String(store.putMessageTimesTotal),
+            "putMessageSizeTotal": String(store.putMessageSizeTotal),
+            "putMessageAverageSize": String(
+                Double(store.putMessageSizeTotal) / Double(max(1, store.putMessageTimesTotal))),
+            "earliestMessageTimeStamp": String(self.store.earliestMessageTime),
+        ]
+        for key in [
+            "msgPutTotalYesterdayMorning", "msgPutTotalTodayMorning", "msgGetTotalYesterdayMorning",
+            "msgGetTotalTodayMorning", "sendThreadPoolQueueSize", "pullThreadPoolQueueSize",
+            "queryThreadPoolQueueSize", "EndTransactionQueueSize", "pageCacheLockTimeMills",
+            "sendThreadPoolQueueHeadWaitTimeMills", "pullThreadPoolQueueHeadWaitTimeMills",
+            "queryThreadPoolQueueHeadWaitTimeMills", "putMessageFailedTimes", "putMessageEntireTimeMax",
+            "getMessageEntireTimeMax", "dispatchMaxBuffer", "remainTransientStoreBufferNumbs",
+        ] {
+            table[key] = "0"
+        }
+        for (key, capacity) in [
+            ("sendThreadPoolQueueCapacity", 10_000), ("pullThreadPoolQueueCapacity", 100_000),
+            ("queryThreadPoolQueueCapacity", 20_000), ("EndTransactionThreadPoolQueueCapacity", 100_000),
+        ] {
+            table[key] = String(capacity)
+        }
+        if let space = try? disk.space(configuration.storePathRootDir) {
+            func gibibytes(_ bytes: Int64) -> String { "\(Double(bytes / 107_374_182) / 10) GiB" }
+            table["commitLogDirCapacity"] = "Total : \(gibibytes(space.total)), Free : \(gibibytes(space.available))."
+        }
+        return table
+    }
+}

@@ -1,0 +1,304 @@
+import FastJSON
+package import LinuxSystem
+package import Logging
+package import MessageStore
+package import NIOCore
+package import RemotingProtocol
+package import RemotingTransport
+package import StoreFormat
+import WorkerProtocol
+
+/// One broker: its store, its tables and its processors, wired together on one event loop that owns all of them.
+///
+/// A tick: every frame of one epoll round goes through `received`, which answers at once, holds the request, or puts a
+/// message into the store's write buffer; `endOfTick` then writes all of it with one call, releases what waited for
+/// that and wakes held pulls; then the transport flushes each connection once.
+package final class Broker: RemotingService {
+    package internal(set) var configuration: BrokerConfiguration
+    package let store: MessageStore
+    package let eventLoop: any EventLoop
+    package let logger: Logger
+    let disk: any Disk
+    let now: () -> Int64
+    let storeHost: StoreFormat.HostAddress
+    let delayLevels: [Int64]
+    /// Region and trace switch, which every answer to a send carries.
+    let sendResponseFields: [(String, String)]
+
+    let topics: TopicConfigManager
+    let groups: SubscriptionGroupManager
+    let offsets = ConsumerOffsetManager()
+    let consumers = ConsumerManager()
+    let producers = ProducerManager()
+    var locks = RebalanceLockManager()
+    let gate: AckGate
+    let hold: PullRequestHold
+    package let filters: FilterLink
+    var statistics: BrokerStatistics
+    private(set) lazy var schedule = ScheduleMessageService(self)
+    private(set) lazy var registration = NameserverRegistration(self)
+
+    private lazy var send = SendMessageProcessor(self)
+    private lazy var pull = PullMessageProcessor(self)
+    private lazy var sendBack = SendBackProcessor(self)
+    private lazy var clients = ClientManageProcessor(self)
+    private lazy var queues = QueueProcessor(self)
+    private lazy var queries = QueryMessageProcessor(self)
+    private lazy var admin = AdminBrokerProcessor(self)
+    private lazy var relay = ClientRelayProcessor(self)
+
+    var timers: [RepeatedTask] = []
+    var isDraining = false
+    /// Counts changes of the settings (25).
+    var configurationVersion: DataVersion
+
+    /// Makes the transport end a tick after what runs now.
+    package var requestTick: () -> Void = {}
+    /// The log's end moved: publish it to replication and filter.
+    package var writtenMoved: ((PhysicalOffset) -> Void)?
+    package var flushedMoved: ((PhysicalOffset) -> Void)?
+    package var minimumMoved: ((PhysicalOffset) -> Void)?
+    /// Connected slaves and how far the best one is, from the segment `replication`.
+    package var slaves: () -> (count: UInt64, ackOffset: Int64) = { (0, 0) }
+
+    /// - Parameter now: milliseconds since 1970.
+    package init(
+        configuration: BrokerConfiguration, store: MessageStore, disk: any Disk, eventLoop: any EventLoop,
+        logger: Logger, now: @escaping () -> Int64 = Clock.nowMillis
+    ) throws(BrokerError) {
+        guard
+            let address = RemotingProtocol.HostAddress(
+                ipv4Text: "\(configuration.brokerIP1):\(configuration.listenPort)")
+        else {
+            throw BrokerError.configuration(
+                "brokerIP1=\(configuration.brokerIP1) is no IPv4 address; set it to the one clients reach this broker at"
+            )
+        }
+        self.configuration = configuration
+        self.store = store
+        self.disk = disk
+        self.eventLoop = eventLoop
+        self.logger = logger
+        self.now = now
+        storeHost = StoreFormat.HostAddress(address)
+        delayLevels = configuration.delayLevels
+        sendResponseFields = [
+            ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
+        ]
+        topics = TopicConfigManager(configuration, now: now)
+        groups = SubscriptionGroupManager(configuration, now: now)
+        let isUsual = configuration.regionId == "DefaultRegion" && configuration.traceOn
+        gate = AckGate(
+            conditions: AckGate.Conditions(
+                syncFlush: configuration.syncFlush, syncMaster: configuration.brokerRole == .syncMaster,
+                flushTimeout: configuration.syncFlushTimeout, slaveTimeout: configuration.slaveTimeout),
+            storeHost: address, responseFields: isUsual ? nil : sendResponseFields, eventLoop: eventLoop, now: now)
+        hold = PullRequestHold(eventLoop: eventLoop, now: now)
+        filters = FilterLink(eventLoop: eventLoop, now: now)
+        statistics = BrokerStatistics(bootMillis: now())
+        configurationVersion = DataVersion(timestamp: now(), counter: 0)
+        wire()
+    }
+
+    private func wire() {
+        store.arrival = { [unowned self] queue, arrival in hold.arrived(queue, arrival) }
+        store.written = { [unowned self] offset in writtenMoved?(offset) }
+        store.flushed = { [unowned self] offset in
+            flushedMoved?(offset)
+            gate.flushed(to: offset.rawValue)
+        }
+        store.minimumMoved = { [unowned self] offset in minimumMoved?(offset) }
+        store.flushFailed = { [unowned self] error in
+            logger.error("flush failed: \(error)")
+            gate.flushFailed()
+        }
+        gate.requestFlush = { [unowned self] in store.requestFlush() }
+        gate.slaves = { [unowned self] in slaves() }
+        hold.findQueue = { [unowned self] pull in
+            store.findConsumeQueue(topic: pull.topic.name, queueId: pull.queueId)
+        }
+        hold.run = { [unowned self] pull, expired in self.pull.run(pull, expired: expired) }
+        filters.available = { [unowned self] in
+            // Whatever waits for more than tags goes on with the new worker.
+            hold.wakeAll { pull in
+                guard case .compiled(let subscription) = pull.filter else { return false }
+                switch subscription.state {
+                case .everything, .tagsCodes: return false
+                default: return true
+                }
+            }
+            scheduleTick()
+        }
+        topics.changed = { [unowned self] _ in registration.topicsChanged() }
+        consumers.notify = { [unowned self] group, members in
+            guard configuration.notifyConsumerIdsChangedEnable else { return }
+            for member in members {
+                member.client.connection.oneway(
+                    RemotingCommand(.notifyConsumerIDsChanged, extFields: ["consumerGroup": group]))
+            }
+        }
+    }
+
+    /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
+    var reasonNotToTakeMessages: String? {
+        if isDraining {
+            return "service not available now. the broker \(configuration.brokerName) is being stopped; "
+                + "the client will find another one"
+        }
+        if configuration.isSlave {
+            return "service not available now. this broker is a slave (brokerRole=SLAVE) and takes no messages; "
+                + "send to the master of \(configuration.brokerName)"
+        }
+        if configuration.startAcceptSendRequestTimeStamp > 0, now() < configuration.startAcceptSendRequestTimeStamp {
+            return "broker unable to service, until \(configuration.startAcceptSendRequestTimeStamp) "
+                + "(startAcceptSendRequestTimeStamp)"
+        }
+        return nil
+    }
+
+    let transactionRefusal = "sending transaction message is not supported by this broker"
+
+    func filter(type: String, expression: String) -> SubscriptionFilter {
+        let isTag = Subscription.isTagType(type)
+        if isTag, expression.isEmpty || expression == "*" { return .all }
+        return .compiled(filters.subscription(type: isTag ? "TAG" : type, expression: expression))
+    }
+
+    // MARK: Frames
+
+    package func connectionOpened(_ connection: RemotingConnection) {
+        connection.context = ClientContext(connection)
+    }
+
+    package func connectionClosed(_ connection: RemotingConnection) {
+        guard let client = connection.context as? ClientContext else { return }
+        hold.connectionClosed(client)
+        producers.connectionClosed(client)
+        consumers.connectionClosed(client) { [groups] group in
+            groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
+        }
+        connection.context = nil
+    }
+
+    package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
+        guard let context = connection.context else { return }
+        let client = unsafeDowncast(context, to: ClientContext.self)
+        do throws(RemotingDecodeError) {
+            try dispatch(frame, client)
+        } catch {
+            client.answer(frame.returnAddress, .systemError, remark: "\(error)")
+        }
+    }
+
+    private func dispatch(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        switch RequestCode(rawValue: frame.code) {
+        case .sendMessage, .sendMessageV2, .sendBatchMessage: try send.process(frame, client)
+        case .pullMessage, .litePullMessage: try pull.process(frame, client)
+        case .consumerSendMessageBack: try sendBack.process(frame, client)
+        case .heartBeat, .unregisterClient, .checkClientConfig, .getConsumerListByGroup, .lockBatchMQ, .unlockBatchMQ:
+            try clients.process(frame, client)
+        case .queryConsumerOffset, .updateConsumerOffset, .searchOffsetByTimestamp, .getMaxOffset, .getMinOffset,
+            .getEarliestMessageStoreTime:
+            try queues.process(frame, client)
+        case .queryMessage, .viewMessageByID: try queries.process(frame, client)
+        case .invokeBrokerToResetOffset, .invokeBrokerToGetConsumerStatus, .getConsumerRunningInfo,
+            .consumeMessageDirectly:
+            try relay.process(frame, client)
+        default:
+            if try !admin.process(frame, client) {
+                client.answer(
+                    frame.returnAddress, .requestCodeNotSupported,
+                    remark: " request type \(frame.code) not supported")
+            }
+        }
+    }
+
+    // MARK: Ticks
+
+    func scheduleTick() { requestTick() }
+
+    /// The transport calls it once a tick, before it flushes the connections.
+    package func endOfTick() {
+        persistConfigurationChanges()
+        commit()
+        hold.runWoken()
+        // What a woken pull has stored itself (OFFSET_MOVED_EVENT) is written with the next tick.
+    }
+
+    private func commit() {
+        do throws(StoreError) {
+            try store.commitTick()
+            gate.committed(written: store.writtenOffset.rawValue)
+        } catch {
+            logger.error("the write of a tick failed: \(error)")
+            gate.failed("\(error)")
+        }
+    }
+
+    /// Stores a message of the broker's own.
+    func storeOwn(topic: String, queueId: Int32, properties: PropertyList, body: [UInt8]) {
+        let time = now()
+        let outcome = Array(topic.utf8).withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { properties in
+                body.withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: queueId, bornHost: storeHost, storeHost: storeHost, body: body)
+                    draft.bornTimestamp = time
+                    draft.properties = properties
+                    return store.append(draft)
+                }
+            }
+        }
+        if case .refused(let refusal) = outcome { logger.warning("a message for \(topic) was not stored: \(refusal)") }
+        scheduleTick()
+    }
+
+    /// Stores a record again under other properties, delayed if they say so.
+    func append(
+        _ record: CommitLogRecordView, to topic: String, queueId: Int32, properties: PropertyList,
+        _ adjust: (inout MessageDraft) -> Void
+    ) -> AppendOutcome {
+        var topic = topic
+        var queueId = queueId
+        var properties = properties
+        if let wanted = properties[PropertyName.delayLevel].flatMap({ Int($0) }), wanted > 0 {
+            let level = min(wanted, delayLevels.count)
+            properties[PropertyName.delayLevel] = String(level)
+            properties[PropertyName.realTopic] = topic
+            properties[PropertyName.realQueueId] = String(queueId)
+            topic = TopicNames.schedule
+            queueId = Int32(level - 1)
+        }
+        return Array(topic.utf8).withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { properties in
+                var draft = MessageDraft(
+                    topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost,
+                    body: record.body)
+                draft.flag = record.flag
+                draft.sysFlag = record.sysFlag
+                draft.bornTimestamp = record.bornTimestamp
+                draft.reconsumeTimes = record.reconsumeTimes
+                draft.properties = properties
+                adjust(&draft)
+                return store.append(draft)
+            }
+        }
+    }
+}
+
+/// Why a broker cannot start; the text names cause and remedy.
+package enum BrokerError: Error, CustomStringConvertible {
+    case configuration(String)
+    case store(StoreError)
+    /// A file of the configuration cannot be read, nor its backup.
+    case metadata(path: String, reason: String)
+
+    package var description: String {
+        switch self {
+        case .configuration(let text): text
+        case .store(let error): "\(error)"
+        case .metadata(let path, let reason):
+            "\(path) and its .bak are unusable: \(reason); restore one of them, or remove both to begin without"
+        }
+    }
+}

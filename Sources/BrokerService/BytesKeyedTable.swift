@@ -1,0 +1,107 @@
+import Glibc
+
+/// A hash table keyed by bytes and looked up with borrowed bytes, so that finding a topic or a group by the name in
+/// a request builds no `String`. Open addressing, linear probing; removal (rare: an operator deletes a topic)
+/// rebuilds. The hash is seeded per table because names come from the network.
+struct BytesKeyedTable<Value> {
+    private struct Entry {
+        var hash: UInt64
+        var key: [UInt8]
+        var value: Value
+    }
+
+    private var entries: [Entry] = []
+    /// Index of an entry plus one; 0 is free. Always a power of two and at least twice as long as `entries`.
+    private var slots: [Int32]
+    private let seed: UInt64
+
+    init() {
+        slots = [Int32](repeating: 0, count: 64)
+        seed = UInt64.random(in: UInt64.min...UInt64.max) | 1
+    }
+
+    var count: Int { entries.count }
+    var values: [Value] { entries.map(\.value) }
+
+    private func hash(_ key: UnsafeRawBufferPointer) -> UInt64 {
+        var hash = seed ^ UInt64(truncatingIfNeeded: key.count)
+        var index = 0
+        while index + 8 <= key.count {
+            hash = (hash ^ key.loadUnaligned(fromByteOffset: index, as: UInt64.self)) &* 0x9E37_79B9_7F4A_7C15
+            hash ^= hash >> 32
+            index += 8
+        }
+        var tail: UInt64 = 0
+        while index < key.count {
+            tail = tail << 8 | UInt64(key[index])
+            index += 1
+        }
+        hash = (hash ^ tail) &* 0x9E37_79B9_7F4A_7C15
+        return hash ^ hash >> 29
+    }
+
+    private func find(_ key: UnsafeRawBufferPointer, _ hash: UInt64) -> Int? {
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: hash) & mask
+        while slots[slot] != 0 {
+            let index = Int(slots[slot]) - 1
+            if entries[index].hash == hash, entries[index].key.count == key.count {
+                let same = entries[index].key.withUnsafeBytes { stored in
+                    guard let left = stored.baseAddress, let right = key.baseAddress else { return true }
+                    return memcmp(left, right, key.count) == 0
+                }
+                if same { return index }
+            }
+            slot = (slot + 1) & mask
+        }
+        return nil
+    }
+
+    subscript(key: UnsafeRawBufferPointer) -> Value? {
+        guard let index = find(key, hash(key)) else { return nil }
+        return entries[index].value
+    }
+
+    subscript(key: String) -> Value? {
+        get {
+            var key = key
+            return key.withUTF8 { self[UnsafeRawBufferPointer($0)] }
+        }
+        set {
+            let bytes = Array(key.utf8)
+            let hash = bytes.withUnsafeBytes { self.hash($0) }
+            let found = bytes.withUnsafeBytes { find($0, hash) }
+            switch (found, newValue) {
+            case (let index?, let value?): entries[index].value = value
+            case (let index?, nil):
+                entries.remove(at: index)
+                rebuild(slots.count)
+            case (nil, let value?):
+                entries.append(Entry(hash: hash, key: bytes, value: value))
+                if entries.count * 2 > slots.count {
+                    rebuild(slots.count * 2)
+                } else {
+                    place(entries.count - 1)
+                }
+            case (nil, nil): break
+            }
+        }
+    }
+
+    mutating func removeAll() {
+        entries.removeAll()
+        rebuild(64)
+    }
+
+    private mutating func place(_ index: Int) {
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: entries[index].hash) & mask
+        while slots[slot] != 0 { slot = (slot + 1) & mask }
+        slots[slot] = Int32(index + 1)
+    }
+
+    private mutating func rebuild(_ size: Int) {
+        slots = [Int32](repeating: 0, count: size)
+        for index in entries.indices { place(index) }
+    }
+}

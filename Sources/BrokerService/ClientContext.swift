@@ -1,0 +1,51 @@
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+/// What the broker remembers of one connection; hangs at `RemotingConnection.context`.
+final class ClientContext {
+    let connection: RemotingConnection
+    /// Pulls of this connection that are held.
+    var held: [ObjectIdentifier: PullRequest] = [:]
+    /// Groups this connection has registered in.
+    var consumerGroups: Set<String> = []
+    var producerGroups: Set<String> = []
+    /// Converted once: goes into every message as born host.
+    let bornHost: StoreFormat.HostAddress
+
+    init(_ connection: RemotingConnection) {
+        self.connection = connection
+        bornHost = StoreFormat.HostAddress(connection.remoteAddress)
+    }
+
+    var address: String { connection.remoteAddress.text }
+
+    func answer(
+        _ address: ReturnAddress, _ code: ResponseCode, remark: String? = nil, fields: [(String, String)] = [],
+        body: [UInt8] = []
+    ) {
+        connection.respond(to: address, code, remark: remark, fields: fields, body: body)
+    }
+}
+
+/// One client in one group.
+struct ClientChannelInfo {
+    let client: ClientContext
+    var clientId: String
+    var language: LanguageCode
+    var version: Int32
+    /// Milliseconds since 1970.
+    var lastUpdateMillis: Int64
+}
+
+extension StoreFormat.HostAddress {
+    /// The wire's address as a record holds it.
+    init(_ address: RemotingProtocol.HostAddress) {
+        if address.isIPv6 {
+            self.init(ipv6High: address.high, low: address.low, port: Int32(address.port))
+        } else {
+            self.init(ipv4: UInt32(truncatingIfNeeded: address.low), port: Int32(address.port))
+        }
+    }
+}

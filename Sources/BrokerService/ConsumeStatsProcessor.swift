@@ -1,0 +1,181 @@
+import FastJSON
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// Tables of offsets for operators: GET_TOPIC_STATS_INFO (202), GET_CONSUME_STATS (208), QUERY_TOPIC_CONSUME_BY_WHO
+/// (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321).
+final class ConsumeStatsProcessor {
+    private unowned let broker: Broker
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> Bool {
+        switch RequestCode(rawValue: frame.code) {
+        case .getTopicStatsInfo: try topicStats(frame, client)
+        case .getConsumeStats: try consumeStats(frame, client)
+        case .queryTopicConsumeByWho: try consumedByWhom(frame, client)
+        case .queryConsumeTimeSpan: try timeSpan(frame, client)
+        case .getBrokerConsumeStats: try brokerConsumeStats(frame, client)
+        case .queryConsumeQueue: try consumeQueue(frame, client)
+        default: return false
+        }
+        return true
+    }
+
+    private func key(_ topic: String, _ queueId: Int32) -> String {
+        MessageQueue(topic: topic, brokerName: broker.configuration.brokerName, queueID: queueId).json.text()
+    }
+
+    private func storeTime(_ queue: ConsumeQueue?, _ offset: Int64) -> Int64 {
+        guard let queue, offset >= 0 else { return 0 }
+        return max(0, broker.store.storeTimestamp(queue, at: QueueOffset(offset)))
+    }
+
+    /// The topic, or the answer that there is none.
+    private func topic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> TopicEntry? {
+        let name = try frame.extFields.required("topic")
+        if let entry = broker.topics[name] { return entry }
+        client.answer(frame.returnAddress, .topicNotExist, remark: "topic[\(name)] not exist")
+        return nil
+    }
+
+    private func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        guard let entry = try topic(frame, client) else { return }
+        var table = JSONObject()
+        for queueId in 0..<max(0, entry.config.writeQueueNums) {
+            let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
+            let end = queue?.maxOffset.rawValue ?? 0
+            let start = max(0, queue?.minOffset.rawValue ?? 0)
+            let updated = end > 0 ? storeTime(queue, end - 1) : 0
+            table.append(
+                rawKey: key(entry.name, queueId),
+                JSONValue.fields([
+                    ("lastUpdateTimestamp", .integer(updated)), ("maxOffset", .integer(end)),
+                    ("minOffset", .integer(start)),
+                ]))
+        }
+        client.answer(
+            frame.returnAddress, .success, body: JSONValue.fields([("offsetTable", .object(table))]).bytes())
+    }
+
+    /// One group's place in one topic, queue by queue; `difference` is what it has not consumed.
+    private func offsetTable(_ group: String, _ entry: TopicEntry, queues: Int32) -> (JSONObject, difference: Int64) {
+        var table = JSONObject()
+        var difference: Int64 = 0
+        for queueId in 0..<max(0, queues) {
+            let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
+            let end = queue?.maxOffset.rawValue ?? 0
+            let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
+            difference += end - consumed
+            table.append(
+                rawKey: key(entry.name, queueId),
+                .fields([
+                    ("brokerOffset", .integer(end)), ("consumerOffset", .integer(consumed)),
+                    ("lastTimestamp", .integer(storeTime(queue, consumed - 1))),
+                ]))
+        }
+        return (table, difference)
+    }
+
+    /// RocketMQ leaves out topics an online group no longer subscribes to.
+    private func isRelevant(_ topic: String, to group: String) -> Bool {
+        guard let consumers = broker.consumers[group], consumers.subscriptions.count > 0 else { return true }
+        return consumers.subscriptions[topic] != nil
+    }
+
+    private func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let group = try frame.extFields.required("consumerGroup")
+        let wanted = frame.extFields.string("topic") ?? ""
+        var table = JSONObject()
+        for topic in wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted] {
+            guard let entry = broker.topics[topic], isRelevant(topic, to: group) else { continue }
+            table.members.append(contentsOf: offsetTable(group, entry, queues: entry.config.readQueueNums).0.members)
+        }
+        let body = JSONValue.fields([("consumeTps", .number(0)), ("offsetTable", .object(table))])
+        client.answer(frame.returnAddress, .success, body: body.bytes())
+    }
+
+    private func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let onlyOrdered = frame.extFields.bool("isOrder") ?? false
+        var list: [JSONValue] = []
+        var total: Int64 = 0
+        for group in broker.groups.all {
+            var stats: [JSONValue] = []
+            for topic in broker.offsets.topics(of: group.name) {
+                guard let entry = broker.topics[topic], !onlyOrdered || entry.config.order,
+                    isRelevant(topic, to: group.name)
+                else { continue }
+                let (table, difference) = offsetTable(group.name, entry, queues: entry.config.writeQueueNums)
+                total += difference
+                stats.append(.fields([("consumeTps", .number(0)), ("offsetTable", .object(table))]))
+            }
+            list.append(.fields([(group.name, .array(stats))]))
+        }
+        let body = JSONValue.fields([
+            ("brokerAddr", .string(broker.configuration.address)), ("consumeStatsList", .array(list)),
+            ("totalDiff", .integer(total)),
+        ])
+        client.answer(frame.returnAddress, .success, body: body.bytes())
+    }
+
+    private func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let topic = try frame.extFields.required("topic")
+        let groups = Set(broker.consumers.groups(subscribedTo: topic) + broker.offsets.groups(of: topic))
+        client.answer(
+            frame.returnAddress, .success, body: JSONValue.fields([("groupList", .strings(groups.sorted()))]).bytes())
+    }
+
+    private func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        guard let entry = try topic(frame, client) else { return }
+        let group = try frame.extFields.required("group")
+        let now = broker.now()
+        let spans = (0..<max(0, entry.config.writeQueueNums)).map { queueId -> JSONValue in
+            let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
+            let end = queue?.maxOffset.rawValue ?? 0
+            let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
+            let first = queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
+            let consumeTime = consumed > 0 ? storeTime(queue, consumed - 1) : first
+            let delay = consumed < end ? now - storeTime(queue, max(0, consumed)) : 0
+            let last = storeTime(queue, end - 1)
+            let name = MessageQueue(
+                topic: entry.name, brokerName: broker.configuration.brokerName, queueID: queueId)
+            return JSONValue.fields([
+                ("consumeTimeStamp", .integer(consumeTime)), ("delayTime", .integer(delay)),
+                ("maxTimeStamp", .integer(last)), ("messageQueue", name.json), ("minTimeStamp", .integer(first)),
+            ])
+        }
+        client.answer(
+            frame.returnAddress, .success,
+            body: JSONValue.fields([("consumeTimeSpanSet", .array(spans))]).bytes())
+    }
+
+    private func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let fields = frame.extFields
+        let topic = try fields.required("topic")
+        let queueId = try fields.requiredInt32("queueId")
+        guard let queue = broker.store.consumeQueue(topic: topic, queueId: queueId) else {
+            return client.answer(
+                frame.returnAddress, .systemError, remark: "\(queueId)@\(topic) is not exist!")
+        }
+        let count = min(max(0, try fields.requiredInt32("count")), 10_000)
+        let entries = broker.store.entries(
+            queue, from: QueueOffset(try fields.requiredInt64("index")), maxCount: Int(count))
+        let subscription = fields.string("consumerGroup").flatMap { broker.consumers[$0]?.subscriptions[topic] }
+        let body = JSONValue.fields([
+            ("filterData", .string("null")), ("maxQueueIndex", .integer(queue.maxOffset.rawValue)),
+            ("minQueueIndex", .integer(queue.minOffset.rawValue)),
+            (
+                "queueData",
+                .array(
+                    entries.map { entry in
+                        .fields([
+                            ("eval", .bool(false)), ("physicOffset", .integer(entry.physicalOffset.rawValue)),
+                            ("physicSize", .integer(entry.recordSize)), ("tagsCode", .integer(entry.tagsCode)),
+                        ])
+                    })
+            ), ("subscriptionData", subscription?.data.json),
+        ])
+        client.answer(frame.returnAddress, .success, body: body.bytes())
+    }
+}

@@ -1,0 +1,127 @@
+import FastJSON
+
+/// How far each consumer group has come in each queue: `topic@group` → queue → offset. Kept in memory, written to
+/// `config/consumerOffset.json` in RocketMQ's format whenever something has changed since the last write.
+final class ConsumerOffsetManager {
+    final class Table {
+        let topic: String
+        let group: String
+        var offsets: [Int32: Int64] = [:]
+
+        init(topic: String, group: String) {
+            self.topic = topic
+            self.group = group
+        }
+    }
+
+    static let separator = "@"
+
+    private var tables = BytesKeyedTable<Table>()
+    /// Reused to join topic and group without allocating.
+    private var scratch: [UInt8] = []
+    private(set) var isDirty = false
+
+    init() { scratch.reserveCapacity(512) }
+
+    private func find(_ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer) -> Table? {
+        scratch.removeAll(keepingCapacity: true)
+        scratch.append(contentsOf: topic)
+        scratch.append(UInt8(ascii: "@"))
+        scratch.append(contentsOf: group)
+        return scratch.withUnsafeBytes { tables[$0] }
+    }
+
+    private func find(_ topic: String, _ group: String) -> Table? { tables[topic + Self.separator + group] }
+
+    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that.
+    func commit(topic: UnsafeRawBufferPointer, group: UnsafeRawBufferPointer, queueId: Int32, offset: Int64) {
+        if let table = find(topic, group) {
+            table.offsets[queueId] = offset
+            isDirty = true
+        } else {
+            commit(
+                topic: String(decoding: topic, as: UTF8.self), group: String(decoding: group, as: UTF8.self),
+                queueId: queueId, offset: offset)
+        }
+    }
+
+    func commit(topic: String, group: String, queueId: Int32, offset: Int64) {
+        isDirty = true
+        if let table = find(topic, group) {
+            table.offsets[queueId] = offset
+            return
+        }
+        let table = Table(topic: topic, group: group)
+        table.offsets[queueId] = offset
+        tables[topic + Self.separator + group] = table
+    }
+
+    /// The committed offset, or `nil` for a group that never committed in this queue.
+    func offset(topic: String, group: String, queueId: Int32) -> Int64? {
+        find(topic, group)?.offsets[queueId]
+    }
+
+    func offsets(topic: String, group: String) -> [Int32: Int64]? { find(topic, group)?.offsets }
+
+    func topics(of group: String) -> [String] {
+        tables.values.filter { $0.group == group }.map(\.topic)
+    }
+
+    func groups(of topic: String) -> [String] {
+        tables.values.filter { $0.topic == topic }.map(\.group)
+    }
+
+    func clone(from source: String, to destination: String, topic: String) {
+        guard let table = find(topic, source) else { return }
+        for (queueId, offset) in table.offsets {
+            commit(topic: topic, group: destination, queueId: queueId, offset: offset)
+        }
+    }
+
+    func remove(group: String) {
+        for topic in topics(of: group) { tables[topic + Self.separator + group] = nil }
+        isDirty = true
+    }
+
+    /// The smallest offset of each queue over all groups but the filtered ones.
+    func minimumOffsets(topic: String, excluding groups: Set<String>) -> [Int32: Int64] {
+        var result: [Int32: Int64] = [:]
+        for table in tables.values where table.topic == topic && !groups.contains(table.group) {
+            result.merge(table.offsets, uniquingKeysWith: min)
+        }
+        return result
+    }
+
+    // MARK: config/consumerOffset.json
+
+    /// What the file and GET_ALL_CONSUMER_OFFSET hold.
+    var json: JSONValue {
+        var all = JSONObject()
+        for table in tables.values {
+            var queues = JSONObject()
+            for (queueId, offset) in table.offsets.sorted(by: { $0.key < $1.key }) {
+                queues.append(rawKey: String(queueId), .integer(offset))
+            }
+            all.append(table.topic + Self.separator + table.group, .object(queues))
+        }
+        return .fields([("offsetTable", .object(all))])
+    }
+
+    func markWritten() { isDirty = false }
+
+    /// Replaces the whole table, as a slave does with its master's. Keys that are no `topic@group` are left out.
+    func load(_ json: JSONValue) {
+        tables.removeAll()
+        for member in json["offsetTable"]?.object?.members ?? [] {
+            guard let at = member.key.firstIndex(of: "@") else { continue }
+            let table = Table(
+                topic: String(member.key[..<at]), group: String(member.key[member.key.index(after: at)...]))
+            for queue in member.value.object?.members ?? [] {
+                guard let queueId = Int32(queue.key), let offset = queue.value.integer else { continue }
+                table.offsets[queueId] = offset
+            }
+            tables[member.key] = table
+        }
+        isDirty = true
+    }
+}

@@ -1,0 +1,274 @@
+import NIOCore
+import WorkerProtocol
+
+/// One subscription expression and what the filter worker's plugin made of it. Shared by all groups that use it.
+final class CompiledSubscription {
+    enum State {
+        /// Not asked yet, or the worker that had answered is gone.
+        case unknown
+        case compiling
+        /// The expression selects everything.
+        case everything
+        /// Comparing these tags codes decides; needs no filter worker any more.
+        case tagsCodes([Int64])
+        /// A program of the present filter worker.
+        case program(UInt32)
+        case refused(position: Int32, reason: String)
+        case unavailable(reason: String, untilMillis: Int64)
+    }
+
+    let type: String
+    let expression: String
+    fileprivate(set) var state = State.unknown
+    fileprivate var waiters: [() -> Void] = []
+    fileprivate var lastUsedMillis: Int64 = 0
+
+    init(type: String, expression: String) {
+        self.type = type
+        self.expression = expression
+    }
+
+    /// Whether a message with these tags may be wanted; only the plugin knows if more than tags decide.
+    func mayMatch(tagsCode: Int64) -> Bool {
+        guard case .tagsCodes(let codes) = state else { return true }
+        return codes.contains(tagsCode)
+    }
+}
+
+/// What a pull selects by.
+enum SubscriptionFilter {
+    case all
+    case compiled(CompiledSubscription)
+
+    @inline(__always)
+    func mayMatch(tagsCode: Int64) -> Bool {
+        switch self {
+        case .all: true
+        case .compiled(let subscription): subscription.mayMatch(tagsCode: tagsCode)
+        }
+    }
+}
+
+/// The broker's side of the link to `apus-filter`. An expression is compiled once and remembered; a restarted filter
+/// worker (a new peer) compiles again by itself what is in use. While it is gone, subscriptions the plugin answered
+/// with tags codes go on; the others wait: nobody gets an unfiltered message, nobody's offset moves past one.
+package final class FilterLink {
+    private struct Key: Hashable {
+        var type: String
+        var expression: String
+    }
+
+    private struct Batch {
+        var subscription: CompiledSubscription
+        var completion: ([UInt8]?) -> Void
+    }
+
+    /// A request to the filter worker is given up after this; whoever asked tries again or answers "nothing yet".
+    static let answerTimeoutMillis: Int64 = 3000
+    /// How long a refusal for want of a plugin is believed.
+    static let unavailableMillis: Int64 = 1000
+    /// Expressions remembered at most; the least used quarter goes.
+    static let subscriptionsMax = 4096
+
+    private let eventLoop: any EventLoop
+    private let now: () -> Int64
+    private var send: ((WorkerMessage) -> Void)?
+    private var subscriptions: [Key: CompiledSubscription] = [:]
+    private var compiling: [UInt64: CompiledSubscription] = [:]
+    private var batches: [UInt64: Batch] = [:]
+    /// Requests in the order of their deadlines: all have the same time-out.
+    private var deadlines: [(request: UInt64, millis: Int64)] = []
+    private var firstDeadline = 0
+    private var timer: Scheduled<Void>?
+    private var nextRequest: UInt64 = 1
+
+    /// The worker is there (again): held pulls that waited for it may go on.
+    var available: (() -> Void)?
+
+    init(eventLoop: any EventLoop, now: @escaping () -> Int64) {
+        self.eventLoop = eventLoop
+        self.now = now
+    }
+
+    var isConnected: Bool { send != nil }
+    /// Why a pull cannot be filtered now, for a remark.
+    var absence: String {
+        isConnected
+            ? "the filter worker did not answer in time; the pull may be repeated"
+            : "the filter worker is restarting; the pull may be repeated (see the journal of apus-filter)"
+    }
+
+    // MARK: The peer
+
+    /// A filter worker was introduced; the one before, if any, is gone with its programs.
+    func connect(send: @escaping (WorkerMessage) -> Void) {
+        disconnect()
+        self.send = send
+        for subscription in subscriptions.values {
+            if case .unknown = subscription.state { compile(subscription) }
+        }
+        available?()
+    }
+
+    func disconnect() {
+        send = nil
+        let unanswered = batches
+        batches.removeAll()
+        compiling.removeAll()
+        for subscription in subscriptions.values {
+            switch subscription.state {
+            case .compiling, .program, .unavailable: subscription.state = .unknown
+            case .unknown, .everything, .tagsCodes, .refused: break
+            }
+        }
+        for batch in unanswered.values { batch.completion(nil) }
+        // Whoever waited for a compilation looks again, and finds the worker gone.
+        for subscription in subscriptions.values { finish(subscription) }
+    }
+
+    func receive(_ message: WorkerMessage) {
+        switch message {
+        case .filterCompiled(let request, let result): compiled(request, result)
+        case .filterMatched(let request, let bitmap):
+            guard let batch = batches.removeValue(forKey: request) else { return }
+            batch.completion(bitmap.isEmpty ? nil : bitmap)
+        case .filterFailed(let request, let unknownProgram, _):
+            guard let batch = batches.removeValue(forKey: request) else { return }
+            if unknownProgram { compile(batch.subscription) }
+            batch.completion(nil)
+        default: break
+        }
+    }
+
+    // MARK: Compiling
+
+    /// The subscription of an expression; its compilation starts now if it has not.
+    func subscription(type: String, expression: String) -> CompiledSubscription {
+        let key = Key(type: type, expression: expression)
+        let subscription: CompiledSubscription
+        if let known = subscriptions[key] {
+            subscription = known
+        } else {
+            if subscriptions.count >= Self.subscriptionsMax { forgetLeastUsed() }
+            subscription = CompiledSubscription(type: type, expression: expression)
+            subscriptions[key] = subscription
+        }
+        prepare(subscription)
+        return subscription
+    }
+
+    /// Starts what must be (re)compiled; call before looking at the state.
+    func prepare(_ subscription: CompiledSubscription) {
+        let time = now()
+        subscription.lastUsedMillis = time
+        switch subscription.state {
+        case .unknown: compile(subscription)
+        case .unavailable(_, let until) where until <= time: compile(subscription)
+        default: break
+        }
+    }
+
+    /// Calls back once the compilation has ended in whatever way; at once if it has already.
+    func whenCompiled(_ subscription: CompiledSubscription, _ completion: @escaping () -> Void) {
+        switch subscription.state {
+        case .unknown, .compiling: subscription.waiters.append(completion)
+        default: completion()
+        }
+    }
+
+    private func compile(_ subscription: CompiledSubscription) {
+        guard let send else { return }
+        subscription.state = .compiling
+        let request = newRequest()
+        compiling[request] = subscription
+        send(.filterCompile(request: request, type: subscription.type, expression: subscription.expression))
+    }
+
+    private func compiled(_ request: UInt64, _ result: FilterCompilation) {
+        guard let subscription = compiling.removeValue(forKey: request) else { return }
+        switch result {
+        case .everything: subscription.state = .everything
+        case .tagsCodes(let codes): subscription.state = .tagsCodes(codes)
+        case .program(let program): subscription.state = .program(program)
+        case .refused(let position, let reason): subscription.state = .refused(position: position, reason: reason)
+        case .unavailable(let reason):
+            subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
+        }
+        finish(subscription)
+    }
+
+    private func finish(_ subscription: CompiledSubscription) {
+        let waiters = subscription.waiters
+        subscription.waiters.removeAll()
+        for waiter in waiters { waiter() }
+    }
+
+    private func forgetLeastUsed() {
+        let byUse = subscriptions.sorted { $0.value.lastUsedMillis < $1.value.lastUsedMillis }
+        for (key, subscription) in byUse.prefix(Self.subscriptionsMax / 4) {
+            if case .program(let program) = subscription.state { send?(.filterRelease(program: program)) }
+            // Whoever still holds it has it compiled again on its next use.
+            subscription.state = .unknown
+            subscriptions[key] = nil
+        }
+    }
+
+    // MARK: Evaluating
+
+    /// Asks which of the records match; `nil` when the worker is gone, late or could not evaluate.
+    func match(
+        _ subscription: CompiledSubscription, program: UInt32, records: [FilterRecord],
+        completion: @escaping ([UInt8]?) -> Void
+    ) {
+        guard let send else { return completion(nil) }
+        let request = newRequest()
+        batches[request] = Batch(subscription: subscription, completion: completion)
+        send(.filterBatch(request: request, program: program, records: records))
+    }
+
+    // MARK: Time-outs
+
+    private func newRequest() -> UInt64 {
+        let request = nextRequest
+        nextRequest += 1
+        deadlines.append((request, now() + Self.answerTimeoutMillis))
+        if timer == nil { arm(inMillis: Self.answerTimeoutMillis) }
+        return request
+    }
+
+    private func arm(inMillis delay: Int64) {
+        let link = NIOLoopBound(self, eventLoop: eventLoop)
+        timer = eventLoop.scheduleTask(in: .milliseconds(max(1, delay))) { link.value.expire() }
+    }
+
+    private func expire() {
+        timer = nil
+        let time = now()
+        while firstDeadline < deadlines.count {
+            let (request, deadline) = deadlines[firstDeadline]
+            if deadline > time { break }
+            firstDeadline += 1
+            if let batch = batches.removeValue(forKey: request) { batch.completion(nil) }
+            if let subscription = compiling.removeValue(forKey: request) {
+                subscription.state = .unknown
+                finish(subscription)
+            }
+        }
+        if firstDeadline == deadlines.count {
+            deadlines.removeAll(keepingCapacity: true)
+            firstDeadline = 0
+        } else {
+            if firstDeadline > 1024 {
+                deadlines.removeFirst(firstDeadline)
+                firstDeadline = 0
+            }
+            arm(inMillis: deadlines[firstDeadline].millis - time)
+        }
+    }
+
+    func close() {
+        timer?.cancel()
+        timer = nil
+        disconnect()
+    }
+}

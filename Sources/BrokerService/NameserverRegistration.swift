@@ -1,0 +1,195 @@
+import FastJSON
+import Logging
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+/// Tells every name server what this broker serves: REGISTER_BROKER (103) at the start, every `registerNameServerPeriod`
+/// and as soon as topics change (changes of one tick in one request; while one is under way the next waits for it),
+/// UNREGISTER_BROKER (104) on the way down. A name server that does not answer is tried again with back-off and keeps
+/// nobody else waiting.
+final class NameserverRegistration {
+    static let requestTimeout = TimeAmount.seconds(6)
+    static let retryFirstMillis: Int64 = 100
+    static let retryMaxMillis: Int64 = 5_000
+
+    private final class NameServer {
+        let address: String
+        var client: RemotingClient?
+        var isBusy = false
+        /// Something changed while a request was under way.
+        var isStale = false
+        var retryMillis = NameserverRegistration.retryFirstMillis
+        var retry: Scheduled<Void>?
+        var failuresLogged = false
+        /// Called when a registration that was begun after they asked has ended, well or not.
+        var waiters: [() -> Void] = []
+        var nextWaiters: [() -> Void] = []
+
+        init(_ address: String) { self.address = address }
+    }
+
+    private unowned let broker: Broker
+    private var servers: [NameServer]
+    private var period: RepeatedTask?
+    private var isScheduled = false
+    private var isRunning = false
+
+    init(_ broker: Broker) {
+        self.broker = broker
+        servers = broker.configuration.namesrvAddr.map { NameServer($0) }
+    }
+
+    func start() {
+        isRunning = true
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        let interval = TimeAmount.milliseconds(broker.configuration.registerNameServerPeriod)
+        period = broker.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
+            this.value.registerAll()
+        }
+        registerAll()
+    }
+
+    /// Topics changed: registers at the end of the tick.
+    func topicsChanged() {
+        guard isRunning, !isScheduled else { return }
+        isScheduled = true
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        broker.eventLoop.execute {
+            this.value.isScheduled = false
+            this.value.registerAll()
+        }
+    }
+
+    /// Calls back when every name server has been told of what is true now, or could not be.
+    func whenRegistered(_ completion: @escaping () -> Void) {
+        guard isRunning, !servers.isEmpty else { return completion() }
+        var left = servers.count
+        for server in servers {
+            let waiter = {
+                left -= 1
+                if left == 0 { completion() }
+            }
+            if server.isBusy { server.nextWaiters.append(waiter) } else { server.waiters.append(waiter) }
+            register(server)
+        }
+    }
+
+    private func registerAll() {
+        guard isRunning else { return }
+        for server in servers { register(server) }
+    }
+
+    // MARK: One name server
+
+    private func register(_ server: NameServer) {
+        guard !server.isBusy else {
+            server.isStale = true
+            return
+        }
+        server.isBusy = true
+        server.isStale = false
+        server.retry?.cancel()
+        server.retry = nil
+        let request = registrationRequest()
+        connected(server).flatMap { client in
+            client.invoking(request, timeout: Self.requestTimeout)
+        }.assumeIsolated().whenComplete { [self] result in
+            switch result {
+            case .success(let answer) where answer.responseCode == .success: ended(server, nil)
+            case .success(let answer): ended(server, "code \(answer.code): \(answer.remark ?? "no remark")")
+            case .failure(let error): ended(server, "\(error)")
+            }
+        }
+    }
+
+    private func ended(_ server: NameServer, _ failure: String?) {
+        server.isBusy = false
+        let waiters = server.waiters
+        server.waiters = server.nextWaiters
+        server.nextWaiters = []
+        for waiter in waiters { waiter() }
+        guard isRunning else { return }
+        if let failure {
+            if !server.failuresLogged {
+                broker.logger.warning(
+                    "cannot register with name server \(server.address): \(failure); trying again until it works")
+                server.failuresLogged = true
+            }
+            server.client?.closeNow()
+            server.client = nil
+            let this = NIOLoopBound((self, server), eventLoop: broker.eventLoop)
+            server.retry = broker.eventLoop.scheduleTask(in: .milliseconds(server.retryMillis)) {
+                this.value.0.register(this.value.1)
+            }
+            server.retryMillis = min(server.retryMillis * 2, Self.retryMaxMillis)
+            return
+        }
+        if server.failuresLogged { broker.logger.notice("registered with name server \(server.address) again") }
+        server.failuresLogged = false
+        server.retryMillis = Self.retryFirstMillis
+        if server.isStale || !server.waiters.isEmpty { register(server) }
+    }
+
+    private func connected(_ server: NameServer) -> EventLoopFuture<RemotingClient> {
+        if let client = server.client, client.isActive { return broker.eventLoop.makeSucceededFuture(client) }
+        guard let colon = server.address.lastIndex(of: ":"),
+            let port = Int(server.address[server.address.index(after: colon)...])
+        else {
+            return broker.eventLoop.makeFailedFuture(
+                RemotingError.connectFailed(address: server.address, cause: "namesrvAddr is host:port;host:port…"))
+        }
+        let this = NIOLoopBound(server, eventLoop: broker.eventLoop)
+        return RemotingClient.connecting(
+            host: String(server.address[..<colon]), port: port, group: broker.eventLoop
+        ).map { client in
+            this.value.client = client
+            return client
+        }
+    }
+
+    private var identity: [String: String] {
+        let configuration = broker.configuration
+        return [
+            "brokerName": configuration.brokerName, "brokerAddr": configuration.address,
+            "clusterName": configuration.brokerClusterName, "brokerId": String(configuration.brokerId),
+        ]
+    }
+
+    private func registrationRequest() -> RemotingCommand {
+        var configs = broker.topics.all.map(\.config)
+        let permission = broker.configuration.brokerPermission
+        if permission & (Permission.read | Permission.write) != Permission.read | Permission.write {
+            // A broker that must not be read or written announces its topics so.
+            for index in configs.indices { configs[index].perm &= permission }
+        }
+        let body = RegisterBrokerBody(
+            topicConfigSerializeWrapper: TopicConfigSerializeWrapper(
+                topicConfigTable: configs, dataVersion: broker.topics.dataVersion)
+        ).encoded()
+        var fields = identity
+        fields["haServerAddr"] = broker.configuration.haServerAddress
+        fields["compressed"] = "false"
+        fields["bodyCrc32"] = String(body.withUnsafeBytes { CommitLogRecord.bodyCRC($0) })
+        return RemotingCommand(.registerBroker, extFields: fields, body: body)
+    }
+
+    // MARK: Stopping
+
+    /// Takes this broker off all name servers that can be reached within a second.
+    func unregister() -> EventLoopFuture<Void> {
+        isRunning = false
+        period?.cancel()
+        period = nil
+        let request = RemotingCommand(.unregisterBroker, extFields: identity)
+        let requests = servers.compactMap { server -> EventLoopFuture<Void>? in
+            server.retry?.cancel()
+            guard let client = server.client, client.isActive else { return nil }
+            let ended = client.invoking(request, timeout: .seconds(1)).map { _ in () }
+            ended.whenComplete { _ in client.closeNow() }
+            return ended
+        }
+        return EventLoopFuture.andAllComplete(requests, on: broker.eventLoop)
+    }
+}

@@ -1,0 +1,343 @@
+import FastJSON
+import Logging
+import MessageStore
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+import WorkerProtocol
+
+/// PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361): checks the request, reads a range of the consume queue, and answers,
+/// holds the pull, or asks the filter worker.
+final class PullMessageProcessor {
+    /// Records the filter worker looks at for one answer, as RocketMQ's maxFilterMessageCount (16 000 bytes of entries).
+    static let filterBatchMax = 800
+
+    private unowned let broker: Broker
+    private var ranges: [LogRange] = []
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let header = try PullMessageRequestHeader(frame)
+        let address = frame.returnAddress
+        let configuration = broker.configuration
+        func refuse(_ code: ResponseCode, _ remark: String) { client.answer(address, code, remark: remark) }
+
+        guard configuration.brokerPermission & Permission.read != 0 else {
+            return refuse(.noPermission, "the broker[\(configuration.brokerIP1)] pulling message is forbidden")
+        }
+        guard let group = broker.groups.find(header.consumerGroup) else {
+            let name = String(decoding: header.consumerGroup, as: UTF8.self)
+            return refuse(
+                .subscriptionGroupNotExist,
+                "subscription group [\(name)] does not exist, " + SendMessageProcessor.faq)
+        }
+        guard group.config.consumeEnable else {
+            return refuse(.noPermission, "subscription group no permission, \(group.name)")
+        }
+        guard let topic = broker.topics[header.topic] else {
+            let name = String(decoding: header.topic, as: UTF8.self)
+            return refuse(
+                .topicNotExist, "topic[\(name)] not exist, apply first please! " + SendMessageProcessor.faq)
+        }
+        guard topic.config.perm & Permission.read != 0 else {
+            return refuse(.noPermission, "the topic[\(topic.name)] pulling message is forbidden")
+        }
+        guard header.queueID >= 0, header.queueID < topic.config.readQueueNums else {
+            return refuse(
+                .systemError,
+                "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] topicConfig.readQueueNums:"
+                    + "[\(topic.config.readQueueNums)] consumer:[\(client.address)]")
+        }
+        guard let filter = subscribe(header, group, topic, refuse) else { return }
+
+        if header.hasCommitOffset, !configuration.isSlave {
+            broker.offsets.commit(
+                topic: header.topic, group: header.consumerGroup, queueId: header.queueID, offset: header.commitOffset)
+        }
+        let suspend =
+            configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
+        run(
+            PullRequest(
+                client: client, address: address, topic: topic, group: group, header: header,
+                suspendTimeoutMillis: suspend, filter: filter),
+            expired: false)
+    }
+
+    /// What the pull selects by: from its own header, or from what its group said in heartbeats.
+    private func subscribe(
+        _ header: PullMessageRequestHeader, _ group: SubscriptionGroupEntry, _ topic: TopicEntry,
+        _ refuse: (ResponseCode, String) -> Void
+    ) -> SubscriptionFilter? {
+        if header.hasSubscription {
+            let type = header.expressionType.map { String(decoding: $0, as: UTF8.self) } ?? "TAG"
+            let expression = header.subscription.map { String(decoding: $0, as: UTF8.self) } ?? ""
+            guard accepts(type, refuse) else { return nil }
+            if expression.isEmpty, !Subscription.isTagType(type) {
+                refuse(.subscriptionParseFailed, "parse the consumer's subscription failed: the expression is empty")
+                return nil
+            }
+            return broker.filter(type: type, expression: expression)
+        }
+        guard let consumers = broker.consumers[header.consumerGroup] else {
+            refuse(.subscriptionNotExist, "the consumer's group info not exist" + SendMessageProcessor.faq)
+            return nil
+        }
+        if !group.config.consumeBroadcastEnable, consumers.messageModel == "BROADCASTING" {
+            refuse(.noPermission, "the consumer group[\(group.name)] can not consume by broadcast way")
+            return nil
+        }
+        guard let subscription = consumers.subscriptions[header.topic] else {
+            refuse(.subscriptionNotExist, "the consumer's subscription not exist" + SendMessageProcessor.faq)
+            return nil
+        }
+        if subscription.subVersion < header.subVersion {
+            refuse(.subscriptionNotLatest, "the consumer's subscription not latest")
+            return nil
+        }
+        guard accepts(subscription.data.expressionType, refuse) else { return nil }
+        return subscription.filter
+    }
+
+    private func accepts(_ type: String, _ refuse: (ResponseCode, String) -> Void) -> Bool {
+        if Subscription.isTagType(type) || broker.configuration.enablePropertyFilter != false { return true }
+        refuse(.systemError, "The broker does not support consumer to filter message by \(type)")
+        return false
+    }
+
+    // MARK: Running
+
+    /// Answers the pull, or sees to it that it runs again. `expired`: it must be answered now.
+    func run(_ pull: PullRequest, expired: Bool) {
+        guard !pull.client.connection.isClosed else { return }
+        guard case .compiled(let subscription) = pull.filter else { return read(pull, nil, expired) }
+        broker.filters.prepare(subscription)
+        switch subscription.state {
+        case .everything: read(pull, nil, expired)
+        case .tagsCodes(let codes): read(pull, codes, expired)
+        case .program(let program): readFiltered(pull, subscription, program, expired)
+        case .unknown, .compiling: awaitCompilation(pull, subscription, expired)
+        case .refused(let position, let reason):
+            let place = position >= 0 ? " at position \(position)" : ""
+            pull.client.answer(
+                pull.address, .subscriptionParseFailed,
+                remark: "parse the consumer's subscription failed: \(subscription.type) \(subscription.expression)"
+                    + "\(place): \(reason)")
+        case .unavailable(let reason, _):
+            pull.client.answer(
+                pull.address, .systemError,
+                remark: "The broker does not support consumer to filter message by \(subscription.type): \(reason)")
+        }
+    }
+
+    private func read(_ pull: PullRequest, _ codes: [Int64]?, _ expired: Bool) {
+        let result = pull.topic.nameBytes.withUnsafeBytes { topic in
+            broker.store.selectMessages(
+                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset),
+                maxCount: max(1, pull.maxMessageNums), maxBytes: pull.maxMessageBytes ?? Int.max, tagsCodes: codes,
+                into: &ranges)
+        }
+        finish(pull, result, expired)
+    }
+
+    /// The state of the queue as a read at the pull's offset sees it.
+    private func look(_ pull: PullRequest) -> GetMessageResult {
+        pull.topic.nameBytes.withUnsafeBytes { topic in
+            broker.store.selectMessages(
+                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset), maxCount: 1, into: &ranges)
+        }
+    }
+
+    private func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
+        let code = responseCode(result.status, pull)
+        if code == .pullNotFound, !expired, pull.maySuspend { return broker.hold.hold(pull) }
+        if code == .pullOffsetMoved, broker.configuration.isSlave, !broker.configuration.offsetCheckInSlave {
+            return answer(pull, .pullRetryImmediately, result, suggest: pull.group.config.brokerID)
+        }
+        answer(pull, code, result, suggest: suggestion(pull, result))
+        if code == .pullOffsetMoved { offsetMoved(pull, result) }
+    }
+
+    private func responseCode(_ status: GetMessageStatus, _ pull: PullRequest) -> ResponseCode {
+        switch status {
+        case .found: .success
+        case .messageWasRemoving, .noMatchedMessage: .pullRetryImmediately
+        case .noMatchedLogicQueue, .noMessageInQueue: pull.queueOffset != 0 ? .pullOffsetMoved : .pullNotFound
+        case .offsetFoundNull, .offsetOverflowOne: .pullNotFound
+        case .offsetOverflowBadly, .offsetTooSmall: .pullOffsetMoved
+        }
+    }
+
+    private func suggestion(_ pull: PullRequest, _ result: GetMessageResult) -> Int64 {
+        guard broker.configuration.slaveReadEnable else { return 0 }
+        return result.suggestPullingFromSlave
+            ? pull.group.config.whichBrokerWhenConsumeSlowly : pull.group.config.brokerID
+    }
+
+    private func answer(_ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, suggest: Int64) {
+        guard !pull.address.isOneway else { return }
+        pull.client.connection.write { buffer in
+            let frame = ResponseEncoder.beginPullResponse(
+                into: &buffer, pull.address, code, remark: result.status.remark,
+                nextBeginOffset: result.nextBeginOffset.rawValue, minOffset: result.minOffset.rawValue,
+                maxOffset: result.maxOffset.rawValue, suggestWhichBrokerID: suggest)
+            if code == .success {
+                for range in ranges {
+                    _ = broker.store.withBytes(range) { buffer.writeBytes($0) }
+                }
+            }
+            ResponseEncoder.finish(frame, in: &buffer)
+        }
+        if code == .success { broker.statistics.get(messages: result.messageCount) }
+    }
+
+    /// A pull that cannot be filtered now and may not wait: its offset stays as it is.
+    private func answerNothingYet(_ pull: PullRequest) {
+        var result = look(pull)
+        result.status = .noMatchedMessage
+        result.nextBeginOffset = QueueOffset(pull.queueOffset)
+        answer(pull, .pullNotFound, result, suggest: suggestion(pull, result))
+    }
+
+    // MARK: Filter worker
+
+    private func awaitCompilation(_ pull: PullRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
+        if expired { return answerNothingYet(pull) }
+        guard pull.maySuspend || (broker.filters.isConnected && !pull.awaitsCompilation) else {
+            return pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
+        }
+        if pull.maySuspend { broker.hold.hold(pull) }
+        guard !pull.awaitsCompilation else { return }
+        pull.awaitsCompilation = true
+        broker.filters.whenCompiled(subscription) { [unowned self] in
+            // A held pull may have been answered at its deadline meanwhile.
+            if pull.maySuspend {
+                guard pull.isHeld else { return }
+                broker.hold.release(pull)
+            }
+            if case .unknown = subscription.state {} else { pull.awaitsCompilation = false }
+            run(pull, expired: false)
+            broker.scheduleTick()
+        }
+    }
+
+    private func readFiltered(
+        _ pull: PullRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
+    ) {
+        // The rules of a read (offset too small, at the end, …) are the store's; its choice is not used.
+        let result = look(pull)
+        guard result.status == .found,
+            let queue = pull.topic.nameBytes.withUnsafeBytes({
+                broker.store.consumeQueue(topic: $0, queueId: pull.queueId)
+            })
+        else {
+            ranges.removeAll(keepingCapacity: true)
+            return finish(pull, result, expired)
+        }
+        let entries = broker.store.entries(queue, from: QueueOffset(pull.queueOffset), maxCount: Self.filterBatchMax)
+        let records = entries.map {
+            FilterRecord(physicalOffset: $0.physicalOffset.rawValue, size: $0.recordSize, tagsCode: $0.tagsCode)
+        }
+        broker.filters.match(subscription, program: program, records: records) { [unowned self] bitmap in
+            guard !pull.client.connection.isClosed else { return }
+            if let bitmap, bitmap.count >= (entries.count + 7) / 8 {
+                filtered(pull, queue, entries, bitmap, result, expired)
+            } else if expired {
+                answerNothingYet(pull)
+            } else if pull.maySuspend {
+                // Runs again when the worker is back, at the next arrival, or ends at its deadline.
+                broker.hold.hold(pull)
+            } else {
+                pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
+            }
+            broker.scheduleTick()
+        }
+    }
+
+    private func filtered(
+        _ pull: PullRequest, _ queue: ConsumeQueue, _ entries: [ConsumeQueueEntry], _ bitmap: [UInt8],
+        _ look: GetMessageResult, _ expired: Bool
+    ) {
+        let countMax = min(max(1, pull.maxMessageNums), broker.configuration.maxTransferCountOnMessageInMemory)
+        let bytesMax = min(
+            pull.maxMessageBytes ?? Int.max, broker.configuration.maxTransferBytesOnMessageInMemory)
+        var result = look
+        result.messageCount = 0
+        result.bytes = 0
+        ranges.removeAll(keepingCapacity: true)
+        var taken = 0
+        for (index, entry) in entries.enumerated() {
+            let size = Int(entry.recordSize)
+            if bitmap[index / 8] & (1 << UInt8(index % 8)) != 0 {
+                if result.messageCount > 0, result.messageCount >= countMax || result.bytes + size > bytesMax { break }
+                append(entry)
+                result.messageCount += 1
+                result.bytes += size
+            }
+            taken = index + 1
+        }
+        result.nextBeginOffset = QueueOffset(pull.queueOffset + Int64(taken))
+        result.maxOffset = queue.maxOffset
+        result.minOffset = queue.minOffset
+        if result.messageCount > 0 {
+            result.status = .found
+            return answer(pull, .success, result, suggest: suggestion(pull, result))
+        }
+        result.status = .noMatchedMessage
+        pull.queueOffset = result.nextBeginOffset.rawValue
+        if !expired, pull.maySuspend, result.nextBeginOffset >= queue.maxOffset {
+            // All there is was looked at: the pull waits on behind it instead of going back and forth.
+            return broker.hold.hold(pull)
+        }
+        answer(pull, .pullRetryImmediately, result, suggest: suggestion(pull, result))
+    }
+
+    private func append(_ entry: ConsumeQueueEntry) {
+        if let last = ranges.last, last.start + last.length == entry.physicalOffset {
+            ranges[ranges.count - 1].length += Int(entry.recordSize)
+            ranges[ranges.count - 1].count += 1
+        } else {
+            ranges.append(LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1))
+        }
+    }
+
+    // MARK: OFFSET_MOVED_EVENT
+
+    /// RocketMQ leaves a message for monitors whenever a consumer's offset had to be corrected.
+    private func offsetMoved(_ pull: PullRequest, _ result: GetMessageResult) {
+        guard broker.reasonNotToTakeMessages == nil else { return }
+        let event = JSONValue.fields([
+            ("consumerGroup", .string(pull.group.name)),
+            (
+                "messageQueue",
+                .fields([
+                    ("brokerName", .string(broker.configuration.brokerName)), ("queueId", .integer(pull.queueId)),
+                    ("topic", .string(pull.topic.name)),
+                ])
+            ),
+            ("offsetNew", .integer(result.nextBeginOffset.rawValue)), ("offsetRequest", .integer(pull.queueOffset)),
+        ])
+        var properties = PropertyList()
+        properties[PropertyName.keys] = pull.group.name
+        properties[PropertyName.tags] = pull.group.name
+        broker.storeOwn(topic: TopicNames.offsetMovedEvent, queueId: 0, properties: properties, body: event.bytes())
+    }
+}
+
+extension GetMessageStatus {
+    /// RocketMQ's name, which it sends as the remark of a pull.
+    var remark: StaticString {
+        switch self {
+        case .found: "FOUND"
+        case .noMatchedMessage: "NO_MATCHED_MESSAGE"
+        case .messageWasRemoving: "MESSAGE_WAS_REMOVING"
+        case .offsetFoundNull: "OFFSET_FOUND_NULL"
+        case .offsetOverflowBadly: "OFFSET_OVERFLOW_BADLY"
+        case .offsetOverflowOne: "OFFSET_OVERFLOW_ONE"
+        case .offsetTooSmall: "OFFSET_TOO_SMALL"
+        case .noMatchedLogicQueue: "NO_MATCHED_LOGIC_QUEUE"
+        case .noMessageInQueue: "NO_MESSAGE_IN_QUEUE"
+        }
+    }
+}

@@ -1,0 +1,52 @@
+import MessageStore
+import RemotingProtocol
+import RemotingTransport
+
+/// One pull while it is being worked on: what the request said, resolved to the broker's own objects, so that it can
+/// wait (long polling, filter worker) after the frame is gone.
+final class PullRequest {
+    let client: ClientContext
+    let address: ReturnAddress
+    let topic: TopicEntry
+    let group: SubscriptionGroupEntry
+    let queueId: Int32
+    /// Moves forward while the pull is held and its filter refuses what arrives.
+    var queueOffset: Int64
+    let maxMessageNums: Int
+    /// Bytes of messages wanted at most, if the client said so.
+    let maxMessageBytes: Int?
+    /// The client lets the broker hold the pull.
+    let maySuspend: Bool
+    let suspendTimeoutMillis: Int64
+    let filter: SubscriptionFilter
+
+    // Long polling (PullRequestHold).
+    var queue: ConsumeQueue?
+    /// Waits for its expression to be compiled, not for a message.
+    var awaitsCompilation = false
+    var isHeld = false
+    var isWoken = false
+    /// Milliseconds since 1970; 0 until first held.
+    var deadlineMillis: Int64 = 0
+    var listDeadlineMillis: Int64 = 0
+    var listKey: Int64 = 0
+    var nextByDeadline: PullRequest?
+    unowned(unsafe) var previousByDeadline: PullRequest?
+
+    init(
+        client: ClientContext, address: ReturnAddress, topic: TopicEntry, group: SubscriptionGroupEntry,
+        header: PullMessageRequestHeader, suspendTimeoutMillis: Int64, filter: SubscriptionFilter
+    ) {
+        self.client = client
+        self.address = address
+        self.topic = topic
+        self.group = group
+        self.filter = filter
+        queueId = header.queueID
+        queueOffset = header.queueOffset
+        maxMessageNums = Int(header.maxMessageNums)
+        maxMessageBytes = header.maxMessageBytes.map(Int.init)
+        maySuspend = header.hasSuspend
+        self.suspendTimeoutMillis = suspendTimeoutMillis
+    }
+}

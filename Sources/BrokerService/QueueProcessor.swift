@@ -1,0 +1,57 @@
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// Questions about one queue: QUERY_CONSUMER_OFFSET (14), UPDATE_CONSUMER_OFFSET (15), SEARCH_OFFSET_BY_TIMESTAMP (29),
+/// GET_MAX_OFFSET (30), GET_MIN_OFFSET (31), GET_EARLIEST_MSG_STORETIME (32).
+final class QueueProcessor {
+    private unowned let broker: Broker
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let fields = frame.extFields
+        guard let topic = fields.bytes("topic") else { throw .missingField("topic") }
+        let queueId = try fields.requiredInt32("queueId")
+        func answer(_ name: String, _ value: Int64) {
+            client.answer(frame.returnAddress, .success, fields: [(name, String(value))])
+        }
+        let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
+        switch RequestCode(rawValue: frame.code) {
+        case .queryConsumerOffset: try queryConsumerOffset(frame, client, topic, queueId, queue)
+        case .updateConsumerOffset:
+            guard let group = fields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
+            broker.offsets.commit(
+                topic: topic, group: group, queueId: queueId, offset: try fields.requiredInt64("commitOffset"))
+            client.answer(frame.returnAddress, .success)
+        case .searchOffsetByTimestamp:
+            let timestamp = try fields.requiredInt64("timestamp")
+            let name = String(decoding: topic, as: UTF8.self)
+            answer("offset", broker.store.offset(topic: name, queueId: queueId, byTimestamp: timestamp).rawValue)
+        case .getMaxOffset: answer("offset", queue?.maxOffset.rawValue ?? 0)
+        case .getMinOffset: answer("offset", queue?.minOffset.rawValue ?? 0)
+        case .getEarliestMessageStoreTime:
+            answer("timestamp", queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1)
+        default: preconditionFailure("not a request about a queue: \(frame.code)")
+        }
+    }
+
+    /// A group that never committed here begins at 0 while the queue's first message is still there and in memory;
+    /// otherwise the client decides by its consumeFromWhere.
+    private func queryConsumerOffset(
+        _ frame: RemotingFrame, _ client: ClientContext, _ topic: UnsafeRawBufferPointer, _ queueId: Int32,
+        _ queue: ConsumeQueue?
+    ) throws(RemotingDecodeError) {
+        let group = try frame.extFields.required("consumerGroup")
+        let name = String(decoding: topic, as: UTF8.self)
+        if let offset = broker.offsets.offset(topic: name, group: group, queueId: queueId), offset >= 0 {
+            return client.answer(frame.returnAddress, .success, fields: [("offset", String(offset))])
+        }
+        if (queue?.minOffset.rawValue ?? 0) <= 0, !broker.isFirstMessageOnDisk(queue) {
+            return client.answer(frame.returnAddress, .success, fields: [("offset", "0")])
+        }
+        client.answer(
+            frame.returnAddress, .queryNotFound,
+            remark: "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first")
+    }
+}

@@ -1,0 +1,100 @@
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// CONSUMER_SEND_MSG_BACK (36): a consumer could not process a message. It is stored again for its group's retry topic,
+/// delayed by its retry count, or after the last retry for the dead-letter topic.
+final class SendBackProcessor {
+    private unowned let broker: Broker
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let groupName = try frame.extFields.required("group")
+        let offset = try frame.extFields.requiredInt64("offset")
+        let delayLevel = try frame.extFields.requiredInt32("delayLevel")
+        func refuse(_ code: ResponseCode, _ remark: String) {
+            client.answer(frame.returnAddress, code, remark: remark)
+        }
+        if let reason = broker.reasonNotToTakeMessages { return refuse(.serviceNotAvailable, reason) }
+        guard let group = broker.groups.find(groupName) else {
+            return refuse(
+                .subscriptionGroupNotExist,
+                "subscription group not exist, \(groupName) " + SendMessageProcessor.faq)
+        }
+        guard broker.configuration.brokerPermission & Permission.write != 0 else {
+            return refuse(
+                .noPermission, "the broker[\(broker.configuration.brokerIP1)] sending message is forbidden")
+        }
+        guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
+        let readWrite = Permission.read | Permission.write
+        let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
+        var topic = broker.topics.findOrCreate(
+            TopicNames.retry(groupName), queueNums: group.config.retryQueueNums, perm: readWrite, topicSysFlag: unitFlag
+        )
+        guard topic.config.perm & Permission.write != 0 else {
+            return refuse(.noPermission, "the topic[\(topic.name)] sending message is forbidden")
+        }
+        guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)) else {
+            return refuse(.systemError, "look message by offset failed, \(offset)")
+        }
+        var maxReconsumeTimes = group.config.retryMaxTimes
+        if frame.version >= SendMessageProcessor.maxReconsumeTimesVersion,
+            let wanted = try frame.extFields.int32("maxReconsumeTimes")
+        {
+            maxReconsumeTimes = wanted
+        }
+        // A copy: the draft must not point into the log while the log is written.
+        guard let bytes = broker.store.withBytes(range, { Array($0) }) else {
+            return refuse(.systemError, "look message by offset failed, \(offset)")
+        }
+        let outcome: AppendOutcome? = bytes.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
+            var properties = PropertyList(record.properties)
+            if properties[PropertyName.retryTopic] == nil {
+                properties[PropertyName.retryTopic] = String(decoding: record.topic, as: UTF8.self)
+            }
+            properties[PropertyName.waitStoreMsgOK] = "false"
+            if properties[PropertyName.originMessageId] == nil {
+                properties[PropertyName.originMessageId] = OffsetMessageID.text(
+                    host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: offset)
+            }
+            var queueId: Int32
+            if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
+                topic = broker.topics.findOrCreate(
+                    TopicNames.deadLetter(groupName), queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
+                queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
+                properties[PropertyName.delayLevel] = "0"
+            } else {
+                queueId = Int32.random(in: 0..<group.config.retryQueueNums)
+                let level = delayLevel == 0 ? 3 + record.reconsumeTimes : delayLevel
+                properties[PropertyName.delayLevel] = String(level)
+            }
+            return broker.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+                draft.reconsumeTimes = record.reconsumeTimes + 1
+            }
+        }
+        switch outcome {
+        case .appended(let result):
+            broker.statistics.put(messages: 1)
+            broker.gate.add(
+                PendingAck(
+                    client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,
+                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, waits: false))
+        case .refused(let refusal): refuse(.systemError, "\(refusal)")
+        case nil: refuse(.systemError, "look message by offset failed, \(offset): no record begins there")
+        }
+    }
+}
+
+extension RemotingProtocol.HostAddress {
+    init(_ address: StoreFormat.HostAddress) {
+        let port = UInt16(truncatingIfNeeded: address.port)
+        if address.isIPv6 {
+            self.init(ipv6High: address.high, low: address.low, port: port)
+        } else {
+            self.init(ipv4: UInt32(truncatingIfNeeded: address.high >> 32), port: port)
+        }
+    }
+}

@@ -1,0 +1,238 @@
+import Logging
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): everything that must be refused is refused here,
+/// the rest goes into the store's write buffer and waits in the ack gate for the end of the tick. Nothing on this
+/// path allocates per message.
+final class SendMessageProcessor {
+    /// DLQ_NUMS_PER_GROUP.
+    static let deadLetterQueues: Int32 = 1
+    /// V3_4_9: clients from here on may say how often they want a retry.
+    static let maxReconsumeTimesVersion: Int32 = 121
+    static let faq = "\nSee http://rocketmq.apache.org/docs/faq/ for further details."
+
+    private unowned let broker: Broker
+    private var properties = StoredProperties()
+    private let cluster: [UInt8]
+    private let scheduleTopic = Array(TopicNames.schedule.utf8)
+
+    init(_ broker: Broker) {
+        self.broker = broker
+        cluster = Array(broker.configuration.brokerClusterName.utf8)
+    }
+
+    /// Where a message goes: usually the topic it names, sometimes a dead-letter topic or the schedule topic.
+    private struct Target {
+        var topic: TopicEntry
+        var queueId: Int32
+        var sysFlag: Int32
+    }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let header = try SendMessageRequestHeader(frame)
+        guard let target = admit(header, frame, client) else { return }
+        if frame.code == RequestCode.sendBatchMessage.rawValue || header.batch {
+            storeBatch(header, frame, client, target)
+        } else {
+            store(header, frame, client, target)
+        }
+    }
+
+    private func refuse(
+        _ frame: RemotingFrame, _ client: ClientContext, _ code: ResponseCode, _ remark: String
+    ) -> Target? {
+        client.answer(frame.returnAddress, code, remark: remark, fields: broker.sendResponseFields)
+        return nil
+    }
+
+    // MARK: Checks
+
+    private func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
+        if let reason = broker.reasonNotToTakeMessages {
+            return refuse(frame, client, .serviceNotAvailable, reason)
+        }
+        guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
+        let configuration = broker.configuration
+        if configuration.brokerPermission & Permission.write == 0, topic.config.order {
+            return refuse(
+                frame, client, .noPermission, "the broker[\(configuration.brokerIP1)] sending message is forbidden")
+        }
+        guard topic.mayBeSentTo else {
+            return refuse(
+                frame, client, .noPermission, "Sending message to topic[\(topic.name)] is forbidden.")
+        }
+        var queueId = header.queueID
+        if queueId >= max(topic.config.writeQueueNums, topic.config.readQueueNums) {
+            return refuse(
+                frame, client, .systemError,
+                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(client.address)")
+        }
+        if queueId < 0 {
+            guard topic.config.writeQueueNums > 0 else {
+                return refuse(
+                    frame, client, .systemError,
+                    "topic[\(topic.name)] has no queue to write to; give it writeQueueNums > 0 (mqadmin updateTopic)")
+            }
+            queueId = Int32.random(in: 0..<topic.config.writeQueueNums)
+        }
+        var sysFlag = header.sysFlag
+        if topic.config.topicFilterType == "MULTI_TAG" { sysFlag |= SysFlag.multiTags }
+        let target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
+        return topic.isRetryTopic ? redirectRetry(target, header, frame, client) : target
+    }
+
+    private func createTopic(
+        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+    ) -> TopicEntry? {
+        func refuse(_ code: ResponseCode, _ remark: String) -> TopicEntry? {
+            _ = self.refuse(frame, client, code, remark)
+            return nil
+        }
+        if let remark = TopicNames.refusal(of: header.topic) { return refuse(.systemError, remark) }
+        let name = String(decoding: header.topic, as: UTF8.self)
+        if TopicNames.notAllowedToSend.contains(name) {
+            return refuse(.noPermission, "Sending message to topic[\(name)] is forbidden.")
+        }
+        let isRetry = name.hasPrefix(TopicNames.retryPrefix)
+        // TopicSysFlag: 1 unit, 2 unit subscription.
+        let topicSysFlag: Int32 = header.unitMode ? (isRetry ? 2 : 1) : 0
+        if let entry = broker.topics.createForSend(
+            name, defaultTopic: String(decoding: header.defaultTopic, as: UTF8.self),
+            clientQueueNums: header.defaultTopicQueueNums, topicSysFlag: topicSysFlag)
+        {
+            broker.logger.info(
+                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(client.address)")
+            return entry
+        }
+        if isRetry {
+            return broker.topics.findOrCreate(
+                name, queueNums: 1, perm: Permission.read | Permission.write, topicSysFlag: topicSysFlag)
+        }
+        return refuse(.topicNotExist, "topic[\(name)] not exist, apply first please!" + Self.faq)
+    }
+
+    /// A consumer sends to its own retry topic: after too many retries the message goes to the dead-letter topic.
+    private func redirectRetry(
+        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+    ) -> Target? {
+        let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
+        guard let group = broker.groups.find(groupName) else {
+            return refuse(
+                frame, client, .subscriptionGroupNotExist, "subscription group not exist, \(groupName) " + Self.faq)
+        }
+        var maxReconsumeTimes = group.config.retryMaxTimes
+        if frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
+            maxReconsumeTimes = wanted
+        }
+        guard header.reconsumeTimes >= maxReconsumeTimes else { return target }
+        let topic = broker.topics.findOrCreate(
+            TopicNames.deadLetter(groupName), queueNums: Self.deadLetterQueues,
+            perm: Permission.read | Permission.write)
+        return Target(
+            topic: topic, queueId: Int32.random(in: 0..<Self.deadLetterQueues), sysFlag: target.sysFlag)
+    }
+
+    // MARK: Storing
+
+    private func store(
+        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+    ) {
+        properties.take(header.properties, cluster: cluster)
+        if properties.isPreparedTransaction {
+            _ = refuse(frame, client, .noPermission, broker.transactionRefusal)
+            return
+        }
+        var isDelayed = false
+        var scheduleQueue: Int32 = 0
+        if properties.delayLevel > 0 {
+            let levels = Int32(clamping: broker.delayLevels.count)
+            if properties.delayLevel > levels { properties.cutDelayLevel(to: levels) }
+            isDelayed = true
+            scheduleQueue = properties.delayLevel - 1
+            properties.append("REAL_TOPIC", target.topic.nameBytes)
+            properties.append("REAL_QID", String(target.queueId).utf8)
+        }
+        let outcome = (isDelayed ? scheduleTopic : target.topic.nameBytes).withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { properties in
+                var draft = MessageDraft(
+                    topic: topic, queueId: isDelayed ? scheduleQueue : target.queueId, bornHost: client.bornHost,
+                    storeHost: broker.storeHost, body: frame.body)
+                draft.flag = header.flag
+                draft.sysFlag = target.sysFlag
+                draft.bornTimestamp = header.bornTimestamp
+                draft.reconsumeTimes = header.reconsumeTimes
+                draft.properties = properties
+                return broker.store.append(draft)
+            }
+        }
+        switch outcome {
+        case .appended(let result):
+            broker.statistics.put(messages: 1)
+            broker.gate.add(
+                PendingAck(
+                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
+                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, waits: properties.waitStoreMsgOK))
+        case .refused(let refusal): refuse(frame, client, refusal)
+        }
+    }
+
+    private func storeBatch(
+        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+    ) {
+        properties.take(header.properties, cluster: cluster)
+        // The batch's own properties and CLUSTER go behind those of each of its messages.
+        let suffix = properties.bytes
+        let batch = target.topic.nameBytes.withUnsafeBytes { topic in
+            suffix.withUnsafeBytes { suffix in
+                var draft = MessageDraft(
+                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    body: frame.body)
+                draft.flag = header.flag
+                draft.sysFlag = target.sysFlag
+                draft.bornTimestamp = header.bornTimestamp
+                draft.reconsumeTimes = header.reconsumeTimes
+                draft.propertiesSuffix = suffix
+                return broker.store.appendBatch(draft, physicalOffsets: &broker.gate.batchOffsets)
+            }
+        }
+        switch batch {
+        case .appended(let result):
+            broker.statistics.put(messages: result.count)
+            broker.gate.add(
+                PendingAck(
+                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
+                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, waits: properties.waitStoreMsgOK, batchCount: Int32(result.count)))
+        case .refused(let refusal): refuse(frame, client, refusal)
+        }
+    }
+
+    private func refuse(_ frame: RemotingFrame, _ client: ClientContext, _ refusal: AppendRefusal) {
+        let code: ResponseCode
+        let remark: String
+        switch refusal {
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .malformedBatch:
+            code = .messageIllegal
+            remark =
+                "the message is illegal, maybe msg body or properties length not matched. "
+                + "msg body length limit \(broker.configuration.maxMessageSize)B, msg properties length limit 32KB."
+        case .diskFull, .notWritable:
+            code = .serviceNotAvailable
+            remark = "service not available now. \(refusal)"
+        }
+        client.answer(frame.returnAddress, code, remark: remark, fields: broker.sendResponseFields)
+    }
+}
+
+extension TopicEntry {
+    /// As RocketMQ prints a topic in its remarks.
+    var description: String {
+        "TopicConfig [topicName=\(name), readQueueNums=\(config.readQueueNums), "
+            + "writeQueueNums=\(config.writeQueueNums), perm=\(Permission.text(config.perm)), "
+            + "topicFilterType=\(config.topicFilterType), topicSysFlag=\(config.topicSysFlag), "
+            + "order=\(config.order)]"
+    }
+}

@@ -1,0 +1,102 @@
+import Glibc
+
+/// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
+/// so drops what is not `name \u{1} value`, takes out WAIT and puts in CLUSTER. Here the same bytes are copied once
+/// into a scratch buffer that lives as long as the processor, and what the broker must know is picked up on the way.
+struct StoredProperties {
+    static let nameEnd: UInt8 = 1
+    static let propertyEnd: UInt8 = 2
+
+    /// What will be stored.
+    private(set) var bytes: [UInt8] = []
+    /// `WAIT=false`: the producer does not want to wait for disk or slave.
+    private(set) var waitStoreMsgOK = true
+    private(set) var delayLevel: Int32 = 0
+    private(set) var isPreparedTransaction = false
+    /// Where the value of DELAY stands in `bytes`, for a level that must be cut down to the largest one.
+    private(set) var delayRange: Range<Int>?
+
+    init() { bytes.reserveCapacity(4096) }
+
+    /// Reads `source` and leaves the properties to store in `bytes`; `cluster` is the value of CLUSTER.
+    mutating func take(_ source: UnsafeRawBufferPointer, cluster: [UInt8]) {
+        bytes.removeAll(keepingCapacity: true)
+        waitStoreMsgOK = true
+        delayLevel = 0
+        isPreparedTransaction = false
+        delayRange = nil
+        var index = 0
+        while index < source.count {
+            let end = Self.next(Self.propertyEnd, in: source, from: index)
+            let separator = Self.next(Self.nameEnd, in: source, from: index)
+            if separator > index, separator < end - 1 {
+                let name = UnsafeRawBufferPointer(rebasing: source[index..<separator])
+                let value = UnsafeRawBufferPointer(rebasing: source[separator + 1..<end])
+                keep(name, value)
+            }
+            index = end + 1
+        }
+        append("CLUSTER", cluster)
+    }
+
+    private static func next(_ byte: UInt8, in source: UnsafeRawBufferPointer, from index: Int) -> Int {
+        guard let base = source.baseAddress, index < source.count,
+            let found = memchr(base + index, Int32(byte), source.count - index)
+        else { return source.count }
+        return found - UnsafeMutableRawPointer(mutating: base)
+    }
+
+    private mutating func keep(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
+        switch name.count {
+        case 4 where name.matches("WAIT"):
+            waitStoreMsgOK = value.matches("true", ignoringCase: true)
+            return
+        case 5 where name.matches("DELAY"):
+            delayLevel = Int32(String(decoding: value, as: UTF8.self)) ?? 0
+            separate()
+            bytes.append(contentsOf: name)
+            bytes.append(Self.nameEnd)
+            let start = bytes.count
+            bytes.append(contentsOf: value)
+            delayRange = start..<bytes.count
+            return
+        case 7 where name.matches("CLUSTER"): return
+        case 8 where name.matches("TRAN_MSG"):
+            isPreparedTransaction = value.matches("true", ignoringCase: true)
+        default: break
+        }
+        separate()
+        bytes.append(contentsOf: name)
+        bytes.append(Self.nameEnd)
+        bytes.append(contentsOf: value)
+    }
+
+    private mutating func separate() {
+        if !bytes.isEmpty { bytes.append(Self.propertyEnd) }
+    }
+
+    mutating func append(_ name: StaticString, _ value: some Collection<UInt8>) {
+        separate()
+        name.withUTF8Buffer { bytes.append(contentsOf: $0) }
+        bytes.append(Self.nameEnd)
+        bytes.append(contentsOf: value)
+    }
+
+    /// RocketMQ stores the largest level when a message asks for more.
+    mutating func cutDelayLevel(to level: Int32) {
+        guard let range = delayRange else { return }
+        bytes.replaceSubrange(range, with: String(level).utf8)
+        delayLevel = level
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    func matches(_ text: StaticString, ignoringCase: Bool = false) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        let mask: UInt8 = ignoringCase ? 0xDF : 0xFF
+        return text.withUTF8Buffer { expected in
+            for index in 0..<count where (self[index] & mask) != (expected[index] & mask) { return false }
+            return true
+        }
+    }
+}

@@ -1,0 +1,119 @@
+import FastJSON
+import RemotingProtocol
+
+/// One consumer group's configuration, found by the bytes of its name.
+final class SubscriptionGroupEntry {
+    fileprivate(set) var config: SubscriptionGroupConfig
+    let name: String
+    let nameBytes: [UInt8]
+
+    init(_ config: SubscriptionGroupConfig) {
+        self.config = config
+        name = config.groupName
+        nameBytes = Array(config.groupName.utf8)
+    }
+}
+
+/// The consumer groups this broker knows: RocketMQ's own ones, those operators made, and with
+/// `autoCreateSubscriptionGroup` every group that shows up. Persisted in `config/subscriptionGroup.json`.
+final class SubscriptionGroupManager {
+    /// Groups RocketMQ has from the start; those marked consume in broadcast by design.
+    static let systemGroups = [
+        "TOOLS_CONSUMER", "FILTERSRV_CONSUMER", "SELF_TEST_C_GROUP", "CID_ONS-HTTP-PROXY", "CID_ONSAPI_PULL",
+        "CID_ONSAPI_PERMISSION", "CID_ONSAPI_OWNER",
+    ]
+    /// RocketMQ's CHARACTER_MAX_LENGTH of a group name.
+    static let nameLengthMax = 255
+
+    private var table = BytesKeyedTable<SubscriptionGroupEntry>()
+    private(set) var dataVersion: DataVersion
+    private(set) var isDirty = false
+    private let autoCreate: Bool
+    private let now: () -> Int64
+
+    init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
+        self.now = now
+        autoCreate = configuration.autoCreateSubscriptionGroup
+        dataVersion = DataVersion(timestamp: now(), counter: 0)
+        for name in Self.systemGroups { insert(SubscriptionGroupConfig(groupName: name)) }
+    }
+
+    @discardableResult
+    private func insert(_ config: SubscriptionGroupConfig) -> SubscriptionGroupEntry {
+        if let entry = table[config.groupName] {
+            entry.config = config
+            return entry
+        }
+        let entry = SubscriptionGroupEntry(config)
+        table[config.groupName] = entry
+        return entry
+    }
+
+    /// The group, made on the way if that is allowed and its name is good.
+    func find(_ name: UnsafeRawBufferPointer) -> SubscriptionGroupEntry? {
+        if let entry = table[name] { return entry }
+        return create(String(decoding: name, as: UTF8.self))
+    }
+
+    func find(_ name: String) -> SubscriptionGroupEntry? { table[name] ?? create(name) }
+
+    /// Without making it.
+    subscript(name: String) -> SubscriptionGroupEntry? { table[name] }
+
+    private func create(_ name: String) -> SubscriptionGroupEntry? {
+        let isSystem = name.hasPrefix("CID_RMQ_SYS_")
+        guard autoCreate || isSystem, !name.isEmpty, name.utf8.count <= Self.nameLengthMax,
+            name.utf8.allSatisfy({ $0 > 32 && $0 != 127 })
+        else { return nil }
+        return update(SubscriptionGroupConfig(groupName: name))
+    }
+
+    var all: [SubscriptionGroupEntry] { table.values }
+
+    @discardableResult
+    func update(_ config: SubscriptionGroupConfig) -> SubscriptionGroupEntry {
+        let entry = insert(config)
+        bump()
+        return entry
+    }
+
+    @discardableResult
+    func delete(_ name: String) -> Bool {
+        guard table[name] != nil else { return false }
+        table[name] = nil
+        bump()
+        return true
+    }
+
+    private func bump() {
+        dataVersion.next(now: now())
+        isDirty = true
+    }
+
+    // MARK: config/subscriptionGroup.json
+
+    var json: JSONValue {
+        SubscriptionGroupWrapper(subscriptionGroupTable: table.values.map(\.config), dataVersion: dataVersion).json
+    }
+
+    func markWritten() { isDirty = false }
+
+    func load(_ json: JSONValue) throws(RemotingDecodeError) {
+        let wrapper = try SubscriptionGroupWrapper(json: json)
+        for config in wrapper.subscriptionGroupTable { insert(config) }
+        dataVersion = wrapper.dataVersion
+    }
+
+    /// A slave takes its master's table as it is.
+    func replace(_ json: JSONValue) throws(RemotingDecodeError) {
+        let wrapper = try SubscriptionGroupWrapper(json: json)
+        guard wrapper.dataVersion != dataVersion else { return }
+        let kept = Set(wrapper.subscriptionGroupTable.map(\.groupName))
+        for entry in table.values where !kept.contains(entry.name) && !Self.systemGroups.contains(entry.name) {
+            table[entry.name] = nil
+        }
+        for config in wrapper.subscriptionGroupTable { insert(config) }
+        dataVersion = wrapper.dataVersion
+        isDirty = true
+    }
+}

@@ -1,0 +1,157 @@
+import FastJSON
+import RemotingProtocol
+
+/// One topic as the hot path needs it: found by the bytes of its name, then held by reference. Whoever changes
+/// `config` goes through `TopicConfigManager`, which counts the version and persists.
+final class TopicEntry {
+    fileprivate(set) var config: TopicConfig
+    let name: String
+    let nameBytes: [UInt8]
+    let mayBeSentTo: Bool
+    let isRetryTopic: Bool
+
+    init(_ config: TopicConfig) {
+        self.config = config
+        name = config.topicName
+        nameBytes = Array(config.topicName.utf8)
+        mayBeSentTo = !TopicNames.notAllowedToSend.contains(config.topicName)
+        isRetryTopic = config.topicName.hasPrefix(TopicNames.retryPrefix)
+    }
+}
+
+/// The topics of this broker: RocketMQ's system topics, those clients had created for them and those operators
+/// made. Persisted in `config/topics.json` in RocketMQ's format; every change counts the data version and asks for
+/// a registration with the name servers.
+final class TopicConfigManager {
+    static let scheduleQueueNums: Int32 = 18
+    static let benchmarkQueueNums: Int32 = 1024
+
+    private var table = BytesKeyedTable<TopicEntry>()
+    private(set) var systemTopics = TopicNames.alwaysSystem
+    private(set) var dataVersion: DataVersion
+    private(set) var isDirty = false
+    /// Called after every change, with the changed topic's name if there is one: persist and register.
+    var changed: ((String?) -> Void)?
+    private let now: () -> Int64
+
+    init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
+        self.now = now
+        dataVersion = DataVersion(timestamp: now(), counter: 0)
+        addSystemTopics(configuration)
+    }
+
+    private func addSystemTopics(_ configuration: BrokerConfiguration) {
+        let readWrite = Permission.read | Permission.write
+        func add(_ name: String, _ queues: Int32, _ perm: Int32) {
+            systemTopics.insert(name)
+            insert(TopicConfig(topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: perm))
+        }
+        add(TopicNames.selfTest, 1, readWrite)
+        if configuration.autoCreateTopicEnable {
+            let queues = Int32(clamping: configuration.defaultTopicQueueNums)
+            add(TopicNames.autoCreateKey, queues, readWrite | Permission.inherit)
+        }
+        add(TopicNames.benchmark, Self.benchmarkQueueNums, readWrite)
+        // RocketMQ's TopicConfig has 16 queues unless told otherwise.
+        add(
+            configuration.brokerClusterName, 16,
+            Permission.inherit | (configuration.clusterTopicEnable ? readWrite : 0))
+        add(configuration.brokerName, 1, Permission.inherit | (configuration.brokerTopicEnable ? readWrite : 0))
+        add(TopicNames.offsetMovedEvent, 1, readWrite)
+        add(TopicNames.schedule, Self.scheduleQueueNums, readWrite)
+        if configuration.traceTopicEnable { add(configuration.msgTraceTopicName, 1, readWrite) }
+        add(configuration.brokerClusterName + "_" + TopicNames.replySuffix, 1, readWrite)
+    }
+
+    @discardableResult
+    private func insert(_ config: TopicConfig) -> TopicEntry {
+        if let entry = table[config.topicName] {
+            entry.config = config
+            return entry
+        }
+        let entry = TopicEntry(config)
+        table[config.topicName] = entry
+        return entry
+    }
+
+    subscript(name: UnsafeRawBufferPointer) -> TopicEntry? { table[name] }
+    subscript(name: String) -> TopicEntry? { table[name] }
+    var all: [TopicEntry] { table.values }
+    var names: [String] { table.values.map(\.name) }
+
+    func isSystemTopic(_ name: String) -> Bool {
+        systemTopics.contains(name) || name.hasPrefix(TopicNames.systemPrefix)
+    }
+
+    /// A client sends to a topic that is not there: made after the default topic it names, if that one may be
+    /// inherited, with as many queues as the client wants and the default topic has at most.
+    func createForSend(_ name: String, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
+        -> TopicEntry?
+    {
+        guard let template = table[defaultTopic]?.config, template.perm & Permission.inherit != 0 else { return nil }
+        let queues = max(0, min(clientQueueNums, template.writeQueueNums))
+        var config = TopicConfig(
+            topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: template.perm & ~Permission.inherit)
+        config.topicSysFlag = topicSysFlag
+        config.topicFilterType = template.topicFilterType
+        return update(config)
+    }
+
+    /// A topic the broker itself needs (`%RETRY%group`, `%DLQ%group`, …), made if it is not there.
+    func findOrCreate(_ name: String, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0) -> TopicEntry {
+        if let entry = table[name] { return entry }
+        var config = TopicConfig(topicName: name, readQueueNums: queueNums, writeQueueNums: queueNums, perm: perm)
+        config.topicSysFlag = topicSysFlag
+        return update(config)
+    }
+
+    @discardableResult
+    func update(_ config: TopicConfig) -> TopicEntry {
+        let entry = insert(config)
+        bump(config.topicName)
+        return entry
+    }
+
+    /// `false` if there was no such topic.
+    @discardableResult
+    func delete(_ name: String) -> Bool {
+        guard table[name] != nil else { return false }
+        table[name] = nil
+        bump(nil)
+        return true
+    }
+
+    /// Counts a new version without a change of a topic: the broker's own permission changed.
+    func bump(_ name: String?) {
+        dataVersion.next(now: now())
+        isDirty = true
+        changed?(name)
+    }
+
+    // MARK: config/topics.json
+
+    var json: JSONValue {
+        TopicConfigSerializeWrapper(topicConfigTable: table.values.map(\.config), dataVersion: dataVersion).json
+    }
+
+    func markWritten() { isDirty = false }
+
+    /// Adds what the file holds over the system topics.
+    func load(_ json: JSONValue) throws(RemotingDecodeError) {
+        let wrapper = try TopicConfigSerializeWrapper(json: json)
+        for config in wrapper.topicConfigTable { insert(config) }
+        dataVersion = wrapper.dataVersion
+    }
+
+    /// A slave takes its master's table as it is: topics the master no longer has go.
+    func replace(_ json: JSONValue) throws(RemotingDecodeError) {
+        let wrapper = try TopicConfigSerializeWrapper(json: json)
+        guard wrapper.dataVersion != dataVersion else { return }
+        let kept = Set(wrapper.topicConfigTable.map(\.topicName))
+        for name in names where !kept.contains(name) && !isSystemTopic(name) { table[name] = nil }
+        for config in wrapper.topicConfigTable { insert(config) }
+        dataVersion = wrapper.dataVersion
+        isDirty = true
+        changed?(nil)
+    }
+}
