@@ -110,8 +110,8 @@ let package = Package(
         worker(
             "apus-broker-store",
             [
-                "BrokerService", "MessageStore", "WorkerKit", "WorkerProtocol", "RemotingTransport", "LinuxSystem",
-                logging, nioCore, nioPosix,
+                "BrokerService", "MessageStore", "StoreFormat", "WorkerKit", "WorkerProtocol", "RemotingTransport",
+                "LinuxSystem", logging, nioCore, nioPosix,
             ]),
         worker(
             "apus-replication",

@@ -5,8 +5,15 @@ import RemotingProtocol
 import StoreFormat
 package import WorkerProtocol
 
-/// The slave's side: bytes and tables of the master come in through the replication worker.
+/// Replication: on a slave bytes and tables of the master come in through the replication worker; on a master slaves'
+/// acknowledgements release those who wait for them.
 extension Broker {
+    /// The slots of the segment `replication` have changed.
+    package func slavesMoved() {
+        gate.replicated(to: slaves().ackOffset)
+        scheduleTick()
+    }
+
     /// Takes bytes of the master's log; answers where the log goes on, or why they do not fit.
     package func replicate(at offset: Int64, _ bytes: [UInt8]) -> WorkerMessage {
         let outcome = bytes.withUnsafeBytes { store.appendReplicated(at: PhysicalOffset(offset), $0) }

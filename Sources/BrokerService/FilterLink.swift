@@ -1,5 +1,5 @@
 import NIOCore
-import WorkerProtocol
+package import WorkerProtocol
 
 /// One subscription expression and what the filter worker's plugin made of it. Shared by all groups that use it.
 final class CompiledSubscription {
@@ -101,7 +101,7 @@ package final class FilterLink {
     // MARK: The peer
 
     /// A filter worker was introduced; the one before, if any, is gone with its programs.
-    func connect(send: @escaping (WorkerMessage) -> Void) {
+    package func connect(send: @escaping (WorkerMessage) -> Void) {
         disconnect()
         self.send = send
         for subscription in subscriptions.values {
@@ -110,7 +110,7 @@ package final class FilterLink {
         available?()
     }
 
-    func disconnect() {
+    package func disconnect() {
         send = nil
         let unanswered = batches
         batches.removeAll()
@@ -126,7 +126,7 @@ package final class FilterLink {
         for subscription in subscriptions.values { finish(subscription) }
     }
 
-    func receive(_ message: WorkerMessage) {
+    package func receive(_ message: WorkerMessage) {
         switch message {
         case .filterCompiled(let request, let result): compiled(request, result)
         case .filterMatched(let request, let bitmap):

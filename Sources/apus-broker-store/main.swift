@@ -1,1 +1,3 @@
-print("starting")
+import WorkerKit
+
+WorkerMain.run(BrokerStoreWorker.self)

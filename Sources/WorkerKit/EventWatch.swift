@@ -1,6 +1,6 @@
-internal import Glibc
+import Glibc
 package import NIOCore
-internal import NIOPosix
+import NIOPosix
 
 /// Calls back on the event loop whenever an eventfd was signalled: any number of signals before the call are one call.
 package final class EventWatch {

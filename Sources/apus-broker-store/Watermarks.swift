@@ -1,0 +1,48 @@
+import LinuxSystem
+import StoreFormat
+import WorkerProtocol
+
+/// The segment `watermarks`: how far the log may be read by the workers that map it. This process is its only writer.
+final class Watermarks {
+    private let segment: SharedSegment
+    private let event: Int32
+
+    init(segment: SharedSegment, event: Int32, fileSize: Int) {
+        self.segment = segment
+        self.event = event
+        // What a former process left is not true before the store is open again.
+        segment.atomicStore(slot: WatermarkSlot.ready, 0)
+        segment.atomicStore(slot: WatermarkSlot.magic, WatermarkSlot.magicValue)
+        segment.atomicStore(slot: WatermarkSlot.fileSize, UInt64(fileSize))
+        let generation = segment.atomicLoad(slot: WatermarkSlot.generation)
+        segment.atomicStore(slot: WatermarkSlot.generation, generation + 1)
+        EventFD.signal(event)
+    }
+
+    func open(written: PhysicalOffset, flushed: PhysicalOffset, minimum: PhysicalOffset) {
+        publish(minimum: minimum)
+        publish(flushed: flushed)
+        set(WatermarkSlot.written, written)
+        segment.atomicStore(slot: WatermarkSlot.ready, 1)
+        EventFD.signal(event)
+    }
+
+    /// Once at the end of a tick that wrote.
+    func publish(written: PhysicalOffset) {
+        set(WatermarkSlot.written, written)
+        EventFD.signal(event)
+    }
+
+    func publish(flushed: PhysicalOffset) { set(WatermarkSlot.flushed, flushed) }
+    func publish(minimum: PhysicalOffset) { set(WatermarkSlot.minimum, minimum) }
+
+    func close() {
+        segment.atomicStore(slot: WatermarkSlot.ready, 0)
+        EventFD.signal(event)
+    }
+
+    private func set(_ slot: Int, _ offset: PhysicalOffset) {
+        // -1, "no file yet", reads as 0: nothing is kept below it either.
+        segment.atomicStore(slot: slot, UInt64(max(0, offset.rawValue)))
+    }
+}
