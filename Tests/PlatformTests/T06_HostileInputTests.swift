@@ -1,0 +1,147 @@
+import Foundation
+import RemotingProtocol
+import Testing
+
+extension PlatformTests {
+    /// Input no client sends, on both ports: refused or served, said in the log, nothing crashes, memory stays bounded.
+    @Suite("T06 hostile input", .serialized)
+    struct T06_HostileInput {
+        static let memoryLimit = 64 << 20
+
+        /// The platform still serves and no worker has been replaced.
+        private static func expectHealthy(_ platform: Platform, _ pids: [String: pid_t], _ situation: String) async throws {
+            for (kind, pid) in pids {
+                #expect(platform.pid(of: kind) == pid, "\(situation): \(kind) was restarted")
+                let resident = Platform.residentBytes(of: pid)
+                #expect(resident < memoryLimit, "\(situation): \(kind) has \(resident >> 20) MB resident")
+            }
+            let sent = try await platform.apus(["send", "--topic", "Healthy"], input: .file("/etc/hostname"))
+            #expect(sent.status == 0, "\(situation): \(sent.errorText)")
+        }
+
+        private static func pids(_ platform: Platform) -> [String: pid_t] {
+            Dictionary(
+                uniqueKeysWithValues: Platform.workerKinds.compactMap { kind in platform.pid(of: kind).map { (kind, $0) } })
+        }
+
+        private static func frame(header: [UInt8], body: [UInt8] = [], type: UInt8 = 0) -> [UInt8] {
+            let length = UInt32(4 + header.count + body.count)
+            let word = UInt32(type) << 24 | UInt32(header.count)
+            return withUnsafeBytes(of: length.bigEndian, Array.init) + withUnsafeBytes(of: word.bigEndian, Array.init) + header + body
+        }
+
+        @Test("random bytes, impossible lengths, broken headers: closed with a logged reason", .timeLimit(.minutes(1)))
+        func malformedBytes() async throws {
+            let platform = try await Platform.start()
+            let pids = Self.pids(platform)
+            var random = SystemRandomNumberGenerator()
+            let noise = (0..<200_000).map { _ in UInt8.random(in: 0...255, using: &random) }
+            let cases: [(String, [UInt8])] = [
+                ("random bytes", [0xFF] + noise),
+                ("a length of 2 GiB", [0x7F, 0xFF, 0xFF, 0xFF, 0, 0, 0, 10]),
+                ("a negative length", [0xFF, 0xFF, 0xFF, 0xF0, 0, 0, 0, 10]),
+                ("a length of 17 MiB", [0x01, 0x10, 0, 0, 0, 0, 0, 10]),
+                ("a length of zero", [0, 0, 0, 0, 0, 0, 0, 0]),
+                ("a header longer than its frame", [0, 0, 0, 20, 0, 0, 0xFF, 0xFF] + Array(repeating: 0x20, count: 16)),
+                ("an unknown serialization", Self.frame(header: Array("{}".utf8), type: 9)),
+                ("a header that is no JSON", Self.frame(header: Array("not json at all".utf8))),
+                ("a JSON header cut short", Self.frame(header: Array("{\"code\":10,\"extFields\":{\"a\"".utf8))),
+                ("a binary header cut short", Self.frame(header: [0, 105, 0, 1], type: 1)),
+                ("an HTTP request", Array("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8)),
+            ]
+            for address in [platform.nameServer, platform.broker] {
+                for (name, bytes) in cases {
+                    let socket = try RawSocket(address)
+                    socket.write(bytes)
+                    do {
+                        try await eventually("\(name): closed by \(address)", within: .seconds(5)) { socket.isClosedByPeer }
+                    } catch {
+                        Issue.record("\(error)")
+                    }
+                }
+            }
+            try await Self.expectHealthy(platform, pids, "after malformed bytes")
+            let log = platform.log
+            #expect(log.contains("127.0.0.1:"), "the log names the peers it refused: \(log.suffix(1500))")
+            print("T06 log says: \(log.split(separator: "\n").filter { $0.contains("frame") || $0.contains("header") }.prefix(3))")
+            try await platform.stop()
+        }
+
+        @Test("an unknown request code is answered with 3 and the connection stays open", .timeLimit(.minutes(1)))
+        func unknownCode() async throws {
+            let platform = try await Platform.start()
+            for address in [platform.nameServer, platform.broker] {
+                let reply = try await platform.ask(address, RemotingCommand(code: 9_999))
+                #expect(reply.code == 3, "\(address) answered \(reply.code)")
+                // A header with values of the wrong kind is the sender's mistake, not a reason to close.
+                let strange = try await platform.ask(
+                    address, RemotingCommand(code: 310, extFields: ["a": "x", "e": "not a number"]))
+                #expect(strange.code != 0)
+            }
+            try await platform.stop()
+        }
+
+        @Test("1 000 idle connections and 200 half frames on each port: others are served", .timeLimit(.minutes(2)))
+        func idleAndSlow() async throws {
+            let platform = try await Platform.start()
+            let pids = Self.pids(platform)
+            raiseDescriptorLimit()
+            var idle: [RawSocket] = []
+            var slow: [RawSocket] = []
+            for address in [platform.nameServer, platform.broker] {
+                for _ in 0..<1_000 { idle.append(try RawSocket(address)) }
+                for _ in 0..<200 {
+                    let socket = try RawSocket(address)
+                    // Half a frame: its length says 1000 bytes, ten come.
+                    socket.write([0, 0, 3, 0xE8, 0, 0, 0, 100, 0x7B, 0x22])
+                    slow.append(socket)
+                }
+            }
+            for _ in 0..<5 {
+                // The loris: a byte now and then.
+                for socket in slow { socket.write([0x20]) }
+                try await Self.expectHealthy(platform, pids, "under idle and half connections")
+                try await Task.sleep(for: .milliseconds(200))
+            }
+            let refused = idle.filter(\.isClosedByPeer).count
+            print("T06 of 2000 idle connections \(refused) were refused")
+            try await Self.expectHealthy(platform, pids, "after idle and half connections")
+            idle.removeAll()
+            slow.removeAll()
+            try await Self.expectHealthy(platform, pids, "after they left")
+            try await platform.stop()
+        }
+
+        @Test("a client that never reads its answers is held back, not buffered without end", .timeLimit(.minutes(1)))
+        func neverReads() async throws {
+            let platform = try await Platform.start()
+            let pids = Self.pids(platform)
+            // Bodies large enough that unread answers would fill memory fast.
+            let large = platform.folder.file("large")
+            try String(repeating: "x", count: 1 << 20).write(toFile: large, atomically: false, encoding: .utf8)
+            for _ in 0..<4 {
+                let sent = try await platform.apus(["send", "--topic", "Large", "--queue", "0", large])
+                #expect(sent.status == 0, "\(sent.errorText)")
+            }
+            let header = """
+                {"code":11,"extFields":{"consumerGroup":"greedy","topic":"Large","queueId":"0","queueOffset":"0",\
+                "maxMsgNums":"32","sysFlag":"4","commitOffset":"0","suspendTimeoutMillis":"0","subscription":"*",\
+                "subVersion":"0","expressionType":"TAG"},"flag":0,"language":"JAVA","opaque":1,"version":409}
+                """
+            let request = Self.frame(header: Array(header.utf8))
+            let sockets = try (0..<8).map { _ in try RawSocket(platform.broker) }
+            for _ in 0..<50 {
+                for socket in sockets { socket.write(request) }
+            }
+            try await Task.sleep(for: .seconds(2))
+            let pid = try #require(pids["broker-store"])
+            let resident = Platform.residentBytes(of: pid)
+            print("T06 8 clients that asked for \(8 * 50 * 4) MB and read none: broker-store has \(resident >> 20) MB resident")
+            #expect(resident < 256 << 20, "broker-store has \(resident >> 20) MB resident")
+            let sent = try await platform.apus(["send", "--topic", "Healthy"], input: .file("/etc/hostname"))
+            #expect(sent.status == 0, "\(sent.errorText)")
+            #expect(platform.pid(of: "broker-store") == pid)
+            try await platform.stop()
+        }
+    }
+}
