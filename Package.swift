@@ -133,6 +133,9 @@ let package = Package(
         // Tests
         tests("TidyTests", []),
         tests(
+            "PlatformTests",
+            ["FastJSON", "RemotingProtocol", "RemotingTransport", "StoreFormat", nioCore, nioPosix]),
+        tests(
             "FilterEngineTests",
             ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", logging]),
     ]

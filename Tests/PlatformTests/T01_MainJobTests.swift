@@ -1,3 +1,4 @@
+import FastJSON
 import Foundation
 import RemotingProtocol
 import Testing
@@ -12,9 +13,11 @@ extension PlatformTests {
                 return words.split(separator: "\n").map(String.init)
             }
             let folder = "/var/lib/dpkg/info"
-            let lists = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".list") }.sorted()
+            let lists = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".list") }
+                .sorted()
             return lists.flatMap { name in
-                ((try? String(contentsOfFile: "\(folder)/\(name)", encoding: .utf8)) ?? "").split(separator: "\n").map(String.init)
+                ((try? String(contentsOfFile: "\(folder)/\(name)", encoding: .utf8)) ?? "").split(separator: "\n").map(
+                    String.init)
             }
         }
 
@@ -42,7 +45,9 @@ extension PlatformTests {
             }
         }
 
-        @Test("at least 100 000 real lines: two clustered consumers get each exactly once, byte for byte", .timeLimit(.minutes(3)))
+        @Test(
+            "at least 100 000 real lines: two clustered consumers get each exactly once, byte for byte",
+            .timeLimit(.minutes(3)))
         func realTextThroughTheHouse() async throws {
             let lines = try Self.realLines()
             try #require(lines.count >= 100_000, "the data set has \(lines.count) lines")
@@ -57,7 +62,8 @@ extension PlatformTests {
                 RemotingCommand(
                     .updateAndCreateTopic,
                     extFields: [
-                        "topic": "Words", "defaultTopic": "TBW102", "readQueueNums": "4", "writeQueueNums": "4", "perm": "6",
+                        "topic": "Words", "defaultTopic": "TBW102", "readQueueNums": "4", "writeQueueNums": "4",
+                        "perm": "6",
                         "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false",
                     ]))
             #expect(created.code == 0, "creating the topic: \(created.code) \(created.remark ?? "")")
@@ -116,7 +122,9 @@ extension PlatformTests {
             let filtered = try await platform.apus(
                 ["consume", "--topic", "Words", "--group", "capitals", "--tag", "upper", "--timeout", "3"])
             #expect(filtered.status == 0, "apus consume --tag: \(filtered.errorText)")
-            #expect(filtered.lines.sorted() == upper.sorted(), "\(filtered.lines.count) of \(upper.count) lines tagged upper")
+            #expect(
+                filtered.lines.sorted() == upper.sorted(),
+                "\(filtered.lines.count) of \(upper.count) lines tagged upper")
             try await platform.stop()
         }
     }

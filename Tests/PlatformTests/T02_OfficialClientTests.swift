@@ -26,11 +26,13 @@ extension PlatformTests {
             let sent = Self.messages(200, topic: topic)
             let answers = try await OfficialClient.produce(platform, sent, mode: mode)
             #expect(answers.count == 200)
-            #expect(answers.allSatisfy(\.ok), "\(answers.first { !$0.ok }?.error ?? "")")
+            #expect(answers.allSatisfy { $0.ok }, "\(answers.first { !$0.ok }?.error ?? "")")
             try await eventually("the broker has all 201 messages") {
                 try await platform.queueSizes(topic: topic, queues: 4).reduce(0, +) == 201
             }
-            let found = try await OfficialClient.pull(platform, topic: topic, group: "pullers").filter { !$0.keys.isEmpty }
+            let found = try await OfficialClient.pull(platform, topic: topic, group: "pullers").filter {
+                !$0.keys.isEmpty
+            }
             #expect(Set(found.map(\.keys)) == Set(sent.compactMap(\.keys)))
             #expect(found.count == 200)
             let bodies = Dictionary(found.map { ($0.keys, $0.body) }, uniquingKeysWith: { first, _ in first })
@@ -66,7 +68,7 @@ extension PlatformTests {
             _ = try await consumer.receive(50)
             let live = (50..<150).map { Outgoing(n: $0, topic: "Push", body: "live \($0)", keys: "key-\($0)") }
             let answers = try await OfficialClient.produce(platform, live)
-            #expect(answers.allSatisfy(\.ok))
+            #expect(answers.allSatisfy { $0.ok })
             let deliveries = try await consumer.receive(150)
             try await consumer.stop()
             #expect(deliveries.compactMap(\.body).sorted() == (before + live).compactMap(\.body).sorted())
@@ -101,7 +103,7 @@ extension PlatformTests {
             let platform = try await Platform.start()
             let sent = Self.messages(210, topic: "Orderly")
             let answers = try await OfficialClient.produce(platform, sent, mode: "orderly")
-            #expect(answers.allSatisfy(\.ok), "\(answers.first { !$0.ok }?.error ?? "")")
+            #expect(answers.allSatisfy { $0.ok }, "\(answers.first { !$0.ok }?.error ?? "")")
             let consumer = try await OfficialClient.push(platform, topic: "Orderly", group: "orderlies", ["--orderly"])
             let deliveries = try await consumer.receive(210, within: .seconds(45))
             try await consumer.stop()
@@ -141,7 +143,9 @@ extension PlatformTests {
             let tags = ["TagA", "TagB", "TagC", "Aa", "BB"]
             let sent = Self.messages(250, topic: "Tagged", tags: tags)
             _ = try await OfficialClient.produce(platform, sent)
-            for (expression, wanted) in [("TagA", ["TagA"]), ("TagA || TagC", ["TagA", "TagC"]), ("Aa", ["Aa"]), ("BB", ["BB"])] {
+            for (expression, wanted) in [
+                ("TagA", ["TagA"]), ("TagA || TagC", ["TagA", "TagC"]), ("Aa", ["Aa"]), ("BB", ["BB"]),
+            ] {
                 let consumer = try await OfficialClient.push(
                     platform, topic: "Tagged", group: "g-\(wanted.joined())", ["--tags", expression])
                 let deliveries = try await consumer.receive(50 * wanted.count)
@@ -150,7 +154,8 @@ extension PlatformTests {
                 #expect(Set(deliveries.map(\.tags)) == Set(wanted), "\(expression)")
                 try await consumer.stop()
             }
-            let pulled = try await OfficialClient.pull(platform, topic: "Tagged", group: "tag-pull", ["--tags", "TagB"])
+            let pulled = try await OfficialClient.pull(
+                platform, topic: "Tagged", group: "tag-pull", ["--tags", "TagB"])
             #expect(pulled.count == 50 && pulled.allSatisfy { $0.tags == "TagB" }, "pull with a tag: \(pulled.count)")
             try await platform.stop()
         }

@@ -11,7 +11,9 @@ extension PlatformTests {
             Outgoing(n: number, topic: topic, body: "message \(number)", keys: "key-\(number)", order: number)
         }
 
-        @Test("two consumers share the queues; when one leaves the other takes over and nothing is lost", .timeLimit(.minutes(2)))
+        @Test(
+            "two consumers share the queues; when one leaves the other takes over and nothing is lost",
+            .timeLimit(.minutes(2)))
         func rebalance() async throws {
             let platform = try await Platform.start()
             let topic = "Shared"
@@ -61,7 +63,7 @@ extension PlatformTests {
             var platform = try await Platform.start(in: folder)
             func produce(_ numbers: Range<Int>) async throws {
                 let answers = try await OfficialClient.produce(platform, numbers.map { Self.message($0, topic: topic) })
-                #expect(answers.allSatisfy(\.ok) && answers.count == numbers.count)
+                #expect(answers.allSatisfy { $0.ok } && answers.count == numbers.count)
             }
             func consume(expecting numbers: Range<Int>, _ situation: String) async throws {
                 let consumer = try await OfficialClient.push(platform, topic: topic, group: "keepers")

@@ -7,7 +7,9 @@ extension PlatformTests {
     struct T04_BodySizes {
         static let sizes = [1, 2, 100, 1023, 4095, 4096, 4097, 65_535, 131_072, 1 << 20, (4 << 20) - 1, 4 << 20]
 
-        @Test("1 B to 4 MB, plain and compressed: the same bytes come out", .timeLimit(.minutes(2)), arguments: [true, false])
+        @Test(
+            "1 B to 4 MB, plain and compressed: the same bytes come out", .timeLimit(.minutes(2)),
+            arguments: [true, false])
         func bodies(compressed: Bool) async throws {
             let platform = try await Platform.start()
             // Compression makes incompressible bodies a little larger: the largest go plain only.
@@ -15,9 +17,10 @@ extension PlatformTests {
             let sent = sizes.enumerated().map { index, size in
                 OfficialClient.Outgoing(n: index, topic: "Sizes", size: size, keys: "size-\(size)")
             }
-            let answers = try await OfficialClient.produce(platform, sent, mode: "sync", compressed ? [] : ["--no-compression"])
+            let answers = try await OfficialClient.produce(
+                platform, sent, mode: "sync", compressed ? [] : ["--no-compression"])
             #expect(answers.count == sizes.count)
-            #expect(answers.allSatisfy(\.ok), "\(answers.first { !$0.ok }?.error ?? "")")
+            #expect(answers.allSatisfy { $0.ok }, "\(answers.first { !$0.ok }?.error ?? "")")
             let consumer = try await OfficialClient.push(platform, topic: "Sizes", group: "sizes")
             let deliveries = try await consumer.receive(sizes.count)
             try await consumer.stop()
@@ -46,7 +49,8 @@ extension PlatformTests {
             let sent = try await platform.apus(["send", "--topic", "Limit", file])
             #expect(sent.status == 1)
             #expect(sent.errorText.contains("code 13"), "\(sent.errorText)")
-            #expect(sent.errorText.lowercased().contains("size") || sent.errorText.contains("4194304"), "\(sent.errorText)")
+            #expect(
+                sent.errorText.lowercased().contains("size") || sent.errorText.contains("4194304"), "\(sent.errorText)")
             try await platform.stop()
         }
     }

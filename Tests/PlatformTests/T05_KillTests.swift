@@ -21,13 +21,15 @@ extension PlatformTests {
         func kill(kind: String) async throws {
             let platform = try await Platform.start()
             let topic = "UnderFire"
-            let first = try await platform.apus(["send", "--topic", topic, "--tag", "t"], input: .file("/etc/hostname"))
+            let first = try await platform.apus(
+                ["send", "--topic", topic, "--tag", "t"], input: .file("/etc/hostname"))
             #expect(first.status == 0, "\(first.errorText)")
             // A consumer with a tag: it needs broker-store and, to compile its subscription, the filter.
             let consumer = try Program(
                 Binaries.apus,
                 [
-                    "consume", "--name-server", platform.nameServer, "--topic", topic, "--group", "survivors", "--tag", "t",
+                    "consume", "--name-server", platform.nameServer, "--topic", topic, "--group", "survivors", "--tag",
+                    "t",
                     "--timeout", "60",
                 ])
             _ = try await consumer.line { _ in true }
@@ -55,11 +57,15 @@ extension PlatformTests {
                 let back = killedAt.duration(to: .now)
                 #expect(back < Self.limit, "round \(round): \(kind) served again after \(back)")
                 if kind == "broker-store" {
-                    #expect(oracle.longestGap < Self.limit, "round \(round): no acknowledgement for \(oracle.longestGap)")
+                    #expect(
+                        oracle.longestGap < Self.limit, "round \(round): no acknowledgement for \(oracle.longestGap)")
                 } else {
-                    #expect(oracle.longestGap < .milliseconds(500), "round \(round): sends paused for \(oracle.longestGap)")
+                    #expect(
+                        oracle.longestGap < .milliseconds(500), "round \(round): sends paused for \(oracle.longestGap)")
                 }
-                print("T05 kill -9 \(kind), round \(round): back after \(back), longest pause of sends \(oracle.longestGap)")
+                print(
+                    "T05 kill -9 \(kind), round \(round): back after \(back), longest pause of sends \(oracle.longestGap)"
+                )
                 // Tagged messages still get through to the consumer.
                 let probe = "probe-\(round)"
                 let file = platform.folder.file(probe)
@@ -82,7 +88,9 @@ extension PlatformTests {
             let lost = acknowledged.subtracting(stored)
             #expect(lost.isEmpty, "\(lost.count) of \(acknowledged.count) acknowledged messages are lost")
             let log = platform.log
-            #expect(log.contains(kind) && (log.contains("signal 9") || log.contains("SIGKILL")), "the log tells of the kill")
+            #expect(
+                log.contains(kind) && (log.contains("signal 9") || log.contains("SIGKILL")), "the log tells of the kill"
+            )
             try await platform.stop()
         }
 
@@ -95,7 +103,8 @@ extension PlatformTests {
             _ = try await producer.line { $0.contains("\"ok\": true") }
             let consumer = try await OfficialClient.push(platform, topic: topic, group: "official")
             for number in 1..<600 {
-                producer.write(OfficialClient.text([.init(n: number, topic: topic, body: "\(number)", keys: "key-\(number)")]))
+                producer.write(
+                    OfficialClient.text([.init(n: number, topic: topic, body: "\(number)", keys: "key-\(number)")]))
                 if number == 200 || number == 400 {
                     let old = try #require(platform.pid(of: "broker-store"))
                     Glibc.kill(old, SIGKILL)

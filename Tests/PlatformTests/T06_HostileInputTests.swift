@@ -9,7 +9,9 @@ extension PlatformTests {
         static let memoryLimit = 64 << 20
 
         /// The platform still serves and no worker has been replaced.
-        private static func expectHealthy(_ platform: Platform, _ pids: [String: pid_t], _ situation: String) async throws {
+        private static func expectHealthy(_ platform: Platform, _ pids: [String: pid_t], _ situation: String)
+            async throws
+        {
             for (kind, pid) in pids {
                 #expect(platform.pid(of: kind) == pid, "\(situation): \(kind) was restarted")
                 let resident = Platform.residentBytes(of: pid)
@@ -21,13 +23,16 @@ extension PlatformTests {
 
         private static func pids(_ platform: Platform) -> [String: pid_t] {
             Dictionary(
-                uniqueKeysWithValues: Platform.workerKinds.compactMap { kind in platform.pid(of: kind).map { (kind, $0) } })
+                uniqueKeysWithValues: Platform.workerKinds.compactMap { kind in
+                    platform.pid(of: kind).map { (kind, $0) }
+                })
         }
 
         private static func frame(header: [UInt8], body: [UInt8] = [], type: UInt8 = 0) -> [UInt8] {
             let length = UInt32(4 + header.count + body.count)
             let word = UInt32(type) << 24 | UInt32(header.count)
-            return withUnsafeBytes(of: length.bigEndian, Array.init) + withUnsafeBytes(of: word.bigEndian, Array.init) + header + body
+            return withUnsafeBytes(of: length.bigEndian, Array.init) + withUnsafeBytes(of: word.bigEndian, Array.init)
+                + header + body
         }
 
         @Test("random bytes, impossible lengths, broken headers: closed with a logged reason", .timeLimit(.minutes(1)))
@@ -42,7 +47,10 @@ extension PlatformTests {
                 ("a negative length", [0xFF, 0xFF, 0xFF, 0xF0, 0, 0, 0, 10]),
                 ("a length of 17 MiB", [0x01, 0x10, 0, 0, 0, 0, 0, 10]),
                 ("a length of zero", [0, 0, 0, 0, 0, 0, 0, 0]),
-                ("a header longer than its frame", [0, 0, 0, 20, 0, 0, 0xFF, 0xFF] + Array(repeating: 0x20, count: 16)),
+                (
+                    "a header longer than its frame",
+                    [0, 0, 0, 20, 0, 0, 0xFF, 0xFF] + Array(repeating: 0x20, count: 16)
+                ),
                 ("an unknown serialization", Self.frame(header: Array("{}".utf8), type: 9)),
                 ("a header that is no JSON", Self.frame(header: Array("not json at all".utf8))),
                 ("a JSON header cut short", Self.frame(header: Array("{\"code\":10,\"extFields\":{\"a\"".utf8))),
@@ -54,7 +62,9 @@ extension PlatformTests {
                     let socket = try RawSocket(address)
                     socket.write(bytes)
                     do {
-                        try await eventually("\(name): closed by \(address)", within: .seconds(5)) { socket.isClosedByPeer }
+                        try await eventually("\(name): closed by \(address)", within: .seconds(5)) {
+                            socket.isClosedByPeer
+                        }
                     } catch {
                         Issue.record("\(error)")
                     }
@@ -63,7 +73,9 @@ extension PlatformTests {
             try await Self.expectHealthy(platform, pids, "after malformed bytes")
             let log = platform.log
             #expect(log.contains("127.0.0.1:"), "the log names the peers it refused: \(log.suffix(1500))")
-            print("T06 log says: \(log.split(separator: "\n").filter { $0.contains("frame") || $0.contains("header") }.prefix(3))")
+            print(
+                "T06 log says: \(log.split(separator: "\n").filter { $0.contains("frame") || $0.contains("header") }.prefix(3))"
+            )
             try await platform.stop()
         }
 
@@ -136,7 +148,9 @@ extension PlatformTests {
             try await Task.sleep(for: .seconds(2))
             let pid = try #require(pids["broker-store"])
             let resident = Platform.residentBytes(of: pid)
-            print("T06 8 clients that asked for \(8 * 50 * 4) MB and read none: broker-store has \(resident >> 20) MB resident")
+            print(
+                "T06 8 clients that asked for \(8 * 50 * 4) MB and read none: broker-store has \(resident >> 20) MB resident"
+            )
             #expect(resident < 256 << 20, "broker-store has \(resident >> 20) MB resident")
             let sent = try await platform.apus(["send", "--topic", "Healthy"], input: .file("/etc/hostname"))
             #expect(sent.status == 0, "\(sent.errorText)")

@@ -13,7 +13,9 @@ extension PlatformTests {
             try "hello\nworld\n".write(toFile: lines, atomically: false, encoding: .utf8)
             let sent = try await platform.apus(["send", "--topic", "Greetings", lines])
             #expect(sent.status == 0 && sent.errorText.contains("sent 2 messages"), "\(sent.errorText)")
-            let consumed = try await platform.apus(["consume", "--topic", "Greetings", "--count", "2", "--timeout", "10"])
+            let consumed = try await platform.apus([
+                "consume", "--topic", "Greetings", "--count", "2", "--timeout", "10",
+            ])
             #expect(consumed.status == 0 && consumed.lines.sorted() == ["hello", "world"], "\(consumed)")
             // The offsets are kept: a second consumer of the group gets nothing.
             let again = try await platform.apus(["consume", "--topic", "Greetings", "--timeout", "1"])
@@ -47,7 +49,8 @@ extension PlatformTests {
             let platform = try await Platform.start()
             let second = try await Program.run(
                 Binaries.apus,
-                ["up", "--data-dir", platform.data, "--nameserver-port", "0", "--broker-port", "0"], within: .seconds(15))
+                ["up", "--data-dir", platform.data, "--nameserver-port", "0", "--broker-port", "0"],
+                within: .seconds(15))
             #expect(second.status != 0)
             #expect(second.errorText.contains(platform.data), "it names the folder: \(second.errorText)")
             #expect(second.errorText.contains("\(platform.supervisorPid)"), "it names the process: \(second.errorText)")
@@ -73,7 +76,8 @@ extension PlatformTests {
         @Test(
             "wrong options are explained", .timeLimit(.minutes(1)),
             arguments: [
-                ["up", "--no-such-option"], ["up", "--broker-port", "many"], ["up", "--config", "/nonexistent/apus.toml"],
+                ["up", "--no-such-option"], ["up", "--broker-port", "many"],
+                ["up", "--config", "/nonexistent/apus.toml"],
                 ["send"], ["send", "--topic", "T", "--in-flight", "0"], ["send", "--topic", "T", "/nonexistent/lines"],
                 ["consume"], ["consume", "--topic", "T", "--from", "yesterday"], ["bench", "--size", "none"],
                 ["no-such-command"],
@@ -94,7 +98,8 @@ extension PlatformTests {
             let result = try await Program.run(
                 Binaries.apus, arguments + ["--name-server", "127.0.0.1:1"], within: .seconds(15))
             #expect(result.status != 0)
-            #expect(result.errorText.contains("127.0.0.1:1") && result.errorText.contains("apus up"), "\(result.errorText)")
+            #expect(
+                result.errorText.contains("127.0.0.1:1") && result.errorText.contains("apus up"), "\(result.errorText)")
         }
 
         @Test("a topic that does not exist is named when consuming", .timeLimit(.minutes(1)))

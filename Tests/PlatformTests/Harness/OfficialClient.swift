@@ -5,7 +5,8 @@ enum OfficialClient {
     /// `APUS_CLIENT_PYTHON`, or what `Tests/Clients/setup` makes.
     static let python: String? = {
         let candidates = [
-            ProcessInfo.processInfo.environment["APUS_CLIENT_PYTHON"], Binaries.packageRoot + "/.build/clients/bin/python",
+            ProcessInfo.processInfo.environment["APUS_CLIENT_PYTHON"],
+            Binaries.packageRoot + "/.build/clients/bin/python",
         ]
         return candidates.compactMap { $0 }.first { FileManager.default.isExecutableFile(atPath: $0) }
     }()
@@ -19,7 +20,8 @@ enum OfficialClient {
         let home = platform.folder.file("home-\(UUID().uuidString.prefix(8))")
         try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
         return try Program(
-            python, ["\(Binaries.packageRoot)/Tests/Clients/\(script).py", "--name-server", platform.nameServer] + arguments,
+            python,
+            ["\(Binaries.packageRoot)/Tests/Clients/\(script).py", "--name-server", platform.nameServer] + arguments,
             environment: ["HOME": home, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"], input: input)
     }
 

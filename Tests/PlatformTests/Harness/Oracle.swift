@@ -1,4 +1,5 @@
 import Foundation
+import NIOCore
 import NIOPosix
 import RemotingProtocol
 import RemotingTransport
@@ -106,7 +107,8 @@ final class Oracle: Sendable {
         var bodies: [String] = []
         for queue in 0..<queues {
             let place = ["topic": topic, "queueId": String(queue)]
-            let end = try await client.invokeSuccessfully(RemotingCommand(.getMaxOffset, extFields: place)).integer("offset")
+            let end = try await client.invokeSuccessfully(RemotingCommand(.getMaxOffset, extFields: place)).integer(
+                "offset")
             var offset: Int64 = 0
             while offset < end {
                 let reply = try await client.invoke(
@@ -119,13 +121,15 @@ final class Oracle: Sendable {
                         ]) { $1 }))
                 let next = try reply.integer("nextBeginOffset")
                 guard next > offset else {
-                    throw ScenarioFailure("queue \(queue) stands still at \(offset) of \(end): code \(reply.code) \(reply.remark ?? "")")
+                    throw ScenarioFailure(
+                        "queue \(queue) stands still at \(offset) of \(end): code \(reply.code) \(reply.remark ?? "")")
                 }
                 offset = next
                 reply.body.withUnsafeBytes { bytes in
                     var position = 0
                     while position < bytes.count,
-                        case .record(let record) = CommitLogRecord.parse(UnsafeRawBufferPointer(rebasing: bytes[position...]))
+                        case .record(let record) = CommitLogRecord.parse(
+                            UnsafeRawBufferPointer(rebasing: bytes[position...]))
                     {
                         bodies.append(String(decoding: record.body, as: UTF8.self))
                         position += record.totalSize

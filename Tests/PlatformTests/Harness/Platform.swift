@@ -1,8 +1,9 @@
 import Foundation
+import NIOCore
+import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 import Synchronization
-import NIOPosix
 
 /// A folder of one test, removed at its end.
 final class TemporaryFolder: Sendable {
@@ -83,7 +84,8 @@ final class Platform: Sendable {
             let pair = part.split(separator: "=", maxSplits: 1).map(String.init)
             if pair.count == 2 { fields[pair[0]] = pair[1] }
         }
-        guard let nameServer = fields["nameserver"], let broker = fields["broker"], let pid = fields["pid"].flatMap({ Int32($0) })
+        guard let nameServer = fields["nameserver"], let broker = fields["broker"],
+            let pid = fields["pid"].flatMap({ Int32($0) })
         else { throw ScenarioFailure("the ready line lacks a field: \(line)") }
         return Platform(
             folder: folder, program: program, nameServer: nameServer, broker: broker, pid: pid, startTime: startTime)

@@ -83,10 +83,14 @@ final class Program: Sendable {
         }
         pid = child
         inputDescriptor.withLock { $0 = inputWrite }
-        Self.readLines(of: outputRead, state: self) { output, line in output.lines.append(line) } end: {
+        Self.readLines(of: outputRead, state: self) { output, line in
+            output.lines.append(line)
+        } end: {
             $0.outputHasEnded = true
         }
-        Self.readLines(of: errorRead, state: self) { output, line in output.errorText += line + "\n" } end: {
+        Self.readLines(of: errorRead, state: self) { output, line in
+            output.errorText += line + "\n"
+        } end: {
             $0.errorHasEnded = true
         }
         outputRead = -1
@@ -186,8 +190,12 @@ final class Program: Sendable {
     }
 
     private static func pipe() throws -> (Int32, Int32) {
+        // A socket pair, because it can be made close-on-exec in one step: another thread may be starting a process.
         var ends: [Int32] = [-1, -1]
-        guard pipe2(&ends, O_CLOEXEC) == 0 else { throw ScenarioFailure("no pipe: \(String(cString: strerror(errno)))") }
+        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, kind, 0, &ends) == 0 else {
+            throw ScenarioFailure("no pipe: \(String(cString: strerror(errno)))")
+        }
         return (ends[0], ends[1])
     }
 

@@ -35,7 +35,7 @@ final class RawSocket: Sendable {
         var done = 0
         while done < bytes.count {
             let written = bytes[done...].withUnsafeBytes {
-                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue) | Int32(MSG_DONTWAIT.rawValue))
+                send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
             }
             if written > 0 {
                 done += written
@@ -50,7 +50,7 @@ final class RawSocket: Sendable {
     var isClosedByPeer: Bool {
         var chunk = [UInt8](repeating: 0, count: 64 << 10)
         while true {
-            let got = recv(descriptor, &chunk, chunk.count, Int32(MSG_DONTWAIT.rawValue))
+            let got = recv(descriptor, &chunk, chunk.count, Int32(MSG_DONTWAIT))
             if got > 0 { continue }
             return got == 0 || errno != EAGAIN
         }
