@@ -132,6 +132,10 @@ let package = Package(
 
         // Tests
         tests("TidyTests", []),
+        .executableTarget(
+            name: "EchoWorker",
+            dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
+            path: "Tests/Support/EchoWorker", swiftSettings: strict),
         tests(
             "PlatformTests",
             ["FastJSON", "RemotingProtocol", "RemotingTransport", "StoreFormat", nioCore, nioPosix]),

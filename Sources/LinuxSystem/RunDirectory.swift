@@ -63,6 +63,10 @@ package final class RunDirectory: Sendable {
         Descriptor(owning: try check(apus_open(path, O_RDONLY | O_DIRECTORY, 0), "open", path))
     }
 
+    package static func openNull() throws(SystemError) -> SharedDescriptor {
+        SharedDescriptor(Descriptor(owning: try check(apus_open("/dev/null", O_RDWR, 0), "open", "/dev/null")))
+    }
+
     /// As `mkdir -p`.
     package static func makeDirectories(_ path: String) throws(SystemError) {
         var made = path.hasPrefix("/") ? "" : "."

@@ -254,7 +254,8 @@ package struct SupervisorState: Sendable {
     private mutating func exited(_ id: WorkerID, _ reason: ExitReason, _ now: Int64) {
         guard let index = workers.firstIndex(where: { $0.id == id }) else { return }
         let worker = workers[index]
-        let refusal = worker.refusal.map { "\($0)" }
+        var refusal = worker.refusal
+        if refusal == nil, case .spawnFailed(let text) = reason { refusal = text }
         let text = refusal ?? reason.description
         workers[index].pid = 0
         if isStopping {

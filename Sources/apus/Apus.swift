@@ -6,6 +6,8 @@ struct Apus: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "apus",
         abstract: "A RocketMQ-compatible message broker platform.",
-        subcommands: [SendCommand.self, ConsumeCommand.self, BenchCommand.self]
+        subcommands: [
+            Up.self, Down.self, Status.self, SendCommand.self, ConsumeCommand.self, BenchCommand.self,
+        ]
     )
 }

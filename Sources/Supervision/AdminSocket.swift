@@ -1,0 +1,74 @@
+import Glibc
+import LinuxSystem
+
+/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, or as JSON {"command":"status"}), one line of JSON
+/// as the answer. Only the platform's own user may connect. A client that asked to stop keeps its connection and sees its
+/// end when the platform has stopped.
+final class AdminSocket {
+    enum Command: String {
+        case status
+        case stop
+        case reload
+    }
+
+    private static let connectionsMax = 16
+    private static let lineBytesMax = 4096
+
+    private let listener: SharedDescriptor
+    private var connections: [Int32: (socket: SharedDescriptor, received: [UInt8])] = [:]
+    private let answer: (Command) -> String
+
+    init(in directory: Int32, answer: @escaping (Command) -> String) throws(SystemError) {
+        listener = SharedDescriptor(try ListenSocket.unix(name: RunDirectory.socketName, inDirectory: directory))
+        self.answer = answer
+    }
+
+    /// What to poll for reading.
+    var descriptors: [Int32] { [listener.raw] + connections.keys }
+
+    /// True when `fd` was one of ours.
+    func readable(_ fd: Int32) -> Bool {
+        if fd == listener.raw {
+            // A refused or failed connection harms nobody else; the client sees it closed.
+            while let socket = try? ListenSocket.accept(listener.raw) {
+                guard connections.count < AdminSocket.connectionsMax else { continue }
+                let shared = SharedDescriptor(socket)
+                connections[shared.raw] = (shared, [])
+            }
+            return true
+        }
+        guard connections[fd] != nil else { return false }
+        read(fd)
+        return true
+    }
+
+    private func read(_ fd: Int32) {
+        var buffer = [UInt8](repeating: 0, count: 1024)
+        let count = Glibc.read(fd, &buffer, buffer.count)
+        guard count > 0 else {
+            if count == 0 || (errno != EAGAIN && errno != EINTR) { connections[fd] = nil }
+            return
+        }
+        connections[fd]?.received += buffer[..<count]
+        while let received = connections[fd]?.received, let end = received.firstIndex(of: UInt8(ascii: "\n")) {
+            connections[fd]?.received.removeSubrange(...end)
+            write(reply(to: String(decoding: received[..<end], as: UTF8.self)), to: fd)
+        }
+        if connections[fd]?.received.count ?? 0 > AdminSocket.lineBytesMax { connections[fd] = nil }
+    }
+
+    private func reply(to line: String) -> String {
+        // {"command":"stop"} and stop: the words are all there is to tell apart.
+        let words = line.split { !$0.isLetter }.filter { $0 != "command" }
+        guard words.count == 1, let command = Command(rawValue: String(words[0])) else {
+            return JSONText.object([("error", JSONText.string("unknown command; known: status, stop, reload"))])
+        }
+        return answer(command)
+    }
+
+    /// An answer fits the socket's buffer many times over; a client that does not read loses its connection.
+    private func write(_ text: String, to fd: Int32) {
+        let bytes = Array((text + "\n").utf8)
+        if Glibc.send(fd, bytes, bytes.count, Int32(MSG_NOSIGNAL)) != bytes.count { connections[fd] = nil }
+    }
+}

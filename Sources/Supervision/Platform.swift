@@ -1,0 +1,301 @@
+import Glibc
+package import LinuxSystem
+package import Logging
+import Systemd
+import WorkerProtocol
+
+/// Carries out what `SupervisorState` decides: the one thread, the one poll loop of apusd. It never touches a message, maps
+/// a segment or loads a plug-in, so that it outlives everything it supervises.
+package final class Platform {
+    /// A worker process and its control channel.
+    private struct Child {
+        var process: ChildProcess
+        var control: SharedDescriptor
+    }
+
+    private var configuration: PlatformConfiguration
+    private let executables: String
+    private let resources: Resources
+    private let runDirectory: RunDirectory
+    private let signals: Signals
+    private let logger: Logger
+    private let readAgain: () throws -> PlatformConfiguration
+    private let startedAt = MonotonicClock.milliseconds
+    private var state: SupervisorState
+    private var children: [WorkerID: Child] = [:]
+    private var admin: AdminSocket?
+    private var pending: [SupervisorState.Event] = []
+    private var exitCode: Int32?
+    private var handsBusy = false
+
+    /// - executables: the folder of the worker executables.
+    /// - readAgain: reads the configuration anew, for SIGHUP.
+    package init(
+        _ configuration: PlatformConfiguration, executables: String, resources: Resources, runDirectory: RunDirectory,
+        signals: consuming Signals, limits: SupervisorState.Limits = .init(), logger: Logger,
+        readAgain: @escaping () throws -> PlatformConfiguration
+    ) throws(SystemError) {
+        self.configuration = configuration
+        self.executables = executables
+        self.resources = resources
+        self.runDirectory = runDirectory
+        self.signals = signals
+        self.logger = logger
+        self.readAgain = readAgain
+        var limits = limits
+        limits.watchdogMillis = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
+        state = SupervisorState(workers: configuration.workers, limits: limits)
+    }
+
+    /// The signals this process takes as data; block them before any other thread starts.
+    package static let signalNumbers = [SIGTERM, SIGINT, SIGHUP]
+
+    /// Runs the platform until it has stopped; answers the exit status of apusd.
+    package func run() throws(SystemError) -> Int32 {
+        admin = try AdminSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0) }
+        handle(.start)
+        while exitCode == nil { try turn() }
+        admin = nil
+        runDirectory.remove()
+        return exitCode ?? 0
+    }
+
+    // MARK: the loop
+
+    private func turn() throws(SystemError) {
+        var polled = [pollfd(fd: signals.descriptor.raw, events: Int16(POLLIN), revents: 0)]
+        var owners: [WorkerID?] = [nil]
+        for (id, child) in children {
+            polled.append(pollfd(fd: child.control.raw, events: Int16(POLLIN), revents: 0))
+            polled.append(pollfd(fd: child.process.pidfd.raw, events: Int16(POLLIN), revents: 0))
+            owners += [id, id]
+        }
+        for fd in admin?.descriptors ?? [] {
+            polled.append(pollfd(fd: fd, events: Int16(POLLIN), revents: 0))
+            owners.append(nil)
+        }
+        let wait = max(0, min(state.deadline - MonotonicClock.milliseconds, 60_000))
+        let count = polled.count
+        try call("poll", "workers") { poll(&polled, nfds_t(count), Int32(wait)) }
+
+        for (entry, owner) in zip(polled, owners) where entry.revents != 0 {
+            if let owner {
+                // An earlier entry of this round may have ended or replaced the child.
+                guard let child = children[owner] else { continue }
+                if entry.fd == child.control.raw { receive(from: owner, child) }
+                if entry.fd == child.process.pidfd.raw { try reap(owner, child) }
+            } else if entry.fd == signals.descriptor.raw {
+                while let signal = try signals.take() { handle(signal: signal) }
+            } else {
+                _ = admin?.readable(entry.fd)
+            }
+        }
+        handle(.tick)
+    }
+
+    private func handle(signal: Int32) {
+        switch signal {
+        case SIGHUP: reload()
+        case SIGINT: handle(.stop("SIGINT"))
+        default: handle(.stop("SIGTERM"))
+        }
+    }
+
+    /// What carrying out an action brings up (a failed launch) is handled after the actions that came with it.
+    private func handle(_ event: SupervisorState.Event) {
+        pending.append(event)
+        guard !handsBusy else { return }
+        handsBusy = true
+        while !pending.isEmpty {
+            for action in state.handle(pending.removeFirst(), at: MonotonicClock.milliseconds) { carryOut(action) }
+        }
+        handsBusy = false
+    }
+
+    private func carryOut(_ action: SupervisorState.Action) {
+        switch action {
+        case .spawn(let id): spawn(id)
+        case .introduce(let pair): introduce(pair)
+        case .send(let id, let message): send(message, to: id)
+        case .reload(let id): send(.reload(settings: configuration.settings(of: id)), to: id)
+        case .kill(let id):
+            do { try children[id]?.process.send(signal: SIGKILL) } catch { logger.error("\(id): \(error)") }
+        case .closeListeners(let id): resources.closeListeners(of: id)
+        case .ready: becameReady()
+        case .watchdog: Notifier.send([.watchdog])
+        case .stopping: Notifier.send([.stopping])
+        case .status(let text): Notifier.send([.status(text)])
+        case .log(let level, let id, let text):
+            logger.log(level: level, "\(id.map { "\($0): " } ?? "")\(text)", metadata: id.map { ["about": "\($0)"] })
+        case .exit(let code): exitCode = code
+        }
+    }
+
+    // MARK: workers
+
+    private func spawn(_ id: WorkerID) {
+        let path = "\(executables)/apus-\(id.kind.rawValue)"
+        do {
+            let (ours, theirs) = try SocketPair.create(sequencedPackets: true).ends()
+            let null = try RunDirectory.openNull()
+            let environment = Platform.environment(without: Notifier.environmentNames)
+            // Standard output belongs to the ready line: what a worker prints goes to stderr.
+            let child = try ChildProcess.spawn(
+                path: path, arguments: ["apus-\(id.kind.rawValue)"], environment: environment,
+                descriptors: [(null.raw, 0), (2, 1), (2, 2), (theirs.raw, 3)], parentDeathSignal: SIGTERM,
+                ownProcessGroup: true)
+            children[id] = Child(process: child, control: ours)
+            handle(.spawned(id, pid: child.pid))
+            let descriptors = resources.descriptors(for: id)
+            send(
+                .setup(
+                    kind: id.kind, index: id.index, settings: configuration.settings(of: id),
+                    descriptors: descriptors.map(\.name)),
+                to: id, descriptors: descriptors.map(\.fd))
+        } catch {
+            handle(.exited(id, .spawnFailed("cannot be launched: \(error)")))
+        }
+    }
+
+    private func introduce(_ pair: WorkerPair) {
+        do {
+            let (first, second) = try SocketPair.create(sequencedPackets: false).ends()
+            send(.peer(kind: pair.b.kind, index: pair.b.index), to: pair.a, descriptors: [first.raw])
+            send(.peer(kind: pair.a.kind, index: pair.a.index), to: pair.b, descriptors: [second.raw])
+        } catch {
+            logger.error("cannot introduce \(pair.a) and \(pair.b): \(error)")
+        }
+    }
+
+    /// Never waits: a worker that has not read for so long that its channel is full is about to be found hanging.
+    private func send(_ message: WorkerMessage, to id: WorkerID, descriptors: [Int32] = []) {
+        guard let child = children[id] else { return }
+        let bytes = message.encoded()
+        do {
+            guard bytes.count <= WorkerMessage.controlBytesMax else {
+                throw SystemError(errno: EMSGSIZE, call: "sendmsg", subject: "\(bytes.count) bytes")
+            }
+            try bytes.withUnsafeBytes {
+                try DescriptorPassing.send($0, descriptors: descriptors, to: child.control.raw, wait: false)
+            }
+        } catch let error as SystemError where error.errno == EPIPE || error.errno == ECONNRESET {
+            // It has just ended; its pidfd says so.
+        } catch {
+            logger.error("\(id): control channel: \(error)")
+        }
+    }
+
+    private func receive(from id: WorkerID, _ child: Child) {
+        do {
+            while let message = try Platform.receive(child.control.raw) { handle(.message(id, message)) }
+        } catch let error as SystemError where error.errno == ECONNRESET {
+        } catch {
+            logger.error("\(id): control channel: \(error); killed")
+            do { try child.process.send(signal: SIGKILL) } catch { logger.error("\(id): \(error)") }
+        }
+    }
+
+    /// nil: nothing more now, or closed.
+    private static func receive(_ fd: Int32) throws -> WorkerMessage? {
+        try withUnsafeTemporaryAllocation(byteCount: WorkerMessage.controlBytesMax, alignment: 8) { buffer in
+            do {
+                guard let (count, descriptors) = try DescriptorPassing.receive(into: buffer, from: fd, wait: false)
+                else { return nil }
+                for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
+                return try WorkerMessage(decoding: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            } catch let error as SystemError where error.errno == EAGAIN {
+                return nil
+            }
+        }
+    }
+
+    private func reap(_ id: WorkerID, _ child: Child) throws(SystemError) {
+        // Its last words (why it failed) may still lie in the channel.
+        receive(from: id, child)
+        guard let ending = try child.process.reap() else { return }
+        children[id] = nil
+        switch ending {
+        case .code(let code): handle(.exited(id, .code(code)))
+        case .signal(let signal): handle(.exited(id, .signal(signal, name: ChildProcess.signalName(signal))))
+        }
+    }
+
+    private static func environment(without names: [String]) -> [String] {
+        var all: [String] = []
+        var next = environ
+        while let entry = next.pointee {
+            let text = String(cString: entry)
+            if !names.contains(where: { text.hasPrefix("\($0)=") }) { all.append(text) }
+            next += 1
+        }
+        return all
+    }
+
+    // MARK: to the outside
+
+    private var brokerAddresses: [String] {
+        configuration.brokers.map {
+            let bind = $0.string("bindAddress", default: "127.0.0.1")
+            let host = bind == "0.0.0.0" || bind == "::" ? $0.string("brokerIP1", default: bind) : bind
+            return "\(host):\($0.string("listenPort", default: ""))"
+        }
+    }
+
+    private var nameserverAddress: String {
+        configuration.nameserverAddress ?? configuration.brokers.first?["namesrvAddr"] ?? ""
+    }
+
+    private func becameReady() {
+        Notifier.send([.ready])
+        logger.notice("ready in \(MonotonicClock.milliseconds - startedAt) ms")
+        let line =
+            "ready nameserver=\(nameserverAddress) broker=\(brokerAddresses.joined(separator: ",")) "
+            + "data=\(configuration.dataDirectory) pid=\(getpid())\n"
+        // Nobody may be reading; that is no reason not to serve.
+        _ = Glibc.write(1, line, line.utf8.count)
+    }
+
+    /// Workers get the new settings. What cannot change while running keeps its value and is reported.
+    private func reload() {
+        Notifier.send([.reloading(monotonicMicroseconds: MonotonicClock.nanoseconds / 1000)])
+        do {
+            var fresh = try readAgain()
+            let kept = fresh.keepRunning(configuration)
+            for text in kept { logger.warning("\(text) changes only by a restart") }
+            configuration = fresh
+            logger.notice("configuration read again")
+            handle(.reload)
+        } catch {
+            logger.error("reload refused, the former configuration stays: \(error)")
+        }
+        Notifier.send([.ready, .status(state.statusLine)])
+    }
+
+    private func answer(_ command: AdminSocket.Command) -> String {
+        switch command {
+        case .status: return report.json
+        case .reload:
+            reload()
+            return JSONText.object([("ok", "true")])
+        case .stop:
+            let count = children.count
+            handle(.stop("apus down"))
+            return JSONText.object([("ok", "true"), ("workers", String(count)), ("pid", String(getpid()))])
+        }
+    }
+
+    private var report: StatusReport {
+        let now = MonotonicClock.milliseconds
+        let name =
+            switch state.mode {
+            case .starting: "starting"
+            case .running: "running"
+            case .stopping: "stopping"
+            case .ended: "stopped"
+            }
+        return StatusReport(
+            pid: getpid(), state: name, uptimeMillis: now - startedAt, dataDirectory: configuration.dataDirectory,
+            nameserver: nameserverAddress, brokers: brokerAddresses, statusLine: state.statusLine,
+            workers: state.workers, now: now)
+    }
+}

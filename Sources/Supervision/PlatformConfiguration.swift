@@ -1,0 +1,250 @@
+package import WorkerProtocol
+
+/// A complete description of one platform: what every worker is told. Made from an operator's settings by filling in
+/// RocketMQ's defaults; ports may still be 0 (any free one) until the listeners are bound.
+package struct PlatformConfiguration: Hashable, Sendable {
+    package var dataDirectory: String
+    /// nil: the platform has no name server of its own and registers with `namesrvAddr`.
+    package var nameserver: Settings?
+    package var brokers: [Settings]
+    package var filter: Settings
+    package var filterCount: Int
+    package var logLevel: String?
+    /// Keys nobody here reads; they are passed on all the same.
+    package var unknownKeys: [String]
+
+    /// What the machine and the command line add to the file.
+    package struct Surroundings: Sendable {
+        package var dataDirectory: String
+        /// Where the executables lie: default for plug-ins.
+        package var executables: String
+        /// The address other machines reach this one by, if there is one.
+        package var machineAddress: String?
+        package var withNameserver = true
+
+        package init(dataDirectory: String, executables: String, machineAddress: String? = nil) {
+            self.dataDirectory = dataDirectory
+            self.executables = executables
+            self.machineAddress = machineAddress
+        }
+    }
+
+    package static let nameserverPort = 9876
+    package static let brokerPort = 10911
+    /// Between brokers of one platform: leaves room for the VIP port below and the HA port above each.
+    package static let brokerPortStep = 10
+
+    package init(_ raw: RawConfiguration, _ surroundings: Surroundings) throws(ConfigurationError) {
+        dataDirectory = surroundings.dataDirectory
+        logLevel = raw.common["logLevel"]
+        let wantsNameserver = surroundings.withNameserver
+        let bindAddress = PlatformConfiguration.bindAddress(raw)
+
+        if wantsNameserver {
+            var settings = raw.nameserver
+            settings.setDefault("listenPort", String(PlatformConfiguration.nameserverPort))
+            settings.setDefault("bindAddress", bindAddress)
+            settings.setDefault("kvConfigPath", "\(dataDirectory)/config/kvConfig.json")
+            settings["logLevel"] = logLevel
+            nameserver = Settings(settings)
+        } else {
+            guard raw.common["namesrvAddr"]?.isEmpty == false || !raw.brokers.isEmpty else {
+                throw ConfigurationError("without a name server of its own the platform needs --namesrv-addr HOST:PORT")
+            }
+            nameserver = nil
+        }
+
+        brokers = []
+        let tables = raw.brokers.isEmpty ? [[:]] : raw.brokers
+        for (index, table) in tables.enumerated() {
+            let merged = raw.common.merging(table, uniquingKeysWith: { $1 })
+            brokers.append(
+                try PlatformConfiguration.broker(
+                    merged, index: index, ofMany: tables.count > 1, own: table, bindAddress: bindAddress, surroundings))
+        }
+        let names = Set(brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerId"] ?? "")" })
+        guard names.count == brokers.count else {
+            throw ConfigurationError("two [[broker]] tables have the same brokerName and brokerId")
+        }
+        let roots = Set(brokers.map { $0["storePathRootDir"] ?? "" })
+        guard roots.count == brokers.count else {
+            throw ConfigurationError("two [[broker]] tables have the same storePathRootDir: a store has one writer")
+        }
+
+        filterCount = Settings(raw.filter).int("count", default: 1)
+        guard (0...64).contains(filterCount) else { throw ConfigurationError("[filter] count must be 0 to 64") }
+        var filter = brokers[0].values.merging(raw.filter, uniquingKeysWith: { $1 })
+        for (index, broker) in brokers.enumerated() {
+            for key in ["storePathRootDir", "storePathCommitLog"] { filter["\(key)#\(index)"] = broker[key] }
+        }
+        self.filter = Settings(filter)
+
+        unknownKeys = KnownKeys.unknown(in: raw)
+    }
+
+    private static func broker(
+        _ given: [String: String], index: Int, ofMany: Bool, own: [String: String], bindAddress: String,
+        _ surroundings: Surroundings
+    ) throws(ConfigurationError) -> Settings {
+        var values = given
+        let letter = String(UnicodeScalar(UInt8(97 + index % 26)))
+        if ofMany && own["brokerName"] == nil {
+            values["brokerName"] = given["brokerName"].map { "\($0)-\(index)" } ?? "broker-\(letter)"
+        }
+        values.setDefault("brokerName", "broker-\(letter)")
+        values.setDefault("brokerClusterName", "DefaultCluster")
+        values.setDefault("brokerRole", "ASYNC_MASTER")
+        values["brokerRole"] = values["brokerRole"]?.uppercased().replacingDash()
+        guard let role = BrokerRole(name: values["brokerRole"] ?? "") else {
+            throw ConfigurationError(
+                "brokerRole must be ASYNC_MASTER, SYNC_MASTER or SLAVE, not \(given["brokerRole"] ?? "")")
+        }
+        values.setDefault("brokerId", "0")
+        guard let id = Int(values["brokerId"] ?? ""), id >= 0 else {
+            throw ConfigurationError("brokerId must be a number")
+        }
+        if role == .slave && id == 0 {
+            throw ConfigurationError("a slave needs a brokerId above 0 (0 is the master's): --broker-id 1")
+        }
+        if role != .slave && id != 0 {
+            throw ConfigurationError("brokerId \(id) belongs to a slave; brokerRole is \(role.name)")
+        }
+
+        values.setDefault("bindAddress", bindAddress)
+        if ofMany && own["listenPort"] == nil {
+            let base = Int(given["listenPort"] ?? "") ?? brokerPort
+            values["listenPort"] = String(base == 0 ? 0 : base + index * brokerPortStep)
+        }
+        values.setDefault("listenPort", String(brokerPort))
+        guard let port = Int(values["listenPort"] ?? ""), (0...65535).contains(port) else {
+            throw ConfigurationError("listenPort must be 0 to 65535, not \(values["listenPort"] ?? "")")
+        }
+        // Port 0: the neighbours follow when the port is known (`Listeners`).
+        if port > 2 { values.setDefault("fastListenPort", String(port - 2)) }
+        if port > 0 { values.setDefault("haListenPort", String(port + 1)) }
+        let bind = values["bindAddress"] ?? bindAddress
+        values.setDefault(
+            "brokerIP1", bind == "0.0.0.0" || bind == "::" ? surroundings.machineAddress ?? "127.0.0.1" : bind)
+        values.setDefault("brokerIP2", values["brokerIP1"] ?? bind)
+
+        values.setDefault("storePathRootDir", index == 0 ? "store" : "store-\(index)")
+        let root = absolute(values["storePathRootDir"] ?? "", in: surroundings.dataDirectory)
+        values["storePathRootDir"] = root
+        values["storePathCommitLog"] = absolute(values["storePathCommitLog"] ?? "commitlog", in: root)
+        values.setDefault("pluginDirectory", surroundings.executables)
+
+        let settings = Settings(values)
+        let malformed = settings.malformed(ints: KnownKeys.integers, bools: KnownKeys.booleans)
+        if let key = malformed.first {
+            throw ConfigurationError("\(key) = \(settings[key] ?? "") is not what this setting takes")
+        }
+        return settings
+    }
+
+    /// RocketMQ listens everywhere, and so does a `broker.conf` taken over, or one that announces an address of the
+    /// network; an Apus configuration listens on the loopback address unless it says otherwise.
+    private static func bindAddress(_ raw: RawConfiguration) -> String {
+        if let given = raw.common["bindAddress"] { return given }
+        if raw.isProperties { return "0.0.0.0" }
+        if let announced = raw.common["brokerIP1"], !announced.hasPrefix("127."), announced != "::1" {
+            return "0.0.0.0"
+        }
+        return "127.0.0.1"
+    }
+
+    private static func absolute(_ path: String, in folder: String) -> String {
+        path.hasPrefix("/") ? path : "\(folder)/\(path)"
+    }
+
+    // MARK: reload
+
+    /// Settings that are fixed once the platform runs: what is bound, and where files lie.
+    static let fixedKeys = [
+        "bindAddress", "listenPort", "fastListenPort", "haListenPort", "storePathRootDir", "storePathCommitLog",
+        "mappedFileSizeCommitLog", "brokerName", "brokerClusterName", "brokerId", "brokerRole",
+    ]
+
+    /// Turns freshly read settings into what can hold for the running platform: fixed settings and the number of workers
+    /// stay. Answers what was asked for in vain, in words.
+    mutating func keepRunning(_ running: PlatformConfiguration) -> [String] {
+        var kept: [String] = []
+        if brokers.count != running.brokers.count || (nameserver == nil) != (running.nameserver == nil)
+            || filterCount != running.filterCount
+        {
+            self = running
+            return ["the number of workers"]
+        }
+        func keep(_ fresh: inout Settings, _ old: Settings, _ name: String) {
+            for key in PlatformConfiguration.fixedKeys where fresh[key] != old[key] {
+                // Port 0 asked for any port and got one.
+                if fresh[key] != "0" && fresh[key] != nil { kept.append("\(name)\(key)") }
+                fresh[key] = old[key]
+            }
+        }
+        if var fresh = nameserver, let old = running.nameserver {
+            keep(&fresh, old, "nameserver.")
+            nameserver = fresh
+        }
+        for index in brokers.indices { keep(&brokers[index], running.brokers[index], "") }
+        introduceNameserver()
+        return kept
+    }
+
+    // MARK: per worker
+
+    package func settings(of worker: WorkerID) -> Settings {
+        var settings =
+            switch worker.kind {
+            case .nameserver: nameserver ?? Settings()
+            case .brokerStore, .replication: brokers[worker.index]
+            case .filter: filter
+            }
+        if let logLevel { settings["logLevel"] = logLevel }
+        return settings
+    }
+
+    package mutating func set(_ key: String, _ value: String, for worker: WorkerID) {
+        switch worker.kind {
+        case .nameserver: nameserver?[key] = value
+        case .brokerStore, .replication: brokers[worker.index][key] = value
+        case .filter: filter[key] = value
+        }
+    }
+
+    package func count(_ count: WorkerRow.Count) -> Int {
+        switch count {
+        case .nameservers: nameserver == nil ? 0 : 1
+        case .brokers: brokers.count
+        case .filters: filterCount
+        }
+    }
+
+    package var workers: [WorkerID] { WorkerTable.workers(count: count) }
+
+    /// Where clients find our name server: an address they can connect to, also when it listens everywhere.
+    package var nameserverAddress: String? {
+        guard let nameserver else { return nil }
+        let bind = nameserver.string("bindAddress", default: "127.0.0.1")
+        let host = bind == "0.0.0.0" || bind == "::" ? "127.0.0.1" : bind
+        return "\(host):\(nameserver.string("listenPort", default: ""))"
+    }
+
+    /// Once the ports are known: brokers register with our own name server and with those configured.
+    package mutating func introduceNameserver() {
+        guard let own = nameserverAddress else { return }
+        for index in brokers.indices {
+            var addresses = (brokers[index]["namesrvAddr"] ?? "").split(separator: ";").map(String.init)
+            addresses.removeAll { $0 == own }
+            brokers[index]["namesrvAddr"] = ([own] + addresses).joined(separator: ";")
+        }
+    }
+}
+
+extension [String: String] {
+    mutating func setDefault(_ key: String, _ value: String) { if self[key] == nil { self[key] = value } }
+}
+
+extension String {
+    /// `async-master` on a command line is `ASYNC_MASTER` in a file.
+    func replacingDash() -> String { String(map { $0 == "-" ? "_" : $0 }) }
+}

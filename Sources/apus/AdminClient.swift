@@ -1,0 +1,57 @@
+import ArgumentParser
+import Foundation
+import LinuxSystem
+
+/// Talks to the supervisor of a data directory over DIR/run/apus.sock.
+struct AdminClient {
+    struct DataDirectory: ParsableArguments {
+        @Option(help: ArgumentHelp("The platform's data directory.", valueName: "DIR"))
+        var dataDir: String?
+
+        /// As apusd chooses it.
+        var path: String {
+            let environment = ProcessInfo.processInfo.environment
+            if let dataDir { return dataDir }
+            if let state = environment["XDG_STATE_HOME"], !state.isEmpty { return "\(state)/apus" }
+            if let home = environment["HOME"], !home.isEmpty { return "\(home)/.local/state/apus" }
+            return "/var/lib/apus"
+        }
+
+        /// nil: no platform runs there.
+        var runningPid: Int32? { RunDirectory.runningPid(path: "\(path)/run") }
+    }
+
+    private let socket: SharedDescriptor
+
+    init(_ directory: DataDirectory) throws(SystemError) {
+        let run = try RunDirectory.open("\(directory.path)/run")
+        socket = SharedDescriptor(
+            try ListenSocket.connectUnix(name: RunDirectory.socketName, inDirectory: run.raw))
+    }
+
+    /// Sends one command and reads the one line that answers it.
+    func ask(_ command: String) throws -> String {
+        let line = "{\"command\":\"\(command)\"}\n"
+        try call("write", "admin socket") { write(socket.raw, line, line.utf8.count) }
+        var answer: [UInt8] = []
+        while answer.last != UInt8(ascii: "\n") {
+            let piece = try receive()
+            guard !piece.isEmpty else {
+                throw SystemError(errno: ECONNRESET, call: "read", subject: "admin socket")
+            }
+            answer += piece
+        }
+        return String(decoding: answer.dropLast(), as: UTF8.self)
+    }
+
+    /// Blocks until the supervisor closes the connection: it has stopped.
+    func waitForEnd() {
+        while let piece = try? receive(), !piece.isEmpty {}
+    }
+
+    private func receive() throws(SystemError) -> ArraySlice<UInt8> {
+        var buffer = [UInt8](repeating: 0, count: 65536)
+        let count = try call("read", "admin socket") { read(socket.raw, &buffer, 65536) }
+        return buffer[..<count]
+    }
+}

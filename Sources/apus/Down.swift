@@ -1,0 +1,32 @@
+import ArgumentParser
+import Foundation
+import LinuxSystem
+
+struct Down: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Stop a platform in order: brokers drain and flush, then the others.")
+
+    @OptionGroup var directory: AdminClient.DataDirectory
+
+    func run() throws {
+        guard let pid = directory.runningPid else {
+            print("nothing runs on \(directory.path)")
+            return
+        }
+        let start = MonotonicClock.milliseconds
+        do {
+            let client = try AdminClient(directory)
+            _ = try client.ask("stop")
+            client.waitForEnd()
+        } catch let error as SystemError where error.errno == ECONNRESET || error.errno == EPIPE {
+            // It ended between two of our steps.
+        } catch {
+            StandardError.write("apus down: pid \(pid) runs on \(directory.path) but does not answer: \(error)\n")
+            throw ExitCode(1)
+        }
+        // Its admin socket closes a moment before the process ends.
+        while directory.runningPid == pid { usleep(2_000) }
+        let seconds = Double(MonotonicClock.milliseconds - start) / 1000
+        print("stopped \(directory.path) (pid \(pid)) in \(String(format: "%.2f", seconds)) s")
+    }
+}

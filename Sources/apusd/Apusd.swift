@@ -1,0 +1,65 @@
+import ArgumentParser
+import Foundation
+import LinuxSystem
+import Logging
+import Supervision
+import Systemd
+
+/// The supervisor. `apus up` becomes this program, with the same options.
+@main
+struct Apusd: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: CommandLine.arguments.first == "apus up" ? "apus up" : "apusd",
+        abstract: "Runs a message broker platform in the foreground.",
+        discussion: """
+            Without options: one worker of each kind on 127.0.0.1, data in the state directory. Prints one line on \
+            standard output when everything serves: ready nameserver=… broker=… data=… pid=…. Ctrl-C or SIGTERM \
+            drains and stops, twice hurries; SIGHUP reads the configuration again.
+            """
+    )
+
+    @OptionGroup var options: PlatformOptions
+
+    func run() throws {
+        do {
+            try serve()
+        } catch let status as ExitCode {
+            throw status
+        } catch {
+            StandardError.write("\(Self._commandName): \(error)\n")
+            throw ExitCode(1)
+        }
+    }
+
+    private func serve() throws {
+        // Before any other thread exists.
+        let signals = try Signals(Platform.signalNumbers)
+        let activated = SocketActivation.take()
+        let dataDirectory = try options.resolvedDataDirectory()
+        let executables = try options.workerDirectory ?? Apusd.executables()
+        let source = ConfigurationSource(options: options, dataDirectory: dataDirectory, executables: executables)
+        var configuration = try source.read()
+        Logs.bootstrap(worker: "supervisor", level: configuration.logLevel.flatMap { Logger.Level(rawValue: $0) })
+        let logger = Logger(label: "supervisor")
+
+        let runDirectory = try RunDirectory(path: "\(dataDirectory)/run")
+        let resources = try Resources(&configuration, activated: activated)
+        configuration.introduceNameserver()
+        if !configuration.unknownKeys.isEmpty {
+            let keys = configuration.unknownKeys.joined(separator: ", ")
+            logger.warning("settings without effect in Apus (passed on all the same): \(keys)")
+        }
+        var limits = SupervisorState.Limits()
+        limits.heartbeatMillis = Int64(options.heartbeatMillis)
+        let platform = try Platform(
+            configuration, executables: executables, resources: resources, runDirectory: runDirectory,
+            signals: signals, limits: limits, logger: logger, readAgain: { try source.read() })
+        throw ExitCode(try platform.run())
+    }
+
+    /// The folder this program lies in, symbolic links followed: the workers lie beside it.
+    private static func executables() throws -> String {
+        let path = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+        return (path as NSString).deletingLastPathComponent
+    }
+}

@@ -1,0 +1,93 @@
+import ArgumentParser
+import Foundation
+import Supervision
+
+struct PlatformOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Stores, configuration and the admin socket.", valueName: "DIR"))
+    var dataDir: String?
+
+    @Option(help: ArgumentHelp("apus.toml, or a RocketMQ broker.conf.", valueName: "FILE"))
+    var config: String?
+
+    @Option(help: ArgumentHelp("Name server port; 0 picks a free one (default: 9876).", valueName: "N"))
+    var nameserverPort: UInt16?
+
+    @Option(
+        help: ArgumentHelp(
+            "Broker port; the VIP port is 2 below, the HA port 1 above; 0 picks free ones (default: 10911).",
+            valueName: "N"))
+    var brokerPort: UInt16?
+
+    @Flag(name: .customLong("no-nameserver"), help: "No name server of its own; needs --namesrv-addr.")
+    var withoutNameserver = false
+
+    @Option(help: ArgumentHelp("Name servers to register with, as well.", valueName: "HOST:PORT;…"))
+    var namesrvAddr: String?
+
+    @Option(help: ArgumentHelp("Address to listen on (default: 127.0.0.1).", valueName: "IP"))
+    var bindAddress: String?
+
+    @Option(help: ArgumentHelp("async-master, sync-master or slave.", valueName: "ROLE"))
+    var brokerRole: String?
+
+    @Option(help: ArgumentHelp("0 is the master, above 0 a slave.", valueName: "N"))
+    var brokerId: Int?
+
+    @Option(help: ArgumentHelp("Master and slaves share it (default: broker-a).", valueName: "NAME"))
+    var brokerName: String?
+
+    @Option(help: ArgumentHelp("The master's HA address, for a slave.", valueName: "HOST:PORT"))
+    var haMasterAddress: String?
+
+    @Option(
+        name: .customLong("set"),
+        help: ArgumentHelp(
+            "Any RocketMQ broker setting; nameserver.KEY and filter.KEY for those.", valueName: "KEY=VALUE"))
+    var settings: [String] = []
+
+    @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "LEVEL"))
+    var logLevel: String?
+
+    @Option(help: ArgumentHelp("Interval of heartbeats; five unanswered mean a hanging worker.", visibility: .hidden))
+    var heartbeatMillis = 1000
+
+    @Option(help: ArgumentHelp("Where the worker executables lie, instead of beside apusd.", visibility: .hidden))
+    var workerDirectory: String?
+
+    mutating func validate() throws {
+        for setting in settings where !setting.contains("=") {
+            throw ValidationError("--set \(setting): write it as KEY=VALUE")
+        }
+        guard (10...60_000).contains(heartbeatMillis) else {
+            throw ValidationError("--heartbeat-millis must be 10 to 60000")
+        }
+    }
+
+    /// Under systemd StateDirectory=, otherwise the user's own state folder.
+    func resolvedDataDirectory() throws -> String {
+        let environment = ProcessInfo.processInfo.environment
+        var path =
+            if let dataDir {
+                dataDir
+            } else if let given = environment["STATE_DIRECTORY"]?.split(separator: ":").first {
+                String(given)
+            } else if let state = environment["XDG_STATE_HOME"], !state.isEmpty {
+                "\(state)/apus"
+            } else if let home = environment["HOME"], !home.isEmpty {
+                "\(home)/.local/state/apus"
+            } else {
+                "/var/lib/apus"
+            }
+        if !path.hasPrefix("/") { path = "\(FileManager.default.currentDirectoryPath)/\(path)" }
+        return (path as NSString).standardizingPath
+    }
+
+    /// The file to read: the one named, or under systemd what lies in ConfigurationDirectory=.
+    var configurationPath: String? {
+        if let config { return config }
+        guard let folder = ProcessInfo.processInfo.environment["CONFIGURATION_DIRECTORY"]?.split(separator: ":").first
+        else { return nil }
+        return ["apus.toml", "broker.conf"].map { "\(folder)/\($0)" }
+            .first { FileManager.default.fileExists(atPath: $0) }
+    }
+}
