@@ -136,6 +136,8 @@ let package = Package(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
             path: "Tests/Support/EchoWorker", swiftSettings: strict),
+        tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
+        tests("ApusTests", ["apus", "RemotingProtocol", "StoreFormat"]),
         tests(
             "PlatformTests",
             ["FastJSON", "RemotingProtocol", "RemotingTransport", "StoreFormat", nioCore, nioPosix]),

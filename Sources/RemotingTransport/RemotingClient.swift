@@ -1,3 +1,4 @@
+import Glibc
 package import NIOCore
 import NIOPosix
 package import RemotingProtocol
@@ -72,8 +73,21 @@ package final class RemotingClient: Sendable {
                     state: NIOLoopBound(handler.state, eventLoop: channel.eventLoop), serialization: serialization)
             }
             .flatMapErrorThrowing { error in
-                throw RemotingError.connectFailed(address: peer, cause: "\(error)")
+                throw RemotingError.connectFailed(address: peer, cause: Self.words(of: error))
             }
+    }
+
+    /// "Connection refused" instead of NIO's nested values.
+    private static func words(of error: any Error) -> String {
+        switch error {
+        case let error as NIOConnectionError:
+            if let first = error.connectionErrors.first { return Self.words(of: first.error) }
+            if error.dnsAError != nil || error.dnsAAAAError != nil { return "the host name \(error.host) has no address" }
+            return "\(error)"
+        case let error as IOError: return String(cString: strerror(error.errnoCode))
+        case ChannelError.connectTimeout(let time): return "no answer within \(time.nanoseconds / 1_000_000) ms"
+        default: return "\(error)"
+        }
     }
 
     /// Sends a request and gives its answer, whatever its code. Throws `RemotingError` when there is none.

@@ -1,0 +1,86 @@
+import Foundation
+import RemotingProtocol
+import StoreFormat
+import Testing
+
+@testable import apus
+
+@Suite("apus: pure parts of send and consume")
+struct ToolTests {
+    @Test("columns of a line become topic, tag, key and body; the last takes the rest")
+    func columns() throws {
+        let layout = try LineLayout(columns: "tag,_,key,body", separator: "\t")
+        let message = try #require(
+            layout.message(Array("t\tskipped\tk\tbody\twith\ttabs".utf8), topic: "T", tag: nil, key: nil))
+        #expect(message.topic == "T" && message.tag == "t" && message.key == "k")
+        #expect(String(decoding: message.body, as: UTF8.self) == "body\twith\ttabs")
+        let empty = try #require(layout.message(Array("\t\t\tb".utf8), topic: "T", tag: "fixed", key: nil))
+        #expect(empty.tag == "fixed" && empty.key == nil)
+        #expect(layout.message(Array("only\ttwo".utf8), topic: "T", tag: nil, key: nil) == nil)
+
+        let wide = try LineLayout(columns: "topic,body", separator: "::")
+        let other = try #require(wide.message(Array("A::b:c".utf8), topic: nil, tag: nil, key: nil))
+        #expect(other.topic == "A" && String(decoding: other.body, as: UTF8.self) == "b:c")
+
+        let plain = try LineLayout(columns: nil, separator: "\t")
+        #expect(plain.message([], topic: "T", tag: nil, key: nil)?.body == [])
+    }
+
+    @Test(
+        "column lists that make no sense are refused", arguments: ["tag", "body,body", "tag,tag,body", "colour,body"])
+    func wrongColumns(list: String) {
+        #expect(throws: (any Error).self) { try LineLayout(columns: list, separator: "\t") }
+    }
+
+    @Test("queues are shared as AllocateMessageQueueAveragely does")
+    func allocation() {
+        let queues = (0..<8).map { MessageQueue(topic: "T", brokerName: $0 < 4 ? "a" : "b", queueId: $0 % 4) }
+        let members = ["c", "a", "b"]
+        let shares = ["a", "b", "c"].map { allocateAveragely(queues.shuffled(), among: members, for: $0) }
+        #expect(shares.map(\.count) == [3, 3, 2])
+        #expect(shares.flatMap { $0 } == queues)
+        #expect(allocateAveragely(queues, among: members, for: "stranger").isEmpty)
+        // More members than queues: the last get none.
+        let many = (0..<10).map { String($0) }
+        #expect(many.map { allocateAveragely(queues, among: many, for: $0).count } == [1, 1, 1, 1, 1, 1, 1, 1, 0, 0])
+    }
+
+    @Test(
+        "tag expressions",
+        arguments: [("*", nil), ("", nil), ("A", ["A"]), (" A ||B ", ["A", "B"])] as [(String, [String]?)])
+    func expressions(text: String, tags: [String]?) {
+        #expect(Subscription(topic: "T", expression: text).tags == tags.map(Set.init))
+    }
+
+    @Test("lines of a file come back whole, whatever their length and end")
+    func lines() throws {
+        let path = NSTemporaryDirectory() + "apus-lines-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let long = String(repeating: "x", count: 700_000)
+        let expected = ["first", "", long, "ümläut", "last without newline"]
+        try expected.joined(separator: "\n").write(toFile: path, atomically: false, encoding: .utf8)
+        var reader = try LineReader(path: path)
+        let interrupt = Interrupt()
+        var found: [String] = []
+        while let line = try reader.next(unless: interrupt) { found.append(String(decoding: line, as: UTF8.self)) }
+        #expect(found == expected)
+        #expect(reader.consumed == reader.size)
+        #expect(throws: CommandFailure.self) { _ = try LineReader(path: "/nonexistent") }
+    }
+
+    @Test("bytes that are no messages are an error, not a crash")
+    func noMessages() {
+        #expect(throws: CommandFailure.self) {
+            try ConsumedMessage.decode(Array(repeating: 7, count: 100), brokerName: "b")
+        }
+    }
+
+    @Test("numbers for people")
+    func numbers() {
+        #expect(grouped(0) == "0")
+        #expect(grouped(1_234_567) == "1 234 567")
+        #expect(
+            throughput(messages: 2000, bytes: 4_000_000, in: .seconds(2))
+                == "2 000 messages, 4 000 000 bytes in 2.0 s (1 000/s, 2.0 MB/s)")
+    }
+}
