@@ -142,6 +142,12 @@ let package = Package(
             "PlatformTests",
             ["FastJSON", "RemotingProtocol", "RemotingTransport", "StoreFormat", nioCore, nioPosix]),
         tests(
+            "BrokerServiceTests",
+            [
+                "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
+                "StoreFormat", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
+            ]),
+        tests(
             "FilterEngineTests",
             ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", logging]),
     ]

@@ -13,6 +13,9 @@ extension Broker {
         return store.writtenOffset.rawValue - first.physicalOffset.rawValue > inMemory
     }
 
+    /// Pulls that wait for a message or for the filter worker.
+    package var heldPulls: Int { hold.count }
+
     /// One line for `apus status`.
     package var statusLine: String {
         let time = now()

@@ -1,0 +1,75 @@
+import BrokerService
+import Foundation
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+import Testing
+
+/// What an acknowledgement promises is true when it is sent.
+@Suite struct AcknowledgementTests {
+    @Test("SYNC_FLUSH answers after the flush")
+    func syncFlush() throws {
+        let harness = try BrokerHarness([("flushDiskType", "SYNC_FLUSH")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for number in 0..<20 {
+            let answer = try connection.send(topic: "Sync", body: "m\(number)")
+            #expect(answer.code == 0)
+            #expect(answer.extFields["queueOffset"] == String(number))
+            #expect(try harness.onLoop { $0.store.flushedOffset == $0.store.writtenOffset })
+        }
+        // Who does not want to wait does not.
+        #expect(try connection.send(topic: "Sync", properties: "WAIT\u{1}false").code == 0)
+    }
+
+    @Test("SYNC_MASTER without a slave stores the message and says so")
+    func noSlave() throws {
+        let harness = try BrokerHarness([("brokerRole", "SYNC_MASTER")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let answer = try connection.send(topic: "Double")
+        #expect(answer.code == ResponseCode.slaveNotAvailable.rawValue)
+        #expect(answer.extFields["queueOffset"] == "0")
+        #expect(try connection.send(topic: "Double").extFields["queueOffset"] == "1")
+    }
+
+    @Test("SYNC_MASTER waits for the slave, and no longer than slaveTimeout")
+    func slave() throws {
+        let slaves = Slaves()
+        let harness = try BrokerHarness([("brokerRole", "SYNC_MASTER"), ("slaveTimeout", "200")]) { broker in
+            broker.slaves = { (1, slaves.ackOffset) }
+        }
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.post(
+            .sendMessageV2,
+            [
+                "a": "P", "b": "Double", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": "0", "h": "0", "m": "false",
+            ], body: [1])
+        #expect(throws: RawConnection.TimedOut.self) { try connection.receive(timeoutMillis: 50) }
+        try harness.onLoop { broker in
+            slaves.ackOffset = broker.store.writtenOffset.rawValue
+            broker.slavesMoved()
+        }
+        #expect(try connection.receive().code == 0)
+        let late = try connection.send(topic: "Double")
+        #expect(late.code == ResponseCode.flushSlaveTimeout.rawValue)
+    }
+
+    /// Touched only on the event loop.
+    private final class Slaves: @unchecked Sendable { var ackOffset: Int64 = 0 }
+
+    @Test("a one-way message is stored and not answered")
+    func oneway() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.post(
+            .sendMessageV2,
+            [
+                "a": "P", "b": "OneWay", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": "0", "h": "0", "m": "false",
+            ], body: [1], oneway: true)
+        let next = try connection.send(topic: "OneWay")
+        #expect(next.extFields["queueOffset"] == "1")
+    }
+}

@@ -1,0 +1,204 @@
+import BrokerService
+import Foundation
+import LinuxSystem
+import Logging
+import MessageStore
+import NIOCore
+import NIOPosix
+import RemotingProtocol
+import RemotingTransport
+import WorkerProtocol
+
+/// A broker on a store of its own in a temporary folder, behind a server on a free loopback port.
+final class BrokerHarness: @unchecked Sendable {
+    // Broker and server are touched only on the event loop, through `onLoop`.
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let folder: URL
+    private var hosted: Broker?
+    private var hostedServer: RemotingServer?
+    private(set) var port = 0
+
+    static let golden: [(String, String)] = [
+        ("brokerName", "broker-a"), ("brokerIP1", "127.0.0.2"), ("brokerIP2", "127.0.0.2"), ("listenPort", "31911"),
+        ("haListenPort", "31912"),
+    ]
+
+    init(_ settings: [(String, String)] = [], folder: URL? = nil, prepare: (@Sendable (Broker) -> Void)? = nil) throws {
+        self.folder =
+            folder
+            ?? FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: self.folder, withIntermediateDirectories: true)
+        let pairs = Self.golden + [("storePathRootDir", self.folder.path), ("mappedFileSizeCommitLog", "16777216")] + settings
+        let loop = group.next()
+        let serving: EventLoopFuture<Void> = loop.flatSubmit { [self] in
+            do {
+            var logger = Logger(label: "broker-test")
+            logger.logLevel = .critical
+            let table = Dictionary(pairs, uniquingKeysWith: { $1 })
+            let disk = RealDisk()
+            let store = MessageStore(
+                configuration: try StoreConfiguration(storePathRootDir: self.folder.path) { table[$0] }, disk: disk,
+                logger: logger, executor: { loop.execute($0) })
+            let broker = try Broker(
+                configuration: BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop, logger: logger)
+            hosted = broker
+            let server = RemotingServer(
+                eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
+            hostedServer = server
+            broker.requestTick = { [unowned server] in server.scheduleTick() }
+            try broker.open()
+            prepare?(broker)
+            broker.start()
+            return server.bind(host: "127.0.0.1", port: 0)
+            } catch {
+                return loop.makeFailedFuture(error)
+            }
+        }
+        try serving.wait()
+        port = try loop.submit { self.server.localAddresses.first?.port ?? 0 }.wait()
+    }
+
+    private var broker: Broker {
+        guard let hosted else { preconditionFailure("the broker has not started") }
+        return hosted
+    }
+
+    private var server: RemotingServer {
+        guard let hostedServer else { preconditionFailure("the server has not started") }
+        return hostedServer
+    }
+
+    func onLoop<Value: Sendable>(_ work: @escaping @Sendable (Broker) throws -> Value) throws -> Value {
+        try group.next().submit { try work(self.broker) }.wait()
+    }
+
+    /// As the worker does on SIGTERM; the folder stays.
+    func drain() throws {
+        try group.next().flatSubmit { self.broker.drain { self.server.close() } }.wait()
+        try group.syncShutdownGracefully()
+    }
+
+    /// Ends it and removes the folder.
+    func end() throws {
+        try drain()
+        try FileManager.default.removeItem(at: folder)
+    }
+
+    func connect() throws -> RawConnection { try RawConnection(port: port) }
+}
+
+/// A blocking connection that sends and receives whole frames as bytes.
+final class RawConnection {
+    private let descriptor: Int32
+    private var received: [UInt8] = []
+    private var opaque: Int32 = 0
+
+    struct TimedOut: Error {}
+    struct Closed: Error {}
+
+    init(port: Int) throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        let result = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Foundation.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        guard result == 0 else { throw Closed() }
+        var on: Int32 = 1
+        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &on, 4)
+    }
+
+    deinit { Foundation.close(descriptor) }
+
+    func close() { shutdown(descriptor, Int32(SHUT_RDWR)) }
+
+    func send(_ bytes: [UInt8]) throws {
+        var offset = 0
+        while offset < bytes.count {
+            let count = bytes[offset...].withUnsafeBytes {
+                Foundation.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
+            guard count > 0 else { throw Closed() }
+            offset += count
+        }
+    }
+
+    /// The next frame, whoever it answers.
+    func receive(timeoutMillis: Int32 = 5000) throws -> RemotingCommand {
+        while true {
+            if received.count >= 4 {
+                let length = received[0..<4].reduce(0) { $0 << 8 | Int($1) } + 4
+                if received.count >= length {
+                    let frame = Array(received[..<length])
+                    received.removeFirst(length)
+                    return try frame.withUnsafeBytes { try RemotingCommand(decoding: $0) }
+                }
+            }
+            var poll = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            guard Foundation.poll(&poll, 1, timeoutMillis) > 0 else { throw TimedOut() }
+            var chunk = [UInt8](repeating: 0, count: 65_536)
+            let count = recv(descriptor, &chunk, chunk.count, 0)
+            guard count > 0 else { throw Closed() }
+            received.append(contentsOf: chunk[..<count])
+        }
+    }
+
+    /// Sends a request without waiting; returns its opaque.
+    @discardableResult
+    func post(
+        _ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = [], oneway: Bool = false,
+        serialization: HeaderSerialization = .json
+    ) throws -> Int32 {
+        opaque += 1
+        var command = RemotingCommand(code, extFields: fields, body: body)
+        command.opaque = opaque
+        command.language = .java
+        if oneway { command.flag = RemotingFrame.onewayFlag }
+        var buffer = ByteBuffer()
+        command.encode(into: &buffer, serialization: serialization)
+        try send(Array(buffer.readableBytesView))
+        return opaque
+    }
+
+    /// Sends a request and gives its answer; frames for others (broker to client requests) are passed over.
+    func invoke(
+        _ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = [],
+        serialization: HeaderSerialization = .json
+    ) throws -> RemotingCommand {
+        let opaque = try post(code, fields, body: body, serialization: serialization)
+        while true {
+            let answer = try receive()
+            if answer.isResponse, answer.opaque == opaque { return answer }
+        }
+    }
+
+    // MARK: Shorthands
+
+    func send(
+        topic: String, queueId: Int32 = 0, body: String = "hello", properties: String = "", group: String = "P",
+        defaultTopic: String = "TBW102"
+    ) throws -> RemotingCommand {
+        try invoke(
+            .sendMessageV2,
+            [
+                "a": group, "b": topic, "c": defaultTopic, "d": "4", "e": String(queueId), "f": "0",
+                "g": "1700000000000", "h": "0", "i": properties, "j": "0", "k": "false", "m": "false",
+            ], body: Array(body.utf8))
+    }
+
+    static func pullFields(
+        topic: String, queueId: Int32 = 0, offset: Int64 = 0, group: String = "G", subscription: String = "*",
+        type: String = "TAG", suspendMillis: Int64 = 0, count: Int = 32
+    ) -> [String: String] {
+        [
+            "consumerGroup": group, "topic": topic, "queueId": String(queueId), "queueOffset": String(offset),
+            "maxMsgNums": String(count), "sysFlag": suspendMillis > 0 ? "6" : "4", "commitOffset": "0",
+            "suspendTimeoutMillis": String(suspendMillis), "subscription": subscription, "subVersion": "0",
+            "expressionType": type,
+        ]
+    }
+}

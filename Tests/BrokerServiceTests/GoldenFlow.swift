@@ -1,0 +1,110 @@
+import FastJSON
+import Foundation
+import NIOCore
+import RemotingProtocol
+import StoreFormat
+
+/// One recorded flow of Tests/Fixtures/broker-wire.
+struct GoldenFlow {
+    struct Frame {
+        var connection: Int
+        var isRequestOfClient: Bool
+        var bytes: [UInt8]
+        var command: RemotingCommand
+        var serialization: HeaderSerialization
+    }
+
+    var frames: [Frame]
+
+    static var folder: URL {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .appendingPathComponent("Fixtures/broker-wire")
+    }
+
+    init(_ name: String) throws {
+        let text = try String(contentsOf: Self.folder.appendingPathComponent(name + ".txt"), encoding: .utf8)
+        frames = try text.split(separator: "\n").map { line in
+            let words = line.split(separator: " ")
+            var bytes = Self.bytes(words[2])
+            if words.count > 3, let zeros = Int(words[3]) { bytes += [UInt8](repeating: 0, count: zeros) }
+            let command = try bytes.withUnsafeBytes { try RemotingCommand(decoding: $0) }
+            return Frame(
+                connection: Int(words[0]) ?? 0, isRequestOfClient: words[1] == ">", bytes: bytes, command: command,
+                serialization: bytes[4] == 1 ? .rocketMQ : .json)
+        }
+    }
+
+    private static func bytes(_ hex: Substring) -> [UInt8] {
+        func digit(_ byte: UInt8) -> UInt8 { byte < 58 ? byte - 48 : byte - 87 }
+        let digits = Array(hex.utf8)
+        return stride(from: 0, to: digits.count, by: 2).map { digit(digits[$0]) << 4 | digit(digits[$0 + 1]) }
+    }
+
+    /// What Apache's broker answered to a frame.
+    func answer(to request: Frame) -> RemotingCommand? {
+        frames.first { frame in
+            frame.connection == request.connection && !frame.isRequestOfClient && frame.command.isResponse
+                && frame.command.opaque == request.command.opaque
+        }?.command
+    }
+}
+
+/// An answer with everything taken out that differs from run to run.
+struct NormalizedAnswer: Equatable, CustomStringConvertible {
+    var code: Int32
+    var remark: String
+    var fields: [String: String]
+    var body: [String]
+
+    init(_ answer: RemotingCommand, to request: RemotingCommand) {
+        code = answer.code
+        // Apache's default text where its code forgot to set one says nothing.
+        remark = answer.remark ?? ""
+        if remark == "not set any response code" { remark = "" }
+        remark = remark.replacing(/127\.0\.0\.1:\d+/, with: "CLIENT").replacing(/on;? offset,? \d+/, with: "offset")
+        fields = answer.extFields
+        if let ids = fields["msgId"] {
+            // Host and port stay; the place in the log depends on what was stored before.
+            fields["msgId"] = ids.split(separator: ",").map { String($0.prefix(16)) }.joined(separator: ",")
+        }
+        for name in ["timestamp", "indexLastUpdateTimestamp", "indexLastUpdatePhyoffset"] where fields[name] != nil {
+            fields[name] = "*"
+        }
+        switch RequestCode(rawValue: request.code) {
+        case .pullMessage, .litePullMessage, .viewMessageByID, .queryMessage: body = Self.messages(answer.body)
+        case .getConsumerListByGroup, .lockBatchMQ:
+            body = [(try? answer.json())?.text(.sorted) ?? String(decoding: answer.body, as: UTF8.self)]
+        default: body = answer.body.isEmpty ? [] : [String(decoding: answer.body, as: UTF8.self)]
+        }
+    }
+
+    /// The records of a pull, without what the store decides.
+    private static func messages(_ body: [UInt8]) -> [String] {
+        body.withUnsafeBytes { bytes in
+            var result: [String] = []
+            var offset = 0
+            while offset < bytes.count {
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
+                guard case .record(let record) = CommitLogRecord.parse(rest) else { return result + ["damaged"] }
+                var properties: [String] = []
+                StoreFormat.MessageProperties.forEach(in: record.properties) { name, value in
+                    let name = String(decoding: name, as: UTF8.self)
+                    let isOfStore = name == "ORIGIN_MESSAGE_ID" || name == "WAIT"
+                    properties.append(name + "=" + (isOfStore ? "*" : String(decoding: value, as: UTF8.self)))
+                }
+                // WAIT: Apache stores it with the messages of a batch, where it means nothing.
+                properties.removeAll { $0.hasPrefix("WAIT=") }
+                result.append(
+                    "\(String(decoding: record.topic, as: UTF8.self)):\(record.queueId):\(record.queueOffset) "
+                        + "flag \(record.flag) sys \(record.sysFlag) retries \(record.reconsumeTimes) "
+                        + "\(properties.sorted()) \(record.body.count) bytes \(record.storedBodyCRC)")
+                offset += record.totalSize
+            }
+            return result
+        }
+    }
+
+    var description: String {
+        "code \(code) remark \"\(remark)\" \(fields.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }) \(body)"
+    }
+}

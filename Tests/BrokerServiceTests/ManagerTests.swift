@@ -1,0 +1,195 @@
+import FastJSON
+import Foundation
+import RemotingProtocol
+import Testing
+import WorkerProtocol
+
+@testable import BrokerService
+
+@Suite struct ManagerTests {
+    private func golden(_ name: String) throws -> JSONValue {
+        try JSONValue(
+            parsing: [UInt8](Data(contentsOf: GoldenFlow.folder.appendingPathComponent(name + ".json"))))
+    }
+
+    private func topics(_ settings: [(String, String)] = []) -> TopicConfigManager {
+        TopicConfigManager(BrokerConfiguration(settings), now: { 1000 })
+    }
+
+    @Test("a new broker has Apache's system topics, with its queues and permissions")
+    func systemTopics() throws {
+        let ours = topics([("brokerName", "golden-a")])
+        let theirs = try TopicConfigSerializeWrapper(json: try golden("topics")).topicConfigTable
+        // What clients made begins otherwise.
+        let system = theirs.filter { !$0.topicName.hasPrefix("Golden") && !$0.topicName.hasPrefix("%") }
+        let made = ["RMQ_SYS_TRANS_HALF_TOPIC", "RMQ_SYS_TRANS_OP_HALF_TOPIC", "RMQ_SYS_TRACE_TOPIC"]
+        for topic in system where !made.contains(topic.topicName) {
+            #expect(ours[topic.topicName]?.config == topic)
+        }
+        #expect(topics([("autoCreateTopicEnable", "false")])["TBW102"] == nil)
+        #expect(topics([("traceTopicEnable", "true")])["RMQ_SYS_TRACE_TOPIC"] != nil)
+    }
+
+    @Test("a topic made by a send takes the client's queues, at most the default topic's, and its permission")
+    func createForSend() {
+        let topics = topics()
+        #expect(
+            topics.createForSend("A", defaultTopic: "TBW102", clientQueueNums: 4, topicSysFlag: 0)?.config
+                == TopicConfig(topicName: "A", readQueueNums: 4, writeQueueNums: 4, perm: 6))
+        #expect(
+            topics.createForSend("B", defaultTopic: "TBW102", clientQueueNums: 99, topicSysFlag: 0)?.config
+                .writeQueueNums == 8)
+        #expect(topics.createForSend("C", defaultTopic: "A", clientQueueNums: 4, topicSysFlag: 0) == nil)
+        #expect(topics.createForSend("C", defaultTopic: "none", clientQueueNums: 4, topicSysFlag: 0) == nil)
+        #expect(topics.dataVersion.counter == 2)
+        #expect(topics.isDirty)
+    }
+
+    @Test("tables Apache wrote are read, and written back the same")
+    func tablesRoundTrip() throws {
+        let topics = topics([("brokerName", "golden-a")])
+        let json = try golden("topics")
+        try topics.load(json)
+        #expect(topics.json["dataVersion"] == json["dataVersion"])
+        for member in json["topicConfigTable"]?.object?.members ?? [] {
+            #expect(topics.json["topicConfigTable"]?[member.key] == member.value)
+        }
+        let groups = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
+        try groups.load(try golden("subscriptionGroup"))
+        #expect(groups.json == (try golden("subscriptionGroup")))
+        let offsets = ConsumerOffsetManager()
+        offsets.load(try golden("consumerOffset"))
+        #expect(offsets.json == (try golden("consumerOffset")))
+        #expect(offsets.offset(topic: "GoldenNormal", group: "G_GOLDEN_TagA", queueId: 3) == 22)
+        #expect(offsets.offset(topic: "GoldenNormal", group: "none", queueId: 3) == nil)
+    }
+
+    @Test("a slave's table becomes its master's; its own system topics stay")
+    func replaceTopics() throws {
+        let slave = topics()
+        slave.update(TopicConfig(topicName: "OnlyHere"))
+        let master = topics()
+        master.update(TopicConfig(topicName: "OnlyThere"))
+        master.bump(nil)
+        try slave.replace(master.json)
+        #expect(slave["OnlyHere"] == nil)
+        #expect(slave["OnlyThere"] != nil)
+        #expect(slave["TBW102"] != nil)
+        #expect(slave.dataVersion == master.dataVersion)
+    }
+
+    @Test("groups make themselves known, unless that is off")
+    func groups() {
+        let open = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
+        #expect(open.find("G")?.config.retryMaxTimes == 16)
+        #expect(open.find("") == nil)
+        #expect(open.find(String(repeating: "g", count: 256)) == nil)
+        let closed = SubscriptionGroupManager(
+            BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
+        #expect(closed.find("G") == nil)
+        #expect(closed.find("CID_RMQ_SYS_x") != nil)
+        #expect(closed.find("TOOLS_CONSUMER") != nil)
+    }
+
+    @Test("offsets: commit, clone, remove, minimum over groups")
+    func offsets() {
+        let offsets = ConsumerOffsetManager()
+        offsets.commit(topic: "T", group: "A", queueId: 0, offset: 5)
+        offsets.commit(topic: "T", group: "A", queueId: 0, offset: 3)
+        #expect(offsets.offset(topic: "T", group: "A", queueId: 0) == 3)
+        offsets.clone(from: "A", to: "B", topic: "T")
+        offsets.commit(topic: "T", group: "B", queueId: 0, offset: 9)
+        #expect(offsets.minimumOffsets(topic: "T", excluding: []) == [0: 3])
+        #expect(offsets.minimumOffsets(topic: "T", excluding: ["A"]) == [0: 9])
+        #expect(offsets.groups(of: "T").sorted() == ["A", "B"])
+        offsets.remove(group: "A")
+        #expect(offsets.topics(of: "A") == [])
+    }
+
+    @Test("a queue's lock is one client's for 60 s since it was last renewed")
+    func locks() {
+        var locks = RebalanceLockManager()
+        let queue = MessageQueue(topic: "T", brokerName: "b", queueID: 0)
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 0) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 59_000) == [])
+        #expect(locks.tryLock(group: "H", queues: [queue], clientId: "b", now: 0) == [queue])
+        locks.unlock(group: "G", queues: [queue], clientId: "b")
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 59_000) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_000) == [])
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_001) == [queue])
+        locks.unlock(group: "G", queues: [queue], clientId: "b")
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 119_001) == [queue])
+        locks.removeExpired(now: 1_000_000)
+    }
+
+    @Test("properties: WAIT goes, CLUSTER comes, what is no pair is dropped, the rest stays as it is")
+    func storedProperties() {
+        var properties = StoredProperties()
+        func take(_ text: String) -> String {
+            Array(text.utf8).withUnsafeBytes { properties.take($0, cluster: Array("C".utf8)) }
+            return String(decoding: properties.bytes, as: UTF8.self)
+        }
+        #expect(take("") == "CLUSTER\u{1}C")
+        #expect(take("K\u{1}v\u{2}WAIT\u{1}true\u{2}TAGS\u{1}t") == "K\u{1}v\u{2}TAGS\u{1}t\u{2}CLUSTER\u{1}C")
+        #expect(properties.waitStoreMsgOK)
+        #expect(take("WAIT\u{1}false\u{2}") == "CLUSTER\u{1}C")
+        #expect(!properties.waitStoreMsgOK)
+        #expect(take("\u{1}v\u{2}k\u{1}\u{2}novalue\u{2}CLUSTER\u{1}other\u{2}a\u{1}1") == "a\u{1}1\u{2}CLUSTER\u{1}C")
+        _ = take("DELAY\u{1}99\u{2}TRAN_MSG\u{1}TRUE")
+        #expect(properties.delayLevel == 99)
+        #expect(properties.isPreparedTransaction)
+        properties.cutDelayLevel(to: 18)
+        #expect(
+            String(decoding: properties.bytes, as: UTF8.self) == "DELAY\u{1}18\u{2}TRAN_MSG\u{1}TRUE\u{2}CLUSTER\u{1}C")
+    }
+
+    @Test("names: what RocketMQ refuses")
+    func names() {
+        #expect(TopicNames.refusal(of: "%RETRY%a_B-9|x") == nil)
+        #expect(TopicNames.refusal(of: " ") == "The specified topic is blank.")
+        #expect(TopicNames.refusal(of: "a.b")?.contains("illegal characters") == true)
+        #expect(TopicNames.refusal(of: "ä")?.contains("illegal characters") == true)
+        #expect(TopicNames.refusal(of: String(repeating: "a", count: 127)) == nil)
+        #expect(TopicNames.refusal(of: String(repeating: "a", count: 128))?.contains("longer") == true)
+    }
+
+    @Test("the table keyed by bytes finds, replaces and forgets")
+    func bytesKeyedTable() {
+        var table = BytesKeyedTable<Int>()
+        for number in 0..<1000 { table["topic-\(number)"] = number }
+        table["topic-7"] = -7
+        table["topic-8"] = nil
+        #expect(table.count == 999)
+        #expect(table["topic-7"] == -7)
+        #expect(table["topic-8"] == nil)
+        for number in 9..<1000 where table["topic-\(number)"] != number { Issue.record("topic-\(number) is lost") }
+        #expect(table[""] == nil)
+        table[""] = 1
+        let empty = UnsafeRawBufferPointer(start: nil, count: 0)
+        #expect(table[empty] == 1)
+    }
+
+    @Test("settings: RocketMQ's keys and defaults; what does not parse changes nothing")
+    func configuration() {
+        var configuration = BrokerConfiguration([
+            ("brokerRole", "SLAVE"), ("namesrvAddr", "a:1;b:2"), ("flushDiskType", "SYNC_FLUSH"), ("other", "kept"),
+        ])
+        #expect(configuration.isSlave)
+        #expect(configuration.namesrvAddr == ["a:1", "b:2"])
+        #expect(configuration.syncFlush)
+        #expect(configuration.raw("other") == "kept")
+        let taken = configuration.set("brokerId", "x")
+        #expect(!taken)
+        #expect(configuration.brokerId == 0)
+        #expect(configuration.delayLevels.count == 18)
+        #expect(configuration.delayLevels.last == 7_200_000)
+        #expect(configuration.address == "127.0.0.1:10911")
+    }
+
+    @Test("properties text of a tool")
+    func propertiesText() {
+        let pairs = Properties.parse("# comment\nfileReservedTime=71\n\n key : v = w \nbroken\n")
+        #expect(pairs.map(\.0) == ["fileReservedTime", "key"])
+        #expect(pairs.map(\.1) == ["71", "v = w"])
+    }
+}
