@@ -122,7 +122,8 @@ let package = Package(
         worker(
             "apus",
             [
-                "Bench", "CZlib", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat", logging,
+                "Bench", "CZlib", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat",
+                logging,
                 nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),

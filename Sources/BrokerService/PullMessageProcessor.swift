@@ -204,19 +204,20 @@ final class PullMessageProcessor {
 
     private func awaitCompilation(_ pull: PullRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
         if expired { return answerNothingYet(pull) }
-        guard pull.maySuspend || (broker.filters.isConnected && !pull.awaitsCompilation) else {
+        guard pull.maySuspend || (broker.filters.isConnected && pull.compilationsAwaited == 0) else {
             return pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
         }
         if pull.maySuspend { broker.hold.hold(pull) }
         guard !pull.awaitsCompilation else { return }
         pull.awaitsCompilation = true
         broker.filters.whenCompiled(subscription) { [unowned self] in
+            pull.awaitsCompilation = false
+            pull.compilationsAwaited += 1
             // A held pull may have been answered at its deadline meanwhile.
             if pull.maySuspend {
                 guard pull.isHeld else { return }
                 broker.hold.release(pull)
             }
-            if case .unknown = subscription.state {} else { pull.awaitsCompilation = false }
             run(pull, expired: false)
             broker.scheduleTick()
         }

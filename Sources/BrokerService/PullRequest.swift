@@ -22,8 +22,10 @@ final class PullRequest {
 
     // Long polling (PullRequestHold).
     var queue: ConsumeQueue?
-    /// Waits for its expression to be compiled, not for a message.
+    /// Is told when its expression is compiled.
     var awaitsCompilation = false
+    /// How often it was told without there being a result.
+    var compilationsAwaited = 0
     var isHeld = false
     var isWoken = false
     /// Milliseconds since 1970; 0 until first held.

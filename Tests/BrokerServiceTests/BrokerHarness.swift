@@ -28,28 +28,30 @@ final class BrokerHarness: @unchecked Sendable {
             folder
             ?? FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: self.folder, withIntermediateDirectories: true)
-        let pairs = Self.golden + [("storePathRootDir", self.folder.path), ("mappedFileSizeCommitLog", "16777216")] + settings
+        let pairs =
+            Self.golden + [("storePathRootDir", self.folder.path), ("mappedFileSizeCommitLog", "16777216")] + settings
         let loop = group.next()
         let serving: EventLoopFuture<Void> = loop.flatSubmit { [self] in
             do {
-            var logger = Logger(label: "broker-test")
-            logger.logLevel = .critical
-            let table = Dictionary(pairs, uniquingKeysWith: { $1 })
-            let disk = RealDisk()
-            let store = MessageStore(
-                configuration: try StoreConfiguration(storePathRootDir: self.folder.path) { table[$0] }, disk: disk,
-                logger: logger, executor: { loop.execute($0) })
-            let broker = try Broker(
-                configuration: BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop, logger: logger)
-            hosted = broker
-            let server = RemotingServer(
-                eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
-            hostedServer = server
-            broker.requestTick = { [unowned server] in server.scheduleTick() }
-            try broker.open()
-            prepare?(broker)
-            broker.start()
-            return server.bind(host: "127.0.0.1", port: 0)
+                var logger = Logger(label: "broker-test")
+                logger.logLevel = .critical
+                let table = Dictionary(pairs, uniquingKeysWith: { $1 })
+                let disk = RealDisk()
+                let store = MessageStore(
+                    configuration: try StoreConfiguration(storePathRootDir: self.folder.path) { table[$0] }, disk: disk,
+                    logger: logger, executor: { loop.execute($0) })
+                let broker = try Broker(
+                    configuration: BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop, logger: logger
+                )
+                hosted = broker
+                let server = RemotingServer(
+                    eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
+                hostedServer = server
+                broker.requestTick = { [unowned server] in server.scheduleTick() }
+                try broker.open()
+                prepare?(broker)
+                broker.start()
+                return server.bind(host: "127.0.0.1", port: 0)
             } catch {
                 return loop.makeFailedFuture(error)
             }

@@ -61,7 +61,9 @@ import WorkerProtocol
         let first = try harness.connect()
         let second = try harness.connect()
         #expect(try first.invoke(.heartBeat, body: heartbeat("c1", group: "G", topics: ["T"])).code == 0)
-        #expect(try first.invoke(.getConsumerListByGroup, ["consumerGroup": "G"]).json()["consumerIdList"] == .strings(["c1"]))
+        #expect(
+            try first.invoke(.getConsumerListByGroup, ["consumerGroup": "G"]).json()["consumerIdList"]
+                == .strings(["c1"]))
         try second.post(.heartBeat, body: heartbeat("c2", group: "G", topics: ["T"]))
         let notified = try next(first) { $0.requestCode == .notifyConsumerIDsChanged }
         #expect(notified.extFields["consumerGroup"] == "G")
@@ -96,7 +98,10 @@ import WorkerProtocol
         let offset = try #require(OffsetMessageID.parse(id)?.physicalOffset)
         let back = try connection.invoke(
             .consumerSendMessageBack,
-            ["group": "G", "offset": String(offset), "delayLevel": "1", "originTopic": "Back", "maxReconsumeTimes": "1"])
+            [
+                "group": "G", "offset": String(offset), "delayLevel": "1", "originTopic": "Back",
+                "maxReconsumeTimes": "1",
+            ])
         #expect(back.code == 0)
         var record = try retried(connection, topic: "%RETRY%G")
         #expect(record.body == "again")
@@ -194,7 +199,10 @@ import WorkerProtocol
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let topic = ["topic": "Admin", "defaultTopic": "TBW102", "readQueueNums": "2", "writeQueueNums": "2", "perm": "6", "topicFilterType": "SINGLE_TAG", "order": "false"]
+        let topic = [
+            "topic": "Admin", "defaultTopic": "TBW102", "readQueueNums": "2", "writeQueueNums": "2", "perm": "6",
+            "topicFilterType": "SINGLE_TAG", "order": "false",
+        ]
         #expect(try connection.invoke(.updateAndCreateTopic, topic).code == 0)
         _ = try connection.send(topic: "Admin", queueId: 1)
         let stats = try connection.invoke(.getTopicStatsInfo, ["topic": "Admin"]).json()
@@ -275,7 +283,10 @@ import WorkerProtocol
             }
         }
         // Whoever made a topic finds it announced when the answer is there.
-        let topic = ["topic": "ByTool", "defaultTopic": "TBW102", "readQueueNums": "2", "writeQueueNums": "2", "perm": "6", "topicFilterType": "SINGLE_TAG", "order": "false"]
+        let topic = [
+            "topic": "ByTool", "defaultTopic": "TBW102", "readQueueNums": "2", "writeQueueNums": "2", "perm": "6",
+            "topicFilterType": "SINGLE_TAG", "order": "false",
+        ]
         #expect(try connection.invoke(.updateAndCreateTopic, topic).code == 0)
         let last = try RegisterBrokerBody(body: nameServer.requests.last?.body ?? [])
         #expect(last.topicConfigSerializeWrapper.topicConfigTable.contains { $0.topicName == "ByTool" })

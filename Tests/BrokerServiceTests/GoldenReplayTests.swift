@@ -1,4 +1,6 @@
 import BrokerService
+import Foundation
+import NIOCore
 import RemotingProtocol
 import StoreFormat
 import Testing
@@ -9,7 +11,8 @@ import WorkerProtocol
     @Test(
         "every answer to a recorded client equals Apache's",
         arguments: [
-            "sync", "sync.bin", "batch", "batch.bin", "pull", "pull.bin", "order", "errors", "query", "litepull", "tag.bin",
+            "sync", "sync.bin", "batch", "batch.bin", "pull", "pull.bin", "order", "errors", "query", "litepull",
+            "tag.bin",
         ])
     func replay(_ name: String) throws {
         let flow = try GoldenFlow(name)
@@ -17,21 +20,39 @@ import WorkerProtocol
         defer { try? harness.end() }
         var connections: [Int: RawConnection] = [:]
         var compared = 0
+        // Where Apache stored a message → where we did.
+        var offsets: [String: Int64] = [:]
         for frame in flow.frames where frame.isRequestOfClient {
             let request = frame.command
             let connection = try connections[frame.connection] ?? harness.connect()
             connections[frame.connection] = connection
             if request.isResponse { continue }
-            try connection.send(frame.bytes)
+            try connection.send(adapted(frame, offsets))
             if request.isOneway { continue }
             guard let expected = flow.answer(to: frame), !isHeld(request) else { continue }
             let answer = try response(to: request.opaque, on: connection)
             compared += 1
+            for (theirs, ours) in zip(expected.storedOffsets, answer.storedOffsets) { offsets[String(theirs)] = ours }
             #expect(
                 NormalizedAnswer(answer, to: request) == NormalizedAnswer(expected, to: request),
                 "\(name): request \(request.code) \(request.extFields)")
         }
         #expect(compared > 5)
+    }
+
+    /// The frame as it was, but for times and places of the recording.
+    private func adapted(_ frame: GoldenFlow.Frame, _ offsets: [String: Int64]) -> [UInt8] {
+        var command = frame.command
+        switch command.requestCode {
+        case .viewMessageByID: command.extFields["offset"] = offsets[command.extFields["offset"] ?? ""].map(String.init)
+        case .queryMessage: command.extFields["endTimestamp"] = String(Int64.max)
+        case .searchOffsetByTimestamp where command.extFields["timestamp"] != "0":
+            command.extFields["timestamp"] = String(Int64(Date().timeIntervalSince1970 * 1000) + 1000)
+        default: return frame.bytes
+        }
+        var buffer = ByteBuffer()
+        command.encode(into: &buffer, serialization: frame.serialization)
+        return Array(buffer.readableBytesView)
     }
 
     /// Push consumers' pulls wait for messages: how many a wake-up brings depends on timing.
@@ -44,6 +65,15 @@ import WorkerProtocol
         while true {
             let answer = try connection.receive()
             if answer.isResponse, answer.opaque == opaque { return answer }
+        }
+    }
+}
+
+extension RemotingCommand {
+    /// Physical offsets in the message identifiers of an answer to a send.
+    fileprivate var storedOffsets: [Int64] {
+        (extFields["msgId"] ?? "").split(separator: ",").compactMap {
+            OffsetMessageID.parse(String($0))?.physicalOffset
         }
     }
 }

@@ -144,7 +144,9 @@ import WorkerProtocol
                     guard answers.isAlive else { return }
                     // Every second record matches, by its place in the queue.
                     var bitmap = [UInt8](repeating: 0, count: (records.count + 7) / 8)
-                    for index in stride(from: 0, to: records.count, by: 2) { bitmap[index / 8] |= 1 << UInt8(index % 8) }
+                    for index in stride(from: 0, to: records.count, by: 2) {
+                        bitmap[index / 8] |= 1 << UInt8(index % 8)
+                    }
                     filters.receive(.filterMatched(request: request, bitmap: bitmap))
                 default: break
                 }
