@@ -148,6 +148,7 @@ let package = Package(
                 "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
                 "StoreFormat", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
             ]),
+        tests("MessageStoreTests", ["MessageStore", "StoreFormat", "StoreReader", "LinuxSystem", logging]),
         tests(
             "FilterEngineTests",
             ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", logging]),

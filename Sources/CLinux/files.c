@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <unistd.h>
 
 int apus_allocate(int descriptor, int64_t offset, int64_t length) {
@@ -19,3 +20,5 @@ int apus_try_lock(int descriptor) {
     struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
     return fcntl(descriptor, F_OFD_SETLK, &range) == 0 ? 0 : -errno;
 }
+
+void apus_set_thread_name(const char *name) { (void)pthread_setname_np(pthread_self(), name); }

@@ -1,12 +1,16 @@
+import Glibc
 package import LinuxSystem
 package import Logging
 package import StoreFormat
+import StoreReader
 
 /// The only writer of a store: commit log, consume queues, index.
 ///
 /// Confined to one thread, its owner's event loop: every call below and every hook happens there. `append…` only fills a buffer;
-/// `commitTick` writes it, makes the messages readable and calls the hooks. Acknowledgements wait for `commitTick`
-/// (asynchronous flush) or for the `flushed` hook (synchronous flush).
+/// `commitTick` writes it, makes the messages readable and calls the hooks. Acknowledgements wait for `commitTick` (asynchronous flush)
+/// or for the `flushed` hook (synchronous flush).
+///
+/// Life cycle: `init` – hooks – `open` – appends, ticks, reads, `runMaintenance` – `close`.
 package final class MessageStore {
     /// Runs a piece of work on the owner's thread, later.
     package typealias Executor = @Sendable (@escaping @Sendable () -> Void) -> Void
@@ -15,6 +19,9 @@ package final class MessageStore {
     let disk: any Disk
     let logger: Logger
     let executor: Executor
+    let background: any StoreBackground
+    /// Milliseconds since 1970.
+    let clock: @Sendable () -> Int64
 
     /// A message has become readable in a queue whose `wantsArrival` is set. Called during dispatch: note it, read after `commitTick`.
     package var arrival: ((ConsumeQueue, MessageArrival) -> Void)?
@@ -27,126 +34,204 @@ package final class MessageStore {
     /// A flush failed: whoever waits for `flushed` must be told; the store takes nothing until it has verified itself.
     package var flushFailed: ((StoreError) -> Void)?
 
-    /// - Parameter executor: hops onto the owner's thread (`eventLoop.execute`).
-    package init(configuration: StoreConfiguration, disk: any Disk, logger: Logger, executor: @escaping Executor) {
+    // The log. All are physical offsets, in this order: flushed <= written, dispatched <= written <= end.
+    let logFiles: CommitLogFiles
+    var windows: LogWindows
+    var hot: HotBuffer
+    /// Behind the last appended byte, written or not.
+    var logEnd: Int64 = 0
+    /// End of the file `logEnd` lies in; equal to `logEnd` when the next append needs a new file.
+    var logFileEnd: Int64 = 0
+    /// `logFileEnd` before this tick.
+    var committedFileEnd: Int64 = 0
+    var writtenEnd: Int64 = 0
+    var dispatchedEnd: Int64 = 0
+    var flushedEnd: Int64 = 0
+    /// Blocks are reserved up to here.
+    var allocatedEnd: Int64 = 0
+    var allocationRunning = false
+
+    // Queues.
+    var table = QueueTable()
+    let queueFiles: ConsumeQueueFiles
+    var dirtyQueues: [ConsumeQueue] = []
+    /// Queues that got messages in this tick.
+    var tickQueues: [ConsumeQueue] = []
+    var tickNumber: UInt64 = 1
+    let index: IndexService?
+    let delayLevels: DelayLevels
+
+    // Condition.
+    var isOpen = false
+    var lockFile: (any DiskFile)?
+    /// Why nothing is accepted; nil when all is well.
+    var gate: AppendRefusal?
+    /// Bytes of a failed write may lie behind `writtenEnd`: they must be made zero before anything is written.
+    var tailIsDirty = false
+    var flushRunning = false
+    /// A synchronize failed: what lies between `flushedEnd` and `writtenEnd` must be verified and written again.
+    var flushBroken = false
+    var lastStoreTimestamp: Int64 = 0
+    var flushedTimestamp: Int64 = 0
+    var maintenance = MaintenanceState()
+    let recoveryPoint: RecoveryPointFile
+    let memoryBytes: Int64
+    let bootIdentity: [UInt8]
+    /// What lies below was found on the disk: its bodies are checked when they are read.
+    var verifiedFrom: Int64 = 0
+    var statistics = StoreStatistics()
+    var liveness: StoreLiveness
+
+    /// - Parameters:
+    ///   - background: where blocking work is done; the default has two threads of its own.
+    ///   - clock: milliseconds since 1970.
+    ///   - bootIdentity: which start of the machine this is, 16 bytes; nil asks the kernel.
+    ///   - executor: hops onto the owner's thread (`eventLoop.execute`).
+    package init(
+        configuration: StoreConfiguration, disk: any Disk, logger: Logger,
+        background: any StoreBackground = StoreThreads(),
+        clock: @escaping @Sendable () -> Int64 = StoreClock.now, bootIdentity: [UInt8]? = nil,
+        executor: @escaping Executor
+    ) {
         self.configuration = configuration
         self.disk = disk
         self.logger = logger
+        self.background = background
+        self.clock = clock
+        self.bootIdentity = bootIdentity ?? RecoveryPoint.currentBoot()
         self.executor = executor
+        let files = CommitLogFiles(
+            directory: configuration.commitLogPath, fileSize: configuration.mappedFileSizeCommitLog, disk: disk)
+        logFiles = files
+        windows = LogWindows(fileSize: files.fileSize) { files.file(base: $0) }
+        windows.readFailed = { logger.error("reading the commit log failed: \($0)") }
+        hot = HotBuffer(capacity: 256 * 1024)
+        queueFiles = ConsumeQueueFiles(
+            directory: configuration.consumeQueuePath, disk: disk,
+            entriesPerFile: configuration.entriesPerConsumeQueueFile)
+        index =
+            configuration.messageIndexEnable
+            ? IndexService(
+                directory: configuration.indexPath, disk: disk,
+                layout: IndexLayout(slots: configuration.maxHashSlotNum, entries: configuration.maxIndexNum),
+                logger: logger)
+            : nil
+        delayLevels = DelayLevels(configuration.messageDelayLevel)
+        recoveryPoint = RecoveryPointFile(path: configuration.consumeQueuePath + "/.apus-recovery", disk: disk)
+        memoryBytes = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
+        liveness = StoreLiveness()
+        liveness.store = self
     }
 
-    // MARK: Opening and closing
-
-    /// Locks the folder, loads what is there and recovers it. Afterwards everything in the log is readable by queue.
-    package func open() throws(StoreError) { fatalError("unfinished") }
-    /// Writes and synchronizes everything, removes `abort`, releases the lock.
-    package func close() throws(StoreError) { fatalError("unfinished") }
-    /// Bounded background work: tails of consume queues, index, checkpoint, retention, release of mapped windows.
-    /// The owner calls it about every 100 ms.
-    package func runMaintenance() { fatalError("unfinished") }
-
-    // MARK: Writing
-
-    /// Encodes one message into this tick's buffer.
-    package func append(_ draft: MessageDraft) -> AppendOutcome { fatalError("unfinished") }
-    /// Encodes the messages of a batch (`draft.body`: encoded as in request 320), all or none.
-    /// - Parameter physicalOffsets: gets one offset per message.
-    package func appendBatch(_ draft: MessageDraft, physicalOffsets: inout [PhysicalOffset]) -> AppendOutcome {
-        fatalError("unfinished")
+    deinit {
+        liveness.store = nil
+        hot.deallocate()
     }
-    /// Slave: takes bytes of the master's log that belong at exactly `offset`. They may begin and end inside records and cross
-    /// file ends. An empty store begins where the first bytes say.
-    package func appendReplicated(at offset: PhysicalOffset, _ bytes: UnsafeRawBufferPointer) -> ReplicatedAppendOutcome
-    {
-        fatalError("unfinished")
-    }
-    /// Writes all that was appended since the last call, one `pwrite` per file, and dispatches it. When it throws nothing of
-    /// it is in the log and the queue offsets are rolled back: everything appended since the last call has failed.
-    package func commitTick() throws(StoreError) { fatalError("unfinished") }
-    /// Wakes the flush thread. `commitTick` does it by itself with synchronous flush.
-    package func requestFlush() { fatalError("unfinished") }
+
+    // MARK: Where the log stands
 
     /// Why nothing is accepted at the moment, or nil.
-    package var notWritable: AppendRefusal? { fatalError("unfinished") }
+    package var notWritable: AppendRefusal? { gate }
     /// First byte of the first file, -1 while there is none.
-    package var minPhysicalOffset: PhysicalOffset { fatalError("unfinished") }
+    package var minPhysicalOffset: PhysicalOffset { PhysicalOffset(logFiles.first ?? -1) }
     /// End of what is written: other processes may read below.
-    package var writtenOffset: PhysicalOffset { fatalError("unfinished") }
+    package var writtenOffset: PhysicalOffset { PhysicalOffset(writtenEnd) }
     /// End of what survives power loss.
-    package var flushedOffset: PhysicalOffset { fatalError("unfinished") }
+    package var flushedOffset: PhysicalOffset { PhysicalOffset(flushedEnd) }
     /// End of what is readable by queue; on a slave it trails by the record that is not whole yet.
-    package var dispatchedOffset: PhysicalOffset { fatalError("unfinished") }
+    package var dispatchedOffset: PhysicalOffset { PhysicalOffset(dispatchedEnd) }
 
     // MARK: Queues
 
     /// Nil when nothing was ever stored in it.
     package func consumeQueue(topic: UnsafeRawBufferPointer, queueId: Int32) -> ConsumeQueue? {
-        fatalError("unfinished")
+        table.find(topic, queueId)
     }
-    package func consumeQueue(topic: String, queueId: Int32) -> ConsumeQueue? { fatalError("unfinished") }
+
+    /// Nil when nothing was ever stored in it.
+    package func consumeQueue(topic: String, queueId: Int32) -> ConsumeQueue? {
+        var topic = topic
+        return topic.withUTF8 { table.find(UnsafeRawBufferPointer($0), queueId) }
+    }
+
     /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message.
-    package func findConsumeQueue(topic: String, queueId: Int32) -> ConsumeQueue { fatalError("unfinished") }
-    /// Every queue; the order is that of creation.
-    package var consumeQueues: [ConsumeQueue] { fatalError("unfinished") }
+    package func findConsumeQueue(topic: String, queueId: Int32) -> ConsumeQueue {
+        var topic = topic
+        return topic.withUTF8 {
+            table.findOrCreate(
+                UnsafeRawBufferPointer($0), queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+        }
+    }
+
+    /// Every queue, in the order of creation.
+    package var consumeQueues: [ConsumeQueue] { table.queues }
+
     /// Forgets the queues of the topics and deletes their files; the messages stay in the log until it expires.
-    package func removeTopics(where remove: (String) -> Bool) { fatalError("unfinished") }
-
-    // MARK: Reading
-
-    /// Chooses messages by RocketMQ's rules (`DefaultMessageStore.getMessage`) without touching their bytes. Adjacent ones
-    /// become one range.
-    /// - Parameters:
-    ///   - tagsCodes: only messages whose code is among them; nil for all.
-    ///   - ranges: emptied, then filled.
-    package func selectMessages(
-        topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
-        tagsCodes: [Int64]? = nil, into ranges: inout [LogRange]
-    ) -> GetMessageResult { fatalError("unfinished") }
-    /// As `selectMessages`, and hands the chosen bytes to `sink`, run by run; the pointers are valid during the call.
-    package func getMessages(
-        topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
-        tagsCodes: [Int64]? = nil, into sink: (UnsafeRawBufferPointer) -> Void
-    ) -> GetMessageResult { fatalError("unfinished") }
-    /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end.
-    package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
-        fatalError("unfinished")
+    package func removeTopics(where remove: (String) -> Bool) {
+        var verdicts: [String: Bool] = [:]
+        let removed = table.remove { queue in
+            if let known = verdicts[queue.topic] { return known }
+            let verdict = remove(queue.topic)
+            verdicts[queue.topic] = verdict
+            return verdict
+        }
+        guard !removed.isEmpty else { return }
+        for queue in removed {
+            do throws(SystemError) {
+                try queueFiles.remove(queue)
+            } catch {
+                logger.error("deleting the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+            }
+        }
+        dirtyQueues.removeAll { $0.isRemoved }
+        // A recovery that replayed from before this moment would bring the queues back.
+        maintenance.recoveryPointDue = true
     }
-    /// The bytes of a range; nil when they are not (any more) there. The pointer is valid during the call.
-    package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
-        fatalError("unfinished")
-    }
-    /// The log file that holds `offset`, for `sendfile`: descriptor (owned by the store, valid until the file is deleted) and the
-    /// offset inside it.
-    package func logFile(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64)? {
-        fatalError("unfinished")
-    }
-    /// The record that begins at `offset`; nil when none does.
-    package func lookMessage(at offset: PhysicalOffset) -> LogRange? { fatalError("unfinished") }
-    /// Records by key or unique key within a time window (milliseconds), oldest first.
-    package func queryMessage(topic: String, key: String, maxCount: Int, begin: Int64, end: Int64) -> QueryResult {
-        fatalError("unfinished")
-    }
-    /// The entry stored nearest to a time (`getOffsetInQueueByTime`).
-    package func offset(topic: String, queueId: Int32, byTimestamp: Int64) -> QueueOffset { fatalError("unfinished") }
-    /// When the message at an offset of a queue was stored; -1 when there is none.
-    package func storeTimestamp(_ queue: ConsumeQueue, at offset: QueueOffset) -> Int64 { fatalError("unfinished") }
-    /// When the oldest message of the log was stored; -1 when it is empty.
-    package var earliestMessageTime: Int64 { fatalError("unfinished") }
-    /// Figures for `getBrokerRuntimeInfo`.
-    package var runtimeInformation: StoreRuntimeInformation { fatalError("unfinished") }
 }
 
-/// The store's part of request 28.
-package struct StoreRuntimeInformation: Sendable {
-    package var commitLogMinOffset: Int64 = 0
-    package var commitLogMaxOffset: Int64 = 0
-    package var dispatchBehindBytes: Int64 = 0
-    package var remainHowManyDataToFlush: Int64 = 0
-    /// 0...1.
-    package var commitLogDiskRatio = 0.0
-    package var consumeQueueDiskRatio = 0.0
-    package var putMessageTimesTotal: Int64 = 0
-    package var putMessageSizeTotal: Int64 = 0
-    package var getMessageTransferredCount: Int64 = 0
-    package var queueCount = 0
+/// The default clock.
+package enum StoreClock {
+    /// Milliseconds since 1970.
+    package static let now: @Sendable () -> Int64 = {
+        var time = timespec()
+        clock_gettime(CLOCK_REALTIME, &time)
+        return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+    }
+}
+
+/// How work that was done elsewhere finds the store again: set and read on the owner's thread only.
+final class StoreLiveness: @unchecked Sendable {
+    weak var store: MessageStore?
+}
+
+/// Counters since the start.
+struct StoreStatistics {
+    var putMessages: Int64 = 0
+    var putBytes: Int64 = 0
+    var gotMessages: Int64 = 0
+}
+
+/// `messageDelayLevel`: "1s 5s … 2h", level 1 first.
+struct DelayLevels {
+    /// Milliseconds per level; index 0 is level 1.
+    let delays: [Int64]
+
+    init(_ text: String) {
+        delays = text.split(separator: " ").compactMap { part in
+            guard let unit = part.last, let number = Int64(part.dropLast()) else { return nil }
+            switch unit {
+            case "s": return number * 1000
+            case "m": return number * 60_000
+            case "h": return number * 3_600_000
+            case "d": return number * 86_400_000
+            default: return nil
+            }
+        }
+    }
+
+    /// When a message of the level that was stored at `storeTimestamp` is due (`computeDeliverTimestamp`).
+    func deliverTimestamp(level: Int, storeTimestamp: Int64) -> Int64 {
+        guard let last = delays.last else { return storeTimestamp + 1000 }
+        return storeTimestamp + (level > delays.count ? last : delays[level - 1])
+    }
 }

@@ -1,3 +1,5 @@
+import Glibc
+
 /// The properties of a record as they lie in it: `name \u{1} value \u{2} name \u{1} value …`, UTF-8, the last separator optional.
 package enum MessageProperties {
     package static let nameValueSeparator: UInt8 = 1
@@ -48,10 +50,9 @@ package enum MessageProperties {
         }
     }
 
-    @inlinable
     package static func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
         guard left.count == right.count else { return false }
-        for index in 0..<left.count where left[index] != right[index] { return false }
-        return true
+        guard let leftBase = left.baseAddress, let rightBase = right.baseAddress else { return true }
+        return memcmp(leftBase, rightBase, left.count) == 0
     }
 }

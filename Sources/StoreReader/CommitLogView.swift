@@ -7,26 +7,88 @@ package final class CommitLogView {
     package let directory: String
     /// Bytes of a log file (`mappedFileSizeCommitLog`).
     package let fileSize: Int
-    private let disk: any Disk
+    private let files: OpenLogFiles
+    private let windows: LogWindows
 
     package init(directory: String, fileSize: Int, disk: any Disk) {
+        precondition(fileSize > 0, "a log file has bytes")
         self.directory = directory
         self.fileSize = fileSize
-        self.disk = disk
+        let files = OpenLogFiles(directory: directory, disk: disk)
+        self.files = files
+        self.windows = LogWindows(fileSize: Int64(fileSize)) { files.file(base: $0) }
+    }
+
+    /// Told about reads that failed for another reason than an absent file.
+    package var readFailed: ((SystemError) -> Void)? {
+        get { windows.readFailed }
+        set {
+            windows.readFailed = newValue
+            files.openFailed = newValue
+        }
     }
 
     /// The bytes `offset ..< offset + size`; nil when a file they lie in does not exist (deleted, or not yet written). The range may cross
     /// file ends. The pointer is valid during the call.
     package func withBytes<R>(
         at offset: PhysicalOffset, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
-    ) rethrows -> R? { fatalError("unfinished") }
+    ) rethrows -> R? {
+        try windows.withBytes(at: offset.rawValue, size: size, body)
+    }
 
     /// For `sendfile`: the open file that holds `offset`, the offset inside it, and the bytes from there to the file's end. The descriptor
     /// belongs to the view and is valid until the next call.
     package func file(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64, available: Int)? {
-        fatalError("unfinished")
+        let base = offset.rawValue / Int64(fileSize) * Int64(fileSize)
+        guard let file = files.file(base: base) else { return nil }
+        let inside = offset.rawValue - base
+        return (file.descriptor, inside, fileSize - Int(inside))
     }
 
     /// Unmaps windows not used since the previous call, closes files that are gone. Call it every second or so.
-    package func release() { fatalError("unfinished") }
+    package func release() {
+        windows.release()
+        if files.closeRemoved() { windows.reset() }
+    }
+}
+
+/// Log files opened on demand and kept.
+final class OpenLogFiles {
+    let directory: String
+    let disk: any Disk
+    var openFailed: ((SystemError) -> Void)?
+    private var files: [Int64: any DiskFile] = [:]
+
+    init(directory: String, disk: any Disk) {
+        self.directory = directory
+        self.disk = disk
+    }
+
+    func file(base: Int64) -> (any DiskFile)? {
+        if let file = files[base] { return file }
+        let path = directory + "/" + StoreFileName.of(offset: base)
+        do throws(SystemError) {
+            guard try disk.information(path) != nil else { return nil }
+            let file = try disk.open(path, .read)
+            files[base] = file
+            return file
+        } catch {
+            openFailed?(error)
+            return nil
+        }
+    }
+
+    /// Closes what was deleted; true when there was something.
+    func closeRemoved() -> Bool {
+        let gone = files.filter { entry in
+            do throws(SystemError) {
+                return try disk.information(entry.value.path) == nil
+            } catch {
+                openFailed?(error)
+                return false
+            }
+        }
+        for base in gone.keys { files[base] = nil }
+        return !gone.isEmpty
+    }
 }

@@ -105,6 +105,8 @@ int apus_sync_filesystem(int descriptor);
 // Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
 // (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when somebody holds it.
 int apus_try_lock(int descriptor);
+// Of the calling thread, at most 15 bytes.
+void apus_set_thread_name(const char *_Nonnull name);
 
 // ---------------------------------------------------------------- readiness (readiness.c)
 

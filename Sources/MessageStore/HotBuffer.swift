@@ -1,0 +1,75 @@
+/// The bytes of this tick: grown when needed, then reused. What lies in it is a sequence of runs, each for one place in one log file.
+struct HotBuffer {
+    /// Bytes for one place of the log.
+    struct Run {
+        /// Physical offset of the first byte.
+        var start: Int64
+        /// Where its bytes begin in the buffer.
+        var position: Int
+        var count: Int
+        /// Nothing may be added: the file ends here.
+        var isClosed = false
+
+        var end: Int64 { start + Int64(count) }
+    }
+
+    private(set) var runs: [Run] = []
+    private(set) var count = 0
+    private var storage: UnsafeMutableRawBufferPointer
+    private let initialCapacity: Int
+
+    init(capacity: Int) {
+        initialCapacity = capacity
+        storage = .allocate(byteCount: capacity, alignment: 16)
+    }
+
+    func deallocate() {
+        storage.deallocate()
+    }
+
+    var isEmpty: Bool { runs.isEmpty }
+
+    /// Room for `size` bytes that belong at `offset`. The pointer is valid until the next call.
+    @inline(__always)
+    mutating func reserve(_ size: Int, at offset: Int64) -> UnsafeMutableRawPointer {
+        if count + size > storage.count { grow(count + size) }
+        let last = runs.count - 1
+        if last >= 0, runs[last].end == offset, !runs[last].isClosed {
+            runs[last].count += size
+        } else {
+            runs.append(Run(start: offset, position: count, count: size))
+        }
+        guard let base = storage.baseAddress else { fatalError("the hot buffer has no memory") }
+        let pointer = base + count
+        count += size
+        return pointer
+    }
+
+    /// The next reserve begins a new run even if it continues here: it belongs to another file.
+    mutating func closeRun() {
+        if !runs.isEmpty { runs[runs.count - 1].isClosed = true }
+    }
+
+    func bytes(of run: Run) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: storage[run.position..<(run.position + run.count)])
+    }
+
+    mutating func removeAll() {
+        runs.removeAll(keepingCapacity: true)
+        count = 0
+        // One large message must not keep its memory for ever.
+        if storage.count > 4 * initialCapacity {
+            storage.deallocate()
+            storage = .allocate(byteCount: initialCapacity, alignment: 16)
+        }
+    }
+
+    private mutating func grow(_ needed: Int) {
+        var capacity = max(storage.count, 4096)
+        while capacity < needed { capacity *= 2 }
+        let larger = UnsafeMutableRawBufferPointer.allocate(byteCount: capacity, alignment: 16)
+        larger.copyMemory(from: UnsafeRawBufferPointer(rebasing: storage[0..<count]))
+        storage.deallocate()
+        storage = larger
+    }
+}

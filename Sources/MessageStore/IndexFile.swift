@@ -1,0 +1,275 @@
+import LinuxSystem
+import StoreFormat
+
+/// One index file. Slots are scattered writes, so their pages are held in memory while the file grows and written in runs; entries are one
+/// sequential stream. Written in the order entries, slots, header: after a kill the header never promises what is not there.
+final class IndexFile {
+    let name: String
+    let layout: IndexLayout
+    private let file: any DiskFile
+    /// As of the newest entry in memory.
+    private(set) var header: IndexHeader
+
+    /// Pages of the slot table, loaded on first touch.
+    private var slotPages: UnsafeMutableRawPointer?
+    private var loaded: [Bool] = []
+    private var dirty: [Bool] = []
+    private var dirtyCount = 0
+    private static let pageSize = 4096
+
+    /// Entries `writtenCount ..< header.indexCount`, encoded.
+    private var pending = GrowableBytes()
+    private let small = UnsafeMutableRawBufferPointer.allocate(byteCount: IndexLayout.headerSize, alignment: 8)
+    private var writtenCount: Int32
+
+    /// A running write: header as of its beginning, next page to write.
+    private var pass: (header: IndexHeader, nextPage: Int)?
+    /// What the header on disk says.
+    private(set) var writtenHeader: IndexHeader
+
+    init(name: String, layout: IndexLayout, file: any DiskFile, header: IndexHeader) {
+        self.name = name
+        self.layout = layout
+        self.file = file
+        self.header = header
+        self.writtenHeader = header
+        self.writtenCount = header.indexCount
+    }
+
+    deinit {
+        slotPages?.deallocate()
+        pending.deallocate()
+        small.deallocate()
+    }
+
+    var diskFile: any DiskFile { file }
+    var isFull: Bool { Int(header.indexCount) >= layout.entries }
+    var hasUnwritten: Bool { header != writtenHeader || dirtyCount > 0 || pending.count > 0 }
+
+    private var slotBytes: Int { layout.slots * IndexLayout.slotSize }
+
+    // MARK: Adding
+
+    /// Adds a key; the caller has checked `isFull`.
+    func put(keyHash: Int32, physicalOffset: Int64, storeTimestamp: Int64) throws(SystemError) {
+        let slot = Int(keyHash) % layout.slots
+        let place = try slotPointer(slot)
+        var previous = BigEndian.load(place, 0, as: Int32.self)
+        if previous <= 0 || previous > header.indexCount { previous = 0 }
+
+        var seconds = (storeTimestamp - header.beginTimestamp) / 1000
+        if header.beginTimestamp <= 0 || seconds < 0 { seconds = 0 }
+        if seconds > Int64(Int32.max) { seconds = Int64(Int32.max) }
+
+        IndexEntry(
+            keyHash: keyHash, physicalOffset: physicalOffset, seconds: Int32(seconds), previous: previous
+        ).encode(pending.extend(IndexLayout.entrySize))
+        BigEndian.store(header.indexCount, place, 0)
+        markDirty(slot * IndexLayout.slotSize / Self.pageSize)
+
+        if header.indexCount <= 1 {
+            header.beginPhyOffset = physicalOffset
+            header.beginTimestamp = storeTimestamp
+        }
+        if previous == 0 { header.hashSlotCount += 1 }
+        header.indexCount += 1
+        header.endPhyOffset = physicalOffset
+        header.endTimestamp = storeTimestamp
+    }
+
+    private func markDirty(_ page: Int) {
+        if !dirty[page] {
+            dirty[page] = true
+            dirtyCount += 1
+        }
+    }
+
+    private func slotPointer(_ slot: Int) throws(SystemError) -> UnsafeMutableRawPointer {
+        let position = slot * IndexLayout.slotSize
+        let page = position / Self.pageSize
+        if slotPages == nil {
+            let pages = (slotBytes + Self.pageSize - 1) / Self.pageSize
+            slotPages = .allocate(byteCount: pages * Self.pageSize, alignment: Self.pageSize)
+            loaded = Array(repeating: false, count: pages)
+            dirty = Array(repeating: false, count: pages)
+        }
+        guard let slotPages else { fatalError("index slots have no memory") }
+        if !loaded[page] {
+            let target = UnsafeMutableRawBufferPointer(
+                start: slotPages + page * Self.pageSize, count: min(Self.pageSize, slotBytes - page * Self.pageSize))
+            let got = try file.read(into: target, at: Int64(IndexLayout.headerSize + page * Self.pageSize))
+            if got < target.count {
+                UnsafeMutableRawBufferPointer(rebasing: target[got...]).initializeMemory(as: UInt8.self, repeating: 0)
+            }
+            loaded[page] = true
+            try repair(target, page)
+        }
+        return slotPages + position
+    }
+
+    /// After a kill a slot may name an entry the header does not count yet; such entries were written before the slot, so their `previous`
+    /// leads back to the newest one that counts.
+    private func repair(_ slots: UnsafeMutableRawBufferPointer, _ page: Int) throws(SystemError) {
+        guard let base = slots.baseAddress else { return }
+        for position in stride(from: 0, to: slots.count, by: IndexLayout.slotSize) {
+            var value = BigEndian.load(base, position, as: Int32.self)
+            guard value >= header.indexCount else { continue }
+            while value >= header.indexCount {
+                guard let entry = try writtenEntry(value), entry.previous < value else {
+                    value = 0
+                    break
+                }
+                value = entry.previous
+            }
+            BigEndian.store(max(0, value), base, position)
+            markDirty(page)
+        }
+    }
+
+    // MARK: Writing
+
+    /// Writes at most `maximumPages` pages of slots and all entries; true when a whole pass is done and the header is on disk.
+    func write(maximumPages: Int) throws(SystemError) -> Bool {
+        if pass == nil {
+            guard hasUnwritten else { return true }
+            pass = (header, 0)
+        }
+        guard var running = pass else { return true }
+        if pending.count > 0 {
+            try file.write(pending.bytes, at: layout.entryPosition(Int(writtenCount)))
+            writtenCount = header.indexCount
+            pending.removeAll()
+        }
+        var budget = maximumPages
+        var page = running.nextPage
+        while dirtyCount > 0, page < dirty.count, budget > 0 {
+            guard dirty[page] else {
+                page += 1
+                continue
+            }
+            var end = page + 1
+            while end < dirty.count, dirty[end], end - page < budget { end += 1 }
+            guard let slotPages else { break }
+            let start = page * Self.pageSize
+            let count = min(end * Self.pageSize, slotBytes) - start
+            try file.write(
+                UnsafeRawBufferPointer(start: slotPages + start, count: count),
+                at: Int64(IndexLayout.headerSize + start))
+            for index in page..<end { dirty[index] = false }
+            dirtyCount -= end - page
+            budget -= end - page
+            page = end
+        }
+        if dirtyCount > 0, page < dirty.count {
+            running.nextPage = page
+            pass = running
+            return false
+        }
+        try writeHeader(running.header)
+        pass = nil
+        return true
+    }
+
+    private func writeHeader(_ header: IndexHeader) throws(SystemError) {
+        guard let base = small.baseAddress else { return }
+        header.encode(base)
+        try file.write(UnsafeRawBufferPointer(rebasing: small[0..<IndexLayout.headerSize]), at: 0)
+        writtenHeader = header
+    }
+
+    /// Gives the slot pages back; they are read again when needed.
+    func releaseMemory() {
+        guard !hasUnwritten, pass == nil else { return }
+        slotPages?.deallocate()
+        slotPages = nil
+        loaded = []
+        dirty = []
+        pending.release()
+    }
+
+    // MARK: Reading
+
+    private func writtenEntry(_ index: Int32) throws(SystemError) -> IndexEntry? {
+        guard index > 0, Int(index) < layout.entries else { return nil }
+        let buffer = UnsafeMutableRawBufferPointer(rebasing: small[0..<IndexLayout.entrySize])
+        let got = try file.read(into: buffer, at: layout.entryPosition(Int(index)))
+        guard got == IndexLayout.entrySize, let base = buffer.baseAddress else { return nil }
+        return IndexEntry(UnsafeRawPointer(base))
+    }
+
+    func entry(_ index: Int32) throws(SystemError) -> IndexEntry? {
+        if index >= writtenCount, index < header.indexCount {
+            let start = Int(index - writtenCount) * IndexLayout.entrySize
+            return pending.bytes.baseAddress.map { IndexEntry($0 + start) }
+        }
+        return try writtenEntry(index)
+    }
+
+    private func slotValue(_ slot: Int) throws(SystemError) -> Int32 {
+        if slotPages != nil || header.indexCount > writtenCount {
+            return BigEndian.load(try slotPointer(slot), 0, as: Int32.self)
+        }
+        let buffer = UnsafeMutableRawBufferPointer(rebasing: small[0..<IndexLayout.slotSize])
+        let got = try file.read(into: buffer, at: Int64(IndexLayout.headerSize + slot * IndexLayout.slotSize))
+        guard got == IndexLayout.slotSize, let base = buffer.baseAddress else { return 0 }
+        return BigEndian.load(base, 0, as: Int32.self)
+    }
+
+    /// Physical offsets stored under a key hash within a time window, newest first (`IndexFile.selectPhyOffset`). Hashes collide: the caller
+    /// looks at the messages.
+    func select(
+        keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, into found: inout [Int64]
+    ) throws(SystemError) {
+        var index = try slotValue(Int(keyHash) % layout.slots)
+        if header.indexCount <= 1 { return }
+        // A damaged chain could lead in circles: every step must lead to an older entry.
+        var steps = 0
+        while index > 0, index < header.indexCount, found.count < maxCount, steps < layout.entries {
+            steps += 1
+            guard let entry = try entry(index), entry.seconds >= 0 else { return }
+            let time = header.beginTimestamp + Int64(entry.seconds) * 1000
+            if entry.keyHash == keyHash, time >= begin, time <= end { found.append(entry.physicalOffset) }
+            if entry.previous >= index || time < begin { return }
+            index = entry.previous
+        }
+    }
+
+    // MARK: Recovery
+
+    /// Goes back to an older state: entries behind `header` are dropped and the slot table is made again from the entries that remain, which are
+    /// trusted (they were synchronized).
+    func rewind(to header: IndexHeader) throws(SystemError) {
+        self.header = header
+        writtenHeader = header
+        writtenCount = header.indexCount
+        pending.removeAll()
+        pass = nil
+        let pages = (slotBytes + Self.pageSize - 1) / Self.pageSize
+        slotPages?.deallocate()
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: pages * Self.pageSize, alignment: Self.pageSize)
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: pages * Self.pageSize)
+        slotPages = memory
+        loaded = Array(repeating: true, count: pages)
+        dirty = Array(repeating: true, count: pages)
+        dirtyCount = pages
+        let chunk = 50_000
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk * IndexLayout.entrySize, alignment: 8)
+        defer { buffer.deallocate() }
+        var used: Int32 = 0
+        var index = 1
+        while index < Int(header.indexCount) {
+            let count = min(chunk, Int(header.indexCount) - index)
+            let target = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<(count * IndexLayout.entrySize)])
+            _ = try file.read(into: target, at: layout.entryPosition(index))
+            guard let base = target.baseAddress else { break }
+            for offset in 0..<count {
+                let hash = BigEndian.load(base, offset * IndexLayout.entrySize, as: Int32.self)
+                let place = memory + Int(max(0, hash)) % layout.slots * IndexLayout.slotSize
+                if BigEndian.load(place, 0, as: Int32.self) == 0 { used += 1 }
+                BigEndian.store(Int32(index + offset), place, 0)
+            }
+            index += count
+        }
+        self.header.hashSlotCount = used
+    }
+}

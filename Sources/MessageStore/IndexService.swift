@@ -1,0 +1,216 @@
+import Glibc
+import LinuxSystem
+import Logging
+import StoreFormat
+
+/// The index files, `index/YYYYMMDDHHMMSSmmm`. Keys of dispatched messages wait in memory and are put into the newest file in batches.
+final class IndexService {
+    private struct Pending {
+        var keyHash: Int32
+        var physicalOffset: Int64
+        var storeTimestamp: Int64
+    }
+
+    private let directory: String
+    private let disk: any Disk
+    private let layout: IndexLayout
+    private let logger: Logger
+    /// Oldest first; only the last one is written.
+    private(set) var files: [IndexFile] = []
+    private var pending: [Pending] = []
+    private let maximumPending = 16_384
+    /// Records up to here are in the index already: replay skips them.
+    private(set) var coveredOffset: Int64 = -1
+    private var idleTicks = 0
+    /// A put failed: the index lags until it can be rebuilt; reported once.
+    private(set) var failure: SystemError?
+
+    init(directory: String, disk: any Disk, layout: IndexLayout, logger: Logger) {
+        self.directory = directory
+        self.disk = disk
+        self.layout = layout
+        self.logger = logger
+    }
+
+    /// A key of a record; put into a file later. Calls come in the order of the log.
+    @inline(__always)
+    func add(javaHash: Int32, physicalOffset: Int64, storeTimestamp: Int64) {
+        if physicalOffset <= coveredOffset { return }
+        pending.append(
+            Pending(
+                keyHash: IndexLayout.keyHash(javaHash), physicalOffset: physicalOffset, storeTimestamp: storeTimestamp))
+    }
+
+    var needsApply: Bool { pending.count >= maximumPending }
+
+    /// Moves the waiting keys into files (in memory).
+    func apply() {
+        guard !pending.isEmpty, failure == nil else { return }
+        idleTicks = 0
+        var done = 0
+        do throws(SystemError) {
+            for key in pending {
+                let file = try current(forRecordStoredAt: key.storeTimestamp)
+                try file.put(
+                    keyHash: key.keyHash, physicalOffset: key.physicalOffset, storeTimestamp: key.storeTimestamp)
+                done += 1
+            }
+        } catch {
+            failure = error
+            logger.error("index stopped: keys of new messages are not searchable until the broker restarts: \(error)")
+        }
+        pending.removeFirst(done)
+        if pending.isEmpty { pending.removeAll(keepingCapacity: true) }
+    }
+
+    private func current(forRecordStoredAt time: Int64) throws(SystemError) -> IndexFile {
+        if let last = files.last, !last.isFull { return last }
+        var header = IndexHeader()
+        if let full = files.last {
+            while try !full.write(maximumPages: .max) {}
+            full.releaseMemory()
+            // As RocketMQ initializes a follow-up file: the first entry's seconds count from the previous file's end.
+            header.beginPhyOffset = full.header.endPhyOffset
+            header.endPhyOffset = full.header.endPhyOffset
+            header.beginTimestamp = full.header.endTimestamp
+            header.endTimestamp = full.header.endTimestamp
+        }
+        // Named by the first record's time instead of the clock: a rebuilt index has the same names.
+        var stamp = time
+        var name = Self.name(milliseconds: stamp)
+        while let last = files.last, name <= last.name {
+            stamp += 1
+            name = Self.name(milliseconds: stamp)
+        }
+        try disk.createDirectory(directory)
+        let file = try disk.open(directory + "/" + name, .replace)
+        try file.truncate(to: layout.fileSize)
+        let index = IndexFile(name: name, layout: layout, file: file, header: header)
+        files.append(index)
+        return index
+    }
+
+    /// `UtilAll.timeMillisToHumanString`: local time.
+    static func name(milliseconds: Int64) -> String {
+        var seconds = time_t(milliseconds / 1000)
+        var local = tm()
+        localtime_r(&seconds, &local)
+        func digits(_ value: Int, _ width: Int) -> String {
+            let text = String(value)
+            return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
+        }
+        return digits(Int(local.tm_year) + 1900, 4) + digits(Int(local.tm_mon) + 1, 2) + digits(Int(local.tm_mday), 2)
+            + digits(Int(local.tm_hour), 2) + digits(Int(local.tm_min), 2) + digits(Int(local.tm_sec), 2)
+            + digits(Int(milliseconds % 1000), 3)
+    }
+
+    // MARK: Writing
+
+    /// Writes a bounded part; true when everything put before the pass began is on disk.
+    func write(maximumPages: Int) throws(SystemError) -> Bool {
+        guard let last = files.last else { return true }
+        return try last.write(maximumPages: maximumPages)
+    }
+
+    /// Called now and then while nothing happens: gives memory back.
+    func idle() {
+        idleTicks += 1
+        if idleTicks > 3, pending.isEmpty {
+            files.last?.releaseMemory()
+            if pending.capacity > 1024 { pending = [] }
+        }
+    }
+
+    // MARK: Loading
+
+    /// Opens the index files. Those with another size (other `maxHashSlotNum` or `maxIndexNum`) are left alone and not used.
+    func load() throws(SystemError) {
+        for name in try disk.list(directory).sorted() {
+            guard name.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else { continue }
+            let path = directory + "/" + name
+            let file = try disk.open(path, .readWrite)
+            let size = try file.size()
+            guard size == layout.fileSize else {
+                if size == 0 || files.isEmpty == false && size < Int64(IndexLayout.headerSize) {
+                    try disk.remove(path)
+                } else {
+                    logger.warning(
+                        "index file \(path) has \(size) bytes instead of \(layout.fileSize): not used; set maxHashSlotNum and maxIndexNum to what it was made with, or delete it"
+                    )
+                }
+                continue
+            }
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: IndexLayout.headerSize, alignment: 8)
+            defer { buffer.deallocate() }
+            let got = try file.read(into: buffer, at: 0)
+            guard let header = IndexHeader(UnsafeRawBufferPointer(rebasing: buffer[0..<got])),
+                Int(header.indexCount) <= layout.entries
+            else {
+                logger.warning("index file \(path) has a damaged header: removed, its keys are indexed again")
+                try disk.remove(path)
+                continue
+            }
+            files.append(IndexFile(name: name, layout: layout, file: file, header: header))
+        }
+        updateCovered()
+    }
+
+    private func updateCovered() {
+        coveredOffset = files.last(where: { $0.header.indexCount > 1 })?.header.endPhyOffset ?? -1
+    }
+
+    /// Removes the files from `index` on; their keys are indexed again by dispatch.
+    func remove(from index: Int) throws(SystemError) {
+        while files.count > index {
+            try disk.remove(files[files.count - 1].diskFile.path)
+            files.removeLast()
+        }
+        updateCovered()
+    }
+
+    /// Drops what points behind the end of the log.
+    func cut(to physical: Int64) throws(SystemError) {
+        pending.removeAll { $0.physicalOffset >= physical }
+        if let first = files.firstIndex(where: { $0.header.indexCount > 1 && $0.header.endPhyOffset >= physical }) {
+            try remove(from: first)
+        }
+    }
+
+    /// Brings the last file back to a synchronized state.
+    func rewindLast(to header: IndexHeader) throws(SystemError) {
+        try files.last?.rewind(to: header)
+        updateCovered()
+    }
+
+    /// Deletes files all of whose messages are gone from the log (`IndexService.deleteExpiredFile`).
+    func expire(before physical: Int64) throws(SystemError) {
+        while files.count > 1, files[0].header.endPhyOffset < physical {
+            try disk.remove(files[0].diskFile.path)
+            files.removeFirst()
+        }
+    }
+
+    // MARK: Reading
+
+    /// Candidates for a key, newest first; hashes collide, the caller looks at the messages.
+    func query(javaHash: Int32, maxCount: Int, begin: Int64, end: Int64) throws(SystemError) -> [Int64] {
+        apply()
+        let keyHash = IndexLayout.keyHash(javaHash)
+        var found: [Int64] = []
+        for file in files.reversed() {
+            if file.header.overlaps(begin: begin, end: end) {
+                try file.select(keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, into: &found)
+            }
+            if file.header.beginTimestamp < begin || found.count >= maxCount { break }
+        }
+        return found
+    }
+
+    /// Of the newest entry.
+    var lastUpdate: (timestamp: Int64, physicalOffset: Int64) {
+        files.last.map { ($0.header.endTimestamp, $0.header.endPhyOffset) } ?? (0, 0)
+    }
+
+    /// End time of the newest full file: RocketMQ's checkpoint vouches for full files only.
+    var fullFileTimestamp: Int64 { files.last(where: { $0.isFull })?.header.endTimestamp ?? 0 }
+}

@@ -1,0 +1,210 @@
+import Glibc
+import LinuxSystem
+import Logging
+import StoreFormat
+import StoreReader
+
+extension MessageStore {
+    /// Writes all that was appended since the last call, one `pwrite` per file, and dispatches it. When it throws nothing of it is in the log and
+    /// the queue offsets are rolled back: everything appended since the last call has failed.
+    package func commitTick() throws(StoreError) {
+        guard !hot.isEmpty else { return }
+        precondition(isOpen, "commitTick on a store that is not open")
+        do throws(SystemError) {
+            for run in hot.runs {
+                let base = run.start / logFiles.fileSize * logFiles.fileSize
+                if let file = logFiles.file(base: base) {
+                    try file.write(hot.bytes(of: run), at: run.start - base)
+                } else {
+                    try logFiles.append(base: base).write(hot.bytes(of: run), at: run.start - base)
+                }
+            }
+        } catch {
+            rollback()
+            closeGate(for: error)
+            throw .disk(error)
+        }
+        writtenEnd = logEnd
+        committedFileEnd = logFileEnd
+        endTick()
+        for run in hot.runs { dispatchRun(run) }
+        hot.removeAll()
+        if dispatchedEnd < writtenEnd { _ = dispatchWindows(upTo: writtenEnd, .announce) }
+        prepareAhead()
+        written?(PhysicalOffset(writtenEnd))
+        if configuration.flushDiskType == .syncFlush { requestFlush() }
+    }
+
+    private func endTick() {
+        tickNumber += 1
+        tickQueues.removeAll(keepingCapacity: true)
+    }
+
+    /// Dispatches a run straight from the buffer when it begins where dispatch stands; what is left is read back from the file.
+    private func dispatchRun(_ run: HotBuffer.Run) {
+        guard run.start == dispatchedEnd else { return }
+        let result = dispatch(hot.bytes(of: run), at: run.start, .announce)
+        dispatchedEnd += Int64(result.used)
+        switch result.stop {
+        case .end, .needMore: break
+        case .fileEnd: dispatchedEnd = dispatchedEnd / logFiles.fileSize * logFiles.fileSize + logFiles.fileSize
+        case .damaged(let damage): reportDamage(damage)
+        }
+    }
+
+    func reportDamage(_ damage: CommitLogDamage) {
+        guard maintenance.reportedDamage != dispatchedEnd else { return }
+        maintenance.reportedDamage = dispatchedEnd
+        logger.error("commit log at \(dispatchedEnd): \(damage); messages from there on reach no queue")
+    }
+
+    // MARK: When writing fails
+
+    /// Forgets this tick: buffer, queue offsets, and whatever part of it reached the disk.
+    private func rollback() {
+        for queue in tickQueues where queue.tickNumber == tickNumber { queue.nextOffset = queue.rollbackOffset }
+        endTick()
+        hot.removeAll()
+        logEnd = writtenEnd
+        logFileEnd = committedFileEnd
+        tailIsDirty = true
+        cleanTail()
+    }
+
+    /// Makes everything behind the written end zero again; until that has worked nothing may be written, or leftovers of the failed write could be
+    /// taken for messages after a crash.
+    func cleanTail() {
+        guard tailIsDirty else { return }
+        do throws(SystemError) {
+            windows.reset()
+            try logFiles.truncate(to: writtenEnd)
+            allocatedEnd = min(allocatedEnd, writtenEnd)
+            tailIsDirty = false
+        } catch {
+            logger.error("cleaning up behind the failed write failed, tried again later: \(error)")
+        }
+    }
+
+    func closeGate(for error: SystemError) {
+        if error.errno == ENOSPC || error.errno == EDQUOT {
+            gate = .diskFull(remark: diskFullRemark(cause: "\(error)"))
+        } else {
+            gate = .notWritable(remark: "writing to the commit log failed: \(error); tried again every second")
+        }
+        logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
+    }
+
+    func diskFullRemark(cause: String) -> String {
+        var text = "the disk of \(configuration.commitLogPath) is full (\(cause)"
+        do throws(SystemError) {
+            let space = try disk.space(configuration.commitLogPath)
+            text += ", \(Int(space.usedRatio * 100)) % of \(space.total >> 20) MiB used"
+        } catch {
+            text += ", how full is unknown: \(error)"
+        }
+        return text
+            + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio; messages are taken again by themselves"
+    }
+
+    // MARK: Flushing
+
+    /// Wakes the flush thread; one synchronization serves all that is written by then. `commitTick` does it by itself with synchronous flush.
+    package func requestFlush() {
+        guard isOpen, !flushRunning, !flushBroken, flushedEnd < writtenEnd else { return }
+        flushRunning = true
+        let target = writtenEnd
+        let timestamp = lastStoreTimestamp
+        let files = logFiles.files.filter { $0.base + logFiles.fileSize > flushedEnd && $0.base < target }.map {
+            $0.file
+        }
+        let executor = executor
+        let liveness = liveness
+        background.submit(.flush) {
+            var failure: SystemError?
+            for file in files where failure == nil {
+                do throws(SystemError) { try file.synchronize() } catch { failure = error }
+            }
+            let result = failure
+            executor { liveness.store?.flushEnded(target, timestamp, result) }
+        }
+    }
+
+    private func flushEnded(_ target: Int64, _ timestamp: Int64, _ failure: SystemError?) {
+        flushRunning = false
+        guard isOpen else { return }
+        if let failure {
+            flushBroken = true
+            gate = .notWritable(
+                remark:
+                    "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
+            )
+            logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
+            flushFailed?(.disk(failure))
+            return
+        }
+        if target > flushedEnd {
+            flushedEnd = target
+            flushedTimestamp = timestamp
+            flushed?(PhysicalOffset(flushedEnd))
+        }
+        // Whoever was written while the disk worked is next.
+        if configuration.flushDiskType == .syncFlush, flushedEnd < writtenEnd { requestFlush() }
+    }
+
+    // MARK: Readying the next file
+
+    /// Reserves blocks ahead of the log's end and makes the next file before it is needed, on the preparing thread.
+    func prepareAhead() {
+        guard configuration.allocateAheadBytes > 0 else { return }
+        let ahead = Int64(configuration.allocateAheadBytes)
+        guard let last = logFiles.files.last else { return }
+        let fileEnd = last.base + logFiles.fileSize
+        if !allocationRunning, allocatedEnd < fileEnd, writtenEnd + ahead / 2 > allocatedEnd {
+            allocate(
+                last.file, base: last.base, from: max(allocatedEnd, last.base), to: min(fileEnd, writtenEnd + ahead))
+        }
+        if writtenEnd + min(ahead, logFiles.fileSize / 2) > fileEnd, logFiles.preparer.begin(base: fileEnd) {
+            let preparer = logFiles.preparer
+            let path = logFiles.path(base: fileEnd)
+            let size = logFiles.fileSize
+            let disk = disk
+            let logger = logger
+            background.submit(.prepare) {
+                do throws(SystemError) {
+                    let file = try CommitLogFiles.create(path, size: size, allocate: min(ahead, size), disk: disk)
+                    preparer.finish(base: fileEnd, file: file)
+                } catch {
+                    preparer.finish(base: fileEnd, file: nil)
+                    logger.warning("making the next commit log file ahead failed: \(error)")
+                }
+            }
+        }
+    }
+
+    private func allocate(_ file: any DiskFile, base: Int64, from start: Int64, to end: Int64) {
+        guard end > start else { return }
+        allocationRunning = true
+        let executor = executor
+        let liveness = liveness
+        background.submit(.prepare) {
+            var failure: SystemError?
+            do throws(SystemError) { _ = try file.allocate(from: start - base, length: end - start) } catch {
+                failure = error
+            }
+            let result = failure
+            executor { liveness.store?.allocationEnded(end, result) }
+        }
+    }
+
+    private func allocationEnded(_ end: Int64, _ failure: SystemError?) {
+        allocationRunning = false
+        guard isOpen else { return }
+        guard let failure else {
+            allocatedEnd = max(allocatedEnd, end)
+            return
+        }
+        // There is still room for what was reserved before; the gate closes now, before a message meets the wall.
+        allocatedEnd = max(allocatedEnd, writtenEnd + Int64(configuration.allocateAheadBytes) / 2)
+        if gate == nil, failure.errno == ENOSPC || failure.errno == EDQUOT { closeGate(for: failure) }
+    }
+}

@@ -1,0 +1,271 @@
+import LinuxSystem
+import Logging
+import StoreFormat
+import StoreReader
+
+/// Why dispatch stopped.
+enum DispatchStop: Equatable {
+    /// All bytes are used up.
+    case end
+    /// The record that begins next needs this many bytes from its start.
+    case needMore(Int)
+    /// A blank record: the log goes on in the next file.
+    case fileEnd
+    case damaged(CommitLogDamage)
+}
+
+/// What dispatch does besides filling queues and index.
+struct DispatchMode: OptionSet {
+    let rawValue: Int
+    /// Compare the bodies' CRCs: the bytes come from a disk.
+    static let verify = DispatchMode(rawValue: 1)
+    /// Tell who waits.
+    static let announce = DispatchMode(rawValue: 2)
+    /// Look for blocks a power cut left unwritten.
+    static let tornBlocks = DispatchMode(rawValue: 4)
+}
+
+extension MessageStore {
+    /// The one way from log to queues and index: fresh appends, recovery and replicated bytes all pass here. Works on whole records from
+    /// `bytes[0]`, which lies at physical offset `start`; returns the bytes used.
+    func dispatch(_ bytes: UnsafeRawBufferPointer, at start: Int64, _ mode: DispatchMode) -> (
+        used: Int, stop: DispatchStop
+    ) {
+        var used = 0
+        while used < bytes.count {
+            let here = start + Int64(used)
+            switch CommitLogRecord.parse(
+                UnsafeRawBufferPointer(rebasing: bytes[used...]),
+                maximumSize: Int(logFiles.fileSize - here % logFiles.fileSize))
+            {
+            case .record(let record):
+                if record.physicalOffset.rawValue != here {
+                    return (used, .damaged(.physicalOffset(found: record.physicalOffset.rawValue)))
+                }
+                if mode.contains(.verify), configuration.checkCRCOnRecover, !record.bodyIsIntact {
+                    return (used, .damaged(.bodyCRC))
+                }
+                if mode.contains(.tornBlocks), hasUnwrittenBlock(record) { return (used, .damaged(.tornBlock)) }
+                dispatch(record, mode)
+                used += record.totalSize
+            case .blank(let size):
+                // Blank records end exactly at the file's end; anything else is damage.
+                guard (here + Int64(size)) % logFiles.fileSize == 0 else { return (used, .damaged(.size(Int32(size)))) }
+                return (used, .fileEnd)
+            case .incomplete(let needed): return (used, .needMore(needed))
+            case .invalid(let damage): return (used, .damaged(damage))
+            }
+        }
+        return (used, .end)
+    }
+
+    @inline(__always)
+    private func dispatch(_ record: CommitLogRecordView, _ mode: DispatchMode) {
+        var tags: UnsafeRawBufferPointer?
+        var keys: UnsafeRawBufferPointer?
+        var uniqueKey: UnsafeRawBufferPointer?
+        var delay: UnsafeRawBufferPointer?
+        MessageProperties.forEach(in: record.properties) { name, value in
+            switch name.count {
+            case 4:
+                let word = name.loadUnaligned(as: UInt32.self)
+                if word == WellKnownName.tags { tags = value } else if word == WellKnownName.keys { keys = value }
+            case 5: if MessageProperties.isDelay(name) { delay = value }
+            case 8: if name.loadUnaligned(as: UInt64.self) == WellKnownName.uniqueKey { uniqueKey = value }
+            default: break
+            }
+        }
+        var tagsCode = tags.map { TagsCode.of($0) } ?? 0
+        lastStoreTimestamp = record.storeTimestamp
+
+        var queue: ConsumeQueue?
+        if SysFlag.entersConsumeQueue(record.sysFlag), StoredTopic.isUsable(record.topic) {
+            let found = table.findOrCreate(
+                record.topic, record.queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+            if found.storedTopic.isSchedule, let delay, let level = Self.number(delay), level > 0 {
+                tagsCode = delayLevels.deliverTimestamp(level: level, storeTimestamp: record.storeTimestamp)
+            }
+            put(record, tagsCode, found)
+            queue = found
+        } else if SysFlag.entersConsumeQueue(record.sysFlag) {
+            logger.error(
+                "message at \(record.physicalOffset) has a topic no folder can be named after: it is in no queue")
+        }
+
+        if let index, SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType {
+            let prefix = queue?.storedTopic.keyHashPrefix ?? (JavaHash.hash(record.topic, continuing: 0) &* 31 &+ 35)
+            let offset = record.physicalOffset.rawValue
+            if let uniqueKey {
+                index.add(
+                    javaHash: JavaHash.hash(uniqueKey, continuing: prefix), physicalOffset: offset,
+                    storeTimestamp: record.storeTimestamp)
+            }
+            if let keys {
+                MessageProperties.forEachKey(in: keys) { key in
+                    index.add(
+                        javaHash: JavaHash.hash(key, continuing: prefix), physicalOffset: offset,
+                        storeTimestamp: record.storeTimestamp)
+                }
+            }
+            if index.needsApply { index.apply() }
+        }
+        if let queue, queue.wantsArrival, mode.contains(.announce), let arrival {
+            arrival(
+                queue,
+                MessageArrival(
+                    physicalOffset: record.physicalOffset, size: record.totalSize, maxOffset: queue.maxOffset,
+                    tagsCode: tagsCode, storeTimestamp: record.storeTimestamp))
+        }
+    }
+
+    @inline(__always)
+    private func put(_ record: CommitLogRecordView, _ tagsCode: Int64, _ queue: ConsumeQueue) {
+        let entry = ConsumeQueueEntry(
+            physicalOffset: record.physicalOffset, recordSize: Int32(truncatingIfNeeded: record.totalSize),
+            tagsCode: tagsCode)
+        if record.queueOffset != queue.maxOffset {
+            guard preparePut(record, queue) else { return }
+        }
+        queue.add(entry)
+        queue.lastPhysicalOffset = entry.physicalOffset.rawValue
+        if queue.nextOffset < queue.maxOffset.rawValue { queue.nextOffset = queue.maxOffset.rawValue }
+        markDirty(queue)
+    }
+
+    @inline(__always)
+    func markDirty(_ queue: ConsumeQueue) {
+        if !queue.isDirty {
+            queue.isDirty = true
+            dirtyQueues.append(queue)
+        }
+    }
+
+    /// A record that does not continue its queue, seen only in replay and replication. False when it is already in it.
+    private func preparePut(_ record: CommitLogRecordView, _ queue: ConsumeQueue) -> Bool {
+        let offset = record.queueOffset.rawValue
+        guard offset >= 0 else {
+            logger.error("message at \(record.physicalOffset) has queue offset \(offset): it is in no queue")
+            return false
+        }
+        // Nothing newer than the queue's last message can be in it already; an older one is.
+        if !queue.isEmpty, record.physicalOffset.rawValue <= queue.lastPhysicalOffset { return false }
+        let name = "\(queue.topic)-\(queue.queueId)"
+        let maximum = queue.maxOffset.rawValue
+        if offset < maximum {
+            // The topic was deleted and made again: its offsets began anew.
+            logger.notice("queue \(name) begins again at \(offset), it was at \(maximum)")
+            restart(queue, at: offset)
+        } else if maximum == 0, queue.lastFile < queue.firstFile {
+            queue.reset(minimum: offset, maximum: offset, written: offset)
+        } else if offset - maximum > queue.entriesPerFile {
+            logger.error("queue \(name) jumps from \(maximum) to \(offset): it begins again there")
+            restart(queue, at: offset)
+        } else {
+            logger.error(
+                "queue \(name) lacks the entries \(maximum) to \(offset - 1): their messages are not in the log")
+            while queue.maxOffset.rawValue < offset { queue.add(.preBlank) }
+        }
+        return true
+    }
+
+    private func restart(_ queue: ConsumeQueue, at offset: Int64) {
+        do throws(SystemError) {
+            if offset > queue.minOffset.rawValue, offset < queue.maxOffset.rawValue {
+                try queueFiles.cut(queue, to: offset)
+            } else {
+                try queueFiles.clear(queue)
+                queue.reset(minimum: offset, maximum: offset, written: offset)
+            }
+        } catch {
+            logger.error("cutting the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+            queue.reset(minimum: offset, maximum: offset, written: offset)
+        }
+    }
+
+    /// Whether a disk block inside the topic or the properties, which no CRC covers, holds nothing but zeros: a power cut lost it. The body's
+    /// blocks are the CRC's business, and a lost first block leaves no magic.
+    private func hasUnwrittenBlock(_ record: CommitLogRecordView) -> Bool {
+        guard let start = record.bytes.baseAddress, let topic = record.topic.baseAddress else { return false }
+        let size = Int64(record.totalSize)
+        let first = record.physicalOffset.rawValue
+        var block = (first + Int64(start.distance(to: topic))) / 512 * 512 + 512
+        while block < first + size {
+            let end = min(block + 512, first + size)
+            let bytes = record.bytes[Int(block - first)..<Int(end - first)]
+            if bytes.allSatisfy({ $0 == 0 }) { return true }
+            block += 512
+        }
+        return false
+    }
+
+    private static func number(_ text: UnsafeRawBufferPointer) -> Int? {
+        Int(String(decoding: text, as: UTF8.self))
+    }
+
+    // MARK: Over mapped windows
+
+    /// Dispatches from `dispatchedEnd` up to `limit` out of the files, as far as whole records go; returns why it stopped.
+    func dispatchWindows(upTo limit: Int64, _ mode: DispatchMode) -> DispatchStop {
+        var needed = CommitLogRecord.blankSize
+        while dispatchedEnd < limit {
+            let base = dispatchedEnd / logFiles.fileSize * logFiles.fileSize
+            let fileEnd = base + logFiles.fileSize
+            // To the end of the window if that is enough for the record that begins here.
+            let windowEnd = min(base + ((dispatchedEnd - base) / windows.windowSize + 1) * windows.windowSize, fileEnd)
+            var size = min(windowEnd, limit) - dispatchedEnd
+            if size < Int64(needed) {
+                guard dispatchedEnd + Int64(needed) <= min(limit, fileEnd) else {
+                    return dispatchedEnd + Int64(needed) > fileEnd ? .damaged(.lengths) : .needMore(needed)
+                }
+                size = Int64(needed)
+            }
+            let start = dispatchedEnd
+            guard let result = windows.withBytes(at: start, size: Int(size), { self.dispatch($0, at: start, mode) })
+            else {
+                return .end
+            }
+            dispatchedEnd += Int64(result.used)
+            needed = CommitLogRecord.blankSize
+            switch result.stop {
+            case .end: break
+            case .needMore(let more): needed = more
+            case .fileEnd: dispatchedEnd = fileEnd
+            case .damaged: return result.stop
+            }
+        }
+        return .end
+    }
+}
+
+/// Property names as the number their bytes make in this machine's order.
+enum WellKnownName {
+    static let tags = word("TAGS")
+    static let keys = word("KEYS")
+    static let uniqueKey = longWord("UNIQ_KEY")
+
+    private static func word(_ name: StaticString) -> UInt32 {
+        UnsafeRawBufferPointer(start: name.utf8Start, count: 4).loadUnaligned(as: UInt32.self)
+    }
+
+    private static func longWord(_ name: StaticString) -> UInt64 {
+        UnsafeRawBufferPointer(start: name.utf8Start, count: 8).loadUnaligned(as: UInt64.self)
+    }
+}
+
+extension MessageProperties {
+    /// Whether a name of 5 bytes is DELAY.
+    @inline(__always)
+    static func isDelay(_ name: UnsafeRawBufferPointer) -> Bool {
+        name[0] == 68 && name[1] == 69 && name[2] == 76 && name[3] == 65 && name[4] == 89
+    }
+
+    /// The keys of a KEYS property: separated by spaces, empty ones skipped.
+    @inline(__always)
+    static func forEachKey(in keys: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Void) {
+        var start = 0
+        for index in 0...keys.count where index == keys.count || keys[index] == 32 {
+            if index > start { body(UnsafeRawBufferPointer(rebasing: keys[start..<index])) }
+            start = index + 1
+        }
+    }
+}

@@ -1,0 +1,323 @@
+import Glibc
+import LinuxSystem
+import Logging
+import StoreFormat
+import StoreReader
+
+/// What the background work remembers between calls.
+struct MaintenanceState {
+    /// A pass writes everything that was dispatched before it began, a bounded part per call.
+    var passRunning = false
+    var passDispatched: Int64 = 0
+    var passQueues: [ConsumeQueue] = []
+    /// Queues written in the pass before: if they stay quiet their memory goes.
+    var warmQueues: [(queue: ConsumeQueue, end: Int64)] = []
+    var lastPass: Int64 = 0
+    var lastCheckpoint: Int64 = 0
+    var checkpointRunning = false
+    /// A pass and a checkpoint are due without waiting for their time.
+    var recoveryPointDue = false
+    var lastFlush: Int64 = 0
+    var lastRelease: Int64 = 0
+    var lastCleaning: Int64 = 0
+    var lastRetry: Int64 = 0
+    var reportedDamage: Int64 = -1
+    var expiring: [ConsumeQueue] = []
+    var deletedAtHour: Int64 = -1
+    var reportedSpace = false
+
+    mutating func begin(now: Int64) {
+        lastPass = now
+        lastCheckpoint = now
+        lastFlush = now
+        lastRelease = now
+        lastRetry = now
+    }
+}
+
+extension MessageStore {
+    /// Bounded background work: tails of consume queues, index, recovery points, flushing, retention, release of mapped windows. The owner calls it
+    /// about every 100 ms; a call takes a few milliseconds at most.
+    package func runMaintenance() {
+        guard isOpen else { return }
+        let now = clock()
+        flushIfDue(now)
+        if now - maintenance.lastRetry >= 1000 {
+            maintenance.lastRetry = now
+            retryWriting()
+        }
+        writeBehind(now)
+        cleanIfDue(now)
+        if now - maintenance.lastRelease >= 1000 {
+            maintenance.lastRelease = now
+            windows.release()
+            index?.idle()
+        }
+    }
+
+    // MARK: Flushing
+
+    private func flushIfDue(_ now: Int64) {
+        guard flushedEnd < writtenEnd, !flushRunning else { return }
+        let pages = (writtenEnd - flushedEnd) / 4096
+        let waited = now - maintenance.lastFlush
+        let enough = pages >= Int64(configuration.flushCommitLogLeastPages)
+        if configuration.flushDiskType == .syncFlush
+            || (waited >= Int64(configuration.flushIntervalCommitLog) && enough)
+            || waited >= Int64(configuration.flushCommitLogThoroughInterval)
+        {
+            maintenance.lastFlush = now
+            requestFlush()
+        }
+    }
+
+    // MARK: Behind the log
+
+    private func writeBehind(_ now: Int64) {
+        if !maintenance.passRunning {
+            let due = now - maintenance.lastPass >= Int64(configuration.flushIntervalConsumeQueue)
+            guard due || maintenance.recoveryPointDue else { return }
+            maintenance.lastPass = now
+            beginPass()
+        }
+        do throws(SystemError) {
+            var budget = 512
+            while budget > 0, let queue = maintenance.passQueues.popLast() {
+                budget -= 1
+                queue.isDirty = false
+                if queue.isRemoved { continue }
+                do throws(SystemError) {
+                    try queueFiles.write(queue)
+                } catch {
+                    markDirty(queue)
+                    throw error
+                }
+                maintenance.warmQueues.append((queue, queue.maxOffset.rawValue))
+            }
+            guard maintenance.passQueues.isEmpty else { return }
+            if let index, index.failure == nil, try !index.write(maximumPages: 512) { return }
+            maintenance.passRunning = false
+            try recoveryPoint.writeSoft(currentPoint(dispatched: maintenance.passDispatched))
+            let due = now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
+            if due || maintenance.recoveryPointDue { beginCheckpoint(now) }
+        } catch {
+            // Nothing is lost: what was not written stays dirty, the recovery point stays where it was.
+            maintenance.passRunning = false
+            for queue in maintenance.passQueues where !queue.isRemoved { dirtyQueues.append(queue) }
+            maintenance.passQueues = []
+            if gate == nil { closeGate(for: error) }
+        }
+    }
+
+    private func beginPass() {
+        maintenance.passRunning = true
+        maintenance.passDispatched = dispatchedEnd
+        for (queue, end) in maintenance.warmQueues where queue.maxOffset.rawValue == end { queue.releaseTail() }
+        maintenance.warmQueues.removeAll(keepingCapacity: true)
+        index?.apply()
+        maintenance.passQueues = dirtyQueues
+        dirtyQueues = []
+    }
+
+    private func currentPoint(dispatched: Int64) -> RecoveryPoint {
+        var point = RecoveryPoint()
+        point.boot = bootIdentity
+        // Keys that never got into the index must be dispatched again.
+        point.dispatched = index?.failure == nil ? dispatched : 0
+        var entries: Int64 = 0
+        var count: Int64 = 0
+        for queue in table.queues where queue.lastFile >= queue.firstFile {
+            count += 1
+            entries += queue.writtenOffset
+        }
+        point.queues = count
+        point.entries = entries
+        if let last = index?.files.last {
+            point.indexName = Int64(last.name) ?? 0
+            point.indexHeader = last.writtenHeader
+        }
+        return point
+    }
+
+    // MARK: Checkpoints
+
+    private func beginCheckpoint(_ now: Int64) {
+        guard !maintenance.checkpointRunning, !flushBroken else { return }
+        maintenance.checkpointRunning = true
+        maintenance.recoveryPointDue = false
+        maintenance.lastCheckpoint = now
+        let work: @Sendable () throws(SystemError) -> Void
+        do throws(SystemError) {
+            work = try checkpointWork(dispatched: maintenance.passDispatched)
+        } catch {
+            checkpointEnded(error)
+            return
+        }
+        let executor = executor
+        let liveness = liveness
+        background.submit(.flush) {
+            var failure: SystemError?
+            do throws(SystemError) { try work() } catch { failure = error }
+            let result = failure
+            executor { liveness.store?.checkpointEnded(result) }
+        }
+    }
+
+    private func checkpointEnded(_ failure: SystemError?) {
+        maintenance.checkpointRunning = false
+        guard isOpen, let failure else { return }
+        // The files that were to be synchronized are forgotten: the next time everything is.
+        queueFiles.touchEverything()
+        maintenance.recoveryPointDue = true
+        logger.error("checkpoint failed, tried again: \(failure)")
+    }
+
+    /// Everything a recovery point vouches for, in the order it must happen: log, queues, index, then RocketMQ's checkpoint and ours.
+    func checkpointWork(dispatched: Int64) throws(SystemError) -> @Sendable () throws(SystemError) -> Void {
+        let logs = logFiles.files.filter { $0.base + logFiles.fileSize > flushedEnd && $0.base < writtenEnd }.map {
+            $0.file
+        }
+        let queues = queueFiles.takeTouched()
+        let indexes = index?.files.suffix(2).map { $0.diskFile } ?? []
+        let root = configuration.storePathRootDir
+        let consumeQueuePath = configuration.consumeQueuePath
+        let indexPath = configuration.indexPath
+        var layout = StoreCheckpointLayout()
+        layout.physicMsgTimestamp = lastStoreTimestamp
+        layout.logicsMsgTimestamp = lastStoreTimestamp
+        layout.indexMsgTimestamp = index?.fullFileTimestamp ?? 0
+        let checkpoint = layout.encoded()
+        let checkpointFile = try disk.open(checkpointPath, .create)
+        let pointWork = try recoveryPoint.hardWrite(currentPoint(dispatched: dispatched))
+        let disk = disk
+        return { () throws(SystemError) in
+            for file in logs { try file.synchronize() }
+            if let queues {
+                for file in queues { try file.synchronize() }
+                for file in indexes { try file.synchronize() }
+                var folders: Set<String> = [consumeQueuePath]
+                for file in queues {
+                    let queueFolder = parent(file.path)
+                    folders.insert(queueFolder)
+                    folders.insert(parent(queueFolder))
+                }
+                if !indexes.isEmpty { folders.insert(indexPath) }
+                for folder in folders where try disk.information(folder) != nil {
+                    try disk.synchronizeDirectory(folder)
+                }
+            } else {
+                try disk.synchronizeAll(root)
+            }
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: checkpoint.count, alignment: 8)
+            defer { buffer.deallocate() }
+            buffer.copyBytes(from: checkpoint)
+            try checkpointFile.write(UnsafeRawBufferPointer(buffer), at: 0)
+            try checkpointFile.synchronize()
+            try pointWork()
+        }
+    }
+
+    // MARK: Coming back after an error
+
+    private func retryWriting() {
+        if tailIsDirty { cleanTail() }
+        if flushBroken { verifyUnflushed() }
+        guard gate != nil, !tailIsDirty, !flushBroken else { return }
+        if case .diskFull = gate, let problem = spaceProblem() {
+            gate = .diskFull(remark: diskFullRemark(cause: problem))
+            return
+        }
+        // A write that failed for another reason is simply tried again: by the next tick.
+        gate = nil
+        maintenance.reportedSpace = false
+        logger.notice("the store takes messages again")
+        prepareAhead()
+    }
+
+    /// After a failed synchronization the kernel may have dropped pages it calls clean: read back what was not flushed, check it, write it again,
+    /// synchronize again. Only then is anything taken.
+    private func verifyUnflushed() {
+        guard !flushRunning else { return }
+        flushRunning = true
+        let start = flushedEnd
+        let end = writtenEnd
+        let fileSize = logFiles.fileSize
+        let files = logFiles.files.filter { $0.base + fileSize > start && $0.base < end }
+        let executor = executor
+        let liveness = liveness
+        background.submit(.flush) {
+            var failure: SystemError?
+            do throws(SystemError) {
+                for (base, file) in files {
+                    try rewrite(file, from: max(start - base, 0), to: min(end - base, fileSize))
+                    try file.synchronize()
+                }
+            } catch {
+                failure = error
+            }
+            let result = failure
+            executor { liveness.store?.verificationEnded(start, end, result) }
+        }
+    }
+
+    private func verificationEnded(_ start: Int64, _ end: Int64, _ failure: SystemError?) {
+        flushRunning = false
+        guard isOpen else { return }
+        if let failure {
+            logger.error("the commit log could not be written anew, tried again: \(failure)")
+            return
+        }
+        windows.reset()
+        guard recordsAreIntact(from: start, to: min(end, dispatchedEnd)) else {
+            gate = .notWritable(
+                remark:
+                    "the commit log lost bytes behind \(start) after a failed synchronization; restart the broker to recover what is left"
+            )
+            logger.critical("\(gate.map { "\($0)" } ?? "")")
+            return
+        }
+        flushBroken = false
+        flushedEnd = max(flushedEnd, end)
+        flushed?(PhysicalOffset(flushedEnd))
+    }
+
+    /// Walks over whole records. `start` is where a flush ended, which on a slave may be inside a record.
+    private func recordsAreIntact(from start: Int64, to end: Int64) -> Bool {
+        var position = start
+        while position < end {
+            guard let record = recordAt(position), record.isBlank || bodyIsIntact(position, record.size) else {
+                return configuration.isSlave && position == start
+            }
+            position =
+                record.isBlank ? (position / logFiles.fileSize + 1) * logFiles.fileSize : position + Int64(record.size)
+        }
+        return true
+    }
+
+    func bodyIsIntact(_ offset: Int64, _ size: Int) -> Bool {
+        windows.withBytes(at: offset, size: size) { bytes in
+            if case .record(let record) = CommitLogRecord.parse(bytes) {
+                return record.physicalOffset.rawValue == offset && record.totalSize == size && record.bodyIsIntact
+            }
+            return false
+        } ?? false
+    }
+}
+
+private func parent(_ path: String) -> String {
+    String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+}
+
+/// Makes pages dirty again by writing what is read.
+private func rewrite(_ file: any DiskFile, from start: Int64, to end: Int64) throws(SystemError) {
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+    defer { buffer.deallocate() }
+    var position = start
+    while position < end {
+        let part = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<Int(min(Int64(buffer.count), end - position))])
+        let got = try file.read(into: part, at: position)
+        if got == 0 { break }
+        try file.write(UnsafeRawBufferPointer(rebasing: part[0..<got]), at: position)
+        position += Int64(got)
+    }
+}

@@ -1,0 +1,392 @@
+import LinuxSystem
+import Logging
+import StoreFormat
+import StoreReader
+
+extension MessageStore {
+    private var lockPath: String { configuration.storePathRootDir + "/lock" }
+    private var abortPath: String { configuration.storePathRootDir + "/abort" }
+    var checkpointPath: String { configuration.storePathRootDir + "/checkpoint" }
+
+    /// Locks the folder, loads what is there and recovers it. Afterwards everything in the log is readable by queue.
+    package func open() throws(StoreError) {
+        precondition(!isOpen, "a store is opened once")
+        try onDisk { () throws(SystemError) in
+            try disk.createDirectory(configuration.storePathRootDir)
+            try disk.createDirectory(configuration.consumeQueuePath)
+        }
+        guard let lock = try onDisk({ () throws(SystemError) in try disk.lock(lockPath) }) else {
+            throw .locked(path: lockPath)
+        }
+        lockFile = lock
+        try onDisk { () throws(SystemError) in try write("lock", to: lock) }
+        // The file `abort` exists exactly while a broker is running.
+        let wasClean = try onDisk { () throws(SystemError) in try disk.information(abortPath) == nil }
+        if wasClean {
+            try onDisk { () throws(SystemError) in
+                _ = try disk.open(abortPath, .create)
+                try disk.synchronizeDirectory(configuration.storePathRootDir)
+            }
+        }
+        try logFiles.load()
+        try recover(wasClean: wasClean)
+        isOpen = true
+        maintenance.begin(now: clock())
+        maintenance.recoveryPointDue = true
+        prepareAhead()
+        requestFlush()
+    }
+
+    private func write(_ text: String, to file: any DiskFile) throws(SystemError) {
+        let bytes = Array(text.utf8)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 1)
+        defer { buffer.deallocate() }
+        buffer.copyBytes(from: bytes)
+        try file.write(UnsafeRawBufferPointer(buffer), at: 0)
+    }
+
+    /// Writes and synchronizes everything, removes `abort`, releases the lock.
+    package func close() throws(StoreError) {
+        guard isOpen else { return }
+        if !hot.isEmpty { try commitTick() }
+        isOpen = false
+        background.stop()
+        defer {
+            windows.reset()
+            logFiles.closeAll()
+            recoveryPoint.close()
+            lockFile = nil
+        }
+        try onDisk { () throws(SystemError) in
+            for queue in dirtyQueues + maintenance.passQueues where !queue.isRemoved { try queueFiles.write(queue) }
+            dirtyQueues = []
+            maintenance.passQueues = []
+            index?.apply()
+            while let index, try !index.write(maximumPages: .max) {}
+            let work = try checkpointWork(dispatched: dispatchedEnd)
+            try work()
+            flushedEnd = writtenEnd
+            try disk.remove(abortPath)
+            try disk.synchronizeDirectory(configuration.storePathRootDir)
+        }
+    }
+
+    // MARK: Recovery
+
+    /// What recovery starts from.
+    private struct Plan {
+        /// Queue entries of records below are believed, and dispatch begins here.
+        var trusted: Int64
+        /// Dispatch begins earlier than that because the index lags.
+        var dispatchFrom: Int64
+        /// Unsynchronized writes may be missing, in any order.
+        var afterPowerLoss: Bool
+        var point: RecoveryPoint?
+    }
+
+    private func recover(wasClean: Bool) throws(StoreError) {
+        let started = clock()
+        guard let first = logFiles.first else {
+            try forgetEverything()
+            return
+        }
+        let points = try onDisk { () throws(SystemError) in try recoveryPoint.load() }
+        var plan = try makePlan(wasClean: wasClean, first: first, soft: points.soft, hard: points.hard)
+        try loadQueues(&plan, first: first)
+        try loadIndex(&plan, wasClean: wasClean, first: first)
+
+        beginAt(plan.dispatchFrom)
+        let mode: DispatchMode = plan.afterPowerLoss ? [.verify, .tornBlocks] : .verify
+        var stop = dispatchWindows(upTo: logFiles.end, mode)
+        while case .damaged(let damage) = stop, damage != .nothing, try skipDamage(damage, plan.afterPowerLoss) {
+            stop = dispatchWindows(upTo: logFiles.end, mode)
+        }
+        let end = dispatchedEnd
+        try settle(end: end, stop: stop, plan: plan, wasClean: wasClean)
+        let elapsed = clock() - started
+        logger.info(
+            "store recovered in \(elapsed) ms",
+            metadata: [
+                "clean": "\(wasClean)", "from": "\(plan.dispatchFrom)", "end": "\(end)", "first": "\(first)",
+                "queues": "\(table.queues.count)",
+            ])
+    }
+
+    /// Without a log, queues and index point at nothing: RocketMQ deletes them too.
+    private func forgetEverything() throws(StoreError) {
+        try onDisk { () throws(SystemError) in
+            let folders = try queueFiles.folders()
+            if !folders.isEmpty {
+                logger.warning("the commit log is empty: \(folders.count) consume queues are deleted")
+            }
+            for (topic, queueId) in folders { try queueFiles.remove(findConsumeQueue(topic: topic, queueId: queueId)) }
+            _ = table.remove { _ in true }
+            if let index {
+                try index.load()
+                try index.remove(from: 0)
+            }
+        }
+        beginAt(0)
+    }
+
+    private func makePlan(
+        wasClean: Bool, first: Int64, soft: RecoveryPoint?, hard: RecoveryPoint?
+    ) throws(StoreError) -> Plan {
+        func usable(_ point: RecoveryPoint?) -> RecoveryPoint? {
+            guard let point, point.dispatched >= first, point.dispatched <= logFiles.end else { return nil }
+            return point
+        }
+        if let soft = usable(soft), soft.boot == bootIdentity, soft.sequence > (hard?.sequence ?? 0) {
+            return Plan(trusted: soft.dispatched, dispatchFrom: soft.dispatched, afterPowerLoss: false, point: soft)
+        }
+        if let hard = usable(hard) {
+            let sameBoot = hard.boot == bootIdentity
+            return Plan(
+                trusted: hard.dispatched, dispatchFrom: hard.dispatched, afterPowerLoss: !wasClean && !sameBoot,
+                point: hard)
+        }
+        // RocketMQ's own way.
+        if wasClean { return Plan(trusted: .max, dispatchFrom: .max, afterPowerLoss: false, point: nil) }
+        let from = try fileFromCheckpoint()
+        return Plan(trusted: from, dispatchFrom: from, afterPowerLoss: true, point: nil)
+    }
+
+    /// The newest file whose first message is old enough for the checkpoint to vouch for it (`isMappedFileMatchedRecover`).
+    private func fileFromCheckpoint() throws(StoreError) -> Int64 {
+        let limit = try onDisk { () throws(SystemError) in try readCheckpoint() }?.minTimestamp ?? 0
+        for (base, _) in logFiles.files.reversed() {
+            let time = recordAt(base)?.storeTimestamp ?? 0
+            if time > 0, time <= limit { return base }
+        }
+        return logFiles.first ?? 0
+    }
+
+    private func readCheckpoint() throws(SystemError) -> StoreCheckpointLayout? {
+        guard try disk.information(checkpointPath) != nil else { return nil }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 24, alignment: 8)
+        defer { buffer.deallocate() }
+        let got = try disk.open(checkpointPath, .read).read(into: buffer, at: 0)
+        return StoreCheckpointLayout(UnsafeRawBufferPointer(rebasing: buffer[0..<got]))
+    }
+
+    private func loadQueues(_ plan: inout Plan, first: Int64) throws(StoreError) {
+        let folders = try onDisk { () throws(SystemError) in try queueFiles.folders() }
+        var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
+        try load(queues, plan)
+        if let point = plan.point {
+            let entries = queues.reduce(Int64(0)) { $0 + $1.maxOffset.rawValue }
+            if Int64(queues.count) < point.queues || entries < point.entries || !reaches(point.dispatched, queues) {
+                logger.warning("consume queues are missing: all are built anew from the commit log")
+                plan.trusted = first
+                plan.dispatchFrom = first
+                queues = table.queues
+                try load(queues, plan)
+            }
+        }
+        if plan.trusted == .max {
+            plan.dispatchFrom = max(first, queueEnd(queues) ?? first)
+            plan.trusted = plan.dispatchFrom
+        }
+        for queue in queues where !queue.isEmpty {
+            try onDisk { () throws(SystemError) in
+                queue.firstPhysicalOffset =
+                    try queueFiles.entry(queue, at: queue.minOffset.rawValue)?.physicalOffset.rawValue ?? 0
+                try queueFiles.expire(queue, before: first)
+            }
+        }
+    }
+
+    private func load(_ queues: [ConsumeQueue], _ plan: Plan) throws(StoreError) {
+        for queue in queues {
+            try onDisk { () throws(SystemError) in
+                try queueFiles.load(queue, trusted: plan.trusted, afterPowerLoss: plan.afterPowerLoss) {
+                    entry, offset in
+                    guard let record = self.recordAt(entry.physicalOffset.rawValue) else { return false }
+                    return record.queueOffset.rawValue == offset && record.queueId == queue.queueId
+                }
+            }
+        }
+    }
+
+    /// End of the newest record any queue knows.
+    private func queueEnd(_ queues: [ConsumeQueue]) -> Int64? {
+        guard let newest = queues.map({ $0.lastPhysicalOffset }).max(), newest >= 0, let record = recordAt(newest)
+        else {
+            return nil
+        }
+        return newest + Int64(record.size)
+    }
+
+    /// Whether the records behind the newest one in a queue lead exactly to `offset`: then the log is the one the recovery point was made for.
+    private func reaches(_ offset: Int64, _ queues: [ConsumeQueue]) -> Bool {
+        guard var position = queueEnd(queues) else { return true }
+        while position < offset {
+            guard let record = recordAt(position) else { return false }
+            position =
+                record.isBlank ? (position / logFiles.fileSize + 1) * logFiles.fileSize : position + Int64(record.size)
+        }
+        return position == offset
+    }
+
+    /// The few fields recovery looks at.
+    struct RecordGlimpse {
+        var size: Int
+        var queueId: Int32
+        var queueOffset: QueueOffset
+        var storeTimestamp: Int64
+        var isBlank: Bool
+    }
+
+    /// The record at a place, if one lies there.
+    func recordAt(_ offset: Int64) -> RecordGlimpse? {
+        let inFile = logFiles.fileSize - offset % logFiles.fileSize
+        guard offset >= 0, inFile >= Int64(CommitLogRecord.blankSize) else { return nil }
+        var needed = CommitLogRecord.blankSize
+        while true {
+            let glimpse: (RecordGlimpse?, Int)? = windows.withBytes(at: offset, size: needed) { bytes in
+                switch CommitLogRecord.parse(bytes, maximumSize: Int(inFile)) {
+                case .record(let record):
+                    guard record.physicalOffset.rawValue == offset else { return (nil, 0) }
+                    return (
+                        RecordGlimpse(
+                            size: record.totalSize, queueId: record.queueId, queueOffset: record.queueOffset,
+                            storeTimestamp: record.storeTimestamp, isBlank: false), 0
+                    )
+                case .blank(let size):
+                    return (
+                        RecordGlimpse(
+                            size: size, queueId: 0, queueOffset: QueueOffset(0), storeTimestamp: 0, isBlank: true), 0
+                    )
+                case .incomplete(let needed): return (nil, needed)
+                case .invalid: return (nil, 0)
+                }
+            }
+            guard let glimpse else { return nil }
+            if let found = glimpse.0 { return found }
+            if glimpse.1 <= needed { return nil }
+            needed = glimpse.1
+        }
+    }
+
+    private func loadIndex(_ plan: inout Plan, wasClean: Bool, first: Int64) throws(StoreError) {
+        guard let index else { return }
+        try onDisk { () throws(SystemError) in
+            try index.load()
+            guard let point = plan.point else {
+                if !wasClean {
+                    // RocketMQ vouches for files its checkpoint covers.
+                    let limit = try readCheckpoint()?.indexMsgTimestamp ?? 0
+                    if let bad = index.files.firstIndex(where: { $0.header.endTimestamp > limit }) {
+                        try index.remove(from: bad)
+                    }
+                }
+                if index.coveredOffset < 0 {
+                    plan.dispatchFrom = first
+                } else if !wasClean {
+                    plan.dispatchFrom = max(first, min(plan.dispatchFrom, index.coveredOffset))
+                }
+                return
+            }
+            guard point.indexName != 0 else {
+                // Nothing was indexed below the point.
+                if plan.afterPowerLoss { try index.remove(from: 0) }
+                return
+            }
+            guard let at = index.files.firstIndex(where: { Int64($0.name) == point.indexName }),
+                index.files[at].header.indexCount >= point.indexHeader.indexCount || plan.afterPowerLoss
+            else {
+                logger.warning("index files are missing: the index is built anew from the commit log")
+                try index.remove(from: 0)
+                plan.dispatchFrom = first
+                return
+            }
+            if plan.afterPowerLoss {
+                try index.remove(from: at + 1)
+                try index.rewindLast(to: point.indexHeader)
+            }
+        }
+    }
+
+    /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
+    private func skipDamage(_ damage: CommitLogDamage, _ afterPowerLoss: Bool) throws(StoreError) -> Bool {
+        guard let next = nextRecord(after: dispatchedEnd) else { return false }
+        // After a power cut, whole records behind a torn one are writes that overtook it; older files were synchronized long ago.
+        let file = dispatchedEnd / logFiles.fileSize
+        let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
+        if afterPowerLoss, file >= lastWritten / logFiles.fileSize { return false }
+        logger.error("commit log at \(dispatchedEnd): \(damage); \(next - dispatchedEnd) bytes are not readable")
+        dispatchedEnd = next
+        return true
+    }
+
+    /// The next place where a record lies that says itself that it lies there and whose body is intact.
+    private func nextRecord(after damaged: Int64) -> Int64? {
+        var base = damaged / logFiles.fileSize * logFiles.fileSize
+        var from = damaged + 1
+        while logFiles.file(base: base) != nil {
+            let fileEnd = base + logFiles.fileSize
+            if let found = nextRecord(from: from, to: fileEnd) { return found }
+            base = fileEnd
+            from = fileEnd
+        }
+        return nil
+    }
+
+    private func nextRecord(from: Int64, to end: Int64) -> Int64? {
+        let piece: Int64 = 1 << 20
+        var position = from
+        while position + Int64(CommitLogRecord.minimumSize) <= end {
+            let size = Int(min(piece, end - position))
+            let found: Int64?? = windows.withBytes(at: position, size: size) { bytes in
+                var offset = 0
+                while offset + 36 <= size {
+                    let magic = bytes.loadUnaligned(fromByteOffset: offset + 4, as: Int32.self).bigEndian
+                    let place = bytes.loadUnaligned(fromByteOffset: offset + 28, as: Int64.self).bigEndian
+                    if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2,
+                        place == position + Int64(offset)
+                    {
+                        return place
+                    }
+                    offset += 1
+                }
+                return nil
+            }
+            if let found, let place = found, recordAt(place) != nil { return place }
+            if let found, let place = found {
+                position = place + 1
+            } else {
+                position += max(1, Int64(size) - 35)
+            }
+        }
+        return nil
+    }
+
+    /// Makes the end found the end of everything.
+    private func settle(end: Int64, stop: DispatchStop, plan: Plan, wasClean: Bool) throws(StoreError) {
+        let isTorn = stop != .end && stop != .damaged(.nothing)
+        if isTorn {
+            logger.warning("commit log ends at \(end): \(stop) follows and is cut off")
+        }
+        try onDisk { () throws(SystemError) in
+            if isTorn || (!wasClean && plan.afterPowerLoss) {
+                windows.reset()
+                try logFiles.truncate(to: end)
+            }
+            for queue in table.queues where queue.lastPhysicalOffset >= end {
+                try queueFiles.cut(queue, to: queueFiles.firstEntry(queue, atOrAfter: end))
+            }
+            try index?.cut(to: end)
+        }
+        index?.apply()
+        logEnd = end
+        writtenEnd = end
+        dispatchedEnd = end
+        let base = end / logFiles.fileSize * logFiles.fileSize
+        logFileEnd = logFiles.file(base: base) == nil ? end : base + logFiles.fileSize
+        committedFileEnd = logFileEnd
+        allocatedEnd = end
+        flushedEnd = wasClean ? end : min(end, plan.point?.dispatched ?? (logFiles.first ?? 0))
+        verifiedFrom = end
+        for queue in table.queues { queue.nextOffset = queue.maxOffset.rawValue }
+    }
+}

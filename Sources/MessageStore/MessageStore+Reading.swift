@@ -1,0 +1,382 @@
+import LinuxSystem
+import Logging
+package import StoreFormat
+import StoreReader
+
+extension MessageStore {
+    /// Chooses messages by RocketMQ's rules (`DefaultMessageStore.getMessage`) without touching their bytes, but for messages from before the last
+    /// start, whose bodies are checked. Adjacent ones become one range.
+    /// - Parameters:
+    ///   - maxBytes: ends the answer before a message that would exceed it, unless it is the first.
+    ///   - tagsCodes: only messages whose code is among them; nil for all.
+    ///   - ranges: emptied, then filled.
+    package func selectMessages(
+        topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
+        tagsCodes: [Int64]? = nil, into ranges: inout [LogRange]
+    ) -> GetMessageResult {
+        ranges.removeAll(keepingCapacity: true)
+        guard let queue = table.find(topic, queueId) else {
+            return result(.noMatchedLogicQueue, next: correct(offset, to: QueueOffset(0)), nil)
+        }
+        return selectMessages(
+            queue, from: offset, maxCount: maxCount, maxBytes: maxBytes, tagsCodes: tagsCodes, into: &ranges)
+    }
+
+    /// As above, for a queue already found.
+    package func selectMessages(
+        _ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max, tagsCodes: [Int64]? = nil,
+        into ranges: inout [LogRange]
+    ) -> GetMessageResult {
+        ranges.removeAll(keepingCapacity: true)
+        let minimum = queue.minOffset
+        let maximum = queue.maxOffset
+        if maximum.rawValue == 0 { return result(.noMessageInQueue, next: correct(offset, to: QueueOffset(0)), queue) }
+        if offset < minimum { return result(.offsetTooSmall, next: correct(offset, to: minimum), queue) }
+        if offset == maximum { return result(.offsetOverflowOne, next: offset, queue) }
+        if offset > maximum { return result(.offsetOverflowBadly, next: correct(offset, to: maximum), queue) }
+
+        var answer = result(.noMatchedMessage, next: offset, queue)
+        let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
+        // RocketMQ scans this many entries at most per request, so that a filter that matches nothing does not hold up others.
+        let scanLimit = Int64(max(16_000, maxCount * ConsumeQueueEntry.size) / ConsumeQueueEntry.size)
+        let scanEnd = min(maximum.rawValue, offset.rawValue + scanLimit)
+        var position = offset.rawValue
+        var skipBelow = Int64.min
+        var lastPhysical: Int64 = 0
+        scan: while position < scanEnd {
+            let bytes: UnsafeRawBufferPointer
+            do throws(SystemError) {
+                bytes = try queueFiles.read(queue, from: position, count: Int(scanEnd - position))
+            } catch {
+                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                break
+            }
+            guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { break }
+            for place in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
+                let entry = ConsumeQueueEntry(base + place)
+                let physical = entry.physicalOffset.rawValue
+                let size = Int(entry.recordSize)
+                lastPhysical = physical
+                if physical < skipBelow {
+                    position += 1
+                    continue
+                }
+                if answer.messageCount > 0 {
+                    if isFull(answer, size, maxCount, isInDisk: writtenEnd - physical > memory)
+                        || answer.bytes + size > maxBytes
+                    {
+                        break scan
+                    }
+                }
+                if let tagsCodes, !tagsCodes.contains(entry.tagsCode) {
+                    position += 1
+                    continue
+                }
+                guard isReadable(physical, size) else {
+                    if answer.messageCount == 0 { answer.status = .messageWasRemoving }
+                    if physical < logFiles.first ?? 0 {
+                        skipBelow = (physical / logFiles.fileSize + 1) * logFiles.fileSize
+                    }
+                    position += 1
+                    continue
+                }
+                add(physical, size, &ranges)
+                answer.messageCount += 1
+                answer.bytes += size
+                answer.status = .found
+                skipBelow = .min
+                position += 1
+            }
+        }
+        if position == offset.rawValue, answer.messageCount == 0, answer.status == .noMatchedMessage {
+            // The entries could not be read: the consumer goes on behind the damaged file.
+            answer.status = .offsetFoundNull
+            position = (position / queue.entriesPerFile + 1) * queue.entriesPerFile
+            answer.nextBeginOffset = correct(offset, to: QueueOffset(min(position, maximum.rawValue)))
+            return answer
+        }
+        answer.nextBeginOffset = QueueOffset(position)
+        answer.suggestPullingFromSlave = writtenEnd - lastPhysical > memory
+        statistics.gotMessages += Int64(answer.messageCount)
+        return answer
+    }
+
+    /// As `selectMessages`, and hands the chosen bytes to `sink`, run by run; the pointers are valid during the call.
+    package func getMessages(
+        topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
+        tagsCodes: [Int64]? = nil, into sink: (UnsafeRawBufferPointer) -> Void
+    ) -> GetMessageResult {
+        var ranges: [LogRange] = []
+        let answer = selectMessages(
+            topic: topic, queueId: queueId, from: offset, maxCount: maxCount, maxBytes: maxBytes, tagsCodes: tagsCodes,
+            into: &ranges)
+        for range in ranges { withBytes(range, sink) }
+        return answer
+    }
+
+    /// `isTheBatchFull`, once there is a message.
+    @inline(__always)
+    private func isFull(_ answer: GetMessageResult, _ size: Int, _ maxCount: Int, isInDisk: Bool) -> Bool {
+        if maxCount <= answer.messageCount { return true }
+        if isInDisk {
+            return answer.bytes + size > configuration.maxTransferBytesOnMessageInDisk
+                || answer.messageCount >= configuration.maxTransferCountOnMessageInDisk
+        }
+        return answer.bytes + size > configuration.maxTransferBytesOnMessageInMemory
+            || answer.messageCount >= configuration.maxTransferCountOnMessageInMemory
+    }
+
+    @inline(__always)
+    private func add(_ physical: Int64, _ size: Int, _ ranges: inout [LogRange]) {
+        if let last = ranges.indices.last, ranges[last].start.rawValue + Int64(ranges[last].length) == physical,
+            physical % logFiles.fileSize != 0
+        {
+            ranges[last].length += size
+            ranges[last].count += 1
+        } else {
+            ranges.append(LogRange(start: PhysicalOffset(physical), length: size, count: 1))
+        }
+    }
+
+    /// Whether a record is there and good. What was written by this process is; what was found on the disk is looked at, so that flipped bits are never
+    /// delivered.
+    @inline(__always)
+    private func isReadable(_ physical: Int64, _ size: Int) -> Bool {
+        guard size > 0, physical >= logFiles.first ?? 0, physical + Int64(size) <= writtenEnd else { return false }
+        if physical >= verifiedFrom { return true }
+        return isIntact(physical, size)
+    }
+
+    private func isIntact(_ physical: Int64, _ size: Int) -> Bool {
+        if bodyIsIntact(physical, size) { return true }
+        if maintenance.reportedDamage != physical {
+            maintenance.reportedDamage = physical
+            logger.error("the message at \(physical), \(size) bytes, is damaged: not delivered")
+        }
+        return false
+    }
+
+    private func correct(_ old: QueueOffset, to new: QueueOffset) -> QueueOffset {
+        configuration.isSlave && !configuration.offsetCheckInSlave ? old : new
+    }
+
+    private func result(_ status: GetMessageStatus, next: QueueOffset, _ queue: ConsumeQueue?) -> GetMessageResult {
+        GetMessageResult(
+            status: status, nextBeginOffset: next, minOffset: queue?.minOffset ?? QueueOffset(0),
+            maxOffset: queue?.maxOffset ?? QueueOffset(0), messageCount: 0, bytes: 0, suggestPullingFromSlave: false)
+    }
+
+    // MARK: Parts
+
+    /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end.
+    package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
+        var found: [ConsumeQueueEntry] = []
+        var position = offset.rawValue
+        guard offset >= queue.minOffset else { return [] }
+        let end = min(queue.maxOffset.rawValue, position + Int64(maxCount))
+        while position < end {
+            do throws(SystemError) {
+                let bytes = try queueFiles.read(queue, from: position, count: Int(end - position))
+                guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { return found }
+                for place in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
+                    found.append(ConsumeQueueEntry(base + place))
+                    position += 1
+                }
+            } catch {
+                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                return found
+            }
+        }
+        return found
+    }
+
+    /// The bytes of a range; nil when they are not (any more) there. The pointer is valid during the call, which must not read from the store again.
+    @discardableResult
+    package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
+        guard range.start.rawValue + Int64(range.length) <= writtenEnd else { return nil }
+        return try windows.withBytes(at: range.start.rawValue, size: range.length, body)
+    }
+
+    /// The log file that holds `offset`, for `sendfile`: descriptor (owned by the store, valid until the file is deleted) and the offset inside it.
+    package func logFile(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64)? {
+        let base = offset.rawValue / logFiles.fileSize * logFiles.fileSize
+        guard let file = logFiles.file(base: base) else { return nil }
+        return (file.descriptor, offset.rawValue - base)
+    }
+
+    /// The record that begins at `offset` and is intact; nil when none does.
+    package func lookMessage(at offset: PhysicalOffset) -> LogRange? {
+        guard offset.rawValue >= logFiles.first ?? 0, offset.rawValue < writtenEnd,
+            let record = recordAt(offset.rawValue),
+            !record.isBlank, isReadable(offset.rawValue, record.size)
+        else { return nil }
+        return LogRange(start: offset, length: record.size, count: 1)
+    }
+
+    // MARK: Time
+
+    /// How `offset(byTimestamp:)` decides when no message was stored at exactly that time.
+    package enum TimeBoundary: Sendable {
+        /// The message stored nearest to it: `getOffsetInQueueByTime` of RocketMQ 4.
+        case nearest
+        /// The first message not older; the queue's end when all are older.
+        case lower
+        /// The last message not newer; the queue's beginning when all are newer.
+        case upper
+    }
+
+    /// The offset of the message stored at a time, milliseconds since 1970.
+    package func offset(
+        topic: String, queueId: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
+    ) -> QueueOffset {
+        guard let queue = consumeQueue(topic: topic, queueId: queueId), !queue.isEmpty else { return QueueOffset(0) }
+        let first = search(queue) { $0 >= time }
+        let minimum = queue.minOffset
+        let maximum = queue.maxOffset
+        switch boundary {
+        case .lower: return first
+        case .upper:
+            let behind = search(queue) { $0 > time }
+            return behind > minimum ? QueueOffset(behind.rawValue - 1) : minimum
+        case .nearest:
+            if first == minimum { return first }
+            let before = QueueOffset(first.rawValue - 1)
+            if first == maximum { return before }
+            let right = storeTimestamp(queue, at: first)
+            let left = storeTimestamp(queue, at: before)
+            return abs(time - left) > abs(time - right) ? first : before
+        }
+    }
+
+    /// The first entry whose store time fulfils a condition that stays true once it is; entries whose message is gone count as older.
+    private func search(_ queue: ConsumeQueue, _ condition: (Int64) -> Bool) -> QueueOffset {
+        var low = queue.minOffset.rawValue
+        var high = queue.maxOffset.rawValue
+        while low < high {
+            let middle = low + (high - low) / 2
+            let time = storeTimestamp(queue, at: QueueOffset(middle))
+            if time >= 0, condition(time) { high = middle } else { low = middle + 1 }
+        }
+        return QueueOffset(low)
+    }
+
+    /// When the message at an offset of a queue was stored; -1 when there is none.
+    package func storeTimestamp(_ queue: ConsumeQueue, at offset: QueueOffset) -> Int64 {
+        do throws(SystemError) {
+            guard let entry = try queueFiles.entry(queue, at: offset.rawValue) else { return -1 }
+            return storeTimestamp(at: entry.physicalOffset.rawValue)
+        } catch {
+            logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+            return -1
+        }
+    }
+
+    private func storeTimestamp(at physical: Int64) -> Int64 {
+        guard physical >= logFiles.first ?? 0, physical < writtenEnd, let record = recordAt(physical), !record.isBlank
+        else {
+            return -1
+        }
+        return record.storeTimestamp
+    }
+
+    /// When the oldest message of the log was stored; -1 when it is empty.
+    package var earliestMessageTime: Int64 {
+        logFiles.first.map { storeTimestamp(at: $0) } ?? -1
+    }
+
+    // MARK: Keys
+
+    /// Records by key or unique key within a time window (milliseconds), oldest first.
+    package func queryMessage(topic: String, key: String, maxCount: Int, begin: Int64, end: Int64) -> QueryResult {
+        var answer = QueryResult()
+        guard let index else { return answer }
+        var topic = topic
+        var key = key
+        let hash = topic.withUTF8 { topicBytes in
+            key.withUTF8 { keyBytes in
+                JavaHash.hash(
+                    UnsafeRawBufferPointer(keyBytes),
+                    continuing: JavaHash.hash(UnsafeRawBufferPointer(topicBytes), continuing: 0) &* 31 &+ 35)
+            }
+        }
+        let limit = min(maxCount, configuration.maxMsgsNumBatch)
+        guard limit > 0 else { return answer }
+        var found: [LogRange] = []
+        do throws(SystemError) {
+            // Entries keep whole seconds: the window is widened by one, the message's own time decides. Colliding hashes take
+            // places too, so ask for more than wanted.
+            let from = begin < 1000 ? 0 : begin - 1000
+            for offset in try index.query(javaHash: hash, maxCount: limit * 2 + 64, begin: from, end: end) {
+                if found.count == limit { break }
+                guard let range = lookMessage(at: PhysicalOffset(offset)),
+                    !found.contains(where: { $0.start == range.start }),
+                    holds(range, topic: &topic, key: &key, begin: begin, end: end)
+                else { continue }
+                found.append(range)
+            }
+        } catch {
+            logger.error("searching the index failed: \(error)")
+        }
+        answer.records = found.sorted { $0.start < $1.start }
+        answer.indexLastUpdateTimestamp = index.lastUpdate.timestamp
+        answer.indexLastUpdatePhyoffset = PhysicalOffset(index.lastUpdate.physicalOffset)
+        return answer
+    }
+
+    private func holds(_ range: LogRange, topic: inout String, key: inout String, begin: Int64, end: Int64) -> Bool {
+        topic.withUTF8 { topic in
+            key.withUTF8 { key in
+                let key = UnsafeRawBufferPointer(key)
+                return windows.withBytes(at: range.start.rawValue, size: range.length) { bytes in
+                    guard case .record(let record) = CommitLogRecord.parse(bytes),
+                        MessageProperties.equal(record.topic, UnsafeRawBufferPointer(topic)),
+                        record.storeTimestamp >= begin, record.storeTimestamp <= end
+                    else { return false }
+                    if let unique = record.property(MessageProperties.uniqueKey), MessageProperties.equal(unique, key) {
+                        return true
+                    }
+                    var isAmong = false
+                    if let keys = record.property(MessageProperties.keys) {
+                        MessageProperties.forEachKey(in: keys) {
+                            if MessageProperties.equal($0, key) { isAmong = true }
+                        }
+                    }
+                    return isAmong
+                } ?? false
+            }
+        }
+    }
+
+    // MARK: Figures
+
+    /// Figures for `getBrokerRuntimeInfo`.
+    package var runtimeInformation: StoreRuntimeInformation {
+        var information = StoreRuntimeInformation()
+        information.commitLogMinOffset = logFiles.first ?? -1
+        information.commitLogMaxOffset = writtenEnd
+        information.dispatchBehindBytes = writtenEnd - dispatchedEnd
+        information.remainHowManyDataToFlush = writtenEnd - flushedEnd
+        information.commitLogDiskRatio = usedRatio(configuration.commitLogPath)
+        information.consumeQueueDiskRatio = usedRatio(configuration.consumeQueuePath)
+        information.putMessageTimesTotal = statistics.putMessages
+        information.putMessageSizeTotal = statistics.putBytes
+        information.getMessageTransferredCount = statistics.gotMessages
+        information.queueCount = table.queues.count
+        return information
+    }
+}
+
+/// The store's part of request 28.
+package struct StoreRuntimeInformation: Sendable {
+    package var commitLogMinOffset: Int64 = 0
+    package var commitLogMaxOffset: Int64 = 0
+    package var dispatchBehindBytes: Int64 = 0
+    package var remainHowManyDataToFlush: Int64 = 0
+    /// 0...1.
+    package var commitLogDiskRatio = 0.0
+    package var consumeQueueDiskRatio = 0.0
+    package var putMessageTimesTotal: Int64 = 0
+    package var putMessageSizeTotal: Int64 = 0
+    package var getMessageTransferredCount: Int64 = 0
+    package var queueCount = 0
+}

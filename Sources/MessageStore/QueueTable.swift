@@ -1,0 +1,124 @@
+import StoreFormat
+
+/// A topic's name, once for all its queues.
+final class StoredTopic {
+    let name: String
+    /// The name's UTF-8, allocated once: lookups compare against it without making a String.
+    let bytes: UnsafeRawBufferPointer
+    /// `String.hashCode` of `name#`, the prefix of every index key of the topic.
+    let keyHashPrefix: Int32
+    let isSchedule: Bool
+
+    init(_ source: UnsafeRawBufferPointer) {
+        name = String(decoding: source, as: UTF8.self)
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, source.count), alignment: 8)
+        copy.copyMemory(from: source)
+        bytes = UnsafeRawBufferPointer(rebasing: copy[0..<source.count])
+        keyHashPrefix = JavaHash.hash(bytes, continuing: 0) &* 31 &+ 35
+        isSchedule = name == "SCHEDULE_TOPIC_XXXX"
+    }
+
+    deinit {
+        bytes.deallocate()
+    }
+
+    /// Whether a folder can be named after the topic. Brokers check names when topics are made; bytes from a damaged log or a foreign
+    /// master pass no broker.
+    static func isUsable(_ topic: UnsafeRawBufferPointer) -> Bool {
+        guard !topic.isEmpty, topic[0] != 46 else { return false }
+        return !topic.contains { $0 == 47 || $0 == 0 }
+    }
+}
+
+/// Finds a queue by topic bytes and queue id: open addressing, one probe in the common case, no String, no allocation on lookup.
+struct QueueTable {
+    private(set) var queues: [ConsumeQueue] = []
+    private var topics: [String: StoredTopic] = [:]
+    /// Index into `queues` plus one, 0 for free; and the hash beside it.
+    private var slots: [(index: Int32, hash: UInt32)] = Array(repeating: (0, 0), count: 64)
+    private var last: ConsumeQueue?
+
+    @inline(__always)
+    mutating func find(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue? {
+        if let last, last.queueId == queueId, MessageProperties.equal(last.storedTopic.bytes, topic) { return last }
+        let hash = Self.hash(topic, queueId)
+        var slot = Int(hash) & (slots.count - 1)
+        while slots[slot].index != 0 {
+            if slots[slot].hash == hash {
+                let queue = queues[Int(slots[slot].index) - 1]
+                if queue.queueId == queueId, MessageProperties.equal(queue.storedTopic.bytes, topic) {
+                    last = queue
+                    return queue
+                }
+            }
+            slot = (slot + 1) & (slots.count - 1)
+        }
+        return nil
+    }
+
+    mutating func findOrCreate(_ topic: UnsafeRawBufferPointer, _ queueId: Int32, entriesPerFile: Int) -> ConsumeQueue {
+        if let queue = find(topic, queueId) { return queue }
+        let name = String(decoding: topic, as: UTF8.self)
+        let stored: StoredTopic
+        if let known = topics[name], MessageProperties.equal(known.bytes, topic) {
+            stored = known
+        } else {
+            stored = StoredTopic(topic)
+            topics[name] = stored
+        }
+        let queue = ConsumeQueue(topic: stored, queueId: queueId, entriesPerFile: entriesPerFile)
+        insert(queue)
+        return queue
+    }
+
+    mutating func remove(where condition: (ConsumeQueue) -> Bool) -> [ConsumeQueue] {
+        let removed = queues.filter(condition)
+        guard !removed.isEmpty else { return [] }
+        let kept = queues.filter { !condition($0) }
+        queues = []
+        topics = [:]
+        last = nil
+        slots = Array(repeating: (0, 0), count: 64)
+        for queue in kept {
+            topics[queue.topic] = queue.storedTopic
+            insert(queue)
+        }
+        return removed
+    }
+
+    private mutating func insert(_ queue: ConsumeQueue) {
+        queues.append(queue)
+        if queues.count * 2 > slots.count {
+            slots = Array(repeating: (0, 0), count: slots.count * 4)
+            for (index, queue) in queues.enumerated() { place(queue, index) }
+        } else {
+            place(queue, queues.count - 1)
+        }
+    }
+
+    private mutating func place(_ queue: ConsumeQueue, _ index: Int) {
+        let hash = Self.hash(queue.storedTopic.bytes, queue.queueId)
+        var slot = Int(hash) & (slots.count - 1)
+        while slots[slot].index != 0 { slot = (slot + 1) & (slots.count - 1) }
+        slots[slot] = (Int32(index + 1), hash)
+    }
+
+    /// Multiply-and-fold over 8 bytes at a time. Topics come from clients: whoever may create topics could make collisions, which cost time only.
+    @inline(__always)
+    private static func hash(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> UInt32 {
+        var state = UInt64(UInt32(bitPattern: queueId)) &* 0x9E37_79B9_7F4A_7C15 ^ UInt64(topic.count)
+        var index = 0
+        while index + 8 <= topic.count {
+            state = (state ^ topic.loadUnaligned(fromByteOffset: index, as: UInt64.self)) &* 0xBF58_476D_1CE4_E5B9
+            state ^= state >> 32
+            index += 8
+        }
+        var rest: UInt64 = 0
+        while index < topic.count {
+            rest = rest << 8 | UInt64(topic[index])
+            index += 1
+        }
+        state = (state ^ rest) &* 0x94D0_49BB_1331_11EB
+        return UInt32(truncatingIfNeeded: state ^ (state >> 31))
+    }
+}

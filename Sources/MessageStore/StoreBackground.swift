@@ -1,0 +1,104 @@
+import Glibc
+import LinuxSystem
+
+/// Where the store does what may block: synchronizing files on one lane, creating the next log file on the other. Work of one lane runs in
+/// order. The real one has two threads; tests run the work when they choose.
+package protocol StoreBackground: AnyObject, Sendable {
+    func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void)
+    /// Finishes what was submitted, then ends. Blocks.
+    func stop()
+}
+
+package enum StoreBackgroundLane: Sendable {
+    case flush
+    case prepare
+}
+
+/// Two threads, one per lane.
+package final class StoreThreads: StoreBackground {
+    private let flush = SerialThread(name: "apus-flush")
+    private let prepare = SerialThread(name: "apus-prepare")
+
+    package init() {}
+
+    package func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) {
+        switch lane {
+        case .flush: flush.submit(work)
+        case .prepare: prepare.submit(work)
+        }
+    }
+
+    package func stop() {
+        flush.stop()
+        prepare.stop()
+    }
+}
+
+/// One thread and its queue of work. All state below is guarded by `mutex`.
+private final class SerialThread: @unchecked Sendable {
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private let name: String
+    private var queue: [@Sendable () -> Void] = []
+    private var stopping = false
+    private var thread: pthread_t?
+
+    init(name: String) {
+        self.name = name
+        pthread_mutex_init(mutex, nil)
+        pthread_cond_init(condition, nil)
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        pthread_mutex_destroy(mutex)
+        condition.deallocate()
+        mutex.deallocate()
+    }
+
+    func submit(_ work: @escaping @Sendable () -> Void) {
+        pthread_mutex_lock(mutex)
+        precondition(!stopping, "work submitted to the stopped thread \(name)")
+        queue.append(work)
+        if thread == nil { start() }
+        pthread_cond_signal(condition)
+        pthread_mutex_unlock(mutex)
+    }
+
+    func stop() {
+        pthread_mutex_lock(mutex)
+        stopping = true
+        let running = thread
+        thread = nil
+        pthread_cond_signal(condition)
+        pthread_mutex_unlock(mutex)
+        if let running { pthread_join(running, nil) }
+    }
+
+    private func start() {
+        var created = pthread_t()
+        let context = Unmanaged.passRetained(self).toOpaque()
+        let result = pthread_create(
+            &created, nil,
+            { context in
+                if let context { Unmanaged<SerialThread>.fromOpaque(context).takeRetainedValue().run() }
+                return nil
+            }, context)
+        precondition(
+            result == 0, "pthread_create for \(name) failed with errno \(result): raise TasksMax= or ulimit -u")
+        thread = created
+    }
+
+    private func run() {
+        setCurrentThreadName(name)
+        while true {
+            pthread_mutex_lock(mutex)
+            while queue.isEmpty && !stopping { pthread_cond_wait(condition, mutex) }
+            let batch = queue
+            queue.removeAll(keepingCapacity: true)
+            pthread_mutex_unlock(mutex)
+            if batch.isEmpty { return }
+            for work in batch { work() }
+        }
+    }
+}

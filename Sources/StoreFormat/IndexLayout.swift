@@ -1,0 +1,103 @@
+/// An index file (`IndexFile`, `IndexHeader`), big-endian:
+///
+///     begin time 8 | end time 8 | begin physical offset 8 | end physical offset 8 | used slots 4 | entries 4     (40 bytes)
+///     slot 4 × maxHashSlotNum          number of the newest entry of the slot, 0 for none
+///     entry 20 × maxIndexNum           key hash 4 | physical offset 8 | seconds since begin time 4 | previous entry of the slot 4
+///
+/// Entry 0 is never used: the count in the header is one more than there are.
+package struct IndexLayout: Sendable {
+    package static let headerSize = 40
+    package static let slotSize = 4
+    package static let entrySize = 20
+
+    package let slots: Int
+    package let entries: Int
+
+    package init(slots: Int, entries: Int) {
+        self.slots = slots
+        self.entries = entries
+    }
+
+    package var fileSize: Int64 {
+        Int64(Self.headerSize) + Int64(slots) * Int64(Self.slotSize) + Int64(entries) * Int64(Self.entrySize)
+    }
+
+    package func entryPosition(_ index: Int) -> Int64 {
+        Int64(Self.headerSize) + Int64(slots) * Int64(Self.slotSize) + Int64(index) * Int64(Self.entrySize)
+    }
+
+    /// `indexKeyHashMethod`: the absolute value of the Java hash of `topic#key`; the one value that has none counts as 0.
+    @inlinable
+    package static func keyHash(_ javaHash: Int32) -> Int32 {
+        javaHash == Int32.min ? 0 : abs(javaHash)
+    }
+}
+
+package struct IndexHeader: Equatable, Sendable {
+    /// Milliseconds since 1970.
+    package var beginTimestamp: Int64 = 0
+    package var endTimestamp: Int64 = 0
+    package var beginPhyOffset: Int64 = 0
+    package var endPhyOffset: Int64 = 0
+    package var hashSlotCount: Int32 = 0
+    /// One more than the entries there are.
+    package var indexCount: Int32 = 1
+
+    package init() {}
+
+    package init?(_ bytes: UnsafeRawBufferPointer) {
+        guard bytes.count >= IndexLayout.headerSize, let base = bytes.baseAddress else { return nil }
+        beginTimestamp = BigEndian.load(base, 0, as: Int64.self)
+        endTimestamp = BigEndian.load(base, 8, as: Int64.self)
+        beginPhyOffset = BigEndian.load(base, 16, as: Int64.self)
+        endPhyOffset = BigEndian.load(base, 24, as: Int64.self)
+        hashSlotCount = BigEndian.load(base, 32, as: Int32.self)
+        indexCount = max(1, BigEndian.load(base, 36, as: Int32.self))
+    }
+
+    package func encode(_ pointer: UnsafeMutableRawPointer) {
+        BigEndian.store(beginTimestamp, pointer, 0)
+        BigEndian.store(endTimestamp, pointer, 8)
+        BigEndian.store(beginPhyOffset, pointer, 16)
+        BigEndian.store(endPhyOffset, pointer, 24)
+        BigEndian.store(hashSlotCount, pointer, 32)
+        BigEndian.store(indexCount, pointer, 36)
+    }
+
+    /// `IndexFile.isTimeMatched`.
+    package func overlaps(begin: Int64, end: Int64) -> Bool {
+        (begin < beginTimestamp && end > endTimestamp) || (begin >= beginTimestamp && begin <= endTimestamp)
+            || (end >= beginTimestamp && end <= endTimestamp)
+    }
+}
+
+package struct IndexEntry: Equatable, Sendable {
+    package var keyHash: Int32
+    package var physicalOffset: Int64
+    /// Since the file's begin time.
+    package var seconds: Int32
+    package var previous: Int32
+
+    package init(keyHash: Int32, physicalOffset: Int64, seconds: Int32, previous: Int32) {
+        self.keyHash = keyHash
+        self.physicalOffset = physicalOffset
+        self.seconds = seconds
+        self.previous = previous
+    }
+
+    @inlinable
+    package init(_ pointer: UnsafeRawPointer) {
+        keyHash = BigEndian.load(pointer, 0, as: Int32.self)
+        physicalOffset = BigEndian.load(pointer, 4, as: Int64.self)
+        seconds = BigEndian.load(pointer, 12, as: Int32.self)
+        previous = BigEndian.load(pointer, 16, as: Int32.self)
+    }
+
+    @inlinable
+    package func encode(_ pointer: UnsafeMutableRawPointer) {
+        BigEndian.store(keyHash, pointer, 0)
+        BigEndian.store(physicalOffset, pointer, 4)
+        BigEndian.store(seconds, pointer, 12)
+        BigEndian.store(previous, pointer, 16)
+    }
+}

@@ -1,0 +1,155 @@
+package import LinuxSystem
+
+/// A few read-only mapped windows over files of equal size that together make one long log. Confined to one thread.
+///
+/// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one goes first, and
+/// `release()` lets those go that were not used since the call before.
+package final class LogWindows {
+    /// Bytes of a file: byte `n` of the log lies in file `n / fileSize`.
+    package let fileSize: Int64
+    /// Told about reads that failed; the read itself answers nil.
+    package var readFailed: ((SystemError) -> Void)?
+
+    private struct Window {
+        var start: Int64
+        var region: MappedRegion
+        var lastUse: UInt64
+    }
+
+    /// Bytes; windows begin at multiples of it inside each file.
+    package let windowSize: Int64
+    private let maximumWindows: Int
+    /// The open file whose first byte is `base`, or nil when there is none.
+    private let file: (_ base: Int64) -> (any DiskFile)?
+    private var windows: [Window] = []
+    /// The window used last, as plain numbers: the hit path touches nothing that is counted.
+    private var currentStart: Int64 = 0
+    private var currentEnd: Int64 = 0
+    private var currentBase = UnsafeRawPointer(bitPattern: 1)
+    private var clock: UInt64 = 0
+    private var releaseMark: UInt64 = 0
+    private var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 0, alignment: 16)
+
+    package init(
+        fileSize: Int64, windowSize: Int64 = 4 << 20, maximumWindows: Int = 8,
+        file: @escaping (Int64) -> (any DiskFile)?
+    ) {
+        precondition(windowSize % 4096 == 0 && maximumWindows > 0, "windows are whole pages")
+        self.fileSize = fileSize
+        self.windowSize = windowSize
+        self.maximumWindows = maximumWindows
+        self.file = file
+    }
+
+    deinit {
+        scratch.deallocate()
+    }
+
+    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The pointer is valid
+    /// during the call only.
+    @inline(__always)
+    package func withBytes<R>(
+        at offset: Int64, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
+    ) rethrows -> R? {
+        if offset >= currentStart, offset + Int64(size) <= currentEnd, let base = currentBase {
+            return try body(UnsafeRawBufferPointer(start: base + Int(offset - currentStart), count: size))
+        }
+        guard let bytes = find(offset, size) else { return nil }
+        return try body(bytes)
+    }
+
+    /// Lets go what was not used since the previous call, and the buffer for large reads.
+    package func release() {
+        windows.removeAll { $0.lastUse <= releaseMark }
+        releaseMark = clock
+        // Hits on the current window are not counted; the next one will be.
+        currentStart = 0
+        currentEnd = 0
+        if scratch.count > 0 {
+            scratch.deallocate()
+            scratch = .allocate(byteCount: 0, alignment: 16)
+        }
+    }
+
+    /// Forgets every window (files were deleted or cut).
+    package func reset() {
+        windows.removeAll()
+        currentStart = 0
+        currentEnd = 0
+    }
+
+    private func find(_ offset: Int64, _ size: Int) -> UnsafeRawBufferPointer? {
+        guard offset >= 0, size >= 0 else { return nil }
+        clock += 1
+        let end = offset + Int64(size)
+        for index in windows.indices where windows[index].start <= offset {
+            let window = windows[index]
+            if end <= window.start + Int64(window.region.bytes.count) {
+                windows[index].lastUse = clock
+                return use(window, offset, size)
+            }
+        }
+        let base = offset / fileSize * fileSize
+        let start = base + (offset - base) / windowSize * windowSize
+        let limit = min(start + windowSize, base + fileSize)
+        if end <= limit {
+            guard let window = map(base: base, start: start, limit: limit) else { return nil }
+            if end <= window.start + Int64(window.region.bytes.count) { return use(window, offset, size) }
+        }
+        return copy(offset, size)
+    }
+
+    private func use(_ window: Window, _ offset: Int64, _ size: Int) -> UnsafeRawBufferPointer? {
+        guard let pointer = window.region.bytes.baseAddress else { return nil }
+        currentStart = window.start
+        currentEnd = window.start + Int64(window.region.bytes.count)
+        currentBase = pointer
+        return UnsafeRawBufferPointer(start: pointer + Int(offset - window.start), count: size)
+    }
+
+    private func map(base: Int64, start: Int64, limit: Int64) -> Window? {
+        guard let file = file(base) else { return nil }
+        do throws(SystemError) {
+            // A file shorter than its name promises must not be mapped past its end: touching that would kill the process.
+            let available = min(limit - base, try file.size()) - (start - base)
+            guard available > 0 else { return nil }
+            let window = Window(
+                start: start, region: try file.map(from: start - base, length: Int(available)), lastUse: clock)
+            if windows.count >= maximumWindows,
+                let oldest = windows.indices.min(by: { windows[$0].lastUse < windows[$1].lastUse })
+            {
+                windows.remove(at: oldest)
+            }
+            windows.append(window)
+            return window
+        } catch {
+            readFailed?(error)
+            return nil
+        }
+    }
+
+    /// What does not lie in one window is copied together.
+    private func copy(_ offset: Int64, _ size: Int) -> UnsafeRawBufferPointer? {
+        if scratch.count < size {
+            scratch.deallocate()
+            scratch = .allocate(byteCount: max(size, 64 * 1024), alignment: 16)
+        }
+        var done = 0
+        while done < size {
+            let at = offset + Int64(done)
+            let base = at / fileSize * fileSize
+            let part = Int(min(Int64(size - done), base + fileSize - at))
+            guard let file = file(base) else { return nil }
+            do throws(SystemError) {
+                let count = try file.read(
+                    into: UnsafeMutableRawBufferPointer(rebasing: scratch[done..<(done + part)]), at: at - base)
+                guard count == part else { return nil }
+            } catch {
+                readFailed?(error)
+                return nil
+            }
+            done += part
+        }
+        return UnsafeRawBufferPointer(rebasing: scratch[0..<size])
+    }
+}
