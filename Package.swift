@@ -150,6 +150,12 @@ let package = Package(
             ]),
         tests("MessageStoreTests", ["MessageStore", "StoreFormat", "StoreReader", "LinuxSystem", logging]),
         tests(
+            "ReplicationTests",
+            [
+                "Replication", "LinuxSystem", "WorkerKit", "WorkerProtocol", "RemotingProtocol", "RemotingTransport",
+                logging, nioCore, nioPosix,
+            ]),
+        tests(
             "FilterEngineTests",
             ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", logging]),
     ]

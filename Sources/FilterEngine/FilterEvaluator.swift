@@ -9,8 +9,9 @@ package import WorkerProtocol
 package final class FilterEvaluator {
     /// The most records of one batch: more than any pull looks at.
     package static let maximumRecords = 4096
-    /// Records no further apart than this are evaluated by one `match_batch`, in bytes of the log.
-    private static let maximumSpan = 4 * 1024 * 1024
+    /// Records in one aligned stretch of this many bytes of a log file are evaluated by one `match_batch`: `CommitLogView`
+    /// maps such stretches, and copies what lies in two of them.
+    private static let stretch: Int64 = 4 * 1024 * 1024
 
     package enum Outcome: Equatable {
         /// Bit i % 8 of byte i / 8 is set when record i matches.
@@ -108,9 +109,10 @@ package final class FilterEvaluator {
                 index += 1
                 continue
             }
-            // Not across files: one of them may be gone.
-            guard record.physicalOffset >= sofar.upperBound, end - sofar.lowerBound <= Self.maximumSpan,
-                record.physicalOffset / fileSize == sofar.lowerBound / fileSize
+            // Not across files either: one of them may be gone.
+            guard record.physicalOffset >= sofar.upperBound,
+                record.physicalOffset / fileSize == sofar.lowerBound / fileSize,
+                (end - 1) % fileSize / Self.stretch == sofar.lowerBound % fileSize / Self.stretch
             else { break }
             bytes = sofar.lowerBound..<end
             index += 1

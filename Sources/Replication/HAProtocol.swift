@@ -102,7 +102,7 @@ package struct HASession {
             return .close(
                 reason:
                     "the slave needs \(next), but this master's log begins at \(log.minimum): the slave was away longer "
-                    + "than messages are kept. Empty the slave's store")
+                    + "than messages are kept. Empty its store")
         }
         return .carryOn
     }

@@ -3,7 +3,7 @@ package import NIOCore
 import NIOPosix
 
 /// Calls back on the event loop whenever an eventfd was signalled: any number of signals before the call are one call.
-package final class EventWatch {
+package final class EventWatch: Sendable {
     private let channel: any Channel
 
     private init(channel: any Channel) {
