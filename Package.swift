@@ -43,6 +43,7 @@ let package = Package(
         .executable(name: "apus-filter", targets: ["apus-filter"]),
         .executable(name: "apus", targets: ["apus"]),
         .library(name: "ApusTagFilter", type: .dynamic, targets: ["TagFilter"]),
+        .library(name: "ApusSQL92Filter", type: .dynamic, targets: ["SQL92Filter"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -130,6 +131,7 @@ let package = Package(
 
         // Plugins
         room("TagFilter", ["CFilterPlugin"], path: "plugins/TagFilter"),
+        room("SQL92Filter", ["CFilterPlugin"], path: "plugins/SQL92Filter"),
 
         // Tests
         tests("TidyTests", []),

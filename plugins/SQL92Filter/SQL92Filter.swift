@@ -1,0 +1,105 @@
+// The SQL92 plugin: RocketMQ's `SQL92` expressions over message properties.
+//
+// An expression becomes a flat program; a batch runs it over each message's properties where they lie in the log. Answers are SQL's
+// three-valued ones: a comparison with a missing property, or of a number with what is no number, is unknown, and only what is
+// true is delivered. plugins/README.md says where that differs from Apache's evaluator.
+
+public import CFilterPlugin
+internal import Glibc
+
+private func compile(
+    _ expression: UnsafePointer<CChar>?, _ length: Int, _ compiled: UnsafeMutablePointer<apus_filter_compiled>?
+) -> Int32 {
+    guard let compiled else { return APUS_FILTER_FAILED }
+    let plan: ProgramPlan
+    do throws(SyntaxError) {
+        plan = try Compiler.compile(UnsafeRawBufferPointer(start: expression, count: length))
+    } catch {
+        compiled.pointee.error_position = UInt32(error.position)
+        write(error.reason, to: compiled.pointee.error_text, capacity: Int(compiled.pointee.error_capacity))
+        return APUS_FILTER_REFUSED
+    }
+    let program = Program(plan)
+    if let codes = program.tagsCodes, codes.count <= 1024 {
+        compiled.pointee.tags_codes_kind = APUS_FILTER_TAGS_CODES_PREFILTER
+        compiled.pointee.tags_codes = UnsafePointer(codes.baseAddress)
+        compiled.pointee.tags_code_count = UInt32(codes.count)
+    }
+    compiled.pointee.needs = program.needsProperties ? UInt64(APUS_FILTER_NEEDS_PROPERTIES) : 0
+    compiled.pointee.program = Unmanaged.passRetained(program).toOpaque()
+    return APUS_FILTER_OK
+}
+
+private func matchBatch(
+    _ program: UnsafeMutableRawPointer?, _ units: UnsafePointer<apus_filter_unit>?, _ count: UInt32,
+    _ bitmap: UnsafeMutablePointer<UInt8>?
+) -> Int32 {
+    guard let program, let units, let bitmap else { return APUS_FILTER_FAILED }
+    Unmanaged<Program>.fromOpaque(program).takeUnretainedValue()
+        .match(UnsafeBufferPointer(start: units, count: Int(count)), bitmap)
+    return APUS_FILTER_OK
+}
+
+private func release(_ program: UnsafeMutableRawPointer?) {
+    guard let program else { return }
+    Unmanaged<Program>.fromOpaque(program).release()
+}
+
+/// One expression that uses most of the machine, true for one message and unknown for another.
+private func selfTest(_ reason: UnsafeMutablePointer<CChar>?, _ capacity: Int) -> Int32 {
+    let expression: StaticString = "a BETWEEN 3 AND 2e1 AND TAGS IN ('x','y') AND NOT (b = 'n' OR c IS NOT NULL)"
+    let message: StaticString = "a\u{1}10.0\u{2}TAGS\u{1}y\u{2}b\u{1}z"
+    var failure = "the expression of the self-test is refused"
+    do throws(SyntaxError) {
+        let text = UnsafeRawBufferPointer(start: expression.utf8Start, count: expression.utf8CodeUnitCount)
+        let program = Program(try Compiler.compile(text))
+        var units = [apus_filter_unit(), apus_filter_unit()]
+        units[0].properties = message.utf8Start
+        units[0].properties_size = UInt32(message.utf8CodeUnitCount)
+        var bitmap: UInt8 = 0
+        units.withUnsafeBufferPointer { program.match($0, &bitmap) }
+        if bitmap == 1 { return APUS_FILTER_OK }
+        failure = "the expression of the self-test gives \(bitmap), not 1"
+    } catch {
+        failure += " at \(error.position): \(error.reason)"
+    }
+    write(failure, to: reason, capacity: capacity)
+    return APUS_FILTER_FAILED
+}
+
+private func write(_ text: String, to buffer: UnsafeMutablePointer<CChar>?, capacity: Int) {
+    guard let buffer, capacity > 0 else { return }
+    var text = text
+    text.withUTF8 { utf8 in
+        let count = min(utf8.count, capacity - 1)
+        for index in 0..<count { buffer[index] = CChar(bitPattern: utf8[index]) }
+        buffer[count] = 0
+    }
+}
+
+/// A text that stays where it is until the process ends.
+private func eternal(_ text: String) -> UnsafePointer<CChar>? { UnsafePointer(strdup(text)) }
+
+/// The table, made at the first call and never freed: the host may look at it until the process ends.
+private nonisolated(unsafe) let table: UnsafePointer<apus_filter_plugin> = {
+    let table = UnsafeMutablePointer<apus_filter_plugin>.allocate(capacity: 1)
+    table.initialize(
+        to: apus_filter_plugin(
+            struct_size: UInt32(MemoryLayout<apus_filter_plugin>.size),
+            abi_version: APUS_FILTER_ABI_VERSION,
+            name: eternal("sql92"),
+            type: eternal("SQL92"),
+            release_text: eternal("1.0"),
+            capabilities: UInt64(APUS_FILTER_NEEDS_PROPERTIES),
+            compile: compile,
+            match_batch: matchBatch,
+            release: release,
+            self_test: selfTest))
+    return UnsafePointer(table)
+}()
+
+/// The one exported symbol: see apus_filter.h.
+@c(apus_filter_plugin_entry)
+public func sql92FilterPluginEntry(_ host: UnsafePointer<apus_filter_host>?) -> UnsafePointer<apus_filter_plugin>? {
+    table
+}
