@@ -165,7 +165,7 @@ struct ExamplesTests {
             let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
             process.waitUntilExit()
             let own = text.split(separator: "\n").compactMap { $0.split(separator: " ").last.map(String.init) }
-                .filter { $0.contains("apus_") }
+                .filter { $0.hasPrefix("apus_") }
             #expect(own == ["apus_filter_plugin_entry"])
         }
     }

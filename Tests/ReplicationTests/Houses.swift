@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Testing
+import WorkerKit
 import WorkerProtocol
 
 @testable import Replication
