@@ -140,11 +140,18 @@ final class NameserverRegistration {
             return broker.eventLoop.makeFailedFuture(
                 RemotingError.connectFailed(address: server.address, cause: "namesrvAddr is host:port;host:port…"))
         }
-        let this = NIOLoopBound(server, eventLoop: broker.eventLoop)
+        let this = NIOLoopBound((self, server), eventLoop: broker.eventLoop)
         return RemotingClient.connecting(
             host: String(server.address[..<colon]), port: port, group: broker.eventLoop
         ).map { client in
-            this.value.client = client
+            this.value.1.client = client
+            // A name server that was restarted knows no broker: tell it at once, not at the next period.
+            client.closeFuture.whenComplete { _ in
+                let (registration, server) = this.value
+                guard server.client === client, registration.isRunning else { return }
+                server.client = nil
+                registration.register(server)
+            }
             return client
         }
     }

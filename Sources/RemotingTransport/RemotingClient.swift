@@ -82,7 +82,9 @@ package final class RemotingClient: Sendable {
         switch error {
         case let error as NIOConnectionError:
             if let first = error.connectionErrors.first { return Self.words(of: first.error) }
-            if error.dnsAError != nil || error.dnsAAAAError != nil { return "the host name \(error.host) has no address" }
+            if error.dnsAError != nil || error.dnsAAAAError != nil {
+                return "the host name \(error.host) has no address"
+            }
             return "\(error)"
         case let error as IOError: return String(cString: strerror(error.errnoCode))
         case ChannelError.connectTimeout(let time): return "no answer within \(time.nanoseconds / 1_000_000) ms"

@@ -51,6 +51,8 @@ consumer = PushConsumer(options.group, orderly=options.orderly, message_model=mo
 quiet(consumer._handle, "PushConsumer")
 consumer.set_namesrv_addr(options.name_server)
 consumer.set_thread_count(options.threads)
+# One message a callback: otherwise one failure sends back messages that were never shown.
+consumer.set_message_batch_max_size(1)
 if options.instance:
     consumer.set_instance_name(options.instance)
 
