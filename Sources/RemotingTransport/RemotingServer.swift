@@ -1,3 +1,4 @@
+import Glibc
 package import Logging
 package import NIOCore
 import NIOPosix
@@ -27,7 +28,7 @@ package struct RemotingServerConfiguration: Sendable {
     /// How often the three time-outs are looked at; they fire up to this much late.
     package var sweepInterval = TimeAmount.seconds(1)
     /// Connections the kernel keeps waiting for `accept`.
-    package var backlog: Int32 = 1024
+    package var backlog: Int32 = 4096
 
     package init() {}
 }
@@ -87,7 +88,11 @@ package final class RemotingServer {
 
     /// Serves a socket that is bound and listening already (handed down by the supervisor); owns the descriptor.
     package func serve(listener descriptor: CInt) -> EventLoopFuture<Void> {
-        self.added(self.bootstrap().withBoundSocket(descriptor))
+        let backlog = self.configuration.backlog
+        return self.added(self.bootstrap().withBoundSocket(descriptor)).map {
+            // NIO has listened again with its own 128: a burst of connects would wait for retransmissions of a second.
+            _ = listen(descriptor, backlog)
+        }
     }
 
     /// Binds and serves; port 0 takes a free one (see `localAddresses`).

@@ -101,7 +101,11 @@ extension PlatformTests {
             var idle: [RawSocket] = []
             var slow: [RawSocket] = []
             for address in [platform.nameServer, platform.broker] {
+                let began = ContinuousClock.now
                 for _ in 0..<1_000 { idle.append(try RawSocket(address)) }
+                // A full accept queue would make connects wait for retransmissions of a second.
+                let elapsed = began.duration(to: .now)
+                #expect(elapsed < .seconds(5), "1 000 connects to \(address) took \(elapsed)")
                 for _ in 0..<200 {
                     let socket = try RawSocket(address)
                     // Half a frame: its length says 1000 bytes, ten come.
