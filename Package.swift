@@ -151,6 +151,17 @@ let package = Package(
                 "StoreFormat", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
             ]),
         tests("MessageStoreTests", ["MessageStore", "StoreFormat", "StoreReader", "LinuxSystem", logging]),
+        tests("FastJSONTests", ["FastJSON"]),
+        tests(
+            "RemotingProtocolTests", ["RemotingProtocol", "FastJSON", nioCore],
+            resources: [.copy("Fixtures")]),
+        tests(
+            "RemotingTransportTests",
+            ["RemotingTransport", "RemotingProtocol", logging, nioCore, nioPosix]),
+        tests(
+            "RouteRegistryTests",
+            ["RouteRegistry", "RemotingTransport", "RemotingProtocol", "FastJSON", logging, nioCore, nioPosix],
+            resources: [.copy("Fixtures")]),
         tests(
             "ReplicationTests",
             [

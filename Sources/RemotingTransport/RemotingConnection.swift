@@ -14,6 +14,8 @@ package final class RemotingConnection {
     /// The service's own data about this client.
     package var context: AnyObject?
 
+    package var eventLoop: any EventLoop { self.channel.eventLoop }
+
     private let channel: any Channel
     // Both references make a circle, broken when the connection ends.
     private let server: RemotingServer

@@ -1,0 +1,364 @@
+import FastJSON
+import Foundation
+import Logging
+import NIOCore
+import NIOPosix
+import RemotingProtocol
+import RemotingTransport
+import RouteRegistry
+import Testing
+
+/// A name server on a free port of the loopback, with its own event loop and a clock the test sets.
+final class RunningNameServer: Sendable {
+    let group: MultiThreadedEventLoopGroup
+    let port: Int
+    private let parts: NIOLoopBound<(NameServer, RemotingServer)>
+    private let clock: Clock
+
+    final class Clock: @unchecked Sendable {
+        /// Touched on the event loop only.
+        var milliseconds: Int64 = 0
+    }
+
+    init(storage: MemoryStorage? = nil) async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let eventLoop = group.next()
+        let clock = Clock()
+        let parts = try await eventLoop.submit {
+            var logger = Logger(label: "nameserver")
+            logger.logLevel = .critical
+            let nameServer = try NameServer(storage: storage, logger: logger, milliseconds: { clock.milliseconds })
+            let server = RemotingServer(eventLoop: eventLoop, service: nameServer, logger: logger)
+            return NIOLoopBound((nameServer, server), eventLoop: eventLoop)
+        }.get()
+        try await eventLoop.flatSubmit { parts.value.1.bind(host: "127.0.0.1", port: 0) }.get()
+        self.port = try await eventLoop.submit { parts.value.1.localAddresses.first?.port ?? 0 }.get()
+        self.group = group
+        self.parts = parts
+        self.clock = clock
+    }
+
+    func connect() async throws -> RemotingClient {
+        try await RemotingClient.connect(host: "127.0.0.1", port: self.port, group: self.group)
+    }
+
+    /// Lets time pass and looks for silent brokers, as the timer does.
+    func advance(milliseconds: Int64) async throws {
+        let (parts, clock) = (self.parts, self.clock)
+        try await self.group.next().submit {
+            clock.milliseconds += milliseconds
+            parts.value.0.expireBrokers()
+        }.get()
+    }
+
+    func stop() async throws {
+        let parts = self.parts
+        try await self.group.next().flatSubmit { parts.value.1.close() }.get()
+        try await self.group.shutdownGracefully()
+    }
+}
+
+final class MemoryStorage: NameServerStorage, @unchecked Sendable {
+    /// Touched on the event loop, and by the test while none runs.
+    var bytes: [UInt8]?
+
+    func loadKVConfig() throws -> [UInt8]? { self.bytes }
+    func saveKVConfig(_ bytes: [UInt8]) throws { self.bytes = bytes }
+}
+
+@Suite("the name server over TCP", .timeLimit(.minutes(2)))
+struct NameServerTests {
+    static func register(
+        _ name: String, topics: [TopicConfig], version: Int64 = 1, compressed: Bool = false
+    ) -> RemotingCommand {
+        let body = RegisterBrokerBody(
+            topicConfigSerializeWrapper: TopicConfigSerializeWrapper(
+                topicConfigTable: topics, dataVersion: DataVersion(timestamp: 9, counter: version)))
+        let bytes = compressed ? body.compressed() : body.encoded()
+        return RemotingCommand(
+            .registerBroker,
+            extFields: [
+                "brokerName": name, "brokerAddr": "\(name):10911", "clusterName": "C", "brokerId": "0",
+                "haServerAddr": "\(name):10912", "compressed": String(compressed),
+                "bodyCrc32": String(bytes.withUnsafeBytes { Zlib.crc32($0) }),
+            ], body: bytes)
+    }
+
+    static func route(_ topic: String) -> RemotingCommand {
+        RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": topic])
+    }
+
+    @Test("Apache's brokers register, and Apache's clients get the answers Apache gave")
+    func golden() async throws {
+        for (name, frames) in try Self.goldenCases() {
+            let server = try await RunningNameServer()
+            let client = try await server.connect()
+            for (kind, bytes) in frames where kind == "broker" {
+                let command = try bytes.withUnsafeBytes { try RemotingCommand(decoding: $0) }
+                let answer = try await client.invoke(command)
+                #expect(answer.code == 0, "\(name): \(answer.remark ?? "")")
+            }
+            let question = try #require(frames.first { $0.0 == "question" }).1
+            let golden = try #require(frames.first { $0.0 == "answer" }).1
+            let expected = try golden.withUnsafeBytes { try RemotingCommand(decoding: $0) }
+            // As the bytes came: the header's serialization must come back.
+            let answer = try await Self.exchange(question, port: server.port, group: server.group)
+            #expect(answer[4] == golden[4], "\(name)")
+            let ours = try answer.withUnsafeBytes { try RemotingCommand(decoding: $0) }
+            #expect(ours.code == expected.code, "\(name)")
+            #expect(ours.opaque == expected.opaque && ours.flag == expected.flag, "\(name)")
+            if expected.code == 0 {
+                #expect(Self.normal(try ours.json()) == Self.normal(try expected.json()), "\(name)")
+                // Number keys stand in quotes exactly where Apache puts them.
+                for key in ["{0:", "{\"0\":"] {
+                    #expect(
+                        String(decoding: ours.body, as: UTF8.self).contains(key)
+                            == String(decoding: expected.body, as: UTF8.self).contains(key), "\(name)")
+                }
+            } else {
+                #expect(
+                    ours.remark?.hasPrefix("No topic route info in name server for the topic: ") == true, "\(name)")
+            }
+            await client.close()
+            try await server.stop()
+        }
+    }
+
+    /// Lists in one order, since Java's sets have none, and without what only 5.x writes.
+    static func normal(_ value: JSONValue) -> JSONValue {
+        switch value {
+        case .array(let elements):
+            .array(elements.map { Self.normal($0) }.sorted { $0.text([.sorted]) < $1.text([.sorted]) })
+        case .object(let object):
+            .object(
+                JSONObject(
+                    members: object.members.filter { $0.key != "enableActingMaster" }.map {
+                        JSONObject.Member(key: $0.key, isRaw: $0.isRaw, value: Self.normal($0.value))
+                    }))
+        default: value
+        }
+    }
+
+    /// Lines of `case ⇥ broker|question|answer ⇥ base64`, a case's lines one after the other.
+    static func goldenCases() throws -> [(String, [(String, [UInt8])])] {
+        let url = try #require(
+            Bundle.module.url(forResource: "nameserver", withExtension: "tsv", subdirectory: "Fixtures"))
+        var cases: [(String, [(String, [UInt8])])] = []
+        for line in try String(contentsOf: url, encoding: .utf8).split(separator: "\n") {
+            let words = line.split(separator: "\t").map(String.init)
+            let bytes = [UInt8](try #require(Data(base64Encoded: words[2])))
+            if cases.last?.0 != words[0] || cases.last?.1.last?.0 == "answer" {
+                cases.append((words[0], []))
+            }
+            cases[cases.count - 1].1.append((words[1], bytes))
+        }
+        #expect(cases.count > 20)
+        return cases
+    }
+
+    /// Sends bytes on a connection of its own and gives the first whole frame that comes back.
+    static func exchange(
+        _ bytes: [UInt8], port: Int, group: MultiThreadedEventLoopGroup
+    ) async throws -> [UInt8] {
+        let channel = try await ClientBootstrap(group: group).connect(host: "127.0.0.1", port: port) { channel in
+            channel.eventLoop.makeCompletedFuture {
+                try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+            }
+        }
+        return try await channel.executeThenClose { inbound, outbound in
+            try await outbound.write(ByteBuffer(bytes: bytes))
+            var all: [UInt8] = []
+            for try await part in inbound {
+                all += Array(buffer: part)
+                if all.count >= 4, all.count >= 4 + all[0..<4].reduce(0, { $0 << 8 | Int($1) }) { break }
+            }
+            return all
+        }
+    }
+
+    @Test("a broker's life: register, ask for changes, close, and it is gone")
+    func life() async throws {
+        let server = try await RunningNameServer()
+        let broker = try await server.connect()
+        let client = try await server.connect()
+        let topics = [TopicConfig(topicName: "T"), TopicConfig(topicName: "%RETRY%G", readQueueNums: 1)]
+        let registered = try await broker.invokeSuccessfully(Self.register("a", topics: topics))
+        #expect(registered.extFields["masterAddr"] == nil)
+        #expect(registered.body.isEmpty)
+
+        let route = try TopicRouteData(body: try await client.invokeSuccessfully(Self.route("%RETRY%G")).body)
+        #expect(route.queueDatas.first?.readQueueNums == 1)
+        #expect(route.brokerDatas.first?.brokerAddrs == [0: "a:10911"])
+
+        func changed(_ counter: Int64) async throws -> String? {
+            let answer = try await broker.invokeSuccessfully(
+                RemotingCommand(
+                    .queryDataVersion,
+                    extFields: [
+                        "brokerName": "a", "brokerAddr": "a:10911", "clusterName": "C", "brokerId": "0",
+                    ], body: DataVersion(timestamp: 9, counter: counter).encoded()))
+            #expect(try DataVersion(body: answer.body) == DataVersion(timestamp: 9, counter: 1))
+            return answer.extFields["changed"]
+        }
+        #expect(try await changed(1) == "false")
+        #expect(try await changed(2) == "true")
+
+        await broker.close()
+        try await Self.eventually { try await client.invoke(Self.route("T")).code == 17 }
+        let missing = try await client.invoke(Self.route("T"))
+        #expect(missing.remark?.hasPrefix("No topic route info in name server for the topic: T") == true)
+        await client.close()
+        try await server.stop()
+    }
+
+    static func eventually(_ condition: () async throws -> Bool) async throws {
+        for _ in 0..<500 {
+            if try await condition() { return }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        Issue.record("it did not happen within 5 s")
+    }
+
+    @Test("a silent broker expires and its connection is closed")
+    func silence() async throws {
+        let server = try await RunningNameServer()
+        let broker = try await server.connect()
+        let client = try await server.connect()
+        _ = try await broker.invokeSuccessfully(
+            Self.register("a", topics: [TopicConfig(topicName: "T")], compressed: true))
+        try await server.advance(milliseconds: 120_000)
+        #expect(try await client.invoke(Self.route("T")).code == 0)
+        try await server.advance(milliseconds: 1)
+        #expect(try await client.invoke(Self.route("T")).code == 17)
+        try await broker.closeFuture.get()
+        await client.close()
+        try await server.stop()
+    }
+
+    @Test("a wrong checksum, a body that is none, a missing field: refused with a remark, connection kept")
+    func refusals() async throws {
+        let server = try await RunningNameServer()
+        let client = try await server.connect()
+        var command = Self.register("a", topics: [])
+        command.extFields["bodyCrc32"] = "1"
+        let wrong = try await client.invoke(command)
+        #expect(wrong.code == 1 && wrong.remark == "crc32 not match")
+        command.extFields["bodyCrc32"] = nil
+        command.body = [0x7b]
+        #expect(try await client.invoke(command).remark?.hasPrefix("the body cannot be read") == true)
+        command.extFields["brokerName"] = nil
+        #expect(try await client.invoke(command).remark == "the custom field <brokerName> is null")
+        let unknown = try await client.invoke(RemotingCommand(code: 4711))
+        #expect(unknown.code == 3 && unknown.remark == " request type 4711 not supported")
+        #expect(try await client.invoke(RemotingCommand(.sendMessageV2)).code == 3)
+        await client.close()
+        try await server.stop()
+    }
+
+    @Test("KV configuration, order topics, and both kept for the next start")
+    func kvConfig() async throws {
+        let storage = MemoryStorage()
+        let server = try await RunningNameServer(storage: storage)
+        let client = try await server.connect()
+        let order = "ORDER_TOPIC_CONFIG"
+        func kv(_ code: RequestCode, _ fields: [String: String]) async throws -> RemotingCommand {
+            try await client.invoke(RemotingCommand(code, extFields: fields))
+        }
+        _ = try await client.invokeSuccessfully(Self.register("a", topics: [TopicConfig(topicName: "T")]))
+        #expect(try await kv(.getKVConfig, ["namespace": order, "key": "T"]).code == 22)
+        #expect(try await kv(.getKVListByNamespace, ["namespace": order]).code == 22)
+        #expect(try await kv(.putKVConfig, ["namespace": order, "key": "T", "value": "a:4"]).code == 0)
+        #expect(try await kv(.getKVConfig, ["namespace": order, "key": "T"]).extFields["value"] == "a:4")
+        #expect(
+            try KVTable(body: try await kv(.getKVListByNamespace, ["namespace": order]).body).table == ["T": "a:4"])
+        // Brokers are told with each registration; clients in the route once orderMessageEnable is set.
+        let registered = try await client.invokeSuccessfully(
+            Self.register("a", topics: [TopicConfig(topicName: "T")]))
+        #expect(try KVTable(body: registered.body).table == ["T": "a:4"])
+        #expect(try TopicRouteData(body: try await client.invoke(Self.route("T")).body).orderTopicConf == nil)
+        let update = RemotingCommand(.updateNamesrvConfig, body: Array("orderMessageEnable=true\n".utf8))
+        #expect(try await client.invoke(update).code == 0)
+        #expect(try TopicRouteData(body: try await client.invoke(Self.route("T")).body).orderTopicConf == "a:4")
+        let evil = RemotingCommand(.updateNamesrvConfig, body: Array("kvConfigPath=/etc/passwd\n".utf8))
+        let refused = try await client.invoke(evil)
+        #expect(refused.code == 16 && refused.remark == "Can not update config in black list.")
+        let shown = try await client.invoke(RemotingCommand(.getNamesrvConfig))
+        #expect(String(decoding: shown.body, as: UTF8.self).contains("orderMessageEnable=true"))
+        await client.close()
+        try await server.stop()
+
+        let second = try await RunningNameServer(storage: storage)
+        let again = try await second.connect()
+        let kept = try await again.invoke(
+            RemotingCommand(.getKVConfig, extFields: ["namespace": order, "key": "T"]))
+        #expect(kept.extFields["value"] == "a:4")
+        #expect(
+            try await again.invoke(RemotingCommand(.deleteKVConfig, extFields: ["namespace": order, "key": "T"])).code
+                == 0)
+        await again.close()
+        try await second.stop()
+        #expect(
+            storage.bytes.map { String(decoding: $0, as: UTF8.self) } == #"{"configTable":{"ORDER_TOPIC_CONFIG":{}}}"#)
+    }
+
+    @Test("old clients get number keys without quotes, who asks for standard JSON gets it")
+    func standardJSON() async throws {
+        let server = try await RunningNameServer()
+        let client = try await server.connect()
+        _ = try await client.invokeSuccessfully(Self.register("a", topics: [TopicConfig(topicName: "T")]))
+        var question = Self.route("T")
+        question.version = 79
+        let old = try await client.invokeSuccessfully(question)
+        #expect(String(decoding: old.body, as: UTF8.self).contains(#""brokerAddrs":{0:"a:10911"}"#))
+        question.extFields["acceptStandardJsonOnly"] = "true"
+        let standard = try await client.invokeSuccessfully(question)
+        #expect(String(decoding: standard.body, as: UTF8.self).contains(#""brokerAddrs":{"0":"a:10911"}"#))
+        await client.close()
+        try await server.stop()
+    }
+
+    @Test("tools' questions and commands")
+    func tools() async throws {
+        let server = try await RunningNameServer()
+        let client = try await server.connect()
+        _ = try await client.invokeSuccessfully(
+            Self.register("a", topics: [TopicConfig(topicName: "T"), TopicConfig(topicName: "U", topicSysFlag: 3)]))
+        func ask(_ code: RequestCode, _ fields: [String: String] = [:]) async throws -> RemotingCommand {
+            try await client.invokeSuccessfully(RemotingCommand(code, extFields: fields))
+        }
+        func topics(_ code: RequestCode, _ fields: [String: String] = [:]) async throws -> [String] {
+            try TopicList(body: try await ask(code, fields).body).topicList
+        }
+        #expect(try await topics(.getAllTopicListFromNameServer) == ["T", "U"])
+        #expect(try await topics(.getTopicsByCluster, ["cluster": "C"]) == ["T", "U"])
+        #expect(try await topics(.getSystemTopicListFromNameServer) == ["C", "a"])
+        #expect(try await topics(.getUnitTopicList) == ["U"])
+        #expect(try await topics(.getHasUnitSubTopicList) == ["U"])
+        #expect(try await topics(.getHasUnitSubUnUnitTopicList) == [])
+        #expect(try await ask(.wipeWritePermOfBroker, ["brokerName": "a"]).extFields["wipeTopicCount"] == "2")
+        #expect(try await ask(.addWritePermOfBroker, ["brokerName": "a"]).extFields["addTopicCount"] == "2")
+        let info = try ClusterInfo(body: try await ask(.getBrokerClusterInfo).body)
+        #expect(info.brokerAddrTable["a"]?.brokerAddrs == [0: "a:10911"])
+        let group = try await ask(.getBrokerMemberGroup, ["brokerName": "a", "clusterName": "C"]).json()
+        #expect(group["brokerMemberGroup"]?["brokerName"]?.string == "a")
+        _ = try await ask(.deleteTopicInNamesrv, ["topic": "T"])
+        _ = try await ask(.deleteTopicInNamesrv, ["topic": "U", "clusterName": "C"])
+        #expect(try await topics(.getAllTopicListFromNameServer) == [])
+        await client.close()
+        try await server.stop()
+    }
+
+    @Test("a broker older than 3.0.11 sends its topics alone")
+    func oldBroker() async throws {
+        let server = try await RunningNameServer()
+        let client = try await server.connect()
+        var command = Self.register("a", topics: [])
+        command.version = 36
+        command.extFields["bodyCrc32"] = nil
+        command.body = TopicConfigSerializeWrapper(topicConfigTable: [TopicConfig(topicName: "Old")]).encoded()
+        _ = try await client.invokeSuccessfully(command)
+        #expect(try await client.invoke(Self.route("Old")).code == 0)
+        await client.close()
+        try await server.stop()
+    }
+}

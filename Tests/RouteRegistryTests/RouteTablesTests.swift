@@ -1,0 +1,200 @@
+import RemotingProtocol
+import RouteRegistry
+import Testing
+
+@Suite("the name server's tables")
+struct RouteTablesTests {
+    static func broker(
+        _ name: String, id: Int64 = 0, addr: String, cluster: String = "C", topics: [TopicConfig] = [],
+        version: Int64 = 1
+    ) -> BrokerRegistration {
+        BrokerRegistration(
+            clusterName: cluster, brokerAddr: addr, brokerName: name, brokerID: id, haServerAddr: addr + "-ha",
+            topics: TopicConfigSerializeWrapper(
+                topicConfigTable: topics, dataVersion: DataVersion(timestamp: 5, counter: version)))
+    }
+
+    static let topic = TopicConfig(topicName: "T", readQueueNums: 4, writeQueueNums: 4)
+
+    @Test("a topic is found on all brokers that have it, ordered by name")
+    func route() throws {
+        var tables = RouteTables()
+        #expect(tables.route(of: "T") == nil)
+        _ = tables.register(Self.broker("b", addr: "b:1", topics: [Self.topic]), connection: 1, now: 0)
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic]), connection: 2, now: 0)
+        let route = try #require(tables.route(of: "T"))
+        #expect(route.brokerDatas.map { $0.brokerName } == ["a", "b"])
+        #expect(route.queueDatas.map { $0.brokerName } == ["a", "b"])
+        #expect(route.brokerDatas[0].brokerAddrs == [0: "a:1"])
+        #expect(tables.clusterInfo.clusterAddrTable == ["C": ["a", "b"]])
+    }
+
+    @Test("a slave learns its master, registers no topics, and keeps the route when the master goes")
+    func slave() throws {
+        var tables = RouteTables()
+        #expect(tables.register(Self.broker("a", id: 1, addr: "a:2"), connection: 2, now: 0) == nil)
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic]), connection: 1, now: 0)
+        let other = TopicConfig(topicName: "OnlySlave")
+        let master = tables.register(
+            Self.broker("a", id: 1, addr: "a:2", topics: [other], version: 2), connection: 2, now: 0)
+        #expect(master?.masterAddr == "a:1")
+        #expect(master?.haServerAddr == "a:1-ha")
+        #expect(tables.route(of: "OnlySlave") == nil)
+        tables.connectionClosed(1)
+        #expect(tables.route(of: "T")?.brokerDatas.first?.brokerAddrs == [1: "a:2"])
+        tables.connectionClosed(2)
+        #expect(tables.route(of: "T") == nil)
+        #expect(tables.topics == [])
+        #expect(tables.clusterInfo == ClusterInfo())
+    }
+
+    @Test("a slave that becomes master has one id only")
+    func promotion() {
+        var tables = RouteTables()
+        _ = tables.register(Self.broker("a", id: 1, addr: "a:2"), connection: 2, now: 0)
+        _ = tables.register(Self.broker("a", id: 0, addr: "a:2", topics: [Self.topic]), connection: 2, now: 0)
+        #expect(tables.brokerData("a")?.brokerAddrs == [0: "a:2"])
+    }
+
+    @Test("topics are taken over only when the version changed")
+    func versions() throws {
+        var tables = RouteTables()
+        var topic = Self.topic
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [topic]), connection: 1, now: 0)
+        #expect(!tables.hasChanged("a:1", dataVersion: DataVersion(timestamp: 5, counter: 1)))
+        #expect(tables.hasChanged("a:1", dataVersion: DataVersion(timestamp: 5, counter: 2)))
+        #expect(tables.hasChanged("x:1", dataVersion: DataVersion(timestamp: 5, counter: 1)))
+        topic.perm = 4
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [topic]), connection: 1, now: 0)
+        #expect(tables.route(of: "T")?.queueDatas.first?.perm == 6)
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [topic], version: 2), connection: 1, now: 0)
+        #expect(tables.route(of: "T")?.queueDatas.first?.perm == 4)
+        // A registration that names one topic leaves the others.
+        _ = tables.register(
+            Self.broker("a", addr: "a:1", topics: [TopicConfig(topicName: "U")], version: 3), connection: 1, now: 0)
+        #expect(tables.topics == ["T", "U"])
+    }
+
+    @Test("a broker expires 120 s after its last registration or question about its version")
+    func expiry() {
+        var tables = RouteTables()
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic]), connection: 7, now: 1000)
+        #expect(tables.expire(now: 121_000).isEmpty)
+        tables.touch("a:1", now: 50_000)
+        #expect(tables.expire(now: 170_000).isEmpty)
+        #expect(tables.expire(now: 170_001) == [7])
+        #expect(tables.route(of: "T") == nil)
+        #expect(tables.brokerCount == 0)
+        _ = tables.register(Self.broker("b", addr: "b:1"), connection: 8, now: 0, expiresAfter: 1000)
+        #expect(tables.expire(now: 1001) == [8])
+    }
+
+    @Test("a connection that closes takes its brokers with it, unless they came back by another")
+    func connections() {
+        var tables = RouteTables()
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic]), connection: 1, now: 0)
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic]), connection: 2, now: 1)
+        tables.connectionClosed(1)
+        #expect(tables.route(of: "T") != nil)
+        tables.connectionClosed(2)
+        #expect(tables.route(of: "T") == nil)
+        #expect(
+            tables.takeEvents().contains(
+                .brokerRemoved(address: "a:1", name: "a", reason: .connectionClosed)))
+    }
+
+    @Test("unregistering removes name, cluster and topics with the last address")
+    func unregister() {
+        var tables = RouteTables()
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic]), connection: 1, now: 0)
+        _ = tables.register(Self.broker("a", id: 1, addr: "a:2"), connection: 2, now: 0)
+        tables.unregister(clusterName: "C", brokerAddr: "a:1", brokerName: "a", brokerID: 0)
+        #expect(tables.route(of: "T")?.brokerDatas.first?.brokerAddrs == [1: "a:2"])
+        tables.unregister(clusterName: "C", brokerAddr: "a:2", brokerName: "a", brokerID: 1)
+        #expect(tables.clusterInfo == ClusterInfo())
+        #expect(tables.topicCount == 0)
+        tables.unregister(clusterName: "C", brokerAddr: "never", brokerName: "seen", brokerID: 0)
+    }
+
+    @Test("write permission is wiped and given back, the inherit bit of TBW102 stays")
+    func permissions() {
+        var tables = RouteTables()
+        let template = TopicConfig(topicName: "TBW102", perm: 7)
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic, template]), connection: 1, now: 0)
+        #expect(tables.wipeWritePermission(of: "a") == 2)
+        #expect(tables.route(of: "T")?.queueDatas.first?.perm == 4)
+        #expect(tables.route(of: "TBW102")?.queueDatas.first?.perm == 5)
+        #expect(tables.addWritePermission(of: "a") == 2)
+        #expect(tables.route(of: "T")?.queueDatas.first?.perm == 6)
+        #expect(tables.route(of: "TBW102")?.queueDatas.first?.perm == 7)
+        #expect(tables.wipeWritePermission(of: "nobody") == 0)
+    }
+
+    @Test("topics are deleted everywhere or in one cluster, listed by cluster and by flag")
+    func topicLists() {
+        var tables = RouteTables()
+        let unit = TopicConfig(topicName: "Unit", topicSysFlag: 1)
+        let sub = TopicConfig(topicName: "Sub", topicSysFlag: 2)
+        _ = tables.register(Self.broker("a", addr: "a:1", topics: [Self.topic, unit, sub]), connection: 1, now: 0)
+        _ = tables.register(Self.broker("b", addr: "b:1", cluster: "D", topics: [Self.topic]), connection: 1, now: 0)
+        #expect(tables.topics(of: "C") == ["Sub", "T", "Unit"])
+        #expect(tables.topics(of: "D") == ["T"])
+        #expect(tables.topics(of: "none") == [])
+        #expect(tables.topics { $0 & 1 != 0 } == ["Unit"])
+        #expect(tables.systemTopics == TopicList(topicList: ["C", "a", "D", "b"], brokerAddr: "a:1"))
+        tables.delete(topic: "T", in: "D")
+        #expect(tables.route(of: "T")?.queueDatas.map { $0.brokerName } == ["a"])
+        tables.delete(topic: "T", in: "C")
+        #expect(tables.route(of: "T") == nil)
+        tables.delete(topic: "Unit")
+        #expect(tables.topics == ["Sub"])
+        tables.register(
+            topic: "New",
+            queues: [
+                QueueData(brokerName: "a", readQueueNums: 1, writeQueueNums: 1, perm: 6),
+                QueueData(brokerName: "unknown", readQueueNums: 1, writeQueueNums: 1, perm: 6),
+            ])
+        #expect(tables.route(of: "New")?.queueDatas.count == 1)
+    }
+
+    @Test("filter servers are named in the route of their broker")
+    func filterServers() {
+        var tables = RouteTables()
+        var broker = Self.broker("a", addr: "a:1", topics: [Self.topic])
+        broker.filterServers = ["f:1"]
+        _ = tables.register(broker, connection: 1, now: 0)
+        #expect(tables.route(of: "T")?.filterServerTable == ["a:1": ["f:1"]])
+        broker.filterServers = []
+        _ = tables.register(broker, connection: 1, now: 0)
+        #expect(tables.route(of: "T")?.filterServerTable == [:])
+    }
+}
+
+@Suite("a name server's settings")
+struct NameServerConfigurationTests {
+    @Test("keys that name files or the black list are never changed over the wire")
+    func blackList() {
+        var configuration = NameServerConfiguration(["kvConfigPath": "/x"])
+        for key in ["kvConfigPath", "configStorePath", "rocketmqHome", "configBlackList"] {
+            #expect(configuration.update(["orderMessageEnable": "true", key: "/tmp/evil"]) == .refused(key: key))
+        }
+        #expect(!configuration.orderMessageEnable)
+        #expect(
+            configuration.update(["orderMessageEnable": "true", "unknown": "1"]) == .changed(["orderMessageEnable"]))
+        #expect(configuration.orderMessageEnable)
+        #expect(configuration.text.contains("orderMessageEnable=true\n"))
+        #expect(!configuration.text.contains("unknown"))
+    }
+
+    @Test("properties text")
+    func properties() {
+        let text = "# comment\n! too\n\n a = b\nc:d\ne f\ng\\=h=i\\\n   j\nk=\\u0041\\t\\\\\nlast"
+        #expect(
+            JavaProperties.parse(text) == [
+                "a": "b", "c": "d", "e": "f", "g=h": "ij", "k": "A\t\\", "last": "",
+            ])
+        #expect(JavaProperties.parse("x=1\r\ny=2\r\n") == ["x": "1", "y": "2"])
+        #expect(JavaProperties.parse("") == [:])
+        #expect(JavaProperties.parse("\\") == [:])
+    }
+}
