@@ -135,6 +135,11 @@ let package = Package(
 
         // Tests
         tests("TidyTests", []),
+        tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
+        tests("WorkerProtocolTests", ["WorkerProtocol"]),
+        tests(
+            "SupervisionTests",
+            ["EchoWorker", "LinuxSystem", "Supervision", "Systemd", "WorkerProtocol", "apusd", logging]),
         .executableTarget(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],

@@ -26,8 +26,8 @@ package enum PropertiesFile {
         var values: [String: String] = [:]
         var logical = ""
         var start = 1
-        for (number, raw) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-            let line = raw.drop { $0 == " " || $0 == "\t" || $0 == "\r" }.filter { $0 != "\r" }
+        for (number, raw) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
+            let line = raw.drop { $0 == " " || $0 == "\t" }
             if logical.isEmpty {
                 if line.isEmpty || line.hasPrefix("#") || line.hasPrefix("!") { continue }
                 start = number + 1

@@ -6,10 +6,11 @@ package enum KnownKeys {
         "diskMaxUsedSpaceRatio", "fastListenPort", "fileReservedTime", "flushConsumerOffsetInterval",
         "flushIntervalCommitLog",
         "haListenPort", "haSlaveFallbehindMax", "haTransferBatchSize", "haHousekeepingInterval", "listenPort",
-        "longPollingMillis", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum", "maxIndexNum",
+        "haSendHeartbeatInterval", "longPollingMillis", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue",
+        "maxHashSlotNum", "maxIndexNum",
         "maxMessageSize", "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInMemory",
         "registerBrokerTimeoutMills",
-        "registerNameServerPeriod", "syncFlushTimeout",
+        "registerNameServerPeriod", "serverChannelMaxIdleTimeSeconds", "syncFlushTimeout",
     ]
 
     package static let booleans = [

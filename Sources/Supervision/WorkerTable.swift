@@ -135,5 +135,10 @@ package struct WorkerPair: Hashable, Sendable {
     package var a: WorkerID
     package var b: WorkerID
 
+    package init(a: WorkerID, b: WorkerID) {
+        self.a = a
+        self.b = b
+    }
+
     package func other(than worker: WorkerID) -> WorkerID? { worker == a ? b : worker == b ? a : nil }
 }

@@ -23,6 +23,7 @@ class EchoWorker {
     private let environment: WorkerEnvironment
     private var peers: [WorkerID: (link: PeerLink, said: String)] = [:]
     private var settings: Settings
+    private var server: (any Channel)?
 
     required init(environment: WorkerEnvironment) throws {
         self.environment = environment
@@ -45,7 +46,12 @@ class EchoWorker {
                 }
             }
             .withBoundSocket(listener)
-            .map { "\($0.localAddress?.ipAddress ?? "?"):\($0.localAddress?.port ?? 0)" }
+            .map { channel in
+                worker.value.server = channel
+                return channel
+            }
+            .map { (channel: any Channel) in channel.localAddress }
+            .map { "\($0?.ipAddress ?? "?"):\($0?.port ?? 0)" }
     }
 
     func peer(kind: WorkerKind, index: Int, descriptor: Int32) {
@@ -60,6 +66,7 @@ class EchoWorker {
 
     func drain() -> EventLoopFuture<Void> {
         let loop = environment.eventLoop
+        server?.close(promise: nil)
         return loop.scheduleTask(in: .milliseconds(Int64(settings.int("echoDrainMillis", default: 0)))) {}.futureResult
     }
 

@@ -1,0 +1,168 @@
+import Foundation
+import Supervision
+import Testing
+import WorkerProtocol
+
+@Suite struct PropertiesFileTests {
+    @Test func rocketMQsBrokerConf() throws {
+        let text = """
+            # Licensed …
+            brokerClusterName = DefaultCluster
+            brokerName=broker-a
+            brokerId:0
+            deleteWhen 04
+            ! another comment
+            namesrvAddr = 10.0.0.1:9876;\\
+                          10.0.0.2:9876
+            path=C\\:\\\\store \\u00fc
+            empty=
+            """
+        let values = try PropertiesFile.parse(text)
+        #expect(
+            values == [
+                "brokerClusterName": "DefaultCluster", "brokerName": "broker-a", "brokerId": "0", "deleteWhen": "04",
+                "namesrvAddr": "10.0.0.1:9876;10.0.0.2:9876", "path": "C:\\store ü", "empty": "",
+            ])
+    }
+
+    @Test func carriageReturnsAndNoFinalNewline() throws {
+        #expect(try PropertiesFile.parse("a=1\r\nb=2") == ["a": "1", "b": "2"])
+    }
+
+    @Test func mistakesNameTheirLine() {
+        #expect(throws: ConfigurationError("line 2: no key before '='")) { try PropertiesFile.parse("a=1\n=2") }
+        #expect(throws: ConfigurationError.self) { try PropertiesFile.parse("a=\\u12") }
+    }
+}
+
+@Suite struct PlatformConfigurationTests {
+    private func configuration(
+        _ common: [String: String] = [:], brokers: [[String: String]] = [], nameserver: [String: String] = [:],
+        withNameserver: Bool = true, properties: Bool = false
+    ) throws -> PlatformConfiguration {
+        var raw = RawConfiguration()
+        raw.common = common
+        raw.brokers = brokers
+        raw.nameserver = nameserver
+        raw.isProperties = properties
+        var surroundings = PlatformConfiguration.Surroundings(
+            dataDirectory: "/data", executables: "/usr/lib/apus", machineAddress: "192.0.2.1")
+        surroundings.withNameserver = withNameserver
+        return try PlatformConfiguration(raw, surroundings)
+    }
+
+    @Test func embeddedDefault() throws {
+        var platform = try configuration()
+        platform.introduceNameserver()
+        #expect(platform.workers.map(\.description) == ["nameserver-0", "broker-store-0", "replication-0", "filter-0"])
+        let broker = platform.settings(of: WorkerID(.brokerStore, 0))
+        let expected = [
+            "brokerName": "broker-a", "brokerClusterName": "DefaultCluster", "brokerId": "0",
+            "brokerRole": "ASYNC_MASTER",
+            "listenPort": "10911", "fastListenPort": "10909", "haListenPort": "10912", "bindAddress": "127.0.0.1",
+            "brokerIP1": "127.0.0.1", "namesrvAddr": "127.0.0.1:9876", "storePathRootDir": "/data/store",
+            "storePathCommitLog": "/data/store/commitlog", "pluginDirectory": "/usr/lib/apus",
+        ]
+        for (key, value) in expected { #expect(broker[key] == value, "\(key)") }
+        #expect(platform.settings(of: WorkerID(.replication, 0)) == platform.settings(of: WorkerID(.brokerStore, 0)))
+        #expect(platform.settings(of: WorkerID(.filter, 0))["storePathCommitLog#0"] == "/data/store/commitlog")
+        #expect(platform.unknownKeys == [])
+    }
+
+    @Test func takenOverBrokerConfListensEverywhere() throws {
+        let broker = try configuration(["brokerName": "b"], properties: true).brokers[0]
+        #expect(broker["bindAddress"] == "0.0.0.0")
+        #expect(broker["brokerIP1"] == "192.0.2.1")
+        #expect(try configuration(["brokerIP1": "198.51.100.7"]).brokers[0]["bindAddress"] == "0.0.0.0")
+        #expect(try configuration(["bindAddress": "192.0.2.9"]).brokers[0]["brokerIP1"] == "192.0.2.9")
+    }
+
+    @Test func oneBrokerPerDisk() throws {
+        let platform = try configuration(brokers: [["storePathRootDir": "/disk1"], ["storePathRootDir": "/disk2"]])
+        #expect(platform.brokers.map { $0["brokerName"] } == ["broker-a", "broker-b"])
+        #expect(platform.brokers.map { $0["listenPort"] } == ["10911", "10921"])
+        #expect(platform.brokers.map { $0["haListenPort"] } == ["10912", "10922"])
+        #expect(platform.settings(of: WorkerID(.filter, 0))["storePathCommitLog#1"] == "/disk2/commitlog")
+        #expect(platform.workers.count == 6)
+        #expect(WorkerTable.pairs(among: platform.workers).count == 4)
+        #expect(throws: ConfigurationError.self) {
+            try configuration(brokers: [["storePathRootDir": "/d"], ["storePathRootDir": "/d"]])
+        }
+    }
+
+    @Test func slave() throws {
+        let platform = try configuration(
+            ["brokerRole": "slave", "brokerId": "1", "haMasterAddress": "h:10912", "namesrvAddr": "h:9876"],
+            withNameserver: false)
+        #expect(platform.brokers[0]["brokerRole"] == "SLAVE")
+        #expect(platform.nameserver == nil)
+        #expect(platform.workers.first == WorkerID(.brokerStore, 0))
+        #expect(platform.brokers[0]["namesrvAddr"] == "h:9876")
+        #expect(throws: ConfigurationError.self) { try configuration(["brokerRole": "SLAVE"]) }
+        #expect(throws: ConfigurationError.self) { try configuration(["brokerId": "1"]) }
+        #expect(throws: ConfigurationError.self) { try configuration(withNameserver: false) }
+    }
+
+    @Test(arguments: [
+        ["listenPort": "70000"], ["brokerRole": "KING"], ["brokerId": "x"], ["maxMessageSize": "4MB"],
+        ["autoCreateTopicEnable": "maybe"],
+    ]) func valuesThatCannotBe(_ common: [String: String]) {
+        #expect(throws: ConfigurationError.self) { try configuration(common) }
+    }
+
+    @Test func unknownKeysAreKeptAndReported() throws {
+        let platform = try configuration(
+            ["useEpollNativeSelector": "true"], nameserver: ["orderMessageEnable": "false"])
+        #expect(platform.unknownKeys == ["useEpollNativeSelector", "nameserver.orderMessageEnable"])
+        #expect(platform.brokers[0]["useEpollNativeSelector"] == "true")
+    }
+
+    @Test func configuredNameserversFollowOurOwn() throws {
+        var platform = try configuration(["namesrvAddr": "10.0.0.1:9876;127.0.0.1:9876"])
+        platform.introduceNameserver()
+        #expect(platform.brokers[0]["namesrvAddr"] == "127.0.0.1:9876;10.0.0.1:9876")
+    }
+
+    @Test func anyFreePortHasFreeNeighbours() throws {
+        var platform = try configuration(["listenPort": "0"], nameserver: ["listenPort": "0"])
+        let resources = try Resources(&platform, activated: [])
+        let broker = platform.brokers[0]
+        let port = broker.int("listenPort", default: 0)
+        #expect(port > 0)
+        #expect(broker.int("fastListenPort", default: 0) == port - 2)
+        #expect(broker.int("haListenPort", default: 0) == port + 1)
+        #expect(
+            resources.descriptors(for: WorkerID(.brokerStore, 0)).map(\.name) == [
+                "listener:remoting", "listener:vip", "segment:watermarks", "segment:replication", "event:watermarks",
+                "event:replication",
+            ])
+        #expect(resources.descriptors(for: WorkerID(.replication, 0)).first?.name == "listener:ha")
+        #expect(resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == ["segment:watermarks#0"])
+
+        // The same ports again: in use, with the port, the remedy and the option in words.
+        var second = try configuration(["listenPort": String(port)], nameserver: ["listenPort": "0"])
+        let error = #expect(throws: ConfigurationError.self) { try Resources(&second, activated: []) }
+        #expect(error?.description.contains("port \(port) is in use") == true)
+        #expect(error?.description.contains("--broker-port") == true)
+    }
+}
+
+/// Every key the sources ask settings for is known, so that no operator is told it has no effect.
+@Suite struct KnownKeysTests {
+    @Test func allKeysTheSourcesReadAreKnown() throws {
+        var root = URL(fileURLWithPath: #filePath)
+        for _ in 0..<3 { root.deleteLastPathComponent() }
+        let sources = root.appendingPathComponent("Sources")
+        let files = try #require(FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil))
+        let pattern = /[sS]ettings(?:\.(?:string|int|bool)\(|\[)"([A-Za-z0-9]+)"/
+        let known = Set(KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts)
+        var missing: Set<String> = []
+        for case let file as URL in files where file.pathExtension == "swift" {
+            let text = try String(contentsOf: file, encoding: .utf8)
+            for match in text.matches(of: pattern) where !known.contains(String(match.1)) {
+                missing.insert("\(match.1) (\(file.lastPathComponent))")
+            }
+        }
+        #expect(missing.isEmpty, "add to Sources/Supervision/KnownKeys.swift: \(missing.sorted())")
+    }
+}

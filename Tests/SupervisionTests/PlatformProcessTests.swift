@@ -1,0 +1,194 @@
+import Foundation
+import LinuxSystem
+import Testing
+import WorkerProtocol
+
+/// The real apusd over workers that do nothing but answer questions.
+@Suite(.serialized, .timeLimit(.minutes(2)))
+struct PlatformProcessTests {
+    private func with(
+        _ options: [String] = [], environment: [String: String] = [:], _ body: (EchoPlatform) throws -> Void
+    ) throws {
+        let platform = try EchoPlatform(options, environment: environment)
+        defer { platform.remove() }
+        try body(platform)
+    }
+
+    @Test func everyoneIsReadyAndMeetsItsPeers() throws {
+        try with(["--set", "myKey=my value"]) { (platform: EchoPlatform) throws in
+            #expect(try platform.report().workers.map(\.state) == ["ready", "ready", "ready", "ready"])
+            #expect(try platform.ask(platform.broker, "peers") == "filter-0= replication-0=")
+            #expect(try platform.ask(platform.broker, "tell hello") == "told")
+            #expect(try platform.ask(platform.broker, "setting myKey") == "my value")
+            let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
+            platform.eventually("the peer heard it") {
+                (try? platform.ask(ha, "peers")) == "broker-store-0=hello"
+            }
+            #expect(platform.errors.contains("settings without effect in Apus (passed on all the same): myKey"))
+            #expect(platform.stop() == 0)
+            #expect(!FileManager.default.fileExists(atPath: "\(platform.folder)/run/apus.pid"))
+        }
+    }
+
+    /// The socket stays with the supervisor: a client that connects while nobody is there is served by the next life.
+    /// The segment keeps its contents, and both ends of the links are new.
+    @Test(arguments: ["kill", "trap"])
+    func killedWorkerIsBackBeforeItsClientsNotice(how: String) throws {
+        try with { (platform: EchoPlatform) throws in
+            #expect(try platform.ask(platform.broker, "store 5 77") == "stored")
+            let pid = try platform.worker(.brokerStore).pid
+            let start = MonotonicClock.milliseconds
+            if how == "kill" { kill(pid, SIGKILL) } else { _ = try? platform.ask(platform.broker, "crash") }
+            // At once: the connect must never be refused.
+            var answer = try platform.ask(platform.broker, "pid")
+            if answer.isEmpty { answer = try platform.ask(platform.broker, "pid") }  // was accepted by the dying one
+            #expect(MonotonicClock.milliseconds - start < 1000)
+            #expect(Int32(answer) != pid)
+            #expect(try platform.ask(platform.broker, "slot 5") == "77")
+            let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
+            #expect(try platform.ask(ha, "slot 5") == "77")
+            #expect(try platform.ask(ha, "store 5 1") == "")  // a reader that writes traps: restarted, too
+            platform.eventually("links are new on both sides") {
+                (try? platform.ask(platform.broker, "tell again")) == "told"
+                    && (try? platform.ask(ha, "peers")) == "broker-store-0=again"
+            }
+            #expect(try platform.worker(.brokerStore).restarts == 1)
+            #expect(platform.errors.contains("killed by \(how == "kill" ? "SIGKILL" : "SIGABRT"); restarting at once"))
+        }
+    }
+
+    @Test func hangingWorkerIsKilledAndRestarted() throws {
+        try with { (platform: EchoPlatform) throws in
+            let pid = try platform.worker(.nameserver).pid
+            _ = try platform.ask(platform.nameserver, "pid")
+            kill(pid, SIGSTOP)
+            platform.eventually("another process serves") {
+                guard let worker = try? platform.worker(.nameserver) else { return false }
+                return worker.pid != pid && worker.state == "ready"
+            }
+            #expect(platform.errors.contains("nameserver-0: hangs: 5 heartbeats unanswered; killed"))
+            #expect(try platform.worker(.brokerStore).restarts == 0)
+        }
+    }
+
+    @Test func crashLoopIsThrottledAndTheOthersServe() throws {
+        try with { (platform: EchoPlatform) throws in
+            let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
+            for _ in 0..<4 { _ = try platform.ask(ha, "refuse no luck") }
+            platform.eventually("shown as a crash loop") {
+                (try? platform.report().statusLine.contains("replication-0 crash loop")) == true
+            }
+            #expect(try platform.worker(.replication).lastFailure == "no luck")
+            #expect(try platform.ask(platform.broker, "echo on") == "on")
+        }
+    }
+
+    @Test func refusedStartSaysWhyAndLeavesNothing() throws {
+        let platform = try EchoPlatform(
+            ["--set", "echoRefuse=the disk is gone: mount it", "--set", "echoRefuseKind=broker-store"], waits: false)
+        defer { platform.remove() }
+        platform.process.waitUntilExit()
+        #expect(platform.process.terminationStatus == 1)
+        #expect(platform.errors.contains("broker-store-0: the disk is gone: mount it"))
+    }
+
+    @Test func secondStartOnTheSameDataIsRefused() throws {
+        try with { (platform: EchoPlatform) throws in
+            let second = try EchoPlatform(folder: platform.folder, waits: false)
+            second.process.waitUntilExit()
+            #expect(second.process.terminationStatus == 1)
+            #expect(
+                second.errors.contains(
+                    "already runs on this data directory: apusd, pid \(platform.process.processIdentifier)"))
+            #expect(try platform.ask(platform.broker, "echo still") == "still")
+        }
+    }
+
+    @Test func portInUseIsRefusedWithARemedy() throws {
+        try with { (platform: EchoPlatform) throws in
+            let port = String(platform.broker.split(separator: ":")[1])
+            let second = try EchoPlatform(["--broker-port", port], waits: false)
+            defer { second.remove() }
+            second.process.waitUntilExit()
+            #expect(second.process.terminationStatus == 1)
+            #expect(second.errors.contains("port \(port) is in use"))
+            #expect(second.errors.contains("--broker-port"))
+        }
+    }
+
+    /// kill -9 of the supervisor: everyone notices the closed channel, drains and goes.
+    @Test func noOrphans() throws {
+        try with { (platform: EchoPlatform) throws in
+            let pids = try platform.report().workers.map(\.pid)
+            kill(platform.process.processIdentifier, SIGKILL)
+            platform.process.waitUntilExit()
+            platform.eventually("all workers ended") { pids.allSatisfy { !Self.runs($0) } }
+        }
+    }
+
+    /// Gone, or a zombie that nobody reaps in a container without an init.
+    private static func runs(_ pid: Int32) -> Bool {
+        guard let status = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }
+        return status.split(separator: ")").last?.split(separator: " ").first != "Z"
+    }
+
+    @Test func hangupReadsTheConfigurationAgain() throws {
+        let folder = NSTemporaryDirectory() + "apus-conf-\(UUID().uuidString.prefix(8))"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let file = "\(folder)/apus.toml"
+        func write(_ text: String) throws { try text.write(toFile: file, atomically: true, encoding: .utf8) }
+        try write("maxMessageSize = 1000\nbrokerName = \"b\"\n[nameserver]\nmyKey = 1\n")
+        try with(["--config", file]) { (platform: EchoPlatform) throws in
+            #expect(try platform.ask(platform.broker, "setting maxMessageSize") == "1000")
+            #expect(try platform.ask(platform.nameserver, "setting myKey") == "1")
+            let port = try platform.ask(platform.broker, "setting listenPort")
+            let namesrvAddr = try platform.ask(platform.broker, "setting namesrvAddr")
+
+            try write("maxMessageSize = 2000\nbrokerName = \"other\"\n[nameserver]\nmyKey = 2\n")
+            kill(platform.process.processIdentifier, SIGHUP)
+            platform.eventually("the new value") {
+                (try? platform.ask(platform.broker, "setting maxMessageSize")) == "2000"
+            }
+            #expect(try platform.ask(platform.broker, "setting brokerName") == "b")
+            #expect(try platform.ask(platform.broker, "setting listenPort") == port)
+            #expect(try platform.ask(platform.broker, "setting namesrvAddr") == namesrvAddr)
+            #expect(platform.errors.contains("brokerName changes only by a restart"))
+
+            // A mistake leaves everything as it is, and says where it is.
+            try write("maxMessageSize = [")
+            kill(platform.process.processIdentifier, SIGHUP)
+            platform.eventually("refused") { platform.errors.contains("reload refused") }
+            #expect(platform.errors.contains(file))
+            #expect(try platform.ask(platform.broker, "setting maxMessageSize") == "2000")
+        }
+    }
+
+    @Test func secondInterruptHurries() throws {
+        try with(["--set", "echoDrainMillis=50000"]) { (platform: EchoPlatform) throws in
+            kill(platform.process.processIdentifier, SIGINT)
+            platform.eventually("draining") { (try? platform.worker(.brokerStore).state) == "draining" }
+            platform.eventually("connects are refused, not left waiting") {
+                (try? EchoPlatform.connect(platform.broker)) == nil
+            }
+            #expect(try platform.ask(platform.nameserver, "echo still here") == "still here")
+            kill(platform.process.processIdentifier, SIGINT)
+            let start = MonotonicClock.milliseconds
+            platform.process.waitUntilExit()
+            #expect(MonotonicClock.milliseconds - start < 3000)
+        }
+    }
+
+    @Test func adminSocketAnswersInWords() throws {
+        try with { (platform: EchoPlatform) throws in
+            #expect(
+                try platform.admin("{\"command\":\"status\"}").hasPrefix(
+                    "{\"pid\":\(platform.process.processIdentifier),"))
+            #expect(try platform.admin("dance").contains("unknown command"))
+            #expect(try platform.admin("reload") == "{\"ok\":true}")
+            #expect(try platform.admin("{\"command\":\"stop\"}").contains("\"ok\":true"))
+            platform.process.waitUntilExit()
+            #expect(platform.process.terminationStatus == 0)
+        }
+    }
+}

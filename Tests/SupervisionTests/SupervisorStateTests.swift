@@ -1,0 +1,337 @@
+import Supervision
+import Testing
+import WorkerProtocol
+
+private let nameserver = WorkerID(.nameserver, 0)
+private let broker = WorkerID(.brokerStore, 0)
+private let replication = WorkerID(.replication, 0)
+private let filter = WorkerID(.filter, 0)
+private let everyone = [nameserver, broker, replication, filter]
+
+/// Drives the state machine with a clock of its own.
+private struct Driver {
+    var state: SupervisorState
+    var now: Int64 = 1_000
+
+    init(_ workers: [WorkerID] = everyone, watchdog: Int64? = nil) {
+        var limits = SupervisorState.Limits()
+        limits.watchdogMillis = watchdog
+        state = SupervisorState(workers: workers, limits: limits)
+    }
+
+    /// Without logs and status lines, which other tests look at.
+    mutating func handle(_ event: SupervisorState.Event) -> [SupervisorState.Action] {
+        state.handle(event, at: now).filter {
+            switch $0 {
+            case .log, .status: false
+            default: true
+            }
+        }
+    }
+
+    mutating func ready(_ id: WorkerID) -> [SupervisorState.Action] { handle(.message(id, .ready(detail: ""))) }
+
+    mutating func killed(_ id: WorkerID) -> [SupervisorState.Action] {
+        handle(.exited(id, .signal(9, name: "SIGKILL")))
+    }
+
+    /// A running platform, long stable.
+    static func running(_ workers: [WorkerID] = everyone, watchdog: Int64? = nil) -> Driver {
+        var driver = Driver(workers, watchdog: watchdog)
+        _ = driver.handle(.start)
+        for worker in workers { _ = driver.ready(worker) }
+        return driver
+    }
+
+    /// Lets time pass in steps, answering the heartbeats of all but `silent`.
+    mutating func pass(_ millis: Int64, silent: Set<WorkerID> = []) -> [SupervisorState.Action] {
+        var all: [SupervisorState.Action] = []
+        let end = now + millis
+        while now < end {
+            now = min(end, max(now + 1, state.deadline))
+            let actions = handle(.tick)
+            all += actions
+            for case .send(let id, .ping(let number)) in actions where !silent.contains(id) {
+                all += handle(.message(id, .pong(number, status: "")))
+            }
+        }
+        return all
+    }
+}
+
+@Suite struct StartTests {
+    @Test func everyoneIsLaunchedAtOnceThenIntroducedThenLetLoose() {
+        var driver = Driver()
+        let actions = driver.handle(.start)
+        #expect(
+            actions == everyone.map { .spawn($0) } + [
+                .introduce(WorkerPair(a: broker, b: replication)), .introduce(WorkerPair(a: broker, b: filter)),
+            ] + everyone.map { .send($0, .setupDone) })
+    }
+
+    @Test func readyOnceWhenTheLastOneIs() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        for worker in [filter, broker, nameserver] { #expect(driver.ready(worker) == []) }
+        #expect(driver.ready(replication) == [.ready])
+        // Never again, whoever is restarted.
+        _ = driver.killed(broker)
+        #expect(driver.ready(broker) == [])
+    }
+
+    /// A broken plug-in must not keep the platform from serving.
+    @Test func crashLoopOfAnUncriticalWorkerDoesNotHoldBackReady() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        for worker in [broker, nameserver, replication] { _ = driver.ready(worker) }
+        #expect(!driver.killed(filter).contains(.ready))
+        #expect(!driver.killed(filter).contains(.ready))
+        #expect(driver.killed(filter).contains(.ready))
+    }
+
+    @Test func refusalOfACriticalWorkerEndsTheStart() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        _ = driver.handle(.message(broker, .failed(reason: "the store is locked by pid 7")))
+        let actions = driver.handle(.exited(broker, .code(1)))
+        #expect(actions.contains(.stopping))
+        for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain))) }
+        _ = driver.handle(.exited(nameserver, .code(0)))
+        _ = driver.handle(.exited(replication, .code(0)))
+        #expect(driver.handle(.exited(filter, .code(0))) == [.exit(1)])
+    }
+
+    /// One broken disk of two: the other serves, the refusing one is tried again.
+    @Test func oneRefusingBrokerOfTwoIsRestarted() {
+        let second = WorkerID(.brokerStore, 1)
+        var driver = Driver([nameserver, broker, second])
+        _ = driver.handle(.start)
+        _ = driver.handle(.message(second, .failed(reason: "disk")))
+        #expect(driver.handle(.exited(second, .code(1))).contains(.spawn(second)))
+    }
+
+    @Test func notReadyInTimeIsKilled() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        #expect(driver.pass(29_000).contains(.kill(nameserver)) == false)
+        let actions = driver.pass(2_000)
+        #expect(actions.contains(.kill(nameserver)))
+        // Recovery of a store may take minutes.
+        #expect(!actions.contains(.kill(broker)))
+    }
+}
+
+@Suite struct RestartTests {
+    @Test func firstCrashRestartsAtOnceWithNewLinks() {
+        var driver = Driver.running()
+        _ = driver.pass(5_000)
+        #expect(
+            driver.killed(broker) == [
+                .spawn(broker), .introduce(WorkerPair(a: broker, b: replication)),
+                .introduce(WorkerPair(a: broker, b: filter)), .send(broker, .setupDone),
+            ])
+        #expect(
+            driver.killed(filter) == [
+                .spawn(filter), .introduce(WorkerPair(a: broker, b: filter)), .send(filter, .setupDone),
+            ])
+    }
+
+    /// No link to somebody who is not there: it comes with that one's own restart.
+    @Test func noLinkToADeadPeer() {
+        var driver = Driver.running()
+        for _ in 0..<2 { _ = driver.killed(replication) }
+        #expect(driver.state.worker(replication)?.isRunning == false)
+        #expect(!driver.killed(broker).contains(.introduce(WorkerPair(a: broker, b: replication))))
+        #expect(driver.pass(200).contains(.introduce(WorkerPair(a: broker, b: replication))))
+    }
+
+    @Test func backOffDoublesToTenSeconds() {
+        let rule = RestartRule()
+        #expect(
+            (1...10).map { rule.delayMillis(crashes: $0) } == [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000])
+        #expect(rule.delayMillis(crashes: .max) == 10_000)
+    }
+
+    @Test func crashLoopIsThrottledShownAndHarmsNobodyElse() {
+        var driver = Driver.running()
+        var launches = 0
+        for _ in 0..<8 {
+            var actions = driver.killed(filter)
+            if !actions.contains(.spawn(filter)) { actions += driver.pass(20_000) }
+            launches += actions.count { $0 == .spawn(filter) }
+            for other in [nameserver, broker, replication] {
+                #expect(driver.state.worker(other)?.isReady == true)
+                #expect(!actions.contains(.kill(other)))
+            }
+        }
+        #expect(launches == 8)
+        #expect(driver.state.statusLine.contains("filter-0 crash loop, 8 restarts (killed by SIGKILL)"))
+        #expect(driver.state.isHealthy)
+    }
+
+    @Test func stableRunMakesTheNextCrashAFirstOne() {
+        var driver = Driver.running()
+        for _ in 0..<4 {
+            _ = driver.killed(broker)
+            _ = driver.pass(20_000)
+        }
+        _ = driver.ready(broker)
+        _ = driver.pass(2_000)
+        #expect(driver.killed(broker).first == .spawn(broker))
+    }
+
+    @Test func launchThatFailsIsACrashLikeAnother() {
+        var driver = Driver.running()
+        _ = driver.killed(filter)
+        _ = driver.handle(.exited(filter, .spawnFailed("no such file")))
+        #expect(driver.pass(100).contains(.spawn(filter)))
+        #expect(driver.state.worker(filter)?.lastFailure == "no such file")
+    }
+}
+
+@Suite struct HeartbeatTests {
+    @Test func fiveUnansweredHeartbeatsKillAndItsExitRestarts() {
+        var driver = Driver.running()
+        let actions = driver.pass(7_000, silent: [broker])
+        #expect(actions.count { $0 == .kill(broker) } == 1)
+        #expect(actions.count { if case .send(broker, .ping) = $0 { true } else { false } } == 5)
+        #expect(driver.state.worker(broker)?.isReady == false)
+        #expect(driver.killed(broker).first == .spawn(broker))
+    }
+
+    @Test func lateAnswerIsForgiven() {
+        var driver = Driver.running()
+        #expect(driver.pass(4_500, silent: [broker]).contains(.kill(broker)) == false)
+        _ = driver.handle(.message(broker, .pong(1, status: "late")))
+        #expect(driver.pass(60_000).contains(.kill(broker)) == false)
+        #expect(driver.state.worker(broker)?.status == "")
+    }
+
+    /// The supervisor itself, or the machine, was asleep for an hour: nobody else hangs.
+    @Test func ourOwnSleepBlamesNobody() {
+        var driver = Driver.running()
+        _ = driver.pass(1_000, silent: Set(everyone))
+        driver.now += 3_600_000
+        #expect(!driver.handle(.tick).contains { if case .kill = $0 { true } else { false } })
+    }
+
+    @Test func watchdogOnlyWhileTheCriticalAnswer() {
+        var driver = Driver.running(watchdog: 1_000)
+        #expect(driver.pass(10_000).count { $0 == .watchdog } == 10)
+        // An uncritical worker does not matter, a critical one does, until it is restarted.
+        #expect(driver.pass(3_500, silent: [filter]).contains(.watchdog))
+        _ = driver.pass(2_000, silent: [broker])
+        #expect(!driver.pass(20_000, silent: [broker]).contains(.watchdog))
+        _ = driver.killed(broker)
+        _ = driver.ready(broker)
+        #expect(driver.pass(1_000).contains(.watchdog))
+    }
+}
+
+@Suite struct StopTests {
+    @Test func brokersFirstThenReplicationAndFilterThenNameserver() {
+        var driver = Driver.running()
+        #expect(driver.handle(.stop("SIGTERM")) == [.stopping, .closeListeners(broker), .send(broker, .drain)])
+        #expect(driver.handle(.message(broker, .drained)) == [])
+        #expect(
+            driver.handle(.exited(broker, .code(0))) == [
+                .closeListeners(replication), .send(replication, .drain), .closeListeners(filter),
+                .send(filter, .drain),
+            ])
+        #expect(driver.handle(.exited(filter, .code(0))) == [])
+        #expect(
+            driver.handle(.exited(replication, .code(0))) == [.closeListeners(nameserver), .send(nameserver, .drain)])
+        #expect(driver.handle(.exited(nameserver, .code(0))) == [.exit(0)])
+    }
+
+    @Test func nobodyIsRestartedWhileStopping() {
+        var driver = Driver.running()
+        _ = driver.handle(.stop("SIGTERM"))
+        #expect(!driver.killed(filter).contains(.spawn(filter)))
+        #expect(!driver.pass(1_000).contains(.spawn(filter)))
+        #expect(driver.killed(broker).contains(.send(replication, .drain)))
+    }
+
+    @Test func whoDoesNotDrainInTimeIsKilled() {
+        var driver = Driver.running()
+        _ = driver.handle(.stop("SIGTERM"))
+        #expect(!driver.pass(59_000).contains(.kill(broker)))
+        #expect(driver.pass(1_000).contains(.kill(broker)))
+    }
+
+    @Test func secondStopHurries() {
+        var driver = Driver.running()
+        _ = driver.handle(.stop("SIGINT"))
+        let actions = driver.handle(.stop("SIGINT"))
+        for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain))) }
+        let killed = driver.pass(1_000)
+        for worker in everyone { #expect(killed.contains(.kill(worker))) }
+        for worker in everyone.dropLast() { #expect(driver.killed(worker) == []) }
+        #expect(driver.killed(filter) == [.exit(0)])
+    }
+
+    @Test func stopDuringBackOffAndStart() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        _ = driver.killed(broker)
+        _ = driver.killed(broker)  // waits 100 ms now
+        let actions = driver.handle(.stop("SIGTERM"))
+        #expect(actions.contains(.send(replication, .drain)))
+        #expect(driver.state.worker(broker)?.phase == .stopped)
+    }
+}
+
+@Suite struct ReloadTests {
+    @Test func goesToWhoeverRuns() {
+        var driver = Driver.running()
+        for _ in 0..<2 { _ = driver.killed(filter) }
+        #expect(driver.handle(.reload) == [.reload(nameserver), .reload(broker), .reload(replication)])
+    }
+}
+
+/// Random events in random order: nothing traps, a stop always ends, and nobody is launched twice.
+@Suite struct SupervisorFuzzTests {
+    @Test(arguments: 0..<200) func anyOrderOfEvents(seed: UInt64) {
+        var random = SplitMix(state: seed)
+        var driver = Driver(everyone + [WorkerID(.brokerStore, 1), WorkerID(.replication, 1)], watchdog: 700)
+        var alive: Set<WorkerID> = []
+        func apply(_ actions: [SupervisorState.Action]) {
+            for action in actions {
+                if case .spawn(let id) = action { #expect(alive.insert(id).inserted, "\(id) launched twice") }
+            }
+        }
+        apply(driver.handle(.start))
+        for _ in 0..<300 {
+            driver.now += Int64.random(in: 0...2_000, using: &random)
+            let id = driver.state.workers.randomElement(using: &random)?.id ?? broker
+            switch Int.random(in: 0..<10, using: &random) {
+            case 0...1 where alive.contains(id): apply(driver.ready(id))
+            case 2...3 where alive.contains(id):
+                alive.remove(id)
+                apply(driver.killed(id))
+            case 4 where alive.contains(id): apply(driver.handle(.message(id, .pong(1, status: ""))))
+            case 5 where alive.contains(id): apply(driver.handle(.message(id, .failed(reason: "x"))))
+            case 6: apply(driver.handle(.reload))
+            default: apply(driver.handle(.tick))
+            }
+        }
+        var last = driver.handle(.stop("SIGTERM"))
+        for _ in 0..<100 where !last.contains(where: { if case .exit = $0 { true } else { false } }) {
+            driver.now += 61_000
+            last = driver.handle(.tick)
+            if let id = alive.popFirst() { last += driver.killed(id) }
+        }
+        #expect(driver.state.mode == .ended)
+    }
+}
+
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
