@@ -55,15 +55,16 @@ final class MasterConnection: ChannelInboundHandler {
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {
-        guard session.acknowledged != nil else { return }
-        let first = session.next == nil
-        pump()
+        guard !closing, let acknowledged = session.acknowledged else { return }
         // The report counts once it has been compared with the log, as far as there is one to compare with.
-        guard !closing, let acknowledged = session.acknowledged, master.state != nil else { return }
+        guard let log = master.state else { return }
+        let first = session.next == nil
+        if case .close(let reason) = session.judge(log) { return close(reason) }
         if first, let next = session.next {
             master.logger.info("slave \(address) has \(acknowledged), gets the log from \(next) on")
         }
         master.reported(acknowledged)
+        pump()
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {

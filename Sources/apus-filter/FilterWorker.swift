@@ -21,11 +21,12 @@ final class FilterWorker: Worker {
         let logger = environment.logger
         catalogue = FilterCatalogue(logger: logger)
         // The plugins that come with Apus lie beside the workers; one's own go to a folder of one's own.
-        catalogue.load(directory: try Self.ownFolder()) { name in
+        let own = try Self.ownFolder()
+        catalogue.load(directory: own) { name in
             FilterCatalogue.isPluginName(name) && name.hasPrefix("libApus") && name.hasSuffix("Filter.so")
         }
         let folder = environment.settings.string("pluginDirectory", default: "")
-        if !folder.isEmpty { catalogue.load(directory: folder) }
+        if !folder.isEmpty, folder != own { catalogue.load(directory: folder) }
         service = FilterService(catalogue: catalogue, disk: RealDisk(), logger: logger)
     }
 
