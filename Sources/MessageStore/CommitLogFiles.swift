@@ -110,6 +110,8 @@ final class CommitLogFiles {
         let file = try disk.open(temporary, .replace)
         try file.truncate(to: size)
         if allocate > 0 { _ = try file.allocate(from: 0, length: min(allocate, size)) }
+        // The length must not come after the name.
+        try file.synchronize()
         try disk.rename(temporary, to: path)
         try disk.synchronizeDirectory(directory)
         return try disk.open(path, .readWrite)

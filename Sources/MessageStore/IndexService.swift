@@ -19,8 +19,11 @@ final class IndexService {
     private(set) var files: [IndexFile] = []
     private var pending: [Pending] = []
     private let maximumPending = 16_384
-    /// Records up to here are in the index already: replay skips them.
+    /// Records before this one are in the index already, and so are the first `coveredKeys` keys of this one: replay skips them.
     private(set) var coveredOffset: Int64 = -1
+    private var coveredKeys = 0
+    /// Files written since the last checkpoint.
+    private var touched: [IndexFile] = []
     private var idleTicks = 0
     /// A put failed: the index lags until it can be rebuilt; reported once.
     private(set) var failure: SystemError?
@@ -35,7 +38,13 @@ final class IndexService {
     /// A key of a record; put into a file later. Calls come in the order of the log.
     @inline(__always)
     func add(javaHash: Int32, physicalOffset: Int64, storeTimestamp: Int64) {
-        if physicalOffset <= coveredOffset { return }
+        if physicalOffset <= coveredOffset {
+            if physicalOffset < coveredOffset { return }
+            if coveredKeys > 0 {
+                coveredKeys -= 1
+                return
+            }
+        }
         pending.append(
             Pending(
                 keyHash: IndexLayout.keyHash(javaHash), physicalOffset: physicalOffset, storeTimestamp: storeTimestamp))
@@ -67,6 +76,7 @@ final class IndexService {
         if let last = files.last, !last.isFull { return last }
         var header = IndexHeader()
         if let full = files.last {
+            touch(full)
             while try !full.write(maximumPages: .max) {}
             full.releaseMemory()
             // As RocketMQ initializes a follow-up file: the first entry's seconds count from the previous file's end.
@@ -87,6 +97,7 @@ final class IndexService {
         try file.truncate(to: layout.fileSize)
         let index = IndexFile(name: name, layout: layout, file: file, header: header)
         files.append(index)
+        touched.append(index)
         return index
     }
 
@@ -108,8 +119,22 @@ final class IndexService {
 
     /// Writes a bounded part; true when everything put before the pass began is on disk.
     func write(maximumPages: Int) throws(SystemError) -> Bool {
-        guard let last = files.last else { return true }
+        guard let last = files.last, last.hasUnwritten else { return true }
+        touch(last)
         return try last.write(maximumPages: maximumPages)
+    }
+
+    private func touch(_ file: IndexFile) {
+        if touched.last !== file { touched.append(file) }
+    }
+
+    /// The next checkpoint synchronizes all files.
+    func touchEverything() { touched = files }
+
+    /// What to synchronize for a checkpoint.
+    func takeTouched() -> [any DiskFile] {
+        defer { touched = [] }
+        return touched.map { $0.diskFile }
     }
 
     /// Called now and then while nothing happens: gives memory back.
@@ -124,14 +149,19 @@ final class IndexService {
     // MARK: Loading
 
     /// Opens the index files. Those with another size (other `maxHashSlotNum` or `maxIndexNum`) are left alone and not used.
-    func load() throws(SystemError) {
+    /// - Parameter keepingUpTo: files with a later name are removed; nil keeps all.
+    func load(keepingUpTo last: Int64?) throws(SystemError) {
         for name in try disk.list(directory).sorted() {
-            guard name.utf8.allSatisfy({ $0 >= 0x30 && $0 <= 0x39 }) else { continue }
+            guard let number = Int64(name), number > 0 else { continue }
             let path = directory + "/" + name
+            if let last, number > last {
+                try disk.remove(path)
+                continue
+            }
             let file = try disk.open(path, .readWrite)
             let size = try file.size()
             guard size == layout.fileSize else {
-                if size == 0 || files.isEmpty == false && size < Int64(IndexLayout.headerSize) {
+                if size == 0 {
                     try disk.remove(path)
                 } else {
                     logger.warning(
@@ -152,11 +182,21 @@ final class IndexService {
             }
             files.append(IndexFile(name: name, layout: layout, file: file, header: header))
         }
-        updateCovered()
+        try updateCovered()
     }
 
-    private func updateCovered() {
+    private func updateCovered() throws(SystemError) {
         coveredOffset = files.last(where: { $0.header.indexCount > 1 })?.header.endPhyOffset ?? -1
+        coveredKeys = 0
+        // The keys of one record may be spread over two files, of which a crash left one.
+        for file in files.reversed() {
+            var number = file.header.indexCount - 1
+            while number > 0 {
+                guard try file.entry(number)?.physicalOffset == coveredOffset else { return }
+                coveredKeys += 1
+                number -= 1
+            }
+        }
     }
 
     /// Removes the files from `index` on; their keys are indexed again by dispatch.
@@ -165,7 +205,7 @@ final class IndexService {
             try disk.remove(files[files.count - 1].diskFile.path)
             files.removeLast()
         }
-        updateCovered()
+        try updateCovered()
     }
 
     /// Drops what points behind the end of the log.
@@ -179,7 +219,7 @@ final class IndexService {
     /// Brings the last file back to a synchronized state.
     func rewindLast(to header: IndexHeader) throws(SystemError) {
         try files.last?.rewind(to: header)
-        updateCovered()
+        try updateCovered()
     }
 
     /// Deletes files all of whose messages are gone from the log (`IndexService.deleteExpiredFile`).

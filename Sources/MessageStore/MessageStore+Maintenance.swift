@@ -178,7 +178,7 @@ extension MessageStore {
             $0.file
         }
         let queues = queueFiles.takeTouched()
-        let indexes = index?.files.suffix(2).map { $0.diskFile } ?? []
+        let indexes = index?.takeTouched() ?? []
         let root = configuration.storePathRootDir
         let consumeQueuePath = configuration.consumeQueuePath
         let indexPath = configuration.indexPath

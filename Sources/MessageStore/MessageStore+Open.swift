@@ -82,6 +82,8 @@ extension MessageStore {
         /// Unsynchronized writes may be missing, in any order.
         var afterPowerLoss: Bool
         var point: RecoveryPoint?
+        /// Below this the log was synchronized.
+        var synchronized: Int64
     }
 
     private func recover(wasClean: Bool) throws(StoreError) {
@@ -98,7 +100,7 @@ extension MessageStore {
         beginAt(plan.dispatchFrom)
         let mode: DispatchMode = plan.afterPowerLoss ? [.verify, .tornBlocks] : .verify
         var stop = dispatchWindows(upTo: logFiles.end, mode)
-        while case .damaged(let damage) = stop, damage != .nothing, try skipDamage(damage, plan.afterPowerLoss) {
+        while case .damaged(let damage) = stop, damage != .nothing, try skipDamage(damage, plan) {
             stop = dispatchWindows(upTo: logFiles.end, mode)
         }
         let end = dispatchedEnd
@@ -122,8 +124,7 @@ extension MessageStore {
             for (topic, queueId) in folders { try queueFiles.remove(findConsumeQueue(topic: topic, queueId: queueId)) }
             _ = table.remove { _ in true }
             if let index {
-                try index.load()
-                try index.remove(from: 0)
+                try index.load(keepingUpTo: 0)
             }
         }
         beginAt(0)
@@ -136,19 +137,25 @@ extension MessageStore {
             guard let point, point.dispatched >= first, point.dispatched <= logFiles.end else { return nil }
             return point
         }
+        let synchronized = usable(hard)?.dispatched ?? first
         if let soft = usable(soft), soft.boot == bootIdentity, soft.sequence > (hard?.sequence ?? 0) {
-            return Plan(trusted: soft.dispatched, dispatchFrom: soft.dispatched, afterPowerLoss: false, point: soft)
+            return Plan(
+                trusted: soft.dispatched, dispatchFrom: soft.dispatched, afterPowerLoss: false, point: soft,
+                synchronized: synchronized)
         }
         if let hard = usable(hard) {
             let sameBoot = hard.boot == bootIdentity
             return Plan(
                 trusted: hard.dispatched, dispatchFrom: hard.dispatched, afterPowerLoss: !wasClean && !sameBoot,
-                point: hard)
+                point: hard,
+                synchronized: synchronized)
         }
         // RocketMQ's own way.
-        if wasClean { return Plan(trusted: .max, dispatchFrom: .max, afterPowerLoss: false, point: nil) }
+        if wasClean {
+            return Plan(trusted: .max, dispatchFrom: .max, afterPowerLoss: false, point: nil, synchronized: first)
+        }
         let from = try fileFromCheckpoint()
-        return Plan(trusted: from, dispatchFrom: from, afterPowerLoss: true, point: nil)
+        return Plan(trusted: from, dispatchFrom: from, afterPowerLoss: true, point: nil, synchronized: from)
     }
 
     /// The newest file whose first message is old enough for the checkpoint to vouch for it (`isMappedFileMatchedRecover`).
@@ -271,7 +278,7 @@ extension MessageStore {
     private func loadIndex(_ plan: inout Plan, wasClean: Bool, first: Int64) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
-            try index.load()
+            try index.load(keepingUpTo: plan.afterPowerLoss ? plan.point?.indexName : nil)
             guard let point = plan.point else {
                 if !wasClean {
                     // RocketMQ vouches for files its checkpoint covers.
@@ -287,11 +294,8 @@ extension MessageStore {
                 }
                 return
             }
-            guard point.indexName != 0 else {
-                // Nothing was indexed below the point.
-                if plan.afterPowerLoss { try index.remove(from: 0) }
-                return
-            }
+            // Nothing was indexed below the point.
+            if point.indexName == 0 { return }
             guard let at = index.files.firstIndex(where: { Int64($0.name) == point.indexName }),
                 index.files[at].header.indexCount >= point.indexHeader.indexCount || plan.afterPowerLoss
             else {
@@ -301,19 +305,21 @@ extension MessageStore {
                 return
             }
             if plan.afterPowerLoss {
-                try index.remove(from: at + 1)
                 try index.rewindLast(to: point.indexHeader)
             }
         }
     }
 
     /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
-    private func skipDamage(_ damage: CommitLogDamage, _ afterPowerLoss: Bool) throws(StoreError) -> Bool {
+    private func skipDamage(_ damage: CommitLogDamage, _ plan: Plan) throws(StoreError) -> Bool {
+        // After a power cut, whole records behind a torn one are writes that overtook it: keeping them would leave holes in queues.
+        if plan.afterPowerLoss {
+            guard plan.point == nil else { return false }
+            // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
+            let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
+            if dispatchedEnd >= lastWritten - logFiles.fileSize { return false }
+        }
         guard let next = nextRecord(after: dispatchedEnd) else { return false }
-        // After a power cut, whole records behind a torn one are writes that overtook it; older files were synchronized long ago.
-        let file = dispatchedEnd / logFiles.fileSize
-        let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
-        if afterPowerLoss, file >= lastWritten / logFiles.fileSize { return false }
         logger.error("commit log at \(dispatchedEnd): \(damage); \(next - dispatchedEnd) bytes are not readable")
         dispatchedEnd = next
         return true
@@ -385,7 +391,12 @@ extension MessageStore {
         logFileEnd = logFiles.file(base: base) == nil ? end : base + logFiles.fileSize
         committedFileEnd = logFileEnd
         allocatedEnd = end
-        flushedEnd = wasClean ? end : min(end, plan.point?.dispatched ?? (logFiles.first ?? 0))
+        flushedEnd = wasClean ? end : min(end, plan.synchronized)
+        if !wasClean {
+            // What the process before wrote may still be on its way to the disk: the first checkpoint synchronizes everything.
+            queueFiles.touchEverything()
+            index?.touchEverything()
+        }
         verifiedFrom = end
         for queue in table.queues { queue.nextOffset = queue.maxOffset.rawValue }
     }

@@ -77,6 +77,7 @@ final class RecoveryPointFile {
     private let disk: any Disk
     private var file: (any DiskFile)?
     private(set) var sequence: Int64 = 0
+    private var lastHardPlace: Int64 = 8192
 
     init(path: String, disk: any Disk) {
         self.path = path
@@ -95,6 +96,7 @@ final class RecoveryPointFile {
             RecoveryPoint(UnsafeRawBufferPointer(rebasing: buffer[(place * 4096)..<((place + 1) * 4096)]))
         }
         sequence = points.compactMap { $0?.sequence }.max() ?? 0
+        lastHardPlace = (points[1]?.sequence ?? 0) > (points[2]?.sequence ?? 0) ? 4096 : 8192
         let hard = [points[1], points[2]].compactMap { $0 }.max { $0.sequence < $1.sequence }
         return (points[0], hard)
     }
@@ -123,7 +125,9 @@ final class RecoveryPointFile {
         sequence += 1
         var point = point
         point.sequence = sequence
-        let place = 4096 * (1 + sequence % 2)
+        // Never over the newest one.
+        lastHardPlace = lastHardPlace == 4096 ? 8192 : 4096
+        let place = lastHardPlace
         let file = try opened()
         let bytes = point.encoded()
         return { () throws(SystemError) in

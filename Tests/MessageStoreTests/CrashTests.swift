@@ -1,0 +1,259 @@
+import Foundation
+import LinuxSystem
+import StoreFormat
+import Testing
+
+@testable import MessageStore
+
+/// What was sent, and what of it must be there after a crash.
+struct Oracle {
+    struct Sent {
+        var topic: String
+        var queueId: Int32
+        var queueOffset: Int64
+        var physicalOffset: Int64
+        var end: Int64
+        var body: String
+        var unique: String
+        var key: String
+    }
+
+    /// In the order of the log.
+    var sent: [Sent] = []
+    /// Below this everything survives power loss.
+    var flushed: Int64 = 0
+    /// Below this everything survives the process.
+    var written: Int64 = 0
+
+    /// After a crash: what is behind the recovered end never happened.
+    mutating func cut(to end: Int64) {
+        sent.removeAll { $0.end > end }
+        flushed = min(flushed, end)
+        written = end
+    }
+}
+
+/// One store on one simulated disk, worked on at random.
+final class CrashWorld {
+    var random: SeededGenerator
+    var disk: SimulatedDisk
+    var oracle = Oracle()
+    var harness: Harness
+    let configuration: StoreConfiguration
+    let clock: TestClock
+    private var boot: UInt8 = 1
+    private var counter = 0
+
+    init(seed: UInt64) throws {
+        random = SeededGenerator(seed: seed)
+        let clock = TestClock()
+        self.clock = clock
+        disk = SimulatedDisk(now: { clock.now })
+        var configuration = StoreConfiguration.small("/store")
+        configuration.mappedFileSizeCommitLog = 16 * 1024
+        configuration.mappedFileSizeConsumeQueue = 400
+        configuration.maxHashSlotNum = 50
+        configuration.maxIndexNum = 120
+        configuration.maxMessageSize = 8 * 1024
+        configuration.flushDiskType = random.chance(50) ? .syncFlush : .asyncFlush
+        configuration.flushConsumeQueueThoroughInterval = 5000
+        configuration.allocateAheadBytes = random.chance(50) ? 8192 : 0
+        self.configuration = configuration
+        harness = Harness(configuration, disk: disk, clock: clock, boot: boot)
+        try harness.store.open()
+    }
+
+    func step() throws {
+        switch Int.random(in: 0..<100, using: &random) {
+        case 0..<60:
+            for _ in 0..<Int.random(in: 1...12, using: &random) { send() }
+            try harness.store.commitTick()
+            oracle.written = harness.store.writtenOffset.rawValue
+        case 60..<85:
+            clock.advance(Int64.random(in: 50...1500, using: &random))
+            harness.store.runMaintenance()
+        case 85..<92: disk.writeSomeBack(&random)
+        case 92..<96: harness.store.requestFlush()
+        default: harness.loop.run()
+        }
+        if random.chance(80) { harness.settle() }
+        oracle.flushed = max(oracle.flushed, harness.store.flushedOffset.rawValue)
+    }
+
+    private func send() {
+        counter += 1
+        let topic = "T\(Int.random(in: 0..<3, using: &random))"
+        let queueId = Int32.random(in: 0..<2, using: &random)
+        let size =
+            random.chance(10) ? Int.random(in: 0..<4000, using: &random) : Int.random(in: 0..<200, using: &random)
+        let body = "\(counter):" + String(repeating: "b", count: size)
+        let unique = "U\(counter)"
+        let key = "k\(counter % 7)"
+        guard
+            case .appended(let result) = harness.send(
+                topic, queueId, body: body, tags: "t\(counter % 5)", keys: key, unique: unique)
+        else { return }
+        oracle.sent.append(
+            Oracle.Sent(
+                topic: topic, queueId: queueId, queueOffset: result.queueOffset.rawValue,
+                physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue, body: body, unique: unique,
+                key: key))
+    }
+
+    enum Crash: CaseIterable {
+        case kill, powerCut, stop
+    }
+
+    /// The image a crash at this moment would leave; the store here goes on.
+    func image(_ crash: Crash) -> SimulatedDisk {
+        switch crash {
+        case .powerCut: disk.afterPowerCut(&random)
+        case .kill, .stop: disk.afterKill()
+        }
+    }
+
+    /// Opens an image in a new process.
+    func reopen(_ image: SimulatedDisk, afterPowerCut: Bool) throws -> Harness {
+        let next = Harness(configuration, disk: image, clock: clock, boot: afterPowerCut ? boot &+ 1 : boot)
+        try next.store.open()
+        return next
+    }
+
+    /// The world goes on with the image.
+    func become(_ image: SimulatedDisk, _ next: Harness, afterPowerCut: Bool) {
+        if afterPowerCut { boot &+= 1 }
+        disk = image
+        harness = next
+        oracle.cut(to: next.store.writtenOffset.rawValue)
+        counter += 1000
+    }
+
+    /// Everything a recovered store must fulfil; returns what is wrong.
+    func verify(_ harness: Harness, atLeast: Int64) -> [String] {
+        var problems: [String] = []
+        let end = harness.store.writtenOffset.rawValue
+        if end < atLeast { problems.append("the log ends at \(end), \(atLeast) was promised") }
+        let present = oracle.sent.filter { $0.end <= end }
+        var counts: [String: Int64] = [:]
+        for message in present { counts["\(message.topic)-\(message.queueId)", default: 0] += 1 }
+        for queue in harness.store.consumeQueues {
+            let wanted = counts["\(queue.topic)-\(queue.queueId)"] ?? 0
+            if queue.minOffset.rawValue != 0 || queue.maxOffset.rawValue != wanted {
+                problems.append(
+                    "\(queue.topic)-\(queue.queueId) is \(queue.minOffset)..<\(queue.maxOffset), wanted 0..<\(wanted)")
+            }
+        }
+        for message in present {
+            guard let queue = harness.store.consumeQueue(topic: message.topic, queueId: message.queueId),
+                let entry = harness.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first
+            else {
+                problems.append("\(message.unique) is in no queue")
+                continue
+            }
+            if entry.physicalOffset.rawValue != message.physicalOffset {
+                problems.append(
+                    "\(message.unique): its entry points at \(entry.physicalOffset), it lies at \(message.physicalOffset)"
+                )
+            }
+            let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
+            let record = harness.store.withBytes(range) { Record(Array($0)[...]) } ?? nil
+            if record.map({ String(decoding: $0.body, as: UTF8.self) }) != message.body {
+                problems.append("\(message.unique): another body")
+            }
+            let found = harness.store.queryMessage(
+                topic: message.topic, key: message.unique, maxCount: 9, begin: 0, end: .max)
+            if found.records.map({ $0.start.rawValue }) != [message.physicalOffset] {
+                problems.append("\(message.unique) is not found by its unique key: \(found.records)")
+            }
+        }
+        return problems
+    }
+
+    /// Queues as if made from the log alone.
+    func rebuilt(_ image: SimulatedDisk) throws -> Harness {
+        let copy = image.afterKill()
+        copy.removeTree("/store/consumequeue")
+        copy.removeTree("/store/index")
+        let next = Harness(configuration, disk: copy, clock: clock, boot: 99)
+        try next.store.open()
+        return next
+    }
+
+    static func contents(_ harness: Harness) -> [String: [ConsumeQueueEntry]] {
+        var found: [String: [ConsumeQueueEntry]] = [:]
+        for queue in harness.store.consumeQueues where !queue.isEmpty {
+            found["\(queue.topic)-\(queue.queueId)"] = harness.store.entries(
+                queue, from: queue.minOffset, maxCount: .max)
+        }
+        return found
+    }
+
+    /// (hash, physical offset) of every key, in order.
+    static func keys(_ harness: Harness) throws -> [[Int64]] {
+        harness.store.index?.apply()
+        var found: [[Int64]] = []
+        for file in harness.store.index?.files ?? [] {
+            for number in 1..<max(1, file.header.indexCount) {
+                if let entry = try file.entry(number) { found.append([Int64(entry.keyHash), entry.physicalOffset]) }
+            }
+        }
+        return found
+    }
+}
+
+@Suite struct CrashTests {
+    static var images: Int { ProcessInfo.processInfo.environment["APUS_CRASH_IMAGES"].flatMap { Int($0) } ?? 400 }
+    static var seed: UInt64 {
+        ProcessInfo.processInfo.environment["APUS_SEED"].flatMap { UInt64($0) } ?? 20_261_121
+    }
+
+    /// Crash images at random moments of random work: nothing promised is missing, nothing invented, queues and index equal to a rebuild.
+    @Test func crashImagesRecover() throws {
+        var images = 0
+        var world: UInt64 = 0
+        while images < Self.images {
+            let seed = Self.seed &+ world
+            world += 1
+            do {
+                images += try Self.run(seed: seed)
+            } catch {
+                Issue.record("APUS_SEED=\(seed): \(error)")
+                return
+            }
+        }
+        print("crash images recovered: \(images), first seed \(Self.seed)")
+    }
+
+    /// One world: returns the number of images looked at.
+    static func run(seed: UInt64) throws -> Int {
+        let world = try CrashWorld(seed: seed)
+        var images = 0
+        for round in 0..<6 {
+            for _ in 0..<Int.random(in: 1...25, using: &world.random) { try world.step() }
+            for crash in [CrashWorld.Crash.kill, .powerCut, .powerCut, .powerCut] {
+                let isPowerCut = crash == .powerCut
+                let promised = isPowerCut ? world.oracle.flushed : world.oracle.written
+                let image = world.image(crash)
+                let next = try world.reopen(image, afterPowerCut: isPowerCut)
+                images += 1
+                var problems = world.verify(next, atLeast: promised)
+                if images % 4 == 0 || !problems.isEmpty {
+                    let rebuilt = try world.rebuilt(image)
+                    if CrashWorld.contents(rebuilt) != CrashWorld.contents(next) {
+                        problems.append("queues differ from a rebuild")
+                    }
+                    if try CrashWorld.keys(rebuilt) != CrashWorld.keys(next) {
+                        problems.append("index differs from a rebuild")
+                    }
+                }
+                #expect(problems.isEmpty, "APUS_SEED=\(seed) round \(round) \(crash): \(problems.prefix(3))")
+                if !problems.isEmpty { return images }
+                if world.random.chance(40) {
+                    world.become(image, next, afterPowerCut: isPowerCut)
+                    break
+                }
+            }
+        }
+        return images
+    }
+}
