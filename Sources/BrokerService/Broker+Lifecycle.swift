@@ -37,7 +37,8 @@ extension Broker {
         every(Self.maintenanceMillis) { $0.store.runMaintenance() }
         every(configuration.flushConsumerOffsetInterval) { broker in
             broker.persist(.consumerOffsets)
-            broker.scheduleTick()
+            let unwritten = broker.unwritten
+            for file in unwritten where file != .consumerOffsets { broker.persist(file) }
         }
         every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
         every(Self.clientScanMillis) { $0.dropExpiredClients() }
@@ -106,8 +107,9 @@ extension Broker {
         if groups.isDirty { persist(.subscriptionGroups) }
     }
 
-    /// Writes a table if it has changed. A failure is logged and tried again with the next change.
+    /// Writes a table if it has changed. A failure is logged and tried again every few seconds until it works.
     func persist(_ file: ConfigurationFile) {
+        let failed = unwritten.remove(file) != nil
         let json: JSONValue
         switch file {
         case .topics:
@@ -117,18 +119,19 @@ extension Broker {
             json = groups.json
             groups.markWritten()
         case .consumerOffsets:
-            guard offsets.isDirty else { return }
+            guard offsets.isDirty || failed else { return }
             json = offsets.json
             offsets.markWritten()
         case .delayOffsets:
-            guard schedule.isDirty else { return }
+            guard schedule.isDirty || failed else { return }
             json = schedule.json
             schedule.markWritten()
         }
         do {
             try MetadataFile(path: path(file), disk: disk).save(json.bytes(.pretty))
         } catch {
-            logger.error("\(path(file)) was not written: \(error)")
+            unwritten.insert(file)
+            logger.error("\(path(file)) was not written and is tried again: \(error)")
         }
     }
 
@@ -136,8 +139,7 @@ extension Broker {
 
     func delete(topic: String) {
         topics.delete(topic)
-        hold.wakeAll { $0.topic.name == topic }
-        hold.runWoken()
+        hold.expireAll { $0.topic.name == topic }
         store.removeTopics { $0 == topic }
     }
 
@@ -167,7 +169,7 @@ extension Broker {
         return registration.unregister().flatMap {
             let broker = this.value
             broker.schedule.stop()
-            broker.hold.expireAll()
+            broker.hold.expireAll { _ in true }
             broker.endOfTick()
             return broker.acknowledgementsDone()
         }.flatMap {

@@ -49,6 +49,8 @@ package final class Broker: RemotingService {
 
     var timers: [RepeatedTask] = []
     var isDraining = false
+    /// Tables whose last write failed.
+    var unwritten: Set<ConfigurationFile> = []
     /// Counts changes of the settings (25).
     var configurationVersion: DataVersion
 

@@ -4,7 +4,8 @@ import RemotingProtocol
 import StoreFormat
 
 /// Tables of offsets for operators: GET_TOPIC_STATS_INFO (202), GET_CONSUME_STATS (208), QUERY_TOPIC_CONSUME_BY_WHO
-/// (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321).
+/// (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321), VIEW_BROKER_STATS_DATA (315), and of
+/// 5.x tools QUERY_TOPICS_BY_CONSUMER (343) and QUERY_SUBSCRIPTION_BY_CONSUMER (345).
 final class ConsumeStatsProcessor {
     private unowned let broker: Broker
 
@@ -18,6 +19,15 @@ final class ConsumeStatsProcessor {
         case .queryConsumeTimeSpan: try timeSpan(frame, client)
         case .getBrokerConsumeStats: try brokerConsumeStats(frame, client)
         case .queryConsumeQueue: try consumeQueue(frame, client)
+        case .queryTopicsByConsumer:
+            let topics = broker.offsets.topics(of: try frame.extFields.required("group"))
+            client.answer(frame.returnAddress, .success, body: TopicList(topicList: topics).encoded())
+        case .querySubscriptionByConsumer: try subscription(frame, client)
+        case .viewBrokerStatsData:
+            // Per-topic statistics are not kept; tools print what RocketMQ says of a topic without any.
+            let name = try frame.extFields.required("statsName")
+            let key = try frame.extFields.required("statsKey")
+            client.answer(frame.returnAddress, .systemError, remark: "The stats <\(name)> <\(key)> not exist")
         default: return false
         }
         return true
@@ -148,6 +158,17 @@ final class ConsumeStatsProcessor {
         client.answer(
             frame.returnAddress, .success,
             body: JSONValue.fields([("consumeTimeSpanSet", .array(spans))]).bytes())
+    }
+
+    private func subscription(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let group = try frame.extFields.required("group")
+        let topic = frame.extFields.string("topic") ?? ""
+        let all = broker.consumers[group]?.subscriptions.values ?? []
+        let wanted = all.filter { topic.isEmpty || $0.topic == topic }.map(\.data.json)
+        let body = JSONValue.fields([
+            ("group", .string(group)), ("subscriptionData", .array(wanted)), ("topic", .string(topic)),
+        ])
+        client.answer(frame.returnAddress, .success, body: body.bytes())
     }
 
     private func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {

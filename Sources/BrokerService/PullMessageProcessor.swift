@@ -13,6 +13,9 @@ final class PullMessageProcessor {
     /// Records the filter worker looks at for one answer, as RocketMQ's maxFilterMessageCount (16 000 bytes of entries).
     static let filterBatchMax = 800
 
+    /// Held pulls of one connection; a client has one for each queue it consumes. More are answered "nothing found".
+    static let heldPerConnectionMax = 16_384
+
     private unowned let broker: Broker
     private var ranges: [LogRange] = []
 
@@ -151,7 +154,9 @@ final class PullMessageProcessor {
 
     private func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
         let code = responseCode(result.status, pull)
-        if code == .pullNotFound, !expired, pull.maySuspend { return broker.hold.hold(pull) }
+        if code == .pullNotFound, !expired, pull.maySuspend, pull.client.held.count < Self.heldPerConnectionMax {
+            return broker.hold.hold(pull)
+        }
         if code == .pullOffsetMoved, broker.configuration.isSlave, !broker.configuration.offsetCheckInSlave {
             return answer(pull, .pullRetryImmediately, result, suggest: pull.group.config.brokerID)
         }
@@ -189,7 +194,11 @@ final class PullMessageProcessor {
             }
             ResponseEncoder.finish(frame, in: &buffer)
         }
-        if code == .success { broker.statistics.get(messages: result.messageCount) }
+        if code == .success {
+            broker.statistics.get(messages: result.messageCount)
+        } else {
+            broker.statistics.missed()
+        }
     }
 
     /// A pull that cannot be filtered now and may not wait: its offset stays as it is.

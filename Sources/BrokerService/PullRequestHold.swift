@@ -130,13 +130,13 @@ final class PullRequestHold {
         for pull in client.held.values { release(pull) }
     }
 
-    /// Answers everything held now, as at its deadline: before the broker goes away.
-    func expireAll() {
+    /// Answers held pulls now, as at their deadlines: their topic or the broker goes away.
+    func expireAll(where condition: (PullRequest) -> Bool) {
         var all: [PullRequest] = []
         for list in lists.values {
             var next = list.head
             while let pull = next {
-                all.append(pull)
+                if condition(pull) { all.append(pull) }
                 next = pull.nextByDeadline
             }
         }

@@ -78,7 +78,7 @@ final class SendMessageProcessor {
             queueId = Int32.random(in: 0..<topic.config.writeQueueNums)
         }
         var sysFlag = header.sysFlag
-        if topic.config.topicFilterType == "MULTI_TAG" { sysFlag |= SysFlag.multiTags }
+        if topic.isMultiTag { sysFlag |= SysFlag.multiTags }
         let target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
         return topic.isRetryTopic ? redirectRetry(target, header, frame, client) : target
     }

@@ -4,7 +4,10 @@ import RemotingProtocol
 /// One topic as the hot path needs it: found by the bytes of its name, then held by reference. Whoever changes
 /// `config` goes through `TopicConfigManager`, which counts the version and persists.
 final class TopicEntry {
-    fileprivate(set) var config: TopicConfig
+    fileprivate(set) var config: TopicConfig {
+        didSet { isMultiTag = config.topicFilterType == "MULTI_TAG" }
+    }
+    private(set) var isMultiTag: Bool
     let name: String
     let nameBytes: [UInt8]
     let mayBeSentTo: Bool
@@ -12,6 +15,7 @@ final class TopicEntry {
 
     init(_ config: TopicConfig) {
         self.config = config
+        isMultiTag = config.topicFilterType == "MULTI_TAG"
         name = config.topicName
         nameBytes = Array(config.topicName.utf8)
         mayBeSentTo = !TopicNames.notAllowedToSend.contains(config.topicName)

@@ -20,6 +20,7 @@ final class BrokerStoreWorker: Worker {
     private var slaveWatch: EventWatch?
     /// By index; the lowest one is asked.
     private var filters: [Int: PeerLink] = [:]
+    private var asked: PeerLink?
     private var replication: PeerLink?
     private var isOpen = false
 
@@ -117,7 +118,13 @@ final class BrokerStoreWorker: Worker {
     }
 
     private func askFilter() {
-        guard let index = filters.keys.min(), let link = filters[index] else { return broker.filters.disconnect() }
+        guard let index = filters.keys.min(), let link = filters[index] else {
+            asked = nil
+            return broker.filters.disconnect()
+        }
+        // Another worker's coming or going does not concern the one that is asked.
+        guard asked !== link else { return }
+        asked = link
         broker.filters.connect { link.send($0) }
     }
 
