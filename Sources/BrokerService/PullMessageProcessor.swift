@@ -16,7 +16,8 @@ final class PullMessageProcessor {
     /// Held pulls of one connection; a client has one for each queue it consumes. More are answered "nothing found".
     static let heldPerConnectionMax = 16_384
 
-    private unowned let broker: Broker
+    // The broker owns this and outlives it.
+    private unowned(unsafe) let broker: Broker
     private var ranges: [LogRange] = []
 
     init(_ broker: Broker) { self.broker = broker }

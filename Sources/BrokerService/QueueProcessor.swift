@@ -5,7 +5,8 @@ import StoreFormat
 /// Questions about one queue: QUERY_CONSUMER_OFFSET (14), UPDATE_CONSUMER_OFFSET (15), SEARCH_OFFSET_BY_TIMESTAMP (29),
 /// GET_MAX_OFFSET (30), GET_MIN_OFFSET (31), GET_EARLIEST_MSG_STORETIME (32).
 final class QueueProcessor {
-    private unowned let broker: Broker
+    // The broker owns this and outlives it.
+    private unowned(unsafe) let broker: Broker
 
     init(_ broker: Broker) { self.broker = broker }
 

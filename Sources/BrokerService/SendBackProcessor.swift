@@ -5,7 +5,8 @@ import StoreFormat
 /// CONSUMER_SEND_MSG_BACK (36): a consumer could not process a message. It is stored again for its group's retry topic,
 /// delayed by its retry count, or after the last retry for the dead-letter topic.
 final class SendBackProcessor {
-    private unowned let broker: Broker
+    // The broker owns this and outlives it.
+    private unowned(unsafe) let broker: Broker
 
     init(_ broker: Broker) { self.broker = broker }
 

@@ -13,7 +13,8 @@ final class SendMessageProcessor {
     static let maxReconsumeTimesVersion: Int32 = 121
     static let faq = "\nSee http://rocketmq.apache.org/docs/faq/ for further details."
 
-    private unowned let broker: Broker
+    // The broker owns this and outlives it.
+    private unowned(unsafe) let broker: Broker
     private var properties = StoredProperties()
     private let cluster: [UInt8]
     private let scheduleTopic = Array(TopicNames.schedule.utf8)
