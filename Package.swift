@@ -137,6 +137,8 @@ let package = Package(
         tests("TidyTests", []),
         tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
         tests("WorkerProtocolTests", ["WorkerProtocol"]),
+        tests("SystemdTests", ["Systemd", logging]),
+        tests("WorkerKitTests", ["LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         tests(
             "SupervisionTests",
             ["EchoWorker", "LinuxSystem", "Supervision", "Systemd", "WorkerProtocol", "apusd", logging]),

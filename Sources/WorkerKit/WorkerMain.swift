@@ -63,8 +63,7 @@ package enum WorkerMain {
     private static func orphaned<W: Worker>(_ host: WorkerHost<W>, _ reason: String) -> Never {
         host.eventLoop.execute { host.drain(because: reason) }
         // The drain ends the process from the event loop; this is only the limit.
-        var left = UInt32(orphanDrainSecondsMax)
-        while left > 0 { left = sleep(left) }
+        poll(nil, 0, orphanDrainSecondsMax * 1000)
         end(1, "apus-\(W.kind.rawValue): \(reason), and draining took more than \(orphanDrainSecondsMax) s: ended")
     }
 

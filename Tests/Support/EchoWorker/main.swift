@@ -93,7 +93,7 @@ class EchoWorker {
             segment.atomicStore(slot: Int(numbers[0]), numbers[1])
             return "stored"
         case "crash": abort()
-        case "hang": while true { sleep(1000) }
+        case "hang": while true { poll(nil, 0, -1) }
         case "refuse":
             environment.fail(rest)
             return ""
