@@ -59,6 +59,31 @@ import Testing
     /// Touched only on the event loop.
     private final class Slaves: @unchecked Sendable { var ackOffset: Int64 = 0 }
 
+    @Test("a write the disk refuses is answered with its cause, and leaves no hole", arguments: [ENOSPC, EIO])
+    func failedWrite(_ error: Int32) throws {
+        let disk = FailingDisk()
+        let harness = try BrokerHarness(disk: disk)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        #expect(try connection.send(topic: "Disk", body: "first").code == 0)
+        disk.error = error
+        for _ in 0..<3 {
+            let refused = try connection.send(topic: "Disk", body: "refused")
+            #expect(refused.code == ResponseCode.serviceNotAvailable.rawValue)
+            #expect(refused.remark?.contains("commitlog") == true, "\(refused.remark ?? "")")
+        }
+        disk.error = nil
+        // The store takes messages again by itself.
+        var answer = try connection.send(topic: "Disk", body: "second")
+        try wait(seconds: 20) {
+            if answer.code != 0 { answer = try connection.send(topic: "Disk", body: "second") }
+            return answer.code == 0
+        }
+        #expect(answer.extFields["queueOffset"] == "1")
+        let pulled = try connection.invoke(.pullMessage, RawConnection.pullFields(topic: "Disk"))
+        #expect(NormalizedAnswer(pulled, to: RemotingCommand(.pullMessage)).body.count == 2)
+    }
+
     @Test("a one-way message is stored and not answered")
     func oneway() throws {
         let harness = try BrokerHarness()

@@ -23,7 +23,10 @@ final class BrokerHarness: @unchecked Sendable {
         ("haListenPort", "31912"),
     ]
 
-    init(_ settings: [(String, String)] = [], folder: URL? = nil, prepare: (@Sendable (Broker) -> Void)? = nil) throws {
+    init(
+        _ settings: [(String, String)] = [], folder: URL? = nil, disk: any Disk = RealDisk(),
+        prepare: (@Sendable (Broker) -> Void)? = nil
+    ) throws {
         self.folder =
             folder
             ?? FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
@@ -36,7 +39,6 @@ final class BrokerHarness: @unchecked Sendable {
                 var logger = Logger(label: "broker-test")
                 logger.logLevel = .critical
                 let table = Dictionary(pairs, uniquingKeysWith: { $1 })
-                let disk = RealDisk()
                 let store = MessageStore(
                     configuration: try StoreConfiguration(storePathRootDir: self.folder.path) { table[$0] }, disk: disk,
                     logger: logger, executor: { loop.execute($0) })

@@ -1,0 +1,60 @@
+import Foundation
+import LinuxSystem
+
+/// The real disk, on which writes to the commit log fail while `error` is set.
+final class FailingDisk: Disk {
+    private let real = RealDisk()
+    private let lock = NSLock()
+    nonisolated(unsafe) private var current: Int32?
+
+    /// The errno of failing writes; nil lets them through.
+    var error: Int32? {
+        get { lock.withLock { current } }
+        set { lock.withLock { current = newValue } }
+    }
+
+    func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile {
+        FailingFile(try real.open(path, mode), of: self)
+    }
+    func information(_ path: String) throws(SystemError) -> DiskFileInformation? { try real.information(path) }
+    func list(_ directory: String) throws(SystemError) -> [String] { try real.list(directory) }
+    func createDirectory(_ path: String) throws(SystemError) { try real.createDirectory(path) }
+    func remove(_ path: String) throws(SystemError) { try real.remove(path) }
+    func rename(_ source: String, to target: String) throws(SystemError) { try real.rename(source, to: target) }
+    func synchronizeDirectory(_ path: String) throws(SystemError) { try real.synchronizeDirectory(path) }
+    func synchronizeAll(_ path: String) throws(SystemError) { try real.synchronizeAll(path) }
+    func space(_ path: String) throws(SystemError) -> DiskSpace { try real.space(path) }
+    func lock(_ path: String) throws(SystemError) -> (any DiskFile)? { try real.lock(path) }
+}
+
+private final class FailingFile: DiskFile {
+    private let real: any DiskFile
+    private unowned let disk: FailingDisk
+
+    init(_ real: any DiskFile, of disk: FailingDisk) {
+        self.real = real
+        self.disk = disk
+    }
+
+    var path: String { real.path }
+    var descriptor: Int32 { real.descriptor }
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) {
+        if let error = disk.error, path.contains("/commitlog/") {
+            throw SystemError(errno: error, call: "pwrite", subject: path)
+        }
+        try real.write(bytes, at: offset)
+    }
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        try real.read(into: buffer, at: offset)
+    }
+    func synchronize() throws(SystemError) { try real.synchronize() }
+    func startWriteback(from offset: Int64, length: Int64) { real.startWriteback(from: offset, length: length) }
+    func size() throws(SystemError) -> Int64 { try real.size() }
+    func truncate(to size: Int64) throws(SystemError) { try real.truncate(to: size) }
+    func allocate(from offset: Int64, length: Int64) throws(SystemError) -> Bool {
+        try real.allocate(from: offset, length: length)
+    }
+    func map(from offset: Int64, length: Int) throws(SystemError) -> MappedRegion {
+        try real.map(from: offset, length: length)
+    }
+}
