@@ -195,7 +195,7 @@ final class SendMessageProcessor {
                 draft.sysFlag = target.sysFlag
                 draft.bornTimestamp = header.bornTimestamp
                 draft.reconsumeTimes = header.reconsumeTimes
-                draft.propertiesSuffix = suffix
+                draft.properties = suffix
                 return broker.store.appendBatch(draft, physicalOffsets: &broker.gate.batchOffsets)
             }
         }

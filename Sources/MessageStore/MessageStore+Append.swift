@@ -41,9 +41,8 @@ extension MessageStore {
     /// Encodes the messages of a batch, all or none. `draft.body` is a sequence of
     /// `total size 4 | magic 4 | body CRC 4 | flag 4 | body length 4, body | properties length 2, properties` (`MessageDecoder.encodeMessage`);
     /// the draft's properties are added to each message's.
-    /// - Parameter physicalOffsets: emptied, then gets one offset per message.
+    /// - Parameter physicalOffsets: gets one more offset per message behind what it holds: a tick may have several batches.
     package func appendBatch(_ draft: MessageDraft, physicalOffsets: inout [PhysicalOffset]) -> AppendOutcome {
-        physicalOffsets.removeAll(keepingCapacity: true)
         if let gate { return .refused(gate) }
         let sysFlag = familyFlags(draft)
         guard SysFlag.transactionValue(sysFlag) == SysFlag.transactionNotType else {

@@ -1,6 +1,7 @@
 import BrokerService
 import Foundation
 import MessageStore
+import NIOCore
 import RemotingProtocol
 import StoreFormat
 import Testing
@@ -96,5 +97,48 @@ import Testing
             ], body: [1], oneway: true)
         let next = try connection.send(topic: "OneWay")
         #expect(next.extFields["queueOffset"] == "1")
+    }
+
+    @Test("batches of one tick each get their own message ids, and their messages the broker's properties")
+    func batchesOfOneTick() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        _ = try connection.send(topic: "Batches")
+        var frames = ByteBuffer()
+        for batch in 0..<5 {
+            var body: [UInt8] = []
+            for number in 0...batch {
+                MessageBatch.append(
+                    body: Array("\(batch)/\(number)".utf8), properties: Array("TAGS\u{1}t\(batch)".utf8), to: &body)
+            }
+            var command = RemotingCommand(
+                .sendBatchMessage,
+                extFields: [
+                    "a": "P", "b": "Batches", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": "0", "h": "0",
+                    "m": "true",
+                ], body: body)
+            command.opaque = Int32(1000 + batch)
+            command.encode(into: &frames, serialization: .json)
+        }
+        try connection.send(Array(frames.readableBytesView))
+        var ids: [String] = []
+        var next = 1
+        for batch in 0..<5 {
+            let answer = try connection.receive()
+            #expect(answer.code == 0)
+            #expect(answer.opaque == Int32(1000 + batch))
+            #expect(answer.extFields["queueOffset"] == String(next))
+            let own = (answer.extFields["msgId"] ?? "").split(separator: ",").map(String.init)
+            #expect(own.count == batch + 1)
+            ids += own
+            next += batch + 1
+        }
+        let pulled = try connection.invoke(
+            .pullMessage, RawConnection.pullFields(topic: "Batches", offset: 1))
+        let messages = try MessageExt.decodeAll(pulled.body)
+        #expect(messages.map(\.offsetMessageID) == ids)
+        #expect(messages.first?.tags == "t0")
+        #expect(messages.allSatisfy { $0.properties["CLUSTER"] == "DefaultCluster" })
     }
 }
