@@ -134,6 +134,7 @@ let package = Package(
         room("SQL92Filter", ["CFilterPlugin"], path: "plugins/SQL92Filter"),
 
         // Tests
+        tests("MessageKindsTests", ["BrokerService", "LinuxSystem"]),
         tests("TidyTests", []),
         tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
         tests("WorkerProtocolTests", ["WorkerProtocol"]),

@@ -11,6 +11,10 @@ struct PendingAck {
         case send
         /// 36: the answer is a bare success.
         case sendBack
+        /// As a send, with more fields than those.
+        case sendWith([(String, String)])
+        /// A success with just these.
+        case fields([(String, String)])
     }
 
     let client: ClientContext
@@ -246,6 +250,8 @@ final class AckGate {
     private func answer(_ ack: PendingAck, _ code: ResponseCode, offsets: ArraySlice<PhysicalOffset>) {
         switch ack.kind {
         case .sendBack: ack.client.answer(ack.address, .success)
+        case .fields(let fields): ack.client.answer(ack.address, .success, fields: fields)
+        case .sendWith(let fields): answerSlowly(ack, code, offsets, fields)
         case .send:
             if let responseFields { return answerSlowly(ack, code, offsets, responseFields) }
             ack.client.connection.write { buffer in

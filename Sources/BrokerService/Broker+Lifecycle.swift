@@ -5,6 +5,7 @@ import MessageStore
 package import NIOCore
 import RemotingProtocol
 import RemotingTransport
+import StoreFormat
 import WorkerProtocol
 
 extension Broker {
@@ -30,6 +31,7 @@ extension Broker {
         } catch {
             throw .store(error)
         }
+        try kinds.prepare()
     }
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
@@ -43,7 +45,7 @@ extension Broker {
         every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
         every(Self.clientScanMillis) { $0.dropExpiredClients() }
         every(BrokerStatistics.sampleIntervalMillis) { $0.statistics.sample(now: $0.now()) }
-        if !configuration.isSlave { schedule.start() }
+        kinds.start()
         registration.start()
     }
 
@@ -124,7 +126,8 @@ extension Broker {
             offsets.markWritten()
         case .delayOffsets:
             guard schedule.isDirty || failed else { return }
-            json = schedule.json
+            json = schedule.durableJSON(
+                flushed: store.flushedOffset.rawValue, logEnd: store.writtenOffset.rawValue)
             schedule.markWritten()
         }
         do {
@@ -168,7 +171,7 @@ extension Broker {
         let boundClose = NIOLoopBound(close, eventLoop: eventLoop)
         return registration.unregister().flatMap {
             let broker = this.value
-            broker.schedule.stop()
+            broker.kinds.stop()
             broker.hold.expireAll { _ in true }
             broker.endOfTick()
             return broker.acknowledgementsDone()
@@ -180,10 +183,12 @@ extension Broker {
             for timer in broker.timers { timer.cancel() }
             broker.timers = []
             broker.filters.close()
-            broker.persist(.consumerOffsets)
-            broker.persist(.delayOffsets)
             broker.persistConfigurationChanges()
             try broker.store.close()
+            // Now everything is flushed, so that all of it counts.
+            broker.kinds.closed()
+            broker.persist(.consumerOffsets)
+            broker.persist(.delayOffsets)
         }
     }
 

@@ -35,10 +35,19 @@ package final class Broker: RemotingService {
     let hold: PullRequestHold
     package let filters: FilterLink
     var statistics: BrokerStatistics
-    private(set) lazy var schedule = ScheduleMessageService(self)
+    private(set) lazy var kinds = MessageKinds(self)
+    var schedule: ScheduleMessageService { kinds.schedule }
+    var timerMessages: TimerMessageStore { kinds.timers }
+    var transactions: TransactionalMessageService { kinds.transactions }
+    let timerSettings: TimerSettings
+    /// `storeReplyMessageEnable`.
+    let storesReplies: Bool
     private(set) lazy var registration = NameserverRegistration(self)
 
-    private lazy var send = SendMessageProcessor(self)
+    private(set) lazy var send = SendMessageProcessor(self)
+    private lazy var reply = ReplyMessageProcessor(self)
+    private lazy var recall = RecallMessageProcessor(self)
+    private lazy var endTransaction = EndTransactionProcessor(self)
     private lazy var pull = PullMessageProcessor(self)
     private lazy var sendBack = SendBackProcessor(self)
     private lazy var clients = ClientManageProcessor(self)
@@ -84,6 +93,8 @@ package final class Broker: RemotingService {
         self.now = now
         storeHost = StoreFormat.HostAddress(address)
         delayLevels = configuration.delayLevels
+        timerSettings = TimerSettings(configuration)
+        storesReplies = configuration.raw("storeReplyMessageEnable") != "false"
         sendResponseFields = [
             ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
         ]
@@ -108,6 +119,7 @@ package final class Broker: RemotingService {
         store.flushed = { [unowned self] offset in
             flushedMoved?(offset)
             gate.flushed(to: offset.rawValue)
+            kinds.flushed()
         }
         store.minimumMoved = { [unowned self] offset in minimumMoved?(offset) }
         store.flushFailed = { [unowned self] error in
@@ -158,8 +170,6 @@ package final class Broker: RemotingService {
         return nil
     }
 
-    let transactionRefusal = "sending transaction message is not supported by this broker"
-
     func filter(type: String, expression: String) -> SubscriptionFilter {
         let isTag = Subscription.isTagType(type)
         if isTag, expression.isEmpty || expression == "*" { return .all }
@@ -197,6 +207,9 @@ package final class Broker: RemotingService {
         case .sendMessage, .sendMessageV2, .sendBatchMessage: try send.process(frame, client)
         case .pullMessage, .litePullMessage: try pull.process(frame, client)
         case .consumerSendMessageBack: try sendBack.process(frame, client)
+        case .endTransaction, .resumeCheckHalfMessage: try endTransaction.process(frame, client)
+        case .sendReplyMessage, .sendReplyMessageV2: try reply.process(frame, client)
+        case .recallMessage: try recall.process(frame, client)
         case .heartBeat, .unregisterClient, .checkClientConfig, .getConsumerListByGroup, .lockBatchMQ, .unlockBatchMQ:
             try clients.process(frame, client)
         case .queryConsumerOffset, .updateConsumerOffset, .searchOffsetByTimestamp, .getMaxOffset, .getMinOffset,
@@ -231,9 +244,11 @@ package final class Broker: RemotingService {
         do throws(StoreError) {
             try store.commitTick()
             gate.committed(written: store.writtenOffset.rawValue)
+            kinds.committed()
         } catch {
             logger.error("the write of a tick failed: \(error)")
             gate.failed("\(error)")
+            kinds.failed()
         }
     }
 
@@ -270,6 +285,10 @@ package final class Broker: RemotingService {
             properties[PropertyName.realQueueId] = String(queueId)
             topic = TopicNames.schedule
             queueId = Int32(level - 1)
+        } else if case .at(let due) = properties.timerRequest(now: now(), maxDelay: timerSettings.maxDelay) {
+            properties.makeTimer(due: due, topic: topic, queueId: queueId)
+            topic = TimerMessageStore.topic
+            queueId = 0
         }
         return Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in

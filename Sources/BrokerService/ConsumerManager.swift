@@ -134,6 +134,12 @@ final class ConsumerManager {
 /// The producers connected to this broker, by group.
 final class ProducerManager {
     private var groups: [String: [ClientChannelInfo]] = [:]
+    private var byClientId: [String: ClientChannelInfo] = [:]
+    /// A client has become a member of the group: whoever waits for one can go on.
+    var joined: ((_ group: String) -> Void)?
+
+    /// The connection of a client, whatever its groups: where a reply to its request goes.
+    func client(_ clientId: String) -> ClientChannelInfo? { byClientId[clientId] }
 
     func register(_ info: ClientChannelInfo, in group: String) {
         if let index = groups[group]?.firstIndex(where: { $0.client === info.client }) {
@@ -141,13 +147,19 @@ final class ProducerManager {
         } else {
             groups[group, default: []].append(info)
             info.client.producerGroups.insert(group)
+            joined?(group)
         }
+        byClientId[info.clientId] = info
     }
 
     func unregister(_ client: ClientContext, from group: String) {
+        let leaving = groups[group]?.first { $0.client === client }
         groups[group]?.removeAll { $0.client === client }
         if groups[group]?.isEmpty == true { groups[group] = nil }
         client.producerGroups.remove(group)
+        if let leaving, client.producerGroups.isEmpty, byClientId[leaving.clientId]?.client === client {
+            byClientId[leaving.clientId] = nil
+        }
     }
 
     func connectionClosed(_ client: ClientContext) {

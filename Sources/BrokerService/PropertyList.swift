@@ -24,6 +24,18 @@ struct PropertyList {
         }
     }
 
+    /// When the message wants to be delivered, if it says so.
+    func timerRequest(now: Int64, maxDelay: Int64) -> TimerProperties.Request {
+        guard pairs.contains(where: { $0.name.hasPrefix("TIMER_DEL") }) else { return .now }
+        return bytes.withUnsafeBytes { TimerProperties.request($0, now: now, maxDelay: maxDelay) }
+    }
+
+    mutating func makeTimer(due: Int64, topic: String, queueId: Int32) {
+        self["\(TimerProperties.outMilliseconds)"] = String(due)
+        self[PropertyName.realTopic] = topic
+        self[PropertyName.realQueueId] = String(queueId)
+    }
+
     var bytes: [UInt8] {
         var result: [UInt8] = []
         for (name, value) in pairs {

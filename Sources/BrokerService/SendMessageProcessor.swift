@@ -18,6 +18,8 @@ final class SendMessageProcessor {
     private var properties = StoredProperties()
     private let cluster: [UInt8]
     private let scheduleTopic = Array(TopicNames.schedule.utf8)
+    private let halfTopic = Array(TopicNames.half.utf8)
+    private let timerTopic = Array(TimerMessageStore.topic.utf8)
 
     init(_ broker: Broker) {
         self.broker = broker
@@ -25,7 +27,7 @@ final class SendMessageProcessor {
     }
 
     /// Where a message goes: usually the topic it names, sometimes a dead-letter topic or the schedule topic.
-    private struct Target {
+    struct Target {
         var topic: TopicEntry
         var queueId: Int32
         var sysFlag: Int32
@@ -50,7 +52,7 @@ final class SendMessageProcessor {
 
     // MARK: Checks
 
-    private func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
+    func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
         if let reason = broker.reasonNotToTakeMessages {
             return refuse(frame, client, .serviceNotAvailable, reason)
         }
@@ -141,27 +143,14 @@ final class SendMessageProcessor {
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
         properties.take(header.properties, cluster: cluster)
-        if properties.isPreparedTransaction {
-            _ = refuse(frame, client, .noPermission, broker.transactionRefusal)
-            return
-        }
-        var isDelayed = false
-        var scheduleQueue: Int32 = 0
-        if properties.delayLevel > 0 {
-            let levels = Int32(clamping: broker.delayLevels.count)
-            if properties.delayLevel > levels { properties.cutDelayLevel(to: levels) }
-            isDelayed = true
-            scheduleQueue = properties.delayLevel - 1
-            properties.append("REAL_TOPIC", target.topic.nameBytes)
-            properties.append("REAL_QID", String(target.queueId).utf8)
-        }
-        let outcome = (isDelayed ? scheduleTopic : target.topic.nameBytes).withUnsafeBytes { topic in
+        guard let place = place(target, frame, client) else { return }
+        let outcome = place.topic.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
-                    topic: topic, queueId: isDelayed ? scheduleQueue : target.queueId, bornHost: client.bornHost,
-                    storeHost: broker.storeHost, body: frame.body)
+                    topic: topic, queueId: place.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    body: frame.body)
                 draft.flag = header.flag
-                draft.sysFlag = target.sysFlag
+                draft.sysFlag = place.sysFlag
                 draft.bornTimestamp = header.bornTimestamp
                 draft.reconsumeTimes = header.reconsumeTimes
                 draft.properties = properties
@@ -173,11 +162,93 @@ final class SendMessageProcessor {
             broker.statistics.put(messages: 1)
             broker.gate.add(
                 PendingAck(
-                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
+                    client: client, address: frame.returnAddress, kind: place.acknowledgement, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: properties.waitStoreMsgOK))
         case .refused(let refusal): refuse(frame, client, refusal)
         }
+    }
+
+    // MARK: Messages that wait
+
+    /// Where a message is stored: under its own topic, or where it waits for its time or its outcome.
+    private struct Place {
+        var topic: [UInt8]
+        var queueId: Int32
+        var sysFlag: Int32
+        var acknowledgement = PendingAck.Kind.send
+    }
+
+    /// Looks at `properties`; `nil` when the message was refused.
+    @inline(__always)
+    private func place(_ target: Target, _ frame: RemotingFrame, _ client: ClientContext) -> Place? {
+        if properties.isPreparedTransaction || properties.delayLevel > 0 || properties.hasTimer {
+            return waitingPlace(target, frame, client)
+        }
+        return Place(topic: target.topic.nameBytes, queueId: target.queueId, sysFlag: target.sysFlag)
+    }
+
+    private func waitingPlace(_ target: Target, _ frame: RemotingFrame, _ client: ClientContext) -> Place? {
+        var place = Place(topic: target.topic.nameBytes, queueId: target.queueId, sysFlag: target.sysFlag)
+        if properties.isPreparedTransaction {
+            guard !broker.configuration.rejectTransactionMessage else {
+                _ = refuse(
+                    frame, client, .noPermission,
+                    "the broker[\(broker.configuration.brokerIP1)] sending transaction message is forbidden")
+                return nil
+            }
+            broker.transactions.makeTopics()
+            place.topic = halfTopic
+            place.queueId = 0
+            // It must enter its queue, to be found there.
+            place.sysFlag &= ~SysFlag.transactionRollbackType
+        } else if properties.delayLevel > 0 {
+            let levels = Int32(clamping: broker.delayLevels.count)
+            if properties.delayLevel > levels { properties.cutDelayLevel(to: levels) }
+            place.topic = scheduleTopic
+            place.queueId = properties.delayLevel - 1
+        } else {
+            let maxDelay = broker.timerSettings.maxDelay
+            let request = properties.bytes.withUnsafeBytes {
+                TimerProperties.request($0, now: broker.now(), maxDelay: maxDelay)
+            }
+            switch request {
+            case .now: return place
+            case .illegal:
+                _ = refuse(frame, client, .messageIllegal, TimerProperties.illegalRemark(maxDelay: maxDelay))
+                return nil
+            case .at(let due):
+                guard properties.bytes.count + TimerProperties.reservedBytes <= Int(Int16.max) else {
+                    refuse(frame, client, AppendRefusal.propertiesTooLarge)
+                    return nil
+                }
+                if let handle = recallHandle(target.topic, due) {
+                    place.acknowledgement = .sendWith(broker.sendResponseFields + [("recallHandle", handle)])
+                }
+                broker.timerMessages.makeTopic()
+                properties.append(TimerProperties.outMilliseconds, String(due).utf8)
+                place.topic = timerTopic
+                place.queueId = 0
+            }
+        }
+        properties.append("REAL_TOPIC", target.topic.nameBytes)
+        properties.append("REAL_QID", String(target.queueId).utf8)
+        return place
+    }
+
+    /// With it the producer can cancel the message; a retry has none.
+    private func recallHandle(_ topic: TopicEntry, _ due: Int64) -> String? {
+        guard broker.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
+        let uniqueKey = properties.bytes.withUnsafeBytes { bytes in
+            StoreFormat.MessageProperties.value(of: StoreFormat.MessageProperties.uniqueKey, in: bytes).map {
+                String(decoding: $0, as: UTF8.self)
+            }
+        }
+        guard let uniqueKey else { return nil }
+        return RecallHandle(
+            topic: topic.name, brokerName: broker.configuration.brokerName, timestamp: String(due),
+            uniqueKey: uniqueKey
+        ).text
     }
 
     private func storeBatch(

@@ -13,6 +13,8 @@ struct StoredProperties {
     private(set) var waitStoreMsgOK = true
     private(set) var delayLevel: Int32 = 0
     private(set) var isPreparedTransaction = false
+    /// It says when it wants to be delivered (`TimerProperties`).
+    private(set) var hasTimer = false
     /// Where the value of DELAY stands in `bytes`, for a level that must be cut down to the largest one.
     private(set) var delayRange: Range<Int>?
 
@@ -24,6 +26,7 @@ struct StoredProperties {
         waitStoreMsgOK = true
         delayLevel = 0
         isPreparedTransaction = false
+        hasTimer = false
         delayRange = nil
         var index = 0
         while index < source.count {
@@ -63,6 +66,9 @@ struct StoredProperties {
         case 7 where name.matches("CLUSTER"): return
         case 8 where name.matches("TRAN_MSG"):
             isPreparedTransaction = value.matches("true", ignoringCase: true)
+        case 14 where name.matches(TimerProperties.delayMilliseconds): hasTimer = true
+        case 15 where name.matches(TimerProperties.delaySeconds): hasTimer = true
+        case 16 where name.matches(TimerProperties.deliverMilliseconds): hasTimer = true
         default: break
         }
         separate()

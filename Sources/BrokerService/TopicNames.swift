@@ -20,7 +20,7 @@ enum TopicNames {
     ]
     /// Topics only the broker itself may write.
     static let notAllowedToSend: Set<String> = [
-        schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent,
+        schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent, TimerMessageStore.topic,
     ]
 
     static func retry(_ group: String) -> String { retryPrefix + group }

@@ -37,4 +37,6 @@ package enum ResponseCode: Int32, CaseIterable, Sendable {
     case deleteACLConfigFailed = 210
     case updateGlobalWhiteAddrsConfigFailed = 211
     case flowControl = 215
+    /// Of 5.x.
+    case illegalOperation = 604
 }

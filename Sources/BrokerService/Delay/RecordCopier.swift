@@ -1,0 +1,70 @@
+import MessageStore
+import StoreFormat
+
+/// Stores a waiting message again under the topic and queue it was sent to (`REAL_TOPIC`, `REAL_QID`): the common end of
+/// delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers still
+/// carries them all, DELAY among them.
+struct RecordCopier {
+    enum Outcome {
+        case appended(AppendResult)
+        /// The store does not take it now; later it may.
+        case refused(AppendRefusal)
+        /// It can never be delivered: its record is gone, or it names no topic. The text says which.
+        case undeliverable(String)
+    }
+
+    /// A copy: the draft must not point into the log while the log is written. Lives as long as its owner.
+    private var scratch: [UInt8] = []
+    private let store: MessageStore
+
+    init(_ store: MessageStore) { self.store = store }
+
+    /// - Parameters:
+    ///   - suffix: more properties; left out when they do not fit.
+    ///   - isWanted: looks at the record first.
+    mutating func deliver(
+        _ range: LogRange, suffix: [UInt8] = [], isWanted: (CommitLogRecordView) -> Bool = { _ in true }
+    ) -> Outcome? {
+        scratch.removeAll(keepingCapacity: true)
+        let isThere: Void? = store.withBytes(range) { scratch.append(contentsOf: $0) }
+        guard isThere != nil else { return .undeliverable("the log does not hold it any more") }
+        return scratch.withUnsafeBytes { deliver($0, suffix: suffix, isWanted: isWanted) }
+    }
+
+    /// The same for a record that lies somewhere else; `nil` when it is not wanted.
+    func deliver(
+        _ bytes: UnsafeRawBufferPointer, suffix: [UInt8] = [], isWanted: (CommitLogRecordView) -> Bool = { _ in true }
+    ) -> Outcome? {
+        guard case .record(let record) = CommitLogRecord.parse(bytes) else {
+            return .undeliverable("no record begins there")
+        }
+        guard isWanted(record) else { return nil }
+        guard let topic = record.property("REAL_TOPIC"), !topic.isEmpty,
+            let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
+        else { return .undeliverable("it does not say for which topic and queue it is") }
+        guard !topic.matches("RMQ_SYS_TRANS_HALF_TOPIC") else {
+            return .undeliverable("it is for the topic of half messages, which are not delayed")
+        }
+        return suffix.withUnsafeBytes { suffix in
+            var draft = MessageDraft(
+                topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost,
+                body: record.body)
+            draft.flag = record.flag
+            draft.sysFlag = record.sysFlag
+            draft.bornTimestamp = record.bornTimestamp
+            draft.reconsumeTimes = record.reconsumeTimes
+            draft.preparedTransactionOffset = record.preparedTransactionOffset
+            draft.properties = record.properties
+            if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
+            switch store.append(draft) {
+            case .appended(let result): return .appended(result)
+            case .refused(let refusal):
+                switch refusal {
+                case .diskFull, .notWritable: return .refused(refusal)
+                case .messageTooLarge, .propertiesTooLarge, .topicLength, .malformedBatch:
+                    return .undeliverable("\(refusal)")
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+import FastJSON
+import Logging
+import MessageStore
+import NIOCore
+import StoreFormat
+
+/// Delivers delayed messages. They lie in `SCHEDULE_TOPIC_XXXX`, one queue per delay level, so each queue is in order of
+/// delivery; the tags code of an entry is the time it is due. One timer stands at the earliest due entry of all levels;
+/// an arrival in a level that was empty sets it.
+///
+/// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`) and in RocketMQ's own file
+/// `config/delayOffset.json`, which is written every 10 s and counts only deliveries that survive power loss.
+final class ScheduleMessageService {
+    /// Delivered at once before other work gets its turn.
+    static let batchMax = 512
+    static let retryMillis: Int64 = 100
+    /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
+    static let sleepMaxMillis: Int64 = 30_000
+
+    private unowned let broker: Broker
+    private var levels: [DelayLevel]
+    private var copier: RecordCopier
+    private var timer: Scheduled<Void>?
+    private var timerAtMillis = Int64.max
+    private(set) var isDirty = false
+    private var isRunning = false
+    private var hasAppended = false
+
+    /// Offsets that wait for the log to be flushed up to there, and those that no longer do.
+    private var candidate: (logEnd: Int64, offsets: [Int64])?
+    private var durable: [Int64]
+
+    init(_ broker: Broker) {
+        self.broker = broker
+        levels = broker.delayLevels.map { DelayLevel(delay: $0) }
+        copier = RecordCopier(broker.store)
+        durable = levels.map(\.committed)
+    }
+
+    /// Begins to deliver; a slave does not, its master's log holds the deliveries.
+    /// - Parameter offsets: what `DeliveryProgress` knows; may be further than the file.
+    func start(offsets: [Int64] = []) {
+        guard !isRunning else { return }
+        isRunning = true
+        for (index, offset) in offsets.enumerated() where index < levels.count && offset > levels[index].next {
+            levels[index].moveTo(offset)
+        }
+        for index in levels.indices {
+            let queue = broker.store.findConsumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
+            QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
+                guard levels[index].dueMillis == Int64.max else { return }
+                levels[index].dueMillis = levels[index].due(
+                    arrival.tagsCode, at: levels[index].next, queueEnd: arrival.maxOffset.rawValue, now: broker.now())
+                arm()
+            }
+            queue.wantsArrival = true
+            look(index)
+        }
+        durable = levels.map(\.committed)
+        arm()
+    }
+
+    func stop() {
+        isRunning = false
+        timer?.cancel()
+        timer = nil
+    }
+
+    /// Per level the offset to deliver next, everything before it being in the log.
+    var committedOffsets: [Int64] { levels.map(\.committed) }
+
+    private func queue(_ index: Int) -> ConsumeQueue? {
+        broker.store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
+    }
+
+    /// Finds out when the level's next entry is due; corrects an offset that left the queue.
+    private func look(_ index: Int) {
+        levels[index].dueMillis = Int64.max
+        guard let queue = queue(index) else { return }
+        let offset = levels[index].next
+        if offset < queue.minOffset.rawValue || offset > queue.maxOffset.rawValue {
+            let corrected = offset < queue.minOffset.rawValue ? queue.minOffset : queue.maxOffset
+            broker.logger.error(
+                "delay level \(index + 1): offset \(offset) is outside of its queue; going on at \(corrected)")
+            levels[index].moveTo(corrected.rawValue)
+            isDirty = true
+        }
+        let next = broker.store.entries(queue, from: QueueOffset(levels[index].next), maxCount: 1)
+        if let entry = next.first { levels[index].dueMillis = due(index, entry, queue) }
+    }
+
+    private func due(_ index: Int, _ entry: ConsumeQueueEntry, _ queue: ConsumeQueue) -> Int64 {
+        levels[index].due(
+            entry.tagsCode, at: levels[index].next, queueEnd: queue.maxOffset.rawValue, now: broker.now())
+    }
+
+    private func arm() {
+        let earliest = levels.map(\.dueMillis).min() ?? Int64.max
+        guard isRunning, earliest < timerAtMillis || timer == nil, earliest < Int64.max else { return }
+        timer?.cancel()
+        timerAtMillis = earliest
+        let service = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        let sleep = min(max(0, earliest - broker.now()), Self.sleepMaxMillis)
+        timer = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { service.value.deliver() }
+    }
+
+    private func deliver() {
+        timer = nil
+        timerAtMillis = Int64.max
+        guard isRunning else { return }
+        let now = broker.now()
+        for index in levels.indices where levels[index].dueMillis <= now { deliver(index, now) }
+        if hasAppended { broker.scheduleTick() }
+        arm()
+    }
+
+    private func deliver(_ index: Int, _ now: Int64) {
+        guard let queue = queue(index) else { return }
+        let entries = broker.store.entries(
+            queue, from: QueueOffset(levels[index].next), maxCount: Self.batchMax)
+        for entry in entries {
+            let due = due(index, entry, queue)
+            if due > now {
+                levels[index].dueMillis = due
+                return
+            }
+            let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
+            switch copier.deliver(range) {
+            case .appended, nil: hasAppended = true
+            case .refused:
+                // Disk full or so: the message stays where it is and is tried again.
+                levels[index].dueMillis = now + Self.retryMillis
+                return
+            case .undeliverable(let reason):
+                broker.logger.error(
+                    "the delayed message at \(entry.physicalOffset) was passed over: \(reason)")
+            }
+            levels[index].advance()
+            isDirty = true
+        }
+        look(index)
+    }
+
+    // MARK: End of a tick
+
+    /// The tick's bytes are in the log. `true` if deliveries were among them.
+    func committed() -> Bool {
+        guard hasAppended else { return false }
+        hasAppended = false
+        for index in levels.indices { levels[index].commit() }
+        return true
+    }
+
+    /// They are not.
+    func failed() {
+        guard hasAppended else { return }
+        hasAppended = false
+        for index in levels.indices where levels[index].next != levels[index].committed { levels[index].rollBack() }
+        let service = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        broker.eventLoop.scheduleTask(in: .milliseconds(Self.retryMillis)) { service.value.arm() }
+    }
+
+    // MARK: config/delayOffset.json
+
+    private func json(_ all: [Int64]) -> JSONValue {
+        var offsets = JSONObject()
+        for (index, offset) in all.enumerated() where offset > 0 {
+            offsets.append(rawKey: String(index + 1), .integer(offset))
+        }
+        return .fields([("offsetTable", .object(offsets))])
+    }
+
+    /// As a slave gets it.
+    var json: JSONValue { json(committedOffsets) }
+
+    /// For the file: a delivery that power loss may take back is not counted yet.
+    /// - Parameter flushed: this much of the log survives power loss.
+    func durableJSON(flushed: Int64, logEnd: Int64) -> JSONValue {
+        guard isRunning else { return json }
+        if let candidate, candidate.logEnd <= flushed {
+            durable = candidate.offsets
+            self.candidate = nil
+        }
+        if candidate == nil, durable != committedOffsets {
+            if logEnd <= flushed {
+                durable = committedOffsets
+            } else {
+                candidate = (logEnd, committedOffsets)
+            }
+        }
+        return json(durable)
+    }
+
+    func markWritten() { isDirty = candidate != nil || (isRunning && durable != committedOffsets) }
+
+    func load(_ json: JSONValue) {
+        for member in json["offsetTable"]?.object?.members ?? [] {
+            guard let level = Int(member.key), level >= 1, level <= levels.count, let offset = member.value.integer
+            else { continue }
+            levels[level - 1].moveTo(offset)
+        }
+        durable = committedOffsets
+        isDirty = true
+    }
+}

@@ -1,0 +1,119 @@
+import Logging
+import MessageStore
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+/// SEND_REPLY_MESSAGE (324) and its V2 (325): the answer to a request that was sent as a message. It is pushed to the client
+/// that asked (326), and stored in the reply topic as a record of it (`storeReplyMessageEnable`). The replier's own answer
+/// says whether the push arrived.
+final class ReplyMessageProcessor {
+    static let pushTimeout = TimeAmount.seconds(10)
+    static let replyToClient = "REPLY_TO_CLIENT"
+    static let pushReplyTime = "PUSH_REPLY_TIME"
+
+    private unowned let broker: Broker
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    /// What is kept of a reply while it is pushed.
+    private struct Reply {
+        let topic: [UInt8]
+        let queueId: Int32
+        let flag: Int32
+        let sysFlag: Int32
+        let bornTimestamp: Int64
+        let reconsumeTimes: Int32
+        let properties: [UInt8]
+        let body: [UInt8]
+    }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let header = try SendMessageRequestHeader(frame)
+        guard let target = broker.send.admit(header, frame, client) else { return }
+        let reply = Reply(
+            topic: target.topic.nameBytes, queueId: target.queueId, flag: header.flag, sysFlag: header.sysFlag,
+            bornTimestamp: header.bornTimestamp, reconsumeTimes: header.reconsumeTimes,
+            properties: [UInt8](header.properties), body: [UInt8](frame.body))
+        let address = frame.returnAddress
+        var properties = PropertyList(header.properties)
+        guard let asker = properties[Self.replyToClient] else {
+            return finish(
+                reply, client, address, failure: "reply message properties[\(Self.replyToClient)] is null")
+        }
+        guard let member = broker.producers.client(asker) else {
+            return finish(
+                reply, client, address, failure: "push reply message fail, channel of <\(asker)> not found.")
+        }
+        let now = broker.now()
+        properties[Self.pushReplyTime] = String(now)
+        let fields = [
+            "bornHost": client.address, "storeHost": broker.configuration.address, "storeTimestamp": String(now),
+            "producerGroup": String(decoding: header.producerGroup, as: UTF8.self), "topic": target.topic.name,
+            "defaultTopic": String(decoding: header.defaultTopic, as: UTF8.self),
+            "defaultTopicQueueNums": String(header.defaultTopicQueueNums), "queueId": String(header.queueID),
+            "sysFlag": String(header.sysFlag), "bornTimestamp": String(header.bornTimestamp),
+            "flag": String(header.flag), "properties": String(decoding: properties.bytes, as: UTF8.self),
+            "reconsumeTimes": String(header.reconsumeTimes), "unitMode": String(header.unitMode),
+        ]
+        let push = RemotingCommand(.pushReplyMessageToClient, extFields: fields, body: reply.body)
+        member.client.connection.request(push, serialization: address.serialization, timeout: Self.pushTimeout)
+            .assumeIsolated().whenComplete { [self] result in
+                switch result {
+                case .success(let answer) where answer.responseCode == .success:
+                    finish(reply, client, address, failure: nil)
+                case .success(let answer):
+                    broker.logger.warning(
+                        "client <\(asker)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
+                    finish(reply, client, address, failure: "push reply message to \(asker)fail.")
+                case .failure(let error):
+                    broker.logger.warning("client <\(asker)> did not take a reply: \(error)")
+                    finish(reply, client, address, failure: "push reply message to \(asker)fail.")
+                }
+                broker.scheduleTick()
+            }
+    }
+
+    private func finish(_ reply: Reply, _ client: ClientContext, _ address: ReturnAddress, failure: String?) {
+        let stored = broker.storesReplies ? store(reply, client) : nil
+        if let failure {
+            return client.answer(address, .systemError, remark: failure, fields: broker.sendResponseFields)
+        }
+        guard case .appended(let result) = stored else {
+            // Zeros: the clients of RocketMQ read these fields as numbers.
+            return client.answer(
+                address, .success,
+                fields: [("msgId", "0"), ("queueId", String(reply.queueId)), ("queueOffset", "0")]
+                    + broker.sendResponseFields)
+        }
+        broker.gate.add(
+            PendingAck(
+                client: client, address: address, kind: .send, queueId: reply.queueId,
+                queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                end: result.end.rawValue, waits: false))
+    }
+
+    private func store(_ reply: Reply, _ client: ClientContext) -> AppendOutcome {
+        let outcome = reply.topic.withUnsafeBytes { topic in
+            reply.properties.withUnsafeBytes { properties in
+                reply.body.withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: reply.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                        body: body)
+                    draft.flag = reply.flag
+                    draft.sysFlag = reply.sysFlag
+                    draft.bornTimestamp = reply.bornTimestamp
+                    draft.reconsumeTimes = reply.reconsumeTimes
+                    draft.properties = properties
+                    return broker.store.append(draft)
+                }
+            }
+        }
+        switch outcome {
+        case .appended: broker.statistics.put(messages: 1)
+        case .refused(let refusal): broker.logger.warning("a reply was pushed but not stored: \(refusal)")
+        }
+        return outcome
+    }
+}

@@ -1,0 +1,79 @@
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// RECALL_MESSAGE (370, RocketMQ 5.3): cancels a timer message by the handle its producer got. The cancellation is stored
+/// like a timer message, due when the message is, and so reaches it wherever it waits; when the answer has left, the message
+/// will not be delivered.
+final class RecallMessageProcessor {
+    static let tag = "_RECALL_TAG_"
+
+    private unowned let broker: Broker
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let topic = try frame.extFields.required("topic")
+        let text = try frame.extFields.required("recallHandle")
+        let group = frame.extFields.string("producerGroup") ?? ""
+        let region = [("MSG_REGION", broker.configuration.regionId)]
+        func refuse(_ code: ResponseCode, _ remark: String) {
+            client.answer(frame.returnAddress, code, remark: remark, fields: region)
+        }
+        guard broker.timerSettings.isRecallEnabled else {
+            return refuse(.noPermission, "recall failed, operation is forbidden")
+        }
+        if let reason = broker.reasonNotToTakeMessages {
+            let code: ResponseCode = broker.configuration.isSlave ? .slaveNotAvailable : .serviceNotAvailable
+            return refuse(code, "recall failed, \(reason)")
+        }
+        guard broker.topics[topic] != nil else {
+            return refuse(.topicNotExist, "recall failed, the topic[\(topic)] not exist")
+        }
+        guard let handle = RecallHandle(text) else { return refuse(.illegalOperation, "recall handle is invalid") }
+        guard handle.topic == topic else { return refuse(.illegalOperation, "recall failed, topic not match") }
+        guard handle.brokerName == broker.configuration.brokerName else {
+            return refuse(.illegalOperation, "recall failed, broker service not available")
+        }
+        let now = broker.now()
+        guard let due = Int64(handle.timestamp), due > now, due - now <= broker.timerSettings.maxDelay else {
+            return refuse(.illegalOperation, "recall failed, timestamp invalid")
+        }
+        switch store(handle, due: due, group: group, bornHost: client.bornHost, now: now) {
+        case .appended(let result):
+            let fields = [("msgId", handle.uniqueKey)] + region
+            broker.gate.add(
+                PendingAck(
+                    client: client, address: frame.returnAddress, kind: .fields(fields), queueId: 0,
+                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, waits: true))
+        case .refused(let refusal): refuse(.systemError, "recall failed, execute error: \(refusal)")
+        }
+    }
+
+    private func store(
+        _ handle: RecallHandle, due: Int64, group: String, bornHost: StoreFormat.HostAddress, now: Int64
+    ) -> AppendOutcome {
+        var properties = PropertyList()
+        properties["\(TimerProperties.deleteUniqueKey)"] = handle.topic + "+" + handle.uniqueKey
+        properties["\(MessageProperties.uniqueKey)"] = handle.uniqueKey
+        properties["\(TimerProperties.deliverMilliseconds)"] = handle.timestamp
+        properties["\(TimerProperties.outMilliseconds)"] = String(due)
+        properties["BORN_TIMESTAMP"] = String(now)
+        if !group.isEmpty { properties["\(HalfMessage.producerGroup)"] = group }
+        properties[PropertyName.tags] = Self.tag
+        properties[PropertyName.realTopic] = handle.topic
+        properties[PropertyName.realQueueId] = "0"
+        return Array(TimerMessageStore.topic.utf8).withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { properties in
+                Array("0".utf8).withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: 0, bornHost: bornHost, storeHost: broker.storeHost, body: body)
+                    draft.bornTimestamp = now
+                    draft.properties = properties
+                    return broker.store.append(draft)
+                }
+            }
+        }
+    }
+}

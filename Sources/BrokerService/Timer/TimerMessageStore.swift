@@ -1,0 +1,436 @@
+import LinuxSystem
+import Logging
+import MessageStore
+import NIOCore
+import RemotingProtocol
+import StoreFormat
+
+/// Timer messages (`TIMER_DELAY_SEC`, `TIMER_DELAY_MS`, `TIMER_DELIVER_MS`), to the millisecond and up to a year ahead.
+///
+/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`; from there they are taken in here, wait in memory or
+/// in files of their own (`TimerWheel` decides, `TimerFiles` does), and when their time has come they are stored again in the
+/// queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
+final class TimerMessageStore {
+    static let topic = "rmq_sys_wheel_timer"
+    /// Taken in or delivered before other work gets its turn.
+    static let takeInBatch = 2000
+    static let deliverBatch = 1000
+    static let deliverBytes = 4 << 20
+    /// Frames collected for files before they are handed to the file thread, and how much may be on its way at most:
+    /// beyond, messages stay in their queue.
+    static let collectBytes = 1 << 20
+    static let collectBytesMax = 64 << 20
+    static let collectMillis: Int64 = 500
+    static let retryMillis: Int64 = 1000
+    static let checkpointMillis: Int64 = 10_000
+    static let sleepMaxMillis: Int64 = 30_000
+
+    private unowned let broker: Broker
+    private let files: TimerFiles
+    private let work: any TimerFileWork
+    private var copier: RecordCopier
+    private(set) var wheel: TimerWheel?
+    private var queue: ConsumeQueue?
+
+    /// Bytes of loaded buckets, by the number their entries name.
+    private var regions: [Int32: MappedRegion] = [:]
+    /// Frames not yet handed to the file thread, and those it is writing.
+    private var collected: [TimerBucket: [UInt8]] = [:]
+    private var collectedBytes = 0
+    private var writing: [TimerBucket: [UInt8]]?
+    private var writingBytes = 0
+    /// Delivered buckets: their files go when the deliveries survive power loss.
+    private var retired: [(bucket: TimerBucket, logEnd: Int64)] = []
+
+    private var candidate: (checkpoint: TimerFiles.Checkpoint, logEnd: Int64)?
+    private var saved: TimerFiles.Checkpoint?
+    private var isSaving = false
+    private var checkpointTask: Scheduled<Void>?
+    private var collectTask: Scheduled<Void>?
+
+    private var task: Scheduled<Void>?
+    private var taskAtMillis = Int64.max
+    private var turnIsDue = false
+    private var isRunning = false
+    private(set) var deliveredCount: Int64 = 0
+
+    init(_ broker: Broker, work: (any TimerFileWork)? = nil) {
+        self.broker = broker
+        files = TimerFiles(disk: broker.disk, storePath: broker.store.configuration.storePathRootDir)
+        self.work = work ?? TimerFileThread(eventLoop: broker.eventLoop)
+        copier = RecordCopier(broker.store)
+    }
+
+    /// Reads where things stand, after the store has been opened.
+    /// - Parameter progress: what was delivered, if that is known exactly.
+    func prepare(progress: TimerWheel.Progress?) throws(SystemError) {
+        let buckets = try files.scan()
+        let queue = broker.store.findConsumeQueue(topic: Self.topic, queueId: 0)
+        let checkpoint = try files.loadCheckpoint()
+        var known =
+            progress ?? checkpoint?.progress
+            ?? TimerWheel.Progress(ingested: queue.minOffset.rawValue, watermark: .lowest)
+        if let floor = checkpoint?.progress, floor.watermark > known.watermark { known = floor }
+        var replayFrom = checkpoint?.replayFrom ?? queue.minOffset.rawValue
+        // The log may have come back shorter (power loss) or have forgotten its beginning.
+        replayFrom = min(max(replayFrom, queue.minOffset.rawValue), queue.maxOffset.rawValue)
+        known.ingested = min(known.ingested, queue.maxOffset.rawValue)
+        wheel = TimerWheel(progress: known, replayFrom: replayFrom, files: buckets)
+        saved = checkpoint
+        self.queue = queue
+    }
+
+    /// Begins to take in and to deliver.
+    func start() {
+        guard !isRunning, let queue else { return }
+        isRunning = true
+        if queue.maxOffset.rawValue > 0 { makeTopic() }
+        QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] _ in scheduleTurn() }
+        queue.wantsArrival = true
+        scheduleTurn()
+    }
+
+    /// The topic is there as soon as somebody uses it, so that nobody takes its queue for a leftover.
+    func makeTopic() {
+        _ = broker.topics.findOrCreate(Self.topic, queueNums: 1, perm: Permission.read | Permission.write)
+    }
+
+    func stop() {
+        isRunning = false
+        for task in [task, checkpointTask, collectTask] { task?.cancel() }
+        task = nil
+        checkpointTask = nil
+        collectTask = nil
+        work.stop()
+    }
+
+    var progress: TimerWheel.Progress? { wheel?.progress }
+
+    /// How many messages wait in memory; those in files are not counted.
+    var nearCount: Int { wheel?.nearCount ?? 0 }
+
+    // MARK: Turns
+
+    /// At the next turn of the loop, behind whatever runs now.
+    private func scheduleTurn() {
+        guard isRunning, !turnIsDue else { return }
+        turnIsDue = true
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        broker.eventLoop.execute { this.value.turn() }
+    }
+
+    private func arm(at millis: Int64) {
+        guard isRunning, task == nil || millis < taskAtMillis else { return }
+        task?.cancel()
+        taskAtMillis = millis
+        let sleep = min(max(0, millis - broker.now()), Self.sleepMaxMillis)
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) {
+            this.value.task = nil
+            this.value.taskAtMillis = Int64.max
+            this.value.turn()
+        }
+    }
+
+    private func turn() {
+        turnIsDue = false
+        guard isRunning else { return }
+        let now = broker.now()
+        runFileJob(now)
+        takeIn(now)
+        let isMoreDue = deliver(now)
+        guard let wheel else { return }
+        if wheel.awaitsCommit { broker.scheduleTick() }
+        if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) {
+            scheduleTurn()
+        } else if let wake = wheel.nextWake(now: now) {
+            arm(at: wake)
+        }
+    }
+
+    // MARK: Taking in
+
+    private var hasMoreToTakeIn: Bool {
+        guard let queue, let wheel else { return false }
+        return wheel.ingested < queue.maxOffset.rawValue
+    }
+
+    private func mayTakeIn(_ now: Int64) -> Bool {
+        guard let wheel else { return false }
+        return wheel.canTakeIn(now: now) && !wheel.wantsJob(now: now)
+            && collectedBytes + writingBytes < Self.collectBytesMax
+    }
+
+    private func takeIn(_ now: Int64) {
+        guard hasMoreToTakeIn, mayTakeIn(now), let queue, let wheel else { return }
+        let from = max(wheel.ingested, queue.minOffset.rawValue)
+        if from > wheel.ingested {
+            broker.logger.error(
+                "timer messages \(wheel.ingested) to \(from - 1) have left the log before they were taken in")
+            wheel.skip(from - 1)
+        }
+        let entries = broker.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
+        for (index, entry) in entries.enumerated() {
+            let sequence = from + Int64(index)
+            let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
+            let isTaken: Bool? = broker.store.withBytes(range) { bytes in
+                guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+                take(record, sequence, entry, wheel)
+                return true
+            }
+            if isTaken != true {
+                broker.logger.error("the timer message at \(entry.physicalOffset) is not there and was passed over")
+                wheel.skip(sequence)
+            }
+            if collectedBytes + writingBytes >= Self.collectBytesMax { break }
+        }
+        if collectedBytes >= Self.collectBytes { writeCollected() } else { scheduleCollected() }
+        touched()
+    }
+
+    private func take(
+        _ record: CommitLogRecordView, _ sequence: Int64, _ entry: ConsumeQueueEntry, _ wheel: TimerWheel
+    ) {
+        // Without a time it is overdue: RocketMQ writes none of those.
+        let due = record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0
+        let cancelling = record.property(TimerProperties.deleteUniqueKey).map { String(decoding: $0, as: UTF8.self) }
+        let waiting = TimerEntry(
+            due: due, sequence: sequence, position: entry.physicalOffset.rawValue,
+            size: cancelling == nil ? entry.recordSize : 0, source: TimerEntry.commitLog)
+        guard case .bucket(let bucket) = wheel.takeIn(waiting, cancelling: cancelling) else { return }
+        let before = collected[bucket]?.count ?? 0
+        if var key = cancelling {
+            key.withUTF8 { key in
+                TimerFrame.append(
+                    kind: TimerFrame.cancellation, waiting.key, UnsafeRawBufferPointer(key),
+                    to: &collected[bucket, default: []])
+            }
+        } else {
+            TimerFrame.append(
+                kind: TimerFrame.message, waiting.key, record.bytes, to: &collected[bucket, default: []])
+        }
+        collectedBytes += (collected[bucket]?.count ?? 0) - before
+    }
+
+    // MARK: Files
+
+    private func scheduleCollected() {
+        guard collectTask == nil, !collected.isEmpty else { return }
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        collectTask = broker.eventLoop.scheduleTask(in: .milliseconds(Self.collectMillis)) {
+            this.value.collectTask = nil
+            this.value.writeCollected()
+        }
+    }
+
+    /// Hands what was collected to the file thread. What it cannot write is tried again until it can.
+    private func writeCollected() {
+        guard isRunning, writing == nil, !collected.isEmpty else { return }
+        let pieces = collected
+        writing = pieces
+        writingBytes = collectedBytes
+        collected.removeAll(keepingCapacity: true)
+        collectedBytes = 0
+        write(pieces)
+    }
+
+    private func write(_ pieces: [TimerBucket: [UInt8]]) {
+        let files = files
+        work.submit({ Result { () throws(SystemError) in try files.append(pieces) } }) { [unowned self] result in
+            guard isRunning else { return }
+            if case .failure(let error) = result {
+                broker.logger.error("timer messages could not be written to \(files.directory): \(error); trying again")
+                return later(Self.retryMillis) { $0.write(pieces) }
+            }
+            writing = nil
+            writingBytes = 0
+            if collectedBytes >= Self.collectBytes { writeCollected() } else { scheduleCollected() }
+            scheduleTurn()
+        }
+    }
+
+    private func later(_ millis: Int64, _ body: @escaping (TimerMessageStore) -> Void) {
+        let this = NIOLoopBound((self, body), eventLoop: broker.eventLoop)
+        broker.eventLoop.scheduleTask(in: .milliseconds(millis)) {
+            guard this.value.0.isRunning else { return }
+            this.value.1(this.value.0)
+        }
+    }
+
+    private func runFileJob(_ now: Int64) {
+        guard let wheel else { return }
+        if wheel.wantsJob(now: now), writing != nil || !collected.isEmpty {
+            // What was collected belongs in before the file is read; the turn after that comes back here.
+            writeCollected()
+            return
+        }
+        guard let job = wheel.nextJob(now: now) else { return }
+        run(job)
+    }
+
+    private func run(_ job: TimerWheel.Job) {
+        let files = files
+        switch job {
+        case .split(let bucket):
+            work.submit({ Result { () throws(SystemError) in try files.split(bucket) } }) { [unowned self] result in
+                guard isRunning else { return }
+                switch result {
+                case .success(let children): wheel?.finishedSplit(into: children)
+                case .failure(let error): return retry(job, bucket, error)
+                }
+                scheduleTurn()
+            }
+        case .load(let bucket):
+            work.submit({ Result { () throws(SystemError) in try files.load(bucket) } }) { [unowned self] result in
+                guard isRunning else { return }
+                switch result {
+                case .success(let loaded): finish(loaded)
+                case .failure(let error): return retry(job, bucket, error)
+                }
+                scheduleTurn()
+            }
+        }
+    }
+
+    private func retry(_ job: TimerWheel.Job, _ bucket: TimerBucket, _ error: SystemError) {
+        broker.logger.error("\(files.directory)/\(bucket.fileName) could not be read: \(error); trying again")
+        later(Self.retryMillis) { $0.run(job) }
+    }
+
+    private func finish(_ loaded: TimerFiles.Loaded) {
+        if loaded.damaged > 0 {
+            broker.logger.error(
+                "\(files.directory)/\(loaded.bucket.fileName): \(loaded.damaged) bytes are no timer messages and were passed over"
+            )
+        }
+        let number = wheel?.finishedLoad(
+            loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) })
+        if let number, let region = loaded.region { regions[number] = region }
+        // An empty or already delivered bucket retires with the next commit.
+        broker.scheduleTick()
+    }
+
+    // MARK: Delivering
+
+    /// `true` when more is due already.
+    private func deliver(_ now: Int64) -> Bool {
+        guard let wheel else { return false }
+        var bytes = 0
+        var count = 0
+        let suffix = Array("\(TimerProperties.dequeueMilliseconds)\u{1}\(now)\u{2}".utf8)
+        while let entry = wheel.next(now: now) {
+            switch deliver(entry, wheel, suffix) {
+            case .appended(let result):
+                bytes += result.size
+                deliveredCount += 1
+            case nil: break
+            case .undeliverable(let reason):
+                broker.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")
+            case .refused:
+                wheel.putBack(entry)
+                later(ScheduleMessageService.retryMillis) { $0.scheduleTurn() }
+                return false
+            }
+            count += 1
+            if count >= Self.deliverBatch || bytes >= Self.deliverBytes { return true }
+        }
+        return false
+    }
+
+    private func deliver(
+        _ entry: TimerEntry, _ wheel: TimerWheel, _ suffix: [UInt8]
+    ) -> RecordCopier.Outcome? {
+        let isWanted = { (record: CommitLogRecordView) -> Bool in
+            guard wheel.mayBeCancelled(due: entry.due) else { return true }
+            guard let topic = record.property("REAL_TOPIC"), let unique = record.property(MessageProperties.uniqueKey)
+            else { return true }
+            return !wheel.isCancelled(TimerProperties.deleteKey(topic: topic, uniqueKey: unique), due: entry.due)
+        }
+        if entry.source == TimerEntry.commitLog {
+            let range = LogRange(start: PhysicalOffset(entry.position), length: Int(entry.size), count: 1)
+            return copier.deliver(range, suffix: suffix, isWanted: isWanted)
+        }
+        guard let region = regions[entry.source], Int(entry.position) + Int(entry.size) <= region.bytes.count else {
+            return .undeliverable("its file is gone")
+        }
+        let end = Int(entry.position) + Int(entry.size)
+        return copier.deliver(
+            UnsafeRawBufferPointer(rebasing: region.bytes[Int(entry.position)..<end]), suffix: suffix,
+            isWanted: isWanted)
+    }
+
+    // MARK: End of a tick
+
+    /// The tick's bytes are in the log. `true` if deliveries were among them.
+    func committed() -> Bool {
+        guard let wheel else { return false }
+        let hasDelivered = wheel.awaitsCommit
+        let finished = wheel.commit()
+        let logEnd = broker.store.writtenOffset.rawValue
+        for (bucket, number) in finished {
+            regions[number] = nil
+            retired.append((bucket, logEnd))
+        }
+        if hasDelivered || !finished.isEmpty { touched() }
+        return hasDelivered
+    }
+
+    func failed() {
+        guard wheel?.awaitsCommit == true else { return }
+        wheel?.rollBack()
+        later(ScheduleMessageService.retryMillis) { $0.scheduleTurn() }
+    }
+
+    // MARK: Checkpoint
+
+    /// Something has changed that a checkpoint should know.
+    private func touched() {
+        guard checkpointTask == nil, isRunning else { return }
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        checkpointTask = broker.eventLoop.scheduleTask(in: .milliseconds(Self.checkpointMillis)) {
+            this.value.checkpointTask = nil
+            this.value.checkpoint()
+        }
+    }
+
+    /// A state is noted first and saved later, when the log is flushed up to where it was then and the files are written.
+    private func checkpoint() {
+        guard isRunning, !isSaving, let wheel, !wheel.awaitsCommit else { return touched() }
+        let flushed = broker.store.flushedOffset.rawValue
+        if let candidate, candidate.logEnd <= flushed, writing == nil {
+            self.candidate = nil
+            let gone = retired.filter { $0.logEnd <= flushed }.map(\.bucket)
+            retired.removeAll { $0.logEnd <= flushed }
+            save(candidate.checkpoint, removing: gone)
+        }
+        if candidate == nil {
+            writeCollected()
+            let state = TimerFiles.Checkpoint(replayFrom: wheel.replayFrom, progress: wheel.progress)
+            if collected.isEmpty {
+                if state != saved { candidate = (state, broker.store.writtenOffset.rawValue) }
+            } else {
+                return touched()
+            }
+        }
+        if candidate != nil || !retired.isEmpty { touched() }
+    }
+
+    private func save(_ checkpoint: TimerFiles.Checkpoint, removing gone: [TimerBucket]) {
+        isSaving = true
+        saved = checkpoint
+        let files = files
+        work.submit({
+            Result { () throws(SystemError) in
+                try files.save(checkpoint)
+                try files.remove(gone)
+            }
+        }) { [unowned self] result in
+            isSaving = false
+            guard case .failure(let error) = result, isRunning else { return }
+            broker.logger.error("the checkpoint of the timer messages was not written: \(error); trying again")
+            saved = nil
+            for bucket in gone { retired.append((bucket, 0)) }
+            touched()
+        }
+    }
+}

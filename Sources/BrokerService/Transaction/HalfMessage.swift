@@ -1,0 +1,99 @@
+import RemotingProtocol
+import StoreFormat
+
+/// What the broker must know of a prepared message, read from its record in `RMQ_SYS_TRANS_HALF_TOPIC`.
+struct HalfMessage: Equatable {
+    static let producerGroup: StaticString = "PGROUP"
+    static let checkTimes: StaticString = "TRANSACTION_CHECK_TIMES"
+    static let checkImmunityTime: StaticString = "CHECK_IMMUNITY_TIME_IN_SECONDS"
+    /// On copies Apache makes for messages that are immune against checks: the queue offset of the original.
+    static let preparedQueueOffset: StaticString = "TRAN_PREPARED_QUEUE_OFFSET"
+
+    /// In queue 0 of the half topic.
+    var queueOffset: Int64
+    var physicalOffset: Int64
+    var size: Int32
+    /// Milliseconds since 1970.
+    var storeTimestamp: Int64
+    /// How often its producers have been asked already.
+    var checks: Int
+    /// Milliseconds the message brings along in place of `transactionTimeOut`.
+    var immunity: Int64?
+    var preparedQueueOffset: Int64?
+    /// The same for all copies of one transaction, different for different ones.
+    var identity: Int
+
+    init(_ record: CommitLogRecordView) {
+        queueOffset = record.queueOffset.rawValue
+        physicalOffset = record.physicalOffset.rawValue
+        size = Int32(truncatingIfNeeded: record.totalSize)
+        storeTimestamp = record.storeTimestamp
+        checks = record.property(Self.checkTimes).flatMap(TimerProperties.integer).map(Int.init) ?? 0
+        immunity = record.property(Self.checkImmunityTime).flatMap(TimerProperties.integer)
+            .flatMap { $0 >= 0 && $0 < 1 << 40 ? $0 * 1000 : nil }
+        preparedQueueOffset = record.property(Self.preparedQueueOffset).flatMap(TimerProperties.integer)
+        var hasher = Hasher()
+        for name in [Self.producerGroup, MessageProperties.uniqueKey] {
+            if let value = record.property(name) { hasher.combine(bytes: value) }
+            hasher.combine(0)
+        }
+        hasher.combine(record.bornTimestamp)
+        hasher.combine(record.bornHost)
+        hasher.combine(record.storedBodyCRC)
+        identity = hasher.finalize()
+    }
+
+    init(
+        queueOffset: Int64, physicalOffset: Int64 = 0, storeTimestamp: Int64, checks: Int = 0, immunity: Int64? = nil,
+        preparedQueueOffset: Int64? = nil, identity: Int
+    ) {
+        self.queueOffset = queueOffset
+        self.physicalOffset = physicalOffset
+        size = 0
+        self.storeTimestamp = storeTimestamp
+        self.checks = checks
+        self.immunity = immunity
+        self.preparedQueueOffset = preparedQueueOffset
+        self.identity = identity
+    }
+}
+
+/// The messages by which the outcome of a prepared message is remembered: `RMQ_SYS_TRANS_OP_HALF_TOPIC`, tags `d`, the body
+/// being the half message's queue offset in decimal. RocketMQ 5 writes several of them, separated by commas.
+enum OpMessage {
+    static let removeTag = "d"
+
+    static func body(_ halfOffset: Int64) -> [UInt8] { Array(String(halfOffset).utf8) }
+
+    static func halfOffsets(_ body: UnsafeRawBufferPointer) -> [Int64] {
+        body.split(separator: UInt8(ascii: ",")).compactMap { Int64(String(decoding: $0, as: UTF8.self)) }
+    }
+}
+
+/// What a producer is asked with (39): the half message as it was sent, under its real topic and queue.
+enum CheckMessage {
+    /// `nil` when the record does not say where it belongs.
+    static func body(_ record: CommitLogRecordView) -> [UInt8]? {
+        guard let topic = record.property("REAL_TOPIC"), !topic.isEmpty, topic.count <= Int(Int8.max),
+            let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
+        else { return nil }
+        // Everything up to the body stays as it lies there, but for size, magic (a short topic is version 1) and queue.
+        let headCount =
+            CommitLogRecord.bornHostPosition + record.bornHost.encodedSize + 8 + record.storeHost.encodedSize + 4 + 8
+            + 4
+        var bytes = [UInt8](record.bytes.prefix(headCount))
+        bytes.append(contentsOf: record.body)
+        bytes.append(UInt8(topic.count))
+        bytes.append(contentsOf: topic)
+        bytes.append(UInt8(truncatingIfNeeded: record.properties.count >> 8))
+        bytes.append(UInt8(truncatingIfNeeded: record.properties.count))
+        bytes.append(contentsOf: record.properties)
+        bytes.withUnsafeMutableBytes { buffer in
+            guard let base = buffer.baseAddress else { return }
+            BigEndian.store(Int32(buffer.count), base, 0)
+            BigEndian.store(CommitLogRecord.magicV1, base, CommitLogRecord.magicPosition)
+            BigEndian.store(queueId, base, CommitLogRecord.queueIdPosition)
+        }
+        return bytes
+    }
+}

@@ -1,0 +1,169 @@
+/// The prepared messages whose outcome is not known, and when their producers are asked for it. Time comes as an argument.
+///
+/// A half message is open from its arrival until an op message names its offset. Each time its producer is asked, it is
+/// stored again with its count of checks, as Apache does, and the older copy gets its op message in the same write. Apache
+/// leaves the older copy to its offset file, and delivers twice when a crash comes before that is written.
+struct OpenTransactions {
+    struct Settings: Equatable {
+        /// Milliseconds from storing to the first check (`transactionTimeOut`).
+        var timeout: Int64 = 6000
+        /// Between checks (`transactionCheckInterval`).
+        var interval: Int64 = 60_000
+        /// Checks after which nobody is asked any more (`transactionCheckMax`).
+        var checkMax = 15
+        /// Age at which nobody is asked any more: the log is about to forget the message (`fileReservedTime`).
+        var keep: Int64 = 72 * 3_600_000
+    }
+
+    struct Entry: Equatable {
+        var half: HalfMessage
+        /// When the first copy was stored, as far as is known.
+        var since: Int64
+        var nextCheck: Int64
+    }
+
+    enum Due: Equatable {
+        case check(HalfMessage)
+        case giveUp(HalfMessage)
+    }
+
+    private let settings: Settings
+    private var open: [Int64: Entry] = [:]
+    private var byIdentity: [Int: Int64] = [:]
+    /// Their op messages are in the log's buffer.
+    private var ending: [Int64: Entry] = [:]
+    /// (time, half offset), some of them no longer true.
+    private var checks = TimerHeap()
+
+    /// All half offsets since the first open one, from `firstKnown` on.
+    private var known: [Int64] = []
+    private var firstKnown = 0
+    /// Behind the last half message seen.
+    private var halfEnd: Int64
+    /// The half offsets op messages name, in the order of their queue, the first at `opStart`.
+    private var ops: [Int64] = []
+    private var firstOp = 0
+    private var opStart: Int64
+
+    /// - Parameters:
+    ///   - halfOffset: everything before it in the half queue is done with.
+    ///   - opOffset: every op message for what is not lies behind it.
+    init(settings: Settings, halfOffset: Int64, opOffset: Int64) {
+        self.settings = settings
+        halfEnd = halfOffset
+        opStart = opOffset
+    }
+
+    var count: Int { open.count }
+
+    // MARK: What happens
+
+    /// A half message has become readable. An older copy of the same transaction is open no longer.
+    mutating func arrived(_ half: HalfMessage, isEnded: Bool = false) {
+        guard half.queueOffset >= halfEnd else { return }
+        halfEnd = half.queueOffset + 1
+        known.append(half.queueOffset)
+        guard !isEnded else { return }
+        var since = half.storeTimestamp
+        if let older = byIdentity[half.identity], let entry = open.removeValue(forKey: older) ?? ending[older] {
+            since = entry.since
+        }
+        let wait = half.checks > 0 ? settings.interval : half.immunity ?? settings.timeout
+        let entry = Entry(half: half, since: since, nextCheck: half.storeTimestamp + wait)
+        open[half.queueOffset] = entry
+        byIdentity[half.identity] = half.queueOffset
+        schedule(entry)
+    }
+
+    /// A place in the half queue that holds nothing readable.
+    mutating func skipped(_ queueOffset: Int64) { halfEnd = max(halfEnd, queueOffset + 1) }
+
+    private mutating func schedule(_ entry: Entry) {
+        let due = min(entry.nextCheck, entry.since + settings.keep)
+        checks.push(
+            TimerEntry(due: due, sequence: entry.half.queueOffset, position: entry.nextCheck, size: 0, source: 0))
+    }
+
+    /// An op message has become readable.
+    mutating func opArrived(naming halfOffsets: [Int64]) {
+        // One entry per op message, so that their number is that of its place in the queue.
+        ops.append(halfOffsets.max() ?? -1)
+    }
+
+    func find(_ halfOffset: Int64) -> HalfMessage? { open[halfOffset]?.half }
+
+    /// The open copy of a transaction.
+    func find(identity: Int) -> HalfMessage? {
+        byIdentity[identity].flatMap { open[$0]?.half }
+    }
+
+    /// Its op message is in the log's buffer.
+    mutating func end(_ halfOffset: Int64) {
+        guard let entry = open.removeValue(forKey: halfOffset) else { return }
+        ending[halfOffset] = entry
+    }
+
+    /// What was in the buffer is in the log.
+    mutating func commit() {
+        for (offset, entry) in ending where byIdentity[entry.half.identity] == offset {
+            byIdentity[entry.half.identity] = nil
+        }
+        ending.removeAll(keepingCapacity: true)
+        while firstKnown < known.count, open[known[firstKnown]] == nil { firstKnown += 1 }
+        if firstKnown > 4096, firstKnown * 2 > known.count {
+            known.removeFirst(firstKnown)
+            firstKnown = 0
+        }
+        let done = halfOffset
+        while firstOp < ops.count, ops[firstOp] < done { firstOp += 1 }
+        if firstOp > 4096, firstOp * 2 > ops.count {
+            ops.removeFirst(firstOp)
+            opStart += Int64(firstOp)
+            firstOp = 0
+        }
+    }
+
+    /// It is not: those transactions are still open.
+    mutating func rollBack(now: Int64) {
+        for (offset, var entry) in ending {
+            entry.nextCheck = max(entry.nextCheck, now + 100)
+            open[offset] = entry
+            byIdentity[entry.half.identity] = offset
+            schedule(entry)
+        }
+        ending.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Checks
+
+    /// The next one whose time has come. The caller ends or postpones it.
+    mutating func nextDue(now: Int64) -> Due? {
+        while let top = checks.top, top.due <= now {
+            checks.pop()
+            guard let entry = open[top.sequence], entry.nextCheck == top.position else { continue }
+            if entry.half.checks >= settings.checkMax || now - entry.since >= settings.keep {
+                return .giveUp(entry.half)
+            }
+            return .check(entry.half)
+        }
+        return nil
+    }
+
+    /// Nobody could be asked: the check is not counted.
+    mutating func postpone(_ halfOffset: Int64, until time: Int64) {
+        guard var entry = open[halfOffset] else { return }
+        entry.nextCheck = time
+        open[halfOffset] = entry
+        schedule(entry)
+    }
+
+    /// When something is due next.
+    var nextWake: Int64? { checks.top?.due }
+
+    // MARK: What must survive
+
+    /// The half queue is done with up to here.
+    var halfOffset: Int64 { firstKnown < known.count ? known[firstKnown] : halfEnd }
+    /// Every op message for half messages from `halfOffset` on lies behind this place.
+    var opOffset: Int64 { opStart + Int64(firstOp) }
+}

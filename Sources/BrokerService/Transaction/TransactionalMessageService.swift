@@ -1,0 +1,458 @@
+import Logging
+import MessageStore
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+/// Transactions, in RocketMQ 4.9.8's formats: prepared messages wait in `RMQ_SYS_TRANS_HALF_TOPIC`, their outcomes stand in
+/// `RMQ_SYS_TRANS_OP_HALF_TOPIC`, how far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`. Memory holds the
+/// open ones only; it is rebuilt from the two queues.
+///
+/// Unlike Apache's, a check is made at its very time and not at the next round, is counted only if there was a producer
+/// to ask, and is made up for as soon as one connects.
+final class TransactionalMessageService {
+    static let group = "CID_RMQ_SYS_TRANS"
+    static let checkMaxTimeQueues: Int32 = 1
+    /// Checked before other work gets its turn.
+    static let checkBatch = 200
+    static let readBatch = 1000
+    static let retryMillis: Int64 = 1000
+    static let sleepMaxMillis: Int64 = 30_000
+
+    private unowned let broker: Broker
+    private var open: OpenTransactions?
+    private var half: ConsumeQueue?
+    private var op: ConsumeQueue?
+    /// Read and looked at up to here.
+    private var nextHalf: Int64 = 0
+    private var nextOp: Int64 = 0
+    private var hasArrivals = false
+    /// Op messages that could not be stored although what they stand for was.
+    private var owedOps: [Int64] = []
+    private var hasAppended = false
+
+    /// Half messages whose producers cannot be asked because none is connected, by group.
+    private var waiting: [String: [Int64]] = [:]
+    private var nextProducer = 0
+
+    private var candidate: (logEnd: Int64, half: Int64, op: Int64)?
+    private var durable: (half: Int64, op: Int64) = (-1, -1)
+
+    private var task: Scheduled<Void>?
+    private var taskAtMillis = Int64.max
+    private var scratch: [UInt8] = []
+    private(set) var isRunning = false
+
+    init(_ broker: Broker) { self.broker = broker }
+
+    private func setting(_ key: String, _ fallback: Int64) -> Int64 {
+        broker.configuration.raw(key).flatMap { Int64($0) }.flatMap { $0 > 0 ? $0 : nil } ?? fallback
+    }
+
+    /// Begins, after store and offsets have been loaded.
+    func start() {
+        guard !isRunning else { return }
+        isRunning = true
+        let usual = OpenTransactions.Settings()
+        let settings = OpenTransactions.Settings(
+            timeout: setting("transactionTimeOut", usual.timeout),
+            interval: setting("transactionCheckInterval", usual.interval),
+            checkMax: Int(clamping: setting("transactionCheckMax", Int64(usual.checkMax))),
+            keep: setting("fileReservedTime", usual.keep / 3_600_000) * 3_600_000)
+        let half = broker.store.findConsumeQueue(topic: TopicNames.half, queueId: 0)
+        let op = broker.store.findConsumeQueue(topic: TopicNames.opHalf, queueId: 0)
+        func begin(_ queue: ConsumeQueue) -> Int64 {
+            let stored = broker.offsets.offset(topic: queue.topic, group: Self.group, queueId: 0)
+            return min(max(stored ?? queue.minOffset.rawValue, queue.minOffset.rawValue), queue.maxOffset.rawValue)
+        }
+        (nextHalf, nextOp) = (begin(half), begin(op))
+        durable = (nextHalf, nextOp)
+        if half.maxOffset.rawValue > 0 { makeTopics() }
+        open = OpenTransactions(settings: settings, halfOffset: nextHalf, opOffset: nextOp)
+        (self.half, self.op) = (half, op)
+        rebuild()
+        for queue in [half, op] {
+            QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] _ in hasArrivals = true }
+            queue.wantsArrival = true
+        }
+        broker.producers.joined = { [unowned self] group in producerJoined(group) }
+        arm()
+    }
+
+    /// The topic of half messages is there as soon as somebody uses it, as with Apache.
+    func makeTopics() {
+        _ = broker.topics.findOrCreate(TopicNames.half, queueNums: 1, perm: Permission.read | Permission.write)
+    }
+
+    /// The store is closed: all of the log survives power loss.
+    func closed() {
+        guard let open else { return }
+        candidate = nil
+        commitOffsets(half: open.halfOffset, op: open.opOffset)
+    }
+
+    private func commitOffsets(half: Int64, op: Int64) {
+        guard durable != (half, op) else { return }
+        durable = (half, op)
+        for (topic, offset) in [(TopicNames.half, half), (TopicNames.opHalf, op)] {
+            broker.offsets.commit(topic: topic, group: Self.group, queueId: 0, offset: offset)
+        }
+    }
+
+    /// More of the log survives power loss.
+    func flushed() {
+        guard candidate != nil else { return }
+        noteOffsets()
+    }
+
+    func stop() {
+        isRunning = false
+        task?.cancel()
+        task = nil
+    }
+
+    /// How many prepared messages have no outcome.
+    var openCount: Int { open?.count ?? 0 }
+
+    // MARK: Reading the two queues
+
+    /// What was open when the broker ended: half messages no op message names.
+    private func rebuild() {
+        var ended: Set<Int64> = []
+        readOps { offsets in ended.formUnion(offsets) }
+        readHalves { half in
+            ended.contains(half.queueOffset) || half.preparedQueueOffset.map { ended.contains($0) } == true
+        }
+        open?.commit()
+        if let open, open.count > 0 {
+            broker.logger.info("\(open.count) transactions are open since before the start")
+        }
+    }
+
+    private func readOps(_ see: ([Int64]) -> Void = { _ in }) {
+        guard let op else { return }
+        read(op, &nextOp) { record, _ in
+            let offsets = record.map { OpMessage.halfOffsets($0.body) } ?? []
+            open?.opArrived(naming: offsets)
+            see(offsets)
+        }
+    }
+
+    private func readHalves(isEnded: (HalfMessage) -> Bool = { _ in false }) {
+        guard let half else { return }
+        read(half, &nextHalf) { record, offset in
+            guard let record else {
+                open?.skipped(offset)
+                return
+            }
+            let half = HalfMessage(record)
+            open?.arrived(half, isEnded: isEnded(half))
+        }
+    }
+
+    private func read(_ queue: ConsumeQueue, _ next: inout Int64, _ body: (CommitLogRecordView?, Int64) -> Void) {
+        while next < queue.maxOffset.rawValue {
+            let entries = broker.store.entries(queue, from: QueueOffset(next), maxCount: Self.readBatch)
+            guard !entries.isEmpty else { return }
+            for entry in entries {
+                let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
+                let isThere: Bool? = broker.store.withBytes(range) { bytes in
+                    guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+                    body(record, next)
+                    return true
+                }
+                if isThere != true { body(nil, next) }
+                next += 1
+            }
+        }
+    }
+
+    // MARK: Outcomes
+
+    enum Outcome {
+        case done(end: Int64)
+        /// It has had its outcome before.
+        case endedBefore
+        case refused(ResponseCode, String)
+    }
+
+    /// END_TRANSACTION: the producer says what becomes of its prepared message.
+    func end(producerGroup: String, physicalOffset: Int64, queueOffset: Int64, isCommit: Bool) -> Outcome {
+        let failed = "Find prepared transaction message failed"
+        guard let found = readRecord(at: physicalOffset) else { return .refused(.systemError, failed) }
+        let checked: Outcome? = scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes),
+                record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC")
+            else { return .refused(.systemError, failed) }
+            guard record.property(HalfMessage.producerGroup)?.elementsEqual(producerGroup.utf8) == true else {
+                return .refused(.systemError, "The producer group wrong")
+            }
+            guard record.queueOffset.rawValue == queueOffset else {
+                return .refused(.systemError, "The transaction state table offset wrong")
+            }
+            return nil
+        }
+        if let checked { return checked }
+        // The producer may answer a check older than the last one: its message has been stored again since.
+        guard let half = open?.find(queueOffset) ?? open?.find(identity: found.identity) else { return .endedBefore }
+        if half.physicalOffset != physicalOffset, readRecord(at: half.physicalOffset) == nil {
+            return .refused(.systemError, failed)
+        }
+        var end = Int64(0)
+        if isCommit {
+            switch deliver(half) {
+            case .appended(let result): end = result.end.rawValue
+            case .refused(let refusal):
+                switch refusal {
+                case .diskFull, .notWritable:
+                    return .refused(.serviceNotAvailable, "Service not available now. \(refusal)")
+                default: return .refused(.messageIllegal, "\(refusal)")
+                }
+            }
+        }
+        return .done(end: max(end, storeOp(half.queueOffset)))
+    }
+
+    /// Copies the record into `scratch`.
+    private func readRecord(at physicalOffset: Int64) -> HalfMessage? {
+        scratch.removeAll(keepingCapacity: true)
+        guard let range = broker.store.lookMessage(at: PhysicalOffset(physicalOffset)) else { return nil }
+        let isThere: Void? = broker.store.withBytes(range) { scratch.append(contentsOf: $0) }
+        guard isThere != nil else { return nil }
+        return scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
+            return HalfMessage(record)
+        }
+    }
+
+    /// Stores the message in `scratch` where it was sent to, delayed if it says so.
+    private func deliver(_ half: HalfMessage) -> AppendOutcome {
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes), let topic = record.property("REAL_TOPIC"),
+                let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
+            else { return .refused(.malformedBatch("the prepared message does not say where it belongs")) }
+            return broker.append(
+                record, to: String(decoding: topic, as: UTF8.self), queueId: queueId,
+                properties: PropertyList(record.properties)
+            ) { draft in
+                draft.sysFlag =
+                    record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
+                draft.preparedTransactionOffset = half.physicalOffset
+            }
+        }
+    }
+
+    /// The outcome is known from here on. Returns where the op message ends.
+    @discardableResult
+    private func storeOp(_ halfOffset: Int64) -> Int64 {
+        open?.end(halfOffset)
+        hasAppended = true
+        let time = broker.now()
+        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)".utf8)
+        let outcome = Array(TopicNames.opHalf.utf8).withUnsafeBytes { topic in
+            properties.withUnsafeBytes { properties in
+                OpMessage.body(halfOffset).withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: 0, bornHost: broker.storeHost, storeHost: broker.storeHost, body: body)
+                    draft.bornTimestamp = time
+                    draft.properties = properties
+                    return broker.store.append(draft)
+                }
+            }
+        }
+        switch outcome {
+        case .appended(let result): return result.end.rawValue
+        case .refused(let refusal):
+            broker.logger.error("the outcome of half message \(halfOffset) was not stored yet: \(refusal)")
+            owedOps.append(halfOffset)
+            later(Self.retryMillis)
+            return 0
+        }
+    }
+
+    // MARK: Checks
+
+    private func later(_ millis: Int64) { arm(at: broker.now() + millis) }
+
+    private func arm() {
+        guard let wake = open?.nextWake else { return }
+        arm(at: wake)
+    }
+
+    private func arm(at millis: Int64) {
+        guard isRunning, task == nil || millis < taskAtMillis else { return }
+        task?.cancel()
+        taskAtMillis = millis
+        let sleep = min(max(0, millis - broker.now()), Self.sleepMaxMillis)
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
+    }
+
+    private func check() {
+        task = nil
+        taskAtMillis = Int64.max
+        guard isRunning else { return }
+        let now = broker.now()
+        let owed = owedOps
+        owedOps = []
+        for halfOffset in owed { storeOp(halfOffset) }
+        var count = 0
+        while count < Self.checkBatch, let due = open?.nextDue(now: now) {
+            count += 1
+            switch due {
+            case .check(let half): check(half, now)
+            case .giveUp(let half): giveUp(half, now)
+            }
+        }
+        if hasAppended { broker.scheduleTick() }
+        arm()
+    }
+
+    private func check(_ half: HalfMessage, _ now: Int64) {
+        guard readRecord(at: half.physicalOffset) != nil else {
+            broker.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
+            storeOp(half.queueOffset)
+            return
+        }
+        let group = scratch.withUnsafeBytes { bytes -> String in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
+            return record.property(HalfMessage.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
+        }
+        guard broker.producers.clients(of: group)?.isEmpty == false else {
+            // Asked as soon as one is there, and looked at again for its age.
+            if waiting[group]?.contains(half.queueOffset) != true {
+                waiting[group, default: []].append(half.queueOffset)
+            }
+            open?.postpone(half.queueOffset, until: Int64.max)
+            return
+        }
+        guard storeAgain(half, topic: TopicNames.half, checks: half.checks + 1) else {
+            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
+            return
+        }
+        storeOp(half.queueOffset)
+    }
+
+    private func giveUp(_ half: HalfMessage, _ now: Int64) {
+        guard readRecord(at: half.physicalOffset) != nil else {
+            storeOp(half.queueOffset)
+            return
+        }
+        _ = broker.topics.findOrCreate(
+            TopicNames.transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
+            perm: Permission.read | Permission.write)
+        guard storeAgain(half, topic: TopicNames.transactionCheckMaxTime, checks: half.checks) else {
+            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
+            return
+        }
+        broker.logger.error(
+            "the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)"
+        )
+        storeOp(half.queueOffset)
+    }
+
+    /// Stores the message in `scratch` in a topic of the broker's own.
+    private func storeAgain(_ half: HalfMessage, topic: String, checks: Int) -> Bool {
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            var properties = PropertyList(record.properties)
+            properties["\(HalfMessage.checkTimes)"] = String(checks)
+            return Array(topic.utf8).withUnsafeBytes { topic in
+                properties.bytes.withUnsafeBytes { properties in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: 0, bornHost: record.bornHost, storeHost: record.storeHost,
+                        body: record.body)
+                    draft.flag = record.flag
+                    draft.sysFlag = record.sysFlag
+                    draft.bornTimestamp = record.bornTimestamp
+                    draft.reconsumeTimes = record.reconsumeTimes
+                    draft.properties = properties
+                    if case .appended = broker.store.append(draft) {
+                        hasAppended = true
+                        return true
+                    }
+                    return false
+                }
+            }
+        }
+    }
+
+    /// RESUME_CHECK_HALF_MESSAGE (323): a message nobody had decided about is asked for again from the beginning.
+    func resumeCheck(physicalOffset: Int64) -> Bool {
+        guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
+        guard storeAgain(half, topic: TopicNames.half, checks: 0) else { return false }
+        broker.scheduleTick()
+        return true
+    }
+
+    /// A producer has connected: what waits for its group is asked now.
+    private func producerJoined(_ group: String) {
+        guard let offsets = waiting.removeValue(forKey: group) else { return }
+        let now = broker.now()
+        for offset in offsets { open?.postpone(offset, until: now) }
+        arm()
+    }
+
+    private func ask(_ half: HalfMessage) {
+        guard readRecord(at: half.physicalOffset) != nil else { return }
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes), let body = CheckMessage.body(record),
+                let group = record.property(HalfMessage.producerGroup),
+                let members = broker.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
+            else { return }
+            nextProducer &+= 1
+            let uniqueKey = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
+            var fields = [
+                "commitLogOffset": String(half.physicalOffset), "tranStateTableOffset": String(half.queueOffset),
+                "offsetMsgId": OffsetMessageID.text(
+                    host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: half.physicalOffset),
+            ]
+            if let uniqueKey {
+                fields["msgId"] = uniqueKey
+                fields["transactionId"] = uniqueKey
+            }
+            let member = members[nextProducer % members.count]
+            member.client.connection.oneway(RemotingCommand(.checkTransactionState, extFields: fields, body: body))
+        }
+    }
+
+    // MARK: End of a tick
+
+    /// The tick's bytes are in the log: half messages among them are open from now on, their producers asked if they are
+    /// copies made for that.
+    func committed() {
+        guard isRunning, hasArrivals || hasAppended else { return }
+        hasArrivals = false
+        hasAppended = false
+        let firstNew = nextHalf
+        readOps()
+        readHalves()
+        open?.commit()
+        for offset in firstNew..<max(firstNew, nextHalf) {
+            if let half = open?.find(offset), half.checks > 0 { ask(half) }
+        }
+        noteOffsets()
+        arm()
+    }
+
+    func failed() {
+        guard isRunning, hasAppended else { return }
+        hasAppended = false
+        open?.rollBack(now: broker.now())
+        arm()
+    }
+
+    /// What is done with is committed when the log is flushed up to here: after power loss nothing is taken for done that
+    /// the log has forgotten.
+    private func noteOffsets() {
+        guard let open else { return }
+        if let candidate, candidate.logEnd <= broker.store.flushedOffset.rawValue {
+            self.candidate = nil
+            commitOffsets(half: candidate.half, op: candidate.op)
+        }
+        if candidate == nil, durable != (open.halfOffset, open.opOffset) {
+            candidate = (broker.store.writtenOffset.rawValue, open.halfOffset, open.opOffset)
+        }
+    }
+}

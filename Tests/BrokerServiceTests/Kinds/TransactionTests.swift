@@ -1,0 +1,246 @@
+import Foundation
+import RemotingProtocol
+import StoreFormat
+import Testing
+
+@Suite("transactions, through a broker")
+struct TransactionTests {
+    static let settings = [
+        ("transactionTimeOut", "300"), ("transactionCheckInterval", "300"), ("transactionCheckMax", "2"),
+    ]
+
+    private struct Prepared {
+        var physicalOffset: Int64
+        var queueOffset: Int64
+        var queueId: String?
+    }
+
+    private func prepare(
+        _ connection: RawConnection, _ key: String, body: String = "b", more: String = "", group: String = "PG"
+    ) throws -> Prepared {
+        let properties = "KEYS=\(key);TRAN_MSG=true;UNIQ_KEY=\(key);WAIT=true;PGROUP=\(group);TAGS=TX" + more
+        let answer = try connection.send(
+            topic: "TX", queueId: 1, body: body, properties: RawConnection.properties(properties), group: group)
+        #expect(answer.code == 0, "\(answer.remark ?? "")")
+        let id = try #require(OffsetMessageID.parse(answer.extFields["msgId"] ?? ""))
+        return Prepared(
+            physicalOffset: id.physicalOffset, queueOffset: Int64(answer.extFields["queueOffset"] ?? "") ?? -1,
+            queueId: answer.extFields["queueId"])
+    }
+
+    private func end(
+        _ connection: RawConnection, _ prepared: Prepared, _ outcome: Int32, group: String = "PG", check: Bool = false
+    ) throws -> RemotingCommand {
+        try connection.invoke(
+            .endTransaction,
+            [
+                "producerGroup": group, "tranStateTableOffset": String(prepared.queueOffset),
+                "commitLogOffset": String(prepared.physicalOffset), "commitOrRollback": String(outcome),
+                "fromTransactionCheck": String(check), "msgId": "x",
+            ])
+    }
+
+    @Test("a committed message appears as Apache stores it, a rolled back one never; op messages in 4.9.8's form")
+    func outcomes() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let first = try prepare(connection, "tx-commit")
+        #expect(first.queueOffset == 0)
+        #expect(first.queueId == "1")
+        let second = try prepare(connection, "tx-rollback")
+        #expect(try connection.consume("TX", queueId: 1).isEmpty)
+        #expect(try end(connection, first, 8).code == 0)
+        #expect(try end(connection, second, 12).code == 0)
+        // The same again changes nothing.
+        #expect(try end(connection, first, 8).code == 0)
+        let delivered = try connection.consume("TX", queueId: 1)
+        #expect(delivered.count == 1)
+        let message = try #require(delivered.first)
+        #expect(message.sysFlag == 8)
+        #expect(message.preparedTransactionOffset == first.physicalOffset)
+        #expect(
+            message.properties.filter { $0.key != "WAIT" } == [
+                "REAL_TOPIC": "TX", "REAL_QID": "1", "KEYS": "tx-commit", "TRAN_MSG": "true", "UNIQ_KEY": "tx-commit",
+                "CLUSTER": "DefaultCluster", "PGROUP": "PG", "TAGS": "TX",
+            ])
+        let half = try connection.consume("RMQ_SYS_TRANS_HALF_TOPIC")
+        #expect(half.map(\.sysFlag) == [0, 0])
+        let op = try harness.stored("RMQ_SYS_TRANS_OP_HALF_TOPIC")
+        #expect(op.map(\.body) == ["0", "1"])
+        #expect(op.allSatisfy { $0.properties == ["WAIT": "true", "TAGS": "d"] && $0.sysFlag == 0 })
+    }
+
+    @Test("what Apache refuses is refused in its words")
+    func refusals() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let prepared = try prepare(connection, "k")
+        func remark(_ prepared: Prepared, group: String = "PG") throws -> String? {
+            let answer = try end(connection, prepared, 8, group: group)
+            #expect(answer.code == ResponseCode.systemError.rawValue)
+            return answer.remark
+        }
+        #expect(try remark(prepared, group: "Other") == "The producer group wrong")
+        var wrong = prepared
+        wrong.queueOffset = 7
+        #expect(try remark(wrong) == "The transaction state table offset wrong")
+        wrong.physicalOffset = 1_000_000
+        #expect(try remark(wrong) == "Find prepared transaction message failed")
+        let rejecting = try BrokerHarness([("rejectTransactionMessage", "true")])
+        defer { try? rejecting.end() }
+        let refused = try rejecting.connect().send(
+            topic: "TX", properties: RawConnection.properties("TRAN_MSG=true;PGROUP=PG"))
+        #expect(refused.code == ResponseCode.noPermission.rawValue)
+    }
+
+    @Test("the producer is asked after the time-out and at each interval, then the message is put aside")
+    func checks() throws {
+        let harness = try BrokerHarness(Self.settings)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c1", producerGroup: "PG")
+        let start = RawConnection.nowMillis
+        let prepared = try prepare(connection, "unknown", body: "who knows")
+        _ = try connection.post(
+            .endTransaction,
+            [
+                "producerGroup": "PG", "tranStateTableOffset": "0", "commitLogOffset": String(prepared.physicalOffset),
+                "commitOrRollback": "0",
+            ], oneway: true)
+        let check = try connection.request(.checkTransactionState)
+        let waited = RawConnection.nowMillis - start
+        #expect(waited >= 300 && waited < 600, "first check after \(waited) ms")
+        #expect(check.isOneway)
+        #expect(check.extFields["msgId"] == "unknown")
+        #expect(check.extFields["transactionId"] == "unknown")
+        #expect(check.extFields["tranStateTableOffset"] == "1")
+        let message = try #require(Consumed.all(check.body).first)
+        #expect(message.topic == "TX")
+        #expect(message.queueId == 1)
+        #expect(message.body == "who knows")
+        #expect(message.properties["TRANSACTION_CHECK_TIMES"] == "1")
+        let physical = try #require(check.extFields["commitLogOffset"].flatMap { Int64($0) })
+        #expect(message.physicalOffset == physical)
+        let second = try connection.request(.checkTransactionState)
+        #expect(second.extFields["tranStateTableOffset"] == "2")
+        let aside = try connection.wait("TRANS_CHECK_MAX_TIME_TOPIC", count: 1)
+        #expect(aside.first?.body == "who knows")
+        #expect(!connection.gets(.checkTransactionState, within: 600))
+        // An operator has it asked again.
+        let id = OffsetMessageID.text(
+            host: RemotingProtocol.HostAddress(ipv4: 0x7F00_0002, port: 31911),
+            physicalOffset: try #require(aside.first?.physicalOffset))
+        #expect(try connection.invoke(.resumeCheckHalfMessage, ["topic": "TX", "msgId": id]).code == 0)
+        let again = try connection.request(.checkTransactionState)
+        let offset = try #require(again.extFields["tranStateTableOffset"].flatMap { Int64($0) })
+        let place = try #require(again.extFields["commitLogOffset"].flatMap { Int64($0) })
+        #expect(
+            try end(connection, Prepared(physicalOffset: place, queueOffset: offset), 8, check: true).code == 0)
+        #expect(try connection.wait("TX", queueId: 1, count: 1).map(\.body) == ["who knows"])
+    }
+
+    @Test("an answer to an older check decides the transaction, once")
+    func lateAnswer() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "200"), ("transactionCheckInterval", "200")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c1", producerGroup: "PG")
+        let prepared = try prepare(connection, "slow")
+        let first = try connection.request(.checkTransactionState)
+        _ = try connection.request(.checkTransactionState)
+        let offset = try #require(first.extFields["tranStateTableOffset"].flatMap { Int64($0) })
+        let place = try #require(first.extFields["commitLogOffset"].flatMap { Int64($0) })
+        #expect(try end(connection, Prepared(physicalOffset: place, queueOffset: offset), 8, check: true).code == 0)
+        #expect(try end(connection, prepared, 8).code == 0)
+        #expect(!connection.gets(.checkTransactionState, within: 700))
+        #expect(try connection.consume("TX", queueId: 1).count == 1)
+    }
+
+    @Test("no producer there: nobody is asked, nothing is counted; the first that connects is asked at once")
+    func absentProducer() throws {
+        let harness = try BrokerHarness(Self.settings)
+        defer { try? harness.end() }
+        let sender = try harness.connect()
+        _ = try prepare(sender, "alone")
+        usleep(1_500_000)
+        #expect(try sender.consume("RMQ_SYS_TRANS_HALF_TOPIC").count == 1)
+        let producer = try harness.connect()
+        try producer.post(
+            .heartBeat,
+            body: HeartbeatData(clientID: "c2", producerGroups: ["PG"], consumerDataSet: []).encoded())
+        let check = try producer.request(.checkTransactionState)
+        #expect(Consumed.all(check.body).first?.properties["TRANSACTION_CHECK_TIMES"] == "1")
+    }
+
+    @Test("immunity in seconds takes the place of the time-out")
+    func immunity() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "100"), ("transactionCheckInterval", "100000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c1", producerGroup: "PG")
+        let start = RawConnection.nowMillis
+        _ = try prepare(connection, "immune", more: ";CHECK_IMMUNITY_TIME_IN_SECONDS=1")
+        _ = try connection.request(.checkTransactionState)
+        #expect(RawConnection.nowMillis - start >= 1000)
+    }
+
+    @Test("over kill -9: ended ones stay ended, open ones are asked for, each delivered by its outcome once")
+    func afterKill() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "600000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        var expected: Set<String> = []
+        for index in 0..<30 {
+            let prepared = try prepare(connection, "k\(index)", body: "\(index)")
+            if index % 3 == 0 {
+                #expect(try end(connection, prepared, 8).code == 0)
+                expected.insert("\(index)")
+            } else if index % 3 == 1 {
+                #expect(try end(connection, prepared, 12).code == 0)
+            }
+        }
+        let killed = try harness.afterKill(Self.settings)
+        defer { try? killed.end() }
+        let producer = try killed.connect()
+        try producer.post(
+            .heartBeat, body: HeartbeatData(clientID: "c", producerGroups: ["PG"], consumerDataSet: []).encoded())
+        var asked: Set<String> = []
+        for _ in 0..<10 {
+            let check = try producer.request(.checkTransactionState)
+            asked.insert(check.extFields["msgId"] ?? "")
+            let offset = try #require(check.extFields["tranStateTableOffset"].flatMap { Int64($0) })
+            let place = try #require(check.extFields["commitLogOffset"].flatMap { Int64($0) })
+            _ = try producer.post(
+                .endTransaction,
+                [
+                    "producerGroup": "PG", "tranStateTableOffset": String(offset), "commitLogOffset": String(place),
+                    "commitOrRollback": "8", "fromTransactionCheck": "true",
+                ], oneway: true)
+            if let body = Consumed.all(check.body).first?.body { expected.insert(body) }
+        }
+        #expect(asked == Set((0..<30).filter { $0 % 3 == 2 }.map { "k\($0)" }))
+        let delivered = try producer.wait("TX", queueId: 1, count: 20)
+        #expect(Set(delivered.map(\.body)) == expected)
+        #expect(delivered.count == 20)
+        #expect(!producer.gets(.checkTransactionState, within: 700))
+        #expect(try producer.consume("TX", queueId: 1, from: 20).isEmpty)
+    }
+
+    @Test("a committed message that is to be delayed is delayed from its commit on")
+    func delayed() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let level = try prepare(connection, "level", body: "level", more: ";DELAY=1")
+        let timer = try prepare(connection, "timer", body: "timer", more: ";TIMER_DELAY_MS=500")
+        let start = RawConnection.nowMillis
+        #expect(try end(connection, level, 8).code == 0)
+        #expect(try end(connection, timer, 8).code == 0)
+        #expect(try connection.consume("TX", queueId: 1).isEmpty)
+        let delivered = try connection.wait("TX", queueId: 1, count: 2)
+        #expect(delivered.map(\.body) == ["timer", "level"])
+        #expect(delivered.allSatisfy { $0.storeTimestamp - start >= 490 })
+    }
+}
