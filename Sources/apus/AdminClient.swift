@@ -29,12 +29,19 @@ struct AdminClient {
             try ListenSocket.connectUnix(name: RunDirectory.socketName, inDirectory: run.raw))
     }
 
+    /// How long a supervisor may take to answer: it does nothing that takes long.
+    static let answerMillisMax: Int32 = 10_000
+
     /// Sends one command and reads the one line that answers it.
     func ask(_ command: String) throws -> String {
         let line = "{\"command\":\"\(command)\"}\n"
         try call("write", "admin socket") { write(socket.raw, line, line.utf8.count) }
         var answer: [UInt8] = []
         while answer.last != UInt8(ascii: "\n") {
+            var polled = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
+            guard try call("poll", "admin socket", { poll(&polled, 1, AdminClient.answerMillisMax) }) == 1 else {
+                throw SystemError(errno: ETIMEDOUT, call: "read", subject: "admin socket")
+            }
             let piece = try receive()
             guard !piece.isEmpty else {
                 throw SystemError(errno: ECONNRESET, call: "read", subject: "admin socket")

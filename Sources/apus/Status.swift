@@ -41,7 +41,13 @@ struct Status: ParsableCommand {
             if json { print("{\"state\":\"stopped\"}") } else { print("nothing runs on \(directory.path)") }
             throw ExitCode(3)  // as systemctl status says for what is not running
         }
-        let answer = try AdminClient(directory).ask("status")
+        let answer: String
+        do {
+            answer = try AdminClient(directory).ask("status")
+        } catch {
+            StandardError.write("apus status: the platform on \(directory.path) does not answer: \(error)\n")
+            throw ExitCode(1)
+        }
         if json {
             print(answer)
             return

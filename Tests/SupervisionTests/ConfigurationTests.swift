@@ -1,4 +1,5 @@
 import Foundation
+import LinuxSystem
 import Supervision
 import Testing
 import WorkerProtocol
@@ -144,6 +145,35 @@ import WorkerProtocol
         let error = #expect(throws: ConfigurationError.self) { try Resources(&second, activated: []) }
         #expect(error?.description.contains("port \(port) is in use") == true)
         #expect(error?.description.contains("--broker-port") == true)
+    }
+}
+
+@Suite struct SocketActivationTests {
+    private func platform() throws -> PlatformConfiguration {
+        var raw = RawConfiguration()
+        raw.common["listenPort"] = "0"
+        raw.nameserver["listenPort"] = "0"
+        return try PlatformConfiguration(raw, .init(dataDirectory: "/d", executables: "/x"))
+    }
+
+    /// A socket of systemd's takes the place of the one the configuration asks for, found by its name.
+    @Test func socketsOfSystemdAreUsed() throws {
+        let socket = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
+        let port = try ListenSocket.port(of: socket.raw)
+        var platform = try platform()
+        let resources = try Resources(&platform, activated: [("nameserver", socket.release())])
+        #expect(platform.nameserver?["listenPort"] == String(port))
+        #expect(resources.descriptors(for: WorkerID(.nameserver, 0)).map(\.name) == ["listener:remoting"])
+    }
+
+    @Test func socketsWithoutAPlaceAreRefusedInWords() throws {
+        let socket = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
+        var platform = try platform()
+        let error = #expect(throws: ConfigurationError.self) {
+            try Resources(&platform, activated: [("broekr", socket.release())])
+        }
+        #expect(error?.description.contains("broekr") == true)
+        #expect(error?.description.contains("nameserver, broker, broker-vip, broker-ha") == true)
     }
 }
 
