@@ -25,6 +25,8 @@ actor GroupConsumer {
     private let events: AsyncStream<Void>.Continuation
     private let eventStream: AsyncStream<Void>
 
+    private nonisolated var retryTopic: String { "%RETRY%\(group)" }
+
     private struct Assignment {
         /// Tells one possession of a queue from the next.
         let generation: Int
@@ -129,7 +131,7 @@ actor GroupConsumer {
             ])
         }
         var subscriptions = [entry(subscription.topic, subscription.expression, subscription.tags ?? [])]
-        if !isBroadcasting { subscriptions.append(entry("%RETRY%\(group)", "*", [])) }
+        if !isBroadcasting { subscriptions.append(entry(retryTopic, "*", [])) }
         let from =
             switch startPosition {
             case .last: "CONSUME_FROM_LAST_OFFSET"
@@ -178,6 +180,11 @@ actor GroupConsumer {
             mustRebalanceAgain = false
             do {
                 guard let route = try await cluster.route(of: subscription.topic) else { continue }
+                var queues = [route.readable]
+                // What a member of the group sent back comes again through the group's own topic, once it exists.
+                if !isBroadcasting, let retries = try await cluster.route(of: retryTopic) {
+                    queues.append(retries.readable)
+                }
                 let members = isBroadcasting ? [clientId] : try await self.members(route)
                 guard members.contains(clientId) else {
                     // The broker does not know this member (it was restarted): say who we are; its notice rebalances.
@@ -185,7 +192,7 @@ actor GroupConsumer {
                     if hasStarted { continue }
                     throw CommandFailure("the broker does not list this consumer in group '\(group)'")
                 }
-                let share = Set(allocateAveragely(route.readable, among: members, for: clientId))
+                let share = Set(queues.flatMap { allocateAveragely($0, among: members, for: clientId) })
                 for queue in assignments.keys where !share.contains(queue) { await giveUp(queue) }
                 for queue in share where assignments[queue] == nil && !isStopping {
                     take(queue, afterPause: hasStarted || members.count > 1)
@@ -269,12 +276,12 @@ actor GroupConsumer {
             case .success:
                 // Brokers also answer 0 for a new group on a young queue; then an explicit wish counts.
                 let known = try reply.integer("offset")
-                if known > 0 || startPosition == nil { return known }
+                if known > 0 || startPosition == nil || queue.topic == retryTopic { return known }
             case .queryNotFound: break
             default: throw RemotingError.refused(request: 14, code: reply.code, remark: reply.remark)
             }
         }
-        switch startPosition {
+        switch queue.topic == retryTopic ? .first : startPosition {
         case .first, nil: return try await offset(.getMinOffset)
         case .last: return try await offset(.getMaxOffset)
         case .time(let milliseconds):
@@ -336,7 +343,8 @@ actor GroupConsumer {
                 "consumerGroup": group, "topic": queue.topic, "queueId": String(queue.queueId),
                 "queueOffset": String(offset), "maxMsgNums": String(pullSize), "sysFlag": isBroadcasting ? "6" : "7",
                 "commitOffset": isBroadcasting ? "0" : String(offset),
-                "suspendTimeoutMillis": String(Self.suspendMilliseconds), "subscription": subscription.expression,
+                "suspendTimeoutMillis": String(Self.suspendMilliseconds),
+                "subscription": queue.topic == retryTopic ? "*" : subscription.expression,
                 "subVersion": String(subscription.version), "expressionType": "TAG",
             ])
     }
@@ -346,7 +354,7 @@ actor GroupConsumer {
         case .success:
             let next = try reply.integer("nextBeginOffset")
             let messages = try ConsumedMessage.decode(reply.body, brokerName: queue.brokerName)
-            let wanted = messages.filter(subscription.wants)
+            let wanted = queue.topic == retryTopic ? messages : messages.filter(subscription.wants)
             let written = await output.write(wanted)
             // Given up while writing: the lines are out, so the offset must still be committed.
             let reached = written == wanted.count ? next : wanted[written].queueOffset

@@ -119,6 +119,14 @@ extension PlatformTests {
                 try await Self.expectHealthy(platform, pids, "under idle and half connections")
                 try await Task.sleep(for: .milliseconds(200))
             }
+            // Bytes that trickle in do not keep a frame alive: it is given up 30 s after its first byte.
+            let deadline = ContinuousClock.now + .seconds(40)
+            while ContinuousClock.now < deadline, !slow.allSatisfy({ $0.isClosedByPeer }) {
+                for socket in slow { socket.write([0x20]) }
+                try await Task.sleep(for: .milliseconds(500))
+            }
+            #expect(slow.allSatisfy { $0.isClosedByPeer }, "half frames are given up")
+            #expect(platform.log.contains("frame"), "and the log says why")
             let refused = idle.filter(\.isClosedByPeer).count
             print("T06 of 2000 idle connections \(refused) were refused")
             try await Self.expectHealthy(platform, pids, "after idle and half connections")
