@@ -167,10 +167,10 @@ import WorkerProtocol
     }
 
     @Test func socketsWithoutAPlaceAreRefusedInWords() throws {
-        let socket = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
+        let fd = try ListenSocket.tcp(address: "127.0.0.1", port: 0).release()
         var platform = try platform()
         let error = #expect(throws: ConfigurationError.self) {
-            try Resources(&platform, activated: [("broekr", socket.release())])
+            try Resources(&platform, activated: [("broekr", fd)])
         }
         #expect(error?.description.contains("broekr") == true)
         #expect(error?.description.contains("nameserver, broker, broker-vip, broker-ha") == true)
