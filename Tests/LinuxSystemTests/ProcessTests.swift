@@ -180,9 +180,10 @@ import Testing
 
     /// Longer than the 107 bytes of a socket address.
     @Test func unixSocketInADeepFolder() throws {
-        let folder = temporaryFolder() + "/" + String(repeating: "deep/", count: 40)
+        let base = temporaryFolder()
+        let folder = base + "/" + String(repeating: "deep/", count: 40)
         try RunDirectory.makeDirectories(folder)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
+        defer { try? FileManager.default.removeItem(atPath: base) }
         let directory = try RunDirectory.open(folder)
         let listener = try ListenSocket.unix(name: "s", inDirectory: directory.raw)
         let client = try ListenSocket.connectUnix(name: "s", inDirectory: directory.raw)
