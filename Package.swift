@@ -147,6 +147,9 @@ let package = Package(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
             path: "Tests/Support/EchoWorker", swiftSettings: strict),
+        .executableTarget(
+            name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
+            path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
         tests("ApusTests", ["apus", "RemotingProtocol", "StoreFormat"]),
         tests(

@@ -23,21 +23,16 @@ enum BinaryHeaderParser {
         guard extCount >= 0, extCount <= header.count - offset - 4 else { throw .badHeader(offset: offset) }
         offset += 4
         let end = offset + extCount
-        var count = 0
+        var fields = FieldCollector(scratch)
         while offset < end {
             guard offset + 6 <= end else { throw .badHeader(offset: offset) }
             let nameCount = Int(header.bigEndian(Int16.self, at: offset))
             guard nameCount >= 0, nameCount <= end - offset - 6 else { throw .badHeader(offset: offset) }
             let valueCount = Int(header.bigEndian(Int32.self, at: offset + 2 + nameCount))
             guard valueCount >= 0, valueCount <= end - offset - 6 - nameCount else { throw .badHeader(offset: offset) }
-            guard count < RemotingLimits.headerFields else { throw .tooManyFields }
-            scratch.growFields(count: count)
-            scratch.fields[count] = ExtField(
-                name: start + offset + 2, nameCount: Int32(nameCount), valueCount: Int32(valueCount),
-                value: start + offset + 6 + nameCount)
-            count += 1
+            try fields.append(start + offset + 2, nameCount, start + offset + 6 + nameCount, valueCount)
             offset += 6 + nameCount + valueCount
         }
-        frame.extFields = ExtFields(fields: UnsafeBufferPointer(start: scratch.fields, count: count))
+        frame.extFields = fields.result
     }
 }

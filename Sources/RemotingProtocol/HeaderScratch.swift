@@ -21,7 +21,8 @@ package struct ExtField {
 /// parsed with it.
 package final class HeaderScratch {
     private(set) var fields: UnsafeMutablePointer<ExtField>
-    private var fieldCapacity: Int
+    /// A power of two that reaches `RemotingLimits.headerFields` exactly.
+    private(set) var fieldCapacity: Int
     private(set) var text: UnsafeMutablePointer<UInt8>
     private var textCapacity: Int
 
@@ -46,17 +47,57 @@ package final class HeaderScratch {
         }
     }
 
-    /// Makes room for one more field after `count`.
+    /// Doubles the room for fields, of which `count` are used.
     func growFields(count: Int) {
-        guard count == self.fieldCapacity else { return }
         let larger = UnsafeMutablePointer<ExtField>.allocate(capacity: self.fieldCapacity * 2)
         larger.moveInitialize(from: self.fields, count: count)
         self.fields.deallocate()
         self.fields = larger
         self.fieldCapacity *= 2
     }
+}
 
-    var fieldsAreFull: Int { self.fieldCapacity }
+/// The fields of the frame being parsed, collected in a scratch's table; its pointers are kept here, where the
+/// optimizer sees that nobody else changes them.
+struct FieldCollector {
+    private let scratch: HeaderScratch
+    private var fields: UnsafeMutablePointer<ExtField>
+    private var capacity: Int
+    private var count = 0
+
+    init(_ scratch: HeaderScratch) {
+        self.scratch = scratch
+        self.fields = scratch.fields
+        self.capacity = scratch.fieldCapacity
+    }
+
+    @inline(__always)
+    mutating func append(
+        _ name: UnsafeRawPointer, _ nameCount: Int, _ value: UnsafeRawPointer, _ valueCount: Int
+    ) throws(RemotingDecodeError) {
+        if self.count == self.capacity {
+            try self.grow()
+        }
+        (self.fields + self.count).initialize(
+            to: ExtField(
+                name: name, nameCount: Int32(truncatingIfNeeded: nameCount),
+                valueCount: Int32(truncatingIfNeeded: valueCount), value: value))
+        self.count += 1
+    }
+
+    @inline(never)
+    private mutating func grow() throws(RemotingDecodeError) {
+        guard self.count < RemotingLimits.headerFields else { throw .tooManyFields }
+        self.scratch.growFields(count: self.count)
+        self.fields = self.scratch.fields
+        self.capacity = self.scratch.fieldCapacity
+    }
+
+    mutating func removeAll() {
+        self.count = 0
+    }
+
+    var result: ExtFields { ExtFields(fields: UnsafeBufferPointer(start: self.fields, count: self.count)) }
 }
 
 /// The header fields (`extFields`) of one frame: a view valid only as long as the frame is.
@@ -161,6 +202,17 @@ extension UnsafeRawBufferPointer {
             index = 1
         }
         guard index < self.count else { return nil }
+        // Up to 18 digits cannot overflow.
+        if self.count - index <= 18 {
+            var magnitude: Int64 = 0
+            while index < self.count {
+                let digit = self[index] &- UInt8(ascii: "0")
+                guard digit < 10 else { return nil }
+                magnitude = magnitude &* 10 &+ Int64(digit)
+                index += 1
+            }
+            return isNegative ? 0 &- magnitude : magnitude
+        }
         // Collected as a negative number, which has the larger range.
         var value: Int64 = 0
         while index < self.count {

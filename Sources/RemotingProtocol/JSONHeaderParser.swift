@@ -8,9 +8,9 @@ struct JSONHeaderParser {
     private let start: UnsafePointer<UInt8>
     private let end: UnsafePointer<UInt8>
     private var cursor: UnsafePointer<UInt8>
-    private let scratch: HeaderScratch
-    private var textCount = 0
-    private var fieldCount = 0
+    /// Where the next string with escapes is resolved to.
+    private var text: UnsafeMutablePointer<UInt8>
+    private var fields: FieldCollector
 
     static func parse(into frame: inout RemotingFrame, scratch: HeaderScratch) throws(RemotingDecodeError) {
         guard let base = frame.header.baseAddress, frame.header.count >= 2 else { throw .badHeader(offset: 0) }
@@ -26,7 +26,8 @@ struct JSONHeaderParser {
         self.start = start
         self.end = end
         self.cursor = cursor
-        self.scratch = scratch
+        self.text = scratch.text
+        self.fields = FieldCollector(scratch)
     }
 
     private func bad() -> RemotingDecodeError { .badHeader(offset: self.cursor - self.start) }
@@ -37,29 +38,23 @@ struct JSONHeaderParser {
         while hasMore {
             let name = try self.string()
             try self.expect(UInt8(ascii: ":"))
-            if name.equals("code") {
+            switch name.count {
+            case 4 where name.equals("code"):
                 frame.code = try self.int32()
                 sawCode = true
-            } else if name.equals("extFields") {
-                try self.extFields()
-            } else if name.equals("flag") {
-                frame.flag = try self.int32()
-            } else if name.equals("language") {
-                frame.language = try self.language()
-            } else if name.equals("opaque") {
-                frame.opaque = try self.int32()
-            } else if name.equals("version") {
-                frame.version = try self.int32()
-            } else if name.equals("remark") {
-                frame.remarkBytes = try self.scalar()
-            } else {
-                try self.skipValue()
+            case 4 where name.equals("flag"): frame.flag = try self.int32()
+            case 6 where name.equals("opaque"): frame.opaque = try self.int32()
+            case 6 where name.equals("remark"): frame.remarkBytes = try self.scalar()
+            case 7 where name.equals("version"): frame.version = try self.int32()
+            case 8 where name.equals("language"): frame.language = try self.language()
+            case 9 where name.equals("extFields"): try self.extFields()
+            default: try self.skipValue()
             }
             hasMore = try self.nextMember()
         }
         self.skipSpace()
         guard self.cursor == self.end, sawCode else { throw self.bad() }
-        frame.extFields = ExtFields(fields: UnsafeBufferPointer(start: self.scratch.fields, count: self.fieldCount))
+        frame.extFields = self.fields.result
     }
 
     private mutating func extFields() throws(RemotingDecodeError) {
@@ -70,18 +65,13 @@ struct JSONHeaderParser {
             return
         }
         // A second "extFields" replaces the first, as in Java's map of the header.
-        self.fieldCount = 0
+        self.fields.removeAll()
         var hasMore = try self.openObject()
         while hasMore {
             let name = try self.string()
             try self.expect(UInt8(ascii: ":"))
             if let value = try self.scalar(), let nameStart = name.baseAddress, let valueStart = value.baseAddress {
-                guard self.fieldCount < RemotingLimits.headerFields else { throw .tooManyFields }
-                self.scratch.growFields(count: self.fieldCount)
-                self.scratch.fields[self.fieldCount] = ExtField(
-                    name: nameStart, nameCount: Int32(truncatingIfNeeded: name.count),
-                    valueCount: Int32(truncatingIfNeeded: value.count), value: valueStart)
-                self.fieldCount += 1
+                try self.fields.append(nameStart, name.count, valueStart, value.count)
             }
             hasMore = try self.nextMember()
         }
@@ -144,6 +134,7 @@ struct JSONHeaderParser {
     }
 
     /// The text of a string, or of a number or boolean as it stands; nil for null.
+    @inline(__always)
     private mutating func scalar() throws(RemotingDecodeError) -> UnsafeRawBufferPointer? {
         self.skipSpace()
         guard self.cursor < self.end else { throw self.bad() }
@@ -172,6 +163,7 @@ struct JSONHeaderParser {
         return UnsafeRawBufferPointer(start: first, count: self.cursor - first)
     }
 
+    @inline(__always)
     private mutating func string() throws(RemotingDecodeError) -> UnsafeRawBufferPointer {
         try self.expect(UInt8(ascii: "\""))
         let first = self.cursor
@@ -207,10 +199,11 @@ struct JSONHeaderParser {
     }
 
     /// The rest of a string that has escapes, resolved into the scratch behind what is there already.
+    @inline(never)
     private mutating func escapedString(
         from first: UnsafePointer<UInt8>
     ) throws(RemotingDecodeError) -> UnsafeRawBufferPointer {
-        let result = self.scratch.text + self.textCount
+        let result = self.text
         var output = result
         let head = self.cursor - first
         output.update(from: first, count: head)
@@ -219,7 +212,7 @@ struct JSONHeaderParser {
             let byte = self.cursor.pointee
             self.cursor += 1
             if byte == UInt8(ascii: "\"") {
-                self.textCount += output - result
+                self.text = output
                 return UnsafeRawBufferPointer(start: result, count: output - result)
             }
             guard byte == UInt8(ascii: "\\") else {

@@ -34,15 +34,15 @@ package enum LanguageCode: UInt8, CaseIterable, Sendable {
     }
 
     init(name: UnsafeRawBufferPointer) {
-        // Nearly every frame says JAVA or CPP: those come first.
-        for language in LanguageCode.allNamed where name.equals(language.name) {
-            self = language
-            return
+        // Nearly every frame says JAVA or CPP.
+        if name.equals("JAVA") {
+            self = .java
+        } else if name.equals("CPP") {
+            self = .cpp
+        } else {
+            self = LanguageCode.allCases.first { name.equals($0.name) } ?? .other
         }
-        self = .other
     }
-
-    private static let allNamed: [LanguageCode] = [.java, .cpp] + LanguageCode.allCases.filter { $0.rawValue > 1 }
 }
 
 /// Protocol versions (`MQVersion`): ordinals of RocketMQ releases, carried in every header.

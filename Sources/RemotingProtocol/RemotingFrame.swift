@@ -83,8 +83,10 @@ package struct RemotingFrame {
         }
         var frame = RemotingFrame()
         frame.serialization = serialization
-        frame.header = UnsafeRawBufferPointer(rebasing: bytes[8..<(8 + headerCount)])
-        frame.body = UnsafeRawBufferPointer(rebasing: bytes[(8 + headerCount)...])
+        let start = bytes.baseAddress.map { $0 + 8 }
+        frame.header = UnsafeRawBufferPointer(start: start, count: headerCount)
+        frame.body = UnsafeRawBufferPointer(
+            start: start.map { $0 + headerCount }, count: bytes.count - 8 - headerCount)
         scratch.prepare(headerCount: headerCount)
         switch serialization {
         case .json:

@@ -80,7 +80,7 @@ package struct SendMessageRequestHeader {
         case UInt8(ascii: "k"): self.unitMode = value.isTrue
         case UInt8(ascii: "l"): self.maxReconsumeTimes = try value.int32("maxReconsumeTimes")
         // The official C++ client says 1. (Apache reads that as false and stores the encoded batch as one message.)
-        case UInt8(ascii: "m"): self.batch = value.isTrue || value.elementsEqual(CollectionOfOne(UInt8(ascii: "1")))
+        case UInt8(ascii: "m"): self.batch = value.isTrue || (value.count == 1 && value[0] == UInt8(ascii: "1"))
         default: return
         }
         seen |= 1 << UInt16(letter &- UInt8(ascii: "a"))
