@@ -9,16 +9,24 @@ package final class FilterCatalogue {
     private let host: FilterHost
     private let logger: Logger
 
-    package init(logger: Logger) {
+    private let conduct: PluginConduct?
+
+    /// - Parameter conduct: guards the calls of the plugins and remembers their deeds; nil: they are trusted.
+    package init(logger: Logger, conduct: PluginConduct? = nil) {
         self.logger = logger
+        self.conduct = conduct
         host = FilterHost(logger: logger)
     }
 
     @discardableResult
     package func load(path: String) throws(FilterPluginError) -> FilterPlugin {
         do {
-            let plugin = try FilterPlugin.load(path: path, host: host, after: plugins)
+            let plugin = try FilterPlugin.load(path: path, host: host, after: plugins, conduct: conduct)
             plugins.append(plugin)
+            if let history = plugin.history {
+                let consequence = plugin.unavailability.map { ": \($0)" } ?? ""
+                logger.error("filter plugin \(plugin.name): \(history)\(consequence)")
+            }
             logger.info(
                 "filter plugin loaded",
                 metadata: ["plugin": "\(plugin.name)", "type": "\(plugin.type)", "path": "\(path)"])

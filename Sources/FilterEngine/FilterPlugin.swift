@@ -10,6 +10,8 @@ package final class FilterPlugin {
     package let release: String
     /// The `APUS_FILTER_NEEDS_…` bits of the plugin's programs together.
     let capabilities: UInt64
+    private let file: PluginFile
+    private let conduct: PluginConduct?
     private let compileFunction: CompileFunction
     private let matchFunction: MatchFunction
     private let releaseFunction: ReleaseFunction
@@ -27,17 +29,23 @@ package final class FilterPlugin {
     private static let longestName = 64
 
     /// Loads `path` and checks it, in the order of `FilterPluginError`'s cases. `loaded` are the plugins already there.
+    /// - Parameter conduct: guards the calls of the plugin; nil: they are not guarded.
     package static func load(
-        path: String, host: FilterHost, after loaded: [FilterPlugin]
+        path: String, host: FilterHost, after loaded: [FilterPlugin], conduct: PluginConduct? = nil
     ) throws(FilterPluginError) -> FilterPlugin {
+        let file = PluginFile(path: path)
+        if let conduct, conduct.diesWhenLoaded(file), let reason = conduct.refusal(file) {
+            throw .harmful(path: path, reason: reason)
+        }
+        func guarded<R>(_ body: () -> R) -> R { conduct?.call(file, .load, body) ?? body() }
         // RTLD_NOW: a missing symbol is refused here, not in the middle of a batch. RTLD_LOCAL: plugins do not see each
         // other's symbols.
-        guard let handle = dlopen(path, RTLD_NOW | RTLD_LOCAL) else {
+        guard let handle = guarded({ dlopen(path, RTLD_NOW | RTLD_LOCAL) }) else {
             throw .notALibrary(path: path, reason: dlerror().map { String(cString: $0) } ?? "no reason given")
         }
         guard let symbol = dlsym(handle, APUS_FILTER_ENTRY_SYMBOL) else { throw .noEntry(path: path) }
         let entry = unsafeBitCast(symbol, to: apus_filter_plugin_entry_function.self)
-        guard let table = entry(host.pointer) else { throw .noTable(path: path) }
+        guard let table = guarded({ entry(host.pointer) }) else { throw .noTable(path: path) }
         // The first eight bytes are the same in every version; nothing else is looked at before they are right.
         guard table.pointee.abi_version == UInt32(APUS_FILTER_ABI_VERSION) else {
             throw .wrongVersion(
@@ -46,7 +54,7 @@ package final class FilterPlugin {
         guard table.pointee.struct_size >= tableSize, table.pointee.struct_size <= 4096 else {
             throw .wrongStructSize(path: path, found: table.pointee.struct_size, expected: tableSize)
         }
-        let plugin = try FilterPlugin(path: path, table: table.pointee)
+        let plugin = try FilterPlugin(path: path, table: table.pointee, file: file, conduct: conduct)
         if let other = loaded.first(where: { $0.name == plugin.name }) {
             throw .duplicateName(path: path, name: plugin.name, takenBy: other.path)
         }
@@ -55,15 +63,19 @@ package final class FilterPlugin {
         }
         if let selfTest = table.pointee.self_test {
             let failure = withErrorBuffer { buffer in
-                selfTest(buffer.baseAddress, buffer.count) == APUS_FILTER_OK ? nil : text(in: buffer)
+                guarded { selfTest(buffer.baseAddress, buffer.count) } == APUS_FILTER_OK ? nil : text(in: buffer)
             }
             if let failure { throw .failedSelfTest(path: path, reason: failure) }
         }
         return plugin
     }
 
-    private init(path: String, table: apus_filter_plugin) throws(FilterPluginError) {
+    private init(
+        path: String, table: apus_filter_plugin, file: PluginFile, conduct: PluginConduct?
+    ) throws(FilterPluginError) {
         self.path = path
+        self.file = file
+        self.conduct = conduct
         name = try Self.label(table.name, "name", path)
         type = try Self.label(table.type, "type", path)
         release = table.release_text.map { String(cString: $0) } ?? ""
@@ -99,6 +111,15 @@ package final class FilterPlugin {
         case failed(reason: String)
     }
 
+    /// Why it is not called now, because of what it did; nil: it is.
+    package var unavailability: String? { conduct?.refusal(file).map { "plugin \(name) is \($0)" } }
+    /// What is known against it, whether it is called or not.
+    package var history: String? { conduct?.history(file) }
+
+    private func guarded<R>(_ phase: PluginPhase, _ body: () -> R) -> R {
+        conduct?.call(file, phase, body) ?? body()
+    }
+
     /// The most tags codes a program may ask for: more would not fit the broker-store's answer.
     static let maximumTagsCodes = 4096
 
@@ -111,7 +132,9 @@ package final class FilterPlugin {
                 error_position: 0, error_text: buffer.baseAddress, error_capacity: UInt32(buffer.count),
                 reserved_32: 0, needs: capabilities)
             let status = expression.withUTF8 { utf8 in
-                utf8.withMemoryRebound(to: CChar.self) { compileFunction($0.baseAddress, $0.count, &compiled) }
+                utf8.withMemoryRebound(to: CChar.self) { text in
+                    guarded(.compile) { compileFunction(text.baseAddress, text.count, &compiled) }
+                }
             }
             switch status {
             case APUS_FILTER_OK:
@@ -127,7 +150,7 @@ package final class FilterPlugin {
 
     private func program(from compiled: apus_filter_compiled, expression: String) -> Compiled {
         func failed(_ reason: String) -> Compiled {
-            releaseFunction(compiled.program)
+            release(compiled.program)
             return .failed(reason: "plugin \(name): \(reason)")
         }
         let codes: FilterProgram.TagsCodes
@@ -160,11 +183,11 @@ package final class FilterPlugin {
         _ program: UnsafeMutableRawPointer?, _ units: UnsafePointer<apus_filter_unit>, _ count: Int,
         _ bitmap: UnsafeMutablePointer<UInt8>
     ) -> Bool {
-        matchFunction(program, units, UInt32(count), bitmap) == APUS_FILTER_OK
+        guarded(.match) { matchFunction(program, units, UInt32(count), bitmap) } == APUS_FILTER_OK
     }
 
     func release(_ program: UnsafeMutableRawPointer?) {
-        releaseFunction(program)
+        guarded(.compile) { releaseFunction(program) }
     }
 
     private static func withErrorBuffer<R>(_ body: (UnsafeMutableBufferPointer<CChar>) -> R) -> R {

@@ -11,6 +11,8 @@ package enum FilterPluginError: Error, Equatable {
     case duplicateName(path: String, name: String, takenBy: String)
     case duplicateType(path: String, type: String, takenBy: String)
     case failedSelfTest(path: String, reason: String)
+    /// Filter workers before this one died of loading it; not even tried.
+    case harmful(path: String, reason: String)
 }
 
 extension FilterPluginError: CustomStringConvertible {
@@ -39,6 +41,8 @@ extension FilterPluginError: CustomStringConvertible {
                 + "Remove one of them."
         case .failedSelfTest(let path, let reason):
             "\(path) failed its own self-test: \(reason)."
+        case .harmful(let path, let reason):
+            "\(path) is not loaded, \(reason). Repair or remove it."
         }
     }
 }

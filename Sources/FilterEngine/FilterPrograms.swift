@@ -73,6 +73,7 @@ package final class FilterPrograms {
         guard let plugin = catalogue.plugin(forType: key.type) else {
             return .unavailable(reason: "no filter plugin serves expressions of the type \(key.type)")
         }
+        if let reason = plugin.unavailability { return .unavailable(reason: reason) }
         switch plugin.compile(key.expression) {
         case .failed(let reason):
             return .unavailable(reason: reason)

@@ -122,7 +122,8 @@ package final class FilterService {
     package var status: String {
         let loaded = catalogue.plugins.map { "\($0.type) by \($0.name)" }.joined(separator: ", ")
         let refused = catalogue.refusals.isEmpty ? "" : ", \(catalogue.refusals.count) plugin files refused"
-        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused), \(programs.count) programs, "
+        let banned = catalogue.plugins.compactMap(\.unavailability).map { ", \($0)" }.joined()
+        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(banned), \(programs.count) programs, "
             + "\(batches) batches of \(records) records"
     }
 }

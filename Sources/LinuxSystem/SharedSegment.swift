@@ -59,4 +59,10 @@ package final class SharedSegment: @unchecked Sendable {
         precondition(slot >= 0 && slot < slots, "slot \(slot) of \(slots)")
         apus_store_release(base + slot &* 8, value)
     }
+
+    /// Where a slot lies, for C code that stores there atomically; valid as long as the segment.
+    func address(slot: Int) -> UnsafeMutablePointer<UInt64> {
+        precondition(writable && slot >= 0 && slot < slots, "slot \(slot) of \(slots)")
+        return (base + slot &* 8).assumingMemoryBound(to: UInt64.self)
+    }
 }

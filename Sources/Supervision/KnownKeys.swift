@@ -3,7 +3,8 @@
 package enum KnownKeys {
     package static let integers = [
         "brokerId", "clientManageThreadPoolNums", "count", "defaultTopicQueueNums",
-        "diskMaxUsedSpaceRatio", "fastListenPort", "fileReservedTime", "flushConsumerOffsetInterval",
+        "diskMaxUsedSpaceRatio", "filterMemoryMegabytes", "filterTimeBudgetMillis", "fastListenPort",
+        "fileReservedTime", "flushConsumerOffsetInterval",
         "flushIntervalCommitLog",
         "haListenPort", "haSlaveFallbehindMax", "haTransferBatchSize", "haHousekeepingInterval", "listenPort",
         "haSendHeartbeatInterval", "longPollingMillis", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue",
@@ -15,7 +16,8 @@ package enum KnownKeys {
 
     package static let booleans = [
         "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "clusterTopicEnable",
-        "brokerTopicEnable", "enablePropertyFilter", "fetchNamesrvAddrByAddressServer", "longPollingEnable",
+        "brokerTopicEnable", "enablePropertyFilter", "filterSandbox", "fetchNamesrvAddrByAddressServer",
+        "longPollingEnable",
         "messageIndexEnable", "rejectTransactionMessage", "slaveReadEnable", "traceTopicEnable",
     ]
 

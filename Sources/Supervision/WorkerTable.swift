@@ -101,7 +101,8 @@ package enum WorkerTable {
             startMillisMax: 30_000, drainMillisMax: 10_000, drainStage: 1),
         WorkerRow(
             kind: .filter, count: .filters, critical: false,
-            segments: [.init(name: "watermarks", writes: false, sharing: .all)],
+            // What plugins did to the filter workers before this one is remembered in a segment of its own.
+            segments: [.init(name: "watermarks", writes: false, sharing: .all), .init(name: "plugins", writes: true)],
             startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 1),
     ]
 

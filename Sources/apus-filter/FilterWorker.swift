@@ -19,7 +19,7 @@ final class FilterWorker: Worker {
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
         let logger = environment.logger
-        catalogue = FilterCatalogue(logger: logger)
+        catalogue = FilterCatalogue(logger: logger, conduct: try Self.isolate(environment))
         // The plugins that come with Apus lie beside the workers; one's own go to a folder of one's own.
         let own = try Self.ownFolder()
         catalogue.load(directory: own) { name in
@@ -82,6 +82,36 @@ final class FilterWorker: Worker {
         let settings = environment.settings
         if let path = settings["storePathCommitLog\(suffix)"], !path.isEmpty { return path }
         return settings.string("storePathRootDir\(suffix)", default: "store") + "/commitlog"
+    }
+
+    /// Shuts this process in, before the first foreign instruction runs in it.
+    private static func isolate(_ environment: WorkerEnvironment) throws -> PluginConduct {
+        let settings = environment.settings
+        var limits = PluginConduct.Limits()
+        limits.budgetMilliseconds = UInt32(clamping: max(1, settings.int("filterTimeBudgetMillis", default: 1000)))
+        let megabytes = max(64, settings.int("filterMemoryMegabytes", default: 512))
+        // Below the hard limit, so that the end comes with words.
+        limits.memory = UInt64(megabytes) << 20 / 8 * 7
+        let conduct = try PluginConduct(
+            segment: try environment.segment("plugins"), limits: limits, logger: environment.logger
+        ) {
+            var time = timespec()
+            clock_gettime(CLOCK_REALTIME, &time)
+            return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+        }
+        guard settings.bool("filterSandbox", default: true) else {
+            environment.logger.warning("filterSandbox=false: plugins may open files and sockets")
+            return conduct
+        }
+        // The journal's socket is made with the first line; afterwards there are no new sockets.
+        environment.logger.info("plugins run without network and without writing, with at most \(megabytes) MB")
+        do {
+            try Sandbox.enter(memory: UInt64(megabytes) << 20)
+        } catch {
+            throw WorkerError(
+                "the sandbox for plugins cannot be made: \(error); filterSandbox=false does without, if you trust them")
+        }
+        return conduct
     }
 
     private static func ownFolder() throws -> String {

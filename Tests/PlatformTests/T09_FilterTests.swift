@@ -162,5 +162,132 @@ extension PlatformTests {
             #expect(bodies.sorted() == Self.names((11..<600).filter { $0 % 3 == 0 }))
             try await platform.stop()
         }
+
+        /// A plugin whose expression says what harm it does.
+        static let hostile = """
+            #include "apus_filter_sdk.h"
+            #include <fcntl.h>
+            #include <stdlib.h>
+            #include <sys/socket.h>
+            #include <unistd.h>
+            static char deed[64];
+            static int is(const char *name) { return strcmp(deed, name) == 0; }
+            static int32_t compile(const char *expression, size_t length, apus_filter_compiled *compiled) {
+                memset(deed, 0, sizeof deed);
+                memcpy(deed, expression, length < 63 ? length : 63);
+                if (is("crash in compile")) abort();
+                compiled->program = NULL;
+                return APUS_FILTER_OK;
+            }
+            static int32_t match(void *program, const apus_filter_unit *units, uint32_t count, uint8_t *bitmap) {
+                (void)program;
+                int allowed = 0;
+                if (is("crash")) { *(volatile char *)8 = 1; }
+                if (is("spin")) { for (volatile int on = 1; on;) { } }
+                if (is("overrun")) { for (size_t i = 0;; i++) { bitmap[i] = 0xFF; } }
+                if (is("scribble")) { *(volatile uint8_t *)units[0].properties = 0; }
+                if (is("exit")) exit(0);
+                if (is("leak")) { for (char *p; (p = malloc(1 << 20));) { memset(p, 1, 1 << 20); } }
+                if (is("fork")) { int child = fork(); if (child == 0) { for (;;) pause(); } allowed = child > 0; }
+                if (is("write")) allowed = open("/tmp/apus-hostile-plugin", O_CREAT | O_WRONLY, 0600) >= 0;
+                if (is("connect")) allowed = socket(AF_INET, SOCK_STREAM, 0) >= 0;
+                if (allowed) { for (uint32_t i = 0; i < count; i++) { apus_filter_set(bitmap, i); } }
+                return APUS_FILTER_OK;
+            }
+            static void release(void *program) { (void)program; }
+            static const apus_filter_plugin table = {
+                .struct_size = sizeof table, .abi_version = APUS_FILTER_ABI_VERSION, .name = "hostile", .type = "HOSTILE",
+                .capabilities = APUS_FILTER_NEEDS_PROPERTIES, .compile = compile, .match_batch = match, .release = release,
+            };
+            const apus_filter_plugin *apus_filter_plugin_entry(const apus_filter_host *host) { (void)host; return &table; }
+            """
+
+        static func buildHostile(in folder: TemporaryFolder) async throws -> String {
+            let plugins = folder.file("plugins")
+            try FileManager.default.createDirectory(atPath: plugins, withIntermediateDirectories: true)
+            let source = folder.file("hostile.c")
+            try hostile.write(toFile: source, atomically: false, encoding: .utf8)
+            let built = try await Program.run(
+                "/usr/bin/cc",
+                [
+                    "-O1", "-fPIC", "-shared", "-I", "\(Binaries.packageRoot)/plugins/CFilterPlugin/include", source,
+                    "-o",
+                    "\(plugins)/libHostile.so",
+                ])
+            guard built.status == 0 else { throw ScenarioFailure("cc: \(built.errorText)") }
+            return plugins
+        }
+
+        /// One pull of queue 0 with a hostile expression; the answer's code and whether messages came.
+        static func provoke(_ platform: Platform, _ deed: String) async throws -> (code: Int32, bytes: Int) {
+            let reply = try await platform.ask(
+                platform.broker,
+                RemotingCommand(
+                    .pullMessage,
+                    extFields: [
+                        "consumerGroup": "T09", "topic": topic, "queueId": "0", "queueOffset": "0", "maxMsgNums": "8",
+                        "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": deed,
+                        "subVersion": "0", "expressionType": "HOSTILE",
+                    ]))
+            return (reply.code, reply.body.count)
+        }
+
+        @Test(
+            "what a plugin may not do is refused to it", .timeLimit(.minutes(2)),
+            arguments: ["write", "connect", "fork"])
+        func forbidden(deed: String) async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try await Self.buildHostile(in: folder)
+            let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(plugins)"])
+            try await Self.fill(platform, 0..<8)
+            let answer = try await Self.provoke(platform, deed)
+            // Asked once and found nothing: the deed failed, and the plugin lives.
+            #expect(answer.code == ResponseCode.pullRetryImmediately.rawValue && answer.bytes == 0, "\(answer)")
+            #expect(!FileManager.default.fileExists(atPath: "/tmp/apus-hostile-plugin"))
+            try await platform.stop()
+        }
+
+        @Test(
+            "a plugin that does harm costs its own subscriptions only, and is put out of use with the reason",
+            .timeLimit(.minutes(3)),
+            arguments: ["crash", "crash in compile", "spin", "overrun", "scribble", "exit", "leak"])
+        func harm(deed: String) async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try await Self.buildHostile(in: folder)
+            let platform = try await Platform.start([
+                "--set", "filter.pluginDirectory=\(plugins)", "--set", "filter.filterTimeBudgetMillis=200", "--set",
+                "filter.filterMemoryMegabytes=128",
+            ])
+            try await Self.fill(platform, 0..<200)
+            let ends = try await platform.queueSizes(topic: Self.topic, queues: Self.queues)
+            let store = platform.pid(of: "broker-store")
+            let answers = Task {
+                // Someone keeps asking, as a client does.
+                var got = 0
+                while !Task.isCancelled {
+                    got += (try? await Self.provoke(platform, deed).bytes) ?? 0
+                    try? await Task.sleep(for: .milliseconds(30))
+                }
+                return got
+            }
+            var told = ""
+            do {
+                try await eventually("status tells that the plugin is out of use", within: .seconds(40)) {
+                    let status = try await Program.run(Binaries.apus, ["status", "--data-dir", platform.data])
+                    told = status.lines.joined(separator: "\n")
+                    return told.contains("plugin hostile is not used for")
+                }
+            } catch {
+                throw ScenarioFailure("\(error); status: \(told); log: \(platform.log.suffix(3000))")
+            }
+            // The others never noticed more than a retry.
+            let (bodies, _) = try await Self.consume(platform, type: "SQL92", "color = 'red'", upTo: ends)
+            #expect(bodies.sorted() == Self.names((0..<200).filter { $0 % 3 == 0 }))
+            answers.cancel()
+            #expect(await answers.value == 0, "messages were delivered unfiltered")
+            #expect(platform.log.contains("filter plugin hostile"), "the journal names the guilty one")
+            #expect(platform.pid(of: "broker-store") == store, "the store was not touched")
+            try await platform.stop()
+        }
     }
 }

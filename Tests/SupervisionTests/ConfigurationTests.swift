@@ -138,7 +138,8 @@ import WorkerProtocol
                 "event:replication",
             ])
         #expect(resources.descriptors(for: WorkerID(.replication, 0)).first?.name == "listener:ha")
-        #expect(resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == ["segment:watermarks#0"])
+        #expect(
+            resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == ["segment:watermarks#0", "segment:plugins"])
 
         // The same ports again: in use, with the port, the remedy and the option in words.
         var second = try configuration(["listenPort": String(port)], nameserver: ["listenPort": "0"])

@@ -128,3 +128,27 @@ int apus_epoll_wait(int epoll, struct apus_readiness *_Nonnull ready, int capaci
 // The first place of `needle` in `haystack`, or NULL.
 const void *_Nullable apus_find(const void *_Nonnull haystack, size_t length, const void *_Nonnull needle,
                                 size_t needle_length);
+
+// ---------------------------------------------------------------- sandbox (sandbox.c)
+
+// For a process that runs foreign code. From then on, for all of its threads and for ever: no new privileges, no file opened
+// for writing, created or removed, no new socket, no new process or program, no signal to others, no limit raised. What is
+// open stays usable. Forbidden calls fail with EPERM or EACCES.
+// memory: bytes of private writable memory, stacks included (RLIMIT_DATA); 0: as it is.
+int apus_sandbox_enter(uint64_t memory);
+
+// ---------------------------------------------------------------- guard (guard.c)
+
+#define APUS_GUARD_TIMEOUT 1000u
+#define APUS_GUARD_EXIT 1001u
+#define APUS_GUARD_MEMORY 1002u
+
+// Prepares the calling thread, and the process's handlers, to die with words. A crash (SIGSEGV, SIGBUS, SIGILL, SIGTRAP,
+// SIGFPE, SIGABRT, SIGSYS) stores the signal's number in `place[1]`. While `place[0]` is not 0, a budget that ran out stores
+// APUS_GUARD_TIMEOUT there, and exit() stores APUS_GUARD_EXIT. Then the process ends by the signal, by SIGKILL, or as exit()
+// does. `place` is mapped for as long as the process lives.
+int apus_guard_install(uint64_t *_Nonnull place);
+// Starts the budget of one call; 0 ends it.
+void apus_guard_budget(uint32_t milliseconds);
+// Stores `cause` in `place[1]` and ends the process by SIGKILL.
+_Noreturn void apus_guard_die(uint64_t cause);

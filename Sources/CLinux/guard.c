@@ -1,0 +1,77 @@
+#define _GNU_SOURCE
+#include "CLinux.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+// The one state in this target: handlers take no argument of ours.
+static uint64_t *guarded;
+static timer_t budget;
+static bool has_budget;
+
+static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT, SIGSYS};
+
+// Async-signal-safe, all of it: a store, sigaction, raise.
+static void crashed(int signal) {
+    if (guarded) __atomic_store_n(&guarded[1], (uint64_t)signal, __ATOMIC_RELEASE);
+    struct sigaction plain;
+    memset(&plain, 0, sizeof plain);
+    plain.sa_handler = SIG_DFL;
+    sigaction(signal, &plain, NULL);
+    raise(signal);
+}
+
+static void ran_out(int signal) {
+    (void)signal;
+    // The call may have ended while the signal was on its way.
+    if (!guarded || __atomic_load_n(&guarded[0], __ATOMIC_RELAXED) == 0) return;
+    apus_guard_die(APUS_GUARD_TIMEOUT);
+}
+
+static void exited(void) {
+    if (guarded && __atomic_load_n(&guarded[0], __ATOMIC_RELAXED) != 0)
+        __atomic_store_n(&guarded[1], (uint64_t)APUS_GUARD_EXIT, __ATOMIC_RELEASE);
+}
+
+void apus_guard_die(uint64_t cause) {
+    if (guarded) __atomic_store_n(&guarded[1], cause, __ATOMIC_RELEASE);
+    for (;;) kill(getpid(), SIGKILL);
+}
+
+int apus_guard_install(uint64_t *place) {
+    guarded = place;
+    // A stack that overflowed cannot carry the handler that tells of it.
+    stack_t stack;
+    memset(&stack, 0, sizeof stack);
+    stack.ss_size = 64 * 1024;
+    stack.ss_sp = mmap(NULL, stack.ss_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, NULL) != 0) return -errno;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_flags = SA_ONSTACK;
+    action.sa_handler = crashed;
+    for (size_t i = 0; i < sizeof crashes / sizeof crashes[0]; i++)
+        if (sigaction(crashes[i], &action, NULL) != 0) return -errno;
+    action.sa_handler = ran_out;
+    action.sa_flags = SA_ONSTACK | SA_RESTART;
+    if (sigaction(SIGXCPU, &action, NULL) != 0) return -errno;
+    if (atexit(exited) != 0) return -ENOMEM;
+    struct sigevent event;
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGXCPU;
+    if (timer_create(CLOCK_MONOTONIC, &event, &budget) != 0) return -errno;
+    has_budget = true;
+    return 0;
+}
+
+void apus_guard_budget(uint32_t milliseconds) {
+    if (!has_budget) return;
+    const struct itimerspec span = {
+        .it_value = {.tv_sec = milliseconds / 1000, .tv_nsec = (long)(milliseconds % 1000) * 1000000}};
+    timer_settime(budget, 0, &span, NULL);
+}

@@ -1,0 +1,88 @@
+import CLinux
+import Glibc
+
+/// For a process that runs code of others: what it may still do, and what it leaves behind when it dies of it.
+package enum Sandbox {
+    /// From now on this process opens nothing for writing, makes no socket and no process, and has at most `memory` bytes of
+    /// memory of its own (0: no limit). There is no way back. What the runtime and the loader need stays allowed.
+    package static func enter(memory: UInt64) throws(SystemError) {
+        try check(apus_sandbox_enter(memory), "seccomp", "sandbox of this process")
+    }
+
+    /// What `CallGuard` finds in its second slot after its process died: a signal's number, or one of these.
+    package static let timeout = UInt64(APUS_GUARD_TIMEOUT)
+    package static let exit = UInt64(APUS_GUARD_EXIT)
+    package static let memory = UInt64(APUS_GUARD_MEMORY)
+
+    /// Bytes of memory of this process's own, as the limit of `enter` counts them.
+    package static func memoryInUse() throws(SystemError) -> UInt64 {
+        let path = "/proc/self/statm"
+        let file = Descriptor(owning: try call("open", path) { open(path, O_RDONLY | O_CLOEXEC) })
+        return try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 128) { buffer throws(SystemError) in
+            let count = try call("read", path) { read(file.raw, buffer.baseAddress, 127) }
+            // Pages: size resident shared text library data.
+            let fields = buffer[0..<count].split(separator: 0x20)
+            guard fields.count > 5 else { return 0 }
+            return fields[5].reduce(UInt64(0)) { $0 * 10 + UInt64($1 &- 0x30) } * UInt64(getpagesize())
+        }
+    }
+
+    package static func signalName(_ number: UInt64) -> String {
+        guard number < 128, let name = apus_signal_name(Int32(number)) else { return "signal \(number)" }
+        return "SIG" + String(cString: name)
+    }
+}
+
+/// Marks in a shared segment what this process is in the middle of, so that the next one knows what the last one died of.
+package final class CallGuard {
+    /// How often, at most, the memory in use is looked at.
+    private static let memoryLookNanoseconds: UInt64 = 200_000_000
+
+    private let segment: SharedSegment
+    private let slot: Int
+    private let memory: UInt64
+    private var nextMemoryLook: UInt64 = 0
+
+    /// - Parameters:
+    ///   - segment: one this process writes; slots `slot` (mark) and `slot + 1` (cause of death) are the guard's.
+    ///   - memory: bytes of its own from which on the process is given up, as `Sandbox.memoryInUse` counts; 0: no matter.
+    ///
+    /// Must be called on the thread that makes the guarded calls, once in a process.
+    package init(segment: SharedSegment, slot: Int, memory: UInt64 = 0) throws(SystemError) {
+        self.segment = segment
+        self.slot = slot
+        self.memory = memory
+        // The handlers write there until the very end of the process.
+        _ = Unmanaged.passRetained(segment)
+        segment.atomicStore(slot: slot, 0)
+        segment.atomicStore(slot: slot + 1, 0)
+        try check(apus_guard_install(segment.address(slot: slot)), "sigaction", "guard of foreign calls")
+    }
+
+    /// Runs `body`, which may crash or spin: longer than `milliseconds`, and the process is killed.
+    package func call<R>(mark: UInt64, milliseconds: UInt32, _ body: () -> R) -> R {
+        precondition(mark != 0, "a mark of 0 means that nothing is going on")
+        segment.atomicStore(slot: slot, mark)
+        apus_guard_budget(milliseconds)
+        let result = body()
+        apus_guard_budget(0)
+        if memory > 0 { lookAtMemory() }
+        segment.atomicStore(slot: slot, 0)
+        return result
+    }
+
+    /// A process that is nearly out of memory would fail anywhere; better here, where it is known who used it.
+    private func lookAtMemory() {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        let now = UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+        guard now >= nextMemoryLook else { return }
+        nextMemoryLook = now + Self.memoryLookNanoseconds
+        do {
+            if try Sandbox.memoryInUse() > memory { apus_guard_die(UInt64(APUS_GUARD_MEMORY)) }
+        } catch {
+            // Not even that can be read: as good as out of memory.
+            apus_guard_die(UInt64(APUS_GUARD_MEMORY))
+        }
+    }
+}
