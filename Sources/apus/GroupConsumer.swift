@@ -39,6 +39,8 @@ actor GroupConsumer {
     private var generation = 0
     private var tasks: [Task<Void, Never>] = []
     private var isStopping = false
+    /// Pulls whose messages are on their way out: their offsets are not known yet.
+    private var beingWritten = 0
     private var hasStarted = false
     private var onFailure: @Sendable () -> Void = {}
     private var warned: Set<String> = []
@@ -95,6 +97,9 @@ actor GroupConsumer {
         events.finish()
         for task in tasks { task.cancel() }
         for assignment in assignments.values { assignment.task.cancel() }
+        // What is being written out has no offset yet. A reader of our output that stands still is not waited for.
+        let patience = ContinuousClock.now + .seconds(2)
+        while beingWritten > 0, ContinuousClock.now < patience { try? await Task.sleep(for: .milliseconds(2)) }
         await commitAll()
         assignments = [:]
         if let route = try? await cluster.route(of: subscription.topic) {
@@ -354,6 +359,8 @@ actor GroupConsumer {
         case .success:
             let next = try reply.integer("nextBeginOffset")
             let messages = try ConsumedMessage.decode(reply.body, brokerName: queue.brokerName)
+            beingWritten += 1
+            defer { beingWritten -= 1 }
             let wanted = queue.topic == retryTopic ? messages : messages.filter(subscription.wants)
             let written = await output.write(wanted)
             // Given up while writing: the lines are out, so the offset must still be committed.
