@@ -285,7 +285,9 @@ package final class Broker: RemotingService {
             properties[PropertyName.realQueueId] = String(queueId)
             topic = TopicNames.schedule
             queueId = Int32(level - 1)
-        } else if case .at(let due) = properties.timerRequest(now: now(), maxDelay: timerSettings.maxDelay) {
+        } else if record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC"),
+            case .at(let due) = properties.timerRequest(now: now(), maxDelay: timerSettings.maxDelay)
+        {
             properties.makeTimer(due: due, topic: topic, queueId: queueId)
             topic = TimerMessageStore.topic
             queueId = 0

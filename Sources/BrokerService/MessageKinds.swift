@@ -23,8 +23,8 @@ final class MessageKinds {
 
     /// Reads what was delivered before; the store is open.
     func prepare() throws(BrokerError) {
-        guard !broker.configuration.isSlave else { return }
         do throws(SystemError) {
+            guard !broker.configuration.isSlave else { return try timers.prepare(progress: nil) }
             let file = try DeliveryProgressFile(
                 disk: broker.disk, storePath: broker.store.configuration.storePathRootDir)
             known = try file.load(logEnd: broker.store.writtenOffset.rawValue)
@@ -35,12 +35,18 @@ final class MessageKinds {
         }
     }
 
-    /// Begins to deliver. A slave does not: its master's log holds the deliveries.
+    /// Begins to deliver. A slave does not: its master's log holds the deliveries; it only keeps timer messages.
     func start() {
+        timers.start()
         guard !broker.configuration.isSlave else { return }
         schedule.start(offsets: known?.levels ?? [])
-        timers.start()
         transactions.start()
+        saveProgress()
+        do throws(SystemError) {
+            if !hasUnsavedProgress { try timers.becameMaster() }
+        } catch {
+            broker.logger.error("timer messages: \(error); after the next start some may come twice")
+        }
     }
 
     func stop() {

@@ -2,7 +2,8 @@
 
     produce.py --name-server ADDRESS --mode sync|async|oneway|orderly|oneway-orderly|batch [--group G] [--retry SECONDS]
 
-Input:  {"n": 1, "topic": "T", "body": "text" | "size": 100 (generated, seed n), "tags": "", "keys": "", "order": 3}
+Input:  {"n": 1, "topic": "T", "body": "text" | "size": 100 (generated, seed n), "tags": "", "keys": "", "order": 3,
+         "delay": 1 (level), "properties": {"NAME": "value"}}
 Output: {"n": 1, "ok": true, "offset": 7, "id": "…", "sha256": "…"} or {"n": 1, "ok": false, "error": "…"}
 One-way sends are reported when they have left. --retry sends a failed message again until it is acknowledged.
 """
@@ -48,6 +49,10 @@ def message_of(record):
         message.set_tags(record["tags"])
     if record.get("keys"):
         message.set_keys(record["keys"])
+    if record.get("delay"):
+        message.set_delay_time_level(record["delay"])
+    for name, value in (record.get("properties") or {}).items():
+        message.set_property(name, value)
     return message, hashlib.sha256(body).hexdigest()
 
 

@@ -49,8 +49,9 @@ final class TimerSimulation {
     func send(due: Int64, cancelling: String? = nil) { queue.append((due, cancelling)) }
 
     /// Everything that can be done now is done.
-    func run(deliverMax: Int = Int.max) throws {
+    func run(deliverMax: Int = Int.max, takeInMax: Int = Int.max) throws {
         var budget = deliverMax
+        var takeInBudget = takeInMax
         while true {
             if wheel.wantsJob(now: now) {
                 try write()
@@ -66,7 +67,8 @@ final class TimerSimulation {
                 continue
             }
             _ = wheel.nextJob(now: now)
-            if wheel.ingested < queue.count, wheel.canTakeIn(now: now) {
+            if takeInBudget > 0, wheel.ingested < queue.count, wheel.canTakeIn(now: now) {
+                takeInBudget -= 1
                 takeIn(wheel.ingested)
                 continue
             }
@@ -257,7 +259,8 @@ struct TimerWheelTests {
                 world.now += Int64.random(
                     in: 0...spans[Int.random(in: 0..<spans.count, using: &random)], using: &random)
             }
-            try world.run(deliverMax: Int.random(in: 0...50, using: &random))
+            let takeInMax = Bool.random(using: &random) ? Int.max : Int.random(in: 0...10, using: &random)
+            try world.run(deliverMax: Int.random(in: 0...50, using: &random), takeInMax: takeInMax)
             try world.commit()
         }
         world.now += 300_000_000

@@ -203,6 +203,22 @@ final class TimerFiles: @unchecked Sendable {
         return loaded
     }
 
+    // MARK: Whose log it is
+
+    private var followerPath: String { directory + "/follower" }
+
+    /// Set while the log is written by a master elsewhere, which delivers.
+    func isFollower() throws(SystemError) -> Bool { try disk.information(followerPath) != nil }
+
+    func setFollower(_ isFollower: Bool) throws(SystemError) {
+        if isFollower {
+            _ = try disk.open(followerPath, .create)
+        } else {
+            try disk.remove(followerPath)
+        }
+        try disk.synchronizeDirectory(directory)
+    }
+
     // MARK: Checkpoint
 
     /// From where messages are taken in again after a crash, and what was delivered for certain.

@@ -24,6 +24,8 @@ final class TimerMessageStore {
     static let retryMillis: Int64 = 1000
     static let checkpointMillis: Int64 = 10_000
     static let sleepMaxMillis: Int64 = 30_000
+    /// A master is believed to have delivered what was due this long before the last message it stored.
+    static let deliveryLagMillis: Int64 = 60_000
 
     private unowned let broker: Broker
     private let files: TimerFiles
@@ -52,6 +54,10 @@ final class TimerMessageStore {
     private var taskAtMillis = Int64.max
     private var turnIsDue = false
     private var isRunning = false
+    /// On a slave: messages are taken in, so that they outlive the log here too, and dropped when the master has
+    /// delivered them. Time is then what the master's log says.
+    private let isFollowing: Bool
+    private var followedMillis: Int64 = 0
     private(set) var deliveredCount: Int64 = 0
 
     init(_ broker: Broker, work: (any TimerFileWork)? = nil) {
@@ -59,6 +65,7 @@ final class TimerMessageStore {
         files = TimerFiles(disk: broker.disk, storePath: broker.store.configuration.storePathRootDir)
         self.work = work ?? TimerFileThread(eventLoop: broker.eventLoop)
         copier = RecordCopier(broker.store)
+        isFollowing = broker.configuration.isSlave
     }
 
     /// Reads where things stand, after the store has been opened.
@@ -75,17 +82,42 @@ final class TimerMessageStore {
         // The log may have come back shorter (power loss) or have forgotten its beginning.
         replayFrom = min(max(replayFrom, queue.minOffset.rawValue), queue.maxOffset.rawValue)
         known.ingested = min(known.ingested, queue.maxOffset.rawValue)
+        let wasFollower = try files.isFollower()
+        if isFollowing, !wasFollower { try files.setFollower(true) }
+        if !isFollowing, wasFollower || (checkpoint == nil && progress == nil) {
+            // Until now somebody else has delivered: the master, or Apache in whose folder this is.
+            let due = lastStoreTimestamp() - Self.deliveryLagMillis
+            known.watermark = max(known.watermark, TimerKey(due: due, sequence: Int64.max))
+            known.ingested = queue.maxOffset.rawValue
+        }
         wheel = TimerWheel(progress: known, replayFrom: replayFrom, files: buckets)
         saved = checkpoint
         self.queue = queue
+    }
+
+    /// When the last message of the log was stored; far in the past when there is none.
+    private func lastStoreTimestamp() -> Int64 {
+        broker.store.consumeQueues.filter { $0.maxOffset > $0.minOffset }
+            .map { broker.store.storeTimestamp($0, at: QueueOffset($0.maxOffset.rawValue - 1)) }.max() ?? 0
+    }
+
+    private func clock() -> Int64 { isFollowing ? followedMillis : broker.now() }
+
+    /// From now on this broker delivers, and what it has delivered has been noted.
+    func becameMaster() throws(SystemError) {
+        if try files.isFollower() { try files.setFollower(false) }
     }
 
     /// Begins to take in and to deliver.
     func start() {
         guard !isRunning, let queue else { return }
         isRunning = true
-        if queue.maxOffset.rawValue > 0 { makeTopic() }
-        QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] _ in scheduleTurn() }
+        if queue.maxOffset.rawValue > 0, !isFollowing { makeTopic() }
+        if isFollowing { followedMillis = lastStoreTimestamp() }
+        QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
+            followedMillis = max(followedMillis, arrival.storeTimestamp)
+            scheduleTurn()
+        }
         queue.wantsArrival = true
         scheduleTurn()
     }
@@ -135,15 +167,15 @@ final class TimerMessageStore {
     private func turn() {
         turnIsDue = false
         guard isRunning else { return }
-        let now = broker.now()
+        let now = clock()
         runFileJob(now)
         takeIn(now)
-        let isMoreDue = deliver(now)
+        let isMoreDue = isFollowing ? drop(now - Self.deliveryLagMillis) : deliver(now)
         guard let wheel else { return }
         if wheel.awaitsCommit { broker.scheduleTick() }
         if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) {
             scheduleTurn()
-        } else if let wake = wheel.nextWake(now: now) {
+        } else if !isFollowing, let wake = wheel.nextWake(now: now) {
             arm(at: wake)
         }
     }
@@ -311,6 +343,13 @@ final class TimerMessageStore {
     }
 
     // MARK: Delivering
+
+    /// What the master has delivered. `true` when there is more of it.
+    private func drop(_ now: Int64) -> Bool {
+        guard let wheel else { return false }
+        for _ in 0..<Self.takeInBatch where wheel.next(now: now) == nil { return false }
+        return true
+    }
 
     /// `true` when more is due already.
     private func deliver(_ now: Int64) -> Bool {

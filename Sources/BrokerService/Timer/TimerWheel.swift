@@ -249,6 +249,8 @@ final class TimerWheel {
 
     /// The next message whose time has come; cancellations and what was delivered already are passed over.
     func next(now: Int64) -> TimerEntry? {
+        // What was taken in before a crash is complete again first: the watermark must not pass a message not seen yet.
+        guard ingested >= recovered.ingested else { return nil }
         while let (entry, head) = head() {
             if case .late = head {
                 advance(head)
@@ -326,7 +328,8 @@ final class TimerWheel {
 
     /// Of the last commit.
     var progress: Progress {
-        Progress(ingested: late.first?.sequence ?? ingested, watermark: committedWatermark)
+        guard ingested >= recovered.ingested else { return recovered }
+        return Progress(ingested: late.first?.sequence ?? ingested, watermark: committedWatermark)
     }
 
     /// After a crash messages must be taken in again from here, provided that everything placed in buckets is in their files

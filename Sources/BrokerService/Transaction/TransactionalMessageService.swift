@@ -17,6 +17,8 @@ final class TransactionalMessageService {
     /// Checked before other work gets its turn.
     static let checkBatch = 200
     static let readBatch = 1000
+    /// More than the log is written in one tick.
+    static let tornWriteMax: Int64 = 64 << 20
     static let retryMillis: Int64 = 1000
     static let sleepMaxMillis: Int64 = 30_000
 
@@ -125,9 +127,47 @@ final class TransactionalMessageService {
             ended.contains(half.queueOffset) || half.preparedQueueOffset.map { ended.contains($0) } == true
         }
         open?.commit()
-        if let open, open.count > 0 {
-            broker.logger.info("\(open.count) transactions are open since before the start")
+        guard let count = open?.count, count > 0 else { return }
+        broker.logger.info("\(count) transactions are open since before the start")
+        settleTornCommits()
+    }
+
+    /// A commit is stored as two records in one write, the message and the op message behind it. A kill can cut that write
+    /// between them; then the message is found at the log's end and its transaction is over.
+    private func settleTornCommits() {
+        let end = broker.store.writtenOffset.rawValue
+        // Beginnings of records near the end: the last of each queue.
+        let begins = broker.store.consumeQueues.compactMap { queue -> Int64? in
+            guard queue.maxOffset > queue.minOffset else { return nil }
+            let last = QueueOffset(queue.maxOffset.rawValue - 1)
+            return broker.store.entries(queue, from: last, maxCount: 1).first?.physicalOffset.rawValue
         }
+        let lastOp = op.flatMap { op in
+            broker.store.entries(op, from: QueueOffset(op.maxOffset.rawValue - 1), maxCount: 1).first
+        }
+        let floor = max(end - Self.tornWriteMax, lastOp?.physicalOffset.rawValue ?? 0)
+        guard var place = begins.filter({ $0 >= floor }).min() else { return }
+        let fileSize = Int64(broker.store.configuration.mappedFileSizeCommitLog)
+        while place < end {
+            guard let range = broker.store.lookMessage(at: PhysicalOffset(place)) else {
+                // The unused rest of a file.
+                place = place.roundedDown(to: fileSize) + fileSize
+                continue
+            }
+            let prepared: Int64?? = broker.store.withBytes(range) { bytes in
+                guard case .record(let record) = CommitLogRecord.parse(bytes),
+                    SysFlag.transactionValue(record.sysFlag) == SysFlag.transactionCommitType
+                else { return nil }
+                return record.preparedTransactionOffset
+            }
+            if case .some(.some(let physicalOffset)) = prepared, let half = readRecord(at: physicalOffset),
+                open?.find(half.queueOffset) != nil
+            {
+                storeOp(half.queueOffset)
+            }
+            place += Int64(range.length)
+        }
+        if hasAppended { broker.scheduleTick() }
     }
 
     private func readOps(_ see: ([Int64]) -> Void = { _ in }) {

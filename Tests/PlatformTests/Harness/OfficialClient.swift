@@ -34,6 +34,9 @@ enum OfficialClient {
         var tags: String?
         var keys: String?
         var order: Int?
+        /// Level.
+        var delay: Int?
+        var properties: [String: String]?
     }
 
     struct Answer: Decodable {

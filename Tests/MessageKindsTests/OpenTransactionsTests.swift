@@ -1,0 +1,119 @@
+import Testing
+
+@testable import BrokerService
+
+@Suite("transactions: which are open, and when their producers are asked")
+struct OpenTransactionsTests {
+    private static let settings = OpenTransactions.Settings(
+        timeout: 6000, interval: 60_000, checkMax: 3, keep: 1_000_000)
+
+    private func table() -> OpenTransactions { OpenTransactions(settings: Self.settings, halfOffset: 0, opOffset: 0) }
+
+    private func half(
+        _ offset: Int64, at time: Int64, checks: Int = 0, immunity: Int64? = nil, identity: Int? = nil
+    ) -> HalfMessage {
+        HalfMessage(
+            queueOffset: offset, storeTimestamp: time, checks: checks, immunity: immunity,
+            identity: identity ?? Int(offset))
+    }
+
+    @Test("first check after the time-out or the immunity, then at each interval, then no more")
+    func times() {
+        var open = table()
+        open.arrived(half(0, at: 1000))
+        open.arrived(half(1, at: 1000, immunity: 30_000))
+        #expect(open.nextDue(now: 6999) == nil)
+        #expect(open.nextDue(now: 7000) == .check(half(0, at: 1000)))
+        // Asked: stored again, the old copy ended.
+        open.end(0)
+        open.arrived(half(2, at: 7000, checks: 1, identity: 0))
+        open.opArrived(naming: [0])
+        open.commit()
+        #expect(open.count == 2)
+        #expect(open.nextDue(now: 30_999) == nil)
+        #expect(open.nextDue(now: 31_000) == .check(half(1, at: 1000, immunity: 30_000)))
+        open.end(1)
+        open.opArrived(naming: [1])
+        open.commit()
+        #expect(open.nextDue(now: 66_999) == nil)
+        #expect(open.nextDue(now: 67_000) == .check(half(2, at: 7000, checks: 1, identity: 0)))
+        open.end(2)
+        open.arrived(half(3, at: 67_000, checks: 3, identity: 0))
+        open.commit()
+        #expect(open.nextDue(now: 127_000) == .giveUp(half(3, at: 67_000, checks: 3, identity: 0)))
+    }
+
+    @Test("an old message is given up however often it was asked for; its age is that of its first copy")
+    func age() {
+        var open = table()
+        open.arrived(half(0, at: 0))
+        open.end(0)
+        open.arrived(half(1, at: 900_000, checks: 1, identity: 0))
+        open.commit()
+        open.postpone(1, until: Int64.max)
+        #expect(open.nextDue(now: 999_999) == nil)
+        #expect(open.nextDue(now: 1_000_000) == .giveUp(half(1, at: 900_000, checks: 1, identity: 0)))
+    }
+
+    @Test("both offsets go on as far as nothing open is left behind")
+    func offsets() {
+        var open = table()
+        for offset in 0..<5 { open.arrived(half(Int64(offset), at: 0)) }
+        open.end(1)
+        open.opArrived(naming: [1])
+        open.end(2)
+        open.opArrived(naming: [2])
+        open.commit()
+        #expect(open.halfOffset == 0)
+        #expect(open.opOffset == 0)
+        open.end(0)
+        open.opArrived(naming: [0])
+        open.commit()
+        #expect(open.halfOffset == 3)
+        #expect(open.opOffset == 3)
+        open.end(4)
+        open.opArrived(naming: [4])
+        open.commit()
+        #expect(open.halfOffset == 3)
+        #expect(open.opOffset == 3)
+        open.end(3)
+        open.opArrived(naming: [3])
+        open.commit()
+        #expect(open.halfOffset == 5)
+        #expect(open.opOffset == 5)
+    }
+
+    @Test("an outcome the log did not take leaves the transaction open")
+    func rollBack() {
+        var open = table()
+        open.arrived(half(0, at: 0))
+        open.end(0)
+        #expect(open.find(0) == nil)
+        #expect(open.find(identity: 0) == nil)
+        open.rollBack(now: 100)
+        #expect(open.find(0) != nil)
+        #expect(open.find(identity: 0) != nil)
+        #expect(open.nextDue(now: 6000) == .check(half(0, at: 0)))
+    }
+
+    @Test("of two copies of one transaction the later one is open")
+    func copies() {
+        var open = table()
+        open.arrived(half(0, at: 0, identity: 42))
+        open.arrived(half(1, at: 10, checks: 1, identity: 42))
+        open.commit()
+        #expect(open.count == 1)
+        #expect(open.find(identity: 42)?.queueOffset == 1)
+        #expect(open.halfOffset == 1)
+        #expect(open.nextDue(now: 59_999) == nil)
+        #expect(open.nextDue(now: 60_010) == .check(half(1, at: 10, checks: 1, identity: 42)))
+    }
+
+    @Test("op messages of RocketMQ 5 name several")
+    func opBodies() {
+        func offsets(_ text: String) -> [Int64] { Array(text.utf8).withUnsafeBytes { OpMessage.halfOffsets($0) } }
+        #expect(offsets("17") == [17])
+        #expect(offsets("1,2,3,") == [1, 2, 3])
+        #expect(offsets("x") == [])
+    }
+}
