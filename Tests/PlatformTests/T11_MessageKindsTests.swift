@@ -4,8 +4,8 @@ import Testing
 
 extension PlatformTests {
     /// Messages that wait, come back or are put aside, as the official C++ client meets them.
-    @Suite("T10 delay, timers, retries, dead letters", .serialized, needsOfficialClient)
-    struct T10_MessageKinds {
+    @Suite("T11 delay, timers, retries, dead letters", .serialized, needsOfficialClient)
+    struct T11_MessageKinds {
         typealias Outgoing = OfficialClient.Outgoing
 
         /// Retries come after a second instead of ten.
@@ -57,7 +57,7 @@ extension PlatformTests {
                 platform, [Outgoing(n: 1, topic: topic, body: "again", tags: "TagA", keys: "key")])
             let consumer = try await OfficialClient.push(
                 platform, topic: topic, group: "refusers", ["--fail-first", "2"])
-            let all = try await consumer.receive(3)
+            let all = try await consumer.receive(3, within: .seconds(50))
             #expect(all.map(\.reconsumed) == [0, 1, 2])
             #expect(all.map(\.failed) == [true, true, nil])
             #expect(all.allSatisfy { $0.body == "again" && $0.keys == "key" && $0.tags == "TagA" && $0.topic == topic })
@@ -79,7 +79,7 @@ extension PlatformTests {
                 platform, [Outgoing(n: 1, topic: topic, body: "poison", tags: "TagA", keys: "key")])
             let consumer = try await OfficialClient.push(
                 platform, topic: topic, group: "buriers", ["--fail-first", "2"])
-            let deliveries = try await consumer.receive(2)
+            let deliveries = try await consumer.receive(2, within: .seconds(50))
             #expect(deliveries.map(\.reconsumed) == [0, 1])
             try await eventually("the dead-letter topic has it", within: .seconds(10)) {
                 (try? await platform.queueSizes(topic: "%DLQ%buriers", queues: 1)) == [1]
