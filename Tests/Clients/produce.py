@@ -9,6 +9,7 @@ One-way sends are reported when they have left. --retry sends a failed message a
 """
 
 import argparse
+import ctypes
 import hashlib
 import json
 import sys
@@ -34,10 +35,12 @@ producer.set_namesrv_addr(options.name_server)
 if options.no_compression:
     dll.SetProducerCompressMsgBodyOverHowmuch(producer._handle, 1 << 30)
 producer.start()
-outstanding = threading.Semaphore(64)
-all_started = 0
-all_answered = 0
+under_way = threading.Semaphore(64)
+started = 0
+answered = 0
 changed = threading.Condition()
+# The client takes over neither a message nor its callbacks: they must live until the end.
+kept = []
 
 
 def message_of(record):
@@ -57,7 +60,6 @@ def message_of(record):
 
 
 def modulo(queues, message, argument):
-    import ctypes
     return ctypes.cast(argument, ctypes.POINTER(ctypes.c_int))[0] % queues
 
 
@@ -83,40 +85,41 @@ def send_async(record):
     message, digest = message_of(record)
 
     def done(answer):
-        global all_answered
+        global answered
         emit(answer)
-        outstanding.release()
+        under_way.release()
         with changed:
-            all_answered += 1
+            answered += 1
             changed.notify()
 
-    outstanding.acquire()
+    under_way.acquire()
     producer.send_async(
         message,
         lambda result: done({"n": record["n"], "ok": True, "offset": result.offset, "id": result.msg_id,
                              "sha256": digest}),
         lambda error: done({"n": record["n"], "ok": False, "error": str(error)}))
-    # The client owns neither message nor callbacks: keep the message until the end.
     kept.append(message)
 
 
-kept = []
+def send_batch(records):
+    messages = [message_of(record)[0] for record in records]
+    result = producer.send_batch(messages)
+    emit({"n": records[0]["n"], "count": len(records), "ok": True, "offset": result.offset, "id": result.msg_id})
+
+
 emit({"ready": True})
 batch = []
 for line in sys.stdin:
     record = json.loads(line)
     if options.mode == "async":
-        all_started += 1
+        started += 1
         send_async(record)
         continue
     if options.mode == "batch":
         batch.append(record)
-        if len(batch) < options.batch:
-            continue
-        messages = [message_of(one)[0] for one in batch]
-        result = producer.send_batch(messages)
-        emit({"n": batch[0]["n"], "count": len(batch), "ok": True, "offset": result.offset, "id": result.msg_id})
-        batch = []
+        if len(batch) == options.batch:
+            send_batch(batch)
+            batch = []
         continue
     give_up = time.monotonic() + options.retry
     while True:
@@ -130,11 +133,10 @@ for line in sys.stdin:
         time.sleep(0.02)
     emit(answer)
 if batch:
-    result = producer.send_batch([message_of(one)[0] for one in batch])
-    emit({"n": batch[0]["n"], "count": len(batch), "ok": True, "offset": result.offset, "id": result.msg_id})
+    send_batch(batch)
 deadline = time.monotonic() + 10
 with changed:
-    while all_answered < all_started and time.monotonic() < deadline:
+    while answered < started and time.monotonic() < deadline:
         changed.wait(0.1)
 if options.mode.startswith("oneway"):
     time.sleep(0.5)
