@@ -169,6 +169,9 @@ let package = Package(
                 "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
                 "StoreFormat", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
             ]),
+        .executableTarget(
+            name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
+            path: "Tests/Support/StoreBench", swiftSettings: strict),
         tests("MessageStoreTests", ["MessageStore", "StoreFormat", "StoreReader", "LinuxSystem", logging]),
         tests("FastJSONTests", ["FastJSON"]),
         tests(

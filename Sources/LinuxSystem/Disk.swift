@@ -86,6 +86,10 @@ package protocol DiskFile: AnyObject, Sendable {
     func truncate(to size: Int64) throws(SystemError)
     /// Reserves blocks without changing the size; false when the filesystem cannot.
     func allocate(from offset: Int64, length: Int64) throws(SystemError) -> Bool
+    /// Where the first unwritten stretch at or behind `offset` begins; the size when there is none or the filesystem does not tell.
+    func firstHole(from offset: Int64) -> Int64
+    /// Where written bytes begin at or behind `offset`; nil when only unwritten ones follow. `offset` itself when the filesystem does not tell.
+    func firstData(from offset: Int64) -> Int64?
     /// Maps a range read-only and shared. `offset` is a multiple of 4096 and the range lies inside the file.
     func map(from offset: Int64, length: Int) throws(SystemError) -> MappedRegion
 }

@@ -188,6 +188,20 @@ final class RealDiskFile: DiskFile {
         return true
     }
 
+    // lseek moves a position nobody uses: all reads and writes here carry their offset.
+    func firstHole(from offset: Int64) -> Int64 {
+        let seekHole: Int32 = 4
+        let found = lseek(descriptor, Int(offset), seekHole)
+        return found >= 0 ? Int64(found) : .max
+    }
+
+    func firstData(from offset: Int64) -> Int64? {
+        let seekData: Int32 = 3
+        let found = lseek(descriptor, Int(offset), seekData)
+        if found >= 0 { return Int64(found) }
+        return errno == ENXIO ? nil : offset
+    }
+
     func map(from offset: Int64, length: Int) throws(SystemError) -> MappedRegion {
         try MappedRegion.map(descriptor: descriptor, path: path, from: offset, length: length)
     }

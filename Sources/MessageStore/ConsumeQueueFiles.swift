@@ -207,7 +207,10 @@ final class ConsumeQueueFiles {
         // Open the whole range for reading while searching.
         queue.reset(minimum: start, maximum: end, written: end)
         var low = start
-        var high = end
+        // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page cache with zeros.
+        let newest = try self.file(queue, last, forWriting: false)
+        let used = newest.firstHole(from: 0) / Int64(ConsumeQueueEntry.size) + 1
+        var high = min(end, last * queue.entriesPerFile + max(0, min(used, queue.entriesPerFile)))
         while low < high {
             let middle = low + (high - low) / 2
             if let entry = try rawEntry(queue, at: middle), !entry.isEmpty, entry.physicalOffset.rawValue < trusted {
@@ -252,9 +255,19 @@ final class ConsumeQueueFiles {
     }
 
     private func isZeroBlock(_ file: any DiskFile, at offset: Int64) throws(SystemError) -> Bool {
-        let got = try file.read(into: scratch, at: offset)
-        for byte in scratch[0..<got] where byte != 0 { return false }
-        return true
+        guard let data = file.firstData(from: offset) else { return true }
+        // A block beyond a hole is none that was written in order.
+        if data > offset { return false }
+        let hole = file.firstHole(from: offset)
+        if let next = file.firstData(from: hole), next > hole { return false }
+        let count = Int(min(4000, hole - offset))
+        let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: scratch[0..<count]), at: offset)
+        var word = 0
+        while word + 8 <= got {
+            if scratch.loadUnaligned(fromByteOffset: word, as: UInt64.self) != 0 { return false }
+            word += 8
+        }
+        return scratch[word..<got].allSatisfy { $0 == 0 }
     }
 
     /// Cuts the entries from `offset` on, in memory and on disk.

@@ -1,9 +1,11 @@
 import Glibc
 
 /// The properties of a record as they lie in it: `name \u{1} value \u{2} name \u{1} value …`, UTF-8, the last separator optional.
-package enum MessageProperties {
-    package static let nameValueSeparator: UInt8 = 1
-    package static let propertySeparator: UInt8 = 2
+public enum MessageProperties {
+    /// Between a name and its value.
+    public static let nameValueSeparator: UInt8 = 1
+    /// Behind a value.
+    public static let propertySeparator: UInt8 = 2
 
     package static let keys: StaticString = "KEYS"
     package static let tags: StaticString = "TAGS"
@@ -25,8 +27,8 @@ package enum MessageProperties {
 
     /// Calls `body` for each well-formed property, in order; a piece without a separator, with an empty name or an empty
     /// value is skipped, as `MessageDecoder.string2messageProperties` does.
-    @inlinable
-    package static func forEach(
+    @inlinable @inline(__always)
+    public static func forEach(
         in properties: UnsafeRawBufferPointer,
         _ body: (_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> Void
     ) {

@@ -33,7 +33,8 @@ package final class CommitLogView {
     package func withBytes<R>(
         at offset: PhysicalOffset, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
     ) rethrows -> R? {
-        try windows.withBytes(at: offset.rawValue, size: size, body)
+        guard let bytes = windows.bytes(at: offset.rawValue, size: size) else { return nil }
+        return try body(bytes)
     }
 
     /// For `sendfile`: the open file that holds `offset`, the offset inside it, and the bytes from there to the file's end. The descriptor

@@ -45,17 +45,14 @@ package final class LogWindows {
         scratch.deallocate()
     }
 
-    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The pointer is valid
-    /// during the call only.
+    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The pointer is valid until the
+    /// next call.
     @inline(__always)
-    package func withBytes<R>(
-        at offset: Int64, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
-    ) rethrows -> R? {
+    package func bytes(at offset: Int64, size: Int) -> UnsafeRawBufferPointer? {
         if offset >= currentStart, offset + Int64(size) <= currentEnd, let base = currentBase {
-            return try body(UnsafeRawBufferPointer(start: base + Int(offset - currentStart), count: size))
+            return UnsafeRawBufferPointer(start: base + Int(offset - currentStart), count: size)
         }
-        guard let bytes = find(offset, size) else { return nil }
-        return try body(bytes)
+        return find(offset, size)
     }
 
     /// Lets go what was not used since the previous call, and the buffer for large reads.

@@ -202,7 +202,7 @@ final class CrashWorld {
 }
 
 @Suite struct CrashTests {
-    static var images: Int { ProcessInfo.processInfo.environment["APUS_CRASH_IMAGES"].flatMap { Int($0) } ?? 400 }
+    static var images: Int { ProcessInfo.processInfo.environment["APUS_CRASH_IMAGES"].flatMap { Int($0) } ?? 250 }
     static var seed: UInt64 {
         ProcessInfo.processInfo.environment["APUS_SEED"].flatMap { UInt64($0) } ?? 20_261_121
     }

@@ -473,6 +473,9 @@ private final class SimulatedFile: DiskFile, @unchecked Sendable {
         return true
     }
 
+    func firstHole(from offset: Int64) -> Int64 { content.size }
+    func firstData(from offset: Int64) -> Int64? { offset < content.size ? offset : nil }
+
     func map(from offset: Int64, length: Int) throws(SystemError) -> MappedRegion {
         let content = content
         return MappedRegion(adopting: content.bytes(Int(offset)..<(Int(offset) + length))) { _ in

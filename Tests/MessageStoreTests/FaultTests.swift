@@ -1,0 +1,356 @@
+import Foundation
+import LinuxSystem
+import StoreFormat
+import Synchronization
+import Testing
+
+@testable import MessageStore
+
+/// Disks that refuse: what was acknowledged stays, nothing is half there, service returns.
+@Suite struct FaultTests {
+    /// A switch the disk asks.
+    final class Fault: Sendable {
+        private let state = Mutex<(call: String, path: String, code: Int32, skip: Int)?>(nil)
+
+        func set(_ call: String, path: String = "", code: Int32, after skip: Int = 0) {
+            state.withLock { $0 = (call, path, code, skip) }
+        }
+
+        func clear() { state.withLock { $0 = nil } }
+
+        func answer(_ call: String, _ path: String) -> Int32? {
+            state.withLock { state in
+                guard let current = state, current.call == call, path.contains(current.path) else { return nil }
+                if current.skip > 0 {
+                    state = (current.call, current.path, current.code, current.skip - 1)
+                    return nil
+                }
+                return current.code
+            }
+        }
+    }
+
+    let clock = TestClock()
+    let disk: SimulatedDisk
+    let fault = Fault()
+    let configuration: StoreConfiguration
+
+    init() {
+        let clock = clock
+        disk = SimulatedDisk(now: { clock.now })
+        let fault = fault
+        disk.fault.withLock { $0 = { fault.answer($0, $1) } }
+        configuration = .small("/store")
+    }
+
+    @Test(arguments: [ENOSPC, EIO], [0, 1, 2])
+    func aFailedWriteLeavesNothing(_ code: Int32, _ after: Int) throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        harness.send("T", body: "one")
+        try harness.store.commitTick()
+        fault.set("pwrite", path: "commitlog", code: code, after: after)
+        // Enough for several files in one tick: some of the writes succeed.
+        var failed = false
+        for round in 0..<3 where !failed {
+            for number in 0..<40 {
+                harness.send("T", body: "lost \(round) \(number) " + String(repeating: "l", count: 4000))
+            }
+            do {
+                try harness.store.commitTick()
+            } catch {
+                failed = true
+            }
+        }
+        #expect(failed)
+        let queue = try #require(harness.store.consumeQueue(topic: "T", queueId: 0))
+        let before = queue.maxOffset
+        // Refused with words, not with silence; reads go on.
+        guard case .refused(let refusal) = harness.send("T", body: "refused") else {
+            Issue.record("a message was taken")
+            return
+        }
+        if code == ENOSPC {
+            guard case .diskFull(let remark) = refusal else {
+                Issue.record("\(refusal)")
+                return
+            }
+            #expect(remark.contains("/store/commitlog") && remark.contains("%") && remark.contains("fileReservedTime"))
+        }
+        #expect(harness.bodies("T").first == "one")
+        fault.clear()
+        harness.maintain()
+        #expect(harness.store.notWritable == nil)
+        guard case .appended(let result) = harness.send("T", body: "two") else {
+            Issue.record("service did not return")
+            return
+        }
+        #expect(result.queueOffset == before)
+        try harness.store.commitTick()
+        #expect(harness.bodies("T").last == "two")
+        let wanted = harness.bodies("T")
+        // Nothing of the failed tick comes back after a crash of either kind.
+        for boot: UInt8 in [1, 2] {
+            let next = Harness(configuration, disk: disk.afterKill(), clock: clock, boot: boot)
+            try next.store.open()
+            #expect(next.bodies("T") == wanted)
+        }
+    }
+
+    @Test func afterAFailedSynchronizationNothingIsTakenUntilVerified() throws {
+        var configuration = configuration
+        configuration.flushDiskType = .syncFlush
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        var failures = 0
+        harness.store.flushFailed = { _ in failures += 1 }
+        harness.send("T", body: "one")
+        try harness.store.commitTick()
+        harness.settle()
+        #expect(harness.store.flushedOffset == harness.store.writtenOffset)
+        fault.set("fdatasync", path: "commitlog", code: EIO)
+        harness.send("T", body: "two")
+        try harness.store.commitTick()
+        harness.settle()
+        #expect(failures == 1 && harness.store.flushedOffset < harness.store.writtenOffset)
+        guard case .refused = harness.send("T", body: "three") else {
+            Issue.record("a message was taken")
+            return
+        }
+        harness.maintain()
+        #expect(harness.store.notWritable != nil, "the disk still fails")
+        fault.clear()
+        harness.maintain(3000)
+        #expect(harness.store.notWritable == nil && harness.store.flushedOffset == harness.store.writtenOffset)
+        harness.send("T", body: "three")
+        try harness.store.commitTick()
+        harness.settle()
+        var random = SeededGenerator(seed: 3)
+        let next = Harness(configuration, disk: disk.afterPowerCut(&random), clock: clock, boot: 2)
+        try next.store.open()
+        #expect(next.bodies("T") == ["one", "two", "three"])
+    }
+
+    /// Queues and index that cannot be written lose nothing: the log has it.
+    @Test(arguments: ["consumequeue", "index"])
+    func queuesThatCannotBeWritten(_ part: String) throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for number in 0..<50 { harness.send("T", body: "\(number)", keys: "k\(number)") }
+        try harness.store.commitTick()
+        fault.set("pwrite", path: part, code: ENOSPC)
+        harness.maintain()
+        #expect(harness.bodies("T").count == 50)
+        let image = disk.afterKill()
+        let next = Harness(configuration, disk: image, clock: clock)
+        try next.store.open()
+        #expect(next.bodies("T").count == 50)
+        #expect(next.store.queryMessage(topic: "T", key: "k17", maxCount: 9, begin: 0, end: .max).records.count == 1)
+        fault.clear()
+        harness.maintain(3000)
+        #expect(harness.store.notWritable == nil)
+        #expect(harness.store.queryMessage(topic: "T", key: "k49", maxCount: 9, begin: 0, end: .max).records.count == 1)
+        try harness.store.close()
+    }
+
+    @Test func aFullDiskFillsToTheLastByteAndRecovers() throws {
+        var configuration = configuration
+        configuration.fileReservedTime = 1
+        disk.capacity.withLock { $0 = 200 * 1024 }
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        var acknowledged: [String] = []
+        var number = 0
+        var isFull = false
+        while !isFull, number < 2000 {
+            let body = "\(number) " + String(repeating: "f", count: 900)
+            number += 1
+            if case .appended = harness.send("T", body: body) {
+                do {
+                    try harness.store.commitTick()
+                    acknowledged.append(body)
+                } catch {
+                    isFull = true
+                }
+            } else {
+                isFull = true
+            }
+        }
+        #expect(isFull && acknowledged.count > 50)
+        #expect(harness.bodies("T") == acknowledged)
+        // Time passes, old files expire, messages are taken again.
+        harness.clock.advance(7_200_000)
+        harness.maintain(30_000)
+        #expect(harness.store.minPhysicalOffset.rawValue > 0 || harness.store.deleteOldestFile())
+        harness.maintain(30_000)
+        #expect(harness.store.notWritable == nil)
+        guard case .appended = harness.send("T", body: "again") else {
+            Issue.record("service did not return")
+            return
+        }
+        try harness.store.commitTick()
+        let left = harness.bodies("T")
+        #expect(left.last == "again")
+        #expect(Array(left.dropLast()) == Array(acknowledged.suffix(left.count - 1)))
+        try harness.store.close()
+    }
+
+    /// Flipped bits anywhere in the store: the broker starts, says so, and never delivers a damaged body as good.
+    @Test func flippedBits() throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        var bodies: Set<String> = []
+        for number in 0..<300 {
+            let body = "\(number) " + String(repeating: "body", count: number % 60)
+            bodies.insert(body)
+            harness.send("T", Int32(number % 2), body: body, keys: "k\(number)")
+            if number % 10 == 0 { try harness.store.commitTick() }
+        }
+        try harness.store.commitTick()
+        harness.maintain(5000)
+        try harness.store.close()
+        var random = SeededGenerator(seed: 17)
+        let paths = disk.paths.filter { !$0.hasSuffix("/lock") }
+        for round in 0..<200 {
+            let image = disk.afterKill()
+            let path = try #require(paths.randomElement(using: &random))
+            let size = image.bytes(path)?.count ?? 0
+            guard size > 0 else { continue }
+            image.flip(path, byte: Int.random(in: 0..<size, using: &random), bit: Int.random(in: 0..<8, using: &random))
+            let isKill = random.chance(50)
+            if isKill { _ = try image.open("/store/abort", .create) }
+            let next = Harness(configuration, disk: image, clock: clock, boot: isKill ? 1 : 2)
+            try next.store.open()
+            var found = 0
+            for queueId: Int32 in 0..<2 {
+                for body in next.bodies("T", queueId) {
+                    found += 1
+                    #expect(bodies.contains(body), "round \(round): \(path) delivered a message nobody sent")
+                }
+            }
+            // One bit costs one message at most, or a few entries of a queue file that lost its place.
+            #expect(found >= 290, "round \(round): \(path): \(found) of 300")
+            guard case .appended = next.send("T", body: "still taken") else {
+                Issue.record("round \(round): no more messages taken")
+                return
+            }
+            try next.store.commitTick()
+        }
+    }
+
+    @Test func retentionDeletesOldestFirst() throws {
+        var configuration = configuration
+        configuration.fileReservedTime = 1
+        configuration.deleteWhen = (0..<24).map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ";")
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for number in 0..<200 {
+            harness.send("T", body: "\(number) " + String(repeating: "r", count: 3000), keys: "k\(number)")
+            harness.send("Quiet\(number / 100)", body: "\(number)")
+            try harness.store.commitTick()
+            harness.clock.advance(36_000)
+            harness.maintain(100)
+        }
+        harness.maintain(30_000)
+        let queue = try #require(harness.store.consumeQueue(topic: "T", queueId: 0))
+        #expect(harness.store.minPhysicalOffset.rawValue > 0 && queue.minOffset.rawValue > 0)
+        let bodies = harness.bodies("T")
+        #expect(bodies.count == 200 - Int(queue.minOffset.rawValue))
+        #expect(bodies.last?.hasPrefix("199 ") == true)
+        // A queue all of whose messages are gone keeps its place.
+        let quiet = try #require(harness.store.consumeQueue(topic: "Quiet0", queueId: 0))
+        #expect(quiet.isEmpty && quiet.maxOffset.rawValue == 100)
+        guard case .appended(let result) = harness.send("Quiet0", body: "more") else {
+            Issue.record("refused")
+            return
+        }
+        #expect(result.queueOffset.rawValue == 100)
+        try harness.store.commitTick()
+        try harness.store.close()
+        let again = Harness(configuration, disk: disk, clock: clock)
+        try again.store.open()
+        #expect(again.bodies("T") == bodies)
+        #expect(again.bodies("Quiet0") == ["more"])
+        #expect(again.store.earliestMessageTime >= clock.now - 7_300_000)
+    }
+
+    @Test func aTopicRemovedAndMadeAgainBeginsAnew() throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for number in 0..<150 { harness.send("T", body: "old \(number)") }
+        try harness.store.commitTick()
+        harness.maintain()
+        harness.store.removeTopics { $0 == "T" }
+        #expect(harness.store.consumeQueue(topic: "T", queueId: 0) == nil)
+        harness.send("T", body: "new 0")
+        try harness.store.commitTick()
+        #expect(harness.bodies("T") == ["new 0"])
+        harness.maintain()
+        let next = Harness(configuration, disk: disk.afterKill(), clock: clock)
+        try next.store.open()
+        #expect(next.bodies("T") == ["new 0"])
+        // Even from the log alone.
+        let image = disk.afterKill()
+        image.removeTree("/store/consumequeue")
+        let rebuilt = Harness(configuration, disk: image, clock: clock)
+        try rebuilt.store.open()
+        #expect(rebuilt.bodies("T") == ["new 0"])
+    }
+
+    /// A metadata file is loadable after a power cut at any moment, and holds the old or the new bytes.
+    @Test func metadataSurvivesPowerCuts() throws {
+        var random = SeededGenerator(seed: 5)
+        var disk = SimulatedDisk()
+        var saved = -1
+        for round in 0..<2000 {
+            let file = MetadataFile(path: "/store/config/topics.json", disk: disk)
+            let steps = Int.random(in: 0...12, using: &random)
+            let fault = Fault()
+            disk.fault.withLock {
+                $0 = { call, path in call == "open" || call == "stat" ? nil : fault.answer("any", path) }
+            }
+            fault.set("any", path: "", code: EIO, after: steps)
+            do {
+                try file.save(Array("{\(round)}".utf8))
+                saved = round
+            } catch {}
+            let cut = disk.afterPowerCut(&random)
+            let loaded = try MetadataFile(path: "/store/config/topics.json", disk: cut).load {
+                $0.first == 123 && $0.last == 125
+            }
+            switch loaded {
+            case .absent: #expect(saved == -1, "round \(round)")
+            case .current(let bytes), .backup(let bytes, _):
+                let value = Int(String(decoding: bytes.dropFirst().dropLast(), as: UTF8.self)) ?? -2
+                #expect(value >= saved && value <= round, "round \(round): \(value), \(saved) was saved")
+            }
+            if random.chance(50) {
+                disk = cut
+                if case .current(let bytes) = loaded {
+                    saved = Int(String(decoding: bytes.dropFirst().dropLast(), as: UTF8.self)) ?? -2
+                }
+            }
+        }
+    }
+
+    @Test func metadataFallsBackToItsBackup() throws {
+        let disk = SimulatedDisk()
+        let file = MetadataFile(path: "/c/x.json", disk: disk)
+        guard case .absent = try file.load(isGood: { _ in true }) else {
+            Issue.record("something was there")
+            return
+        }
+        try file.save([1])
+        try file.save([2])
+        guard case .current([2]) = try file.load(isGood: { _ in true }) else {
+            Issue.record("not the newest")
+            return
+        }
+        guard case .backup([1], let reason) = try file.load(isGood: { $0 == [1] }) else {
+            Issue.record("no backup")
+            return
+        }
+        #expect(reason.contains("/c/x.json"))
+        #expect(throws: StoreError.self) { try file.load(isGood: { _ in false }) }
+    }
+}

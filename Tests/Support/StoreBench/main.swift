@@ -1,0 +1,373 @@
+import Glibc
+import LinuxSystem
+import Logging
+import MessageStore
+import StoreFormat
+
+// Measures the store alone, one thread, no network: what a message costs in append, dispatch and reading; recovery time; memory. Beside each
+// number stands the floor the same machine gives at the same moment: a bare pwrite, a bare fdatasync.
+//
+//     StoreBench append|latency|recover|queues [FOLDER]
+
+func nanoseconds(_ clock: clockid_t) -> Int64 {
+    var time = timespec()
+    clock_gettime(clock, &time)
+    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+}
+
+func residentKiB() -> Int {
+    guard let file = fopen("/proc/self/statm", "r") else { return 0 }
+    defer { fclose(file) }
+    var text = [CChar](repeating: 0, count: 128)
+    fgets(&text, 127, file)
+    let fields = String(decoding: text.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self).split(
+        separator: " ")
+    return fields.count > 1 ? (Int(fields[1]) ?? 0) * 4 : 0
+}
+
+func fixed(_ value: Double, _ digits: Int = 1) -> String {
+    var scale = 1.0
+    for _ in 0..<digits { scale *= 10 }
+    let scaled = Int((value * scale).rounded())
+    if digits == 0 { return String(scaled) }
+    let fraction = String(scaled % Int(scale))
+    return "\(scaled / Int(scale))." + String(repeating: "0", count: digits - fraction.utf8.count) + fraction
+}
+
+final class Loop: @unchecked Sendable {
+    private var mutex = pthread_mutex_t()
+    private var work: [@Sendable () -> Void] = []
+
+    func post(_ item: @escaping @Sendable () -> Void) {
+        pthread_mutex_lock(&mutex)
+        work.append(item)
+        pthread_mutex_unlock(&mutex)
+    }
+
+    func run() {
+        pthread_mutex_lock(&mutex)
+        let items = work
+        work.removeAll(keepingCapacity: true)
+        pthread_mutex_unlock(&mutex)
+        for item in items { item() }
+    }
+}
+
+let arguments = CommandLine.arguments
+let what = arguments.count > 1 ? arguments[1] : "append"
+let folder = arguments.count > 2 ? arguments[2] : "/tmp/apus-store-bench-\(getpid())"
+let disk = RealDisk()
+let loop = Loop()
+
+func open(_ configure: (inout StoreConfiguration) -> Void = { _ in }) throws -> MessageStore {
+    var configuration = StoreConfiguration(storePathRootDir: folder)
+    configuration.diskSpaceWarningLevelRatio = 1
+    configuration.diskSpaceCleanForciblyRatio = 1
+    configuration.diskMaxUsedSpaceRatio = 100
+    configure(&configuration)
+    let store = MessageStore(
+        configuration: configuration, disk: disk, logger: Logger(label: "store") { _ in SwiftLogNoOpLogHandler() },
+        executor: { loop.post($0) })
+    try store.open()
+    return store
+}
+
+func removeFolder() {
+    _ = system("rm -rf '\(folder)'")
+}
+
+struct Message {
+    let topic: [UInt8]
+    let body: [UInt8]
+    var properties: [UInt8]
+
+    init(topic: String, bytes: Int) {
+        self.topic = Array(topic.utf8)
+        body = Array(repeating: 120, count: bytes)
+        properties = Array("UNIQ_KEY\u{1}7F0000010000000000000000\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA".utf8)
+    }
+
+    /// As clients do: another unique key for each message.
+    mutating func number(_ value: Int) {
+        var rest = value
+        for place in 0..<8 {
+            properties[32 - place] = UInt8(48 + rest % 10)
+            rest /= 10
+        }
+    }
+
+    func append(to store: MessageStore, queueId: Int32) -> AppendOutcome {
+        topic.withUnsafeBytes { topic in
+            body.withUnsafeBytes { body in
+                properties.withUnsafeBytes { properties in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: queueId, bornHost: HostAddress(ipv4: 1, port: 2),
+                        storeHost: HostAddress(ipv4: 3, port: 4), body: body)
+                    draft.properties = properties
+                    return store.append(draft)
+                }
+            }
+        }
+    }
+}
+
+func measureAppend() throws {
+    for indexed in [true, false] {
+        for bytes in [128, 1024] {
+            for perTick in [1, 16, 64] {
+                removeFolder()
+                let store = try open { $0.messageIndexEnable = indexed }
+                var message = Message(topic: "BenchTopic", bytes: bytes)
+                let count = 400_000
+                var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
+                var worstTick: Int64 = 0
+                let start = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+                for number in 0..<count {
+                    message.number(number)
+                    guard case .appended = message.append(to: store, queueId: Int32(number & 7)) else {
+                        fatalError("refused")
+                    }
+                    if number % perTick == perTick - 1 {
+                        let before = nanoseconds(CLOCK_MONOTONIC)
+                        try store.commitTick()
+                        let now = nanoseconds(CLOCK_MONOTONIC)
+                        worstTick = max(worstTick, now - before)
+                        if now - lastMaintenance > 100_000_000 {
+                            lastMaintenance = now
+                            store.runMaintenance()
+                            loop.run()
+                        }
+                    }
+                }
+                let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(count)
+                // The floor: the same bytes by bare pwrite.
+                let size = bytes + 91 + 10 + message.properties.count
+                let floorCPU = try floor(bytes: size * perTick, times: count / perTick) / Double(perTick)
+                print(
+                    "append \(bytes) B, \(perTick) per tick, index \(indexed ? "on" : "off"): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
+                )
+                if perTick == 64 { measureReads(store, count / 8) }
+                try store.close()
+            }
+        }
+    }
+    removeFolder()
+}
+
+func floor(bytes: Int, times: Int) throws -> Double {
+    let file = try disk.open(folder + "/floor", .replace)
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 16)
+    defer { buffer.deallocate() }
+    buffer.initializeMemory(as: UInt8.self, repeating: 1)
+    try file.truncate(to: 1 << 30)
+    _ = try file.allocate(from: 0, length: 1 << 29)
+    let start = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+    for number in 0..<times {
+        try file.write(UnsafeRawBufferPointer(buffer), at: Int64(number * bytes))
+    }
+    let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(times)
+    try disk.remove(folder + "/floor")
+    return cpu
+}
+
+func measureReads(_ store: MessageStore, _ perQueue: Int) {
+    let topic = Array("BenchTopic".utf8)
+    for maximum in [1, 32] {
+        var offset = QueueOffset(0)
+        var messages = 0
+        var sum = 0
+        let start = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+        while offset.rawValue < Int64(perQueue) {
+            let result = topic.withUnsafeBytes { topic in
+                store.getMessages(topic: topic, queueId: 3, from: offset, maxCount: maximum) { bytes in
+                    sum &+= bytes.count &+ Int(bytes[bytes.count - 1])
+                }
+            }
+            if result.messageCount == 0 { break }
+            messages += result.messageCount
+            offset = result.nextBeginOffset
+        }
+        let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(max(1, messages))
+        print("  read back, \(maximum) per pull: \(fixed(cpu, 0)) ns/message CPU, \(messages) messages (\(sum & 1))")
+    }
+}
+
+func percentile(_ sorted: [Int64], _ part: Double) -> Int64 {
+    sorted.isEmpty ? 0 : sorted[min(sorted.count - 1, Int(Double(sorted.count) * part))]
+}
+
+/// 20 000 messages a second; how late is each readable, counted from when it was due.
+func measureLatency(seconds: Int, sync: Bool) throws {
+    removeFolder()
+    let store = try open { $0.flushDiskType = sync ? .syncFlush : .asyncFlush }
+    var message = Message(topic: "BenchTopic", bytes: 1024)
+    let rate: Int64 = 20_000
+    let total = Int64(seconds) * rate
+    var latencies: [Int64] = []
+    latencies.reserveCapacity(Int(total))
+    var waiting: [(end: Int64, due: Int64)] = []
+    var flushes = 0
+    store.flushed = { end in
+        flushes += 1
+        guard sync else { return }
+        let now = nanoseconds(CLOCK_MONOTONIC)
+        var done = 0
+        while done < waiting.count, waiting[done].end <= end.rawValue {
+            latencies.append(now - waiting[done].due)
+            done += 1
+        }
+        waiting.removeFirst(done)
+    }
+    let start = nanoseconds(CLOCK_MONOTONIC)
+    var sent: Int64 = 0
+    var lastMaintenance = start
+    while sent < total || (sync && !waiting.isEmpty) {
+        let now = nanoseconds(CLOCK_MONOTONIC)
+        let due = min(total, (now - start) * rate / 1_000_000_000)
+        let first = sent
+        while sent < due {
+            message.number(Int(sent))
+            guard case .appended(let result) = message.append(to: store, queueId: Int32(sent & 7)) else {
+                fatalError("refused")
+            }
+            if sync { waiting.append((result.end.rawValue, start + sent * 1_000_000_000 / rate)) }
+            sent += 1
+        }
+        try store.commitTick()
+        if !sync, sent > first {
+            let after = nanoseconds(CLOCK_MONOTONIC)
+            for number in first..<sent { latencies.append(after - (start + number * 1_000_000_000 / rate)) }
+        }
+        loop.run()
+        if now - lastMaintenance > 100_000_000 {
+            lastMaintenance = now
+            store.runMaintenance()
+        }
+        if sent == first { usleep(20) }
+    }
+    latencies.sort()
+    print(
+        "latency at \(rate)/s, 1 KiB, \(sync ? "SYNC_FLUSH" : "ASYNC_FLUSH"), \(seconds) s: p50 \(percentile(latencies, 0.5) / 1000) us, p99 \(percentile(latencies, 0.99) / 1000) us, p99.9 \(percentile(latencies, 0.999) / 1000) us, max \((latencies.last ?? 0) / 1000) us; \(flushes) flushes, \(sent / Int64(max(1, flushes))) messages each"
+    )
+    try store.close()
+    // The floor: what fdatasync of 20 KiB takes here.
+    let file = try disk.open(folder + "/floor", .replace)
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 20_480, alignment: 16)
+    defer { buffer.deallocate() }
+    buffer.initializeMemory(as: UInt8.self, repeating: 1)
+    var times: [Int64] = []
+    for number in 0..<200 {
+        try file.write(UnsafeRawBufferPointer(buffer), at: Int64(number * buffer.count))
+        let before = nanoseconds(CLOCK_MONOTONIC)
+        try file.synchronize()
+        times.append(nanoseconds(CLOCK_MONOTONIC) - before)
+    }
+    times.sort()
+    print(
+        "  bare fdatasync of 20 KiB: p50 \(percentile(times, 0.5) / 1000) us, p99 \(percentile(times, 0.99) / 1000) us")
+    removeFolder()
+}
+
+/// Fills a store in a child process that is killed, then opens it.
+func measureRecovery(gigabytes: Int) throws {
+    removeFolder()
+    let child = spawnFill(gigabytes)
+    var status: Int32 = 0
+    waitpid(child, &status, 0)
+    let start = nanoseconds(CLOCK_MONOTONIC)
+    let store = try open()
+    let elapsed = nanoseconds(CLOCK_MONOTONIC) - start
+    print(
+        "recovery after kill -9 of \(store.writtenOffset.rawValue >> 20) MiB in \(store.consumeQueues.count) queues: \(elapsed / 1_000_000) ms, RSS \(residentKiB() / 1024) MiB"
+    )
+    try store.close()
+    let again = nanoseconds(CLOCK_MONOTONIC)
+    try open().close()
+    print("  opening and closing after a clean stop: \((nanoseconds(CLOCK_MONOTONIC) - again) / 1_000_000) ms")
+    removeFolder()
+}
+
+/// Runs this program again to fill the folder; it kills itself at the end.
+func spawnFill(_ gigabytes: Int) -> pid_t {
+    var child = pid_t()
+    let texts: [String] = [arguments[0], "fill", folder, String(gigabytes)]
+    let words: [UnsafeMutablePointer<CChar>?] = texts.map { strdup($0) }
+    var pointers: [UnsafeMutablePointer<CChar>?] = words + [nil]
+    let result = posix_spawn(&child, arguments[0], nil, nil, &pointers, environ)
+    for word in words { free(word) }
+    guard result == 0 else { fatalError("posix_spawn failed: \(result)") }
+    return child
+}
+
+func fill(gigabytes: Int) throws {
+    let store = try open()
+    var message = Message(topic: "BenchTopic", bytes: 1024)
+    var number = 0
+    var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
+    while store.writtenOffset.rawValue < Int64(gigabytes) << 30 {
+        for _ in 0..<64 {
+            message.number(number)
+            _ = message.append(to: store, queueId: Int32(number & 7))
+            number += 1
+        }
+        try store.commitTick()
+        let now = nanoseconds(CLOCK_MONOTONIC)
+        if now - lastMaintenance > 100_000_000 {
+            lastMaintenance = now
+            store.runMaintenance()
+            loop.run()
+        }
+    }
+    kill(getpid(), SIGKILL)
+}
+
+func measureQueues(_ counts: [Int]) throws {
+    for count in counts {
+        removeFolder()
+        let store = try open { $0.messageIndexEnable = false }
+        let before = residentKiB()
+        let perTopic = 10
+        for topic in 0..<(count / perTopic) {
+            let message = Message(topic: "BenchTopic\(topic)", bytes: 16)
+            for queue in 0..<perTopic { _ = message.append(to: store, queueId: Int32(queue)) }
+            if topic % 10 == 9 { try store.commitTick() }
+        }
+        try store.commitTick()
+        let live = residentKiB()
+        var worst: Int64 = 0
+        for _ in 0..<300 {
+            usleep(20_000)
+            let start = nanoseconds(CLOCK_MONOTONIC)
+            store.runMaintenance()
+            worst = max(worst, nanoseconds(CLOCK_MONOTONIC) - start)
+            loop.run()
+        }
+        print(
+            "\(count) queues: RSS \(before / 1024) MiB before, \(live / 1024) MiB with a message in each, \(residentKiB() / 1024) MiB written behind; worst maintenance call \(worst / 1000) us"
+        )
+        let closing = nanoseconds(CLOCK_MONOTONIC)
+        try store.close()
+        let start = nanoseconds(CLOCK_MONOTONIC)
+        let startCPU = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+        let again = try open { $0.messageIndexEnable = false }
+        let opened = nanoseconds(CLOCK_MONOTONIC)
+        let openedCPU = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
+        print(
+            "  closing \((start - closing) / 1_000_000) ms, opening \((opened - start) / 1_000_000) ms, of it \((openedCPU - startCPU) / 1_000_000) ms CPU, \(again.consumeQueues.count) queues"
+        )
+        try again.close()
+    }
+    removeFolder()
+}
+
+switch what {
+case "append": try measureAppend()
+case "latency":
+    let seconds = arguments.count > 3 ? Int(arguments[3]) ?? 10 : 10
+    try measureLatency(seconds: seconds, sync: false)
+    try measureLatency(seconds: seconds, sync: true)
+case "recover": try measureRecovery(gigabytes: arguments.count > 3 ? Int(arguments[3]) ?? 1 : 1)
+case "queues": try measureQueues(arguments.count > 3 ? [Int(arguments[3]) ?? 10_000] : [10_000, 100_000])
+case "fill": try fill(gigabytes: arguments.count > 3 ? Int(arguments[3]) ?? 1 : 1)
+default: print("StoreBench append|latency|recover|queues [FOLDER [NUMBER]]")
+}
