@@ -131,9 +131,8 @@ let package = Package(
         worker(
             "apus",
             [
-                "Bench", "CZlib", "FastJSON", "LinuxSystem", "RemotingProtocol", "RemotingTransport", "StoreFormat",
-                logging,
-                nioCore, nioPosix, argumentParser,
+                "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "RemotingProtocol", "RemotingTransport",
+                "StoreFormat", logging, nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 

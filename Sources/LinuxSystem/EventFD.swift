@@ -21,3 +21,11 @@ package enum EventFD {
         return count
     }
 }
+
+package enum FolderWatch {
+    /// A descriptor that becomes readable when a file of the folder was written and closed, moved in or out, or removed. What
+    /// is read from it says which; whoever looks at the whole folder anyway may ignore it.
+    package static func create(_ path: String) throws(SystemError) -> Descriptor {
+        Descriptor(owning: try check(apus_watch_folder(path), "inotify_add_watch", path))
+    }
+}

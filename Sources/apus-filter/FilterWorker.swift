@@ -16,22 +16,69 @@ final class FilterWorker: Worker {
     private var links: [Int: PeerLink] = [:]
     private var releaseScheduled = false
 
+    /// The folders plugins come from, and which of their files are plugins.
+    private let folders: [(path: String, names: (String) -> Bool)]
+    private var watches: [SharedDescriptor] = []
+    private var watching: [EventWatch] = []
+    private var rescanScheduled = false
+
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
         let logger = environment.logger
-        catalogue = FilterCatalogue(logger: logger, conduct: try Self.isolate(environment))
         // The plugins that come with Apus lie beside the workers; one's own go to a folder of one's own.
         let own = try Self.ownFolder()
-        catalogue.load(directory: own) { name in
-            FilterCatalogue.isPluginName(name) && name.hasPrefix("libApus") && name.hasSuffix("Filter.so")
+        let given = environment.settings.string("pluginDirectory", default: "")
+        var folders: [(path: String, names: (String) -> Bool)] = [(own, Self.comesWithApus)]
+        if !given.isEmpty, given != own { folders.append((given, FilterCatalogue.isPluginName)) }
+        self.folders = folders
+        for folder in folders {
+            do throws(SystemError) {
+                watches.append(SharedDescriptor(try FolderWatch.create(folder.path)))
+            } catch {
+                logger.warning("new plugins in \(folder.path) are not noticed before the next start: \(error)")
+            }
         }
-        let folder = environment.settings.string("pluginDirectory", default: "")
-        if !folder.isEmpty, folder != own { catalogue.load(directory: folder) }
+        catalogue = FilterCatalogue(logger: logger, conduct: try Self.isolate(environment))
+        for folder in folders { catalogue.load(directory: folder.path, names: folder.names) }
         service = FilterService(catalogue: catalogue, disk: RealDisk(), logger: logger)
     }
 
+    private static func comesWithApus(_ name: String) -> Bool {
+        FilterCatalogue.isPluginName(name) && name.hasPrefix("libApus") && name.hasSuffix("Filter.so")
+    }
+
     func start() -> EventLoopFuture<String> {
-        environment.eventLoop.makeSucceededFuture(service.status)
+        let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        let watching = watches.map { watch in
+            EventWatch.start(watch.raw, on: environment.eventLoop) { worker.value.folderChanged() }
+        }
+        return EventLoopFuture.whenAllSucceed(watching, on: environment.eventLoop).map { watching in
+            worker.value.watching = watching
+            return worker.value.service.status
+        }
+    }
+
+    /// One look for all changes of a moment: copying a file makes several.
+    private func folderChanged() {
+        guard !rescanScheduled else { return }
+        rescanScheduled = true
+        let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        environment.eventLoop.scheduleTask(in: .milliseconds(100)) {
+            worker.value.rescanScheduled = false
+            worker.value.rescan()
+        }
+    }
+
+    private func rescan() {
+        for folder in folders {
+            switch catalogue.rescan(directory: folder.path, names: folder.names) {
+            case .nothing: continue
+            case .new(let count): environment.logger.info("\(count) new plugin files in \(folder.path)")
+            case .stale(let reason):
+                // Batches under way are asked again by their broker-stores.
+                return environment.fail("\(reason): a fresh filter worker takes over")
+            }
+        }
     }
 
     func peer(kind: WorkerKind, index: Int, descriptor: Int32) {

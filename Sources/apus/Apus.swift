@@ -8,6 +8,7 @@ struct Apus: AsyncParsableCommand {
         abstract: "A RocketMQ-compatible message broker platform.",
         subcommands: [
             Up.self, Down.self, Status.self, SendCommand.self, ConsumeCommand.self, BenchCommand.self,
+            PluginCommand.self,
         ]
     )
 }

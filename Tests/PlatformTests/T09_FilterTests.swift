@@ -189,7 +189,7 @@ extension PlatformTests {
                 if (is("exit")) exit(0);
                 if (is("leak")) { for (char *p; (p = malloc(1 << 20));) { memset(p, 1, 1 << 20); } }
                 if (is("fork")) { int child = fork(); if (child == 0) { for (;;) pause(); } allowed = child > 0; }
-                if (is("write")) allowed = open("/tmp/apus-hostile-plugin", O_CREAT | O_WRONLY, 0600) >= 0;
+                if (is("write")) allowed = open(FORBIDDEN, O_CREAT | O_WRONLY, 0600) >= 0;
                 if (is("connect")) allowed = socket(AF_INET, SOCK_STREAM, 0) >= 0;
                 if (allowed) { for (uint32_t i = 0; i < count; i++) { apus_filter_set(bitmap, i); } }
                 return APUS_FILTER_OK;
@@ -210,7 +210,8 @@ extension PlatformTests {
             let built = try await Program.run(
                 "/usr/bin/cc",
                 [
-                    "-O1", "-fPIC", "-shared", "-I", "\(Binaries.packageRoot)/plugins/CFilterPlugin/include", source,
+                    "-O1", "-fPIC", "-shared", "-DFORBIDDEN=\"\(folder.file("forbidden"))\"", "-I",
+                    "\(Binaries.packageRoot)/plugins/CFilterPlugin/include", source,
                     "-o",
                     "\(plugins)/libHostile.so",
                 ])
@@ -243,7 +244,7 @@ extension PlatformTests {
             let answer = try await Self.provoke(platform, deed)
             // Asked once and found nothing: the deed failed, and the plugin lives.
             #expect(answer.code == ResponseCode.pullRetryImmediately.rawValue && answer.bytes == 0, "\(answer)")
-            #expect(!FileManager.default.fileExists(atPath: "/tmp/apus-hostile-plugin"))
+            #expect(!FileManager.default.fileExists(atPath: folder.file("forbidden")))
             try await platform.stop()
         }
 
@@ -287,6 +288,76 @@ extension PlatformTests {
             #expect(await answers.value == 0, "messages were delivered unfiltered")
             #expect(platform.log.contains("filter plugin hostile"), "the journal names the guilty one")
             #expect(platform.pid(of: "broker-store") == store, "the store was not touched")
+            try await platform.stop()
+        }
+
+        @Test("a plugin dropped in, replaced and removed while everything runs", .timeLimit(.minutes(2)))
+        func dropIn() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = folder.file("plugins")
+            try FileManager.default.createDirectory(atPath: plugins, withIntermediateDirectories: true)
+            let file = folder.file("libPriceRange.so")
+            let built = try await Program.run(
+                "/usr/bin/cc",
+                [
+                    "-O1", "-fPIC", "-shared", "-I", "\(Binaries.packageRoot)/plugins/CFilterPlugin/include",
+                    "\(Binaries.packageRoot)/plugins/Examples/PriceRange/price_range.c", "-o", file,
+                ])
+            #expect(built.status == 0, "\(built.errorText)")
+            func plugin(_ arguments: [String]) async throws -> (status: Int32, lines: [String], errorText: String) {
+                try await Program.run(Binaries.apus, ["plugin"] + arguments)
+            }
+            // Tried before it is used.
+            let yes = try await plugin(["test", file, "n 5 6", "--property", "n=5.5"])
+            #expect(yes.status == 0 && yes.lines.last == "matches", "\(yes)")
+            let no = try await plugin(["test", file, "n 5 6", "--property", "n=7"])
+            #expect(no.status == 1 && no.lines.last == "does not match", "\(no)")
+            let wrong = try await plugin(["test", file, "n 5"])
+            #expect(wrong.status == 2 && wrong.errorText.contains("at byte 3"), "\(wrong)")
+
+            let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(plugins)"])
+            try await Self.fill(platform, 0..<80)
+            let ends = try await platform.queueSizes(topic: Self.topic, queues: Self.queues)
+            let others = ["nameserver", "broker-store", "replication"].map { platform.pid(of: $0) }
+            let filter = try #require(platform.pid(of: "filter"))
+
+            let added = try await plugin(["add", file, "--directory", plugins])
+            #expect(added.status == 0, "\(added.errorText)")
+            try await eventually("the new plugin is loaded") { platform.log.contains("1 new plugin files") }
+            let (bodies, _) = try await Self.consume(platform, type: "RANGE", "n 10 19", upTo: ends)
+            #expect(bodies.sorted() == Self.names(10...19))
+            #expect(platform.pid(of: "filter") == filter, "a new plugin needs no new worker")
+            let listed = try await plugin(["list", "--directory", plugins])
+            #expect(listed.lines == ["libPriceRange.so\tprice-range 1.0, expressions of the type RANGE"])
+
+            // Replaced: a fresh worker, and the subscription goes on.
+            let again = try await plugin(["add", file, "--directory", plugins])
+            #expect(again.status == 0, "\(again.errorText)")
+            let second = try await platform.newPid(of: "filter", after: filter)
+            let (more, _) = try await Self.consume(platform, type: "RANGE", "n 10 19", upTo: ends)
+            #expect(more.sorted() == Self.names(10...19))
+
+            let text = folder.file("libText.so")
+            try "no library".write(toFile: text, atomically: false, encoding: .utf8)
+            let refused = try await plugin(["add", text, "--directory", plugins])
+            #expect(refused.status == 2 && refused.errorText.contains("is not a library"), "\(refused)")
+
+            let removed = try await plugin(["remove", "libPriceRange.so", "--directory", plugins])
+            #expect(removed.status == 0, "\(removed.errorText)")
+            _ = try await platform.newPid(of: "filter", after: second)
+            try await eventually("the type is gone") {
+                let reply = try await platform.ask(
+                    platform.broker,
+                    RemotingCommand(
+                        .pullMessage,
+                        extFields: [
+                            "consumerGroup": "T09", "topic": Self.topic, "queueId": "0", "queueOffset": "0",
+                            "maxMsgNums": "8", "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0",
+                            "subscription": "n 1 2", "subVersion": "0", "expressionType": "RANGE",
+                        ]))
+                return reply.remark?.contains("no filter plugin serves expressions of the type RANGE") == true
+            }
+            #expect(["nameserver", "broker-store", "replication"].map { platform.pid(of: $0) } == others)
             try await platform.stop()
         }
     }

@@ -129,6 +129,10 @@ int apus_epoll_wait(int epoll, struct apus_readiness *_Nonnull ready, int capaci
 const void *_Nullable apus_find(const void *_Nonnull haystack, size_t length, const void *_Nonnull needle,
                                 size_t needle_length);
 
+// An inotify descriptor (close-on-exec, non-blocking) that becomes readable when files of the folder were written and
+// closed, moved in or out, or removed.
+int apus_watch_folder(const char *_Nonnull path);
+
 // ---------------------------------------------------------------- sandbox (sandbox.c)
 
 // For a process that runs foreign code. From then on, for all of its threads and for ever: no new privileges, no file opened
