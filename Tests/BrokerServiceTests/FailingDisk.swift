@@ -50,6 +50,8 @@ private final class FailingFile: DiskFile {
     func synchronize() throws(SystemError) { try real.synchronize() }
     func startWriteback(from offset: Int64, length: Int64) { real.startWriteback(from: offset, length: length) }
     func size() throws(SystemError) -> Int64 { try real.size() }
+    func firstHole(from offset: Int64) -> Int64 { real.firstHole(from: offset) }
+    func firstData(from offset: Int64) -> Int64? { real.firstData(from: offset) }
     func truncate(to size: Int64) throws(SystemError) { try real.truncate(to: size) }
     func allocate(from offset: Int64, length: Int64) throws(SystemError) -> Bool {
         try real.allocate(from: offset, length: length)
