@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import StoreFormat
+import Synchronization
 import Testing
 
 @testable import MessageStore
@@ -63,6 +64,50 @@ final class CrashWorld {
         try harness.store.open()
     }
 
+    /// Images of crashes in the middle of the step, with what was promised before it.
+    struct Midway {
+        var image: SimulatedDisk
+        var isPowerCut: Bool
+        var promised: Int64
+    }
+
+    private final class MidwayCamera: @unchecked Sendable {
+        var countdown: Int
+        var take: () -> Void = {}
+        var image: SimulatedDisk?
+
+        init(countdown: Int) {
+            self.countdown = countdown
+        }
+    }
+
+    /// A step during which the machine or the process stops before some change of the disk, perhaps with a part of a write done.
+    func stepWithCrash() throws -> Midway? {
+        let camera = MidwayCamera(countdown: Int.random(in: 0..<30, using: &random))
+        let isPowerCut = random.chance(60)
+        let part = Int.random(in: 0...100, using: &random)
+        var imageRandom = SeededGenerator(seed: random.next())
+        let promised = isPowerCut ? oracle.flushed : oracle.written
+        let disk = disk
+        camera.take = { camera.image = isPowerCut ? disk.afterPowerCut(&imageRandom) : disk.afterKill() }
+        disk.watcher.withLock { watcher in
+            watcher = { write in
+                camera.countdown -= 1
+                guard camera.countdown == -1 else { return }
+                camera.take()
+                // A killed process stops writing at the end of a page, not inside one.
+                if let write, !isPowerCut, part < 50 {
+                    let end = (Int(write.offset) + write.bytes.count * part / 50) / 4096 * 4096
+                    camera.image?.apply(
+                        write.path, offset: write.offset, bytes: write.bytes.prefix(max(0, end - Int(write.offset))))
+                }
+            }
+        }
+        defer { disk.watcher.withLock { $0 = nil } }
+        for _ in 0..<4 where camera.image == nil { try step() }
+        return camera.image.map { Midway(image: $0, isPowerCut: isPowerCut, promised: promised) }
+    }
+
     func step() throws {
         switch Int.random(in: 0..<100, using: &random) {
         case 0..<60:
@@ -100,15 +145,15 @@ final class CrashWorld {
                 key: key))
     }
 
-    enum Crash: CaseIterable {
-        case kill, powerCut, stop
+    enum Crash {
+        case kill, powerCut
     }
 
     /// The image a crash at this moment would leave; the store here goes on.
     func image(_ crash: Crash) -> SimulatedDisk {
         switch crash {
         case .powerCut: disk.afterPowerCut(&random)
-        case .kill, .stop: disk.afterKill()
+        case .kill: disk.afterKill()
         }
     }
 
@@ -202,7 +247,7 @@ final class CrashWorld {
 }
 
 @Suite struct CrashTests {
-    static var images: Int { ProcessInfo.processInfo.environment["APUS_CRASH_IMAGES"].flatMap { Int($0) } ?? 250 }
+    static var images: Int { ProcessInfo.processInfo.environment["APUS_CRASH_IMAGES"].flatMap { Int($0) } ?? 200 }
     static var seed: UInt64 {
         ProcessInfo.processInfo.environment["APUS_SEED"].flatMap { UInt64($0) } ?? 20_261_121
     }
@@ -230,10 +275,20 @@ final class CrashWorld {
         var images = 0
         for round in 0..<6 {
             for _ in 0..<Int.random(in: 1...25, using: &world.random) { try world.step() }
-            for crash in [CrashWorld.Crash.kill, .powerCut, .powerCut, .powerCut] {
-                let isPowerCut = crash == .powerCut
-                let promised = isPowerCut ? world.oracle.flushed : world.oracle.written
-                let image = world.image(crash)
+            var moments: [CrashWorld.Midway] = []
+            for _ in 0..<4 {
+                if let moment = try world.stepWithCrash() { moments.append(moment) }
+            }
+            for isPowerCut in [false, true, true] {
+                moments.append(
+                    CrashWorld.Midway(
+                        image: world.image(isPowerCut ? .powerCut : .kill), isPowerCut: isPowerCut,
+                        promised: isPowerCut ? world.oracle.flushed : world.oracle.written))
+            }
+            for (number, moment) in moments.enumerated() {
+                let isPowerCut = moment.isPowerCut
+                let promised = moment.promised
+                let image = moment.image
                 let next = try world.reopen(image, afterPowerCut: isPowerCut)
                 images += 1
                 var problems = world.verify(next, atLeast: promised)
@@ -246,9 +301,12 @@ final class CrashWorld {
                         problems.append("index differs from a rebuild")
                     }
                 }
-                #expect(problems.isEmpty, "APUS_SEED=\(seed) round \(round) \(crash): \(problems.prefix(3))")
+                #expect(
+                    problems.isEmpty,
+                    "APUS_SEED=\(seed) round \(round) \(number) \(isPowerCut ? "power cut" : "kill"): \(problems.prefix(3))"
+                )
                 if !problems.isEmpty { return images }
-                if world.random.chance(40) {
+                if number >= moments.count - 3, world.random.chance(40) {
                     world.become(image, next, afterPowerCut: isPowerCut)
                     break
                 }

@@ -163,6 +163,8 @@ final class SimulatedDisk: Disk {
     private let state = Mutex(State())
     /// Asked before every change of a file: an errno to fail with. `call` is the system call's name.
     let fault = Mutex<(@Sendable (_ call: String, _ path: String) -> Int32?)?>(nil)
+    /// Told before every change of the disk: a test takes its crash image there. For writes, the bytes about to be written.
+    let watcher = Mutex<(@Sendable (_ write: (path: String, offset: Int64, bytes: [UInt8])?) -> Void)?>(nil)
     /// Bytes all files may have in blocks that were written; nil for no limit.
     let capacity = Mutex<Int?>(nil)
     let now: @Sendable () -> Int64
@@ -258,7 +260,26 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func check(_ call: String, _ path: String) throws(SystemError) {
+    /// A write that was under way when the process was killed.
+    func apply(_ path: String, offset: Int64, bytes: ArraySlice<UInt8>) {
+        state.withLock { state in
+            guard let content = state.live.files[path] else { return }
+            for (index, byte) in bytes.enumerated() {
+                (content.live + Int(offset) + index).storeBytes(of: byte, as: UInt8.self)
+            }
+            let end = offset + Int64(bytes.count)
+            content.markDirty(Int(offset)..<Int(end))
+            if end > content.size {
+                content.size = end
+                content.sizeIsDirty = true
+            }
+        }
+    }
+
+    func check(_ call: String, _ path: String, write: (path: String, offset: Int64, bytes: [UInt8])? = nil)
+        throws(SystemError)
+    {
+        if call != "open", let watch = watcher.withLock({ $0 }) { watch(write) }
         let question = fault.withLock { $0 }
         if let code = question?(call, path) { throw SystemError(errno: code, call: call, subject: path) }
     }
@@ -415,7 +436,8 @@ private final class SimulatedFile: DiskFile, @unchecked Sendable {
         var failure: Int32?
         var count = bytes.count
         do throws(SystemError) {
-            try disk.check("pwrite", path)
+            let isWatched = disk.watcher.withLock { $0 != nil }
+            try disk.check("pwrite", path, write: isWatched ? (path, offset, Array(bytes)) : nil)
         } catch {
             // A failed write may have written anything up to all of it.
             failure = error.errno
