@@ -120,7 +120,15 @@ final class AdminBrokerProcessor {
         let source = try frame.extFields.required("srcGroup")
         let destination = try frame.extFields.required("destGroup")
         let wanted = frame.extFields.string("topic") ?? ""
+        let isOffline = frame.extFields.bool("offline") ?? false
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
+            guard broker.topics[topic] != nil else { continue }
+            // An online group that does not consume the topic any more: what it left there is not to be copied.
+            if !isOffline, let group = broker.consumers[source], !group.subscriptions.values.isEmpty,
+                group.subscriptions[topic] == nil
+            {
+                continue
+            }
             broker.offsets.clone(from: source, to: destination, topic: topic)
         }
         client.answer(frame.returnAddress, .success)

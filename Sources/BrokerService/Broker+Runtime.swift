@@ -67,6 +67,14 @@ extension Broker {
         ] {
             table[key] = String(capacity)
         }
+        for (index, delivered) in schedule.committedOffsets.enumerated() where delivered > 0 {
+            let end = self.store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))?.maxOffset.rawValue
+            table["scheduleMessageOffset_\(index + 1)"] = "\(delivered),\(end ?? 0)"
+        }
+        // Apus' own.
+        table["openTransactions"] = String(transactions.openCount)
+        table["timerMessagesInMemory"] = String(timerMessages.nearCount)
+        table["timerMessagesDelivered"] = String(timerMessages.deliveredCount)
         if let space = try? disk.space(configuration.storePathRootDir) {
             func gibibytes(_ bytes: Int64) -> String { "\(Double(bytes / 107_374_182) / 10) GiB" }
             table["commitLogDirCapacity"] = "Total : \(gibibytes(space.total)), Free : \(gibibytes(space.available))."

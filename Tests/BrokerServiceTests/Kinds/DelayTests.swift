@@ -1,3 +1,4 @@
+import FastJSON
 import Foundation
 import RemotingProtocol
 import Testing
@@ -147,5 +148,26 @@ struct DelayTests {
         let files = try FileManager.default.contentsOfDirectory(
             atPath: harness.folder.appendingPathComponent("apus-timer").path)
         #expect(files.contains { $0.hasPrefix("h-") || $0.hasPrefix("d-") || $0.hasPrefix("m-") })
+    }
+}
+
+@Suite("waiting messages in the broker's own figures")
+struct WaitingFiguresTests {
+    @Test("runtime information counts them: levels as RocketMQ does, timers and transactions besides")
+    func runtimeInformation() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for properties in [
+            "DELAY=1", "DELAY=18", "TIMER_DELAY_SEC=30", "TRAN_MSG=true;PGROUP=P;UNIQ_KEY=u",
+        ] {
+            #expect(try connection.send(topic: "W", properties: RawConnection.properties(properties)).code == 0)
+        }
+        #expect(try connection.wait("W", count: 1).count == 1)
+        let table = try connection.invoke(.getBrokerRuntimeInfo).json()["table"]
+        #expect(table?["scheduleMessageOffset_1"]?.string == "1,1")
+        #expect(table?["scheduleMessageOffset_18"] == nil)
+        #expect(table?["openTransactions"]?.string == "1")
+        #expect(table?["timerMessagesInMemory"]?.string == "1")
     }
 }
