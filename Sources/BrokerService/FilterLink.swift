@@ -21,11 +21,21 @@ final class CompiledSubscription {
     let expression: String
     fileprivate(set) var state = State.unknown
     fileprivate var waiters: [() -> Void] = []
+    /// The filter worker that serves it.
+    fileprivate var worker = 0
     fileprivate var lastUsedMillis: Int64 = 0
 
     init(type: String, expression: String) {
         self.type = type
         self.expression = expression
+    }
+
+    /// What its worker made of it is gone; what stands by itself stays.
+    fileprivate func forgetWorker() {
+        switch state {
+        case .compiling, .program, .unavailable: state = .unknown
+        case .unknown, .everything, .tagsCodes, .refused: break
+        }
     }
 
     /// Whether a message with these tags may be wanted; only the plugin knows if more than tags decide.
@@ -52,10 +62,20 @@ enum SubscriptionFilter {
 /// The broker's side of the link to `apus-filter`. An expression is compiled once and remembered; a restarted filter
 /// worker (a new peer) compiles again by itself what is in use. While it is gone, subscriptions the plugin answered
 /// with tags codes go on; the others wait: nobody gets an unfiltered message, nobody's offset moves past one.
+///
+/// Several workers share the expressions, each of which stays with its worker also while that restarts: an expression that
+/// kills its worker does not go on to kill the next.
 package final class FilterLink {
     private struct Key: Hashable {
         var type: String
         var expression: String
+
+        /// The same for equal expressions in every process.
+        var hash: UInt64 {
+            var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+            for byte in expression.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+            return hash ^ hash >> 32
+        }
     }
 
     private struct Batch {
@@ -72,7 +92,10 @@ package final class FilterLink {
 
     private let eventLoop: any EventLoop
     private let now: () -> Int64
-    private var send: ((WorkerMessage) -> Void)?
+    /// The workers that are there, by index.
+    private var workers: [Int: (WorkerMessage) -> Void] = [:]
+    /// The indexes of all workers there ever were, in order.
+    private var known: [Int] = []
     private var subscriptions: [Key: CompiledSubscription] = [:]
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
@@ -90,7 +113,7 @@ package final class FilterLink {
         self.now = now
     }
 
-    var isConnected: Bool { send != nil }
+    var isConnected: Bool { !workers.isEmpty }
     /// Why a pull cannot be filtered now, for a remark.
     var absence: String {
         isConnected
@@ -100,30 +123,47 @@ package final class FilterLink {
 
     // MARK: The peer
 
-    /// A filter worker was introduced; the one before, if any, is gone with its programs.
-    package func connect(send: @escaping (WorkerMessage) -> Void) {
-        disconnect()
-        self.send = send
-        for subscription in subscriptions.values {
+    /// Filter worker `index` was introduced; the one before with this index, if any, is gone with its programs.
+    package func connect(_ index: Int = 0, send: @escaping (WorkerMessage) -> Void) {
+        disconnect(index)
+        workers[index] = send
+        if !known.contains(index) {
+            known = (known + [index]).sorted()
+            for (key, subscription) in subscriptions { move(subscription, to: worker(for: key)) }
+        }
+        for subscription in subscriptions.values where subscription.worker == index {
             if case .unknown = subscription.state { compile(subscription) }
         }
         available?()
     }
 
-    package func disconnect() {
-        send = nil
-        let unanswered = batches
-        batches.removeAll()
-        compiling.removeAll()
-        for subscription in subscriptions.values {
-            switch subscription.state {
-            case .compiling, .program, .unavailable: subscription.state = .unknown
-            case .unknown, .everything, .tagsCodes, .refused: break
-            }
-        }
-        for batch in unanswered.values { batch.completion(nil) }
+    package func disconnect(_ index: Int = 0) {
+        guard workers.removeValue(forKey: index) != nil else { return }
+        let lost = batches.filter { $0.value.subscription.worker == index }
+        for request in lost.keys { batches[request] = nil }
+        compiling = compiling.filter { $0.value.worker != index }
+        for subscription in subscriptions.values where subscription.worker == index { subscription.forgetWorker() }
+        for batch in lost.values { batch.completion(nil) }
         // Whoever waited for a compilation looks again, and finds the worker gone.
-        for subscription in subscriptions.values { finish(subscription) }
+        for subscription in subscriptions.values where subscription.worker == index { finish(subscription) }
+    }
+
+    private func worker(for key: Key) -> Int {
+        known.isEmpty ? 0 : known[Int(key.hash % UInt64(known.count))]
+    }
+
+    /// There are more workers now, and this one serves the expression from now on.
+    private func move(_ subscription: CompiledSubscription, to worker: Int) {
+        guard subscription.worker != worker else { return }
+        if case .program(let program) = subscription.state {
+            workers[subscription.worker]?(.filterRelease(program: program))
+        }
+        let lost = batches.filter { $0.value.subscription === subscription }
+        for request in lost.keys { batches[request] = nil }
+        compiling = compiling.filter { $0.value !== subscription }
+        subscription.worker = worker
+        subscription.forgetWorker()
+        for batch in lost.values { batch.completion(nil) }
     }
 
     package func receive(_ message: WorkerMessage) {
@@ -151,6 +191,7 @@ package final class FilterLink {
         } else {
             if subscriptions.count >= Self.subscriptionsMax { forgetLeastUsed() }
             subscription = CompiledSubscription(type: type, expression: expression)
+            subscription.worker = worker(for: key)
             subscriptions[key] = subscription
         }
         prepare(subscription)
@@ -177,7 +218,7 @@ package final class FilterLink {
     }
 
     private func compile(_ subscription: CompiledSubscription) {
-        guard let send else { return }
+        guard let send = workers[subscription.worker] else { return }
         subscription.state = .compiling
         let request = newRequest()
         compiling[request] = subscription
@@ -206,7 +247,9 @@ package final class FilterLink {
     private func forgetLeastUsed() {
         let byUse = subscriptions.sorted { $0.value.lastUsedMillis < $1.value.lastUsedMillis }
         for (key, subscription) in byUse.prefix(Self.subscriptionsMax / 4) {
-            if case .program(let program) = subscription.state { send?(.filterRelease(program: program)) }
+            if case .program(let program) = subscription.state {
+                workers[subscription.worker]?(.filterRelease(program: program))
+            }
             // Whoever still holds it has it compiled again on its next use.
             subscription.state = .unknown
             subscriptions[key] = nil
@@ -220,7 +263,7 @@ package final class FilterLink {
         _ subscription: CompiledSubscription, program: UInt32, records: [FilterRecord],
         completion: @escaping ([UInt8]?) -> Void
     ) {
-        guard let send else { return completion(nil) }
+        guard let send = workers[subscription.worker] else { return completion(nil) }
         let request = newRequest()
         batches[request] = Batch(subscription: subscription, completion: completion)
         send(.filterBatch(request: request, program: program, records: records))
@@ -269,6 +312,6 @@ package final class FilterLink {
     func close() {
         timer?.cancel()
         timer = nil
-        disconnect()
+        for index in known { disconnect(index) }
     }
 }

@@ -18,9 +18,7 @@ final class BrokerStoreWorker: Worker {
     private let server: RemotingServer
     private let watermarks: Watermarks
     private var slaveWatch: EventWatch?
-    /// By index; the lowest one is asked.
     private var filters: [Int: PeerLink] = [:]
-    private var asked: PeerLink?
     private var replication: PeerLink?
     private var isOpen = false
 
@@ -105,27 +103,15 @@ final class BrokerStoreWorker: Worker {
 
     private func connectFilter(_ index: Int, _ descriptor: Int32) {
         filters[index]?.close()
-        filters[index] = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
-            // An answer of a worker that is no longer asked belongs to requests already given up.
-            guard index == filters.keys.min() else { return }
+        let link = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
             broker.filters.receive(message)
         } closed: { [unowned self] in
             filters[index] = nil
             environment.logger.warning("the link to filter-\(index) closed; subscriptions that need it wait")
-            askFilter()
+            broker.filters.disconnect(index)
         }
-        askFilter()
-    }
-
-    private func askFilter() {
-        guard let index = filters.keys.min(), let link = filters[index] else {
-            asked = nil
-            return broker.filters.disconnect()
-        }
-        // Another worker's coming or going does not concern the one that is asked.
-        guard asked !== link else { return }
-        asked = link
-        broker.filters.connect { link.send($0) }
+        filters[index] = link
+        broker.filters.connect(index) { link.send($0) }
     }
 
     private func connectReplication(_ descriptor: Int32) {

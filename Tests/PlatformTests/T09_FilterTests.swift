@@ -291,6 +291,50 @@ extension PlatformTests {
             try await platform.stop()
         }
 
+        /// Restarts of each filter worker.
+        static func restarts(_ platform: Platform) async throws -> [Int] {
+            struct Report: Decodable {
+                struct Worker: Decodable {
+                    var kind: String
+                    var restarts: Int
+                }
+                var workers: [Worker]
+            }
+            let status = try await Program.run(Binaries.apus, ["status", "--json", "--data-dir", platform.data])
+            let report = try JSONDecoder().decode(Report.self, from: Data(status.lines.joined().utf8))
+            return report.workers.filter { $0.kind == "filter" }.map(\.restarts)
+        }
+
+        @Test(
+            "three filter workers share the expressions, and a deadly one never leaves its worker",
+            .timeLimit(.minutes(2)))
+        func sharing() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try await Self.buildHostile(in: folder)
+            let platform = try await Platform.start([
+                "--set", "filter.pluginDirectory=\(plugins)", "--set", "filter.count=3",
+            ])
+            try await Self.fill(platform, 0..<120)
+            let ends = try await platform.queueSizes(topic: Self.topic, queues: Self.queues)
+            for number in 0..<12 {
+                let (bodies, _) = try await Self.consume(platform, type: "SQL92", "n >= \(number * 10)", upTo: ends)
+                #expect(bodies.sorted() == Self.names(number * 10..<120))
+            }
+            try await eventually("all three had work") {
+                let status = try await Program.run(Binaries.apus, ["status", "--data-dir", platform.data])
+                return status.lines.filter { $0.hasPrefix("filter-") && $0.contains(" batches of ") }
+                    .allSatisfy { !$0.contains(" 0 batches") }
+            }
+            #expect(try await Self.restarts(platform) == [0, 0, 0])
+            try await eventually("the deadly expression is out of use", within: .seconds(20)) {
+                _ = try? await Self.provoke(platform, "crash")
+                let status = try await Program.run(Binaries.apus, ["status", "--data-dir", platform.data])
+                return status.lines.contains { $0.contains("plugin hostile is not used for") }
+            }
+            #expect(try await Self.restarts(platform).filter { $0 > 0 }.count == 1)
+            try await platform.stop()
+        }
+
         @Test("a plugin dropped in, replaced and removed while everything runs", .timeLimit(.minutes(2)))
         func dropIn() async throws {
             let folder = try TemporaryFolder()
