@@ -41,6 +41,7 @@ final class TimerMessageStore {
     private var collectedBytes = 0
     private var writing: [TimerBucket: [UInt8]]?
     private var writingBytes = 0
+    private var isWriteFailing = false
     /// Delivered buckets: their files go when the deliveries survive power loss.
     private var retired: [(bucket: TimerBucket, logEnd: Int64)] = []
 
@@ -268,12 +269,18 @@ final class TimerMessageStore {
 
     private func write(_ pieces: [TimerBucket: [UInt8]]) {
         let files = files
-        work.submit({ Result { () throws(SystemError) in try files.append(pieces) } }) { [unowned self] result in
+        work.submit({ Result { () throws(SystemError) in try files.append(pieces) } }) { [self] result in
             guard isRunning else { return }
             if case .failure(let error) = result {
-                broker.logger.error("timer messages could not be written to \(files.directory): \(error); trying again")
+                if !isWriteFailing {
+                    broker.logger.error(
+                        "timer messages could not be written to \(files.directory): \(error); it is tried again every second, until then they stay in the log"
+                    )
+                }
+                isWriteFailing = true
                 return later(Self.retryMillis) { $0.write(pieces) }
             }
+            isWriteFailing = false
             writing = nil
             writingBytes = 0
             if collectedBytes >= Self.collectBytes { writeCollected() } else { scheduleCollected() }
@@ -304,7 +311,7 @@ final class TimerMessageStore {
         let files = files
         switch job {
         case .split(let bucket):
-            work.submit({ Result { () throws(SystemError) in try files.split(bucket) } }) { [unowned self] result in
+            work.submit({ Result { () throws(SystemError) in try files.split(bucket) } }) { [self] result in
                 guard isRunning else { return }
                 switch result {
                 case .success(let children): wheel?.finishedSplit(into: children)
@@ -313,7 +320,7 @@ final class TimerMessageStore {
                 scheduleTurn()
             }
         case .load(let bucket):
-            work.submit({ Result { () throws(SystemError) in try files.load(bucket) } }) { [unowned self] result in
+            work.submit({ Result { () throws(SystemError) in try files.load(bucket) } }) { [self] result in
                 guard isRunning else { return }
                 switch result {
                 case .success(let loaded): finish(loaded)
@@ -463,7 +470,7 @@ final class TimerMessageStore {
                 try files.save(checkpoint)
                 try files.remove(gone)
             }
-        }) { [unowned self] result in
+        }) { [self] result in
             isSaving = false
             guard case .failure(let error) = result, isRunning else { return }
             broker.logger.error("the checkpoint of the timer messages was not written: \(error); trying again")
