@@ -33,6 +33,12 @@ package enum Sandbox {
     }
 }
 
+package enum StartupMemory {
+    /// After a start that ran much code once (loaders, self-tests): its pages leave the resident memory, and those that are needed
+    /// come back from the page cache.
+    package static func release() { apus_drop_code_pages() }
+}
+
 /// Marks in a shared segment what this process is in the middle of, so that the next one knows what the last one died of.
 package final class CallGuard {
     /// How often, at most, the memory in use is looked at.

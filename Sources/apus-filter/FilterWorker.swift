@@ -54,6 +54,7 @@ final class FilterWorker: Worker {
         }
         return EventLoopFuture.whenAllSucceed(watching, on: environment.eventLoop).map { watching in
             worker.value.watching = watching
+            StartupMemory.release()
             return worker.value.service.status
         }
     }

@@ -133,6 +133,12 @@ const void *_Nullable apus_find(const void *_Nonnull haystack, size_t length, co
 // closed, moved in or out, or removed.
 int apus_watch_folder(const char *_Nonnull path);
 
+// ---------------------------------------------------------------- memory (memory.c)
+
+// Takes the pages of all code out of this process's resident memory; what is still needed comes back from the page cache
+// by itself. For after a start that ran much code once.
+void apus_drop_code_pages(void);
+
 // ---------------------------------------------------------------- sandbox (sandbox.c)
 
 // For a process that runs foreign code. From then on, for all of its threads and for ever: no new privileges, no file opened
