@@ -1,6 +1,10 @@
+import BrokerService
 import Foundation
+import MessageStore
 import RemotingProtocol
+import StoreFormat
 import Testing
+import WorkerProtocol
 
 @Suite("timer messages in a folder somebody else wrote")
 struct FollowingTests {
@@ -21,5 +25,44 @@ struct FollowingTests {
         let again = try next.connect()
         // What was due within the last minute comes again rather than never.
         #expect(try again.wait("T", count: 3).map(\.body) == ["b", "b", "c"])
+    }
+
+    @Test("a slave keeps timer messages without delivering them; as master it delivers what is left")
+    func promoted() throws {
+        let master = try BrokerHarness()
+        defer { try? master.end() }
+        let connection = try master.connect()
+        for (body, delay) in [("b", 300), ("c", 4000), ("far", 7_200_000)] {
+            let answer = try connection.send(
+                topic: "T", body: body, properties: RawConnection.properties("TIMER_DELAY_MS=\(delay);UNIQ_KEY=\(body)")
+            )
+            #expect(answer.code == 0)
+        }
+        #expect(try connection.wait("T", count: 1).map(\.body) == ["b"])
+        let end = try master.onLoop { $0.store.writtenOffset.rawValue }
+        let log = try Data(
+            contentsOf: master.folder.appendingPathComponent("commitlog/00000000000000000000")
+        ).prefix(Int(end))
+        let slave = try BrokerHarness([("brokerRole", "SLAVE"), ("brokerId", "1")])
+        let bytes = [UInt8](log)
+        let answer = try slave.onLoop { $0.replicate(at: 0, bytes) }
+        #expect(answer == .replicaPosition(next: end))
+        let folder = slave.folder.appendingPathComponent("apus-timer")
+        func files() -> [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [] }
+        let deadline = Date().addingTimeInterval(5)
+        while !files().contains(where: { $0.hasPrefix("h-") || $0.hasPrefix("d-") }), Date() < deadline {
+            usleep(10_000)
+        }
+        #expect(files().contains("follower"))
+        #expect(files().contains { $0.hasPrefix("h-") || $0.hasPrefix("d-") })
+        #expect(try slave.stored("T").count == 1)
+        try slave.drain()
+        let promoted = try BrokerHarness(folder: slave.folder)
+        defer { try? promoted.end() }
+        // What was due within the last minute of the master comes again rather than never.
+        let last = Date().addingTimeInterval(10)
+        while try promoted.stored("T").count < 3, Date() < last { usleep(10_000) }
+        #expect(try promoted.stored("T").map(\.body) == ["b", "b", "c"])
+        #expect(!files().contains("follower"))
     }
 }
