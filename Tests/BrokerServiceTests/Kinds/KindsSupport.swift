@@ -124,11 +124,15 @@ extension BrokerHarness {
     }
 
     /// A broker on a copy of this one's files as they are at this moment: what `kill -9` leaves.
-    func afterKill(_ settings: [(String, String)] = []) throws -> BrokerHarness {
+    /// - Parameter change: what happens to the files before that broker opens them.
+    func afterKill(
+        _ settings: [(String, String)] = [], change: (URL) throws -> Void = { _ in }
+    ) throws -> BrokerHarness {
         let copy = FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
         let folder = folder
         // On its loop, so that it does nothing meanwhile.
         try onLoop { _ in try FileManager.default.copyItem(at: folder, to: copy) }
+        try change(copy)
         return try BrokerHarness(settings, folder: copy)
     }
 }

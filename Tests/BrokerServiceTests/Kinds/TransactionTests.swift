@@ -243,4 +243,33 @@ struct TransactionTests {
         #expect(delivered.map(\.body) == ["timer", "level"])
         #expect(delivered.allSatisfy { $0.storeTimestamp - start >= 490 })
     }
+
+    @Test("a kill between the two records of a commit: the message stays delivered, nobody is asked")
+    func tornCommit() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        _ = try prepare(connection, "open")
+        let prepared = try prepare(connection, "committed", body: "once")
+        #expect(try end(connection, prepared, 8).code == 0)
+        let op = try #require(try harness.stored("RMQ_SYS_TRANS_OP_HALF_TOPIC").first)
+        let killed = try harness.afterKill(Self.settings) { folder in
+            let log = try FileHandle(
+                forWritingTo: folder.appendingPathComponent("commitlog/00000000000000000000"))
+            let size = try log.seekToEnd()
+            try log.truncate(atOffset: UInt64(op.physicalOffset))
+            try log.truncate(atOffset: size)
+            try log.close()
+        }
+        defer { try? killed.end() }
+        let producer = try killed.connect()
+        try producer.post(
+            .heartBeat, body: HeartbeatData(clientID: "c", producerGroups: ["PG"], consumerDataSet: []).encoded())
+        let check = try producer.request(.checkTransactionState)
+        #expect(check.extFields["msgId"] == "open")
+        let next = try producer.request(.checkTransactionState)
+        #expect(next.extFields["msgId"] == "open")
+        #expect(try producer.consume("TX", queueId: 1).map(\.body) == ["once"])
+        #expect(try killed.stored("RMQ_SYS_TRANS_OP_HALF_TOPIC").first?.body == "1")
+    }
 }
