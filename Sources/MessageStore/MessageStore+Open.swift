@@ -71,6 +71,16 @@ extension MessageStore {
         }
     }
 
+    /// Lets go of everything without writing anything, as a kill would: for tests that go on in the same process.
+    func abandon() {
+        isOpen = false
+        background.stop()
+        windows.reset()
+        logFiles.closeAll()
+        recoveryPoint.close()
+        lockFile = nil
+    }
+
     // MARK: Recovery
 
     /// What recovery starts from.
@@ -98,7 +108,8 @@ extension MessageStore {
         try loadIndex(&plan, wasClean: wasClean, first: first)
 
         beginAt(plan.dispatchFrom)
-        let mode: DispatchMode = plan.afterPowerLoss ? [.verify, .tornBlocks] : .verify
+        // A kill, too, can end a write at a block's end inside a record.
+        let mode: DispatchMode = wasClean ? .verify : [.verify, .tornBlocks]
         var stop = dispatchWindows(upTo: logFiles.end, mode)
         while case .damaged(let damage) = stop, damage != .nothing, try skipDamage(damage, plan) {
             stop = dispatchWindows(upTo: logFiles.end, mode)
@@ -318,6 +329,12 @@ extension MessageStore {
             // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
             let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
             if dispatchedEnd >= lastWritten - logFiles.fileSize { return false }
+        }
+        if damage == .tornBlock, let record = recordAt(dispatchedEnd),
+            recordAt(dispatchedEnd + Int64(record.size)) != nil
+        {
+            // What was written in order and goes on behind it is no torn write: somebody's properties are made of zeros.
+            return dispatchWindows(upTo: dispatchedEnd + Int64(record.size), .verify) == .end
         }
         guard let next = nextRecord(after: dispatchedEnd) else { return false }
         logger.error("commit log at \(dispatchedEnd): \(damage); \(next - dispatchedEnd) bytes are not readable")

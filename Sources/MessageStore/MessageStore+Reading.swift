@@ -38,7 +38,7 @@ extension MessageStore {
         var answer = result(.noMatchedMessage, next: offset, queue)
         let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
         // RocketMQ scans this many entries at most per request, so that a filter that matches nothing does not hold up others.
-        let scanLimit = Int64(max(16_000, maxCount * ConsumeQueueEntry.size) / ConsumeQueueEntry.size)
+        let scanLimit = Int64(max(16_000, min(maxCount, 1 << 20) * ConsumeQueueEntry.size) / ConsumeQueueEntry.size)
         let scanEnd = min(maximum.rawValue, offset.rawValue + scanLimit)
         var position = offset.rawValue
         var skipBelow = Int64.min
@@ -172,8 +172,8 @@ extension MessageStore {
     package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
         var found: [ConsumeQueueEntry] = []
         var position = offset.rawValue
-        guard offset >= queue.minOffset else { return [] }
-        let end = min(queue.maxOffset.rawValue, position + Int64(maxCount))
+        guard offset >= queue.minOffset, offset < queue.maxOffset else { return [] }
+        let end = position + min(queue.maxOffset.rawValue - position, Int64(maxCount))
         while position < end {
             do throws(SystemError) {
                 let bytes = try queueFiles.read(queue, from: position, count: Int(end - position))

@@ -360,7 +360,48 @@ func measureQueues(_ counts: [Int]) throws {
     removeFolder()
 }
 
+/// Writes numbered messages until it is killed; says on standard output how many are acknowledged. Message `k` goes to queue `k % 4`.
+func victim() throws {
+    let store = try open { configuration in
+        configuration.mappedFileSizeCommitLog = 256 * 1024
+        configuration.mappedFileSizeConsumeQueue = 2000
+        configuration.maxHashSlotNum = 500
+        configuration.maxIndexNum = 2000
+        configuration.allocateAheadBytes = 64 * 1024
+        configuration.flushIntervalConsumeQueue = 10
+        configuration.flushConsumeQueueThoroughInterval = 50
+        configuration.flushIntervalCommitLog = 20
+    }
+    var number = store.consumeQueues.reduce(0) { $0 + Int($1.maxOffset.rawValue) }
+    while true {
+        for _ in 0..<(1 + number % 19) {
+            var message = Message(topic: "Victim", bytes: 0)
+            message.number(number)
+            let body = Array("\(number) ".utf8) + Array(repeating: 118, count: number * 7 % 900)
+            let outcome = message.topic.withUnsafeBytes { topic in
+                body.withUnsafeBytes { body in
+                    message.properties.withUnsafeBytes { properties in
+                        var draft = MessageDraft(
+                            topic: topic, queueId: Int32(number % 4), bornHost: HostAddress(ipv4: 1, port: 2),
+                            storeHost: HostAddress(ipv4: 3, port: 4), body: body)
+                        draft.properties = properties
+                        return store.append(draft)
+                    }
+                }
+            }
+            guard case .appended = outcome else { fatalError("\(outcome)") }
+            number += 1
+        }
+        try store.commitTick()
+        let line = Array("\(number)\n".utf8)
+        guard write(1, line, line.count) == line.count else { exit(1) }
+        store.runMaintenance()
+        loop.run()
+    }
+}
+
 switch what {
+case "victim": try victim()
 case "append": try measureAppend()
 case "latency":
     let seconds = arguments.count > 3 ? Int(arguments[3]) ?? 10 : 10
