@@ -21,8 +21,10 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 
-func room(_ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil) -> Target {
-    .target(name: name, dependencies: dependencies, path: path, exclude: [], swiftSettings: strict)
+func room(
+    _ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil, exclude: [String] = []
+) -> Target {
+    .target(name: name, dependencies: dependencies, path: path, exclude: exclude, swiftSettings: strict)
 }
 
 /// A plugin carries its own Swift runtime in release builds: it is then the only thing to install, on machines
@@ -83,7 +85,9 @@ let package = Package(
         room("WorkerKit", ["LinuxSystem", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
-        room("MessageStore", ["LinuxSystem", "FastJSON", "StoreFormat", "StoreReader", logging]),
+        room(
+            "MessageStore", ["LinuxSystem", "FastJSON", "StoreFormat", "StoreReader", logging],
+            exclude: ["README.md"]),
         room(
             "BrokerService",
             [
