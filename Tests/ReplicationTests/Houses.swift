@@ -151,7 +151,18 @@ final class MasterHouse {
         }.get()
     }
 
+    /// `port` 0: a free one below those that outgoing connections get, so that it is still free when a master comes back.
     static func listen(_ port: Int) throws -> (descriptor: Int32, port: Int) {
+        guard port == 0 else { return try bound(port) }
+        for _ in 0..<50 {
+            if let found = try? bound(Int.random(in: 15_000..<32_000)) { return found }
+        }
+        return try bound(0)
+    }
+
+    struct NoPort: Error {}
+
+    private static func bound(_ port: Int) throws -> (descriptor: Int32, port: Int) {
         let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
         var on: Int32 = 1
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, 4)
@@ -165,7 +176,10 @@ final class MasterHouse {
                 bind(fd, pointer, size) == 0 && Glibc.listen(fd, 64) == 0 && getsockname(fd, pointer, &size) == 0
             }
         }
-        try #require(bound, "no port on the loopback: errno \(errno)")
+        guard bound else {
+            close(fd)
+            throw NoPort()
+        }
         return (fd, Int(UInt16(bigEndian: address.sin_port)))
     }
 
