@@ -11,7 +11,8 @@ final class IndexFile {
     private(set) var header: IndexHeader
 
     /// Pages of the slot table, loaded on first touch.
-    private var slotPages: UnsafeMutableRawPointer?
+    private var slotMemory: AnonymousMemory?
+    private var slotPages: UnsafeMutableRawPointer? { slotMemory?.bytes.baseAddress }
     private var loaded: [Bool] = []
     private var dirty: [Bool] = []
     private var dirtyCount = 0
@@ -37,7 +38,6 @@ final class IndexFile {
     }
 
     deinit {
-        slotPages?.deallocate()
         pending.deallocate()
         small.deallocate()
     }
@@ -89,7 +89,7 @@ final class IndexFile {
         let page = position / Self.pageSize
         if slotPages == nil {
             let pages = (slotBytes + Self.pageSize - 1) / Self.pageSize
-            slotPages = .allocate(byteCount: pages * Self.pageSize, alignment: Self.pageSize)
+            slotMemory = try AnonymousMemory(byteCount: pages * Self.pageSize)
             loaded = Array(repeating: false, count: pages)
             dirty = Array(repeating: false, count: pages)
         }
@@ -180,8 +180,7 @@ final class IndexFile {
     /// Gives the slot pages back; they are read again when needed.
     func releaseMemory() {
         guard !hasUnwritten, pass == nil else { return }
-        slotPages?.deallocate()
-        slotPages = nil
+        slotMemory = nil
         loaded = []
         dirty = []
         pending.release()
@@ -245,10 +244,9 @@ final class IndexFile {
         pending.removeAll()
         pass = nil
         let pages = (slotBytes + Self.pageSize - 1) / Self.pageSize
-        slotPages?.deallocate()
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: pages * Self.pageSize, alignment: Self.pageSize)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: pages * Self.pageSize)
-        slotPages = memory
+        let fresh = try AnonymousMemory(byteCount: pages * Self.pageSize)
+        slotMemory = fresh
+        guard let memory = fresh.bytes.baseAddress else { return }
         loaded = Array(repeating: true, count: pages)
         dirty = Array(repeating: true, count: pages)
         dirtyCount = pages
