@@ -40,7 +40,8 @@ final class CommitLogFiles {
     func path(base: Int64) -> String { directory + "/" + StoreFileName.of(offset: base) }
 
     /// Opens what is there. Names that are no numbers are left alone.
-    func load() throws(StoreError) {
+    /// - Parameter wasClean: the last process stopped by itself.
+    func load(wasClean: Bool) throws(StoreError) {
         try onDisk { () throws(SystemError) in try disk.createDirectory(directory) }
         let names = try onDisk { () throws(SystemError) in try disk.list(directory) }
         let bases = names.compactMap { StoreFileName.offset(of: $0) }.sorted()
@@ -54,9 +55,8 @@ final class CommitLogFiles {
             let file = try onDisk { () throws(SystemError) in try disk.open(path, .readWrite) }
             let size = try onDisk { () throws(SystemError) in try file.size() }
             if size != fileSize {
-                // A crash between creating and sizing the newest file leaves it short and empty; anything else is a wrong setting.
-                let isHarmless = base == bases.last && size < fileSize && bases.count > 1
-                guard isHarmless, try onDisk({ () throws(SystemError) in try isZero(file, size) }) else {
+                // A crash while the rest of a file was made zero leaves it short; anything else is a wrong setting.
+                guard !wasClean, size < fileSize, base % fileSize == 0 else {
                     throw .damaged(
                         path: path,
                         reason:
@@ -67,19 +67,6 @@ final class CommitLogFiles {
             }
             files.append((base, file))
         }
-    }
-
-    private func isZero(_ file: any DiskFile, _ size: Int64) throws(SystemError) -> Bool {
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 * 1024, alignment: 16)
-        defer { buffer.deallocate() }
-        var offset: Int64 = 0
-        while offset < size {
-            let count = try file.read(into: buffer, at: offset)
-            if count == 0 { break }
-            for byte in buffer[0..<count] where byte != 0 { return false }
-            offset += Int64(count)
-        }
-        return true
     }
 
     /// The file the log continues in; takes the prepared one when it is the right one.
@@ -104,6 +91,9 @@ final class CommitLogFiles {
         if try disk.information(path) != nil {
             let existing = try disk.open(path, .readWrite)
             if try existing.size() != size { try existing.truncate(to: size) }
+            // Left by an attempt that failed half-way, perhaps before its name was durable.
+            try existing.synchronize()
+            try disk.synchronizeDirectory(directory)
             return existing
         }
         let temporary = directory + ".next"

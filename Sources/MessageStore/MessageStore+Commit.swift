@@ -82,6 +82,8 @@ extension MessageStore {
             tailIsDirty = false
         } catch {
             logger.error("cleaning up behind the failed write failed, tried again later: \(error)")
+            // Messages written before may be among what was to be synchronized.
+            if error.call == "fdatasync" { flushFailure(error) }
         }
     }
 
@@ -133,13 +135,7 @@ extension MessageStore {
         flushRunning = false
         guard isOpen else { return }
         if let failure {
-            flushBroken = true
-            gate = .notWritable(
-                remark:
-                    "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
-            )
-            logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
-            flushFailed?(.disk(failure))
+            flushFailure(failure)
             return
         }
         if target > flushedEnd {
@@ -149,6 +145,18 @@ extension MessageStore {
         }
         // Whoever was written while the disk worked is next.
         if configuration.flushDiskType == .syncFlush, flushedEnd < writtenEnd { requestFlush() }
+    }
+
+    /// Bytes behind `flushedEnd` may be lost although the kernel calls them clean.
+    func flushFailure(_ failure: SystemError) {
+        flushBroken = true
+        noteDistrust()
+        gate = .notWritable(
+            remark:
+                "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
+        )
+        logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
+        flushFailed?(.disk(failure))
     }
 
     // MARK: Readying the next file

@@ -24,7 +24,9 @@ struct MaintenanceState {
     var reportedDamage: Int64 = -1
     var expiring: [ConsumeQueue] = []
     var deletedAtHour: Int64 = -1
-    var reportedSpace = false
+    /// Files whose synchronization failed: written again by the next checkpoint.
+    var suspects: [any DiskFile] = []
+    var suspectsUnknown = false
 
     mutating func begin(now: Int64) {
         lastPass = now
@@ -99,7 +101,9 @@ extension MessageStore {
             guard maintenance.passQueues.isEmpty else { return }
             if let index, index.failure == nil, try !index.write(maximumPages: 512) { return }
             maintenance.passRunning = false
-            try recoveryPoint.writeSoft(currentPoint(dispatched: maintenance.passDispatched))
+            var point = currentPoint(dispatched: maintenance.passDispatched)
+            point.isDistrusted = pagesMayBeLost
+            try recoveryPoint.writeSoft(point)
             let due = now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
             if due || maintenance.recoveryPointDue { beginCheckpoint(now) }
         } catch {
@@ -119,6 +123,20 @@ extension MessageStore {
         index?.apply()
         maintenance.passQueues = dirtyQueues
         dirtyQueues = []
+    }
+
+    /// A synchronization has failed and what it was for has not been written again yet.
+    private var pagesMayBeLost: Bool { flushBroken || maintenance.suspectsUnknown || !maintenance.suspects.isEmpty }
+
+    /// Tells the next process, should this one be killed now, that written pages prove nothing.
+    func noteDistrust() {
+        var point = currentPoint(dispatched: 0)
+        point.isDistrusted = true
+        do throws(SystemError) {
+            try recoveryPoint.writeSoft(point)
+        } catch {
+            logger.error("noting down the failed synchronization failed too: \(error)")
+        }
     }
 
     private func currentPoint(dispatched: Int64) -> RecoveryPoint {
@@ -144,79 +162,68 @@ extension MessageStore {
     // MARK: Checkpoints
 
     private func beginCheckpoint(_ now: Int64) {
-        guard !maintenance.checkpointRunning, !flushBroken else { return }
-        maintenance.checkpointRunning = true
+        guard !maintenance.checkpointRunning, !flushBroken, !flushRunning else { return }
         maintenance.recoveryPointDue = false
         maintenance.lastCheckpoint = now
-        let work: @Sendable () throws(SystemError) -> Void
+        // Without knowing which files a failed synchronization may have lost, none can be vouched for in this life of the process.
+        if maintenance.suspectsUnknown { return }
+        maintenance.checkpointRunning = true
+        let checkpoint: Checkpoint
         do throws(SystemError) {
-            work = try checkpointWork(dispatched: maintenance.passDispatched)
+            checkpoint = try makeCheckpoint(dispatched: maintenance.passDispatched)
         } catch {
-            checkpointEnded(error)
+            maintenance.checkpointRunning = false
+            queueFiles.touchEverything()
+            maintenance.suspectsUnknown = true
+            logger.error("checkpoint failed: \(error)")
             return
         }
         let executor = executor
         let liveness = liveness
         background.submit(.flush) {
-            var failure: SystemError?
-            do throws(SystemError) { try work() } catch { failure = error }
-            let result = failure
-            executor { liveness.store?.checkpointEnded(result) }
+            let failure = checkpoint.run()
+            executor { liveness.store?.checkpointEnded(checkpoint, failure) }
         }
     }
 
-    private func checkpointEnded(_ failure: SystemError?) {
+    private func checkpointEnded(_ checkpoint: Checkpoint, _ failure: Checkpoint.Failure?) {
         maintenance.checkpointRunning = false
         guard isOpen, let failure else { return }
-        // The files that were to be synchronized are forgotten: the next time everything is.
-        queueFiles.touchEverything()
         maintenance.recoveryPointDue = true
-        logger.error("checkpoint failed, tried again: \(failure)")
+        switch failure {
+        case .log(let error):
+            flushFailure(error)
+        case .other(let error):
+            logger.error("checkpoint failed, tried again: \(error)")
+        }
+        // After a failed synchronization the kernel may call pages clean that are lost: only writing them again helps.
+        if let queues = checkpoint.queues {
+            maintenance.suspects = queues + checkpoint.indexes
+        } else {
+            maintenance.suspectsUnknown = true
+            logger.error(
+                "no more checkpoints until the broker restarts: a synchronization of the whole filesystem failed")
+        }
+        noteDistrust()
     }
 
-    /// Everything a recovery point vouches for, in the order it must happen: log, queues, index, then RocketMQ's checkpoint and ours.
-    func checkpointWork(dispatched: Int64) throws(SystemError) -> @Sendable () throws(SystemError) -> Void {
+    /// Everything a recovery point vouches for.
+    func makeCheckpoint(dispatched: Int64) throws(SystemError) -> Checkpoint {
         let logs = logFiles.files.filter { $0.base + logFiles.fileSize > flushedEnd && $0.base < writtenEnd }.map {
             $0.file
         }
-        let queues = queueFiles.takeTouched()
-        let indexes = index?.takeTouched() ?? []
-        let root = configuration.storePathRootDir
-        let consumeQueuePath = configuration.consumeQueuePath
-        let indexPath = configuration.indexPath
         var layout = StoreCheckpointLayout()
         layout.physicMsgTimestamp = lastStoreTimestamp
         layout.logicsMsgTimestamp = lastStoreTimestamp
         layout.indexMsgTimestamp = index?.fullFileTimestamp ?? 0
-        let checkpoint = layout.encoded()
-        let checkpointFile = try disk.open(checkpointPath, .create)
-        let pointWork = try recoveryPoint.hardWrite(currentPoint(dispatched: dispatched))
-        let disk = disk
-        return { () throws(SystemError) in
-            for file in logs { try file.synchronize() }
-            if let queues {
-                for file in queues { try file.synchronize() }
-                for file in indexes { try file.synchronize() }
-                var folders: Set<String> = [consumeQueuePath]
-                for file in queues {
-                    let queueFolder = parent(file.path)
-                    folders.insert(queueFolder)
-                    folders.insert(parent(queueFolder))
-                }
-                if !indexes.isEmpty { folders.insert(indexPath) }
-                for folder in folders where try disk.information(folder) != nil {
-                    try disk.synchronizeDirectory(folder)
-                }
-            } else {
-                try disk.synchronizeAll(root)
-            }
-            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: checkpoint.count, alignment: 8)
-            defer { buffer.deallocate() }
-            buffer.copyBytes(from: checkpoint)
-            try checkpointFile.write(UnsafeRawBufferPointer(buffer), at: 0)
-            try checkpointFile.synchronize()
-            try pointWork()
-        }
+        let file = try disk.open(checkpointPath, .create)
+        let point = try recoveryPoint.hardWrite(currentPoint(dispatched: dispatched))
+        let suspects = maintenance.suspects
+        maintenance.suspects = []
+        let queues = queueFiles.takeTouched().map { $0 + suspects }
+        return Checkpoint(
+            disk: disk, configuration: configuration, logs: logs, queues: queues, indexes: index?.takeTouched() ?? [],
+            suspects: suspects, checkpoint: layout.encoded(), checkpointFile: file, writePoint: point)
     }
 
     // MARK: Coming back after an error
@@ -231,7 +238,6 @@ extension MessageStore {
         }
         // A write that failed for another reason is simply tried again: by the next tick.
         gate = nil
-        maintenance.reportedSpace = false
         logger.notice("the store takes messages again")
         prepareAhead()
     }
@@ -306,12 +312,8 @@ extension MessageStore {
     }
 }
 
-private func parent(_ path: String) -> String {
-    String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
-}
-
 /// Makes pages dirty again by writing what is read.
-private func rewrite(_ file: any DiskFile, from start: Int64, to end: Int64) throws(SystemError) {
+func rewrite(_ file: any DiskFile, from start: Int64, to end: Int64) throws(SystemError) {
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
     defer { buffer.deallocate() }
     var position = start

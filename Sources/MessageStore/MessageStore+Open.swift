@@ -28,7 +28,7 @@ extension MessageStore {
                 try disk.synchronizeDirectory(configuration.storePathRootDir)
             }
         }
-        try logFiles.load()
+        try logFiles.load(wasClean: wasClean)
         try recover(wasClean: wasClean)
         isOpen = true
         maintenance.begin(now: clock())
@@ -63,8 +63,7 @@ extension MessageStore {
             maintenance.passQueues = []
             index?.apply()
             while let index, try !index.write(maximumPages: .max) {}
-            let work = try checkpointWork(dispatched: dispatchedEnd)
-            try work()
+            if let failure = try makeCheckpoint(dispatched: dispatchedEnd).run() { throw failure.error }
             flushedEnd = writtenEnd
             try disk.remove(abortPath)
             try disk.synchronizeDirectory(configuration.storePathRootDir)
@@ -94,6 +93,8 @@ extension MessageStore {
         var point: RecoveryPoint?
         /// Below this the log was synchronized.
         var synchronized: Int64
+        /// The recovery point belongs to another log: the index is made anew, too.
+        var indexIsStale = false
     }
 
     private func recover(wasClean: Bool) throws(StoreError) {
@@ -149,6 +150,16 @@ extension MessageStore {
             return point
         }
         let synchronized = usable(hard)?.dispatched ?? first
+        if let soft, soft.boot == bootIdentity, soft.isDistrusted, soft.sequence > (hard?.sequence ?? 0), !wasClean {
+            // Only what was synchronized counts, as after a power cut, and the rest of the log must be written again.
+            logger.warning(
+                "a synchronization failed before the last end: everything behind \(synchronized) is written again")
+            flushBroken = true
+            gate = .notWritable(remark: "the commit log is being verified after a failed synchronization")
+            return Plan(
+                trusted: synchronized, dispatchFrom: synchronized, afterPowerLoss: true, point: usable(hard),
+                synchronized: synchronized)
+        }
         if let soft = usable(soft), soft.boot == bootIdentity, soft.sequence > (hard?.sequence ?? 0) {
             return Plan(
                 trusted: soft.dispatched, dispatchFrom: soft.dispatched, afterPowerLoss: false, point: soft,
@@ -197,6 +208,7 @@ extension MessageStore {
                 logger.warning("consume queues are missing: all are built anew from the commit log")
                 plan.trusted = first
                 plan.dispatchFrom = first
+                plan.indexIsStale = true
                 queues = table.queues
                 try load(queues, plan)
             }
@@ -289,7 +301,8 @@ extension MessageStore {
     private func loadIndex(_ plan: inout Plan, wasClean: Bool, first: Int64) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
-            try index.load(keepingUpTo: plan.afterPowerLoss ? plan.point?.indexName : nil)
+            try index.load(keepingUpTo: plan.indexIsStale ? 0 : plan.afterPowerLoss ? plan.point?.indexName : nil)
+            if plan.indexIsStale { return }
             guard let point = plan.point else {
                 if !wasClean {
                     // RocketMQ vouches for files its checkpoint covers.

@@ -16,6 +16,8 @@ struct RecoveryPoint: Equatable {
     var indexName: Int64 = 0
     var indexHeader = IndexHeader()
     var sequence: Int64 = 0
+    /// A synchronization has failed: pages the kernel calls clean may never have reached the disk, so written pages prove nothing.
+    var isDistrusted = false
 
     static let size = 128
     private static let magic: UInt64 = 0x4150_5553_5243_5632  // "APUSRCV2"
@@ -36,6 +38,7 @@ struct RecoveryPoint: Equatable {
         entries = BigEndian.load(base, 48, as: Int64.self)
         indexName = BigEndian.load(base, 56, as: Int64.self)
         indexHeader = header
+        isDistrusted = bytes[112] != 0
     }
 
     func encoded() -> [UInt8] {
@@ -50,6 +53,7 @@ struct RecoveryPoint: Equatable {
             BigEndian.store(entries, base, 48)
             BigEndian.store(indexName, base, 56)
             indexHeader.encode(base + 72)
+            buffer[112] = isDistrusted ? 1 : 0
             BigEndian.store(
                 CommitLogRecord.bodyCRC(UnsafeRawBufferPointer(start: base, count: Self.size - 4)), base, Self.size - 4)
         }

@@ -44,9 +44,17 @@ final class CrashWorld {
     let clock: TestClock
     private var boot: UInt8 = 1
     private var counter = 0
+    private let withFaults: Bool
+    private var ghosts: [Oracle.Sent] = []
+
+    /// What may be in the log.
+    var sent: [Oracle.Sent] {
+        oracle.sent + (harness.store.tailIsDirty ? ghosts : [])
+    }
 
     init(seed: UInt64) throws {
         random = SeededGenerator(seed: seed)
+        withFaults = random.chance(40)
         let clock = TestClock()
         self.clock = clock
         disk = SimulatedDisk(now: { clock.now })
@@ -69,12 +77,15 @@ final class CrashWorld {
         var image: SimulatedDisk
         var isPowerCut: Bool
         var promised: Int64
+        /// Everything sent by then, also by a tick that was to fail: it may be there.
+        var sent: [Oracle.Sent]
     }
 
     private final class MidwayCamera: @unchecked Sendable {
         var countdown: Int
         var take: () -> Void = {}
         var image: SimulatedDisk?
+        var sent: [Oracle.Sent] = []
 
         init(countdown: Int) {
             self.countdown = countdown
@@ -89,7 +100,10 @@ final class CrashWorld {
         var imageRandom = SeededGenerator(seed: random.next())
         let promised = isPowerCut ? oracle.flushed : oracle.written
         let disk = disk
-        camera.take = { camera.image = isPowerCut ? disk.afterPowerCut(&imageRandom) : disk.afterKill() }
+        camera.take = { [unowned self] in
+            camera.sent = sent
+            camera.image = isPowerCut ? disk.afterPowerCut(&imageRandom) : disk.afterKill()
+        }
         disk.watcher.withLock { watcher in
             watcher = { write in
                 camera.countdown -= 1
@@ -105,14 +119,53 @@ final class CrashWorld {
         }
         defer { disk.watcher.withLock { $0 = nil } }
         for _ in 0..<4 where camera.image == nil { try step() }
-        return camera.image.map { Midway(image: $0, isPowerCut: isPowerCut, promised: promised) }
+        return camera.image.map { Midway(image: $0, isPowerCut: isPowerCut, promised: promised, sent: camera.sent) }
+    }
+
+    /// A part of the disk that fails for a while.
+    private final class PassingFault: @unchecked Sendable {
+        var call = ""
+        var path = ""
+        var code: Int32 = 0
+        var skip = 0
+    }
+
+    private let fault = PassingFault()
+
+    private func arm() {
+        fault.call =
+            ["pwrite", "pwrite", "fdatasync", "syncfs", "ftruncate", "fsync"].randomElement(using: &random) ?? ""
+        fault.path = ["commitlog", "commitlog", "consumequeue", "index", "/"].randomElement(using: &random) ?? ""
+        fault.code = random.chance(50) ? ENOSPC : EIO
+        fault.skip = Int.random(in: 0..<6, using: &random)
+        let fault = fault
+        disk.fault.withLock {
+            $0 = { call, path in
+                guard call == fault.call, path.contains(fault.path) else { return nil }
+                fault.skip -= 1
+                return fault.skip < 0 ? fault.code : nil
+            }
+        }
+    }
+
+    private func disarm() {
+        disk.fault.withLock { $0 = nil }
     }
 
     func step() throws {
+        if withFaults, random.chance(10) { arm() } else if random.chance(40) { disarm() }
         switch Int.random(in: 0..<100, using: &random) {
         case 0..<60:
+            let before = oracle.sent.count
             for _ in 0..<Int.random(in: 1...12, using: &random) { send() }
-            try harness.store.commitTick()
+            do {
+                try harness.store.commitTick()
+            } catch {
+                // The tick has failed as a whole. As long as the disk does not let it be cleaned up, a crash may bring it back.
+                let failed = Array(oracle.sent[before...])
+                oracle.sent.removeLast(failed.count)
+                if harness.store.tailIsDirty { ghosts = failed }
+            }
             oracle.written = harness.store.writtenOffset.rawValue
         case 60..<85:
             clock.advance(Int64.random(in: 50...1500, using: &random))
@@ -174,11 +227,11 @@ final class CrashWorld {
     }
 
     /// Everything a recovered store must fulfil; returns what is wrong.
-    func verify(_ harness: Harness, atLeast: Int64) -> [String] {
+    func verify(_ harness: Harness, atLeast: Int64, sent: [Oracle.Sent]) -> [String] {
         var problems: [String] = []
         let end = harness.store.writtenOffset.rawValue
         if end < atLeast { problems.append("the log ends at \(end), \(atLeast) was promised") }
-        let present = oracle.sent.filter { $0.end <= end }
+        let present = sent.filter { $0.end <= end }
         var counts: [String: Int64] = [:]
         for message in present { counts["\(message.topic)-\(message.queueId)", default: 0] += 1 }
         for queue in harness.store.consumeQueues {
@@ -283,7 +336,7 @@ final class CrashWorld {
                 moments.append(
                     CrashWorld.Midway(
                         image: world.image(isPowerCut ? .powerCut : .kill), isPowerCut: isPowerCut,
-                        promised: isPowerCut ? world.oracle.flushed : world.oracle.written))
+                        promised: isPowerCut ? world.oracle.flushed : world.oracle.written, sent: world.sent))
             }
             for (number, moment) in moments.enumerated() {
                 let isPowerCut = moment.isPowerCut
@@ -291,7 +344,7 @@ final class CrashWorld {
                 let image = moment.image
                 let next = try world.reopen(image, afterPowerCut: isPowerCut)
                 images += 1
-                var problems = world.verify(next, atLeast: promised)
+                var problems = world.verify(next, atLeast: promised, sent: moment.sent)
                 if images % 4 == 0 || !problems.isEmpty {
                     let rebuilt = try world.rebuilt(image)
                     if CrashWorld.contents(rebuilt) != CrashWorld.contents(next) {

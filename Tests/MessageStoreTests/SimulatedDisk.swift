@@ -81,8 +81,9 @@ final class SimulatedDisk: Disk {
         }
 
         func makeDurable(_ block: Int) {
-            let range = (block * SimulatedDisk.block)..<min((block + 1) * SimulatedDisk.block, Int(size))
-            guard !range.isEmpty else { return }
+            let start = block * SimulatedDisk.block
+            guard start < Int(size) else { return }
+            let range = start..<min(start + SimulatedDisk.block, Int(size))
             if durable.count < range.upperBound { resizeDurable(range.upperBound) }
             durable.replaceSubrange(range, with: bytes(range))
         }
@@ -108,9 +109,10 @@ final class SimulatedDisk: Disk {
             // Mostly all or nothing, sometimes a mixture: both must be survived.
             let percent = [0, 100, 50, 90, 10].randomElement(using: &random) ?? 50
             for block in dirty.sorted() where random.chance(percent) {
-                var range = (block * SimulatedDisk.block)..<min((block + 1) * SimulatedDisk.block, Int(size))
-                if range.upperBound > left.count { range = range.lowerBound..<max(range.lowerBound, left.count) }
-                guard !range.isEmpty else { continue }
+                let start = block * SimulatedDisk.block
+                let end = min(start + SimulatedDisk.block, Int(size), left.count)
+                guard start < end else { continue }
+                let range = start..<end
                 left.replaceSubrange(range, with: bytes(range))
             }
             return Content(bytes: left)
@@ -396,7 +398,12 @@ final class SimulatedDisk: Disk {
     }
 
     func synchronizeAll(_ path: String) throws(SystemError) {
-        try check("syncfs", path)
+        do throws(SystemError) {
+            try check("syncfs", path)
+        } catch {
+            state.withLock { for content in $0.live.files.values { content.dirty = [] } }
+            throw error
+        }
         state.withLock { state in
             for content in state.live.files.values { content.makeDurable() }
             state.durable = state.live
@@ -469,7 +476,13 @@ private final class SimulatedFile: DiskFile, @unchecked Sendable {
     }
 
     func synchronize() throws(SystemError) {
-        try disk.check("fdatasync", path)
+        do throws(SystemError) {
+            try disk.check("fdatasync", path)
+        } catch {
+            // As Linux does: the pages count as clean from now on, and are lost unless they are written again.
+            content.dirty = []
+            throw error
+        }
         content.makeDurable()
     }
 

@@ -1,0 +1,80 @@
+import LinuxSystem
+import StoreFormat
+
+/// The blocking part of a checkpoint, run on the flush thread: synchronizes in the order log, queues, index, then writes RocketMQ's checkpoint and
+/// our recovery point, which vouch for them.
+struct Checkpoint: Sendable {
+    enum Failure: Error, Sendable {
+        /// Messages may be lost from the log: nothing may be taken until they are verified.
+        case log(SystemError)
+        case other(SystemError)
+
+        var error: SystemError {
+            switch self {
+            case .log(let error), .other(let error): error
+            }
+        }
+    }
+
+    let disk: any Disk
+    let configuration: StoreConfiguration
+    let logs: [any DiskFile]
+    /// Nil: too many to name, the whole filesystem is synchronized.
+    let queues: [any DiskFile]?
+    let indexes: [any DiskFile]
+    /// Some of the above: a synchronization failed before, so they are written again first.
+    let suspects: [any DiskFile]
+    let checkpoint: [UInt8]
+    let checkpointFile: any DiskFile
+    let writePoint: @Sendable () throws(SystemError) -> Void
+
+    func run() -> Failure? {
+        do throws(SystemError) {
+            for file in logs { try file.synchronize() }
+        } catch {
+            return .log(error)
+        }
+        do throws(SystemError) {
+            for file in suspects { try rewriteData(file) }
+            try synchronizeQueues()
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: checkpoint.count, alignment: 8)
+            defer { buffer.deallocate() }
+            buffer.copyBytes(from: checkpoint)
+            try checkpointFile.write(UnsafeRawBufferPointer(buffer), at: 0)
+            try checkpointFile.synchronize()
+            try writePoint()
+            return nil
+        } catch {
+            return .other(error)
+        }
+    }
+
+    private func synchronizeQueues() throws(SystemError) {
+        guard let queues else { return try disk.synchronizeAll(configuration.storePathRootDir) }
+        for file in queues { try file.synchronize() }
+        for file in indexes { try file.synchronize() }
+        var folders: Set<String> = [configuration.consumeQueuePath, configuration.storePathRootDir]
+        for file in queues {
+            let folder = parent(file.path)
+            folders.insert(folder)
+            folders.insert(parent(folder))
+        }
+        if !indexes.isEmpty { folders.insert(configuration.indexPath) }
+        for folder in folders where try disk.information(folder) != nil { try disk.synchronizeDirectory(folder) }
+    }
+
+    /// Writes what is written again, leaving holes holes.
+    private func rewriteData(_ file: any DiskFile) throws(SystemError) {
+        let size = try file.size()
+        var position: Int64 = 0
+        while position < size, let data = file.firstData(from: position), data < size {
+            let hole = min(size, file.firstHole(from: data))
+            try rewrite(file, from: data, to: hole)
+            position = max(hole, data + 1)
+        }
+    }
+}
+
+private func parent(_ path: String) -> String {
+    String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+}
