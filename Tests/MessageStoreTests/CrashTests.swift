@@ -160,6 +160,7 @@ final class CrashWorld {
             for _ in 0..<Int.random(in: 1...12, using: &random) { send() }
             do {
                 try harness.store.commitTick()
+                ghosts = []
             } catch {
                 // The tick has failed as a whole. As long as the disk does not let it be cleaned up, a crash may bring it back.
                 let failed = Array(oracle.sent[before...])
@@ -218,10 +219,11 @@ final class CrashWorld {
     }
 
     /// The world goes on with the image.
-    func become(_ image: SimulatedDisk, _ next: Harness, afterPowerCut: Bool) {
+    func become(_ image: SimulatedDisk, _ next: Harness, afterPowerCut: Bool, sent: [Oracle.Sent]) {
         if afterPowerCut { boot &+= 1 }
         disk = image
         harness = next
+        oracle.sent = sent
         oracle.cut(to: next.store.writtenOffset.rawValue)
         counter += 1000
     }
@@ -360,7 +362,7 @@ final class CrashWorld {
                 )
                 if !problems.isEmpty { return images }
                 if number >= moments.count - 3, world.random.chance(40) {
-                    world.become(image, next, afterPowerCut: isPowerCut)
+                    world.become(image, next, afterPowerCut: isPowerCut, sent: moment.sent)
                     break
                 }
             }
