@@ -10,6 +10,9 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableUpcomingFeature("MemberImportVisibility"),
+    // Debug builds, and with them all unit tests, check every access; on the path of a message the checks cost 13 % of
+    // a pipelined send and 18 % of a batched one (Tests/Scripts/measure: 1.77 to 1.54 and 0.56 to 0.46 µs a message).
+    .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]
 
 let strictC: [CSetting] = [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]
