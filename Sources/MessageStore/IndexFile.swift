@@ -102,31 +102,51 @@ final class IndexFile {
                 UnsafeMutableRawBufferPointer(rebasing: target[got...]).initializeMemory(as: UInt8.self, repeating: 0)
             }
             loaded[page] = true
-            try repair(target, page)
         }
         return slotPages + position
     }
 
     /// After a kill a slot may name an entry the header does not count yet; such entries were written before the slot, so their `previous`
-    /// leads back to the newest one that counts.
-    private func repair(_ slots: UnsafeMutableRawBufferPointer, _ page: Int) throws(SystemError) {
-        guard let base = slots.baseAddress else { return }
-        for position in stride(from: 0, to: slots.count, by: IndexLayout.slotSize) {
-            var value = BigEndian.load(base, position, as: Int32.self)
-            guard value >= header.indexCount else { continue }
-            while value >= header.indexCount {
-                guard let entry = try writtenEntry(value), entry.previous < value else {
-                    value = 0
-                    break
-                }
-                value = entry.previous
+    /// leads back to the newest one that counts. To be done before anything is put, which would overwrite those entries.
+    func repairSlots() throws(SystemError) {
+        let chunk = 1 << 20
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk, alignment: 16)
+        defer { buffer.deallocate() }
+        var start = 0
+        while start < slotBytes {
+            // Holes are zeros.
+            guard let data = file.firstData(from: Int64(IndexLayout.headerSize + start)) else { return }
+            let skipped = (Int(data) - IndexLayout.headerSize - start) / chunk
+            start += skipped * chunk
+            guard start < slotBytes else { return }
+            let target = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<min(chunk, slotBytes - start)])
+            let got = try file.read(into: target, at: Int64(IndexLayout.headerSize + start))
+            guard let base = target.baseAddress else { return }
+            for position in stride(from: 0, to: got - 3, by: IndexLayout.slotSize) {
+                let value = BigEndian.load(base, position, as: Int32.self)
+                if value >= header.indexCount { try repairSlot((start + position) / IndexLayout.slotSize, value) }
             }
-            BigEndian.store(max(0, value), base, position)
-            markDirty(page)
+            start += chunk
         }
     }
 
+    private func repairSlot(_ slot: Int, _ stored: Int32) throws(SystemError) {
+        var value = stored
+        while value >= header.indexCount {
+            guard let entry = try writtenEntry(value), entry.previous < value else {
+                value = 0
+                break
+            }
+            value = entry.previous
+        }
+        BigEndian.store(max(0, value), try slotPointer(slot), 0)
+        markDirty(slot * IndexLayout.slotSize / Self.pageSize)
+    }
+
     // MARK: Writing
+
+    /// The next `write` begins anew; what is dirty still is.
+    func forgetPass() { pass = nil }
 
     /// Writes at most `maximumPages` pages of slots and all entries; true when a whole pass is done and the header is on disk.
     func write(maximumPages: Int) throws(SystemError) -> Bool {

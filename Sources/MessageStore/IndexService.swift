@@ -77,6 +77,7 @@ final class IndexService {
         var header = IndexHeader()
         if let full = files.last {
             touch(full)
+            full.forgetPass()
             while try !full.write(maximumPages: .max) {}
             full.releaseMemory()
             // As RocketMQ initializes a follow-up file: the first entry's seconds count from the previous file's end.
@@ -116,6 +117,9 @@ final class IndexService {
     }
 
     // MARK: Writing
+
+    /// What is written from here on counts from here on; a pass that failed half-way is forgotten.
+    func beginPass() { files.last?.forgetPass() }
 
     /// Writes a bounded part; true when everything put before the pass began is on disk.
     func write(maximumPages: Int) throws(SystemError) -> Bool {
@@ -184,6 +188,9 @@ final class IndexService {
         }
         try updateCovered()
     }
+
+    /// After a kill: see `IndexFile.repairSlots`.
+    func repairLast() throws(SystemError) { try files.last?.repairSlots() }
 
     private func updateCovered() throws(SystemError) {
         coveredOffset = files.last(where: { $0.header.indexCount > 1 })?.header.endPhyOffset ?? -1

@@ -121,6 +121,7 @@ extension MessageStore {
         for (queue, end) in maintenance.warmQueues where queue.maxOffset.rawValue == end { queue.releaseTail() }
         maintenance.warmQueues.removeAll(keepingCapacity: true)
         index?.apply()
+        index?.beginPass()
         maintenance.passQueues = dirtyQueues
         dirtyQueues = []
     }

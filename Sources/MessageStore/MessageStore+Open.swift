@@ -318,6 +318,7 @@ extension MessageStore {
                 }
                 return
             }
+            if !plan.afterPowerLoss, !wasClean { try index.repairLast() }
             // Nothing was indexed below the point.
             if point.indexName == 0 { return }
             guard let at = index.files.firstIndex(where: { Int64($0.name) == point.indexName }),

@@ -446,9 +446,9 @@ private final class SimulatedFile: DiskFile, @unchecked Sendable {
             let isWatched = disk.watcher.withLock { $0 != nil }
             try disk.check("pwrite", path, write: isWatched ? (path, offset, Array(bytes)) : nil)
         } catch {
-            // A failed write may have written anything up to all of it.
+            // A failed write may have written a part of it, up to the end of a page.
             failure = error.errno
-            count = bytes.count / 2
+            count = max(0, (Int(offset) + bytes.count / 2) / 4096 * 4096 - Int(offset))
         }
         if failure == nil, let room = disk.room(for: bytes.count) {
             failure = ENOSPC
