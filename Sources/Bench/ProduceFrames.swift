@@ -44,10 +44,10 @@ final class ProduceFrames {
         }
     }
 
-    private static let keyPlaceholder = "41505553424E4348" + "0000000000000000"
+    private static let keyToPatch = "41505553424E4348" + "0000000000000000"
 
     private static func properties(_ plan: BenchPlan) -> String {
-        "UNIQ_KEY\u{1}\(keyPlaceholder)\u{2}WAIT\u{1}true" + (plan.tag.map { "\u{2}TAGS\u{1}\($0)" } ?? "")
+        "UNIQ_KEY\u{1}\(keyToPatch)\u{2}WAIT\u{1}true" + (plan.tag.map { "\u{2}TAGS\u{1}\($0)" } ?? "")
     }
 
     private static func body(_ size: Int) -> [UInt8] {
@@ -64,7 +64,7 @@ final class ProduceFrames {
         return Entry(
             template: template,
             bornPosition: template.fieldPositions["g"] ?? 0,
-            keyPositions: positions(of: keyPlaceholder, in: template.bytes).map { $0 + 16 },
+            keyPositions: positions(of: keyToPatch, in: template.bytes).map { $0 + 16 },
             bodyPositions: size >= 16 ? [template.bodyPosition] : [])
     }
 
@@ -92,7 +92,7 @@ final class ProduceFrames {
         return Entry(
             template: template,
             bornPosition: template.fieldPositions["g"] ?? 0,
-            keyPositions: positions(of: keyPlaceholder, in: template.bytes).map { $0 + 16 },
+            keyPositions: positions(of: keyToPatch, in: template.bytes).map { $0 + 16 },
             bodyPositions: size >= 16 ? bodies.map { template.bodyPosition + $0 } : [])
     }
 

@@ -100,12 +100,14 @@ extension MessageStore {
         var text = "the disk of \(configuration.commitLogPath) is full (\(cause)"
         do throws(SystemError) {
             let space = try disk.space(configuration.commitLogPath)
-            text += ", \(Int(space.usedRatio * 100)) % of \(space.total >> 20) MiB used"
+            text +=
+                ", \(Int(space.usedRatio * 100)) % of \(space.total >> 20) MiB used, \(space.available >> 20) MiB free"
         } catch {
             text += ", how full is unknown: \(error)"
         }
         return text
-            + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio; messages are taken again by themselves"
+            + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio or diskReservedBytes; "
+            + "messages are taken again by themselves"
     }
 
     // MARK: Flushing

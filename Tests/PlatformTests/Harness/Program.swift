@@ -10,6 +10,28 @@ struct ScenarioFailure: Error, CustomStringConvertible {
     }
 }
 
+/// Programs that were started and not reaped. A scenario that failed midway may leave references behind, so that no `deinit`
+/// runs: whatever is left when the test process exits is ended then. Workers of a platform end by themselves with it.
+enum LivePrograms {
+    private static let pids = Mutex<Set<pid_t>>([])
+    private static let atExit: Void = {
+        atexit { LivePrograms.endAll() }
+    }()
+
+    static func add(_ pid: pid_t) {
+        atExit
+        pids.withLock { _ = $0.insert(pid) }
+    }
+
+    static func remove(_ pid: pid_t) {
+        pids.withLock { _ = $0.remove(pid) }
+    }
+
+    private static func endAll() {
+        for pid in pids.withLock({ $0 }) { kill(pid, SIGKILL) }
+    }
+}
+
 /// A real process with its pipes: lines of standard output as they come, standard error kept, standard input to write to.
 ///
 /// Ends the process when the last reference goes.
@@ -82,6 +104,7 @@ final class Program: Sendable {
             throw ScenarioFailure("cannot start \(executable): \(String(cString: strerror(outcome)))")
         }
         pid = child
+        LivePrograms.add(child)
         inputDescriptor.withLock { $0 = inputWrite }
         Self.readLines(of: outputRead, state: self) { output, line in
             output.lines.append(line)
@@ -105,6 +128,7 @@ final class Program: Sendable {
             kill(pid, SIGKILL)
             var raw: Int32 = 0
             waitpid(pid, &raw, 0)
+            LivePrograms.remove(pid)
         }
     }
 
@@ -117,6 +141,7 @@ final class Program: Sendable {
             if output.status == nil {
                 var raw: Int32 = 0
                 if waitpid(pid, &raw, WNOHANG) == pid {
+                    LivePrograms.remove(pid)
                     output.status = raw & 0x7F == 0 ? (raw >> 8) & 0xFF : -(raw & 0x7F)
                 }
             }
