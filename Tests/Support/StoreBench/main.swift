@@ -7,7 +7,10 @@ import StoreFormat
 // Measures the store alone, one thread, no network: what a message costs in append, dispatch and reading; recovery time; memory. Beside each
 // number stands the floor the same machine gives at the same moment: a bare pwrite, a bare fdatasync.
 //
-//     StoreBench append|latency|recover|queues [FOLDER]
+//     StoreBench append [FOLDER]                            ns a message, 128 B and 1 KB, and reading back
+//     StoreBench latency [FOLDER [SECONDS [async|sync]]]    20 000 messages a second for 60 s unless said otherwise
+//     StoreBench recover [FOLDER [GIGABYTES]]               time to serve after kill -9, of a store of ours and of one left as Apache leaves it
+//     StoreBench queues [FOLDER [COUNT]]                    RSS, stalls and opening with 10 000 and 100 000 queues
 
 func nanoseconds(_ clock: clockid_t) -> Int64 {
     var time = timespec()
@@ -192,115 +195,8 @@ func measureReads(_ store: MessageStore, _ perQueue: Int) {
     }
 }
 
-func percentile(_ sorted: [Int64], _ part: Double) -> Int64 {
-    sorted.isEmpty ? 0 : sorted[min(sorted.count - 1, Int(Double(sorted.count) * part))]
-}
-
-/// 20 000 messages a second; how late is each readable, counted from when it was due.
-func measureLatency(seconds: Int, sync: Bool) throws {
-    removeFolder()
-    let store = try open { $0.flushDiskType = sync ? .syncFlush : .asyncFlush }
-    var message = Message(topic: "BenchTopic", bytes: 1024)
-    let rate: Int64 = 20_000
-    let total = Int64(seconds) * rate
-    var latencies: [Int64] = []
-    latencies.reserveCapacity(Int(total))
-    var waiting: [(end: Int64, due: Int64)] = []
-    var flushes = 0
-    store.flushed = { end in
-        flushes += 1
-        guard sync else { return }
-        let now = nanoseconds(CLOCK_MONOTONIC)
-        var done = 0
-        while done < waiting.count, waiting[done].end <= end.rawValue {
-            latencies.append(now - waiting[done].due)
-            done += 1
-        }
-        waiting.removeFirst(done)
-    }
-    let start = nanoseconds(CLOCK_MONOTONIC)
-    var sent: Int64 = 0
-    var lastMaintenance = start
-    while sent < total || (sync && !waiting.isEmpty) {
-        let now = nanoseconds(CLOCK_MONOTONIC)
-        let due = min(total, (now - start) * rate / 1_000_000_000)
-        let first = sent
-        while sent < due {
-            message.number(Int(sent))
-            guard case .appended(let result) = message.append(to: store, queueId: Int32(sent & 7)) else {
-                fatalError("refused")
-            }
-            if sync { waiting.append((result.end.rawValue, start + sent * 1_000_000_000 / rate)) }
-            sent += 1
-        }
-        try store.commitTick()
-        if !sync, sent > first {
-            let after = nanoseconds(CLOCK_MONOTONIC)
-            for number in first..<sent { latencies.append(after - (start + number * 1_000_000_000 / rate)) }
-        }
-        loop.run()
-        if now - lastMaintenance > 100_000_000 {
-            lastMaintenance = now
-            store.runMaintenance()
-        }
-        if sent == first { usleep(20) }
-    }
-    latencies.sort()
-    print(
-        "latency at \(rate)/s, 1 KiB, \(sync ? "SYNC_FLUSH" : "ASYNC_FLUSH"), \(seconds) s: p50 \(percentile(latencies, 0.5) / 1000) us, p99 \(percentile(latencies, 0.99) / 1000) us, p99.9 \(percentile(latencies, 0.999) / 1000) us, max \((latencies.last ?? 0) / 1000) us; \(flushes) flushes, \(sent / Int64(max(1, flushes))) messages each"
-    )
-    try store.close()
-    // The floor: what fdatasync of 20 KiB takes here.
-    let file = try disk.open(folder + "/floor", .replace)
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 20_480, alignment: 16)
-    defer { buffer.deallocate() }
-    buffer.initializeMemory(as: UInt8.self, repeating: 1)
-    var times: [Int64] = []
-    for number in 0..<200 {
-        try file.write(UnsafeRawBufferPointer(buffer), at: Int64(number * buffer.count))
-        let before = nanoseconds(CLOCK_MONOTONIC)
-        try file.synchronize()
-        times.append(nanoseconds(CLOCK_MONOTONIC) - before)
-    }
-    times.sort()
-    print(
-        "  bare fdatasync of 20 KiB: p50 \(percentile(times, 0.5) / 1000) us, p99 \(percentile(times, 0.99) / 1000) us")
-    removeFolder()
-}
-
-/// Fills a store in a child process that is killed, then opens it.
-func measureRecovery(gigabytes: Int) throws {
-    removeFolder()
-    let child = spawnFill(gigabytes)
-    var status: Int32 = 0
-    waitpid(child, &status, 0)
-    let start = nanoseconds(CLOCK_MONOTONIC)
-    let store = try open()
-    let elapsed = nanoseconds(CLOCK_MONOTONIC) - start
-    print(
-        "recovery after kill -9 of \(store.writtenOffset.rawValue >> 20) MiB in \(store.consumeQueues.count) queues: \(elapsed / 1_000_000) ms, RSS \(residentKiB() / 1024) MiB"
-    )
-    try store.close()
-    let again = nanoseconds(CLOCK_MONOTONIC)
-    try open().close()
-    print("  opening and closing after a clean stop: \((nanoseconds(CLOCK_MONOTONIC) - again) / 1_000_000) ms")
-    removeFolder()
-}
-
-/// Runs this program again to fill the folder; it kills itself at the end.
-func spawnFill(_ gigabytes: Int) -> pid_t {
-    var child = pid_t()
-    let texts: [String] = [arguments[0], "fill", folder, String(gigabytes)]
-    let words: [UnsafeMutablePointer<CChar>?] = texts.map { strdup($0) }
-    var pointers: [UnsafeMutablePointer<CChar>?] = words + [nil]
-    let result = posix_spawn(&child, arguments[0], nil, nil, &pointers, environ)
-    for word in words { free(word) }
-    guard result == 0 else { fatalError("posix_spawn failed: \(result)") }
-    return child
-}
-
 func fill(gigabytes: Int) throws {
-    let store = try open()
+    let store = try open { $0.mappedFileSizeCommitLog = 1 << 30 }
     var message = Message(topic: "BenchTopic", bytes: 1024)
     var number = 0
     var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
@@ -404,11 +300,12 @@ switch what {
 case "victim": try victim()
 case "append": try measureAppend()
 case "latency":
-    let seconds = arguments.count > 3 ? Int(arguments[3]) ?? 10 : 10
-    try measureLatency(seconds: seconds, sync: false)
-    try measureLatency(seconds: seconds, sync: true)
+    let seconds = arguments.count > 3 ? Int(arguments[3]) ?? 60 : 60
+    let modes = arguments.count > 4 ? [arguments[4]] : ["async", "sync"]
+    for mode in modes { try measureLatency(seconds: seconds, sync: mode == "sync") }
 case "recover": try measureRecovery(gigabytes: arguments.count > 3 ? Int(arguments[3]) ?? 1 : 1)
 case "queues": try measureQueues(arguments.count > 3 ? [Int(arguments[3]) ?? 10_000] : [10_000, 100_000])
+case "reopen": try reopen()
 case "fill": try fill(gigabytes: arguments.count > 3 ? Int(arguments[3]) ?? 1 : 1)
-default: print("StoreBench append|latency|recover|queues [FOLDER [NUMBER]]")
+default: print("StoreBench append|latency|recover|queues [FOLDER [NUMBER [async|sync]]]")
 }
