@@ -23,6 +23,11 @@ int apus_memfd(const char *name, size_t bytes) {
     return fd;
 }
 
+bool apus_is_sealed(int fd) {
+    const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, seals = fcntl(fd, F_GET_SEALS);
+    return seals >= 0 && (seals & wanted) == wanted;
+}
+
 int apus_reopen_read_only(int fd) {
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);

@@ -10,11 +10,7 @@ package enum ListenSocket {
     /// Binds TCP `port` (0: any free one) at a numeric IPv4 or IPv6 `address`.
     package static func tcp(address: String, port: Int) throws(SystemError) -> Descriptor {
         let subject = "\(address):\(port)"
-        var hints = addrinfo()
-        hints.ai_flags = AI_NUMERICHOST | AI_PASSIVE
-        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-        var found: UnsafeMutablePointer<addrinfo>?
-        guard (0...65535).contains(port), getaddrinfo(address, String(port), &hints, &found) == 0, let found else {
+        guard let found = resolve(address, port) else {
             throw SystemError(errno: EINVAL, call: "bind", subject: subject)
         }
         defer { freeaddrinfo(found) }
@@ -30,18 +26,63 @@ package enum ListenSocket {
         return socket
     }
 
+    private static func resolve(_ address: String, _ port: Int) -> UnsafeMutablePointer<addrinfo>? {
+        var hints = addrinfo()
+        hints.ai_flags = AI_NUMERICHOST | AI_PASSIVE
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        guard (0...65535).contains(port), getaddrinfo(address, String(port), &hints, &found) == 0 else { return nil }
+        return found
+    }
+
     /// The port a socket is bound to.
     package static func port(of socket: Int32) throws(SystemError) -> Int {
+        let (storage, _) = try boundAddress(of: socket)
+        return withUnsafeBytes(of: storage) { bytes in
+            // sin_port and sin6_port lie at the same place: after the family.
+            Int(UInt16(bigEndian: bytes.load(fromByteOffset: 2, as: UInt16.self)))
+        }
+    }
+
+    /// Whether `socket` is a TCP socket that listens at a numeric `address` and `port` (0: whatever port).
+    package static func listens(_ socket: Int32, address: String, port: Int) -> Bool {
+        var listening: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        guard getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0, listening == 1,
+            let (bound, size) = try? boundAddress(of: socket),
+            let bare = try? ListenSocket.port(of: socket), port == 0 || port == bare,
+            let wanted = resolve(address, bare)
+        else { return false }
+        defer { freeaddrinfo(wanted) }
+        let bytes = UnsafeRawBufferPointer(start: wanted.pointee.ai_addr, count: Int(wanted.pointee.ai_addrlen))
+        return withUnsafeBytes(of: bound) { $0.prefix(Int(size)).elementsEqual(bytes) }
+    }
+
+    /// `address:port` of a socket, for people; words for what is none.
+    package static func description(of socket: Int32) -> String {
+        guard let (bound, size) = try? boundAddress(of: socket) else { return "no socket" }
+        var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
+        var port = [CChar](repeating: 0, count: 32)
+        let known = withUnsafePointer(to: bound) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                getnameinfo(
+                    $0, size, &host, socklen_t(host.count), &port, socklen_t(port.count),
+                    NI_NUMERICHOST | NI_NUMERICSERV)
+            }
+        }
+        guard known == 0 else { return "no TCP socket" }
+        return [host, port].map { String(decoding: $0.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self) }
+            .joined(separator: ":")
+    }
+
+    private static func boundAddress(of socket: Int32) throws(SystemError) -> (sockaddr_storage, socklen_t) {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         try withUnsafeMutableBytes(of: &storage) { bytes throws(SystemError) in
             let address = bytes.baseAddress?.assumingMemoryBound(to: sockaddr.self)
             _ = try call("getsockname", "socket") { getsockname(socket, address, &length) }
         }
-        return withUnsafeBytes(of: storage) { bytes in
-            // sin_port and sin6_port lie at the same place: after the family.
-            Int(UInt16(bigEndian: bytes.load(fromByteOffset: 2, as: UInt16.self)))
-        }
+        return (storage, length)
     }
 
     /// A unix stream socket `name` in an open directory, for its owner only; a leftover of that name is replaced. The

@@ -35,9 +35,15 @@ package final class RunDirectory: Sendable {
         } catch {
             throw .system(error)
         }
-        // With the lock file's end the lock ends, however this process ends.
-        guard flock(pidFile.raw, LOCK_EX | LOCK_NB) == 0 else {
-            throw .running(pid: RunDirectory.pid(in: pidFile.raw) ?? 0, path: "\(path)/\(RunDirectory.pidName)")
+        // With the lock file's end the lock ends, however this process ends. `runningPid` of a program that looks just now
+        // holds it for a moment.
+        var attempts = 20
+        while flock(pidFile.raw, LOCK_EX | LOCK_NB) != 0 {
+            attempts -= 1
+            guard attempts > 0 else {
+                throw .running(pid: RunDirectory.pid(in: pidFile.raw) ?? 0, path: "\(path)/\(RunDirectory.pidName)")
+            }
+            usleep(5_000)
         }
         let text = "\(getpid())\n"
         _ = ftruncate(pidFile.raw, 0)

@@ -24,6 +24,12 @@ package final class SharedSegment: @unchecked Sendable {
         Descriptor(owning: try check(apus_reopen_read_only(fd), "open", "segment descriptor \(fd)"))
     }
 
+    /// Whether `fd` is what `createDescriptor` makes: writable, of that size, and sealed in it.
+    package static func isSegment(_ fd: Int32, bytes: Int) -> Bool {
+        var status = stat()
+        return fstat(fd, &status) == 0 && status.st_size == bytes && apus_is_writable(fd) == 1 && apus_is_sealed(fd)
+    }
+
     /// A new segment, mapped for writing in this process.
     package static func create(name: String, bytes: Int) throws(SystemError) -> SharedSegment {
         try SharedSegment(adopting: createDescriptor(name: name, bytes: bytes).release(), writable: true)

@@ -6,6 +6,9 @@ package struct RawConfiguration: Hashable, Sendable {
     /// One per broker-store, on top of `common`. Empty: one without anything of its own.
     package var brokers: [[String: String]] = []
     package var filter: [String: String] = [:]
+    /// `nameserver = false` and `broker = false` in place of those tables: what this platform is without.
+    package var withoutNameserver = false
+    package var withoutBroker = false
     /// Came from a RocketMQ `broker.conf`.
     package var isProperties = false
 

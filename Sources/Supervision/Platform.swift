@@ -17,6 +17,7 @@ package final class Platform {
     private let executables: String
     private let resources: Resources
     private let runDirectory: RunDirectory
+    private let workersLock: WorkersLock
     private let signals: Signals
     private let logger: Logger
     private let readAgain: () throws -> PlatformConfiguration
@@ -32,13 +33,14 @@ package final class Platform {
     /// - readAgain: reads the configuration anew, for SIGHUP.
     package init(
         _ configuration: PlatformConfiguration, executables: String, resources: Resources, runDirectory: RunDirectory,
-        signals: consuming Signals, limits: SupervisorState.Limits = .init(), logger: Logger,
+        workersLock: WorkersLock, signals: consuming Signals, limits: SupervisorState.Limits = .init(), logger: Logger,
         readAgain: @escaping () throws -> PlatformConfiguration
     ) throws(SystemError) {
         self.configuration = configuration
         self.executables = executables
         self.resources = resources
         self.runDirectory = runDirectory
+        self.workersLock = workersLock
         self.signals = signals
         self.logger = logger
         self.readAgain = readAgain
@@ -56,6 +58,7 @@ package final class Platform {
         handle(.start)
         while exitCode == nil { try turn() }
         admin = nil
+        workersLock.remove()
         runDirectory.remove()
         return exitCode ?? 0
     }
@@ -142,9 +145,10 @@ package final class Platform {
             // Standard output belongs to the ready line: what a worker prints goes to stderr.
             let child = try ChildProcess.spawn(
                 path: path, arguments: ["apus-\(id.kind.rawValue)"], environment: environment,
-                descriptors: [(null.raw, 0), (2, 1), (2, 2), (theirs.raw, 3)], parentDeathSignal: SIGTERM,
-                ownProcessGroup: true)
+                descriptors: [(null.raw, 0), (2, 1), (2, 2), (theirs.raw, 3), (workersLock.descriptor.raw, 4)],
+                parentDeathSignal: SIGTERM, ownProcessGroup: true)
             children[id] = Child(process: child, control: ours)
+            workersLock.note(workers: children.values.map(\.process.pid))
             handle(.spawned(id, pid: child.pid))
             let descriptors = resources.descriptors(for: id)
             send(

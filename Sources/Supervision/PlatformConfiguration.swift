@@ -21,6 +21,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         /// The address other machines reach this one by, if there is one.
         package var machineAddress: String?
         package var withNameserver = true
+        package var withBroker = true
 
         package init(dataDirectory: String, executables: String, machineAddress: String? = nil) {
             self.dataDirectory = dataDirectory
@@ -37,7 +38,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
     package init(_ raw: RawConfiguration, _ surroundings: Surroundings) throws(ConfigurationError) {
         dataDirectory = surroundings.dataDirectory
         logLevel = raw.common["logLevel"]
-        let wantsNameserver = surroundings.withNameserver
+        let wantsNameserver = surroundings.withNameserver && !raw.withoutNameserver
+        let wantsBroker = surroundings.withBroker && !raw.withoutBroker
         let bindAddress = PlatformConfiguration.bindAddress(raw)
 
         if wantsNameserver {
@@ -48,6 +50,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
             settings["logLevel"] = logLevel
             nameserver = Settings(settings)
         } else {
+            guard wantsBroker else { throw ConfigurationError("neither a name server nor a broker: nothing to run") }
             guard raw.common["namesrvAddr"]?.isEmpty == false || !raw.brokers.isEmpty else {
                 throw ConfigurationError("without a name server of its own the platform needs --namesrv-addr HOST:PORT")
             }
@@ -55,7 +58,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         }
 
         brokers = []
-        let tables = raw.brokers.isEmpty ? [[:]] : raw.brokers
+        let tables = !wantsBroker ? [] : raw.brokers.isEmpty ? [[:]] : raw.brokers
         for (index, table) in tables.enumerated() {
             let merged = raw.common.merging(table, uniquingKeysWith: { $1 })
             brokers.append(
@@ -71,9 +74,10 @@ package struct PlatformConfiguration: Hashable, Sendable {
             throw ConfigurationError("two [[broker]] tables have the same storePathRootDir: a store has one writer")
         }
 
-        filterCount = Settings(raw.filter).int("count", default: 1)
+        // Filter workers work for brokers.
+        filterCount = wantsBroker ? Settings(raw.filter).int("count", default: 1) : 0
         guard (0...64).contains(filterCount) else { throw ConfigurationError("[filter] count must be 0 to 64") }
-        var filter = brokers[0].values.merging(raw.filter, uniquingKeysWith: { $1 })
+        var filter = (brokers.first?.values ?? [:]).merging(raw.filter, uniquingKeysWith: { $1 })
         for (index, broker) in brokers.enumerated() {
             for key in ["storePathRootDir", "storePathCommitLog"] { filter["\(key)#\(index)"] = broker[key] }
         }

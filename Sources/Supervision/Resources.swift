@@ -1,50 +1,68 @@
 import LinuxSystem
+package import Systemd
 package import WorkerProtocol
 
 /// What outlives the workers: listening sockets, shared segments, eventfds. Kept over restarts, so that clients' connects
 /// wait in the backlog, and passed to every new life of a worker. The supervisor maps none of the segments.
+///
+/// Sockets and segments are also left with systemd (`DescriptorStore`), so that the next life of the supervisor has them, too.
 package final class Resources {
     private var listeners: [WorkerID: [(name: String, socket: SharedDescriptor)]] = [:]
     private var segments: [String: (writable: SharedDescriptor, readOnly: SharedDescriptor)] = [:]
     private var events: [String: SharedDescriptor] = [:]
+    private var given: GivenDescriptors
+    private let store: DescriptorStore
 
-    /// Binds what `configuration` asks for, but takes `activated` sockets (systemd's) where their names fit. Afterwards the
-    /// ports in `configuration` are the real ones.
+    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units by
+    /// their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
+    ///
+    /// What the store holds for no listener or segment of this configuration is removed from it.
     package init(
-        _ configuration: inout PlatformConfiguration, activated: [(name: String, fd: Int32)]
+        _ configuration: inout PlatformConfiguration, activated: [(name: String, fd: Int32)],
+        store: DescriptorStore = .none
     ) throws(ConfigurationError) {
-        var given: [String: SharedDescriptor] = [:]
-        for (name, fd) in activated { given[name] = SharedDescriptor(Descriptor(owning: fd)) }
+        given = GivenDescriptors(activated)
+        self.store = store
         do throws(SystemError) {
             for worker in configuration.workers {
-                try bind(worker, &configuration, &given)
-                try createShared(worker)
+                try bind(worker, &configuration)
+                try createShared(worker, configuration)
             }
         } catch {
             throw ConfigurationError(Resources.explain(error, configuration))
         }
-        guard given.isEmpty else {
-            let names = given.keys.sorted().joined(separator: ", ")
+        guard given.unused.isEmpty else {
+            let names = given.unused.joined(separator: ", ")
             let known = WorkerTable.rows.flatMap(\.listeners).map(\.socketUnitName).joined(separator: ", ")
             throw ConfigurationError(
-                "systemd passed sockets called \(names); FileDescriptorName= must be one of \(known)")
+                "systemd passed sockets that no worker listens on: \(names); make ListenStream= of the socket unit and the "
+                    + "ports of the configuration agree, or set FileDescriptorName= to one of \(known)")
         }
+        for name in given.stale { store.forget(name) }
+        given = GivenDescriptors([])
     }
 
     // MARK: listeners
 
-    private func bind(
-        _ worker: WorkerID, _ configuration: inout PlatformConfiguration, _ given: inout [String: SharedDescriptor]
-    ) throws(SystemError) {
+    private func bind(_ worker: WorkerID, _ configuration: inout PlatformConfiguration) throws(SystemError) {
         let rows = WorkerTable.row(worker.kind).listeners
         for row in rows {
             let unitName = worker.index == 0 ? row.socketUnitName : "\(row.socketUnitName)#\(worker.index)"
             let settings = configuration.settings(of: worker)
+            let address = settings.string("bindAddress", default: "127.0.0.1")
+            let port = settings[row.portKey].flatMap { Int($0) }
             let socket: SharedDescriptor
-            if let activated = given.removeValue(forKey: unitName) {
-                socket = activated
-            } else if let port = settings[row.portKey].flatMap({ Int($0) }) {
-                let address = settings.string("bindAddress", default: "127.0.0.1")
+            if let activated = given.takeSocket(name: unitName, port: port ?? 0) {
+                // It stays with its unit: nothing to keep.
+                listeners[worker, default: []].append((row.name, activated))
+                configuration.set(row.portKey, String(try ListenSocket.port(of: activated.raw)), for: worker)
+                continue
+            } else if let port, let kept = keptListener(worker, row.name, address, port) {
+                socket = kept
+                if port == 0 && worker.kind == .brokerStore {
+                    setNeighbours(of: try ListenSocket.port(of: kept.raw), worker, &configuration)
+                }
+            } else if let port {
                 if worker.kind == .brokerStore && row.name == "remoting" && port == 0 {
                     try bindAnyBroker(worker, address, &configuration)
                     return
@@ -53,9 +71,31 @@ package final class Resources {
             } else {
                 continue
             }
-            listeners[worker, default: []].append((row.name, socket))
-            configuration.set(row.portKey, String(try ListenSocket.port(of: socket.raw)), for: worker)
+            try add(socket, row, worker, &configuration)
         }
+    }
+
+    private func keptListener(_ worker: WorkerID, _ name: String, _ address: String, _ port: Int) -> SharedDescriptor? {
+        kept(GivenDescriptors.listenerName(owner: "\(worker)", name)) {
+            ListenSocket.listens($0, address: address, port: port)
+        }
+    }
+
+    /// What a former life left with systemd under `name`, if it still `fits`; removed there if not.
+    private func kept(_ name: String, where fits: (Int32) -> Bool) -> SharedDescriptor? {
+        guard let found = given.takeKept(name) else { return nil }
+        if found.count == 1, fits(found[0].raw) { return found[0] }
+        store.forget(name)
+        return nil
+    }
+
+    private func add(
+        _ socket: SharedDescriptor, _ row: WorkerRow.ListenerRow, _ worker: WorkerID,
+        _ configuration: inout PlatformConfiguration
+    ) throws(SystemError) {
+        configuration.set(row.portKey, String(try ListenSocket.port(of: socket.raw)), for: worker)
+        listeners[worker, default: []].append((row.name, socket))
+        store.keep(socket.raw, GivenDescriptors.listenerName(owner: "\(worker)", row.name))
     }
 
     /// Any free broker port whose neighbours are free too: clients derive the VIP port (2 below) from it, and slaves'
@@ -74,15 +114,22 @@ package final class Resources {
                     // Free now; nobody else picks it in the moment until it is bound for replication.
                     _ = try ListenSocket.tcp(address: address, port: port + 1)
                 }
-                let vipSocket = SharedDescriptor(vip)
-                listeners[worker] = [("remoting", main), ("vip", vipSocket)]
-                configuration.set("listenPort", String(port), for: worker)
-                configuration.set("fastListenPort", String(try ListenSocket.port(of: vipSocket.raw)), for: worker)
-                if settings["haListenPort"] == nil { configuration.set("haListenPort", String(port + 1), for: worker) }
+                let rows = WorkerTable.row(worker.kind).listeners
+                for (row, socket) in zip(rows, [main, SharedDescriptor(vip)]) {
+                    try add(socket, row, worker, &configuration)
+                }
+                setNeighbours(of: port, worker, &configuration)
                 return
             } catch  where attempt < 64 {
                 continue
             }
+        }
+    }
+
+    private func setNeighbours(of port: Int, _ worker: WorkerID, _ configuration: inout PlatformConfiguration) {
+        let settings = configuration.settings(of: worker)
+        for (key, neighbour) in [("fastListenPort", port - 2), ("haListenPort", port + 1)] where settings[key] == nil {
+            configuration.set(key, String(neighbour), for: worker)
         }
     }
 
@@ -104,21 +151,39 @@ package final class Resources {
         }
     }
 
-    /// From now on connects to this worker are refused instead of waiting.
+    /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a restart.
     package func closeListeners(of worker: WorkerID) { listeners[worker] = nil }
+
+    /// The worker is gone for good: connects are refused at once, also under systemd.
+    package func removeListeners(of worker: WorkerID) {
+        for listener in listeners[worker] ?? [] {
+            store.forget(GivenDescriptors.listenerName(owner: "\(worker)", listener.name))
+        }
+        listeners[worker] = nil
+    }
 
     // MARK: segments and events
 
     /// `watermarks` of number 1 is called `watermarks#1` here.
     private static func key(_ name: String, _ index: Int) -> String { "\(name)#\(index)" }
 
-    private func createShared(_ worker: WorkerID) throws(SystemError) {
+    private func createShared(_ worker: WorkerID, _ configuration: PlatformConfiguration) throws(SystemError) {
         let row = WorkerTable.row(worker.kind)
         for use in row.segments where use.writes {
             let name = Resources.key(use.name, worker.index)
-            let writable = try SharedSegment.createDescriptor(name: "apus-\(name)", bytes: WorkerTable.segmentBytes)
-            let readOnly = try SharedSegment.readOnly(writable.raw)
-            segments[name] = (SharedDescriptor(writable), SharedDescriptor(readOnly))
+            // What a segment says is about the one store its worker works on.
+            let label = GivenDescriptors.segmentName(
+                name, layout: WorkerTable.segmentLayout,
+                subject: configuration.settings(of: worker).string("storePathRootDir", default: ""))
+            let writable: SharedDescriptor
+            if let found = kept(label, where: { SharedSegment.isSegment($0, bytes: WorkerTable.segmentBytes) }) {
+                writable = found
+            } else {
+                writable = SharedDescriptor(
+                    try SharedSegment.createDescriptor(name: "apus-\(name)", bytes: WorkerTable.segmentBytes))
+                store.keep(writable.raw, label)
+            }
+            segments[name] = (writable, SharedDescriptor(try SharedSegment.readOnly(writable.raw)))
         }
         for event in row.events {
             let name = Resources.key(event, worker.index)

@@ -76,6 +76,9 @@ package struct RestartRule: Sendable, Hashable {
 package enum WorkerTable {
     /// Bytes of every shared segment: one page, 512 slots.
     package static let segmentBytes = 4096
+    /// What the slots of the segments mean. Raised with any change of it: then a new version of the platform does not take over the
+    /// segments that systemd kept of the old one.
+    package static let segmentLayout = 1
 
     package static let rows: [WorkerRow] = [
         WorkerRow(

@@ -38,12 +38,15 @@ struct Apusd: ParsableCommand {
         let dataDirectory = try options.resolvedDataDirectory()
         let executables = try options.workerDirectory ?? Apusd.executables()
         let source = ConfigurationSource(options: options, dataDirectory: dataDirectory, executables: executables)
-        var configuration = try source.read()
+        var configuration = try Apusd.read(source)
         Logs.bootstrap(worker: "supervisor", level: configuration.logLevel.flatMap { Logger.Level(rawValue: $0) })
         let logger = Logger(label: "supervisor")
 
         let runDirectory = try RunDirectory(path: "\(dataDirectory)/run")
-        let resources = try Resources(&configuration, activated: activated)
+        let workersLock = try WorkersLock(in: runDirectory) {
+            logger.notice("waiting for the workers of the platform that ended before")
+        }
+        let resources = try Resources(&configuration, activated: activated, store: .systemd)
         configuration.introduceNameserver()
         if !configuration.unknownKeys.isEmpty {
             let keys = configuration.unknownKeys.joined(separator: ", ")
@@ -53,8 +56,21 @@ struct Apusd: ParsableCommand {
         limits.heartbeatMillis = Int64(options.heartbeatMillis)
         let platform = try Platform(
             configuration, executables: executables, resources: resources, runDirectory: runDirectory,
-            signals: signals, limits: limits, logger: logger, readAgain: { try source.read() })
+            workersLock: workersLock, signals: signals, limits: limits, logger: logger, readAgain: { try source.read() }
+        )
         throw ExitCode(try platform.run())
+    }
+
+    /// sysexits(3), EX_CONFIG: starting again does not help, so that the unit does not try (RestartPreventExitStatus=).
+    private static let unusableSettings = ExitCode(78)
+
+    private static func read(_ source: ConfigurationSource) throws -> PlatformConfiguration {
+        do {
+            return try source.read()
+        } catch let error as ConfigurationError {
+            StandardError.write("\(Self._commandName): \(error)\n")
+            throw unusableSettings
+        }
     }
 
     /// The folder this program lies in, symbolic links followed: the workers lie beside it.

@@ -24,6 +24,7 @@ struct ConfigurationSource {
         var surroundings = PlatformConfiguration.Surroundings(
             dataDirectory: dataDirectory, executables: executables, machineAddress: MachineAddress.firstIPv4())
         surroundings.withNameserver = !options.withoutNameserver
+        surroundings.withBroker = !options.withoutBroker
         return try PlatformConfiguration(raw, surroundings)
     }
 
@@ -75,6 +76,8 @@ struct ConfigurationSource {
         for (key, value) in table {
             switch (key, value.type) {
             case ("nameserver", .table): raw.nameserver = try scalars(value.table, in: key)
+            case ("nameserver", .bool): raw.withoutNameserver = value.bool == false
+            case ("broker", .bool): raw.withoutBroker = value.bool == false
             case ("filter", .table): raw.filter = try scalars(value.table, in: key)
             case ("broker", .table): raw.brokers = [try scalars(value.table, in: key)]
             case ("broker", .array):

@@ -21,6 +21,9 @@ struct PlatformOptions: ParsableArguments {
     @Flag(name: .customLong("no-nameserver"), help: "No name server of its own; needs --namesrv-addr.")
     var withoutNameserver = false
 
+    @Flag(name: .customLong("no-broker"), help: "A name server only.")
+    var withoutBroker = false
+
     @Option(help: ArgumentHelp("Name servers to register with, as well.", valueName: "HOST:PORT;…"))
     var namesrvAddr: String?
 

@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import Supervision
+import Systemd
 import Testing
 import WorkerProtocol
 
@@ -104,6 +105,20 @@ import WorkerProtocol
         #expect(throws: ConfigurationError.self) { try configuration(withNameserver: false) }
     }
 
+    @Test func rolesInTheFile() throws {
+        var raw = RawConfiguration()
+        raw.withoutBroker = true
+        let surroundings = PlatformConfiguration.Surroundings(dataDirectory: "/data", executables: "/x")
+        let nameserver = try PlatformConfiguration(raw, surroundings)
+        #expect(nameserver.workers == [WorkerID(.nameserver, 0)])
+        raw.withoutNameserver = true
+        #expect(throws: ConfigurationError.self) { try PlatformConfiguration(raw, surroundings) }
+        raw.withoutBroker = false
+        #expect(throws: ConfigurationError.self) { try PlatformConfiguration(raw, surroundings) }
+        raw.common["namesrvAddr"] = "h:9876"
+        #expect(try PlatformConfiguration(raw, surroundings).workers.first == WorkerID(.brokerStore, 0))
+    }
+
     @Test(arguments: [
         ["listenPort": "70000"], ["brokerRole": "KING"], ["brokerId": "x"], ["maxMessageSize": "4MB"],
         ["autoCreateTopicEnable": "maybe"],
@@ -175,6 +190,117 @@ import WorkerProtocol
         }
         #expect(error?.description.contains("broekr") == true)
         #expect(error?.description.contains("nameserver, broker, broker-vip, broker-ha") == true)
+    }
+}
+
+private func inode(_ fd: Int32) -> UInt {
+    var status = stat()
+    fstat(fd, &status)
+    return status.st_ino
+}
+
+/// What is left with systemd comes back to the next life, if it still fits.
+@Suite struct DescriptorStoreTests {
+    /// Stands in for systemd: keeps copies, none twice, and gives them back by name.
+    private final class Keeper {
+        var kept: [(name: String, fd: SharedDescriptor)] = []
+
+        var store: DescriptorStore {
+            DescriptorStore { [unowned self] fd, name in
+                guard !kept.contains(where: { inode($0.fd.raw) == inode(fd) }) else { return }
+                kept.append((name, SharedDescriptor(Descriptor(owning: dup(fd)))))
+            } forget: { [unowned self] name in
+                kept.removeAll { $0.name == name }
+            }
+        }
+
+        /// What a new main process is given.
+        var activated: [(name: String, fd: Int32)] { kept.map { ($0.name, dup($0.fd.raw)) } }
+
+        func socket(_ name: String) -> Int32? { kept.first { $0.name.hasSuffix(name) }?.fd.raw }
+    }
+
+    private func platform(_ common: [String: String] = [:], brokers: Int = 1) throws -> PlatformConfiguration {
+        var raw = RawConfiguration()
+        raw.common = ["listenPort": "0"].merging(common) { $1 }
+        raw.brokers = Array(repeating: [:], count: brokers)
+        raw.nameserver["listenPort"] = "0"
+        return try PlatformConfiguration(raw, .init(dataDirectory: "/d", executables: "/x"))
+    }
+
+    private func inodes(_ resources: Resources, _ worker: WorkerID) -> [String: UInt] {
+        Dictionary(
+            uniqueKeysWithValues: resources.descriptors(for: worker).filter { !$0.name.hasPrefix("event:") }
+                .map { ($0.name, inode($0.fd)) })
+    }
+
+    @Test func theNextLifeHasTheSameSocketsAndSegments() throws {
+        let keeper = Keeper()
+        var first = try platform()
+        var before: [WorkerID: [String: UInt]] = [:]
+        do {
+            let resources = try Resources(&first, activated: [], store: keeper.store)
+            for worker in first.workers { before[worker] = inodes(resources, worker) }
+        }
+        #expect(
+            keeper.kept.map(\.name).filter { $0.hasPrefix("kept-listener") }.sorted() == [
+                "kept-listener-broker-store-0-remoting", "kept-listener-broker-store-0-vip",
+                "kept-listener-nameserver-0-remoting", "kept-listener-replication-0-ha",
+            ])
+        // Nobody listens in this process any more, but a connect is not refused: the socket lives on in the store.
+        let port = first.brokers[0].string("listenPort", default: "")
+        _ = try EchoPlatform.connect("127.0.0.1:\(port)")
+
+        var second = try platform()
+        let resources = try Resources(&second, activated: keeper.activated, store: keeper.store)
+        for worker in second.workers { #expect(inodes(resources, worker) == before[worker], "\(worker)") }
+        #expect(second == first)
+        // And with the ports written down.
+        var third = try platform(["listenPort": port])
+        let again = try Resources(&third, activated: keeper.activated, store: .none)
+        #expect(inodes(again, WorkerID(.replication, 0)) == before[WorkerID(.replication, 0)])
+    }
+
+    @Test func whatDoesNotFitAnyMoreIsForgotten() throws {
+        let keeper = Keeper()
+        var first = try platform(brokers: 2)
+        do { _ = try Resources(&first, activated: [], store: keeper.store) }
+        let old = try #require(keeper.socket("broker-store-0-remoting"))
+        let oldPort = try ListenSocket.port(of: old)
+        let segments = Set(keeper.kept.map(\.name).filter { $0.contains("segment") })
+        #expect(segments.count == 5)  // 2 × (watermarks, replication) and plugins
+
+        // One broker instead of two, at another port and on another store.
+        let free = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
+        let newPort = try ListenSocket.port(of: free.raw)
+        _ = consume free
+        var second = try platform(["listenPort": String(newPort), "storePathRootDir": "/elsewhere"])
+        let resources = try Resources(&second, activated: keeper.activated, store: keeper.store)
+        #expect(second.brokers[0]["listenPort"] == String(newPort))
+        #expect(keeper.kept.allSatisfy { !$0.name.contains("store-1") && !$0.name.contains("#1") })
+        #expect(keeper.kept.filter { $0.name.hasSuffix("broker-store-0-remoting") }.count == 1)
+        #expect(try ListenSocket.port(of: #require(keeper.socket("broker-store-0-remoting"))) == newPort)
+        #expect(throws: SystemError.self) { try EchoPlatform.connect("127.0.0.1:\(oldPort)") }
+        #expect(segments.isDisjoint(with: keeper.kept.map(\.name).filter { $0.contains("watermarks") }))
+
+        // A worker that is gone for good takes its sockets along.
+        resources.removeListeners(of: WorkerID(.brokerStore, 0))
+        #expect(throws: SystemError.self) { try EchoPlatform.connect("127.0.0.1:\(newPort)") }
+    }
+
+    /// A socket unit may have been added since: what it brings goes first, and is not kept a second time.
+    @Test func socketUnitsGoFirst() throws {
+        let keeper = Keeper()
+        var first = try platform()
+        do { _ = try Resources(&first, activated: [], store: keeper.store) }
+        let unit = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
+        let port = try ListenSocket.port(of: unit.raw)
+        // By its port, whatever the unit is called.
+        var second = try platform(["listenPort": String(port)])
+        let given = keeper.activated + [("apus.socket", unit.release())]
+        let resources = try Resources(&second, activated: given, store: keeper.store)
+        #expect(resources.descriptors(for: WorkerID(.brokerStore, 0)).contains { $0.name == "listener:remoting" })
+        #expect(keeper.socket("broker-store-0-remoting") == nil)
     }
 }
 

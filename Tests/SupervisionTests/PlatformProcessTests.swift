@@ -126,6 +126,32 @@ struct PlatformProcessTests {
         }
     }
 
+    /// A worker that outlives its supervisor, for it still drains, still has the store and the port: the next platform waits.
+    @Test func theNextPlatformWaitsForTheWorkersOfTheLast() throws {
+        let platform = try EchoPlatform(["--set", "echoDrainMillis=1500"])
+        defer { platform.remove() }
+        let old = try platform.worker(.brokerStore).pid
+        kill(platform.process.processIdentifier, SIGKILL)
+        platform.process.waitUntilExit()
+        let next = try EchoPlatform(folder: platform.folder, waits: false)
+        defer { next.stop() }
+        next.eventually("it says that it waits") { next.errors.contains("waiting for the workers of the platform") }
+        #expect(Self.runs(old))
+        next.eventually("it serves") { (try? next.report().workers.allSatisfy { $0.state == "ready" }) == true }
+        #expect(!Self.runs(old))
+        #expect(next.stop() == 0)
+        #expect(!FileManager.default.fileExists(atPath: "\(platform.folder)/run/apus.workers"))
+    }
+
+    /// 78: the unit does not try again what cannot work (RestartPreventExitStatus=).
+    @Test func unusableSettingsHaveAnExitStatusOfTheirOwn() throws {
+        let platform = try EchoPlatform(["--set", "brokerRole=KING"], waits: false)
+        defer { platform.remove() }
+        platform.process.waitUntilExit()
+        #expect(platform.process.terminationStatus == 78)
+        #expect(platform.errors.contains("brokerRole must be"))
+    }
+
     /// Gone, or a zombie that nobody reaps in a container without an init.
     private static func runs(_ pid: Int32) -> Bool {
         guard let status = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8) else { return false }

@@ -56,6 +56,8 @@ int apus_pidfd_reap(int pidfd, int *_Nonnull status, bool *_Nonnull signalled);
 
 // A sealed memfd of exactly `bytes` zero bytes: it can neither shrink nor grow, so no reader can ever get SIGBUS.
 int apus_memfd(const char *_Nonnull name, size_t bytes);
+// Whether `fd` is a memfd sealed like those of apus_memfd.
+bool apus_is_sealed(int fd);
 // Reopens a descriptor for reading only (a mapping of the result can never be writable).
 int apus_reopen_read_only(int fd);
 

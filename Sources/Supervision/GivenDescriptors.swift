@@ -1,0 +1,56 @@
+import LinuxSystem
+
+/// What systemd passed to this process at its start: sockets of socket units, which the operator chose, and what a former life
+/// of the platform kept in systemd's descriptor store, known by its names.
+struct GivenDescriptors {
+    private static let keptPrefix = "kept-"
+
+    private var sockets: [(name: String, socket: SharedDescriptor)] = []
+    private var kept: [String: [SharedDescriptor]] = [:]
+
+    /// Owns the descriptors from now on.
+    init(_ given: [(name: String, fd: Int32)]) {
+        for (name, fd) in given {
+            let descriptor = SharedDescriptor(Descriptor(owning: fd))
+            if name.hasPrefix(GivenDescriptors.keptPrefix) {
+                kept[name, default: []].append(descriptor)
+            } else {
+                sockets.append((name, descriptor))
+            }
+        }
+    }
+
+    // MARK: names in the store
+
+    /// `owner`: the worker; `name`: as the worker asks for it.
+    static func listenerName(owner: String, _ name: String) -> String { "\(keptPrefix)listener-\(owner)-\(name)" }
+
+    /// `subject`: what its contents are about. A segment of another layout or about another store is never found.
+    static func segmentName(_ name: String, layout: Int, subject: String) -> String {
+        // FNV-1a: the same in every life, unlike Swift's own hashes.
+        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in subject.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        return "\(keptPrefix)segment-\(layout)-\(name)-\(String(hash, radix: 16))"
+    }
+
+    // MARK: taking
+
+    /// A socket unit's socket with this FileDescriptorName=, or else one on that port (0: no port is known).
+    mutating func takeSocket(name: String, port: Int) -> SharedDescriptor? {
+        let index =
+            sockets.firstIndex { $0.name == name }
+            ?? sockets.firstIndex { port != 0 && (try? ListenSocket.port(of: $0.socket.raw)) == port }
+        return index.map { sockets.remove(at: $0).socket }
+    }
+
+    /// What the store has under `name`: one, unless something went wrong; it stays in the store.
+    mutating func takeKept(_ name: String) -> [SharedDescriptor]? { kept.removeValue(forKey: name) }
+
+    // MARK: what nobody took
+
+    /// The names of what the store keeps for nobody any more.
+    var stale: [String] { kept.keys.sorted() }
+
+    /// Sockets of socket units that no worker has a use for, in words.
+    var unused: [String] { sockets.map { "\($0.name) (\(ListenSocket.description(of: $0.socket.raw)))" }.sorted() }
+}
