@@ -2,30 +2,34 @@
 /// and reported once at start-up. Tests/SupervisionTests compares this list with what the sources ask for.
 package enum KnownKeys {
     package static let integers = [
-        "brokerId", "clientManageThreadPoolNums", "count", "defaultTopicQueueNums",
-        "diskMaxUsedSpaceRatio", "filterMemoryMegabytes", "filterTimeBudgetMillis", "fastListenPort",
-        "fileReservedTime", "flushConsumerOffsetInterval",
-        "flushIntervalCommitLog",
-        "haListenPort", "haSlaveFallbehindMax", "haTransferBatchSize", "haHousekeepingInterval", "listenPort",
-        "haSendHeartbeatInterval", "longPollingMillis", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue",
-        "maxHashSlotNum", "maxIndexNum",
-        "maxMessageSize", "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInMemory",
-        "registerBrokerTimeoutMills",
-        "registerNameServerPeriod", "serverChannelMaxIdleTimeSeconds", "syncFlushTimeout",
+        "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "brokerId", "cleanResourceInterval",
+        "clientManageThreadPoolNums", "count", "defaultQueryMaxNum", "defaultTopicQueueNums",
+        "diskMaxUsedSpaceRatio", "diskReservedBytes", "fastListenPort", "fileReservedTime",
+        "filterMemoryMegabytes", "filterTimeBudgetMillis", "flushCommitLogLeastPages",
+        "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval", "flushConsumerOffsetInterval",
+        "flushIntervalCommitLog", "flushIntervalConsumeQueue", "haHousekeepingInterval", "haListenPort",
+        "haSendHeartbeatInterval", "haSlaveFallbehindMax", "haTransferBatchSize", "listenPort",
+        "longPollingMillis", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum",
+        "maxIndexNum", "maxMessageSize", "maxMsgsNumBatch", "maxTransferBytesOnMessageInDisk",
+        "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
+        "maxTransferCountOnMessageInMemory", "registerBrokerTimeoutMills", "registerNameServerPeriod",
+        "serverChannelMaxIdleTimeSeconds", "shortPollingTimeMills", "slaveTimeout",
+        "startAcceptSendRequestTimeStamp", "syncFlushTimeout",
     ]
 
     package static let booleans = [
-        "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "clusterTopicEnable",
-        "brokerTopicEnable", "enablePropertyFilter", "filterSandbox", "fetchNamesrvAddrByAddressServer",
-        "longPollingEnable",
-        "messageIndexEnable", "rejectTransactionMessage", "slaveReadEnable", "traceTopicEnable",
+        "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable",
+        "brokerTopicEnable", "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTopicEnable",
+        "enablePropertyFilter", "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable",
+        "messageIndexEnable", "notifyConsumerIdsChangedEnable", "offsetCheckInSlave",
+        "rejectTransactionMessage", "slaveReadEnable", "traceOn", "traceTopicEnable",
     ]
 
     package static let texts = [
-        "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerName", "brokerPermission", "brokerRole",
-        "deleteWhen", "flushDiskType", "haMasterAddress", "kvConfigPath", "logLevel", "messageDelayLevel",
-        "msgTraceTopicName",
-        "namesrvAddr", "pluginDirectory", "storePathCommitLog", "storePathRootDir",
+        "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerName", "brokerPermission",
+        "brokerRole", "configBlackList", "deleteWhen", "flushDiskType", "haMasterAddress", "kvConfigPath",
+        "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr", "pluginDirectory", "regionId",
+        "storePathCommitLog", "storePathRootDir",
     ]
 
     static let all = Set(integers + booleans + texts)

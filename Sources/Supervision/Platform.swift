@@ -260,7 +260,10 @@ package final class Platform {
     }
 
     /// Workers get the new settings. What cannot change while running keeps its value and is reported.
-    private func reload() {
+    /// Answers why it was refused.
+    @discardableResult
+    private func reload() -> String? {
+        defer { Notifier.send([.ready, .status(state.statusLine)]) }
         Notifier.send([.reloading(monotonicMicroseconds: MonotonicClock.nanoseconds / 1000)])
         do {
             var fresh = try readAgain()
@@ -269,17 +272,18 @@ package final class Platform {
             configuration = fresh
             logger.notice("configuration read again")
             handle(.reload)
+            return nil
         } catch {
             logger.error("reload refused, the former configuration stays: \(error)")
+            return "\(error)"
         }
-        Notifier.send([.ready, .status(state.statusLine)])
     }
 
     private func answer(_ command: AdminSocket.Command) -> String {
         switch command {
         case .status: return report.json
         case .reload:
-            reload()
+            if let refusal = reload() { return JSONText.object([("error", JSONText.string(refusal))]) }
             return JSONText.object([("ok", "true")])
         case .stop:
             let count = children.count

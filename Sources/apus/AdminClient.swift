@@ -8,13 +8,25 @@ struct AdminClient {
         @Option(help: ArgumentHelp("The platform's data directory.", valueName: "DIR"))
         var dataDir: String?
 
-        /// As apusd chooses it.
+        /// The data directory of apus.service.
+        private static let service = "/var/lib/apus"
+
+        /// As apusd chooses it; the service's when one's own platform does not run and that one does.
         var path: String {
             let environment = ProcessInfo.processInfo.environment
             if let dataDir { return dataDir }
-            if let state = environment["XDG_STATE_HOME"], !state.isEmpty { return "\(state)/apus" }
-            if let home = environment["HOME"], !home.isEmpty { return "\(home)/.local/state/apus" }
-            return "/var/lib/apus"
+            // Below systemd (ExecReload=): the unit's own.
+            if let unit = environment["STATE_DIRECTORY"]?.split(separator: ":").first { return String(unit) }
+            let own: String
+            if let state = environment["XDG_STATE_HOME"], !state.isEmpty {
+                own = "\(state)/apus"
+            } else if let home = environment["HOME"], !home.isEmpty {
+                own = "\(home)/.local/state/apus"
+            } else {
+                return Self.service
+            }
+            return RunDirectory.runningPid(path: "\(own)/run") == nil
+                && RunDirectory.runningPid(path: "\(Self.service)/run") != nil ? Self.service : own
         }
 
         /// nil: no platform runs there.

@@ -7,7 +7,7 @@ struct Apus: AsyncParsableCommand {
         commandName: "apus",
         abstract: "A RocketMQ-compatible message broker platform.",
         subcommands: [
-            Up.self, Down.self, Status.self, SendCommand.self, ConsumeCommand.self, BenchCommand.self,
+            Up.self, Down.self, Reload.self, Status.self, SendCommand.self, ConsumeCommand.self, BenchCommand.self,
             PluginCommand.self,
         ]
     )

@@ -319,6 +319,16 @@ private func inode(_ fd: Int32) -> UInt {
             for match in text.matches(of: pattern) where !known.contains(String(match.1)) {
                 missing.insert("\(match.1) (\(file.lastPathComponent))")
             }
+            // Two take all settings and look for the names they know.
+            let names: [Substring] =
+                switch file.lastPathComponent {
+                case "BrokerConfiguration.swift": text.matches(of: /case "([A-Za-z0-9]{3,})":/).map(\.1)
+                case "StoreConfiguration.swift": text.matches(of: /(?:value|integer|flag)\("([A-Za-z0-9]+)"/).map(\.1)
+                default: []
+                }
+            for name in names where !known.contains(String(name)) {
+                missing.insert("\(name) (\(file.lastPathComponent))")
+            }
         }
         #expect(missing.isEmpty, "add to Sources/Supervision/KnownKeys.swift: \(missing.sorted())")
     }
