@@ -44,7 +44,10 @@ extension Broker {
         }
         every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
         every(Self.clientScanMillis) { $0.dropExpiredClients() }
-        every(BrokerStatistics.sampleIntervalMillis) { $0.statistics.sample(now: $0.now()) }
+        every(StatsTable.sampleIntervalMillis) { broker in
+            broker.statistics.sample(now: broker.now())
+            broker.stats.sample(now: broker.now())
+        }
         kinds.start()
         registration.start()
     }
@@ -141,6 +144,10 @@ extension Broker {
     // MARK: Changes of operators
 
     func delete(topic: String) {
+        if let entry = topics[topic] {
+            for group in groups.all { group.forget(topic: entry) }
+            stats.forget { name, _ in name == topic }
+        }
         topics.delete(topic)
         hold.expireAll { $0.topic.name == topic }
         store.removeTopics { $0 == topic }
@@ -157,6 +164,7 @@ extension Broker {
         for (key, value) in settings where !configuration.set(key, value) {
             logger.warning("setting \(key)=\(value) is not usable and was left as it is")
         }
+        transactions.settingsChanged()
         configurationVersion.next(now: now())
         if settings.contains(where: { $0.0 == "brokerPermission" }) { topics.bump(nil) }
     }

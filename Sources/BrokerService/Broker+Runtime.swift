@@ -39,6 +39,10 @@ extension Broker {
             "getMissTps": statistics.getMissTps(now: time), "getTotalTps": statistics.getTotalTps(now: time),
             "getTransferedTps": statistics.getTransferedTps(now: time),
             "msgPutTotalTodayNow": String(statistics.putTotal), "msgGetTotalTodayNow": String(statistics.getTotal),
+            "msgPutTotalTodayMorning": String(statistics.todayMorning.put),
+            "msgGetTotalTodayMorning": String(statistics.todayMorning.get),
+            "msgPutTotalYesterdayMorning": String(statistics.yesterdayMorning.put),
+            "msgGetTotalYesterdayMorning": String(statistics.yesterdayMorning.get),
             "commitLogMinOffset": String(store.commitLogMinOffset),
             "commitLogMaxOffset": String(store.commitLogMaxOffset),
             "dispatchBehindBytes": String(store.dispatchBehindBytes),
@@ -52,8 +56,7 @@ extension Broker {
             "earliestMessageTimeStamp": String(self.store.earliestMessageTime),
         ]
         for key in [
-            "msgPutTotalYesterdayMorning", "msgPutTotalTodayMorning", "msgGetTotalYesterdayMorning",
-            "msgGetTotalTodayMorning", "sendThreadPoolQueueSize", "pullThreadPoolQueueSize",
+            "pullThreadPoolQueueSize",
             "queryThreadPoolQueueSize", "EndTransactionQueueSize", "pageCacheLockTimeMills",
             "sendThreadPoolQueueHeadWaitTimeMills", "pullThreadPoolQueueHeadWaitTimeMills",
             "queryThreadPoolQueueHeadWaitTimeMills", "putMessageFailedTimes", "putMessageEntireTimeMax",
@@ -62,7 +65,8 @@ extension Broker {
             table[key] = "0"
         }
         for (key, capacity) in [
-            ("sendThreadPoolQueueCapacity", 10_000), ("pullThreadPoolQueueCapacity", 100_000),
+            ("sendThreadPoolQueueSize", gate.waitingCount),
+            ("sendThreadPoolQueueCapacity", configuration.sendsWaitingMax), ("pullThreadPoolQueueCapacity", 100_000),
             ("queryThreadPoolQueueCapacity", 20_000), ("EndTransactionThreadPoolQueueCapacity", 100_000),
         ] {
             table[key] = String(capacity)
@@ -73,6 +77,10 @@ extension Broker {
         }
         // Apus' own.
         table["openTransactions"] = String(transactions.openCount)
+        for group in consumers.all where !group.isConsistent {
+            table["inconsistentGroup_\(group.name)"] =
+                "passed over \(group.passedOver) messages another client may want"
+        }
         table["timerMessagesInMemory"] = String(timerMessages.nearCount)
         table["timerMessagesDelivered"] = String(timerMessages.deliveredCount)
         if let space = try? disk.space(configuration.storePathRootDir) {

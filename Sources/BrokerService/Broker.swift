@@ -35,6 +35,7 @@ package final class Broker: RemotingService {
     let hold: PullRequestHold
     package let filters: FilterLink
     var statistics: BrokerStatistics
+    let stats: StatsTable
     private(set) lazy var kinds = MessageKinds(self)
     var schedule: ScheduleMessageService { kinds.schedule }
     var timerMessages: TimerMessageStore { kinds.timers }
@@ -109,6 +110,7 @@ package final class Broker: RemotingService {
         hold = PullRequestHold(eventLoop: eventLoop, now: now)
         filters = FilterLink(eventLoop: eventLoop, now: now)
         statistics = BrokerStatistics(bootMillis: now())
+        stats = StatsTable(now: now())
         configurationVersion = DataVersion(timestamp: now(), counter: 0)
         wire()
     }
@@ -144,6 +146,11 @@ package final class Broker: RemotingService {
             scheduleTick()
         }
         topics.changed = { [unowned self] _ in registration.topicsChanged() }
+        consumers.disagreed = { [unowned self] group, conflict in
+            logger.warning(
+                "consumer group \(group.name) is inconsistent: \(conflict); each is served what it asks for, but only from the queues it is assigned: let all clients of a group subscribe to the same",
+                metadata: ["consumerGroup": "\(group.name)"])
+        }
         consumers.notify = { [unowned self] group, members in
             guard configuration.notifyConsumerIdsChangedEnable else { return }
             for member in members {
@@ -163,11 +170,27 @@ package final class Broker: RemotingService {
             return "service not available now. this broker is a slave (brokerRole=SLAVE) and takes no messages; "
                 + "send to the master of \(configuration.brokerName)"
         }
-        if configuration.startAcceptSendRequestTimeStamp > 0, now() < configuration.startAcceptSendRequestTimeStamp {
-            return "broker unable to service, until \(configuration.startAcceptSendRequestTimeStamp) "
-                + "(startAcceptSendRequestTimeStamp)"
-        }
         return nil
+    }
+
+    /// The operator wants no messages before a moment that has not come.
+    var reasonToBeEarly: String? {
+        guard configuration.startAcceptSendRequestTimeStamp > 0, now() < configuration.startAcceptSendRequestTimeStamp
+        else { return nil }
+        return "broker unable to service, until \(configuration.startAcceptSendRequestTimeStamp) "
+            + "(startAcceptSendRequestTimeStamp, milliseconds since 1970)"
+    }
+
+    /// Why messages are refused for a while: more wait for disk or slave than may. Connections have been held back before
+    /// that (`AckGate.waitingPerConnectionMax`), so there are very many of them.
+    var reasonToBeBusy: String? {
+        guard gate.waitingCount >= configuration.sendsWaitingMax else { return nil }
+        let remedy =
+            configuration.syncFlush
+            ? "the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster disk"
+            : "the slave is slower than the producers (brokerRole=SYNC_MASTER): send more slowly, or see what holds the slave up"
+        return "[OVERLOAD]system busy, start flow control for a while: \(gate.waitingCount) messages wait to be "
+            + "acknowledged (sendThreadPoolQueueCapacity=\(configuration.sendsWaitingMax)); \(remedy)"
     }
 
     func filter(type: String, expression: String) -> SubscriptionFilter {
@@ -303,7 +326,11 @@ package final class Broker: RemotingService {
                 draft.reconsumeTimes = record.reconsumeTimes
                 draft.properties = properties
                 adjust(&draft)
-                return store.append(draft)
+                let outcome = store.append(draft)
+                if case .appended(let result) = outcome {
+                    topics[UnsafeRawBufferPointer(topic)]?.count(1, bytes: result.size, in: stats)
+                }
+                return outcome
             }
         }
     }

@@ -41,6 +41,9 @@ package struct BrokerConfiguration {
     package var enablePropertyFilter: Bool?
     package var configBlackList = ["configBlackList", "brokerConfigPath"]
 
+    /// `sendThreadPoolQueueCapacity`: messages that may wait for disk or slave before more are refused. RocketMQ's is 10 000
+    /// requests waiting for a thread; here what waits is stored already and costs a few hundred bytes.
+    package var sendsWaitingMax = 100_000
     package var maxMessageSize = 4 * 1024 * 1024
     package var syncFlush = false
     package var syncFlushTimeout: Int64 = 5000
@@ -98,6 +101,7 @@ package struct BrokerConfiguration {
         case "startAcceptSendRequestTimeStamp": return take(Int64(value), \.startAcceptSendRequestTimeStamp)
         case "configBlackList":
             return take(value.split(separator: ";").map(String.init), \.configBlackList)
+        case "sendThreadPoolQueueCapacity": return take(Int(value).flatMap { $0 > 0 ? $0 : nil }, \.sendsWaitingMax)
         case "maxMessageSize": return take(Int(value), \.maxMessageSize)
         case "flushDiskType": return take(value == "SYNC_FLUSH", \.syncFlush)
         case "syncFlushTimeout": return take(Int64(value), \.syncFlushTimeout)

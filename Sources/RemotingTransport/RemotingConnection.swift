@@ -22,6 +22,9 @@ package final class RemotingConnection {
     private var handler: RemotingServerHandler?
     private var outbound = ByteBuffer()
     private var isDirty = false
+    /// The service has enough of this peer's requests under way: further ones stay in the kernel's buffers, and in the end in
+    /// the peer's. Takes effect with the next frame; taken back, reading goes on with the next flush of an answer.
+    package var readsAreHeld = false
     /// True from the moment closing began: nothing is read, handled or written any more.
     package private(set) var isClosed = false
 

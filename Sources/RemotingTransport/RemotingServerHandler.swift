@@ -6,7 +6,7 @@ import RemotingProtocol
 /// Slices frames out of a connection's reads and hands them on in place; keeps the bytes of an unfinished frame.
 ///
 /// Holds a peer back (reads and handles no more of its requests) while more than
-/// `RemotingServerConfiguration.outboundHighWaterBytes` wait to be sent to it.
+/// `RemotingServerConfiguration.outboundHighWaterBytes` wait to be sent to it, or the service says so.
 final class RemotingServerHandler: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = Never
@@ -153,7 +153,7 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     // MARK: holding back
 
     private var mustHoldBack: Bool {
-        self.channelIsFull
+        self.channelIsFull || self.connection.readsAreHeld
             || self.connection.unflushedBytes > self.server.configuration.outboundHighWaterBytes
     }
 

@@ -13,16 +13,17 @@ package enum KnownKeys {
         "maxIndexNum", "maxMessageSize", "maxMsgsNumBatch", "maxTransferBytesOnMessageInDisk",
         "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
         "maxTransferCountOnMessageInMemory", "registerBrokerTimeoutMills", "registerNameServerPeriod",
-        "serverChannelMaxIdleTimeSeconds", "shortPollingTimeMills", "slaveTimeout",
-        "startAcceptSendRequestTimeStamp", "syncFlushTimeout",
+        "sendThreadPoolQueueCapacity", "serverChannelMaxIdleTimeSeconds", "shortPollingTimeMills",
+        "slaveTimeout", "startAcceptSendRequestTimeStamp", "syncFlushTimeout", "timerMaxDelaySec",
+        "transactionCheckInterval", "transactionCheckMax", "transactionTimeOut",
     ]
 
     package static let booleans = [
-        "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable",
-        "brokerTopicEnable", "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTopicEnable",
-        "enablePropertyFilter", "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable",
-        "messageIndexEnable", "notifyConsumerIdsChangedEnable", "offsetCheckInSlave",
-        "rejectTransactionMessage", "slaveReadEnable", "traceOn", "traceTopicEnable",
+        "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "brokerTopicEnable",
+        "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTopicEnable", "enablePropertyFilter",
+        "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable", "messageIndexEnable",
+        "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "recallMessageEnable",
+        "rejectTransactionMessage", "slaveReadEnable", "storeReplyMessageEnable", "traceOn", "traceTopicEnable",
     ]
 
     package static let texts = [

@@ -25,7 +25,8 @@ final class BrokerHarness: @unchecked Sendable {
 
     init(
         _ settings: [(String, String)] = [], folder: URL? = nil, disk: any Disk = RealDisk(),
-        prepare: (@Sendable (Broker) -> Void)? = nil
+        clock: ShiftedClock? = nil,
+        log: LogLines? = nil, prepare: (@Sendable (Broker) -> Void)? = nil
     ) throws {
         self.folder =
             folder
@@ -38,13 +39,15 @@ final class BrokerHarness: @unchecked Sendable {
             do {
                 var logger = Logger(label: "broker-test")
                 logger.logLevel = .critical
+                if let log { logger = Logger(label: "broker-test") { _ in log } }
                 let table = Dictionary(pairs, uniquingKeysWith: { $1 })
                 let store = MessageStore(
                     configuration: try StoreConfiguration(storePathRootDir: self.folder.path) { table[$0] }, disk: disk,
                     logger: logger, executor: { loop.execute($0) })
                 let broker = try Broker(
-                    configuration: BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop, logger: logger
-                )
+                    configuration: BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop,
+                    logger: logger,
+                    now: clock.map { clock in { Clock.nowMillis() + clock.shift } } ?? Clock.nowMillis)
                 hosted = broker
                 let server = RemotingServer(
                     eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
@@ -89,6 +92,35 @@ final class BrokerHarness: @unchecked Sendable {
     }
 
     func connect() throws -> RawConnection { try RawConnection(port: port) }
+}
+
+/// A broker's clock that the test moves. Touched only on the event loop.
+final class ShiftedClock: @unchecked Sendable {
+    /// Milliseconds the broker believes it is later than it is.
+    var shift: Int64 = 0
+}
+
+/// Keeps what is logged from `warning` on.
+struct LogLines: LogHandler {
+    private final class Lines: @unchecked Sendable {
+        let lock = NSLock()
+        var lines: [String] = []
+    }
+
+    private let kept = Lines()
+    var logLevel = Logger.Level.warning
+    var metadata = Logger.Metadata()
+
+    var lines: [String] { kept.lock.withLock { kept.lines } }
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        kept.lock.withLock { kept.lines.append("\(event.message)") }
+    }
 }
 
 /// A blocking connection that sends and receives whole frames as bytes.
@@ -166,6 +198,20 @@ final class RawConnection {
         command.encode(into: &buffer, serialization: serialization)
         try send(Array(buffer.readableBytesView))
         return opaque
+    }
+
+    /// The same for a request that is made up otherwise.
+    func invoke(_ command: RemotingCommand) throws -> RemotingCommand {
+        opaque += 1
+        var command = command
+        command.opaque = opaque
+        var buffer = ByteBuffer()
+        command.encode(into: &buffer, serialization: .json)
+        try send(Array(buffer.readableBytesView))
+        while true {
+            let answer = try receive()
+            if answer.isResponse, answer.opaque == command.opaque { return answer }
+        }
     }
 
     /// Sends a request and gives its answer; frames for others (broker to client requests) are passed over.

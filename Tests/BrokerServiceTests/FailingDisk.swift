@@ -1,7 +1,8 @@
 import Foundation
 import LinuxSystem
 
-/// The real disk, on which writes to the commit log fail while `error` is set.
+/// The real disk, on which writes to the commit log fail while `error` is set, and synchronizing it takes as long as
+/// `isStuck`.
 final class FailingDisk: Disk {
     private let real = RealDisk()
     private let lock = NSLock()
@@ -11,6 +12,22 @@ final class FailingDisk: Disk {
     var error: Int32? {
         get { lock.withLock { current } }
         set { lock.withLock { current = newValue } }
+    }
+
+    private let condition = NSCondition()
+    nonisolated(unsafe) private var stuck = false
+    var isStuck: Bool {
+        get { condition.withLock { stuck } }
+        set {
+            condition.withLock {
+                stuck = newValue
+                condition.broadcast()
+            }
+        }
+    }
+
+    fileprivate func waitWhileStuck() {
+        condition.withLock { while stuck { condition.wait() } }
     }
 
     func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile {
@@ -47,7 +64,10 @@ private final class FailingFile: DiskFile {
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
         try real.read(into: buffer, at: offset)
     }
-    func synchronize() throws(SystemError) { try real.synchronize() }
+    func synchronize() throws(SystemError) {
+        if path.contains("/commitlog/") { disk.waitWhileStuck() }
+        try real.synchronize()
+    }
     func startWriteback(from offset: Int64, length: Int64) { real.startWriteback(from: offset, length: length) }
     func size() throws(SystemError) -> Int64 { try real.size() }
     func firstHole(from offset: Int64) -> Int64 { real.firstHole(from: offset) }

@@ -79,6 +79,13 @@ struct NormalizedAnswer: Equatable, CustomStringConvertible {
     }
 
     /// The records of a pull, without what the store decides.
+    /// As Apache's answer, if ours only says more: remarks begin with RocketMQ's words and go on with cause and remedy.
+    func shortened(to expected: NormalizedAnswer) -> NormalizedAnswer {
+        var result = self
+        if !expected.remark.isEmpty, remark.hasPrefix(expected.remark) { result.remark = expected.remark }
+        return result
+    }
+
     private static func messages(_ body: [UInt8]) -> [String] {
         body.withUnsafeBytes { bytes in
             var result: [String] = []

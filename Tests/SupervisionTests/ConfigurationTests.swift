@@ -316,6 +316,13 @@ private func inode(_ fd: Int32) -> UInt {
         var missing: Set<String> = []
         for case let file as URL in files where file.pathExtension == "swift" {
             let text = try String(contentsOf: file, encoding: .utf8)
+            if file.path.contains("/BrokerService/") {
+                // Its settings come as pairs: `case "key": take…`, `raw("key")`, `set("key", \.path`.
+                let own = /(?:raw\(|\bset\(|case )"([a-z][A-Za-z0-9]+)"(?:\)|, \\\.|: (?:return )?(?:take|enable|\n))/
+                for match in text.matches(of: own) where !known.contains(String(match.1)) {
+                    missing.insert("\(match.1) (\(file.lastPathComponent))")
+                }
+            }
             for match in text.matches(of: pattern) where !known.contains(String(match.1)) {
                 missing.insert("\(match.1) (\(file.lastPathComponent))")
             }

@@ -99,6 +99,12 @@ final class AdminBrokerProcessor {
     private func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         if refusedBySlave(frame, client) { return }
         let config = try SubscriptionGroupConfig(body: frame.body)
+        guard SubscriptionGroupManager.isGood(config.groupName) else {
+            return client.answer(
+                frame.returnAddress, .systemError,
+                remark: "The specified group [\(config.groupName.prefix(64))] is no name for a group."
+                    + broker.groups.remedy(for: config.groupName))
+        }
         broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         client.answer(frame.returnAddress, .success)
@@ -108,6 +114,7 @@ final class AdminBrokerProcessor {
         if refusedBySlave(frame, client) { return }
         let group = try frame.extFields.required("groupName")
         broker.groups.delete(group)
+        broker.stats.forget { _, name in name == group }
         // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
         if frame.extFields.bool("removeOffset") ?? frame.extFields.bool("cleanOffset") ?? false {
             broker.offsets.remove(group: group)

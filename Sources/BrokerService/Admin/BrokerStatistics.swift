@@ -1,6 +1,8 @@
-/// Counts messages in and out, and their rates over the last 10 s, 1 min and 10 min (RocketMQ prints these three).
+import Glibc
+
+/// Counts messages in and out: their rates over the last 10 s, 1 min and 10 min (RocketMQ prints these three), and the totals
+/// of the last two midnights, by which tools tell how many there were today and yesterday.
 struct BrokerStatistics {
-    static let sampleIntervalMillis: Int64 = 10_000
     /// Ten minutes of samples and the one to compare with.
     static let samplesMax = 61
 
@@ -19,8 +21,14 @@ struct BrokerStatistics {
     private var samples: [Sample] = []
     let bootMillis: Int64
 
+    /// Totals at a midnight (local time) since the broker started.
+    private(set) var todayMorning: (put: Int64, get: Int64) = (0, 0)
+    private(set) var yesterdayMorning: (put: Int64, get: Int64) = (0, 0)
+    private var dayOfYear: Int32
+
     init(bootMillis: Int64) {
         self.bootMillis = bootMillis
+        dayOfYear = Self.dayOfYear(bootMillis)
         sample(now: bootMillis)
     }
 
@@ -36,7 +44,20 @@ struct BrokerStatistics {
     @inline(__always)
     mutating func missed() { pullsMissed &+= 1 }
 
+    private static func dayOfYear(_ millis: Int64) -> Int32 {
+        var time = time_t(millis / 1000)
+        var parts = tm()
+        localtime_r(&time, &parts)
+        return parts.tm_yday
+    }
+
     mutating func sample(now: Int64) {
+        let day = Self.dayOfYear(now)
+        if day != dayOfYear {
+            dayOfYear = day
+            yesterdayMorning = todayMorning
+            todayMorning = (putTotal, getTotal)
+        }
         if samples.count == Self.samplesMax { samples.removeFirst() }
         samples.append(
             Sample(millis: now, put: putTotal, found: pullsFound, missed: pullsMissed, transferred: getTotal))

@@ -23,11 +23,7 @@ final class ConsumeStatsProcessor {
             let topics = broker.offsets.topics(of: try frame.extFields.required("group"))
             client.answer(frame.returnAddress, .success, body: TopicList(topicList: topics).encoded())
         case .querySubscriptionByConsumer: try subscription(frame, client)
-        case .viewBrokerStatsData:
-            // Per-topic statistics are not kept; tools print what RocketMQ says of a topic without any.
-            let name = try frame.extFields.required("statsName")
-            let key = try frame.extFields.required("statsKey")
-            client.answer(frame.returnAddress, .systemError, remark: "The stats <\(name)> <\(key)> not exist")
+        case .viewBrokerStatsData: try stats(frame, client)
         default: return false
         }
         return true
@@ -94,15 +90,64 @@ final class ConsumeStatsProcessor {
         return consumers.subscriptions[topic] != nil
     }
 
+    /// Messages a second the group has pulled of the topic within the last minute.
+    private func consumeTps(_ group: String, _ topic: TopicEntry) -> Double {
+        broker.groups[group]?.gets(of: topic)?.snapshot(.minute, .count).tps ?? 0
+    }
+
+    // MARK: VIEW_BROKER_STATS_DATA
+
+    private func stats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let name = try frame.extFields.required("statsName")
+        let key = try frame.extFields.required("statsKey")
+        guard let (item, measure) = statsItem(name, key) else {
+            return client.answer(
+                frame.returnAddress, .systemError, remark: "The stats <\(name)> <\(key)> not exist")
+        }
+        func window(_ window: StatsItem.Window) -> JSONValue {
+            let snapshot = item.snapshot(window, measure)
+            return .fields([
+                ("avgpt", .number(snapshot.average)), ("sum", .integer(snapshot.sum)), ("tps", .number(snapshot.tps)),
+            ])
+        }
+        let body = JSONValue.fields([
+            ("statsDay", window(.day)), ("statsHour", window(.hour)), ("statsMinute", window(.minute)),
+        ])
+        client.answer(frame.returnAddress, .success, body: body.bytes())
+    }
+
+    /// By RocketMQ's names and keys. Its statistics per queue, of latency and of reads from disk are not kept.
+    private func statsItem(_ name: String, _ key: String) -> (StatsItem, StatsItem.Measure)? {
+        func ofGroup() -> StatsItem? {
+            guard let at = key.firstIndex(of: "@"), let topic = broker.topics[String(key[..<at])] else { return nil }
+            return broker.groups[String(key[key.index(after: at)...])]?.gets(of: topic)
+        }
+        func ofBroker(_ item: StatsItem) -> StatsItem? {
+            key == broker.configuration.brokerClusterName ? item : nil
+        }
+        switch name {
+        case "TOPIC_PUT_NUMS": return broker.topics[key]?.puts.map { ($0, .count) }
+        case "TOPIC_PUT_SIZE": return broker.topics[key]?.puts.map { ($0, .bytes) }
+        case "GROUP_GET_NUMS": return ofGroup().map { ($0, .count) }
+        case "GROUP_GET_SIZE": return ofGroup().map { ($0, .bytes) }
+        case "SNDBCK_PUT_NUMS": return broker.stats.sendBacks[key].map { ($0, .count) }
+        case "BROKER_PUT_NUMS": return ofBroker(broker.stats.brokerPuts).map { ($0, .count) }
+        case "BROKER_GET_NUMS": return ofBroker(broker.stats.brokerGets).map { ($0, .count) }
+        default: return nil
+        }
+    }
+
     private func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("consumerGroup")
         let wanted = frame.extFields.string("topic") ?? ""
         var table = JSONObject()
+        var tps = 0.0
         for topic in wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted] {
             guard let entry = broker.topics[topic], isRelevant(topic, to: group) else { continue }
             table.members.append(contentsOf: offsetTable(group, entry, queues: entry.config.readQueueNums).0.members)
+            tps += consumeTps(group, entry)
         }
-        let body = JSONValue.fields([("consumeTps", .number(0)), ("offsetTable", .object(table))])
+        let body = JSONValue.fields([("consumeTps", .number(tps)), ("offsetTable", .object(table))])
         client.answer(frame.returnAddress, .success, body: body.bytes())
     }
 
@@ -118,7 +163,10 @@ final class ConsumeStatsProcessor {
                 else { continue }
                 let (table, difference) = offsetTable(group.name, entry, queues: entry.config.writeQueueNums)
                 total += difference
-                stats.append(.fields([("consumeTps", .number(0)), ("offsetTable", .object(table))]))
+                stats.append(
+                    .fields([
+                        ("consumeTps", .number(consumeTps(group.name, entry))), ("offsetTable", .object(table)),
+                    ]))
             }
             list.append(.fields([(group.name, .array(stats))]))
         }

@@ -8,6 +8,8 @@ final class ClientContext {
     let connection: RemotingConnection
     /// Pulls of this connection that are held.
     var held: [ObjectIdentifier: PullRequest] = [:]
+    /// Messages of this connection that are stored and wait for disk or slave (AckGate).
+    var waitingAcknowledgements = 0
     /// Groups this connection has registered in.
     var consumerGroups: Set<String> = []
     var producerGroups: Set<String> = []
@@ -37,6 +39,10 @@ struct ClientChannelInfo {
     var version: Int32
     /// Milliseconds since 1970.
     var lastUpdateMillis: Int64
+    /// What this client itself wants, if it consumes: usually the very objects of its group's table.
+    var subscriptions: [Subscription] = []
+    /// `CLUSTERING` or `BROADCASTING`, as this client said it.
+    var messageModel = ""
 }
 
 extension StoreFormat.HostAddress {

@@ -2,7 +2,7 @@ import RemotingProtocol
 
 /// What one group wants from one topic, as its clients said it in a heartbeat, with the filter made of it.
 final class Subscription {
-    let data: SubscriptionData
+    private(set) var data: SubscriptionData
     let filter: SubscriptionFilter
 
     init(_ data: SubscriptionData, filter: SubscriptionFilter) {
@@ -15,9 +15,26 @@ final class Subscription {
     var subVersion: Int64 { data.subVersion }
 
     static func isTagType(_ type: String) -> Bool { type.isEmpty || type == "TAG" }
+
+    /// The same messages are wanted of the same topic.
+    func selectsTheSame(as other: Subscription) -> Bool {
+        topic == other.topic && data.subString == other.data.subString
+            && (data.expressionType == other.data.expressionType
+                || Self.isTagType(data.expressionType) && Self.isTagType(other.data.expressionType))
+    }
+
+    /// The same was said again, later: one object serves all clients that agree.
+    func renew(version: Int64) {
+        if version > data.subVersion { data.subVersion = version }
+    }
 }
 
 /// One consumer group with at least one client connected.
+///
+/// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group: with clients that
+/// differ, each heartbeat replaces the other side's expression, and messages are then filtered by the wrong one and lost to
+/// the group without a word. Here each client keeps its own; the group's table is their union and serves those who ask
+/// about the group, and pulls as long as all agree.
 final class ConsumerGroup {
     let name: String
     /// `CONSUME_PASSIVELY` (push) or `CONSUME_ACTIVELY` (pull).
@@ -25,8 +42,16 @@ final class ConsumerGroup {
     /// `CLUSTERING` or `BROADCASTING`.
     var messageModel: String
     var consumeFromWhere: String
+    /// What any of the clients wants; of several expressions for a topic the newest.
     private(set) var subscriptions = BytesKeyedTable<Subscription>()
     fileprivate(set) var clients: [ClientChannelInfo] = []
+    /// All clients want the same.
+    private(set) var isConsistent = true
+    private var reported: Set<SubscriptionConflict.Key> = []
+    /// Messages that lay in a queue of a client that does not want them while another client of the group does.
+    var passedOver: Int64 = 0
+    /// When that was logged last, and how many there were by then.
+    var passedOverLog: (millis: Int64, count: Int64) = (0, 0)
 
     init(name: String, consumeType: String, messageModel: String, consumeFromWhere: String) {
         self.name = name
@@ -37,23 +62,126 @@ final class ConsumerGroup {
 
     func client(_ clientId: String) -> ClientChannelInfo? { clients.first { $0.clientId == clientId } }
 
-    /// `true` if a topic was added or went away; a newer version of a known one is taken silently, as RocketMQ does.
-    fileprivate func update(_ latest: [Subscription]) -> Bool {
+    /// What a pull of this client selects by: its own word if the clients differ, and the group's if it has said nothing
+    /// (its heartbeats come on another connection).
+    func subscription(_ topic: UnsafeRawBufferPointer, of client: ClientContext) -> Subscription? {
+        if isConsistent { return subscriptions[topic] }
+        guard let own = clients.first(where: { $0.client === client }) else { return subscriptions[topic] }
+        return own.subscriptions.first { $0.topic.utf8.elementsEqual(topic) }
+    }
+
+    func messageModel(of client: ClientContext) -> String {
+        isConsistent ? messageModel : clients.first { $0.client === client }?.messageModel ?? messageModel
+    }
+
+    /// What the other clients want of a topic, where that is not what this one wants.
+    func others(than client: ClientContext, topic: String) -> [Subscription] {
+        guard !isConsistent, let own = clients.first(where: { $0.client === client }) else { return [] }
+        let mine = own.subscriptions.first { $0.topic == topic }
+        var found: [Subscription] = []
+        for member in clients where member.client !== client {
+            for other in member.subscriptions where other.topic == topic {
+                if mine?.selectsTheSame(as: other) == true || found.contains(where: { $0.selectsTheSame(as: other) }) {
+                    continue
+                }
+                found.append(other)
+            }
+        }
+        return found
+    }
+
+    /// Takes what a client says now.
+    /// - Returns: whether the group's set of topics changed, and a disagreement not reported yet.
+    fileprivate func update(
+        _ index: Int, _ latest: [Subscription], isNew: Bool
+    ) -> (changed: Bool, conflict: SubscriptionConflict?) {
+        let before = clients[index].subscriptions
+        let now = latest.map { said in
+            for known in [subscriptions[said.topic], before.first { $0.topic == said.topic }] {
+                guard let known, known.selectsTheSame(as: said) else { continue }
+                known.renew(version: said.subVersion)
+                return known
+            }
+            return said
+        }
+        guard isNew || now.count != before.count || !zip(now, before).allSatisfy({ $0 === $1 }) else {
+            return (false, nil)
+        }
+        clients[index].subscriptions = now
         var changed = false
-        for subscription in latest {
+        for subscription in now {
             if let old = subscriptions[subscription.topic] {
-                if subscription.subVersion > old.subVersion { subscriptions[subscription.topic] = subscription }
+                if old !== subscription { subscriptions[subscription.topic] = newest(subscription.topic) }
             } else {
                 subscriptions[subscription.topic] = subscription
                 changed = true
             }
         }
-        let wanted = Set(latest.map(\.topic))
-        for old in subscriptions.values where !wanted.contains(old.topic) {
-            subscriptions[old.topic] = nil
-            changed = true
+        if removeUnwanted(after: now) { changed = true }
+        return (changed, checkConsistency(of: index))
+    }
+
+    private func newest(_ topic: String) -> Subscription? {
+        clients.lazy.flatMap(\.subscriptions).filter { $0.topic == topic }.max { $0.subVersion < $1.subVersion }
+    }
+
+    /// Topics nobody wants any more go.
+    private func removeUnwanted(after latest: [Subscription]) -> Bool {
+        var changed = false
+        for old in subscriptions.values where !latest.contains(where: { $0.topic == old.topic }) {
+            let newest = newest(old.topic)
+            if let newest {
+                subscriptions[old.topic] = newest
+            } else {
+                subscriptions[old.topic] = nil
+                changed = true
+            }
         }
         return changed
+    }
+
+    /// While all agree one comparison tells whether the newcomer does too.
+    private func checkConsistency(of index: Int) -> SubscriptionConflict? {
+        let member = clients[index]
+        guard clients.count > 1 else {
+            isConsistent = true
+            return nil
+        }
+        let others = clients.indices.lazy.filter { $0 != index }
+        var conflict: SubscriptionConflict?
+        if isConsistent {
+            conflict = others.first.flatMap { SubscriptionConflict(clients[$0], member) }
+        } else {
+            conflict = others.compactMap { SubscriptionConflict(self.clients[$0], member) }.first
+            if conflict == nil { recheck() }
+        }
+        guard let conflict else { return nil }
+        isConsistent = false
+        guard reported.count < SubscriptionConflict.reportedMax, reported.insert(conflict.key).inserted else {
+            return nil
+        }
+        return conflict
+    }
+
+    /// Whether those who differed have gone or come round.
+    private func recheck() {
+        guard let first = clients.first else {
+            isConsistent = true
+            return
+        }
+        isConsistent = clients.dropFirst().allSatisfy { SubscriptionConflict(first, $0) == nil }
+        // Should they differ again, that is news.
+        if isConsistent { reported = [] }
+    }
+
+    fileprivate func remove(_ client: ClientContext) {
+        guard let index = clients.firstIndex(where: { $0.client === client }) else { return }
+        let leaving = clients.remove(at: index)
+        guard !isConsistent else { return }
+        for subscription in leaving.subscriptions {
+            subscriptions[subscription.topic] = newest(subscription.topic)
+        }
+        recheck()
     }
 }
 
@@ -65,6 +193,10 @@ final class ConsumerManager {
 
     private var groups = BytesKeyedTable<ConsumerGroup>()
     var notify: ((_ group: String, _ clients: [ClientChannelInfo]) -> Void)?
+    /// Groups whose clients want different things.
+    private(set) var inconsistentCount = 0
+    /// Two clients of a group want different things; each disagreement is told once.
+    var disagreed: ((_ group: ConsumerGroup, _ conflict: SubscriptionConflict) -> Void)?
 
     subscript(name: UnsafeRawBufferPointer) -> ConsumerGroup? { groups[name] }
     subscript(name: String) -> ConsumerGroup? { groups[name] }
@@ -99,21 +231,37 @@ final class ConsumerManager {
         group.messageModel = registration.messageModel
         group.consumeFromWhere = registration.consumeFromWhere
         var isNew = false
-        if let index = group.clients.firstIndex(where: { $0.client === info.client }) {
-            group.clients[index] = info
+        var info = info
+        info.messageModel = registration.messageModel
+        let index: Int
+        if let known = group.clients.firstIndex(where: { $0.client === info.client }) {
+            index = known
+            info.subscriptions = group.clients[known].subscriptions
+            group.clients[known] = info
         } else {
+            index = group.clients.count
             group.clients.append(info)
             info.client.consumerGroups.insert(group.name)
             isNew = true
         }
-        let changed = group.update(registration.subscriptions) || isNew
+        let wasConsistent = group.isConsistent
+        let update = group.update(index, registration.subscriptions, isNew: isNew)
+        note(group, wasConsistent)
+        if let conflict = update.conflict { disagreed?(group, conflict) }
+        let changed = update.changed || isNew
         if changed && notifyChange { notify?(group.name, group.clients) }
         return changed
     }
 
+    private func note(_ group: ConsumerGroup, _ wasConsistent: Bool) {
+        if wasConsistent != group.isConsistent { inconsistentCount += wasConsistent ? 1 : -1 }
+    }
+
     func unregister(_ client: ClientContext, from name: String, notifyChange: Bool) {
         guard let group = groups[name] else { return }
-        group.clients.removeAll { $0.client === client }
+        let wasConsistent = group.isConsistent
+        group.remove(client)
+        note(group, wasConsistent)
         client.consumerGroups.remove(name)
         if group.clients.isEmpty { groups[name] = nil }
         if notifyChange { notify?(name, group.clients) }

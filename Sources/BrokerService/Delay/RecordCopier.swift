@@ -15,9 +15,12 @@ struct RecordCopier {
 
     /// A copy: the draft must not point into the log while the log is written. Lives as long as its owner.
     private var scratch: [UInt8] = []
-    private let store: MessageStore
+    // The broker owns whoever has this.
+    private unowned let broker: Broker
 
-    init(_ store: MessageStore) { self.store = store }
+    init(_ broker: Broker) { self.broker = broker }
+
+    private var store: MessageStore { broker.store }
 
     /// - Parameters:
     ///   - suffix: more properties; left out when they do not fit.
@@ -57,7 +60,9 @@ struct RecordCopier {
             draft.properties = record.properties
             if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
             switch store.append(draft) {
-            case .appended(let result): return .appended(result)
+            case .appended(let result):
+                broker.topics[topic]?.count(1, bytes: result.size, in: broker.stats)
+                return .appended(result)
             case .refused(let refusal):
                 switch refusal {
                 case .diskFull, .notWritable: return .refused(refusal)

@@ -33,7 +33,7 @@ final class ScheduleMessageService {
     init(_ broker: Broker) {
         self.broker = broker
         levels = broker.delayLevels.map { DelayLevel(delay: $0) }
-        copier = RecordCopier(broker.store)
+        copier = RecordCopier(broker)
         durable = levels.map(\.committed)
     }
 

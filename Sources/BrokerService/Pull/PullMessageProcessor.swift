@@ -13,6 +13,8 @@ final class PullMessageProcessor {
     /// Records the filter worker looks at for one answer, as RocketMQ's maxFilterMessageCount (16 000 bytes of entries).
     static let filterBatchMax = 800
 
+    static let passedOverLogMillis: Int64 = 60_000
+
     /// Held pulls of one connection; a client has one for each queue it consumes. More are answered "nothing found".
     static let heldPerConnectionMax = 16_384
 
@@ -29,32 +31,44 @@ final class PullMessageProcessor {
         func refuse(_ code: ResponseCode, _ remark: String) { client.answer(address, code, remark: remark) }
 
         guard configuration.brokerPermission & Permission.read != 0 else {
-            return refuse(.noPermission, "the broker[\(configuration.brokerIP1)] pulling message is forbidden")
+            return refuse(
+                .noPermission,
+                "the broker[\(configuration.brokerIP1)] pulling message is forbidden"
+                    + " (brokerPermission has no read; mqadmin updateBrokerConfig)")
         }
         guard let group = broker.groups.find(header.consumerGroup) else {
             let name = String(decoding: header.consumerGroup, as: UTF8.self)
             return refuse(
                 .subscriptionGroupNotExist,
-                "subscription group [\(name)] does not exist, " + SendMessageProcessor.faq)
+                "subscription group [\(name)] does not exist, " + SendMessageProcessor.faq
+                    + broker.groups.remedy(for: name))
         }
         guard group.config.consumeEnable else {
-            return refuse(.noPermission, "subscription group no permission, \(group.name)")
+            return refuse(
+                .noPermission,
+                "subscription group no permission, \(group.name) (consumeEnable=false; mqadmin updateSubGroup -s true)")
         }
         guard let topic = broker.topics[header.topic] else {
             let name = String(decoding: header.topic, as: UTF8.self)
             return refuse(
-                .topicNotExist, "topic[\(name)] not exist, apply first please! " + SendMessageProcessor.faq)
+                .topicNotExist,
+                "topic[\(name)] not exist, apply first please! " + SendMessageProcessor.faq
+                    + "\nCreate it (mqadmin updateTopic), or send to it first.")
         }
         guard topic.config.perm & Permission.read != 0 else {
-            return refuse(.noPermission, "the topic[\(topic.name)] pulling message is forbidden")
+            return refuse(
+                .noPermission,
+                "the topic[\(topic.name)] pulling message is forbidden (its perm is "
+                    + "\(Permission.text(topic.config.perm)); mqadmin updateTopicPerm)")
         }
         guard header.queueID >= 0, header.queueID < topic.config.readQueueNums else {
             return refuse(
                 .systemError,
                 "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] topicConfig.readQueueNums:"
-                    + "[\(topic.config.readQueueNums)] consumer:[\(client.address)]")
+                    + "[\(topic.config.readQueueNums)] consumer:[\(client.address)]"
+                    + " (queues are numbered from 0; the consumer's route may be old)")
         }
-        guard let filter = subscribe(header, group, topic, refuse) else { return }
+        guard let filter = subscribe(header, client, group, topic, refuse) else { return }
 
         if header.hasCommitOffset, !configuration.isSlave {
             broker.offsets.commit(
@@ -62,17 +76,19 @@ final class PullMessageProcessor {
         }
         let suspend =
             configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
-        run(
-            PullRequest(
-                client: client, address: address, topic: topic, group: group, header: header,
-                suspendTimeoutMillis: suspend, filter: filter),
-            expired: false)
+        let pull = PullRequest(
+            client: client, address: address, topic: topic, group: group, header: header,
+            suspendTimeoutMillis: suspend, filter: filter)
+        if broker.consumers.inconsistentCount > 0, let consumers = broker.consumers[header.consumerGroup] {
+            pull.others = consumers.others(than: client, topic: topic.name)
+        }
+        run(pull, expired: false)
     }
 
-    /// What the pull selects by: from its own header, or from what its group said in heartbeats.
+    /// What the pull selects by: from its own header, or from what its client said in heartbeats.
     private func subscribe(
-        _ header: PullMessageRequestHeader, _ group: SubscriptionGroupEntry, _ topic: TopicEntry,
-        _ refuse: (ResponseCode, String) -> Void
+        _ header: PullMessageRequestHeader, _ client: ClientContext, _ group: SubscriptionGroupEntry,
+        _ topic: TopicEntry, _ refuse: (ResponseCode, String) -> Void
     ) -> SubscriptionFilter? {
         if header.hasSubscription {
             let type = header.expressionType.map { String(decoding: $0, as: UTF8.self) } ?? "TAG"
@@ -85,15 +101,25 @@ final class PullMessageProcessor {
             return broker.filter(type: type, expression: expression)
         }
         guard let consumers = broker.consumers[header.consumerGroup] else {
-            refuse(.subscriptionNotExist, "the consumer's group info not exist" + SendMessageProcessor.faq)
+            refuse(
+                .subscriptionNotExist,
+                "the consumer's group info not exist" + SendMessageProcessor.faq
+                    + "\nNo client of the group is known here yet: pull after a heartbeat.")
             return nil
         }
-        if !group.config.consumeBroadcastEnable, consumers.messageModel == "BROADCASTING" {
-            refuse(.noPermission, "the consumer group[\(group.name)] can not consume by broadcast way")
+        if !group.config.consumeBroadcastEnable, consumers.messageModel(of: client) == "BROADCASTING" {
+            refuse(
+                .noPermission,
+                "the consumer group[\(group.name)] can not consume by broadcast way"
+                    + " (consumeBroadcastEnable=false; mqadmin updateSubGroup -d true)")
             return nil
         }
-        guard let subscription = consumers.subscriptions[header.topic] else {
-            refuse(.subscriptionNotExist, "the consumer's subscription not exist" + SendMessageProcessor.faq)
+        guard let subscription = consumers.subscription(header.topic, of: client) else {
+            refuse(
+                .subscriptionNotExist,
+                "the consumer's subscription not exist" + SendMessageProcessor.faq
+                    + "\nIts last heartbeat does not name the topic: all clients of a group must subscribe to the same."
+            )
             return nil
         }
         if subscription.subVersion < header.subVersion {
@@ -161,6 +187,9 @@ final class PullMessageProcessor {
         if code == .pullOffsetMoved, broker.configuration.isSlave, !broker.configuration.offsetCheckInSlave {
             return answer(pull, .pullRetryImmediately, result, suggest: pull.group.config.brokerID)
         }
+        if !pull.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
+            passOver(pull, to: result.nextBeginOffset.rawValue) { pull.filter.wants(tagsCode: $1.tagsCode) }
+        }
         answer(pull, code, result, suggest: suggestion(pull, result))
         if code == .pullOffsetMoved { offsetMoved(pull, result) }
     }
@@ -197,6 +226,7 @@ final class PullMessageProcessor {
         }
         if code == .success {
             broker.statistics.get(messages: result.messageCount)
+            pull.group.count(result.messageCount, bytes: result.bytes, of: pull.topic, in: broker.stats)
         } else {
             broker.statistics.missed()
         }
@@ -289,6 +319,11 @@ final class PullMessageProcessor {
             taken = index + 1
         }
         result.nextBeginOffset = QueueOffset(pull.queueOffset + Int64(taken))
+        if !pull.others.isEmpty {
+            passOver(pull, to: result.nextBeginOffset.rawValue) { index, _ in
+                bitmap[index / 8] & (1 << UInt8(index % 8)) != 0
+            }
+        }
         result.maxOffset = queue.maxOffset
         result.minOffset = queue.minOffset
         if result.messageCount > 0 {
@@ -311,6 +346,32 @@ final class PullMessageProcessor {
         } else {
             ranges.append(LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1))
         }
+    }
+
+    // MARK: Clients that disagree
+
+    /// The group's offset moves over messages that this client does not want and another of its group does: counted, and
+    /// said once a minute.
+    private func passOver(_ pull: PullRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
+        guard end > pull.queueOffset, let consumers = broker.consumers[pull.group.name],
+            let queue = broker.store.consumeQueue(topic: pull.topic.name, queueId: pull.queueId)
+        else { return }
+        let entries = broker.store.entries(
+            queue, from: QueueOffset(pull.queueOffset), maxCount: Int(end - pull.queueOffset))
+        var count: Int64 = 0
+        for (index, entry) in entries.enumerated() where !isMine(index, entry) {
+            if pull.others.contains(where: { $0.filter.wants(tagsCode: entry.tagsCode) }) { count += 1 }
+        }
+        guard count > 0 else { return }
+        consumers.passedOver += count
+        let now = broker.now()
+        guard now - consumers.passedOverLog.millis >= Self.passedOverLogMillis else { return }
+        let since = consumers.passedOver - consumers.passedOverLog.count
+        consumers.passedOverLog = (now, consumers.passedOver)
+        let expressions = pull.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")
+        broker.logger.warning(
+            "consumer group \(consumers.name) has passed over \(since) messages of topic \(pull.topic.name), the last in queue \(pull.queueId): another of its clients may want them (\(expressions)), but the queue is assigned to \(pull.client.address), which does not; let all clients of a group subscribe to the same",
+            metadata: ["consumerGroup": "\(consumers.name)", "topic": "\(pull.topic.name)"])
     }
 
     // MARK: OFFSET_MOVED_EVENT

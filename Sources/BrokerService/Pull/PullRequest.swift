@@ -19,6 +19,8 @@ final class PullRequest {
     let maySuspend: Bool
     let suspendTimeoutMillis: Int64
     let filter: SubscriptionFilter
+    /// What other clients of the group want of the topic, if that is something else.
+    var others: [Subscription] = []
 
     // Long polling (PullRequestHold).
     var queue: ConsumeQueue?

@@ -111,7 +111,9 @@ final class ReplyMessageProcessor {
             }
         }
         switch outcome {
-        case .appended: broker.statistics.put(messages: 1)
+        case .appended(let result):
+            broker.statistics.put(messages: 1)
+            reply.topic.withUnsafeBytes { broker.topics[$0] }?.count(1, bytes: result.size, in: broker.stats)
         case .refused(let refusal): broker.logger.warning("a reply was pushed but not stored: \(refusal)")
         }
         return outcome

@@ -47,6 +47,10 @@ final class AckGate {
     /// A slave further behind than this counts as not there (haSlaveFallbehindMax, bytes).
     static let slaveFallBehindMax: Int64 = 256 * 1024 * 1024
 
+    /// Acknowledgements of one connection that may wait for disk or slave before no more of its requests are read. They are
+    /// read again when half of them are answered.
+    static let waitingPerConnectionMax = 1024
+
     private var conditions: Conditions
     private let storeHost: RemotingProtocol.HostAddress
     private let eventLoop: any EventLoop
@@ -155,6 +159,10 @@ final class AckGate {
         }
         if entry.needsFlush || entry.needsSlave {
             waiting.append(entry)
+            ack.client.waitingAcknowledgements += 1
+            if ack.client.waitingAcknowledgements >= Self.waitingPerConnectionMax {
+                ack.client.connection.readsAreHeld = true
+            }
         } else {
             answer(ack, .success, offsets: offsets[...])
         }
@@ -165,9 +173,7 @@ final class AckGate {
 
     /// The disk refused a flush: what waits for it will not be on disk for certain. Its senders learn it at once.
     func flushFailed() {
-        for entry in waiting[firstWaiting...] {
-            answer(entry.ack, .flushDiskTimeout, offsets: entry.offsets[...])
-        }
+        for entry in waiting[firstWaiting...] { settle(entry, .flushDiskTimeout) }
         firstWaiting = waiting.count
         trim()
     }
@@ -189,7 +195,7 @@ final class AckGate {
                 (!entry.needsFlush || entry.ack.end <= flushedOffset)
                 && (!entry.needsSlave || entry.ack.end <= slaveAckOffset)
             guard done else { break }
-            answer(entry.ack, .success, offsets: entry.offsets[...])
+            settle(entry, .success)
             firstWaiting += 1
         }
         trim()
@@ -226,7 +232,7 @@ final class AckGate {
             let slaveIsLate = entry.needsSlave && entry.ack.end > slaveAckOffset
             let code: ResponseCode =
                 slaveIsLate ? .flushSlaveTimeout : flushIsLate ? .flushDiskTimeout : .success
-            answer(entry.ack, code, offsets: entry.offsets[...])
+            settle(entry, code)
             firstWaiting += 1
         }
         trim()
@@ -237,7 +243,7 @@ final class AckGate {
     func close() {
         for entry in waiting[firstWaiting...] {
             let flushIsLate = entry.needsFlush && entry.ack.end > flushedOffset
-            answer(entry.ack, flushIsLate ? .flushDiskTimeout : .flushSlaveTimeout, offsets: entry.offsets[...])
+            settle(entry, flushIsLate ? .flushDiskTimeout : .flushSlaveTimeout)
         }
         waiting.removeAll()
         firstWaiting = 0
@@ -246,6 +252,14 @@ final class AckGate {
     }
 
     // MARK: Answers
+
+    /// Answers one that waited, and lets its connection be read again when few enough are left.
+    private func settle(_ entry: Waiting, _ code: ResponseCode) {
+        let client = entry.ack.client
+        client.waitingAcknowledgements -= 1
+        if client.waitingAcknowledgements <= Self.waitingPerConnectionMax / 2 { client.connection.readsAreHeld = false }
+        answer(entry.ack, code, offsets: entry.offsets[...])
+    }
 
     private func answer(_ ack: PendingAck, _ code: ResponseCode, offsets: ArraySlice<PhysicalOffset>) {
         switch ack.kind {

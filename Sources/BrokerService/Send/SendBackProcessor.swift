@@ -18,10 +18,12 @@ final class SendBackProcessor {
             client.answer(frame.returnAddress, code, remark: remark)
         }
         if let reason = broker.reasonNotToTakeMessages { return refuse(.serviceNotAvailable, reason) }
+        if let reason = broker.reasonToBeBusy { return refuse(.systemBusy, reason) }
         guard let group = broker.groups.find(groupName) else {
             return refuse(
                 .subscriptionGroupNotExist,
-                "subscription group not exist, \(groupName) " + SendMessageProcessor.faq)
+                "subscription group not exist, \(groupName) " + SendMessageProcessor.faq
+                    + broker.groups.remedy(for: groupName))
         }
         guard broker.configuration.brokerPermission & Permission.write != 0 else {
             return refuse(
@@ -49,12 +51,14 @@ final class SendBackProcessor {
         guard let bytes = broker.store.withBytes(range, { Array($0) }) else {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
+        var origin = ""
         let outcome: AppendOutcome? = bytes.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
             var properties = PropertyList(record.properties)
             if properties[PropertyName.retryTopic] == nil {
                 properties[PropertyName.retryTopic] = String(decoding: record.topic, as: UTF8.self)
             }
+            origin = properties[PropertyName.retryTopic] ?? ""
             properties[PropertyName.waitStoreMsgOK] = "false"
             if properties[PropertyName.originMessageId] == nil {
                 properties[PropertyName.originMessageId] = OffsetMessageID.text(
@@ -78,6 +82,7 @@ final class SendBackProcessor {
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
+            broker.stats.sentBack(topic: origin, group: groupName)
             broker.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,

@@ -52,25 +52,33 @@ final class SendMessageProcessor {
 
     // MARK: Checks
 
+    private static func forbidden(_ topic: String) -> String {
+        "Sending message to topic[\(topic)] is forbidden. Only the broker itself writes there; choose another topic."
+    }
+
     func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
         if let reason = broker.reasonNotToTakeMessages {
             return refuse(frame, client, .serviceNotAvailable, reason)
         }
+        if let reason = broker.reasonToBeEarly { return refuse(frame, client, .systemError, reason) }
+        if let reason = broker.reasonToBeBusy { return refuse(frame, client, .systemBusy, reason) }
         guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
         let configuration = broker.configuration
         if configuration.brokerPermission & Permission.write == 0, topic.config.order {
             return refuse(
-                frame, client, .noPermission, "the broker[\(configuration.brokerIP1)] sending message is forbidden")
+                frame, client, .noPermission,
+                "the broker[\(configuration.brokerIP1)] sending message is forbidden"
+                    + " (brokerPermission has no write; mqadmin updateBrokerConfig)")
         }
         guard topic.mayBeSentTo else {
-            return refuse(
-                frame, client, .noPermission, "Sending message to topic[\(topic.name)] is forbidden.")
+            return refuse(frame, client, .noPermission, Self.forbidden(topic.name))
         }
         var queueId = header.queueID
         if queueId >= max(topic.config.writeQueueNums, topic.config.readQueueNums) {
             return refuse(
                 frame, client, .systemError,
-                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(client.address)")
+                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(client.address)"
+                    + " (queues are numbered from 0; the producer's route may be old)")
         }
         if queueId < 0 {
             guard topic.config.writeQueueNums > 0 else {
@@ -96,7 +104,7 @@ final class SendMessageProcessor {
         if let remark = TopicNames.refusal(of: header.topic) { return refuse(.systemError, remark) }
         let name = String(decoding: header.topic, as: UTF8.self)
         if TopicNames.notAllowedToSend.contains(name) {
-            return refuse(.noPermission, "Sending message to topic[\(name)] is forbidden.")
+            return refuse(.noPermission, Self.forbidden(name))
         }
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
@@ -113,7 +121,10 @@ final class SendMessageProcessor {
             return broker.topics.findOrCreate(
                 name, queueNums: 1, perm: Permission.read | Permission.write, topicSysFlag: topicSysFlag)
         }
-        return refuse(.topicNotExist, "topic[\(name)] not exist, apply first please!" + Self.faq)
+        return refuse(
+            .topicNotExist,
+            "topic[\(name)] not exist, apply first please!" + Self.faq
+                + "\nCreate it (mqadmin updateTopic), or set autoCreateTopicEnable=true.")
     }
 
     /// A consumer sends to its own retry topic: after too many retries the message goes to the dead-letter topic.
@@ -123,7 +134,8 @@ final class SendMessageProcessor {
         let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
         guard let group = broker.groups.find(groupName) else {
             return refuse(
-                frame, client, .subscriptionGroupNotExist, "subscription group not exist, \(groupName) " + Self.faq)
+                frame, client, .subscriptionGroupNotExist,
+                "subscription group not exist, \(groupName) " + Self.faq + broker.groups.remedy(for: groupName))
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
         if frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
@@ -160,6 +172,7 @@ final class SendMessageProcessor {
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
+            (place.waitsIn ?? target.topic).count(1, bytes: result.size, in: broker.stats)
             broker.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: place.acknowledgement, queueId: target.queueId,
@@ -177,6 +190,8 @@ final class SendMessageProcessor {
         var queueId: Int32
         var sysFlag: Int32
         var acknowledgement = PendingAck.Kind.send
+        /// The topic of messages that wait, if it is one of them.
+        var waitsIn: TopicEntry?
     }
 
     /// Looks at `properties`; `nil` when the message was refused.
@@ -231,6 +246,7 @@ final class SendMessageProcessor {
                 place.queueId = 0
             }
         }
+        place.waitsIn = place.topic.withUnsafeBytes { broker.topics[$0] }
         properties.append("REAL_TOPIC", target.topic.nameBytes)
         properties.append("REAL_QID", String(target.queueId).utf8)
         return place
@@ -255,6 +271,10 @@ final class SendMessageProcessor {
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
         properties.take(header.properties, cluster: cluster)
+        guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {
+            return refuse(
+                frame, client, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
+        }
         // The batch's own properties and CLUSTER go behind those of each of its messages.
         let suffix = properties.bytes
         let batch = target.topic.nameBytes.withUnsafeBytes { topic in
@@ -273,6 +293,7 @@ final class SendMessageProcessor {
         switch batch {
         case .appended(let result):
             broker.statistics.put(messages: result.count)
+            target.topic.count(result.count, bytes: result.size, in: broker.stats)
             broker.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
@@ -291,6 +312,7 @@ final class SendMessageProcessor {
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. "
                 + "msg body length limit \(broker.configuration.maxMessageSize)B, msg properties length limit 32KB."
+                + " Here: \(refusal)"
         case .diskFull, .notWritable:
             code = .serviceNotAvailable
             remark = "service not available now. \(refusal)"

@@ -6,12 +6,27 @@ final class SubscriptionGroupEntry {
     fileprivate(set) var config: SubscriptionGroupConfig
     let name: String
     let nameBytes: [UInt8]
+    /// GROUP_GET_NUMS and GROUP_GET_SIZE by topic, which is kept so that no other can have its identity.
+    private var gets: [ObjectIdentifier: (topic: TopicEntry, item: StatsItem)] = [:]
 
     init(_ config: SubscriptionGroupConfig) {
         self.config = config
         name = config.groupName
         nameBytes = Array(config.groupName.utf8)
     }
+
+    /// One pull has brought so many messages.
+    func count(_ messages: Int, bytes: Int, of topic: TopicEntry, in table: StatsTable) {
+        table.brokerGets.add(messages, times: 0)
+        if let known = gets[ObjectIdentifier(topic)] { return known.item.add(messages, bytes: bytes) }
+        let item = table.makeItem()
+        gets[ObjectIdentifier(topic)] = (topic, item)
+        item.add(messages, bytes: bytes)
+    }
+
+    func gets(of topic: TopicEntry) -> StatsItem? { gets[ObjectIdentifier(topic)]?.item }
+
+    func forget(topic: TopicEntry) { gets[ObjectIdentifier(topic)] = nil }
 }
 
 /// The consumer groups this broker knows: RocketMQ's own ones, those operators made, and with
@@ -60,11 +75,21 @@ final class SubscriptionGroupManager {
     /// Without making it.
     subscript(name: String) -> SubscriptionGroupEntry? { table[name] }
 
+    /// What to do about a group that `find` does not give, for the end of a remark.
+    func remedy(for name: String) -> String {
+        Self.isGood(name)
+            ? "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
+            : "\nA group's name has 1 to \(Self.nameLengthMax) bytes and no blanks: choose another."
+    }
+
+    /// RocketMQ's clients allow less than its broker, which takes any name; blanks and control characters cannot be meant.
+    static func isGood(_ name: String) -> Bool {
+        !name.isEmpty && name.utf8.count <= nameLengthMax && name.utf8.allSatisfy { $0 > 32 && $0 != 127 }
+    }
+
     private func create(_ name: String) -> SubscriptionGroupEntry? {
         let isSystem = name.hasPrefix("CID_RMQ_SYS_")
-        guard autoCreate || isSystem, !name.isEmpty, name.utf8.count <= Self.nameLengthMax,
-            name.utf8.allSatisfy({ $0 > 32 && $0 != 127 })
-        else { return nil }
+        guard autoCreate || isSystem, Self.isGood(name) else { return nil }
         return update(SubscriptionGroupConfig(groupName: name))
     }
 

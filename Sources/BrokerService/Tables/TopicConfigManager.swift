@@ -12,6 +12,8 @@ final class TopicEntry {
     let nameBytes: [UInt8]
     let mayBeSentTo: Bool
     let isRetryTopic: Bool
+    /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
+    private(set) var puts: StatsItem?
 
     init(_ config: TopicConfig) {
         self.config = config
@@ -20,6 +22,14 @@ final class TopicEntry {
         nameBytes = Array(config.topicName.utf8)
         mayBeSentTo = !TopicNames.notAllowedToSend.contains(config.topicName)
         isRetryTopic = config.topicName.hasPrefix(TopicNames.retryPrefix)
+    }
+
+    /// One request has stored so many messages here.
+    @inline(__always)
+    func count(_ messages: Int, bytes: Int, in table: StatsTable) {
+        if puts == nil { puts = table.makeItem() }
+        puts?.add(messages, bytes: bytes)
+        table.brokerPuts.add(messages, times: 0)
     }
 }
 

@@ -32,7 +32,8 @@ enum TopicNames {
         for byte in topic where !isAllowed(byte) {
             return "The specified topic contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
         }
-        return topic.count > lengthMax ? "The specified topic is longer than topic max length." : nil
+        return topic.count > lengthMax
+            ? "The specified topic is longer than topic max length. (\(topic.count) bytes, at most \(lengthMax))" : nil
     }
 
     static func refusal(of topic: String) -> String? {

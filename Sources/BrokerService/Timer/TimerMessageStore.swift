@@ -65,7 +65,7 @@ final class TimerMessageStore {
         self.broker = broker
         files = TimerFiles(disk: broker.disk, storePath: broker.store.configuration.storePathRootDir)
         self.work = work ?? TimerFileThread(eventLoop: broker.eventLoop)
-        copier = RecordCopier(broker.store)
+        copier = RecordCopier(broker)
         isFollowing = broker.configuration.isSlave
     }
 

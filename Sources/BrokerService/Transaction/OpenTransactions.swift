@@ -27,7 +27,7 @@ struct OpenTransactions {
         case giveUp(HalfMessage)
     }
 
-    private let settings: Settings
+    private(set) var settings: Settings
     private var open: [Int64: Entry] = [:]
     private var byIdentity: [Int: Int64] = [:]
     /// Their op messages are in the log's buffer.
@@ -56,6 +56,22 @@ struct OpenTransactions {
 
     var count: Int { open.count }
 
+    /// The operator has changed them: what waits waits by the new ones.
+    mutating func apply(_ settings: Settings) {
+        guard settings != self.settings else { return }
+        self.settings = settings
+        for (offset, var entry) in open {
+            // Without a producer it waits for one, however long.
+            if entry.nextCheck != .max { entry.nextCheck = entry.half.storeTimestamp + wait(entry.half) }
+            open[offset] = entry
+            schedule(entry)
+        }
+    }
+
+    private func wait(_ half: HalfMessage) -> Int64 {
+        half.checks > 0 ? settings.interval : half.immunity ?? settings.timeout
+    }
+
     // MARK: What happens
 
     /// A half message has become readable. An older copy of the same transaction is open no longer.
@@ -68,8 +84,7 @@ struct OpenTransactions {
         if let older = byIdentity[half.identity], let entry = open.removeValue(forKey: older) ?? ending[older] {
             since = entry.since
         }
-        let wait = half.checks > 0 ? settings.interval : half.immunity ?? settings.timeout
-        let entry = Entry(half: half, since: since, nextCheck: half.storeTimestamp + wait)
+        let entry = Entry(half: half, since: since, nextCheck: half.storeTimestamp + wait(half))
         open[half.queueOffset] = entry
         byIdentity[half.identity] = half.queueOffset
         schedule(entry)
@@ -166,4 +181,23 @@ struct OpenTransactions {
     var halfOffset: Int64 { firstKnown < known.count ? known[firstKnown] : halfEnd }
     /// Every op message for half messages from `halfOffset` on lies behind this place.
     var opOffset: Int64 { opStart + Int64(firstOp) }
+}
+
+extension OpenTransactions.Settings {
+    /// RocketMQ's keys and defaults; what is no positive number counts as not set.
+    init(_ configuration: BrokerConfiguration) {
+        self.init()
+        func set(_ key: String, _ path: WritableKeyPath<Self, Int64>, unit: Int64 = 1) {
+            guard let value = configuration.raw(key).flatMap({ Int64($0) }), value > 0, value < Int64.max / unit else {
+                return
+            }
+            self[keyPath: path] = value * unit
+        }
+        set("transactionTimeOut", \.timeout)
+        set("transactionCheckInterval", \.interval)
+        set("fileReservedTime", \.keep, unit: 3_600_000)
+        var checks = Int64(checkMax)
+        if let value = configuration.raw("transactionCheckMax").flatMap({ Int64($0) }), value > 0 { checks = value }
+        checkMax = Int(clamping: checks)
+    }
 }

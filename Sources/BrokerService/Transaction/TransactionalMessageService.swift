@@ -48,20 +48,17 @@ final class TransactionalMessageService {
 
     init(_ broker: Broker) { self.broker = broker }
 
-    private func setting(_ key: String, _ fallback: Int64) -> Int64 {
-        broker.configuration.raw(key).flatMap { Int64($0) }.flatMap { $0 > 0 ? $0 : nil } ?? fallback
+    /// The broker's settings have changed; time-outs run by the new ones from their beginning on.
+    func settingsChanged() {
+        guard isRunning else { return }
+        open?.apply(OpenTransactions.Settings(broker.configuration))
+        arm()
     }
 
     /// Begins, after store and offsets have been loaded.
     func start() {
         guard !isRunning else { return }
         isRunning = true
-        let usual = OpenTransactions.Settings()
-        let settings = OpenTransactions.Settings(
-            timeout: setting("transactionTimeOut", usual.timeout),
-            interval: setting("transactionCheckInterval", usual.interval),
-            checkMax: Int(clamping: setting("transactionCheckMax", Int64(usual.checkMax))),
-            keep: setting("fileReservedTime", usual.keep / 3_600_000) * 3_600_000)
         let half = broker.store.findConsumeQueue(topic: TopicNames.half, queueId: 0)
         let op = broker.store.findConsumeQueue(topic: TopicNames.opHalf, queueId: 0)
         func begin(_ queue: ConsumeQueue) -> Int64 {
@@ -71,7 +68,8 @@ final class TransactionalMessageService {
         (nextHalf, nextOp) = (begin(half), begin(op))
         durable = (nextHalf, nextOp)
         if half.maxOffset.rawValue > 0 { makeTopics() }
-        open = OpenTransactions(settings: settings, halfOffset: nextHalf, opOffset: nextOp)
+        open = OpenTransactions(
+            settings: OpenTransactions.Settings(broker.configuration), halfOffset: nextHalf, opOffset: nextOp)
         (self.half, self.op) = (half, op)
         rebuild()
         for queue in [half, op] {

@@ -77,8 +77,9 @@ private final class Player {
                     places[String(theirs.physicalOffset)] = String(mine.physicalOffset)
                 }
             }
+            let wanted = NormalizedAnswer(expected, to: request)
             #expect(
-                NormalizedAnswer(answer, to: request) == NormalizedAnswer(expected, to: request),
+                NormalizedAnswer(answer, to: request).shortened(to: wanted) == wanted,
                 "request \(request.code) \(request.extFields)")
             return
         }
