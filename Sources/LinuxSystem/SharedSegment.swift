@@ -66,6 +66,10 @@ package final class SharedSegment: @unchecked Sendable {
         apus_store_release(base + slot &* 8, value)
     }
 
+    /// Orders this thread's stores so far before its loads to come, in any segment. Two processes that each store, fence
+    /// and then look at the other's slot cannot both miss the other's store.
+    package static func fence() { apus_fence() }
+
     /// Where a slot lies, for C code that stores there atomically; valid as long as the segment.
     func address(slot: Int) -> UnsafeMutablePointer<UInt64> {
         precondition(writable && slot >= 0 && slot < slots, "slot \(slot) of \(slots)")

@@ -111,6 +111,8 @@ package final class AckPublisher {
 
     func connected(_ slaves: Int) {
         segment.atomicStore(slot: ReplicationSlot.connectedSlaves, UInt64(slaves))
+        // A slave is first sent to after this: either that finds what was written, or broker-store sees the slave.
+        SharedSegment.fence()
         EventFD.signal(event)
     }
 

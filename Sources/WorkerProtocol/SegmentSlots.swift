@@ -1,6 +1,6 @@
 /// The slots of 8 bytes in the segment `watermarks`. Written by broker-store alone, read by replication and filter.
 /// `ready` is stored last after a start and set to 0 first on the way down; the event `watermarks` is signalled at the end of a
-/// tick in which `written` moved, and when `ready` changes.
+/// tick in which `written` moved while a slave is connected, and when `ready` changes.
 package enum WatermarkSlot {
     package static let magic = 0
     /// Starts of broker-store so far.
@@ -24,6 +24,8 @@ package enum WatermarkSlot {
 /// event `replication` when a slot changed.
 package enum ReplicationSlot {
     package static let magic = 0
+    /// While it is 0 nobody waits for the log: broker-store does not signal that `written` moved. Whoever raises it looks at
+    /// `written` after a fence (`SharedSegment.fence`), as broker-store looks here after it has stored `written`.
     package static let connectedSlaves = 1
     /// The most any slave has said it has: a physical offset. Never goes back while a replication worker lives.
     package static let slaveAckOffset = 2

@@ -43,8 +43,8 @@ final class BrokerStoreWorker: Worker {
             eventLoop: eventLoop, service: broker, configuration: limits, logger: environment.logger,
             endOfTick: { broker.endOfTick() })
         watermarks = Watermarks(
-            segment: try environment.segment("watermarks"), event: try environment.event("watermarks"),
-            fileSize: store.configuration.mappedFileSizeCommitLog)
+            segment: try environment.segment("watermarks"), replication: try environment.segment("replication"),
+            event: try environment.event("watermarks"), fileSize: store.configuration.mappedFileSizeCommitLog)
         broker.requestTick = { [unowned server] in server.scheduleTick() }
         broker.writtenMoved = { [watermarks] in watermarks.publish(written: $0) }
         broker.flushedMoved = { [watermarks] in watermarks.publish(flushed: $0) }

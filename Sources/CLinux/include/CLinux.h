@@ -95,6 +95,9 @@ static inline uint64_t apus_load_acquire(const void *_Nonnull at) {
 static inline void apus_store_release(void *_Nonnull at, uint64_t value) {
     __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
 }
+// Between a store of this process and its next load of another's slot: of two processes that each store and then look, at
+// least one sees the other's store.
+static inline void apus_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // ---------------------------------------------------------------- files (files.c)
 
