@@ -37,7 +37,8 @@ package final class RealDisk: Disk {
 
     package func list(_ directory: String) throws(SystemError) -> [String] {
         guard let stream = opendir(directory) else {
-            if errno == ENOENT { return [] }
+            // A stray file where a folder is looked for has no names in it either.
+            if errno == ENOENT || errno == ENOTDIR { return [] }
             throw SystemError(errno: errno, call: "opendir", subject: directory)
         }
         defer { closedir(stream) }

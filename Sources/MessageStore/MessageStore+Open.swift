@@ -216,6 +216,11 @@ extension MessageStore {
         if plan.trusted == .max {
             plan.dispatchFrom = max(first, queueEnd(queues) ?? first)
             plan.trusted = plan.dispatchFrom
+        } else if plan.point == nil, plan.trusted > first, queueEnd(queues) == nil {
+            // The checkpoint vouches for queues that somebody has deleted.
+            logger.warning("there are no consume queues: all are built anew from the commit log")
+            plan.trusted = first
+            plan.dispatchFrom = first
         }
         for queue in queues where !queue.isEmpty {
             try onDisk { () throws(SystemError) in
