@@ -123,6 +123,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
         guard let port = Int(values["listenPort"] ?? ""), (0...65535).contains(port) else {
             throw ConfigurationError("listenPort must be 0 to 65535, not \(values["listenPort"] ?? "")")
         }
+        // Ports for one broker are not ports for all of them: neighbours of their own.
+        for key in ["fastListenPort", "haListenPort"] where ofMany && own[key] == nil { values[key] = nil }
         // Port 0: the neighbours follow when the port is known (`Listeners`).
         if port > 2 { values.setDefault("fastListenPort", String(port - 2)) }
         if port > 0 { values.setDefault("haListenPort", String(port + 1)) }

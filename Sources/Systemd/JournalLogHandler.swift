@@ -20,15 +20,23 @@ package struct JournalLogHandler: LogHandler {
     }
 
     package func log(event: LogEvent) {
+        let all = metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 })
         var fields = [
-            "MESSAGE=\(event.message)", "PRIORITY=\(event.level.priority)", "SYSLOG_IDENTIFIER=apus",
+            "MESSAGE=\(JournalLogHandler.text(event.message, all))", "PRIORITY=\(event.level.priority)",
+            "SYSLOG_IDENTIFIER=apus",
             "APUS_WORKER=\(worker)", "CODE_FILE=\(event.file)", "CODE_LINE=\(event.line)",
             "CODE_FUNC=\(event.function)",
         ]
-        for (key, value) in metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 }) {
+        for (key, value) in all {
             fields.append("\(JournalLogHandler.fieldName(key))=\(value)")
         }
         JournalLogHandler.send(fields)
+    }
+
+    /// Also in the text, for who reads the journal without its fields. The worker a line is about is named in it anyway.
+    static func text(_ message: Logger.Message, _ metadata: Logger.Metadata) -> String {
+        metadata.sorted { $0.key < $1.key }.filter { $0.key != "about" }
+            .reduce("\(message)") { "\($0) \($1.key)=\($1.value)" }
     }
 
     /// `consumerGroup` → `APUS_CONSUMER_GROUP`: capitals, digits and underscores are what the journal allows; at most 64.

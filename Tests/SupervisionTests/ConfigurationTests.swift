@@ -105,6 +105,12 @@ import WorkerProtocol
         #expect(throws: ConfigurationError.self) { try configuration(withNameserver: false) }
     }
 
+    @Test func portsForAllBrokersAreNotTheSamePort() throws {
+        let platform = try configuration(["fastListenPort": "10909", "haListenPort": "10912"], brokers: [[:], [:]])
+        #expect(platform.brokers.map { $0["fastListenPort"] } == ["10909", "10919"])
+        #expect(platform.brokers.map { $0["haListenPort"] } == ["10912", "10922"])
+    }
+
     @Test func rolesInTheFile() throws {
         var raw = RawConfiguration()
         raw.withoutBroker = true

@@ -14,6 +14,9 @@ import Testing
     }
 
     @Test func linesForPeople() {
+        #expect(
+            JournalLogHandler.text("loaded", ["type": "TAG", "path": "/x", "about": "filter-0"])
+                == "loaded path=/x type=TAG")
         let handler = StderrLogHandler(worker: "filter-0", level: .info, colour: false)
         let line = handler.line(
             level: .info, message: "loaded", metadata: ["type": "TAG", "path": "/x", "about": "filter-0"],

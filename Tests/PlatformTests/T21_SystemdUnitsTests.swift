@@ -1,0 +1,13 @@
+import Testing
+
+extension PlatformTests {
+    /// All of units/, as it lies in the package (`Tests/Support/systemd/scenarios`).
+    @Suite("T21 units", .serialized)
+    struct T21_SystemdUnits {
+        @Test("sockets and segments outlive the supervisor and the service", .timeLimit(.minutes(3)))
+        func sockets() throws { try Systemd.run("sockets") }
+
+        @Test("unit files: verified, hardened, instances, roles, boot, mounts, every example", .timeLimit(.minutes(3)))
+        func unitFiles() throws { try Systemd.run("unit-files") }
+    }
+}
