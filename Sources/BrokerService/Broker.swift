@@ -123,6 +123,7 @@ package final class Broker: RemotingService {
             gate.flushed(to: offset.rawValue)
             kinds.flushed()
         }
+        store.neededFrom = { [unowned self] in kinds.neededFrom }
         store.minimumMoved = { [unowned self] offset in minimumMoved?(offset) }
         store.flushFailed = { [unowned self] error in
             logger.error("flush failed: \(error)")

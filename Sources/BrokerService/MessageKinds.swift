@@ -55,6 +55,11 @@ final class MessageKinds {
         transactions.stop()
     }
 
+    /// The oldest record of the log that still waits to be delivered, or nil: retention keeps it.
+    var neededFrom: PhysicalOffset? {
+        [schedule.neededFrom, timers.neededFrom].compactMap { $0 }.min()
+    }
+
     /// The tick's bytes are in the log.
     func committed() {
         transactions.committed()

@@ -15,9 +15,9 @@ final class ConsumeQueueFiles {
         }
     }
 
-    private let directory: String
-    private let disk: any Disk
-    private let fileBytes: Int64
+    let directory: String
+    let disk: any Disk
+    let fileBytes: Int64
     private let maximumOpen: Int
     /// Queues with an open file, oldest first; a ring so that closing the oldest is cheap.
     private var open: [ConsumeQueue] = []
@@ -25,7 +25,7 @@ final class ConsumeQueueFiles {
     /// Files written since the last checkpoint, by path; nil when there were too many to remember.
     private var touched: [String: any DiskFile]? = [:]
     private let maximumTouched = 256
-    private var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 16_000, alignment: 16)
+    var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 16_000, alignment: 16)
 
     init(directory: String, disk: any Disk, entriesPerFile: Int, maximumOpen: Int = 256) {
         self.directory = directory
@@ -40,7 +40,7 @@ final class ConsumeQueueFiles {
 
     func queuePath(_ queue: ConsumeQueue) -> String { "\(directory)/\(queue.topic)/\(queue.queueId)" }
 
-    private func path(_ queue: ConsumeQueue, _ number: Int64) -> String {
+    func path(_ queue: ConsumeQueue, _ number: Int64) -> String {
         queuePath(queue) + "/" + StoreFileName.of(offset: number * fileBytes)
     }
 
@@ -62,7 +62,7 @@ final class ConsumeQueueFiles {
         }
     }
 
-    private func touch(_ file: any DiskFile) {
+    func touch(_ file: any DiskFile) {
         touched?[file.path] = file
         if let count = touched?.count, count > maximumTouched { touched = nil }
     }
@@ -77,7 +77,7 @@ final class ConsumeQueueFiles {
         return files
     }
 
-    private func file(_ queue: ConsumeQueue, _ number: Int64, forWriting: Bool) throws(SystemError) -> any DiskFile {
+    func file(_ queue: ConsumeQueue, _ number: Int64, forWriting: Bool) throws(SystemError) -> any DiskFile {
         if let open = queue.openFile, open.number == number { return open.file }
         let path = path(queue, number)
         let file: any DiskFile
@@ -141,7 +141,7 @@ final class ConsumeQueueFiles {
         return try readFile(queue, from: start, count: available)
     }
 
-    private func readFile(_ queue: ConsumeQueue, from start: Int64, count: Int) throws(SystemError)
+    func readFile(_ queue: ConsumeQueue, from start: Int64, count: Int) throws(SystemError)
         -> UnsafeRawBufferPointer
     {
         let number = start / queue.entriesPerFile
@@ -160,115 +160,13 @@ final class ConsumeQueueFiles {
         return try rawEntry(queue, at: offset)
     }
 
-    private func rawEntry(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> ConsumeQueueEntry? {
+    func rawEntry(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> ConsumeQueueEntry? {
         let bytes = try read(queue, from: offset, count: 1)
         guard bytes.count >= ConsumeQueueEntry.size, let base = bytes.baseAddress else { return nil }
         return ConsumeQueueEntry(base)
     }
 
-    // MARK: Loading
-
-    /// Every queue folder there is.
-    func folders() throws(SystemError) -> [(topic: String, queueId: Int32)] {
-        var found: [(topic: String, queueId: Int32)] = []
-        for topic in try disk.list(directory) where !topic.hasPrefix(".") {
-            for name in try disk.list(directory + "/" + topic) {
-                if let queueId = Int32(name), queueId >= 0 { found.append((topic, queueId)) }
-            }
-        }
-        return found
-    }
-
-    /// Finds the files of a queue and its range of entries, trusting only entries whose record begins below `trusted`. What lies behind is
-    /// removed from the disk, so that it can never come back.
-    /// - Parameter afterPowerLoss: unsynchronized writes may have left holes with entries behind them.
-    ///   Then `isGenuine` compares the last entry with its record.
-    func load(
-        _ queue: ConsumeQueue, trusted: Int64, afterPowerLoss: Bool, isGenuine: (ConsumeQueueEntry, Int64) -> Bool
-    ) throws(SystemError) {
-        let folder = queuePath(queue)
-        var numbers = try disk.list(folder).compactMap { StoreFileName.offset(of: $0) }
-            .filter { $0 % fileBytes == 0 }.map { $0 / fileBytes }.sorted()
-        // Only the unbroken run up to the newest file counts.
-        if let gap = numbers.indices.dropFirst().last(where: { numbers[$0] != numbers[$0 - 1] + 1 }) {
-            for number in numbers[..<gap] { try disk.remove(path(queue, number)) }
-            numbers.removeFirst(gap)
-        }
-        guard let first = numbers.first, let last = numbers.last else {
-            queue.firstFile = 0
-            queue.lastFile = -1
-            queue.reset(minimum: 0, maximum: 0, written: 0)
-            return
-        }
-        queue.firstFile = first
-        queue.lastFile = last
-        let start = first * queue.entriesPerFile
-        let end = (last + 1) * queue.entriesPerFile
-        // Open the whole range for reading while searching.
-        queue.reset(minimum: start, maximum: end, written: end)
-        var low = start
-        // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page cache with zeros.
-        let newest = try self.file(queue, last, forWriting: false)
-        let used = newest.firstHole(from: 0) / Int64(ConsumeQueueEntry.size) + 1
-        var high = min(end, last * queue.entriesPerFile + max(0, min(used, queue.entriesPerFile)))
-        while low < high {
-            let middle = low + (high - low) / 2
-            if let entry = try rawEntry(queue, at: middle), !entry.isEmpty, entry.physicalOffset.rawValue < trusted {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        if afterPowerLoss {
-            // A torn entry can look older than it is and mislead the search.
-            while low > start, let entry = try rawEntry(queue, at: low - 1), entry != .preBlank,
-                !isGenuine(entry, low - 1)
-            {
-                low -= 1
-            }
-        }
-        try discard(queue, from: low, always: afterPowerLoss)
-        queue.reset(minimum: min(start, low), maximum: low, written: low)
-        queue.lastPhysicalOffset = -1
-        if low > start, let entry = try rawEntry(queue, at: low - 1), entry != .preBlank {
-            queue.lastPhysicalOffset = entry.physicalOffset.rawValue
-        }
-    }
-
-    /// Makes the files hold nothing from entry `offset` on.
-    private func discard(_ queue: ConsumeQueue, from offset: Int64, always: Bool) throws(SystemError) {
-        let keep = max(offset - 1, queue.firstFile * queue.entriesPerFile) / queue.entriesPerFile
-        while queue.lastFile > keep {
-            if queue.openFile?.number == queue.lastFile { close(queue) }
-            try disk.remove(path(queue, queue.lastFile))
-            queue.lastFile -= 1
-        }
-        let inFile = (offset - queue.lastFile * queue.entriesPerFile) * Int64(ConsumeQueueEntry.size)
-        guard inFile < fileBytes else { return }
-        let file = try self.file(queue, queue.lastFile, forWriting: true)
-        let size = try file.size()
-        // Entries are written in order, so zeros right behind the last one mean that nothing follows, but for holes torn by a power cut.
-        if !always, size == fileBytes, try isZeroBlock(file, at: inFile) { return }
-        try file.truncate(to: inFile)
-        try file.truncate(to: fileBytes)
-        touch(file)
-    }
-
-    private func isZeroBlock(_ file: any DiskFile, at offset: Int64) throws(SystemError) -> Bool {
-        guard let data = file.firstData(from: offset) else { return true }
-        // A block beyond a hole is none that was written in order.
-        if data > offset { return false }
-        let hole = file.firstHole(from: offset)
-        if let next = file.firstData(from: hole), next > hole { return false }
-        let count = Int(min(4000, hole - offset))
-        let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: scratch[0..<count]), at: offset)
-        var word = 0
-        while word + 8 <= got {
-            if scratch.loadUnaligned(fromByteOffset: word, as: UInt64.self) != 0 { return false }
-            word += 8
-        }
-        return scratch[word..<got].allSatisfy { $0 == 0 }
-    }
+    // MARK: Shortening
 
     /// Cuts the entries from `offset` on, in memory and on disk.
     func cut(_ queue: ConsumeQueue, to offset: Int64) throws(SystemError) {

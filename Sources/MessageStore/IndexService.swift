@@ -193,7 +193,12 @@ final class IndexService {
     func repairLast() throws(SystemError) { try files.last?.repairSlots() }
 
     private func updateCovered() throws(SystemError) {
-        coveredOffset = files.last(where: { $0.header.indexCount > 1 })?.header.endPhyOffset ?? -1
+        coveredOffset = -1
+        if let last = files.last(where: { $0.header.indexCount > 1 }) {
+            // RocketMQ counts an entry before it notes the record: a kill in between leaves the header behind by one.
+            let newest = try last.entry(last.header.indexCount - 1)?.physicalOffset ?? -1
+            coveredOffset = max(last.header.endPhyOffset, newest)
+        }
         coveredKeys = 0
         // The keys of one record may be spread over two files, of which a crash left one.
         for file in files.reversed() {

@@ -18,6 +18,9 @@ package struct MessageDraft {
     package var properties = UnsafeRawBufferPointer(start: nil, count: 0)
     /// … and more to put behind them; a separator is added between the two when there is none.
     package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it takes bytes at all: a waiting
+    /// message that is stored again where it was sent to. Only so what holds old log files (`MessageStore.neededFrom`) lets go of them.
+    package var mayUseReserve = false
     /// The body; for `appendBatch` the encoded messages.
     package var body: UnsafeRawBufferPointer
 

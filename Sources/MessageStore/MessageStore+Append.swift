@@ -5,7 +5,7 @@ package import StoreFormat
 extension MessageStore {
     /// Encodes one message into this tick's buffer.
     package func append(_ draft: MessageDraft) -> AppendOutcome {
-        if let gate { return .refused(gate) }
+        if let gate, !(gateIsThreshold && draft.mayUseReserve) { return .refused(gate) }
         let separator = needsSeparator(draft.properties, draft.propertiesSuffix) ? 1 : 0
         let propertiesLength = draft.properties.count + draft.propertiesSuffix.count + separator
         if let refusal = checkSizes(draft, body: draft.body.count, properties: propertiesLength) {

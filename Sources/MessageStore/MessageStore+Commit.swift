@@ -88,6 +88,7 @@ extension MessageStore {
     }
 
     func closeGate(for error: SystemError) {
+        gateIsThreshold = false
         if error.errno == ENOSPC || error.errno == EDQUOT {
             gate = .diskFull(remark: diskFullRemark(cause: "\(error)"))
         } else {
@@ -104,6 +105,9 @@ extension MessageStore {
                 ", \(Int(space.usedRatio * 100)) % of \(space.total >> 20) MiB used, \(space.available >> 20) MiB free"
         } catch {
             text += ", how full is unknown: \(error)"
+        }
+        if maintenance.heldAt >= 0 {
+            text += "; messages that wait for their time hold the log from \(maintenance.heldAt) on"
         }
         return text
             + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio or diskReservedBytes; "
@@ -153,6 +157,7 @@ extension MessageStore {
     func flushFailure(_ failure: SystemError) {
         flushBroken = true
         noteDistrust()
+        gateIsThreshold = false
         gate = .notWritable(
             remark:
                 "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"

@@ -14,6 +14,7 @@ struct MaintenanceState {
     var warmQueues: [(queue: ConsumeQueue, end: Int64)] = []
     var lastPass: Int64 = 0
     var lastCheckpoint: Int64 = 0
+    var checkpointDispatched: Int64 = 0
     var checkpointRunning = false
     /// A pass and a checkpoint are due without waiting for their time.
     var recoveryPointDue = false
@@ -23,17 +24,22 @@ struct MaintenanceState {
     var lastRetry: Int64 = 0
     var reportedDamage: Int64 = -1
     var expiring: [ConsumeQueue] = []
-    var deletedAtHour: Int64 = -1
+    /// Base of the log file retention would have deleted had nobody needed it; -1 when there is none.
+    var heldAt: Int64 = -1
+    /// The last one that was said about.
+    var lastHeld: Int64 = -1
     /// Files whose synchronization failed: written again by the next checkpoint.
     var suspects: [any DiskFile] = []
     var suspectsUnknown = false
 
-    mutating func begin(now: Int64) {
+    mutating func begin(now: Int64, dispatched: Int64) {
         lastPass = now
         lastCheckpoint = now
         lastFlush = now
         lastRelease = now
         lastRetry = now
+        passDispatched = dispatched
+        checkpointDispatched = dispatched
     }
 }
 
@@ -75,14 +81,22 @@ extension MessageStore {
 
     // MARK: Behind the log
 
+    /// At most this much of the log is dispatched again after a kill (and what is written during a pass) …
+    private static var passBytesMax: Int64 { 64 << 20 }
+    /// … and after a power cut.
+    private static var checkpointBytesMax: Int64 { 512 << 20 }
+
     private func writeBehind(_ now: Int64) {
         if !maintenance.passRunning {
             let due = now - maintenance.lastPass >= Int64(configuration.flushIntervalConsumeQueue)
-            guard due || maintenance.recoveryPointDue else { return }
+            // By bytes too: what lies behind the last pass is what a recovery reads again.
+            let much = dispatchedEnd - maintenance.passDispatched >= Self.passBytesMax
+            guard due || much || maintenance.recoveryPointDue else { return }
             maintenance.lastPass = now
             beginPass()
         }
         do throws(SystemError) {
+            try markOwned()
             var budget = 512
             while budget > 0, let queue = maintenance.passQueues.popLast() {
                 budget -= 1
@@ -104,7 +118,9 @@ extension MessageStore {
             var point = currentPoint(dispatched: maintenance.passDispatched)
             point.isDistrusted = pagesMayBeLost
             try recoveryPoint.writeSoft(point)
-            let due = now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
+            let due =
+                now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
+                || maintenance.passDispatched - maintenance.checkpointDispatched >= Self.checkpointBytesMax
             if due || maintenance.recoveryPointDue { beginCheckpoint(now) }
         } catch {
             // Nothing is lost: what was not written stays dirty, the recovery point stays where it was.
@@ -166,6 +182,7 @@ extension MessageStore {
         guard !maintenance.checkpointRunning, !flushBroken, !flushRunning else { return }
         maintenance.recoveryPointDue = false
         maintenance.lastCheckpoint = now
+        maintenance.checkpointDispatched = maintenance.passDispatched
         // Without knowing which files a failed synchronization may have lost, none can be vouched for in this life of the process.
         if maintenance.suspectsUnknown { return }
         maintenance.checkpointRunning = true
@@ -235,6 +252,7 @@ extension MessageStore {
         guard gate != nil, !tailIsDirty, !flushBroken else { return }
         if case .diskFull = gate, let problem = spaceProblem() {
             gate = .diskFull(remark: diskFullRemark(cause: problem))
+            gateIsThreshold = true
             return
         }
         // A write that failed for another reason is simply tried again: by the next tick.
@@ -278,6 +296,7 @@ extension MessageStore {
         }
         windows.reset()
         guard recordsAreIntact(from: start, to: min(end, dispatchedEnd)) else {
+            gateIsThreshold = false
             gate = .notWritable(
                 remark:
                     "the commit log lost bytes behind \(start) after a failed synchronization; restart the broker to recover what is left"

@@ -22,6 +22,8 @@ extension MessageStore {
         try onDisk { () throws(SystemError) in try write("lock", to: lock) }
         // The file `abort` exists exactly while a broker is running.
         let wasClean = try onDisk { () throws(SystemError) in try disk.information(abortPath) == nil }
+        let foreignKill =
+            wasClean ? false : try onDisk { () throws(SystemError) in try foreignerWasKilled() }
         if wasClean {
             try onDisk { () throws(SystemError) in
                 _ = try disk.open(abortPath, .create)
@@ -29,12 +31,36 @@ extension MessageStore {
             }
         }
         try logFiles.load(wasClean: wasClean)
-        try recover(wasClean: wasClean)
+        try recover(wasClean: wasClean, foreignKill: foreignKill)
         isOpen = true
-        maintenance.begin(now: clock())
+        maintenance.begin(now: clock(), dispatched: dispatchedEnd)
         maintenance.recoveryPointDue = true
         prepareAhead()
         requestFlush()
+    }
+
+    /// Whether RocketMQ was killed in this folder and the machine has not been restarted since: it makes `abort` when it starts and never touches
+    /// it again. Then every page it wrote is still there, as after a kill of ours, and it wrote queues in the order of the log. A clock that was set
+    /// back between two starts of the machine, or a folder copied without its times, can make this true after a power cut: what is missing is
+    /// then met when it is read and by the check behind the start.
+    private func foreignerWasKilled() throws(SystemError) -> Bool {
+        guard machineStart > 0, let abort = try disk.information(abortPath), abort.modified > machineStart else {
+            return false
+        }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.ownWord.utf8.count, alignment: 1)
+        defer { buffer.deallocate() }
+        let got = try disk.open(abortPath, .read).read(into: buffer, at: 0)
+        return !buffer[0..<got].elementsEqual(Self.ownWord.utf8)
+    }
+
+    /// What `abort` holds while Apus writes queues, which it does queue by queue and not in the order of the log. RocketMQ asks only whether it is there.
+    private static var ownWord: String { "apus" }
+
+    /// To be done before queues are written.
+    func markOwned() throws(SystemError) {
+        guard !isMarkedOwned else { return }
+        try write(Self.ownWord, to: disk.open(abortPath, .create))
+        isMarkedOwned = true
     }
 
     private func write(_ text: String, to file: any DiskFile) throws(SystemError) {
@@ -58,6 +84,7 @@ extension MessageStore {
             lockFile = nil
         }
         try onDisk { () throws(SystemError) in
+            try markOwned()
             for queue in dirtyQueues + maintenance.passQueues where !queue.isRemoved { try queueFiles.write(queue) }
             dirtyQueues = []
             maintenance.passQueues = []
@@ -90,6 +117,8 @@ extension MessageStore {
         var dispatchFrom: Int64
         /// Unsynchronized writes may be missing, in any order.
         var afterPowerLoss: Bool
+        /// RocketMQ was killed and the machine has run on: all it had written is there, but for what a kill cuts in two.
+        var afterForeignKill = false
         var point: RecoveryPoint?
         /// Below this the log was synchronized.
         var synchronized: Int64
@@ -97,18 +126,20 @@ extension MessageStore {
         var indexIsStale = false
     }
 
-    private func recover(wasClean: Bool) throws(StoreError) {
+    private func recover(wasClean: Bool, foreignKill: Bool) throws(StoreError) {
         let started = clock()
         guard let first = logFiles.first else {
             try forgetEverything()
             return
         }
         let points = try onDisk { () throws(SystemError) in try recoveryPoint.load() }
-        var plan = try makePlan(wasClean: wasClean, first: first, soft: points.soft, hard: points.hard)
+        var plan = try makePlan(
+            wasClean: wasClean, foreignKill: foreignKill, first: first, soft: points.soft, hard: points.hard)
         try loadQueues(&plan, first: first)
         try loadIndex(&plan, wasClean: wasClean, first: first)
 
         beginAt(plan.dispatchFrom)
+        recoveredFrom = plan.dispatchFrom
         // A kill, too, can end a write at a block's end inside a record.
         let mode: DispatchMode = wasClean ? .verify : [.verify, .tornBlocks]
         var stop = dispatchWindows(upTo: logFiles.end, mode)
@@ -143,7 +174,7 @@ extension MessageStore {
     }
 
     private func makePlan(
-        wasClean: Bool, first: Int64, soft: RecoveryPoint?, hard: RecoveryPoint?
+        wasClean: Bool, foreignKill: Bool, first: Int64, soft: RecoveryPoint?, hard: RecoveryPoint?
     ) throws(StoreError) -> Plan {
         func usable(_ point: RecoveryPoint?) -> RecoveryPoint? {
             guard let point, point.dispatched >= first, point.dispatched <= logFiles.end else { return nil }
@@ -159,6 +190,12 @@ extension MessageStore {
             return Plan(
                 trusted: synchronized, dispatchFrom: synchronized, afterPowerLoss: true, point: usable(hard),
                 synchronized: synchronized)
+        }
+        // A point of ours is older than what RocketMQ wrote.
+        if foreignKill {
+            return Plan(
+                trusted: .max, dispatchFrom: .max, afterPowerLoss: false, afterForeignKill: true, point: nil,
+                synchronized: try fileFromCheckpoint())
         }
         if let soft = usable(soft), soft.boot == bootIdentity, soft.sequence > (hard?.sequence ?? 0) {
             return Plan(
@@ -222,10 +259,8 @@ extension MessageStore {
             plan.trusted = first
             plan.dispatchFrom = first
         }
-        for queue in queues where !queue.isEmpty {
-            try onDisk { () throws(SystemError) in
-                queue.firstPhysicalOffset =
-                    try queueFiles.entry(queue, at: queue.minOffset.rawValue)?.physicalOffset.rawValue ?? 0
+        try onDisk { () throws(SystemError) in
+            for queue in queues where queue.firstPhysicalOffset < first {
                 try queueFiles.expire(queue, before: first)
             }
         }
@@ -234,8 +269,10 @@ extension MessageStore {
     private func load(_ queues: [ConsumeQueue], _ plan: Plan) throws(StoreError) {
         for queue in queues {
             try onDisk { () throws(SystemError) in
-                try queueFiles.load(queue, trusted: plan.trusted, afterPowerLoss: plan.afterPowerLoss) {
-                    entry, offset in
+                try queueFiles.load(
+                    queue, trusted: plan.trusted, afterPowerLoss: plan.afterPowerLoss,
+                    checksLast: plan.afterPowerLoss || plan.afterForeignKill
+                ) { entry, offset in
                     guard let record = self.recordAt(entry.physicalOffset.rawValue) else { return false }
                     return record.queueOffset.rawValue == offset && record.queueId == queue.queueId
                 }
@@ -309,6 +346,12 @@ extension MessageStore {
             try index.load(keepingUpTo: plan.indexIsStale ? 0 : plan.afterPowerLoss ? plan.point?.indexName : nil)
             if plan.indexIsStale { return }
             guard let point = plan.point else {
+                if plan.afterForeignKill {
+                    try index.repairLast()
+                    plan.dispatchFrom =
+                        index.coveredOffset < 0 ? first : max(first, min(plan.dispatchFrom, index.coveredOffset))
+                    return
+                }
                 if !wasClean {
                     // RocketMQ vouches for files its checkpoint covers.
                     let limit = try readCheckpoint()?.indexMsgTimestamp ?? 0

@@ -15,6 +15,7 @@ extension MessageStore {
         let expired = now - Int64(configuration.fileReservedTime) * 3_600_000
         let isTime = isDeleteHour(now)
         var removed = 0
+        maintenance.heldAt = -1
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < 10, logFiles.files.count > 1, let oldest = logFiles.files.first {
             // The file that is written, and a prepared one behind it, stay.
@@ -24,7 +25,7 @@ extension MessageStore {
             let isOld = lastChange(oldest.file) < expired
             let must = pressure == .forced && configuration.cleanFileForciblyEnable
             guard must || (isOld && (isTime || pressure != .none)) else { break }
-            guard removeOldestFile() else { break }
+            guard !isNeeded(oldest.base), removeOldestFile() else { break }
             removed += 1
             if must, look() != .forced { break }
         }
@@ -40,10 +41,23 @@ extension MessageStore {
     /// Deletes the oldest commit log file that is full and flushed, whatever its age; false when there is none.
     package func deleteOldestFile() -> Bool {
         guard logFiles.files.count > 1, let oldest = logFiles.files.first,
-            oldest.base + logFiles.fileSize <= min(writtenEnd, flushedEnd), removeOldestFile()
+            oldest.base + logFiles.fileSize <= min(writtenEnd, flushedEnd), !isNeeded(oldest.base), removeOldestFile()
         else { return false }
         maintenance.expiring = table.queues
         minimumMoved?(minPhysicalOffset)
+        return true
+    }
+
+    /// Whether the log file holds a message that still waits for its time.
+    private func isNeeded(_ base: Int64) -> Bool {
+        guard let needed = neededFrom?(), needed.rawValue < base + logFiles.fileSize else { return false }
+        if maintenance.lastHeld != base {
+            maintenance.lastHeld = base
+            logger.warning(
+                "commit log file \(logFiles.path(base: base)) would be deleted, but messages at \(needed) and behind wait for their time: it is kept until they have been delivered"
+            )
+        }
+        maintenance.heldAt = base
         return true
     }
 
@@ -107,6 +121,7 @@ extension MessageStore {
         if let problem {
             if gate == nil {
                 gate = .diskFull(remark: diskFullRemark(cause: problem))
+                gateIsThreshold = true
                 logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
             }
             return .forced

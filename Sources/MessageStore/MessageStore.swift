@@ -31,6 +31,9 @@ package final class MessageStore {
     package var flushed: ((PhysicalOffset) -> Void)?
     /// The beginning of the log moved: files were deleted.
     package var minimumMoved: ((PhysicalOffset) -> Void)?
+    /// The oldest record somebody still needs besides consumers (messages that wait for their time); nil when none. Retention asks for it before
+    /// it deletes, whatever the pressure, and leaves the file with that record and all behind it.
+    package var neededFrom: (() -> PhysicalOffset?)?
     /// A flush failed: whoever waits for `flushed` must be told; the store takes nothing until it has verified itself.
     package var flushFailed: ((StoreError) -> Void)?
 
@@ -64,8 +67,12 @@ package final class MessageStore {
     // Condition.
     var isOpen = false
     var lockFile: (any DiskFile)?
+    /// `abort` says that Apus writes here.
+    var isMarkedOwned = false
     /// Why nothing is accepted; nil when all is well.
     var gate: AppendRefusal?
+    /// It is closed because of a threshold, while the disk still takes bytes.
+    var gateIsThreshold = false
     /// Bytes of a failed write may lie behind `writtenEnd`: they must be made zero before anything is written.
     var tailIsDirty = false
     var flushRunning = false
@@ -77,6 +84,10 @@ package final class MessageStore {
     let recoveryPoint: RecoveryPointFile
     let memoryBytes: Int64
     let bootIdentity: [UInt8]
+    /// When the machine started, milliseconds since 1970; 0 when unknown.
+    let machineStart: Int64
+    /// Where the last start began to dispatch again: what lies below was believed.
+    var recoveredFrom: Int64 = 0
     /// What lies below was found on the disk: its bodies are checked when they are read.
     var verifiedFrom: Int64 = 0
     var statistics = StoreStatistics()
@@ -86,12 +97,13 @@ package final class MessageStore {
     ///   - background: where blocking work is done; the default has two threads of its own.
     ///   - clock: milliseconds since 1970.
     ///   - bootIdentity: which start of the machine this is, 16 bytes; nil asks the kernel.
+    ///   - machineStart: when that was, milliseconds since 1970, 0 for unknown; nil asks the kernel.
     ///   - executor: hops onto the owner's thread (`eventLoop.execute`).
     package init(
         configuration: StoreConfiguration, disk: any Disk, logger: Logger,
         background: any StoreBackground = StoreThreads(),
         clock: @escaping @Sendable () -> Int64 = StoreClock.now, bootIdentity: [UInt8]? = nil,
-        executor: @escaping Executor
+        machineStart: Int64? = nil, executor: @escaping Executor
     ) {
         self.configuration = configuration
         self.disk = disk
@@ -99,6 +111,7 @@ package final class MessageStore {
         self.background = background
         self.clock = clock
         self.bootIdentity = bootIdentity ?? RecoveryPoint.currentBoot()
+        self.machineStart = machineStart ?? RecoveryPoint.machineStart()
         self.executor = executor
         let files = CommitLogFiles(
             directory: configuration.commitLogPath, fileSize: configuration.mappedFileSizeCommitLog, disk: disk)

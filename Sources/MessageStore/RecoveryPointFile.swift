@@ -75,6 +75,16 @@ struct RecoveryPoint: Equatable {
     }
 }
 
+extension RecoveryPoint {
+    /// When the machine started, milliseconds since 1970 by the clock as it stands now; 0 when the kernel does not tell.
+    static func machineStart() -> Int64 {
+        var now = timespec()
+        var running = timespec()
+        guard clock_gettime(CLOCK_REALTIME, &now) == 0, clock_gettime(CLOCK_BOOTTIME, &running) == 0 else { return 0 }
+        return Int64(now.tv_sec - running.tv_sec) * 1000 + Int64(now.tv_nsec - running.tv_nsec) / 1_000_000
+    }
+}
+
 /// Three places: one written often and never synchronized (good while the machine runs), two written in turn and synchronized.
 final class RecoveryPointFile {
     private let path: String

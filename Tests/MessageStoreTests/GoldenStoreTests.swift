@@ -57,6 +57,47 @@ import Testing
         }
     }
 
+    /// Apache was killed and the machine has run on: nothing is replayed but what it had not dispatched, and queues and index are as it left them.
+    @Test func killedApacheIsTakenOverAtOnce() throws {
+        let folder = try TemporaryFolder()
+        let path = try folder.unpack("golden-4.9.8-killed.tar.gz", folder: "golden-killed")
+        let manifest = try Fixture.manifest("manifest-killed.json.gz")
+        let configuration = StoreConfiguration.golden(path)
+        let indexBefore = try Self.indexEntries(path, configuration)
+        let queuesBefore = try Self.files(path + "/consumequeue")
+        // Made when Apache was started, after the machine was.
+        try FileManager.default.setAttributes([.modificationDate: Date()], ofItemAtPath: path + "/abort")
+        let anHourAgo = Int64(Date().timeIntervalSince1970 * 1000) - 3_600_000
+        let harness = Harness(configuration, machineStart: anHourAgo)
+        try harness.store.open()
+        let end = harness.store.writtenOffset.rawValue
+        #expect(end > 0 && harness.store.recoveredFrom > end - 100_000, "\(harness.store.recoveredFrom) of \(end)")
+        for message in manifest where !message.kind.hasPrefix("tx") {
+            let at = Int64(try #require(message.commitLogOffset))
+            let range = try #require(harness.store.lookMessage(at: PhysicalOffset(at)))
+            let record = try #require(harness.store.withBytes(range) { Record(Array($0)[...]) } ?? nil)
+            let found = harness.store.queryMessage(
+                topic: record.topic, key: message.msgId, maxCount: 32, begin: Int64(record.storeTime),
+                end: Int64(record.storeTime))
+            #expect(found.records.contains { $0.start.rawValue == at })
+        }
+        // A second kill, now of Apus, before it has written anything: its queues are not in the order of the log, so they are not believed like Apache's.
+        harness.store.abandon()
+        let second = Harness(configuration, machineStart: anHourAgo)
+        try second.store.open()
+        #expect(second.store.recoveredFrom > end - 100_000)
+        second.maintain()
+        second.store.abandon()
+        try FileManager.default.removeItem(atPath: path + "/consumequeue/.apus-recovery")
+        let third = Harness(configuration, machineStart: anHourAgo)
+        try third.store.open()
+        #expect(third.store.recoveredFrom == 0)
+        try third.store.close()
+        #expect(try Self.indexEntries(path, configuration) == indexBefore)
+        let queuesAfter = try Self.files(path + "/consumequeue")
+        for (name, bytes) in queuesBefore { #expect(queuesAfter[name] == bytes, "\(name)") }
+    }
+
     @Test func store5IsServed() throws {
         let folder = try TemporaryFolder()
         let path = try folder.unpack("golden-5.3.3.tar.gz", folder: "store-cap5")

@@ -75,7 +75,7 @@ final class Harness {
 
     init(
         _ configuration: StoreConfiguration, disk: any Disk = RealDisk(), clock: TestClock = TestClock(),
-        background: ManualBackground = ManualBackground(), boot: UInt8 = 1
+        background: ManualBackground = ManualBackground(), boot: UInt8 = 1, machineStart: Int64 = 0
     ) {
         self.clock = clock
         self.background = background
@@ -84,7 +84,8 @@ final class Harness {
         if ProcessInfo.processInfo.environment["APUS_TEST_LOG"] != nil { logger = Logger(label: "store") }
         store = MessageStore(
             configuration: configuration, disk: disk, logger: logger, background: background,
-            clock: { clock.now }, bootIdentity: Array(repeating: boot, count: 16), executor: { loop.post($0) })
+            clock: { clock.now }, bootIdentity: Array(repeating: boot, count: 16),
+            machineStart: machineStart, executor: { loop.post($0) })
     }
 
     /// Background and loop until nothing is left.

@@ -58,6 +58,7 @@ struct RecordCopier {
             draft.reconsumeTimes = record.reconsumeTimes
             draft.preparedTransactionOffset = record.preparedTransactionOffset
             draft.properties = record.properties
+            draft.mayUseReserve = true
             if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
             switch store.append(draft) {
             case .appended(let result):

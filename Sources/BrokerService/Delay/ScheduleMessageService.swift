@@ -69,6 +69,19 @@ final class ScheduleMessageService {
     /// Per level the offset to deliver next, everything before it being in the log.
     var committedOffsets: [Int64] { levels.map(\.committed) }
 
+    /// Where the oldest message lies that has not been delivered for good: power loss may take back what is not counted in the file.
+    var neededFrom: PhysicalOffset? {
+        guard isRunning else { return nil }
+        var oldest: PhysicalOffset?
+        for index in levels.indices {
+            guard let queue = queue(index) else { continue }
+            let from = QueueOffset(max(min(durable[index], levels[index].committed), queue.minOffset.rawValue))
+            guard let entry = broker.store.entries(queue, from: from, maxCount: 1).first else { continue }
+            oldest = min(oldest ?? entry.physicalOffset, entry.physicalOffset)
+        }
+        return oldest
+    }
+
     private func queue(_ index: Int) -> ConsumeQueue? {
         broker.store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
     }

@@ -47,6 +47,8 @@ final class TimerMessageStore {
 
     private var candidate: (checkpoint: TimerFiles.Checkpoint, logEnd: Int64)?
     private var saved: TimerFiles.Checkpoint?
+    /// Of the checkpoint that is on disk for sure.
+    private var durableReplayFrom: Int64?
     private var isSaving = false
     private var checkpointTask: Scheduled<Void>?
     private var collectTask: Scheduled<Void>?
@@ -93,6 +95,7 @@ final class TimerMessageStore {
         }
         wheel = TimerWheel(progress: known, replayFrom: replayFrom, files: buckets)
         saved = checkpoint
+        durableReplayFrom = checkpoint?.replayFrom
         self.queue = queue
     }
 
@@ -138,6 +141,13 @@ final class TimerMessageStore {
     }
 
     var progress: TimerWheel.Progress? { wheel?.progress }
+
+    /// Where the oldest message lies that is neither delivered for good nor safe in a file of ours: after a crash it is taken in again from the log.
+    var neededFrom: PhysicalOffset? {
+        guard let queue, let wheel else { return nil }
+        let from = max(min(durableReplayFrom ?? 0, wheel.replayFrom), queue.minOffset.rawValue)
+        return broker.store.entries(queue, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+    }
 
     /// How many messages wait in memory; those in files are not counted.
     var nearCount: Int { wheel?.nearCount ?? 0 }
@@ -472,7 +482,11 @@ final class TimerMessageStore {
             }
         }) { [self] result in
             isSaving = false
-            guard case .failure(let error) = result, isRunning else { return }
+            guard case .failure(let error) = result else {
+                durableReplayFrom = checkpoint.replayFrom
+                return
+            }
+            guard isRunning else { return }
             broker.logger.error("the checkpoint of the timer messages was not written: \(error); trying again")
             saved = nil
             for bucket in gone { retired.append((bucket, 0)) }

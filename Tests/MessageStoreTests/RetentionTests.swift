@@ -1,0 +1,93 @@
+import LinuxSystem
+import StoreFormat
+import Synchronization
+import Testing
+
+@testable import MessageStore
+
+/// What retention may not delete, and how it gets there all the same.
+@Suite struct RetentionTests {
+    let disk = SimulatedDisk()
+    let clock = TestClock()
+
+    @Test func aFileThatIsStillNeededStays() throws {
+        var configuration = StoreConfiguration.small("/store")
+        configuration.fileReservedTime = 0
+        configuration.deleteWhen = (0..<24).map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ";")
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        // Somebody waits for the first message of the third file.
+        var needed: PhysicalOffset? = PhysicalOffset(2 * 65_536 + 10)
+        harness.store.neededFrom = { needed }
+        for number in 0..<200 {
+            harness.send("T", body: "\(number) " + String(repeating: "r", count: 3000))
+            try harness.store.commitTick()
+            harness.maintain(100)
+        }
+        harness.clock.advance(3_600_000)
+        harness.maintain(60_000)
+        #expect(harness.store.minPhysicalOffset.rawValue == 2 * 65_536)
+        #expect(!harness.store.deleteOldestFile())
+        needed = PhysicalOffset(3 * 65_536)
+        harness.maintain(30_000)
+        #expect(harness.store.minPhysicalOffset.rawValue == 3 * 65_536)
+        needed = nil
+        harness.maintain(60_000)
+        #expect(harness.store.minPhysicalOffset.rawValue > 4 * 65_536)
+        try harness.store.close()
+    }
+
+    /// A disk above the warning level refuses senders, says what holds the log, and takes the waiting messages that let go of it.
+    @Test func waitingMessagesMayUseTheReserve() throws {
+        var configuration = StoreConfiguration.small("/store")
+        configuration.diskReservedBytes = 100 * 1024
+        disk.capacity.withLock { $0 = 1000 * 1024 }
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        var needed: PhysicalOffset? = PhysicalOffset(0)
+        harness.store.neededFrom = { needed }
+        var number = 0
+        while harness.store.notWritable == nil, number < 2000 {
+            harness.send("T", body: String(repeating: "r", count: 3000))
+            try harness.store.commitTick()
+            harness.clock.advance(10_000)
+            harness.maintain(100)
+            number += 1
+        }
+        guard case .diskFull(let remark) = harness.store.notWritable else {
+            Issue.record("not full after \(number)")
+            return
+        }
+        #expect(remark.contains("diskReservedBytes"))
+        harness.clock.advance(11_000)
+        harness.maintain(100)
+        guard case .diskFull(let later) = harness.store.notWritable else {
+            Issue.record("the held files were deleted")
+            return
+        }
+        #expect(later.contains("hold the log from 0 on"), "\(later)")
+        #expect(harness.store.minPhysicalOffset.rawValue == 0)
+        // A delivery goes on; then the log is let go and everybody is served again.
+        let topic = Array("T".utf8)
+        let outcome = topic.withUnsafeBytes { topic in
+            var draft = MessageDraft(
+                topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 1),
+                storeHost: HostAddress(ipv4: 1, port: 1), body: UnsafeRawBufferPointer(start: nil, count: 0))
+            draft.mayUseReserve = true
+            return harness.store.append(draft)
+        }
+        guard case .appended = outcome else {
+            Issue.record("\(outcome)")
+            return
+        }
+        try harness.store.commitTick()
+        needed = nil
+        for _ in 0..<3 {
+            harness.clock.advance(10_000)
+            harness.maintain(1100)
+        }
+        #expect(harness.store.minPhysicalOffset.rawValue > 0)
+        #expect(harness.store.notWritable == nil)
+        try harness.store.close()
+    }
+}
