@@ -113,7 +113,7 @@ let package = Package(
         worker(
             "apusd",
             [
-                "Supervision", "LinuxSystem", "Systemd", logging, argumentParser,
+                "Supervision", "LinuxSystem", "Systemd", "WorkerProtocol", logging, argumentParser,
                 .product(name: "TOMLKit", package: "TOMLKit"),
             ]
         ),
@@ -139,7 +139,7 @@ let package = Package(
             "apus",
             [
                 "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "RemotingProtocol", "RemotingTransport",
-                "StoreFormat", logging, nioCore, nioPosix, argumentParser,
+                "StoreFormat", "Supervision", logging, nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 
@@ -165,7 +165,7 @@ let package = Package(
             name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
-        tests("ApusTests", ["apus", "RemotingProtocol", "StoreFormat"]),
+        tests("ApusTests", ["apus", "RemotingProtocol", "StoreFormat", "Supervision", argumentParser]),
         tests(
             "PlatformTests",
             [

@@ -20,16 +20,17 @@ package enum KnownKeys {
 
     package static let booleans = [
         "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "brokerTopicEnable",
-        "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTopicEnable", "enablePropertyFilter",
+        "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTest", "clusterTopicEnable", "enablePropertyFilter",
         "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable", "messageIndexEnable",
-        "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "recallMessageEnable",
+        "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "orderMessageEnable", "recallMessageEnable",
         "rejectTransactionMessage", "slaveReadEnable", "storeReplyMessageEnable", "traceOn", "traceTopicEnable",
     ]
 
     package static let texts = [
         "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerName", "brokerPermission",
         "brokerRole", "configBlackList", "deleteWhen", "flushDiskType", "haMasterAddress", "kvConfigPath",
-        "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr", "pluginDirectory", "regionId",
+        "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr", "pluginDirectory", "productEnvName",
+        "regionId",
         "storePathCommitLog", "storePathRootDir",
     ]
 

@@ -18,14 +18,18 @@ package struct PlatformConfiguration: Hashable, Sendable {
         package var dataDirectory: String
         /// Where the executables lie: default for plug-ins.
         package var executables: String
+        /// Where filter plugins lie when the settings do not say.
+        package var plugins: String
         /// The address other machines reach this one by, if there is one.
         package var machineAddress: String?
         package var withNameserver = true
         package var withBroker = true
 
-        package init(dataDirectory: String, executables: String, machineAddress: String? = nil) {
+        package init(dataDirectory: String, executables: String, plugins: String? = nil, machineAddress: String? = nil)
+        {
             self.dataDirectory = dataDirectory
             self.executables = executables
+            self.plugins = plugins ?? executables
             self.machineAddress = machineAddress
         }
     }
@@ -137,7 +141,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         let root = absolute(values["storePathRootDir"] ?? "", in: surroundings.dataDirectory)
         values["storePathRootDir"] = root
         values["storePathCommitLog"] = absolute(values["storePathCommitLog"] ?? "commitlog", in: root)
-        values.setDefault("pluginDirectory", surroundings.executables)
+        values.setDefault("pluginDirectory", surroundings.plugins)
 
         let settings = Settings(values)
         let malformed = settings.malformed(ints: KnownKeys.integers, bools: KnownKeys.booleans)
@@ -194,6 +198,14 @@ package struct PlatformConfiguration: Hashable, Sendable {
         for index in brokers.indices { keep(&brokers[index], running.brokers[index], "") }
         introduceNameserver()
         return kept
+    }
+
+    /// Every setting of every worker as `key=value` lines, below the worker's name as a comment.
+    package var listing: String {
+        workers.filter { $0.kind != .replication }.map { worker in
+            let lines = settings(of: worker).values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            return (["# \(worker)"] + lines).joined(separator: "\n")
+        }.joined(separator: "\n\n")
     }
 
     // MARK: per worker

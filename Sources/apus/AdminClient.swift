@@ -8,6 +8,10 @@ struct AdminClient {
         @Option(help: ArgumentHelp("The platform's data directory.", valueName: "DIR"))
         var dataDir: String?
 
+        init() {}
+
+        init(_ path: String) { dataDir = path }
+
         /// The data directory of apus.service.
         private static let service = "/var/lib/apus"
 
@@ -31,6 +35,13 @@ struct AdminClient {
 
         /// nil: no platform runs there.
         var runningPid: Int32? { RunDirectory.runningPid(path: "\(path)/run") }
+
+        /// That nothing runs, and where something might that this user cannot see.
+        var nothingRuns: String {
+            let isHidden = dataDir == nil && access(Self.service, F_OK) == 0 && access(Self.service, R_OK | X_OK) != 0
+            return "nothing runs on \(path)"
+                + (isHidden ? "; the service's platform on \(Self.service) only root and its user can see" : "")
+        }
     }
 
     private let socket: SharedDescriptor

@@ -18,8 +18,8 @@ struct BenchCommand: AsyncParsableCommand {
               apus bench --mode consume
             """)
 
-    @Option(name: [.long, .short], help: "Name server address.")
-    var nameServer = "127.0.0.1:9876"
+    @Option(name: [.long, .short], help: "Name server (default: $NAMESRV_ADDR, else 127.0.0.1:9876).")
+    var nameServer = NameServers.standard
 
     @Option(name: [.long, .short], help: "Topic; created when it does not exist.")
     var topic = "BenchTopic"

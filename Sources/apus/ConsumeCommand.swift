@@ -34,8 +34,9 @@ struct ConsumeCommand: AsyncParsableCommand {
               apus consume --topic Orders --broadcast --from last --json
             """)
 
-    @Option(name: [.long, .short], help: "Name server addresses, separated by ';'.")
-    var nameServer = "127.0.0.1:9876"
+    @Option(
+        name: [.long, .short], help: "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).")
+    var nameServer = NameServers.standard
 
     @Option(name: [.long, .short], help: "Topic.")
     var topic: String

@@ -10,9 +10,13 @@ struct Down: ParsableCommand {
 
     func run() throws {
         guard let pid = directory.runningPid else {
-            print("nothing runs on \(directory.path)")
-            return
+            return print(directory.nothingRuns)
         }
+        try Down.stop(directory, pid: pid)
+    }
+
+    /// Stops a running platform and waits for its end.
+    static func stop(_ directory: AdminClient.DataDirectory, pid: Int32) throws {
         let start = MonotonicClock.milliseconds
         do {
             let client = try AdminClient(directory)
@@ -21,8 +25,7 @@ struct Down: ParsableCommand {
         } catch let error as SystemError where error.errno == ECONNRESET || error.errno == EPIPE {
             // It ended between two of our steps.
         } catch {
-            StandardError.write("apus down: pid \(pid) runs on \(directory.path) but does not answer: \(error)\n")
-            throw ExitCode(1)
+            throw CommandFailure("pid \(pid) runs on \(directory.path) but does not answer: \(error)")
         }
         // Its admin socket closes a moment before the process ends.
         while directory.runningPid == pid { usleep(2_000) }

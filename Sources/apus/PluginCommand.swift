@@ -3,6 +3,7 @@ import FilterEngine
 import Foundation
 import LinuxSystem
 import Logging
+import Supervision
 
 /// Filter plugins: what is there, what a new one does, and putting it in or out without stopping anything else.
 struct PluginCommand: ParsableCommand {
@@ -36,7 +37,7 @@ struct PluginCommand: ParsableCommand {
 
     static var ownFolder: String {
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "."
-        return (own as NSString).deletingLastPathComponent
+        return PluginFolder.standard(beside: (own as NSString).deletingLastPathComponent)
     }
 
     /// `apus plugin test FILE --brief` in a process of its own: a plugin that crashes does not take this one along.

@@ -17,13 +17,17 @@ struct SendCommand: AsyncParsableCommand {
             A message whose broker does not answer or is busy is tried again on another queue until --timeout; one that was \
             stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). Messages travel \
             in parallel: use --in-flight 1 --queue N where the order of lines must be kept.
+
+            Ends with 0 when every line was acknowledged, 1 when not, 130 after Ctrl-C. While no broker takes messages (a full \
+            disk, say) it ends after one --timeout instead of trying line after line.
             """)
 
     @Argument(help: "File to read; standard input without it.")
     var file: String?
 
-    @Option(name: [.long, .short], help: "Name server addresses, separated by ';'.")
-    var nameServer = "127.0.0.1:9876"
+    @Option(
+        name: [.long, .short], help: "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).")
+    var nameServer = NameServers.standard
 
     @Option(name: [.long, .short], help: "Topic of the messages.")
     var topic: String?
@@ -96,6 +100,8 @@ struct SendCommand: AsyncParsableCommand {
                     tally.add(outcome)
                     underWay -= 1
                 }
+                // Every line that is still to come would fare the same, each after its own time.
+                guard !tally.isRefused else { break }
                 let line = number
                 group.addTask { await sender.send(message, line: line) }
                 underWay += 1
@@ -106,7 +112,10 @@ struct SendCommand: AsyncParsableCommand {
                         note: tally.failures == 0 ? "" : "  \(tally.failures) failed")
                 }
             }
-            while let outcome = try await group.next() { tally.add(outcome) }
+            while let outcome = try await group.next() {
+                tally.add(outcome)
+                if tally.isRefused { group.cancelAll() }
+            }
         }
         progress.finish()
         tally.flush()
@@ -114,6 +123,9 @@ struct SendCommand: AsyncParsableCommand {
         await sender.cluster.close()
         writeToStandardError(
             "sent \(throughput(messages: tally.messages, bytes: tally.bytes, in: elapsed)), failed \(tally.failures)\n")
+        if let reason = tally.refusal {
+            writeToStandardError("ended before the rest was tried: no broker takes messages at present: \(reason)\n")
+        }
         if interrupt.isRaised { throw ExitCode(130) }
         if tally.failures > 0 { throw ExitCode(1) }
     }
@@ -128,6 +140,11 @@ struct SendTally {
     private(set) var failures = 0
     private let printsAcknowledgements: Bool
     private var output: [UInt8] = []
+    private var lastStored: ContinuousClock.Instant?
+    /// Why no broker takes messages: what a message was answered that found none for all of its time, while no other
+    /// message was taken either.
+    private(set) var refusal: String?
+    var isRefused: Bool { refusal != nil }
 
     init(printsAcknowledgements: Bool) {
         self.printsAcknowledgements = printsAcknowledgements
@@ -138,12 +155,14 @@ struct SendTally {
         case .stored(let line, let size, let id, let queue, let offset):
             messages += 1
             bytes += size
+            lastStored = .now
             guard printsAcknowledgements else { return }
             output += Array("\(line)\t\(id)\t\(queue.brokerName)\t\(queue.queueId)\t\(offset)\n".utf8)
             // Whoever reads these lines may act on them while the command runs.
             if output.count > 16 << 10 { flush() }
-        case .failed(let line, let reason):
+        case .failed(let line, let reason, let refusedSince):
             failures += 1
+            if let refusedSince, lastStored.map({ $0 < refusedSince }) ?? true { refusal = refusal ?? reason }
             if failures <= Self.failuresShown {
                 writeToStandardError(
                     "\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")line \(line) not sent: \(reason)\n")

@@ -15,7 +15,9 @@ struct OutgoingMessage: Sendable {
 
 enum SendOutcome: Sendable {
     case stored(line: Int, size: Int, id: String, queue: MessageQueue, offset: Int64)
-    case failed(line: Int, reason: String)
+    /// - Parameter refusedSince: when all answers to a message said that no broker takes any (14), the time of its first
+    ///   attempt.
+    case failed(line: Int, reason: String, refusedSince: ContinuousClock.Instant? = nil)
 }
 
 /// Which columns of a line are what.
@@ -112,7 +114,9 @@ final class Sender: Sendable {
     }
 
     func send(_ message: OutgoingMessage, line: Int) async -> SendOutcome {
-        let deadline = ContinuousClock.now + patience
+        let start = ContinuousClock.now
+        let deadline = start + patience
+        var isRefused = true
         var properties = "UNIQ_KEY\u{1}\(keys.next())\u{2}WAIT\u{1}true"
         if let tag = message.tag { properties += "\u{2}TAGS\u{1}\(tag)" }
         if let key = message.key { properties += "\u{2}KEYS\u{1}\(key)" }
@@ -138,13 +142,17 @@ final class Sender: Sendable {
                         offset: reply.extFields["queueOffset"].flatMap { Int64($0) } ?? -1)
                 case .systemError, .systemBusy, .serviceNotAvailable:
                     reason = "\(address) answered \(words(of: reply))"
+                    if reply.responseCode != .serviceNotAvailable { isRefused = false }
                 default:
                     return .failed(line: line, reason: "\(address) answered \(words(of: reply))")
                 }
             } catch {
                 reason = "\(error)"
+                isRefused = false
             }
-            guard ContinuousClock.now + pause < deadline else { return .failed(line: line, reason: reason) }
+            guard ContinuousClock.now + pause < deadline, !Task.isCancelled else {
+                return .failed(line: line, reason: reason, refusedSince: isRefused ? start : nil)
+            }
             try? await Task.sleep(for: pause)
             pause = min(pause * 2, Self.longestPause)
         }

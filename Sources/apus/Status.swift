@@ -3,7 +3,12 @@ import Foundation
 import LinuxSystem
 
 struct Status: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show the workers of a running platform.")
+    static let configuration = CommandConfiguration(
+        abstract: "Show the workers of a running platform.",
+        discussion: """
+            Without --data-dir the platform `apus up` started, else that of the service. Ends with 0 when it serves, 3 when \
+            nothing runs, 1 when it does not answer.
+            """)
 
     @OptionGroup var directory: AdminClient.DataDirectory
 
@@ -38,7 +43,7 @@ struct Status: ParsableCommand {
 
     func run() throws {
         guard directory.runningPid != nil else {
-            if json { print("{\"state\":\"stopped\"}") } else { print("nothing runs on \(directory.path)") }
+            if json { print("{\"state\":\"stopped\"}") } else { print(directory.nothingRuns) }
             throw ExitCode(3)  // as systemctl status says for what is not running
         }
         let answer: String

@@ -10,15 +10,7 @@ struct Up: ParsableCommand {
     @Argument(parsing: .captureForPassthrough)
     var arguments: [String] = []
 
-    func run() throws {
-        let path = try Beside.executable("apusd")
-        var pointers = (["apus up"] + arguments).map { strdup($0) }
-        pointers.append(nil)
-        execv(path, pointers)
-        let error = SystemError(errno: errno, call: "exec", subject: path)
-        StandardError.write("apus up: \(error)\n")
-        throw ExitCode(1)
-    }
+    func run() throws { try Beside.become("apusd", arguments, as: "apus up") }
 }
 
 /// Programs in the folder of this one.
@@ -30,5 +22,18 @@ enum Beside {
         let path = String(decoding: buffer[..<count], as: UTF8.self)
         let folder = path.lastIndex(of: "/").map { path[..<$0] } ?? ""
         return "\(folder)/\(name)"
+    }
+
+    /// Turns this process into another of our programs.
+    ///
+    /// - Parameter name: what it is to call itself in its messages.
+    static func become(_ program: String, _ arguments: [String], as name: String? = nil) throws -> Never {
+        let path = try executable(program)
+        // What was printed is not to be lost with this program's buffers.
+        fflush(nil)
+        var pointers = ([name ?? program] + arguments).map { strdup($0) }
+        pointers.append(nil)
+        execv(path, pointers)
+        throw CommandFailure("\(SystemError(errno: errno, call: "exec", subject: path))")
     }
 }

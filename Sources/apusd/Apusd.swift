@@ -4,18 +4,22 @@ import LinuxSystem
 import Logging
 import Supervision
 import Systemd
+import WorkerProtocol
 
 /// The supervisor. `apus up` becomes this program, with the same options.
 @main
 struct Apusd: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: CommandLine.arguments.first == "apus up" ? "apus up" : "apusd",
+        // The names it is started by: RocketMQ's, and `apus up`, which is a command of another program.
+        commandName: ["apus up", "mqbroker", "mqnamesrv"].first { $0 == CommandLine.arguments.first } ?? "apusd",
         abstract: "Runs a message broker platform in the foreground.",
         discussion: """
             Without options: one worker of each kind on 127.0.0.1, data in the state directory. Prints one line on \
             standard output when everything serves: ready nameserver=… broker=… data=… pid=…. Ctrl-C or SIGTERM \
-            drains and stops, twice hurries; SIGHUP reads the configuration again.
-            """
+            drains and stops, twice hurries; SIGHUP reads the configuration again. Settings that cannot be used end it with \
+            78.
+            """,
+        version: ApusRelease.version
     )
 
     @OptionGroup var options: PlatformOptions
@@ -39,6 +43,11 @@ struct Apusd: ParsableCommand {
         let executables = try options.workerDirectory ?? Apusd.executables()
         let source = ConfigurationSource(options: options, dataDirectory: dataDirectory, executables: executables)
         var configuration = try Apusd.read(source)
+        if options.isCheck || options.printConfiguration {
+            if options.printConfiguration { print(configuration.listing) }
+            if options.isCheck { Apusd.report(configuration, options.configurationPath) }
+            return
+        }
         Logs.bootstrap(worker: "supervisor", level: configuration.logLevel.flatMap { Logger.Level(rawValue: $0) })
         let logger = Logger(label: "supervisor")
 
@@ -63,6 +72,16 @@ struct Apusd: ParsableCommand {
 
     /// sysexits(3), EX_CONFIG: starting again does not help, so that the unit does not try (RestartPreventExitStatus=).
     private static let unusableSettings = ExitCode(78)
+
+    private static func report(_ configuration: PlatformConfiguration, _ path: String?) {
+        for key in configuration.unknownKeys { print("without effect in Apus: \(key)") }
+        let brokers = configuration.brokers.map { broker in
+            "broker \(broker["brokerName"] ?? "") (\(broker["brokerRole"] ?? "")) on \(broker["bindAddress"] ?? ""):"
+                + "\(broker["listenPort"] ?? ""), store in \(broker["storePathRootDir"] ?? "")"
+        }
+        let parts = (configuration.nameserverAddress.map { ["name server on \($0)"] } ?? []) + brokers
+        print("\(path ?? "defaults"): usable\n  \(parts.joined(separator: "\n  "))")
+    }
 
     private static func read(_ source: ConfigurationSource) throws -> PlatformConfiguration {
         do {

@@ -13,16 +13,15 @@ struct ConfigurationSource {
         var raw = RawConfiguration()
         if let path = options.configurationPath {
             do {
-                raw = try ConfigurationSource.parse(String(contentsOfFile: path, encoding: .utf8), path: path)
+                raw = try ConfigurationSource.parse(TextFile.read(path), path: path)
             } catch let error as ConfigurationError {
                 throw ConfigurationError("\(path): \(error)")
-            } catch let error as CocoaError {
-                throw ConfigurationError("cannot read \(path): \(error.localizedDescription)")
             }
         }
         apply(options, to: &raw)
         var surroundings = PlatformConfiguration.Surroundings(
-            dataDirectory: dataDirectory, executables: executables, machineAddress: MachineAddress.firstIPv4())
+            dataDirectory: dataDirectory, executables: executables, plugins: PluginFolder.standard(beside: executables),
+            machineAddress: MachineAddress.firstIPv4())
         surroundings.withNameserver = !options.withoutNameserver
         surroundings.withBroker = !options.withoutBroker
         return try PlatformConfiguration(raw, surroundings)

@@ -51,6 +51,12 @@ struct PlatformOptions: ParsableArguments {
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "LEVEL"))
     var logLevel: String?
 
+    @Flag(name: .customLong("check"), help: "Read the settings, say what is wrong or without effect, and end.")
+    var isCheck = false
+
+    @Flag(help: "Print every setting, defaults included, and end.")
+    var printConfiguration = false
+
     @Option(help: ArgumentHelp("Interval of heartbeats; five unanswered mean a hanging worker.", visibility: .hidden))
     var heartbeatMillis = 1000
 

@@ -44,6 +44,22 @@ extension PlatformTests {
             try await next.stop()
         }
 
+        @Test("a send ends early, with the reason, while no broker takes messages", .timeLimit(.minutes(1)))
+        func fullDisk() async throws {
+            // More than any disk has: nothing may be stored.
+            let platform = try await Platform.start(["--set", "diskReservedBytes=4000000000000000000"])
+            let lines = platform.folder.file("lines")
+            try (1...2000).map { "line \($0)\n" }.joined().write(toFile: lines, atomically: false, encoding: .utf8)
+            let began = ContinuousClock.now
+            let sent = try await platform.apus(
+                ["send", "--topic", "Full", "--timeout", "1", "--in-flight", "16", lines], within: .seconds(30))
+            let elapsed = began.duration(to: .now)
+            #expect(sent.status == 1 && sent.errorText.contains("no broker takes messages"), "\(sent)")
+            // Line after line, 16 at a time, each would have had its second: more than two minutes.
+            #expect(elapsed < .seconds(15), "\(elapsed)")
+            try await platform.stop()
+        }
+
         @Test("a second start on the same folder is refused in words; the first goes on", .timeLimit(.minutes(1)))
         func secondStart() async throws {
             let platform = try await Platform.start()

@@ -1,0 +1,27 @@
+import Glibc
+import LinuxSystem
+
+/// Reading a small file whole, with the system's own words when that fails.
+package enum TextFile {
+    private static let bytesMax = 4 << 20
+
+    package static func read(_ path: String) throws(ConfigurationError) -> String {
+        do throws(SystemError) {
+            let file = try Descriptor(owning: call("open", path) { open(path, O_RDONLY | O_CLOEXEC) })
+            var bytes: [UInt8] = []
+            var buffer = [UInt8](repeating: 0, count: 64 << 10)
+            while true {
+                let count = try call("read", path) { Glibc.read(file.raw, &buffer, buffer.count) }
+                if count == 0 { break }
+                bytes += buffer[..<count]
+                if bytes.count > bytesMax { break }
+            }
+            guard bytes.count <= bytesMax, let text = String(validating: bytes, as: UTF8.self) else {
+                throw SystemError(errno: EINVAL, call: "read as text", subject: path)
+            }
+            return text
+        } catch {
+            throw ConfigurationError("\(error)")
+        }
+    }
+}

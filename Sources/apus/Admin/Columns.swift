@@ -1,0 +1,117 @@
+import FastJSON
+import Glibc
+
+/// Lines of fixed columns, described as RocketMQ's tool describes them: `%-16s  %10s`. Every conversion takes one text;
+/// a minus aligns it to the left, the number is the least width.
+struct Columns {
+    private enum Piece {
+        case text(String)
+        case cell(width: Int, isLeft: Bool)
+    }
+
+    private var pieces: [Piece] = []
+
+    init(_ format: String) {
+        var characters = format[...]
+        var text = ""
+        while let character = characters.popFirst() {
+            guard character == "%" else {
+                text.append(character)
+                continue
+            }
+            if !text.isEmpty { pieces.append(.text(text)) }
+            text = ""
+            let isLeft = characters.first == "-"
+            if isLeft { characters.removeFirst() }
+            let digits = characters.prefix { $0.isNumber }
+            characters = characters.dropFirst(digits.count + 1)
+            pieces.append(.cell(width: Int(digits) ?? 0, isLeft: isLeft))
+        }
+        if !text.isEmpty { pieces.append(.text(text)) }
+    }
+
+    func line(_ cells: String...) -> String { line(cells) }
+
+    func line(_ cells: [String]) -> String {
+        var cells = cells[...]
+        var line = ""
+        for piece in pieces {
+            switch piece {
+            case .text(let text): line += text
+            case .cell(let width, let isLeft):
+                let cell = cells.popFirst() ?? ""
+                let pad = String(repeating: " ", count: max(0, width - cell.count))
+                line += isLeft ? cell + pad : pad + cell
+            }
+        }
+        return line
+    }
+
+    func show(_ cells: String...) { print(line(cells)) }
+}
+
+/// A number with that many digits after the point.
+func fixed(_ value: Double, _ digits: Int) -> String {
+    var buffer = [CChar](repeating: 0, count: 64)
+    return withVaList([Int32(digits), value]) { arguments in
+        let count = vsnprintf(&buffer, buffer.count, "%.*f", arguments)
+        return String(decoding: buffer.prefix(Int(max(0, count))).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+}
+
+/// At most so many characters.
+func front(_ text: String, _ count: Int) -> String { String(text.prefix(count)) }
+
+/// Local times in RocketMQ's spellings.
+enum AdminTime {
+    /// `2026-11-21 17:17:01`
+    static func seconds(_ milliseconds: Int64) -> String {
+        let time = broken(milliseconds)
+        return
+            "\(two(time.tm_year + 1900))-\(two(time.tm_mon + 1))-\(two(time.tm_mday)) "
+            + "\(two(time.tm_hour)):\(two(time.tm_min)):\(two(time.tm_sec))"
+    }
+
+    /// `2026-11-21 17:17:01,123`
+    static func millis(_ milliseconds: Int64) -> String {
+        let rest = String(milliseconds % 1000 + 1000).dropFirst()
+        return "\(seconds(milliseconds)),\(rest)"
+    }
+
+    /// Milliseconds since 1970, `now`, or a local time `2026-11-21#17:17:01:123`; nil for anything else.
+    static func parse(_ text: String) -> Int64? {
+        if text == "now" { return Clock.milliseconds }
+        if let number = Int64(text) { return number }
+        let numbers = text.split { "-#:".contains($0) }.compactMap { Int32($0) }
+        guard numbers.count == 7, text.contains("#") else { return nil }
+        var time = tm()
+        time.tm_year = numbers[0] - 1900
+        time.tm_mon = numbers[1] - 1
+        time.tm_mday = numbers[2]
+        time.tm_hour = numbers[3]
+        time.tm_min = numbers[4]
+        time.tm_sec = numbers[5]
+        time.tm_isdst = -1
+        let seconds = mktime(&time)
+        return seconds == -1 ? nil : Int64(seconds) * 1000 + Int64(numbers[6])
+    }
+
+    private static func broken(_ milliseconds: Int64) -> tm {
+        var seconds = time_t(milliseconds / 1000)
+        var time = tm()
+        localtime_r(&seconds, &time)
+        return time
+    }
+
+    private static func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : String(number) }
+}
+
+/// The name of a client's version number (`MQVersion`): from 4.0.0 on every release has a snapshot before it, ten
+/// releases make a minor version, ten minor versions a major one.
+func versionName(_ number: Int) -> String {
+    let first = 212
+    guard number >= first else { return "V3 (\(number))" }
+    let steps = number - first
+    let name = "V\(4 + steps / 200)_\(steps % 200 / 20)_\(steps % 20 / 2)"
+    return steps % 2 == 0 ? "\(name)_SNAPSHOT" : name
+}

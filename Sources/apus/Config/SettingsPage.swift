@@ -1,0 +1,47 @@
+import Supervision
+
+/// apus.toml(5), made of the catalogue.
+enum SettingsPage {
+    static var text: String {
+        var lines = [
+            ".TH APUS.TOML 5 \"\" \"Apus \(ApusRelease.version)\" \"File formats\"",
+            ".SH NAME", "apus.toml \\- settings of the Apus message broker platform",
+            ".SH SYNOPSIS", "/etc/apus/apus.toml",
+            ".SH DESCRIPTION",
+            "A TOML file. The keys are those of RocketMQ's broker.conf and namesrv.conf, with their meanings and defaults.",
+            "Keys outside any table hold for every broker; a table \\fB[nameserver]\\fR is for the name server,",
+            "\\fB[filter]\\fR for the filter workers, and each \\fB[[broker]]\\fR is one broker with its own store and port:",
+            ".PP", ".nf", ".RS", "namesrvAddr = \"10.0.0.1:9876\"", "flushDiskType = \"ASYNC_FLUSH\"", "",
+            "[[broker]]", "brokerName = \"broker\\-a\"", "storePathRootDir = \"/data0/store\"", "listenPort = 10911",
+            "", "[[broker]]", "brokerName = \"broker\\-b\"", "storePathRootDir = \"/data1/store\"",
+            "listenPort = 20911", ".RE", ".fi", ".PP",
+            "A file that is not called .toml is read as RocketMQ's properties (key=value).",
+            "\\fBapus config check\\fR says what is wrong with a file, \\fBapus config show\\fR what becomes of it,",
+            "\\fBapus config import\\fR makes one of RocketMQ's files.",
+            "Most settings can be changed by \\fBsystemctl reload apus\\fR;",
+            "what is fixed while the platform runs is reported then.",
+        ]
+        for table in SettingDescription.Table.allCases {
+            lines.append(".SH \"\(roff(table.rawValue.uppercased()))\"")
+            for setting in SettingDescription.all where setting.table == table {
+                lines += [".TP", "\\fB\(roff(setting.key))\\fR\(standard(setting))", roff(setting.meaning) + "."]
+            }
+        }
+        let described = Set(SettingDescription.all.map(\.key))
+        let others = (KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts).filter { !described.contains($0) }
+        if !others.isEmpty {
+            lines += [".SH \"OTHER KEYS\"", others.sorted().map(roff).joined(separator: ", ") + "."]
+        }
+        lines += [".SH \"SEE ALSO\"", "\\fBapus\\fR(1), \\fBapusd\\fR(8)", ""]
+        return lines.joined(separator: "\n")
+    }
+
+    private static func standard(_ setting: SettingDescription) -> String {
+        setting.standard.isEmpty ? "" : " (default: \(roff(setting.standard)))"
+    }
+
+    private static func roff(_ text: String) -> String {
+        let escaped = text.replacing("\\", with: "\\e").replacing("-", with: "\\-")
+        return escaped.hasPrefix(".") || escaped.hasPrefix("'") ? "\\&" + escaped : escaped
+    }
+}

@@ -1,0 +1,12 @@
+import Testing
+
+extension PlatformTests {
+    /// The Debian package in a real systemd that is thrown away afterwards (`Tests/Support/systemd/scenarios/package`).
+    @Suite("T22 Debian package", .serialized)
+    struct T22_Package {
+        @Test(
+            "clean installation, upgrade under load, removal that keeps data, purge that leaves nothing",
+            .timeLimit(.minutes(5)))
+        func fromInstallationToPurge() throws { try Systemd.run("package") }
+    }
+}
