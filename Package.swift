@@ -169,7 +169,8 @@ let package = Package(
         tests(
             "PlatformTests",
             [
-                "FastJSON", "RemotingProtocol", "RemotingTransport", "StoreFormat", "StoreJudge", nioCore, nioPosix,
+                "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "StoreFormat", "StoreJudge",
+                nioCore, nioPosix,
             ]),
         tests(
             "BrokerServiceTests",
@@ -180,6 +181,9 @@ let package = Package(
         .executableTarget(
             name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
             path: "Tests/Support/StoreBench", swiftSettings: strict),
+        room(
+            "ModelClients", ["RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
+            path: "Tests/Support/ModelClients"),
         // Reads stores with none of their code: it must depend on no room. Optimized, for it looks at every byte.
         .target(
             name: "StoreJudge", path: "Tests/Support/StoreJudge", swiftSettings: strict + [.unsafeFlags(["-O"])]),

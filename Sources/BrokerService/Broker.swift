@@ -30,7 +30,7 @@ package final class Broker: RemotingService {
     let offsets = ConsumerOffsetManager()
     let consumers = ConsumerManager()
     let producers = ProducerManager()
-    var locks = RebalanceLockManager()
+    var locks: RebalanceLockManager
     let gate: AckGate
     let hold: PullRequestHold
     package let filters: FilterLink
@@ -58,6 +58,8 @@ package final class Broker: RemotingService {
     private lazy var relay = ClientRelayProcessor(self)
 
     var timers: [RepeatedTask] = []
+    private var notices = MembershipNotices()
+    private var noticesTask: Scheduled<Void>?
     var isDraining = false
     /// Tables whose last write failed.
     var unwritten: Set<ConfigurationFile> = []
@@ -95,6 +97,7 @@ package final class Broker: RemotingService {
         storeHost = StoreFormat.HostAddress(address)
         delayLevels = configuration.delayLevels
         timerSettings = TimerSettings(configuration)
+        locks = RebalanceLockManager(maxLiveMillis: configuration.rebalanceLockMaxLiveTime)
         storesReplies = configuration.raw("storeReplyMessageEnable") != "false"
         sendResponseFields = [
             ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
@@ -152,12 +155,9 @@ package final class Broker: RemotingService {
                 "consumer group \(group.name) is inconsistent: \(conflict); each is served what it asks for, but only from the queues it is assigned: let all clients of a group subscribe to the same",
                 metadata: ["consumerGroup": "\(group.name)"])
         }
-        consumers.notify = { [unowned self] group, members in
-            guard configuration.notifyConsumerIdsChangedEnable else { return }
-            for member in members {
-                member.client.connection.oneway(
-                    RemotingCommand(.notifyConsumerIDsChanged, extFields: ["consumerGroup": group]))
-            }
+        consumers.notify = { [unowned self] group, _ in
+            notices.changed(group)
+            scheduleTick()
         }
     }
 
@@ -261,7 +261,30 @@ package final class Broker: RemotingService {
         persistConfigurationChanges()
         commit()
         hold.runWoken()
+        tellMembers()
         // What a woken pull has stored itself (OFFSET_MOVED_EVENT) is written with the next tick.
+    }
+
+    /// Members of groups that have changed are told so, by one notice for all changes of a while.
+    private func tellMembers() {
+        guard !notices.isEmpty else { return }
+        let isEnabled = configuration.notifyConsumerIdsChangedEnable
+        let time = now()
+        let next = notices.tell(now: time) { group in
+            guard isEnabled, let members = consumers[group]?.clients else { return 0 }
+            // The same bytes for everybody: nobody answers, so that the number of the request means nothing.
+            var notice = RemotingCommand(.notifyConsumerIDsChanged, extFields: ["consumerGroup": group])
+            notice.flag = RemotingFrame.onewayFlag
+            var frame = ByteBuffer()
+            notice.encode(into: &frame)
+            for member in members { member.client.connection.write { $0.writeImmutableBuffer(frame) } }
+            return members.count
+        }
+        noticesTask?.cancel()
+        noticesTask = next.map { next in
+            let this = NIOLoopBound(self, eventLoop: eventLoop)
+            return eventLoop.scheduleTask(in: .milliseconds(max(1, next - time))) { this.value.scheduleTick() }
+        }
     }
 
     private func commit() {

@@ -34,6 +34,8 @@ package struct BrokerConfiguration {
     package var slaveReadEnable = false
     package var notifyConsumerIdsChangedEnable = true
     package var flushConsumerOffsetInterval: Int64 = 5000
+    /// Milliseconds a queue lock lives that is not renewed.
+    package var rebalanceLockMaxLiveTime: Int64 = 60_000
     package var registerNameServerPeriod: Int64 = 30_000
     package var startAcceptSendRequestTimeStamp: Int64 = 0
     /// `nil`, the default, lets the filter worker decide by the plugins it has loaded. RocketMQ's own default is
@@ -95,6 +97,8 @@ package struct BrokerConfiguration {
         case "regionId": return take(value, \.regionId)
         case "shortPollingTimeMills": return take(Int64(value), \.shortPollingTimeMills)
         case "flushConsumerOffsetInterval": return take(Int64(value), \.flushConsumerOffsetInterval)
+        case "rebalanceLockMaxLiveTime":
+            return take(Int64(value).flatMap { $0 > 0 ? $0 : nil }, \.rebalanceLockMaxLiveTime)
         case "registerNameServerPeriod":
             // RocketMQ's own bounds.
             return take(Int64(value).map { min(max($0, 10_000), 60_000) }, \.registerNameServerPeriod)

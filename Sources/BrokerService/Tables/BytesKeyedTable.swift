@@ -1,8 +1,8 @@
 import Glibc
 
 /// A hash table keyed by bytes and looked up with borrowed bytes, so that finding a topic or a group by the name in
-/// a request builds no `String`. Open addressing, linear probing; removal (rare: an operator deletes a topic)
-/// rebuilds. The hash is seeded per table because names come from the network.
+/// a request builds no `String`. Open addressing, linear probing. The hash is seeded per table because names come from
+/// the network.
 struct BytesKeyedTable<Value> {
     private struct Entry {
         var hash: UInt64
@@ -15,8 +15,11 @@ struct BytesKeyedTable<Value> {
     private var slots: [Int32]
     private let seed: UInt64
 
+    /// Small: there is one in each of what may be ten thousand groups.
+    private static var initialSlots: Int { 4 }
+
     init() {
-        slots = [Int32](repeating: 0, count: 64)
+        slots = [Int32](repeating: 0, count: Self.initialSlots)
         seed = UInt64.random(in: UInt64.min...UInt64.max) | 1
     }
 
@@ -73,9 +76,7 @@ struct BytesKeyedTable<Value> {
             let found = bytes.withUnsafeBytes { find($0, hash) }
             switch (found, newValue) {
             case (let index?, let value?): entries[index].value = value
-            case (let index?, nil):
-                entries.remove(at: index)
-                rebuild(slots.count)
+            case (let index?, nil): remove(index)
             case (nil, let value?):
                 entries.append(Entry(hash: hash, key: bytes, value: value))
                 if entries.count * 2 > slots.count {
@@ -90,7 +91,37 @@ struct BytesKeyedTable<Value> {
 
     mutating func removeAll() {
         entries.removeAll()
-        rebuild(64)
+        rebuild(Self.initialSlots)
+    }
+
+    /// The slot that holds an entry's index.
+    private func slot(of index: Int) -> Int {
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: entries[index].hash) & mask
+        while slots[slot] != Int32(index + 1) { slot = (slot + 1) & mask }
+        return slot
+    }
+
+    private mutating func remove(_ index: Int) {
+        let mask = slots.count - 1
+        var free = slot(of: index)
+        let last = entries.count - 1
+        if index < last {
+            slots[slot(of: last)] = Int32(index + 1)
+            entries.swapAt(index, last)
+        }
+        entries.removeLast()
+        // Entries behind the gap that a search would no longer reach move into it.
+        var slot = (free + 1) & mask
+        while slots[slot] != 0 {
+            let home = Int(truncatingIfNeeded: entries[Int(slots[slot]) - 1].hash) & mask
+            if (slot - home) & mask >= (slot - free) & mask {
+                slots[free] = slots[slot]
+                free = slot
+            }
+            slot = (slot + 1) & mask
+        }
+        slots[free] = 0
     }
 
     private mutating func place(_ index: Int) {

@@ -1,0 +1,68 @@
+/// When which group's members are told that their group has changed (NOTIFY_CONSUMER_IDS_CHANGED). Time comes as an argument.
+///
+/// The first change is told at the end of its tick. Further ones are gathered for a while and told together: if each of ten
+/// thousand members that come one after the other were told to all the others, that would be fifty million notices, each
+/// answered with a question for the list of all of them.
+struct MembershipNotices {
+    /// Between two notices to the same group: a quarter of what a member may have to wait for one.
+    static let intervalMillis: Int64 = 25
+    /// More members take longer to tell and to answer: a millisecond more for so many of them.
+    static let membersPerMilli = 20
+
+    private struct Group {
+        var mayBeToldAt: Int64 = 0
+        var isChanged = false
+    }
+
+    private var groups: [String: Group] = [:]
+    /// Names of changed groups.
+    private var changed: [String] = []
+    /// Names of the told ones, to be forgotten when nothing more happens to them.
+    private var told: [String] = []
+
+    mutating func changed(_ group: String) {
+        guard groups[group]?.isChanged != true else { return }
+        groups[group, default: Group()].isChanged = true
+        changed.append(group)
+    }
+
+    var isEmpty: Bool { changed.isEmpty }
+    /// Groups it knows something of.
+    var remembered: Int { groups.count }
+
+    /// Calls `tell` for each group whose members may be told now; it returns how many members that were. Returns when to
+    /// come again, or `nil` if nobody waits.
+    mutating func tell(now: Int64, _ tell: (String) -> Int) -> Int64? {
+        guard !changed.isEmpty else { return nil }
+        forget(now)
+        var later: [String] = []
+        var next: Int64?
+        for name in changed {
+            let time = groups[name]?.mayBeToldAt ?? 0
+            // A clock that was set back does not silence a group.
+            if time > now, time - now <= Self.interval(members: Int(Int32.max)) {
+                later.append(name)
+                next = min(next ?? time, time)
+                continue
+            }
+            let count = tell(name)
+            groups[name] = Group(mayBeToldAt: now + Self.interval(members: count))
+            told.append(name)
+        }
+        changed = later
+        return next
+    }
+
+    private mutating func forget(_ now: Int64) {
+        guard told.count > 64 else { return }
+        told.removeAll { name in
+            // A changed one will be told, and so comes back here.
+            guard let group = groups[name], !group.isChanged else { return true }
+            guard group.mayBeToldAt <= now else { return false }
+            groups[name] = nil
+            return true
+        }
+    }
+
+    static func interval(members: Int) -> Int64 { intervalMillis + Int64(min(members, 100_000) / membersPerMilli) }
+}

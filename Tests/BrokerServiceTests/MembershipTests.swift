@@ -1,0 +1,121 @@
+import Foundation
+import RemotingProtocol
+import Testing
+
+@testable import BrokerService
+
+@Suite("members of groups, and who is told of them")
+struct MembershipTests {
+    @Test("the table keyed by bytes against a dictionary: random puts and removals")
+    func tableAgainstDictionary() {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        print("seed \(seed)")
+        var random = SplitMix(state: seed)
+        var table = BytesKeyedTable<Int>()
+        var model: [String: Int] = [:]
+        for step in 0..<20_000 {
+            let key = "group-\(Int.random(in: 0..<200, using: &random))"
+            if Int.random(in: 0..<2, using: &random) == 0 {
+                table[key] = step
+                model[key] = step
+            } else {
+                table[key] = nil
+                model[key] = nil
+            }
+            if step % 97 == 0 {
+                #expect(
+                    table.count == model.count && Set(table.values) == Set(model.values), "seed \(seed), step \(step)")
+                for number in 0..<200 where table["group-\(number)"] != model["group-\(number)"] {
+                    Issue.record("seed \(seed), step \(step): group-\(number)")
+                }
+            }
+        }
+    }
+
+    @Test("notices: the first at once, those of the next moments together, none forgotten")
+    func notices() {
+        var notices = MembershipNotices()
+        var told: [String] = []
+        func tell(_ now: Int64, members: Int = 2) -> Int64? {
+            notices.tell(now: now) { name in
+                told.append(name)
+                return members
+            }
+        }
+        #expect(tell(0) == nil)
+        notices.changed("a")
+        notices.changed("a")
+        #expect(tell(1000) == nil)
+        #expect(told == ["a"])
+        notices.changed("a")
+        notices.changed("b")
+        #expect(tell(1001) == 1025)
+        #expect(told == ["a", "b"])
+        notices.changed("a")
+        #expect(tell(1024) == 1025)
+        #expect(tell(1025) == nil)
+        #expect(told == ["a", "b", "a"])
+        #expect(notices.isEmpty)
+        // A thousand members wait 75 ms at most, ten thousand half a second.
+        notices.changed("c")
+        #expect(tell(2000, members: 1000) == nil)
+        notices.changed("c")
+        #expect(tell(2001) == 2075)
+        #expect(MembershipNotices.interval(members: 10_000) == 525)
+        // A clock that was set back a day does not silence the group.
+        #expect(tell(2001 - 86_400_000) == nil)
+        #expect(told.last == "c")
+        // Groups that come and go leave nothing behind.
+        for number in 0..<10_000 {
+            notices.changed("g\(number)")
+            _ = tell(10_000 + Int64(number))
+        }
+        #expect(notices.remembered < 200)
+    }
+
+    @Test("forty members that come at once are told a few times, not forty times each; who leaves is told of at once")
+    func storm() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let count = 40
+        let members = try (0..<count).map { _ in try harness.connect() }
+        for (index, member) in members.enumerated() {
+            let data = ConsumerData(groupName: "storm", subscriptionDataSet: [SubscriptionData(topic: "T")])
+            try member.post(
+                .heartBeat, body: HeartbeatData(clientID: "c\(index)", consumerDataSet: [data]).encoded())
+        }
+        usleep(400_000)
+        var notices = 0
+        for member in members {
+            while member.gets(.notifyConsumerIDsChanged, within: 1) { notices += 1 }
+        }
+        // Each change told to each member there is would be 820.
+        #expect(notices >= count && notices < 500, "\(notices) notices")
+        let list = try members[0].invoke(.getConsumerListByGroup, ["consumerGroup": "storm"])
+        #expect(
+            try Set(GetConsumerListByGroupResponseBody(body: list.body).consumerIDList)
+                == Set((0..<count).map { "c\($0)" }))
+        let start = ContinuousClock.now
+        members[7].close()
+        #expect(members[3].gets(.notifyConsumerIDsChanged, within: 1000))
+        let elapsed = start.duration(to: .now)
+        #expect(elapsed < .milliseconds(100), "told after \(elapsed)")
+        let after = try members[0].invoke(.getConsumerListByGroup, ["consumerGroup": "storm"])
+        #expect(
+            try Set(GetConsumerListByGroupResponseBody(body: after.body).consumerIDList)
+                == Set((0..<count).filter { $0 != 7 }.map { "c\($0)" }))
+    }
+}
+
+/// A small seeded generator (SplitMix64).
+struct SplitMix: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+}

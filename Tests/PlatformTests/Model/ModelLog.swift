@@ -1,0 +1,64 @@
+import Foundation
+import ModelClients
+import NIOCore
+import NIOPosix
+import RemotingProtocol
+import RemotingTransport
+
+/// What the broker has stored, read by plain pulls as it grows.
+final class ModelLog {
+    struct Copy {
+        var queue: Int32
+        var queueOffset: Int64
+        var storeTimestamp: Int64
+        var messageId: String
+        var message: MessageExt
+    }
+
+    private var cursors: [String: Int64] = [:]
+    /// By topic and the model's number of the message.
+    private(set) var copies: [String: [Int: [Copy]]] = [:]
+    private var client: RemotingClient?
+
+    /// Reads on to the present end of a topic.
+    nonisolated(nonsending) func read(_ platform: Platform, topic: String, queues: Int32) async throws {
+        if client?.isActive != true {
+            client = try await RemotingClient.connect(
+                to: platform.broker, group: MultiThreadedEventLoopGroup.singleton)
+        }
+        guard let client else { throw ScenarioFailure("no connection to the broker") }
+        for queue in 0..<queues {
+            let place = ["topic": topic, "queueId": String(queue)]
+            let end = try await client.invokeSuccessfully(RemotingCommand(.getMaxOffset, extFields: place)).integer(
+                "offset")
+            let cursor = "\(topic) \(queue)"
+            while let offset = Optional(cursors[cursor] ?? 0), offset < end {
+                let reply = try await client.invoke(
+                    RemotingCommand(
+                        .pullMessage,
+                        extFields: place.merging([
+                            "consumerGroup": "ModelReader", "queueOffset": String(offset), "maxMsgNums": "32",
+                            "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": "*",
+                            "subVersion": "0", "expressionType": "TAG",
+                        ]) { $1 }))
+                let next = try reply.integer("nextBeginOffset")
+                guard reply.code == 0, next > offset else {
+                    throw ScenarioFailure("\(cursor) stands still at \(offset) of \(end): \(reply.code)")
+                }
+                for message in try MessageExt.decodeAll(reply.body) {
+                    guard let id = ModelOracle.id(of: message) else {
+                        throw ScenarioFailure("\(cursor) holds at \(message.queueOffset) what nobody sent")
+                    }
+                    copies[topic, default: [:]][id, default: []].append(
+                        Copy(
+                            queue: message.queueID, queueOffset: message.queueOffset,
+                            storeTimestamp: message.storeTimestamp, messageId: message.offsetMessageID,
+                            message: message))
+                }
+                cursors[cursor] = next
+            }
+        }
+    }
+
+    func end() { client?.closeNow() }
+}
