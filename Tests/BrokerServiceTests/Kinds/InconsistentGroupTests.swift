@@ -112,7 +112,9 @@ struct InconsistentGroupTests {
         try sends(first, "T2")
         try heartbeat(first, "a", [("T1", "*")])
         try heartbeat(second, "b", [("T2", "*")])
+        // Told of both joins, of the second a moment later.
         _ = try first.request(.notifyConsumerIDsChanged)
+        while first.gets(.notifyConsumerIDsChanged, within: 200) {}
         for _ in 0..<3 {
             try heartbeat(first, "a", [("T1", "*")])
             try heartbeat(second, "b", [("T2", "*")])

@@ -387,6 +387,7 @@ actor ModelRun {
         for topic in ModelPlan.topics { try await log.read(platform, topic: topic, queues: ModelPlan.queues) }
         for group in ModelPlan.groups where group.mode != .broadcast {
             try await log.read(platform, topic: "%DLQ%" + group.name, queues: 1)
+            try await log.read(platform, topic: "%RETRY%" + group.name, queues: 1)
         }
     }
 

@@ -28,9 +28,9 @@ struct ModelVerdict {
                     let failures = ModelPlan.failures(oracle.seed, group: group, id: id)
                     let isDeadLetter = group.mode == .concurrent && failures > group.maxRetries
                     if isDeadLetter, copies("%DLQ%" + group.name, id).isEmpty {
-                        missing.append("message \(id) is no dead letter of \(group.name) yet")
+                        missing.append("message \(id) is no dead letter of \(group.name) yet: \(trail(group, id))")
                     } else if !isDeadLetter, received[id]?.isDone != true {
-                        missing.append("\(group.name) has not done message \(id) of \(topic)")
+                        missing.append("\(group.name) has not done message \(id) of \(topic): \(trail(group, id))")
                     }
                 }
             }
@@ -42,6 +42,19 @@ struct ModelVerdict {
             }
         }
         return missing
+    }
+
+    /// What is known of a message in a group, for those who look for the reason.
+    private func trail(_ group: ModelPlan.Group, _ id: Int) -> String {
+        let known = oracle.received(group.name)[id] ?? ModelOracle.Received()
+        let wanted = ModelPlan.failures(oracle.seed, group: group, id: id)
+        let places = (ModelPlan.topics + ["%RETRY%" + group.name, "%DLQ%" + group.name]).flatMap { topic in
+            copies(topic, id).map { copy in
+                "\(topic) \(copy.queue)@\(copy.queueOffset) retry \(copy.message.reconsumeTimes) stored \(copy.storeTimestamp)"
+            }
+        }
+        return
+            "fails \(wanted) times, delivered \(known.count) times, up to retry \(known.retries), sent back \(known.sentBack), lies at \(places)"
     }
 
     /// What must never be.
