@@ -154,9 +154,9 @@ package actor ModelConsumer {
     package func leave() async {
         isRunning = false
         post.finish()
+        for queue in owned.values { queue.isDropped = true }
         // A lock asked for must not be granted after all have been given back.
         await worker?.value
-        for queue in owned.values { queue.isDropped = true }
         for queue in Array(owned.values) { await give(back: queue) }
         let fields = ["clientID": settings.clientId, "consumerGroup": settings.group]
         _ = try? await link.invoke(RemotingCommand(.unregisterClient, extFields: fields))
@@ -420,12 +420,11 @@ package actor ModelConsumer {
         let delivery = await delivery(message, queue)
         let isDone = await observer.consume(delivery)
         while isRunning, !queue.isDropped {
-            if isDone || settings.mode == .broadcast { break }
+            if isDone || settings.mode == .broadcast { return queue.finished(message.queueOffset) }
             observer.sendingBack(delivery)
-            if await sendBack(message) { break }
+            if await sendBack(message) { return queue.finished(message.queueOffset) }
             try? await Task.sleep(for: .milliseconds(100))
         }
-        if !queue.isDropped { queue.finished(message.queueOffset) }
     }
 
     private func sendBack(_ message: MessageExt) async -> Bool {
