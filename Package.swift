@@ -184,6 +184,10 @@ let package = Package(
         room(
             "ModelClients", ["RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
             path: "Tests/Support/ModelClients"),
+        .executableTarget(
+            name: "KindsBenchmark",
+            dependencies: ["ModelClients", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
+            path: "Tests/Support/KindsBenchmark", swiftSettings: strict),
         // Reads stores with none of their code: it must depend on no room. Optimized, for it looks at every byte.
         .target(
             name: "StoreJudge", path: "Tests/Support/StoreJudge", swiftSettings: strict + [.unsafeFlags(["-O"])]),
