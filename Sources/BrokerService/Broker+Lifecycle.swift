@@ -15,6 +15,8 @@ extension Broker {
         case subscriptionGroups = "subscriptionGroup.json"
         case consumerOffsets = "consumerOffset.json"
         case delayOffsets = "delayOffset.json"
+        /// Apus's own.
+        case autoCreatedTopics = "autoCreatedTopics.json"
     }
 
     static let maintenanceMillis: Int64 = 100
@@ -103,6 +105,7 @@ extension Broker {
         case .delayOffsets:
             schedule.load(json)
             schedule.markWritten()
+        case .autoCreatedTopics: autoCreated.load(json)
         }
     }
 
@@ -110,6 +113,7 @@ extension Broker {
     func persistConfigurationChanges() {
         if topics.isDirty { persist(.topics) }
         if groups.isDirty { persist(.subscriptionGroups) }
+        if autoCreated.isDirty { persist(.autoCreatedTopics) }
     }
 
     /// Writes a table if it has changed. A failure is logged and tried again every few seconds until it works.
@@ -132,6 +136,9 @@ extension Broker {
             json = schedule.durableJSON(
                 flushed: store.flushedOffset.rawValue, logEnd: store.writtenOffset.rawValue)
             schedule.markWritten()
+        case .autoCreatedTopics:
+            json = autoCreated.json
+            autoCreated.markWritten()
         }
         do {
             try MetadataFile(path: path(file), disk: disk).save(json.bytes(.pretty))
@@ -149,6 +156,7 @@ extension Broker {
             stats.forget { name, _ in name == topic }
         }
         topics.delete(topic)
+        autoCreated.remove(topic)
         hold.expireAll { $0.topic.name == topic }
         store.removeTopics { $0 == topic }
     }

@@ -6,7 +6,7 @@ package import NIOCore
 package import RemotingProtocol
 package import RemotingTransport
 package import StoreFormat
-import WorkerProtocol
+package import WorkerProtocol
 
 /// One broker: its store, its tables and its processors, wired together on one event loop that owns all of them.
 ///
@@ -61,6 +61,12 @@ package final class Broker: RemotingService {
     private var notices = MembershipNotices()
     private var noticesTask: Scheduled<Void>?
     var isDraining = false
+    /// Why this broker leaves although nobody asked it to stop, in words for senders.
+    var withdrawal: String?
+    /// Topics clients' messages have made here or at another broker of this platform: those all of its brokers have.
+    var autoCreated = AutoCreatedTopics()
+    /// A client's message has made this topic: tell the other brokers of the platform.
+    package var topicCreated: (AutoCreatedTopic) -> Void = { _ in }
     /// Tables whose last write failed.
     var unwritten: Set<ConfigurationFile> = []
     /// Counts changes of the settings (25).
@@ -163,6 +169,7 @@ package final class Broker: RemotingService {
 
     /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
     var reasonNotToTakeMessages: String? {
+        if let withdrawal { return "service not available now. \(withdrawal)" }
         if isDraining {
             return "service not available now. the broker \(configuration.brokerName) is being stopped; "
                 + "the client will find another one"

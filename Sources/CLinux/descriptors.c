@@ -166,3 +166,9 @@ int apus_watch_folder(const char *path) {
     }
     return fd;
 }
+
+int64_t apus_peer_user(int socket) {
+    struct ucred peer;
+    socklen_t length = sizeof peer;
+    return getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ? -errno : (int64_t)peer.uid;
+}

@@ -22,3 +22,5 @@ int apus_try_lock(int descriptor) {
 }
 
 void apus_set_thread_name(const char *name) { (void)pthread_setname_np(pthread_self(), name); }
+
+int apus_direct_flag(void) { return O_DIRECT; }

@@ -44,6 +44,9 @@ package enum ListenSocket {
         }
     }
 
+    /// Connects are refused at once, also those that wait; the port stays taken. listen(2) ends it, by whoever has the socket.
+    package static func pause(_ socket: Int32) { _ = shutdown(socket, Int32(SHUT_RD)) }
+
     /// Whether `socket` is a TCP socket that listens at a numeric `address` and `port` (0: whatever port).
     package static func listens(_ socket: Int32, address: String, port: Int) -> Bool {
         var listening: Int32 = 0
@@ -111,6 +114,12 @@ package enum ListenSocket {
         let socket = apus_accept(listener)
         if [EAGAIN, ECONNABORTED, EINTR].contains(-socket) { return nil }
         return Descriptor(owning: try check(socket, "accept", "socket"))
+    }
+
+    /// Whether the other end of a unix socket is a process of this user's or root's.
+    package static func isOwnUser(_ socket: Int32) -> Bool {
+        let user = apus_peer_user(socket)
+        return user == 0 || user == Int64(geteuid())
     }
 
     private static func unixSocket(_ flags: Int32) throws(SystemError) -> Descriptor {

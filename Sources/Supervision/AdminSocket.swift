@@ -1,14 +1,15 @@
 import Glibc
 import LinuxSystem
 
-/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, or as JSON {"command":"status"}), one line of JSON
-/// as the answer. Only the platform's own user may connect. A client that asked to stop keeps its connection and sees its
+/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, or as JSON {"command":"status"}), one
+/// line of JSON as the answer. Only the platform's own user and root may connect. A client that asked to stop keeps its connection and sees its
 /// end when the platform has stopped.
 final class AdminSocket {
     enum Command: String {
         case status
         case stop
         case reload
+        case restart
     }
 
     private static let connectionsMax = 16
@@ -16,9 +17,9 @@ final class AdminSocket {
 
     private let listener: SharedDescriptor
     private var connections: [Int32: (socket: SharedDescriptor, received: [UInt8])] = [:]
-    private let answer: (Command) -> String
+    private let answer: (Command, String?) -> String
 
-    init(in directory: Int32, answer: @escaping (Command) -> String) throws(SystemError) {
+    init(in directory: Int32, answer: @escaping (Command, String?) -> String) throws(SystemError) {
         listener = SharedDescriptor(try ListenSocket.unix(name: RunDirectory.socketName, inDirectory: directory))
         self.answer = answer
     }
@@ -31,7 +32,9 @@ final class AdminSocket {
         if fd == listener.raw {
             // A refused or failed connection harms nobody else; the client sees it closed.
             while let socket = try? ListenSocket.accept(listener.raw) {
-                guard connections.count < AdminSocket.connectionsMax else { continue }
+                guard connections.count < AdminSocket.connectionsMax, ListenSocket.isOwnUser(socket.raw) else {
+                    continue
+                }
                 let shared = SharedDescriptor(socket)
                 connections[shared.raw] = (shared, [])
             }
@@ -59,11 +62,15 @@ final class AdminSocket {
 
     private func reply(to line: String) -> String {
         // {"command":"stop"} and stop: the words are all there is to tell apart.
-        let words = line.split { !$0.isLetter }.filter { $0 != "command" }
-        guard words.count == 1, let command = Command(rawValue: String(words[0])) else {
-            return JSONText.object([("error", JSONText.string("unknown command; known: status, stop, reload"))])
+        let words = line.split { !($0.isLetter || $0.isNumber || $0 == "@" || $0 == "-") }.filter { $0 != "command" }
+        guard let command = words.first.flatMap({ Command(rawValue: String($0)) }),
+            words.count == (command == .restart ? 2 : 1)
+        else {
+            return JSONText.object([
+                ("error", JSONText.string("unknown command; known: status, stop, reload, restart WORKER"))
+            ])
         }
-        return answer(command)
+        return answer(command, words.count == 2 ? String(words[1]) : nil)
     }
 
     /// An answer fits the socket's buffer many times over; a client that does not read loses its connection.

@@ -9,10 +9,26 @@ package struct RawConfiguration: Hashable, Sendable {
     /// `nameserver = false` and `broker = false` in place of those tables: what this platform is without.
     package var withoutNameserver = false
     package var withoutBroker = false
+    /// Folders, one disk each; a broker for each of them. nil: not set.
+    package var disks: [String]?
+    /// What workers may use: `filter.memory` and so on, for `limits.filter.memory`.
+    package var limits: [String: String] = [:]
     /// Came from a RocketMQ `broker.conf`.
     package var isProperties = false
 
     package init() {}
+
+    /// Takes the settings that are no worker's out of `common`: lists are separated by `,` there.
+    package mutating func sortOut() {
+        func list(_ text: String) -> [String] {
+            text.split { $0 == "," || $0 == ";" || $0 == " " }.map(String.init)
+        }
+        if let text = common.removeValue(forKey: "disks") { disks = list(text) }
+        for (key, value) in common where key.hasPrefix("limits.") {
+            limits[String(key.dropFirst("limits.".count))] = value
+            common[key] = nil
+        }
+    }
 }
 
 /// Why a configuration cannot be used, with file and line where known.

@@ -4,7 +4,7 @@ package enum KnownKeys {
     package static let integers = [
         "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "brokerId", "cleanResourceInterval",
         "clientManageThreadPoolNums", "count", "defaultQueryMaxNum", "defaultTopicQueueNums",
-        "diskMaxUsedSpaceRatio", "diskReservedBytes", "fastListenPort", "fileReservedTime",
+        "diskMaxUsedSpaceRatio", "diskReservedBytes", "diskSlot", "fastListenPort", "fileReservedTime",
         "filterMemoryMegabytes", "filterTimeBudgetMillis", "flushCommitLogLeastPages",
         "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval", "flushConsumerOffsetInterval",
         "flushIntervalCommitLog", "flushIntervalConsumeQueue", "haHousekeepingInterval", "haListenPort",
@@ -21,7 +21,8 @@ package enum KnownKeys {
 
     package static let booleans = [
         "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "brokerTopicEnable",
-        "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTest", "clusterTopicEnable", "enablePropertyFilter",
+        "checkCRCOnRecover", "cleanFileForciblyEnable", "diskServed", "clusterTest", "clusterTopicEnable",
+        "enablePropertyFilter",
         "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable", "messageIndexEnable",
         "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "orderMessageEnable", "recallMessageEnable",
         "rejectTransactionMessage", "slaveReadEnable", "storeReplyMessageEnable", "traceOn", "traceTopicEnable",
@@ -29,7 +30,8 @@ package enum KnownKeys {
 
     package static let texts = [
         "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerName", "brokerPermission",
-        "brokerRole", "configBlackList", "deleteWhen", "flushDiskType", "haMasterAddress", "kvConfigPath",
+        "brokerRole", "configBlackList", "deleteWhen", "diskIdentity", "diskPath", "flushDiskType", "haMasterAddress",
+        "kvConfigPath",
         "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr", "pluginDirectory", "productEnvName",
         "regionId",
         "storePathCommitLog", "storePathRootDir",

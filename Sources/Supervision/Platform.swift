@@ -8,22 +8,23 @@ import WorkerProtocol
 /// a segment or loads a plug-in, so that it outlives everything it supervises.
 package final class Platform {
     /// A worker process and its control channel.
-    private struct Child {
+    struct Child {
         var process: ChildProcess
         var control: SharedDescriptor
     }
 
-    private var configuration: PlatformConfiguration
+    var configuration: PlatformConfiguration
     private let executables: String
-    private let resources: Resources
+    let resources: Resources
     private let runDirectory: RunDirectory
     private let workersLock: WorkersLock
     private let signals: Signals
-    private let logger: Logger
-    private let readAgain: () throws -> PlatformConfiguration
+    let logger: Logger
+    let readAgain: () throws -> PlatformConfiguration
     private let startedAt = MonotonicClock.milliseconds
-    private var state: SupervisorState
-    private var children: [WorkerID: Child] = [:]
+    var state: SupervisorState
+    private(set) var children: [WorkerID: Child] = [:]
+    var limiter: Limiter
     private var admin: AdminSocket?
     private var pending: [SupervisorState.Event] = []
     private var exitCode: Int32?
@@ -44,6 +45,7 @@ package final class Platform {
         self.signals = signals
         self.logger = logger
         self.readAgain = readAgain
+        limiter = Limiter(configuration)
         var limits = limits
         limits.watchdogMillis = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
         state = SupervisorState(workers: configuration.workers, limits: limits)
@@ -54,7 +56,8 @@ package final class Platform {
 
     /// Runs the platform until it has stopped; answers the exit status of apusd.
     package func run() throws(SystemError) -> Int32 {
-        admin = try AdminSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0) }
+        admin = try AdminSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0, $1) }
+        for text in limiter.complaints { logger.warning("\(text)") }
         handle(.start)
         while exitCode == nil { try turn() }
         admin = nil
@@ -105,7 +108,7 @@ package final class Platform {
     }
 
     /// What carrying out an action brings up (a failed launch) is handled after the actions that came with it.
-    private func handle(_ event: SupervisorState.Event) {
+    func handle(_ event: SupervisorState.Event) {
         pending.append(event)
         guard !handsBusy else { return }
         handsBusy = true
@@ -124,6 +127,11 @@ package final class Platform {
         case .kill(let id):
             do { try children[id]?.process.send(signal: SIGKILL) } catch { logger.error("\(id): \(error)") }
         case .closeListeners(let id): resources.closeListeners(of: id)
+        case .pauseListeners(let id): resources.pauseListeners(of: id)
+        case .removeListeners(let id): resources.removeListeners(of: id)
+        case .extend(let id):
+            let shared = resources.sharedDescriptors(for: id)
+            send(.extend(descriptors: shared.map(\.name)), to: id, descriptors: shared.map(\.fd))
         case .ready: becameReady()
         case .watchdog: Notifier.send([.watchdog])
         case .stopping: Notifier.send([.stopping])
@@ -148,6 +156,7 @@ package final class Platform {
                 descriptors: [(null.raw, 0), (2, 1), (2, 2), (theirs.raw, 3), (workersLock.descriptor.raw, 4)],
                 parentDeathSignal: SIGTERM, ownProcessGroup: true)
             children[id] = Child(process: child, control: ours)
+            for text in limiter.apply(to: child, id) { logger.warning("\(id): \(text)") }
             workersLock.note(workers: children.values.map(\.process.pid))
             handle(.spawned(id, pid: child.pid))
             let descriptors = resources.descriptors(for: id)
@@ -191,7 +200,11 @@ package final class Platform {
 
     private func receive(from id: WorkerID, _ child: Child) {
         do {
-            while let message = try Platform.receive(child.control.raw) { handle(.message(id, message)) }
+            while let message = try Platform.receive(child.control.raw) {
+                handle(.message(id, message))
+                if case .ready = message { remember(diskOf: id) }
+                if case .pong = message, let note = limiter.noticed(id) { handle(.noticed(id, note)) }
+            }
         } catch let error as SystemError where error.errno == ECONNRESET {
         } catch {
             logger.error("\(id): control channel: \(error); killed")
@@ -220,7 +233,9 @@ package final class Platform {
         children[id] = nil
         switch ending {
         case .code(let code): handle(.exited(id, .code(code)))
-        case .signal(let signal): handle(.exited(id, .signal(signal, name: ChildProcess.signalName(signal))))
+        case .signal(let signal):
+            let name = ChildProcess.signalName(signal) + limiter.explain(signal: signal, of: id)
+            handle(.exited(id, .signal(signal, name: name)))
         }
     }
 
@@ -259,28 +274,9 @@ package final class Platform {
         _ = Glibc.write(1, line, line.utf8.count)
     }
 
-    /// Workers get the new settings. What cannot change while running keeps its value and is reported.
-    /// Answers why it was refused.
-    @discardableResult
-    private func reload() -> String? {
-        defer { Notifier.send([.ready, .status(state.statusLine)]) }
-        Notifier.send([.reloading(monotonicMicroseconds: MonotonicClock.nanoseconds / 1000)])
-        do {
-            var fresh = try readAgain()
-            let kept = fresh.keepRunning(configuration)
-            for text in kept { logger.warning("\(text) changes only by a restart") }
-            configuration = fresh
-            logger.notice("configuration read again")
-            handle(.reload)
-            return nil
-        } catch {
-            logger.error("reload refused, the former configuration stays: \(error)")
-            return "\(error)"
-        }
-    }
-
-    private func answer(_ command: AdminSocket.Command) -> String {
+    private func answer(_ command: AdminSocket.Command, _ subject: String?) -> String {
         switch command {
+        case .restart: return restart(subject ?? "")
         case .status: return report.json
         case .reload:
             if let refusal = reload() { return JSONText.object([("error", JSONText.string(refusal))]) }

@@ -7,9 +7,14 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// nil: the platform has no name server of its own and registers with `namesrvAddr`.
     package var nameserver: Settings?
     package var brokers: [Settings]
+    /// The number of each broker's workers: with `disks` it belongs to the disk, else it is the place among the tables.
+    /// Ascending, not always without gaps.
+    package var brokerIndexes: [Int] = []
     package var filter: Settings
     package var filterCount: Int
     package var logLevel: String?
+    /// What workers may use.
+    package var limits: WorkerLimits
     /// Keys nobody here reads; they are passed on all the same.
     package var unknownKeys: [String]
 
@@ -24,6 +29,10 @@ package struct PlatformConfiguration: Hashable, Sendable {
         package var machineAddress: String?
         package var withNameserver = true
         package var withBroker = true
+        /// The brokers of the setting `disks`, in its order.
+        package var disks: [DiskRegister.Entry] = []
+        /// By storePathRootDir: stores of `[[broker]]` tables that lie on disks of their own.
+        package var guarded: [String: DiskRegister.Entry] = [:]
 
         package init(dataDirectory: String, executables: String, plugins: String? = nil, machineAddress: String? = nil)
         {
@@ -42,6 +51,10 @@ package struct PlatformConfiguration: Hashable, Sendable {
     package init(_ raw: RawConfiguration, _ surroundings: Surroundings) throws(ConfigurationError) {
         dataDirectory = surroundings.dataDirectory
         logLevel = raw.common["logLevel"]
+        limits = try WorkerLimits(raw.limits)
+        unknownKeys = KnownKeys.unknown(in: raw)
+        filter = Settings()
+        filterCount = 0
         let wantsNameserver = surroundings.withNameserver && !raw.withoutNameserver
         let wantsBroker = surroundings.withBroker && !raw.withoutBroker
         let bindAddress = PlatformConfiguration.bindAddress(raw)
@@ -55,20 +68,27 @@ package struct PlatformConfiguration: Hashable, Sendable {
             nameserver = Settings(settings)
         } else {
             guard wantsBroker else { throw ConfigurationError("neither a name server nor a broker: nothing to run") }
-            guard raw.common["namesrvAddr"]?.isEmpty == false || !raw.brokers.isEmpty else {
-                throw ConfigurationError("without a name server of its own the platform needs --namesrv-addr HOST:PORT")
-            }
             nameserver = nil
         }
 
         brokers = []
-        let tables = !wantsBroker ? [] : raw.brokers.isEmpty ? [[:]] : raw.brokers
-        for (index, table) in tables.enumerated() {
-            let merged = raw.common.merging(table, uniquingKeysWith: { $1 })
+        let places = try PlatformConfiguration.places(raw, surroundings, wantsBroker: wantsBroker)
+        for place in places {
+            let merged = raw.common.merging(place.table, uniquingKeysWith: { $1 })
             brokers.append(
                 try PlatformConfiguration.broker(
-                    merged, index: index, ofMany: tables.count > 1, own: table, bindAddress: bindAddress, surroundings))
+                    merged, index: place.index, ofMany: raw.disks != nil || places.count > 1, own: place.table,
+                    bindAddress: bindAddress, surroundings))
+            brokerIndexes.append(place.index)
         }
+        if !wantsNameserver {
+            guard brokers.allSatisfy({ $0["namesrvAddr"]?.isEmpty == false }) else {
+                throw ConfigurationError(
+                    "without a name server of its own every broker needs one to register with: set namesrvAddr "
+                        + "(--namesrv-addr HOST:PORT)")
+            }
+        }
+        try refuseContradictions(raw)
         let names = Set(brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerId"] ?? "")" })
         guard names.count == brokers.count else {
             throw ConfigurationError("two [[broker]] tables have the same brokerName and brokerId")
@@ -82,12 +102,9 @@ package struct PlatformConfiguration: Hashable, Sendable {
         filterCount = wantsBroker ? Settings(raw.filter).int("count", default: 1) : 0
         guard (0...64).contains(filterCount) else { throw ConfigurationError("[filter] count must be 0 to 64") }
         var filter = (brokers.first?.values ?? [:]).merging(raw.filter, uniquingKeysWith: { $1 })
-        for (index, broker) in brokers.enumerated() {
-            for key in ["storePathRootDir", "storePathCommitLog"] { filter["\(key)#\(index)"] = broker[key] }
-        }
+        filter["count"] = nil
         self.filter = Settings(filter)
-
-        unknownKeys = KnownKeys.unknown(in: raw)
+        describeStoresToFilters()
     }
 
     private static func broker(
@@ -95,11 +112,10 @@ package struct PlatformConfiguration: Hashable, Sendable {
         _ surroundings: Surroundings
     ) throws(ConfigurationError) -> Settings {
         var values = given
-        let letter = String(UnicodeScalar(UInt8(97 + index % 26)))
         if ofMany && own["brokerName"] == nil {
-            values["brokerName"] = given["brokerName"].map { "\($0)-\(index)" } ?? "broker-\(letter)"
+            values["brokerName"] = brokerName(given["brokerName"], index: index)
         }
-        values.setDefault("brokerName", "broker-\(letter)")
+        values.setDefault("brokerName", brokerName(nil, index: index))
         values.setDefault("brokerClusterName", "DefaultCluster")
         values.setDefault("brokerRole", "ASYNC_MASTER")
         values["brokerRole"] = values["brokerRole"]?.uppercased().replacingDash()
@@ -119,9 +135,11 @@ package struct PlatformConfiguration: Hashable, Sendable {
         }
 
         values.setDefault("bindAddress", bindAddress)
-        if ofMany && own["listenPort"] == nil {
-            let base = Int(given["listenPort"] ?? "") ?? brokerPort
-            values["listenPort"] = String(base == 0 ? 0 : base + index * brokerPortStep)
+        for key in ["listenPort", "fastListenPort", "haListenPort"] where ofMany && own[key] == nil {
+            guard let base = given[key].flatMap({ Int($0) }) ?? (key == "listenPort" ? brokerPort : nil) else {
+                continue
+            }
+            values[key] = String(base == 0 ? 0 : base + index * brokerPortStep)
         }
         values.setDefault("listenPort", String(brokerPort))
         guard let port = Int(values["listenPort"] ?? ""), (0...65535).contains(port) else {
@@ -140,6 +158,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
         values.setDefault("storePathRootDir", index == 0 ? "store" : "store-\(index)")
         let root = absolute(values["storePathRootDir"] ?? "", in: surroundings.dataDirectory)
         values["storePathRootDir"] = root
+        values.setDefault("diskPath", root)
+        if let entry = surroundings.guarded[root] { values.merge(entry.settings, uniquingKeysWith: { $1 }) }
         values["storePathCommitLog"] = absolute(values["storePathCommitLog"] ?? "commitlog", in: root)
         values.setDefault("pluginDirectory", surroundings.plugins)
 
@@ -166,40 +186,6 @@ package struct PlatformConfiguration: Hashable, Sendable {
         path.hasPrefix("/") ? path : "\(folder)/\(path)"
     }
 
-    // MARK: reload
-
-    /// Settings that are fixed once the platform runs: what is bound, and where files lie.
-    static let fixedKeys = [
-        "bindAddress", "listenPort", "fastListenPort", "haListenPort", "storePathRootDir", "storePathCommitLog",
-        "mappedFileSizeCommitLog", "brokerName", "brokerClusterName", "brokerId", "brokerRole",
-    ]
-
-    /// Turns freshly read settings into what can hold for the running platform: fixed settings and the number of workers
-    /// stay. Answers what was asked for in vain, in words.
-    mutating func keepRunning(_ running: PlatformConfiguration) -> [String] {
-        var kept: [String] = []
-        if brokers.count != running.brokers.count || (nameserver == nil) != (running.nameserver == nil)
-            || filterCount != running.filterCount
-        {
-            self = running
-            return ["the number of workers"]
-        }
-        func keep(_ fresh: inout Settings, _ old: Settings, _ name: String) {
-            for key in PlatformConfiguration.fixedKeys where fresh[key] != old[key] {
-                // Port 0 asked for any port and got one.
-                if fresh[key] != "0" && fresh[key] != nil { kept.append("\(name)\(key)") }
-                fresh[key] = old[key]
-            }
-        }
-        if var fresh = nameserver, let old = running.nameserver {
-            keep(&fresh, old, "nameserver.")
-            nameserver = fresh
-        }
-        for index in brokers.indices { keep(&brokers[index], running.brokers[index], "") }
-        introduceNameserver()
-        return kept
-    }
-
     /// Every setting of every worker as `key=value` lines, below the worker's name as a comment.
     package var listing: String {
         workers.filter { $0.kind != .replication }.map { worker in
@@ -214,9 +200,15 @@ package struct PlatformConfiguration: Hashable, Sendable {
         var settings =
             switch worker.kind {
             case .nameserver: nameserver ?? Settings()
-            case .brokerStore, .replication: brokers[worker.index]
+            case .brokerStore, .replication: position(of: worker.index).map { brokers[$0] } ?? Settings()
             case .filter: filter
             }
+        // The filter worker puts itself under its limit, and can say which plugin hit it.
+        if worker.kind == .filter, let memory = limits[.filter].memory {
+            let megabytes = Int(memory >> 20)
+            settings["filterMemoryMegabytes"] = String(
+                min(megabytes, settings.int("filterMemoryMegabytes", default: megabytes)))
+        }
         if let logLevel { settings["logLevel"] = logLevel }
         return settings
     }
@@ -224,20 +216,22 @@ package struct PlatformConfiguration: Hashable, Sendable {
     package mutating func set(_ key: String, _ value: String, for worker: WorkerID) {
         switch worker.kind {
         case .nameserver: nameserver?[key] = value
-        case .brokerStore, .replication: brokers[worker.index][key] = value
+        case .brokerStore, .replication: if let position = position(of: worker.index) { brokers[position][key] = value }
         case .filter: filter[key] = value
         }
     }
 
-    package func count(_ count: WorkerRow.Count) -> Int {
+    private func position(of index: Int) -> Int? { brokerIndexes.firstIndex(of: index) }
+
+    package func indexes(_ count: WorkerRow.Count) -> [Int] {
         switch count {
-        case .nameservers: nameserver == nil ? 0 : 1
-        case .brokers: brokers.count
-        case .filters: filterCount
+        case .nameservers: nameserver == nil ? [] : [0]
+        case .brokers: brokerIndexes
+        case .filters: Array(0..<filterCount)
         }
     }
 
-    package var workers: [WorkerID] { WorkerTable.workers(count: count) }
+    package var workers: [WorkerID] { WorkerTable.workers(indexes: indexes) }
 
     /// Where clients find our name server: an address they can connect to, also when it listens everywhere.
     package var nameserverAddress: String? {

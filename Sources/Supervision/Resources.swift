@@ -42,6 +42,19 @@ package final class Resources {
         given = GivenDescriptors([])
     }
 
+    /// For workers that come to a platform that runs. All of them, or none.
+    package func add(_ workers: [WorkerID], _ configuration: inout PlatformConfiguration) throws(ConfigurationError) {
+        do throws(SystemError) {
+            for worker in workers where listeners[worker] == nil {
+                try bind(worker, &configuration)
+                try createShared(worker, configuration)
+            }
+        } catch {
+            for worker in workers { removeListeners(of: worker) }
+            throw ConfigurationError(Resources.explain(error, configuration))
+        }
+    }
+
     // MARK: listeners
 
     private func bind(_ worker: WorkerID, _ configuration: inout PlatformConfiguration) throws(SystemError) {
@@ -154,6 +167,12 @@ package final class Resources {
     /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a restart.
     package func closeListeners(of worker: WorkerID) { listeners[worker] = nil }
 
+    /// Connects are refused at once until the worker, back again, listens on its sockets anew. They stay bound, so that nobody
+    /// else takes the ports.
+    package func pauseListeners(of worker: WorkerID) {
+        for listener in listeners[worker] ?? [] { ListenSocket.pause(listener.socket.raw) }
+    }
+
     /// The worker is gone for good: connects are refused at once, also under systemd.
     package func removeListeners(of worker: WorkerID) {
         for listener in listeners[worker] ?? [] {
@@ -195,21 +214,23 @@ package final class Resources {
     package func descriptors(for worker: WorkerID) -> [(name: String, fd: Int32)] {
         var all = (listeners[worker] ?? []).map { (name: "listener:\($0.name)", fd: $0.socket.raw) }
         let row = WorkerTable.row(worker.kind)
-        for use in row.segments {
-            switch use.sharing {
-            case .own:
-                guard let segment = segments[Resources.key(use.name, worker.index)] else { continue }
-                all.append(("segment:\(use.name)", use.writes ? segment.writable.raw : segment.readOnly.raw))
-            case .all:
-                for (name, segment) in segments.sorted(by: { $0.key < $1.key }) where name.hasPrefix("\(use.name)#") {
-                    all.append(("segment:\(name)", segment.readOnly.raw))
-                }
-            }
+        for use in row.segments where use.sharing == .own {
+            guard let segment = segments[Resources.key(use.name, worker.index)] else { continue }
+            all.append(("segment:\(use.name)", use.writes ? segment.writable.raw : segment.readOnly.raw))
         }
+        all += sharedDescriptors(for: worker)
         for event in row.events {
             guard let fd = events[Resources.key(event, worker.index)] else { continue }
             all.append(("event:\(event)", fd.raw))
         }
         return all
+    }
+
+    /// The part of them that is every worker's: it grows with the platform.
+    package func sharedDescriptors(for worker: WorkerID) -> [(name: String, fd: Int32)] {
+        WorkerTable.row(worker.kind).segments.filter { $0.sharing == .all }.flatMap { use in
+            segments.sorted { $0.key < $1.key }.filter { $0.key.hasPrefix("\(use.name)#") }
+                .map { (name: "segment:\($0.key)", fd: $0.value.readOnly.raw) }
+        }
     }
 }

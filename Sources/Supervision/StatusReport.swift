@@ -13,6 +13,10 @@ package struct StatusReport: Sendable {
     package var workers: [SupervisorState.Worker]
     package var now: Int64
 
+    private static func status(_ worker: SupervisorState.Worker) -> String {
+        worker.note.isEmpty ? worker.status : worker.status.isEmpty ? worker.note : "\(worker.status); \(worker.note)"
+    }
+
     /// Bytes and milliseconds; times of a worker count from its last launch.
     package var json: String {
         let rows = workers.map { worker -> String in
@@ -24,7 +28,8 @@ package struct StatusReport: Sendable {
                 ("restarts", String(worker.restarts)), ("rssBytes", String(statistics?.residentBytes ?? 0)),
                 ("anonymousBytes", String(statistics?.anonymousBytes ?? 0)),
                 ("cpuMillis", String(statistics?.cpuMillis ?? 0)), ("detail", JSONText.string(worker.detail)),
-                ("status", JSONText.string(worker.status)), ("lastFailure", JSONText.string(worker.lastFailure)),
+                ("status", JSONText.string(StatusReport.status(worker))),
+                ("lastFailure", JSONText.string(worker.lastFailure)),
             ]
             return JSONText.object(fields)
         }

@@ -13,6 +13,12 @@ package struct SupervisorState: Sendable {
         case exited(WorkerID, ExitReason)
         /// The configuration was read again.
         case reload
+        /// It names other workers now: these came, those went.
+        case changed(added: [WorkerID], removed: [WorkerID])
+        /// Drain and start anew; its listeners stay open, so that connects wait.
+        case restart(WorkerID)
+        /// Something people should know of a worker that runs: it is at one of its limits.
+        case noticed(WorkerID, String)
         /// Stop in order; the second time: hurry.
         case stop(String)
         /// Time has passed: at the latest at `deadline`.
@@ -45,6 +51,12 @@ package struct SupervisorState: Sendable {
         case kill(WorkerID)
         /// From now on connects are refused.
         case closeListeners(WorkerID)
+        /// Connects are refused until the worker listens again.
+        case pauseListeners(WorkerID)
+        /// It does not come back: nobody keeps its sockets.
+        case removeListeners(WorkerID)
+        /// Give it the shared descriptors again: there are more.
+        case extend(WorkerID)
         /// All that must serve serves, for the first time.
         case ready
         case watchdog
@@ -94,6 +106,17 @@ package struct SupervisorState: Sendable {
         package var lastFailure = ""
         /// What it said with `failed` in this life.
         var refusal: String?
+        var refusalCause = FailureCause.own
+        /// Why its disk is away, while it is.
+        package var absence: String?
+        var absences = 0
+        /// Its disk is another worker's, which waits for it.
+        var isParked = false
+        /// Not part of the platform any more: gone when it has ended.
+        var isLeaving = false
+        var restartAsked = false
+        /// The limit it is at, in words.
+        package var note = ""
 
         package var isRunning: Bool {
             switch phase {
@@ -108,10 +131,18 @@ package struct SupervisorState: Sendable {
         /// `waiting`, `starting`, `ready`, … and `crash loop`.
         package var phaseName: String {
             switch phase {
-            case .waiting: isCrashLoop ? "crash loop" : "restarting"
-            case .starting: isCrashLoop ? "crash loop" : "starting"
+            case .waiting, .starting:
+                if absence != nil || isParked {
+                    "disk away"
+                } else if isCrashLoop {
+                    "crash loop"
+                } else if case .starting = phase {
+                    "starting"
+                } else {
+                    "restarting"
+                }
             case .ready: missed >= 2 ? "not answering" : "ready"
-            case .draining: "draining"
+            case .draining: restartAsked ? "restarting" : "draining"
             case .killed: "killed"
             case .stopped: "stopped"
             }
@@ -125,19 +156,18 @@ package struct SupervisorState: Sendable {
         case ended
     }
 
-    package private(set) var workers: [Worker]
-    package private(set) var mode = Mode.starting
-    let pairs: [WorkerPair]
+    package internal(set) var workers: [Worker]
+    package internal(set) var mode = Mode.starting
     let limits: Limits
-    private var nextHeartbeat: Int64 = 0
-    private var nextWatchdog: Int64?
-    private var pings: UInt64 = 0
+    var nextHeartbeat: Int64 = 0
+    var nextWatchdog: Int64?
+    var pings: UInt64 = 0
     private var shownStatus = ""
+    var exitCode: Int32 = 0
     var actions: [Action] = []
 
     package init(workers ids: [WorkerID], limits: Limits = Limits()) {
         workers = ids.map { Worker(id: $0, row: WorkerTable.row($0.kind)) }
-        pairs = WorkerTable.pairs(among: ids)
         self.limits = limits
     }
 
@@ -150,6 +180,11 @@ package struct SupervisorState: Sendable {
         case .exited(let id, let reason): exited(id, reason, now)
         case .reload:
             for worker in workers where worker.isRunning { actions.append(.reload(worker.id)) }
+        case .changed(let added, let removed): change(added: added, removed: removed, now)
+        case .restart(let id): restart(id, now)
+        case .noticed(let id, let text):
+            update(id) { $0.note = text }
+            log(.warning, id, text)
         case .stop(let reason): stop(reason, now)
         case .tick: break
         }
@@ -165,7 +200,7 @@ package struct SupervisorState: Sendable {
         if let nextWatchdog { earliest = min(earliest, nextWatchdog) }
         for worker in workers {
             switch worker.phase {
-            case .waiting(let until): if !isStopping { earliest = min(earliest, until) }
+            case .waiting(let until): if !isStopping && !worker.isParked { earliest = min(earliest, until) }
             case .starting(let since): earliest = min(earliest, since + worker.row.startMillisMax)
             case .draining(let since): earliest = min(earliest, since + drainLimit(worker))
             case .ready, .killed, .stopped: break
@@ -179,239 +214,6 @@ package struct SupervisorState: Sendable {
         case .starting, .running: false
         case .stopping, .ended: true
         }
-    }
-
-    // MARK: launching
-
-    private mutating func start(_ now: Int64) {
-        nextHeartbeat = now + limits.heartbeatMillis
-        nextWatchdog = limits.watchdogMillis.map { now + $0 }
-        for index in workers.indices { launch(index, now) }
-        for pair in pairs { actions.append(.introduce(pair)) }
-        for worker in workers { actions.append(.send(worker.id, .setupDone)) }
-    }
-
-    private mutating func launch(_ index: Int, _ now: Int64) {
-        workers[index].phase = .starting(since: now)
-        workers[index].launchedAt = now
-        workers[index].missed = 0
-        workers[index].awaitsPong = false
-        workers[index].refusal = nil
-        workers[index].status = ""
-        actions.append(.spawn(workers[index].id))
-    }
-
-    /// Both ends of a link are made anew when one of the two starts again.
-    private mutating func relaunch(_ index: Int, _ now: Int64) {
-        workers[index].restarts += 1
-        launch(index, now)
-        let id = workers[index].id
-        for pair in pairs {
-            guard let other = pair.other(than: id), worker(other)?.isRunning == true else { continue }
-            actions.append(.introduce(pair))
-        }
-        actions.append(.send(id, .setupDone))
-    }
-
-    // MARK: what workers say
-
-    private mutating func received(_ message: WorkerMessage, from id: WorkerID, _ now: Int64) {
-        switch message {
-        case .ready(let detail):
-            guard case .starting(let since)? = worker(id)?.phase else { return }
-            update(id) {
-                $0.phase = .ready(since: now)
-                $0.detail = detail
-            }
-            log(.info, id, "ready in \(now - since) ms\(detail.isEmpty ? "" : ": \(detail)")")
-            becomeReady()
-        case .pong(_, let status):
-            update(id) {
-                $0.awaitsPong = false
-                $0.missed = 0
-                $0.status = status
-            }
-        case .failed(let reason):
-            update(id) { $0.refusal = reason }
-        case .drained:
-            break  // its exit follows and is what counts
-        default:
-            log(.error, id, "unexpected message; killed")
-            kill(id, now)
-        }
-    }
-
-    private mutating func becomeReady() {
-        guard mode == .starting else { return }
-        let settled = workers.allSatisfy { $0.isReady || (!$0.row.critical && $0.isCrashLoop) }
-        guard settled else { return }
-        mode = .running
-        actions.append(.ready)
-    }
-
-    // MARK: ends of workers
-
-    private mutating func exited(_ id: WorkerID, _ reason: ExitReason, _ now: Int64) {
-        guard let index = workers.firstIndex(where: { $0.id == id }) else { return }
-        let worker = workers[index]
-        var refusal = worker.refusal
-        if refusal == nil, case .spawnFailed(let text) = reason { refusal = text }
-        let text = refusal ?? reason.description
-        workers[index].pid = 0
-        if isStopping {
-            workers[index].phase = .stopped
-            if reason != .code(0) { log(.warning, id, "\(text) while stopping") }
-            advanceStages(now)
-            return
-        }
-        var readyFor: Int64 = 0
-        if case .ready(let since) = worker.phase { readyFor = now - since }
-        workers[index].crashes = readyFor >= worker.row.restart.stableMillis ? 1 : worker.crashes + 1
-        workers[index].lastFailure = text
-        if mode == .starting, let refusal, refusesStart(id) {
-            log(.critical, id, refusal)
-            workers[index].phase = .stopped
-            mode = .stopping(stage: 0, hurry: true)
-            exitCode = 1
-            actions.append(.stopping)
-            drainAll(now)
-            advanceStages(now)
-            return
-        }
-        let delay = worker.row.restart.delayMillis(crashes: workers[index].crashes)
-        let when = delay == 0 ? "at once" : "in \(delay) ms"
-        log(
-            workers[index].isCrashLoop ? .critical : .error, id,
-            "\(text); restarting \(when)" + (workers[index].isCrashLoop ? " (crash loop, throttled)" : ""))
-        workers[index].phase = .waiting(until: now + delay)
-        becomeReady()
-    }
-
-    /// A start-up in which every worker of a critical kind says why it cannot serve is given up: the operator is waiting
-    /// for that reason. With one broker-store of several refusing (say, one broken disk) the others start.
-    private func refusesStart(_ id: WorkerID) -> Bool {
-        guard WorkerTable.row(id.kind).critical else { return false }
-        return workers.allSatisfy { $0.id.kind != id.kind || $0.refusal != nil || !$0.lastFailure.isEmpty }
-    }
-
-    // MARK: stopping
-
-    private(set) var exitCode: Int32 = 0
-
-    private mutating func stop(_ reason: String, _ now: Int64) {
-        switch mode {
-        case .starting, .running:
-            log(.notice, nil, "\(reason): stopping")
-            mode = .stopping(stage: -1, hurry: false)
-            actions.append(.stopping)
-            advanceStages(now)
-        case .stopping(let stage, hurry: false):
-            log(.notice, nil, "\(reason) again: hurrying")
-            mode = .stopping(stage: stage, hurry: true)
-            drainAll(now)
-            advanceStages(now)
-        case .stopping(_, hurry: true), .ended: break
-        }
-    }
-
-    private mutating func drainAll(_ now: Int64) {
-        for index in workers.indices { drain(index, now) }
-    }
-
-    private mutating func drain(_ index: Int, _ now: Int64) {
-        let id = workers[index].id
-        switch workers[index].phase {
-        case .starting, .ready:
-            workers[index].phase = .draining(since: now)
-            actions.append(.closeListeners(id))
-            actions.append(.send(id, .drain))
-        case .waiting: workers[index].phase = .stopped
-        case .draining: workers[index].phase = .draining(since: now)
-        case .killed, .stopped: break
-        }
-    }
-
-    /// Goes on to the next stage when nobody of the present one is left.
-    private mutating func advanceStages(_ now: Int64) {
-        guard case .stopping(var stage, let hurry) = mode else { return }
-        let last = WorkerTable.rows.map(\.drainStage).max() ?? 0
-        while !workers.contains(where: { $0.phase != .stopped && (hurry || $0.row.drainStage <= stage) }) {
-            if stage >= last || workers.allSatisfy({ $0.phase == .stopped }) {
-                mode = .ended
-                actions.append(.exit(exitCode))
-                return
-            }
-            stage += 1
-            mode = .stopping(stage: stage, hurry: hurry)
-            for index in workers.indices where workers[index].row.drainStage == stage { drain(index, now) }
-        }
-    }
-
-    private func drainLimit(_ worker: Worker) -> Int64 {
-        if case .stopping(_, hurry: true) = mode { limits.hurryMillis } else { worker.row.drainMillisMax }
-    }
-
-    // MARK: time
-
-    private mutating func passTime(_ now: Int64) {
-        if now >= nextHeartbeat && mode != .ended {
-            nextHeartbeat = now + limits.heartbeatMillis
-            beat(now)
-        }
-        for index in workers.indices {
-            let worker = workers[index]
-            switch worker.phase {
-            case .waiting(let until) where now >= until && !isStopping: relaunch(index, now)
-            case .starting(let since) where now - since >= worker.row.startMillisMax:
-                log(.error, worker.id, "not ready after \(worker.row.startMillisMax / 1000) s; killed")
-                kill(worker.id, now)
-            case .draining(let since) where now - since >= drainLimit(worker):
-                log(.error, worker.id, "not drained after \(drainLimit(worker)) ms; killed")
-                kill(worker.id, now)
-            default: break
-            }
-        }
-        if let due = nextWatchdog, let interval = limits.watchdogMillis, now >= due {
-            nextWatchdog = now + interval
-            if isHealthy { actions.append(.watchdog) }
-        }
-    }
-
-    /// Counted in heartbeats, not in time: when it is this process (or the machine) that was asleep, nobody is blamed.
-    private mutating func beat(_ now: Int64) {
-        pings += 1
-        for index in workers.indices where workers[index].isReady {
-            if workers[index].awaitsPong { workers[index].missed += 1 }
-            if workers[index].missed >= limits.missedMax {
-                log(
-                    .error, workers[index].id,
-                    "hangs: \(workers[index].missed) heartbeats unanswered; killed")
-                kill(workers[index].id, now)
-            } else {
-                workers[index].awaitsPong = true
-                actions.append(.send(workers[index].id, .ping(pings)))
-            }
-        }
-    }
-
-    /// Whether systemd may go on trusting us: no critical worker hangs, or survives its SIGKILL. One that crashes and is
-    /// started again is our business, not systemd's, which could only take all the others down with it.
-    package var isHealthy: Bool {
-        workers.allSatisfy { worker in
-            guard worker.row.critical else { return true }
-            if case .killed = worker.phase { return false }
-            return worker.missed < 2
-        }
-    }
-
-    private mutating func kill(_ id: WorkerID, _ now: Int64) {
-        update(id) {
-            if case .killed = $0.phase { return }
-            // What it was matters when it is gone: a long stable run makes this a first crash.
-            if case .ready(let since) = $0.phase, now - since >= $0.row.restart.stableMillis { $0.crashes = 0 }
-            $0.phase = .killed(since: now)
-        }
-        actions.append(.kill(id))
     }
 
     // MARK: telling
@@ -435,7 +237,11 @@ package struct SupervisorState: Sendable {
         case .ended: parts = ["Stopped"]
         }
         for worker in workers where !isStopping {
-            if worker.isCrashLoop && !worker.isReady {
+            if let absence = worker.absence, !worker.isReady {
+                parts.append("\(worker.id) waits for its disk (\(absence))")
+            } else if worker.isParked {
+                continue
+            } else if worker.isCrashLoop && !worker.isReady {
                 parts.append("\(worker.id) crash loop, \(worker.restarts) restarts (\(worker.lastFailure))")
             } else if worker.missed >= 2 || mode == .running && !worker.isReady {
                 parts.append("\(worker.id) \(worker.phaseName)")
@@ -446,12 +252,12 @@ package struct SupervisorState: Sendable {
 
     package func worker(_ id: WorkerID) -> Worker? { workers.first { $0.id == id } }
 
-    private mutating func update(_ id: WorkerID, _ body: (inout Worker) -> Void) {
+    mutating func update(_ id: WorkerID, _ body: (inout Worker) -> Void) {
         guard let index = workers.firstIndex(where: { $0.id == id }) else { return }
         body(&workers[index])
     }
 
-    private mutating func log(_ level: Logger.Level, _ id: WorkerID?, _ text: String) {
+    mutating func log(_ level: Logger.Level, _ id: WorkerID?, _ text: String) {
         actions.append(.log(level, id, text))
     }
 }

@@ -8,6 +8,8 @@ package struct WorkerRow: Sendable {
         /// Number i to number i.
         case sameIndex(WorkerKind)
         case all(WorkerKind)
+        /// Those of its own kind.
+        case others
     }
 
     package enum Count: Sendable {
@@ -46,6 +48,8 @@ package struct WorkerRow: Sendable {
     package var segments: [SegmentUse] = []
     package var events: [String] = []
     package var peers: [PeerRule] = []
+    /// Works on the disk of the worker of that kind with its number: while that one waits for its disk, so does this one.
+    package var sharesDiskOf: WorkerKind?
     package var restart = RestartRule()
     /// How long it may take from its launch to `ready`.
     package var startMillisMax: Int64
@@ -93,14 +97,14 @@ package enum WorkerTable {
             ],
             segments: [.init(name: "watermarks", writes: true), .init(name: "replication", writes: false)],
             events: ["watermarks", "replication"],
-            peers: [.sameIndex(.replication), .all(.filter)],
+            peers: [.sameIndex(.replication), .all(.filter), .others],
             // Recovery reads the end of the commit log again, on a slow disk for minutes.
             startMillisMax: 600_000, drainMillisMax: 60_000, drainStage: 0),
         WorkerRow(
             kind: .replication, count: .brokers, critical: false,
             listeners: [.init(name: "ha", portKey: "haListenPort", socketUnitName: "broker-ha")],
             segments: [.init(name: "watermarks", writes: false), .init(name: "replication", writes: true)],
-            events: ["watermarks", "replication"],
+            events: ["watermarks", "replication"], sharesDiskOf: .brokerStore,
             startMillisMax: 30_000, drainMillisMax: 10_000, drainStage: 1),
         WorkerRow(
             kind: .filter, count: .filters, critical: false,
@@ -114,9 +118,9 @@ package enum WorkerTable {
         return row
     }
 
-    /// All workers of a platform with so many of each kind, in launch order.
-    package static func workers(count: (WorkerRow.Count) -> Int) -> [WorkerID] {
-        rows.flatMap { row in (0..<count(row.count)).map { WorkerID(row.kind, $0) } }
+    /// All workers of a platform with these numbers of each kind, in launch order.
+    package static func workers(indexes: (WorkerRow.Count) -> [Int]) -> [WorkerID] {
+        rows.flatMap { row in indexes(row.count).map { WorkerID(row.kind, $0) } }
     }
 
     /// All pairs of `workers` that talk to each other.
@@ -127,6 +131,7 @@ package enum WorkerTable {
                     switch rule {
                     case .sameIndex(let kind): b.kind == kind && b.index == a.index
                     case .all(let kind): b.kind == kind
+                    case .others: b.kind == a.kind && b.index > a.index
                     }
                 }.map { WorkerPair(a: a, b: $0) }
             }

@@ -39,27 +39,32 @@ extension Worker {
 /// Why a worker cannot serve: the cause and the remedy, in words for the operator.
 package struct WorkerError: Error, CustomStringConvertible, Sendable {
     package var description: String
-    package init(_ description: String) { self.description = description }
+    package var cause: FailureCause
+    package init(_ description: String, cause: FailureCause = .own) {
+        self.description = description
+        self.cause = cause
+    }
 }
 
 /// What the supervisor gave this worker. Lives on the event loop.
 package final class WorkerEnvironment {
     package let kind: WorkerKind
     package let index: Int
-    package let settings: Settings
+    /// As they are now: a reload replaces them.
+    package internal(set) var settings: Settings
     package let group: any EventLoopGroup
     package let eventLoop: any EventLoop
     package let logger: Logger
     private var listeners: [String: Int32] = [:]
     private var segments: [String: SharedSegment] = [:]
     private var events: [String: Int32] = [:]
-    private let onFailure: @Sendable (String) -> Void
+    private let onFailure: @Sendable (WorkerError) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
         logger: Logger, descriptors: [(name: String, fd: Int32)] = [],
-        onFailure: @escaping @Sendable (String) -> Void = { _ in }
+        onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in }
     ) throws {
         self.kind = kind
         self.index = index
@@ -68,6 +73,11 @@ package final class WorkerEnvironment {
         self.eventLoop = eventLoop
         self.logger = logger
         self.onFailure = onFailure
+        try adopt(descriptors)
+    }
+
+    /// Takes over more descriptors; one of a known name replaces that one.
+    func adopt(_ descriptors: [(name: String, fd: Int32)]) throws {
         for (name, fd) in descriptors {
             let parts = name.split(separator: ":", maxSplits: 1).map(String.init)
             switch (parts.first, parts.last) {
@@ -108,5 +118,5 @@ package final class WorkerEnvironment {
 
     /// The worker cannot go on (say, its disk is gone): tells the supervisor why and ends the process at once, without
     /// draining. It will be restarted with back-off.
-    package func fail(_ reason: String) { onFailure(reason) }
+    package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
 }

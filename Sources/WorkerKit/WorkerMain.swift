@@ -84,8 +84,11 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private var descriptors: [(name: String, fd: Int32)]
     private let logger: Logger
     private var worker: W?
+    private var environment: WorkerEnvironment?
     private var serving = false
     private var draining = false
+    /// The limit this process is at, in words.
+    private var limitNote = ""
 
     init(
         id: WorkerID, control: ControlChannel, group: any EventLoopGroup, settings: Settings,
@@ -106,10 +109,11 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             let environment = try WorkerEnvironment(
                 kind: id.kind, index: id.index, settings: settings, group: group, eventLoop: eventLoop, logger: logger,
                 descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) })
+            self.environment = environment
             descriptors = []
             worker = try W(environment: environment)
         } catch {
-            failed(id, "\(error)", on: control)
+            failed(id, error, on: control)
         }
     }
 
@@ -127,18 +131,42 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
                     self.serving = true
                     self.logger.debug("ready: \(detail)")
                     self.control.send(.ready(detail: detail), wait: true)
-                case .failure(let error): failed(self.id, "\(error)", on: self.control)
+                case .failure(let error): failed(self.id, error, on: self.control)
                 }
             }
-        case .ping(let number): control.send(.pong(number, status: serving ? worker.status() : ""), wait: false)
+        case .ping(let number):
+            lookAtLimits()
+            let status = [serving ? worker.status() : "", limitNote].filter { !$0.isEmpty }.joined(separator: "; ")
+            control.send(.pong(number, status: status), wait: false)
         case .drain: drain(because: nil)
-        case .reload(let settings): worker.reload(settings: settings)
+        case .reload(let settings):
+            environment?.settings = settings
+            worker.reload(settings: settings)
+        case .extend(let names):
+            do {
+                try environment?.adopt(Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
+            } catch {
+                failed(id, error, on: control)
+            }
         case .setup, .ready, .pong, .failed, .drained, .filterCompile, .filterRelease, .filterBatch, .filterCompiled,
             .filterMatched, .filterFailed, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition,
-            .replicaRefused,
-            .brokerRole:
+            .replicaRefused, .brokerRole, .topicCreated:
             preconditionFailure("the supervisor never sends \(message)")
         }
+    }
+
+    /// A process without memory would fail anywhere and say nothing; one without descriptors goes on, and should be seen to.
+    private func lookAtLimits() {
+        if let (used, limit) = OwnLimits.memory(), used > limit / 16 * 15 {
+            let reason =
+                "\(used >> 20) MB of memory are in use and \(limit >> 20) MB allowed: raise limits.\(id.kind.rawValue).memory"
+            failed(id, WorkerError(reason), on: control)
+        }
+        let note = OwnLimits.filesExhausted().map {
+            "all \($0) open files it may have are in use: raise limits.\(id.kind.rawValue).files or LimitNOFILE="
+        }
+        if let note, note != limitNote { logger.error("\(note)") }
+        limitNote = note ?? ""
     }
 
     func drain(because reason: String?) {
@@ -156,7 +184,8 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
 }
 
 /// Says why and ends the process.
-private func failed(_ id: WorkerID, _ reason: String, on control: ControlChannel) {
-    control.send(.failed(reason: reason), wait: true)
+private func failed(_ id: WorkerID, _ error: any Error, on control: ControlChannel) {
+    let cause = (error as? WorkerError)?.cause ?? .own
+    control.send(.failed(reason: "\(error)", cause: cause), wait: true)
     _exit(1)
 }

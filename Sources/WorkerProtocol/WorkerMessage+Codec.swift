@@ -3,9 +3,10 @@ extension WorkerMessage {
     /// strings, bytes and lists after their count (4 bytes).
     private enum Tag: UInt8 {
         case setup = 1
-        case peer, setupDone, ping, drain, reload
+        case peer, setupDone, ping, drain, reload, extend
         case ready = 32
         case pong, failed, drained
+        case topicCreated = 48
         case filterCompile = 64
         case filterRelease, filterBatch, filterCompiled, filterMatched, filterFailed
         case replicaBytes = 96
@@ -52,6 +53,9 @@ extension WorkerMessage {
         case .reload(let settings):
             begin(.reload)
             writer.settings(settings)
+        case .extend(let descriptors):
+            begin(.extend)
+            writer.strings(descriptors)
         case .ready(let detail):
             begin(.ready)
             writer.string(detail)
@@ -59,10 +63,19 @@ extension WorkerMessage {
             begin(.pong)
             writer.integer(number)
             writer.string(status)
-        case .failed(let reason):
+        case .failed(let reason, let cause):
             begin(.failed)
             writer.string(reason)
+            writer.integer(cause.rawValue)
         case .drained: begin(.drained)
+        case .topicCreated(let topic):
+            begin(.topicCreated)
+            writer.string(topic.name)
+            writer.integer(topic.readQueues)
+            writer.integer(topic.writeQueues)
+            writer.integer(topic.permission)
+            writer.integer(topic.sysFlag)
+            writer.string(topic.filterType)
         case .filterCompile(let request, let type, let expression):
             begin(.filterCompile)
             writer.integer(request)
@@ -149,10 +162,12 @@ extension WorkerMessage {
         case .ping: .ping(try reader.integer())
         case .drain: .drain
         case .reload: .reload(settings: try reader.settings())
+        case .extend: .extend(descriptors: try reader.strings())
         case .ready: .ready(detail: try reader.string())
         case .pong: .pong(try reader.integer(), status: try reader.string())
-        case .failed: .failed(reason: try reader.string())
+        case .failed: .failed(reason: try reader.string(), cause: try reader.cause())
         case .drained: .drained
+        case .topicCreated: .topicCreated(try reader.topic())
         case .filterCompile:
             .filterCompile(
                 request: try reader.integer(), type: try reader.string(), expression: try reader.string())
@@ -229,6 +244,17 @@ extension WireReader {
     mutating func metadataKind() throws(WorkerMessageError) -> ReplicaMetadataKind {
         guard let kind = ReplicaMetadataKind(rawValue: try integer()) else { throw .invalidField("metadata kind") }
         return kind
+    }
+
+    mutating func cause() throws(WorkerMessageError) -> FailureCause {
+        guard let cause = FailureCause(rawValue: try integer()) else { throw .invalidField("failure cause") }
+        return cause
+    }
+
+    mutating func topic() throws(WorkerMessageError) -> AutoCreatedTopic {
+        AutoCreatedTopic(
+            name: try string(), readQueues: try integer(), writeQueues: try integer(), permission: try integer(),
+            sysFlag: try integer(), filterType: try string())
     }
 
     mutating func role() throws(WorkerMessageError) -> BrokerRole {

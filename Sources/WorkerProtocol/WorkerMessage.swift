@@ -43,7 +43,7 @@ package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible
 /// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
-    package static let version: UInt8 = 1
+    package static let version: UInt8 = 2
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
 
@@ -61,6 +61,8 @@ package enum WorkerMessage: Hashable, Sendable {
     /// Take no new work, finish what is accepted, flush, say `drained` and exit.
     case drain
     case reload(settings: Settings)
+    /// More of what `setup` brought, for a worker that comes to the platform later: comes before the introduction to it.
+    case extend(descriptors: [String])
 
     // MARK: worker → supervisor
 
@@ -69,8 +71,13 @@ package enum WorkerMessage: Hashable, Sendable {
     /// `status`: one line for people.
     case pong(UInt64, status: String)
     /// Cannot serve, and why; the worker exits after it.
-    case failed(reason: String)
+    case failed(reason: String, cause: FailureCause)
     case drained
+
+    // MARK: broker-store → broker-store
+
+    /// A client's first message made this topic: the platform's other brokers make it, too.
+    case topicCreated(AutoCreatedTopic)
 
     // MARK: broker-store → filter
 
@@ -100,6 +107,35 @@ package enum WorkerMessage: Hashable, Sendable {
     case replicaPosition(next: Int64)
     case replicaRefused(at: Int64, reason: String)
     case brokerRole(BrokerRole, masterAddress: String)
+}
+
+/// What a worker's end is to be taken for.
+package enum FailureCause: UInt8, CaseIterable, Sendable {
+    case own = 1
+    /// Its disk is away: nobody's fault here, and nothing to be called a crash. It is looked for again until it is back.
+    case disk = 2
+}
+
+/// A topic as `topics.json` has it, without its attributes.
+package struct AutoCreatedTopic: Hashable, Sendable {
+    package var name: String
+    package var readQueues: Int32
+    package var writeQueues: Int32
+    package var permission: Int32
+    package var sysFlag: Int32
+    /// `SINGLE_TAG` or `MULTI_TAG`.
+    package var filterType: String
+
+    package init(
+        name: String, readQueues: Int32, writeQueues: Int32, permission: Int32, sysFlag: Int32, filterType: String
+    ) {
+        self.name = name
+        self.readQueues = readQueues
+        self.writeQueues = writeQueues
+        self.permission = permission
+        self.sysFlag = sysFlag
+        self.filterType = filterType
+    }
 }
 
 /// Where one record lies in the commit log, and what the consume queue knows of it.

@@ -1,4 +1,5 @@
 import BrokerService
+import Glibc
 import LinuxSystem
 import Logging
 import MessageStore
@@ -20,7 +21,16 @@ final class BrokerStoreWorker: Worker {
     private var slaveWatch: EventWatch?
     private var filters: [Int: PeerLink] = [:]
     private var replication: PeerLink?
+    /// The other brokers of this platform.
+    private var brokers: [Int: PeerLink] = [:]
+    /// Told before the store was open.
+    private var earlyTopics: [AutoCreatedTopic] = []
+    private let diskGuard: DiskGuard
+    private var diskWatch: DiskWatch?
+    private var diskLook: RepeatedTask?
+    private var wasRefusing = false
     private var isOpen = false
+    private var isLeaving = false
 
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
@@ -29,6 +39,8 @@ final class BrokerStoreWorker: Worker {
         guard let root = settings["storePathRootDir"], !root.isEmpty else {
             throw WorkerError("storePathRootDir is not set: name the folder this broker keeps its messages in")
         }
+        diskGuard = DiskGuard(settings, storePathRootDir: root)
+        try diskGuard.admit { environment.logger.warning("\($0)") }
         let disk = RealDisk()
         let store = MessageStore(
             configuration: try StoreConfiguration(storePathRootDir: root) { settings[$0] }, disk: disk,
@@ -49,17 +61,24 @@ final class BrokerStoreWorker: Worker {
         broker.writtenMoved = { [watermarks] in watermarks.publish(written: $0) }
         broker.flushedMoved = { [watermarks] in watermarks.publish(flushed: $0) }
         broker.minimumMoved = { [watermarks] in watermarks.publish(minimum: $0) }
+        broker.topicCreated = { [unowned self] topic in
+            for link in brokers.values { link.send(.topicCreated(topic)) }
+        }
     }
 
     func start() -> EventLoopFuture<String> {
         let eventLoop = environment.eventLoop
         do {
-            try broker.open()
+            try open()
             watermarks.open(
                 written: broker.store.writtenOffset, flushed: broker.store.flushedOffset,
                 minimum: broker.store.minPhysicalOffset)
             isOpen = true
             greetReplication()
+            for link in brokers.values { greet(link) }
+            for topic in earlyTopics { broker.create(topic) }
+            earlyTopics = []
+            try watchDisk()
             let slaves = try environment.segment("replication")
             broker.slaves = {
                 (
@@ -89,13 +108,65 @@ final class BrokerStoreWorker: Worker {
         }
     }
 
+    /// A store that cannot be opened because its disk does not work is no crash.
+    private func open() throws {
+        do {
+            try broker.open()
+        } catch {
+            let root = broker.configuration.storePathRootDir
+            do throws(SystemError) {
+                if try MountPoint.isReadOnly(root) { throw SystemError(errno: EROFS, call: "open", subject: root) }
+                try DiskProbe.read(in: diskGuard.path)
+                try DiskProbe.write(in: root)
+            } catch let failure {
+                throw WorkerError("the disk at \(diskGuard.path) cannot be used: \(failure); \(error)", cause: .disk)
+            }
+            throw error
+        }
+    }
+
+    // MARK: The disk
+
+    private func watchDisk() throws {
+        let eventLoop = environment.eventLoop
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        let watch = try DiskWatch(path: diskGuard.path, folder: broker.configuration.storePathRootDir) { reason in
+            eventLoop.execute { this.value.diskIsLost(reason) }
+        }
+        diskWatch = watch
+        let interval = TimeAmount.milliseconds(100)
+        diskLook = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
+            // The store has failed to write and tries again by itself; whether that is of any use the disk itself tells.
+            let refusal = this.value.broker.store.notWritable
+            if case .notWritable = refusal { watch.lookNow() }
+            if refusal != nil && !this.value.wasRefusing { watch.lookNow() }
+            this.value.wasRefusing = refusal != nil
+            if let reason = watch.silence { this.value.diskIsLost(reason) }
+        }
+    }
+
+    /// Takes the broker off its name servers, so that clients go elsewhere, and ends. Nothing more is written.
+    private func diskIsLost(_ reason: String) {
+        guard !isLeaving else { return }
+        isLeaving = true
+        diskLook?.cancel()
+        let name = broker.configuration.brokerName
+        let text = "\(reason); \(name) is back with it by itself"
+        environment.logger.critical("\(text)")
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        broker.withdraw(because: "\(name): \(reason)").assumeIsolated().whenComplete { _ in
+            this.value.environment.fail(text, cause: .disk)
+        }
+    }
+
     // MARK: Peers
 
     func peer(kind: WorkerKind, index: Int, descriptor: Int32) {
         switch kind {
         case .filter: connectFilter(index, descriptor)
         case .replication: connectReplication(descriptor)
-        case .nameserver, .brokerStore:
+        case .brokerStore: connectBroker(index, descriptor)
+        case .nameserver:
             _ = Descriptor(owning: descriptor)
             environment.logger.error("introduced to \(kind.rawValue), which a broker does not talk to")
         }
@@ -112,6 +183,25 @@ final class BrokerStoreWorker: Worker {
         }
         filters[index] = link
         broker.filters.connect(index) { link.send($0) }
+    }
+
+    private func connectBroker(_ index: Int, _ descriptor: Int32) {
+        brokers[index]?.close()
+        let link = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
+            guard case .topicCreated(let topic) = message else {
+                return environment.logger.error("broker-store-\(index) sent what is not meant for a broker")
+            }
+            if isOpen { broker.create(topic) } else { earlyTopics.append(topic) }
+        } closed: { [unowned self] in
+            brokers[index] = nil
+        }
+        brokers[index] = link
+        if isOpen { greet(link) }
+    }
+
+    /// A broker that was away, or is new, gets the topics that were made meanwhile.
+    private func greet(_ link: PeerLink) {
+        for topic in broker.topicsToShare { link.send(.topicCreated(topic)) }
     }
 
     private func connectReplication(_ descriptor: Int32) {
@@ -155,6 +245,9 @@ final class BrokerStoreWorker: Worker {
 
     func drain() -> EventLoopFuture<Void> {
         guard isOpen else { return environment.eventLoop.makeSucceededVoidFuture() }
+        isLeaving = true
+        diskLook?.cancel()
+        diskWatch?.stop()
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         return server.stopAccepting().flatMap {
             this.value.broker.drain {

@@ -24,7 +24,7 @@ struct Apus: AsyncParsableCommand {
         abstract: "A RocketMQ-compatible message broker platform.",
         version: ApusRelease.version,
         groupedSubcommands: [
-            CommandGroup(name: "Platform", subcommands: [Up.self, Down.self, Reload.self, Status.self]),
+            CommandGroup(name: "Platform", subcommands: [Up.self, Down.self, Reload.self, Restart.self, Status.self]),
             CommandGroup(
                 name: "Messages", subcommands: [SendCommand.self, ConsumeCommand.self, BenchCommand.self]),
             CommandGroup(

@@ -19,12 +19,42 @@ struct ConfigurationSource {
             }
         }
         apply(options, to: &raw)
+        raw.sortOut()
         var surroundings = PlatformConfiguration.Surroundings(
             dataDirectory: dataDirectory, executables: executables, plugins: PluginFolder.standard(beside: executables),
             machineAddress: MachineAddress.firstIPv4())
         surroundings.withNameserver = !options.withoutNameserver
         surroundings.withBroker = !options.withoutBroker
+        try findDisks(raw, &surroundings)
         return try PlatformConfiguration(raw, surroundings)
+    }
+
+    /// Which disk is which broker, as DATA/disks remembers it.
+    private func findDisks(
+        _ raw: RawConfiguration, _ surroundings: inout PlatformConfiguration.Surroundings
+    ) throws {
+        if let disks = raw.disks {
+            var register = try DiskRegister(dataDirectory: dataDirectory)
+            surroundings.disks = try register.places(for: disks.map { try PlatformConfiguration.cleanDisk($0) }) {
+                PlatformConfiguration.brokerName(raw.common["brokerName"], index: $0)
+            }
+            return
+        }
+        // A store whose folder was given and that lies on a disk of its own is known by its mark, too.
+        let tables = raw.brokers.isEmpty ? [[:]] : raw.brokers
+        let given = tables.map { ($0, $0["storePathRootDir"] ?? raw.common["storePathRootDir"] ?? "") }
+        let stores = given.filter { $0.1.hasPrefix("/") }
+        guard let own = MountPoint.device(of: "/"), !stores.isEmpty else { return }
+        var register = try DiskRegister(dataDirectory: dataDirectory)
+        for (table, root) in stores {
+            let isKnown = register.entries.contains { $0.path == root && $0.slot == nil }
+            let device = MountPoint.device(of: root) ?? MountPoint.device(of: "\(root)/..")
+            guard isKnown || (device != nil && device != own && device != MountPoint.device(of: dataDirectory)) else {
+                continue
+            }
+            let name = table["brokerName"] ?? raw.common["brokerName"] ?? "broker"
+            surroundings.guarded[root] = try register.guarded(root, brokerName: name)
+        }
     }
 
     private func apply(_ options: PlatformOptions, to raw: inout RawConfiguration) {
@@ -78,6 +108,9 @@ struct ConfigurationSource {
             case ("nameserver", .bool): raw.withoutNameserver = value.bool == false
             case ("broker", .bool): raw.withoutBroker = value.bool == false
             case ("filter", .table): raw.filter = try scalars(value.table, in: key)
+            case ("limits", .table): raw.limits = try limits(value.table)
+            case ("disks", .array):
+                raw.disks = try (value.array.map { Array($0) } ?? []).map { try scalar($0, key) }
             case ("broker", .table): raw.brokers = [try scalars(value.table, in: key)]
             case ("broker", .array):
                 raw.brokers = try (value.array.map { Array($0) } ?? []).map { try scalars($0.table, in: key) }
@@ -85,6 +118,15 @@ struct ConfigurationSource {
             }
         }
         return raw
+    }
+
+    /// `[limits.filter]` and `limits.filter.memory = …`, as `filter.memory`.
+    private static func limits(_ table: TOMLTable?) throws -> [String: String] {
+        var limits: [String: String] = [:]
+        for (kind, values) in table ?? TOMLTable() {
+            for (key, value) in try scalars(values.table, in: "limits.\(kind)") { limits["\(kind).\(key)"] = value }
+        }
+        return limits
     }
 
     private static func scalars(_ table: TOMLTable?, in name: String) throws -> [String: String] {

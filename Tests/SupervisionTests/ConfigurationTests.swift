@@ -86,7 +86,8 @@ import WorkerProtocol
         #expect(platform.brokers.map { $0["haListenPort"] } == ["10912", "10922"])
         #expect(platform.settings(of: WorkerID(.filter, 0))["storePathCommitLog#1"] == "/disk2/commitlog")
         #expect(platform.workers.count == 6)
-        #expect(WorkerTable.pairs(among: platform.workers).count == 4)
+        // Each broker with its replication worker and the filter worker, and with each other.
+        #expect(WorkerTable.pairs(among: platform.workers).count == 5)
         #expect(throws: ConfigurationError.self) {
             try configuration(brokers: [["storePathRootDir": "/d"], ["storePathRootDir": "/d"]])
         }
@@ -160,7 +161,7 @@ import WorkerProtocol
             ])
         #expect(resources.descriptors(for: WorkerID(.replication, 0)).first?.name == "listener:ha")
         #expect(
-            resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == ["segment:watermarks#0", "segment:plugins"])
+            resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == ["segment:plugins", "segment:watermarks#0"])
 
         // The same ports again: in use, with the port, the remedy and the option in words.
         var second = try configuration(["listenPort": String(port)], nameserver: ["listenPort": "0"])

@@ -92,7 +92,7 @@ private struct Driver {
     @Test func refusalOfACriticalWorkerEndsTheStart() {
         var driver = Driver()
         _ = driver.handle(.start)
-        _ = driver.handle(.message(broker, .failed(reason: "the store is locked by pid 7")))
+        _ = driver.handle(.message(broker, .failed(reason: "the store is locked by pid 7", cause: .own)))
         let actions = driver.handle(.exited(broker, .code(1)))
         #expect(actions.contains(.stopping))
         for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain))) }
@@ -106,7 +106,7 @@ private struct Driver {
         let second = WorkerID(.brokerStore, 1)
         var driver = Driver([nameserver, broker, second])
         _ = driver.handle(.start)
-        _ = driver.handle(.message(second, .failed(reason: "disk")))
+        _ = driver.handle(.message(second, .failed(reason: "disk", cause: .own)))
         #expect(driver.handle(.exited(second, .code(1))).contains(.spawn(second)))
     }
 
@@ -289,6 +289,139 @@ private struct Driver {
     }
 }
 
+@Suite struct RestartOfOneTests {
+    @Test func drainsWithOpenListenersAndStartsAnew() {
+        var driver = Driver.running()
+        #expect(driver.handle(.restart(broker)) == [.send(broker, .drain)])
+        #expect(driver.state.worker(broker)?.phaseName == "restarting")
+        #expect(
+            driver.handle(.exited(broker, .code(0))) == [
+                .spawn(broker), .introduce(WorkerPair(a: broker, b: replication)),
+                .introduce(WorkerPair(a: broker, b: filter)), .send(broker, .setupDone),
+            ])
+        _ = driver.ready(broker)
+        #expect(driver.state.worker(broker)?.restarts == 1)
+        // It was no crash: the next one is a first one.
+        #expect(driver.killed(broker).first == .spawn(broker))
+    }
+
+    @Test func whoDoesNotDrainIsKilledAndComesBackAllTheSame() {
+        var driver = Driver.running()
+        _ = driver.handle(.restart(nameserver))
+        #expect(driver.pass(5_000).contains(.kill(nameserver)))
+        #expect(driver.killed(nameserver).first == .spawn(nameserver))
+    }
+
+    @Test func oneInACrashLoopIsTriedAtOnce() {
+        var driver = Driver.running()
+        for _ in 0..<6 { if !driver.killed(filter).contains(.spawn(filter)) { _ = driver.pass(20_000) } }
+        _ = driver.killed(filter)
+        #expect(driver.handle(.restart(filter)).contains(.spawn(filter)))
+    }
+}
+
+@Suite struct DiskTests {
+    private static let second = WorkerID(.brokerStore, 1)
+    private static let secondReplication = WorkerID(.replication, 1)
+    private static let two = [nameserver, broker, second, replication, secondReplication, filter]
+
+    private func lose(_ driver: inout Driver, _ reason: String = "gone") -> [SupervisorState.Action] {
+        _ = driver.handle(.message(Self.second, .failed(reason: reason, cause: .disk)))
+        return driver.handle(.exited(Self.second, .code(1)))
+    }
+
+    /// Its worker and the one that shares its disk go, its ports refuse; nobody else is touched.
+    @Test func diskThatGoesAwayTakesDownItsWorkersOnly() {
+        var driver = Driver.running(Self.two)
+        #expect(
+            lose(&driver) == [
+                .pauseListeners(Self.second), .pauseListeners(Self.secondReplication), .kill(Self.secondReplication),
+            ])
+        #expect(driver.killed(Self.secondReplication) == [])
+        #expect(driver.state.statusLine == "4 of 6 workers ready; broker-store-1 waits for its disk (gone)")
+        #expect(driver.state.worker(Self.secondReplication)?.phaseName == "disk away")
+        #expect(driver.state.isHealthy)
+    }
+
+    @Test func comesBackByItselfAndIsNoCrashLoop() {
+        var driver = Driver.running(Self.two)
+        _ = lose(&driver)
+        _ = driver.killed(Self.secondReplication)
+        var tries = 0
+        for _ in 0..<10 {
+            let actions = driver.pass(6_000)
+            #expect(!actions.contains(.spawn(Self.secondReplication)))
+            tries += actions.count { $0 == .spawn(Self.second) }
+            #expect(driver.state.worker(Self.second)?.isCrashLoop == false)
+            _ = lose(&driver)
+        }
+        #expect(tries == 10)
+        _ = driver.pass(6_000)
+        // Back: with it the one that shares the disk, and links to everybody.
+        let actions = driver.ready(Self.second)
+        #expect(actions.contains(.spawn(Self.secondReplication)))
+        #expect(actions.contains(.introduce(WorkerPair(a: Self.second, b: Self.secondReplication))))
+        _ = driver.ready(Self.secondReplication)
+        #expect(driver.state.statusLine == "6 of 6 workers ready")
+    }
+
+    @Test func missingAtTheStartHoldsNobodyBack() {
+        var driver = Driver(Self.two)
+        _ = driver.handle(.start)
+        for id in [nameserver, broker, replication, filter] { _ = driver.ready(id) }
+        #expect(lose(&driver).contains(.ready))
+    }
+
+    @Test func theOnlyDiskMissingAtTheStartIsSaidAtOnce() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        _ = driver.handle(.message(broker, .failed(reason: "no disk", cause: .disk)))
+        #expect(driver.handle(.exited(broker, .code(1))).contains(.stopping))
+    }
+
+    /// In the kernel with a disk that hangs: not even SIGKILL ends it.
+    @Test func workerThatCannotDieDoesNotCostTheOthersTheirLife() {
+        var driver = Driver.running(Self.two, watchdog: 1_000)
+        #expect(driver.pass(7_000, silent: [Self.second]).contains(.kill(Self.second)))
+        #expect(driver.pass(10_000, silent: [Self.second]).count { $0 == .watchdog } == 10)
+    }
+}
+
+@Suite struct ChangeTests {
+    private static let second = WorkerID(.brokerStore, 1)
+    private static let secondReplication = WorkerID(.replication, 1)
+
+    @Test func aBrokerJoins() {
+        var driver = Driver.running()
+        #expect(
+            driver.handle(.changed(added: [Self.second, Self.secondReplication], removed: [])) == [
+                .extend(filter), .spawn(Self.second), .spawn(Self.secondReplication),
+                .introduce(WorkerPair(a: broker, b: Self.second)),
+                .introduce(WorkerPair(a: Self.second, b: Self.secondReplication)),
+                .introduce(WorkerPair(a: Self.second, b: filter)), .send(Self.second, .setupDone),
+                .send(Self.secondReplication, .setupDone),
+            ])
+        _ = driver.ready(Self.second)
+        _ = driver.ready(Self.secondReplication)
+        #expect(driver.state.statusLine == "6 of 6 workers ready")
+    }
+
+    @Test func aBrokerLeavesInOrder() {
+        var driver = Driver.running([nameserver, broker, Self.second, replication, Self.secondReplication, filter])
+        #expect(
+            driver.handle(.changed(added: [], removed: [Self.second, Self.secondReplication])) == [
+                .removeListeners(Self.second), .send(Self.second, .drain),
+            ])
+        #expect(
+            driver.handle(.exited(Self.second, .code(0))) == [
+                .removeListeners(Self.secondReplication), .send(Self.secondReplication, .drain),
+            ])
+        #expect(driver.handle(.exited(Self.secondReplication, .code(0))) == [])
+        #expect(driver.state.statusLine == "4 of 4 workers ready")
+        #expect(!driver.pass(60_000).contains(.spawn(Self.second)))
+    }
+}
+
 /// Random events in random order: nothing traps, a stop always ends, and nobody is launched twice.
 @Suite struct SupervisorFuzzTests {
     @Test(arguments: 0..<200) func anyOrderOfEvents(seed: UInt64) {
@@ -310,8 +443,20 @@ private struct Driver {
                 alive.remove(id)
                 apply(driver.killed(id))
             case 4 where alive.contains(id): apply(driver.handle(.message(id, .pong(1, status: ""))))
-            case 5 where alive.contains(id): apply(driver.handle(.message(id, .failed(reason: "x"))))
+            case 5 where alive.contains(id):
+                apply(
+                    driver.handle(.message(id, .failed(reason: "x", cause: Bool.random(using: &random) ? .own : .disk)))
+                )
             case 6: apply(driver.handle(.reload))
+            case 7: apply(driver.handle(.restart(id)))
+            case 8:
+                let broker = WorkerID(.brokerStore, Int.random(in: 1...2, using: &random))
+                let both = [broker, WorkerID(.replication, broker.index)]
+                if Bool.random(using: &random) {
+                    apply(driver.handle(.changed(added: both, removed: [])))
+                } else {
+                    apply(driver.handle(.changed(added: [], removed: both)))
+                }
             default: apply(driver.handle(.tick))
             }
         }

@@ -10,7 +10,12 @@ import WorkerProtocol
         .setup(kind: .nameserver, index: 0, settings: Settings(), descriptors: []),
         .peer(kind: .filter, index: 63), .setupDone, .ping(0), .ping(.max), .drain,
         .reload(settings: Settings(["a": "b"])), .ready(detail: "127.0.0.1:9876"), .pong(7, status: ""),
-        .pong(.max, status: "12 connections"), .failed(reason: "Platte voll"), .drained,
+        .pong(.max, status: "12 connections"), .failed(reason: "Platte voll", cause: .disk), .drained,
+        .extend(descriptors: ["segment:watermarks#3"]),
+        .topicCreated(
+            AutoCreatedTopic(
+                name: "Neu", readQueues: 4, writeQueues: 8, permission: 6, sysFlag: 1, filterType: "SINGLE_TAG")),
+
         .filterCompile(request: 1, type: "SQL92", expression: "a > 1"), .filterRelease(program: .max),
         .filterBatch(
             request: 2, program: 3,
@@ -51,14 +56,17 @@ import WorkerProtocol
         bytes[0] = 9
         #expect(throws: WorkerMessageError.unknownVersion(9)) { try WorkerMessage(decoding: bytes) }
         #expect("\(WorkerMessageError.unknownVersion(9))".contains("different builds"))
-        #expect(throws: WorkerMessageError.unknownMessage(250)) { try WorkerMessage(decoding: [1, 250]) }
+        #expect(throws: WorkerMessageError.unknownMessage(250)) {
+            try WorkerMessage(decoding: [WorkerMessage.version, 250])
+        }
     }
 
     /// A count is believed only as far as bytes are there: no length makes the decoder allocate gigabytes.
     @Test func hugeCountsAreRefused() {
         let count: [UInt8] = [0xff, 0xff, 0xff, 0xff]
         for prefix: [UInt8] in [
-            [1, 68] + [UInt8](repeating: 0, count: 8), [1, 66] + [UInt8](repeating: 0, count: 12),
+            [WorkerMessage.version, 68] + [UInt8](repeating: 0, count: 8),
+            [WorkerMessage.version, 66] + [UInt8](repeating: 0, count: 12),
         ] {
             #expect(throws: WorkerMessageError.truncated) { try WorkerMessage(decoding: prefix + count) }
         }

@@ -113,6 +113,7 @@ final class SendMessageProcessor {
             name, defaultTopic: String(decoding: header.defaultTopic, as: UTF8.self),
             clientQueueNums: header.defaultTopicQueueNums, topicSysFlag: topicSysFlag)
         {
+            broker.autoCreated(entry.config)
             broker.logger.info(
                 "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(client.address)")
             return entry

@@ -52,6 +52,19 @@ int apus_pidfd_signal(int pidfd, int signal);
 // `signalled` set), 0 while it runs.
 int apus_pidfd_reap(int pidfd, int *_Nonnull status, bool *_Nonnull signalled);
 
+// ---------------------------------------------------------------- limits (limits.c)
+
+// Of another process of this user: its soft and hard limit. A value above the hard limit becomes that.
+int apus_limit_files(pid_t pid, uint64_t count);
+int apus_limit_data(pid_t pid, uint64_t bytes); // private writable memory (RLIMIT_DATA)
+uint64_t apus_data_limit(void);                 // of this process, 0: none
+uint64_t apus_files_limit(void);
+int apus_nice(pid_t pid, int nice);      // 0 to 19; of the process's first thread and all it starts from then on
+int apus_io_level(pid_t pid, int level); // 0 (first) to 7 of the best-effort class; as apus_nice
+bool apus_can_open_more(void);           // false when this process has as many descriptors as it may
+// An extended attribute of a file: its length.
+ssize_t apus_attribute(const char *_Nonnull path, const char *_Nonnull name, char *_Nonnull value, size_t capacity);
+
 // ---------------------------------------------------------------- descriptors (descriptors.c)
 
 // A sealed memfd of exactly `bytes` zero bytes: it can neither shrink nor grow, so no reader can ever get SIGBUS.
@@ -65,6 +78,9 @@ int apus_eventfd(void);
 // Adds 1. A full counter (2^64 - 2 unread signals) wakes its reader all the same, so that is no failure.
 int apus_eventfd_signal(int fd);
 int apus_eventfd_take(int fd, uint64_t *_Nonnull count); // 0 when nothing was added
+
+// The user of the process at the other end of a unix socket.
+int64_t apus_peer_user(int socket);
 
 // One sendmsg/recvmsg with descriptors attached (SCM_RIGHTS, at most APUS_DESCRIPTORS_MAX). Interrupted calls are
 // repeated. Received descriptors are close-on-exec.
@@ -110,6 +126,8 @@ int apus_sync_filesystem(int descriptor);
 // Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
 // (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when somebody holds it.
 int apus_try_lock(int descriptor);
+// O_DIRECT, which is another number on every architecture.
+int apus_direct_flag(void);
 // Of the calling thread, at most 15 bytes.
 void apus_set_thread_name(const char *_Nonnull name);
 

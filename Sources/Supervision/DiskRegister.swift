@@ -1,0 +1,135 @@
+import LinuxSystem
+
+/// Which disk is which broker, remembered in DATA/disks so that number, name and port stay with a disk however the setting
+/// `disks` is reordered, and so that a mount point whose disk is missing is known as such. One line a disk:
+///
+///     SLOT ID STATE BROKERNAME PATH
+///
+/// SLOT is `-` for a `[[broker]]` table, which names its own; STATE is `served` once the broker has been ready there, else
+/// `new`. Lines stay when a disk is taken out of the settings: should it come back it is the same broker again. Removing a
+/// line by hand makes Apus forget the disk.
+package struct DiskRegister: Hashable, Sendable {
+    package struct Entry: Hashable, Sendable {
+        package var slot: Int?
+        package var identity: String
+        package var served: Bool
+        package var brokerName: String
+        package var path: String
+
+        package init(slot: Int?, identity: String, served: Bool, brokerName: String, path: String) {
+            self.slot = slot
+            self.identity = identity
+            self.served = served
+            self.brokerName = brokerName
+            self.path = path
+        }
+    }
+
+    package static let fileName = "disks"
+    /// How long a disk may take to show its mark before it is taken for away.
+    static let markMillisMax: Int32 = 2_000
+
+    private let file: String
+    package private(set) var entries: [Entry] = []
+
+    package init(dataDirectory: String) throws(ConfigurationError) {
+        file = "\(dataDirectory)/\(DiskRegister.fileName)"
+        let text: String?
+        do throws(SystemError) { text = try DurableFile.read(file) } catch { throw ConfigurationError("\(error)") }
+        for (number, line) in (text ?? "").split(separator: "\n").enumerated() {
+            let parts = line.split(separator: " ", maxSplits: 4).map(String.init)
+            guard parts.count == 5, parts[0] == "-" || Int(parts[0]) != nil else {
+                throw ConfigurationError(
+                    "\(file) line \(number + 1) is not SLOT ID STATE BROKERNAME PATH: correct or remove it")
+            }
+            entries.append(
+                Entry(
+                    slot: Int(parts[0]), identity: parts[1], served: parts[2] == "served", brokerName: parts[3],
+                    path: parts[4]))
+        }
+    }
+
+    private func save() throws(ConfigurationError) {
+        let text = entries.map {
+            "\($0.slot.map(String.init) ?? "-") \($0.identity) \($0.served ? "served" : "new") \($0.brokerName) \($0.path)\n"
+        }.joined()
+        do throws(SystemError) {
+            if let slash = file.lastIndex(of: "/") { try RunDirectory.makeDirectories(String(file[..<slash])) }
+            try DurableFile.replace(file, with: text)
+        } catch {
+            throw ConfigurationError("cannot remember the disks: \(error)")
+        }
+    }
+
+    /// The entries of these disks, in this order; new ones get the lowest free slot and `name` of it. A disk that carries
+    /// the mark of an entry has it also when it is mounted elsewhere than last time.
+    package mutating func places(
+        for paths: [String], name: (Int) -> String
+    ) throws(ConfigurationError) -> [Entry] {
+        let before = entries
+        var found: [Entry] = []
+        for path in paths {
+            var entry = entries.first { $0.path == path && $0.slot != nil }
+            if case .mark(let mark) = DiskMark.read(in: path, withinMillis: DiskRegister.markMillisMax),
+                let slot = mark.slot, mark.identity != entry?.identity
+            {
+                entry = try adopt(mark, slot: slot, at: path, taken: found)
+            }
+            if entry == nil {
+                let used = Set(entries.compactMap(\.slot))
+                let slot = (0...).first { !used.contains($0) } ?? 0
+                entry = Entry(
+                    slot: slot, identity: DiskMark.newIdentity(), served: false, brokerName: name(slot), path: path)
+                if let entry { entries.append(entry) }
+            }
+            if let entry { found.append(entry) }
+        }
+        if entries != before { try save() }
+        return found
+    }
+
+    /// A disk with a mark that was not expected at `path`: moved here, or brought from elsewhere.
+    private mutating func adopt(
+        _ mark: DiskMark, slot: Int, at path: String, taken: [Entry]
+    ) throws(ConfigurationError) -> Entry {
+        let entry = Entry(
+            slot: slot, identity: mark.identity, served: true, brokerName: mark.brokerName, path: path)
+        if let other = taken.first(where: { $0.slot == slot || $0.identity == mark.identity }) {
+            throw ConfigurationError(
+                "the disks at \(other.path) and \(path) both carry the mark of \(mark.brokerName) (\(DiskMark.fileName)): "
+                    + "remove the wrong one from 'disks'")
+        }
+        if let index = entries.firstIndex(where: { $0.identity == mark.identity }) {
+            entries[index] = entry
+        } else if let index = entries.firstIndex(where: { $0.slot == slot }), entries[index].served {
+            throw ConfigurationError(
+                "the disk at \(path) says it is \(mark.brokerName), number \(slot), and so does the one last seen at "
+                    + "\(entries[index].path): remove the line of the one that is gone from \(file)")
+        } else {
+            entries.removeAll { $0.slot == slot }
+            entries.append(entry)
+        }
+        // Whatever was known at this path is elsewhere now, or away.
+        for index in entries.indices where entries[index].path == path && entries[index].identity != mark.identity {
+            entries[index].path = "?"
+        }
+        return entry
+    }
+
+    /// The entry of a `[[broker]]` table's store that lies on a disk of its own.
+    package mutating func guarded(_ path: String, brokerName: String) throws(ConfigurationError) -> Entry {
+        if let entry = entries.first(where: { $0.path == path && $0.slot == nil }) { return entry }
+        let entry = Entry(
+            slot: nil, identity: DiskMark.newIdentity(), served: false, brokerName: brokerName, path: path)
+        entries.append(entry)
+        try save()
+        return entry
+    }
+
+    /// From now on the mark must be there.
+    package mutating func served(identity: String) throws(ConfigurationError) {
+        guard let index = entries.firstIndex(where: { $0.identity == identity && !$0.served }) else { return }
+        entries[index].served = true
+        try save()
+    }
+}

@@ -1,0 +1,88 @@
+import LinuxSystem
+import Logging
+import Systemd
+import WorkerProtocol
+
+/// What changes while the platform runs: settings, brokers, one worker's process.
+extension Platform {
+    /// Workers get the new settings, brokers come and go. What cannot change while running keeps its value and is reported.
+    /// Answers why nothing was taken over, nil when it was.
+    @discardableResult
+    func reload() -> String? {
+        Notifier.send([.reloading(monotonicMicroseconds: MonotonicClock.nanoseconds / 1000)])
+        defer { Notifier.send([.ready, .status(state.statusLine)]) }
+        do {
+            var fresh = try readAgain()
+            var changes = fresh.keepRunning(configuration)
+            for text in changes.kept { logger.warning("\(text) changes only by a restart") }
+            let workers = fresh.workers
+            for index in changes.added {
+                do {
+                    try resources.add(workers.filter { $0.index == index && $0.isBroker }, &fresh)
+                } catch {
+                    logger.error("broker \(index) is not added: \(error)")
+                    fresh.remove(broker: index)
+                    changes.added.removeAll { $0 == index }
+                }
+            }
+            configuration = fresh
+            for text in limiter.update(fresh) { logger.warning("\(text)") }
+            for (id, child) in children {
+                for text in limiter.apply(to: child.process, id) { logger.warning("\(id): \(text)") }
+            }
+            logger.notice("configuration read again")
+            handle(.reload)
+            guard !changes.added.isEmpty || !changes.removed.isEmpty else { return nil }
+            handle(
+                .changed(
+                    added: fresh.workers.filter { $0.isBroker && changes.added.contains($0.index) },
+                    removed: state.workers.map(\.id).filter { $0.isBroker && changes.removed.contains($0.index) }))
+            return nil
+        } catch {
+            logger.error("reload refused, the former configuration stays: \(error)")
+            return "\(error)"
+        }
+    }
+
+    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here; with one worker of
+    /// the kind its number may be left out.
+    func restart(_ name: String) -> String {
+        func refused(_ reason: String) -> String {
+            JSONText.object([("error", JSONText.string(reason))])
+        }
+        let plain = String(name.map { $0 == "@" ? "-" : $0 })
+        let ids = state.workers.map(\.id)
+        let ofKind = ids.filter { $0.kind.rawValue == plain }
+        guard let id = ids.first(where: { $0.description == plain }) ?? (ofKind.count == 1 ? ofKind[0] : nil) else {
+            let known = ids.map { "\($0.kind.rawValue)@\($0.index)" }.joined(separator: ", ")
+            return refused("there is no worker \(name); there are \(known)")
+        }
+        guard !state.isStopping else { return refused("the platform is being stopped") }
+        let pid = state.worker(id)?.pid ?? 0
+        handle(.restart(id))
+        return JSONText.object([
+            ("ok", "true"), ("kind", JSONText.string(id.kind.rawValue)), ("index", String(id.index)),
+            ("pid", String(pid)),
+        ])
+    }
+
+    /// A broker serves from its disk: from now on the disk must be there, or the broker is not started.
+    func remember(diskOf id: WorkerID) {
+        let settings = configuration.settings(of: id)
+        guard id.kind == .brokerStore, let identity = settings["diskIdentity"],
+            !settings.bool("diskServed", default: false)
+        else { return }
+        do {
+            var register = try DiskRegister(dataDirectory: configuration.dataDirectory)
+            try register.served(identity: identity)
+            configuration.set("diskServed", "true", for: id)
+        } catch {
+            logger.error("\(id): \(error)")
+        }
+    }
+}
+
+extension WorkerID {
+    /// Comes and goes with a broker.
+    var isBroker: Bool { WorkerTable.row(kind).count == .brokers }
+}
