@@ -18,8 +18,7 @@ struct BenchCommand: AsyncParsableCommand {
               apus bench --mode consume
             """)
 
-    @Option(name: [.long, .short], help: "Name server (default: $NAMESRV_ADDR, else 127.0.0.1:9876).")
-    var nameServer = NameServers.standard
+    @OptionGroup var server: ServerOption
 
     @Option(name: [.long, .short], help: "Topic; created when it does not exist.")
     var topic = "BenchTopic"
@@ -87,7 +86,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         var plan = BenchPlan()
-        plan.nameServer = nameServer
+        plan.nameServer = server.addresses
         plan.topic = topic
         plan.queues = queues
         plan.mode = mode

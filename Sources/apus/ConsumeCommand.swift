@@ -34,9 +34,7 @@ struct ConsumeCommand: AsyncParsableCommand {
               apus consume --topic Orders --broadcast --from last --json
             """)
 
-    @Option(
-        name: [.long, .short], help: "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).")
-    var nameServer = NameServers.standard
+    @OptionGroup var server: ServerOption
 
     @Option(name: [.long, .short], help: "Topic.")
     var topic: String
@@ -66,8 +64,7 @@ struct ConsumeCommand: AsyncParsableCommand {
     @Option(help: "What to print: topic, tag, key, id, broker, queue, offset, time, retries, body.")
     var columns = "body"
 
-    @Option(help: "What separates columns (default: tab).")
-    var separator = "\t"
+    @OptionGroup var separated: SeparatorOption
 
     @Flag(help: "Print each message as a JSON object.")
     var json = false
@@ -82,11 +79,11 @@ struct ConsumeCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let format = try MessageFormat(columns: columns, separator: separator, json: json)
+        let format = try MessageFormat(columns: columns, separator: separated.text, json: json)
         let (stops, stop) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         let interrupt = Interrupt { stop.yield() }
         let consumer = try GroupConsumer(
-            nameServers: nameServer, group: group, subscription: Subscription(topic: topic, expression: tag),
+            nameServers: server.addresses, group: group, subscription: Subscription(topic: topic, expression: tag),
             start: from, isBroadcasting: broadcast, pullSize: pullSize,
             output: MessageOutput(format: format, limit: count) { stop.yield() })
         let start = ContinuousClock.now

@@ -10,15 +10,15 @@ struct PluginCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plugin", abstract: "List, test, add and remove filter plugins.",
         discussion: """
-            A plugin is a file lib….so in the plugin folder (setting pluginDirectory). A running platform takes a new file at
-            once; when one is replaced or removed a fresh filter worker takes over, and nothing else is restarted.
+            A plugin is a file lib….so in the plugin folder (setting pluginDirectory). A running platform takes a new file \
+            at once; when one is replaced or removed a fresh filter worker takes over, and nothing else is restarted.
             """,
         subcommands: [List.self, Test.self, Add.self, Remove.self])
 
     struct Folder: ParsableArguments {
         @Option(
             name: .customLong("directory"),
-            help: ArgumentHelp("The plugin folder (default: that of the executables).", valueName: "DIR"))
+            help: ArgumentHelp("The plugin folder (default: plugins beside the programs).", valueName: "DIR"))
         var given: String?
 
         var path: String { given ?? PluginCommand.ownFolder }

@@ -25,9 +25,7 @@ struct SendCommand: AsyncParsableCommand {
     @Argument(help: "File to read; standard input without it.")
     var file: String?
 
-    @Option(
-        name: [.long, .short], help: "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).")
-    var nameServer = NameServers.standard
+    @OptionGroup var server: ServerOption
 
     @Option(name: [.long, .short], help: "Topic of the messages.")
     var topic: String?
@@ -44,8 +42,7 @@ struct SendCommand: AsyncParsableCommand {
     )
     var columns: String?
 
-    @Option(help: "What separates columns (default: tab).")
-    var separator = "\t"
+    @OptionGroup var separated: SeparatorOption
 
     @Option(help: "Producer group.")
     var group = "APUS_SEND"
@@ -69,8 +66,8 @@ struct SendCommand: AsyncParsableCommand {
         guard 1...65_536 ~= inFlight else { throw ValidationError("--in-flight must be 1 to 65536") }
         guard timeout > 0 else { throw ValidationError("--timeout must be above 0") }
         guard 1...1024 ~= queues else { throw ValidationError("--queues must be 1 to 1024") }
-        guard !separator.isEmpty else { throw ValidationError("--separator must not be empty") }
-        let layout = try LineLayout(columns: columns, separator: separator)
+        guard !separated.text.isEmpty else { throw ValidationError("--separator must not be empty") }
+        let layout = try LineLayout(columns: columns, separator: separated.text)
         guard topic != nil || layout.hasTopic else {
             throw ValidationError("give --topic, or name a topic column with --columns")
         }
@@ -78,9 +75,9 @@ struct SendCommand: AsyncParsableCommand {
 
     func run() async throws {
         let interrupt = Interrupt()
-        let layout = try LineLayout(columns: columns, separator: separator)
+        let layout = try LineLayout(columns: columns, separator: separated.text)
         let sender = Sender(
-            cluster: try Cluster(nameServers: nameServer), group: group, queue: queue, newTopicQueues: queues,
+            cluster: try Cluster(nameServers: server.addresses), group: group, queue: queue, newTopicQueues: queues,
             patience: .seconds(timeout))
         if let topic { try await sender.checkReachable(topic: topic) }
         var lines = try LineReader(path: file)

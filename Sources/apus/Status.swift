@@ -6,13 +6,13 @@ struct Status: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show the workers of a running platform.",
         discussion: """
-            Without --data-dir the platform `apus up` started, else that of the service. Ends with 0 when it serves, 3 when \
-            nothing runs, 1 when it does not answer.
+            Without --data-dir the platform `apus up` started, else that of the service. Ends with 0 when a platform \
+            answers, 3 when nothing runs, 1 when it does not answer.
             """)
 
     @OptionGroup var directory: AdminClient.DataDirectory
 
-    @Flag(help: "The supervisor's answer as it is.")
+    @Flag(help: "As a JSON object: state, times in milliseconds, memory in bytes, workers.")
     var json = false
 
     /// As `StatusReport` writes it.

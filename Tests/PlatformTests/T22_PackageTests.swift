@@ -6,7 +6,7 @@ extension PlatformTests {
     struct T22_Package {
         @Test(
             "clean installation, upgrade under load, removal that keeps data, purge that leaves nothing",
-            .timeLimit(.minutes(5)))
+            .timeLimit(.minutes(10)))
         func fromInstallationToPurge() throws { try Systemd.run("package") }
     }
 }

@@ -16,6 +16,26 @@ struct NameServerOption: ParsableArguments {
     var addresses: String { namesrvAddr ?? NameServers.standard }
 }
 
+/// `--name-server`, as the commands of our own have it.
+struct ServerOption: ParsableArguments {
+    @Option(
+        name: [.customShort("n"), .customLong("name-server")],
+        help: ArgumentHelp(
+            "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).", valueName: "HOST:PORT;…"))
+    var given: String?
+
+    var addresses: String { given ?? NameServers.standard }
+}
+
+/// `--separator`
+struct SeparatorOption: ParsableArguments {
+    @Option(
+        name: .customLong("separator"), help: ArgumentHelp("What separates columns (default: tab).", valueName: "TEXT"))
+    var given: String?
+
+    var text: String { given ?? "\t" }
+}
+
 /// Where the name servers are when nobody says.
 enum NameServers {
     /// RocketMQ's environment variable, else this machine's.

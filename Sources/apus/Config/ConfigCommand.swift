@@ -7,6 +7,10 @@ import Supervision
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config", abstract: "Check the configuration, or take RocketMQ's files over.",
+        discussion: """
+            The service reads /etc/apus/apus.toml, instances of it /etc/apus/INSTANCE.toml; `apus up` reads the file it is \
+            given with --config. A running service takes changes over with: systemctl reload apus.
+            """,
         subcommands: [Import.self, Check.self, Show.self, Keys.self])
 
     static let standardFile = "/etc/apus/apus.toml"
