@@ -48,6 +48,7 @@ extension Broker {
             "dispatchBehindBytes": String(store.dispatchBehindBytes),
             "remainHowManyDataToFlush": "\(store.remainHowManyDataToFlush) B",
             "commitLogDiskRatio": String(store.commitLogDiskRatio),
+            "commitLogDiskRatio_\(self.store.configuration.commitLogPath)": String(store.commitLogDiskRatio),
             "consumeQueueDiskRatio": String(store.consumeQueueDiskRatio),
             "putMessageTimesTotal": String(store.putMessageTimesTotal),
             "putMessageSizeTotal": String(store.putMessageSizeTotal),

@@ -22,8 +22,15 @@ struct GoldenFlow {
     }
 
     init(_ name: String) throws {
-        let text = try String(contentsOf: Self.folder.appendingPathComponent(name + ".txt"), encoding: .utf8)
-        frames = try text.split(separator: "\n").map { line in
+        let file = Self.folder.appendingPathComponent(name + ".txt")
+        let text =
+            FileManager.default.fileExists(atPath: file.path)
+            ? try String(contentsOf: file, encoding: .utf8) : try Self.packed(name)
+        try self.init(lines: text.split(separator: "\n"))
+    }
+
+    init(lines: [Substring]) throws {
+        frames = try lines.map { line in
             let words = line.split(separator: " ")
             var bytes = Self.bytes(words[2])
             if words.count > 3, let zeros = Int(words[3]) { bytes += [UInt8](repeating: 0, count: zeros) }
@@ -32,6 +39,20 @@ struct GoldenFlow {
                 connection: Int(words[0]) ?? 0, isRequestOfClient: words[1] == ">", bytes: bytes, command: command,
                 serialization: bytes[4] == 1 ? .rocketMQ : .json)
         }
+    }
+
+    /// From the archive of flows that are not looked at by hand.
+    static func packed(_ name: String) throws -> String {
+        let tar = Process()
+        tar.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        tar.arguments = ["tar", "-xzOf", folder.appendingPathComponent("more.tar.gz").path, name + ".txt"]
+        let output = Pipe()
+        tar.standardOutput = output
+        try tar.run()
+        let data = output.fileHandleForReading.readDataToEndOfFile()
+        tar.waitUntilExit()
+        guard tar.terminationStatus == 0 else { throw CocoaError(.fileNoSuchFile) }
+        return String(decoding: data, as: UTF8.self)
     }
 
     private static func bytes(_ hex: Substring) -> [UInt8] {
@@ -72,7 +93,11 @@ struct NormalizedAnswer: Equatable, CustomStringConvertible {
         }
         switch RequestCode(rawValue: request.code) {
         case .pullMessage, .litePullMessage, .viewMessageByID, .queryMessage: body = Self.messages(answer.body)
-        case .getConsumerListByGroup, .lockBatchMQ:
+        case .getConsumerListByGroup:
+            // A set, in the order of a hash table.
+            let ids = (try? answer.json())?["consumerIdList"]?.array?.compactMap(\.string)
+            body = ids?.sorted() ?? [String(decoding: answer.body, as: UTF8.self)]
+        case .lockBatchMQ:
             body = [(try? answer.json())?.text(.sorted) ?? String(decoding: answer.body, as: UTF8.self)]
         default: body = answer.body.isEmpty ? [] : [String(decoding: answer.body, as: UTF8.self)]
         }
@@ -86,7 +111,7 @@ struct NormalizedAnswer: Equatable, CustomStringConvertible {
         return result
     }
 
-    private static func messages(_ body: [UInt8]) -> [String] {
+    static func messages(_ body: [UInt8]) -> [String] {
         body.withUnsafeBytes { bytes in
             var result: [String] = []
             var offset = 0

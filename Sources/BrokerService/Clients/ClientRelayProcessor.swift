@@ -47,7 +47,8 @@ final class ClientRelayProcessor {
                 frame.returnAddress, .systemError, remark: "The Consumer <\(group)> <\(clientId)> not online")
         }
         var fields = frame.extFields.dictionary()
-        fields["brokerName"] = broker.configuration.brokerName
+        // Only who is to consume the message is told where it comes from.
+        if !body.isEmpty { fields["brokerName"] = broker.configuration.brokerName }
         let request = RemotingCommand(code: frame.code, extFields: fields, body: body)
         let address = frame.returnAddress
         target.client.connection.request(request, serialization: address.serialization, timeout: Self.answerTimeout)
@@ -119,7 +120,8 @@ final class ClientRelayProcessor {
                 RemotingCommand(
                     .resetConsumerClientOffset,
                     extFields: [
-                        "topic": topic, "group": group, "timestamp": String(timestamp), "isForce": String(isForce),
+                        // The offsets are final: RocketMQ never forwards isForce.
+                        "topic": topic, "group": group, "timestamp": String(timestamp), "isForce": "false",
                     ], body: memberBody))
         }
         client.answer(address, .success, body: body)

@@ -408,8 +408,8 @@ extension GetMessageStatus {
         case .offsetOverflowBadly: "OFFSET_OVERFLOW_BADLY"
         case .offsetOverflowOne: "OFFSET_OVERFLOW_ONE"
         case .offsetTooSmall: "OFFSET_TOO_SMALL"
-        case .noMatchedLogicQueue: "NO_MATCHED_LOGIC_QUEUE"
-        case .noMessageInQueue: "NO_MESSAGE_IN_QUEUE"
+        // RocketMQ makes a queue by looking at it: it never says NO_MATCHED_LOGIC_QUEUE.
+        case .noMatchedLogicQueue, .noMessageInQueue: "NO_MESSAGE_IN_QUEUE"
         }
     }
 }

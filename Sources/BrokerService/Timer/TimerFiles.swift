@@ -219,6 +219,21 @@ final class TimerFiles: @unchecked Sendable {
         try disk.synchronizeDirectory(directory)
     }
 
+    /// Milliseconds: what was due up to then RocketMQ 5 has delivered, by its own note `config/timercheck`, whose first 8
+    /// bytes, big-endian, are the next second of its wheel to be read (TimerCheckpoint.lastReadTimeMs). `nil` without one.
+    func deliveredByApache() throws(SystemError) -> Int64? {
+        let path = directory.dropLast(Self.folder.count) + "config/timercheck"
+        guard try disk.information(String(path)) != nil else { return nil }
+        let file = try disk.open(String(path), .read)
+        var bytes = [UInt8](repeating: 0, count: 8)
+        let result = bytes.withUnsafeMutableBytes { buffer in
+            Self.outcome { () throws(SystemError) in _ = try file.read(into: buffer, at: 0) }
+        }
+        try result.get()
+        let next = bytes.withUnsafeBytes { $0.loadUnaligned(as: Int64.self).bigEndian }
+        return next > 0 ? next - 1 : nil
+    }
+
     // MARK: Checkpoint
 
     /// From where messages are taken in again after a crash, and what was delivered for certain.

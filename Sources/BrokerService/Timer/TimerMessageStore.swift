@@ -89,7 +89,7 @@ final class TimerMessageStore {
         if isFollowing, !wasFollower { try files.setFollower(true) }
         if !isFollowing, wasFollower || (checkpoint == nil && progress == nil) {
             // Until now somebody else has delivered: the master, or Apache in whose folder this is.
-            let due = lastStoreTimestamp() - Self.deliveryLagMillis
+            let due = try files.deliveredByApache() ?? lastStoreTimestamp() - Self.deliveryLagMillis
             known.watermark = max(known.watermark, TimerKey(due: due, sequence: Int64.max))
             known.ingested = queue.maxOffset.rawValue
         }

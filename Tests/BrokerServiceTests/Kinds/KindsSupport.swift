@@ -100,8 +100,9 @@ extension RawConnection {
         #expect(answer.code == 0)
     }
 
-    func answer(_ request: RemotingCommand, _ code: ResponseCode = .success) throws {
+    func answer(_ request: RemotingCommand, _ code: ResponseCode = .success, body: String = "") throws {
         var response = RemotingCommand.response(code)
+        response.body = Array(body.utf8)
         response.opaque = request.opaque
         var buffer = ByteBuffer()
         response.encode(into: &buffer)

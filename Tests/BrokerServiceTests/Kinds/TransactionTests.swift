@@ -1,3 +1,4 @@
+import BrokerService
 import Foundation
 import RemotingProtocol
 import StoreFormat
@@ -226,6 +227,82 @@ struct TransactionTests {
         #expect(delivered.count == 20)
         #expect(!producer.gets(.checkTransactionState, within: 700))
         #expect(try producer.consume("TX", queueId: 1, from: 20).isEmpty)
+    }
+
+    @Test("immunity and the count of checks survive kill -9; put aside is put aside, also over the next one")
+    func checksOverKills() throws {
+        let settings = [
+            ("transactionTimeOut", "200"), ("transactionCheckInterval", "1000"), ("transactionCheckMax", "3"),
+        ]
+        let harness = try BrokerHarness(settings)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c", producerGroup: "PG")
+        _ = try prepare(connection, "asked")
+        let sent = RawConnection.nowMillis
+        _ = try prepare(connection, "immune", more: ";CHECK_IMMUNITY_TIME_IN_SECONDS=4")
+        var asked: [String: [String]] = [:]
+        var immuneAt: Int64?
+        func take(_ connection: RawConnection) throws {
+            let check = try connection.request(.checkTransactionState, timeoutMillis: 10_000)
+            let id = check.extFields["msgId"] ?? ""
+            if id == "immune", immuneAt == nil { immuneAt = RawConnection.nowMillis }
+            let times = Consumed.all(check.body).first?.properties["TRANSACTION_CHECK_TIMES"]
+            asked[id, default: []].append(times ?? "?")
+        }
+        func producer(_ harness: BrokerHarness) throws -> RawConnection {
+            let connection = try harness.connect()
+            let body = HeartbeatData(clientID: "c", producerGroups: ["PG"], consumerDataSet: []).encoded()
+            try connection.post(.heartBeat, body: body)
+            return connection
+        }
+        try take(connection)
+        #expect(asked == ["asked": ["1"]])
+        let second = try harness.afterKill(settings)
+        defer { try? second.end() }
+        let again = try producer(second)
+        while asked["immune"] == nil { try take(again) }
+        #expect(try #require(immuneAt) - sent >= 4000)
+        let third = try second.afterKill(settings)
+        defer { try? third.end() }
+        let last = try producer(third)
+        while asked["asked"]?.last != "3" || asked["immune"]?.last != "3" { try take(last) }
+        // A check of a broker that is about to be killed may reach nobody; none is counted anew.
+        for times in asked.values {
+            #expect(times.first == "1" && times == Array(Set(times)).sorted(), "\(asked)")
+        }
+        #expect(try last.wait("TRANS_CHECK_MAX_TIME_TOPIC", count: 2).count == 2)
+        #expect(!last.gets(.checkTransactionState, within: 1500))
+        // And over one more.
+        let fourth = try third.afterKill(settings)
+        defer { try? fourth.end() }
+        #expect(!(try producer(fourth)).gets(.checkTransactionState, within: 1500))
+        let aside = try fourth.stored("TRANS_CHECK_MAX_TIME_TOPIC").compactMap { $0.properties["UNIQ_KEY"] }
+        #expect(aside.sorted() == ["asked", "immune"])
+    }
+
+    @Test("changed settings hold at once, for what waits already too")
+    func reload() throws {
+        let harness = try BrokerHarness([
+            ("transactionTimeOut", "600000"), ("transactionCheckInterval", "600000"), ("transactionCheckMax", "9"),
+        ])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c", producerGroup: "PG")
+        _ = try prepare(connection, "waiting")
+        _ = try prepare(connection, "immune", more: ";CHECK_IMMUNITY_TIME_IN_SECONDS=3600")
+        #expect(!connection.gets(.checkTransactionState, within: 300))
+        // As `apus reload` does.
+        try harness.onLoop { $0.update(settings: [("transactionTimeOut", "100")]) }
+        let check = try connection.request(.checkTransactionState)
+        #expect(check.extFields["msgId"] == "waiting")
+        #expect(!connection.gets(.checkTransactionState, within: 300))
+        // As mqadmin updateBrokerConfig does.
+        let changed = try connection.invoke(
+            .updateBrokerConfig, body: Array("transactionCheckInterval=200\ntransactionCheckMax=2\n".utf8))
+        #expect(changed.code == 0)
+        #expect(try connection.request(.checkTransactionState).extFields["msgId"] == "waiting")
+        #expect(try connection.wait("TRANS_CHECK_MAX_TIME_TOPIC", count: 1).count == 1)
     }
 
     @Test("a committed message that is to be delayed is delayed from its commit on")
