@@ -87,7 +87,7 @@ import Testing
     @Test("no inversion while members join, leave, say nothing and are cut off", arguments: [UInt64(4711), 20_261_121])
     func inversion(_ seed: UInt64) throws {
         print("orderly rebalances: seed \(seed)")
-        var random = SplitMix(seed)
+        var random = SplitMix(state: seed)
         let clock = ShiftedClock()
         let harness = try BrokerHarness(clock: clock)
         defer { try? harness.end() }
@@ -224,19 +224,6 @@ import Testing
     }
 }
 
-/// A small generator, so that a seed says everything.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(_ seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var word = state
-        word = (word ^ word >> 30) &* 0xBF58_476D_1CE4_E5B9
-        word = (word ^ word >> 27) &* 0x94D0_49BB_1331_11EB
-        return word ^ word >> 31
-    }
-
-    mutating func below(_ bound: UInt64) -> UInt64 { next() % bound }
+extension SplitMix {
+    fileprivate mutating func below(_ bound: UInt64) -> UInt64 { next() % bound }
 }
