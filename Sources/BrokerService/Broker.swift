@@ -301,7 +301,8 @@ package final class Broker: RemotingService {
             kinds.committed()
         } catch {
             logger.error("the write of a tick failed: \(error)")
-            gate.failed("\(error)")
+            // The store's own words say which disk, how full and what frees it.
+            gate.failed(store.notWritable.map { "\($0)" } ?? "\(error)")
             kinds.failed()
         }
     }

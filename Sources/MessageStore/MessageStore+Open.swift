@@ -124,6 +124,8 @@ extension MessageStore {
         var synchronized: Int64
         /// The recovery point belongs to another log: the index is made anew, too.
         var indexIsStale = false
+        /// Messages lay everywhere below this: what cannot be read there is damage, never the log's end.
+        var known: Int64 = 0
     }
 
     private func recover(wasClean: Bool, foreignKill: Bool) throws(StoreError) {
@@ -143,7 +145,7 @@ extension MessageStore {
         // A kill, too, can end a write at a block's end inside a record.
         let mode: DispatchMode = wasClean ? .verify : [.verify, .tornBlocks]
         var stop = dispatchWindows(upTo: logFiles.end, mode)
-        while case .damaged(let damage) = stop, damage != .nothing, try skipDamage(damage, plan) {
+        while case .damaged(let damage) = stop, try skipDamage(damage, plan) {
             stop = dispatchWindows(upTo: logFiles.end, mode)
         }
         let end = dispatchedEnd
@@ -239,6 +241,7 @@ extension MessageStore {
         let folders = try onDisk { () throws(SystemError) in try queueFiles.folders() }
         var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
         try load(queues, plan)
+        plan.known = plan.point?.dispatched ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : 0)
         if let point = plan.point {
             let entries = queues.reduce(Int64(0)) { $0 + $1.maxOffset.rawValue }
             if Int64(queues.count) < point.queues || entries < point.entries || !reaches(point.dispatched, queues) {
@@ -385,8 +388,10 @@ extension MessageStore {
 
     /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
     private func skipDamage(_ damage: CommitLogDamage, _ plan: Plan) throws(StoreError) -> Bool {
+        let isKnown = dispatchedEnd < plan.known
+        if damage == .nothing, !isKnown { return false }
         // After a power cut, whole records behind a torn one are writes that overtook it: keeping them would leave holes in queues.
-        if plan.afterPowerLoss {
+        if plan.afterPowerLoss, !isKnown {
             guard plan.point == nil else { return false }
             // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
             let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
@@ -448,7 +453,7 @@ extension MessageStore {
 
     /// Makes the end found the end of everything.
     private func settle(end: Int64, stop: DispatchStop, plan: Plan, wasClean: Bool) throws(StoreError) {
-        let isTorn = stop != .end && stop != .damaged(.nothing)
+        let isTorn = stop != .end && (stop != .damaged(.nothing) || end < plan.known)
         if isTorn {
             logger.warning("commit log ends at \(end): \(stop) follows and is cut off")
         }

@@ -66,14 +66,16 @@ final class Platform: Sendable {
     /// - Parameters:
     ///   - folder: the data folder of an earlier run, or nil for a fresh one.
     ///   - ports: name server and broker, 0 for free ones.
+    ///   - launcher: a command that becomes the one behind it, such as `nsenter`.
     static func start(
-        in folder: TemporaryFolder? = nil, ports: (Int, Int) = (0, 0), _ arguments: [String] = []
+        in folder: TemporaryFolder? = nil, ports: (Int, Int) = (0, 0), launcher: [String] = [],
+        _ arguments: [String] = []
     ) async throws -> Platform {
         let folder = try folder ?? TemporaryFolder()
         let began = ContinuousClock.now
         let program = try Program(
-            Binaries.apus,
-            [
+            launcher.first ?? Binaries.apus,
+            launcher.dropFirst() + (launcher.isEmpty ? [] : [Binaries.apus]) + [
                 "up", "--data-dir", folder.file("data"), "--nameserver-port", String(ports.0), "--broker-port",
                 String(ports.1),
             ] + arguments)
