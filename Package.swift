@@ -156,7 +156,7 @@ let package = Package(
         tests("WorkerKitTests", ["LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         tests(
             "SupervisionTests",
-            ["EchoWorker", "LinuxSystem", "Supervision", "Systemd", "WorkerProtocol", "apusd", logging]),
+            ["EchoWorker", "LinuxSystem", "Supervision", "Systemd", "TestFolders", "WorkerProtocol", "apusd", logging]),
         .executableTarget(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
@@ -176,7 +176,7 @@ let package = Package(
             "BrokerServiceTests",
             [
                 "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
-                "StoreFormat", "StoreJudge", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
+                "StoreFormat", "StoreJudge", "TestFolders", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
             ]),
         .executableTarget(
             name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
@@ -188,6 +188,7 @@ let package = Package(
             name: "KindsBenchmark",
             dependencies: ["ModelClients", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
             path: "Tests/Support/KindsBenchmark", swiftSettings: strict),
+        .target(name: "TestFolders", path: "Tests/Support/TestFolders", swiftSettings: strict),
         // Reads stores with none of their code: it must depend on no room. Optimized, for it looks at every byte.
         .target(
             name: "StoreJudge", path: "Tests/Support/StoreJudge", swiftSettings: strict + [.unsafeFlags(["-O"])]),
@@ -208,11 +209,11 @@ let package = Package(
         tests(
             "ReplicationTests",
             [
-                "Replication", "LinuxSystem", "WorkerKit", "WorkerProtocol", "RemotingProtocol", "RemotingTransport",
-                logging, nioCore, nioPosix,
+                "Replication", "LinuxSystem", "TestFolders", "WorkerKit", "WorkerProtocol", "RemotingProtocol",
+                "RemotingTransport", logging, nioCore, nioPosix,
             ]),
         tests(
             "FilterEngineTests",
-            ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", logging]),
+            ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", "TestFolders", logging]),
     ]
 )

@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import RemotingProtocol
 import RemotingTransport
+import TestFolders
 import WorkerProtocol
 
 /// A broker on a store of its own in a temporary folder, behind a server on a free loopback port.
@@ -28,10 +29,7 @@ final class BrokerHarness: @unchecked Sendable {
         clock: ShiftedClock? = nil,
         log: LogLines? = nil, prepare: (@Sendable (Broker) -> Void)? = nil
     ) throws {
-        self.folder =
-            folder
-            ?? FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: self.folder, withIntermediateDirectories: true)
+        self.folder = try folder ?? TestFolder.make("broker")
         let pairs =
             Self.golden + [("storePathRootDir", self.folder.path), ("mappedFileSizeCommitLog", "16777216")] + settings
         let loop = group.next()

@@ -2,6 +2,7 @@ import Foundation
 import LinuxSystem
 import StoreFormat
 import StoreReader
+import TestFolders
 import Testing
 import WorkerProtocol
 
@@ -15,8 +16,7 @@ final class TestLog {
     private(set) var records: [FilterRecord] = []
 
     init(fileSize: Int = 1 << 20) throws {
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("apus-log-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        folder = try TestFolder.make("log")
         self.fileSize = fileSize
     }
 

@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import TestFolders
 import Testing
 
 @testable import FilterEngine
@@ -9,8 +10,7 @@ final class PluginWorkshop {
     let folder: URL
 
     init() throws {
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("apus-filter-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        folder = try TestFolder.make("filter")
     }
 
     deinit { try? FileManager.default.removeItem(at: folder) }

@@ -3,6 +3,7 @@ import LinuxSystem
 import Logging
 import NIOCore
 import NIOPosix
+import TestFolders
 import Testing
 import WorkerKit
 import WorkerProtocol
@@ -55,8 +56,7 @@ final class FakeStore: @unchecked Sendable {
     private var end: Int64
 
     init(fileSize: Int64 = 64 * 1024, startingAt start: Int64 = 0) throws {
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent("apus-replication-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        folder = try TestFolder.make("replication")
         self.fileSize = fileSize
         end = start
         watermarks = try SharedSegment.create(name: "watermarks", bytes: WatermarkSlot.count * 8)

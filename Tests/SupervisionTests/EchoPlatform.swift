@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import TestFolders
 import Testing
 import WorkerProtocol
 
@@ -33,7 +34,7 @@ final class EchoPlatform {
     init(
         _ options: [String] = [], environment: [String: String] = [:], folder: String? = nil, waits: Bool = true
     ) throws {
-        self.folder = folder ?? NSTemporaryDirectory() + "apus-echo-\(UUID().uuidString.prefix(8))"
+        self.folder = try folder ?? TestFolder.make("echo").path
         let workers = "\(self.folder)/bin"
         try FileManager.default.createDirectory(atPath: workers, withIntermediateDirectories: true)
         for kind in WorkerKind.allCases {

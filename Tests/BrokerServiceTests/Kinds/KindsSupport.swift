@@ -4,6 +4,7 @@ import MessageStore
 import NIOCore
 import RemotingProtocol
 import StoreFormat
+import TestFolders
 import Testing
 
 /// One stored message as a consumer sees it.
@@ -129,7 +130,8 @@ extension BrokerHarness {
     func afterKill(
         _ settings: [(String, String)] = [], change: (URL) throws -> Void = { _ in }
     ) throws -> BrokerHarness {
-        let copy = FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
+        let copy = try TestFolder.make("broker")
+        try FileManager.default.removeItem(at: copy)
         let folder = folder
         // On its loop, so that it does nothing meanwhile.
         try onLoop { _ in try FileManager.default.copyItem(at: folder, to: copy) }
