@@ -55,6 +55,12 @@ extension Broker {
             "putMessageAverageSize": String(
                 Double(store.putMessageSizeTotal) / Double(max(1, store.putMessageTimesTotal))),
             "earliestMessageTimeStamp": String(self.store.earliestMessageTime),
+            // Apus: the check behind the start.
+            "checkRemainingBytes": String(store.checkRemainingBytes),
+            "checkDamagedPlaces": String(store.checkDamaged),
+            "checkRepairedQueueEntries": String(store.checkRepairedEntries),
+            "checkWrongQueueEntries": String(store.checkWrongEntries),
+            "checkUnindexedMessages": String(store.checkUnindexed),
         ]
         for key in [
             "pullThreadPoolQueueSize",

@@ -133,7 +133,10 @@ package final class Broker: RemotingService {
             kinds.flushed()
         }
         store.neededFrom = { [unowned self] in kinds.neededFrom }
-        store.minimumMoved = { [unowned self] offset in minimumMoved?(offset) }
+        store.minimumMoved = { [unowned self] offset in
+            pull.transfer.release(below: offset)
+            minimumMoved?(offset)
+        }
         store.flushFailed = { [unowned self] error in
             logger.error("flush failed: \(error)")
             gate.flushFailed()

@@ -34,6 +34,8 @@ package final class ConsumeQueue {
     /// Entries below are in the files.
     var writtenOffset: Int64 = 0
     var isDirty = false
+    /// Counts the times its files were cut or deleted under whoever was making one.
+    var generation = 0
     /// Numbers of the first and last existing file (`entry / entriesPerFile`); `lastFile < firstFile` when there is none.
     var firstFile: Int64 = 0
     var lastFile: Int64 = -1

@@ -62,6 +62,18 @@ final class ConsumeQueueFiles {
         }
     }
 
+    /// Replaces one entry that is in a file.
+    func overwrite(_ queue: ConsumeQueue, at offset: Int64, _ entry: ConsumeQueueEntry) throws(SystemError) {
+        let number = offset / queue.entriesPerFile
+        let bytes = UnsafeMutableRawBufferPointer(rebasing: scratch[0..<ConsumeQueueEntry.size])
+        guard offset < queue.writtenOffset, let base = bytes.baseAddress else { return }
+        entry.encode(base)
+        let file = try self.file(queue, number, forWriting: true)
+        try file.write(
+            UnsafeRawBufferPointer(bytes), at: (offset - number * queue.entriesPerFile) * Int64(ConsumeQueueEntry.size))
+        touch(file)
+    }
+
     func touch(_ file: any DiskFile) {
         touched?[file.path] = file
         if let count = touched?.count, count > maximumTouched { touched = nil }
@@ -83,13 +95,11 @@ final class ConsumeQueueFiles {
         let file: any DiskFile
         if number > queue.lastFile || queue.lastFile < queue.firstFile {
             guard forWriting else { return try disk.open(path, .read) }
-            try disk.createDirectory(queuePath(queue))
-            file = try disk.open(path, .replace)
-            try file.truncate(to: fileBytes)
-            if queue.lastFile < queue.firstFile {
-                queue.firstFile = number
-                try fillPreBlank(queue, file, until: queue.writtenOffset - number * queue.entriesPerFile)
-            }
+            let isFirst = queue.lastFile < queue.firstFile
+            file = try Self.make(
+                path, folder: queuePath(queue), bytes: fileBytes,
+                blanks: isFirst ? queue.writtenOffset - number * queue.entriesPerFile : 0, disk: disk)
+            if isFirst { queue.firstFile = number }
             queue.lastFile = number
         } else {
             file = try disk.open(path, .readWrite)
@@ -98,18 +108,7 @@ final class ConsumeQueueFiles {
         return file
     }
 
-    /// A queue that does not begin at 0 has its first file filled with entries that point at nothing, as `ConsumeQueue.fillPreBlank` does.
-    private func fillPreBlank(_ queue: ConsumeQueue, _ file: any DiskFile, until count: Int64) throws(SystemError) {
-        guard count > 0 else { return }
-        let size = ConsumeQueueEntry.size
-        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(count) * size, alignment: 8)
-        defer { bytes.deallocate() }
-        guard let base = bytes.baseAddress else { return }
-        for index in 0..<Int(count) { ConsumeQueueEntry.preBlank.encode(base + index * size) }
-        try file.write(UnsafeRawBufferPointer(bytes), at: 0)
-    }
-
-    private func keepOpen(_ queue: ConsumeQueue, _ file: OpenFile) {
+    func keepOpen(_ queue: ConsumeQueue, _ file: OpenFile) {
         let wasOpen = queue.openFile != nil
         queue.openFile = file
         if wasOpen { return }
@@ -171,6 +170,7 @@ final class ConsumeQueueFiles {
     /// Cuts the entries from `offset` on, in memory and on disk.
     func cut(_ queue: ConsumeQueue, to offset: Int64) throws(SystemError) {
         let written = queue.writtenOffset
+        queue.generation += 1
         queue.cut(to: offset)
         if offset < written, queue.lastFile >= queue.firstFile { try discard(queue, from: offset, always: true) }
         let last = try entry(queue, at: offset - 1)
@@ -224,6 +224,7 @@ final class ConsumeQueueFiles {
     /// Deletes the queue's files; the queue goes on.
     func clear(_ queue: ConsumeQueue) throws(SystemError) {
         close(queue)
+        queue.generation += 1
         let folder = queuePath(queue)
         for name in try disk.list(folder) { try disk.remove(folder + "/" + name) }
         queue.firstFile = 0

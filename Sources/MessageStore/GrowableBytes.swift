@@ -17,6 +17,11 @@ struct GrowableBytes {
         return pointer
     }
 
+    mutating func append(_ bytes: UnsafeRawBufferPointer) {
+        guard let base = bytes.baseAddress, !bytes.isEmpty else { return }
+        extend(bytes.count).copyMemory(from: base, byteCount: bytes.count)
+    }
+
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(rebasing: storage[0..<count]) }
 
     mutating func removeAll() { count = 0 }

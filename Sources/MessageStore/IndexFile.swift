@@ -18,7 +18,9 @@ final class IndexFile {
     private var dirtyCount = 0
     private static let pageSize = 4096
 
-    /// Entries `writtenCount ..< header.indexCount`, encoded.
+    /// A write that is under way; it has the entries from `writtenCount` on.
+    private var leaving: IndexWrite?
+    /// The entries behind those, up to `header.indexCount`, encoded.
     private var pending = GrowableBytes()
     private let small = UnsafeMutableRawBufferPointer.allocate(byteCount: IndexLayout.headerSize, alignment: 8)
     private var writtenCount: Int32
@@ -44,7 +46,7 @@ final class IndexFile {
 
     var diskFile: any DiskFile { file }
     var isFull: Bool { Int(header.indexCount) >= layout.entries }
-    var hasUnwritten: Bool { header != writtenHeader || dirtyCount > 0 || pending.count > 0 }
+    var hasUnwritten: Bool { leaving != nil || header != writtenHeader || dirtyCount > 0 || pending.count > 0 }
 
     private var slotBytes: Int { layout.slots * IndexLayout.slotSize }
 
@@ -146,34 +148,34 @@ final class IndexFile {
     // MARK: Writing
 
     /// The next `write` begins anew; what is dirty still is.
-    func forgetPass() { pass = nil }
+    func forgetPass() { if leaving == nil { pass = nil } }
 
-    /// Writes at most `maximumPages` pages of slots and all entries; true when a whole pass is done and the header is on disk.
-    func write(maximumPages: Int) throws(SystemError) -> Bool {
+    /// Takes at most `maximumPages` pages of slots and all entries for a write somebody else does; nil when a whole pass is on disk. `endWrite` must
+    /// follow before the next one.
+    func beginWrite(maximumPages: Int) -> IndexWrite? {
+        precondition(leaving == nil, "an index file has one write at a time")
         if pass == nil {
-            guard hasUnwritten else { return true }
+            guard hasUnwritten else { return nil }
             pass = (header, 0)
         }
-        guard var running = pass else { return true }
-        if pending.count > 0 {
-            try file.write(pending.bytes, at: layout.entryPosition(Int(writtenCount)))
-            writtenCount = header.indexCount
-            pending.removeAll()
-        }
+        guard let running = pass else { return nil }
+        let write = IndexWrite(
+            file: file, entries: pending, entryPosition: layout.entryPosition(Int(writtenCount)),
+            entryCount: header.indexCount - writtenCount)
+        pending = GrowableBytes()
         var budget = maximumPages
         var page = running.nextPage
-        while dirtyCount > 0, page < dirty.count, budget > 0 {
+        while dirtyCount > 0, page < dirty.count, budget > 0, let slotPages {
             guard dirty[page] else {
                 page += 1
                 continue
             }
             var end = page + 1
             while end < dirty.count, dirty[end], end - page < budget { end += 1 }
-            guard let slotPages else { break }
             let start = page * Self.pageSize
             let count = min(end * Self.pageSize, slotBytes) - start
-            try file.write(
-                UnsafeRawBufferPointer(start: slotPages + start, count: count),
+            write.add(
+                pages: page..<end, UnsafeRawBufferPointer(start: slotPages + start, count: count),
                 at: Int64(IndexLayout.headerSize + start))
             for index in page..<end { dirty[index] = false }
             dirtyCount -= end - page
@@ -181,20 +183,46 @@ final class IndexFile {
             page = end
         }
         if dirtyCount > 0, page < dirty.count {
-            running.nextPage = page
-            pass = running
-            return false
+            pass = (running.header, page)
+        } else {
+            write.header = running.header
         }
-        try writeHeader(running.header)
-        pass = nil
-        return true
+        leaving = write
+        return write
     }
 
-    private func writeHeader(_ header: IndexHeader) throws(SystemError) {
-        guard let base = small.baseAddress else { return }
-        header.encode(base)
-        try file.write(UnsafeRawBufferPointer(rebasing: small[0..<IndexLayout.headerSize]), at: 0)
-        writtenHeader = header
+    /// What a write has left behind: to be called when it is done, and again without effect.
+    func endWrite(_ write: IndexWrite) throws(SystemError) {
+        guard leaving === write else { return }
+        leaving = nil
+        if let failure = write.failure {
+            for range in write.pages {
+                for page in range { markDirty(page) }
+            }
+            // What is not on disk goes first again.
+            write.entries.append(pending.bytes)
+            pending.deallocate()
+            pending = write.takeEntries()
+            pass = nil
+            throw failure
+        }
+        writtenCount += write.entryCount
+        if let header = write.header {
+            writtenHeader = header
+            pass = nil
+        }
+    }
+
+    /// Writes at most `maximumPages` pages of slots and all entries; true when a whole pass is done and the header is on disk.
+    func write(maximumPages: Int) throws(SystemError) -> Bool {
+        if let leaving {
+            leaving.join()
+            try endWrite(leaving)
+        }
+        guard let write = beginWrite(maximumPages: maximumPages) else { return true }
+        write.join()
+        try endWrite(write)
+        return pass == nil
     }
 
     /// Gives the slot pages back; they are read again when needed.
@@ -219,7 +247,10 @@ final class IndexFile {
     func entry(_ index: Int32) throws(SystemError) -> IndexEntry? {
         if index >= writtenCount, index < header.indexCount {
             let start = Int(index - writtenCount) * IndexLayout.entrySize
-            return pending.bytes.baseAddress.map { IndexEntry($0 + start) }
+            if let leaving, start < leaving.entries.count {
+                return leaving.entries.bytes.baseAddress.map { IndexEntry($0 + start) }
+            }
+            return pending.bytes.baseAddress.map { IndexEntry($0 + start - (leaving?.entries.count ?? 0)) }
         }
         return try writtenEntry(index)
     }

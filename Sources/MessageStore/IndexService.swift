@@ -13,7 +13,7 @@ final class IndexService {
 
     private let directory: String
     private let disk: any Disk
-    private let layout: IndexLayout
+    let layout: IndexLayout
     private let logger: Logger
     /// Oldest first; only the last one is written.
     private(set) var files: [IndexFile] = []
@@ -78,7 +78,7 @@ final class IndexService {
         if let full = files.last {
             touch(full)
             full.forgetPass()
-            while try !full.write(maximumPages: .max) {}
+            while full.hasUnwritten { _ = try full.write(maximumPages: .max) }
             full.releaseMemory()
             // As RocketMQ initializes a follow-up file: the first entry's seconds count from the previous file's end.
             header.beginPhyOffset = full.header.endPhyOffset
@@ -121,11 +121,22 @@ final class IndexService {
     /// What is written from here on counts from here on; a pass that failed half-way is forgotten.
     func beginPass() { files.last?.forgetPass() }
 
+    var hasUnwritten: Bool { files.last?.hasUnwritten ?? false }
+
     /// Writes a bounded part; true when everything put before the pass began is on disk.
     func write(maximumPages: Int) throws(SystemError) -> Bool {
         guard let last = files.last, last.hasUnwritten else { return true }
         touch(last)
         return try last.write(maximumPages: maximumPages)
+    }
+
+    /// As `write`, for another thread to do: `join` it there, then `end` it here. Nil when a pass is done.
+    func beginWrite(maximumPages: Int) -> (file: IndexFile, write: IndexWrite)? {
+        guard let last = files.last, last.hasUnwritten, let write = last.beginWrite(maximumPages: maximumPages) else {
+            return nil
+        }
+        touch(last)
+        return (last, write)
     }
 
     private func touch(_ file: IndexFile) {

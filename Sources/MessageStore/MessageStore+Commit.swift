@@ -31,6 +31,7 @@ extension MessageStore {
         hot.removeAll()
         if dispatchedEnd < writtenEnd { _ = dispatchWindows(upTo: writtenEnd, .announce) }
         prepareAhead()
+        startWriteback()
         written?(PhysicalOffset(writtenEnd))
         if configuration.flushDiskType == .syncFlush { requestFlush() }
     }
@@ -166,6 +167,29 @@ extension MessageStore {
         flushFailed?(.disk(failure))
     }
 
+    /// Bytes handed to the disk at once, without waiting for it: what a later synchronization, or the kernel at a moment of its own, has to write
+    /// stays small however large the flush settings are.
+    private static var writebackBytes: Int64 { 8 << 20 }
+
+    private func startWriteback() {
+        guard writtenEnd - max(writebackEnd, flushedEnd) >= Self.writebackBytes, !writebackRunning else { return }
+        let start = max(writebackEnd, flushedEnd)
+        let end = writtenEnd
+        let size = logFiles.fileSize
+        let files = logFiles.files.suffix(4).filter { $0.base + size > start && $0.base < end }
+        writebackEnd = end
+        writebackRunning = true
+        let executor = executor
+        let liveness = liveness
+        background.submit(.flush) {
+            for (base, file) in files {
+                let from = max(start - base, 0)
+                file.startWriteback(from: from, length: min(end - base, size) - from)
+            }
+            executor { liveness.store?.writebackRunning = false }
+        }
+    }
+
     // MARK: Readying the next file
 
     /// Reserves blocks ahead of the log's end and makes the next file before it is needed, on the preparing thread.
@@ -178,7 +202,8 @@ extension MessageStore {
             allocate(
                 last.file, base: last.base, from: max(allocatedEnd, last.base), to: min(fileEnd, writtenEnd + ahead))
         }
-        if writtenEnd + min(ahead, logFiles.fileSize / 2) > fileEnd, logFiles.preparer.begin(base: fileEnd) {
+        // From the middle of a file on: making the next one may take long on a busy disk, and whoever gets there first waits.
+        if writtenEnd + logFiles.fileSize / 2 > fileEnd, logFiles.preparer.begin(base: fileEnd) {
             let preparer = logFiles.preparer
             let path = logFiles.path(base: fileEnd)
             let size = logFiles.fileSize

@@ -13,6 +13,11 @@ struct MaintenanceState {
     /// Queues written in the pass before: if they stay quiet their memory goes.
     var warmQueues: [(queue: ConsumeQueue, end: Int64)] = []
     var lastPass: Int64 = 0
+    /// The lane `behind` works for the pass, and what is to be done when it has.
+    var behindRunning = false
+    var behindDone: ((MessageStore) throws(SystemError) -> Void)?
+    /// Queues a file is being made for.
+    var waitingForFile: [ConsumeQueue] = []
     var lastCheckpoint: Int64 = 0
     var checkpointDispatched: Int64 = 0
     var checkpointRunning = false
@@ -56,6 +61,7 @@ extension MessageStore {
         }
         writeBehind(now)
         cleanIfDue(now)
+        checkSome()
         if now - maintenance.lastRelease >= 1000 {
             maintenance.lastRelease = now
             windows.release()
@@ -79,71 +85,10 @@ extension MessageStore {
         }
     }
 
-    // MARK: Behind the log
-
-    /// At most this much of the log is dispatched again after a kill (and what is written during a pass) …
-    private static var passBytesMax: Int64 { 64 << 20 }
-    /// … and after a power cut.
-    private static var checkpointBytesMax: Int64 { 512 << 20 }
-
-    private func writeBehind(_ now: Int64) {
-        if !maintenance.passRunning {
-            let due = now - maintenance.lastPass >= Int64(configuration.flushIntervalConsumeQueue)
-            // By bytes too: what lies behind the last pass is what a recovery reads again.
-            let much = dispatchedEnd - maintenance.passDispatched >= Self.passBytesMax
-            guard due || much || maintenance.recoveryPointDue else { return }
-            maintenance.lastPass = now
-            beginPass()
-        }
-        do throws(SystemError) {
-            try markOwned()
-            var budget = 512
-            while budget > 0, let queue = maintenance.passQueues.popLast() {
-                budget -= 1
-                // Making a file takes far longer than writing one: the time counts, looked at now and then.
-                if budget % 8 == 0, clock() - now >= 2 { budget = 0 }
-                queue.isDirty = false
-                if queue.isRemoved { continue }
-                do throws(SystemError) {
-                    try queueFiles.write(queue)
-                } catch {
-                    markDirty(queue)
-                    throw error
-                }
-                maintenance.warmQueues.append((queue, queue.maxOffset.rawValue))
-            }
-            guard maintenance.passQueues.isEmpty else { return }
-            if let index, index.failure == nil, try !index.write(maximumPages: 512) { return }
-            maintenance.passRunning = false
-            var point = currentPoint(dispatched: maintenance.passDispatched)
-            point.isDistrusted = pagesMayBeLost
-            try recoveryPoint.writeSoft(point)
-            let due =
-                now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
-                || maintenance.passDispatched - maintenance.checkpointDispatched >= Self.checkpointBytesMax
-            if due || maintenance.recoveryPointDue { beginCheckpoint(now) }
-        } catch {
-            // Nothing is lost: what was not written stays dirty, the recovery point stays where it was.
-            maintenance.passRunning = false
-            for queue in maintenance.passQueues where !queue.isRemoved { dirtyQueues.append(queue) }
-            maintenance.passQueues = []
-            if gate == nil { closeGate(for: error) }
-        }
-    }
-
-    private func beginPass() {
-        maintenance.passRunning = true
-        maintenance.passDispatched = dispatchedEnd
-        for (queue, end) in maintenance.warmQueues where queue.maxOffset.rawValue == end { queue.releaseTail() }
-        maintenance.warmQueues.removeAll(keepingCapacity: true)
-        index?.apply()
-        index?.beginPass()
-        maintenance.passQueues = dirtyQueues
-        dirtyQueues = []
-    }
+    // MARK: Recovery point
 
     /// A synchronization has failed and what it was for has not been written again yet.
-    private var pagesMayBeLost: Bool { flushBroken || maintenance.suspectsUnknown || !maintenance.suspects.isEmpty }
+    var pagesMayBeLost: Bool { flushBroken || maintenance.suspectsUnknown || !maintenance.suspects.isEmpty }
 
     /// Tells the next process, should this one be killed now, that written pages prove nothing.
     func noteDistrust() {
@@ -156,7 +101,7 @@ extension MessageStore {
         }
     }
 
-    private func currentPoint(dispatched: Int64) -> RecoveryPoint {
+    func currentPoint(dispatched: Int64) -> RecoveryPoint {
         var point = RecoveryPoint()
         point.boot = bootIdentity
         // Keys that never got into the index must be dispatched again.
@@ -178,7 +123,7 @@ extension MessageStore {
 
     // MARK: Checkpoints
 
-    private func beginCheckpoint(_ now: Int64) {
+    func beginCheckpoint(_ now: Int64) {
         guard !maintenance.checkpointRunning, !flushBroken, !flushRunning else { return }
         maintenance.recoveryPointDue = false
         maintenance.lastCheckpoint = now

@@ -35,6 +35,7 @@ extension MessageStore {
         isOpen = true
         maintenance.begin(now: clock(), dispatched: dispatchedEnd)
         maintenance.recoveryPointDue = true
+        if needsCheck { beginCheck() }
         prepareAhead()
         requestFlush()
     }
@@ -84,12 +85,7 @@ extension MessageStore {
             lockFile = nil
         }
         try onDisk { () throws(SystemError) in
-            try markOwned()
-            for queue in dirtyQueues + maintenance.passQueues where !queue.isRemoved { try queueFiles.write(queue) }
-            dirtyQueues = []
-            maintenance.passQueues = []
-            index?.apply()
-            while let index, try !index.write(maximumPages: .max) {}
+            try writeAllBehind()
             if let failure = try makeCheckpoint(dispatched: dispatchedEnd).run() { throw failure.error }
             flushedEnd = writtenEnd
             try disk.remove(abortPath)
@@ -142,6 +138,7 @@ extension MessageStore {
 
         beginAt(plan.dispatchFrom)
         recoveredFrom = plan.dispatchFrom
+        needsCheck = !wasClean || plan.point == nil
         // A kill, too, can end a write at a block's end inside a record.
         let mode: DispatchMode = wasClean ? .verify : [.verify, .tornBlocks]
         var stop = dispatchWindows(upTo: logFiles.end, mode)

@@ -144,6 +144,7 @@ extension MessageStore {
     private func isReadable(_ physical: Int64, _ size: Int) -> Bool {
         guard size > 0, physical >= logFiles.first ?? 0, physical + Int64(size) <= writtenEnd else { return false }
         if physical >= verifiedFrom { return true }
+        if physical < checkState.cleanEnd, physical >= checkState.start { return true }
         return isIntact(physical, size)
     }
 
@@ -362,6 +363,11 @@ extension MessageStore {
         information.putMessageSizeTotal = statistics.putBytes
         information.getMessageTransferredCount = statistics.gotMessages
         information.queueCount = table.queues.count
+        information.checkRemainingBytes = checkState.check == nil ? 0 : checkState.end - checkState.position
+        information.checkDamaged = checkState.damaged
+        information.checkRepairedEntries = checkState.repaired
+        information.checkWrongEntries = checkState.notRepaired
+        information.checkUnindexed = checkState.unindexed
         return information
     }
 }
@@ -379,4 +385,13 @@ package struct StoreRuntimeInformation: Sendable {
     package var putMessageSizeTotal: Int64 = 0
     package var getMessageTransferredCount: Int64 = 0
     package var queueCount = 0
+    /// What the check behind the start has not looked at yet; 0 when it is done or there was none.
+    package var checkRemainingBytes: Int64 = 0
+    /// Damaged places of the log it found; what lies there is not delivered.
+    package var checkDamaged = 0
+    /// Entries of queues it put right, and those it could not.
+    package var checkRepairedEntries = 0
+    package var checkWrongEntries = 0
+    /// Messages that are not found by some key of theirs.
+    package var checkUnindexed = 0
 }

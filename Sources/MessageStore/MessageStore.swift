@@ -53,6 +53,9 @@ package final class MessageStore {
     /// Blocks are reserved up to here.
     var allocatedEnd: Int64 = 0
     var allocationRunning = false
+    /// The disk has been asked to write up to here.
+    var writebackEnd: Int64 = 0
+    var writebackRunning = false
 
     // Queues.
     var table = QueueTable()
@@ -81,6 +84,7 @@ package final class MessageStore {
     var lastStoreTimestamp: Int64 = 0
     var flushedTimestamp: Int64 = 0
     var maintenance = MaintenanceState()
+    var checkState = CheckState()
     let recoveryPoint: RecoveryPointFile
     let memoryBytes: Int64
     let bootIdentity: [UInt8]
@@ -88,6 +92,8 @@ package final class MessageStore {
     let machineStart: Int64
     /// Where the last start began to dispatch again: what lies below was believed.
     var recoveredFrom: Int64 = 0
+    /// What lies below that was not written to its end by Apus, or not for the first time.
+    var needsCheck = false
     /// What lies below was found on the disk: its bodies are checked when they are read.
     var verifiedFrom: Int64 = 0
     var statistics = StoreStatistics()

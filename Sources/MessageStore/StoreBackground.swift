@@ -2,7 +2,7 @@ import Glibc
 import LinuxSystem
 
 /// Where the store does what may block: synchronizing files on one lane, creating the next log file on the other. Work of one lane runs in
-/// order. The real one has two threads; tests run the work when they choose.
+/// order. The real one has a thread for each; tests run the work when they choose.
 package protocol StoreBackground: AnyObject, Sendable {
     func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void)
     /// Finishes what was submitted, then ends. Blocks.
@@ -12,12 +12,18 @@ package protocol StoreBackground: AnyObject, Sendable {
 package enum StoreBackgroundLane: Sendable {
     case flush
     case prepare
+    /// What is written behind the log: new queue files, the index.
+    case behind
+    /// The check behind the start, which has time.
+    case check
 }
 
-/// Two threads, one per lane.
+/// One thread per lane.
 package final class StoreThreads: StoreBackground {
     private let flush = SerialThread(name: "apus-flush")
     private let prepare = SerialThread(name: "apus-prepare")
+    private let behind = SerialThread(name: "apus-behind")
+    private let check = SerialThread(name: "apus-check", niceness: 10)
 
     package init() {}
 
@@ -25,12 +31,16 @@ package final class StoreThreads: StoreBackground {
         switch lane {
         case .flush: flush.submit(work)
         case .prepare: prepare.submit(work)
+        case .behind: behind.submit(work)
+        case .check: check.submit(work)
         }
     }
 
     package func stop() {
         flush.stop()
         prepare.stop()
+        behind.stop()
+        check.stop()
     }
 }
 
@@ -39,12 +49,15 @@ private final class SerialThread: @unchecked Sendable {
     private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
     private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
     private let name: String
+    private let niceness: Int32
     private var queue: [@Sendable () -> Void] = []
     private var stopping = false
     private var thread: pthread_t?
 
-    init(name: String) {
+    /// - Parameter niceness: how much others go before it, 0...19.
+    init(name: String, niceness: Int32 = 0) {
         self.name = name
+        self.niceness = niceness
         pthread_mutex_init(mutex, nil)
         pthread_cond_init(condition, nil)
     }
@@ -91,6 +104,8 @@ private final class SerialThread: @unchecked Sendable {
 
     private func run() {
         setCurrentThreadName(name)
+        // On Linux this is the calling thread's alone.
+        if niceness > 0 { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness) }
         while true {
             pthread_mutex_lock(mutex)
             while queue.isEmpty && !stopping { pthread_cond_wait(condition, mutex) }

@@ -65,6 +65,9 @@ package struct StoreConfiguration: Sendable {
     /// Apus: blocks are reserved this many bytes ahead of the log's end, so that a full disk is met before a message is.
     package var allocateAheadBytes = 64 * 1024 * 1024
 
+    /// Apus: how much of the log the check behind a start looks at per second, bytes; 0 for no check.
+    package var backgroundCheckBytesPerSecond = 64 * 1024 * 1024
+
     package init(storePathRootDir: String) {
         self.storePathRootDir = storePathRootDir
     }
@@ -135,6 +138,8 @@ package struct StoreConfiguration: Sendable {
         var reserved = Int(diskReservedBytes)
         try integer("diskReservedBytes", 0...Int.max, &reserved)
         diskReservedBytes = Int64(reserved)
+        try integer(
+            "backgroundCheckBytesPerSecond", 0...Int(Int32.max), &backgroundCheckBytesPerSecond)
         try integer("allocateAheadBytes", 0...Int(Int32.max), &allocateAheadBytes)
     }
 }

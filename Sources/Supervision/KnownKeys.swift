@@ -2,7 +2,8 @@
 /// and reported once at start-up. Tests/SupervisionTests compares this list with what the sources ask for.
 package enum KnownKeys {
     package static let integers = [
-        "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "brokerId", "cleanResourceInterval",
+        "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "backgroundCheckBytesPerSecond", "brokerId",
+        "cleanResourceInterval",
         "clientManageThreadPoolNums", "count", "defaultQueryMaxNum", "defaultTopicQueueNums",
         "diskMaxUsedSpaceRatio", "diskReservedBytes", "diskSlot", "fastListenPort", "fileReservedTime",
         "filterMemoryMegabytes", "filterTimeBudgetMillis", "flushCommitLogLeastPages",
@@ -14,7 +15,7 @@ package enum KnownKeys {
         "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
         "maxTransferCountOnMessageInMemory", "rebalanceLockMaxLiveTime", "registerBrokerTimeoutMills",
         "registerNameServerPeriod",
-        "sendThreadPoolQueueCapacity", "serverChannelMaxIdleTimeSeconds", "shortPollingTimeMills",
+        "sendThreadPoolQueueCapacity", "sendfileBytesMin", "serverChannelMaxIdleTimeSeconds", "shortPollingTimeMills",
         "slaveTimeout", "startAcceptSendRequestTimeStamp", "syncFlushTimeout", "timerMaxDelaySec",
         "transactionCheckInterval", "transactionCheckMax", "transactionTimeOut",
     ]

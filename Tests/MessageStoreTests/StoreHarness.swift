@@ -31,12 +31,21 @@ final class ManualBackground: StoreBackground {
         }
     }
 
+    /// What was submitted until now, and nothing that follows from it.
+    func runOnce() {
+        let items = work.withLock { queue in
+            defer { queue = [] }
+            return queue
+        }
+        for item in items { item() }
+    }
+
     func stop() { run() }
 }
 
 /// What would run on the owner's loop.
 final class OwnerLoop: Sendable {
-    private let work = Mutex<[@Sendable () -> Void]>([])
+    fileprivate let work = Mutex<[@Sendable () -> Void]>([])
 
     func post(_ item: @escaping @Sendable () -> Void) {
         work.withLock { $0.append(item) }
@@ -51,6 +60,17 @@ final class OwnerLoop: Sendable {
             if items.isEmpty { return }
             for item in items { item() }
         }
+    }
+}
+
+extension OwnerLoop {
+    /// What was posted until now, and nothing that follows from it.
+    func runOnce() {
+        let items = work.withLock { queue in
+            defer { queue = [] }
+            return queue
+        }
+        for item in items { item() }
     }
 }
 

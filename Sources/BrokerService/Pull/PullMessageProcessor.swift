@@ -18,11 +18,22 @@ final class PullMessageProcessor {
     /// Held pulls of one connection; a client has one for each queue it consumes. More are answered "nothing found".
     static let heldPerConnectionMax = 16_384
 
+    /// `Tests/Scripts/pull-benchmark` measures both ways.
+    static let sendfileBytesMin = 8 << 10
+
     // The broker owns this and outlives it.
     private unowned(unsafe) let broker: Broker
     private var ranges: [LogRange] = []
 
-    init(_ broker: Broker) { self.broker = broker }
+    let transfer: LogFileTransfer
+    /// Runs of the log of at least so many bytes leave by `sendfile`; shorter ones are copied.
+    private let sendfileBytesMin: Int
+
+    init(_ broker: Broker) {
+        self.broker = broker
+        transfer = LogFileTransfer(broker.store)
+        sendfileBytesMin = broker.configuration.raw("sendfileBytesMin").flatMap { Int($0) } ?? Self.sendfileBytesMin
+    }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let header = try PullMessageRequestHeader(frame)
@@ -212,23 +223,58 @@ final class PullMessageProcessor {
 
     private func answer(_ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, suggest: Int64) {
         guard !pull.address.isOneway else { return }
-        pull.client.connection.write { buffer in
-            let frame = ResponseEncoder.beginPullResponse(
-                into: &buffer, pull.address, code, remark: result.status.remark,
-                nextBeginOffset: result.nextBeginOffset.rawValue, minOffset: result.minOffset.rawValue,
-                maxOffset: result.maxOffset.rawValue, suggestWhichBrokerID: suggest)
-            if code == .success {
-                for range in ranges {
-                    _ = broker.store.withBytes(range) { buffer.writeBytes($0) }
+        if code == .success, ranges.contains(where: { $0.length >= sendfileBytesMin }) {
+            answerBySendfile(pull, result, suggest)
+        } else {
+            pull.client.connection.write { buffer in
+                let frame = begin(pull, code, result, suggest, &buffer)
+                if code == .success {
+                    for range in ranges {
+                        _ = broker.store.withBytes(range) { buffer.writeBytes($0) }
+                    }
                 }
+                ResponseEncoder.finish(frame, in: &buffer)
             }
-            ResponseEncoder.finish(frame, in: &buffer)
         }
         if code == .success {
             broker.statistics.get(messages: result.messageCount)
             pull.group.count(result.messageCount, bytes: result.bytes, of: pull.topic, in: broker.stats)
         } else {
             broker.statistics.missed()
+        }
+    }
+
+    private func begin(
+        _ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, _ suggest: Int64,
+        _ buffer: inout ByteBuffer
+    ) -> ResponseEncoder.OpenFrame {
+        ResponseEncoder.beginPullResponse(
+            into: &buffer, pull.address, code, remark: result.status.remark,
+            nextBeginOffset: result.nextBeginOffset.rawValue, minOffset: result.minOffset.rawValue,
+            maxOffset: result.maxOffset.rawValue, suggestWhichBrokerID: suggest)
+    }
+
+    /// Header and short runs through the buffer, long runs from the log file's pages. All of it is written and lies below the log's end, so none of it
+    /// changes; the file lives as long as the transfer.
+    private func answerBySendfile(_ pull: PullRequest, _ result: GetMessageResult, _ suggest: Int64) {
+        let connection = pull.client.connection
+        let total = ranges.reduce(0) { $0 + $1.length }
+        connection.write { buffer in
+            let frame = begin(pull, .success, result, suggest, &buffer)
+            ResponseEncoder.finish(frame, in: &buffer, bytesElsewhere: total)
+        }
+        for range in ranges {
+            if range.length >= sendfileBytesMin, let run = transfer.find(range) {
+                let file = NIOLoopBound(run.file, eventLoop: broker.eventLoop)
+                connection.write(file: run.region).whenComplete { _ in withExtendedLifetime(file.value) {} }
+                continue
+            }
+            var isThere = false
+            connection.write { buffer in
+                isThere = broker.store.withBytes(range) { _ = buffer.writeBytes($0) } != nil
+            }
+            // Its length has been promised already.
+            guard isThere else { return connection.close(reason: "the log could not be read at \(range.start)") }
         }
     }
 

@@ -1,0 +1,361 @@
+import LinuxSystem
+import StoreFormat
+
+/// What a slice of the check found.
+struct LogCheckFindings: Sendable {
+    /// Where the next slice begins.
+    var next: Int64
+    var records = 0
+    /// The first of them, and how many there were.
+    var damages: [(offset: Int64, damage: CommitLogDamage)] = []
+    var damagedCount = 0
+    /// Places of queues that do not say what the log says; as far as they are kept.
+    var wrongEntries: [WrongEntry] = []
+    var wrongCount = 0
+    /// Records some key of which is not in the index.
+    var unindexedCount = 0
+    var firstUnindexed: Int64 = -1
+    /// Reading failed; the slice is tried again.
+    var failure: SystemError?
+
+    static let keptMax = 100
+
+    /// A queue's entry as the log wants it.
+    struct WrongEntry: Sendable {
+        var topic: String
+        var queueId: Int32
+        var queueOffset: Int64
+        var entry: ConsumeQueueEntry
+    }
+}
+
+/// Walks over the part of the log a start has believed, on a thread of its own, and compares: bodies with their CRC, records with their place, queue
+/// entries and index with the records. It only reads, through handles of its own for queues and index; what it suspects the owner looks at again.
+///
+/// Used by one job at a time (`MessageStoreCheck`), so nothing here is locked.
+final class LogCheck: @unchecked Sendable {
+    private let disk: any Disk
+    private let fileSize: Int64
+    private let queueDirectory: String
+    private let entriesPerFile: Int64
+    private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
+    private var index: IndexCursor?
+    private var blocks: [Block?]
+
+    /// A piece of a queue's file, as read.
+    private struct Block {
+        var topic: [UInt8]
+        var queueId: Int32
+        /// The entries `start ..< end` were asked for; those that are not there are missing from `entries`.
+        var start: Int64
+        var end: Int64
+        var entries: [ConsumeQueueEntry]
+    }
+
+    /// Entries read at once: one block of the disk.
+    private static let blockEntries: Int64 = 204
+
+    /// - Parameter index: the index files as they are when the check begins, oldest first; nil when there is no index.
+    init(
+        disk: any Disk, fileSize: Int64, queueDirectory: String, entriesPerFile: Int,
+        index: (layout: IndexLayout, files: [(file: any DiskFile, count: Int32)])?
+    ) {
+        self.disk = disk
+        self.fileSize = fileSize
+        self.queueDirectory = queueDirectory
+        self.entriesPerFile = Int64(entriesPerFile)
+        self.index = index.map { IndexCursor(layout: $0.layout, files: $0.files) }
+        blocks = Array(repeating: nil, count: 256)
+    }
+
+    deinit { buffer.deallocate() }
+
+    /// Looks at the log from `start`, which is the beginning of a record, to `end` or until `budget` bytes are done.
+    /// - Parameter files: all log files, in order.
+    func run(
+        from start: Int64, to end: Int64, budget: Int64, files: [(base: Int64, file: any DiskFile)]
+    ) -> LogCheckFindings {
+        var findings = LogCheckFindings(next: start)
+        do throws(SystemError) {
+            while findings.next < end, findings.next - start < budget {
+                guard try step(&findings, end: end, files) else { break }
+            }
+        } catch {
+            findings.failure = error
+        }
+        return findings
+    }
+
+    private func file(at offset: Int64, _ files: [(base: Int64, file: any DiskFile)]) -> (Int64, any DiskFile)? {
+        guard let first = files.first?.base, offset >= first else { return nil }
+        let number = Int((offset - first) / fileSize)
+        return number < files.count ? (files[number].base, files[number].file) : nil
+    }
+
+    /// One buffer's worth; false when the log file is gone.
+    private func step(
+        _ findings: inout LogCheckFindings, end: Int64, _ files: [(base: Int64, file: any DiskFile)]
+    ) throws(SystemError) -> Bool {
+        guard let (base, file) = file(at: findings.next, files) else { return false }
+        let fileEnd = base + fileSize
+        let start = findings.next
+        let wanted = Int(min(Int64(buffer.count), fileEnd - start))
+        let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<wanted]), at: start - base)
+        guard got > 0 else {
+            findings.next = fileEnd
+            return true
+        }
+        var used = 0
+        while used < got, start + Int64(used) < end {
+            let here = start + Int64(used)
+            let rest = UnsafeRawBufferPointer(rebasing: buffer[used..<got])
+            switch CommitLogRecord.parse(rest, maximumSize: Int(fileEnd - here)) {
+            case .record(let record) where record.physicalOffset.rawValue == here:
+                findings.records += 1
+                if record.bodyIsIntact {
+                    try compare(record, &findings, files)
+                } else {
+                    note(.bodyCRC, at: here, &findings)
+                }
+                used += record.totalSize
+            case .record(let record):
+                note(.physicalOffset(found: record.physicalOffset.rawValue), at: here, &findings)
+                used = search(from: used + 1, got)
+            case .blank(let size):
+                guard here + Int64(size) == fileEnd else {
+                    note(.size(Int32(truncatingIfNeeded: size)), at: here, &findings)
+                    used = search(from: used + 1, got)
+                    continue
+                }
+                findings.next = fileEnd
+                return true
+            case .incomplete(let needed):
+                // The rest of a file may be too short even for a blank record.
+                if here + Int64(needed) > fileEnd {
+                    findings.next = fileEnd
+                    return true
+                }
+                if used == 0 { grow(needed) }
+                findings.next = here
+                return true
+            case .invalid(let damage):
+                note(damage, at: here, &findings)
+                used = search(from: used + 1, got)
+            }
+        }
+        findings.next = start + Int64(used)
+        return true
+    }
+
+    private func grow(_ needed: Int) {
+        guard needed > buffer.count else { return }
+        buffer.deallocate()
+        buffer = .allocate(byteCount: needed + (1 << 16), alignment: 16)
+    }
+
+    private func note(_ damage: CommitLogDamage, at offset: Int64, _ findings: inout LogCheckFindings) {
+        // One damage may be met piece by piece.
+        findings.damagedCount += 1
+        if findings.damages.count < LogCheckFindings.keptMax { findings.damages.append((offset, damage)) }
+    }
+
+    /// Where in the buffer the next record may begin: a magic in its place. What only looks like one is damage again.
+    private func search(from start: Int, _ count: Int) -> Int {
+        var position = start
+        while position + 8 <= count {
+            let magic = buffer.loadUnaligned(fromByteOffset: position + 4, as: Int32.self).bigEndian
+            if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2
+                || magic == CommitLogRecord.blankMagic
+            {
+                return position
+            }
+            position += 1
+        }
+        // The last bytes are looked at again with what follows them.
+        return max(start, count - 7)
+    }
+
+    // MARK: Queues and index
+
+    private func compare(
+        _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
+        _ files: [(base: Int64, file: any DiskFile)]
+    ) throws(SystemError) {
+        if SysFlag.entersConsumeQueue(record.sysFlag), StoredTopic.isUsable(record.topic) {
+            try compareQueue(record, &findings, files)
+        }
+        guard var cursor = index, SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType else {
+            return
+        }
+        let isIndexed = try cursor.holdsKeys(of: record)
+        index = cursor
+        if !isIndexed {
+            findings.unindexedCount += 1
+            if findings.firstUnindexed < 0 { findings.firstUnindexed = record.physicalOffset.rawValue }
+        }
+    }
+
+    private func compareQueue(
+        _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
+        _ files: [(base: Int64, file: any DiskFile)]
+    ) throws(SystemError) {
+        let found = try entry(record.topic, record.queueId, record.queueOffset.rawValue)
+        let isSchedule = record.topic.elementsEqual("SCHEDULE_TOPIC_XXXX".utf8)
+        if let found, found.physicalOffset == record.physicalOffset, Int(found.recordSize) == record.totalSize {
+            // Delay levels may have other times by now; codes that small are addresses in RocketMQ's extension files.
+            if isSchedule || found.tagsCode <= Int64(Int32.min) - 1 || found.tagsCode == Self.tagsCode(record) {
+                return
+            }
+        } else if let found, found.physicalOffset > record.physicalOffset,
+            try isRecord(found.physicalOffset.rawValue, of: record, files)
+        {
+            // The topic was deleted and made again: its place belongs to a newer message.
+            return
+        }
+        findings.wrongCount += 1
+        guard findings.wrongEntries.count < LogCheckFindings.keptMax else { return }
+        let code = isSchedule ? found?.tagsCode ?? 0 : Self.tagsCode(record)
+        findings.wrongEntries.append(
+            LogCheckFindings.WrongEntry(
+                topic: String(decoding: record.topic, as: UTF8.self), queueId: record.queueId,
+                queueOffset: record.queueOffset.rawValue,
+                entry: ConsumeQueueEntry(
+                    physicalOffset: record.physicalOffset, recordSize: Int32(truncatingIfNeeded: record.totalSize),
+                    tagsCode: code)))
+    }
+
+    private static func tagsCode(_ record: CommitLogRecordView) -> Int64 {
+        record.property(MessageProperties.tags).map { TagsCode.of($0) } ?? 0
+    }
+
+    /// Whether a whole record lies at `offset` that has the same place in the same queue.
+    private func isRecord(
+        _ offset: Int64, of other: CommitLogRecordView, _ files: [(base: Int64, file: any DiskFile)]
+    ) throws(SystemError) -> Bool {
+        guard let (base, file) = file(at: offset, files) else { return false }
+        var size = 1024
+        while true {
+            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 16)
+            defer { bytes.deallocate() }
+            let got = try file.read(into: bytes, at: offset - base)
+            let parsed = CommitLogRecord.parse(
+                UnsafeRawBufferPointer(rebasing: bytes[0..<got]), maximumSize: Int(base + fileSize - offset))
+            switch parsed {
+            case .record(let record):
+                return record.physicalOffset.rawValue == offset && record.queueId == other.queueId
+                    && record.queueOffset == other.queueOffset && MessageProperties.equal(record.topic, other.topic)
+            case .incomplete(let needed) where needed > size: size = needed
+            case .incomplete, .blank, .invalid: return false
+            }
+        }
+    }
+
+    private func entry(_ topic: UnsafeRawBufferPointer, _ queueId: Int32, _ offset: Int64) throws(SystemError)
+        -> ConsumeQueueEntry?
+    {
+        var hash = UInt32(bitPattern: JavaHash.hash(topic, continuing: queueId))
+        hash ^= hash >> 16
+        let slot = Int(hash % UInt32(blocks.count))
+        if let block = blocks[slot], block.queueId == queueId, offset >= block.start,
+            offset < block.end, topic.elementsEqual(block.topic)
+        {
+            let index = Int(offset - block.start)
+            return index < block.entries.count ? block.entries[index] : nil
+        }
+        let block = try read(topic, queueId, from: offset)
+        blocks[slot] = block
+        return block.entries.first
+    }
+
+    private func read(_ topic: UnsafeRawBufferPointer, _ queueId: Int32, from offset: Int64) throws(SystemError)
+        -> Block
+    {
+        let size = ConsumeQueueEntry.size
+        let name = String(decoding: topic, as: UTF8.self)
+        let number = offset / entriesPerFile
+        let path =
+            "\(queueDirectory)/\(name)/\(queueId)/"
+            + StoreFileName.of(offset: number * entriesPerFile * Int64(size))
+        let count = Int(min(Self.blockEntries, (number + 1) * entriesPerFile - offset))
+        var block = Block(
+            topic: Array(topic), queueId: queueId, start: offset, end: offset + Int64(count), entries: [])
+        guard try disk.information(path) != nil else { return block }
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: count * size, alignment: 8)
+        defer { bytes.deallocate() }
+        let got = try disk.open(path, .read).read(into: bytes, at: (offset - number * entriesPerFile) * Int64(size))
+        guard let base = bytes.baseAddress else { return block }
+        for place in 0..<(got / size) { block.entries.append(ConsumeQueueEntry(base + place * size)) }
+        return block
+    }
+}
+
+/// Reads the index files' entries in their order, which is that of the log, beside the records.
+private struct IndexCursor {
+    private let layout: IndexLayout
+    private let files: [(file: any DiskFile, count: Int32)]
+    private var fileNumber = 0
+    private var entryNumber = 1
+    private var chunk: [IndexEntry] = []
+    private var chunkPosition = 0
+    /// The index begins here: older records' files are gone.
+    private var begin: Int64?
+
+    init(layout: IndexLayout, files: [(file: any DiskFile, count: Int32)]) {
+        self.layout = layout
+        self.files = files
+    }
+
+    private mutating func peek() throws(SystemError) -> IndexEntry? {
+        if chunkPosition < chunk.count { return chunk[chunkPosition] }
+        chunk.removeAll(keepingCapacity: true)
+        chunkPosition = 0
+        while fileNumber < files.count {
+            let (file, total) = files[fileNumber]
+            let count = min(3000, Int(total) - entryNumber)
+            guard count > 0 else {
+                fileNumber += 1
+                entryNumber = 1
+                continue
+            }
+            let bytes = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: count * IndexLayout.entrySize, alignment: 8)
+            defer { bytes.deallocate() }
+            let got = try file.read(into: bytes, at: layout.entryPosition(entryNumber))
+            guard let base = bytes.baseAddress, got >= IndexLayout.entrySize else {
+                fileNumber += 1
+                entryNumber = 1
+                continue
+            }
+            for place in 0..<(got / IndexLayout.entrySize) {
+                chunk.append(IndexEntry(UnsafeRawPointer(base) + place * IndexLayout.entrySize))
+            }
+            entryNumber += chunk.count
+            return chunk.first
+        }
+        return nil
+    }
+
+    /// Whether all keys of the record are in the index, or the record is older than the index.
+    mutating func holdsKeys(of record: CommitLogRecordView) throws(SystemError) -> Bool {
+        let offset = record.physicalOffset.rawValue
+        if begin == nil { begin = try peek()?.physicalOffset ?? .max }
+        var hashes: [Int32] = []
+        while let entry = try peek(), entry.physicalOffset <= offset {
+            if entry.physicalOffset == offset { hashes.append(entry.keyHash) }
+            chunkPosition += 1
+        }
+        guard offset >= begin ?? .max else { return true }
+        let prefix = JavaHash.hash(record.topic, continuing: 0) &* 31 &+ 35
+        func isThere(_ key: UnsafeRawBufferPointer) -> Bool {
+            hashes.contains(IndexLayout.keyHash(JavaHash.hash(key, continuing: prefix)))
+        }
+        if let unique = record.property(MessageProperties.uniqueKey), !isThere(unique) { return false }
+        var all = true
+        if let keys = record.property(MessageProperties.keys) {
+            MessageProperties.forEachKey(in: keys) { key in
+                if !isThere(key) { all = false }
+            }
+        }
+        return all
+    }
+}
