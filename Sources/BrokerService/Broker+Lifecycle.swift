@@ -4,7 +4,7 @@ import Logging
 import MessageStore
 package import NIOCore
 import RemotingProtocol
-import RemotingTransport
+package import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
@@ -64,6 +64,7 @@ extension Broker {
     }
 
     private func dropExpiredClients() {
+        expected = [:]
         let time = now()
         for info in consumers.expired(now: time) + producers.expired(now: time) {
             logger.warning("client \(info.clientId) at \(info.client.address) has not been heard of for 120 s")
@@ -180,13 +181,22 @@ extension Broker {
     // MARK: Stopping
 
     /// Takes no more messages, answers whoever waits, writes everything down and closes the store.
-    /// `close` ends the transport's connections.
-    package func drain(close: @escaping () -> EventLoopFuture<Void>) -> EventLoopFuture<Void> {
-        isDraining = true
+    ///
+    /// - Parameters:
+    ///   - stopReading: from now on the transport leaves requests unread; what it has read is answered.
+    ///   - close: ends the transport's connections, or gives them to the next life.
+    package func drain(
+        stopReading: (() -> Void)? = nil, close: @escaping () -> EventLoopFuture<Void>
+    ) -> EventLoopFuture<Void> {
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         let boundClose = NIOLoopBound(close, eventLoop: eventLoop)
+        let boundStop = NIOLoopBound(stopReading, eventLoop: eventLoop)
+        // Who may still be heard is refused; else nobody is, and nobody needs to be.
+        isDraining = stopReading == nil
         return registration.unregister().flatMap {
             let broker = this.value
+            boundStop.value?()
+            broker.isDraining = true
             broker.kinds.stop()
             broker.hold.expireAll { _ in true }
             broker.endOfTick()
@@ -206,6 +216,11 @@ extension Broker {
             broker.persist(.consumerOffsets)
             broker.persist(.delayOffsets)
         }
+    }
+
+    /// Whether messages of this connection wait for disk or slave.
+    package static func owes(_ connection: RemotingConnection) -> Bool {
+        ((connection.context as? ClientContext)?.waitingAcknowledgements ?? 0) > 0
     }
 
     /// Waits, for the time their senders wait at most, until everything accepted is on disk and at the slave.

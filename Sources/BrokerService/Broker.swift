@@ -67,6 +67,8 @@ package final class Broker: RemotingService {
     var autoCreated = AutoCreatedTopics()
     /// A client's message has made this topic: tell the other brokers of the platform.
     package var topicCreated: (AutoCreatedTopic) -> Void = { _ in }
+    /// By address: clients whose connections were handed over and are about to be opened.
+    var expected: [String: ClientContext.Heartbeat] = [:]
     /// Tables whose last write failed.
     var unwritten: Set<ConfigurationFile> = []
     /// Counts changes of the settings (25).
@@ -165,6 +167,8 @@ package final class Broker: RemotingService {
                 metadata: ["consumerGroup": "\(group.name)"])
         }
         consumers.notify = { [unowned self] group, _ in
+            // Connections that end with this broker are no change of the group.
+            guard !isDraining else { return }
             notices.changed(group)
             scheduleTick()
         }
@@ -213,7 +217,15 @@ package final class Broker: RemotingService {
     // MARK: Frames
 
     package func connectionOpened(_ connection: RemotingConnection) {
-        connection.context = ClientContext(connection)
+        let client = ClientContext(connection)
+        connection.context = client
+        guard let said = expected.removeValue(forKey: connection.remoteAddress.text) else { return }
+        do throws(RemotingDecodeError) {
+            // The group is what it was before: nobody needs to be told.
+            try clients.register(said, client, notifies: false)
+        } catch {
+            logger.error("what \(client.address) said before the restart is not understood any more: \(error)")
+        }
     }
 
     package func connectionClosed(_ connection: RemotingConnection) {

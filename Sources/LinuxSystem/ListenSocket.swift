@@ -61,6 +61,11 @@ package enum ListenSocket {
         return withUnsafeBytes(of: bound) { $0.prefix(Int(size)).elementsEqual(bytes) }
     }
 
+    package static func isSocket(_ descriptor: Int32) -> Bool {
+        var status = stat()
+        return fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
+    }
+
     /// `address:port` of a socket, for people; words for what is none.
     package static func description(of socket: Int32) -> String {
         guard let (bound, size) = try? boundAddress(of: socket) else { return "no socket" }

@@ -19,6 +19,39 @@ package final class SharedSegment: @unchecked Sendable {
         return Descriptor(owning: try check(apus_memfd(name, bytes), "memfd_create", name))
     }
 
+    /// One that holds `contents`, of whole 8 bytes: for what is too much for a message.
+    package static func createDescriptor(name: String, contents: [UInt8]) throws(SystemError) -> Descriptor {
+        let descriptor = try createDescriptor(name: name, bytes: contents.count)
+        var done = 0
+        while done < contents.count {
+            done += try call("pwrite", name) {
+                contents.withUnsafeBytes {
+                    pwrite(descriptor.raw, $0.baseAddress.map { $0 + done }, $0.count - done, off_t(done))
+                }
+            }
+        }
+        return descriptor
+    }
+
+    /// All bytes of such a segment.
+    package static func contents(of descriptor: consuming Descriptor) throws(SystemError) -> [UInt8] {
+        let raw = descriptor.raw
+        var status = stat()
+        try call("fstat", "segment") { fstat(raw, &status) }
+        var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+        var done = 0
+        while done < bytes.count {
+            let got = try call("pread", "segment") {
+                bytes.withUnsafeMutableBytes {
+                    pread(raw, $0.baseAddress.map { $0 + done }, $0.count - done, off_t(done))
+                }
+            }
+            guard got > 0 else { break }
+            done += got
+        }
+        return bytes
+    }
+
     /// A second descriptor of the segment that can never be mapped for writing: what its readers are given.
     package static func readOnly(_ fd: Int32) throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_reopen_read_only(fd), "open", "segment descriptor \(fd)"))

@@ -165,6 +165,21 @@ package final class RemotingConnection {
         self.abandon()
     }
 
+    /// What its peer sends from now on stays in the kernel.
+    func stopReading() {
+        do {
+            try self.channel.syncOptions?.setOption(.autoRead, value: false)
+        } catch {
+            // Only a channel that is closed already refuses that.
+            self.abandon()
+        }
+    }
+
+    /// Nothing is half read, nothing half written, no answer of the peer's is awaited: the next process can go on here.
+    var isClean: Bool {
+        !self.isClosed && self.pending.isEmpty && self.outboundBytes == 0 && self.handler?.hasUnhandledBytes == false
+    }
+
     /// Closes without sending what waits.
     func abandon() {
         guard !self.isClosed else { return }

@@ -31,6 +31,10 @@ package struct RemotingServerConfiguration: Sendable {
     package var backlog: Int32 = 4096
 
     package init() {}
+
+    var writeBufferWaterMark: ChannelOptions.Types.WriteBufferWaterMark {
+        .init(low: outboundHighWaterBytes / 2, high: outboundHighWaterBytes)
+    }
 }
 
 /// A server for remoting frames on one event loop.
@@ -116,12 +120,7 @@ package final class RemotingServer {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(
-                .writeBufferWaterMark,
-                value: .init(
-                    low: self.configuration.outboundHighWaterBytes / 2,
-                    high: self.configuration.outboundHighWaterBytes)
-            )
+            .childChannelOption(.writeBufferWaterMark, value: self.configuration.writeBufferWaterMark)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try this.value.accept(channel)
@@ -153,7 +152,7 @@ package final class RemotingServer {
 
     // MARK: connections
 
-    private func accept(_ channel: any Channel) throws {
+    func accept(_ channel: any Channel) throws {
         guard self.connections.count < self.configuration.connectionsMax else {
             self.refused("too many connections", channel.remoteAddress.map { "\($0)" } ?? "?")
             throw RemotingError.tooManyConnections(self.configuration.connectionsMax)
@@ -199,6 +198,9 @@ package final class RemotingServer {
         self.dirty.append(connection)
         self.scheduleTick()
     }
+
+    /// Ends the tick now: what is written leaves.
+    package func flush() { self.tick() }
 
     private func tick() {
         self.tickIsScheduled = false

@@ -205,6 +205,9 @@ final class RemotingServerHandler: ChannelDuplexHandler {
         (try? self.context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
 
+    /// Part of a frame, or frames of a peer that is held back.
+    var hasUnhandledBytes: Bool { self.pending.readableBytes > 0 }
+
     // MARK: time-outs
 
     func sweep(now: NIODeadline) {

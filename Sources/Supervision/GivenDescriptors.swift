@@ -1,9 +1,11 @@
 import LinuxSystem
+import WorkerProtocol
 
 /// What systemd passed to this process at its start: sockets of socket units, which the operator chose, and what a former life
 /// of the platform kept in systemd's descriptor store, known by its names.
 struct GivenDescriptors {
-    private static let keptPrefix = "kept-"
+    /// Nothing else systemd passes is called so.
+    private static let keptPrefix = "k-"
 
     private var sockets: [(name: String, socket: SharedDescriptor)] = []
     private var kept: [String: [SharedDescriptor]] = [:]
@@ -24,6 +26,11 @@ struct GivenDescriptors {
 
     /// `owner`: the worker; `name`: as the worker asks for it.
     static func listenerName(owner: String, _ name: String) -> String { "\(keptPrefix)listener-\(owner)-\(name)" }
+
+    /// As short as can be, for there may be thousands.
+    static func connectionsName(owner: WorkerID) -> String {
+        "\(keptPrefix)\(owner.kind.rawValue.first ?? "w")\(owner.index)"
+    }
 
     /// `subject`: what its contents are about. A segment of another layout or about another store is never found.
     static func segmentName(_ name: String, layout: Int, subject: String) -> String {

@@ -165,6 +165,7 @@ package final class Platform {
                     kind: id.kind, index: id.index, settings: configuration.settings(of: id),
                     descriptors: descriptors.map(\.name)),
                 to: id, descriptors: descriptors.map(\.fd))
+            resources.giveConnections(of: id) { send(.connections, to: id, descriptors: $0) }
         } catch {
             handle(.exited(id, .spawnFailed("cannot be launched: \(error)")))
         }
@@ -200,7 +201,11 @@ package final class Platform {
 
     private func receive(from id: WorkerID, _ child: Child) {
         do {
-            while let message = try Platform.receive(child.control.raw) {
+            while let (message, descriptors) = try Platform.receive(child.control.raw) {
+                if case .connections = message {
+                    resources.keep(connections: descriptors, of: id)
+                    continue
+                }
                 handle(.message(id, message))
                 if case .ready = message { remember(diskOf: id) }
                 if case .pong = message, let note = limiter.noticed(id) { handle(.noticed(id, note)) }
@@ -213,13 +218,13 @@ package final class Platform {
     }
 
     /// nil: nothing more now, or closed.
-    private static func receive(_ fd: Int32) throws -> WorkerMessage? {
+    private static func receive(_ fd: Int32) throws -> (WorkerMessage, [SharedDescriptor])? {
         try withUnsafeTemporaryAllocation(byteCount: WorkerMessage.controlBytesMax, alignment: 8) { buffer in
             do {
                 guard let (count, descriptors) = try DescriptorPassing.receive(into: buffer, from: fd, wait: false)
                 else { return nil }
-                for descriptor in descriptors { _ = Descriptor(owning: descriptor) }
-                return try WorkerMessage(decoding: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+                let owned = descriptors.map { SharedDescriptor(Descriptor(owning: $0)) }
+                return (try WorkerMessage(decoding: UnsafeRawBufferPointer(rebasing: buffer[..<count])), owned)
             } catch let error as SystemError where error.errno == EAGAIN {
                 return nil
             }

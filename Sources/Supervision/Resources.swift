@@ -10,6 +10,8 @@ package final class Resources {
     private var listeners: [WorkerID: [(name: String, socket: SharedDescriptor)]] = [:]
     private var segments: [String: (writable: SharedDescriptor, readOnly: SharedDescriptor)] = [:]
     private var events: [String: SharedDescriptor] = [:]
+    /// Of clients: from a worker that has drained to its next life.
+    private var connections: [WorkerID: [SharedDescriptor]] = [:]
     private var given: GivenDescriptors
     private let store: DescriptorStore
 
@@ -27,6 +29,7 @@ package final class Resources {
             for worker in configuration.workers {
                 try bind(worker, &configuration)
                 try createShared(worker, configuration)
+                connections[worker] = given.takeKept(GivenDescriptors.connectionsName(owner: worker))
             }
         } catch {
             throw ConfigurationError(Resources.explain(error, configuration))
@@ -164,6 +167,27 @@ package final class Resources {
         }
     }
 
+    /// So many of a worker are handed over; more end with the worker. Names of all of them must fit one environment variable.
+    package static let connectionsMax = 4000
+
+    /// A worker that drains gives its clients' connections away: they stay open, and what clients send waits in them.
+    func keep(connections new: [SharedDescriptor], of worker: WorkerID) {
+        let room = Resources.connectionsMax - (connections[worker]?.count ?? 0)
+        for connection in new.prefix(room) {
+            connections[worker, default: []].append(connection)
+            store.keep(connection.raw, GivenDescriptors.connectionsName(owner: worker))
+        }
+    }
+
+    /// Its next life takes them; from then on they are nobody else's, so that they end when the worker ends them.
+    func giveConnections(of worker: WorkerID, send: ([Int32]) -> Void) {
+        guard let kept = connections.removeValue(forKey: worker) else { return }
+        for start in stride(from: 0, to: kept.count, by: DescriptorPassing.descriptorsMax) {
+            send(kept[start...].prefix(DescriptorPassing.descriptorsMax).map(\.raw))
+        }
+        store.forget(GivenDescriptors.connectionsName(owner: worker))
+    }
+
     /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a restart.
     package func closeListeners(of worker: WorkerID) { listeners[worker] = nil }
 
@@ -179,6 +203,9 @@ package final class Resources {
             store.forget(GivenDescriptors.listenerName(owner: "\(worker)", listener.name))
         }
         listeners[worker] = nil
+        if connections.removeValue(forKey: worker) != nil {
+            store.forget(GivenDescriptors.connectionsName(owner: worker))
+        }
     }
 
     // MARK: segments and events

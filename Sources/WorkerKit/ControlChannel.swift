@@ -25,16 +25,18 @@ struct ControlChannel: Sendable {
 
     /// Answers to heartbeats are dropped rather than waited for when the supervisor does not read (`wait` false). What
     /// cannot be sent because the supervisor is gone is dropped, too: `receive` notices.
-    func send(_ message: WorkerMessage, wait: Bool) {
+    func send(_ message: WorkerMessage, descriptors: [Int32] = [], wait: Bool) {
         let bytes = message.encoded()
         precondition(bytes.count <= WorkerMessage.controlBytesMax, "a control message of \(bytes.count) bytes")
         do {
             try bytes.withUnsafeBytes {
-                try DescriptorPassing.send($0, to: ControlChannel.descriptor, wait: wait)
+                try DescriptorPassing.send(
+                    $0, descriptors: descriptors, to: ControlChannel.descriptor, wait: wait)
             }
         } catch let error as SystemError {
             precondition(
-                [EAGAIN, EPIPE, ECONNRESET, ENOTCONN, ENOBUFS].contains(error.errno), "control channel: \(error)")
+                [EAGAIN, EPIPE, ECONNRESET, ENOTCONN, ENOBUFS, ETOOMANYREFS].contains(error.errno),
+                "control channel: \(error)")
         } catch {
             preconditionFailure("control channel: \(error)")
         }

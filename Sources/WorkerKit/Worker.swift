@@ -21,6 +21,9 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// worker was restarted.
     func peer(kind: WorkerKind, index: Int, descriptor: Int32)
 
+    /// Clients' connections that its last life handed over, before `start`. Owns the descriptors.
+    func adopt(connections: [Int32])
+
     /// Takes no new work, finishes what is accepted, flushes. The process exits when the future is done.
     func drain() -> EventLoopFuture<Void>
 
@@ -32,6 +35,9 @@ package protocol Worker: AnyObject, SendableMetatype {
 }
 
 extension Worker {
+    package func adopt(connections: [Int32]) {
+        for connection in connections { _ = Descriptor(owning: connection) }
+    }
     package func reload(settings: Settings) {}
     package func status() -> String { "" }
 }
@@ -59,12 +65,14 @@ package final class WorkerEnvironment {
     private var segments: [String: SharedSegment] = [:]
     private var events: [String: Int32] = [:]
     private let onFailure: @Sendable (WorkerError) -> Void
+    private let onHandOver: @Sendable ([Int32]) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
         logger: Logger, descriptors: [(name: String, fd: Int32)] = [],
-        onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in }
+        onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in },
+        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in }
     ) throws {
         self.kind = kind
         self.index = index
@@ -73,6 +81,7 @@ package final class WorkerEnvironment {
         self.eventLoop = eventLoop
         self.logger = logger
         self.onFailure = onFailure
+        self.onHandOver = onHandOver
         try adopt(descriptors)
     }
 
@@ -119,4 +128,10 @@ package final class WorkerEnvironment {
     /// The worker cannot go on (say, its disk is gone): tells the supervisor why and ends the process at once, without
     /// draining. It will be restarted with back-off.
     package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
+
+    /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.
+    package func handOver(connections: [Int32]) {
+        onHandOver(connections)
+        for connection in connections { _ = Descriptor(owning: connection) }
+    }
 }

@@ -108,7 +108,13 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         do {
             let environment = try WorkerEnvironment(
                 kind: id.kind, index: id.index, settings: settings, group: group, eventLoop: eventLoop, logger: logger,
-                descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) })
+                descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) },
+                onHandOver: { [control] connections in
+                    for start in stride(from: 0, to: connections.count, by: DescriptorPassing.descriptorsMax) {
+                        let some = connections[start...].prefix(DescriptorPassing.descriptorsMax)
+                        control.send(.connections, descriptors: Array(some), wait: true)
+                    }
+                })
             self.environment = environment
             descriptors = []
             worker = try W(environment: environment)
@@ -124,6 +130,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         case .peer(let kind, let index):
             precondition(descriptors.count == 1, "an introduction carries one descriptor")
             worker.peer(kind: kind, index: index, descriptor: descriptors[0])
+        case .connections: worker.adopt(connections: descriptors)
         case .setupDone:
             worker.start().assumeIsolated().whenComplete { result in
                 switch result {

@@ -3,7 +3,7 @@ extension WorkerMessage {
     /// strings, bytes and lists after their count (4 bytes).
     private enum Tag: UInt8 {
         case setup = 1
-        case peer, setupDone, ping, drain, reload, extend
+        case peer, setupDone, ping, drain, reload, extend, connections
         case ready = 32
         case pong, failed, drained
         case topicCreated = 48
@@ -46,6 +46,7 @@ extension WorkerMessage {
             writer.integer(kind.code)
             writer.integer(UInt32(index))
         case .setupDone: begin(.setupDone)
+        case .connections: begin(.connections)
         case .ping(let number):
             begin(.ping)
             writer.integer(number)
@@ -158,6 +159,7 @@ extension WorkerMessage {
                 kind: try reader.kind(), index: Int(try reader.integer(UInt32.self)), settings: try reader.settings(),
                 descriptors: try reader.strings())
         case .peer: .peer(kind: try reader.kind(), index: Int(try reader.integer(UInt32.self)))
+        case .connections: .connections
         case .setupDone: .setupDone
         case .ping: .ping(try reader.integer())
         case .drain: .drain

@@ -47,6 +47,12 @@ package enum WorkerMessage: Hashable, Sendable {
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
 
+    // MARK: both ways
+
+    /// Clients' connections are attached, as many as a message carries; several of these may follow one another. From a worker
+    /// that drains: they go to its next life. To a worker before `setupDone`: they come from its last one.
+    case connections
+
     // MARK: supervisor → worker
 
     /// First message. `descriptors` names the attached descriptors in their order: `listener:NAME`, `segment:NAME`,

@@ -14,9 +14,9 @@ import WorkerProtocol
 final class BrokerStoreWorker: Worker {
     static var kind: WorkerKind { .brokerStore }
 
-    private let environment: WorkerEnvironment
-    private let broker: Broker
-    private let server: RemotingServer
+    let environment: WorkerEnvironment
+    let broker: Broker
+    let server: RemotingServer
     private let watermarks: Watermarks
     private var slaveWatch: EventWatch?
     private var filters: [Int: PeerLink] = [:]
@@ -31,6 +31,8 @@ final class BrokerStoreWorker: Worker {
     private var wasRefusing = false
     private var isOpen = false
     private var isLeaving = false
+    /// Of clients, from a former life of this worker.
+    var adopted: [Int32] = []
 
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
@@ -100,6 +102,7 @@ final class BrokerStoreWorker: Worker {
                 return this.value.server.serve(listener: vip)
             }.map {
                 this.value.broker.start()
+                this.value.serveAdopted()
                 let configuration = this.value.broker.configuration
                 return "\(configuration.brokerName) \(configuration.address) store \(configuration.storePathRootDir)"
             }
@@ -250,10 +253,16 @@ final class BrokerStoreWorker: Worker {
         diskWatch?.stop()
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         return server.stopAccepting().flatMap {
-            this.value.broker.drain {
-                this.value.watermarks.close()
-                return this.value.server.close()
-            }
+            this.value.broker.drain(
+                stopReading: { this.value.server.stopReading() },
+                close: {
+                    let worker = this.value
+                    worker.watermarks.close()
+                    // All answers are written, and leave first.
+                    worker.server.flush()
+                    worker.handOverConnections()
+                    return worker.server.close()
+                })
         }
     }
 }

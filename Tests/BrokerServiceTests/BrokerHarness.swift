@@ -3,6 +3,7 @@ import Foundation
 import LinuxSystem
 import Logging
 import MessageStore
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import RemotingProtocol
@@ -81,6 +82,31 @@ final class BrokerHarness: @unchecked Sendable {
     func drain() throws {
         try group.next().flatSubmit { self.broker.drain { self.server.close() } }.wait()
         try group.syncShutdownGracefully()
+    }
+
+    /// Drains it and gives its clients' connections away, with what they said; the folder stays.
+    func handOver() throws -> (connections: [Int32], clients: [UInt8]?) {
+        let given = NIOLockedValueBox<([Int32], [UInt8]?)>(([], nil))
+        try group.next().flatSubmit { [self] in
+            broker.drain(
+                stopReading: { self.server.stopReading() },
+                close: {
+                    self.server.flush()
+                    var clients = ClientHandOver()
+                    let connections = self.server.handOver(atMost: 100) { clients.add($0) }
+                    given.withLockedValue { $0 = (connections, clients.bytes) }
+                    return self.server.close()
+                })
+        }.wait()
+        try group.syncShutdownGracefully()
+        return given.withLockedValue { $0 }
+    }
+
+    func adopt(_ given: (connections: [Int32], clients: [UInt8]?)) throws {
+        try group.next().submit { [self] in
+            if let clients = given.clients { broker.expect(clients: clients) }
+            for connection in given.connections { server.adopt(connection: connection) }
+        }.wait()
     }
 
     /// Ends it and removes the folder.

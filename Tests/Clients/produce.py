@@ -4,7 +4,8 @@
 
 Input:  {"n": 1, "topic": "T", "body": "text" | "size": 100 (generated, seed n), "tags": "", "keys": "", "order": 3,
          "delay": 1 (level), "properties": {"NAME": "value"}}
-Output: {"n": 1, "ok": true, "offset": 7, "id": "…", "sha256": "…"} or {"n": 1, "ok": false, "error": "…"}
+Output: {"n": 1, "ok": true, "offset": 7, "id": "…", "sha256": "…"} or {"n": 1, "ok": false, "error": "…"}; with "at", the
+monotonic time in seconds, for synchronous sends.
 One-way sends are reported when they have left. --retry sends a failed message again until it is acknowledged.
 """
 
@@ -131,6 +132,7 @@ for line in sys.stdin:
             break
         emit({"n": record["n"], "retry": answer["error"]})
         time.sleep(0.02)
+    answer["at"] = time.monotonic()
     emit(answer)
 if batch:
     send_batch(batch)

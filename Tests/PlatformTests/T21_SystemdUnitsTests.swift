@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 extension PlatformTests {
@@ -9,5 +10,12 @@ extension PlatformTests {
 
         @Test("unit files: verified, hardened, instances, roles, boot, mounts, every example", .timeLimit(.minutes(3)))
         func unitFiles() throws { try Systemd.run("unit-files") }
+
+        @Test(
+            "restart under load: nothing lost, no send failed, clients keep their connections", .timeLimit(.minutes(3)))
+        func load() throws {
+            let environment = OfficialClient.python.map { ($0 as NSString).deletingLastPathComponent }
+            try Systemd.run("load", clients: environment.map { ($0 as NSString).deletingLastPathComponent })
+        }
     }
 }

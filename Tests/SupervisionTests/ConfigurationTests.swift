@@ -250,9 +250,9 @@ private func inode(_ fd: Int32) -> UInt {
             for worker in first.workers { before[worker] = inodes(resources, worker) }
         }
         #expect(
-            keeper.kept.map(\.name).filter { $0.hasPrefix("kept-listener") }.sorted() == [
-                "kept-listener-broker-store-0-remoting", "kept-listener-broker-store-0-vip",
-                "kept-listener-nameserver-0-remoting", "kept-listener-replication-0-ha",
+            keeper.kept.map(\.name).filter { $0.hasPrefix("k-listener") }.sorted() == [
+                "k-listener-broker-store-0-remoting", "k-listener-broker-store-0-vip",
+                "k-listener-nameserver-0-remoting", "k-listener-replication-0-ha",
             ])
         // Nobody listens in this process any more, but a connect is not refused: the socket lives on in the store.
         let port = first.brokers[0].string("listenPort", default: "")

@@ -13,6 +13,13 @@ final class ClientContext {
     /// Groups this connection has registered in.
     var consumerGroups: Set<String> = []
     var producerGroups: Set<String> = []
+    /// Its last heartbeat, for the next life of the broker (`ClientHandOver`).
+    struct Heartbeat {
+        let language: LanguageCode
+        let version: Int32
+        let body: [UInt8]
+    }
+    var said: Heartbeat?
     /// Converted once: goes into every message as born host.
     let bornHost: StoreFormat.HostAddress
 

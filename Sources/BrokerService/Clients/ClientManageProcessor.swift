@@ -22,9 +22,19 @@ final class ClientManageProcessor {
     }
 
     private func heartBeat(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let data = try HeartbeatData(body: frame.body)
+        let said = ClientContext.Heartbeat(language: frame.language, version: frame.version, body: Array(frame.body))
+        try register(said, client, notifies: true)
+        client.answer(frame.returnAddress, .success)
+    }
+
+    /// - Parameter notifies: tells the other members of its groups, unless they do not want it.
+    func register(
+        _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool
+    ) throws(RemotingDecodeError) {
+        let data = try said.data
+        client.said = said
         let info = ClientChannelInfo(
-            client: client, clientId: data.clientID, language: frame.language, version: frame.version,
+            client: client, clientId: data.clientID, language: said.language, version: said.version,
             lastUpdateMillis: broker.now())
         for consumer in data.consumerDataSet {
             let group = broker.groups.find(consumer.groupName)
@@ -40,16 +50,16 @@ final class ClientManageProcessor {
                     subscriptions: consumer.subscriptionDataSet.map { data in
                         Subscription(data, filter: broker.filter(type: data.expressionType, expression: data.subString))
                     }),
-                info, notifyChange: group?.config.notifyConsumerIDsChangedEnable ?? true)
+                info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
             if changed {
                 broker.logger.info("consumer \(data.clientID) at \(client.address) in group \(consumer.groupName)")
             }
         }
         for group in data.producerGroups { broker.producers.register(info, in: group) }
-        client.answer(frame.returnAddress, .success)
     }
 
     private func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        client.said = nil  // It is not true any more; the next heartbeat is.
         if let group = frame.extFields.string("producerGroup") { broker.producers.unregister(client, from: group) }
         if let group = frame.extFields.string("consumerGroup") {
             let notify = broker.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true

@@ -1,0 +1,80 @@
+import RemotingProtocol
+package import RemotingTransport
+
+/// What clients whose connections go to this broker's next life said about themselves last: that life registers them again at once, since they
+/// notice nothing and would say it again only with their next heartbeat. Until then a consumer that leaves its subscription to
+/// heartbeats (RocketMQ's default) would be refused.
+///
+/// Layout: `magic`, the count of bytes that follow (8), then for each client its address (2 bytes of length, text), language (1), version
+/// (4) and the body of its heartbeat (4 bytes of length, JSON); integers big-endian. Padded to whole 8 bytes.
+package struct ClientHandOver {
+    private static let magic: [UInt8] = Array("APUSCL01".utf8)
+    private var entries: [UInt8] = []
+
+    package init() {}
+
+    /// To be called while the connection is still open.
+    package mutating func add(_ connection: RemotingConnection) {
+        guard let said = (connection.context as? ClientContext)?.said else { return }
+        let address = Array(connection.remoteAddress.text.utf8)
+        append(UInt16(address.count))
+        entries += address
+        append(said.language.rawValue)
+        append(said.version)
+        append(UInt32(said.body.count))
+        entries += said.body
+    }
+
+    /// Nil when there is nothing to say.
+    package var bytes: [UInt8]? {
+        guard !entries.isEmpty else { return nil }
+        let count = withUnsafeBytes(of: UInt64(entries.count).bigEndian) { Array($0) }
+        let all = Self.magic + count + entries
+        return all + [UInt8](repeating: 0, count: (8 - all.count % 8) % 8)
+    }
+
+    private mutating func append(_ value: some FixedWidthInteger) {
+        withUnsafeBytes(of: value.bigEndian) { entries += $0 }
+    }
+
+    /// By address; empty for bytes of another version.
+    static func read(_ bytes: [UInt8]) -> [String: ClientContext.Heartbeat] {
+        var rest = bytes[...]
+        func take(_ count: Int) -> ArraySlice<UInt8>? {
+            guard rest.count >= count else { return nil }
+            defer { rest = rest.dropFirst(count) }
+            return rest.prefix(count)
+        }
+        func integer(_ width: Int) -> Int? { take(width)?.reduce(0) { $0 << 8 | Int($1) } }
+        guard let magic = take(8), Array(magic) == Self.magic, let count = integer(8), count <= rest.count else {
+            return [:]
+        }
+        rest = rest.prefix(count)
+        var found: [String: ClientContext.Heartbeat] = [:]
+        while let length = integer(2), let address = take(length), let language = integer(1), let version = integer(4),
+            let bodyLength = integer(4), let body = take(bodyLength)
+        {
+            found[String(decoding: address, as: UTF8.self)] = ClientContext.Heartbeat(
+                language: LanguageCode(rawValue: UInt8(language)) ?? .other,
+                version: Int32(truncatingIfNeeded: version), body: Array(body))
+        }
+        return found
+    }
+}
+
+extension Broker {
+    /// Connections that will be opened presently, and what their clients have said (`ClientHandOver.bytes`).
+    package func expect(clients bytes: [UInt8]) { expected = ClientHandOver.read(bytes) }
+}
+
+extension ClientContext.Heartbeat {
+    var data: HeartbeatData {
+        get throws(RemotingDecodeError) {
+            // The parser takes bytes where they lie; it throws only what it declares.
+            let result = body.withUnsafeBytes { bytes in
+                Result { () throws(RemotingDecodeError) in try HeartbeatData(body: bytes) }
+            }
+            return try result.get()
+        }
+    }
+}
