@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 
 /// Which disk is which broker, remembered in DATA/disks so that number, name and port stay with a disk however the setting
@@ -30,12 +31,21 @@ package struct DiskRegister: Hashable, Sendable {
     static let markMillisMax: Int32 = 2_000
 
     private let file: String
+    private let isReadOnly: Bool
     package private(set) var entries: [Entry] = []
 
-    package init(dataDirectory: String) throws(ConfigurationError) {
+    /// - Parameter isReadOnly: only to look what would be; nothing is remembered.
+    package init(dataDirectory: String, isReadOnly: Bool = false) throws(ConfigurationError) {
+        self.isReadOnly = isReadOnly
         file = "\(dataDirectory)/\(DiskRegister.fileName)"
         let text: String?
-        do throws(SystemError) { text = try DurableFile.read(file) } catch { throw ConfigurationError("\(error)") }
+        do throws(SystemError) {
+            text = try DurableFile.read(file)
+        } catch {
+            // Who only looks may be somebody who cannot look everywhere.
+            guard isReadOnly, error.errno == EACCES else { throw ConfigurationError("\(error)") }
+            text = nil
+        }
         for (number, line) in (text ?? "").split(separator: "\n").enumerated() {
             let parts = line.split(separator: " ", maxSplits: 4).map(String.init)
             guard parts.count == 5, parts[0] == "-" || Int(parts[0]) != nil else {
@@ -50,6 +60,7 @@ package struct DiskRegister: Hashable, Sendable {
     }
 
     private func save() throws(ConfigurationError) {
+        guard !isReadOnly else { return }
         let text = entries.map {
             "\($0.slot.map(String.init) ?? "-") \($0.identity) \($0.served ? "served" : "new") \($0.brokerName) \($0.path)\n"
         }.joined()

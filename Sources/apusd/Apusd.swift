@@ -43,7 +43,7 @@ struct Apusd: ParsableCommand {
         let executables = try options.workerDirectory ?? Apusd.executables()
         let source = ConfigurationSource(options: options, dataDirectory: dataDirectory, executables: executables)
         var configuration = try Apusd.read(source)
-        if options.isCheck || options.printConfiguration {
+        if options.onlyLooks {
             if options.printConfiguration { print(configuration.listing) }
             if options.isCheck { Apusd.report(configuration, options.configurationPath) }
             return

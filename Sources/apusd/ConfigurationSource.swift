@@ -34,7 +34,7 @@ struct ConfigurationSource {
         _ raw: RawConfiguration, _ surroundings: inout PlatformConfiguration.Surroundings
     ) throws {
         if let disks = raw.disks {
-            var register = try DiskRegister(dataDirectory: dataDirectory)
+            var register = try DiskRegister(dataDirectory: dataDirectory, isReadOnly: options.onlyLooks)
             surroundings.disks = try register.places(for: disks.map { try PlatformConfiguration.cleanDisk($0) }) {
                 PlatformConfiguration.brokerName(raw.common["brokerName"], index: $0)
             }
@@ -45,7 +45,7 @@ struct ConfigurationSource {
         let given = tables.map { ($0, $0["storePathRootDir"] ?? raw.common["storePathRootDir"] ?? "") }
         let stores = given.filter { $0.1.hasPrefix("/") }
         guard let own = MountPoint.device(of: "/"), !stores.isEmpty else { return }
-        var register = try DiskRegister(dataDirectory: dataDirectory)
+        var register = try DiskRegister(dataDirectory: dataDirectory, isReadOnly: options.onlyLooks)
         for (table, root) in stores {
             let isKnown = register.entries.contains { $0.path == root && $0.slot == nil }
             let device = MountPoint.device(of: root) ?? MountPoint.device(of: "\(root)/..")

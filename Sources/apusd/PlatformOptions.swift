@@ -63,6 +63,9 @@ struct PlatformOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where the worker executables lie, instead of beside apusd.", visibility: .hidden))
     var workerDirectory: String?
 
+    /// Nothing is started, and nothing written.
+    var onlyLooks: Bool { isCheck || printConfiguration }
+
     mutating func validate() throws {
         for setting in settings where !setting.contains("=") {
             throw ValidationError("--set \(setting): write it as KEY=VALUE")

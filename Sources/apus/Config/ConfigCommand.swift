@@ -15,6 +15,17 @@ struct ConfigCommand: ParsableCommand {
 
     static let standardFile = "/etc/apus/apus.toml"
 
+    /// Becomes apusd, which reads the file the way it will when it starts: one in /etc/apus as its service does.
+    private static func look(at file: String, _ option: String) throws {
+        var arguments = [option, "--config", file]
+        let parts = file.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+        if parts.dropLast() == ["", "etc", "apus"], let name = parts.last, name.hasSuffix(".toml") {
+            let instance = String(name.dropLast(5))
+            arguments += ["--data-dir", "/var/lib/apus" + (instance == "apus" ? "" : "/instances/\(instance)")]
+        }
+        try Beside.become("apusd", arguments)
+    }
+
     struct Import: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Make an apus.toml of RocketMQ's broker.conf and namesrv.conf.",
@@ -107,8 +118,7 @@ struct ConfigCommand: ParsableCommand {
 
         func run() throws { try Self.run(file) }
 
-        /// Becomes `apusd --check`, which reads files the way it will when it starts.
-        static func run(_ file: String) throws { try Beside.become("apusd", ["--check", "--config", file]) }
+        static func run(_ file: String) throws { try ConfigCommand.look(at: file, "--check") }
     }
 
     struct Show: ParsableCommand {
@@ -118,7 +128,7 @@ struct ConfigCommand: ParsableCommand {
         @Argument(help: ArgumentHelp("The file.", valueName: "FILE"), completion: .file())
         var file = ConfigCommand.standardFile
 
-        func run() throws { try Beside.become("apusd", ["--print-configuration", "--config", file]) }
+        func run() throws { try ConfigCommand.look(at: file, "--print-configuration") }
     }
 
     struct Keys: ParsableCommand {

@@ -88,6 +88,8 @@ struct SettingDescription {
         SettingDescription(
             "flushConsumerOffsetInterval", .topics, "5000", "milliseconds between writes of consumer offsets"),
         SettingDescription(
+            "rebalanceLockMaxLiveTime", .topics, "60000", "milliseconds an orderly consumer's queue lock lasts (Apus)"),
+        SettingDescription(
             "notifyConsumerIdsChangedEnable", .topics, "true", "consumers are told when one comes or goes"),
     ]
 
@@ -147,6 +149,10 @@ struct SettingDescription {
         SettingDescription("longPollingEnable", .messages, "true", "a pull waits for messages"),
         SettingDescription("longPollingMillis", .messages, "", "cap of that wait (Apus)"),
         SettingDescription("shortPollingTimeMills", .messages, "1000", "the wait when long polling is off"),
+        SettingDescription(
+            "sendThreadPoolQueueCapacity", .messages, "100000",
+            "sends that may wait for disk or slave; more are refused"
+        ),
         SettingDescription("brokerFastFailureEnable", .messages, "true", "taken for RocketMQ's sake"),
         SettingDescription("maxTransferBytesOnMessageInMemory", .messages, "262144", "most bytes of a pull"),
         SettingDescription("maxTransferCountOnMessageInMemory", .messages, "32", "most messages of a pull"),
