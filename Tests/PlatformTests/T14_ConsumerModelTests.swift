@@ -128,7 +128,7 @@ extension PlatformTests {
         }
 
         @Test(
-            "an operator rewinds the group, and its members consume again; then lets it skip", .timeLimit(.minutes(3)))
+            "an operator rewinds the group online, and its members consume again", .timeLimit(.minutes(3)))
         func rewind() async throws {
             let platform = try await Platform.start()
             let topic = "Rewound"
