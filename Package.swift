@@ -106,7 +106,7 @@ let package = Package(
             ]),
         room(
             "FilterEngine",
-            ["CFilterPlugin", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
+            ["CFilterPlugin", "CLinux", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
         room("Supervision", ["LinuxSystem", "Systemd", "WorkerProtocol", logging]),
 
         // Floor 5: workers and the command line

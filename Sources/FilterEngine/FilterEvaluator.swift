@@ -1,185 +1,232 @@
 internal import CFilterPlugin
+internal import CLinux
+internal import Glibc
 package import Logging
 package import StoreFormat
 package import StoreReader
-package import WorkerProtocol
+internal import WorkerProtocol
 
 /// Runs programs over records of a commit log, in place: properties and bodies are read where the mapping holds them.
 /// One evaluator serves one thread; its scratch memory is made once.
 package final class FilterEvaluator {
-    /// The most records of one batch: more than any pull looks at.
-    package static let maximumRecords = 4096
+    /// The most entries of one batch.
+    package static let maximumEntries = WorkerMessage.filterBatchMax
+    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache between being found and
+    /// being read, and what one call costs does not matter any more.
+    static let maximumUnits = 256
+    /// Records whose memory is on its way while one is read.
+    private static let lookAhead = 12
     /// Records in one aligned stretch of this many bytes of a log file are evaluated by one `match_batch`: `CommitLogView`
     /// maps such stretches, and copies what lies in two of them.
     private static let stretch: Int64 = 4 * 1024 * 1024
+    /// After this long a batch is answered as far as it has come, so that a slow program keeps no other waiting.
+    private static let sliceNanoseconds: UInt64 = 250_000_000
 
     package enum Outcome: Equatable {
-        /// Bit i % 8 of byte i / 8 is set when record i matches.
+        /// Bit i % 8 of byte i / 8 is set when entry i matches. Shorter than the entries: the rest was not looked at.
         case bitmap([UInt8])
         case failed(reason: String)
     }
 
     private let logger: Logger
     private let units: UnsafeMutablePointer<apus_filter_unit>
-    /// The record behind each unit.
-    private let recordOfUnit: UnsafeMutablePointer<Int32>
-    private let guarded = GuardedBitmap(maximumBytes: (FilterEvaluator.maximumRecords + 7) / 8)
+    /// The entry behind each unit.
+    private let entryOfUnit: UnsafeMutablePointer<Int32>
+    private let guarded = GuardedBitmap(maximumBytes: (FilterEvaluator.maximumUnits + 7) / 8)
 
     package init(logger: Logger) {
         self.logger = logger
-        units = .allocate(capacity: Self.maximumRecords)
-        units.initialize(repeating: apus_filter_unit(), count: Self.maximumRecords)
-        recordOfUnit = .allocate(capacity: Self.maximumRecords)
-        recordOfUnit.initialize(repeating: 0, count: Self.maximumRecords)
+        units = .allocate(capacity: Self.maximumUnits)
+        units.initialize(repeating: apus_filter_unit(), count: Self.maximumUnits)
+        entryOfUnit = .allocate(capacity: Self.maximumUnits)
+        entryOfUnit.initialize(repeating: 0, count: Self.maximumUnits)
     }
 
     deinit {
         units.deallocate()
-        recordOfUnit.deallocate()
+        entryOfUnit.deallocate()
     }
 
     /// - Parameters:
-    ///   - records: as the consume queue names them, mostly in the order of the log.
+    ///   - entries: consume queue entries as they are stored, mostly in the order of the log. With a prefilter those it
+    ///     excludes are left out already.
     ///   - written: end of what may be read of the log.
     package func match(
-        _ program: FilterProgram, _ records: [FilterRecord], in log: CommitLogView, written: PhysicalOffset
+        _ program: FilterProgram, _ entries: UnsafeRawBufferPointer, in log: CommitLogView, written: PhysicalOffset
     ) -> Outcome {
-        guard records.count <= Self.maximumRecords else {
-            return .failed(reason: "a batch of \(records.count) records; \(Self.maximumRecords) are the most")
+        let count = entries.count / ConsumeQueueEntry.size
+        guard count <= Self.maximumEntries, let base = entries.baseAddress else {
+            return count == 0
+                ? .bitmap([]) : .failed(reason: "a batch of \(count) entries; \(Self.maximumEntries) are the most")
         }
-        var result = [UInt8](repeating: 0, count: (records.count + 7) / 8)
+        var result = [UInt8](repeating: 0, count: (count + 7) / 8)
+        let fileSize = Int64(log.fileSize)
+        let end = Self.now() + Self.sliceNanoseconds
         var position = 0
-        while position < records.count {
+        while position < count {
             let group: Group
+            var answered = true
             if program.needsRecord {
-                do throws(FilterFailure) {
-                    group = try nextGroup(records, from: position, written: written, fileSize: Int64(log.fileSize))
-                } catch {
-                    return .failed(reason: error.reason)
+                group = nextGroup(base, position..<count, written: written.rawValue, fileSize: fileSize)
+                if group.entries.isEmpty {
+                    let entry = ConsumeQueueEntry(base + position * ConsumeQueueEntry.size)
+                    return partial(result, position)
+                        ?? .failed(
+                            reason:
+                                "the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is not below the end of "
+                                + "the log at \(written)")
                 }
                 if let bytes = group.bytes {
-                    let answered = log.withBytes(at: PhysicalOffset(bytes.lowerBound), size: bytes.count) { memory in
-                        let count = fill(program, records, group, memory)
-                        return run(program, count, &result)
-                    }
                     // nil: the file was deleted since the consume queue was read. What is gone cannot match.
-                    guard answered ?? true else { return failure(of: program) }
+                    answered =
+                        log.withBytes(at: PhysicalOffset(bytes.lowerBound), size: bytes.count) { memory in
+                            run(program, fill(program, base, group.entries, from: bytes.lowerBound, memory), &result)
+                        } ?? true
                 }
             } else {
-                group = Group(records: position..<records.count, bytes: nil)
-                guard run(program, fillCodes(program, records), &result) else { return failure(of: program) }
+                group = Group(entries: position..<min(count, position + Self.maximumUnits), bytes: nil)
+                answered = run(program, fillCodes(base, group.entries), &result)
             }
-            position = group.records.upperBound
+            guard answered else {
+                return partial(result, position)
+                    ?? .failed(
+                        reason: "plugin \(program.plugin.name) failed on the expression \(program.expression)")
+            }
+            position = group.entries.upperBound
+            if position < count, Self.now() > end, let part = partial(result, position) { return part }
         }
         return .bitmap(result)
     }
 
-    private struct FilterFailure: Error {
-        let reason: String
+    /// The verdicts on the first `decided` entries, in whole bytes; nil when there is not one.
+    private func partial(_ result: [UInt8], _ decided: Int) -> Outcome? {
+        decided < 8 ? nil : .bitmap(Array(result.prefix(decided / 8)))
+    }
+
+    private static func now() -> UInt64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
     /// Neighbours in the log that are evaluated together.
     private struct Group {
-        var records: Range<Int>
-        /// Nil when the records' bytes are not needed.
+        /// None: the next entry's record is not yet below the end of what was written.
+        var entries: Range<Int>
+        /// Where their records lie; nil when they are not needed, or are none.
         var bytes: Range<Int64>?
-    }
-
-    private func failure(of program: FilterProgram) -> Outcome {
-        .failed(reason: "plugin \(program.plugin.name) failed on the expression \(program.expression)")
     }
 
     private func nextGroup(
-        _ records: [FilterRecord], from first: Int, written: PhysicalOffset, fileSize: Int64
-    ) throws(FilterFailure) -> Group {
-        var bytes: Range<Int64>?
-        var index = first
-        while index < records.count {
-            let record = records[index]
-            guard record.physicalOffset >= 0, record.size > 0,
-                record.physicalOffset <= written.rawValue - Int64(record.size)
-            else {
-                throw FilterFailure(
-                    reason: "the record at \(record.physicalOffset) (\(record.size) bytes) is not below the end of the "
-                        + "log at \(written)")
+        _ base: UnsafeRawPointer, _ entries: Range<Int>, written: Int64, fileSize: Int64
+    ) -> Group {
+        var start: Int64 = 0
+        var end: Int64 = 0
+        var stretchEnd: Int64 = -1
+        var index = entries.lowerBound
+        let limit = min(entries.upperBound, index + Self.maximumUnits)
+        while index < limit {
+            let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
+            let from = entry.physicalOffset.rawValue
+            let size = Int64(entry.recordSize)
+            // A place without a record, as before the beginning of a queue: nothing to match, and a group of its own.
+            if size <= 0 || size > fileSize || from < 0 {
+                if stretchEnd < 0 { return Group(entries: index..<index + 1, bytes: nil) }
+                break
             }
-            let end = record.physicalOffset + Int64(record.size)
-            guard let sofar = bytes else {
-                bytes = record.physicalOffset..<end
-                index += 1
-                continue
+            guard from <= written - size else { break }
+            if stretchEnd < 0 {
+                start = from
+                end = from + size
+                // Not across files either: one of them may be gone.
+                let file = from / fileSize * fileSize
+                stretchEnd = min(file + fileSize, file + ((from - file) / Self.stretch + 1) * Self.stretch)
+            } else {
+                guard from >= end, from + size <= stretchEnd else { break }
+                end = from + size
             }
-            // Not across files either: one of them may be gone.
-            guard record.physicalOffset >= sofar.upperBound,
-                record.physicalOffset / fileSize == sofar.lowerBound / fileSize,
-                (end - 1) % fileSize / Self.stretch == sofar.lowerBound % fileSize / Self.stretch
-            else { break }
-            bytes = sofar.lowerBound..<end
             index += 1
         }
-        return Group(records: first..<index, bytes: bytes)
+        return Group(entries: entries.lowerBound..<index, bytes: stretchEnd < 0 ? nil : start..<end)
     }
 
     /// Units for programs that look at the tags code only.
-    private func fillCodes(_ program: FilterProgram, _ records: [FilterRecord]) -> Int {
-        var count = 0
-        for (index, record) in records.enumerated() where program.mayMatch(tagsCode: record.tagsCode) {
+    private func fillCodes(_ base: UnsafeRawPointer, _ entries: Range<Int>) -> Int {
+        for (count, index) in entries.enumerated() {
             units[count] = apus_filter_unit()
-            units[count].tags_code = record.tagsCode
-            recordOfUnit[count] = Int32(index)
-            count += 1
+            units[count].tags_code = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size).tagsCode
+            entryOfUnit[count] = Int32(truncatingIfNeeded: index)
         }
-        return count
+        return entries.count
     }
 
     private func fill(
-        _ program: FilterProgram, _ records: [FilterRecord], _ group: Group, _ memory: UnsafeRawBufferPointer
+        _ program: FilterProgram, _ base: UnsafeRawPointer, _ entries: Range<Int>, from start: Int64,
+        _ memory: UnsafeRawBufferPointer
     ) -> Int {
-        guard let bytes = group.bytes else { return 0 }
         let needsProperties = program.needsProperties
         let needsBody = program.needsBody
         var count = 0
-        for index in group.records {
-            let record = records[index]
-            guard program.mayMatch(tagsCode: record.tagsCode) else { continue }
-            let start = Int(record.physicalOffset - bytes.lowerBound)
-            let place = UnsafeRawBufferPointer(rebasing: memory[start..<start + Int(record.size)])
-            guard case .record(let view) = CommitLogRecord.parse(place), view.totalSize == Int(record.size) else {
+        for index in entries.prefix(Self.lookAhead) { fetch(base, index, start, memory) }
+        for index in entries {
+            if index + Self.lookAhead < entries.upperBound { fetch(base, index + Self.lookAhead, start, memory) }
+            let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
+            let offset = Int(entry.physicalOffset.rawValue - start)
+            let place = UnsafeRawBufferPointer(rebasing: memory[offset..<offset + Int(entry.recordSize)])
+            guard case .record(let view) = CommitLogRecord.parse(place), view.totalSize == Int(entry.recordSize) else {
                 logger.error(
                     """
-                    the record at \(record.physicalOffset) (\(record.size) bytes) is damaged: it cannot be filtered and is \
-                    not delivered to filtered subscriptions
+                    the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is damaged: it cannot be filtered and \
+                    is not delivered to filtered subscriptions
                     """)
                 continue
             }
             var unit = apus_filter_unit()
-            unit.tags_code = record.tagsCode
+            unit.tags_code = entry.tagsCode
             if needsProperties {
                 unit.properties = view.properties.baseAddress?.assumingMemoryBound(to: UInt8.self)
-                unit.properties_size = UInt32(view.properties.count)
+                unit.properties_size = UInt32(truncatingIfNeeded: view.properties.count)
             }
             if needsBody {
                 unit.body = view.body.baseAddress?.assumingMemoryBound(to: UInt8.self)
-                unit.body_size = UInt32(view.body.count)
+                unit.body_size = UInt32(truncatingIfNeeded: view.body.count)
             }
             unit.born_timestamp = view.bornTimestamp
             unit.store_timestamp = view.storeTimestamp
             unit.sys_flag = UInt32(bitPattern: view.sysFlag)
             units[count] = unit
-            recordOfUnit[count] = Int32(index)
+            entryOfUnit[count] = Int32(truncatingIfNeeded: index)
             count += 1
         }
         return count
     }
 
-    /// Asks the plugin about the first `count` units and carries its bits over to the records'.
+    /// Begins to bring a record into the processor's cache: its head, and its end, where the properties are.
+    @inline(__always)
+    private func fetch(_ base: UnsafeRawPointer, _ index: Int, _ start: Int64, _ memory: UnsafeRawBufferPointer) {
+        let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
+        guard let first = memory.baseAddress else { return }
+        let record = first + Int(entry.physicalOffset.rawValue - start)
+        apus_prefetch(record)
+        apus_prefetch(record + 64)
+        let end = record + Int(entry.recordSize)
+        for line in 0..<3 { apus_prefetch(end - 1 - 64 * line) }
+    }
+
+    /// Asks the plugin about the first `count` units and carries its bits over to the entries'.
     private func run(_ program: FilterProgram, _ count: Int, _ result: inout [UInt8]) -> Bool {
         guard count > 0 else { return true }
         let bitmap = guarded.zeroed((count + 7) / 8)
         guard let start = bitmap.baseAddress, program.match(units, count, start) else { return false }
-        for unit in 0..<count where bitmap[unit >> 3] & (1 << UInt8(unit & 7)) != 0 {
-            let record = Int(recordOfUnit[unit])
-            result[record >> 3] |= 1 << UInt8(record & 7)
+        for index in 0..<bitmap.count {
+            var bits = bitmap[index]
+            while bits != 0 {
+                let unit = index << 3 + bits.trailingZeroBitCount
+                bits &= bits - 1
+                guard unit < count else { break }
+                let entry = Int(entryOfUnit[unit])
+                result[entry >> 3] |= 1 << UInt8(entry & 7)
+            }
         }
         return true
     }

@@ -215,6 +215,11 @@ package final class FilterProgram {
         case everything
     }
 
+    /// The only tags codes a matching message can have; nil: any. Whoever asks `match` has left out the others.
+    package var prefilter: [Int64]? {
+        if case .prefilter(let codes) = tagsCodes { codes.sorted() } else { nil }
+    }
+
     package let plugin: FilterPlugin
     package let expression: String
     let tagsCodes: TagsCodes

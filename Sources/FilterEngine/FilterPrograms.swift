@@ -7,7 +7,7 @@ package final class FilterPrograms {
     package enum Answer: Equatable {
         case everything
         case tagsCodes([Int64])
-        case program(UInt32)
+        case program(UInt32, prefilter: [Int64]? = nil)
         case refused(position: Int32, reason: String)
         case unavailable(reason: String)
     }
@@ -62,8 +62,7 @@ package final class FilterPrograms {
         case .settled(let answer):
             return answer
         case .program(let id):
-            use(id)
-            return .program(id)
+            return .program(id, prefilter: use(id).prefilter)
         case nil:
             return compileNew(key)
         }
@@ -87,7 +86,7 @@ package final class FilterPrograms {
                 let id = newID()
                 live[id] = Live(program: program, key: key, uses: 1)
                 entries[key] = .program(id: id)
-                return .program(id)
+                return .program(id, prefilter: program.prefilter)
             }
         }
     }
@@ -102,11 +101,12 @@ package final class FilterPrograms {
         if entry.uses == 0 { rest(entry.key) }
     }
 
-    private func use(_ id: UInt32) {
+    private func use(_ id: UInt32) -> FilterProgram {
         guard var entry = live[id] else { preconditionFailure("the cache names a program that is not there") }
         if entry.uses == 0 { idle.removeAll { $0 == entry.key } }
         entry.uses += 1
         live[id] = entry
+        return entry.program
     }
 
     private func settle(_ key: Key, _ answer: Answer) -> Answer {

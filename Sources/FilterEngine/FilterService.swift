@@ -30,13 +30,17 @@ package final class FilterService {
             guard watermarks.atomicLoad(slot: WatermarkSlot.ready) == 1, fileSize > 0, fileSize <= Int64.max else {
                 return nil
             }
-            let view = CommitLogView(directory: directory, fileSize: Int(fileSize), disk: disk)
+            let view = CommitLogView(
+                directory: directory, fileSize: Int(fileSize), disk: disk, maximumWindows: FilterService.windows)
             self.view = view
             return view
         }
 
         func releaseWindows() { view?.release() }
     }
+
+    /// Windows of 4 MiB over one log: batches of several queues go over the same part of it in turn.
+    private static let windows = 32
 
     private let catalogue: FilterCatalogue
     private let programs: FilterPrograms
@@ -77,22 +81,22 @@ package final class FilterService {
         switch message {
         case .filterCompile(let request, let type, let expression):
             let result = programs.compile(type: type, expression: expression)
-            if case .program(let id) = result { usesByStore[store, default: [:]][id, default: 0] += 1 }
+            if case .program(let id, _) = result { usesByStore[store, default: [:]][id, default: 0] += 1 }
             return .filterCompiled(request: request, result: result.compilation)
         case .filterRelease(let program):
             guard let uses = usesByStore[store]?[program], uses > 0 else { return nil }
             usesByStore[store]?[program] = uses == 1 ? nil : uses - 1
             programs.release(program)
             return nil
-        case .filterBatch(let request, let program, let records):
-            return evaluate(request, program, records, store: store)
+        case .filterBatch(let request, let program, let entries):
+            return evaluate(request, program, entries, store: store)
         default:
             logger.error("a broker-store sent a message that is not for the filter worker: it is dropped")
             return nil
         }
     }
 
-    private func evaluate(_ request: UInt64, _ id: UInt32, _ records: [FilterRecord], store: Int) -> WorkerMessage {
+    private func evaluate(_ request: UInt64, _ id: UInt32, _ entries: [UInt8], store: Int) -> WorkerMessage {
         func failed(_ reason: String, unknownProgram: Bool = false) -> WorkerMessage {
             .filterFailed(request: request, unknownProgram: unknownProgram, reason: reason)
         }
@@ -103,8 +107,9 @@ package final class FilterService {
             return failed("the store of broker-store \(store) is not open yet")
         }
         batches &+= 1
-        self.records &+= UInt64(records.count)
-        switch evaluator.match(program, records, in: log, written: store.written) {
+        records &+= UInt64(entries.count / ConsumeQueueEntry.size)
+        let outcome = entries.withUnsafeBytes { evaluator.match(program, $0, in: log, written: store.written) }
+        switch outcome {
         case .bitmap(let bitmap):
             return .filterMatched(request: request, bitmap: bitmap)
         case .failed(let reason):
@@ -133,7 +138,7 @@ extension FilterPrograms.Answer {
         switch self {
         case .everything: .everything
         case .tagsCodes(let codes): .tagsCodes(codes)
-        case .program(let id): .program(id)
+        case .program(let id, let prefilter): .program(id, prefilter: prefilter)
         case .refused(let position, let reason): .refused(position: position, reason: reason)
         case .unavailable(let reason): .unavailable(reason: reason)
         }

@@ -9,17 +9,64 @@ package enum Sandbox {
         try check(apus_sandbox_enter(memory), "seccomp", "sandbox of this process")
     }
 
+    /// From now on the calling thread, and the threads it starts, open only what lies below `paths` (files or folders), and only for
+    /// reading: Landlock. To be called before there are other threads. Nil: this kernel has no Landlock, and nothing
+    /// changed; otherwise its version.
+    package static func restrictReading(to paths: [String]) throws(SystemError) -> Int? {
+        _ = try memoryInUse()
+        var copies = paths.map { UnsafePointer(strdup($0)) }
+        defer { for copy in copies { free(UnsafeMutablePointer(mutating: copy)) } }
+        // strdup fails only when there is no memory at all.
+        let result = copies.withUnsafeMutableBufferPointer { buffer in
+            buffer.withMemoryRebound(to: UnsafePointer<CChar>.self) { paths in
+                paths.baseAddress.map { apus_landlock_restrict($0, paths.count) } ?? -EINVAL
+            }
+        }
+        try check(min(result, 0), "landlock_restrict_self", "sandbox of this process")
+        return result == 0 ? nil : Int(result)
+    }
+
+    /// The version of Landlock this kernel has; nil: none.
+    package static var landlockVersion: Int? {
+        let version = apus_landlock_version()
+        return version == 0 ? nil : Int(version)
+    }
+
+    /// The folders of the libraries this process has loaded: what is loaded later may need others from there.
+    package static func foldersOfLibraries() -> Set<String> {
+        guard let maps = fopen("/proc/self/maps", "re") else { return [] }
+        defer { fclose(maps) }
+        var folders: Set<String> = []
+        var line = [CChar](repeating: 0, count: 8192)
+        while fgets(&line, Int32(line.count), maps) != nil {
+            let text = String(
+                decoding: line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            guard let start = text.firstIndex(of: "/"), text.contains(".so"),
+                let end = text.lastIndex(of: "/"), end > start
+            else { continue }
+            folders.insert(String(text[start..<end]))
+        }
+        return folders
+    }
+
     /// What `CallGuard` finds in its second slot after its process died: a signal's number, or one of these.
     package static let timeout = UInt64(APUS_GUARD_TIMEOUT)
     package static let exit = UInt64(APUS_GUARD_EXIT)
     package static let memory = UInt64(APUS_GUARD_MEMORY)
 
+    private static let statisticsPath = "/proc/self/statm"
+    /// Opened once, while files can be.
+    private static let statistics = Result<SharedDescriptor, SystemError> { () throws(SystemError) in
+        let path = statisticsPath
+        return SharedDescriptor(Descriptor(owning: try call("open", path) { open(path, O_RDONLY | O_CLOEXEC) }))
+    }
+
     /// Bytes of memory of this process's own, as the limit of `enter` counts them.
     package static func memoryInUse() throws(SystemError) -> UInt64 {
-        let path = "/proc/self/statm"
-        let file = Descriptor(owning: try call("open", path) { open(path, O_RDONLY | O_CLOEXEC) })
+        let path = statisticsPath
+        let file = try statistics.get()
         return try withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 128) { buffer throws(SystemError) in
-            let count = try call("read", path) { read(file.raw, buffer.baseAddress, 127) }
+            let count = try call("pread", path) { pread(file.raw, buffer.baseAddress, 127, 0) }
             // Pages: size resident shared text library data.
             let fields = buffer[0..<count].split(separator: 0x20)
             guard fields.count > 5 else { return 0 }
@@ -58,6 +105,7 @@ package final class CallGuard {
         self.segment = segment
         self.slot = slot
         self.memory = memory
+        _ = try Sandbox.memoryInUse()
         // The handlers write there until the very end of the process.
         _ = Unmanaged.passRetained(segment)
         segment.atomicStore(slot: slot, 0)

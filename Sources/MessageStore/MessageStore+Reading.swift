@@ -116,7 +116,7 @@ extension MessageStore {
 
     /// `isTheBatchFull`, once there is a message.
     @inline(__always)
-    private func isFull(_ answer: GetMessageResult, _ size: Int, _ maxCount: Int, isInDisk: Bool) -> Bool {
+    func isFull(_ answer: GetMessageResult, _ size: Int, _ maxCount: Int, isInDisk: Bool) -> Bool {
         if maxCount <= answer.messageCount { return true }
         if isInDisk {
             return answer.bytes + size > configuration.maxTransferBytesOnMessageInDisk
@@ -127,7 +127,7 @@ extension MessageStore {
     }
 
     @inline(__always)
-    private func add(_ physical: Int64, _ size: Int, _ ranges: inout [LogRange]) {
+    func add(_ physical: Int64, _ size: Int, _ ranges: inout [LogRange]) {
         if let last = ranges.indices.last, ranges[last].start.rawValue + Int64(ranges[last].length) == physical,
             physical % logFiles.fileSize != 0
         {
@@ -141,7 +141,7 @@ extension MessageStore {
     /// Whether a record is there and good. What was written by this process is; what was found on the disk is looked at, so that flipped bits are never
     /// delivered.
     @inline(__always)
-    private func isReadable(_ physical: Int64, _ size: Int) -> Bool {
+    func isReadable(_ physical: Int64, _ size: Int) -> Bool {
         guard size > 0, physical >= logFiles.first ?? 0, physical + Int64(size) <= writtenEnd else { return false }
         if physical >= verifiedFrom { return true }
         if physical < checkState.cleanEnd, physical >= checkState.start { return true }
@@ -161,7 +161,7 @@ extension MessageStore {
         configuration.isSlave && !configuration.offsetCheckInSlave ? old : new
     }
 
-    private func result(_ status: GetMessageStatus, next: QueueOffset, _ queue: ConsumeQueue?) -> GetMessageResult {
+    func result(_ status: GetMessageStatus, next: QueueOffset, _ queue: ConsumeQueue?) -> GetMessageResult {
         GetMessageResult(
             status: status, nextBeginOffset: next, minOffset: queue?.minOffset ?? QueueOffset(0),
             maxOffset: queue?.maxOffset ?? QueueOffset(0), messageCount: 0, bytes: 0, suggestPullingFromSlave: false)

@@ -10,13 +10,14 @@ package final class CommitLogView {
     private let files: OpenLogFiles
     private let windows: LogWindows
 
-    package init(directory: String, fileSize: Int, disk: any Disk) {
+    /// - Parameter maximumWindows: mapped at a time, 4 MiB each.
+    package init(directory: String, fileSize: Int, disk: any Disk, maximumWindows: Int = 8) {
         precondition(fileSize > 0, "a log file has bytes")
         self.directory = directory
         self.fileSize = fileSize
         let files = OpenLogFiles(directory: directory, disk: disk)
         self.files = files
-        self.windows = LogWindows(fileSize: Int64(fileSize)) { files.file(base: $0) }
+        self.windows = LogWindows(fileSize: Int64(fileSize), maximumWindows: maximumWindows) { files.file(base: $0) }
     }
 
     /// Told about reads that failed for another reason than an absent file.

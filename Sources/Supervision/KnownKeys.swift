@@ -31,10 +31,9 @@ package enum KnownKeys {
 
     package static let texts = [
         "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerName", "brokerPermission",
-        "brokerRole", "configBlackList", "deleteWhen", "diskIdentity", "diskPath", "flushDiskType", "haMasterAddress",
-        "kvConfigPath",
-        "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr", "pluginDirectory", "productEnvName",
-        "regionId",
+        "brokerRole", "configBlackList", "deleteWhen", "diskIdentity", "diskPath", "filterReadable", "flushDiskType",
+        "haMasterAddress", "kvConfigPath", "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr",
+        "pluginDirectory", "productEnvName", "regionId",
         "storePathCommitLog", "storePathRootDir",
     ]
 

@@ -11,6 +11,10 @@ package import WorkerProtocol
 package protocol Worker: AnyObject, SendableMetatype {
     static var kind: WorkerKind { get }
 
+    /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they start.
+    /// Throws what keeps the worker from serving.
+    static func confine(settings: Settings, logger: Logger) throws
+
     /// Throws what keeps it from serving at all, best as `WorkerError`: the supervisor shows the text.
     init(environment: WorkerEnvironment) throws
 
@@ -38,6 +42,7 @@ extension Worker {
     package func adopt(connections: [Int32]) {
         for connection in connections { _ = Descriptor(owning: connection) }
     }
+    package static func confine(settings: Settings, logger: Logger) throws {}
     package func reload(settings: Settings) {}
     package func status() -> String { "" }
 }

@@ -28,6 +28,11 @@ package enum WorkerMain {
 
             let id = WorkerID(kind, index)
             Logs.bootstrap(worker: id.description, level: settings["logLevel"].flatMap(Logger.Level.init(rawValue:)))
+            do {
+                try W.confine(settings: settings, logger: Logger(label: kind.rawValue))
+            } catch {
+                failed(id, error, on: control)
+            }
             let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
             let host = WorkerHost<W>(
                 id: id, control: control, group: group, settings: settings,
@@ -136,6 +141,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
                 switch result {
                 case .success(let detail):
                     self.serving = true
+                    StartupMemory.release()
                     self.logger.debug("ready: \(detail)")
                     self.control.send(.ready(detail: detail), wait: true)
                 case .failure(let error): failed(self.id, error, on: self.control)
@@ -191,7 +197,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
 }
 
 /// Says why and ends the process.
-private func failed(_ id: WorkerID, _ error: any Error, on control: ControlChannel) {
+private func failed(_ id: WorkerID, _ error: any Error, on control: ControlChannel) -> Never {
     let cause = (error as? WorkerError)?.cause ?? .own
     control.send(.failed(reason: "\(error)", cause: cause), wait: true)
     _exit(1)

@@ -85,16 +85,12 @@ extension WorkerMessage {
         case .filterRelease(let program):
             begin(.filterRelease)
             writer.integer(program)
-        case .filterBatch(let request, let program, let records):
+        case .filterBatch(let request, let program, let entries):
+            writer.bytes.reserveCapacity(entries.count + 32)
             begin(.filterBatch)
             writer.integer(request)
             writer.integer(program)
-            writer.integer(UInt32(records.count))
-            for record in records {
-                writer.integer(record.physicalOffset)
-                writer.integer(record.size)
-                writer.integer(record.tagsCode)
-            }
+            writer.blob(entries)
         case .filterCompiled(let request, let result):
             begin(.filterCompiled)
             writer.integer(request)
@@ -176,7 +172,7 @@ extension WorkerMessage {
         case .filterRelease: .filterRelease(program: try reader.integer())
         case .filterBatch:
             .filterBatch(
-                request: try reader.integer(), program: try reader.integer(), records: try reader.records())
+                request: try reader.integer(), program: try reader.integer(), entries: try reader.entries())
         case .filterCompiled:
             .filterCompiled(request: try reader.integer(), result: try reader.compilation())
         case .filterMatched: .filterMatched(request: try reader.integer(), bitmap: try reader.blob())
@@ -194,16 +190,24 @@ extension WorkerMessage {
 }
 
 extension WireWriter {
+    mutating func codes(_ codes: [Int64]) {
+        integer(UInt32(codes.count))
+        for code in codes { integer(code) }
+    }
+
     mutating func compilation(_ value: FilterCompilation) {
         switch value {
         case .everything: integer(UInt8(5))
         case .tagsCodes(let codes):
             integer(UInt8(1))
-            integer(UInt32(codes.count))
-            for code in codes { integer(code) }
-        case .program(let program):
+            self.codes(codes)
+        case .program(let program, nil):
             integer(UInt8(2))
             integer(program)
+        case .program(let program, let prefilter?):
+            integer(UInt8(6))
+            integer(program)
+            codes(prefilter)
         case .refused(let position, let reason):
             integer(UInt8(3))
             integer(position)
@@ -218,13 +222,9 @@ extension WireWriter {
 extension WireReader {
     mutating func compilation() throws(WorkerMessageError) -> FilterCompilation {
         switch try integer(UInt8.self) {
-        case 1:
-            let count = try count(of: 8)
-            var codes: [Int64] = []
-            codes.reserveCapacity(count)
-            for _ in 0..<count { codes.append(try integer()) }
-            return .tagsCodes(codes)
+        case 1: return .tagsCodes(try codes())
         case 2: return .program(try integer())
+        case 6: return .program(try integer(), prefilter: try codes())
         case 3: return .refused(position: try integer(), reason: try string())
         case 4: return .unavailable(reason: try string())
         case 5: return .everything
@@ -232,15 +232,18 @@ extension WireReader {
         }
     }
 
-    mutating func records() throws(WorkerMessageError) -> [FilterRecord] {
-        let count = try count(of: 20)
-        var records: [FilterRecord] = []
-        records.reserveCapacity(count)
-        for _ in 0..<count {
-            records.append(
-                FilterRecord(physicalOffset: try integer(), size: try integer(), tagsCode: try integer()))
-        }
-        return records
+    mutating func codes() throws(WorkerMessageError) -> [Int64] {
+        let count = try count(of: 8)
+        var codes: [Int64] = []
+        codes.reserveCapacity(count)
+        for _ in 0..<count { codes.append(try integer()) }
+        return codes
+    }
+
+    mutating func entries() throws(WorkerMessageError) -> [UInt8] {
+        let entries = try blob()
+        guard entries.count % WorkerMessage.filterEntryBytes == 0 else { throw .invalidField("filter entries") }
+        return entries
     }
 
     mutating func metadataKind() throws(WorkerMessageError) -> ReplicaMetadataKind {

@@ -46,6 +46,10 @@ package enum WorkerMessage: Hashable, Sendable {
     package static let version: UInt8 = 2
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
+    /// Bytes of an entry of `filterBatch`.
+    package static let filterEntryBytes = 20
+    /// Entries of one `filterBatch` at most.
+    package static let filterBatchMax = 4096
 
     // MARK: both ways
 
@@ -89,12 +93,15 @@ package enum WorkerMessage: Hashable, Sendable {
 
     case filterCompile(request: UInt64, type: String, expression: String)
     case filterRelease(program: UInt32)
-    case filterBatch(request: UInt64, program: UInt32, records: [FilterRecord])
+    /// `entries`: consume queue entries as they are stored, `filterEntryBytes` each: offset in the commit log 8, bytes of the
+    /// record 4, tags code 8, big-endian.
+    case filterBatch(request: UInt64, program: UInt32, entries: [UInt8])
 
     // MARK: filter → broker-store
 
     case filterCompiled(request: UInt64, result: FilterCompilation)
-    /// Bit i (of byte i / 8, lowest bit first) is set where record i matches; (records + 7) / 8 bytes.
+    /// Bit i (of byte i / 8, lowest bit first) is set where entry i matches. Fewer than (entries + 7) / 8 bytes: the entries
+    /// behind were not looked at, for lack of time; ask again from there.
     case filterMatched(request: UInt64, bitmap: [UInt8])
     /// Not evaluated: nothing may be delivered or skipped on account of it. `unknownProgram`: this worker is not the one that
     /// compiled the program; compile again. Else ask again later.
@@ -144,27 +151,14 @@ package struct AutoCreatedTopic: Hashable, Sendable {
     }
 }
 
-/// Where one record lies in the commit log, and what the consume queue knows of it.
-package struct FilterRecord: Hashable, Sendable {
-    package var physicalOffset: Int64
-    /// Bytes.
-    package var size: Int32
-    package var tagsCode: Int64
-
-    package init(physicalOffset: Int64, size: Int32, tagsCode: Int64) {
-        self.physicalOffset = physicalOffset
-        self.size = size
-        self.tagsCode = tagsCode
-    }
-}
-
 /// A plugin's answer to a subscription expression.
 package enum FilterCompilation: Hashable, Sendable {
     /// Every message matches; no filtering.
     case everything
     /// Comparing tags codes decides; the filter worker is not needed any more.
     case tagsCodes([Int64])
-    case program(UInt32)
+    /// `prefilter`: messages with other tags codes cannot match and need not be asked about; nil: any may.
+    case program(UInt32, prefilter: [Int64]? = nil)
     /// `position`: offset into the expression's UTF-8, or -1.
     case refused(position: Int32, reason: String)
     case unavailable(reason: String)

@@ -27,7 +27,7 @@ final class FilterWorker: Worker {
         let logger = environment.logger
         // The plugins that come with Apus lie beside the workers; one's own go to a folder of one's own.
         let own = try Self.ownFolder()
-        let given = environment.settings.string("pluginDirectory", default: "")
+        let given = Self.pluginFolder(environment.settings)
         var folders: [(path: String, names: (String) -> Bool)] = [(own, Self.comesWithApus)]
         if !given.isEmpty, given != own { folders.append((given, FilterCatalogue.isPluginName)) }
         self.folders = folders
@@ -54,7 +54,6 @@ final class FilterWorker: Worker {
         }
         return EventLoopFuture.whenAllSucceed(watching, on: environment.eventLoop).map { watching in
             worker.value.watching = watching
-            StartupMemory.release()
             return worker.value.service.status
         }
     }
@@ -92,7 +91,9 @@ final class FilterWorker: Worker {
         service.storeReplaced(index: index)
         do {
             let watermarks = try environment.segment(index == 0 ? "watermarks" : "watermarks#\(index)")
-            service.addStore(index: index, directory: commitLogFolder(index), watermarks: watermarks)
+            service.addStore(
+                index: index, directory: Self.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings),
+                watermarks: watermarks)
         } catch {
             environment.logger.error("broker-store \(index) cannot be served: \(error)")
             close(descriptor)
@@ -124,10 +125,60 @@ final class FilterWorker: Worker {
 
     func status() -> String { service.status }
 
+    private static func pluginFolder(_ settings: Settings) -> String { settings.string("pluginDirectory", default: "") }
+
+    /// What may be read from now on: libraries, plugins, the logs, and what the operator names. Everything else of the
+    /// machine is none of a plugin's business.
+    static func confine(settings: Settings, logger: Logger) throws {
+        // Others first: a plugin that computes all day takes what the broker leaves.
+        if setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 5) != 0 {
+            logger.warning("the filter worker keeps its priority: setpriority failed, errno \(errno)")
+        }
+        guard settings.bool("filterSandbox", default: true) else { return }
+        var paths = Sandbox.foldersOfLibraries().union(["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"])
+        paths.insert(try ownFolder())
+        let named = settings.string("filterReadable", default: "").split(separator: ":").map(String.init)
+        let own = ([pluginFolder(settings)] + commitLogFolders(settings) + named).filter { !$0.isEmpty }
+        paths.formUnion(own.map(existing))
+        do {
+            guard let version = try Sandbox.restrictReading(to: paths.sorted()) else {
+                logger.warning(
+                    "this kernel has no Landlock (Linux 5.13, lsm=landlock): plugins can read every file that this user can"
+                )
+                return
+            }
+            logger.info(
+                "plugins read libraries and \(own.joined(separator: ", ")), nothing else (Landlock, version \(version))"
+            )
+        } catch {
+            throw WorkerError(
+                "what plugins may read cannot be limited: \(error); filterSandbox=false does without, if you trust them"
+            )
+        }
+    }
+
+    /// The folder, or the nearest one above it that exists: the broker-store may not have made it yet.
+    private static func existing(_ path: String) -> String {
+        var path = path
+        while access(path, F_OK) != 0, let slash = path.lastIndex(of: "/"), slash > path.startIndex {
+            path = String(path[..<slash])
+        }
+        return path
+    }
+
+    private static func commitLogFolders(_ settings: Settings) -> [String] {
+        let suffixes = settings.sorted.compactMap { key, _ -> String? in
+            for name in ["storePathCommitLog", "storePathRootDir"] where key.hasPrefix(name) {
+                let rest = key.dropFirst(name.count)
+                if rest.isEmpty || rest.hasPrefix("#") { return String(rest) }
+            }
+            return nil
+        }
+        return Set((suffixes + [""]).map { commitLogFolder($0, settings) }).sorted()
+    }
+
     /// `storePathCommitLog`, by default `commitlog` below `storePathRootDir`, both with `#N` for a further broker-store.
-    private func commitLogFolder(_ index: Int) -> String {
-        let suffix = index == 0 ? "" : "#\(index)"
-        let settings = environment.settings
+    private static func commitLogFolder(_ suffix: String, _ settings: Settings) -> String {
         if let path = settings["storePathCommitLog\(suffix)"], !path.isEmpty { return path }
         return settings.string("storePathRootDir\(suffix)", default: "store") + "/commitlog"
     }

@@ -125,7 +125,7 @@ struct PluginCommand: ParsableCommand {
             case .tagsCodes(let codes):
                 try conclude(
                     codes.contains(code), "tags codes decide: \(codes.map(String.init).joined(separator: ", "))")
-            case .program(let id):
+            case .program(let id, _):
                 guard let program = programs.program(id) else {
                     preconditionFailure("a program that was just compiled")
                 }

@@ -140,11 +140,12 @@ import WorkerProtocol
                 switch message {
                 case .filterCompile(let request, _, _):
                     filters.receive(.filterCompiled(request: request, result: .program(7)))
-                case .filterBatch(let request, _, let records):
+                case .filterBatch(let request, _, let entries):
                     guard answers.isAlive else { return }
-                    // Every second record matches, by its place in the queue.
-                    var bitmap = [UInt8](repeating: 0, count: (records.count + 7) / 8)
-                    for index in stride(from: 0, to: records.count, by: 2) {
+                    // Every second entry matches, by its place in the queue.
+                    let count = entries.count / WorkerMessage.filterEntryBytes
+                    var bitmap = [UInt8](repeating: 0, count: (count + 7) / 8)
+                    for index in stride(from: 0, to: count, by: 2) {
                         bitmap[index / 8] |= 1 << UInt8(index % 8)
                     }
                     filters.receive(.filterMatched(request: request, bitmap: bitmap))
@@ -161,8 +162,12 @@ import WorkerProtocol
         #expect(answer.extFields["nextBeginOffset"] == "6")
         #expect(NormalizedAnswer(answer, to: RemotingCommand(.pullMessage)).body.count == 3)
 
+        // What was decided once needs no worker, nor does a stretch in which tags decide; the rest does.
         answers.isAlive = false
-        try connection.post(.pullMessage, fields)
+        let next = RawConnection.pullFields(topic: "Sql", offset: 6, subscription: "x > 1", type: "SQL92", count: 3)
+        #expect(try connection.invoke(.pullMessage, next).extFields["nextBeginOffset"] == "10")
+        let other = RawConnection.pullFields(topic: "Sql", offset: 3, subscription: "x > 2", type: "SQL92", count: 3)
+        try connection.post(.pullMessage, other)
         let late = try connection.receive(timeoutMillis: 6000)
         #expect(late.code == ResponseCode.systemBusy.rawValue)
     }

@@ -4,7 +4,6 @@ import StoreFormat
 import StoreReader
 import TestFolders
 import Testing
-import WorkerProtocol
 
 @testable import FilterEngine
 
@@ -13,7 +12,7 @@ final class TestLog {
     let folder: URL
     let fileSize: Int
     private(set) var written: Int64 = 0
-    private(set) var records: [FilterRecord] = []
+    private(set) var records: [ConsumeQueueEntry] = []
 
     init(fileSize: Int = 1 << 20) throws {
         folder = try TestFolder.make("log")
@@ -27,7 +26,7 @@ final class TestLog {
     }
 
     @discardableResult
-    func append(_ properties: [(String, String)] = [], body: [UInt8] = [], tagsCode: Int64 = 0) -> FilterRecord {
+    func append(_ properties: [(String, String)] = [], body: [UInt8] = [], tagsCode: Int64 = 0) -> ConsumeQueueEntry {
         let text = properties.map { "\($0.0)\u{1}\($0.1)" }.joined(separator: "\u{2}")
         var bytes: [UInt8] = []
         func number<N: FixedWidthInteger>(_ value: N) { withUnsafeBytes(of: value.bigEndian) { bytes += $0 } }
@@ -53,13 +52,40 @@ final class TestLog {
         precondition(ftruncate(fd, off_t(fileSize)) == 0)
         precondition(pwrite(fd, bytes, size, off_t(written) % off_t(fileSize)) == size)
         close(fd)
-        let record = FilterRecord(physicalOffset: written, size: Int32(size), tagsCode: tagsCode)
+        let record = ConsumeQueueEntry(written, Int32(size), tagsCode: tagsCode)
         records.append(record)
         written += Int64(size)
         return record
     }
 
     func view() -> CommitLogView { CommitLogView(directory: folder.path, fileSize: fileSize, disk: RealDisk()) }
+}
+
+extension ConsumeQueueEntry {
+    init(_ physicalOffset: Int64, _ size: Int32, tagsCode: Int64 = 0) {
+        self.init(physicalOffset: PhysicalOffset(physicalOffset), recordSize: size, tagsCode: tagsCode)
+    }
+}
+
+extension [ConsumeQueueEntry] {
+    /// As they stand in a consume queue.
+    var stored: [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count * ConsumeQueueEntry.size)
+        bytes.withUnsafeMutableBytes { bytes in
+            for (index, entry) in enumerated() {
+                bytes.baseAddress.map { entry.encode($0 + index * ConsumeQueueEntry.size) }
+            }
+        }
+        return bytes
+    }
+}
+
+extension FilterEvaluator {
+    func match(
+        _ program: FilterProgram, _ records: [ConsumeQueueEntry], in log: CommitLogView, written: PhysicalOffset
+    ) -> Outcome {
+        records.stored.withUnsafeBytes { match(program, $0, in: log, written: written) }
+    }
 }
 
 @Suite("batches are evaluated where the records lie")
@@ -96,7 +122,7 @@ struct EvaluationTests {
     }
 
     func program(_ type: String, _ expression: String) throws -> FilterProgram {
-        guard case .program(let id) = programs.compile(type: type, expression: expression) else {
+        guard case .program(let id, _) = programs.compile(type: type, expression: expression) else {
             throw PluginFailure()
         }
         return try #require(programs.program(id))
@@ -170,12 +196,17 @@ struct EvaluationTests {
             return APUS_FILTER_OK;
             """
         try catalogue.load(path: try workshop.plugin("pre", type: "PRE", compile: compile, match: match))
-        let records = (0..<20).map { FilterRecord(physicalOffset: -1, size: 0, tagsCode: $0 % 10) }
+        let records = (0..<20).map { ConsumeQueueEntry(-1, 0, tagsCode: $0 % 10) }
         let nowhere = CommitLogView(directory: "/nowhere", fileSize: 4096, disk: RealDisk())
         let all = evaluator.match(try program("CODES", ""), records, in: nowhere, written: PhysicalOffset(0))
         #expect(try bits(all, 20) == [6, 7, 8, 9, 16, 17, 18, 19])
-        let some = evaluator.match(try program("PRE", ""), records, in: nowhere, written: PhysicalOffset(0))
-        #expect(try bits(some, 20) == [7, 17])
+        // The broker-store leaves out what the prefilter excludes, also when the program is in the cache already.
+        for _ in 0..<2 {
+            guard case .program(_, let prefilter) = programs.compile(type: "PRE", expression: "") else {
+                throw PluginFailure()
+            }
+            #expect(prefilter == [3, 7])
+        }
     }
 
     @Test("beyond the end of the log nothing is evaluated; what was deleted does not match; damage is told")
@@ -186,25 +217,33 @@ struct EvaluationTests {
         for _ in 0..<60 { log.append([("a", "b")]) }
         let any = try program("ANY", "")
         let view = log.view()
+        // Entries before the end are answered, in whole bytes; when there are none the batch fails.
+        let most = evaluator.match(any, log.records, in: view, written: PhysicalOffset(log.written - 1))
+        #expect(try bits(most, 56) == Array(0..<56))
         guard
             case .failed(let reason) = evaluator.match(
-                any, log.records, in: view, written: PhysicalOffset(log.written - 1))
+                any, log.records.suffix(1), in: view, written: PhysicalOffset(log.written - 1))
         else {
             Issue.record("bytes beyond the watermark were read")
             return
         }
         #expect(reason.contains("not below the end of the log"))
-        let far = FilterRecord(physicalOffset: .max - 3, size: 100, tagsCode: 0)
+        // Places of a queue without a record match nothing and hold up nobody.
+        let blanks = [ConsumeQueueEntry.preBlank, ConsumeQueueEntry(0, 0), ConsumeQueueEntry(-5, 100)]
+        let mixed = evaluator.match(
+            any, blanks + log.records.prefix(2) + blanks, in: view, written: PhysicalOffset(log.written))
+        #expect(try bits(mixed, 8) == [3, 4])
+        let far = ConsumeQueueEntry(.max - 3, 100)
         guard case .failed = evaluator.match(any, [far], in: view, written: PhysicalOffset(log.written)) else {
             Issue.record("an impossible offset was read")
             return
         }
-        let first = log.records.filter { $0.physicalOffset < 4096 }
+        let first = log.records.filter { $0.physicalOffset.rawValue < 4096 }
         try FileManager.default.removeItem(atPath: log.path(0))
         let outcome = evaluator.match(any, log.records, in: log.view(), written: PhysicalOffset(log.written))
         #expect(try bits(outcome, 60) == Array(first.count..<60))
         let shifted = log.records.suffix(2).map {
-            FilterRecord(physicalOffset: $0.physicalOffset - 1, size: $0.size, tagsCode: 0)
+            ConsumeQueueEntry($0.physicalOffset.rawValue - 1, $0.recordSize)
         }
         let damaged = evaluator.match(any, shifted, in: view, written: PhysicalOffset(log.written))
         #expect(try bits(damaged, 2) == [])
@@ -216,7 +255,7 @@ struct EvaluationTests {
         try catalogue.load(path: try workshop.plugin("fails", type: "FAILS", match: "return APUS_FILTER_FAILED;"))
         try catalogue.load(
             path: try workshop.plugin("more", type: "MORE", match: "bitmap[0] = 0xFF; return APUS_FILTER_OK;"))
-        let records = [FilterRecord(physicalOffset: 0, size: 10, tagsCode: 0)]
+        let records = [ConsumeQueueEntry(0, 10)]
         let nowhere = CommitLogView(directory: "/nowhere", fileSize: 4096, disk: RealDisk())
         guard
             case .failed(let reason) = evaluator.match(
@@ -228,12 +267,29 @@ struct EvaluationTests {
         #expect(reason.contains("fails") && reason.contains("x > 5"))
         let more = evaluator.match(try program("MORE", ""), records, in: nowhere, written: PhysicalOffset(0))
         #expect(more == .bitmap([1]))
-        let tooMany = [FilterRecord](repeating: records[0], count: FilterEvaluator.maximumRecords + 1)
+        let tooMany = [ConsumeQueueEntry](repeating: records[0], count: FilterEvaluator.maximumEntries + 1)
         guard
             case .failed = evaluator.match(try program("MORE", ""), tooMany, in: nowhere, written: PhysicalOffset(0))
         else {
             Issue.record("a batch without bounds was taken")
             return
+        }
+    }
+
+    @Test("a slow program is answered as far as it has come, and one that fails in the middle up to there")
+    func slices() throws {
+        let sleepy =
+            "usleep(140000); for (uint32_t i = 0; i < count; i++) apus_filter_set(bitmap, i); return APUS_FILTER_OK;"
+        try catalogue.load(
+            path: try workshop.plugin("sleepy", type: "SLEEPY", match: sleepy, before: "extern int usleep(unsigned);"))
+        let third = "static int calls; return ++calls == 3 ? APUS_FILTER_FAILED : APUS_FILTER_OK;"
+        try catalogue.load(path: try workshop.plugin("third", type: "THIRD", match: third))
+        let records = [ConsumeQueueEntry](repeating: ConsumeQueueEntry(0, 10), count: 2000)
+        let nowhere = CommitLogView(directory: "/nowhere", fileSize: 4096, disk: RealDisk())
+        for (type, most) in [("SLEEPY", 2), ("THIRD", 2)] {
+            let outcome = evaluator.match(try program(type, ""), records, in: nowhere, written: PhysicalOffset(0))
+            guard case .bitmap(let bitmap) = outcome else { throw PluginFailure() }
+            #expect(bitmap.count == most * FilterEvaluator.maximumUnits / 8, "\(type): \(bitmap.count)")
         }
     }
 
@@ -246,12 +302,11 @@ struct EvaluationTests {
                 "overrun", type: "OVER", match: "bitmap[(count + 7) / 8] = 1; return APUS_FILTER_OK;")
             try catalogue.load(path: path)
             let programs = FilterPrograms(catalogue: catalogue)
-            guard case .program(let id) = programs.compile(type: "OVER", expression: ""),
+            guard case .program(let id, _) = programs.compile(type: "OVER", expression: ""),
                 let program = programs.program(id)
             else { return }
-            let record = FilterRecord(physicalOffset: 0, size: 10, tagsCode: 0)
             _ = FilterEvaluator(logger: LogBook().logger).match(
-                program, [FilterRecord](repeating: record, count: 13),
+                program, [ConsumeQueueEntry](repeating: ConsumeQueueEntry(0, 10), count: 13),
                 in: CommitLogView(directory: "/nowhere", fileSize: 4096, disk: RealDisk()), written: PhysicalOffset(0))
         }
     }

@@ -39,7 +39,7 @@ struct ExamplesTests {
 
     func matches(_ type: String, _ expression: String, _ properties: [[String: String]]) throws -> [Bool] {
         let programs = FilterPrograms(catalogue: catalogue)
-        guard case .program(let id) = programs.compile(type: type, expression: expression) else {
+        guard case .program(let id, _) = programs.compile(type: type, expression: expression) else {
             Issue.record("\(expression): \(programs.compile(type: type, expression: expression))")
             return []
         }

@@ -55,7 +55,7 @@ struct ProgramsTests {
         #expect(compiles == 1)
         programs.release(5)
         for expression in ["b", "c"] {
-            guard case .program(let id) = programs.compile(type: "C", expression: expression) else {
+            guard case .program(let id, _) = programs.compile(type: "C", expression: expression) else {
                 Issue.record("\(expression)")
                 return
             }
@@ -127,13 +127,13 @@ struct ProgramsTests {
         log.append([("a", "c")])
         service.addStore(index: 0, directory: log.folder.path, watermarks: watermarks)
         guard
-            case .filterCompiled(1, .program(let id)) = service.answer(
+            case .filterCompiled(1, .program(let id, _)) = service.answer(
                 .filterCompile(request: 1, type: "C", expression: "x"), store: 0)
         else {
             Issue.record("not compiled")
             return
         }
-        let batch = WorkerMessage.filterBatch(request: 2, program: id, records: log.records)
+        let batch = WorkerMessage.filterBatch(request: 2, program: id, entries: log.records.stored)
         guard case .filterFailed(2, false, let reason) = service.answer(batch, store: 0) else {
             Issue.record("a store that is not open was read")
             return
@@ -147,7 +147,7 @@ struct ProgramsTests {
         #expect(service.answer(.filterRelease(program: id &+ 7), store: 0) == nil)
         guard
             case .filterFailed(3, true, _) = service.answer(
-                .filterBatch(request: 3, program: id &+ 1, records: []), store: 0)
+                .filterBatch(request: 3, program: id &+ 1, entries: []), store: 0)
         else {
             Issue.record("an unknown program was run")
             return

@@ -22,7 +22,7 @@ struct SQL92 {
 
     /// Nil: refused.
     func matches(_ expression: String, _ properties: [String: String]) -> Bool? {
-        guard case .program(let id) = compile(expression), let program = programs.program(id) else { return nil }
+        guard case .program(let id, _) = compile(expression), let program = programs.program(id) else { return nil }
         defer { programs.release(id) }
         let text = Array(properties.map { "\($0.key)\u{1}\($0.value)" }.joined(separator: "\u{2}").utf8)
         return text.withUnsafeBufferPointer { bytes in
@@ -184,7 +184,7 @@ struct SQL92Tests {
     @Test("an empty value is none, the last of two counts, odd property texts do no harm")
     func propertyTexts() throws {
         func matches(_ expression: String, _ properties: String) throws -> Bool {
-            guard case .program(let id) = sql.compile(expression) else { throw SyntaxProblem() }
+            guard case .program(let id, _) = sql.compile(expression) else { throw SyntaxProblem() }
             let program = try #require(sql.programs.program(id))
             return Array(properties.utf8).withUnsafeBufferPointer { bytes in
                 var unit = apus_filter_unit()
@@ -207,7 +207,7 @@ struct SQL92Tests {
     @Test("tags that a match must have become the prefilter")
     func prefilter() throws {
         func codes(_ expression: String) throws -> Set<Int64>? {
-            guard case .program(let id) = sql.compile(expression) else { throw SyntaxProblem() }
+            guard case .program(let id, _) = sql.compile(expression) else { throw SyntaxProblem() }
             guard case .prefilter(let codes) = try #require(sql.programs.program(id)).tagsCodes else { return nil }
             return codes
         }

@@ -17,15 +17,12 @@ import WorkerProtocol
                 name: "Neu", readQueues: 4, writeQueues: 8, permission: 6, sysFlag: 1, filterType: "SINGLE_TAG")),
 
         .filterCompile(request: 1, type: "SQL92", expression: "a > 1"), .filterRelease(program: .max),
-        .filterBatch(
-            request: 2, program: 3,
-            records: [
-                FilterRecord(physicalOffset: .max, size: .max, tagsCode: .min),
-                FilterRecord(physicalOffset: 0, size: 0, tagsCode: -1),
-            ]),
-        .filterBatch(request: 2, program: 3, records: []),
+        .filterBatch(request: 2, program: 3, entries: (0..<40).map { $0 * 6 }),
+        .filterBatch(request: 2, program: 3, entries: []),
         .filterCompiled(request: 1, result: .tagsCodes([1, -1, .min])),
         .filterCompiled(request: 1, result: .program(9)),
+        .filterCompiled(request: 1, result: .program(9, prefilter: [])),
+        .filterCompiled(request: 1, result: .program(.max, prefilter: [.min, 0, .max])),
         .filterCompiled(request: 1, result: .refused(position: -1, reason: "syntax")),
         .filterCompiled(request: 1, result: .unavailable(reason: "no plug-in")),
         .filterMatched(request: 2, bitmap: [0xff, 0x01]), .filterMatched(request: 2, bitmap: []),
@@ -82,7 +79,7 @@ import WorkerProtocol
                 bytes = (0..<Int.random(in: 0...64, using: &random)).map { _ in
                     UInt8.random(in: 0...255, using: &random)
                 }
-                if bytes.count > 2 { bytes[0] = 1 }
+                if bytes.count > 2 { bytes[0] = WorkerMessage.version }
             } else {
                 bytes = Self.samples[round % Self.samples.count].encoded()
                 for _ in 0..<Int.random(in: 1...4, using: &random) {

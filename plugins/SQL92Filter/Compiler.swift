@@ -4,6 +4,7 @@ internal import CFilterPlugin
 struct ProgramPlan {
     var steps: [Step] = []
     var names: [String] = []
+    var spans: [Span] = []
     var numbers: [Number] = []
     var strings: [[UInt8]] = []
     var operands: [Operand] = []
@@ -23,7 +24,7 @@ struct Compiler {
     static func compile(_ text: UnsafeRawBufferPointer) throws(SyntaxError) -> ProgramPlan {
         let expression = try Parser.parse(text)
         var compiler = Compiler()
-        compiler.condition(expression)
+        compiler.outermost(expression)
         guard compiler.plan.names.count <= maximumProperties else {
             throw SyntaxError(position: 0, reason: "more than \(maximumProperties) different properties")
         }
@@ -42,6 +43,20 @@ struct Compiler {
         plan.stackDepth = max(plan.stackDepth, depth)
     }
 
+    /// Only what is true is delivered, so each side of the outermost AND can say no by itself.
+    private mutating func outermost(_ expression: Expression) {
+        guard case .and(let left, let right) = expression else { return condition(expression) }
+        for side in [left, right] {
+            if case .and = side {
+                outermost(side)
+            } else {
+                condition(side)
+            }
+            // The last one of a nested AND has none, and its value is on the stack.
+            if depth > 0 { emit(Step(operation: .require), pushes: -1) }
+        }
+    }
+
     /// Steps that leave one truth value on the stack.
     private mutating func condition(_ expression: Expression) {
         switch expression {
@@ -56,15 +71,22 @@ struct Compiler {
         case .and(let left, let right): both(left, right, .skipIfNo, .and)
         case .or(let left, let right): both(left, right, .skipIfYes, .or)
         case .compare(let comparison, let left, let right): compare(comparison, left, right)
-        case .between(let value, let low, let high, let not):
-            // NOT (low <= value AND value <= high) is the same three-valued answer as value < low OR value > high.
-            both(
-                .compare(.greaterOrEqual, value, low), .compare(.lessOrEqual, value, high), .skipIfNo, .and)
-            if not { emit(Step(operation: .not), pushes: 0) }
+        case .between(.property(let name), let low, let high, let not):
+            if let low = Self.literal(low).flatMap({ Span(.greaterOrEqual, $0) }),
+                let high = Self.literal(high).flatMap({ Span(.lessOrEqual, $0) })
+            {
+                var span = low.intersection(high)
+                span.inverted = not
+                return within(name, span)
+            }
+            between(.property(name), low, high, not: not)
+        case .between(let value, let low, let high, let not): between(value, low, high, not: not)
         case .isNull(let operand, let not):
             if operand.isBoolean {
                 condition(operand)
                 emit(Step(operation: .isUnknown), pushes: 0)
+            } else if case .property(let name) = operand {
+                emit(Step(operation: .isMissing, a: property(name)))
             } else {
                 emit(Step(operation: .isNull, a: self.operand(operand)))
             }
@@ -76,6 +98,17 @@ struct Compiler {
         case .text(let test, let value, let search, let not):
             text(test, value, search, not: not)
         }
+    }
+
+    private mutating func between(_ value: Expression, _ low: Expression, _ high: Expression, not: Bool) {
+        // NOT (low <= value AND value <= high) is the same three-valued answer as value < low OR value > high.
+        both(.compare(.greaterOrEqual, value, low), .compare(.lessOrEqual, value, high), .skipIfNo, .and)
+        if not { emit(Step(operation: .not), pushes: 0) }
+    }
+
+    private mutating func within(_ name: String, _ span: Span) {
+        plan.spans.append(span)
+        emit(Step(operation: .within, a: property(name), b: UInt32(plan.spans.count - 1)))
     }
 
     private mutating func push(_ truth: Truth) {
@@ -131,6 +164,7 @@ struct Compiler {
         switch (left, right) {
         case (.property(let name), _):
             if let number = Self.literal(right) {
+                if let span = Span(comparison, number) { return within(name, span) }
                 plan.numbers.append(number)
                 emit(
                     Step(

@@ -7,7 +7,32 @@ enum Number: Equatable {
 
     /// Reads `[+-] digits [. digits] [e [+-] digits]`, spaces around it ignored; nil when `text` is anything else.
     /// Allocates nothing.
+    @inline(__always)
     init?(_ text: UnsafeRawBufferPointer) {
+        if let whole = Self.plainWhole(text) {
+            self = .integer(whole)
+        } else {
+            self.init(general: text)
+        }
+    }
+
+    /// What most numbers are: up to 18 digits, perhaps a minus.
+    @inline(__always)
+    private static func plainWhole(_ text: UnsafeRawBufferPointer) -> Int64? {
+        let negative = text.count > 1 && text[0] == UInt8(ascii: "-")
+        var at = negative ? 1 : 0
+        guard at < text.count, text.count - at <= 18 else { return nil }
+        var value: Int64 = 0
+        while at < text.count {
+            let digit = text[at] &- 0x30
+            guard digit < 10 else { return nil }
+            value = value &* 10 &+ Int64(digit)
+            at += 1
+        }
+        return negative ? -value : value
+    }
+
+    private init?(general text: UnsafeRawBufferPointer) {
         var at = 0
         var end = text.count
         while at < end, text[at] <= 0x20 { at += 1 }
@@ -17,58 +42,93 @@ enum Number: Equatable {
         let negative = text[at] == UInt8(ascii: "-")
         if negative || text[at] == UInt8(ascii: "+") { at += 1 }
 
-        // Digits into a 64-bit mantissa as long as they fit.
-        var mantissa: UInt64 = 0
+        var mantissa = Mantissa()
         var digits = 0
-        var exact = true
-        var scale = 0
-        func isDigit(_ index: Int) -> Bool { index < end && text[index] >= 0x30 && text[index] <= 0x39 }
-        func take(_ digit: UInt8) {
+        while at < end, text[at] &- 0x30 < 10 {
+            mantissa.add(text[at] &- 0x30)
             digits += 1
-            let (product, overflow) = mantissa.multipliedReportingOverflow(by: 10)
-            let (sum, carry) = product.addingReportingOverflow(UInt64(digit &- 0x30))
-            if overflow || carry || !exact { exact = false } else { mantissa = sum }
-        }
-        while isDigit(at) {
-            take(text[at])
             at += 1
         }
-        var isWhole = true
         if at < end, text[at] == UInt8(ascii: ".") {
-            isWhole = false
             at += 1
-            while isDigit(at) {
-                take(text[at])
-                if exact { scale -= 1 }
+            while at < end, text[at] &- 0x30 < 10 {
+                mantissa.addDecimal(text[at] &- 0x30)
+                digits += 1
                 at += 1
             }
         }
         guard digits > 0 else { return nil }
+        var scale = -mantissa.decimals
         if at < end, text[at] | 0x20 == UInt8(ascii: "e") {
-            isWhole = false
-            var exponentAt = at + 1
-            let down = exponentAt < end && text[exponentAt] == UInt8(ascii: "-")
-            if down || (exponentAt < end && text[exponentAt] == UInt8(ascii: "+")) { exponentAt += 1 }
-            guard isDigit(exponentAt) else { return nil }
+            at += 1
+            let down = at < end && text[at] == UInt8(ascii: "-")
+            if down || (at < end && text[at] == UInt8(ascii: "+")) { at += 1 }
+            guard at < end, text[at] &- 0x30 < 10 else { return nil }
             var exponent = 0
-            while isDigit(exponentAt) {
-                exponent = min(exponent * 10 + Int(text[exponentAt] - 0x30), 100_000)
-                exponentAt += 1
+            while at < end, text[at] &- 0x30 < 10 {
+                exponent = min(exponent * 10 + Int(text[at] &- 0x30), 100_000)
+                at += 1
             }
             scale += down ? -exponent : exponent
-            at = exponentAt
         }
         guard at == end else { return nil }
 
-        if isWhole, exact, mantissa <= UInt64(Int64.max) + (negative ? 1 : 0) {
-            self = .integer(negative ? 0 &- Int64(bitPattern: mantissa) : Int64(mantissa))
-        } else if exact, mantissa <= 1 << 53, abs(scale) <= 22 {
+        if mantissa.isExact, let whole = Self.whole(mantissa.value, scale, negative) {
+            self = .integer(whole)
+        } else if mantissa.isExact, mantissa.value <= 1 << 53, abs(scale) <= 22 {
             // Both parts are exact doubles, so one rounding gives the nearest.
-            let value = scale < 0 ? Double(mantissa) / Self.powers[-scale] : Double(mantissa) * Self.powers[scale]
+            let power = Self.powers[abs(scale)]
+            let value = scale < 0 ? Double(mantissa.value) / power : Double(mantissa.value) * power
             self = .double(negative ? -value : value)
         } else {
             self = .double(Self.rounded(UnsafeRawBufferPointer(rebasing: text[start..<end])))
         }
+    }
+
+    /// The digits of a number as a 64-bit whole number, as long as they fit. Zeros at the end of the decimals count only when
+    /// another digit follows.
+    private struct Mantissa {
+        var value: UInt64 = 0
+        var isExact = true
+        /// Decimals in `value`.
+        var decimals = 0
+        private var zeros = 0
+
+        mutating func add(_ digit: UInt8) {
+            let (product, overflow) = value.multipliedReportingOverflow(by: 10)
+            let (sum, carry) = product.addingReportingOverflow(UInt64(digit))
+            if overflow || carry { isExact = false } else { value = sum }
+        }
+
+        mutating func addDecimal(_ digit: UInt8) {
+            guard digit != 0 else { return zeros += 1 }
+            while zeros > 0, isExact {
+                add(0)
+                decimals += 1
+                zeros -= 1
+            }
+            add(digit)
+            decimals += 1
+        }
+    }
+
+    /// A whole number however it is spelled (`5.0`, `5e0`, `500e-2`), so that it compares exactly; nil when it is none, or beyond 64 bits.
+    private static func whole(_ mantissa: UInt64, _ scale: Int, _ negative: Bool) -> Int64? {
+        var value = mantissa
+        var scale = value == 0 ? 0 : scale
+        while scale < 0, value % 10 == 0 {
+            value /= 10
+            scale += 1
+        }
+        guard scale >= 0, scale < 20 else { return nil }
+        while scale > 0 {
+            let (product, overflow) = value.multipliedReportingOverflow(by: 10)
+            if overflow { return nil }
+            value = product
+            scale -= 1
+        }
+        guard value <= UInt64(Int64.max) + (negative ? 1 : 0) else { return nil }
+        return negative ? 0 &- Int64(bitPattern: value) : Int64(value)
     }
 
     private static let powers: [Double] = [

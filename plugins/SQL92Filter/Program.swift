@@ -31,7 +31,9 @@ struct Step {
     enum Operation: UInt8 {
         /// Pushes `truth`.
         case push
-        /// Property `a` compared with number `b`.
+        /// Property `a` lies in span `b`.
+        case within
+        /// Property `a` compared with number `b`, which is too large for a span.
         case compareNumber
         /// Property `a` and string `b` are the same bytes.
         case equalString
@@ -42,6 +44,8 @@ struct Step {
         case contains
         case startsWith
         case endsWith
+        /// Property `a` is not there.
+        case isMissing
         /// Operand `a` is NULL.
         case isNull
         /// Property `a` as a truth value: `true` in any case, or not.
@@ -56,6 +60,8 @@ struct Step {
         /// On to step `b`, when the upper value is no: the right side of an AND changes nothing.
         case skipIfNo
         case skipIfYes
+        /// Takes the upper value away and ends the evaluation unless it is yes: a side of the outermost AND.
+        case require
     }
 
     var operation: Operation
@@ -75,10 +81,18 @@ enum Operand {
     case null
 }
 
+/// A property as a number.
+enum Parsed {
+    case unread
+    case none
+    case number(Number)
+}
+
 /// A flat program: arrays of steps and constants, and scratch memory made once. Evaluating allocates nothing.
 final class Program {
     let steps: UnsafeMutableBufferPointer<Step>
     let names: UnsafeMutableBufferPointer<Bytes>
+    let spans: UnsafeMutableBufferPointer<Span>
     let numbers: UnsafeMutableBufferPointer<Number>
     let strings: UnsafeMutableBufferPointer<Bytes>
     let operands: UnsafeMutableBufferPointer<Operand>
@@ -86,12 +100,17 @@ final class Program {
     /// Codes of the only tags a matching message can have; nil: any.
     let tagsCodes: UnsafeMutableBufferPointer<Int64>?
     let needsProperties: Bool
+    /// The values of one message's properties, in the order of `names`; nil where there is none.
     private let values: UnsafeMutableBufferPointer<Bytes>
+    /// The same as numbers, each read from its text when it is first wanted.
+    private let parsed: UnsafeMutableBufferPointer<Parsed>
+    private let index: NameIndex
     private let stack: UnsafeMutableBufferPointer<Truth>
 
     init(_ plan: ProgramPlan) {
         steps = .copy(plan.steps)
         names = .copy(plan.names.map { .copyBytes(Array($0.utf8)) })
+        spans = .copy(plan.spans)
         numbers = .copy(plan.numbers)
         strings = .copy(plan.strings.map { .copyBytes($0) })
         operands = .copy(plan.operands)
@@ -99,6 +118,8 @@ final class Program {
         tagsCodes = plan.tagsCodes.map { .copy($0) }
         needsProperties = !plan.names.isEmpty
         values = .copy([Bytes](repeating: Bytes(start: nil, count: 0), count: plan.names.count))
+        parsed = .copy([Parsed](repeating: .unread, count: plan.names.count))
+        index = NameIndex(names)
         stack = .copy([Truth](repeating: .unknown, count: plan.stackDepth))
     }
 
@@ -107,18 +128,22 @@ final class Program {
         for bytes in strings { bytes.deallocate() }
         steps.deallocate()
         names.deallocate()
+        spans.deallocate()
         numbers.deallocate()
         strings.deallocate()
         operands.deallocate()
         tagsCodes?.deallocate()
         values.deallocate()
+        parsed.deallocate()
         stack.deallocate()
     }
 
-    func match(_ units: UnsafeBufferPointer<apus_filter_unit>, _ bitmap: UnsafeMutablePointer<UInt8>) {
-        for index in units.indices {
-            if needsProperties { gather(units[index].properties, Int(units[index].properties_size)) }
-            if evaluate() == .yes { apus_filter_set(bitmap, UInt32(index)) }
+    func match(
+        _ units: UnsafePointer<apus_filter_unit>, count: UInt32, _ bitmap: UnsafeMutablePointer<UInt8>
+    ) {
+        for index in 0..<count {
+            if needsProperties { gather(units + Int(index)) }
+            if evaluate() == .yes { apus_filter_set(bitmap, index) }
         }
     }
 
@@ -126,25 +151,39 @@ final class Program {
 
     /// Finds the values of the program's properties. As in RocketMQ's own decoder, an empty value is none, and the last of
     /// several properties with one name counts.
-    private func gather(_ start: UnsafePointer<UInt8>?, _ size: Int) {
-        values.update(repeating: Bytes(start: nil, count: 0))
-        guard let start else { return }
-        var at = start
-        let end = start + size
-        let names = self.names
+    @inline(__always)
+    private func gather(_ unit: UnsafePointer<apus_filter_unit>) {
+        for place in values.indices {
+            values[place] = Bytes(start: nil, count: 0)
+            parsed[place] = .unread
+        }
+        guard var at = unit.pointee.properties else { return }
+        let end = at + Int(unit.pointee.properties_size)
         while at < end {
             let stop = memchr(at, 2, end - at).map { UnsafePointer($0.assumingMemoryBound(to: UInt8.self)) } ?? end
-            let size = stop - at
-            for index in names.indices {
-                let length = names[index].count
-                // The value has a byte at least.
-                guard size > length + 1, at[length] == 1, let name = names[index].baseAddress else { continue }
-                if memcmp(at, name, length) == 0 {
-                    values[index] = Bytes(start: at + length + 1, count: size - length - 1)
-                    break
-                }
+            let place = stop > at ? index.find(at, stop - at, in: names) : -1
+            if place >= 0 {
+                let value = at + names[place].count + 1
+                values[place] = Bytes(start: value, count: stop - value)
             }
             at = stop + 1
+        }
+    }
+
+    /// The property as a number; nil: there is none, or it is no number.
+    @inline(__always)
+    private func number(ofProperty place: Int) -> Number? {
+        switch parsed[place] {
+        case .number(let number): return number
+        case .none: return nil
+        case .unread:
+            let value = values[place]
+            guard value.baseAddress != nil, let number = Number(UnsafeRawBufferPointer(value)) else {
+                parsed[place] = .none
+                return nil
+            }
+            parsed[place] = .number(number)
+            return number
         }
     }
 
@@ -175,12 +214,15 @@ final class Program {
                 stack[top] = left == .unknown || right == .unknown ? .unknown : Truth(left == right)
             case .isUnknown:
                 stack[top] = Truth(stack[top] == .unknown)
+            case .require:
+                if stack[top] != .yes { return .no }
+                top -= 1
             default:
                 top += 1
                 stack[top] = predicate(step)
             }
         }
-        return stack[0]
+        return top >= 0 ? stack[0] : .yes
     }
 
     @inline(__always)
@@ -188,9 +230,13 @@ final class Program {
         switch step.operation {
         case .push:
             return step.truth
+        case .within:
+            guard let number = number(ofProperty: Int(step.a)) else { return .unknown }
+            return Truth(spans[Int(step.b)].accepts(number))
+        case .isMissing:
+            return Truth(values[Int(step.a)].baseAddress == nil)
         case .compareNumber:
-            let value = values[Int(step.a)]
-            guard value.baseAddress != nil, let number = Number(UnsafeRawBufferPointer(value)) else { return .unknown }
+            guard let number = number(ofProperty: Int(step.a)) else { return .unknown }
             return Self.truth(step.comparison, Number.compare(number, numbers[Int(step.b)]))
         case .compareOperands:
             return compare(step.comparison, operands[Int(step.a)], operands[Int(step.b)])
@@ -263,12 +309,9 @@ final class Program {
 
     private func number(_ operand: Operand) -> Number? {
         switch operand {
-        case .property(let index):
-            return values[index].baseAddress == nil ? nil : Number(UnsafeRawBufferPointer(values[index]))
-        case .number(let index, let negative):
-            guard values[index].baseAddress != nil, let number = Number(UnsafeRawBufferPointer(values[index])) else {
-                return nil
-            }
+        case .property(let place): return number(ofProperty: place)
+        case .number(let place, let negative):
+            guard let number = number(ofProperty: place) else { return nil }
             return negative ? number.negated : number
         case .literal(let number): return number
         case .string(let index): return Number(UnsafeRawBufferPointer(strings[index]))
@@ -298,72 +341,5 @@ final class Program {
         }
         guard let a = number(left), let b = number(right) else { return .unknown }
         return Self.truth(comparison, Number.compare(a, b))
-    }
-}
-
-/// The strings of an IN: an open-addressed hash table, at most half full.
-struct StringSet {
-    private let slots: UnsafeMutableBufferPointer<Bytes>
-    private let owner: Owner
-
-    private final class Owner {
-        let slots: UnsafeMutableBufferPointer<Bytes>
-        init(_ slots: UnsafeMutableBufferPointer<Bytes>) { self.slots = slots }
-        deinit {
-            for bytes in slots { bytes.deallocate() }
-            slots.deallocate()
-        }
-    }
-
-    init(_ strings: [[UInt8]]) {
-        var size = 4
-        while size < strings.count * 2 { size *= 2 }
-        slots = .copy([Bytes](repeating: Bytes(start: nil, count: 0), count: size))
-        owner = Owner(slots)
-        for string in strings {
-            let copy = Bytes.copyBytes(string)
-            var at = Self.hash(copy) & (size - 1)
-            var known = false
-            while slots[at].baseAddress != nil {
-                if sameBytes(slots[at], copy) { known = true }
-                at = (at + 1) & (size - 1)
-            }
-            if known { copy.deallocate() } else { slots[at] = copy }
-        }
-    }
-
-    func contains(_ value: Bytes) -> Bool {
-        let mask = slots.count - 1
-        var at = Self.hash(value) & mask
-        while slots[at].baseAddress != nil {
-            if sameBytes(slots[at], value) { return true }
-            at = (at + 1) & mask
-        }
-        return false
-    }
-
-    /// FNV-1a.
-    private static func hash(_ bytes: Bytes) -> Int {
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for byte in bytes { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        return Int(truncatingIfNeeded: hash ^ hash >> 32)
-    }
-}
-
-extension UnsafeMutableBufferPointer {
-    static func copy(_ elements: [Element]) -> Self {
-        let buffer = Self.allocate(capacity: elements.count)
-        _ = buffer.initialize(from: elements)
-        return buffer
-    }
-}
-
-extension Bytes {
-    /// A copy that is never nil, so that an empty text differs from none.
-    static func copyBytes(_ bytes: [UInt8]) -> Bytes {
-        let start = UnsafeMutablePointer<UInt8>.allocate(capacity: Swift.max(bytes.count, 1))
-        start.initialize(repeating: 0, count: Swift.max(bytes.count, 1))
-        for (index, byte) in bytes.enumerated() { start[index] = byte }
-        return Bytes(start: start, count: bytes.count)
     }
 }

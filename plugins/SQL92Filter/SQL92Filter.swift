@@ -15,9 +15,7 @@ private func compile(
     do throws(SyntaxError) {
         plan = try Compiler.compile(UnsafeRawBufferPointer(start: expression, count: length))
     } catch {
-        compiled.pointee.error_position = UInt32(error.position)
-        write(error.reason, to: compiled.pointee.error_text, capacity: Int(compiled.pointee.error_capacity))
-        return APUS_FILTER_REFUSED
+        return apus_filter_refuse(compiled, error.position, error.reason, error.reason.utf8.count)
     }
     let program = Program(plan)
     if let codes = program.tagsCodes, codes.count <= 1024 {
@@ -36,7 +34,7 @@ private func matchBatch(
 ) -> Int32 {
     guard let program, let units, let bitmap else { return APUS_FILTER_FAILED }
     Unmanaged<Program>.fromOpaque(program).takeUnretainedValue()
-        .match(UnsafeBufferPointer(start: units, count: Int(count)), bitmap)
+        .match(units, count: count, bitmap)
     return APUS_FILTER_OK
 }
 
@@ -57,46 +55,19 @@ private func selfTest(_ reason: UnsafeMutablePointer<CChar>?, _ capacity: Int) -
         units[0].properties = message.utf8Start
         units[0].properties_size = UInt32(message.utf8CodeUnitCount)
         var bitmap: UInt8 = 0
-        units.withUnsafeBufferPointer { program.match($0, &bitmap) }
+        program.match(units, count: 2, &bitmap)
         if bitmap == 1 { return APUS_FILTER_OK }
         failure = "the expression of the self-test gives \(bitmap), not 1"
     } catch {
         failure += " at \(error.position): \(error.reason)"
     }
-    write(failure, to: reason, capacity: capacity)
+    apus_filter_say(reason, capacity, failure, failure.utf8.count)
     return APUS_FILTER_FAILED
 }
 
-private func write(_ text: String, to buffer: UnsafeMutablePointer<CChar>?, capacity: Int) {
-    guard let buffer, capacity > 0 else { return }
-    var text = text
-    text.withUTF8 { utf8 in
-        let count = min(utf8.count, capacity - 1)
-        for index in 0..<count { buffer[index] = CChar(bitPattern: utf8[index]) }
-        buffer[count] = 0
-    }
-}
-
-/// A text that stays where it is until the process ends.
-private func eternal(_ text: String) -> UnsafePointer<CChar>? { UnsafePointer(strdup(text)) }
-
-/// The table, made at the first call and never freed: the host may look at it until the process ends.
-private nonisolated(unsafe) let table: UnsafePointer<apus_filter_plugin> = {
-    let table = UnsafeMutablePointer<apus_filter_plugin>.allocate(capacity: 1)
-    table.initialize(
-        to: apus_filter_plugin(
-            struct_size: UInt32(MemoryLayout<apus_filter_plugin>.size),
-            abi_version: APUS_FILTER_ABI_VERSION,
-            name: eternal("sql92"),
-            type: eternal("SQL92"),
-            release_text: eternal("1.0"),
-            capabilities: UInt64(APUS_FILTER_NEEDS_PROPERTIES),
-            compile: compile,
-            match_batch: matchBatch,
-            release: release,
-            self_test: selfTest))
-    return UnsafePointer(table)
-}()
+/// Made at the first call and never freed: the host may look at it until the process ends.
+private nonisolated(unsafe) let table = apus_filter_make_plugin(
+    "sql92", "SQL92", "1.0", UInt64(APUS_FILTER_NEEDS_PROPERTIES), compile, matchBatch, release, selfTest)
 
 /// The one exported symbol: see apus_filter.h.
 @c(apus_filter_plugin_entry)

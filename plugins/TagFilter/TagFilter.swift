@@ -40,19 +40,7 @@ private func trimmed(_ text: Slice<UnsafeRawBufferPointer>) -> Slice<UnsafeRawBu
 private func refuse(
     _ compiled: UnsafeMutablePointer<apus_filter_compiled>, at position: Int, _ reason: String
 ) -> Int32 {
-    compiled.pointee.error_position = UInt32(position)
-    write(reason, to: compiled.pointee.error_text, capacity: Int(compiled.pointee.error_capacity))
-    return APUS_FILTER_REFUSED
-}
-
-private func write(_ text: String, to buffer: UnsafeMutablePointer<CChar>?, capacity: Int) {
-    guard let buffer, capacity > 0 else { return }
-    var text = text
-    text.withUTF8 { utf8 in
-        let count = min(utf8.count, capacity - 1)
-        for index in 0..<count { buffer[index] = CChar(bitPattern: utf8[index]) }
-        buffer[count] = 0
-    }
+    apus_filter_refuse(compiled, position, reason, reason.utf8.count)
 }
 
 private func compile(
@@ -124,30 +112,14 @@ private func release(_ program: UnsafeMutableRawPointer?) {
 private func selfTest(_ reason: UnsafeMutablePointer<CChar>?, _ capacity: Int) -> Int32 {
     func code(_ tag: StaticString) -> Int64 { apus_filter_tags_code(tag.utf8Start, tag.utf8CodeUnitCount) }
     if code("TagA") == 2_598_919, code("Aa") == code("BB") { return APUS_FILTER_OK }
-    write("the tags codes are not Java's hash codes", to: reason, capacity: capacity)
+    let failure = "the tags codes are not Java's hash codes"
+    apus_filter_say(reason, capacity, failure, failure.utf8.count)
     return APUS_FILTER_FAILED
 }
 
-/// A text that stays where it is until the process ends.
-private func eternal(_ text: String) -> UnsafePointer<CChar>? { UnsafePointer(strdup(text)) }
-
-/// The table, made at the first call and never freed: the host may look at it until the process ends.
-private nonisolated(unsafe) let table: UnsafePointer<apus_filter_plugin> = {
-    let table = UnsafeMutablePointer<apus_filter_plugin>.allocate(capacity: 1)
-    table.initialize(
-        to: apus_filter_plugin(
-            struct_size: UInt32(MemoryLayout<apus_filter_plugin>.size),
-            abi_version: APUS_FILTER_ABI_VERSION,
-            name: eternal("tag"),
-            type: eternal("TAG"),
-            release_text: eternal("1.0"),
-            capabilities: 0,
-            compile: compile,
-            match_batch: matchBatch,
-            release: release,
-            self_test: selfTest))
-    return UnsafePointer(table)
-}()
+/// Made at the first call and never freed: the host may look at it until the process ends.
+private nonisolated(unsafe) let table = apus_filter_make_plugin(
+    "tag", "TAG", "1.0", 0, compile, matchBatch, release, selfTest)
 
 /// The one exported symbol: see apus_filter.h.
 @c(apus_filter_plugin_entry)

@@ -1,3 +1,4 @@
+import MessageStore
 import NIOCore
 package import WorkerProtocol
 
@@ -19,7 +20,14 @@ final class CompiledSubscription {
 
     let type: String
     let expression: String
-    fileprivate(set) var state = State.unknown
+    fileprivate(set) var state = State.unknown {
+        didSet { if case .program = state {} else { forgetVerdicts() } }
+    }
+    /// With a program: messages with other tags codes cannot match.
+    fileprivate(set) var prefilter: Set<Int64>?
+    /// Entries the next batch may have: fewer after one that came too late.
+    fileprivate(set) var batchMax = WorkerMessage.filterBatchMax
+    private var windows: [FilterWindow.Key: FilterWindow] = [:]
     fileprivate var waiters: [() -> Void] = []
     /// The filter worker that serves it.
     fileprivate var worker = 0
@@ -33,15 +41,42 @@ final class CompiledSubscription {
     /// What its worker made of it is gone; what stands by itself stays.
     fileprivate func forgetWorker() {
         switch state {
-        case .compiling, .program, .unavailable: state = .unknown
+        case .compiling, .program, .unavailable:
+            state = .unknown
+            prefilter = nil
         case .unknown, .everything, .tagsCodes, .refused: break
         }
     }
 
     /// Whether a message with these tags may be wanted; only the plugin knows if more than tags decide.
     func mayMatch(tagsCode: Int64) -> Bool {
-        guard case .tagsCodes(let codes) = state else { return true }
-        return codes.contains(tagsCode)
+        switch state {
+        case .tagsCodes(let codes): codes.contains(tagsCode)
+        case .program: prefilter?.contains(tagsCode) ?? true
+        default: true
+        }
+    }
+
+    // MARK: Verdicts
+
+    var windowCount: Int { windows.count }
+
+    /// What is known about a queue for a group.
+    func window(_ queue: ConsumeQueue, _ group: SubscriptionGroupEntry) -> FilterWindow {
+        let key = FilterWindow.Key(queue, group)
+        if let window = windows[key] { return window }
+        let window = FilterWindow(queue: queue, group: group)
+        windows[key] = window
+        return window
+    }
+
+    /// Verdicts are a program's: they go with it. Whoever still waits for one holds its window.
+    fileprivate func forgetVerdicts() { windows.removeAll() }
+
+    /// A batch was answered in full, or not in time.
+    fileprivate func batchEnded(inTime: Bool) {
+        batchMax =
+            inTime ? min(batchMax * 2, WorkerMessage.filterBatchMax) : max(batchMax / 4, FilterWindow.firstBatch / 4)
     }
 }
 
@@ -102,6 +137,8 @@ package final class FilterLink {
     static let unavailableMillis: Int64 = 1000
     /// Expressions remembered at most; the least used quarter goes.
     static let subscriptionsMax = 4096
+    /// Windows of verdicts kept at most, 1 to 2 KiB each; when there are more, all are made anew as they are needed.
+    static let windowsMax = 4096
 
     private let eventLoop: any EventLoop
     private let now: () -> Int64
@@ -184,6 +221,7 @@ package final class FilterLink {
         case .filterCompiled(let request, let result): compiled(request, result)
         case .filterMatched(let request, let bitmap):
             guard let batch = batches.removeValue(forKey: request) else { return }
+            batch.subscription.batchEnded(inTime: true)
             batch.completion(bitmap.isEmpty ? nil : bitmap)
         case .filterFailed(let request, let unknownProgram, _):
             guard let batch = batches.removeValue(forKey: request) else { return }
@@ -243,7 +281,9 @@ package final class FilterLink {
         switch result {
         case .everything: subscription.state = .everything
         case .tagsCodes(let codes): subscription.state = .tagsCodes(codes)
-        case .program(let program): subscription.state = .program(program)
+        case .program(let program, let prefilter):
+            subscription.prefilter = prefilter.map { Set($0) }
+            subscription.state = .program(program)
         case .refused(let position, let reason): subscription.state = .refused(position: position, reason: reason)
         case .unavailable(let reason):
             subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
@@ -258,28 +298,42 @@ package final class FilterLink {
     }
 
     private func forgetLeastUsed() {
-        let byUse = subscriptions.sorted { $0.value.lastUsedMillis < $1.value.lastUsedMillis }
-        for (key, subscription) in byUse.prefix(Self.subscriptionsMax / 4) {
-            if case .program(let program) = subscription.state {
-                workers[subscription.worker]?(.filterRelease(program: program))
+        let byUse = subscriptions.map { (key: $0.key, used: $0.value.lastUsedMillis) }.sorted { $0.used < $1.used }
+        for (key, _) in byUse.prefix(Self.subscriptionsMax / 4) {
+            // What a consumer or a pull holds stays: as many as there are clients, and all are told when a worker goes.
+            guard isKnownUniquelyReferenced(&subscriptions[key]) else { continue }
+            if case .program(let program)? = subscriptions[key]?.state, let worker = subscriptions[key]?.worker {
+                workers[worker]?(.filterRelease(program: program))
             }
-            // Whoever still holds it has it compiled again on its next use.
-            subscription.state = .unknown
             subscriptions[key] = nil
         }
     }
 
     // MARK: Evaluating
 
-    /// Asks which of the records match; `nil` when the worker is gone, late or could not evaluate.
+    /// Asks which of the entries match; `nil` when the worker is gone, late or could not evaluate. The bitmap may end before
+    /// the entries do: the rest was not looked at.
     func match(
-        _ subscription: CompiledSubscription, program: UInt32, records: [FilterRecord],
+        _ subscription: CompiledSubscription, program: UInt32, entries: [UInt8],
         completion: @escaping ([UInt8]?) -> Void
     ) {
         guard let send = workers[subscription.worker] else { return completion(nil) }
         let request = newRequest()
         batches[request] = Batch(subscription: subscription, completion: completion)
-        send(.filterBatch(request: request, program: program, records: records))
+        send(.filterBatch(request: request, program: program, entries: entries))
+    }
+
+    /// The window of a queue and a group; bounds how many there are.
+    func window(
+        _ subscription: CompiledSubscription, _ queue: ConsumeQueue, _ group: SubscriptionGroupEntry
+    ) -> FilterWindow {
+        let before = subscription.windowCount
+        let window = subscription.window(queue, group)
+        guard subscription.windowCount > before else { return window }
+        let windows = subscriptions.values.reduce(0) { $0 + $1.windowCount }
+        guard windows > Self.windowsMax else { return window }
+        for other in subscriptions.values { other.forgetVerdicts() }
+        return subscription.window(queue, group)
     }
 
     // MARK: Time-outs
@@ -304,7 +358,10 @@ package final class FilterLink {
             let (request, deadline) = deadlines[firstDeadline]
             if deadline > time { break }
             firstDeadline += 1
-            if let batch = batches.removeValue(forKey: request) { batch.completion(nil) }
+            if let batch = batches.removeValue(forKey: request) {
+                batch.subscription.batchEnded(inTime: false)
+                batch.completion(nil)
+            }
             if let subscription = compiling.removeValue(forKey: request) {
                 subscription.state = .unknown
                 finish(subscription)

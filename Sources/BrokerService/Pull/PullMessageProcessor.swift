@@ -10,9 +10,6 @@ import WorkerProtocol
 /// PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361): checks the request, reads a range of the consume queue, and answers,
 /// holds the pull, or asks the filter worker.
 final class PullMessageProcessor {
-    /// Records the filter worker looks at for one answer, as RocketMQ's maxFilterMessageCount (16 000 bytes of entries).
-    static let filterBatchMax = 800
-
     static let passedOverLogMillis: Int64 = 60_000
 
     /// Held pulls of one connection; a client has one for each queue it consumes. More are answered "nothing found".
@@ -22,8 +19,8 @@ final class PullMessageProcessor {
     static let sendfileBytesMin = 8 << 10
 
     // The broker owns this and outlives it.
-    private unowned(unsafe) let broker: Broker
-    private var ranges: [LogRange] = []
+    unowned(unsafe) let broker: Broker
+    var ranges: [LogRange] = []
 
     let transfer: LogFileTransfer
     /// Runs of the log of at least so many bytes leave by `sendfile`; shorter ones are copied.
@@ -183,14 +180,14 @@ final class PullMessageProcessor {
     }
 
     /// The state of the queue as a read at the pull's offset sees it.
-    private func look(_ pull: PullRequest) -> GetMessageResult {
+    func look(_ pull: PullRequest) -> GetMessageResult {
         pull.topic.nameBytes.withUnsafeBytes { topic in
             broker.store.selectMessages(
                 topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset), maxCount: 1, into: &ranges)
         }
     }
 
-    private func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
+    func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
         let code = responseCode(result.status, pull)
         if code == .pullNotFound, !expired, pull.maySuspend, pull.client.held.count < Self.heldPerConnectionMax {
             return broker.hold.hold(pull)
@@ -215,13 +212,13 @@ final class PullMessageProcessor {
         }
     }
 
-    private func suggestion(_ pull: PullRequest, _ result: GetMessageResult) -> Int64 {
+    func suggestion(_ pull: PullRequest, _ result: GetMessageResult) -> Int64 {
         guard broker.configuration.slaveReadEnable else { return 0 }
         return result.suggestPullingFromSlave
             ? pull.group.config.whichBrokerWhenConsumeSlowly : pull.group.config.brokerID
     }
 
-    private func answer(_ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, suggest: Int64) {
+    func answer(_ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, suggest: Int64) {
         guard !pull.address.isOneway else { return }
         if code == .success, ranges.contains(where: { $0.length >= sendfileBytesMin }) {
             answerBySendfile(pull, result, suggest)
@@ -279,126 +276,18 @@ final class PullMessageProcessor {
     }
 
     /// A pull that cannot be filtered now and may not wait: its offset stays as it is.
-    private func answerNothingYet(_ pull: PullRequest) {
+    func answerNothingYet(_ pull: PullRequest) {
         var result = look(pull)
         result.status = .noMatchedMessage
         result.nextBeginOffset = QueueOffset(pull.queueOffset)
         answer(pull, .pullNotFound, result, suggest: suggestion(pull, result))
     }
 
-    // MARK: Filter worker
-
-    private func awaitCompilation(_ pull: PullRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
-        if expired { return answerNothingYet(pull) }
-        guard pull.maySuspend || (broker.filters.isConnected && pull.compilationsAwaited == 0) else {
-            return pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
-        }
-        if pull.maySuspend { broker.hold.hold(pull) }
-        guard !pull.awaitsCompilation else { return }
-        pull.awaitsCompilation = true
-        broker.filters.whenCompiled(subscription) { [unowned self] in
-            pull.awaitsCompilation = false
-            pull.compilationsAwaited += 1
-            // A held pull may have been answered at its deadline meanwhile.
-            if pull.maySuspend {
-                guard pull.isHeld else { return }
-                broker.hold.release(pull)
-            }
-            run(pull, expired: false)
-            broker.scheduleTick()
-        }
-    }
-
-    private func readFiltered(
-        _ pull: PullRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
-    ) {
-        // The rules of a read (offset too small, at the end, …) are the store's; its choice is not used.
-        let result = look(pull)
-        guard result.status == .found,
-            let queue = pull.topic.nameBytes.withUnsafeBytes({
-                broker.store.consumeQueue(topic: $0, queueId: pull.queueId)
-            })
-        else {
-            ranges.removeAll(keepingCapacity: true)
-            return finish(pull, result, expired)
-        }
-        let entries = broker.store.entries(queue, from: QueueOffset(pull.queueOffset), maxCount: Self.filterBatchMax)
-        let records = entries.map {
-            FilterRecord(physicalOffset: $0.physicalOffset.rawValue, size: $0.recordSize, tagsCode: $0.tagsCode)
-        }
-        broker.filters.match(subscription, program: program, records: records) { [unowned self] bitmap in
-            guard !pull.client.connection.isClosed else { return }
-            if let bitmap, bitmap.count >= (entries.count + 7) / 8 {
-                filtered(pull, queue, entries, bitmap, result, expired)
-            } else if expired {
-                answerNothingYet(pull)
-            } else if pull.maySuspend {
-                // Runs again when the worker is back, at the next arrival, or ends at its deadline.
-                broker.hold.hold(pull)
-            } else {
-                pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
-            }
-            broker.scheduleTick()
-        }
-    }
-
-    private func filtered(
-        _ pull: PullRequest, _ queue: ConsumeQueue, _ entries: [ConsumeQueueEntry], _ bitmap: [UInt8],
-        _ look: GetMessageResult, _ expired: Bool
-    ) {
-        let countMax = min(max(1, pull.maxMessageNums), broker.configuration.maxTransferCountOnMessageInMemory)
-        let bytesMax = min(
-            pull.maxMessageBytes ?? Int.max, broker.configuration.maxTransferBytesOnMessageInMemory)
-        var result = look
-        result.messageCount = 0
-        result.bytes = 0
-        ranges.removeAll(keepingCapacity: true)
-        var taken = 0
-        for (index, entry) in entries.enumerated() {
-            let size = Int(entry.recordSize)
-            if bitmap[index / 8] & (1 << UInt8(index % 8)) != 0 {
-                if result.messageCount > 0, result.messageCount >= countMax || result.bytes + size > bytesMax { break }
-                append(entry)
-                result.messageCount += 1
-                result.bytes += size
-            }
-            taken = index + 1
-        }
-        result.nextBeginOffset = QueueOffset(pull.queueOffset + Int64(taken))
-        if !pull.others.isEmpty {
-            passOver(pull, to: result.nextBeginOffset.rawValue) { index, _ in
-                bitmap[index / 8] & (1 << UInt8(index % 8)) != 0
-            }
-        }
-        result.maxOffset = queue.maxOffset
-        result.minOffset = queue.minOffset
-        if result.messageCount > 0 {
-            result.status = .found
-            return answer(pull, .success, result, suggest: suggestion(pull, result))
-        }
-        result.status = .noMatchedMessage
-        pull.queueOffset = result.nextBeginOffset.rawValue
-        if !expired, pull.maySuspend, result.nextBeginOffset >= queue.maxOffset {
-            // All there is was looked at: the pull waits on behind it instead of going back and forth.
-            return broker.hold.hold(pull)
-        }
-        answer(pull, .pullRetryImmediately, result, suggest: suggestion(pull, result))
-    }
-
-    private func append(_ entry: ConsumeQueueEntry) {
-        if let last = ranges.last, last.start + last.length == entry.physicalOffset {
-            ranges[ranges.count - 1].length += Int(entry.recordSize)
-            ranges[ranges.count - 1].count += 1
-        } else {
-            ranges.append(LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1))
-        }
-    }
-
     // MARK: Clients that disagree
 
     /// The group's offset moves over messages that this client does not want and another of its group does: counted, and
     /// said once a minute.
-    private func passOver(_ pull: PullRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
+    func passOver(_ pull: PullRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
         guard end > pull.queueOffset, let consumers = broker.consumers[pull.group.name],
             let queue = broker.store.consumeQueue(topic: pull.topic.name, queueId: pull.queueId)
         else { return }

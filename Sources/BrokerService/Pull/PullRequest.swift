@@ -28,6 +28,8 @@ final class PullRequest {
     var awaitsCompilation = false
     /// How often it was told without there being a result.
     var compilationsAwaited = 0
+    /// Until when it reads on behind filtered messages that did not match; nil: it has not begun to.
+    var scanUntilMillis: Int64?
     var isHeld = false
     var isWoken = false
     /// Milliseconds since 1970; 0 until first held.

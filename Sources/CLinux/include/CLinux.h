@@ -162,6 +162,9 @@ int apus_watch_folder(const char *_Nonnull path);
 // by itself. For after a start that ran much code once.
 void apus_drop_code_pages(void);
 
+// Asks the processor to bring a line of memory into its cache; harmless for any address.
+static inline void apus_prefetch(const void *_Nonnull address) { __builtin_prefetch(address, 0, 2); }
+
 // ---------------------------------------------------------------- sandbox (sandbox.c)
 
 // For a process that runs foreign code. From then on, for all of its threads and for ever: no new privileges, no file opened
@@ -169,6 +172,12 @@ void apus_drop_code_pages(void);
 // open stays usable. Forbidden calls fail with EPERM or EACCES.
 // memory: bytes of private writable memory, stacks included (RLIMIT_DATA); 0: as it is.
 int apus_sandbox_enter(uint64_t memory);
+// Which version of Landlock the kernel has; 0: none.
+int apus_landlock_version(void);
+// The calling thread and the threads it starts from then on open nothing but what lies below the `count` paths (files or
+// folders), for reading; paths that do not exist are passed over. TCP, abstract sockets and signals to others are forbidden, too, where
+// the kernel can. What is open stays usable. Returns the kernel's version of Landlock; 0: it has none, and nothing changed.
+int apus_landlock_restrict(const char *_Nonnull const *_Nonnull paths, size_t count);
 
 // ---------------------------------------------------------------- guard (guard.c)
 
@@ -181,7 +190,8 @@ int apus_sandbox_enter(uint64_t memory);
 // APUS_GUARD_TIMEOUT there, and exit() stores APUS_GUARD_EXIT. Then the process ends by the signal, by SIGKILL, or as exit()
 // does. `place` is mapped for as long as the process lives.
 int apus_guard_install(uint64_t *_Nonnull place);
-// Starts the budget of one call; 0 ends it.
+// Starts the budget of one call; 0 ends it. It is over when so much time has passed, half of it at least on a processor, and in
+// any case after four times as long: a machine that stood still is not held against the call.
 void apus_guard_budget(uint32_t milliseconds);
 // Stores `cause` in `place[1]` and ends the process by SIGKILL.
 _Noreturn void apus_guard_die(uint64_t cause);

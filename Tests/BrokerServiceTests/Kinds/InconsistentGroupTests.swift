@@ -151,10 +151,11 @@ struct InconsistentGroupTests {
                         .filterCompiled(request: request, result: .tagsCodes([Int64(expression.utf8.first ?? 0)])))
                 case .filterCompile(let request, _, _):
                     filters.receive(.filterCompiled(request: request, result: .program(1)))
-                case .filterBatch(let request, _, let records):
-                    // The last record of those looked at.
-                    var bitmap = [UInt8](repeating: 0, count: (records.count + 7) / 8)
-                    bitmap[(records.count - 1) / 8] |= 1 << UInt8((records.count - 1) % 8)
+                case .filterBatch(let request, _, let entries):
+                    // The last entry of those looked at.
+                    let count = entries.count / WorkerMessage.filterEntryBytes
+                    var bitmap = [UInt8](repeating: 0, count: (count + 7) / 8)
+                    bitmap[(count - 1) / 8] |= 1 << UInt8((count - 1) % 8)
                     filters.receive(.filterMatched(request: request, bitmap: bitmap))
                 default: break
                 }

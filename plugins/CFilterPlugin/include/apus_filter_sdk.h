@@ -5,7 +5,65 @@
 
 #include "apus_filter.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+/* Writes a text of `length` bytes and a final NUL into room the host gave, cut where it does not fit, but not inside a character
+ * of UTF-8. room may be NULL, for which nothing happens. */
+static inline void apus_filter_say(char *room, size_t capacity, const char *text, size_t length) {
+    if (!room || capacity == 0) {
+        return;
+    }
+    if (length >= capacity) {
+        length = capacity - 1;
+        while (length > 0 && ((unsigned char)text[length] & 0xC0u) == 0x80u) {
+            length--;
+        }
+    }
+    memcpy(room, text, length);
+    room[length] = 0;
+}
+
+/* Refuses an expression: `return apus_filter_refuse(compiled, position, reason, length);` in compile. position: the byte of the
+ * expression where it goes wrong. reason is copied. */
+static inline int32_t apus_filter_refuse(apus_filter_compiled *compiled, size_t position, const char *reason,
+                                         size_t length) {
+    compiled->error_position = (uint32_t)position;
+    apus_filter_say(compiled->error_text, compiled->error_capacity, reason, length);
+    return APUS_FILTER_REFUSED;
+}
+
+/* Makes a plugin's table, for languages without constant C structs; C has `static const apus_filter_plugin`. The texts are
+ * copied. It stays for the life of the process and is never freed; NULL when there is no memory. */
+static inline const apus_filter_plugin *
+apus_filter_make_plugin(const char *name, const char *type, const char *release_text, uint64_t capabilities,
+                        int32_t (*compile)(const char *, size_t, apus_filter_compiled *),
+                        int32_t (*match_batch)(void *, const apus_filter_unit *, uint32_t, uint8_t *),
+                        void (*release)(void *), int32_t (*self_test)(char *, size_t)) {
+    apus_filter_plugin *plugin = (apus_filter_plugin *)calloc(1, sizeof(apus_filter_plugin));
+    if (!plugin) {
+        return NULL;
+    }
+    const char *const texts[3] = {name, type, release_text};
+    char *copies[3] = {NULL, NULL, NULL};
+    for (int i = 0; i < 3; i++) {
+        const size_t size = texts[i] ? strlen(texts[i]) + 1 : 0;
+        if (size && (copies[i] = (char *)malloc(size))) {
+            memcpy(copies[i], texts[i], size);
+        }
+    }
+    plugin->struct_size = sizeof(apus_filter_plugin);
+    plugin->abi_version = APUS_FILTER_ABI_VERSION;
+    plugin->name = copies[0];
+    plugin->type = copies[1];
+    plugin->release_text = copies[2];
+    plugin->capabilities = capabilities;
+    plugin->compile = compile;
+    plugin->match_batch = match_batch;
+    plugin->release = release;
+    plugin->self_test = self_test;
+    return plugin;
+}
 
 /* Marks message `index` of the batch as matching. */
 static inline void apus_filter_set(uint8_t *bitmap, uint32_t index) {

@@ -26,15 +26,9 @@ private final class Fence {
 }
 
 private func refuse(
-    _ compiled: UnsafeMutablePointer<apus_filter_compiled>, at position: Int, _ reason: StaticString
+    _ compiled: UnsafeMutablePointer<apus_filter_compiled>, at position: Int, _ reason: String
 ) -> Int32 {
-    compiled.pointee.error_position = UInt32(position)
-    if let room = compiled.pointee.error_text, compiled.pointee.error_capacity > 0 {
-        let count = min(reason.utf8CodeUnitCount, Int(compiled.pointee.error_capacity) - 1)
-        memcpy(room, reason.utf8Start, count)
-        room[count] = 0
-    }
-    return APUS_FILTER_REFUSED
+    apus_filter_refuse(compiled, position, reason, reason.utf8.count)
 }
 
 private func compile(
@@ -92,16 +86,8 @@ private func release(_ program: UnsafeMutableRawPointer?) {
 }
 
 /// Made once and never freed: the host may look at it until the process ends.
-private nonisolated(unsafe) let table: UnsafePointer<apus_filter_plugin> = {
-    let table = UnsafeMutablePointer<apus_filter_plugin>.allocate(capacity: 1)
-    table.initialize(
-        to: apus_filter_plugin(
-            struct_size: UInt32(MemoryLayout<apus_filter_plugin>.size), abi_version: APUS_FILTER_ABI_VERSION,
-            name: UnsafePointer(strdup("geofence")), type: UnsafePointer(strdup("GEOFENCE")),
-            release_text: UnsafePointer(strdup("1.0")), capabilities: UInt64(APUS_FILTER_NEEDS_PROPERTIES),
-            compile: compile, match_batch: matchBatch, release: release, self_test: nil))
-    return UnsafePointer(table)
-}()
+private nonisolated(unsafe) let table = apus_filter_make_plugin(
+    "geofence", "GEOFENCE", "1.0", UInt64(APUS_FILTER_NEEDS_PROPERTIES), compile, matchBatch, release, nil)
 
 /// The one exported symbol: see apus_filter.h.
 @c(apus_filter_plugin_entry)

@@ -1,0 +1,141 @@
+import LinuxSystem
+import Logging
+package import StoreFormat
+
+/// Which messages of a stretch of a queue are wanted, as somebody who knows their properties has decided.
+package struct EntryVerdicts: Sendable {
+    /// Offset in the queue of the first entry decided about.
+    package let start: Int64
+    package let count: Int
+    /// Bit i % 64 of word i / 64 stands for entry `start + i`; bits from `count` on are 0.
+    private let words: [UInt64]
+
+    /// Behind the last entry decided about.
+    package var end: Int64 { start + Int64(count) }
+
+    /// - Parameter bitmap: bit i % 8 of byte i / 8 stands for entry `start + i`; what is missing is not wanted.
+    package init(start: Int64, count: Int, bitmap: [UInt8]) {
+        precondition(count >= 0, "a stretch has a length")
+        self.start = start
+        self.count = count
+        var words = [UInt64](repeating: 0, count: (count + 63) / 64)
+        words.withUnsafeMutableBytes { target in
+            bitmap.withUnsafeBytes { target.copyBytes(from: $0.prefix(target.count)) }
+        }
+        for index in words.indices { words[index] = UInt64(littleEndian: words[index]) }
+        if count % 64 != 0 { words[words.count - 1] &= (1 << UInt64(count % 64)) - 1 }
+        self.words = words
+    }
+
+    /// - Parameters:
+    ///   - asked: the entries `bitmap` is about, as distances from `start`; no other is wanted.
+    package init(start: Int64, count: Int, asked: [Int32], bitmap: [UInt8]) {
+        var spread = [UInt8](repeating: 0, count: (count + 7) / 8)
+        for (index, place) in asked.prefix(bitmap.count * 8).enumerated() where place >= 0 && Int(place) < count {
+            if bitmap[index >> 3] & (1 << UInt8(index & 7)) != 0 { spread[Int(place) >> 3] |= 1 << UInt8(place & 7) }
+        }
+        self.init(start: start, count: count, bitmap: spread)
+    }
+
+    package func wants(_ position: Int64) -> Bool {
+        position >= start && position < end && next(from: position) == position
+    }
+
+    /// The first wanted entry from `position` on; `end` when there is none.
+    @inline(__always)
+    func next(from position: Int64) -> Int64 {
+        let index = Int(position - start)
+        guard index >= 0, index < count else { return end }
+        var word = index >> 6
+        var bits = words[word] & (~0 << UInt64(index & 63))
+        while bits == 0 {
+            word += 1
+            guard word < words.count else { return end }
+            bits = words[word]
+        }
+        return start + Int64(word << 6 + bits.trailingZeroBitCount)
+    }
+}
+
+extension MessageStore {
+    /// Entries read from a queue at once: what `ConsumeQueueFiles` reads from a file at once.
+    private static let stretch = 800
+
+    /// Chooses the messages that verdicts want, by the rules of `selectMessages` otherwise. The offset must lie among the decided
+    /// entries and in the queue's range; the answer ends with the verdicts at the latest.
+    package func selectMessages(
+        _ queue: ConsumeQueue, from offset: QueueOffset, verdicts: EntryVerdicts, maxCount: Int, maxBytes: Int = .max,
+        into ranges: inout [LogRange]
+    ) -> GetMessageResult {
+        ranges.removeAll(keepingCapacity: true)
+        precondition(offset.rawValue >= verdicts.start && offset >= queue.minOffset, "an offset nobody decided about")
+        var answer = result(.noMatchedMessage, next: offset, queue)
+        let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
+        let scanEnd = min(queue.maxOffset.rawValue, verdicts.end)
+        var position = offset.rawValue
+        var lastPhysical = writtenEnd
+        scan: while position < scanEnd {
+            position = min(verdicts.next(from: position), scanEnd)
+            guard position < scanEnd else { break }
+            let bytes: UnsafeRawBufferPointer
+            do throws(SystemError) {
+                bytes = try queueFiles.read(
+                    queue, from: position, count: Int(min(scanEnd - position, Int64(Self.stretch))))
+            } catch {
+                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                break
+            }
+            guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { break }
+            let first = position
+            let readEnd = position + Int64(bytes.count / ConsumeQueueEntry.size)
+            while position < readEnd {
+                let entry = ConsumeQueueEntry(base + Int(position - first) * ConsumeQueueEntry.size)
+                let physical = entry.physicalOffset.rawValue
+                let size = Int(entry.recordSize)
+                lastPhysical = physical
+                if answer.messageCount > 0 {
+                    if isFull(answer, size, maxCount, isInDisk: writtenEnd - physical > memory)
+                        || answer.bytes + size > maxBytes
+                    {
+                        break scan
+                    }
+                }
+                if isReadable(physical, size) {
+                    add(physical, size, &ranges)
+                    answer.messageCount += 1
+                    answer.bytes += size
+                    answer.status = .found
+                } else if answer.messageCount == 0 {
+                    answer.status = .messageWasRemoving
+                }
+                position = verdicts.next(from: position + 1)
+            }
+        }
+        answer.nextBeginOffset = QueueOffset(min(position, scanEnd))
+        answer.suggestPullingFromSlave = writtenEnd - lastPhysical > memory
+        statistics.gotMessages += Int64(answer.messageCount)
+        return answer
+    }
+
+    /// Appends entries of a queue as they are stored, from `offset` on, to `bytes`: at most `maxCount`, fewer at the queue's end.
+    package func appendEntries(
+        _ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int, to bytes: inout [UInt8]
+    ) {
+        var position = offset.rawValue
+        guard offset >= queue.minOffset, offset < queue.maxOffset else { return }
+        let end = position + min(queue.maxOffset.rawValue - position, Int64(maxCount))
+        bytes.reserveCapacity(bytes.count + Int(end - position) * ConsumeQueueEntry.size)
+        while position < end {
+            do throws(SystemError) {
+                let read = try queueFiles.read(queue, from: position, count: Int(end - position))
+                let count = read.count / ConsumeQueueEntry.size
+                guard count > 0 else { return }
+                bytes.append(contentsOf: read.prefix(count * ConsumeQueueEntry.size))
+                position += Int64(count)
+            } catch {
+                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                return
+            }
+        }
+    }
+}
