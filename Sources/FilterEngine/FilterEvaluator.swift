@@ -173,7 +173,7 @@ package final class FilterEvaluator {
             let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
             let offset = Int(entry.physicalOffset.rawValue - start)
             let place = UnsafeRawBufferPointer(rebasing: memory[offset..<offset + Int(entry.recordSize)])
-            guard case .record(let view) = CommitLogRecord.parse(place), view.totalSize == Int(entry.recordSize) else {
+            guard let parts = RecordParts(place) else {
                 logger.error(
                     """
                     the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is damaged: it cannot be filtered and \
@@ -184,16 +184,16 @@ package final class FilterEvaluator {
             var unit = apus_filter_unit()
             unit.tags_code = entry.tagsCode
             if needsProperties {
-                unit.properties = view.properties.baseAddress?.assumingMemoryBound(to: UInt8.self)
-                unit.properties_size = UInt32(truncatingIfNeeded: view.properties.count)
+                unit.properties = parts.properties.baseAddress?.assumingMemoryBound(to: UInt8.self)
+                unit.properties_size = UInt32(truncatingIfNeeded: parts.properties.count)
             }
             if needsBody {
-                unit.body = view.body.baseAddress?.assumingMemoryBound(to: UInt8.self)
-                unit.body_size = UInt32(truncatingIfNeeded: view.body.count)
+                unit.body = parts.body.baseAddress?.assumingMemoryBound(to: UInt8.self)
+                unit.body_size = UInt32(truncatingIfNeeded: parts.body.count)
             }
-            unit.born_timestamp = view.bornTimestamp
-            unit.store_timestamp = view.storeTimestamp
-            unit.sys_flag = UInt32(bitPattern: view.sysFlag)
+            unit.born_timestamp = parts.bornTimestamp
+            unit.store_timestamp = parts.storeTimestamp
+            unit.sys_flag = UInt32(bitPattern: parts.sysFlag)
             units[count] = unit
             entryOfUnit[count] = Int32(truncatingIfNeeded: index)
             count += 1

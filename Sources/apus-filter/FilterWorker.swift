@@ -87,13 +87,17 @@ final class FilterWorker: Worker {
             close(descriptor)
             return
         }
+        let log = Self.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings)
+        guard Self.mayRead(log) else {
+            close(descriptor)
+            // A broker-store on a disk that came later than this process: what may be read was settled without it.
+            return environment.fail("\(log) is new here: a fresh filter worker takes over")
+        }
         links[index]?.close()
         service.storeReplaced(index: index)
         do {
             let watermarks = try environment.segment(index == 0 ? "watermarks" : "watermarks#\(index)")
-            service.addStore(
-                index: index, directory: Self.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings),
-                watermarks: watermarks)
+            service.addStore(index: index, directory: log, watermarks: watermarks)
         } catch {
             environment.logger.error("broker-store \(index) cannot be served: \(error)")
             close(descriptor)
@@ -164,6 +168,14 @@ final class FilterWorker: Worker {
             path = String(path[..<slash])
         }
         return path
+    }
+
+    /// Whether a folder can be listed, or is not there yet.
+    private static func mayRead(_ folder: String) -> Bool {
+        let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { return errno != EACCES }
+        close(descriptor)
+        return true
     }
 
     private static func commitLogFolders(_ settings: Settings) -> [String] {

@@ -85,6 +85,12 @@ struct IsolationTests {
             let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
             guarded.call(mark: 4, milliseconds: 50) { while true {} }
         }
+        // One that only waits has four times as long, and no longer.
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
+            _ = guarded.call(mark: 4, milliseconds: 100) { usleep(200_000) }
+            guarded.call(mark: 4, milliseconds: 100) { while true { pause() } }
+        }
         await #expect(processExitsWith: .signal(SIGABRT)) {
             let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
             guarded.call(mark: 4, milliseconds: 5000) { abort() }
@@ -98,12 +104,51 @@ struct IsolationTests {
         }
     }
 
+    @Test(
+        "with Landlock only the named folders are read, by threads that start later, too",
+        .enabled(if: Sandbox.landlockVersion != nil, "this kernel has no Landlock"))
+    func reading() async throws {
+        // Made and removed out here: in there nothing can be.
+        let workshop = try PluginWorkshop()
+        let other = try PluginWorkshop()
+        let plugin = try workshop.plugin("inside", type: "INSIDE")
+        let folder = workshop.folder.path
+        let secret = other.folder.path + "/secret"
+        try Data("s".utf8).write(to: URL(fileURLWithPath: secret))
+        await #expect(processExitsWith: .success) {
+            [plugin = plugin as String, folder = folder as String, secret = secret as String] in
+            let before = open(secret, O_RDONLY)
+            let libraries = Sandbox.foldersOfLibraries()
+            #expect(libraries.contains { $0.hasPrefix("/lib") || $0.hasPrefix("/usr/lib") })
+            #expect(try Sandbox.restrictReading(to: libraries.sorted() + [folder, "/no/such/folder"]) != nil)
+            @Sendable func refused(_ path: String, _ flags: Int32) -> Bool { open(path, flags) == -1 && errno == EACCES }
+            #expect(refused(secret, O_RDONLY))
+            #expect(refused("/etc/passwd", O_RDONLY))
+            #expect(refused("/etc", O_RDONLY | O_DIRECTORY))
+            #expect(refused(plugin, O_RDWR))
+            #expect(refused(folder + "/new", O_WRONLY | O_CREAT))
+            #expect(unlink(plugin) == -1)
+            var byte: UInt8 = 0
+            #expect(pread(before, &byte, 1, 0) == 1, "what is open stays usable")
+            let done = DispatchSemaphore(value: 0)
+            let thread = Thread {
+                #expect(refused(secret, O_RDONLY))
+                done.signal()
+            }
+            thread.start()
+            done.wait()
+            let catalogue = FilterCatalogue(logger: LogBook().logger)
+            try catalogue.load(path: plugin)
+            #expect(try Sandbox.memoryInUse() > 0)
+        }
+    }
+
     @Test("in the sandbox nothing is written, connected, started or killed, and reading and dlopen go on")
     func sandbox() async throws {
-        await #expect(processExitsWith: .success) {
-            let workshop = try PluginWorkshop()
-            let plugin = try workshop.plugin("inside", type: "INSIDE")
-            let folder = workshop.folder.path
+        let workshop = try PluginWorkshop()
+        let plugin = try workshop.plugin("inside", type: "INSIDE")
+        let folder = workshop.folder.path
+        await #expect(processExitsWith: .success) { [plugin = plugin as String, folder = folder as String] in
             // The parent of this process: not one of ours to signal.
             let other = getppid()
             try Sandbox.enter(memory: 1 << 30)

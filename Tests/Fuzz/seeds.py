@@ -75,3 +75,12 @@ for number in range(600):
     put("store", data)
 for record in records[:20]:
     put("store", bytes([0x0E, source.randrange(256)]) + record[:180])
+
+# SQL92: an expression, a 0, the properties of a message.
+message = b"a\x015\x02b\x01x\x02TAGS\x01TagA\x02n\x01-2.50e1\x02"
+for text in [
+    "a > 5 AND b = 'x'", "a BETWEEN -1 AND 2e1 OR NOT b IN ('x', 'it''s')", "TAGS = 'TagA' AND (c IS NULL OR n <= a)",
+    "b NOT CONTAINS 'y' AND TAGS IN ('TagA','B') -- so\n", "(a = 5) <> TRUE /* no */",
+    "b STARTSWITH 'x' = (n ENDSWITH '1')",
+]:
+    put("sql", text.encode() + b"\0" + message)

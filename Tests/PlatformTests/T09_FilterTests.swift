@@ -167,8 +167,13 @@ extension PlatformTests {
         static let hostile = """
             #include "apus_filter_sdk.h"
             #include <fcntl.h>
+            #include <signal.h>
+            #include <stdio.h>
             #include <stdlib.h>
+            #include <sys/ptrace.h>
+            #include <sys/resource.h>
             #include <sys/socket.h>
+            #include <sys/uio.h>
             #include <unistd.h>
             static char deed[64];
             static int is(const char *name) { return strcmp(deed, name) == 0; }
@@ -184,6 +189,7 @@ extension PlatformTests {
                 int allowed = 0;
                 if (is("crash")) { *(volatile char *)8 = 1; }
                 if (is("spin")) { for (volatile int on = 1; on;) { } }
+                if (is("sleep")) { for (;;) pause(); }
                 if (is("overrun")) { for (size_t i = 0;; i++) { bitmap[i] = 0xFF; } }
                 if (is("scribble")) { *(volatile uint8_t *)units[0].properties = 0; }
                 if (is("exit")) exit(0);
@@ -191,6 +197,23 @@ extension PlatformTests {
                 if (is("fork")) { int child = fork(); if (child == 0) { for (;;) pause(); } allowed = child > 0; }
                 if (is("write")) allowed = open(FORBIDDEN, O_CREAT | O_WRONLY, 0600) >= 0;
                 if (is("connect")) allowed = socket(AF_INET, SOCK_STREAM, 0) >= 0;
+                if (is("local socket")) allowed = socket(AF_UNIX, SOCK_DGRAM, 0) >= 0;
+                if (is("exec")) { char *words[] = {"/bin/true", NULL}; allowed = execv(words[0], words) == 0; }
+                if (is("kill")) allowed = kill(getppid(), 0) == 0;
+                if (is("trace")) allowed = ptrace(PTRACE_ATTACH, getppid(), 0, 0) == 0;
+                if (is("peek")) {
+                    char byte;
+                    struct iovec here = {&byte, 1}, there = {(void *)(size_t)0x400000, 1};
+                    allowed = process_vm_readv(getppid(), &here, 1, &there, 1, 0) >= 0;
+                }
+                if (is("read")) allowed = open(SECRET, O_RDONLY) >= 0;
+                if (is("read passwords")) allowed = open("/etc/passwd", O_RDONLY) >= 0;
+                if (is("remove")) allowed = unlink(SECRET) == 0 || rename(SECRET, FORBIDDEN) == 0;
+                if (is("raise")) {
+                    struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+                    allowed = setrlimit(RLIMIT_DATA, &limit) == 0 || setpriority(PRIO_PROCESS, 0, -20) == 0;
+                }
+                if (is("proof")) allowed = 1;
                 if (allowed) { for (uint32_t i = 0; i < count; i++) { apus_filter_set(bitmap, i); } }
                 return APUS_FILTER_OK;
             }
@@ -210,7 +233,8 @@ extension PlatformTests {
             let built = try await Program.run(
                 "/usr/bin/cc",
                 [
-                    "-O1", "-fPIC", "-shared", "-DFORBIDDEN=\"\(folder.file("forbidden"))\"", "-I",
+                    "-O1", "-fPIC", "-shared", "-D_GNU_SOURCE", "-DFORBIDDEN=\"\(folder.file("forbidden"))\"",
+                    "-DSECRET=\"\(folder.file("secret"))\"", "-I",
                     "\(Binaries.packageRoot)/plugins/CFilterPlugin/include", source,
                     "-o",
                     "\(plugins)/libHostile.so",
@@ -233,25 +257,40 @@ extension PlatformTests {
             return (reply.code, reply.body.count)
         }
 
-        @Test(
-            "what a plugin may not do is refused to it", .timeLimit(.minutes(2)),
-            arguments: ["write", "connect", "fork"])
-        func forbidden(deed: String) async throws {
+        static let forbiddenDeeds = [
+            "write", "connect", "local socket", "fork", "exec", "kill", "trace", "peek", "remove", "raise", "read",
+            "read passwords",
+        ]
+
+        @Test("what a plugin may not do is refused to it", .timeLimit(.minutes(2)))
+        func forbidden() async throws {
             let folder = try TemporaryFolder()
             let plugins = try await Self.buildHostile(in: folder)
             let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(plugins)"])
             try await Self.fill(platform, 0..<8)
-            let answer = try await Self.provoke(platform, deed)
-            // Asked once and found nothing: the deed failed, and the plugin lives.
-            #expect(answer.code == ResponseCode.pullRetryImmediately.rawValue && answer.bytes == 0, "\(answer)")
+            try "secret".write(toFile: folder.file("secret"), atomically: false, encoding: .utf8)
+            let worker = platform.pid(of: "filter")
+            // A deed that is allowed shows in the answer.
+            #expect(try await Self.provoke(platform, "proof").bytes > 0)
+            let readingIsLimited = platform.log.contains("nothing else (Landlock, version")
+            #expect(readingIsLimited || platform.log.contains("this kernel has no Landlock"))
+            for deed in Self.forbiddenDeeds where readingIsLimited || !deed.hasPrefix("read") {
+                let answer = try await Self.provoke(platform, deed)
+                // Asked once and found nothing: the deed failed, and the plugin lives.
+                #expect(
+                    answer.code == ResponseCode.pullRetryImmediately.rawValue && answer.bytes == 0, "\(deed): \(answer)"
+                )
+            }
             #expect(!FileManager.default.fileExists(atPath: folder.file("forbidden")))
+            #expect(FileManager.default.fileExists(atPath: folder.file("secret")))
+            #expect(platform.pid(of: "filter") == worker, "no deed cost the worker")
             try await platform.stop()
         }
 
         @Test(
             "a plugin that does harm costs its own subscriptions only, and is put out of use with the reason",
             .timeLimit(.minutes(3)),
-            arguments: ["crash", "crash in compile", "spin", "overrun", "scribble", "exit", "leak"])
+            arguments: ["crash", "crash in compile", "spin", "sleep", "overrun", "scribble", "exit", "leak"])
         func harm(deed: String) async throws {
             let folder = try TemporaryFolder()
             let plugins = try await Self.buildHostile(in: folder)
@@ -414,12 +453,18 @@ extension PlatformTests {
             let listed = try await plugin(["list", "--directory", plugins])
             #expect(listed.lines == ["libPriceRange.so\tprice-range 1.0, expressions of the type RANGE"])
 
-            // Replaced: a fresh worker, and the subscription goes on.
-            let again = try await plugin(["add", file, "--directory", plugins])
-            #expect(again.status == 0, "\(again.errorText)")
+            // Replaced while a consumer reads: a fresh worker takes over, and the subscription goes on.
+            var pulls = 0
+            let (more, _) = try await Self.consume(platform, type: "RANGE", "n 10 69", upTo: ends) {
+                pulls += 1
+                guard pulls == 3 else { return }
+                let again = try await plugin(["add", file, "--directory", plugins])
+                #expect(again.status == 0, "\(again.errorText)")
+            }
+            #expect(pulls > 4)
+            #expect(more.sorted() == Self.names(10...69))
             let second = try await platform.newPid(of: "filter", after: filter)
-            let (more, _) = try await Self.consume(platform, type: "RANGE", "n 10 19", upTo: ends)
-            #expect(more.sorted() == Self.names(10...19))
+            #expect(platform.log.contains("was replaced: a fresh filter worker takes over"))
 
             let text = folder.file("libText.so")
             try "no library".write(toFile: text, atomically: false, encoding: .utf8)

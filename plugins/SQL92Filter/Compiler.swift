@@ -53,7 +53,14 @@ struct Compiler {
                 condition(side)
             }
             // The last one of a nested AND has none, and its value is on the stack.
-            if depth > 0 { emit(Step(operation: .require), pushes: -1) }
+            guard depth > 0 else { continue }
+            // Jumps lead behind an AND or OR only, never behind a predicate.
+            if let last = plan.steps.indices.last, plan.steps[last].operation.isPredicate {
+                plan.steps[last].isRequired = true
+                depth -= 1
+            } else {
+                emit(Step(operation: .require), pushes: -1)
+            }
         }
     }
 

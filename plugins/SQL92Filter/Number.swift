@@ -9,27 +9,38 @@ enum Number: Equatable {
     /// Allocates nothing.
     @inline(__always)
     init?(_ text: UnsafeRawBufferPointer) {
-        if let whole = Self.plainWhole(text) {
-            self = .integer(whole)
+        if let plain = Self.plain(text) {
+            self = plain
         } else {
             self.init(general: text)
         }
     }
 
-    /// What most numbers are: up to 18 digits, perhaps a minus.
+    /// What most numbers are: up to 15 digits, perhaps a minus, perhaps a decimal point among them. So many are exact in a
+    /// double, too.
     @inline(__always)
-    private static func plainWhole(_ text: UnsafeRawBufferPointer) -> Int64? {
-        let negative = text.count > 1 && text[0] == UInt8(ascii: "-")
+    private static func plain(_ text: UnsafeRawBufferPointer) -> Number? {
+        guard text.count > 0, text.count <= 16 else { return nil }
+        let negative = text[0] == UInt8(ascii: "-")
         var at = negative ? 1 : 0
-        guard at < text.count, text.count - at <= 18 else { return nil }
+        guard text.count - at <= 15, at < text.count else { return nil }
         var value: Int64 = 0
+        var point = -1
         while at < text.count {
             let digit = text[at] &- 0x30
-            guard digit < 10 else { return nil }
-            value = value &* 10 &+ Int64(digit)
+            if digit < 10 {
+                value = value &* 10 &+ Int64(digit)
+            } else {
+                // A number begins and ends with a digit here; what else there may be is for others to judge.
+                guard text[at] == UInt8(ascii: "."), point < 0, at + 1 < text.count, at > (negative ? 1 : 0) else {
+                    return nil
+                }
+                point = at
+            }
             at += 1
         }
-        return negative ? -value : value
+        if negative { value = -value }
+        return point < 0 ? .integer(value) : .double(Double(value) / powers[text.count - 1 - point])
     }
 
     private init?(general text: UnsafeRawBufferPointer) {

@@ -6,6 +6,7 @@ typealias Bytes = UnsafeBufferPointer<UInt8>
 
 func sameBytes(_ left: Bytes, _ right: Bytes) -> Bool {
     guard left.count == right.count, let a = left.baseAddress, let b = right.baseAddress else { return false }
+    if left.count == 1 { return a[0] == b[0] }
     return memcmp(a, b, left.count) == 0
 }
 
@@ -62,11 +63,21 @@ struct Step {
         case skipIfYes
         /// Takes the upper value away and ends the evaluation unless it is yes: a side of the outermost AND.
         case require
+
+        /// Leaves one value more, and looks at no other.
+        var isPredicate: Bool {
+            switch self {
+            case .not, .and, .or, .same, .isUnknown, .skipIfNo, .skipIfYes, .require: false
+            default: true
+            }
+        }
     }
 
     var operation: Operation
     var comparison: Expression.Comparison = .equal
     var truth: Truth = .unknown
+    /// A predicate that is its own `require`.
+    var isRequired = false
     var a: UInt32 = 0
     var b: UInt32 = 0
 }
@@ -218,8 +229,13 @@ final class Program {
                 if stack[top] != .yes { return .no }
                 top -= 1
             default:
-                top += 1
-                stack[top] = predicate(step)
+                let truth = predicate(step)
+                if step.isRequired {
+                    if truth != .yes { return .no }
+                } else {
+                    top += 1
+                    stack[top] = truth
+                }
             }
         }
         return top >= 0 ? stack[0] : .yes

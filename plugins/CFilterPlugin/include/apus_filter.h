@@ -6,7 +6,8 @@
  * Life of a plugin:
  *   load      entry(host) is called once and returns the plugin's table. Then self_test, when there is one.
  *   compile   once for every expression of the plugin's type; the answer is a program, or a refusal with a position.
- *   match     match_batch for each pull that meets unread messages; one call for the whole batch.
+ *   match     match_batch with up to a few hundred messages at a time. The host asks ahead of the consumers and keeps the answers for
+ *             the pulls that follow: an answer may depend on nothing but the program and the message.
  *   release   once for every program, never while a match of that program runs.
  *   A loaded plugin is never unloaded: a new version is taken by a fresh apus-filter process.
  *
