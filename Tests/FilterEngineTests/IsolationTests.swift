@@ -121,7 +121,9 @@ struct IsolationTests {
             let libraries = Sandbox.foldersOfLibraries()
             #expect(libraries.contains { $0.hasPrefix("/lib") || $0.hasPrefix("/usr/lib") })
             #expect(try Sandbox.restrictReading(to: libraries.sorted() + [folder, "/no/such/folder"]) != nil)
-            @Sendable func refused(_ path: String, _ flags: Int32) -> Bool { open(path, flags) == -1 && errno == EACCES }
+            @Sendable func refused(_ path: String, _ flags: Int32) -> Bool {
+                open(path, flags) == -1 && errno == EACCES
+            }
             #expect(refused(secret, O_RDONLY))
             #expect(refused("/etc/passwd", O_RDONLY))
             #expect(refused("/etc", O_RDONLY | O_DIRECTORY))
