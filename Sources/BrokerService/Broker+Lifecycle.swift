@@ -21,6 +21,7 @@ extension Broker {
 
     static let maintenanceMillis: Int64 = 100
     static let clientScanMillis: Int64 = 10_000
+    static let newGroupsMillis: Int64 = 1000
     static let delayOffsetMillis: Int64 = 10_000
 
     // MARK: Starting
@@ -46,6 +47,7 @@ extension Broker {
         }
         every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
         every(Self.clientScanMillis) { $0.dropExpiredClients() }
+        every(Self.newGroupsMillis) { $0.persistNewGroups() }
         every(StatsTable.sampleIntervalMillis) { broker in
             broker.statistics.sample(now: broker.now())
             broker.stats.sample(now: broker.now())
@@ -115,6 +117,12 @@ extension Broker {
         if topics.isDirty { persist(.topics) }
         if groups.isDirty { persist(.subscriptionGroups) }
         if autoCreated.isDirty { persist(.autoCreatedTopics) }
+    }
+
+    /// Ten thousand groups that come one after the other would each have both tables written anew and synchronized.
+    func persistNewGroups() {
+        if topics.isDirtyLater { persist(.topics) }
+        if groups.isDirtyLater { persist(.subscriptionGroups) }
     }
 
     /// Writes a table if it has changed. A failure is logged and tried again every few seconds until it works.
@@ -210,6 +218,7 @@ extension Broker {
             broker.timers = []
             broker.filters.close()
             broker.persistConfigurationChanges()
+            broker.persistNewGroups()
             try broker.store.close()
             // Now everything is flushed, so that all of it counts.
             broker.kinds.closed()

@@ -34,6 +34,7 @@ extension PlatformTests {
                     Issue.record(
                         "seed \(seed): \(violations.count) violations:\n\(violations.prefix(40).joined(separator: "\n"))"
                     )
+                    print("T13 seed \(seed), files and log: \(await run.keepEvidence())")
                     print("T13 seed \(seed), events: \(await run.events.joined(separator: "; "))")
                 }
             }

@@ -6,7 +6,8 @@ import RemotingTransport
 import StoreFormat
 
 /// Tells every name server what this broker serves: REGISTER_BROKER (103) at the start, every `registerNameServerPeriod`
-/// and as soon as topics change (changes of one tick in one request; while one is under way the next waits for it),
+/// and as soon as topics change (changes of one tick in one request; while one is under way the next waits for it; with so
+/// many topics that a request takes time, changes are gathered so that this takes a tenth of it),
 /// UNREGISTER_BROKER (104) on the way down. A name server that does not answer is tried again with back-off and keeps
 /// nobody else waiting.
 final class NameserverRegistration {
@@ -35,6 +36,9 @@ final class NameserverRegistration {
     private var period: RepeatedTask?
     private var isScheduled = false
     private var isRunning = false
+    /// Milliseconds since 1970 before which changes of topics are gathered.
+    private var notBeforeMillis: Int64 = 0
+    static let gatherMaxMillis: Int64 = 5000
 
     init(_ broker: Broker) {
         self.broker = broker
@@ -56,9 +60,15 @@ final class NameserverRegistration {
         guard isRunning, !isScheduled else { return }
         isScheduled = true
         let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        broker.eventLoop.execute {
+        @Sendable func register() {
             this.value.isScheduled = false
             this.value.registerAll()
+        }
+        let wait = min(notBeforeMillis - broker.now(), Self.gatherMaxMillis)
+        if wait > 0 {
+            broker.eventLoop.scheduleTask(in: .milliseconds(wait)) { register() }
+        } else {
+            broker.eventLoop.execute { register() }
         }
     }
 
@@ -129,7 +139,11 @@ final class NameserverRegistration {
         if server.failuresLogged { broker.logger.notice("registered with name server \(server.address) again") }
         server.failuresLogged = false
         server.retryMillis = Self.retryFirstMillis
-        if server.isStale || !server.waiters.isEmpty { register(server) }
+        if !server.waiters.isEmpty {
+            register(server)
+        } else if server.isStale {
+            topicsChanged()
+        }
     }
 
     private func connected(_ server: NameServer) -> EventLoopFuture<RemotingClient> {
@@ -165,6 +179,11 @@ final class NameserverRegistration {
     }
 
     private func registrationRequest() -> RemotingCommand {
+        let begin = broker.now()
+        defer {
+            let end = broker.now()
+            notBeforeMillis = end + 10 * max(0, end - begin)
+        }
         var configs = broker.topics.all.map(\.config)
         let permission = broker.configuration.brokerPermission
         if permission & (Permission.read | Permission.write) != Permission.read | Permission.write {

@@ -41,7 +41,8 @@ final class ClientManageProcessor {
             if let group, !broker.configuration.isSlave {
                 _ = broker.topics.findOrCreate(
                     TopicNames.retry(consumer.groupName), queueNums: group.config.retryQueueNums,
-                    perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0)
+                    perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0,
+                    mayWait: true)
             }
             let changed = broker.consumers.register(
                 ConsumerManager.Registration(

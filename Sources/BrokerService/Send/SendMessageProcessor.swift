@@ -132,6 +132,7 @@ final class SendMessageProcessor {
     private func redirectRetry(
         _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
     ) -> Target? {
+        broker.topics.writeSoon()
         let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
         guard let group = broker.groups.find(groupName) else {
             return refuse(

@@ -43,6 +43,8 @@ final class SubscriptionGroupManager {
     private var table = BytesKeyedTable<SubscriptionGroupEntry>()
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
+    /// Groups showed up, which they do again when they are lost: written within a second.
+    private(set) var isDirtyLater = false
     private let autoCreate: Bool
     private let now: () -> Int64
 
@@ -90,7 +92,10 @@ final class SubscriptionGroupManager {
     private func create(_ name: String) -> SubscriptionGroupEntry? {
         let isSystem = name.hasPrefix("CID_RMQ_SYS_")
         guard autoCreate || isSystem, Self.isGood(name) else { return nil }
-        return update(SubscriptionGroupConfig(groupName: name))
+        let entry = insert(SubscriptionGroupConfig(groupName: name))
+        dataVersion.next(now: now())
+        isDirtyLater = true
+        return entry
     }
 
     var all: [SubscriptionGroupEntry] { table.values }
@@ -121,7 +126,10 @@ final class SubscriptionGroupManager {
         SubscriptionGroupWrapper(subscriptionGroupTable: table.values.map(\.config), dataVersion: dataVersion).json
     }
 
-    func markWritten() { isDirty = false }
+    func markWritten() {
+        isDirty = false
+        isDirtyLater = false
+    }
 
     func load(_ json: JSONValue) throws(RemotingDecodeError) {
         let wrapper = try SubscriptionGroupWrapper(json: json)

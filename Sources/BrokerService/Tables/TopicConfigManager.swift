@@ -44,6 +44,8 @@ final class TopicConfigManager {
     private(set) var systemTopics = TopicNames.alwaysSystem
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
+    /// Topics were made that clients have made again when they are lost: written within a second.
+    private(set) var isDirtyLater = false
     /// Called after every change, with the changed topic's name if there is one: persist and register.
     var changed: ((String?) -> Void)?
     private let now: () -> Int64
@@ -112,11 +114,28 @@ final class TopicConfigManager {
     }
 
     /// A topic the broker itself needs (`%RETRY%group`, `%DLQ%group`, …), made if it is not there.
-    func findOrCreate(_ name: String, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0) -> TopicEntry {
-        if let entry = table[name] { return entry }
+    /// - Parameter mayWait: nothing is stored in it yet, and whoever wants it says so again. Otherwise the table is on disk
+    ///   before the end of the tick, and so before anything stored in the topic is acknowledged.
+    func findOrCreate(
+        _ name: String, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0, mayWait: Bool = false
+    ) -> TopicEntry {
+        if let entry = table[name] {
+            if isDirtyLater, !mayWait { isDirty = true }
+            return entry
+        }
         var config = TopicConfig(topicName: name, readQueueNums: queueNums, writeQueueNums: queueNums, perm: perm)
         config.topicSysFlag = topicSysFlag
-        return update(config)
+        guard mayWait else { return update(config) }
+        let entry = insert(config)
+        dataVersion.next(now: now())
+        isDirtyLater = true
+        changed?(name)
+        return entry
+    }
+
+    /// Something is about to be stored in a topic: it must be on disk before that is acknowledged.
+    func writeSoon() {
+        if isDirtyLater { isDirty = true }
     }
 
     @discardableResult
@@ -148,7 +167,10 @@ final class TopicConfigManager {
         TopicConfigSerializeWrapper(topicConfigTable: table.values.map(\.config), dataVersion: dataVersion).json
     }
 
-    func markWritten() { isDirty = false }
+    func markWritten() {
+        isDirty = false
+        isDirtyLater = false
+    }
 
     /// Adds what the file holds over the system topics.
     func load(_ json: JSONValue) throws(RemotingDecodeError) {

@@ -158,7 +158,7 @@ final class TransactionalMessageService {
                 else { return nil }
                 return record.preparedTransactionOffset
             }
-            if case .some(.some(let physicalOffset)) = prepared, let half = readRecord(at: physicalOffset),
+            if case .some(.some(let physicalOffset)) = prepared, let half = readHalf(at: physicalOffset),
                 open?.find(half.queueOffset) != nil
             {
                 storeOp(half.queueOffset)
@@ -250,6 +250,17 @@ final class TransactionalMessageService {
             }
         }
         return .done(end: max(end, storeOp(half.queueOffset)))
+    }
+
+    /// A half message. Copies of committed ones, for a retry say, are marked as committed too and point to the log's first
+    /// record, whatever that is.
+    private func readHalf(at physicalOffset: Int64) -> HalfMessage? {
+        guard let half = readRecord(at: physicalOffset) else { return nil }
+        let isHalf = scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            return record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC")
+        }
+        return isHalf ? half : nil
     }
 
     /// Copies the record into `scratch`.

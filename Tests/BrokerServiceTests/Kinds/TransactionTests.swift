@@ -321,6 +321,30 @@ struct TransactionTests {
         #expect(delivered.allSatisfy { $0.storeTimestamp - start >= 490 })
     }
 
+    @Test("over kill -9: a retry of a committed message ends no other transaction")
+    func retryOverKill() throws {
+        let harness = try BrokerHarness([("transactionTimeOut", "60000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        // The log's first record has the queue offset of the first half message.
+        #expect(try connection.send(topic: "Other", body: "first").code == 0)
+        _ = try prepare(connection, "open")
+        let prepared = try prepare(connection, "committed")
+        #expect(try end(connection, prepared, 8).code == 0)
+        let delivered = try #require(try connection.consume("TX", queueId: 1).first)
+        let back = try connection.invoke(
+            .consumerSendMessageBack,
+            ["group": "G", "offset": String(delivered.physicalOffset), "delayLevel": "0", "originTopic": "TX"])
+        #expect(back.code == 0)
+        let killed = try harness.afterKill(Self.settings)
+        defer { try? killed.end() }
+        let producer = try killed.connect()
+        try producer.post(
+            .heartBeat, body: HeartbeatData(clientID: "c", producerGroups: ["PG"], consumerDataSet: []).encoded())
+        let check = try producer.request(.checkTransactionState)
+        #expect(check.extFields["msgId"] == "open")
+    }
+
     @Test("a kill between the two records of a commit: the message stays delivered, nobody is asked")
     func tornCommit() throws {
         let harness = try BrokerHarness([("transactionTimeOut", "60000")])

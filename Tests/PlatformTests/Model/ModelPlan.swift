@@ -61,6 +61,8 @@ struct ModelPlan: Sendable {
     static let settings: [String] = [
         "messageDelayLevel=1s 2s 1s 1s 1s 1s 1s 1s", "transactionTimeOut=800", "transactionCheckInterval=700",
         "transactionCheckMax=60", "rebalanceLockMaxLiveTime=\(lockLifeMillis)",
+        // Small files, so that they roll over.
+        "mappedFileSizeCommitLog=8388608", "mappedFileSizeConsumeQueue=40000",
     ].flatMap { ["--set", $0] }
 
     static func group(_ name: String) -> Group? { groups.first { $0.name == name } }

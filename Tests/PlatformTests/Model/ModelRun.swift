@@ -22,6 +22,8 @@ actor ModelRun {
     private var kills = 0
     private(set) var events: [String] = []
     private let log = ModelLog()
+    /// Of platforms that were restarted.
+    private var earlierLogs: [String] = []
 
     init(seed: UInt64, duration: Duration) async throws {
         self.seed = seed
@@ -53,6 +55,19 @@ actor ModelRun {
         log.end()
         try await platform.stop()
     }
+
+    /// Keeps the platform's files and its log for those who look for the reason; gives the folder.
+    func keepEvidence() async -> String {
+        let folder = Binaries.packageRoot + "/.build/model-evidence/seed-\(seed)"
+        _ = try? await Program.run("/bin/rm", ["-rf", folder])
+        _ = try? await Program.run("/bin/mkdir", ["-p", folder])
+        _ = try? await Program.run("/bin/cp", ["-a", "--sparse=always", platform.data, folder])
+        try? logs.joined(separator: "\n---- next supervisor\n").write(
+            toFile: folder + "/log", atomically: false, encoding: .utf8)
+        return folder
+    }
+
+    private var logs: [String] { earlierLogs + [platform.log] }
 
     /// Stops what a failed run left.
     func abandon() async {
@@ -345,6 +360,7 @@ actor ModelRun {
         } else {
             try await platform.stop()
         }
+        earlierLogs.append(platform.log)
         platform = try await Platform.start(in: platform.folder, ports: ports, ModelPlan.settings)
         isPlatformUp = true
         oracle.disturbed()

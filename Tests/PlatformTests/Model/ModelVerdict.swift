@@ -18,7 +18,8 @@ struct ModelVerdict {
         for attempt in attempts where attempt.state == .acknowledged && attempt.mayBeDelivered {
             if copies(attempt.topic, attempt.id).isEmpty {
                 missing.append(
-                    "message \(attempt.id) (\(attempt.kind.rawValue)), acknowledged, is not in \(attempt.topic)")
+                    "message \(attempt.id) (\(attempt.kind.rawValue)), acknowledged as \(attempt.messageId) at \(attempt.queueOffset), delayed \(attempt.earliest > 0), \(attempt.checks) checks of which \(attempt.unknowns) unknown, is not in \(attempt.topic)"
+                )
             }
         }
         for group in ModelPlan.groups where group.mode != .broadcast {
