@@ -72,7 +72,7 @@ extension Broker {
             logger.warning("client \(info.clientId) at \(info.client.address) has not been heard of for 120 s")
             info.client.connection.close(reason: "no heartbeat for 120 s")
         }
-        locks.removeExpired(now: time)
+        for group in locks.removeExpired(now: time) { rebalance(group) }
     }
 
     // MARK: Tables on disk

@@ -287,6 +287,13 @@ package final class Broker: RemotingService {
         // What a woken pull has stored itself (OFFSET_MOVED_EVENT) is written with the next tick.
     }
 
+    /// Has the members of a group look anew at what they own: a queue one of them waits for is free.
+    func rebalance(_ group: String) {
+        guard groups[group]?.config.notifyConsumerIDsChangedEnable ?? true else { return }
+        notices.changed(group)
+        scheduleTick()
+    }
+
     /// Members of groups that have changed are told so, by one notice for all changes of a while.
     private func tellMembers() {
         guard !notices.isEmpty else { return }

@@ -113,13 +113,19 @@ import WorkerProtocol
         #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 0) == [queue])
         #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 59_000) == [])
         #expect(locks.tryLock(group: "H", queues: [queue], clientId: "b", now: 0) == [queue])
-        locks.unlock(group: "G", queues: [queue], clientId: "b")
+        // Not its own; the wish for it stays.
+        let strangersWish = locks.unlock(group: "G", queues: [queue], clientId: "b")
+        #expect(!strangersWish)
         #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 59_000) == [queue])
         #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_000) == [])
         #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_001) == [queue])
-        locks.unlock(group: "G", queues: [queue], clientId: "b")
+        let ownWish = locks.unlock(group: "G", queues: [queue], clientId: "b")
+        #expect(!ownWish)
         #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 119_001) == [queue])
-        locks.removeExpired(now: 1_000_000)
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_002) == [])
+        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 120_000) == [queue])
+        let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(now: $0) }
+        #expect(wished == [[], ["G"], []])
     }
 
     @Test("properties: WAIT goes, CLUSTER comes, what is no pair is dropped, the rest stays as it is")

@@ -73,6 +73,42 @@ struct MembershipTests {
         #expect(notices.remembered < 200)
     }
 
+    @Test("who was refused a queue's lock is told when it is given back, and nobody else is told of anything")
+    func wantedLocks() throws {
+        let harness = try BrokerHarness([("rebalanceLockMaxLiveTime", "60000")])
+        defer { try? harness.end() }
+        let (first, second) = (try harness.connect(), try harness.connect())
+        func queues(_ ids: [Int32]) -> [MessageQueue] {
+            ids.map { MessageQueue(topic: "T", brokerName: "broker-a", queueID: $0) }
+        }
+        func ask(_ code: RequestCode, _ connection: RawConnection, _ name: String, _ ids: [Int32]) throws -> [Int32] {
+            let body = LockBatchRequestBody(consumerGroup: "L", clientID: name, mqSet: queues(ids)).encoded()
+            let answer = try connection.invoke(code, body: body)
+            #expect(answer.code == 0)
+            guard code == .lockBatchMQ else { return [] }
+            return try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID).sorted()
+        }
+        for (connection, name) in [(first, "a"), (second, "b")] {
+            let data = ConsumerData(groupName: "L", subscriptionDataSet: [SubscriptionData(topic: "T")])
+            try connection.post(.heartBeat, body: HeartbeatData(clientID: name, consumerDataSet: [data]).encoded())
+        }
+        while second.gets(.notifyConsumerIDsChanged, within: 200) {}
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [0, 1, 2])
+        _ = try ask(.unlockBatchMQ, first, "a", [2])
+        #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
+        #expect(try ask(.lockBatchMQ, second, "b", [1, 2]) == [2])
+        // Renewing keeps the wish in mind; another queue's release is of no interest.
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1]) == [0, 1])
+        _ = try ask(.unlockBatchMQ, first, "a", [0])
+        #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
+        let start = ContinuousClock.now
+        _ = try ask(.unlockBatchMQ, first, "a", [1])
+        #expect(second.gets(.notifyConsumerIDsChanged, within: 1000))
+        #expect(start.duration(to: .now) < .milliseconds(150))
+        #expect(try ask(.lockBatchMQ, second, "b", [1, 2]) == [1, 2])
+        #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
+    }
+
     @Test("forty members that come at once are told a few times, not forty times each; who leaves is told of at once")
     func storm() throws {
         let harness = try BrokerHarness()

@@ -125,7 +125,9 @@ final class ClientManageProcessor {
 
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: frame.body)
-        broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID)
+        if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID) {
+            broker.rebalance(body.consumerGroup)
+        }
         client.answer(frame.returnAddress, .success)
     }
 }

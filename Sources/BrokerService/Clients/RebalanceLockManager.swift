@@ -7,6 +7,9 @@ struct RebalanceLockManager {
     private struct Lock {
         var clientId: String
         var lastUpdateMillis: Int64
+        /// Another client has asked for it meanwhile. Clients of 4.9 ask again at their next rebalance only, 20 s later,
+        /// unless they are told that something has changed.
+        var isWanted = false
     }
 
     /// RocketMQ's default; longer than its clients use a lock they could not renew (30 s).
@@ -25,27 +28,38 @@ struct RebalanceLockManager {
             if let lock = locks[group]?[queue], lock.clientId != clientId,
                 now - lock.lastUpdateMillis <= maxLiveMillis
             {
+                locks[group]?[queue]?.isWanted = true
                 continue
             }
-            locks[group, default: [:]][queue] = Lock(clientId: clientId, lastUpdateMillis: now)
+            let isWanted = locks[group]?[queue].map { $0.clientId == clientId && $0.isWanted } ?? false
+            locks[group, default: [:]][queue] = Lock(
+                clientId: clientId, lastUpdateMillis: now, isWanted: isWanted)
             held.append(queue)
         }
         return held
     }
 
-    /// Frees those queues the client holds; somebody else's locks stay.
-    mutating func unlock(group: String, queues: [MessageQueue], clientId: String) {
+    /// Frees those queues the client holds; somebody else's locks stay. `true` if another client waits for one of them.
+    mutating func unlock(group: String, queues: [MessageQueue], clientId: String) -> Bool {
+        var isWanted = false
         for queue in queues where locks[group]?[queue]?.clientId == clientId {
-            locks[group]?[queue] = nil
+            if locks[group]?.removeValue(forKey: queue)?.isWanted == true { isWanted = true }
         }
         if locks[group]?.isEmpty == true { locks[group] = nil }
+        return isWanted
     }
 
-    /// Drops what has expired, so that groups that are gone cost nothing.
-    mutating func removeExpired(now: Int64) {
-        locks = locks.compactMapValues { table in
-            let live = table.filter { now - $0.value.lastUpdateMillis <= maxLiveMillis }
-            return live.isEmpty ? nil : live
+    /// Drops what has expired, so that groups that are gone cost nothing. Returns the groups in which somebody waits for a
+    /// queue that is free now.
+    mutating func removeExpired(now: Int64) -> [String] {
+        var waiting: [String] = []
+        for (group, table) in locks {
+            let expired = table.filter { now - $0.value.lastUpdateMillis > maxLiveMillis }
+            guard !expired.isEmpty else { continue }
+            if expired.values.contains(where: \.isWanted) { waiting.append(group) }
+            let live = table.filter { expired[$0.key] == nil }
+            locks[group] = live.isEmpty ? nil : live
         }
+        return waiting
     }
 }
