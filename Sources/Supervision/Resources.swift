@@ -1,4 +1,4 @@
-import LinuxSystem
+package import LinuxSystem
 package import Systemd
 package import WorkerProtocol
 
@@ -12,6 +12,8 @@ package final class Resources {
     private var events: [String: SharedDescriptor] = [:]
     /// Of clients: from a worker that has drained to its next life.
     private var connections: [WorkerID: [SharedDescriptor]] = [:]
+    /// Workers without a next life.
+    private var gone: Set<WorkerID> = []
     private var given: GivenDescriptors
     private let store: DescriptorStore
 
@@ -49,6 +51,7 @@ package final class Resources {
     package func add(_ workers: [WorkerID], _ configuration: inout PlatformConfiguration) throws(ConfigurationError) {
         do throws(SystemError) {
             for worker in workers where listeners[worker] == nil {
+                gone.remove(worker)
                 try bind(worker, &configuration)
                 try createShared(worker, configuration)
             }
@@ -171,7 +174,10 @@ package final class Resources {
     package static let connectionsMax = 4000
 
     /// A worker that drains gives its clients' connections away: they stay open, and what clients send waits in them.
-    func keep(connections new: [SharedDescriptor], of worker: WorkerID) {
+    ///
+    /// Those of a worker that is gone for good end here.
+    package func keep(connections new: [SharedDescriptor], of worker: WorkerID) {
+        guard !gone.contains(worker) else { return }
         let room = Resources.connectionsMax - (connections[worker]?.count ?? 0)
         for connection in new.prefix(room) {
             connections[worker, default: []].append(connection)
@@ -194,6 +200,7 @@ package final class Resources {
     /// Connects are refused at once until the worker, back again, listens on its sockets anew. They stay bound, so that nobody
     /// else takes the ports.
     package func pauseListeners(of worker: WorkerID) {
+        endConnections(of: worker)
         for listener in listeners[worker] ?? [] { ListenSocket.pause(listener.socket.raw) }
     }
 
@@ -203,9 +210,13 @@ package final class Resources {
             store.forget(GivenDescriptors.listenerName(owner: "\(worker)", listener.name))
         }
         listeners[worker] = nil
-        if connections.removeValue(forKey: worker) != nil {
-            store.forget(GivenDescriptors.connectionsName(owner: worker))
-        }
+        gone.insert(worker)
+        endConnections(of: worker)
+    }
+
+    private func endConnections(of worker: WorkerID) {
+        guard connections.removeValue(forKey: worker) != nil else { return }
+        store.forget(GivenDescriptors.connectionsName(owner: worker))
     }
 
     // MARK: segments and events

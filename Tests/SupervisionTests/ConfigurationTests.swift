@@ -268,6 +268,22 @@ private func inode(_ fd: Int32) -> UInt {
         #expect(inodes(again, WorkerID(.replication, 0)) == before[WorkerID(.replication, 0)])
     }
 
+    private func freePort() throws -> Int {
+        let socket = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
+        return try ListenSocket.port(of: socket.raw)
+    }
+
+    /// Tried again when a neighbour of the port that is free happens to be somebody else's.
+    private func elsewhere(_ keeper: Keeper, attempts: Int = 20) throws -> (Int, PlatformConfiguration, Resources) {
+        let port = try freePort()
+        var platform = try platform(["listenPort": String(port), "storePathRootDir": "/elsewhere"])
+        if let resources = try? Resources(&platform, activated: keeper.activated, store: keeper.store) {
+            return (port, platform, resources)
+        }
+        try #require(attempts > 0)
+        return try elsewhere(keeper, attempts: attempts - 1)
+    }
+
     @Test func whatDoesNotFitAnyMoreIsForgotten() throws {
         let keeper = Keeper()
         var first = try platform(brokers: 2)
@@ -278,11 +294,7 @@ private func inode(_ fd: Int32) -> UInt {
         #expect(segments.count == 5)  // 2 × (watermarks, replication) and plugins
 
         // One broker instead of two, at another port and on another store.
-        let free = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
-        let newPort = try ListenSocket.port(of: free.raw)
-        _ = consume free
-        var second = try platform(["listenPort": String(newPort), "storePathRootDir": "/elsewhere"])
-        let resources = try Resources(&second, activated: keeper.activated, store: keeper.store)
+        let (newPort, second, resources) = try elsewhere(keeper)
         #expect(second.brokers[0]["listenPort"] == String(newPort))
         #expect(keeper.kept.allSatisfy { !$0.name.contains("store-1") && !$0.name.contains("#1") })
         #expect(keeper.kept.filter { $0.name.hasSuffix("broker-store-0-remoting") }.count == 1)
@@ -295,6 +307,37 @@ private func inode(_ fd: Int32) -> UInt {
         #expect(throws: SystemError.self) { try EchoPlatform.connect("127.0.0.1:\(newPort)") }
     }
 
+    /// A broker that is taken out of the platform drains afterwards: nobody would ever read its clients' connections again.
+    @Test func connectionsOfAWorkerThatIsGoneEnd() throws {
+        let keeper = Keeper()
+        var platform = try platform()
+        let resources = try Resources(&platform, activated: [], store: keeper.store)
+        let broker = WorkerID(.brokerStore, 0)
+        func pair() throws -> (Int32, SharedDescriptor) {
+            let (ours, theirs) = try SocketPair.create(sequencedPackets: false).ends()
+            return (dup(ours.raw), theirs)
+        }
+        func isOpen(_ fd: Int32) -> Bool {
+            var polled = pollfd(fd: fd, events: Int16(POLLIN), revents: 0)
+            return poll(&polled, 1, 0) == 0
+        }
+        let (first, kept) = try pair()
+        resources.keep(connections: [kept], of: broker)
+        #expect(keeper.socket("k-b0") != nil)
+        resources.removeListeners(of: broker)
+        #expect(keeper.socket("k-b0") == nil)
+        let second = try { () throws in
+            let (second, late) = try pair()
+            resources.keep(connections: [late], of: broker)
+            return second
+        }()
+        #expect(keeper.socket("k-b0") == nil)
+        #expect(isOpen(first))  // `kept` is this test's, too
+        #expect(!isOpen(second))
+        close(first)
+        close(second)
+    }
+
     /// A socket unit may have been added since: what it brings goes first, and is not kept a second time.
     @Test func socketUnitsGoFirst() throws {
         let keeper = Keeper()
@@ -303,7 +346,7 @@ private func inode(_ fd: Int32) -> UInt {
         let unit = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
         let port = try ListenSocket.port(of: unit.raw)
         // By its port, whatever the unit is called.
-        var second = try platform(["listenPort": String(port)])
+        var second = try platform(["listenPort": String(port), "fastListenPort": "0", "haListenPort": "0"])
         let given = keeper.activated + [("apus.socket", unit.release())]
         let resources = try Resources(&second, activated: given, store: keeper.store)
         #expect(resources.descriptors(for: WorkerID(.brokerStore, 0)).contains { $0.name == "listener:remoting" })
