@@ -199,6 +199,8 @@ final class LogCheck: @unchecked Sendable {
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
         _ files: [(base: Int64, file: any DiskFile)]
     ) throws(SystemError) {
+        // What is in no queue because of its offset was said when it was dispatched.
+        guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(record.queueOffset.rawValue) else { return }
         let found = try entry(record.topic, record.queueId, record.queueOffset.rawValue)
         let isSchedule = record.topic.elementsEqual("SCHEDULE_TOPIC_XXXX".utf8)
         if let found, found.physicalOffset == record.physicalOffset, Int(found.recordSize) == record.totalSize {

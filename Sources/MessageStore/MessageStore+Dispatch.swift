@@ -79,9 +79,7 @@ extension MessageStore {
         lastStoreTimestamp = record.storeTimestamp
 
         var queue: ConsumeQueue?
-        if SysFlag.entersConsumeQueue(record.sysFlag), StoredTopic.isUsable(record.topic) {
-            let found = table.findOrCreate(
-                record.topic, record.queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+        if SysFlag.entersConsumeQueue(record.sysFlag), let found = queueOf(record) {
             if found.storedTopic.isSchedule, let delay, let level = Self.number(delay), level > 0 {
                 tagsCode = delayLevels.deliverTimestamp(level: level, storeTimestamp: record.storeTimestamp)
             }
@@ -118,6 +116,15 @@ extension MessageStore {
         }
     }
 
+    /// The queue a record belongs to, made if it is the first one; nil when no folder can be named after its topic.
+    @inline(__always)
+    private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {
+        if let queue = table.find(record.topic, record.queueId) { return queue }
+        guard StoredTopic.isUsable(record.topic) else { return nil }
+        return table.findOrCreate(
+            record.topic, record.queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+    }
+
     @inline(__always)
     private func put(_ record: CommitLogRecordView, _ tagsCode: Int64, _ queue: ConsumeQueue) {
         let entry = ConsumeQueueEntry(
@@ -143,7 +150,7 @@ extension MessageStore {
     /// A record that does not continue its queue, seen only in replay and replication. False when it is already in it.
     private func preparePut(_ record: CommitLogRecordView, _ queue: ConsumeQueue) -> Bool {
         let offset = record.queueOffset.rawValue
-        guard offset >= 0 else {
+        guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(offset) else {
             logger.error("message at \(record.physicalOffset) has queue offset \(offset): it is in no queue")
             return false
         }

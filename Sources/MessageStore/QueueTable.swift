@@ -22,11 +22,15 @@ final class StoredTopic {
         bytes.deallocate()
     }
 
-    /// Whether a folder can be named after the topic. Brokers check names when topics are made; bytes from a damaged log or a foreign
-    /// master pass no broker.
+    /// Bytes of a file name, of any file system.
+    static let folderNameMax = 255
+
+    /// Whether a folder, and none of another topic, can be named after the topic. Brokers check names when topics are made; bytes
+    /// from a damaged log or a foreign master pass no broker.
     static func isUsable(_ topic: UnsafeRawBufferPointer) -> Bool {
-        guard !topic.isEmpty, topic[0] != 46 else { return false }
-        return !topic.contains { $0 == 47 || $0 == 0 }
+        guard !topic.isEmpty, topic.count <= folderNameMax, topic[0] != 46 else { return false }
+        guard !topic.contains(where: { $0 == 47 || $0 == 0 }) else { return false }
+        return String(validating: topic, as: UTF8.self) != nil
     }
 }
 

@@ -5,6 +5,9 @@
 ///     +--------------------+-----------+--------------------+
 package struct ConsumeQueueEntry: Equatable, Sendable {
     package static let size = 20
+    /// Queue offsets lie below: 30 000 years of a million messages a second, and no position in a file overflows. What says otherwise
+    /// is damaged.
+    package static let queueOffsetLimit: Int64 = 1 << 55
 
     package var physicalOffset: PhysicalOffset
     /// Bytes of the record in the commit log.

@@ -238,6 +238,41 @@ import Testing
         }
     }
 
+    /// No checksum covers a record's queue offset: any number may stand there, and costs that message its place at most.
+    @Test(arguments: [Int64.max, Int64.max - 1, Int64.min, -1, Int64.max / 20, ConsumeQueueEntry.queueOffsetLimit])
+    func impossibleQueueOffsets(_ offset: Int64) throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for number in 0..<6 { harness.send("T", body: "\(number)") }
+        try harness.store.commitTick()
+        try harness.store.close()
+        let log = try #require(disk.paths.first { $0.contains("/commitlog/") })
+        // The last record's queue offset: after total size, magic, CRC, queue id and flag (4 bytes each).
+        let start = Int(harness.store.writtenOffset.rawValue) / 6 * 5
+        let image = disk.afterKill()
+        for path in disk.paths where path.contains("/consumequeue/") { try image.remove(path) }
+        let file = try image.open(log, .readWrite)
+        try withUnsafeBytes(of: offset.bigEndian) { try file.write($0, at: Int64(start + 20)) }
+        let next = Harness(configuration, disk: image, clock: clock, boot: 1)
+        try next.store.open()
+        #expect(next.bodies("T") == ["0", "1", "2", "3", "4"])
+        guard case .appended = next.send("T", body: "still taken") else {
+            Issue.record("no more messages taken")
+            return
+        }
+        try next.store.commitTick()
+        #expect(next.bodies("T").last == "still taken")
+    }
+
+    @Test func topicsNoFolderCanBeNamedAfter() {
+        func isUsable(_ topic: [UInt8]) -> Bool { topic.withUnsafeBytes { StoredTopic.isUsable($0) } }
+        #expect(isUsable(Array("T".utf8)) && isUsable(Array("Tée".utf8)))
+        #expect(isUsable([UInt8](repeating: 65, count: 255)) && !isUsable([UInt8](repeating: 65, count: 256)))
+        for bad in [[], Array(".".utf8), Array("..".utf8), Array("a/b".utf8), [65, 0], [65, 0xFF], [0xC3]] {
+            #expect(!isUsable(bad), "\(bad)")
+        }
+    }
+
     @Test func retentionDeletesOldestFirst() throws {
         var configuration = configuration
         configuration.fileReservedTime = 1
