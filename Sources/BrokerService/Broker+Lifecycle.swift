@@ -85,15 +85,25 @@ extension Broker {
         let path = path(file)
         let metadata = MetadataFile(path: path, disk: disk)
         do {
-            switch try metadata.load(isGood: { (try? JSONValue(parsing: $0)) != nil }) {
+            switch try metadata.load(isGood: { file.accepts($0) }) {
             case .absent: break
             case .current(let bytes): try take(file, bytes)
             case .backup(let bytes, let reason):
-                logger.error("\(path) is unusable (\(reason)); its backup is used")
+                logger.error("\(reason); its backup is used, and what was changed after that is lost")
                 try take(file, bytes)
+                restore(metadata, bytes)
             }
         } catch {
             throw .metadata(path: path, reason: "\(error)")
+        }
+    }
+
+    /// A disk that is full at the start keeps nobody from starting: the backup is still there.
+    private func restore(_ metadata: MetadataFile, _ bytes: [UInt8]) {
+        do throws(StoreError) {
+            try metadata.restore(bytes)
+        } catch {
+            logger.error("\(metadata.path) could not be written anew: \(error)")
         }
     }
 

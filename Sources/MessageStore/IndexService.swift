@@ -222,6 +222,25 @@ final class IndexService {
         }
     }
 
+    /// The first file whose header, which has no checksum, is not what its entries and their messages say; nil when all agree.
+    /// - Parameter storeTime: of the message at a physical offset; nil when there is none (any more).
+    func firstDamagedHeader(storeTime: (Int64) -> Int64?) throws(SystemError) -> Int? {
+        for (number, file) in files.enumerated() {
+            let header = file.header
+            guard header.indexCount > 1 else { continue }
+            // A file that is followed by another one is full.
+            if number + 1 < files.count, !file.isFull { return number }
+            for (entry, physical, time) in [
+                (Int32(1), header.beginPhyOffset, header.beginTimestamp),
+                (header.indexCount - 1, header.endPhyOffset, header.endTimestamp),
+            ] {
+                if try file.entry(entry)?.physicalOffset != physical { return number }
+                if let stored = storeTime(physical), stored != time { return number }
+            }
+        }
+        return nil
+    }
+
     /// Removes the files from `index` on; their keys are indexed again by dispatch.
     func remove(from index: Int) throws(SystemError) {
         while files.count > index {

@@ -135,6 +135,7 @@ extension MessageStore {
             wasClean: wasClean, foreignKill: foreignKill, first: first, soft: points.soft, hard: points.hard)
         try loadQueues(&plan, first: first)
         try loadIndex(&plan, wasClean: wasClean, first: first)
+        try checkIndex(&plan, first: first)
 
         beginAt(plan.dispatchFrom)
         recoveredFrom = plan.dispatchFrom
@@ -380,6 +381,18 @@ extension MessageStore {
             if plan.afterPowerLoss {
                 try index.rewindLast(to: point.indexHeader)
             }
+        }
+    }
+
+    /// A header of the index that does not agree with its file would hide keys: the file and those after it are made anew.
+    private func checkIndex(_ plan: inout Plan, first: Int64) throws(StoreError) {
+        guard let index else { return }
+        try onDisk { () throws(SystemError) in
+            guard let bad = try index.firstDamagedHeader(storeTime: { recordAt($0)?.storeTimestamp }) else { return }
+            logger.error("index file \(index.files[bad].diskFile.path) is damaged: built anew from the commit log")
+            try index.remove(from: bad)
+            plan.dispatchFrom =
+                index.coveredOffset < 0 ? first : max(first, min(plan.dispatchFrom, index.coveredOffset))
         }
     }
 

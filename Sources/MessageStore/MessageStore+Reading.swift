@@ -72,7 +72,7 @@ extension MessageStore {
                     position += 1
                     continue
                 }
-                guard isReadable(physical, size) else {
+                guard isReadable(physical, size, in: queue, at: position) else {
                     if answer.messageCount == 0 { answer.status = .messageWasRemoving }
                     if physical < logFiles.first ?? 0 {
                         skipBelow = (physical / logFiles.fileSize + 1) * logFiles.fileSize
@@ -141,20 +141,57 @@ extension MessageStore {
     /// Whether a record is there and good. What was written by this process is; what was found on the disk is looked at, so that flipped bits are never
     /// delivered.
     @inline(__always)
-    func isReadable(_ physical: Int64, _ size: Int) -> Bool {
-        guard size > 0, physical >= logFiles.first ?? 0, physical + Int64(size) <= writtenEnd else { return false }
+    func isReadable(
+        _ physical: Int64, _ size: Int, in queue: ConsumeQueue? = nil, at position: Int64 = 0
+    ) -> Bool {
+        guard size > 0, physical >= logFiles.first ?? 0, physical &+ Int64(size) <= writtenEnd, physical >= 0 else {
+            if let queue, physical != 0 || size != Int(Int32.max), physical < 0 || physical >= logFiles.first ?? 0 {
+                reportStray(physical, queue, position, "no message can lie")
+            }
+            return false
+        }
         if physical >= verifiedFrom { return true }
-        if physical < checkState.cleanEnd, physical >= checkState.start { return true }
-        return isIntact(physical, size)
+        // The log has been checked here; the queue's entry has not.
+        if physical < checkState.cleanEnd, physical >= checkState.start {
+            guard let queue, !belongs(physical, size, queue, position) else { return true }
+            reportStray(physical, queue, position, "a message of another place lies")
+            return false
+        }
+        return isIntact(physical, size, in: queue, at: position)
     }
 
-    private func isIntact(_ physical: Int64, _ size: Int) -> Bool {
-        if bodyIsIntact(physical, size) { return true }
+    /// The body's CRC covers the body only; that the record and the queue's entry name each other covers most of what else could have flipped.
+    private func isIntact(_ physical: Int64, _ size: Int, in queue: ConsumeQueue?, at position: Int64) -> Bool {
+        if bodyIsIntact(physical, size) {
+            guard let queue, !belongs(physical, size, queue, position) else { return true }
+            reportStray(physical, queue, position, "a message of another place lies")
+            return false
+        }
         if maintenance.reportedDamage != physical {
             maintenance.reportedDamage = physical
             logger.error("the message at \(physical), \(size) bytes, is damaged: not delivered")
         }
         return false
+    }
+
+    private func reportStray(_ physical: Int64, _ queue: ConsumeQueue, _ position: Int64, _ what: String) {
+        guard maintenance.reportedDamage != physical else { return }
+        maintenance.reportedDamage = physical
+        logger.error(
+            "entry \(position) of \(queue.topic)-\(queue.queueId) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
+        )
+    }
+
+    private func belongs(_ physical: Int64, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
+        windows.withBytes(at: physical, size: size) { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes), record.totalSize == size,
+                record.physicalOffset.rawValue == physical
+            else { return false }
+            // RocketMQ's light queues hold messages of other topics.
+            if queue.topic.hasPrefix("%LMQ%") { return true }
+            return record.queueId == queue.queueId && record.queueOffset.rawValue == position
+                && MessageProperties.equal(record.topic, queue.storedTopic.bytes)
+        } ?? false
     }
 
     private func correct(_ old: QueueOffset, to new: QueueOffset) -> QueueOffset {

@@ -100,7 +100,7 @@ extension MessageStore {
                         break scan
                     }
                 }
-                if isReadable(physical, size) {
+                if isReadable(physical, size, in: queue, at: position) {
                     add(physical, size, &ranges)
                     answer.messageCount += 1
                     answer.bytes += size

@@ -1,7 +1,7 @@
 package import LinuxSystem
 
 /// A small file that is replaced as a whole and must always be loadable: `config/*.json`. The last good state is kept beside it as
-/// `.bak`, as RocketMQ does (`MixAll.string2File`).
+/// `.bak`, as RocketMQ does (`MixAll.string2File`), and checksums of both in a file of ours (`MetadataSums`).
 package struct MetadataFile {
     package let path: String
     private let disk: any Disk
@@ -15,42 +15,92 @@ package struct MetadataFile {
     package enum Loaded: Sendable {
         case absent
         case current([UInt8])
-        /// The file itself was unusable; these are the bytes of `.bak`. Report `reason`.
+        /// The file itself was unusable; these are the bytes of `.bak`. Report `reason`, then `restore`.
         case backup([UInt8], reason: String)
     }
 
-    /// Reads the file, or its backup when the file is missing or `isGood` refuses its bytes.
+    /// Reads the file, or its backup when the file is missing, is not what was written, or `isGood` refuses its bytes.
     /// - Throws: `damaged` when there is something but neither is good: starting with nothing would throw away what is there.
     package func load(isGood: ([UInt8]) -> Bool) throws(StoreError) -> Loaded {
+        let sums = try onDisk { () throws(SystemError) in try readSums() }
         let current = try onDisk { () throws(SystemError) in try read(path) }
-        if let current, isGood(current) { return .current(current) }
-        let reason = current == nil ? "\(path) is missing" : "\(path) is not readable as what it should be"
+        var reason = "\(path) is missing"
+        if let current {
+            if try isWhole(path, current, sums) {
+                if isGood(current) { return .current(current) }
+                reason = "\(path) is not readable as what it should be"
+            } else {
+                reason = "\(path) does not hold what was written to it: its checksum is another"
+            }
+        }
         let backup = try onDisk { () throws(SystemError) in try read(path + ".bak") }
-        if let backup, isGood(backup) { return .backup(backup, reason: reason) }
+        if let backup, try isWhole(path + ".bak", backup, sums), isGood(backup) {
+            return .backup(backup, reason: reason)
+        }
         if current == nil, backup == nil { return .absent }
         // An empty file beside no backup is what a crash in the very first save of RocketMQ leaves.
         if current?.isEmpty ?? true, backup?.isEmpty ?? true { return .absent }
         throw .damaged(
             path: path,
-            reason: "neither it nor its .bak can be read; restore one of them, or move both away to begin without")
+            reason:
+                "\(reason), and its .bak is no better; restore one of them (and delete \(MetadataSums.path(of: path))), or move both away to begin without"
+        )
     }
 
-    /// Replaces the file: temporary file, synchronize, old one to `.bak`, rename, synchronize the folder. After a power cut either the old or
-    /// the new bytes are loadable.
+    private func isWhole(_ path: String, _ bytes: [UInt8], _ sums: MetadataSums?) throws(StoreError) -> Bool {
+        guard let sums else { return true }
+        let information = try onDisk { () throws(SystemError) in try disk.information(path) }
+        return !sums.objects(to: bytes, modified: information?.modified ?? 0)
+    }
+
+    /// Puts what was loaded from the backup in the file's place; the unusable file is kept as `.damaged`, the backup stays.
+    package func restore(_ bytes: [UInt8]) throws(StoreError) {
+        try onDisk { () throws(SystemError) in
+            if try disk.information(path) != nil { try disk.rename(path, to: path + ".damaged") }
+        }
+        try save(bytes)
+    }
+
+    /// Replaces the file: temporary file, synchronize, checksums, old one to `.bak`, rename, synchronize the folder. After a power cut either the
+    /// old or the new bytes are loadable.
     package func save(_ bytes: [UInt8]) throws(StoreError) {
         try onDisk { () throws(SystemError) in
             let directory = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             try disk.createDirectory(directory)
-            try write(bytes, path + ".tmp")
-            // Renaming keeps the old bytes under a name at every moment; between the two renames `.bak` is the good one.
-            if try disk.information(path) != nil { try disk.rename(path, to: path + ".bak") }
+            try write(bytes, path + ".tmp", .replace)
+            let modified = try disk.information(path + ".tmp")?.modified ?? 0
+            // The sums know the new bytes and whatever lies under the two names now, so that they are right at every moment in between.
+            let known = try readSums()
+            let current = try sum(path, known)
+            let backup = try sum(path + ".bak", known)
+            let sums = [MetadataSums.Sum(bytes, modified: modified)] + [current?.sum, backup?.sum].compactMap { $0 }
+            try write(MetadataSums(sums).encoded, MetadataSums.path(of: path), .replace)
+            // Renaming keeps the old bytes under a name at every moment; between the two renames `.bak` is the good one. Damaged bytes never
+            // take the place of a good backup.
+            if let current, current.sum != nil { try disk.rename(path, to: path + ".bak") }
             try disk.rename(path + ".tmp", to: path)
             try disk.synchronizeDirectory(directory)
         }
     }
 
-    private func write(_ bytes: [UInt8], _ path: String) throws(SystemError) {
-        let file = try disk.open(path, .replace)
+    private struct FoundSum {
+        var sum: MetadataSums.Sum?
+    }
+
+    /// The sum of a file as it is; none of a damaged one. Nil when there is no file.
+    private func sum(_ path: String, _ known: MetadataSums?) throws(SystemError) -> FoundSum? {
+        guard let bytes = try read(path) else { return nil }
+        let modified = try disk.information(path)?.modified ?? 0
+        if let known, known.objects(to: bytes, modified: modified) { return FoundSum(sum: nil) }
+        return FoundSum(sum: MetadataSums.Sum(bytes, modified: modified))
+    }
+
+    private func readSums() throws(SystemError) -> MetadataSums? {
+        try read(MetadataSums.path(of: path)).flatMap { MetadataSums($0) }
+    }
+
+    private func write(_ bytes: [UInt8], _ path: String, _ mode: DiskOpenMode) throws(SystemError) {
+        let file = try disk.open(path, mode)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, bytes.count), alignment: 1)
         defer { buffer.deallocate() }
         buffer.copyBytes(from: bytes)

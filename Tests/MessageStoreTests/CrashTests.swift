@@ -303,6 +303,7 @@ final class CrashWorld {
 
 @Suite struct CrashTests {
     static var images: Int { ProcessInfo.processInfo.environment["APUS_CRASH_IMAGES"].flatMap { Int($0) } ?? 200 }
+    static func environment(_ name: String) -> String? { ProcessInfo.processInfo.environment[name] }
     static var seed: UInt64 {
         ProcessInfo.processInfo.environment["APUS_SEED"].flatMap { UInt64($0) } ?? 20_261_121
     }

@@ -86,6 +86,29 @@ final class TestClock: Sendable {
     func advance(_ milliseconds: Int64) { value.withLock { $0 += milliseconds } }
 }
 
+/// What the store said of importance: warnings and worse.
+final class LogLines: LogHandler, Sendable {
+    private let stored = Mutex<[String]>([])
+
+    var lines: [String] { stored.withLock { $0 } }
+    var metadata: Logger.Metadata {
+        get { [:] }
+        set {}
+    }
+    var logLevel: Logger.Level {
+        get { .warning }
+        set {}
+    }
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { nil }
+        set {}
+    }
+
+    func log(event: LogEvent) {
+        if event.level >= .warning { stored.withLock { $0.append("\(event.message)") } }
+    }
+}
+
 /// A store with everything around it that a test needs.
 final class Harness {
     let store: MessageStore
@@ -95,13 +118,15 @@ final class Harness {
 
     init(
         _ configuration: StoreConfiguration, disk: any Disk = RealDisk(), clock: TestClock = TestClock(),
-        background: ManualBackground = ManualBackground(), boot: UInt8 = 1, machineStart: Int64 = 0
+        background: ManualBackground = ManualBackground(), boot: UInt8 = 1, machineStart: Int64 = 0,
+        log: LogLines? = nil
     ) {
         self.clock = clock
         self.background = background
         let loop = loop
         var logger = Logger(label: "store") { _ in SwiftLogNoOpLogHandler() }
         if ProcessInfo.processInfo.environment["APUS_TEST_LOG"] != nil { logger = Logger(label: "store") }
+        if let log { logger = Logger(label: "store") { _ in log } }
         store = MessageStore(
             configuration: configuration, disk: disk, logger: logger, background: background,
             clock: { clock.now }, bootIdentity: Array(repeating: boot, count: 16),
