@@ -9,6 +9,18 @@ package enum ListenSocket {
 
     /// Binds TCP `port` (0: any free one) at a numeric IPv4 or IPv6 `address`.
     package static func tcp(address: String, port: Int) throws(SystemError) -> Descriptor {
+        guard port == 0 else { return try bound(address, port) }
+        // A port the kernel chose is given up by `pause`, one that was asked for is not: so it is asked for.
+        for _ in 0..<16 {
+            let free = try ListenSocket.port(of: bound(address, 0).raw)
+            do throws(SystemError) { return try bound(address, free) } catch {
+                guard error.errno == EADDRINUSE else { throw error }
+            }
+        }
+        return try bound(address, 0)
+    }
+
+    private static func bound(_ address: String, _ port: Int) throws(SystemError) -> Descriptor {
         let subject = "\(address):\(port)"
         guard let found = resolve(address, port) else {
             throw SystemError(errno: EINVAL, call: "bind", subject: subject)

@@ -5,7 +5,7 @@ package enum KnownKeys {
         "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "backgroundCheckBytesPerSecond", "brokerId",
         "cleanResourceInterval",
         "clientManageThreadPoolNums", "count", "defaultQueryMaxNum", "defaultTopicQueueNums",
-        "diskMaxUsedSpaceRatio", "diskReservedBytes", "diskSlot", "fastListenPort", "fileReservedTime",
+        "diskMaxUsedSpaceRatio", "diskReservedBytes", "fastListenPort", "fileReservedTime",
         "filterMemoryMegabytes", "filterTimeBudgetMillis", "flushCommitLogLeastPages",
         "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval", "flushConsumerOffsetInterval",
         "flushIntervalCommitLog", "flushIntervalConsumeQueue", "haHousekeepingInterval", "haListenPort",
@@ -22,7 +22,7 @@ package enum KnownKeys {
 
     package static let booleans = [
         "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "brokerTopicEnable",
-        "checkCRCOnRecover", "cleanFileForciblyEnable", "diskServed", "clusterTest", "clusterTopicEnable",
+        "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTest", "clusterTopicEnable",
         "enablePropertyFilter",
         "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable", "messageIndexEnable",
         "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "orderMessageEnable", "recallMessageEnable",
@@ -31,13 +31,16 @@ package enum KnownKeys {
 
     package static let texts = [
         "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerName", "brokerPermission",
-        "brokerRole", "configBlackList", "deleteWhen", "diskIdentity", "diskPath", "filterReadable", "flushDiskType",
+        "brokerRole", "configBlackList", "deleteWhen", "disks", "filterReadable", "flushDiskType",
         "haMasterAddress", "kvConfigPath", "logLevel", "messageDelayLevel", "msgTraceTopicName", "namesrvAddr",
         "pluginDirectory", "productEnvName", "regionId",
         "storePathCommitLog", "storePathRootDir",
     ]
 
-    static let all = Set(integers + booleans + texts)
+    /// What the supervisor tells a broker of its disk; nobody sets them.
+    package static let told = ["diskIdentity", "diskPath", "diskServed", "diskSlot"]
+
+    static let all = Set(integers + booleans + texts + told)
 
     static func unknown(in raw: RawConfiguration) -> [String] {
         var found = Set(raw.common.keys)

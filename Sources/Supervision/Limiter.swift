@@ -19,13 +19,16 @@ struct Limiter {
         complaints = unmet
     }
 
+    /// Limits that only a cgroup can hold; the others have something of the process's own to fall back on.
     private var unmet: [String] {
-        guard groups == nil else { return [] }
-        return WorkerKind.allCases.flatMap { kind in
+        WorkerKind.allCases.flatMap { kind in
             let limit = limits[kind]
-            return [("tasks", limit.tasks != nil), ("cpu", limit.cpuPercent != nil)].filter(\.1).map {
-                "limits.\(kind.rawValue).\($0.0) does not hold: it needs cgroups of this service's own (cgroup v2, Delegate=yes)"
-            }
+            return [("tasks", limit.tasks != nil, "pids"), ("cpu", limit.cpuPercent != nil, "cpu")]
+                .filter { $0.1 && groups?.available.contains($0.2) != true }
+                .map {
+                    "limits.\(kind.rawValue).\($0.0) does not hold: this service has no cgroup v2 with the controller \($0.2) "
+                        + "to divide (Delegate=yes)"
+                }
         }
     }
 
@@ -44,18 +47,18 @@ struct Limiter {
             let memory = id.kind == .filter ? nil : limit.memory
             return child.limit(files: limit.files, memory: memory, nice: limit.niceness, ioLevel: limit.ioLevel)
         }
+        func has(_ controller: String) -> Bool { groups.available.contains(controller) }
         var group = ControlGroups.Limits()
-        group.memory = limit.memory
-        group.tasks = limit.tasks
-        group.cpuPercent = limit.cpuPercent
+        if has("memory") { group.memory = limit.memory }
+        if has("pids") { group.tasks = limit.tasks }
         // Everybody's share is the same unless told otherwise: a busy disk does not starve the others.
-        group.cpuWeight = limit.cpuWeight ?? (groups.available.contains("cpu") ? 100 : nil)
-        group.ioWeight = limit.ioWeight ?? (groups.available.contains("io") ? 100 : nil)
+        if has("cpu") { (group.cpuWeight, group.cpuPercent) = (limit.cpuWeight ?? 100, limit.cpuPercent) }
+        if has("io") { group.ioWeight = limit.ioWeight ?? 100 }
         var failures = groups.prepare("\(id)", group)
         do throws(SystemError) { try groups.place(child.pid, in: "\(id)") } catch { failures.append("\(error)") }
-        let nice = groups.available.contains("cpu") ? 0 : limit.niceness
-        let ioLevel = groups.available.contains("io") ? nil : limit.ioLevel
-        let memory = groups.available.contains("memory") || id.kind == .filter ? nil : limit.memory
+        let memory = has("memory") || id.kind == .filter ? nil : limit.memory
+        let nice = has("cpu") ? 0 : limit.niceness
+        let ioLevel = has("io") ? nil : limit.ioLevel
         failures += child.limit(files: limit.files, memory: memory, nice: nice, ioLevel: ioLevel)
         refusals[id] = groups.refusals(of: "\(id)")
         return failures
@@ -72,7 +75,12 @@ struct Limiter {
 
     /// What a signal of the kernel's means, where that can be known; begins with a separator.
     mutating func explain(signal: Int32, of id: WorkerID) -> String {
-        guard signal == 9 else { return "" }
+        guard signal == 9 else {
+            // How a process ends that asked for more than RLIMIT_DATA allows: by a trap, mostly.
+            let byTrap = [4, 5, 6, 11].contains(signal) && groups?.available.contains("memory") != true
+            guard byTrap, let memory = limits[id.kind].memory else { return "" }
+            return ", perhaps out of memory: limits.\(id.kind.rawValue).memory is \(memory >> 20) MB"
+        }
         if let groups, let before = refusals[id] {
             let now = groups.refusals(of: "\(id)")
             refusals[id] = now

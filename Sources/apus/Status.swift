@@ -69,6 +69,10 @@ struct Status: ParsableCommand {
         for worker in report.workers {
             var note = worker.status.isEmpty ? worker.detail : worker.status
             if worker.state != "ready", !worker.lastFailure.isEmpty { note = worker.lastFailure }
+            // Why it is not the process it was, while that is news.
+            if worker.state == "ready", worker.uptimeMillis < 3_600_000, !worker.lastFailure.isEmpty {
+                note += "; before: \(worker.lastFailure)"
+            }
             rows.append([
                 "\(worker.kind)-\(worker.index)", worker.pid == 0 ? "-" : String(worker.pid), worker.state,
                 worker.pid == 0 ? "-" : Status.time(worker.uptimeMillis), String(worker.restarts),

@@ -362,7 +362,7 @@ private func inode(_ fd: Int32) -> UInt {
         let sources = root.appendingPathComponent("Sources")
         let files = try #require(FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil))
         let pattern = /[sS]ettings(?:\.(?:string|int|bool)\(|\[)"([A-Za-z0-9]+)"/
-        let known = Set(KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts)
+        let known = Set(KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts + KnownKeys.told)
         var missing: Set<String> = []
         for case let file as URL in files where file.pathExtension == "swift" {
             let text = try String(contentsOf: file, encoding: .utf8)

@@ -39,6 +39,10 @@ struct SettingDescription {
         SettingDescription(
             "fetchNamesrvAddrByAddressServer", .platform, "false", "RocketMQ's address server; always off here"),
         SettingDescription("pluginDirectory", .platform, "beside the programs", "where filter plugins lie (Apus)"),
+        SettingDescription(
+            "disks", .platform, "",
+            "a list of folders, one disk each: a broker for every one of them, with its store in DISK/store; number, name and "
+                + "port stay with a disk (Apus)"),
     ]
 
     private static let network = [

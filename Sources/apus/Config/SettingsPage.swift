@@ -27,6 +27,7 @@ enum SettingsPage {
                 lines += [".TP", "\\fB\(roff(setting.key))\\fR\(standard(setting))", roff(setting.meaning) + "."]
             }
         }
+        lines += limits
         let described = Set(SettingDescription.all.map(\.key))
         let others = (KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts).filter { !described.contains($0) }
         if !others.isEmpty {
@@ -34,6 +35,20 @@ enum SettingsPage {
         }
         lines += [".SH \"SEE ALSO\"", "\\fBapus\\fR(1), \\fBapusd\\fR(8)", ""]
         return lines.joined(separator: "\n")
+    }
+
+    private static var limits: [String] {
+        [
+            ".SH \"LIMITS OF WORKERS\"",
+            "\\fBlimits.\\fIKIND\\fB.\\fIKEY\\fR, with KIND one of nameserver, broker\\-store, replication and filter. By cgroup where "
+                + "the service has one of its own to divide (Delegate=yes), else by resource limits of the process.",
+            ".TP", "\\fBmemory\\fR", "bytes, such as 256M; without a cgroup: of private writable memory.",
+            ".TP", "\\fBfiles\\fR", "open files.",
+            ".TP", "\\fBtasks\\fR", "processes and threads; needs a cgroup.",
+            ".TP", "\\fBcpuWeight\\fR, \\fBioWeight\\fR",
+            "1 to 10000; 100 is what everybody has. Without a cgroup: nice(2), ioprio_set(2).",
+            ".TP", "\\fBcpu\\fR", "percent of one processor at most; needs a cgroup.",
+        ]
     }
 
     private static func standard(_ setting: SettingDescription) -> String {

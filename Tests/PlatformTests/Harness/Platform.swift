@@ -1,3 +1,4 @@
+import FastJSON
 import Foundation
 import NIOCore
 import NIOPosix
@@ -102,6 +103,49 @@ final class Platform: Sendable {
     }
 
     var data: String { folder.file("data") }
+    /// Of all its brokers, by their numbers.
+    var brokers: [String] { broker.split(separator: ",").map(String.init) }
+
+    /// Runs shell commands in the platform's mount namespace.
+    func inside(_ script: String) async throws {
+        let outcome = try await Program.run(
+            "/usr/bin/nsenter", ["--target", String(supervisorPid), "--mount", "/bin/sh", "-ec", script])
+        guard outcome.status == 0 else { throw ScenarioFailure("\(script): \(outcome.errorText)") }
+    }
+
+    /// What `apus status --json` says of the workers, by their names.
+    struct WorkerStatus: Decodable {
+        var kind: String
+        var index: Int
+        var pid: pid_t
+        var state: String
+        var status: String
+        var lastFailure: String
+    }
+
+    struct Status: Decodable {
+        var statusLine: String
+        var brokers: [String]
+        var workers: [WorkerStatus]
+
+        subscript(name: String) -> WorkerStatus? { workers.first { "\($0.kind)-\($0.index)" == name } }
+        var pids: [String: pid_t] {
+            Dictionary(workers.map { ("\($0.kind)-\($0.index)", $0.pid) }, uniquingKeysWith: { $1 })
+        }
+    }
+
+    func status() async throws -> Status {
+        let outcome = try await Program.run(Binaries.apus, ["status", "--json", "--data-dir", data])
+        return try JSONDecoder().decode(Status.self, from: Data(outcome.lines.joined().utf8))
+    }
+
+    /// The names of the brokers that have a topic, as the name server says.
+    func route(of topic: String) async throws -> [String] {
+        let reply = try await ask(
+            nameServer, RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": topic]))
+        guard reply.code == 0 else { return [] }
+        return try reply.json()["brokerDatas"]?.array?.compactMap { $0["brokerName"]?.string }.sorted() ?? []
+    }
     var log: String { program.errorText }
 
     /// A clean stop by SIGTERM; the platform must end by itself with status 0 and leave no process.
