@@ -12,12 +12,20 @@ package enum ListenSocket {
         guard port == 0 else { return try bound(address, port) }
         // A port the kernel chose is given up by `pause`, one that was asked for is not: so it is asked for.
         for _ in 0..<16 {
-            let free = try ListenSocket.port(of: bound(address, 0).raw)
+            let free = try freePort(address)
             do throws(SystemError) { return try bound(address, free) } catch {
                 guard error.errno == EADDRINUSE else { throw error }
             }
         }
         return try bound(address, 0)
+    }
+
+    private static func freePort(_ address: String) throws(SystemError) -> Int {
+        let probe = SharedDescriptor(try bound(address, 0))
+        let port = try ListenSocket.port(of: probe.raw)
+        // Until here it had to be open.
+        withExtendedLifetime(probe) {}
+        return port
     }
 
     private static func bound(_ address: String, _ port: Int) throws(SystemError) -> Descriptor {
