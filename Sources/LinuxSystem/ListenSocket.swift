@@ -65,7 +65,13 @@ package enum ListenSocket {
     }
 
     /// Connects are refused at once, also those that wait; the port stays taken. listen(2) ends it, by whoever has the socket.
-    package static func pause(_ socket: Int32) { _ = shutdown(socket, Int32(SHUT_RD)) }
+    package static func pause(_ socket: Int32) {
+        var listening: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        // Of a socket that does not listen the same call would shut down every connection it ever accepts afterwards.
+        guard getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) == 0, listening == 1 else { return }
+        _ = shutdown(socket, Int32(SHUT_RD))
+    }
 
     /// Whether `socket` is a TCP socket that listens at a numeric `address` and `port` (0: whatever port).
     package static func listens(_ socket: Int32, address: String, port: Int) -> Bool {

@@ -84,6 +84,8 @@ extension SupervisorState {
 
     mutating func left(_ id: WorkerID, _ reason: ExitReason, _ now: Int64) {
         log(reason == .code(0) ? .notice : .warning, id, "out of the platform (\(reason))")
+        // Also the connections it has handed over: there is no next life to take them.
+        actions.append(.removeListeners(id))
         workers.removeAll { $0.id == id }
         advanceLeaving(now)
         becomeReady()

@@ -122,8 +122,28 @@ import Testing
         let probe = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
         let port = try ListenSocket.port(of: probe.raw)
         ListenSocket.pause(probe.raw)
+        // Again, as with every try of a worker whose disk stays away.
+        ListenSocket.pause(probe.raw)
         #expect(!ListenSocket.listens(probe.raw, address: "127.0.0.1", port: port))
         #expect(listen(probe.raw, 8) == 0)
         #expect(ListenSocket.listens(probe.raw, address: "127.0.0.1", port: port))
+        let client = SharedDescriptor(Descriptor(owning: socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)))
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
+        let connected = withUnsafePointer(to: address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(client.raw, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        #expect(connected == 0)
+        guard let accepted = try ListenSocket.accept(probe.raw) else {
+            Issue.record("nobody to accept")
+            return
+        }
+        var byte: UInt8 = 0
+        let count = read(accepted.raw, &byte, 1)
+        #expect(count == -1, "an accepted connection is open")
     }
 }

@@ -80,7 +80,8 @@ extension PlatformTests {
 
         enum Loss: String, CaseIterable {
             case unmounted
-            case readOnly = "remounted read-only"
+            /// As the kernel makes it after an error in the file system.
+            case readOnly = "read-only"
             case failing = "answering with EIO"
         }
 
@@ -110,7 +111,7 @@ extension PlatformTests {
                 let began = ContinuousClock.now
                 switch loss {
                 case .unmounted: try await platform.inside("umount -l \(disk)")
-                case .readOnly: try await platform.inside("mount -o remount,ro \(disk)")
+                case .readOnly: try await platform.inside("mount -o remount,abort \(disk) || true")
                 case .failing:
                     // EXT4_IOC_SHUTDOWN: from now on every access is an I/O error.
                     try await platform.inside(
@@ -137,8 +138,7 @@ extension PlatformTests {
                 let returned = ContinuousClock.now
                 switch loss {
                 case .unmounted: try await platform.inside("mount -o loop \(image) \(disk)")
-                case .readOnly: try await platform.inside("mount -o remount,rw \(disk)")
-                case .failing: try await platform.inside("umount \(disk) && mount -o loop \(image) \(disk)")
+                case .readOnly, .failing: try await platform.inside("umount \(disk) && mount -o loop \(image) \(disk)")
                 }
                 try await eventually("it is back by itself", within: .seconds(20)) {
                     let route = try await platform.route(of: "Disks")

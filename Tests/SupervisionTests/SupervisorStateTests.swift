@@ -414,9 +414,11 @@ private struct Driver {
             ])
         #expect(
             driver.handle(.exited(Self.second, .code(0))) == [
-                .removeListeners(Self.secondReplication), .send(Self.secondReplication, .drain),
+                .removeListeners(Self.second), .removeListeners(Self.secondReplication),
+                .send(Self.secondReplication, .drain),
             ])
-        #expect(driver.handle(.exited(Self.secondReplication, .code(0))) == [])
+        #expect(
+            driver.handle(.exited(Self.secondReplication, .code(0))) == [.removeListeners(Self.secondReplication)])
         #expect(driver.state.statusLine == "4 of 4 workers ready")
         #expect(!driver.pass(60_000).contains(.spawn(Self.second)))
     }
