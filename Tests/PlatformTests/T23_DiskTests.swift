@@ -148,7 +148,9 @@ extension PlatformTests {
                 let answer = try await platform.ask(platform.brokers[1], RemotingCommand(.getBrokerRuntimeInfo))
                 #expect(answer.code == 0, "it listens where it did")
                 print("T23 disk \(loss.rawValue): served again \(returned.duration(to: .now)) after its return")
-                for (name, pid) in try await platform.status().pids where !name.hasSuffix("-1") {
+                // The filter worker may read only the disks it found at its start (Landlock): a fresh one takes over.
+                for (name, pid) in try await platform.status().pids
+                where !name.hasSuffix("-1") && name != "filter-0" {
                     #expect(pid == before[name], "\(name) was touched")
                 }
             }
@@ -200,7 +202,10 @@ extension PlatformTests {
                     try await platform.route(of: "Growing") == ["broker-a", "broker-b", "broker-c"]
                 }
                 var status = try await platform.status()
-                for (name, pid) in before { #expect(status.pids[name] == pid, "\(name) was touched") }
+                // The filter worker is replaced where it may not read the new disk (Landlock).
+                for (name, pid) in before where name != "filter-0" {
+                    #expect(status.pids[name] == pid, "\(name) was touched")
+                }
                 // A tag that only the filter worker can compile, on the new broker.
                 let consumer = try await OfficialClient.push(
                     platform, topic: "Growing", group: "growing", ["--tags", "x||y"])
@@ -214,7 +219,7 @@ extension PlatformTests {
                     return try await platform.route(of: "Growing") == ["broker-b", "broker-c"] && gone
                 }
                 status = try await platform.status()
-                for name in ["nameserver-0", "broker-store-1", "replication-1", "filter-0"] {
+                for name in ["nameserver-0", "broker-store-1", "replication-1"] {
                     #expect(status.pids[name] == before[name], "\(name) was touched")
                 }
                 #expect(throws: ScenarioFailure.self) { _ = try RawSocket(platform.brokers[0]) }
