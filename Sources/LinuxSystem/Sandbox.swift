@@ -88,8 +88,10 @@ package enum StartupMemory {
 
 /// Marks in a shared segment what this process is in the middle of, so that the next one knows what the last one died of.
 package final class CallGuard {
-    /// How often, at most, the memory in use is looked at.
+    /// How often, at most, the memory in use is looked at after short calls.
     private static let memoryLookNanoseconds: UInt64 = 200_000_000
+    /// After a call this long it is looked at always: to fill memory takes time, and there may be no next call.
+    private static let longCallNanoseconds: UInt64 = 1_000_000
 
     private let segment: SharedSegment
     private let slot: Int
@@ -118,19 +120,24 @@ package final class CallGuard {
         precondition(mark != 0, "a mark of 0 means that nothing is going on")
         segment.atomicStore(slot: slot, mark)
         apus_guard_budget(milliseconds)
+        let start = memory > 0 ? Self.now() : 0
         let result = body()
         apus_guard_budget(0)
-        if memory > 0 { lookAtMemory() }
+        if memory > 0 { lookAtMemory(since: start) }
         segment.atomicStore(slot: slot, 0)
         return result
     }
 
-    /// A process that is nearly out of memory would fail anywhere; better here, where it is known who used it.
-    private func lookAtMemory() {
+    private static func now() -> UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
-        let now = UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-        guard now >= nextMemoryLook else { return }
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+
+    /// A process that is nearly out of memory would fail anywhere; better here, where it is known who used it.
+    private func lookAtMemory(since start: UInt64) {
+        let now = Self.now()
+        guard now >= nextMemoryLook || now - start >= Self.longCallNanoseconds else { return }
         nextMemoryLook = now + Self.memoryLookNanoseconds
         do {
             if try Sandbox.memoryInUse() > memory { apus_guard_die(UInt64(APUS_GUARD_MEMORY)) }

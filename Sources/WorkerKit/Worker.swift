@@ -11,6 +11,10 @@ package import WorkerProtocol
 package protocol Worker: AnyObject, SendableMetatype {
     static var kind: WorkerKind { get }
 
+    /// Whether the process is ended, with the reason, before it uses up its memory limit. Not for a worker that knows better whose
+    /// fault that is.
+    static var endsBeforeMemoryDoes: Bool { get }
+
     /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they start.
     /// Throws what keeps the worker from serving.
     static func confine(settings: Settings, logger: Logger) throws
@@ -39,6 +43,7 @@ package protocol Worker: AnyObject, SendableMetatype {
 }
 
 extension Worker {
+    package static var endsBeforeMemoryDoes: Bool { true }
     package func adopt(connections: [Int32]) {
         for connection in connections { _ = Descriptor(owning: connection) }
     }

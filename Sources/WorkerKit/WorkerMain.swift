@@ -170,7 +170,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
 
     /// A process without memory would fail anywhere and say nothing; one without descriptors goes on, and should be seen to.
     private func lookAtLimits() {
-        if let (used, limit) = OwnLimits.memory(), used > limit / 16 * 15 {
+        if W.endsBeforeMemoryDoes, let (used, limit) = OwnLimits.memory(), used > limit / 16 * 15 {
             let reason =
                 "\(used >> 20) MB of memory are in use and \(limit >> 20) MB allowed: raise limits.\(id.kind.rawValue).memory"
             failed(id, WorkerError(reason), on: control)

@@ -9,6 +9,8 @@ import WorkerProtocol
 /// The filter process: loads the plugins, answers the broker-stores, owns nothing. Killed and restarted at will.
 final class FilterWorker: Worker {
     static let kind = WorkerKind.filter
+    /// It is a plugin that uses memory up: `PluginConduct` ends the process within the guilty call, and holds it against the plugin.
+    static let endsBeforeMemoryDoes = false
 
     private let environment: WorkerEnvironment
     private let catalogue: FilterCatalogue
