@@ -1,9 +1,18 @@
 import CLinux
 import Glibc
+import Synchronization
 
 /// The kernel's files behind the `Disk` seam.
 package final class RealDisk: Disk {
+    private let found = Mutex<Set<String>>([])
+
     package init() {}
+
+    /// From now on `createDirectory` never makes this folder again: it was there, so when it is missing its disk has gone, and
+    /// what would be made is a folder below the mount point.
+    package func expect(directory: String) {
+        found.withLock { _ = $0.insert(directory) }
+    }
 
     package func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile {
         let flags: Int32 =
@@ -53,6 +62,11 @@ package final class RealDisk: Disk {
     }
 
     package func createDirectory(_ path: String) throws(SystemError) {
+        if found.withLock({ $0.contains(path) }) {
+            var status = stat()
+            try call("stat", path) { stat(path, &status) }
+            return
+        }
         if mkdir(path, 0o755) == 0 || errno == EEXIST { return }
         guard errno == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex else {
             throw SystemError(errno: errno, call: "mkdir", subject: path)

@@ -16,6 +16,7 @@ final class BrokerStoreWorker: Worker {
 
     let environment: WorkerEnvironment
     let broker: Broker
+    private let disk: RealDisk
     let server: RemotingServer
     private let watermarks: Watermarks
     private var slaveWatch: EventWatch?
@@ -44,6 +45,7 @@ final class BrokerStoreWorker: Worker {
         diskGuard = DiskGuard(settings, storePathRootDir: root)
         try diskGuard.admit { environment.logger.warning("\($0)") }
         let disk = RealDisk()
+        self.disk = disk
         let store = MessageStore(
             configuration: try StoreConfiguration(storePathRootDir: root) { settings[$0] }, disk: disk,
             logger: environment.logger, executor: { eventLoop.execute($0) })
@@ -115,6 +117,7 @@ final class BrokerStoreWorker: Worker {
     private func open() throws {
         do {
             try broker.open()
+            disk.expect(directory: broker.configuration.storePathRootDir)
         } catch {
             let root = broker.configuration.storePathRootDir
             do throws(SystemError) {
