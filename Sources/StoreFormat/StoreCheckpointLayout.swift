@@ -32,6 +32,6 @@ package struct StoreCheckpointLayout: Equatable, Sendable {
 
     /// RocketMQ's recovery starts at the last file whose first message is not newer than this (3 s of slack).
     package var minTimestamp: Int64 {
-        max(0, min(physicMsgTimestamp, logicsMsgTimestamp) - 3000)
+        max(3000, min(physicMsgTimestamp, logicsMsgTimestamp)) - 3000
     }
 }

@@ -23,6 +23,16 @@ import Testing
         #expect(StoreFileName.offset(of: "0000000109951162777x") == nil && StoreFileName.offset(of: "1") == nil)
     }
 
+    /// Found by fuzzing: a damaged checkpoint ended the broker at its start.
+    @Test func anyCheckpointIsRead() {
+        var layout = StoreCheckpointLayout()
+        layout.physicMsgTimestamp = .min
+        #expect(layout.minTimestamp == 0)
+        layout.physicMsgTimestamp = 10_000
+        layout.logicsMsgTimestamp = 5000
+        #expect(layout.minTimestamp == 2000)
+    }
+
     @Test func propertiesAreFound() {
         func value(_ name: StaticString, _ text: String) -> String? {
             Array(text.utf8).withUnsafeBytes { bytes in
