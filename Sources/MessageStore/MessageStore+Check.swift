@@ -137,6 +137,12 @@ extension MessageStore {
             }
             let current = try queueFiles.entry(queue, at: place)
             if current == wrong.entry { return }
+            // A later message has the same place: the queue began again before it, and whoever sent it was told so.
+            if let current, current.physicalOffset.rawValue > physical,
+                belongs(current.physicalOffset.rawValue, Int(current.recordSize), queue, place)
+            {
+                return
+            }
             if place > queue.minOffset.rawValue,
                 let before = try queueFiles.entry(queue, at: place - 1), before != .preBlank, !before.isEmpty,
                 before.physicalOffset.rawValue >= physical

@@ -182,7 +182,8 @@ extension MessageStore {
         )
     }
 
-    private func belongs(_ physical: Int64, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
+    /// Whether a message lies there that says itself that this is its place in the queue.
+    func belongs(_ physical: Int64, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
         windows.withBytes(at: physical, size: size) { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.totalSize == size,
                 record.physicalOffset.rawValue == physical
