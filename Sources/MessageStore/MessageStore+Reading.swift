@@ -184,7 +184,9 @@ extension MessageStore {
 
     /// Whether a message lies there that says itself that this is its place in the queue.
     func belongs(_ physical: Int64, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
-        windows.withBytes(at: physical, size: size) { bytes in
+        // Whatever a damaged entry says.
+        guard size > 0, physical >= 0, physical <= writtenEnd - Int64(size) else { return false }
+        return windows.withBytes(at: physical, size: size) { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.totalSize == size,
                 record.physicalOffset.rawValue == physical
             else { return false }

@@ -49,7 +49,7 @@ package final class LogWindows {
     /// next call.
     @inline(__always)
     package func bytes(at offset: Int64, size: Int) -> UnsafeRawBufferPointer? {
-        if offset >= currentStart, offset + Int64(size) <= currentEnd, let base = currentBase {
+        if offset >= currentStart, size >= 0, offset + Int64(size) <= currentEnd, let base = currentBase {
             return UnsafeRawBufferPointer(start: base + Int(offset - currentStart), count: size)
         }
         return find(offset, size)
