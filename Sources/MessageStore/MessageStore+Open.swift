@@ -36,6 +36,8 @@ extension MessageStore {
         maintenance.begin(now: clock(), dispatched: dispatchedEnd)
         maintenance.recoveryPointDue = true
         if needsCheck { beginCheck() }
+        // Before the first message, not with the first maintenance: a fast sender would fill the reserve meanwhile.
+        lookAtSpace()
         prepareAhead()
         requestFlush()
     }

@@ -11,7 +11,7 @@ extension MessageStore {
         expireSomeQueues()
         guard now - maintenance.lastCleaning >= Int64(configuration.cleanResourceInterval) else { return }
         maintenance.lastCleaning = now
-        let pressure = look()
+        let pressure = lookAtSpace()
         let expired = now - Int64(configuration.fileReservedTime) * 3_600_000
         let isTime = isDeleteHour(now)
         var removed = 0
@@ -27,7 +27,7 @@ extension MessageStore {
             guard must || (isOld && (isTime || pressure != .none)) else { break }
             guard !isNeeded(oldest.base), removeOldestFile() else { break }
             removed += 1
-            if must, look() != .forced { break }
+            if must, lookAtSpace() != .forced { break }
         }
         if removed > 0 {
             logger.notice(
@@ -107,7 +107,7 @@ extension MessageStore {
 
     // MARK: Space
 
-    private enum SpacePressure {
+    enum SpacePressure {
         case none
         /// Above `diskMaxUsedSpaceRatio`: expired files go at any hour.
         case high
@@ -116,7 +116,8 @@ extension MessageStore {
     }
 
     /// Looks at the disks and opens or closes the gate.
-    private func look() -> SpacePressure {
+    @discardableResult
+    func lookAtSpace() -> SpacePressure {
         let problem = spaceProblem()
         if let problem {
             if gate == nil {

@@ -37,6 +37,25 @@ import Testing
         try harness.store.close()
     }
 
+    /// A disk that is too full is known when the store opens: whoever sends before the first maintenance is refused too.
+    @Test func fullDiskIsKnownAtTheStart() throws {
+        var configuration = StoreConfiguration.small("/store")
+        configuration.diskReservedBytes = 100 * 1024
+        disk.capacity.withLock { $0 = 90 * 1024 }
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        guard case .diskFull(let remark) = harness.store.notWritable else {
+            Issue.record("taken: \(harness.store.notWritable.map { "\($0)" } ?? "writable")")
+            return
+        }
+        #expect(remark.contains("diskReservedBytes"))
+        disk.capacity.withLock { $0 = 1000 * 1024 }
+        harness.clock.advance(1100)
+        harness.maintain(100)
+        #expect(harness.store.notWritable == nil)
+        try harness.store.close()
+    }
+
     /// A disk above the warning level refuses senders, says what holds the log, and takes the waiting messages that let go of it.
     @Test func waitingMessagesMayUseTheReserve() throws {
         var configuration = StoreConfiguration.small("/store")
