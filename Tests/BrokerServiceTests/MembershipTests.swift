@@ -109,6 +109,37 @@ struct MembershipTests {
         #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
     }
 
+    @Test("who unregisters holds no queue any more, also those the C++ client forgets to give back")
+    func forgottenLocks() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let (first, second) = (try harness.connect(), try harness.connect())
+        func ask(_ code: RequestCode, _ connection: RawConnection, _ name: String, _ ids: [Int32]) throws -> [Int32] {
+            let queues = ids.map { MessageQueue(topic: "T", brokerName: "broker-a", queueID: $0) }
+            let body = LockBatchRequestBody(consumerGroup: "L", clientID: name, mqSet: queues).encoded()
+            let answer = try connection.invoke(code, body: body)
+            #expect(answer.code == 0)
+            guard code == .lockBatchMQ else { return [] }
+            return try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID).sorted()
+        }
+        for (connection, name) in [(first, "a"), (second, "b")] {
+            let data = ConsumerData(groupName: "L", subscriptionDataSet: [SubscriptionData(topic: "T")])
+            try connection.post(.heartBeat, body: HeartbeatData(clientID: name, consumerDataSet: [data]).encoded())
+        }
+        while second.gets(.notifyConsumerIDsChanged, within: 200) {}
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1]) == [0, 1])
+        #expect(try ask(.lockBatchMQ, second, "b", [0, 1, 2]) == [2])
+        // Its unlockAll names all queues of a broker but the first.
+        _ = try ask(.unlockBatchMQ, first, "a", [1])
+        _ = try first.invoke(.unregisterClient, ["clientID": "a", "producerGroup": "", "consumerGroup": "L"])
+        #expect(second.gets(.notifyConsumerIDsChanged, within: 1000))
+        #expect(try ask(.lockBatchMQ, second, "b", [0, 1, 2]) == [0, 1, 2])
+        // Another group's locks, and another client's, are no concern of who leaves.
+        _ = try first.invoke(.unregisterClient, ["clientID": "a", "consumerGroup": "L"])
+        _ = try first.invoke(.unregisterClient, ["clientID": "b", "consumerGroup": "Other"])
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [])
+    }
+
     @Test("forty members that come at once are told a few times, not forty times each; who leaves is told of at once")
     func storm() throws {
         let harness = try BrokerHarness()

@@ -1,8 +1,9 @@
 """Measures how long official push consumers take to share queues anew: one joins, leaves, is killed.
 
-    rebalance.py --name-server ADDRESS [--rounds N]
+    rebalance.py --name-server ADDRESS [--rounds N] [--orderly]
 
 A producer sends without a pause; who gets the messages of which queue shows who owns it. Prints a table.
+HOME must be a folder of this run (see official.py). What the clients say on standard error goes on to this one's.
 """
 
 import argparse
@@ -17,22 +18,25 @@ import time
 options = argparse.ArgumentParser()
 options.add_argument("--name-server", required=True)
 options.add_argument("--rounds", type=int, default=5)
+options.add_argument("--orderly", action="store_true")
 options = options.parse_args()
 here = os.path.dirname(os.path.abspath(__file__))
-topic, group, queues = "OfficialRebalance", "official-rebalance", 4
+kind = "orderly" if options.orderly else "concurrent"
+topic, group, queues = f"OfficialRebalance-{kind}", f"official-rebalance-{kind}", 4
 
 
 def start(script, *arguments):
     return subprocess.Popen(
         [sys.executable, os.path.join(here, script + ".py"), "--name-server", options.name_server, *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 class Consumer:
     """A push consumer process; remembers when it got the last message of each queue, and the first since marked."""
 
     def __init__(self, name):
-        self.process = start("push", "--topic", topic, "--group", group, "--instance", name)
+        mode = ["--orderly"] if options.orderly else []
+        self.process = start("push", "--topic", topic, "--group", group, "--instance", name, *mode)
         self.ready = threading.Event()
         self.first, self.last = {}, {}
         threading.Thread(target=self.read, daemon=True).start()
@@ -113,9 +117,9 @@ producer.wait(timeout=30)
 
 def row(what, times):
     times = sorted(time * 1000 for time in times)
-    print(f"{what:<64}p50 {times[len(times) // 2]:.0f}  max {times[-1]:.0f} ms")
+    print(f"{what:<80}p50 {times[len(times) // 2]:.0f}  max {times[-1]:.0f} ms")
 
 
-row("official C++ client, 4 queues: from start() to messages", joins)
-row("official C++ client: shutdown, until the other gets its messages", leaves)
-row("official C++ client: kill -9, until the other gets its messages", deaths)
+row(f"official C++ client, {kind}, {queues} queues: from start() to messages", joins)
+row(f"official C++ client, {kind}: shutdown, until the other gets its messages", leaves)
+row(f"official C++ client, {kind}: kill -9, until the other gets its messages", deaths)

@@ -64,6 +64,11 @@ final class ClientManageProcessor {
         if let group = frame.extFields.string("producerGroup") { broker.producers.unregister(client, from: group) }
         if let group = frame.extFields.string("consumerGroup") {
             let notify = broker.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
+            // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue of each
+            // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
+            if let clientId = frame.extFields.string("clientID") {
+                broker.locks.unlockAll(group: group, clientId: clientId)
+            }
             broker.consumers.unregister(client, from: group, notifyChange: notify)
         }
         client.answer(frame.returnAddress, .success)

@@ -49,6 +49,13 @@ struct RebalanceLockManager {
         return isWanted
     }
 
+    /// Frees whatever the client still holds in the group.
+    mutating func unlockAll(group: String, clientId: String) {
+        guard let table = locks[group] else { return }
+        let others = table.filter { $0.value.clientId != clientId }
+        locks[group] = others.isEmpty ? nil : others
+    }
+
     /// Drops what has expired, so that groups that are gone cost nothing. Returns the groups in which somebody waits for a
     /// queue that is free now.
     mutating func removeExpired(now: Int64) -> [String] {
