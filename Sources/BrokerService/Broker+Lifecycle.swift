@@ -11,6 +11,8 @@ import WorkerProtocol
 extension Broker {
     /// Files under `storePathRootDir/config`, by RocketMQ's names.
     enum ConfigurationFile: String, CaseIterable {
+        /// Apus's own, and the first to be loaded: the others may depend on it.
+        case changedSettings = "changedSettings.json"
         case topics = "topics.json"
         case subscriptionGroups = "subscriptionGroup.json"
         case consumerOffsets = "consumerOffset.json"
@@ -110,6 +112,7 @@ extension Broker {
     private func take(_ file: ConfigurationFile, _ bytes: [UInt8]) throws {
         let json = try JSONValue(parsing: bytes)
         switch file {
+        case .changedSettings: load(changedSettings: json)
         case .topics: try topics.load(json)
         case .subscriptionGroups: try groups.load(json)
         case .consumerOffsets:
@@ -127,6 +130,7 @@ extension Broker {
         if topics.isDirty { persist(.topics) }
         if groups.isDirty { persist(.subscriptionGroups) }
         if autoCreated.isDirty { persist(.autoCreatedTopics) }
+        if changedSettings.isDirty { persist(.changedSettings) }
     }
 
     /// Ten thousand groups that come one after the other would each have both tables written anew and synchronized.
@@ -140,6 +144,9 @@ extension Broker {
         let failed = unwritten.remove(file) != nil
         let json: JSONValue
         switch file {
+        case .changedSettings:
+            json = changedSettings.json
+            changedSettings.markWritten()
         case .topics:
             json = topics.json
             topics.markWritten()
@@ -176,6 +183,7 @@ extension Broker {
         }
         topics.delete(topic)
         autoCreated.remove(topic)
+        offsets.remove(topic: topic)
         hold.expireAll { $0.topic.name == topic }
         store.removeTopics { $0 == topic }
     }
@@ -184,16 +192,6 @@ extension Broker {
     func removeUnusedTopics() {
         let known = Set(topics.names)
         store.removeTopics { !known.contains($0) && !TopicNames.alwaysSystem.contains($0) }
-    }
-
-    /// Takes over settings that can change while the broker runs; others take effect at the next start.
-    package func update(settings: [(String, String)]) {
-        for (key, value) in settings where !configuration.set(key, value) {
-            logger.warning("setting \(key)=\(value) is not usable and was left as it is")
-        }
-        transactions.settingsChanged()
-        configurationVersion.next(now: now())
-        if settings.contains(where: { $0.0 == "brokerPermission" }) { topics.bump(nil) }
     }
 
     // MARK: Stopping

@@ -73,6 +73,8 @@ package final class Broker: RemotingService {
     var unwritten: Set<ConfigurationFile> = []
     /// Counts changes of the settings (25).
     var configurationVersion: DataVersion
+    /// Settings operators have changed while the broker runs.
+    var changedSettings: ChangedSettings
 
     /// Makes the transport end a tick after what runs now.
     package var requestTick: () -> Void = {}
@@ -114,15 +116,14 @@ package final class Broker: RemotingService {
         groups = SubscriptionGroupManager(configuration, now: now)
         let isUsual = configuration.regionId == "DefaultRegion" && configuration.traceOn
         gate = AckGate(
-            conditions: AckGate.Conditions(
-                syncFlush: configuration.syncFlush, syncMaster: configuration.brokerRole == .syncMaster,
-                flushTimeout: configuration.syncFlushTimeout, slaveTimeout: configuration.slaveTimeout),
-            storeHost: address, responseFields: isUsual ? nil : sendResponseFields, eventLoop: eventLoop, now: now)
+            conditions: AckGate.Conditions(configuration), storeHost: address,
+            responseFields: isUsual ? nil : sendResponseFields, eventLoop: eventLoop, now: now)
         hold = PullRequestHold(eventLoop: eventLoop, now: now)
         filters = FilterLink(eventLoop: eventLoop, now: now)
         statistics = BrokerStatistics(bootMillis: now())
         stats = StatsTable(now: now())
         configurationVersion = DataVersion(timestamp: now(), counter: 0)
+        changedSettings = ChangedSettings(file: configuration.pairs.map { ($0.key, $0.value) })
         wire()
     }
 
@@ -369,6 +370,7 @@ package final class Broker: RemotingService {
             topic = TimerMessageStore.topic
             queueId = 0
         }
+        let isDelayed = topic == TopicNames.schedule
         return Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
@@ -379,10 +381,12 @@ package final class Broker: RemotingService {
                 draft.bornTimestamp = record.bornTimestamp
                 draft.reconsumeTimes = record.reconsumeTimes
                 draft.properties = properties
+                draft.isCopy = true
                 adjust(&draft)
                 let outcome = store.append(draft)
                 if case .appended(let result) = outcome {
                     topics[UnsafeRawBufferPointer(topic)]?.count(1, bytes: result.size, in: stats)
+                    if isDelayed { stats.delayed(queueId: queueId, bytes: result.size) }
                 }
                 return outcome
             }

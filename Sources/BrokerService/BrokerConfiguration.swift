@@ -50,6 +50,7 @@ package struct BrokerConfiguration {
     package var syncFlush = false
     package var syncFlushTimeout: Int64 = 5000
     package var slaveTimeout: Int64 = 3000
+    package var haSlaveFallbehindMax: Int64 = 256 * 1024 * 1024
     package var messageDelayLevel = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
     package var maxTransferCountOnMessageInMemory = 32
@@ -109,6 +110,8 @@ package struct BrokerConfiguration {
         case "maxMessageSize": return take(Int(value), \.maxMessageSize)
         case "flushDiskType": return take(value == "SYNC_FLUSH", \.syncFlush)
         case "syncFlushTimeout": return take(Int64(value), \.syncFlushTimeout)
+        case "haSlaveFallbehindMax":
+            return take(Int64(value).flatMap { $0 >= 0 ? $0 : nil }, \.haSlaveFallbehindMax)
         case "slaveTimeout": return take(Int64(value), \.slaveTimeout)
         case "messageDelayLevel": return take(value, \.messageDelayLevel)
         case "maxTransferBytesOnMessageInMemory": return take(Int(value), \.maxTransferBytesOnMessageInMemory)

@@ -21,6 +21,8 @@ package struct MessageDraft {
     /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it takes bytes at all: a waiting
     /// message that is stored again where it was sent to. Only so what holds old log files (`MessageStore.neededFrom`) lets go of them.
     package var mayUseReserve = false
+    /// The log holds this body already: `maxMessageSize`, which may have been lowered since, is for what clients send.
+    package var isCopy = false
     /// The body; for `appendBatch` the encoded messages.
     package var body: UnsafeRawBufferPointer
 

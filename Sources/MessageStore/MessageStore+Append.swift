@@ -144,7 +144,9 @@ extension MessageStore {
 
     private func checkSizes(_ draft: MessageDraft, body: Int, properties: Int) -> AppendRefusal? {
         if draft.topic.isEmpty || draft.topic.count > 127 { return .topicLength(draft.topic.count) }
-        if body > configuration.maxMessageSize { return .messageTooLarge(limit: configuration.maxMessageSize) }
+        if body > configuration.maxMessageSize, !draft.isCopy {
+            return .messageTooLarge(limit: configuration.maxMessageSize)
+        }
         if properties > Int(Int16.max) { return .propertiesTooLarge }
         return nil
     }

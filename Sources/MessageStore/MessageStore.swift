@@ -15,7 +15,7 @@ package final class MessageStore {
     /// Runs a piece of work on the owner's thread, later.
     package typealias Executor = @Sendable (@escaping @Sendable () -> Void) -> Void
 
-    package let configuration: StoreConfiguration
+    package private(set) var configuration: StoreConfiguration
     let disk: any Disk
     let logger: Logger
     let executor: Executor
@@ -140,6 +140,12 @@ package final class MessageStore {
         memoryBytes = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
         liveness = StoreLiveness()
         liveness.store = self
+    }
+
+    /// Takes over values of `StoreConfiguration.liveKeys`; other keys are left alone.
+    /// - Throws: the first key whose value is not understood; then nothing has changed.
+    package func change(_ settings: [(String, String)]) throws(StoreError) {
+        configuration = try configuration.changed(settings)
     }
 
     deinit {

@@ -85,6 +85,30 @@ package struct StoreConfiguration: Sendable {
     /// - Throws: the first key whose value is not understood.
     package init(storePathRootDir: String, value: (String) -> String?) throws(StoreError) {
         self.init(storePathRootDir: storePathRootDir)
+        try take(value)
+    }
+
+    /// Settings that can change while the store is open.
+    package static let liveKeys: Set<String> = [
+        "accessMessageInMemoryMaxRatio", "backgroundCheckBytesPerSecond", "cleanFileForciblyEnable",
+        "cleanResourceInterval", "deleteWhen", "diskMaxUsedSpaceRatio", "diskReservedBytes", "fileReservedTime",
+        "flushCommitLogLeastPages", "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval",
+        "flushDiskType", "flushIntervalCommitLog", "flushIntervalConsumeQueue", "maxMessageSize", "maxMsgsNumBatch",
+        "maxTransferBytesOnMessageInDisk", "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
+        "maxTransferCountOnMessageInMemory", "offsetCheckInSlave",
+    ]
+
+    /// This configuration with other values for some of `liveKeys`; other keys are left alone.
+    /// - Throws: the first key whose value is not understood.
+    package func changed(_ settings: [(String, String)]) throws(StoreError) -> StoreConfiguration {
+        var next = self
+        try next.take { key in
+            Self.liveKeys.contains(key) ? settings.last { $0.0 == key }?.1 : nil
+        }
+        return next
+    }
+
+    private mutating func take(_ value: (String) -> String?) throws(StoreError) {
         func integer(_ key: String, _ range: ClosedRange<Int>, _ target: inout Int) throws(StoreError) {
             guard let text = value(key), !text.isEmpty else { return }
             guard let number = Int(text), range.contains(number) else {
@@ -128,7 +152,7 @@ package struct StoreConfiguration: Sendable {
         try integer("maxTransferCountOnMessageInDisk", 1...1_000_000, &maxTransferCountOnMessageInDisk)
         try integer("accessMessageInMemoryMaxRatio", 0...100, &accessMessageInMemoryMaxRatio)
         if let levels = value("messageDelayLevel"), !levels.isEmpty { messageDelayLevel = levels }
-        isSlave = value("brokerRole") == "SLAVE"
+        if let role = value("brokerRole") { isSlave = role == "SLAVE" }
         try flag("offsetCheckInSlave", &offsetCheckInSlave)
         try integer("fileReservedTime", 0...1_000_000, &fileReservedTime)
         if let hours = value("deleteWhen"), !hours.isEmpty { deleteWhen = hours }

@@ -10,7 +10,7 @@ package enum KnownKeys {
         "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval", "flushConsumerOffsetInterval",
         "flushIntervalCommitLog", "flushIntervalConsumeQueue", "haHousekeepingInterval", "haListenPort",
         "haSendHeartbeatInterval", "haSlaveFallbehindMax", "haTransferBatchSize", "listenPort",
-        "longPollingMillis", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum",
+        "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum",
         "maxIndexNum", "maxMessageSize", "maxMsgsNumBatch", "maxTransferBytesOnMessageInDisk",
         "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
         "maxTransferCountOnMessageInMemory", "rebalanceLockMaxLiveTime", "registerBrokerTimeoutMills",

@@ -243,8 +243,7 @@ final class BrokerStoreWorker: Worker {
     // MARK: Life
 
     func reload(settings: Settings) {
-        let changed = settings.sorted.filter { broker.configuration.raw($0.key) != $0.value }
-        broker.update(settings: changed.map { ($0.key, $0.value) })
+        broker.reload(settings: settings.sorted.map { ($0.key, $0.value) })
     }
 
     func status() -> String { broker.statusLine + ", \(server.connectionCount) connections" }

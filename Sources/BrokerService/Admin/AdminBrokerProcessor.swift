@@ -146,9 +146,10 @@ final class AdminBrokerProcessor {
         let excluded = Set((frame.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
         let compared = broker.offsets.offsets(topic: topic, group: try frame.extFields.required("compareGroup")) ?? [:]
         var table = JSONObject()
-        for (queue, offset) in broker.offsets.minimumOffsets(topic: topic, excluding: excluded)
-            .sorted(by: { $0.key < $1.key })
-        {
+        let smallest = broker.offsets.minimumOffsets(topic: topic, excluding: excluded) {
+            broker.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0
+        }
+        for (queue, offset) in smallest.sorted(by: { $0.key < $1.key }) {
             // A group that is ahead of the compared one has nothing to correct there.
             let isPast = compared[queue].map { offset > $0 } ?? false
             let corrected: Int64 = isPast ? .max : offset
@@ -213,7 +214,11 @@ final class AdminBrokerProcessor {
     // MARK: The broker's settings
 
     private func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
-        let text = broker.configuration.pairs.map { "\($0.key)=\($0.value)\n" }.joined()
+        let holding = broker.configuration.listing + broker.store.configuration.listing
+        // What somebody set stands as it was set; what nobody did by the value it has.
+        let values = Dictionary(
+            (holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
+        let text = values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
         client.answer(
             frame.returnAddress, .success, fields: [("version", broker.configurationVersion.json.text())],
             body: Array(text.utf8))
@@ -227,7 +232,9 @@ final class AdminBrokerProcessor {
             return client.answer(
                 frame.returnAddress, .noPermission, remark: "Can not update config in black list.")
         }
-        broker.update(settings: pairs)
+        if let refusal = broker.change(settings: pairs) {
+            return client.answer(frame.returnAddress, .systemError, remark: refusal)
+        }
         broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
         client.answer(frame.returnAddress, .success)
     }

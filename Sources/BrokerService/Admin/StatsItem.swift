@@ -124,12 +124,36 @@ final class StatsTable {
     /// BROKER_PUT_NUMS and BROKER_GET_NUMS, which RocketMQ keeps under the cluster's name.
     private(set) lazy var brokerPuts = makeItem()
     private(set) lazy var brokerGets = makeItem()
+    /// QUEUE_PUT_NUMS and QUEUE_PUT_SIZE of `SCHEDULE_TOPIC_XXXX@QUEUE`: what comes in by delay level. RocketMQ keeps them for no other
+    /// topic.
+    private(set) var delayed: [Int32: StatsItem] = [:]
+    /// QUEUE_GET_NUMS and QUEUE_GET_SIZE of `SCHEDULE_TOPIC_XXXX@QUEUE@SCHEDULE_CONSUMER`: what is delivered, by level …
+    private(set) var delivered: [Int32: StatsItem] = [:]
+    /// … and GROUP_GET_NUMS and GROUP_GET_SIZE, of all levels.
+    private(set) var deliveredInAll: StatsItem?
     /// SNDBCK_PUT_NUMS, by `topic@group`.
     private(set) var sendBacks: [String: StatsItem] = [:]
 
     init(now: Int64) { last = (now, now, now) }
 
     func makeItem() -> StatsItem { StatsItem(self) }
+
+    /// A message was stored in a queue of the schedule topic.
+    func delayed(queueId: Int32, bytes: Int) {
+        let item = delayed[queueId] ?? makeItem()
+        delayed[queueId] = item
+        item.add(1, bytes: bytes)
+    }
+
+    /// A delayed message of that queue was stored again where it was sent to.
+    func delivered(queueId: Int32, bytes: Int) {
+        let item = delivered[queueId] ?? makeItem()
+        delivered[queueId] = item
+        item.add(1, bytes: bytes)
+        let all = deliveredInAll ?? makeItem()
+        deliveredInAll = all
+        all.add(1, bytes: bytes)
+    }
 
     func sentBack(topic: String, group: String) {
         let key = topic + "@" + group

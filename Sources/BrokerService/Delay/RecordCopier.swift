@@ -59,6 +59,7 @@ struct RecordCopier {
             draft.preparedTransactionOffset = record.preparedTransactionOffset
             draft.properties = record.properties
             draft.mayUseReserve = true
+            draft.isCopy = true
             if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
             switch store.append(draft) {
             case .appended(let result):

@@ -17,6 +17,9 @@ final class ScheduleMessageService {
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
     static let sleepMaxMillis: Int64 = 30_000
 
+    /// Who RocketMQ's statistics say takes messages out of the schedule topic.
+    static let group = "SCHEDULE_CONSUMER"
+
     private unowned let broker: Broker
     private var levels: [DelayLevel]
     private var copier: RecordCopier
@@ -139,7 +142,10 @@ final class ScheduleMessageService {
             }
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             switch copier.deliver(range) {
-            case .appended, nil: hasAppended = true
+            case .appended(let result):
+                hasAppended = true
+                broker.stats.delivered(queueId: Int32(index), bytes: result.size)
+            case nil: hasAppended = true
             case .refused:
                 // Disk full or so: the message stays where it is and is tried again.
                 levels[index].dueMillis = now + Self.retryMillis

@@ -42,16 +42,24 @@ final class AckGate {
         /// Milliseconds.
         var flushTimeout: Int64
         var slaveTimeout: Int64
-    }
+        /// A slave further behind than this counts as not there (bytes).
+        var slaveFallBehindMax: Int64
 
-    /// A slave further behind than this counts as not there (haSlaveFallbehindMax, bytes).
-    static let slaveFallBehindMax: Int64 = 256 * 1024 * 1024
+        init(_ configuration: BrokerConfiguration) {
+            syncFlush = configuration.syncFlush
+            syncMaster = configuration.brokerRole == .syncMaster
+            flushTimeout = configuration.syncFlushTimeout
+            slaveTimeout = configuration.slaveTimeout
+            slaveFallBehindMax = configuration.haSlaveFallbehindMax
+        }
+    }
 
     /// Acknowledgements of one connection that may wait for disk or slave before no more of its requests are read. They are
     /// read again when half of them are answered.
     static let waitingPerConnectionMax = 1024
 
-    private var conditions: Conditions
+    /// What is waiting already goes on waiting for what held when it came.
+    var conditions: Conditions
     private let storeHost: RemotingProtocol.HostAddress
     private let eventLoop: any EventLoop
     private let now: () -> Int64
@@ -150,7 +158,7 @@ final class AckGate {
         if conditions.syncMaster {
             let slaves = self.slaves()
             slaveAckOffset = max(slaveAckOffset, slaves.ackOffset)
-            if slaves.count == 0 || written - slaves.ackOffset > Self.slaveFallBehindMax {
+            if slaves.count == 0 || written - slaves.ackOffset > conditions.slaveFallBehindMax {
                 // The message is stored; its sender learns that no slave has it.
                 answer(ack, .slaveNotAvailable, offsets: offsets[...])
                 return entry.needsFlush

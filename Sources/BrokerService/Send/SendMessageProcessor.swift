@@ -175,6 +175,9 @@ final class SendMessageProcessor {
         case .appended(let result):
             broker.statistics.put(messages: 1)
             (place.waitsIn ?? target.topic).count(1, bytes: result.size, in: broker.stats)
+            if let waitsIn = place.waitsIn, waitsIn.name == TopicNames.schedule {
+                broker.stats.delayed(queueId: place.queueId, bytes: result.size)
+            }
             broker.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: place.acknowledgement, queueId: target.queueId,

@@ -73,9 +73,10 @@ final class ConsumerOffsetManager {
 
     func clone(from source: String, to destination: String, topic: String) {
         guard let table = find(topic, source) else { return }
-        for (queueId, offset) in table.offsets {
-            commit(topic: topic, group: destination, queueId: queueId, offset: offset)
-        }
+        let copy = Table(topic: topic, group: destination)
+        copy.offsets = table.offsets
+        tables[topic + Self.separator + destination] = copy
+        isDirty = true
     }
 
     func remove(group: String) {
@@ -83,11 +84,20 @@ final class ConsumerOffsetManager {
         isDirty = true
     }
 
-    /// The smallest offset of each queue over all groups but the filtered ones.
-    func minimumOffsets(topic: String, excluding groups: Set<String>) -> [Int32: Int64] {
+    /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ 5's
+    /// `cleanOffsetByTopic`; 4.9 keeps the offsets).
+    func remove(topic: String) {
+        for group in groups(of: topic) { tables[topic + Self.separator + group] = nil }
+        isDirty = true
+    }
+
+    /// The smallest offset of each queue over all groups but the filtered ones. An offset below the queue's begin does not count.
+    func minimumOffsets(
+        topic: String, excluding groups: Set<String>, begin: (_ queueId: Int32) -> Int64
+    ) -> [Int32: Int64] {
         var result: [Int32: Int64] = [:]
         for table in tables.values where table.topic == topic && !groups.contains(table.group) {
-            result.merge(table.offsets, uniquingKeysWith: min)
+            result.merge(table.offsets.filter { $0.value >= begin($0.key) }, uniquingKeysWith: min)
         }
         return result
     }

@@ -45,7 +45,8 @@ final class SubscriptionGroupManager {
     private(set) var isDirty = false
     /// Groups showed up, which they do again when they are lost: written within a second.
     private(set) var isDirtyLater = false
-    private let autoCreate: Bool
+    /// `autoCreateSubscriptionGroup` as it is now.
+    var autoCreate: Bool
     private let now: () -> Int64
 
     init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {

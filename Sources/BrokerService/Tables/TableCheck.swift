@@ -7,6 +7,7 @@ extension Broker.ConfigurationFile {
     func accepts(_ bytes: [UInt8]) -> Bool {
         guard let json = try? JSONValue(parsing: bytes) else { return false }
         switch self {
+        case .changedSettings: return ChangedSettings.accepts(json)
         case .topics:
             guard let table = json["topicConfigTable"]?.object, (try? TopicConfigSerializeWrapper(json: json)) != nil
             else {

@@ -49,9 +49,12 @@ final class TopicConfigManager {
     /// Called after every change, with the changed topic's name if there is one: persist and register.
     var changed: ((String?) -> Void)?
     private let now: () -> Int64
+    /// `autoCreateTopicEnable` as it is now; `TBW102` stays in the table when that is switched off.
+    private var isAutoCreateEnabled: Bool
 
     init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
         self.now = now
+        isAutoCreateEnabled = configuration.autoCreateTopicEnable
         dataVersion = DataVersion(timestamp: now(), counter: 0)
         addSystemTopics(configuration)
     }
@@ -63,10 +66,8 @@ final class TopicConfigManager {
             insert(TopicConfig(topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: perm))
         }
         add(TopicNames.selfTest, 1, readWrite)
-        if configuration.autoCreateTopicEnable {
-            let queues = Int32(clamping: configuration.defaultTopicQueueNums)
-            add(TopicNames.autoCreateKey, queues, readWrite | Permission.inherit)
-        }
+        systemTopics.insert(TopicNames.autoCreateKey)
+        if configuration.autoCreateTopicEnable { insert(Self.autoCreateTemplate(configuration)) }
         add(TopicNames.benchmark, Self.benchmarkQueueNums, readWrite)
         // RocketMQ's TopicConfig has 16 queues unless told otherwise.
         add(
@@ -77,6 +78,20 @@ final class TopicConfigManager {
         add(TopicNames.schedule, Self.scheduleQueueNums, readWrite)
         if configuration.traceTopicEnable { add(configuration.msgTraceTopicName, 1, readWrite) }
         add(configuration.brokerClusterName + "_" + TopicNames.replySuffix, 1, readWrite)
+    }
+
+    private static func autoCreateTemplate(_ configuration: BrokerConfiguration) -> TopicConfig {
+        let queues = Int32(clamping: configuration.defaultTopicQueueNums)
+        return TopicConfig(
+            topicName: TopicNames.autoCreateKey, readQueueNums: queues, writeQueueNums: queues,
+            perm: Permission.read | Permission.write | Permission.inherit)
+    }
+
+    /// `autoCreateTopicEnable` or `defaultTopicQueueNums` may have changed: clients need the route of `TBW102`.
+    func autoCreateChanged(_ configuration: BrokerConfiguration) {
+        isAutoCreateEnabled = configuration.autoCreateTopicEnable
+        let template = Self.autoCreateTemplate(configuration)
+        if isAutoCreateEnabled, table[TopicNames.autoCreateKey]?.config != template { update(template) }
     }
 
     @discardableResult
@@ -104,7 +119,9 @@ final class TopicConfigManager {
     func createForSend(_ name: String, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
         -> TopicEntry?
     {
-        guard let template = table[defaultTopic]?.config, template.perm & Permission.inherit != 0 else { return nil }
+        guard isAutoCreateEnabled || defaultTopic != TopicNames.autoCreateKey,
+            let template = table[defaultTopic]?.config, template.perm & Permission.inherit != 0
+        else { return nil }
         let queues = max(0, min(clientQueueNums, template.writeQueueNums))
         var config = TopicConfig(
             topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: template.perm & ~Permission.inherit)
@@ -172,10 +189,11 @@ final class TopicConfigManager {
         isDirtyLater = false
     }
 
-    /// Adds what the file holds over the system topics.
+    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's `defaultTopicQueueNums`
+    /// has no effect any more once the topic is in the file, and nobody may change it there.
     func load(_ json: JSONValue) throws(RemotingDecodeError) {
         let wrapper = try TopicConfigSerializeWrapper(json: json)
-        for config in wrapper.topicConfigTable { insert(config) }
+        for config in wrapper.topicConfigTable where config.topicName != TopicNames.autoCreateKey { insert(config) }
         dataVersion = wrapper.dataVersion
     }
 

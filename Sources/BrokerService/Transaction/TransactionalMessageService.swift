@@ -417,6 +417,7 @@ final class TransactionalMessageService {
                     draft.bornTimestamp = record.bornTimestamp
                     draft.reconsumeTimes = record.reconsumeTimes
                     draft.properties = properties
+                    draft.isCopy = true
                     if case .appended = broker.store.append(draft) {
                         hasAppended = true
                         return true

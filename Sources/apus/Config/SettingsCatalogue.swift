@@ -151,7 +151,6 @@ struct SettingDescription {
         SettingDescription("transactionCheckMax", .messages, "15", "questions before a message is given up"),
         SettingDescription("storeReplyMessageEnable", .messages, "true", "replies of request-reply are stored"),
         SettingDescription("longPollingEnable", .messages, "true", "a pull waits for messages"),
-        SettingDescription("longPollingMillis", .messages, "", "cap of that wait (Apus)"),
         SettingDescription("shortPollingTimeMills", .messages, "1000", "the wait when long polling is off"),
         SettingDescription(
             "sendThreadPoolQueueCapacity", .messages, "100000",

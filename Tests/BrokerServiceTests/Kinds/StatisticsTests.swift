@@ -69,6 +69,28 @@ import Testing
         #expect(try snapshots(connection, "SNDBCK_PUT_NUMS", "Counted@G") == nil)
     }
 
+    @Test("delay levels: what comes in and what is delivered, by Apache's keys")
+    func delayLevels() throws {
+        let harness = try BrokerHarness([("messageDelayLevel", "1s 1h")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let level1 = "DELAY\u{01}1\u{02}"
+        for _ in 0..<3 { #expect(try connection.send(topic: "Late", properties: level1).code == 0) }
+        #expect(try connection.send(topic: "Late", properties: "DELAY\u{01}2\u{02}").code == 0)
+        #expect(try connection.wait("Late", count: 3).count == 3)
+        try harness.onLoop { $0.stats.sample(now: $0.now() + 10_000) }
+        #expect(try snapshots(connection, "QUEUE_PUT_NUMS", "SCHEDULE_TOPIC_XXXX@0")?.sum == 3)
+        #expect(try snapshots(connection, "QUEUE_PUT_NUMS", "SCHEDULE_TOPIC_XXXX@1")?.sum == 1)
+        #expect(try snapshots(connection, "QUEUE_GET_NUMS", "SCHEDULE_TOPIC_XXXX@0@SCHEDULE_CONSUMER")?.sum == 3)
+        #expect(try snapshots(connection, "QUEUE_GET_NUMS", "SCHEDULE_TOPIC_XXXX@1@SCHEDULE_CONSUMER") == nil)
+        #expect(try snapshots(connection, "GROUP_GET_NUMS", "SCHEDULE_TOPIC_XXXX@SCHEDULE_CONSUMER")?.sum == 3)
+        let size = try snapshots(connection, "QUEUE_PUT_SIZE", "SCHEDULE_TOPIC_XXXX@0")?.sum
+        #expect(try #require(size) > 300)
+        #expect(try snapshots(connection, "GROUP_GET_SIZE", "SCHEDULE_TOPIC_XXXX@SCHEDULE_CONSUMER")?.sum ?? 0 > 300)
+        #expect(try snapshots(connection, "QUEUE_PUT_NUMS", "Late@0") == nil)
+        #expect(try snapshots(connection, "QUEUE_PUT_NUMS", "SCHEDULE_TOPIC_XXXX") == nil)
+    }
+
     @Test("windows: seven samples of 10 s and 10 min, 25 of an hour; what is idle is forgotten and can come again")
     func windows() {
         let table = StatsTable(now: 0)

@@ -293,7 +293,7 @@ struct TransactionTests {
         _ = try prepare(connection, "immune", more: ";CHECK_IMMUNITY_TIME_IN_SECONDS=3600")
         #expect(!connection.gets(.checkTransactionState, within: 300))
         // As `apus reload` does.
-        try harness.onLoop { $0.update(settings: [("transactionTimeOut", "100")]) }
+        try harness.onLoop { $0.reload(settings: [("transactionTimeOut", "100")]) }
         let check = try connection.request(.checkTransactionState)
         #expect(check.extFields["msgId"] == "waiting")
         #expect(!connection.gets(.checkTransactionState, within: 300))
