@@ -54,6 +54,10 @@ extension Broker {
             "putMessageSizeTotal": String(store.putMessageSizeTotal),
             "putMessageAverageSize": String(
                 Double(store.putMessageSizeTotal) / Double(max(1, store.putMessageTimesTotal))),
+            "putMessageDistributeTime": statistics.putTimes.distribution,
+            "putMessageEntireTimeMax": String(statistics.putTimes.longest),
+            "putLatency99": String(statistics.putTimes.percentile(0.99)),
+            "putLatency999": String(statistics.putTimes.percentile(0.999)),
             "earliestMessageTimeStamp": String(self.store.earliestMessageTime),
             // Apus: the check behind the start.
             "checkRemainingBytes": String(store.checkRemainingBytes),
@@ -66,7 +70,7 @@ extension Broker {
             "pullThreadPoolQueueSize",
             "queryThreadPoolQueueSize", "EndTransactionQueueSize", "pageCacheLockTimeMills",
             "sendThreadPoolQueueHeadWaitTimeMills", "pullThreadPoolQueueHeadWaitTimeMills",
-            "queryThreadPoolQueueHeadWaitTimeMills", "putMessageFailedTimes", "putMessageEntireTimeMax",
+            "queryThreadPoolQueueHeadWaitTimeMills", "putMessageFailedTimes",
             "getMessageEntireTimeMax", "dispatchMaxBuffer", "remainTransientStoreBufferNumbs",
         ] {
             table[key] = "0"

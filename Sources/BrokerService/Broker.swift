@@ -319,7 +319,9 @@ package final class Broker: RemotingService {
 
     private func commit() {
         do throws(StoreError) {
+            let began = statistics.untimed > 0 ? now() : 0
             try store.commitTick()
+            if statistics.untimed > 0 { statistics.wrote(in: max(0, now() - began)) }
             gate.committed(written: store.writtenOffset.rawValue)
             kinds.committed()
         } catch {

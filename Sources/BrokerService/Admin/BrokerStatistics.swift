@@ -21,6 +21,11 @@ struct BrokerStatistics {
     private var samples: [Sample] = []
     let bootMillis: Int64
 
+    private(set) var putTimes = PutTimes()
+    /// Messages of `putTotal` whose write has been timed.
+    private var timed: Int64 = 0
+    private var samplings = 0
+
     /// Totals at a midnight (local time) since the broker started.
     private(set) var todayMorning: (put: Int64, get: Int64) = (0, 0)
     private(set) var yesterdayMorning: (put: Int64, get: Int64) = (0, 0)
@@ -44,6 +49,15 @@ struct BrokerStatistics {
     @inline(__always)
     mutating func missed() { pullsMissed &+= 1 }
 
+    /// Messages put since the last write: all of them are written by the next.
+    var untimed: Int64 { putTotal - timed }
+
+    /// That write is done. - Parameter millis: what it took.
+    mutating func wrote(in millis: Int64) {
+        putTimes.add(untimed, millis: millis)
+        timed = putTotal
+    }
+
     private static func dayOfYear(_ millis: Int64) -> Int32 {
         var time = time_t(millis / 1000)
         var parts = tm()
@@ -52,6 +66,8 @@ struct BrokerStatistics {
     }
 
     mutating func sample(now: Int64) {
+        samplings += 1
+        if samplings % 6 == 0 { putTimes.nextMinute() }
         let day = Self.dayOfYear(now)
         if day != dayOfYear {
             dayOfYear = day
@@ -78,4 +94,51 @@ struct BrokerStatistics {
         rates(now: now, pullsFound + pullsMissed) { $0.found + $0.missed }
     }
     func getTransferedTps(now: Int64) -> String { rates(now: now, getTotal, \.transferred) }
+}
+
+/// How long it took to write the messages of the last minute, in RocketMQ's classes (`StoreStatsService`). Here messages are written a
+/// tick at a time: all messages of one write took as long as it did.
+struct PutTimes {
+    /// Upper ends of the classes in milliseconds; the first is for what took less than one, the last has no end.
+    static let bounds: [Int64] = [1, 10, 50, 100, 200, 500, 1000, 2000, 3000, 4000, 5000, 10_000]
+    private static let names = [
+        "<=0ms", "0~10ms", "10~50ms", "50~100ms", "100~200ms", "200~500ms", "500ms~1s", "1~2s", "2~3s", "3~4s", "4~5s",
+        "5~10s", "10s~",
+    ]
+
+    private var current = [Int64](repeating: 0, count: PutTimes.names.count)
+    private var last = [Int64](repeating: 0, count: PutTimes.names.count)
+    /// Milliseconds the slowest write took since the broker started.
+    private(set) var longest: Int64 = 0
+
+    mutating func add(_ messages: Int64, millis: Int64) {
+        current[Self.bounds.firstIndex { millis < $0 } ?? Self.bounds.count] += messages
+        longest = max(longest, millis)
+    }
+
+    mutating func nextMinute() {
+        last = current
+        for index in current.indices { current[index] = 0 }
+    }
+
+    /// `[<=0ms]:12 [0~10ms]:3 …`, of the last whole minute.
+    var distribution: String {
+        zip(Self.names, last).map { "[\($0)]:\($1) " }.joined()
+    }
+
+    /// Milliseconds within which that share of the last minute's messages was written, as near as the classes tell.
+    func percentile(_ share: Double) -> Double {
+        let wanted = Double(last.reduce(0, +)) * share
+        var passed = 0.0
+        for (index, count) in last.enumerated() where count > 0 {
+            guard passed + Double(count) < wanted else {
+                guard index > 0 else { return 0 }
+                let low = Double(Self.bounds[index - 1])
+                guard index < Self.bounds.count else { return low }
+                return low + (Double(Self.bounds[index]) - low) * (wanted - passed) / Double(count)
+            }
+            passed += Double(count)
+        }
+        return 0
+    }
 }

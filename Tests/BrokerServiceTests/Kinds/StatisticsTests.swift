@@ -136,6 +136,37 @@ import Testing
         #expect(item.snapshot(.day, .count).sum == 3)
     }
 
+    @Test("write times by Apache's classes, of the last whole minute; exporters read them from the runtime information")
+    func putTimes() throws {
+        var times = PutTimes()
+        for (messages, millis) in [(90, 0), (9, 5), (1, 60_000)] as [(Int64, Int64)] {
+            times.add(messages, millis: millis)
+        }
+        #expect(times.distribution.hasPrefix("[<=0ms]:0 [0~10ms]:0 "))
+        times.nextMinute()
+        #expect(times.distribution.hasPrefix("[<=0ms]:90 [0~10ms]:9 [10~50ms]:0 "))
+        #expect(times.distribution.hasSuffix("[5~10s]:0 [10s~]:1 "))
+        #expect(times.longest == 60_000)
+        #expect(times.percentile(0.5) == 0)
+        #expect(times.percentile(0.99) == 10)
+        #expect(times.percentile(0.999) == 10_000)
+        times.nextMinute()
+        #expect(times.percentile(0.99) == 0)
+
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for _ in 0..<7 { #expect(try connection.send(topic: "Timed").code == 0) }
+        try harness.onLoop { broker in
+            for _ in 0..<6 { broker.statistics.sample(now: broker.now()) }
+        }
+        let table = try connection.invoke(.getBrokerRuntimeInfo).json()["table"]
+        let counts = (table?["putMessageDistributeTime"]?.string ?? "").split(separator: " ")
+            .compactMap { $0.split(separator: ":").last.flatMap { Int($0) } }
+        #expect(counts.count == 13 && counts.reduce(0, +) == 7, "\(counts)")
+        #expect(table?["putLatency99"]?.string.flatMap { Double($0) } != nil)
+    }
+
     @Test("today and yesterday begin at midnight")
     func days() {
         var statistics = BrokerStatistics(bootMillis: 1_700_000_000_000)
