@@ -1,6 +1,33 @@
 import LinuxSystem
 import StoreFormat
 
+/// Makes the log durable, on the flush thread.
+struct LogSynchronization: Sendable {
+    /// The files with anything in them that is not durable.
+    let files: [(base: Int64, file: any DiskFile)]
+    let fileSize: Int64
+    /// Written again first: pages there may be called clean by the kernel without having reached the disk.
+    let doubtful: Range<Int64>
+    /// What is written below is durable afterwards.
+    let target: Int64
+    /// Of the newest message below.
+    let timestamp: Int64
+
+    func run() throws(SystemError) {
+        for (base, file) in files {
+            let from = max(doubtful.lowerBound - base, 0)
+            let to = min(doubtful.upperBound - base, fileSize)
+            if from < to { try rewrite(file, from: from, to: to) }
+            try file.synchronize()
+        }
+    }
+}
+
+/// How a job of the flush thread ended: set there before the owner is told, read by the owner when it is told or when the thread has ended.
+final class FlushOutcome<Failure>: @unchecked Sendable {
+    var failure: Failure?
+}
+
 /// The blocking part of a checkpoint, run on the flush thread: synchronizes in the order log, queues, index, then writes RocketMQ's checkpoint and
 /// our recovery point, which vouch for them.
 struct Checkpoint: Sendable {
@@ -18,7 +45,7 @@ struct Checkpoint: Sendable {
 
     let disk: any Disk
     let configuration: StoreConfiguration
-    let logs: [any DiskFile]
+    let log: LogSynchronization
     /// Nil: too many to name, the whole filesystem is synchronized.
     let queues: [any DiskFile]?
     let indexes: [any DiskFile]
@@ -30,7 +57,7 @@ struct Checkpoint: Sendable {
 
     func run() -> Failure? {
         do throws(SystemError) {
-            for file in logs { try file.synchronize() }
+            try log.run()
         } catch {
             return .log(error)
         }

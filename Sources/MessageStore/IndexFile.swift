@@ -321,4 +321,57 @@ final class IndexFile {
         }
         self.header.hashSlotCount = used
     }
+
+    /// Makes header and slots anew from the entries that are there. An entry is written once, into zeros, and in the order of the log: what a power cut
+    /// left of them is good up to the first place that was not written. False when nothing can be kept.
+    /// - Parameters:
+    ///   - limit: only entries of records below are kept.
+    ///   - storeTime: of the message at a physical offset; nil when there is none.
+    func salvage(below limit: Int64, storeTime: (Int64) -> Int64?) throws(SystemError) -> Bool {
+        let chunk = 50_000
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk * IndexLayout.entrySize, alignment: 8)
+        defer { buffer.deallocate() }
+        var count: Int32 = 1
+        var first: IndexEntry?
+        var last: IndexEntry?
+        var beforeLast: IndexEntry?
+        var isAtEnd = false
+        while !isAtEnd, Int(count) < layout.entries {
+            let wanted = min(chunk, layout.entries - Int(count))
+            let target = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<(wanted * IndexLayout.entrySize)])
+            let got = try file.read(into: target, at: layout.entryPosition(Int(count))) / IndexLayout.entrySize
+            guard let base = target.baseAddress else { break }
+            isAtEnd = got < wanted
+            for place in 0..<got {
+                let entry = IndexEntry(UnsafeRawPointer(base) + place * IndexLayout.entrySize)
+                guard entry.keyHash >= 0, entry.seconds >= 0, entry.previous >= 0, entry.previous < count,
+                    entry.physicalOffset >= last?.physicalOffset ?? 0, entry.physicalOffset < limit,
+                    entry.keyHash != 0 || entry.physicalOffset != 0
+                else {
+                    isAtEnd = true
+                    break
+                }
+                if first == nil { first = entry }
+                beforeLast = last
+                last = entry
+                count += 1
+            }
+        }
+        // The last one may lie half in a block that was not written.
+        if Int(count) < layout.entries {
+            count -= 1
+            last = beforeLast
+        }
+        guard count > 1, let first, let last, let begin = storeTime(first.physicalOffset),
+            let end = storeTime(last.physicalOffset)
+        else { return false }
+        var header = IndexHeader()
+        header.beginTimestamp = begin
+        header.endTimestamp = end
+        header.beginPhyOffset = first.physicalOffset
+        header.endPhyOffset = last.physicalOffset
+        header.indexCount = count
+        try rewind(to: header)
+        return true
+    }
 }

@@ -250,6 +250,27 @@ final class IndexService {
         try updateCovered()
     }
 
+    /// RocketMQ vouches for index files up to a time, hardly ever for the newest. After a power cut what was not vouched for is made good from what is
+    /// left, so that not the whole log has to be read for it; keys behind `coveredOffset` are indexed again by dispatch.
+    /// - Parameters:
+    ///   - time: files that end later were not vouched for.
+    ///   - limit: keys of records from here on are dispatched anyway.
+    ///   - storeTime: of the message at a physical offset; nil when there is none.
+    func salvage(
+        notBefore time: Int64, below limit: Int64, storeTime: (Int64) -> Int64?
+    ) throws(SystemError) {
+        guard
+            var number = files.firstIndex(where: { $0.header.endTimestamp > time || $0.header.indexCount <= 1 })
+        else { return }
+        while number < files.count {
+            let isKept = try files[number].salvage(below: limit, storeTime: storeTime)
+            if isKept { number += 1 }
+            // Behind a file that is not full none can be right.
+            if !isKept || !files[number - 1].isFull { break }
+        }
+        try remove(from: number)
+    }
+
     /// Drops what points behind the end of the log.
     func cut(to physical: Int64) throws(SystemError) {
         pending.removeAll { $0.physicalOffset >= physical }

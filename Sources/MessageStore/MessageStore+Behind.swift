@@ -35,8 +35,12 @@ extension MessageStore {
             }
             maintenance.passRunning = false
             var point = currentPoint(dispatched: maintenance.passDispatched)
-            point.isDistrusted = pagesMayBeLost
-            try recoveryPoint.writeSoft(point)
+            if pagesMayBeLost { point.doubt = .synchronizationFailed }
+            if maintenance.checkpointRunning {
+                maintenance.heldPoint = point
+            } else {
+                try recoveryPoint.writeSoft(point)
+            }
             let due =
                 now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
                 || maintenance.passDispatched - maintenance.checkpointDispatched >= Self.checkpointBytesMax

@@ -137,8 +137,9 @@ extension MessageStore {
             }
             let current = try queueFiles.entry(queue, at: place)
             if current == wrong.entry { return }
-            // A later message has the same place: the queue began again before it, and whoever sent it was told so.
-            if let current, current.physicalOffset.rawValue > physical,
+            // Another message has the place. A later one: the queue began again before it, and whoever sent it was told so. An earlier one: this
+            // one's own place or queue is a damaged number.
+            if let current, current.physicalOffset.rawValue != physical,
                 belongs(current.physicalOffset.rawValue, Int(current.recordSize), queue, place)
             {
                 return

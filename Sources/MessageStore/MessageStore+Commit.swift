@@ -75,7 +75,8 @@ extension MessageStore {
     /// Makes everything behind the written end zero again; until that has worked nothing may be written, or leftovers of the failed write could be
     /// taken for messages after a crash.
     func cleanTail() {
-        guard tailIsDirty else { return }
+        // The kernel tells of a lost page once: an error met here would be missing in a synchronization on its way.
+        guard tailIsDirty, !flushRunning, !maintenance.checkpointRunning else { return }
         do throws(SystemError) {
             windows.reset()
             try logFiles.truncate(to: writtenEnd)
@@ -121,37 +122,46 @@ extension MessageStore {
     package func requestFlush() {
         guard isOpen, !flushRunning, !flushBroken, flushedEnd < writtenEnd else { return }
         flushRunning = true
-        let target = writtenEnd
-        let timestamp = lastStoreTimestamp
-        let files = logFiles.files.filter { $0.base + logFiles.fileSize > flushedEnd && $0.base < target }.map {
-            $0.file
-        }
+        let work = logSynchronization(to: writtenEnd)
+        let outcome = FlushOutcome<SystemError>()
+        flushOutcome = outcome
         let executor = executor
         let liveness = liveness
         background.submit(.flush) {
-            var failure: SystemError?
-            for file in files where failure == nil {
-                do throws(SystemError) { try file.synchronize() } catch { failure = error }
-            }
-            let result = failure
-            executor { liveness.store?.flushEnded(target, timestamp, result) }
+            do throws(SystemError) { try work.run() } catch { outcome.failure = error }
+            executor { liveness.store?.flushEnded(work, outcome.failure) }
         }
     }
 
-    private func flushEnded(_ target: Int64, _ timestamp: Int64, _ failure: SystemError?) {
+    /// What makes the log durable up to `target`, which is written.
+    func logSynchronization(to target: Int64) -> LogSynchronization {
+        let size = logFiles.fileSize
+        return LogSynchronization(
+            files: logFiles.files.filter { $0.base + size > flushedEnd && $0.base < target }, fileSize: size,
+            doubtful: flushedEnd..<max(flushedEnd, min(doubtfulEnd, target)), target: target,
+            timestamp: lastStoreTimestamp)
+    }
+
+    private func flushEnded(_ work: LogSynchronization, _ failure: SystemError?) {
         flushRunning = false
+        flushOutcome = nil
         guard isOpen else { return }
         if let failure {
             flushFailure(failure)
             return
         }
-        if target > flushedEnd {
-            flushedEnd = target
-            flushedTimestamp = timestamp
-            flushed?(PhysicalOffset(flushedEnd))
-        }
+        // A checkpoint before it on the same thread may have been refused: then this one's success proves nothing.
+        guard !flushBroken else { return }
+        logIsSynchronized(work)
         // Whoever was written while the disk worked is next.
         if configuration.flushDiskType == .syncFlush, flushedEnd < writtenEnd { requestFlush() }
+    }
+
+    func logIsSynchronized(_ work: LogSynchronization) {
+        guard work.target > flushedEnd else { return }
+        flushedEnd = work.target
+        flushedTimestamp = work.timestamp
+        flushed?(PhysicalOffset(flushedEnd))
     }
 
     /// Bytes behind `flushedEnd` may be lost although the kernel calls them clean.

@@ -83,7 +83,7 @@ extension MessageStore {
             if found.storedTopic.isSchedule, let delay, let level = Self.number(delay), level > 0 {
                 tagsCode = delayLevels.deliverTimestamp(level: level, storeTimestamp: record.storeTimestamp)
             }
-            put(record, tagsCode, found)
+            put(record, tagsCode, found, mode)
             queue = found
         } else if SysFlag.entersConsumeQueue(record.sysFlag) {
             logger.error(
@@ -126,13 +126,21 @@ extension MessageStore {
     }
 
     @inline(__always)
-    private func put(_ record: CommitLogRecordView, _ tagsCode: Int64, _ queue: ConsumeQueue) {
+    private func put(
+        _ record: CommitLogRecordView, _ tagsCode: Int64, _ queue: ConsumeQueue, _ mode: DispatchMode
+    ) {
         let entry = ConsumeQueueEntry(
             physicalOffset: record.physicalOffset, recordSize: Int32(truncatingIfNeeded: record.totalSize),
             tagsCode: tagsCode)
         if record.queueOffset != queue.maxOffset {
-            guard preparePut(record, queue) else { return }
+            let isReplay = !mode.contains(.announce)
+            guard preparePut(entry, at: record.queueOffset.rawValue, queue, isReplay: isReplay) else { return }
         }
+        add(entry, to: queue)
+    }
+
+    @inline(__always)
+    func add(_ entry: ConsumeQueueEntry, to queue: ConsumeQueue) {
         queue.add(entry)
         queue.lastPhysicalOffset = entry.physicalOffset.rawValue
         if queue.nextOffset < queue.maxOffset.rawValue { queue.nextOffset = queue.maxOffset.rawValue }
@@ -144,48 +152,6 @@ extension MessageStore {
         if !queue.isDirty {
             queue.isDirty = true
             dirtyQueues.append(queue)
-        }
-    }
-
-    /// A record that does not continue its queue, seen only in replay and replication. False when it is already in it.
-    private func preparePut(_ record: CommitLogRecordView, _ queue: ConsumeQueue) -> Bool {
-        let offset = record.queueOffset.rawValue
-        guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(offset) else {
-            logger.error("message at \(record.physicalOffset) has queue offset \(offset): it is in no queue")
-            return false
-        }
-        // Nothing newer than the queue's last message can be in it already; an older one is.
-        if !queue.isEmpty, record.physicalOffset.rawValue <= queue.lastPhysicalOffset { return false }
-        let name = "\(queue.topic)-\(queue.queueId)"
-        let maximum = queue.maxOffset.rawValue
-        if offset < maximum {
-            // The topic was deleted and made again: its offsets began anew.
-            logger.notice("queue \(name) begins again at \(offset), it was at \(maximum)")
-            restart(queue, at: offset)
-        } else if maximum == 0, queue.lastFile < queue.firstFile {
-            queue.reset(minimum: offset, maximum: offset, written: offset)
-        } else if offset - maximum > queue.entriesPerFile {
-            logger.error("queue \(name) jumps from \(maximum) to \(offset): it begins again there")
-            restart(queue, at: offset)
-        } else {
-            logger.error(
-                "queue \(name) lacks the entries \(maximum) to \(offset - 1): their messages are not in the log")
-            while queue.maxOffset.rawValue < offset { queue.add(.preBlank) }
-        }
-        return true
-    }
-
-    private func restart(_ queue: ConsumeQueue, at offset: Int64) {
-        do throws(SystemError) {
-            if offset > queue.minOffset.rawValue, offset < queue.maxOffset.rawValue {
-                try queueFiles.cut(queue, to: offset)
-            } else {
-                try queueFiles.clear(queue)
-                queue.reset(minimum: offset, maximum: offset, written: offset)
-            }
-        } catch {
-            logger.error("cutting the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
-            queue.reset(minimum: offset, maximum: offset, written: offset)
         }
     }
 

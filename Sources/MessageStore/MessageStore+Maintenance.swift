@@ -21,6 +21,11 @@ struct MaintenanceState {
     var lastCheckpoint: Int64 = 0
     var checkpointDispatched: Int64 = 0
     var checkpointRunning = false
+    /// The checkpoint that is running.
+    var checkpoint: (work: Checkpoint, outcome: FlushOutcome<Checkpoint.Failure>)?
+    /// The soft recovery point a pass made while a checkpoint was running: written when that has ended, because until then the word lies there that
+    /// it has not.
+    var heldPoint: RecoveryPoint?
     /// A pass and a checkpoint are due without waiting for their time.
     var recoveryPointDue = false
     var lastFlush: Int64 = 0
@@ -92,8 +97,9 @@ extension MessageStore {
 
     /// Tells the next process, should this one be killed now, that written pages prove nothing.
     func noteDistrust() {
+        maintenance.heldPoint = nil
         var point = currentPoint(dispatched: 0)
-        point.isDistrusted = true
+        point.doubt = .synchronizationFailed
         do throws(SystemError) {
             try recoveryPoint.writeSoft(point)
         } catch {
@@ -104,6 +110,7 @@ extension MessageStore {
     func currentPoint(dispatched: Int64) -> RecoveryPoint {
         var point = RecoveryPoint()
         point.boot = bootIdentity
+        point.flushed = flushedEnd
         // Keys that never got into the index must be dispatched again.
         point.dispatched = index?.failure == nil ? dispatched : 0
         var entries: Int64 = 0
@@ -130,6 +137,13 @@ extension MessageStore {
         maintenance.checkpointDispatched = maintenance.passDispatched
         // Without knowing which files a failed synchronization may have lost, none can be vouched for in this life of the process.
         if maintenance.suspectsUnknown { return }
+        do throws(SystemError) {
+            try noteCheckpoint()
+        } catch {
+            maintenance.recoveryPointDue = true
+            logger.error("checkpoint failed, tried again: \(error)")
+            return
+        }
         maintenance.checkpointRunning = true
         let checkpoint: Checkpoint
         do throws(SystemError) {
@@ -139,19 +153,42 @@ extension MessageStore {
             queueFiles.touchEverything()
             maintenance.suspectsUnknown = true
             logger.error("checkpoint failed: \(error)")
+            noteDistrust()
             return
         }
+        let outcome = FlushOutcome<Checkpoint.Failure>()
+        maintenance.checkpoint = (checkpoint, outcome)
         let executor = executor
         let liveness = liveness
         background.submit(.flush) {
-            let failure = checkpoint.run()
-            executor { liveness.store?.checkpointEnded(checkpoint, failure) }
+            outcome.failure = checkpoint.run()
+            executor { liveness.store?.checkpointEnded() }
         }
     }
 
-    private func checkpointEnded(_ checkpoint: Checkpoint, _ failure: Checkpoint.Failure?) {
+    /// Tells the next process, should this one be killed before it hears how the checkpoint ended, that a synchronization may have failed. The hard
+    /// point at the checkpoint's end is newer.
+    func noteCheckpoint() throws(SystemError) {
+        var point = currentPoint(dispatched: 0)
+        point.doubt = .checkpointUnderWay
+        try recoveryPoint.writeSoft(point)
+    }
+
+    private func checkpointEnded() {
+        if isOpen { hearOfCheckpoint() }
+    }
+
+    /// Takes over how the checkpoint ended that was begun last.
+    func hearOfCheckpoint() {
+        guard let (checkpoint, outcome) = maintenance.checkpoint else { return }
+        maintenance.checkpoint = nil
         maintenance.checkpointRunning = false
-        guard isOpen, let failure else { return }
+        guard let failure = outcome.failure else {
+            recoveryPoint.hardWritten()
+            if !flushBroken { logIsSynchronized(checkpoint.log) }
+            writeHeldPoint()
+            return
+        }
         maintenance.recoveryPointDue = true
         switch failure {
         case .log(let error):
@@ -170,22 +207,34 @@ extension MessageStore {
         noteDistrust()
     }
 
+    private func writeHeldPoint() {
+        guard var point = maintenance.heldPoint else { return }
+        maintenance.heldPoint = nil
+        point.flushed = flushedEnd
+        do throws(SystemError) {
+            try recoveryPoint.writeSoft(point)
+        } catch {
+            // The hard point is newer than what lies there, so it counts.
+            logger.warning("writing the recovery point failed, written with the next pass: \(error)")
+        }
+    }
+
     /// Everything a recovery point vouches for.
     func makeCheckpoint(dispatched: Int64) throws(SystemError) -> Checkpoint {
-        let logs = logFiles.files.filter { $0.base + logFiles.fileSize > flushedEnd && $0.base < writtenEnd }.map {
-            $0.file
-        }
+        let log = logSynchronization(to: writtenEnd)
         var layout = StoreCheckpointLayout()
         layout.physicMsgTimestamp = lastStoreTimestamp
         layout.logicsMsgTimestamp = lastStoreTimestamp
         layout.indexMsgTimestamp = index?.fullFileTimestamp ?? 0
         let file = try disk.open(checkpointPath, .create)
-        let point = try recoveryPoint.hardWrite(currentPoint(dispatched: dispatched))
+        var made = currentPoint(dispatched: dispatched)
+        made.flushed = log.target
+        let point = try recoveryPoint.hardWrite(made)
         let suspects = maintenance.suspects
         maintenance.suspects = []
         let queues = queueFiles.takeTouched().map { $0 + suspects }
         return Checkpoint(
-            disk: disk, configuration: configuration, logs: logs, queues: queues, indexes: index?.takeTouched() ?? [],
+            disk: disk, configuration: configuration, log: log, queues: queues, indexes: index?.takeTouched() ?? [],
             suspects: suspects, checkpoint: layout.encoded(), checkpointFile: file, writePoint: point)
     }
 
@@ -211,28 +260,19 @@ extension MessageStore {
     private func verifyUnflushed() {
         guard !flushRunning else { return }
         flushRunning = true
+        doubtfulEnd = writtenEnd
         let start = flushedEnd
-        let end = writtenEnd
-        let fileSize = logFiles.fileSize
-        let files = logFiles.files.filter { $0.base + fileSize > start && $0.base < end }
+        let work = logSynchronization(to: writtenEnd)
+        let outcome = FlushOutcome<SystemError>()
         let executor = executor
         let liveness = liveness
         background.submit(.flush) {
-            var failure: SystemError?
-            do throws(SystemError) {
-                for (base, file) in files {
-                    try rewrite(file, from: max(start - base, 0), to: min(end - base, fileSize))
-                    try file.synchronize()
-                }
-            } catch {
-                failure = error
-            }
-            let result = failure
-            executor { liveness.store?.verificationEnded(start, end, result) }
+            do throws(SystemError) { try work.run() } catch { outcome.failure = error }
+            executor { liveness.store?.verificationEnded(start, work, outcome.failure) }
         }
     }
 
-    private func verificationEnded(_ start: Int64, _ end: Int64, _ failure: SystemError?) {
+    private func verificationEnded(_ start: Int64, _ work: LogSynchronization, _ failure: SystemError?) {
         flushRunning = false
         guard isOpen else { return }
         if let failure {
@@ -240,7 +280,7 @@ extension MessageStore {
             return
         }
         windows.reset()
-        guard recordsAreIntact(from: start, to: min(end, dispatchedEnd)) else {
+        guard recordsAreIntact(from: start, to: min(work.target, dispatchedEnd)) else {
             gateIsThreshold = false
             gate = .notWritable(
                 remark:
@@ -250,12 +290,11 @@ extension MessageStore {
             return
         }
         flushBroken = false
-        flushedEnd = max(flushedEnd, end)
-        flushed?(PhysicalOffset(flushedEnd))
+        logIsSynchronized(work)
     }
 
     /// Walks over whole records. `start` is where a flush ended, which on a slave may be inside a record.
-    private func recordsAreIntact(from start: Int64, to end: Int64) -> Bool {
+    func recordsAreIntact(from start: Int64, to end: Int64) -> Bool {
         var position = start
         while position < end {
             guard let record = recordAt(position), record.isBlank || bodyIsIntact(position, record.size) else {

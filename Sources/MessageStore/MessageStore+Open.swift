@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 import Logging
 import StoreFormat
@@ -5,7 +6,7 @@ import StoreReader
 
 extension MessageStore {
     private var lockPath: String { configuration.storePathRootDir + "/lock" }
-    private var abortPath: String { configuration.storePathRootDir + "/abort" }
+    var abortPath: String { configuration.storePathRootDir + "/abort" }
     var checkpointPath: String { configuration.storePathRootDir + "/checkpoint" }
 
     /// Locks the folder, loads what is there and recovers it. Afterwards everything in the log is readable by queue.
@@ -74,67 +75,21 @@ extension MessageStore {
         try file.write(UnsafeRawBufferPointer(buffer), at: 0)
     }
 
-    /// Writes and synchronizes everything, removes `abort`, releases the lock.
-    package func close() throws(StoreError) {
-        guard isOpen else { return }
-        if !hot.isEmpty { try commitTick() }
-        isOpen = false
-        background.stop()
-        defer {
-            windows.reset()
-            logFiles.closeAll()
-            recoveryPoint.close()
-            lockFile = nil
-        }
-        try onDisk { () throws(SystemError) in
-            try writeAllBehind()
-            if let failure = try makeCheckpoint(dispatched: dispatchedEnd).run() { throw failure.error }
-            flushedEnd = writtenEnd
-            try disk.remove(abortPath)
-            try disk.synchronizeDirectory(configuration.storePathRootDir)
-        }
-    }
-
-    /// Lets go of everything without writing anything, as a kill would: for tests that go on in the same process.
-    func abandon() {
-        isOpen = false
-        background.stop()
-        windows.reset()
-        logFiles.closeAll()
-        recoveryPoint.close()
-        lockFile = nil
-    }
-
     // MARK: Recovery
-
-    /// What recovery starts from.
-    private struct Plan {
-        /// Queue entries of records below are believed, and dispatch begins here.
-        var trusted: Int64
-        /// Dispatch begins earlier than that because the index lags.
-        var dispatchFrom: Int64
-        /// Unsynchronized writes may be missing, in any order.
-        var afterPowerLoss: Bool
-        /// RocketMQ was killed and the machine has run on: all it had written is there, but for what a kill cuts in two.
-        var afterForeignKill = false
-        var point: RecoveryPoint?
-        /// Below this the log was synchronized.
-        var synchronized: Int64
-        /// The recovery point belongs to another log: the index is made anew, too.
-        var indexIsStale = false
-        /// Messages lay everywhere below this: what cannot be read there is damage, never the log's end.
-        var known: Int64 = 0
-    }
 
     private func recover(wasClean: Bool, foreignKill: Bool) throws(StoreError) {
         let started = clock()
         guard let first = logFiles.first else {
             try forgetEverything()
+            noteOwnStart()
             return
         }
         let points = try onDisk { () throws(SystemError) in try recoveryPoint.load() }
         var plan = try makePlan(
             wasClean: wasClean, foreignKill: foreignKill, first: first, soft: points.soft, hard: points.hard)
+        plan.wasClean = wasClean
+        let newest = [points.soft, points.hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
+        plan.logIsDoubtful = !wasClean && newest?.boot == bootIdentity
         try loadQueues(&plan, first: first)
         try loadIndex(&plan, wasClean: wasClean, first: first)
         try checkIndex(&plan, first: first)
@@ -145,11 +100,14 @@ extension MessageStore {
         // A kill, too, can end a write at a block's end inside a record.
         let mode: DispatchMode = wasClean ? .verify : [.verify, .tornBlocks]
         var stop = dispatchWindows(upTo: logFiles.end, mode)
-        while case .damaged(let damage) = stop, try skipDamage(damage, plan) {
+        while case .damaged(let damage) = stop, skipDamage(damage, plan) {
             stop = dispatchWindows(upTo: logFiles.end, mode)
         }
         let end = dispatchedEnd
+        decideHeldRecords()
         try settle(end: end, stop: stop, plan: plan, wasClean: wasClean)
+        // Whoever finds no point does not know that this start of the machine was ours.
+        if newest == nil { noteOwnStart() }
         let elapsed = clock() - started
         logger.info(
             "store recovered in \(elapsed) ms",
@@ -157,6 +115,15 @@ extension MessageStore {
                 "clean": "\(wasClean)", "from": "\(plan.dispatchFrom)", "end": "\(end)", "first": "\(first)",
                 "queues": "\(table.queues.count)",
             ])
+    }
+
+    /// Should this process be killed before its first pass: queues and index count as of the newest hard point, and the log was this start's.
+    private func noteOwnStart() {
+        do throws(SystemError) {
+            try noteCheckpoint()
+        } catch {
+            logger.warning("there is no recovery point until the first pass has written one: \(error)")
+        }
     }
 
     /// Without a log, queues and index point at nothing: RocketMQ deletes them too.
@@ -171,52 +138,59 @@ extension MessageStore {
             if let index {
                 try index.load(keepingUpTo: 0)
             }
+            try recoveryPoint.remove()
         }
         beginAt(0)
     }
 
     private func makePlan(
         wasClean: Bool, foreignKill: Bool, first: Int64, soft: RecoveryPoint?, hard: RecoveryPoint?
-    ) throws(StoreError) -> Plan {
+    ) throws(StoreError) -> RecoveryPlan {
         func usable(_ point: RecoveryPoint?) -> RecoveryPoint? {
             guard let point, point.dispatched >= first, point.dispatched <= logFiles.end else { return nil }
             return point
         }
-        let synchronized = usable(hard)?.dispatched ?? first
-        if let soft, soft.boot == bootIdentity, soft.isDistrusted, soft.sequence > (hard?.sequence ?? 0), !wasClean {
+        let newest = [soft, hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
+        let vouched = usable(hard)?.dispatched ?? first
+        // An older release's point does not tell how far the log was synchronized.
+        let flushed = newest?.flushed ?? 0
+        let synchronized = flushed > first && flushed <= logFiles.end ? flushed : vouched
+        let fresh = soft.flatMap { $0.boot == bootIdentity && $0.sequence > (hard?.sequence ?? 0) ? $0 : nil }
+        if let fresh, fresh.doubt == .synchronizationFailed, !wasClean {
             // Only what was synchronized counts, as after a power cut, and the rest of the log must be written again.
             logger.warning(
                 "a synchronization failed before the last end: everything behind \(synchronized) is written again")
             flushBroken = true
             gate = .notWritable(remark: "the commit log is being verified after a failed synchronization")
-            return Plan(
-                trusted: synchronized, dispatchFrom: synchronized, afterPowerLoss: true, point: usable(hard),
+            return RecoveryPlan(
+                trusted: vouched, dispatchFrom: vouched, afterPowerLoss: true, point: usable(hard),
                 synchronized: synchronized)
         }
         // A point of ours is older than what RocketMQ wrote.
         if foreignKill {
-            return Plan(
+            return RecoveryPlan(
                 trusted: .max, dispatchFrom: .max, afterPowerLoss: false, afterForeignKill: true, point: nil,
                 synchronized: try fileFromCheckpoint())
         }
-        if let soft = usable(soft), soft.boot == bootIdentity, soft.sequence > (hard?.sequence ?? 0) {
-            return Plan(
+        if let soft = usable(fresh), soft.doubt == .none {
+            return RecoveryPlan(
                 trusted: soft.dispatched, dispatchFrom: soft.dispatched, afterPowerLoss: false, point: soft,
                 synchronized: synchronized)
         }
         if let hard = usable(hard) {
             let sameBoot = hard.boot == bootIdentity
-            return Plan(
+            return RecoveryPlan(
                 trusted: hard.dispatched, dispatchFrom: hard.dispatched, afterPowerLoss: !wasClean && !sameBoot,
-                point: hard,
+                checkpointWasUnderWay: !wasClean && fresh?.doubt == .checkpointUnderWay, point: hard,
                 synchronized: synchronized)
         }
         // RocketMQ's own way.
         if wasClean {
-            return Plan(trusted: .max, dispatchFrom: .max, afterPowerLoss: false, point: nil, synchronized: first)
+            return RecoveryPlan(
+                trusted: .max, dispatchFrom: .max, afterPowerLoss: false, point: nil, synchronized: first)
         }
         let from = try fileFromCheckpoint()
-        return Plan(trusted: from, dispatchFrom: from, afterPowerLoss: true, point: nil, synchronized: from)
+        return RecoveryPlan(trusted: from, dispatchFrom: from, afterPowerLoss: true, point: nil, synchronized: from)
     }
 
     /// The newest file whose first message is old enough for the checkpoint to vouch for it (`isMappedFileMatchedRecover`).
@@ -237,11 +211,13 @@ extension MessageStore {
         return StoreCheckpointLayout(UnsafeRawBufferPointer(rebasing: buffer[0..<got]))
     }
 
-    private func loadQueues(_ plan: inout Plan, first: Int64) throws(StoreError) {
+    private func loadQueues(_ plan: inout RecoveryPlan, first: Int64) throws(StoreError) {
         let folders = try onDisk { () throws(SystemError) in try queueFiles.folders() }
         var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
         try load(queues, plan)
-        plan.known = plan.point?.dispatched ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : 0)
+        plan.known =
+            plan.point.map { max($0.dispatched, plan.synchronized) }
+            ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : 0)
         if let point = plan.point {
             let entries = queues.reduce(Int64(0)) { $0 + $1.maxOffset.rawValue }
             if Int64(queues.count) < point.queues || entries < point.entries || !reaches(point.dispatched, queues) {
@@ -269,12 +245,12 @@ extension MessageStore {
         }
     }
 
-    private func load(_ queues: [ConsumeQueue], _ plan: Plan) throws(StoreError) {
+    private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) {
         for queue in queues {
             try onDisk { () throws(SystemError) in
                 try queueFiles.load(
-                    queue, trusted: plan.trusted, afterPowerLoss: plan.afterPowerLoss,
-                    checksLast: plan.afterPowerLoss || plan.afterForeignKill
+                    queue, trusted: plan.trusted, afterPowerLoss: plan.queuesMayHaveHoles,
+                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill
                 ) { entry, offset in
                     guard let record = self.recordAt(entry.physicalOffset.rawValue) else { return false }
                     return record.queueOffset.rawValue == offset && record.queueId == queue.queueId
@@ -343,10 +319,10 @@ extension MessageStore {
         }
     }
 
-    private func loadIndex(_ plan: inout Plan, wasClean: Bool, first: Int64) throws(StoreError) {
+    private func loadIndex(_ plan: inout RecoveryPlan, wasClean: Bool, first: Int64) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
-            try index.load(keepingUpTo: plan.indexIsStale ? 0 : plan.afterPowerLoss ? plan.point?.indexName : nil)
+            try index.load(keepingUpTo: plan.indexIsStale ? 0 : plan.queuesMayHaveHoles ? plan.point?.indexName : nil)
             if plan.indexIsStale { return }
             guard let point = plan.point else {
                 if plan.afterForeignKill {
@@ -358,9 +334,8 @@ extension MessageStore {
                 if !wasClean {
                     // RocketMQ vouches for files its checkpoint covers.
                     let limit = try readCheckpoint()?.indexMsgTimestamp ?? 0
-                    if let bad = index.files.firstIndex(where: { $0.header.endTimestamp > limit }) {
-                        try index.remove(from: bad)
-                    }
+                    // What it does not vouch for is read, not believed.
+                    try index.salvage(notBefore: limit, below: plan.dispatchFrom) { recordAt($0)?.storeTimestamp }
                 }
                 if index.coveredOffset < 0 {
                     plan.dispatchFrom = first
@@ -369,25 +344,25 @@ extension MessageStore {
                 }
                 return
             }
-            if !plan.afterPowerLoss, !wasClean { try index.repairLast() }
+            if !plan.queuesMayHaveHoles, !wasClean { try index.repairLast() }
             // Nothing was indexed below the point.
             if point.indexName == 0 { return }
             guard let at = index.files.firstIndex(where: { Int64($0.name) == point.indexName }),
-                index.files[at].header.indexCount >= point.indexHeader.indexCount || plan.afterPowerLoss
+                index.files[at].header.indexCount >= point.indexHeader.indexCount || plan.queuesMayHaveHoles
             else {
                 logger.warning("index files are missing: the index is built anew from the commit log")
                 try index.remove(from: 0)
                 plan.dispatchFrom = first
                 return
             }
-            if plan.afterPowerLoss {
+            if plan.queuesMayHaveHoles {
                 try index.rewindLast(to: point.indexHeader)
             }
         }
     }
 
     /// A header of the index that does not agree with its file would hide keys: the file and those after it are made anew.
-    private func checkIndex(_ plan: inout Plan, first: Int64) throws(StoreError) {
+    private func checkIndex(_ plan: inout RecoveryPlan, first: Int64) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
             guard let bad = try index.firstDamagedHeader(storeTime: { recordAt($0)?.storeTimestamp }) else { return }
@@ -398,76 +373,19 @@ extension MessageStore {
         }
     }
 
-    /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
-    private func skipDamage(_ damage: CommitLogDamage, _ plan: Plan) throws(StoreError) -> Bool {
-        let isKnown = dispatchedEnd < plan.known
-        if damage == .nothing, !isKnown { return false }
-        // After a power cut, whole records behind a torn one are writes that overtook it: keeping them would leave holes in queues.
-        if plan.afterPowerLoss, !isKnown {
-            guard plan.point == nil else { return false }
-            // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
-            let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
-            if dispatchedEnd >= lastWritten - logFiles.fileSize { return false }
-        }
-        if damage == .tornBlock, let record = recordAt(dispatchedEnd),
-            recordAt(dispatchedEnd + Int64(record.size)) != nil
-        {
-            // What was written in order and goes on behind it is no torn write: somebody's properties are made of zeros.
-            return dispatchWindows(upTo: dispatchedEnd + Int64(record.size), .verify) == .end
-        }
-        guard let next = nextRecord(after: dispatchedEnd) else { return false }
-        logger.error("commit log at \(dispatchedEnd): \(damage); \(next - dispatchedEnd) bytes are not readable")
-        dispatchedEnd = next
-        return true
-    }
-
-    /// The next place where a record lies that says itself that it lies there and whose body is intact.
-    private func nextRecord(after damaged: Int64) -> Int64? {
-        var base = damaged / logFiles.fileSize * logFiles.fileSize
-        var from = damaged + 1
-        while logFiles.file(base: base) != nil {
-            let fileEnd = base + logFiles.fileSize
-            if let found = nextRecord(from: from, to: fileEnd) { return found }
-            base = fileEnd
-            from = fileEnd
-        }
-        return nil
-    }
-
-    private func nextRecord(from: Int64, to end: Int64) -> Int64? {
-        let piece: Int64 = 1 << 20
-        var position = from
-        while position + Int64(CommitLogRecord.minimumSize) <= end {
-            let size = Int(min(piece, end - position))
-            let found: Int64?? = windows.withBytes(at: position, size: size) { bytes in
-                var offset = 0
-                while offset + 36 <= size {
-                    let magic = bytes.loadUnaligned(fromByteOffset: offset + 4, as: Int32.self).bigEndian
-                    let place = bytes.loadUnaligned(fromByteOffset: offset + 28, as: Int64.self).bigEndian
-                    if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2,
-                        place == position + Int64(offset)
-                    {
-                        return place
-                    }
-                    offset += 1
-                }
-                return nil
-            }
-            if let found, let place = found, recordAt(place) != nil { return place }
-            if let found, let place = found {
-                position = place + 1
-            } else {
-                position += max(1, Int64(size) - 35)
-            }
-        }
-        return nil
-    }
-
     /// Makes the end found the end of everything.
-    private func settle(end: Int64, stop: DispatchStop, plan: Plan, wasClean: Bool) throws(StoreError) {
-        let isTorn = stop != .end && (stop != .damaged(.nothing) || end < plan.known)
+    private func settle(end: Int64, stop: DispatchStop, plan: RecoveryPlan, wasClean: Bool) throws(StoreError) {
+        guard stop != .end || end >= logFiles.end else {
+            // A place that cannot be read is not the log's end: writing there would destroy what it holds.
+            let path = logFiles.path(base: end / logFiles.fileSize * logFiles.fileSize)
+            throw .disk(SystemError(errno: EIO, call: "mmap", subject: path))
+        }
+        var isTorn = stop != .end && (stop != .damaged(.nothing) || end < plan.known)
         if isTorn {
             logger.warning("commit log ends at \(end): \(stop) follows and is cut off")
+        } else if stop != .end, !wasClean, !plan.afterPowerLoss, let data = firstData(behind: end) {
+            logger.warning("commit log ends at \(end): what lies at \(data) is no message and is cut off")
+            isTorn = true
         }
         try onDisk { () throws(SystemError) in
             if isTorn || (!wasClean && plan.afterPowerLoss) {
@@ -488,6 +406,7 @@ extension MessageStore {
         committedFileEnd = logFileEnd
         allocatedEnd = end
         flushedEnd = wasClean ? end : min(end, plan.synchronized)
+        doubtfulEnd = plan.logIsDoubtful ? end : 0
         if !wasClean {
             // What the process before wrote may still be on its way to the disk: the first checkpoint synchronizes everything.
             queueFiles.touchEverything()
@@ -495,5 +414,9 @@ extension MessageStore {
         }
         verifiedFrom = end
         for queue in table.queues { queue.nextOffset = queue.maxOffset.rawValue }
+        if end < plan.known {
+            // The points there say that more of the log is durable than there is now.
+            if flushBroken { noteDistrust() } else { noteOwnStart() }
+        }
     }
 }

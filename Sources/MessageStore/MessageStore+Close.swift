@@ -1,0 +1,72 @@
+import LinuxSystem
+import Logging
+import StoreFormat
+import StoreReader
+
+extension MessageStore {
+    /// Writes and synchronizes everything, removes `abort`, releases the lock. When something cannot be made durable it throws, and `abort` stays: the
+    /// next start is one after a kill.
+    package func close() throws(StoreError) {
+        guard isOpen else { return }
+        if !hot.isEmpty { try commitTick() }
+        isOpen = false
+        background.stop()
+        defer {
+            windows.reset()
+            logFiles.closeAll()
+            recoveryPoint.close()
+            lockFile = nil
+        }
+        try hearOfFlushes()
+        cleanTail()
+        if tailIsDirty || flushBroken {
+            throw .notWritable(reason: "a failed write could not be undone; the next start does that")
+        }
+        try onDisk { () throws(SystemError) in
+            try writeAllBehind()
+            try noteCheckpoint()
+            if let failure = try makeCheckpoint(dispatched: dispatchedEnd).run() { throw failure.error }
+            recoveryPoint.hardWritten()
+            flushedEnd = writtenEnd
+            try disk.remove(abortPath)
+            try disk.synchronizeDirectory(configuration.storePathRootDir)
+        }
+    }
+
+    /// The flush thread has ended; what it met last may not have been heard. After a refusal only what is written again is durable.
+    private func hearOfFlushes() throws(StoreError) {
+        hearOfCheckpoint()
+        if let failure = flushOutcome?.failure { flushFailure(failure) }
+        flushOutcome = nil
+        flushRunning = false
+        if flushBroken {
+            doubtfulEnd = writtenEnd
+            let from = flushedEnd
+            try onDisk { () throws(SystemError) in try logSynchronization(to: writtenEnd).run() }
+            windows.reset()
+            guard recordsAreIntact(from: from, to: dispatchedEnd) else {
+                throw .damaged(
+                    path: configuration.commitLogPath,
+                    reason: "bytes behind \(from) were lost after a failed synchronization")
+            }
+            flushBroken = false
+        }
+        if maintenance.suspectsUnknown {
+            noteDistrust()
+            throw .notWritable(
+                reason:
+                    "a synchronization of the filesystem of \(configuration.storePathRootDir) had failed; the next start makes its queues durable again"
+            )
+        }
+    }
+
+    /// Lets go of everything without writing anything, as a kill would: for tests that go on in the same process.
+    func abandon() {
+        isOpen = false
+        background.stop()
+        windows.reset()
+        logFiles.closeAll()
+        recoveryPoint.close()
+        lockFile = nil
+    }
+}

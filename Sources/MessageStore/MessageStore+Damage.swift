@@ -1,0 +1,140 @@
+import LinuxSystem
+import Logging
+import StoreFormat
+import StoreReader
+
+/// What recovery starts from.
+struct RecoveryPlan {
+    /// Queue entries of records below are believed, and dispatch begins here.
+    var trusted: Int64
+    /// Dispatch begins earlier than that because the index lags.
+    var dispatchFrom: Int64
+    /// The last process ended in order.
+    var wasClean = false
+    /// Unsynchronized writes may be missing, in any order.
+    var afterPowerLoss: Bool
+    /// RocketMQ was killed and the machine has run on: all it had written is there, but for what a kill cuts in two.
+    var afterForeignKill = false
+    /// Killed in a checkpoint, which may have failed: of queues and index only what was synchronized before it counts.
+    var checkpointWasUnderWay = false
+    /// The last process was ours and this start of the machine's: it may have been killed between a refused synchronization and saying so.
+    var logIsDoubtful = false
+    var point: RecoveryPoint?
+    /// Below this the log was synchronized.
+    var synchronized: Int64
+    /// The recovery point belongs to another log: the index is made anew, too.
+    var indexIsStale = false
+    /// Messages lay everywhere below this: what cannot be read there is damage, never the log's end.
+    var known: Int64 = 0
+
+    var queuesMayHaveHoles: Bool { afterPowerLoss || checkpointWasUnderWay }
+}
+
+/// Places of the log that hold no message, as a start meets them.
+extension MessageStore {
+    /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
+    func skipDamage(_ damage: CommitLogDamage, _ plan: RecoveryPlan) -> Bool {
+        let isKnown = dispatchedEnd < plan.known
+        if damage == .nothing, !isKnown, plan.wasClean { return false }
+        // A killed process wrote in order: messages behind a damaged place, be it zeros, mean that only what lay in it is lost. After a power cut they
+        // are writes that overtook it, of which nobody was told that they are durable: keeping them would leave holes in queues.
+        if plan.afterPowerLoss, !isKnown {
+            guard plan.point == nil else { return false }
+            // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
+            let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
+            if dispatchedEnd >= lastWritten - logFiles.fileSize { return false }
+        }
+        if damage == .tornBlock, let record = recordAt(dispatchedEnd),
+            recordAt(dispatchedEnd + Int64(record.size)) != nil
+        {
+            // What was written in order and goes on behind it is no torn write: somebody's properties are made of zeros.
+            return dispatchWindows(upTo: dispatchedEnd + Int64(record.size), .verify) == .end
+        }
+        var from = dispatchedEnd + 1
+        if damage == .nothing {
+            guard let data = firstData(behind: dispatchedEnd) else { return false }
+            // A record begins with its size, whose first bytes are zeros as well.
+            from = max(from, data - 3)
+        }
+        guard let next = nextRecord(from: from) else { return false }
+        logger.error("commit log at \(dispatchedEnd): \(damage); \(next - dispatchedEnd) bytes are not readable")
+        dispatchedEnd = next
+        return true
+    }
+
+    /// The next place where a record lies that says itself that it lies there and whose body is intact.
+    private func nextRecord(from start: Int64) -> Int64? {
+        var base = start / logFiles.fileSize * logFiles.fileSize
+        var from = start
+        while logFiles.file(base: base) != nil {
+            let fileEnd = base + logFiles.fileSize
+            if let found = nextRecord(from: from, to: fileEnd) { return found }
+            base = fileEnd
+            from = fileEnd
+        }
+        return nil
+    }
+
+    private func nextRecord(from: Int64, to end: Int64) -> Int64? {
+        let piece: Int64 = 1 << 20
+        var position = from
+        while position + Int64(CommitLogRecord.minimumSize) <= end {
+            let size = Int(min(piece, end - position))
+            let found: Int64?? = windows.withBytes(at: position, size: size) { bytes in
+                var offset = 0
+                while offset + 36 <= size {
+                    let magic = bytes.loadUnaligned(fromByteOffset: offset + 4, as: Int32.self).bigEndian
+                    let place = bytes.loadUnaligned(fromByteOffset: offset + 28, as: Int64.self).bigEndian
+                    if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2,
+                        place == position + Int64(offset)
+                    {
+                        return place
+                    }
+                    offset += 1
+                }
+                return nil
+            }
+            if let found, let place = found, recordAt(place) != nil { return place }
+            if let found, let place = found {
+                position = place + 1
+            } else {
+                position += max(1, Int64(size) - 35)
+            }
+        }
+        return nil
+    }
+
+    /// The first byte at or behind `offset` that is not zero; nil when there is none. Holes cost nothing.
+    func firstData(behind offset: Int64) -> Int64? {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
+        defer { buffer.deallocate() }
+        for (base, file) in logFiles.files where base + logFiles.fileSize > offset {
+            var position = max(0, offset - base)
+            while position < logFiles.fileSize, let data = file.firstData(from: position), data < logFiles.fileSize {
+                position = max(position, data)
+                let hole = min(file.firstHole(from: position), logFiles.fileSize)
+                while position < hole {
+                    let count = Int(min(hole - position, Int64(buffer.count)))
+                    let part = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<count])
+                    // What cannot be read is not known to be nothing.
+                    guard let got = try? file.read(into: part, at: position) else { return base + position }
+                    if got == 0 { break }
+                    if let found = firstNonZero(UnsafeRawBufferPointer(rebasing: part[0..<got])) {
+                        return base + position + Int64(found)
+                    }
+                    position += Int64(got)
+                }
+                position = max(position + 1, hole)
+            }
+        }
+        return nil
+    }
+}
+
+private func firstNonZero(_ bytes: UnsafeRawBufferPointer) -> Int? {
+    var position = 0
+    while position + 8 <= bytes.count, bytes.loadUnaligned(fromByteOffset: position, as: UInt64.self) == 0 {
+        position += 8
+    }
+    return bytes[position...].firstIndex { $0 != 0 }
+}
