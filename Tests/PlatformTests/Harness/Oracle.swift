@@ -17,17 +17,35 @@ final class Oracle: Sendable {
         var mustStop = false
     }
 
-    private let memory = Mutex(Memory())
+    /// What the senders share with whoever started them. They must not hold the oracle itself: a test that failed half-way lets go of it, and then
+    /// they must end, or they would hammer the ports of the tests that follow.
+    private final class Ledger: Sendable {
+        let memory = Mutex(Memory())
+
+        func note(_ body: String) {
+            memory.withLock { memory in
+                let now = ContinuousClock.now
+                let gap = memory.lastAcknowledgement.duration(to: now)
+                if !memory.acknowledged.isEmpty, gap > memory.longestGap { memory.longestGap = gap }
+                memory.lastAcknowledgement = now
+                memory.acknowledged.insert(body)
+            }
+        }
+    }
+
+    private let ledger: Ledger
     private let tasks: [Task<Void, Never>]
 
     /// - Parameter pause: of each sender between two messages.
     init(broker: String, topic: String, queues: Int = 4, senders: Int = 4, pause: Duration = .milliseconds(1)) {
-        let box = WeakBox<Oracle>()
+        // Whole before the first sender starts: it may run before this initializer has returned.
+        let ledger = Ledger()
+        self.ledger = ledger
         tasks = (0..<senders).map { sender in
             Task.detached {
                 var client: RemotingClient?
                 var number = 0
-                while let oracle = box.value, !oracle.memory.withLock({ $0.mustStop }) {
+                while !ledger.memory.withLock({ $0.mustStop }) {
                     let body = "oracle-\(sender)-\(number)"
                     do {
                         if client?.isActive != true {
@@ -38,11 +56,11 @@ final class Oracle: Sendable {
                         let reply = try await connection.invoke(
                             Self.request(topic: topic, queue: number % queues, body: body), timeout: .seconds(2))
                         if reply.code == 0 {
-                            oracle.note(body)
+                            ledger.note(body)
                             number += 1
                         } else {
                             let words = "code \(reply.code) \(reply.remark ?? "")"
-                            oracle.memory.withLock { $0.refusals.append(words) }
+                            ledger.memory.withLock { $0.refusals.append(words) }
                         }
                     } catch {
                         client?.closeNow()
@@ -53,40 +71,23 @@ final class Oracle: Sendable {
                 await client?.close()
             }
         }
-        box.value = self
     }
 
-    private final class WeakBox<Value: AnyObject & Sendable>: Sendable {
-        private let stored = Mutex<Value?>(nil)
-        var value: Value? {
-            get { stored.withLock { $0 } }
-            set { stored.withLock { $0 = newValue } }
-        }
-    }
+    deinit { ledger.memory.withLock { $0.mustStop = true } }
 
-    private func note(_ body: String) {
-        memory.withLock { memory in
-            let now = ContinuousClock.now
-            let gap = memory.lastAcknowledgement.duration(to: now)
-            if !memory.acknowledged.isEmpty, gap > memory.longestGap { memory.longestGap = gap }
-            memory.lastAcknowledgement = now
-            memory.acknowledged.insert(body)
-        }
-    }
-
-    var acknowledged: Set<String> { memory.withLock { $0.acknowledged } }
-    var refusals: [String] { memory.withLock { $0.refusals } }
-    var longestGap: Duration { memory.withLock { $0.longestGap } }
+    var acknowledged: Set<String> { ledger.memory.withLock { $0.acknowledged } }
+    var refusals: [String] { ledger.memory.withLock { $0.refusals } }
+    var longestGap: Duration { ledger.memory.withLock { $0.longestGap } }
 
     func forgetGap() {
-        memory.withLock { memory in
+        ledger.memory.withLock { memory in
             memory.longestGap = .zero
             memory.lastAcknowledgement = .now
         }
     }
 
     func stop() async {
-        memory.withLock { $0.mustStop = true }
+        ledger.memory.withLock { $0.mustStop = true }
         for task in tasks { await task.value }
     }
 
