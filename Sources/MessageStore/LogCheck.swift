@@ -29,7 +29,7 @@ struct LogCheckFindings: Sendable {
     }
 }
 
-/// Walks over the part of the log a start has believed, on a thread of its own, and compares: bodies with their CRC, records with their place, queue
+/// Walks over the part of the log a start has believed, on a thread of its own, and compares: records with their CRC and their place, queue
 /// entries and index with the records. It only reads, through handles of its own for queues and index; what it suspects the owner looks at again.
 ///
 /// Used by one job at a time (`MessageStoreCheck`), so nothing here is locked.
@@ -38,6 +38,7 @@ final class LogCheck: @unchecked Sendable {
     private let fileSize: Int64
     private let queueDirectory: String
     private let entriesPerFile: Int64
+    private let recordCheck: RecordCheck
     private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
     private var index: IndexCursor?
     private var blocks: [Block?]
@@ -57,13 +58,14 @@ final class LogCheck: @unchecked Sendable {
 
     /// - Parameter index: the index files as they are when the check begins, oldest first; nil when there is no index.
     init(
-        disk: any Disk, fileSize: Int64, queueDirectory: String, entriesPerFile: Int,
+        disk: any Disk, fileSize: Int64, queueDirectory: String, entriesPerFile: Int, recordCheck: RecordCheck,
         index: (layout: IndexLayout, files: [(file: any DiskFile, count: Int32)])?
     ) {
         self.disk = disk
         self.fileSize = fileSize
         self.queueDirectory = queueDirectory
         self.entriesPerFile = Int64(entriesPerFile)
+        self.recordCheck = recordCheck
         self.index = index.map { IndexCursor(layout: $0.layout, files: $0.files) }
         blocks = Array(repeating: nil, count: 256)
     }
@@ -112,10 +114,10 @@ final class LogCheck: @unchecked Sendable {
             switch CommitLogRecord.parse(rest, maximumSize: Int(fileEnd - here)) {
             case .record(let record) where record.physicalOffset.rawValue == here:
                 findings.records += 1
-                if record.bodyIsIntact {
-                    try compare(record, &findings, files)
+                if let damage = record.damage(by: recordCheck) {
+                    note(damage, at: here, &findings)
                 } else {
-                    note(.bodyCRC, at: here, &findings)
+                    try compare(record, &findings, files)
                 }
                 used += record.totalSize
             case .record(let record):

@@ -6,14 +6,13 @@ extension MessageStore {
     /// Encodes one message into this tick's buffer.
     package func append(_ draft: MessageDraft) -> AppendOutcome {
         if let gate, !(gateIsThreshold && draft.mayUseReserve) { return .refused(gate) }
-        let separator = needsSeparator(draft.properties, draft.propertiesSuffix) ? 1 : 0
-        let propertiesLength = draft.properties.count + draft.propertiesSuffix.count + separator
-        if let refusal = checkSizes(draft, body: draft.body.count, properties: propertiesLength) {
+        let properties = storedProperties(draft.properties, draft.propertiesSuffix, draft)
+        if let refusal = checkSizes(draft, body: draft.body.count, properties: properties.count) {
             return .refused(refusal)
         }
         let sysFlag = familyFlags(draft)
         let size = CommitLogRecord.size(
-            sysFlag: sysFlag, body: draft.body.count, topic: draft.topic.count, properties: propertiesLength)
+            sysFlag: sysFlag, body: draft.body.count, topic: draft.topic.count, properties: properties.count)
         guard Int64(size + CommitLogRecord.blankSize) <= logFiles.fileSize else {
             return .refused(.messageTooLarge(limit: Int(logFiles.fileSize) - CommitLogRecord.blankSize))
         }
@@ -28,7 +27,7 @@ extension MessageStore {
         let start = logEnd
         encode(
             draft, sysFlag: sysFlag, size: size, queueOffset: queueOffset, now: now, flag: draft.flag,
-            body: draft.body, properties: draft.properties, propertiesLength: propertiesLength, separator: separator)
+            body: draft.body, properties: properties)
         lastStoreTimestamp = now
         statistics.putMessages += 1
         statistics.putBytes += Int64(size)
@@ -52,8 +51,7 @@ extension MessageStore {
         var total = 0
         var count = 0
         let checked = forEachInBatch(draft.body) { message in
-            let separator = needsSeparator(message.properties, draft.properties) ? 1 : 0
-            let properties = message.properties.count + draft.properties.count + separator
+            let properties = storedProperties(message.properties, draft.properties, draft).count
             if let refusal = checkSizes(draft, body: message.body.count, properties: properties) { return refusal }
             total += CommitLogRecord.size(
                 sysFlag: sysFlag, body: message.body.count, topic: draft.topic.count, properties: properties)
@@ -75,16 +73,14 @@ extension MessageStore {
         let firstQueueOffset = queue.nextOffset
         let start = logEnd
         _ = forEachInBatch(draft.body) { message in
-            let separator = needsSeparator(message.properties, draft.properties) ? 1 : 0
-            let properties = message.properties.count + draft.properties.count + separator
+            let properties = storedProperties(message.properties, draft.properties, draft)
             physicalOffsets.append(PhysicalOffset(logEnd))
             encode(
                 draft, sysFlag: sysFlag,
                 size: CommitLogRecord.size(
-                    sysFlag: sysFlag, body: message.body.count, topic: draft.topic.count, properties: properties),
+                    sysFlag: sysFlag, body: message.body.count, topic: draft.topic.count, properties: properties.count),
                 queueOffset: queue.nextOffset, now: now, flag: message.flag, body: message.body,
-                properties: message.properties, suffix: draft.properties, propertiesLength: properties,
-                separator: separator)
+                properties: properties)
             queue.nextOffset += 1
             return nil
         }
@@ -151,12 +147,6 @@ extension MessageStore {
         return nil
     }
 
-    @inline(__always)
-    private func needsSeparator(_ properties: UnsafeRawBufferPointer, _ suffix: UnsafeRawBufferPointer) -> Bool {
-        guard !suffix.isEmpty, let last = properties.last else { return false }
-        return last != MessageProperties.propertySeparator
-    }
-
     private func familyFlags(_ draft: MessageDraft) -> Int32 {
         var flag = draft.sysFlag & ~(SysFlag.bornHostV6 | SysFlag.storeHostAddressV6)
         if draft.bornHost.isIPv6 { flag |= SysFlag.bornHostV6 }
@@ -193,10 +183,8 @@ extension MessageStore {
     @inline(__always)
     private func encode(
         _ draft: MessageDraft, sysFlag: Int32, size: Int, queueOffset: Int64, now: Int64, flag: Int32,
-        body: UnsafeRawBufferPointer, properties: UnsafeRawBufferPointer, suffix: UnsafeRawBufferPointer? = nil,
-        propertiesLength: Int, separator: Int
+        body: UnsafeRawBufferPointer, properties: RecordProperties
     ) {
-        let suffix = suffix ?? draft.propertiesSuffix
         let target = hot.reserve(size, at: logEnd)
         BigEndian.store(Int32(truncatingIfNeeded: size), target, 0)
         BigEndian.store(CommitLogRecord.magicV1, target, CommitLogRecord.magicPosition)
@@ -219,14 +207,16 @@ extension MessageStore {
         position = copy(body, target, position)
         target.storeBytes(of: UInt8(truncatingIfNeeded: draft.topic.count), toByteOffset: position, as: UInt8.self)
         position = copy(draft.topic, target, position + 1)
-        BigEndian.store(Int16(truncatingIfNeeded: propertiesLength), target, position)
-        position = copy(properties, target, position + 2)
-        if separator == 1 {
-            target.storeBytes(of: MessageProperties.propertySeparator, toByteOffset: position, as: UInt8.self)
-            position += 1
+        BigEndian.store(Int16(truncatingIfNeeded: properties.count), target, position)
+        position = copy(properties.first, target, position + 2)
+        if properties.isSeparated { position = separate(target, position) }
+        position = copy(properties.second, target, position)
+        if properties.hasChecksum {
+            if properties.isClosed { position = separate(target, position) }
+            position += RecordChecksum.size
         }
-        position = copy(suffix, target, position)
         precondition(position == size, "a record's parts do not add up to its size")
+        if properties.hasChecksum { RecordChecksum.write(target, size: size) }
         logEnd += Int64(size)
     }
 
@@ -234,6 +224,12 @@ extension MessageStore {
     private func copy(_ bytes: UnsafeRawBufferPointer, _ target: UnsafeMutableRawPointer, _ position: Int) -> Int {
         if let base = bytes.baseAddress { memcpy(target + position, base, bytes.count) }
         return position + bytes.count
+    }
+
+    @inline(__always)
+    private func separate(_ target: UnsafeMutableRawPointer, _ position: Int) -> Int {
+        target.storeBytes(of: MessageProperties.propertySeparator, toByteOffset: position, as: UInt8.self)
+        return position + 1
     }
 
     // MARK: Batches

@@ -43,7 +43,8 @@ extension MessageStore {
         }
         state.check = LogCheck(
             disk: disk, fileSize: logFiles.fileSize, queueDirectory: configuration.consumeQueuePath,
-            entriesPerFile: configuration.entriesPerConsumeQueueFile, index: indexFiles)
+            entriesPerFile: configuration.entriesPerConsumeQueueFile, recordCheck: configuration.recordCheck,
+            index: indexFiles)
         logger.info("checking the log behind the start", metadata: ["from": "\(first)", "to": "\(state.end)"])
     }
 

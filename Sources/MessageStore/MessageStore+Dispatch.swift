@@ -17,7 +17,7 @@ enum DispatchStop: Equatable {
 /// What dispatch does besides filling queues and index.
 struct DispatchMode: OptionSet {
     let rawValue: Int
-    /// Compare the bodies' CRCs: the bytes come from a disk.
+    /// Compare the CRCs: the bytes come from a disk.
     static let verify = DispatchMode(rawValue: 1)
     /// Tell who waits.
     static let announce = DispatchMode(rawValue: 2)
@@ -42,8 +42,10 @@ extension MessageStore {
                 if record.physicalOffset.rawValue != here {
                     return (used, .damaged(.physicalOffset(found: record.physicalOffset.rawValue)))
                 }
-                if mode.contains(.verify), configuration.checkCRCOnRecover, !record.bodyIsIntact {
-                    return (used, .damaged(.bodyCRC))
+                if mode.contains(.verify), configuration.checkCRCOnRecover,
+                    let damage = record.damage(by: configuration.recordCheckOnRecover)
+                {
+                    return (used, .damaged(damage))
                 }
                 if mode.contains(.tornBlocks), hasUnwrittenBlock(record) { return (used, .damaged(.tornBlock)) }
                 dispatch(record, mode)

@@ -297,7 +297,9 @@ extension MessageStore {
     func recordsAreIntact(from start: Int64, to end: Int64) -> Bool {
         var position = start
         while position < end {
-            guard let record = recordAt(position), record.isBlank || bodyIsIntact(position, record.size) else {
+            guard let record = recordAt(position),
+                record.isBlank || holdsRecord(at: position, size: record.size, configuration.recordCheckOnRecover)
+            else {
                 return configuration.isSlave && position == start
             }
             position =
@@ -306,10 +308,12 @@ extension MessageStore {
         return true
     }
 
-    func bodyIsIntact(_ offset: Int64, _ size: Int) -> Bool {
+    /// Whether a record of that size lies there and is what was written, as far as the check can tell.
+    func holdsRecord(at offset: Int64, size: Int, _ check: RecordCheck) -> Bool {
         windows.withBytes(at: offset, size: size) { bytes in
             if case .record(let record) = CommitLogRecord.parse(bytes) {
-                return record.physicalOffset.rawValue == offset && record.totalSize == size && record.bodyIsIntact
+                return record.physicalOffset.rawValue == offset && record.totalSize == size
+                    && record.damage(by: check) == nil
             }
             return false
         } ?? false

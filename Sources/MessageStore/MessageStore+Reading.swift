@@ -160,9 +160,10 @@ extension MessageStore {
         return isIntact(physical, size, in: queue, at: position)
     }
 
-    /// The body's CRC covers the body only; that the record and the queue's entry name each other covers most of what else could have flipped.
+    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the record and the queue's entry
+    /// name each other covers some of what else could have flipped.
     private func isIntact(_ physical: Int64, _ size: Int, in queue: ConsumeQueue?, at position: Int64) -> Bool {
-        if bodyIsIntact(physical, size) {
+        if holdsRecord(at: physical, size: size, configuration.recordCheck) {
             guard let queue, !belongs(physical, size, queue, position) else { return true }
             reportStray(physical, queue, position, "a message of another place lies")
             return false

@@ -41,6 +41,8 @@ package final class MessageStore {
     let logFiles: CommitLogFiles
     var windows: LogWindows
     var hot: HotBuffer
+    /// Properties an old checksum was taken out of, for the time of one encoding.
+    var propertyScratch = GrowableBytes()
     /// Behind the last appended byte, written or not.
     var logEnd: Int64 = 0
     /// End of the file `logEnd` lies in; equal to `logEnd` when the next append needs a new file.
@@ -158,6 +160,7 @@ package final class MessageStore {
     deinit {
         liveness.store = nil
         hot.deallocate()
+        propertyScratch.deallocate()
     }
 
     // MARK: Where the log stands

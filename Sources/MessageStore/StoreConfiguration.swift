@@ -1,3 +1,5 @@
+import StoreFormat
+
 /// The store's settings under RocketMQ's own keys, meanings and defaults (`MessageStoreConfig`), and a few of Apus' own.
 package struct StoreConfiguration: Sendable {
     package enum FlushDiskType: Sendable {
@@ -35,6 +37,10 @@ package struct StoreConfiguration: Sendable {
     /// Bytes of body.
     package var maxMessageSize = 4 * 1024 * 1024
     package var checkCRCOnRecover = true
+    /// Each record ends with a checksum of all of it (`RecordChecksum`), and those that have one are judged by it. RocketMQ 5's key.
+    package var enabledAppendPropCRC = false
+    /// A record without such a checksum is reported and delivered to nobody. RocketMQ 5's key.
+    package var forceVerifyPropCRC = false
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
     package var maxTransferCountOnMessageInMemory = 32
     package var maxTransferBytesOnMessageInDisk = 64 * 1024
@@ -76,6 +82,14 @@ package struct StoreConfiguration: Sendable {
     package var consumeQueuePath: String { storePathRootDir + "/consumequeue" }
     package var indexPath: String { storePathRootDir + "/index" }
     package var configPath: String { storePathRootDir + "/config" }
+
+    /// What is asked of a record that was found on the disk before it is delivered.
+    var recordCheck: RecordCheck {
+        forceVerifyPropCRC ? .checksum : enabledAppendPropCRC ? .checksumIfPresent : .body
+    }
+    /// The same for recovery. RocketMQ cuts the log off at the first record without a checksum it asks for; here queues and index keep such
+    /// records, so that nothing is lost by the key having been set too early.
+    var recordCheckOnRecover: RecordCheck { recordCheck == .checksum ? .checksumIfPresent : recordCheck }
 
     /// Entries a consume queue file holds.
     package var entriesPerConsumeQueueFile: Int { max(1, (mappedFileSizeConsumeQueue + 19) / 20) }
@@ -146,6 +160,8 @@ package struct StoreConfiguration: Sendable {
         try integer("flushConsumeQueueThoroughInterval", 1...3_600_000, &flushConsumeQueueThoroughInterval)
         try integer("maxMessageSize", 1...(1 << 30), &maxMessageSize)
         try flag("checkCRCOnRecover", &checkCRCOnRecover)
+        try flag("enabledAppendPropCRC", &enabledAppendPropCRC)
+        try flag("forceVerifyPropCRC", &forceVerifyPropCRC)
         try integer("maxTransferBytesOnMessageInMemory", 1...(1 << 30), &maxTransferBytesOnMessageInMemory)
         try integer("maxTransferCountOnMessageInMemory", 1...1_000_000, &maxTransferCountOnMessageInMemory)
         try integer("maxTransferBytesOnMessageInDisk", 1...(1 << 30), &maxTransferBytesOnMessageInDisk)

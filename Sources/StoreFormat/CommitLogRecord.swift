@@ -103,8 +103,8 @@ package struct CommitLogRecordView {
     }
 }
 
-/// What lies at a place of the commit log. Only the shape is judged: `CommitLogRecordView.bodyIsIntact` looks at the body, and the
-/// caller compares the physical offset with the place.
+/// What lies at a place of the commit log. Only the shape is judged: `CommitLogRecordView.damage` looks at the checksums, and
+/// the caller compares the physical offset with the place.
 package enum CommitLogParse {
     case record(CommitLogRecordView)
     /// The rest of the file is unused; `size` bytes from here to its end.
@@ -124,6 +124,10 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
     /// The parts do not add up to the total.
     case lengths
     case bodyCRC
+    /// The checksum of the whole record (`RecordChecksum`) does not match.
+    case recordCRC
+    /// It has no such checksum, and `forceVerifyPropCRC` believes no record without one.
+    case noRecordCRC
     case physicalOffset(found: Int64)
     /// A disk block inside the record was never written.
     case tornBlock
@@ -135,6 +139,8 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
         case .size(let size): "impossible record size \(size)"
         case .lengths: "the parts of the record do not add up to its size"
         case .bodyCRC: "the body's CRC does not match"
+        case .recordCRC: "the record's CRC does not match"
+        case .noRecordCRC: "the record has no CRC of its own, which forceVerifyPropCRC asks for"
         case .physicalOffset(let found): "the record says it lies at \(found)"
         case .tornBlock: "a disk block inside the record was never written"
         }

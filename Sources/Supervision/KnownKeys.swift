@@ -23,8 +23,9 @@ package enum KnownKeys {
     package static let booleans = [
         "autoCreateSubscriptionGroup", "autoCreateTopicEnable", "brokerFastFailureEnable", "brokerTopicEnable",
         "checkCRCOnRecover", "cleanFileForciblyEnable", "clusterTest", "clusterTopicEnable",
-        "enablePropertyFilter",
-        "fetchNamesrvAddrByAddressServer", "filterSandbox", "longPollingEnable", "messageIndexEnable",
+        "enablePropertyFilter", "enabledAppendPropCRC",
+        "fetchNamesrvAddrByAddressServer", "filterSandbox", "forceVerifyPropCRC", "longPollingEnable",
+        "messageIndexEnable",
         "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "orderMessageEnable", "recallMessageEnable",
         "rejectTransactionMessage", "slaveReadEnable", "storeReplyMessageEnable", "traceOn", "traceTopicEnable",
     ]

@@ -25,7 +25,9 @@ extension PlatformTests {
             let rounds = max(1, Self.rounds / 2)
             let seed = Self.seed
             var random = LedgerLoad.SplitMix(state: seed ^ UInt64(flush.count))
-            let settings = (Self.settings + ["flushDiskType=\(flush)"]).flatMap { ["--set", $0] }
+            let hasChecksums = flush == "SYNC_FLUSH"
+            let settings = (Self.settings + ["flushDiskType=\(flush)", "enabledAppendPropCRC=\(hasChecksums)"])
+                .flatMap { ["--set", $0] }
             let platform = try await Platform.start(settings)
             let load = LedgerLoad(broker: platform.broker, seed: seed)
             try await eventually("traffic") { load.count > 300 }
@@ -52,16 +54,17 @@ extension PlatformTests {
                 try await load.undelivered().isEmpty
             }
             try await platform.stop()
-            try Self.judge(platform)
+            try Self.judge(platform, hasChecksums: hasChecksums)
             let ledger = load.snapshot
             print(
                 "T05 \(flush): killed \(rounds) times, \(ledger.acknowledged.count) messages and \(ledger.delayed.count) delayed"
                     + " acknowledged, none lost, no hole; APUS_SEED=\(seed)")
         }
 
-        private static func judge(_ platform: Platform) throws {
+        private static func judge(_ platform: Platform, hasChecksums: Bool) throws {
             var rules = StoreJudge.Rules(log: 1_048_576, queue: 20_000, slots: 1000, entries: 20_000)
             rules.delayLevels = [1000, 2000]
+            rules.everyRecordHasChecksum = hasChecksums
             let judge = try StoreJudge(platform.data + "/store", rules: rules)
             #expect(judge.judge() == [])
         }

@@ -9,6 +9,8 @@ struct PropertyList {
 
     init(_ bytes: UnsafeRawBufferPointer) {
         MessageProperties.forEach(in: bytes) { name, value in
+            // A checksum is of the record it was read from.
+            if name.matches("__CRC32#") { return }
             self[String(decoding: name, as: UTF8.self)] = String(decoding: value, as: UTF8.self)
         }
     }

@@ -1,7 +1,7 @@
 import Glibc
 
 /// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
-/// so drops what is not `name \u{1} value`, takes out WAIT and puts in CLUSTER. Here the same bytes are copied once
+/// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in CLUSTER. Here the same bytes are copied once
 /// into a scratch buffer that lives as long as the processor, and what the broker must know is picked up on the way.
 struct StoredProperties {
     static let nameEnd: UInt8 = 1
@@ -64,6 +64,8 @@ struct StoredProperties {
             delayRange = start..<bytes.count
             return
         case 7 where name.matches("CLUSTER"): return
+        // Of another record: the store computes a new one, or none.
+        case 8 where name.matches("__CRC32#"): return
         case 8 where name.matches("TRAN_MSG"):
             isPreparedTransaction = value.matches("true", ignoringCase: true)
         case 14 where name.matches(TimerProperties.delayMilliseconds): hasTimer = true

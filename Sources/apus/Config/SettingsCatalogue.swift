@@ -115,6 +115,10 @@ struct SettingDescription {
         SettingDescription("maxIndexNum", .store, "20000000", "entries of an index file"),
         SettingDescription("maxMsgsNumBatch", .store, "64", "most messages a key query returns"),
         SettingDescription("checkCRCOnRecover", .store, "true", "recovery checks message bodies"),
+        SettingDescription(
+            "enabledAppendPropCRC", .store, "false", "records carry a checksum of every field, 20 bytes (5.x)"),
+        SettingDescription(
+            "forceVerifyPropCRC", .store, "false", "records without one are not delivered (5.x)"),
         SettingDescription("allocateAheadBytes", .store, "", "bytes of the log prepared ahead (Apus)"),
     ]
 

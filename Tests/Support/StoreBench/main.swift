@@ -115,11 +115,14 @@ struct Message {
 }
 
 func measureAppend() throws {
-    for indexed in [true, false] {
+    for (indexed, checksums) in [(true, false), (false, false), (true, true)] {
         for bytes in [128, 1024] {
             for perTick in [1, 16, 64] {
                 removeFolder()
-                let store = try open { $0.messageIndexEnable = indexed }
+                let store = try open {
+                    $0.messageIndexEnable = indexed
+                    $0.enabledAppendPropCRC = checksums
+                }
                 var message = Message(topic: "BenchTopic", bytes: bytes)
                 let count = 400_000
                 var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
@@ -144,10 +147,10 @@ func measureAppend() throws {
                 }
                 let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(count)
                 // The floor: the same bytes by bare pwrite.
-                let size = bytes + 91 + 10 + message.properties.count
+                let size = bytes + 91 + 10 + message.properties.count + (checksums ? RecordChecksum.size + 1 : 0)
                 let floorCPU = try floor(bytes: size * perTick, times: count / perTick) / Double(perTick)
                 print(
-                    "append \(bytes) B, \(perTick) per tick, index \(indexed ? "on" : "off"): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
+                    "append \(bytes) B, \(perTick) per tick, index \(indexed ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : ""): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
                 )
                 if perTick == 64 { measureReads(store, count / 8) }
                 try store.close()

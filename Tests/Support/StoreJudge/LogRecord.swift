@@ -23,6 +23,9 @@ package struct LogRecord: Equatable, Sendable {
     package var properties: [(name: String, value: String)] { Self.split(propertyText) }
     package var propertyText = ""
 
+    /// It ends with RocketMQ 5's checksum of the whole record, and that is right.
+    package var hasChecksum = false
+
     package var text: String { String(decoding: body, as: UTF8.self) }
 
     /// As in Java's map, the last of a name counts.
@@ -83,6 +86,19 @@ package struct LogRecord: Equatable, Sendable {
             throw Fault("the parts of the record at \(start) make \(cursor.position - start) bytes, it says \(size)")
         }
         guard CRC32.of(body) & 0x7FFF_FFFF == storedCRC else { throw Fault("the body at \(start) has another CRC") }
+        if let stated = Self.statedChecksum(propertyText) {
+            guard CRC32.of(Array(bytes[start..<(start + size - 20)])) & 0x7FFF_FFFF == stated else {
+                throw Fault("the record at \(start) has another checksum")
+            }
+            hasChecksum = true
+        }
+    }
+
+    /// Of the last 20 bytes, when they are `__CRC32#` 1, ten digits with the lowest first, 2.
+    private static func statedChecksum(_ properties: String) -> UInt32? {
+        let tail = String(decoding: properties.utf8.suffix(20), as: UTF8.self)
+        guard tail.utf8.count == 20, tail.hasPrefix("__CRC32#\u{1}"), tail.hasSuffix("\u{2}") else { return nil }
+        return UInt32(String(tail.dropFirst(9).dropLast().reversed()))
     }
 
     package struct Fault: Error, CustomStringConvertible {

@@ -17,6 +17,8 @@ package final class StoreJudge {
         package var isClean = true
         /// Indexes were there from the log's beginning.
         package var isIndexed = true
+        /// All was written with `enabledAppendPropCRC`.
+        package var everyRecordHasChecksum = false
         /// Queues that were deleted on purpose, as TOPIC/QUEUE.
         package var deletedQueues: Set<String> = []
 
@@ -160,6 +162,9 @@ package final class StoreJudge {
                 let record = try LogRecord(bytes, at: position)
                 if record.physicalOffset != base + position {
                     object("\(path): the record at \(position) says it lies at \(record.physicalOffset)")
+                }
+                if rules.everyRecordHasChecksum, !record.hasChecksum {
+                    object("\(path): the record at \(position) has no checksum")
                 }
                 if record.topic.isEmpty { object("\(path): the record at \(position) has no topic") }
                 records.append(record)
