@@ -1,7 +1,7 @@
 """Sends messages one after the other on several connections and tries again as RocketMQ's Java client does: three attempts of one
 send within three seconds, a new connection when the old one ended, no pause in between.
 
-    sender.py TOPIC CONNECTIONS
+    sender.py TOPIC CONNECTIONS [PORT]
 
 Runs until SIGTERM. Prints a JSON object a line for each send: {"body": "…", "ok": true, "at": monotonic seconds, "attempts": 1}.
 """
@@ -15,6 +15,7 @@ import threading
 import time
 
 topic, connections = sys.argv[1], int(sys.argv[2])
+port = int(sys.argv[3]) if len(sys.argv) > 3 else 10911
 ATTEMPTS, SECONDS = 3, 3.0
 # What that client takes as a reason to try again (DefaultMQProducer.retryResponseCodes).
 RETRY = {1, 14, 17, 16, 204, 205}
@@ -57,7 +58,7 @@ class Lane:
     def attempt(self, body, deadline):
         """The answer's code; raises OSError when there is none."""
         if self.connection is None:
-            self.connection = socket.create_connection(("127.0.0.1", 10911), timeout=max(0.001, deadline - time.monotonic()))
+            self.connection = socket.create_connection(("127.0.0.1", port), timeout=max(0.001, deadline - time.monotonic()))
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.opaque += 1
         try:
