@@ -32,7 +32,8 @@ final class EchoPlatform {
     }
 
     init(
-        _ options: [String] = [], environment: [String: String] = [:], folder: String? = nil, waits: Bool = true
+        _ options: [String] = [], environment: [String: String] = [:], folder: String? = nil, waits: Bool = true,
+        heartbeatMillis: Int = 100
     ) throws {
         self.folder = try folder ?? TestFolder.make("echo").path
         let workers = "\(self.folder)/bin"
@@ -46,7 +47,7 @@ final class EchoPlatform {
             [
                 "--worker-directory", workers, "--data-dir", self.folder, "--nameserver-port", "0", "--broker-port",
                 "0",
-                "--heartbeat-millis", "100",
+                "--heartbeat-millis", String(heartbeatMillis),
             ] + options
         process.environment = ["PATH": "/usr/bin:/bin", "SWIFT_BACKTRACE": "enable=no"].merging(environment) { $1 }
         let output = Pipe()
