@@ -1,20 +1,21 @@
-import LinuxSystem
-import WorkerProtocol
+package import LinuxSystem
+package import WorkerProtocol
 
 /// Puts `limits.*` into effect and tells when one of them is hit: by cgroups where systemd has handed this service its own
 /// (Delegate=yes), by resource limits of the process otherwise.
-struct Limiter {
+package struct Limiter {
     private var limits: WorkerLimits
     private let groups: ControlGroups?
     /// What does not hold here, in words.
-    private(set) var complaints: [String] = []
+    package private(set) var complaints: [String] = []
     private var refusals: [WorkerID: ControlGroups.Refusals] = [:]
     private var ownKills: UInt64
 
-    init(_ configuration: PlatformConfiguration) {
+    /// - Parameter own: the group this service may divide, if there is one. Asked for only when there is something to divide: a limit, or
+    ///   more than one disk.
+    package init(_ configuration: PlatformConfiguration, own: () -> ControlGroups? = { ControlGroups() }) {
         limits = configuration.limits
-        // Without limits and with one disk there is nothing to divide.
-        groups = limits.isEmpty && configuration.brokers.count < 2 ? nil : ControlGroups()
+        groups = limits.isEmpty && configuration.brokers.count < 2 ? nil : own()
         ownKills = ControlGroups.ownKills() ?? 0
         complaints = unmet
     }
@@ -40,7 +41,7 @@ struct Limiter {
     }
 
     /// For a worker that has just been launched, or whose limits have changed. Answers what could not be set.
-    mutating func apply(to child: ChildProcess, _ id: WorkerID) -> [String] {
+    package mutating func apply(to child: ChildProcess, _ id: WorkerID) -> [String] {
         let limit = limits[id.kind]
         guard let groups else {
             // The filter worker puts itself under its limit of memory, which it can explain by plugin.
@@ -65,7 +66,7 @@ struct Limiter {
     }
 
     /// Looked at with every heartbeat: what the kernel has refused a worker that runs.
-    mutating func noticed(_ id: WorkerID) -> String? {
+    package mutating func noticed(_ id: WorkerID) -> String? {
         guard let groups, let before = refusals[id] else { return nil }
         let now = groups.refusals(of: "\(id)")
         refusals[id] = now
@@ -74,7 +75,7 @@ struct Limiter {
     }
 
     /// What a signal of the kernel's means, where that can be known; begins with a separator.
-    mutating func explain(signal: Int32, of id: WorkerID) -> String {
+    package mutating func explain(signal: Int32, of id: WorkerID) -> String {
         guard signal == 9 else {
             // How a process ends that asked for more than RLIMIT_DATA allows: by a trap, mostly.
             let byTrap = [4, 5, 6, 11].contains(signal) && groups?.available.contains("memory") != true

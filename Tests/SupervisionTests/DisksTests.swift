@@ -195,4 +195,38 @@ private final class Folder {
             #expect(throws: ConfigurationError.self) { try configuration([key: value], disks: nil) }
         }
     }
+
+    /// From the settings to the kernel's files and back to the words, with a folder for the group systemd would hand over.
+    @Test func limitsReachTheGroupOfTheirWorker() throws {
+        let folder = try Folder()
+        func put(_ text: String, _ name: String) throws {
+            try text.write(toFile: "\(folder.path)/\(name)", atomically: false, encoding: .utf8)
+        }
+        func text(_ name: String) throws -> String {
+            try String(contentsOfFile: "\(folder.path)/filter-0/\(name)", encoding: .utf8)
+        }
+        try put("cpuset cpu io memory pids\n", "cgroup.controllers")
+        let limits = ["limits.filter.memory": "256M", "limits.filter.tasks": "64", "limits.filter.cpu": "150"]
+        var limiter = Limiter(try configuration(limits, disks: nil)) { ControlGroups(path: folder.path) }
+        #expect(limiter.complaints == [])
+        let filter = WorkerID(.filter, 0)
+        let child = try ChildProcess.spawn(
+            path: "/bin/sleep", arguments: ["sleep", "60"], environment: [], descriptors: [],
+            parentDeathSignal: SIGKILL,
+            ownProcessGroup: false)
+        defer { kill(child.pid, SIGKILL) }
+        #expect(limiter.apply(to: child, filter) == [])
+        #expect(try text("memory.max") == "268435456")
+        #expect(try text("pids.max") == "64")
+        #expect(try text("cpu.max") == "150000 100000")
+        #expect(try text("cgroup.procs") == String(child.pid))
+
+        try put("max 7\n", "filter-0/pids.events")
+        #expect(limiter.noticed(filter) == "no more threads: all 64 of limits.filter.tasks are there")
+        #expect(limiter.noticed(filter) == nil)
+        try put("oom_kill 1\n", "filter-0/memory.events")
+        #expect(limiter.explain(signal: SIGKILL, of: filter) == ", out of memory: limits.filter.memory is 256 MB")
+        // Where systemd has handed over nothing, those that need it say so.
+        #expect(Limiter(try configuration(limits, disks: nil)) { nil }.complaints.count == 2)
+    }
 }
