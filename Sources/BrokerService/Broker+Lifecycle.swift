@@ -6,7 +6,7 @@ package import NIOCore
 import RemotingProtocol
 package import RemotingTransport
 import StoreFormat
-import WorkerProtocol
+package import WorkerProtocol
 
 extension Broker {
     /// Files under `storePathRootDir/config`, by RocketMQ's names.
@@ -199,17 +199,18 @@ extension Broker {
     /// Takes no more messages, answers whoever waits, writes everything down and closes the store.
     ///
     /// - Parameters:
+    ///   - reason: whether name servers are told.
     ///   - stopReading: from now on the transport leaves requests unread; what it has read is answered.
     ///   - close: ends the transport's connections, or gives them to the next life.
     package func drain(
-        stopReading: (() -> Void)? = nil, close: @escaping () -> EventLoopFuture<Void>
+        _ reason: DrainReason = .leave, stopReading: (() -> Void)? = nil, close: @escaping () -> EventLoopFuture<Void>
     ) -> EventLoopFuture<Void> {
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         let boundClose = NIOLoopBound(close, eventLoop: eventLoop)
         let boundStop = NIOLoopBound(stopReading, eventLoop: eventLoop)
         // Who may still be heard is refused; else nobody is, and nobody needs to be.
         isDraining = stopReading == nil
-        return registration.unregister().flatMap {
+        return registration.end(reason).flatMap {
             let broker = this.value
             boundStop.value?()
             broker.isDraining = true

@@ -55,7 +55,7 @@ extension Broker {
     package func withdraw(because reason: String) -> EventLoopFuture<Void> {
         withdrawal = reason
         isDraining = true
-        return registration.unregister()
+        return registration.end(nil)
     }
 }
 

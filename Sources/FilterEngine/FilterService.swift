@@ -128,8 +128,8 @@ package final class FilterService {
         let loaded = catalogue.plugins.map { "\($0.type) by \($0.name)" }.joined(separator: ", ")
         let refused = catalogue.refusals.isEmpty ? "" : ", \(catalogue.refusals.count) plugin files refused"
         let banned = catalogue.plugins.compactMap(\.unavailability).map { ", \($0)" }.joined()
-        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(banned), \(programs.count) programs, "
-            + "\(batches) batches of \(records) records"
+        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(banned), \(counted(programs.count, "program")), "
+            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))"
     }
 }
 

@@ -17,10 +17,15 @@ extension RemotingServer {
     /// Gives away the connections that have nothing half read or half written, at most so many. They are closed here without their
     /// clients seeing it; the descriptors are the caller's. To be called after `stopReading`, with all answers written.
     ///
-    /// - Parameter each: sees each connection that is given away, just before.
-    package func handOver(atMost limit: Int, each: (RemotingConnection) -> Void = { _ in }) -> [Int32] {
+    /// - Parameters:
+    ///   - fits: which of them.
+    ///   - each: sees each connection that is given away, just before.
+    package func handOver(
+        atMost limit: Int, where fits: (RemotingConnection) -> Bool = { _ in true },
+        each: (RemotingConnection) -> Void = { _ in }
+    ) -> [Int32] {
         eventLoop.assertInEventLoop()
-        let mine = connections.values.filter(\.isClean).prefix(max(0, limit))
+        let mine = connections.values.filter { $0.isClean && fits($0) }.prefix(max(0, limit))
         guard !mine.isEmpty else { return [] }
         let descriptors = OpenConnections.descriptors()
         var given: [Int32] = []

@@ -10,6 +10,10 @@ package protocol NameServerStorage: AnyObject {
     func loadKVConfig() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
     func saveKVConfig(_ bytes: [UInt8]) throws
+    /// The brokers that were registered last, as `saveBrokers` was given them; empty when nobody knows.
+    func loadBrokers() throws -> [String]
+    /// Replaces them as a whole. Need not survive a power failure. Called when a broker comes or goes.
+    func saveBrokers(_ brokers: [String]) throws
 }
 
 /// The name server: answers brokers, clients and tools out of its tables. It knows no other name server: brokers
@@ -28,6 +32,11 @@ package final class NameServer: RemotingService {
     private let milliseconds: () -> Int64
     private var connections: [UInt64: RemotingConnection] = [:]
     private var scan: RepeatedTask?
+    private var eventLoop: (any EventLoop)?
+    private var isStopping = false
+    /// From a start until the brokers of the last life are back.
+    private var startHold: StartHold
+    private var savedBrokers: Set<String>
 
     /// `milliseconds` is a clock that only goes forward. Throws what `storage` throws.
     package init(
@@ -42,20 +51,32 @@ package final class NameServer: RemotingService {
         if let bytes = try storage?.loadKVConfig() {
             self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes))
         }
+        self.savedBrokers = Set(try storage?.loadBrokers() ?? [])
+        self.startHold = StartHold(awaiting: self.savedBrokers)
     }
 
-    /// Starts looking for silent brokers.
+    /// Starts looking for silent brokers; who asks for what brokers of the last life may know waits for them, a moment.
     package func start(on eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
         let this = NIOLoopBound(self, eventLoop: eventLoop)
+        if self.startHold.isActive {
+            eventLoop.scheduleTask(in: .milliseconds(StartHold.milliseconds)) { this.value.endStartHold() }
+        }
         self.scan = eventLoop.scheduleRepeatedTask(initialDelay: Self.scanInterval, delay: Self.scanInterval) { _ in
             this.value.expireBrokers()
         }
     }
 
+    /// Answers whoever still waits. What closes from now on says nothing about brokers.
     package func stop() {
         self.scan?.cancel()
         self.scan = nil
+        self.isStopping = true
+        for question in self.startHold.end() { self.answer(question) }
     }
+
+    /// Whether a broker registered by this connection: those must notice that this life ends, the others need not.
+    package func isBroker(_ connection: RemotingConnection) -> Bool { self.tables.isBroker(connection.id) }
 
     package func update(_ configuration: NameServerConfiguration) {
         self.configuration = configuration
@@ -76,8 +97,12 @@ package final class NameServer: RemotingService {
 
     package func connectionClosed(_ connection: RemotingConnection) {
         self.connections[connection.id] = nil
-        self.tables.connectionClosed(connection.id)
-        self.logEvents()
+        guard !self.isStopping, self.tables.connectionClosed(connection.id, now: self.milliseconds()) else { return }
+        guard let eventLoop = self.eventLoop else { return }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: .milliseconds(RouteTables.graceMilliseconds)) {
+            if !this.value.isStopping { this.value.expireBrokers() }
+        }
     }
 
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
@@ -85,6 +110,7 @@ package final class NameServer: RemotingService {
             return connection.respondNotSupported(to: frame)
         }
         do throws(RemotingDecodeError) {
+            if let question = try self.question(code, frame, connection), self.startHold.hold(question) { return }
             guard let answer = try self.answer(code, frame, connection.id) else {
                 return connection.respondNotSupported(to: frame)
             }
@@ -113,19 +139,48 @@ package final class NameServer: RemotingService {
         static func body(_ body: some JSONBody) -> Answer { Answer(body: body.encoded()) }
     }
 
+    /// nil: none that is held after a start.
+    private func question(
+        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> StartHold.Question? {
+        guard self.startHold.isActive else { return nil }
+        switch code {
+        case .getRouteInfoByTopic:
+            return StartHold.Question(connection, frame.returnAddress, .route(try self.routeQuestion(frame)))
+        case .getBrokerClusterInfo: return StartHold.Question(connection, frame.returnAddress, .clusterInfo)
+        default: return nil
+        }
+    }
+
+    private func answer(_ question: StartHold.Question) {
+        let answer =
+            switch question.asked {
+            case .route(let asked): self.route(asked)
+            case .clusterInfo: Answer.body(self.tables.clusterInfo)
+            }
+        question.connection.respond(
+            to: question.address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
+    }
+
+    /// The time is over: those who did not come back are not waited for any more.
+    package func endStartHold() {
+        for question in self.startHold.end() { self.answer(question) }
+        self.keepBrokers()
+    }
+
     /// nil: the request is none of a name server's.
     private func answer(
         _ code: RequestCode, _ frame: RemotingFrame, _ connection: UInt64
     ) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
         switch code {
-        case .getRouteInfoByTopic: return try self.route(frame)
+        case .getRouteInfoByTopic: return self.route(try self.routeQuestion(frame))
         case .registerBroker: return try self.registerBroker(frame, connection)
-        case .queryDataVersion: return try self.queryDataVersion(frame)
+        case .queryDataVersion: return try self.queryDataVersion(frame, connection)
         case .unregisterBroker: return try self.unregisterBroker(fields)
         case .getBrokerClusterInfo: return .body(self.tables.clusterInfo)
         case .brokerHeartbeat:
-            self.tables.touch(try fields.required("brokerAddr"), now: self.milliseconds())
+            self.tables.touch(try fields.required("brokerAddr"), connection: connection, now: self.milliseconds())
             return .ok
         case .getBrokerMemberGroup: return self.memberGroup(try fields.required("brokerName"))
         case .putKVConfig: return try self.putKVConfig(fields)
@@ -165,8 +220,16 @@ package final class NameServer: RemotingService {
         }
     }
 
-    private func route(_ frame: RemotingFrame) throws(RemotingDecodeError) -> Answer {
-        let topic = try frame.extFields.required("topic")
+    private func routeQuestion(_ frame: RemotingFrame) throws(RemotingDecodeError) -> StartHold.RouteQuestion {
+        // Older clients read only fastjson's number keys, newer ones want standard JSON.
+        StartHold.RouteQuestion(
+            topic: try frame.extFields.required("topic"),
+            isStandard: frame.version >= RemotingVersion.standardJSONRoute
+                || frame.extFields.bool("acceptStandardJsonOnly") ?? false)
+    }
+
+    private func route(_ asked: StartHold.RouteQuestion) -> Answer {
+        let topic = asked.topic
         guard var route = self.tables.route(of: topic) else {
             return Answer(
                 code: .topicNotExist,
@@ -176,11 +239,7 @@ package final class NameServer: RemotingService {
         if self.configuration.orderMessageEnable {
             route.orderTopicConf = self.kvConfig.value(namespace: KVConfigTable.orderTopicConfig, key: topic)
         }
-        // Older clients read only fastjson's number keys, newer ones want standard JSON.
-        let isStandard =
-            frame.version >= RemotingVersion.standardJSONRoute
-            || frame.extFields.bool("acceptStandardJsonOnly") ?? false
-        return Answer(body: route.encoded(isStandard ? [.standard, .sorted] : []))
+        return Answer(body: route.encoded(asked.isStandard ? [.standard, .sorted] : []))
     }
 
     private func registerBroker(
@@ -210,6 +269,8 @@ package final class NameServer: RemotingService {
         let master = self.tables.register(
             broker, connection: connection, now: self.milliseconds(),
             expiresAfter: asked > 0 ? asked : RouteTables.expiryMilliseconds)
+        let held = self.startHold.registered(RouteTables.identity(broker.brokerName, broker.brokerID))
+        for question in held { self.answer(question) }
         var answer = Answer.ok
         if let master {
             answer.fields = [("haServerAddr", master.haServerAddr), ("masterAddr", master.masterAddr)]
@@ -220,11 +281,13 @@ package final class NameServer: RemotingService {
         return answer
     }
 
-    private func queryDataVersion(_ frame: RemotingFrame) throws(RemotingDecodeError) -> Answer {
+    private func queryDataVersion(
+        _ frame: RemotingFrame, _ connection: UInt64
+    ) throws(RemotingDecodeError) -> Answer {
         let brokerAddr = try frame.extFields.required("brokerAddr")
         let hasChanged = self.tables.hasChanged(brokerAddr, dataVersion: try DataVersion(body: frame.body))
         if !hasChanged {
-            self.tables.touch(brokerAddr, now: self.milliseconds())
+            self.tables.touch(brokerAddr, connection: connection, now: self.milliseconds())
         }
         return Answer(
             fields: [("changed", String(hasChanged))], body: self.tables.dataVersion(of: brokerAddr)?.encoded() ?? [])
@@ -268,6 +331,20 @@ package final class NameServer: RemotingService {
         return .body(KVTable(table: entries))
     }
 
+    /// For the next start: who is worth waiting for.
+    private func keepBrokers() {
+        let brokers = self.tables.brokers.union(self.startHold.awaited)
+        guard let storage, brokers != self.savedBrokers else { return }
+        self.savedBrokers = brokers
+        do {
+            try storage.saveBrokers(brokers.sorted())
+        } catch {
+            self.logger.warning(
+                "which brokers are registered could not be kept: a restart will not wait for them",
+                metadata: ["reason": "\(error)"])
+        }
+    }
+
     private func keepKVConfig() -> Answer {
         do {
             try self.storage?.saveKVConfig(self.kvConfig.json.bytes())
@@ -297,6 +374,7 @@ package final class NameServer: RemotingService {
 
     private func logEvents() {
         guard self.tables.hasEvents else { return }
+        defer { self.keepBrokers() }
         for event in self.tables.takeEvents() {
             switch event {
             case .brokerRegistered(let address, let name):

@@ -29,11 +29,15 @@ package struct BrokerRegistration: Equatable, Sendable {
 /// What a name server knows (`RouteInfoManager`): which brokers live, and which topics they have. A value: time and
 /// connections are arguments, so that every case can be tested without waiting.
 ///
-/// A broker's entry lives 120 s from its last registration; it goes at once when its connection closes, unless it
-/// has registered again by another connection.
+/// A broker's entry lives 120 s from its last registration. When its connection closes it has `graceMilliseconds` to come
+/// back by another before it goes; when it unregisters it goes at once.
 package struct RouteTables {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
+    /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is started
+    /// again, or that lost a connection. Nobody who asks meanwhile is told that its topics do not exist, which the official C++
+    /// client does not forgive. RocketMQ's name server waits no time at all, and its brokers come back with their next period.
+    package static let graceMilliseconds: Int64 = 2_000
 
     package struct LiveBroker: Equatable, Sendable {
         package var lastUpdate: Int64
@@ -42,6 +46,8 @@ package struct RouteTables {
         /// The connection it registered by.
         package var connection: UInt64
         package var haServerAddr: String
+        /// When that connection closed.
+        package var closedAt: Int64?
     }
 
     /// Why and what changed, for the log.
@@ -57,7 +63,7 @@ package struct RouteTables {
     package enum Removal: String, Sendable {
         case unregistered = "it unregistered"
         case expired = "it did not register for 120 s"
-        case connectionClosed = "its connection closed"
+        case connectionClosed = "its connection closed and it did not come back"
     }
 
     /// topic → broker name → its queues there
@@ -106,8 +112,11 @@ package struct RouteTables {
         if broker.brokerID == 0, former != broker.brokerAddr {
             self.events.append(.masterChanged(name: broker.brokerName, from: former, to: broker.brokerAddr))
         }
+        // One that comes back may be another life of it: what it does not name any more goes.
+        let isBack = self.liveTable[broker.brokerAddr]?.closedAt != nil
+        if broker.brokerID == 0, isBack { self.removeTopics(of: broker.brokerName, but: broker.topics) }
         if broker.brokerID == 0,
-            isFirst || self.hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
+            isFirst || isBack || self.hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
         {
             for topic in broker.topics.topicConfigTable {
                 self.update(topic, on: broker.brokerName)
@@ -139,9 +148,21 @@ package struct RouteTables {
         self.liveTable[brokerAddr]?.dataVersion
     }
 
-    /// Renews a broker whose topics have not changed.
-    package mutating func touch(_ brokerAddr: String, now: Int64) {
+    /// Renews a broker whose topics have not changed. One that was without a connection goes on with this one.
+    package mutating func touch(_ brokerAddr: String, connection: UInt64, now: Int64) {
+        guard self.liveTable[brokerAddr] != nil else { return }
         self.liveTable[brokerAddr]?.lastUpdate = now
+        guard self.liveTable[brokerAddr]?.closedAt != nil else { return }
+        self.liveTable[brokerAddr]?.connection = connection
+        self.liveTable[brokerAddr]?.closedAt = nil
+    }
+
+    private mutating func removeTopics(of brokerName: String, but kept: TopicConfigSerializeWrapper) {
+        let names = Set(kept.topicConfigTable.map(\.topicName))
+        for (topic, queues) in self.topicQueueTable where queues[brokerName] != nil && !names.contains(topic) {
+            self.topicQueueTable[topic]?[brokerName] = nil
+            self.dropIfEmpty(topic)
+        }
     }
 
     private mutating func update(_ topic: TopicConfig, on brokerName: String) {
@@ -180,22 +201,44 @@ package struct RouteTables {
         self.removeNameIfEmpty(brokerName)
     }
 
-    /// Removes the brokers that registered by this connection.
-    package mutating func connectionClosed(_ connection: UInt64) {
-        for (address, live) in self.liveTable where live.connection == connection {
-            self.remove(address, reason: .connectionClosed)
+    /// From now on the brokers that registered by this connection have `graceMilliseconds`. True when there are any: call
+    /// `expire` when the time is over.
+    package mutating func connectionClosed(_ connection: UInt64, now: Int64) -> Bool {
+        var isBroker = false
+        for (address, live) in self.liveTable where live.connection == connection && live.closedAt == nil {
+            self.liveTable[address]?.closedAt = now
+            isBroker = true
         }
+        return isBroker
     }
 
-    /// Removes the brokers that have not registered in time; the result names their connections, to be closed.
+    /// Removes the brokers that have not registered in time, or did not come back; the result names the connections of the
+    /// former, to be closed.
     package mutating func expire(now: Int64) -> [UInt64] {
         var connections: [UInt64] = []
-        for (address, live) in self.liveTable where live.lastUpdate + live.expiresAfter < now {
-            connections.append(live.connection)
-            self.remove(address, reason: .expired)
+        for (address, live) in self.liveTable {
+            if let closedAt = live.closedAt {
+                guard closedAt + Self.graceMilliseconds <= now else { continue }
+                self.remove(address, reason: .connectionClosed)
+            } else if live.lastUpdate + live.expiresAfter < now {
+                connections.append(live.connection)
+                self.remove(address, reason: .expired)
+            }
         }
         return connections
     }
+
+    /// Whether a broker registered by this connection.
+    package func isBroker(_ connection: UInt64) -> Bool {
+        self.liveTable.values.contains { $0.connection == connection }
+    }
+
+    /// The brokers that are registered, `NAME/ID` each: who they are wherever they listen.
+    package var brokers: Set<String> {
+        Set(self.brokerAddrTable.flatMap { entry in entry.value.brokerAddrs.keys.map { Self.identity(entry.key, $0) } })
+    }
+
+    package static func identity(_ brokerName: String, _ brokerID: Int64) -> String { "\(brokerName)/\(brokerID)" }
 
     private mutating func remove(_ address: String, reason: Removal) {
         guard self.liveTable.removeValue(forKey: address) != nil else { return }

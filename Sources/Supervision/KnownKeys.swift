@@ -38,8 +38,8 @@ package enum KnownKeys {
         "storePathCommitLog", "storePathRootDir",
     ]
 
-    /// What the supervisor tells a broker of its disk; nobody sets them.
-    package static let told = ["diskIdentity", "diskPath", "diskServed", "diskSlot"]
+    /// What the supervisor tells a broker of its disk and of the platform; nobody sets them.
+    package static let told = ["diskIdentity", "diskPath", "diskServed", "diskSlot", "ownNamesrvAddr"]
 
     static let all = Set(integers + booleans + texts + told)
 

@@ -248,6 +248,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
             var addresses = (brokers[index]["namesrvAddr"] ?? "").split(separator: ";").map(String.init)
             addresses.removeAll { $0 == own }
             brokers[index]["namesrvAddr"] = ([own] + addresses).joined(separator: ";")
+            brokers[index]["ownNamesrvAddr"] = own
         }
     }
 }

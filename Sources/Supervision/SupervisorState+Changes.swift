@@ -17,7 +17,7 @@ extension SupervisorState {
         case .starting, .ready:
             workers[index].restartAsked = true
             workers[index].phase = .draining(since: now)
-            actions.append(.send(id, .drain))
+            actions.append(.send(id, .drain(.restart)))
         case .draining, .killed: workers[index].restartAsked = true
         case .waiting:
             // Whoever asks may have mended what made it crash.
@@ -71,7 +71,7 @@ extension SupervisorState {
             case .starting, .ready:
                 update(id) { $0.phase = .draining(since: now) }
                 actions.append(.removeListeners(id))
-                actions.append(.send(id, .drain))
+                actions.append(.send(id, .drain(.leave)))
             case .waiting, .stopped:
                 actions.append(.removeListeners(id))
                 workers.removeAll { $0.id == id }

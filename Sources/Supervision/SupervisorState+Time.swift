@@ -31,7 +31,7 @@ extension SupervisorState {
         case .starting, .ready:
             workers[index].phase = .draining(since: now)
             actions.append(.closeListeners(id))
-            actions.append(.send(id, .drain))
+            actions.append(.send(id, .drain(.stop)))
         case .waiting: workers[index].phase = .stopped
         case .draining: workers[index].phase = .draining(since: now)
         case .killed, .stopped: break

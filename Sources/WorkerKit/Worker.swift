@@ -1,3 +1,4 @@
+import Glibc
 package import LinuxSystem
 package import Logging
 package import NIOCore
@@ -33,7 +34,7 @@ package protocol Worker: AnyObject, SendableMetatype {
     func adopt(connections: [Int32])
 
     /// Takes no new work, finishes what is accepted, flushes. The process exits when the future is done.
-    func drain() -> EventLoopFuture<Void>
+    func drain(_ reason: DrainReason) -> EventLoopFuture<Void>
 
     /// All settings as they are now.
     func reload(settings: Settings)
@@ -138,6 +139,13 @@ package final class WorkerEnvironment {
     /// The worker cannot go on (say, its disk is gone): tells the supervisor why and ends the process at once, without
     /// draining. It will be restarted with back-off.
     package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
+
+    /// Half of the descriptors a process may have: they must find room in the supervisor, too.
+    package var connectionsHandedOverMax: Int {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        return Int(clamping: limit.rlim_cur) / 2 - 64
+    }
 
     /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.
     package func handOver(connections: [Int32]) {

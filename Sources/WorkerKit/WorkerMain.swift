@@ -66,7 +66,7 @@ package enum WorkerMain {
     }
 
     private static func orphaned<W: Worker>(_ host: WorkerHost<W>, _ reason: String) -> Never {
-        host.eventLoop.execute { host.drain(because: reason) }
+        host.eventLoop.execute { host.drain(.stop, because: reason) }
         // The drain ends the process from the event loop; this is only the limit.
         poll(nil, 0, orphanDrainSecondsMax * 1000)
         end(1, "apus-\(W.kind.rawValue): \(reason), and draining took more than \(orphanDrainSecondsMax) s: ended")
@@ -151,7 +151,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             lookAtLimits()
             let status = [serving ? worker.status() : "", limitNote].filter { !$0.isEmpty }.joined(separator: "; ")
             control.send(.pong(number, status: status), wait: false)
-        case .drain: drain(because: nil)
+        case .drain(let reason): drain(reason, because: nil)
         case .reload(let settings):
             environment?.settings = settings
             worker.reload(settings: settings)
@@ -182,13 +182,13 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         limitNote = note ?? ""
     }
 
-    func drain(because reason: String?) {
+    func drain(_ reason: DrainReason, because text: String?) {
         eventLoop.preconditionInEventLoop()
         guard !draining else { return }
         draining = true
-        if let reason { logger.notice("\(reason): draining") }
+        if let text { logger.notice("\(text): draining") }
         guard let worker else { WorkerMain.end(0, "") }
-        worker.drain().whenComplete { [control, logger] result in
+        worker.drain(reason).whenComplete { [control, logger] result in
             if case .failure(let error) = result { logger.error("drain: \(error)") }
             control.send(.drained, wait: true)
             _exit(0)

@@ -50,7 +50,9 @@ extension WorkerMessage {
         case .ping(let number):
             begin(.ping)
             writer.integer(number)
-        case .drain: begin(.drain)
+        case .drain(let reason):
+            begin(.drain)
+            writer.integer(reason.rawValue)
         case .reload(let settings):
             begin(.reload)
             writer.settings(settings)
@@ -158,7 +160,7 @@ extension WorkerMessage {
         case .connections: .connections
         case .setupDone: .setupDone
         case .ping: .ping(try reader.integer())
-        case .drain: .drain
+        case .drain: .drain(try reader.drainReason())
         case .reload: .reload(settings: try reader.settings())
         case .extend: .extend(descriptors: try reader.strings())
         case .ready: .ready(detail: try reader.string())
@@ -249,6 +251,11 @@ extension WireReader {
     mutating func metadataKind() throws(WorkerMessageError) -> ReplicaMetadataKind {
         guard let kind = ReplicaMetadataKind(rawValue: try integer()) else { throw .invalidField("metadata kind") }
         return kind
+    }
+
+    mutating func drainReason() throws(WorkerMessageError) -> DrainReason {
+        guard let reason = DrainReason(rawValue: try integer()) else { throw .invalidField("drain reason") }
+        return reason
     }
 
     mutating func cause() throws(WorkerMessageError) -> FailureCause {

@@ -43,7 +43,7 @@ package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible
 /// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
-    package static let version: UInt8 = 2
+    package static let version: UInt8 = 3
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
     /// Bytes of an entry of `filterBatch`.
@@ -69,7 +69,7 @@ package enum WorkerMessage: Hashable, Sendable {
     /// Answer `pong(n)` from the event loop.
     case ping(UInt64)
     /// Take no new work, finish what is accepted, flush, say `drained` and exit.
-    case drain
+    case drain(DrainReason)
     case reload(settings: Settings)
     /// More of what `setup` brought, for a worker that comes to the platform later: comes before the introduction to it.
     case extend(descriptors: [String])
@@ -120,6 +120,16 @@ package enum WorkerMessage: Hashable, Sendable {
     case replicaPosition(next: Int64)
     case replicaRefused(at: Int64, reason: String)
     case brokerRole(BrokerRole, masterAddress: String)
+}
+
+/// What comes after a worker's drain, and so what it tells others of its going.
+package enum DrainReason: UInt8, CaseIterable, Sendable {
+    /// The same worker, at once: nobody needs to go elsewhere.
+    case restart = 1
+    /// Nothing, while the others of the platform go on.
+    case leave = 2
+    /// The whole platform stops, for good or to be started again: that only systemd knows.
+    case stop = 3
 }
 
 /// What a worker's end is to be taken for.

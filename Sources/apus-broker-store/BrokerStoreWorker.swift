@@ -246,9 +246,9 @@ final class BrokerStoreWorker: Worker {
         broker.reload(settings: settings.sorted.map { ($0.key, $0.value) })
     }
 
-    func status() -> String { broker.statusLine + ", \(server.connectionCount) connections" }
+    func status() -> String { broker.statusLine + ", " + counted(server.connectionCount, "connection") }
 
-    func drain() -> EventLoopFuture<Void> {
+    func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         guard isOpen else { return environment.eventLoop.makeSucceededVoidFuture() }
         isLeaving = true
         diskLook?.cancel()
@@ -256,7 +256,7 @@ final class BrokerStoreWorker: Worker {
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         return server.stopAccepting().flatMap {
             this.value.broker.drain(
-                stopReading: { this.value.server.stopReading() },
+                reason, stopReading: { this.value.server.stopReading() },
                 close: {
                     let worker = this.value
                     worker.watermarks.close()

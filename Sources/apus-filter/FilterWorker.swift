@@ -124,7 +124,7 @@ final class FilterWorker: Worker {
         }
     }
 
-    func drain() -> EventLoopFuture<Void> {
+    func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         // Answers already made leave with the links' last flush; a question without an answer is asked again.
         environment.eventLoop.makeSucceededVoidFuture()
     }

@@ -1,3 +1,4 @@
+import FastJSON
 import LinuxSystem
 import NIOCore
 import RemotingTransport
@@ -12,6 +13,8 @@ final class NameserverWorker: Worker {
     private let environment: WorkerEnvironment
     private let nameServer: NameServer
     private let server: RemotingServer
+    /// Of clients, from a former life of this worker.
+    private var adopted: [Int32] = []
 
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
@@ -42,7 +45,10 @@ final class NameserverWorker: Worker {
         self.nameServer.start(on: self.environment.eventLoop)
         let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
         return self.server.serve(listener: listener).map {
-            this.value.server.localAddresses.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" }.joined(separator: " ")
+            for connection in this.value.adopted { this.value.server.adopt(connection: connection) }
+            this.value.adopted = []
+            return this.value.server.localAddresses.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" }.joined(
+                separator: " ")
         }
     }
 
@@ -51,9 +57,22 @@ final class NameserverWorker: Worker {
         _ = Descriptor(owning: descriptor)
     }
 
-    func drain() -> EventLoopFuture<Void> {
+    func adopt(connections: [Int32]) { self.adopted += connections }
+
+    /// Clients keep their connections, so that none waits for an answer that does not come. Those of brokers close: they register with
+    /// the next life at once.
+    func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         self.nameServer.stop()
-        return self.server.close()
+        let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
+        return self.server.stopAccepting().flatMap {
+            let worker = this.value
+            worker.server.stopReading()
+            worker.server.flush()
+            let connections = worker.server.handOver(
+                atMost: worker.environment.connectionsHandedOverMax, where: { !worker.nameServer.isBroker($0) })
+            worker.environment.handOver(connections: connections)
+            return worker.server.close()
+        }
     }
 
     func reload(settings: Settings) {
@@ -62,11 +81,15 @@ final class NameserverWorker: Worker {
 
     func status() -> String {
         let tables = self.nameServer.tables
-        return "\(tables.brokerCount) brokers, \(tables.topicCount) topics, \(self.server.connectionCount) connections"
+        return [
+            counted(tables.brokerCount, "broker"), counted(tables.topicCount, "topic"),
+            counted(self.server.connectionCount, "connection"),
+        ].joined(separator: ", ")
     }
 }
 
-/// The KV configuration as a file, replaced as a whole: written beside it, synchronized, renamed over it.
+/// The KV configuration as a file, replaced as a whole: written beside it, synchronized, renamed over it; and beside that the
+/// brokers that were registered last.
 final class KVConfigFile: NameServerStorage {
     private let path: String
     private let disk: any Disk
@@ -83,25 +106,45 @@ final class KVConfigFile: NameServerStorage {
         self.path.lastIndex(of: "/").map { String(self.path[..<$0]) } ?? "."
     }
 
-    func loadKVConfig() throws -> [UInt8]? {
-        guard let information = try self.disk.information(self.path) else { return nil }
+    private var brokersPath: String { self.folder + "/registeredBrokers.json" }
+
+    func loadKVConfig() throws -> [UInt8]? { try self.load(self.path) }
+
+    func saveKVConfig(_ bytes: [UInt8]) throws {
+        try self.save(bytes, self.path, durably: true)
+        try self.disk.synchronizeDirectory(self.folder)
+    }
+
+    /// A file that cannot be read costs the next start its patience and nothing else.
+    func loadBrokers() -> [String] {
+        guard let bytes = try? self.load(self.brokersPath), let list = try? JSONValue(parsing: bytes).array else {
+            return []
+        }
+        return list.compactMap(\.string)
+    }
+
+    func saveBrokers(_ brokers: [String]) throws {
+        try self.save(JSONValue.strings(brokers).bytes(), self.brokersPath, durably: false)
+    }
+
+    private func load(_ path: String) throws -> [UInt8]? {
+        guard let information = try self.disk.information(path) else { return nil }
         guard information.size <= Self.bytesMax else {
             throw WorkerError(
-                "\(self.path) has \(information.size) bytes and cannot be a KV configuration; move it away")
+                "\(path) has \(information.size) bytes and cannot be a KV configuration; move it away")
         }
-        let file = try self.disk.open(self.path, .read)
+        let file = try self.disk.open(path, .read)
         var bytes = [UInt8](repeating: 0, count: Int(information.size))
         let count = try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
         return Array(bytes.prefix(count))
     }
 
-    func saveKVConfig(_ bytes: [UInt8]) throws {
+    private func save(_ bytes: [UInt8], _ path: String, durably: Bool) throws {
         try self.disk.createDirectory(self.folder)
-        let temporary = self.path + ".tmp"
+        let temporary = path + ".tmp"
         let file = try self.disk.open(temporary, .replace)
         try bytes.withUnsafeBytes { try file.write($0, at: 0) }
-        try file.synchronize()
-        try self.disk.rename(temporary, to: self.path)
-        try self.disk.synchronizeDirectory(self.folder)
+        if durably { try file.synchronize() }
+        try self.disk.rename(temporary, to: path)
     }
 }

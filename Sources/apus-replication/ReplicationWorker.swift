@@ -113,7 +113,7 @@ final class ReplicationWorker: Worker {
         if isSlave, !masterAddress.isEmpty { metadata.learned(haAddress: masterAddress) }
     }
 
-    func drain() -> EventLoopFuture<Void> {
+    func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         slave.stop()
         metadata.stop()
         watch?.stop()

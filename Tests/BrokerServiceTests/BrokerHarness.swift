@@ -93,7 +93,7 @@ final class BrokerHarness: @unchecked Sendable {
                 close: {
                     self.server.flush()
                     var clients = ClientHandOver()
-                    let connections = self.server.handOver(atMost: 100) { clients.add($0) }
+                    let connections = self.server.handOver(atMost: 100, each: { clients.add($0) })
                     given.withLockedValue { $0 = (connections, clients.bytes) }
                     return self.server.close()
                 })

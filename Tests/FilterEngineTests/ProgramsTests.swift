@@ -156,6 +156,6 @@ struct ProgramsTests {
         service.storeReplaced(index: 0)
         service.releaseWindows()
         #expect(service.status.contains("C by counted"))
-        #expect(service.status.contains("1 batches of 2 records"))
+        #expect(service.status.contains("1 batch of 2 records"))
     }
 }

@@ -95,7 +95,7 @@ private struct Driver {
         _ = driver.handle(.message(broker, .failed(reason: "the store is locked by pid 7", cause: .own)))
         let actions = driver.handle(.exited(broker, .code(1)))
         #expect(actions.contains(.stopping))
-        for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain))) }
+        for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain(.stop)))) }
         _ = driver.handle(.exited(nameserver, .code(0)))
         _ = driver.handle(.exited(replication, .code(0)))
         #expect(driver.handle(.exited(filter, .code(0))) == [.exit(1)])
@@ -231,16 +231,18 @@ private struct Driver {
 @Suite struct StopTests {
     @Test func brokersFirstThenReplicationAndFilterThenNameserver() {
         var driver = Driver.running()
-        #expect(driver.handle(.stop("SIGTERM")) == [.stopping, .closeListeners(broker), .send(broker, .drain)])
+        #expect(driver.handle(.stop("SIGTERM")) == [.stopping, .closeListeners(broker), .send(broker, .drain(.stop))])
         #expect(driver.handle(.message(broker, .drained)) == [])
         #expect(
             driver.handle(.exited(broker, .code(0))) == [
-                .closeListeners(replication), .send(replication, .drain), .closeListeners(filter),
-                .send(filter, .drain),
+                .closeListeners(replication), .send(replication, .drain(.stop)), .closeListeners(filter),
+                .send(filter, .drain(.stop)),
             ])
         #expect(driver.handle(.exited(filter, .code(0))) == [])
         #expect(
-            driver.handle(.exited(replication, .code(0))) == [.closeListeners(nameserver), .send(nameserver, .drain)])
+            driver.handle(.exited(replication, .code(0))) == [
+                .closeListeners(nameserver), .send(nameserver, .drain(.stop)),
+            ])
         #expect(driver.handle(.exited(nameserver, .code(0))) == [.exit(0)])
     }
 
@@ -249,7 +251,7 @@ private struct Driver {
         _ = driver.handle(.stop("SIGTERM"))
         #expect(!driver.killed(filter).contains(.spawn(filter)))
         #expect(!driver.pass(1_000).contains(.spawn(filter)))
-        #expect(driver.killed(broker).contains(.send(replication, .drain)))
+        #expect(driver.killed(broker).contains(.send(replication, .drain(.stop))))
     }
 
     @Test func whoDoesNotDrainInTimeIsKilled() {
@@ -263,7 +265,7 @@ private struct Driver {
         var driver = Driver.running()
         _ = driver.handle(.stop("SIGINT"))
         let actions = driver.handle(.stop("SIGINT"))
-        for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain))) }
+        for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain(.stop)))) }
         let killed = driver.pass(1_000)
         for worker in everyone { #expect(killed.contains(.kill(worker))) }
         for worker in everyone.dropLast() { #expect(driver.killed(worker) == []) }
@@ -276,7 +278,7 @@ private struct Driver {
         _ = driver.killed(broker)
         _ = driver.killed(broker)  // waits 100 ms now
         let actions = driver.handle(.stop("SIGTERM"))
-        #expect(actions.contains(.send(replication, .drain)))
+        #expect(actions.contains(.send(replication, .drain(.stop))))
         #expect(driver.state.worker(broker)?.phase == .stopped)
     }
 }
@@ -292,7 +294,7 @@ private struct Driver {
 @Suite struct RestartOfOneTests {
     @Test func drainsWithOpenListenersAndStartsAnew() {
         var driver = Driver.running()
-        #expect(driver.handle(.restart(broker)) == [.send(broker, .drain)])
+        #expect(driver.handle(.restart(broker)) == [.send(broker, .drain(.restart))])
         #expect(driver.state.worker(broker)?.phaseName == "restarting")
         #expect(
             driver.handle(.exited(broker, .code(0))) == [
@@ -410,12 +412,12 @@ private struct Driver {
         var driver = Driver.running([nameserver, broker, Self.second, replication, Self.secondReplication, filter])
         #expect(
             driver.handle(.changed(added: [], removed: [Self.second, Self.secondReplication])) == [
-                .removeListeners(Self.second), .send(Self.second, .drain),
+                .removeListeners(Self.second), .send(Self.second, .drain(.leave)),
             ])
         #expect(
             driver.handle(.exited(Self.second, .code(0))) == [
                 .removeListeners(Self.second), .removeListeners(Self.secondReplication),
-                .send(Self.secondReplication, .drain),
+                .send(Self.secondReplication, .drain(.leave)),
             ])
         #expect(
             driver.handle(.exited(Self.secondReplication, .code(0))) == [.removeListeners(Self.secondReplication)])

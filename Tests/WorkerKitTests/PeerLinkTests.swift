@@ -79,7 +79,7 @@ private final class Pair {
                 pair.loop.assumeIsolated().scheduleTask(in: .milliseconds(50)) {
                     #expect(pair.closed == ["second"])
                     #expect(pair.second?.isClosed == true)
-                    pair.second?.send(.drain)  // into the void, without harm
+                    pair.second?.send(.drained)  // into the void, without harm
                     done.succeed()
                 }
             }

@@ -8,7 +8,8 @@ import WorkerProtocol
             kind: .brokerStore, index: 3, settings: Settings(["brokerName": "broker-a", "leer": "", "ü": "日本"]),
             descriptors: ["listener:remoting", "segment:watermarks"]),
         .setup(kind: .nameserver, index: 0, settings: Settings(), descriptors: []),
-        .peer(kind: .filter, index: 63), .setupDone, .ping(0), .ping(.max), .drain,
+        .peer(kind: .filter, index: 63), .setupDone, .ping(0), .ping(.max), .drain(.restart), .drain(.leave),
+        .drain(.stop),
         .reload(settings: Settings(["a": "b"])), .ready(detail: "127.0.0.1:9876"), .pong(7, status: ""),
         .pong(.max, status: "12 connections"), .failed(reason: "Platte voll", cause: .disk), .drained,
         .extend(descriptors: ["segment:watermarks#3"]),
@@ -49,7 +50,7 @@ import WorkerProtocol
     }
 
     @Test func anotherVersionIsRefusedInWords() {
-        var bytes = WorkerMessage.drain.encoded()
+        var bytes = WorkerMessage.setupDone.encoded()
         bytes[0] = 9
         #expect(throws: WorkerMessageError.unknownVersion(9)) { try WorkerMessage(decoding: bytes) }
         #expect("\(WorkerMessageError.unknownVersion(9))".contains("different builds"))
@@ -115,5 +116,12 @@ struct SplitMix: RandomNumberGenerator {
         #expect(settings.bool("bad", default: true))
         #expect(settings.string("empty", default: "d") == "")
         #expect(settings.malformed(ints: ["n", "bad", "absent"], bools: ["yes"]) == ["bad"])
+    }
+}
+
+@Suite struct CountedTests {
+    @Test func oneIsNoPlural() {
+        #expect([0, 1, 2].map { counted($0, "broker") } == ["0 brokers", "1 broker", "2 brokers"])
+        #expect(counted(UInt64(3), "batch", plural: "batches") == "3 batches")
     }
 }

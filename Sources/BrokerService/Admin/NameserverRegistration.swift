@@ -4,11 +4,12 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 import StoreFormat
+import WorkerProtocol
 
 /// Tells every name server what this broker serves: REGISTER_BROKER (103) at the start, every `registerNameServerPeriod`
 /// and as soon as topics change (changes of one tick in one request; while one is under way the next waits for it; with so
 /// many topics that a request takes time, changes are gathered so that this takes a tenth of it),
-/// UNREGISTER_BROKER (104) on the way down. A name server that does not answer is tried again with back-off and keeps
+/// UNREGISTER_BROKER (104) when it leaves. A name server that does not answer is tried again with back-off and keeps
 /// nobody else waiting.
 final class NameserverRegistration {
     static let requestTimeout = TimeAmount.seconds(6)
@@ -203,14 +204,19 @@ final class NameserverRegistration {
 
     // MARK: Stopping
 
-    /// Takes this broker off all name servers that can be reached within a second.
-    func unregister() -> EventLoopFuture<Void> {
+    /// Says nothing more to the name servers. `reason` nil: this broker's disk is away. Takes it off those that go on without it, as
+    /// far as they can be reached within a second: before a restart, which is over sooner than a name server gives up a broker whose
+    /// connection has closed, off none, so that no client meets a moment without a route; when the whole platform stops not off
+    /// the platform's own, which stops with it.
+    func end(_ reason: DrainReason?) -> EventLoopFuture<Void> {
         isRunning = false
         period?.cancel()
         period = nil
         let request = RemotingCommand(.unregisterBroker, extFields: identity)
+        let own = broker.configuration.raw("ownNamesrvAddr")
         let requests = servers.compactMap { server -> EventLoopFuture<Void>? in
             server.retry?.cancel()
+            if reason == .restart || reason == .stop && server.address == own { return nil }
             guard let client = server.client, client.isActive else { return nil }
             let ended = client.invoking(request, timeout: .seconds(1)).map { _ in () }
             ended.whenComplete { _ in client.closeNow() }

@@ -56,6 +56,8 @@ class EchoWorker {
 
     func peer(kind: WorkerKind, index: Int, descriptor: Int32) {
         let id = WorkerID(kind, index)
+        // Else the end of the former link, noticed after this, would take the new one away.
+        peers[id]?.link.close()
         let link = PeerLink.attach(
             descriptor, on: environment.eventLoop,
             receive: { [unowned self] message in
@@ -64,7 +66,7 @@ class EchoWorker {
         peers[id] = (link, "")
     }
 
-    func drain() -> EventLoopFuture<Void> {
+    func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         let loop = environment.eventLoop
         server?.close(promise: nil)
         return loop.scheduleTask(in: .milliseconds(Int64(settings.int("echoDrainMillis", default: 0)))) {}.futureResult

@@ -1,0 +1,68 @@
+import RemotingProtocol
+import RemotingTransport
+
+/// After a start the tables are empty until the brokers have registered again, and whoever asks for a topic would be told
+/// that it does not exist, or, with half of the brokers back, rebalance its queues over those. Such questions wait until the brokers
+/// that were registered in the last life are back, or `milliseconds` are over: an answer that comes late instead of one that is wrong.
+///
+/// A name server that nobody was registered with holds nothing.
+struct StartHold {
+    static let milliseconds: Int64 = 2_000
+    /// More questions than that are answered at once.
+    static let questionsMax = 10_000
+
+    struct RouteQuestion {
+        var topic: String
+        var isStandard: Bool
+    }
+
+    enum Asked {
+        case route(RouteQuestion)
+        case clusterInfo
+    }
+
+    struct Question {
+        let connection: RemotingConnection
+        let address: ReturnAddress
+        let asked: Asked
+
+        init(_ connection: RemotingConnection, _ address: ReturnAddress, _ asked: Asked) {
+            self.connection = connection
+            self.address = address
+            self.asked = asked
+        }
+    }
+
+    /// Brokers (`RouteTables.identity`) that have not come back yet.
+    private(set) var awaited: Set<String>
+    private var questions: [Question] = []
+
+    init(awaiting brokers: Set<String>) {
+        self.awaited = brokers
+    }
+
+    var isActive: Bool { !self.awaited.isEmpty }
+
+    /// False: answer it now.
+    mutating func hold(_ question: Question) -> Bool {
+        guard self.isActive, self.questions.count < Self.questionsMax else { return false }
+        self.questions.append(question)
+        return true
+    }
+
+    /// A broker has come back. Answers the questions when it was the last one.
+    mutating func registered(_ broker: String) -> [Question] {
+        guard self.isActive else { return [] }
+        self.awaited.remove(broker)
+        return self.isActive ? [] : self.end()
+    }
+
+    /// Nobody is waited for any more. Answers all questions.
+    mutating func end() -> [Question] {
+        defer {
+            self.awaited = []
+            self.questions = []
+        }
+        return self.questions
+    }
+}
