@@ -54,6 +54,27 @@ package struct ChildProcess: Sendable {
         return signalled ? .signal(status) : .code(status)
     }
 
+    /// Blocks until it has ended, and reaps it.
+    package func wait() throws(SystemError) -> Ending {
+        while true {
+            var polled = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
+            try call("poll", "process \(pid)") { poll(&polled, 1, -1) }
+            if let ending = try reap() { return ending }
+        }
+    }
+
+    /// The environment of this process, `NAME=VALUE` each, but for the variables named.
+    package static func environment(without names: [String]) -> [String] {
+        var all: [String] = []
+        var next = environ
+        while let entry = next.pointee {
+            let text = String(cString: entry)
+            if !names.contains(where: { text.hasPrefix("\($0)=") }) { all.append(text) }
+            next += 1
+        }
+        return all
+    }
+
     /// SIGKILL, SIGSEGV, …
     package static func signalName(_ signal: Int32) -> String {
         guard let name = apus_signal_name(signal) else { return "signal \(signal)" }

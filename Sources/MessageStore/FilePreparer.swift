@@ -1,4 +1,3 @@
-import Glibc
 import LinuxSystem
 
 /// Hands the next log file from the preparing thread to the writer. The two never create the same file: a writer that gets there while
@@ -10,27 +9,14 @@ final class FilePreparer: @unchecked Sendable {
         case ready(base: Int64, file: any DiskFile)
     }
 
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
-    /// Guarded by `mutex`.
+    private let monitor = Monitor()
+    /// Guarded by `monitor`.
     private var state = State.idle
-
-    init() {
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
-    }
-
-    deinit {
-        pthread_cond_destroy(condition)
-        pthread_mutex_destroy(mutex)
-        condition.deallocate()
-        mutex.deallocate()
-    }
 
     /// True when the caller shall now start making the file and call `finish`; false when it is ready or being made.
     func begin(base: Int64) -> Bool {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
+        monitor.lock()
+        defer { monitor.unlock() }
         switch state {
         case .running: return false
         case .ready(let ready, _) where ready == base: return false
@@ -41,17 +27,17 @@ final class FilePreparer: @unchecked Sendable {
     }
 
     func finish(base: Int64, file: (any DiskFile)?) {
-        pthread_mutex_lock(mutex)
+        monitor.lock()
         if let file { state = .ready(base: base, file: file) } else { state = .idle }
-        pthread_cond_broadcast(condition)
-        pthread_mutex_unlock(mutex)
+        monitor.wakeAll()
+        monitor.unlock()
     }
 
     /// The prepared file, if it is the one; waits while any is being made.
     func take(base: Int64) -> (any DiskFile)? {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        while case .running = state { pthread_cond_wait(condition, mutex) }
+        monitor.lock()
+        defer { monitor.unlock() }
+        while case .running = state { monitor.wait() }
         if case .ready(let ready, let file) = state, ready == base {
             state = .idle
             return file

@@ -44,10 +44,9 @@ package final class StoreThreads: StoreBackground {
     }
 }
 
-/// One thread and its queue of work. All state below is guarded by `mutex`.
+/// One thread and its queue of work. All state below is guarded by `monitor`.
 private final class SerialThread: @unchecked Sendable {
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private let monitor = Monitor()
     private let name: String
     private let niceness: Int32
     private var queue: [@Sendable () -> Void] = []
@@ -58,33 +57,24 @@ private final class SerialThread: @unchecked Sendable {
     init(name: String, niceness: Int32 = 0) {
         self.name = name
         self.niceness = niceness
-        pthread_mutex_init(mutex, nil)
-        pthread_cond_init(condition, nil)
-    }
-
-    deinit {
-        pthread_cond_destroy(condition)
-        pthread_mutex_destroy(mutex)
-        condition.deallocate()
-        mutex.deallocate()
     }
 
     func submit(_ work: @escaping @Sendable () -> Void) {
-        pthread_mutex_lock(mutex)
+        monitor.lock()
         precondition(!stopping, "work submitted to the stopped thread \(name)")
         queue.append(work)
         if thread == nil { start() }
-        pthread_cond_signal(condition)
-        pthread_mutex_unlock(mutex)
+        monitor.wakeOne()
+        monitor.unlock()
     }
 
     func stop() {
-        pthread_mutex_lock(mutex)
+        monitor.lock()
         stopping = true
         let running = thread
         thread = nil
-        pthread_cond_signal(condition)
-        pthread_mutex_unlock(mutex)
+        monitor.wakeOne()
+        monitor.unlock()
         if let running { pthread_join(running, nil) }
     }
 
@@ -107,11 +97,11 @@ private final class SerialThread: @unchecked Sendable {
         // On Linux this is the calling thread's alone.
         if niceness > 0 { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, niceness) }
         while true {
-            pthread_mutex_lock(mutex)
-            while queue.isEmpty && !stopping { pthread_cond_wait(condition, mutex) }
+            monitor.lock()
+            while queue.isEmpty && !stopping { monitor.wait() }
             let batch = queue
             queue.removeAll(keepingCapacity: true)
-            pthread_mutex_unlock(mutex)
+            monitor.unlock()
             if batch.isEmpty { return }
             for work in batch { work() }
         }

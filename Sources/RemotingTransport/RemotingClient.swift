@@ -2,6 +2,7 @@ import Glibc
 package import NIOCore
 import NIOPosix
 package import RemotingProtocol
+import Synchronization
 
 /// What a client answers when its server asks (39, 40, 220, 307, 309, …); nil: no answer. Called on the event loop.
 package typealias InboundRequestHandler = @Sendable (RemotingCommand) -> RemotingCommand?
@@ -9,20 +10,19 @@ package typealias InboundRequestHandler = @Sendable (RemotingCommand) -> Remotin
 /// One connection to a name server or broker, for the control plane: registration, metadata, tools, tests.
 ///
 /// Any number of requests may be under way; answers find theirs by `opaque`. The connection does not reconnect:
-/// when it ends, every request under way fails, and the owner connects anew.
+/// when it ends, every request under way fails, and the owner connects anew. The `async` calls may be made from any thread and
+/// always return, also when the event loop has shut down; the futures are for callers that live on the client's event loop.
 package final class RemotingClient: Sendable {
     package let peer: String
     private let channel: any Channel
     private let state: NIOLoopBound<ClientState>
-    private let serialization: HeaderSerialization
+    private let ending: ConnectionEnding
 
-    private init(
-        peer: String, channel: any Channel, state: NIOLoopBound<ClientState>, serialization: HeaderSerialization
-    ) {
+    private init(peer: String, channel: any Channel, state: ClientState) {
         self.peer = peer
         self.channel = channel
-        self.state = state
-        self.serialization = serialization
+        self.state = NIOLoopBound(state, eventLoop: channel.eventLoop)
+        self.ending = state.ending
     }
 
     /// Connects; `group` may be a single event loop. Throws `RemotingError.connectFailed`.
@@ -30,9 +30,17 @@ package final class RemotingClient: Sendable {
         host: String, port: Int, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
         timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
     ) async throws -> RemotingClient {
-        try await Self.connecting(
-            host: host, port: port, group: group, serialization: serialization, timeout: timeout, inbound: inbound
-        ).get()
+        let eventLoop = group.next()
+        let failure = RemotingError.connectFailed(address: "\(host):\(port)", cause: ConnectionEnding.ofLoop)
+        return try await withCheckedThrowingContinuation { continuation in
+            let answer = LoopAnswer(continuation, orElse: failure)
+            eventLoop.execute {
+                Self.connecting(
+                    host: host, port: port, group: eventLoop, serialization: serialization, timeout: timeout,
+                    inbound: inbound
+                ).whenComplete { answer.give($0) }
+            }
+        }
     }
 
     /// Connects to `host:port`.
@@ -68,9 +76,7 @@ package final class RemotingClient: Sendable {
             .connect(host: host, port: port)
             .flatMapThrowing { channel in
                 let handler = try channel.pipeline.syncOperations.handler(type: RemotingClientHandler.self)
-                return RemotingClient(
-                    peer: peer, channel: channel,
-                    state: NIOLoopBound(handler.state, eventLoop: channel.eventLoop), serialization: serialization)
+                return RemotingClient(peer: peer, channel: channel, state: handler.state)
             }
             .flatMapErrorThrowing { error in
                 throw RemotingError.connectFailed(address: peer, cause: Self.words(of: error))
@@ -96,7 +102,7 @@ package final class RemotingClient: Sendable {
     package func invoke(
         _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
     ) async throws -> RemotingCommand {
-        try await self.invoking(command, timeout: timeout).get()
+        try await self.onLoop { state, answer in state.invoke(command, timeout: timeout) { answer.give($0) } }
     }
 
     /// As `invoke`, but throws `RemotingError.refused` for an answer other than success.
@@ -117,10 +123,10 @@ package final class RemotingClient: Sendable {
         let promise = self.channel.eventLoop.makePromise(of: RemotingCommand.self)
         let state = self.state
         if self.channel.eventLoop.inEventLoop {
-            state.value.invoke(command, timeout: timeout, promise: promise)
+            state.value.invoke(command, timeout: timeout) { promise.completeWith($0) }
         } else {
             self.channel.eventLoop.execute {
-                state.value.invoke(command, timeout: timeout, promise: promise)
+                state.value.invoke(command, timeout: timeout) { promise.completeWith($0) }
             }
         }
         return promise.futureResult
@@ -128,12 +134,21 @@ package final class RemotingClient: Sendable {
 
     /// Sends a request that wants no answer; returns when the kernel has it.
     package func oneway(_ command: RemotingCommand) async throws {
-        let promise = self.channel.eventLoop.makePromise(of: Void.self)
+        try await self.onLoop { state, answer in state.oneway(command) { answer.give($0) } }
+    }
+
+    /// Runs `body` on the event loop and waits for the answer it is to give.
+    private func onLoop<Value: Sendable>(
+        _ body: @escaping @Sendable (ClientState, LoopAnswer<Value>) -> Void
+    ) async throws -> Value {
+        // Its event loop may be gone with it.
+        if let reason = self.ending.reason { throw RemotingError.connectionClosed(peer: self.peer, reason: reason) }
+        let failure = RemotingError.connectionClosed(peer: self.peer, reason: ConnectionEnding.ofLoop)
         let state = self.state
-        self.channel.eventLoop.execute {
-            state.value.oneway(command, promise: promise)
+        return try await withCheckedThrowingContinuation { continuation in
+            let answer = LoopAnswer(continuation, orElse: failure)
+            self.channel.eventLoop.execute { body(state.value, answer) }
         }
-        try await promise.futureResult.get()
     }
 
     package var isActive: Bool { self.channel.isActive }
@@ -142,28 +157,60 @@ package final class RemotingClient: Sendable {
     /// Succeeds when the connection has ended, whoever ended it.
     package var closeFuture: EventLoopFuture<Void> { self.channel.closeFuture }
 
+    /// Closes, and returns when it is closed; requests under way fail.
     package func close() async {
-        try? await self.channel.close().get()
+        guard self.channel.isActive else { return }
+        let channel = self.channel
+        try? await self.onLoop { (state: ClientState, answer: LoopAnswer<Void>) in
+            state.ended(ConnectionEnding.ofThisSide)
+            channel.closeFuture.whenComplete { answer.give($0) }
+            channel.close(promise: nil)
+        }
     }
 
     /// Closes without waiting.
     package func closeNow() {
+        self.ending.note(ConnectionEnding.ofThisSide)
         self.channel.close(promise: nil)
     }
 }
 
-/// The requests under way of one client; confined to its event loop.
+/// Why a connection ended; the first reason stays. Any thread.
+final class ConnectionEnding: Sendable {
+    static let ofThisSide = "this side closed it"
+    static let ofPeer = "the peer closed it"
+    static let ofLoop = "its event loop has shut down"
+
+    private let first = Mutex<String?>(nil)
+
+    /// nil while it has not ended.
+    var reason: String? { self.first.withLock { $0 } }
+
+    /// The reason that counts.
+    @discardableResult
+    func note(_ reason: String) -> String {
+        self.first.withLock { first in
+            let counts = first ?? reason
+            first = counts
+            return counts
+        }
+    }
+}
+
+/// The requests under way of one client; confined to its event loop. An `Answer` is called once, on the event loop.
 final class ClientState {
+    typealias Answer<Value> = @Sendable (Result<Value, any Error>) -> Void
+
     private let peer: String
     private let channel: any Channel
     private let serialization: HeaderSerialization
     private let inbound: InboundRequestHandler?
     private var lastOpaque: Int32 = 0
     private var pending: [Int32: Pending] = [:]
-    private var endReason: String?
+    let ending = ConnectionEnding()
 
     private struct Pending {
-        var promise: EventLoopPromise<RemotingCommand>
+        var answer: Answer<RemotingCommand>
         var timeout: Scheduled<Void>
     }
 
@@ -176,22 +223,14 @@ final class ClientState {
         self.inbound = inbound
     }
 
-    private func isOpen(_ fail: (RemotingError) -> Void) -> Bool {
-        if let reason = self.endReason {
-            fail(.connectionClosed(peer: self.peer, reason: reason))
-            return false
-        }
-        return true
-    }
-
     private func encoded(_ command: RemotingCommand) -> ByteBuffer {
         var buffer = ByteBuffer()
         command.encode(into: &buffer, serialization: self.serialization)
         return buffer
     }
 
-    func invoke(_ command: RemotingCommand, timeout: TimeAmount, promise: EventLoopPromise<RemotingCommand>) {
-        guard self.isOpen({ promise.fail($0) }) else { return }
+    func invoke(_ command: RemotingCommand, timeout: TimeAmount, answer: @escaping Answer<RemotingCommand>) {
+        if let reason = self.ending.reason { return answer(.failure(self.closed(reason))) }
         var command = command
         self.lastOpaque &+= 1
         command.opaque = self.lastOpaque
@@ -202,29 +241,30 @@ final class ClientState {
         let this = NIOLoopBound(self, eventLoop: self.channel.eventLoop)
         let scheduled = self.channel.eventLoop.scheduleTask(in: timeout) {
             guard let request = this.value.pending.removeValue(forKey: opaque) else { return }
-            request.promise.fail(
-                RemotingError.timedOut(
-                    peer: peer, request: code, milliseconds: timeout.nanoseconds / 1_000_000))
+            request.answer(
+                .failure(
+                    RemotingError.timedOut(
+                        peer: peer, request: code, milliseconds: timeout.nanoseconds / 1_000_000)))
         }
-        self.pending[opaque] = Pending(promise: promise, timeout: scheduled)
+        self.pending[opaque] = Pending(answer: answer, timeout: scheduled)
         // A failed write ends the connection, and that fails the request.
         self.channel.writeAndFlush(self.encoded(command), promise: nil)
     }
 
-    func oneway(_ command: RemotingCommand, promise: EventLoopPromise<Void>) {
-        guard self.isOpen({ promise.fail($0) }) else { return }
+    func oneway(_ command: RemotingCommand, answer: @escaping Answer<Void>) {
+        if let reason = self.ending.reason { return answer(.failure(self.closed(reason))) }
         var command = command
         self.lastOpaque &+= 1
         command.opaque = self.lastOpaque
         command.flag |= RemotingFrame.onewayFlag
-        self.channel.writeAndFlush(self.encoded(command), promise: promise)
+        self.channel.writeAndFlush(self.encoded(command)).whenComplete(answer)
     }
 
     func received(_ frame: RemotingFrame) {
         if frame.isResponse {
             guard let request = self.pending.removeValue(forKey: frame.opaque) else { return }
             request.timeout.cancel()
-            request.promise.succeed(RemotingCommand(frame))
+            request.answer(.success(RemotingCommand(frame)))
             return
         }
         let request = RemotingCommand(frame)
@@ -242,15 +282,16 @@ final class ClientState {
     }
 
     func ended(_ reason: String) {
-        guard self.endReason == nil else { return }
-        self.endReason = reason
+        let reason = self.ending.note(reason)
         let unanswered = self.pending.values
         self.pending = [:]
         for request in unanswered {
             request.timeout.cancel()
-            request.promise.fail(RemotingError.connectionClosed(peer: self.peer, reason: reason))
+            request.answer(.failure(self.closed(reason)))
         }
     }
+
+    private func closed(_ reason: String) -> RemotingError { .connectionClosed(peer: self.peer, reason: reason) }
 }
 
 /// Slices frames out of what the server sends.
@@ -299,7 +340,7 @@ final class RemotingClientHandler: ChannelInboundHandler {
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.state.ended("the peer closed it")
+        self.state.ended(ConnectionEnding.ofPeer)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

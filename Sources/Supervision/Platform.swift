@@ -149,7 +149,7 @@ package final class Platform {
         do {
             let (ours, theirs) = try SocketPair.create(sequencedPackets: true).ends()
             let null = try RunDirectory.openNull()
-            let environment = Platform.environment(without: Notifier.environmentNames)
+            let environment = ChildProcess.environment(without: Notifier.environmentNames)
             // Standard output belongs to the ready line: what a worker prints goes to stderr.
             let child = try ChildProcess.spawn(
                 path: path, arguments: ["apus-\(id.kind.rawValue)"], environment: environment,
@@ -242,17 +242,6 @@ package final class Platform {
             let name = ChildProcess.signalName(signal) + limiter.explain(signal: signal, of: id)
             handle(.exited(id, .signal(signal, name: name)))
         }
-    }
-
-    private static func environment(without names: [String]) -> [String] {
-        var all: [String] = []
-        var next = environ
-        while let entry = next.pointee {
-            let text = String(cString: entry)
-            if !names.contains(where: { text.hasPrefix("\($0)=") }) { all.append(text) }
-            next += 1
-        }
-        return all
     }
 
     // MARK: to the outside

@@ -1,6 +1,8 @@
 import ArgumentParser
-import Foundation
+import FastJSON
+import Glibc
 import LinuxSystem
+import Supervision
 
 /// Talks to the supervisor of a data directory over DIR/run/apus.sock.
 struct AdminClient {
@@ -12,25 +14,13 @@ struct AdminClient {
 
         init(_ path: String) { dataDir = path }
 
-        /// The data directory of apus.service.
-        private static let service = "/var/lib/apus"
-
         /// As apusd chooses it; the service's when one's own platform does not run and that one does.
         var path: String {
-            let environment = ProcessInfo.processInfo.environment
-            if let dataDir { return dataDir }
-            // Below systemd (ExecReload=): the unit's own.
-            if let unit = environment["STATE_DIRECTORY"]?.split(separator: ":").first { return String(unit) }
-            let own: String
-            if let state = environment["XDG_STATE_HOME"], !state.isEmpty {
-                own = "\(state)/apus"
-            } else if let home = environment["HOME"], !home.isEmpty {
-                own = "\(home)/.local/state/apus"
-            } else {
-                return Self.service
-            }
+            // Below systemd (ExecReload=) the unit's own comes before the user's.
+            if let given = dataDir ?? StateFolder.ofUnit { return given }
+            guard let own = StateFolder.ofUser else { return StateFolder.ofService }
             return RunDirectory.runningPid(path: "\(own)/run") == nil
-                && RunDirectory.runningPid(path: "\(Self.service)/run") != nil ? Self.service : own
+                && RunDirectory.runningPid(path: "\(StateFolder.ofService)/run") != nil ? StateFolder.ofService : own
         }
 
         /// nil: no platform runs there.
@@ -38,9 +28,12 @@ struct AdminClient {
 
         /// That nothing runs, and where something might that this user cannot see.
         var nothingRuns: String {
-            let isHidden = dataDir == nil && access(Self.service, F_OK) == 0 && access(Self.service, R_OK | X_OK) != 0
+            let isHidden =
+                dataDir == nil && access(StateFolder.ofService, F_OK) == 0
+                && access(StateFolder.ofService, R_OK | X_OK) != 0
             return "nothing runs on \(path)"
-                + (isHidden ? "; the service's platform on \(Self.service) only root and its user can see" : "")
+                + (isHidden
+                    ? "; the service's platform on \(StateFolder.ofService) only root and its user can see" : "")
         }
     }
 
@@ -73,6 +66,9 @@ struct AdminClient {
         }
         return String(decoding: answer.dropLast(), as: UTF8.self)
     }
+
+    /// The same, read.
+    func answer(to command: String) throws -> JSONValue { try JSONValue(parsing: ask(command)) }
 
     /// Blocks until the supervisor closes the connection: it has stopped.
     func waitForEnd() {

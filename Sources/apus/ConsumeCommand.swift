@@ -19,6 +19,17 @@ enum StartPosition: Sendable, ExpressibleByArgument {
     }
 }
 
+extension StartPosition? {
+    /// `ConsumeFromWhere`, as heartbeats have it.
+    var rocketMQName: String {
+        switch self {
+        case .last: "CONSUME_FROM_LAST_OFFSET"
+        case .time: "CONSUME_FROM_TIMESTAMP"
+        case .first, nil: "CONSUME_FROM_FIRST_OFFSET"
+        }
+    }
+}
+
 /// `apus consume`: messages to standard output, one a line.
 struct ConsumeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

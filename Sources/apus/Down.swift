@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import Glibc
 import LinuxSystem
 
 struct Down: ParsableCommand {
@@ -30,6 +30,6 @@ struct Down: ParsableCommand {
         // Its admin socket closes a moment before the process ends.
         while directory.runningPid == pid { usleep(2_000) }
         let seconds = Double(MonotonicClock.milliseconds - start) / 1000
-        print("stopped \(directory.path) (pid \(pid)) in \(String(format: "%.2f", seconds)) s")
+        print("stopped \(directory.path) (pid \(pid)) in \(fixed(seconds, 2)) s")
     }
 }

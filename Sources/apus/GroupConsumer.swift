@@ -25,7 +25,10 @@ actor GroupConsumer {
     private let events: AsyncStream<Void>.Continuation
     private let eventStream: AsyncStream<Void>
 
-    private nonisolated var retryTopic: String { "%RETRY%\(group)" }
+    private nonisolated let retryTopic: String
+    /// What this consumer announces: its topic, and the group's own for messages sent back.
+    private let subscriptions: [Subscription]
+    private let runningInfo: ConsumerRunningInfo
 
     private struct Assignment {
         /// Tells one possession of a queue from the next.
@@ -53,13 +56,29 @@ actor GroupConsumer {
         let (stream, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         eventStream = stream
         events = continuation
+        let retryTopic = "%RETRY%\(group)"
+        let subscriptions =
+            [subscription] + (isBroadcasting ? [] : [Subscription(topic: retryTopic, expression: "*")])
+        let runningInfo = ConsumerRunningInfo(
+            group: group, subscriptions: subscriptions, nameServers: nameServers,
+            properties: [
+                ("messageModel", Self.model(isBroadcasting)), ("consumeFromWhere", start.rocketMQName),
+                ("pullBatchSize", String(pullSize)),
+            ])
         cluster = try Cluster(nameServers: nameServers) { request in
-            if request.requestCode == .notifyConsumerIDsChanged {
+            switch request.requestCode {
+            case .notifyConsumerIDsChanged:
                 continuation.yield()
                 return nil
+            case .getConsumerRunningInfo: return runningInfo.answer(request)
+            default:
+                return .response(
+                    .requestCodeNotSupported, remark: "apus consume does not answer request \(request.code)")
             }
-            return .response(.requestCodeNotSupported, remark: "apus consume does not answer request \(request.code)")
         }
+        self.retryTopic = retryTopic
+        self.subscriptions = subscriptions
+        self.runningInfo = runningInfo
         self.group = group
         self.subscription = subscription
         startPosition = start
@@ -127,32 +146,17 @@ actor GroupConsumer {
     }
 
     private func heartbeat(_ route: TopicRoute) async throws {
-        func entry(_ topic: String, _ expression: String, _ tags: Set<String>) -> JSONValue {
-            .fields([
-                ("classFilterMode", .bool(false)), ("codeSet", .array(tags.sorted().map { .integer(javaHash($0)) })),
-                ("expressionType", .string("TAG")), ("subString", .string(expression)),
-                ("subVersion", .integer(subscription.version)), ("tagsSet", .strings(tags.sorted())),
-                ("topic", .string(topic)),
-            ])
-        }
-        var subscriptions = [entry(subscription.topic, subscription.expression, subscription.tags ?? [])]
-        if !isBroadcasting { subscriptions.append(entry(retryTopic, "*", [])) }
-        let from =
-            switch startPosition {
-            case .last: "CONSUME_FROM_LAST_OFFSET"
-            case .time: "CONSUME_FROM_TIMESTAMP"
-            case .first, nil: "CONSUME_FROM_FIRST_OFFSET"
-            }
         let body = JSONValue.fields([
             ("clientID", .string(clientId)),
             (
                 "consumerDataSet",
                 .array([
                     .fields([
-                        ("consumeFromWhere", .string(from)), ("consumeType", .string("CONSUME_PASSIVELY")),
+                        ("consumeFromWhere", .string(startPosition.rocketMQName)),
+                        ("consumeType", .string("CONSUME_PASSIVELY")),
                         ("groupName", .string(group)),
-                        ("messageModel", .string(isBroadcasting ? "BROADCASTING" : "CLUSTERING")),
-                        ("subscriptionDataSet", .array(subscriptions)), ("unitMode", .bool(false)),
+                        ("messageModel", .string(Self.model(isBroadcasting))),
+                        ("subscriptionDataSet", .array(subscriptions.map(\.json))), ("unitMode", .bool(false)),
                     ])
                 ])
             ),
@@ -234,6 +238,7 @@ actor GroupConsumer {
 
     private func giveUp(_ queue: MessageQueue) async {
         guard let assignment = assignments.removeValue(forKey: queue) else { return }
+        runningInfo.gaveUp(queue)
         assignment.task.cancel()
         await commit(queue, assignment)
     }
@@ -319,12 +324,14 @@ actor GroupConsumer {
                     guard owns(queue, generation) else { return }
                     assignments[queue]?.offset = offset
                     assignments[queue]?.committed = offset
+                    runningInfo.reached(offset, of: queue)
                 }
+                let asked = ContinuousClock.now
                 let reply = try await broker(of: queue).invoke(
                     pullRequest(queue, offset: offset), timeout: .milliseconds(Int64(Self.suspendMilliseconds) + 10_000)
                 )
                 guard owns(queue, generation) else { return }
-                try await take(reply, from: queue, generation)
+                try await take(reply, from: queue, generation, in: asked.duration(to: .now))
                 pause = .milliseconds(20)
             } catch let error as CommandFailure {
                 fail(error)
@@ -354,19 +361,25 @@ actor GroupConsumer {
             ])
     }
 
-    private func take(_ reply: RemotingCommand, from queue: MessageQueue, _ generation: Int) async throws {
+    private func take(
+        _ reply: RemotingCommand, from queue: MessageQueue, _ generation: Int, in time: Duration
+    ) async throws {
         switch reply.responseCode {
         case .success:
             let next = try reply.integer("nextBeginOffset")
             let messages = try ConsumedMessage.decode(reply.body, brokerName: queue.brokerName)
             beingWritten += 1
             defer { beingWritten -= 1 }
+            runningInfo.pulled(messages.count, from: queue, in: time)
             let wanted = queue.topic == retryTopic ? messages : messages.filter(subscription.wants)
+            let start = ContinuousClock.now
             let written = await output.write(wanted)
+            runningInfo.consumed(written, from: queue, in: start.duration(to: .now))
             // Given up while writing: the lines are out, so the offset must still be committed.
             let reached = written == wanted.count ? next : wanted[written].queueOffset
             if assignments[queue]?.generation == generation {
                 assignments[queue]?.offset = reached
+                runningInfo.reached(reached, of: queue)
             } else if !isStopping {
                 await commit(queue, Assignment(generation: generation, offset: reached, committed: nil, task: Task {}))
             }
@@ -374,12 +387,15 @@ actor GroupConsumer {
             let next = try reply.integer("nextBeginOffset")
             if reply.responseCode == .pullOffsetMoved { warn("\(queue): the broker moved the offset to \(next)") }
             assignments[queue]?.offset = next
+            runningInfo.reached(next, of: queue)
         case .subscriptionParseFailed, .noPermission, .topicNotExist:
             throw CommandFailure("\(queue) cannot be consumed: \(words(of: reply))")
         default:
             throw RemotingError.refused(request: 11, code: reply.code, remark: reply.remark)
         }
     }
+
+    private static func model(_ isBroadcasting: Bool) -> String { isBroadcasting ? "BROADCASTING" : "CLUSTERING" }
 
     private func fail(_ failure: CommandFailure) {
         if self.failure == nil { self.failure = failure }
@@ -391,9 +407,4 @@ actor GroupConsumer {
         guard !isStopping, warned.count < 20, warned.insert(text).inserted else { return }
         writeToStandardError("\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")\(text)\n")
     }
-}
-
-/// Java's `String.hashCode`: what brokers select tags by.
-private func javaHash(_ text: String) -> Int32 {
-    text.utf16.reduce(0) { $0 &* 31 &+ Int32($1) }
 }

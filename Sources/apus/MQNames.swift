@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import Glibc
 import LinuxSystem
 import Supervision
 
@@ -45,11 +45,7 @@ struct RoleOptions: ParsableArguments {
 
 /// Where the platforms these names start keep their run directories, and which are there.
 enum RoleDirectories {
-    private static var state: String {
-        let environment = ProcessInfo.processInfo.environment
-        if let state = environment["XDG_STATE_HOME"], !state.isEmpty { return "\(state)/apus" }
-        return "\(environment["HOME"] ?? "/root")/.local/state/apus"
-    }
+    private static var state: String { StateFolder.ofUser ?? "/root/.local/state/apus" }
 
     /// - Parameter part: tells several of one role apart, such as two brokers on one machine.
     static func path(_ role: String, _ part: String? = nil) -> String {
@@ -58,7 +54,7 @@ enum RoleDirectories {
 
     /// Those of a role in which a platform of ours runs.
     static func running(_ role: String) -> [(directory: String, pid: Int32)] {
-        let names = (try? FileManager.default.contentsOfDirectory(atPath: state)) ?? []
+        let names = (try? RealDisk().list(state)) ?? []
         return names.sorted().filter { $0 == "mq\(role)" || $0.hasPrefix("mq\(role)-") }.compactMap { name in
             RunDirectory.runningPid(path: "\(state)/\(name)/run").map { ("\(state)/\(name)", $0) }
         }
@@ -111,14 +107,14 @@ struct MQBroker: ParsableCommand {
         arguments += ["--no-nameserver"]
         let addresses = options.namesrvAddr ?? settings["namesrvAddr"]
         if addresses == nil,
-            options.file?.hasSuffix(".toml") != true || ProcessInfo.processInfo.environment["NAMESRV_ADDR"] != nil
+            options.file?.hasSuffix(".toml") != true || StateFolder.variable("NAMESRV_ADDR") != nil
         {
             arguments += ["--namesrv-addr", NameServers.standard]
         } else if let given = options.namesrvAddr {
             arguments += ["--namesrv-addr", given]
         }
         if options.file?.hasSuffix(".toml") != true, settings["storePathRootDir"] == nil {
-            arguments += ["--set", "storePathRootDir=\(ProcessInfo.processInfo.environment["HOME"] ?? "/root")/store"]
+            arguments += ["--set", "storePathRootDir=\(StateFolder.variable("HOME") ?? "/root")/store"]
         }
         try Beside.become("apusd", arguments, as: "mqbroker")
     }
@@ -165,19 +161,14 @@ struct MQShutdown: ParsableCommand {
     private static func isActive(_ unit: String) -> Bool {
         // Without systemd there is nothing to ask.
         guard access("/run/systemd/system", F_OK) == 0 else { return false }
-        return (try? run(["is-active", "--quiet", unit])) == 0
+        return (try? run(["is-active", "--quiet", unit])) == .code(0)
     }
 
     private static func systemctl(_ action: String, _ unit: String) throws {
-        guard try run([action, unit]) == 0 else { throw CommandFailure("systemctl \(action) \(unit) failed") }
+        guard try run([action, unit]) == .code(0) else { throw CommandFailure("systemctl \(action) \(unit) failed") }
     }
 
-    private static func run(_ arguments: [String]) throws -> Int32 {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["systemctl"] + arguments
-        try process.run()
-        process.waitUntilExit()
-        return process.terminationStatus
+    private static func run(_ arguments: [String]) throws -> ChildProcess.Ending {
+        try WaitedProgram.run("/usr/bin/env", ["systemctl"] + arguments)
     }
 }

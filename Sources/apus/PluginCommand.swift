@@ -1,6 +1,6 @@
 import ArgumentParser
 import FilterEngine
-import Foundation
+import Glibc
 import LinuxSystem
 import Logging
 import Supervision
@@ -26,36 +26,24 @@ struct PluginCommand: ParsableCommand {
         func file(_ name: String) -> String { "\(path)/\(name)" }
 
         func names() throws -> [String] {
-            do {
-                return try FileManager.default.contentsOfDirectory(atPath: path)
-                    .filter { FilterCatalogue.isPluginName($0) }.sorted()
-            } catch {
-                throw ValidationError("the plugin folder \(path) cannot be read: \(error.localizedDescription)")
+            guard access(path, R_OK | X_OK) == 0 else {
+                throw CommandFailure("the plugin folder \(path) cannot be read: \(SystemError.text(errno))")
             }
+            return try RealDisk().list(path).filter(FilterCatalogue.isPluginName).sorted()
         }
     }
 
     static var ownFolder: String {
-        let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "."
-        return PluginFolder.standard(beside: (own as NSString).deletingLastPathComponent)
+        PluginFolder.standard(beside: (try? OwnProgram.folder()) ?? ".")
     }
 
     /// `apus plugin test FILE --brief` in a process of its own: a plugin that crashes does not take this one along.
     static func examine(_ file: String) throws -> (isGood: Bool, text: String) {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/proc/self/exe")
-        process.arguments = ["plugin", "test", file, "--brief"]
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        let data = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        var text = String(decoding: data, as: UTF8.self).split(separator: "\n").joined(separator: " ")
-        if process.terminationReason == .uncaughtSignal {
-            text = "crashed when it was loaded (signal \(process.terminationStatus))"
+        let (ending, text) = try WaitedProgram.output(of: OwnProgram.itself, ["plugin", "test", file, "--brief"])
+        if case .signal(let signal) = ending {
+            return (false, "crashed when it was loaded (\(ChildProcess.signalName(signal)))")
         }
-        return (process.terminationReason == .exit && process.terminationStatus == 0, text)
+        return (ending == .code(0), text.split(separator: "\n").joined(separator: " "))
     }
 
     struct List: ParsableCommand {
@@ -145,7 +133,7 @@ struct PluginCommand: ParsableCommand {
             } catch {
                 throw refused("the plugin failed to evaluate the expression")
             }
-            try conclude(answer.matches, benchmark ? String(format: "%.1f ns a message", answer.nanoseconds) : "")
+            try conclude(answer.matches, benchmark ? "\(fixed(answer.nanoseconds, 1)) ns a message" : "")
         }
 
         private func conclude(_ matches: Bool, _ words: String) throws {
@@ -167,7 +155,7 @@ struct PluginCommand: ParsableCommand {
         @OptionGroup var folder: Folder
 
         func run() throws {
-            let name = (file as NSString).lastPathComponent
+            let name = file.split(separator: "/").last.map(String.init) ?? ""
             guard FilterCatalogue.isPluginName(name) else {
                 throw ValidationError("a plugin's file is called lib….so, not \(name)")
             }
@@ -178,10 +166,16 @@ struct PluginCommand: ParsableCommand {
             }
             // Complete before it has a name the filter worker looks at.
             let temporary = folder.file(".\(name).new")
-            try? FileManager.default.removeItem(atPath: temporary)
-            try FileManager.default.copyItem(atPath: file, toPath: temporary)
+            try Self.copy(file, to: temporary)
             try call("rename", folder.file(name)) { rename(temporary, folder.file(name)) }
             print("added \(folder.file(name)): \(text)")
+        }
+
+        private static func copy(_ file: String, to path: String) throws(SystemError) {
+            let source = try Descriptor(owning: call("open", file) { open(file, O_RDONLY | O_CLOEXEC) })
+            let copy = try Descriptor(
+                owning: call("open", path) { open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644) })
+            while try call("copy", path, { sendfile(copy.raw, source.raw, nil, 1 << 20) }) > 0 {}
         }
     }
 

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FastJSON
 import LinuxSystem
 
 /// What `systemctl reload` runs (ExecReload=): it fails when the settings are refused, and says why.
@@ -10,23 +10,19 @@ struct Reload: ParsableCommand {
 
     @OptionGroup var directory: AdminClient.DataDirectory
 
-    private struct Answer: Decodable {
-        var error: String?
-    }
-
     func run() throws {
         guard directory.runningPid != nil else {
             StandardError.write("apus reload: nothing runs on \(directory.path)\n")
             throw ExitCode(1)
         }
-        let answer: Answer
+        let answer: JSONValue
         do {
-            answer = try JSONDecoder().decode(Answer.self, from: Data(AdminClient(directory).ask("reload").utf8))
+            answer = try AdminClient(directory).answer(to: "reload")
         } catch {
             StandardError.write("apus reload: the platform on \(directory.path) does not answer: \(error)\n")
             throw ExitCode(1)
         }
-        if let reason = answer.error {
+        if let reason = answer["error"]?.string {
             StandardError.write("apus reload: refused, the former settings stay in force: \(reason)\n")
             throw ExitCode(1)
         }

@@ -1,5 +1,6 @@
 import ArgumentParser
-import Foundation
+import FastJSON
+import Glibc
 import LinuxSystem
 
 /// One worker anew, the others untouched.
@@ -17,13 +18,6 @@ struct Restart: ParsableCommand {
     @Option(help: ArgumentHelp("How long to wait for it to serve again.", valueName: "SECONDS"))
     var timeout = 120
 
-    private struct Answer: Decodable {
-        var error: String?
-        var kind: String?
-        var index: Int?
-        var pid: Int?
-    }
-
     mutating func validate() throws {
         guard worker.allSatisfy({ $0.isLetter || $0.isNumber || $0 == "@" || $0 == "-" }), !worker.isEmpty else {
             throw ValidationError("\(worker): a worker is called like broker-store@1")
@@ -33,29 +27,30 @@ struct Restart: ParsableCommand {
     func run() throws {
         guard directory.runningPid != nil else { throw failure("nothing runs on \(directory.path)") }
         let start = MonotonicClock.milliseconds
-        let answer: Answer
+        let answer: JSONValue
         do {
-            let text = try AdminClient(directory).ask("restart \(worker)")
-            answer = try JSONDecoder().decode(Answer.self, from: Data(text.utf8))
+            answer = try AdminClient(directory).answer(to: "restart \(worker)")
         } catch {
             throw failure("the platform on \(directory.path) does not answer: \(error)")
         }
-        if let reason = answer.error { throw failure(reason) }
-        let name = "\(answer.kind ?? "")@\(answer.index ?? 0)"
-        let former = answer.pid ?? 0
+        if let reason = answer["error"]?.string { throw failure(reason) }
+        let kind = answer["kind"]?.string ?? ""
+        let index = answer["index"]?.integer ?? 0
+        let name = "\(kind)@\(index)"
+        let former = answer["pid"]?.integer ?? 0
         let end = start + Int64(timeout) * 1000
         var last = ""
         while MonotonicClock.milliseconds < end {
             usleep(5_000)
-            guard let text = try? AdminClient(directory).ask("status"),
-                let report = try? JSONDecoder().decode(Status.Report.self, from: Data(text.utf8))
-            else { throw failure("the platform on \(directory.path) ended meanwhile") }
-            guard let now = report.workers.first(where: { $0.kind == answer.kind && $0.index == answer.index }) else {
+            guard let report = try? Status.Report(AdminClient(directory).answer(to: "status")) else {
+                throw failure("the platform on \(directory.path) ended meanwhile")
+            }
+            guard let now = report.workers.first(where: { $0.kind == kind && $0.index == index }) else {
                 throw failure("\(name) is not part of the platform any more")
             }
             last = now.lastFailure.isEmpty ? now.state : "\(now.state): \(now.lastFailure)"
             guard now.pid != former, now.state == "ready" else { continue }
-            let seconds = String(format: "%.2f", Double(MonotonicClock.milliseconds - start) / 1000)
+            let seconds = fixed(Double(MonotonicClock.milliseconds - start) / 1000, 2)
             print("restarted \(name) in \(seconds) s (pid \(former) → \(now.pid))")
             return
         }

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import FastJSON
 import LinuxSystem
 
 struct Status: ParsableCommand {
@@ -16,29 +16,57 @@ struct Status: ParsableCommand {
     var json = false
 
     /// As `StatusReport` writes it.
-    struct Report: Decodable {
-        struct Worker: Decodable {
+    struct Report {
+        struct Worker {
             var kind: String
-            var index: Int
-            var pid: Int
+            var index: Int64
+            var pid: Int64
             var state: String
-            var uptimeMillis: Int
-            var restarts: Int
-            var rssBytes: Int
-            var cpuMillis: Int
+            var uptimeMillis: Int64
+            var restarts: Int64
+            var rssBytes: Int64
+            var cpuMillis: Int64
             var detail: String
             var status: String
             var lastFailure: String
+
+            init(_ json: JSONValue) {
+                func text(_ key: String) -> String { json[key]?.string ?? "" }
+                func number(_ key: String) -> Int64 { json[key]?.integer ?? 0 }
+                kind = text("kind")
+                index = number("index")
+                pid = number("pid")
+                state = text("state")
+                uptimeMillis = number("uptimeMillis")
+                restarts = number("restarts")
+                rssBytes = number("rssBytes")
+                cpuMillis = number("cpuMillis")
+                detail = text("detail")
+                status = text("status")
+                lastFailure = text("lastFailure")
+            }
         }
-        var pid: Int
+        var pid: Int64
         var state: String
-        var uptimeMillis: Int
-        var rssBytes: Int
-        var cpuMillis: Int
+        var uptimeMillis: Int64
+        var rssBytes: Int64
+        var cpuMillis: Int64
         var dataDirectory: String
         var nameserver: String
         var brokers: [String]
         var workers: [Worker]
+
+        init(_ json: JSONValue) {
+            pid = json["pid"]?.integer ?? 0
+            state = json["state"]?.string ?? ""
+            uptimeMillis = json["uptimeMillis"]?.integer ?? 0
+            rssBytes = json["rssBytes"]?.integer ?? 0
+            cpuMillis = json["cpuMillis"]?.integer ?? 0
+            dataDirectory = json["dataDirectory"]?.string ?? ""
+            nameserver = json["nameserver"]?.string ?? ""
+            brokers = json["brokers"]?.array?.compactMap(\.string) ?? []
+            workers = json["workers"]?.array?.map(Worker.init) ?? []
+        }
     }
 
     func run() throws {
@@ -57,7 +85,7 @@ struct Status: ParsableCommand {
             print(answer)
             return
         }
-        let report = try JSONDecoder().decode(Report.self, from: Data(answer.utf8))
+        let report = try Report(JSONValue(parsing: answer))
         print("\(report.state) for \(Status.time(report.uptimeMillis)), data in \(report.dataDirectory)")
         print("name server \(report.nameserver), broker \(report.brokers.joined(separator: ", "))")
         print("")
@@ -96,10 +124,10 @@ struct Status: ParsableCommand {
         }.joined(separator: "\n")
     }
 
-    static func time(_ millis: Int) -> String {
+    static func time(_ millis: Int64) -> String {
         let seconds = millis / 1000
         return switch seconds {
-        case ..<10: String(format: "%.1f s", Double(millis) / 1000)
+        case ..<10: "\(fixed(Double(millis) / 1000, 1)) s"
         case ..<120: "\(seconds) s"
         case ..<7200: "\(seconds / 60) min"
         case ..<172_800: "\(seconds / 3600) h"
@@ -107,7 +135,7 @@ struct Status: ParsableCommand {
         }
     }
 
-    static func size(_ bytes: Int) -> String { String(format: "%.1f MB", Double(bytes) / 1_048_576) }
+    static func size(_ bytes: Int64) -> String { "\(fixed(Double(bytes) / 1_048_576, 1)) MB" }
 
-    static func cpu(_ millis: Int) -> String { String(format: "%.2f s", Double(millis) / 1000) }
+    static func cpu(_ millis: Int64) -> String { "\(fixed(Double(millis) / 1000, 2)) s" }
 }

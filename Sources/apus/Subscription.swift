@@ -1,3 +1,5 @@
+import FastJSON
+
 /// A topic and the tag expression a consumer wants of it: `*`, `TagA` or `TagA || TagB`.
 struct Subscription: Sendable {
     let topic: String
@@ -16,6 +18,16 @@ struct Subscription: Sendable {
             self.expression = tags.joined(separator: " || ")
             self.tags = Set(tags)
         }
+    }
+
+    /// As heartbeats and RocketMQ's tools have it (`SubscriptionData`).
+    var json: JSONValue {
+        let tags = (tags ?? []).sorted()
+        return .fields([
+            ("classFilterMode", false), ("codeSet", .array(tags.map { .integer(javaHash($0)) })),
+            ("expressionType", "TAG"), ("subString", .string(expression)), ("subVersion", .integer(version)),
+            ("tagsSet", .strings(tags)), ("topic", .string(topic)),
+        ])
     }
 
     /// Brokers select by the tag's hash; the tag itself is compared here, as RocketMQ's clients do.
@@ -43,4 +55,9 @@ func allocateAveragely(_ queues: [MessageQueue], among members: [String], for me
     let start = remainder > 0 && index < remainder ? index * average : index * average + remainder
     guard start < queues.count else { return [] }
     return Array(queues[start..<min(queues.count, start + average)])
+}
+
+/// Java's `String.hashCode`: what brokers select tags by.
+private func javaHash(_ text: String) -> Int32 {
+    text.utf16.reduce(0) { $0 &* 31 &+ Int32($1) }
 }

@@ -16,12 +16,7 @@ struct Up: ParsableCommand {
 /// Programs in the folder of this one.
 enum Beside {
     static func executable(_ name: String) throws -> String {
-        var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))
-        let count = readlink("/proc/self/exe", &buffer, buffer.count)
-        guard count > 0 else { throw SystemError(errno: errno, call: "readlink", subject: "/proc/self/exe") }
-        let path = String(decoding: buffer[..<count], as: UTF8.self)
-        let folder = path.lastIndex(of: "/").map { path[..<$0] } ?? ""
-        return "\(folder)/\(name)"
+        "\(try OwnProgram.folder())/\(name)"
     }
 
     /// Turns this process into another of our programs.

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Foundation
 import LinuxSystem
 import Logging
 import Supervision
@@ -39,8 +38,8 @@ struct Apusd: ParsableCommand {
         // Before any other thread exists.
         let signals = try Signals(Platform.signalNumbers)
         let activated = SocketActivation.take()
-        let dataDirectory = try options.resolvedDataDirectory()
-        let executables = try options.workerDirectory ?? Apusd.executables()
+        let dataDirectory = options.resolvedDataDirectory
+        let executables = try options.workerDirectory ?? OwnProgram.folder()
         let source = ConfigurationSource(options: options, dataDirectory: dataDirectory, executables: executables)
         var configuration = try Apusd.read(source)
         if options.onlyLooks {
@@ -90,11 +89,5 @@ struct Apusd: ParsableCommand {
             StandardError.write("\(Self._commandName): \(error)\n")
             throw unusableSettings
         }
-    }
-
-    /// The folder this program lies in, symbolic links followed: the workers lie beside it.
-    private static func executables() throws -> String {
-        let path = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-        return (path as NSString).deletingLastPathComponent
     }
 }

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import Glibc
 import Supervision
 
 struct PlatformOptions: ParsableArguments {
@@ -76,30 +76,16 @@ struct PlatformOptions: ParsableArguments {
     }
 
     /// Under systemd StateDirectory=, otherwise the user's own state folder.
-    func resolvedDataDirectory() throws -> String {
-        let environment = ProcessInfo.processInfo.environment
-        var path =
-            if let dataDir {
-                dataDir
-            } else if let given = environment["STATE_DIRECTORY"]?.split(separator: ":").first {
-                String(given)
-            } else if let state = environment["XDG_STATE_HOME"], !state.isEmpty {
-                "\(state)/apus"
-            } else if let home = environment["HOME"], !home.isEmpty {
-                "\(home)/.local/state/apus"
-            } else {
-                "/var/lib/apus"
-            }
-        if !path.hasPrefix("/") { path = "\(FileManager.default.currentDirectoryPath)/\(path)" }
-        return (path as NSString).standardizingPath
+    var resolvedDataDirectory: String {
+        StateFolder.absolute(dataDir ?? StateFolder.ofUnit ?? StateFolder.ofUser ?? StateFolder.ofService)
     }
 
     /// The file to read: the one named, or under systemd what lies in ConfigurationDirectory=.
     var configurationPath: String? {
         if let config { return config }
-        guard let folder = ProcessInfo.processInfo.environment["CONFIGURATION_DIRECTORY"]?.split(separator: ":").first
+        guard let folder = StateFolder.variable("CONFIGURATION_DIRECTORY")?.split(separator: ":").first
         else { return nil }
         return ["apus.toml", "broker.conf"].map { "\(folder)/\($0)" }
-            .first { FileManager.default.fileExists(atPath: $0) }
+            .first { access($0, F_OK) == 0 }
     }
 }

@@ -240,6 +240,11 @@ extension MessageQueue {
         self.init(topic: topic, brokerName: broker, queueId: Int(id))
     }
 
+    /// The same object.
+    var json: JSONValue {
+        .fields([("brokerName", .string(brokerName)), ("queueId", .integer(queueId)), ("topic", .string(topic))])
+    }
+
     /// As Java prints it.
     var javaText: String { "MessageQueue [topic=\(topic), brokerName=\(brokerName), queueId=\(queueId)]" }
 }

@@ -6,7 +6,7 @@ struct ConsumerStatus: AdminCommand {
         commandName: "consumerStatus", abstract: "Show what consumers tell of themselves: queues, offsets, rates.",
         discussion: """
             Without -i one line for each consumer of the group, and whether they subscribe to the same. Consumers of \
-            RocketMQ's Java, C++ and Go clients answer; `apus consume` does not.
+            RocketMQ's Java, C++ and Go clients and `apus consume` answer.
             """)
 
     @OptionGroup var server: NameServerOption

@@ -16,6 +16,27 @@ extension MessageQuery {
     }
 }
 
+/// `-g` and `-d`: the consumer that is to consume what was found.
+struct DirectConsumer: ParsableArguments {
+    @Option(
+        name: [.customShort("g"), .customLong("consumerGroup")],
+        help: ArgumentHelp("With -d: have this group's consumer consume it.", valueName: "GROUP"))
+    var group: String?
+    @Option(
+        name: [.customShort("d"), .customLong("clientId")], help: ArgumentHelp("That consumer.", valueName: "ID"))
+    var client: String?
+
+    func validate() throws {
+        guard (group == nil) == (client == nil) else { throw ValidationError("-g and -d go together") }
+    }
+
+    /// nil: none was named, and the message is shown.
+    var named: (group: String, client: String)? {
+        guard let group, let client else { return nil }
+        return (group, client)
+    }
+}
+
 struct QueryMsgById: MessageQuery {
     static let configuration = CommandConfiguration(
         commandName: "queryMsgById", abstract: "Show messages by their ids.",
@@ -33,19 +54,9 @@ struct QueryMsgById: MessageQuery {
         name: [.customShort("t"), .customLong("topic")],
         help: ArgumentHelp("Topic of ids that clients made.", valueName: "TOPIC"))
     var topic: String?
-    @Option(
-        name: [.customShort("g"), .customLong("consumerGroup")],
-        help: ArgumentHelp("With -d: have this group's consumer consume it.", valueName: "GROUP"))
-    var group: String?
-    @Option(
-        name: [.customShort("d"), .customLong("clientId")], help: ArgumentHelp("That consumer.", valueName: "ID"))
-    var client: String?
+    @OptionGroup var consumer: DirectConsumer
     @Option(name: [.customShort("s"), .customLong("sendMessage")], help: "Send it again (true or false).")
     var sendMessage = false
-
-    func validate() throws {
-        guard (group == nil) == (client == nil) else { throw ValidationError("-g and -d go together") }
-    }
 
     func find(_ session: AdminSession) async throws -> [MessageExt] {
         var messages: [MessageExt] = []
@@ -57,7 +68,7 @@ struct QueryMsgById: MessageQuery {
 
     func execute(_ session: AdminSession) async throws {
         for message in try await find(session) {
-            if let group, let client {
+            if let (group, client) = consumer.named {
                 try await session.consumeDirectly(message, group, client)
             } else if sendMessage {
                 let sent = try await session.send(
@@ -80,19 +91,9 @@ struct QueryMsgByUniqueKey: MessageQuery {
     @Option(
         name: [.customShort("i"), .customLong("msgId")], help: ArgumentHelp("Message id (UNIQ_KEY).", valueName: "ID"))
     var id: String
-    @Option(
-        name: [.customShort("g"), .customLong("consumerGroup")],
-        help: ArgumentHelp("With -d: have this group's consumer consume it.", valueName: "GROUP"))
-    var group: String?
-    @Option(
-        name: [.customShort("d"), .customLong("clientId")], help: ArgumentHelp("That consumer.", valueName: "ID"))
-    var client: String?
+    @OptionGroup var consumer: DirectConsumer
     @Flag(name: [.customShort("a"), .customLong("showAll")], help: "All copies, at most 32.")
     var showAll = false
-
-    func validate() throws {
-        guard (group == nil) == (client == nil) else { throw ValidationError("-g and -d go together") }
-    }
 
     func find(_ session: AdminSession) async throws -> [MessageExt] {
         let all = try await session.query(topic.name, key: id, isUnique: true, limit: 32)
@@ -103,7 +104,7 @@ struct QueryMsgByUniqueKey: MessageQuery {
     func execute(_ session: AdminSession) async throws {
         let messages = try await find(session)
         guard let first = messages.first else { throw CommandFailure("no such message") }
-        if let group, let client { return try await session.consumeDirectly(first, group, client) }
+        if let (group, client) = consumer.named { return try await session.consumeDirectly(first, group, client) }
         for message in messages { try await session.show(message) }
     }
 }

@@ -13,12 +13,8 @@ enum TimeArgument {
     }
 }
 
-struct PrintMsg: AdminCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "printMsg", abstract: "Print the messages of a topic, consuming nothing.")
-
-    @OptionGroup var server: NameServerOption
-    @OptionGroup var topic: TopicOption
+/// `-s`, `-b`, `-e`: which messages of a queue.
+struct ChosenMessages: ParsableArguments {
     @Option(
         name: [.customShort("c"), .customLong("charsetName")], help: "Taken for RocketMQ's sake; bodies are UTF-8.")
     var charset = "UTF-8"
@@ -32,19 +28,33 @@ struct PrintMsg: AdminCommand {
         name: [.customShort("e"), .customLong("endTimestamp")],
         help: ArgumentHelp("Stored before this time.", valueName: "TIME"))
     var end: String?
+
+    /// The span of store times, milliseconds since 1970; nil is open.
+    func span() throws -> (begin: Int64?, end: Int64?) {
+        (try TimeArgument.parse(begin, "-b"), try TimeArgument.parse(end, "-e"))
+    }
+}
+
+struct PrintMsg: AdminCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "printMsg", abstract: "Print the messages of a topic, consuming nothing.")
+
+    @OptionGroup var server: NameServerOption
+    @OptionGroup var topic: TopicOption
+    @OptionGroup var chosen: ChosenMessages
     @Option(name: [.customShort("d"), .customLong("printBody")], help: "Bodies, too (true or false).")
     var printBody = true
     @Option(name: [.customShort("l"), .customLong("lmqParentTopic")], help: .hidden)
     var parentTopic: String?
 
     func execute(_ session: AdminSession) async throws {
-        let (begin, end) = (try TimeArgument.parse(begin, "-b"), try TimeArgument.parse(end, "-e"))
+        let (begin, end) = try chosen.span()
         let route = try await session.route(topic.name)
         for queue in session.queues(topic.name, in: route) {
             let address = try session.address(of: queue, in: route)
             let (first, last) = try await session.span(queue, at: address, begin, end)
             print("minOffset=\(first), maxOffset=\(last), \(queue.javaText)")
-            try await session.read(queue, at: address, from: first, to: last, expression) { messages in
+            try await session.read(queue, at: address, from: first, to: last, chosen.expression) { messages in
                 for message in messages { message.printLine(brokerName: queue.brokerName, withBody: printBody) }
             }
             print("--------------------------------------------------------")
@@ -60,19 +70,7 @@ struct PrintMsgByQueue: AdminCommand {
     @OptionGroup var topic: TopicOption
     @Option(name: [.customShort("a"), .customLong("brokerName")], help: "Broker name.") var broker: String
     @Option(name: [.customShort("i"), .customLong("queueId")], help: "Queue id.") var queue: Int
-    @Option(
-        name: [.customShort("c"), .customLong("charsetName")], help: "Taken for RocketMQ's sake; bodies are UTF-8.")
-    var charset = "UTF-8"
-    @Option(name: [.customShort("s"), .customLong("subExpression")], help: "Tags: 'TagA || TagB'.")
-    var expression = "*"
-    @Option(
-        name: [.customShort("b"), .customLong("beginTimestamp")],
-        help: ArgumentHelp("Stored from this time on.", valueName: "TIME"))
-    var begin: String?
-    @Option(
-        name: [.customShort("e"), .customLong("endTimestamp")],
-        help: ArgumentHelp("Stored before this time.", valueName: "TIME"))
-    var end: String?
+    @OptionGroup var chosen: ChosenMessages
     @Option(name: [.customShort("p"), .customLong("printMsg")], help: "Print them (true or false).")
     var printMsg = false
     @Option(name: [.customShort("d"), .customLong("printBody")], help: "Bodies, too (true or false).")
@@ -81,12 +79,12 @@ struct PrintMsgByQueue: AdminCommand {
     var calculate = false
 
     func execute(_ session: AdminSession) async throws {
-        let (begin, end) = (try TimeArgument.parse(begin, "-b"), try TimeArgument.parse(end, "-e"))
+        let (begin, end) = try chosen.span()
         let place = MessageQueue(topic: topic.name, brokerName: broker, queueId: queue)
         let address = try session.address(of: place, in: try await session.route(topic.name))
         let (first, last) = try await session.span(place, at: address, begin, end)
         var counts: [String: Int] = [:]
-        try await session.read(place, at: address, from: first, to: last, expression) { messages in
+        try await session.read(place, at: address, from: first, to: last, chosen.expression) { messages in
             for message in messages {
                 if calculate, let tag = message.tags { counts[tag, default: 0] += 1 }
                 if printMsg { message.printLine(brokerName: broker, withBody: printBody) }

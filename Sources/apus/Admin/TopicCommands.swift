@@ -234,12 +234,7 @@ struct AllocateMQ: AdminCommand {
         let queues = session.queues(topic.name, in: try await session.route(topic.name))
         let members = consumers.split(separator: ",").map(String.init)
         let shares = members.map { member in
-            let share = allocateAveragely(queues, among: members, for: member).map { queue in
-                JSONValue.fields([
-                    ("brokerName", .string(queue.brokerName)), ("queueId", .integer(queue.queueId)),
-                    ("topic", .string(queue.topic)),
-                ])
-            }
+            let share = allocateAveragely(queues, among: members, for: member).map(\.json)
             return (member, Optional(JSONValue.array(share)))
         }
         print(JSONValue.fields([("result", .fields(shares))]).text())
