@@ -148,15 +148,18 @@ let package = Package(
         plugin("SQL92Filter"),
 
         // Tests
-        tests("MessageKindsTests", ["BrokerService", "LinuxSystem"]),
+        tests("MessageKindsTests", ["BrokerService", "LinuxSystem", "TestTools"]),
         tests("TidyTests", []),
         tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
-        tests("WorkerProtocolTests", ["WorkerProtocol"]),
+        tests("WorkerProtocolTests", ["TestTools", "WorkerProtocol"]),
         tests("SystemdTests", ["Systemd", logging]),
         tests("WorkerKitTests", ["LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         tests(
             "SupervisionTests",
-            ["EchoWorker", "LinuxSystem", "Supervision", "Systemd", "TestFolders", "WorkerProtocol", "apusd", logging]),
+            [
+                "EchoWorker", "LinuxSystem", "Supervision", "Systemd", "TestFolders", "TestTools", "WorkerProtocol",
+                "apusd", logging,
+            ]),
         .executableTarget(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
@@ -165,18 +168,19 @@ let package = Package(
             name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
-        tests("ApusTests", ["apus", "RemotingProtocol", "StoreFormat", "Supervision", argumentParser]),
+        tests("ApusTests", ["apus", "FastJSON", "RemotingProtocol", "StoreFormat", "Supervision", argumentParser]),
         tests(
             "PlatformTests",
             [
                 "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "StoreFormat", "StoreJudge",
-                nioCore, nioPosix,
+                "TestTools", nioCore, nioPosix,
             ]),
         tests(
             "BrokerServiceTests",
             [
                 "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
-                "StoreFormat", "StoreJudge", "TestFolders", "WorkerProtocol", logging, nioCore, nioPosix, nioEmbedded,
+                "StoreFormat", "StoreJudge", "TestFolders", "TestTools", "WorkerProtocol", logging, nioCore, nioPosix,
+                nioEmbedded,
             ]),
         .executableTarget(
             name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
@@ -188,6 +192,9 @@ let package = Package(
             name: "KindsBenchmark",
             dependencies: ["ModelClients", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
             path: "Tests/Support/KindsBenchmark", swiftSettings: strict),
+        // A seeded generator and a logger that keeps what was said.
+        .target(
+            name: "TestTools", dependencies: [logging], path: "Tests/Support/TestTools", swiftSettings: strict),
         .target(name: "TestFolders", path: "Tests/Support/TestFolders", swiftSettings: strict),
         // Reads stores with none of their code: it must depend on no room. Optimized, for it looks at every byte.
         .target(
@@ -195,9 +202,9 @@ let package = Package(
         tests(
             "MessageStoreTests",
             ["MessageStore", "StoreFormat", "StoreJudge", "StoreReader", "LinuxSystem", logging]),
-        tests("FastJSONTests", ["FastJSON"]),
+        tests("FastJSONTests", ["FastJSON", "TestTools"]),
         tests(
-            "RemotingProtocolTests", ["RemotingProtocol", "FastJSON", nioCore],
+            "RemotingProtocolTests", ["RemotingProtocol", "FastJSON", "TestTools", nioCore],
             resources: [.copy("Fixtures")]),
         tests(
             "RemotingTransportTests",
@@ -209,11 +216,16 @@ let package = Package(
         tests(
             "ReplicationTests",
             [
-                "Replication", "LinuxSystem", "TestFolders", "WorkerKit", "WorkerProtocol", "RemotingProtocol",
+                "Replication", "LinuxSystem", "TestFolders", "TestTools", "WorkerKit", "WorkerProtocol",
+                "RemotingProtocol",
                 "RemotingTransport", logging, nioCore, nioPosix,
             ]),
         tests(
             "FilterEngineTests",
-            ["FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", "TestFolders", logging]),
+            [
+                "FilterEngine", "CFilterPlugin", "LinuxSystem", "StoreFormat", "StoreReader", "TestFolders",
+                "TestTools",
+                logging,
+            ]),
     ]
 )

@@ -1,5 +1,6 @@
 /// What one run of the generator does.
 package struct BenchPlan: Sendable {
+    /// What the connections do.
     package enum Mode: String, Sendable, CaseIterable {
         case produce
         case consume
@@ -13,6 +14,7 @@ package struct BenchPlan: Sendable {
     package var mode = Mode.produce
     /// Body sizes in bytes, used in turn.
     package var sizes = [128]
+    /// Each on its own, not through a client library.
     package var produceConnections = 16
     /// Connections the queues are spread over when consuming.
     package var consumeConnections = 4

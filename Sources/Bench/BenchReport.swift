@@ -3,6 +3,7 @@ import Histogram
 
 /// The outcome of a run, as a table for people and as JSON for scripts.
 package struct BenchReport: Sendable {
+    /// What producing, or consuming, came to between warm-up and end.
     package struct Side: Sendable {
         package let messages: Int
         package let bytes: Int
@@ -13,6 +14,7 @@ package struct BenchReport: Sendable {
         package let latency: [(name: String, micros: Double)]
     }
 
+    /// What a server's process used meanwhile.
     package struct CPU: Sendable {
         package let pid: Int32
         package let name: String

@@ -249,6 +249,7 @@ final class Run {
 
 /// What a run tells about itself once a second.
 package struct BenchProgress: Sendable {
+    /// Where a run is.
     package enum Phase: String, Sendable {
         case warmingUp = "warm-up"
         case measuring = "measuring"

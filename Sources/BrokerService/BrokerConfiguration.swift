@@ -4,57 +4,84 @@ package import WorkerProtocol
 /// The settings of one broker, under RocketMQ's key names with RocketMQ's meanings and defaults. The raw pairs are
 /// kept: GET_BROKER_CONFIG answers with them, unknown keys included.
 package struct BrokerConfiguration {
+    /// Master and slaves share it; clients see it in every route.
     package var brokerName = "broker-a"
     package var brokerClusterName = "DefaultCluster"
     /// 0 is the master; slaves have positive identifiers.
     package var brokerId: Int64 = 0
+    /// What an acknowledgement waits for besides the disk.
     package var brokerRole = BrokerRole.asyncMaster
     /// The address clients are told to use, and the host in every message identifier.
     package var brokerIP1 = "127.0.0.1"
+    /// The address slaves reach the master at.
     package var brokerIP2 = "127.0.0.1"
+    /// The VIP port is 2 below it.
     package var listenPort = 10911
     package var haListenPort = 10912
     /// Name servers, separated by `;` as RocketMQ does.
     package var namesrvAddr: [String] = []
+    /// The store's folder.
     package var storePathRootDir = ""
 
+    /// Bits of `Permission`: what this broker offers of every topic.
     package var brokerPermission = Permission.read | Permission.write
+    /// Whether a send to an unknown topic makes it, like a pull an unknown group.
     package var autoCreateTopicEnable = true
     package var autoCreateSubscriptionGroup = true
+    /// Queues of a topic made by a send, unless its client wants fewer.
     package var defaultTopicQueueNums = 8
+    /// Whether topics of the cluster's and of the broker's name can be used.
     package var clusterTopicEnable = true
     package var brokerTopicEnable = true
+    /// Whether this broker takes traces, and in which topic.
     package var traceTopicEnable = false
     package var msgTraceTopicName = "RMQ_SYS_TRACE_TOPIC"
+    /// Told to clients in answers, with the region's name.
     package var traceOn = true
     package var regionId = "DefaultRegion"
+    /// Half messages are refused.
     package var rejectTransactionMessage = false
+    /// Whether a pull without messages is held; else it is looked at again after `shortPollingTimeMills`
+    /// milliseconds.
     package var longPollingEnable = true
     package var shortPollingTimeMills: Int64 = 1000
+    /// Whether consumers far behind are sent to a slave.
     package var slaveReadEnable = false
+    /// Whether a group's consumers are told at once when one comes or goes.
     package var notifyConsumerIdsChangedEnable = true
+    /// Milliseconds.
     package var flushConsumerOffsetInterval: Int64 = 5000
     /// Milliseconds a queue lock lives that is not renewed.
     package var rebalanceLockMaxLiveTime: Int64 = 60_000
+    /// Milliseconds between registrations; 10 000 to 60 000 hold.
     package var registerNameServerPeriod: Int64 = 30_000
+    /// Sends are refused before this time, milliseconds since 1970.
     package var startAcceptSendRequestTimeStamp: Int64 = 0
     /// `nil`, the default, lets the filter worker decide by the plugins it has loaded. RocketMQ's own default is
     /// `false` because there the expression runs inside the broker; here it cannot harm it. An explicit `false` refuses.
     package var enablePropertyFilter: Bool?
+    /// Keys request 25 refuses.
     package var configBlackList = ["configBlackList", "brokerConfigPath"]
 
     /// `sendThreadPoolQueueCapacity`: messages that may wait for disk or slave before more are refused. RocketMQ's is 10 000
     /// requests waiting for a thread; here what waits is stored already and costs a few hundred bytes.
     package var sendsWaitingMax = 100_000
+    /// Bytes of body.
     package var maxMessageSize = 4 * 1024 * 1024
+    /// `flushDiskType=SYNC_FLUSH`, and how many milliseconds a send waits for disk or slave before it is answered
+    /// that it may be lost.
     package var syncFlush = false
     package var syncFlushTimeout: Int64 = 5000
     package var slaveTimeout: Int64 = 3000
     package var haSlaveFallbehindMax: Int64 = 256 * 1024 * 1024
+    /// The delay of each level from 1 on.
     package var messageDelayLevel = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+    /// Most bytes and messages of one pull.
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
     package var maxTransferCountOnMessageInMemory = 32
+    /// Most messages of a query by key.
     package var defaultQueryMaxNum = 32
+    /// Whether a slave corrects consumers' offsets, too.
     package var offsetCheckInSlave = false
 
     /// Everything as it came, in order, later pairs winning.
@@ -66,9 +93,11 @@ package struct BrokerConfiguration {
 
     /// The `ip:port` clients reach this broker at.
     package var address: String { "\(brokerIP1):\(listenPort)" }
+    /// The `ip:port` slaves reach it at.
     package var haServerAddress: String { "\(brokerIP2):\(haListenPort)" }
     package var isSlave: Bool { brokerRole == .slave }
 
+    /// As it was written; nil when it was not.
     package func raw(_ key: String) -> String? { pairs.last { $0.key == key }?.value }
 
     /// Takes one pair; a value that does not parse leaves the setting as it was and is reported by returning false.

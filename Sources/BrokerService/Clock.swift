@@ -1,5 +1,6 @@
 import Glibc
 
+/// The machine's clock.
 package enum Clock {
     /// Milliseconds since 1970.
     package static func nowMillis() -> Int64 {

@@ -1,5 +1,6 @@
 /// Why a text is not JSON, with the place (bytes from its start).
 package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
+    /// What is wrong.
     package enum Reason: String, Sendable {
         case unexpectedEnd = "the text ends inside a value"
         case unexpectedByte = "a value, key, comma or bracket was expected here"
@@ -11,6 +12,7 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     }
 
     package var reason: Reason
+    /// Bytes from the text's start.
     package var offset: Int
 
     package init(reason: Reason, offset: Int) {
@@ -27,7 +29,9 @@ package struct JSONReader {
     /// Bounds chosen far above anything RocketMQ writes (its deepest body nests 7 levels) so that a hostile text can
     /// exhaust neither stack nor memory.
     package enum Limits {
+        /// How many arrays and objects may stand in each other.
         package static let depth = 64
+        /// Of one text.
         package static let bytes = 64 << 20
     }
 
@@ -39,6 +43,7 @@ package struct JSONReader {
         self.bytes = bytes
     }
 
+    /// The one value the bytes hold; white space may surround it. Throws at the first byte that does not fit.
     package static func read(_ bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue {
         guard bytes.count <= Limits.bytes else { throw JSONError(reason: .tooLarge, offset: Limits.bytes) }
         var reader = JSONReader(bytes)

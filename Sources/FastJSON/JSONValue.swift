@@ -16,6 +16,7 @@ package enum JSONValue: Sendable {
 
 /// The members of an object in the order they were read or added.
 package struct JSONObject: Sendable {
+    /// A key and its value.
     package struct Member: Sendable {
         /// The key's text; for a number or object key its JSON text.
         package var key: String
@@ -88,11 +89,13 @@ extension JSONValue {
         .integer(Int64(truncatingIfNeeded: value))
     }
 
+    /// A member of an object; nil of anything else.
     package subscript(key: String) -> JSONValue? {
         guard case .object(let object) = self else { return nil }
         return object[key]
     }
 
+    /// nil for anything else; so for the next.
     package var object: JSONObject? {
         guard case .object(let object) = self else { return nil }
         return object
@@ -124,10 +127,12 @@ extension JSONValue {
         }
     }
 
+    /// nil also when it is too large.
     package var int32: Int32? {
         self.integer.flatMap { Int32(exactly: $0) }
     }
 
+    /// Any number, also out of a string.
     package var double: Double? {
         switch self {
         case .integer(let value): Double(value)
@@ -137,6 +142,7 @@ extension JSONValue {
         }
     }
 
+    /// Also out of the strings and the numbers Java's setters take for one.
     package var bool: Bool? {
         switch self {
         case .bool(let value): value

@@ -1,5 +1,6 @@
 /// Writes JSON text the way fastjson writes it.
 package struct JSONWriter {
+    /// How to write; as fastjson by default.
     package struct Options: OptionSet, Sendable {
         package let rawValue: UInt8
 
@@ -22,6 +23,7 @@ package struct JSONWriter {
         self.options = options
     }
 
+    /// UTF-8 without white space, unless an option says otherwise.
     package static func write(_ value: JSONValue, _ options: Options = []) -> [UInt8] {
         var writer = JSONWriter(options)
         writer.value(value)

@@ -22,6 +22,7 @@ package final class FilterEvaluator {
     /// After this long a batch is answered as far as it has come, so that a slow program keeps no other waiting.
     private static let sliceNanoseconds: UInt64 = 250_000_000
 
+    /// What came of asking a program.
     package enum Outcome: Equatable {
         /// Bit i % 8 of byte i / 8 is set when entry i matches. Shorter than the entries: the rest was not looked at.
         case bitmap([UInt8])

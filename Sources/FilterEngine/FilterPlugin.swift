@@ -4,6 +4,7 @@ internal import Glibc
 /// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory may
 /// belong to it. A new version of a plugin is taken by a fresh worker process.
 package final class FilterPlugin {
+    /// The file it was loaded from.
     package let path: String
     package let name: String
     package let type: String

@@ -9,6 +9,7 @@ package struct FilterProbe {
         self.program = program
     }
 
+    /// The plugin could not evaluate the expression.
     package struct Failed: Error {}
 
     /// - Parameters:

@@ -23,6 +23,7 @@ enum PluginPhase: UInt64 {
 /// plugin with too many points is not called for a while, and for twice as long each time after. A hostile plugin can scribble
 /// there, too: then it disables itself or its like, and nobody's messages are touched.
 package final class PluginConduct {
+    /// How much misconduct is borne, and what follows.
     package struct Limits: Sendable {
         /// The longest one call of a plugin may take (`filterTimeBudgetMillis`).
         package var budgetMilliseconds: UInt32 = 1000

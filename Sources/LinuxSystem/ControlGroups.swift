@@ -4,12 +4,15 @@ import Glibc
 /// The part of the cgroup v2 tree that systemd has handed to this service (Delegate=yes), with a group for each worker. Files of
 /// the kernel: nothing here waits.
 package final class ControlGroups {
+    /// What the processes of one group may use; nil: as much as the machine has.
     package struct Limits: Sendable, Hashable {
         /// Bytes.
         package var memory: UInt64?
+        /// Processes and threads.
         package var tasks: UInt64?
         /// 1 to 10000.
         package var cpuWeight: Int?
+        /// 1 to 10000.
         package var ioWeight: Int?
         /// Of one processor.
         package var cpuPercent: Int?
@@ -93,6 +96,7 @@ package final class ControlGroups {
         try ControlGroups.write(String(pid), to: "\(path)/\(name)/cgroup.procs")
     }
 
+    /// Counted by the kernel since the group was made; zeros when there is no such group.
     package func refusals(of name: String) -> Refusals {
         Refusals(
             kills: ControlGroups.field("oom_kill", of: "\(path)/\(name)/memory.events") ?? 0,

@@ -5,6 +5,7 @@ import Glibc
 package struct Descriptor: ~Copyable, Sendable {
     package let raw: Int32
 
+    /// - Parameter raw: an open descriptor nobody else closes.
     package init(owning raw: Int32) {
         precondition(raw >= 0, "not a descriptor: \(raw)")
         self.raw = raw
@@ -25,6 +26,7 @@ package struct Descriptor: ~Copyable, Sendable {
         return Descriptor(owning: try check(copy < 0 ? -errno : copy, "dup", "descriptor \(raw)"))
     }
 
+    /// For all who share the open file, not only for this descriptor.
     package func setNonBlocking(_ on: Bool) throws(SystemError) {
         try check(apus_set_nonblocking(raw, on), "fcntl", "descriptor \(raw)")
     }
@@ -34,6 +36,7 @@ package struct Descriptor: ~Copyable, Sendable {
 package final class SharedDescriptor: Sendable {
     package let raw: Int32
 
+    /// Takes it over.
     package init(_ descriptor: consuming Descriptor) { raw = descriptor.release() }
 
     deinit { _ = close(raw) }

@@ -37,6 +37,7 @@ package enum DiskOpenMode: Sendable {
     case replace
 }
 
+/// What stat(2) says of a file or folder.
 package struct DiskFileInformation: Sendable {
     /// Bytes.
     package let size: Int64
@@ -53,6 +54,7 @@ package struct DiskFileInformation: Sendable {
 
 /// A filesystem's room, in bytes.
 package struct DiskSpace: Sendable {
+    /// Bytes of the file system.
     package let total: Int64
     /// What an unprivileged process may still use.
     package let available: Int64

@@ -5,12 +5,14 @@ import Glibc
 /// mount point without its disk from the disk. Three lines of text: `id=`, `slot=` (absent when the broker has no number
 /// of its own) and `brokerName=`.
 package struct DiskMark: Hashable, Sendable {
+    /// In the disk's top folder.
     package static let fileName = ".apus-disk"
     private static let bytesMax = 4096
 
     /// 32 hexadecimal digits.
     package var identity: String
     package var slot: Int?
+    /// Whose store lies here.
     package var brokerName: String
 
     package init(identity: String, slot: Int?, brokerName: String) {
@@ -19,16 +21,19 @@ package struct DiskMark: Hashable, Sendable {
         self.brokerName = brokerName
     }
 
+    /// 128 random bits in hex.
     package static func newIdentity() -> String {
         var generator = SystemRandomNumberGenerator()
         let digits = "\(String(generator.next(), radix: 16))\(String(generator.next(), radix: 16))"
         return digits + String(repeating: "0", count: 32 - digits.count)
     }
 
+    /// The file's content, a line `KEY=VALUE` for each field.
     package var text: String {
         "id=\(identity)\n" + (slot.map { "slot=\($0)\n" } ?? "") + "brokerName=\(brokerName)\n"
     }
 
+    /// nil when it is not such a file.
     package init?(parsing text: String) {
         var fields: [Substring: Substring] = [:]
         for line in text.split(separator: "\n") {
@@ -59,6 +64,7 @@ package struct DiskMark: Hashable, Sendable {
         try DurableFile.replace(path, with: text)
     }
 
+    /// What lies where a mark should.
     package enum Reading: Sendable {
         case mark(DiskMark)
         case none

@@ -2,6 +2,7 @@ import CLinux
 
 /// A counter one process adds to and another waits on (eventfd(2), non-blocking).
 package enum EventFD {
+    /// A counter at 0, non-blocking.
     package static func create() throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_eventfd(), "eventfd", "new"))
     }
@@ -22,6 +23,7 @@ package enum EventFD {
     }
 }
 
+/// inotify(7), as a descriptor an event loop can wait for.
 package enum FolderWatch {
     /// A descriptor that becomes readable when a file of the folder was written and closed, moved in or out, or removed. What
     /// is read from it says which; whoever looks at the whole folder anyway may ignore it.

@@ -1,5 +1,6 @@
 import Glibc
 
+/// How other machines reach this one.
 package enum MachineAddress {
     /// The first IPv4 address of an interface that is up and not the loopback: what RocketMQ announces when nothing else
     /// is configured. nil: there is none.

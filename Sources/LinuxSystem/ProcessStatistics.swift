@@ -40,11 +40,13 @@ package struct ProcessStatistics: Sendable, Hashable {
 
 /// CLOCK_MONOTONIC.
 package enum MonotonicClock {
+    /// Since an arbitrary moment; never goes back (CLOCK_MONOTONIC).
     package static var nanoseconds: Int64 {
         var now = timespec()
         clock_gettime(CLOCK_MONOTONIC, &now)
         return Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec)
     }
 
+    /// The same.
     package static var milliseconds: Int64 { nanoseconds / 1_000_000 }
 }

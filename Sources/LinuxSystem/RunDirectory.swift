@@ -4,6 +4,7 @@ import Glibc
 /// A folder that holds `apus.pid`, locked for the life of the platform that runs on the data directory, and the admin
 /// socket.
 package final class RunDirectory: Sendable {
+    /// Why the folder cannot be taken.
     package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {
         case running(pid: Int32, path: String)
         case system(SystemError)
@@ -13,14 +14,16 @@ package final class RunDirectory: Sendable {
             case .running(let pid, let path):
                 "a platform already runs on this data directory: apusd, pid \(pid) (\(path)); "
                     + "stop it with 'apus down' or choose another --data-dir"
-            case .system(let error): error.description
+            case .system(let error): "the data directory cannot be used: \(error); choose another with --data-dir"
             }
         }
     }
 
+    /// The two files in it.
     package static let pidName = "apus.pid"
     package static let socketName = "apus.sock"
 
+    /// The folder, opened.
     package let directory: SharedDescriptor
     private let pidFile: SharedDescriptor
 
@@ -65,10 +68,12 @@ package final class RunDirectory: Sendable {
         return pid(in: file.raw)
     }
 
+    /// A folder, as a descriptor.
     package static func open(_ path: String) throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_open(path, O_RDONLY | O_DIRECTORY, 0), "open", path))
     }
 
+    /// /dev/null, for reading and writing.
     package static func openNull() throws(SystemError) -> SharedDescriptor {
         SharedDescriptor(Descriptor(owning: try check(apus_open("/dev/null", O_RDWR, 0), "open", "/dev/null")))
     }

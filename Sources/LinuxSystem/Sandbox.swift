@@ -74,6 +74,7 @@ package enum Sandbox {
         }
     }
 
+    /// SIGSEGV, …
     package static func signalName(_ number: UInt64) -> String {
         guard number < 128, let name = apus_signal_name(Int32(number)) else { return "signal \(number)" }
         return "SIG" + String(cString: name)

@@ -6,11 +6,14 @@ import Glibc
 package final class SharedSegment: @unchecked Sendable {
     // Safe to share between threads: the mapping never moves, its size is sealed, and every access is atomic.
     private let base: UnsafeMutableRawPointer
+    /// Its size; it never changes.
     package let bytes: Int
+    /// Whether this process is its one writer.
     package let writable: Bool
     private let descriptor: SharedDescriptor
 
     package var fd: Int32 { descriptor.raw }
+    /// 8-byte slots it has.
     package var slots: Int { bytes / 8 }
 
     /// A new zeroed memfd that can neither shrink nor grow. `name` shows in /proc/PID/maps.

@@ -18,6 +18,7 @@ package struct Signals: ~Copyable, Sendable {
         return signal == 0 ? nil : signal
     }
 
+    /// What ended a wait.
     package enum Wakening: Sendable {
         case readable
         case signal(Int32)

@@ -24,6 +24,7 @@ package struct SocketPair: ~Copyable {
     }
 }
 
+/// Messages with open descriptors attached (SCM_RIGHTS), over Unix domain sockets.
 package enum DescriptorPassing {
     /// The most descriptors one message carries.
     package static let descriptorsMax = Int(APUS_DESCRIPTORS_MAX)

@@ -6,6 +6,7 @@ package struct ChildProcess: Sendable {
     package let pid: Int32
     package let pidfd: SharedDescriptor
 
+    /// How a process ended.
     package enum Ending: Hashable, Sendable {
         case code(Int32)
         case signal(Int32)

@@ -5,6 +5,7 @@ import Glibc
 /// beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a second writer of
 /// a store, or a second listener of a port.
 package final class WorkersLock: Sendable {
+    /// Why the lock cannot be taken.
     package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {
         case held(by: String, seconds: Int)
         case system(SystemError)
@@ -21,6 +22,7 @@ package final class WorkersLock: Sendable {
 
     /// Longer than a worker without its supervisor may drain.
     package static let secondsMax = 15
+    /// The file in the run directory.
     package static let name = "apus.workers"
 
     /// What workers inherit. flock(2) belongs to the open file, which all of them share.

@@ -5,6 +5,7 @@ package import StoreFormat
 /// Its newest entries are in memory (`tail`, encoded as on disk); `ConsumeQueueFiles` writes them behind and reads the older ones.
 package final class ConsumeQueue {
     package var topic: String { storedTopic.name }
+    /// From 0 on.
     package let queueId: Int32
     /// Set by whoever waits for messages of this queue; `MessageStore.arrival` is called only then.
     package var wantsArrival = false

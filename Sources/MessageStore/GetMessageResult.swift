@@ -2,14 +2,23 @@ package import StoreFormat
 
 /// The outcome of a read from a queue, named and numbered as RocketMQ's `GetMessageStatus`.
 package enum GetMessageStatus: Sendable {
+    /// Messages are in the answer.
     case found
+    /// Some were looked at, none was wanted.
     case noMatchedMessage
+    /// The log files they lay in are gone.
     case messageWasRemoving
+    /// The queue's file that should hold the offset is gone.
     case offsetFoundNull
+    /// Beyond the queue's end by more than one.
     case offsetOverflowBadly
+    /// Just the queue's end: the next message goes there.
     case offsetOverflowOne
+    /// Before the queue's first entry.
     case offsetTooSmall
+    /// There is no such queue.
     case noMatchedLogicQueue
+    /// The queue has never had a message.
     case noMessageInQueue
 }
 
@@ -18,8 +27,10 @@ package struct GetMessageResult: Sendable {
     package var status: GetMessageStatus
     /// Where the consumer goes on.
     package var nextBeginOffset: QueueOffset
+    /// The queue's first entry, and the place behind its last, at the time of the read.
     package var minOffset: QueueOffset
     package var maxOffset: QueueOffset
+    /// Messages found.
     package var messageCount: Int
     /// Bytes of the messages.
     package var bytes: Int
@@ -29,6 +40,7 @@ package struct GetMessageResult: Sendable {
 
 /// A run of whole records that lie one behind the other in one log file.
 package struct LogRange: Equatable, Sendable {
+    /// Where the first of them begins.
     package var start: PhysicalOffset
     /// Bytes.
     package var length: Int
@@ -44,11 +56,13 @@ package struct LogRange: Equatable, Sendable {
 
 /// What dispatch tells about a message that has just become readable.
 package struct MessageArrival: Sendable {
+    /// Where its record begins.
     package let physicalOffset: PhysicalOffset
     /// Bytes of the record.
     package let size: Int
     /// The queue's end behind this message.
     package let maxOffset: QueueOffset
+    /// Of its tag (`TagsCode`).
     package let tagsCode: Int64
     /// Milliseconds since 1970.
     package let storeTimestamp: Int64
@@ -56,8 +70,10 @@ package struct MessageArrival: Sendable {
 
 /// What a key query found (`QueryMessageResult`).
 package struct QueryResult: Sendable {
+    /// Newest first, as the index finds them.
     package var records: [LogRange] = []
     /// Milliseconds since 1970.
     package var indexLastUpdateTimestamp: Int64 = 0
+    /// Of the newest message in the index.
     package var indexLastUpdatePhyoffset = PhysicalOffset(0)
 }

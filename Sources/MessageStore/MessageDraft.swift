@@ -4,15 +4,20 @@ package import StoreFormat
 package struct MessageDraft {
     /// UTF-8, 1...127 bytes.
     package var topic: UnsafeRawBufferPointer
+    /// From 0 on.
     package var queueId: Int32
+    /// The client's own; stored as it is.
     package var flag: Int32 = 0
     /// The address family bits are set by the store from the hosts.
     package var sysFlag: Int32 = 0
     /// Milliseconds since 1970.
     package var bornTimestamp: Int64 = 0
+    /// Of the client, and of this broker.
     package var bornHost: HostAddress
     package var storeHost: HostAddress
+    /// How often a consumer has sent it back.
     package var reconsumeTimes: Int32 = 0
+    /// Of a committed message: where its half message lies.
     package var preparedTransactionOffset: Int64 = 0
     /// Encoded properties as received …
     package var properties = UnsafeRawBufferPointer(start: nil, count: 0)

@@ -415,16 +415,23 @@ extension MessageStore {
 
 /// The store's part of request 28.
 package struct StoreRuntimeInformation: Sendable {
+    /// Bytes from the log's beginning, of its first and behind its last message.
     package var commitLogMinOffset: Int64 = 0
     package var commitLogMaxOffset: Int64 = 0
+    /// Bytes of the log no queue has yet; 0 but in recovery.
     package var dispatchBehindBytes: Int64 = 0
+    /// Bytes written and not yet synchronized.
     package var remainHowManyDataToFlush: Int64 = 0
     /// 0...1.
     package var commitLogDiskRatio = 0.0
+    /// 0...1.
     package var consumeQueueDiskRatio = 0.0
+    /// Messages stored since the start, and their bytes.
     package var putMessageTimesTotal: Int64 = 0
     package var putMessageSizeTotal: Int64 = 0
+    /// Messages handed out by reads since the start.
     package var getMessageTransferredCount: Int64 = 0
+    /// Consume queues of all topics.
     package var queueCount = 0
     /// What the check behind the start has not looked at yet; 0 when it is done or there was none.
     package var checkRemainingBytes: Int64 = 0

@@ -15,6 +15,7 @@ package final class MessageStore {
     /// Runs a piece of work on the owner's thread, later.
     package typealias Executor = @Sendable (@escaping @Sendable () -> Void) -> Void
 
+    /// As it holds now; what an operator changes meanwhile is taken in.
     package private(set) var configuration: StoreConfiguration
     let disk: any Disk
     let logger: Logger

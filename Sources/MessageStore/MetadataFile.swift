@@ -3,6 +3,7 @@ package import LinuxSystem
 /// A small file that is replaced as a whole and must always be loadable: `config/*.json`. The last good state is kept beside it as
 /// `.bak`, as RocketMQ does (`MixAll.string2File`), and checksums of both in a file of ours (`MetadataSums`).
 package struct MetadataFile {
+    /// Of the file; its backup is beside it.
     package let path: String
     private let disk: any Disk
 

@@ -9,8 +9,11 @@ package protocol StoreBackground: AnyObject, Sendable {
     func stop()
 }
 
+/// What kind of work: each kind has a thread.
 package enum StoreBackgroundLane: Sendable {
+    /// Synchronizing log and queues.
     case flush
+    /// Making the next log file.
     case prepare
     /// What is written behind the log: new queue files, the index.
     case behind

@@ -2,6 +2,7 @@ import StoreFormat
 
 /// The store's settings under RocketMQ's own keys, meanings and defaults (`MessageStoreConfig`), and a few of Apus' own.
 package struct StoreConfiguration: Sendable {
+    /// When a message is acknowledged.
     package enum FlushDiskType: Sendable {
         /// Acknowledged when the kernel has it: survives the process.
         case asyncFlush
@@ -9,6 +10,7 @@ package struct StoreConfiguration: Sendable {
         case syncFlush
     }
 
+    /// The store's folder, without `/` at its end; made if it is not there.
     package var storePathRootDir: String
     /// Nil: `commitlog` in the root folder.
     package var storePathCommitLog: String?
@@ -16,12 +18,15 @@ package struct StoreConfiguration: Sendable {
     package var mappedFileSizeCommitLog = 1024 * 1024 * 1024
     /// Bytes; rounded up to whole entries.
     package var mappedFileSizeConsumeQueue = 300_000 * 20
+    /// Whether messages are indexed by their keys.
     package var messageIndexEnable = true
+    /// Slots and entries of an index file (`IndexLayout`).
     package var maxHashSlotNum = 5_000_000
     package var maxIndexNum = 20_000_000
     /// Most records a key query returns.
     package var maxMsgsNumBatch = 64
 
+    /// What an acknowledgement waits for.
     package var flushDiskType = FlushDiskType.asyncFlush
     /// Milliseconds between asynchronous flushes.
     package var flushIntervalCommitLog = 500
@@ -36,17 +41,20 @@ package struct StoreConfiguration: Sendable {
 
     /// Bytes of body.
     package var maxMessageSize = 4 * 1024 * 1024
+    /// Whether recovery looks at bodies, not only at the records' shape.
     package var checkCRCOnRecover = true
     /// Each record ends with a checksum of all of it (`RecordChecksum`), and those that have one are judged by it. RocketMQ 5's key.
     package var enabledAppendPropCRC = false
     /// A record without such a checksum is reported and delivered to nobody. RocketMQ 5's key.
     package var forceVerifyPropCRC = false
+    /// Most bytes and messages of one read; fewer when they lie on disk rather than in memory.
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
     package var maxTransferCountOnMessageInMemory = 32
     package var maxTransferBytesOnMessageInDisk = 64 * 1024
     package var maxTransferCountOnMessageInDisk = 8
     /// Per cent of the machine's memory behind the log's end that counts as "in memory".
     package var accessMessageInMemoryMaxRatio = 40
+    /// The delay of each level from 1 on, separated by blanks: a number and s, m, h or d.
     package var messageDelayLevel = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
     /// A slave does not correct a consumer's offset (`nextOffsetCorrection`) …
     package var isSlave = false
@@ -59,6 +67,7 @@ package struct StoreConfiguration: Sendable {
     package var deleteWhen = "04"
     /// Per cent used above which the oldest files go before their time.
     package var diskMaxUsedSpaceRatio = 75
+    /// Whether the oldest files go before their time when the disk is fuller than `diskSpaceCleanForciblyRatio`.
     package var cleanFileForciblyEnable = true
     /// `rocketmq.broker.diskSpaceCleanForciblyRatio`.
     package var diskSpaceCleanForciblyRatio = 0.85
@@ -78,6 +87,7 @@ package struct StoreConfiguration: Sendable {
         self.storePathRootDir = storePathRootDir
     }
 
+    /// Folders of the parts, and the one of the broker's tables.
     package var commitLogPath: String { storePathCommitLog ?? storePathRootDir + "/commitlog" }
     package var consumeQueuePath: String { storePathRootDir + "/consumequeue" }
     package var indexPath: String { storePathRootDir + "/index" }

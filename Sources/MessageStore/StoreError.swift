@@ -70,11 +70,13 @@ package struct AppendResult: Equatable, Sendable {
     package var end: PhysicalOffset { physicalOffset + size }
 }
 
+/// What became of a message: it has its places in log and queue, or nothing at all was changed.
 package enum AppendOutcome: Equatable {
     case appended(AppendResult)
     case refused(AppendRefusal)
 }
 
+/// What became of bytes of a master's log.
 package enum ReplicatedAppendOutcome: Equatable {
     /// Taken; the next bytes must start here.
     case appended(next: PhysicalOffset)

@@ -13,6 +13,7 @@ package typealias InboundRequestHandler = @Sendable (RemotingCommand) -> Remotin
 /// when it ends, every request under way fails, and the owner connects anew. The `async` calls may be made from any thread and
 /// always return, also when the event loop has shut down; the futures are for callers that live on the client's event loop.
 package final class RemotingClient: Sendable {
+    /// `host:port` as it was given.
     package let peer: String
     private let channel: any Channel
     private let state: NIOLoopBound<ClientState>
@@ -151,8 +152,11 @@ package final class RemotingClient: Sendable {
         }
     }
 
+    /// False once it has ended. Any thread.
     package var isActive: Bool { self.channel.isActive }
+    /// Of this end.
     package var localAddress: HostAddress { HostAddress(self.channel.localAddress) }
+    /// Where its futures complete.
     package var eventLoop: any EventLoop { self.channel.eventLoop }
     /// Succeeds when the connection has ended, whoever ended it.
     package var closeFuture: EventLoopFuture<Void> { self.channel.closeFuture }

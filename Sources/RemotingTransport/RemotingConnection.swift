@@ -8,6 +8,7 @@ package import RemotingProtocol
 package final class RemotingConnection {
     /// Unique within the server's life.
     package let id: UInt64
+    /// Of the client.
     package let remoteAddress: HostAddress
     /// Where the client connected to.
     package let localAddress: HostAddress

@@ -48,6 +48,7 @@ package struct RemotingServerConfiguration: Sendable {
 ///
 /// Confined to its event loop, `init` included.
 package final class RemotingServer {
+    /// The one it lives on, with all its connections.
     package let eventLoop: any EventLoop
     package let configuration: RemotingServerConfiguration
     let service: any RemotingService
@@ -84,6 +85,7 @@ package final class RemotingServer {
         self.runTick = { this.value.tick() }
     }
 
+    /// Open now, of all listeners.
     package var connectionCount: Int { self.connections.count }
     /// The addresses of its listeners, in the order they were added.
     package var localAddresses: [SocketAddress] { self.listeners.compactMap { $0.localAddress } }

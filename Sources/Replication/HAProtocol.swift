@@ -8,6 +8,7 @@ package import NIOCore
 /// All numbers are big-endian. The first report asks for everything from there on; 0 asks from the beginning of the
 /// master's last file.
 package enum HAProtocol {
+    /// Bytes; so the next.
     package static let reportSize = 8
     package static let headerSize = 12
     /// Largest body a slave takes, in bytes: Apache's slave has a buffer of this size for header and body together.
@@ -29,6 +30,7 @@ package struct HATimes: Sendable {
 
 /// What a master knows of one slave and what it sends next. No I/O: the connection feeds it bytes and asks.
 package struct HASession {
+    /// Whether a slave may go on.
     package enum Judgement: Equatable {
         case carryOn
         case close(reason: String)
@@ -36,12 +38,14 @@ package struct HASession {
 
     /// A transfer: `size` bytes of the commit log from `offset` on, inside one file. Size 0 is a heartbeat.
     package struct Transfer: Equatable {
+        /// Bytes from the log's beginning; then how many.
         package var offset: Int64
         package var size: Int
     }
 
     /// State of the master's log at this moment.
     package struct Log: Equatable {
+        /// Where its first file begins, where it ends, and the bytes of a file.
         package var minimum: Int64
         package var written: Int64
         package var fileSize: Int64
@@ -121,6 +125,7 @@ package struct HASession {
 }
 
 extension HASession.Transfer {
+    /// 12 bytes; the log's own follow.
     package func writeHeader(into buffer: inout ByteBuffer) {
         buffer.writeInteger(offset)
         buffer.writeInteger(Int32(size))
@@ -129,12 +134,14 @@ extension HASession.Transfer {
 
 /// What a slave reads from its master: takes pieces apart as they come, checks that they continue its own log.
 package struct HAReceiver {
+    /// What one step gave.
     package enum Event: Equatable {
         /// Bytes for the log at `at`: a whole body or a part of one, never empty.
         case bytes(at: Int64, ByteBuffer)
         case heartbeat
     }
 
+    /// What no master sends: the connection ends.
     package enum Failure: Error, Equatable, CustomStringConvertible {
         case offset(master: Int64, slave: Int64)
         case size(Int32)

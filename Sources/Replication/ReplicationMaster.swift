@@ -61,6 +61,7 @@ package final class ReplicationMaster {
         return EventLoopFuture.andAllComplete(closing, on: eventLoop)
     }
 
+    /// Connected now.
     package var slaveCount: Int { slaves.count }
     /// Physical offset the fastest slave has, or 0.
     package var acknowledged: Int64 { publisher.acknowledged }

@@ -5,12 +5,15 @@ import RemotingProtocol
 ///
 /// Kept as `{"configTable":{namespace:{key:value}}}`, the form of RocketMQ's `kvConfig.json`.
 package struct KVConfigTable: Equatable, Sendable {
+    /// The namespace of `updateOrderConf`: topic → `broker:queues;…`.
     package static let orderTopicConfig = "ORDER_TOPIC_CONFIG"
 
+    /// namespace → key → value.
     package private(set) var table: [String: [String: String]] = [:]
 
     package init() {}
 
+    /// What the file holds; what has another shape is passed over.
     package init(json: JSONValue) {
         for namespace in json["configTable"]?.object?.members ?? [] {
             for entry in namespace.value.object?.members ?? [] {
@@ -19,6 +22,7 @@ package struct KVConfigTable: Equatable, Sendable {
         }
     }
 
+    /// The file's content, sorted.
     package var json: JSONValue {
         .fields([
             (
@@ -43,6 +47,7 @@ package struct KVConfigTable: Equatable, Sendable {
         self.table[namespace]?[key] = nil
     }
 
+    /// nil when there is no such namespace.
     package func entries(namespace: String) -> [String: String]? {
         self.table[namespace]
     }

@@ -3,10 +3,12 @@ package import RemotingProtocol
 /// What a broker says of itself when it registers.
 package struct BrokerRegistration: Equatable, Sendable {
     package var clusterName: String
+    /// `ip:port` for clients.
     package var brokerAddr: String
     package var brokerName: String
     /// 0 is the master.
     package var brokerID: Int64
+    /// `ip:port` for slaves.
     package var haServerAddr: String
     package var topics: TopicConfigSerializeWrapper
     /// nil from brokers older than 3.0.11, which have none.
@@ -39,7 +41,9 @@ package struct RouteTables {
     /// client does not forgive. RocketMQ's name server waits no time at all, and its brokers come back with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
+    /// One broker process, by its address.
     package struct LiveBroker: Equatable, Sendable {
+        /// When it registered last, and how long that holds: milliseconds.
         package var lastUpdate: Int64
         package var expiresAfter: Int64
         package var dataVersion: DataVersion
@@ -60,6 +64,7 @@ package struct RouteTables {
         case topicRemoved(topic: String)
     }
 
+    /// Why a broker went.
     package enum Removal: String, Sendable {
         case unregistered = "it unregistered"
         case expired = "it did not register for 120 s"
@@ -82,6 +87,7 @@ package struct RouteTables {
         return self.events
     }
 
+    /// Broker processes, slaves included; then topics, then whether `takeEvents` has something.
     package var brokerCount: Int { self.liveTable.count }
     package var topicCount: Int { self.topicQueueTable.count }
     package var hasEvents: Bool { !self.events.isEmpty }
@@ -144,6 +150,7 @@ package struct RouteTables {
         self.liveTable[brokerAddr]?.dataVersion != dataVersion
     }
 
+    /// Of the topics it told last; nil when it is not registered.
     package func dataVersion(of brokerAddr: String) -> DataVersion? {
         self.liveTable[brokerAddr]?.dataVersion
     }

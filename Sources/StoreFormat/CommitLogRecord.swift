@@ -12,10 +12,12 @@ package enum CommitLogRecord {
     package static let magicV1: Int32 = -626_843_481
     /// Version 2 of RocketMQ 5: a 2-byte topic length.
     package static let magicV2: Int32 = -626_843_477
+    /// `CommitLog.BLANK_MAGIC_CODE`: no record follows in this file.
     package static let blankMagic: Int32 = -875_286_124
     /// Total size and magic: the smallest thing that can end a file.
     package static let blankSize = 8
 
+    /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed place.
     package static let magicPosition = 4
     package static let bodyCRCPosition = 8
     package static let queueIdPosition = 12
@@ -49,26 +51,40 @@ package enum CommitLogRecord {
 package struct CommitLogRecordView {
     /// The record's bytes, `totalSize` of them.
     package let bytes: UnsafeRawBufferPointer
+    /// Of the topic, from 0 on.
     package let queueId: Int32
+    /// Its place in the consume queue; 0 for prepared and rolled back messages.
     package let queueOffset: QueueOffset
+    /// Where in the log the record says it begins.
     package let physicalOffset: PhysicalOffset
+    /// Bits of `SysFlag`.
     package let sysFlag: Int32
     /// Milliseconds since 1970.
     package let storeTimestamp: Int64
+    /// As the client sent it: possibly compressed.
     package let body: UnsafeRawBufferPointer
+    /// UTF-8.
     package let topic: UnsafeRawBufferPointer
+    /// Encoded as `MessageProperties` reads them.
     package let properties: UnsafeRawBufferPointer
 
+    /// Bytes of the record.
     package var totalSize: Int { bytes.count }
+    /// The client's own; no server looks at it.
     package var flag: Int32 { loadInt32(CommitLogRecord.flagPosition) }
+    /// Written with the body; `bodyIsIntact` compares.
     package var storedBodyCRC: Int32 { loadInt32(CommitLogRecord.bodyCRCPosition) }
     /// Milliseconds since 1970.
     package var bornTimestamp: Int64 { loadInt64(CommitLogRecord.bornTimestampPosition) }
+    /// Of the client that sent it.
     package var bornHost: HostAddress { host(CommitLogRecord.bornHostPosition, sysFlag & SysFlag.bornHostV6 != 0) }
+    /// Of the broker that stored it first; a slave keeps it.
     package var storeHost: HostAddress {
         host(storeTimestampPosition + 8, sysFlag & SysFlag.storeHostAddressV6 != 0)
     }
+    /// How often a consumer has sent it back.
     package var reconsumeTimes: Int32 { loadInt32(afterHosts) }
+    /// Of a committed message: where its half message lies; else 0.
     package var preparedTransactionOffset: Int64 { loadInt64(afterHosts + 4) }
 
     /// Whether the body is what was written.

@@ -4,14 +4,17 @@
 ///     | physical offset 8  | size 4    | tags code 8        |   big-endian
 ///     +--------------------+-----------+--------------------+
 package struct ConsumeQueueEntry: Equatable, Sendable {
+    /// Bytes of an entry.
     package static let size = 20
     /// Queue offsets lie below: 30 000 years of a million messages a second, and no position in a file overflows. What says otherwise
     /// is damaged.
     package static let queueOffsetLimit: Int64 = 1 << 55
 
+    /// Where the record begins in the commit log.
     package var physicalOffset: PhysicalOffset
     /// Bytes of the record in the commit log.
     package var recordSize: Int32
+    /// `TagsCode` of the message's tag; in the schedule topic's queues the time it is due, milliseconds since 1970.
     package var tagsCode: Int64
 
     @inlinable
@@ -21,6 +24,7 @@ package struct ConsumeQueueEntry: Equatable, Sendable {
         self.tagsCode = tagsCode
     }
 
+    /// Reads `size` bytes; they need no alignment.
     @inlinable @inline(__always)
     package init(_ pointer: UnsafeRawPointer) {
         physicalOffset = PhysicalOffset(BigEndian.load(pointer, 0, as: Int64.self))
@@ -28,6 +32,7 @@ package struct ConsumeQueueEntry: Equatable, Sendable {
         tagsCode = BigEndian.load(pointer, 12, as: Int64.self)
     }
 
+    /// Writes `size` bytes.
     @inlinable @inline(__always)
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(physicalOffset.rawValue, pointer, 0)

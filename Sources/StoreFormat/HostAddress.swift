@@ -2,7 +2,9 @@
 package struct HostAddress: Hashable, Sendable {
     /// The address in network order, left-aligned: an IPv4 address fills the upper 4 bytes of `high`.
     package var high: UInt64
+    /// The lower 8 bytes of an IPv6 address; 0 for IPv4.
     package var low: UInt64
+    /// As stored: 4 bytes, of which a port needs 2.
     package var port: Int32
     package var isIPv6: Bool
 

@@ -6,10 +6,12 @@
 ///
 /// Entry 0 is never used: the count in the header is one more than there are.
 package struct IndexLayout: Sendable {
+    /// Bytes, as of the next two.
     package static let headerSize = 40
     package static let slotSize = 4
     package static let entrySize = 20
 
+    /// How many, by `maxHashSlotNum` and `maxIndexNum`.
     package let slots: Int
     package let entries: Int
 
@@ -18,10 +20,12 @@ package struct IndexLayout: Sendable {
         self.entries = entries
     }
 
+    /// Bytes of a whole file; it has them from the start, zeros where nothing was written.
     package var fileSize: Int64 {
         Int64(Self.headerSize) + Int64(slots) * Int64(Self.slotSize) + Int64(entries) * Int64(Self.entrySize)
     }
 
+    /// Bytes from the file's start; entry numbers count from 0, which is never used.
     package func entryPosition(_ index: Int) -> Int64 {
         Int64(Self.headerSize) + Int64(slots) * Int64(Self.slotSize) + Int64(index) * Int64(Self.entrySize)
     }
@@ -33,18 +37,23 @@ package struct IndexLayout: Sendable {
     }
 }
 
+/// The first 40 bytes of an index file (`IndexHeader`).
 package struct IndexHeader: Equatable, Sendable {
     /// Milliseconds since 1970.
     package var beginTimestamp: Int64 = 0
+    /// Of the newest message in it, milliseconds since 1970.
     package var endTimestamp: Int64 = 0
+    /// Physical offsets of the first and the last message in it.
     package var beginPhyOffset: Int64 = 0
     package var endPhyOffset: Int64 = 0
+    /// Slots that hold an entry.
     package var hashSlotCount: Int32 = 0
     /// One more than the entries there are.
     package var indexCount: Int32 = 1
 
     package init() {}
 
+    /// nil when the bytes are too few.
     package init?(_ bytes: UnsafeRawBufferPointer) {
         guard bytes.count >= IndexLayout.headerSize, let base = bytes.baseAddress else { return nil }
         beginTimestamp = BigEndian.load(base, 0, as: Int64.self)
@@ -55,6 +64,7 @@ package struct IndexHeader: Equatable, Sendable {
         indexCount = max(1, BigEndian.load(base, 36, as: Int32.self))
     }
 
+    /// Writes `IndexLayout.headerSize` bytes.
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(beginTimestamp, pointer, 0)
         BigEndian.store(endTimestamp, pointer, 8)
@@ -71,11 +81,16 @@ package struct IndexHeader: Equatable, Sendable {
     }
 }
 
+/// One entry of an index file: a key of a message, and where that lies.
 package struct IndexEntry: Equatable, Sendable {
+    /// `IndexLayout.keyHash` of `topic#key`: several keys may share it, so whoever finds an entry looks at the
+    /// message.
     package var keyHash: Int32
+    /// Where the record begins in the commit log.
     package var physicalOffset: Int64
     /// Since the file's begin time.
     package var seconds: Int32
+    /// The entry before this one in the slot, 0 for none.
     package var previous: Int32
 
     package init(keyHash: Int32, physicalOffset: Int64, seconds: Int32, previous: Int32) {
@@ -85,6 +100,7 @@ package struct IndexEntry: Equatable, Sendable {
         self.previous = previous
     }
 
+    /// Reads `IndexLayout.entrySize` bytes; they need no alignment.
     @inlinable
     package init(_ pointer: UnsafeRawPointer) {
         keyHash = BigEndian.load(pointer, 0, as: Int32.self)

@@ -52,6 +52,7 @@ public enum MessageProperties {
         }
     }
 
+    /// Byte for byte.
     package static func equal(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Bool {
         guard left.count == right.count else { return false }
         guard let leftBase = left.baseAddress, let rightBase = right.baseAddress else { return true }

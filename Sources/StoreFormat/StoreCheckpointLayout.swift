@@ -1,5 +1,6 @@
 /// The `checkpoint` file (`StoreCheckpoint`): 4096 bytes, three times in milliseconds, big-endian, the rest zero.
 package struct StoreCheckpointLayout: Equatable, Sendable {
+    /// Bytes.
     package static let fileSize = 4096
 
     /// Messages stored up to here are on disk in the commit log.
@@ -19,6 +20,7 @@ package struct StoreCheckpointLayout: Equatable, Sendable {
         indexMsgTimestamp = BigEndian.load(base, 16, as: Int64.self)
     }
 
+    /// The whole file, `fileSize` bytes.
     package func encoded() -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: Self.fileSize)
         bytes.withUnsafeMutableBytes { buffer in

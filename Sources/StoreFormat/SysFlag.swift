@@ -1,15 +1,26 @@
 /// Bits of a record's system flag, named as in RocketMQ's `MessageSysFlag`.
 package enum SysFlag {
+    /// The body is compressed, by `compressionTypeMask`.
     package static let compressed: Int32 = 0x1
+    /// The message has several tags, separated by `||` (topics with the filter type MULTI_TAG).
     package static let multiTags: Int32 = 0x2
+    /// Two bits: an ordinary message, …
     package static let transactionNotType: Int32 = 0
+    /// … a half message, …
     package static let transactionPreparedType: Int32 = 0x4
+    /// … one whose transaction was committed, …
     package static let transactionCommitType: Int32 = 0x8
+    /// … or rolled back. Also the mask of the two.
     package static let transactionRollbackType: Int32 = 0xC
+    /// The born host is an IPv6 address: 20 bytes in the record instead of 8.
     package static let bornHostV6: Int32 = 0x10
+    /// The store host is.
     package static let storeHostAddressV6: Int32 = 0x20
+    /// RocketMQ 5: the record is part of an inner batch and is to be unwrapped.
     package static let needUnwrap: Int32 = 0x40
+    /// RocketMQ 5: the body holds a batch as one record.
     package static let innerBatch: Int32 = 0x80
+    /// 0: zlib, as all 4.x clients; 0x100 LZ4, 0x200 ZSTD, 0x300 zlib (RocketMQ 5's `CompressionType`).
     package static let compressionTypeMask: Int32 = 0x700
 
     /// The two transaction bits.

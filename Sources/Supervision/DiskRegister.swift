@@ -10,6 +10,7 @@ import LinuxSystem
 /// `new`. Lines stay when a disk is taken out of the settings: should it come back it is the same broker again. Removing a
 /// line by hand makes Apus forget the disk.
 package struct DiskRegister: Hashable, Sendable {
+    /// One line of the file: a disk and whose it is.
     package struct Entry: Hashable, Sendable {
         package var slot: Int?
         package var identity: String
@@ -26,6 +27,7 @@ package struct DiskRegister: Hashable, Sendable {
         }
     }
 
+    /// In the data directory.
     package static let fileName = "disks"
     /// How long a disk may take to show its mark before it is taken for away.
     static let markMillisMax: Int32 = 2_000

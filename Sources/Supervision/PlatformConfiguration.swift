@@ -11,6 +11,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// Ascending, not always without gaps.
     package var brokerIndexes: [Int] = []
     package var filter: Settings
+    /// Filter workers: `count` of `[filter]`, 0 to 64; none on a platform without brokers.
     package var filterCount: Int
     package var logLevel: String?
     /// What workers may use.
@@ -43,11 +44,13 @@ package struct PlatformConfiguration: Hashable, Sendable {
         }
     }
 
+    /// RocketMQ's default ports.
     package static let nameserverPort = 9876
     package static let brokerPort = 10911
     /// Between brokers of one platform: leaves room for the VIP port below and the HA port above each.
     package static let brokerPortStep = 10
 
+    /// Throws, in words for the operator, for what contradicts itself or has no meaning.
     package init(_ raw: RawConfiguration, _ surroundings: Surroundings) throws(ConfigurationError) {
         dataDirectory = surroundings.dataDirectory
         logLevel = raw.common["logLevel"]
@@ -196,6 +199,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
 
     // MARK: per worker
 
+    /// What `setup` and `reload` tell it.
     package func settings(of worker: WorkerID) -> Settings {
         var settings =
             switch worker.kind {
@@ -213,6 +217,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         return settings
     }
 
+    /// For one worker; used for ports once they are bound.
     package mutating func set(_ key: String, _ value: String, for worker: WorkerID) {
         switch worker.kind {
         case .nameserver: nameserver?[key] = value
@@ -223,6 +228,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
 
     private func position(of index: Int) -> Int? { brokerIndexes.firstIndex(of: index) }
 
+    /// The numbers its workers have, ascending.
     package func indexes(_ count: WorkerRow.Count) -> [Int] {
         switch count {
         case .nameservers: nameserver == nil ? [] : [0]
@@ -231,6 +237,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         }
     }
 
+    /// All of the platform, in the order they are shown.
     package var workers: [WorkerID] { WorkerTable.workers(indexes: indexes) }
 
     /// Where clients find our name server: an address they can connect to, also when it listens everywhere.

@@ -4,6 +4,7 @@ package import WorkerProtocol
 /// What the supervisor decides, without doing any of it: events and the time go in, actions come out. Time is in
 /// milliseconds of a monotonic clock. The runtime (`Platform`) carries the actions out in their order.
 package struct SupervisorState: Sendable {
+    /// What happened.
     package enum Event: Sendable {
         case start
         /// The process runs.
@@ -25,6 +26,7 @@ package struct SupervisorState: Sendable {
         case tick
     }
 
+    /// How a worker's process ended.
     package enum ExitReason: Hashable, Sendable, CustomStringConvertible {
         case code(Int32)
         case signal(Int32, name: String)
@@ -39,6 +41,7 @@ package struct SupervisorState: Sendable {
         }
     }
 
+    /// What is to be done, in this order.
     package enum Action: Hashable, Sendable {
         /// Launch and send `setup`.
         case spawn(WorkerID)
@@ -66,6 +69,7 @@ package struct SupervisorState: Sendable {
         case exit(Int32)
     }
 
+    /// Times it decides by.
     package struct Limits: Sendable {
         package var heartbeatMillis: Int64 = 1_000
         /// So many heartbeats in a row unanswered: the worker hangs.
@@ -78,6 +82,7 @@ package struct SupervisorState: Sendable {
         package init() {}
     }
 
+    /// Where a worker is in its life; times are those of `handle(_:at:)`.
     package enum Phase: Hashable, Sendable {
         case waiting(until: Int64)
         case starting(since: Int64)
@@ -88,18 +93,23 @@ package struct SupervisorState: Sendable {
         case stopped
     }
 
+    /// All that is known of one worker.
     package struct Worker: Sendable {
         package let id: WorkerID
         let row: WorkerRow
         package var phase = Phase.waiting(until: 0)
+        /// Of its process, 0 without one.
         package var pid: Int32 = 0
+        /// When its present process was launched.
         package var launchedAt: Int64 = 0
+        /// Since the platform's start.
         package var restarts = 0
         /// In a row, without a stable time in between.
         package var crashes = 0
         /// Heartbeats unanswered in a row.
         package var missed = 0
         var awaitsPong = false
+        /// What it said of itself when it was ready, then what it says with each heartbeat.
         package var detail = ""
         package var status = ""
         /// Why it ended last, for people.
@@ -118,6 +128,7 @@ package struct SupervisorState: Sendable {
         /// The limit it is at, in words.
         package var note = ""
 
+        /// It has a process that is not on its way out by force.
         package var isRunning: Bool {
             switch phase {
             case .starting, .ready, .draining: true
@@ -149,6 +160,7 @@ package struct SupervisorState: Sendable {
         }
     }
 
+    /// Of the whole platform.
     package enum Mode: Hashable, Sendable {
         case starting
         case running
@@ -166,11 +178,13 @@ package struct SupervisorState: Sendable {
     var exitCode: Int32 = 0
     var actions: [Action] = []
 
+    /// All of them waiting; nothing happens before the event `start`.
     package init(workers ids: [WorkerID], limits: Limits = Limits()) {
         workers = ids.map { Worker(id: $0, row: WorkerTable.row($0.kind)) }
         self.limits = limits
     }
 
+    /// The one way in. - Parameter now: milliseconds of a monotonic clock, never less than before.
     package mutating func handle(_ event: Event, at now: Int64) -> [Action] {
         actions = []
         switch event {

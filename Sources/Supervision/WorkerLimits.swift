@@ -2,6 +2,7 @@ package import WorkerProtocol
 
 /// What the workers of a kind may use: `limits.KIND.KEY` in the settings, KIND as in `apus status` (`broker-store`, `filter`, …).
 package struct WorkerLimits: Hashable, Sendable {
+    /// Of each worker of one kind; nil: none.
     package struct Limit: Hashable, Sendable {
         /// Bytes. By cgroup all memory counts, file pages that can be dropped last; else private writable memory only.
         package var memory: UInt64?

@@ -12,12 +12,14 @@ package struct WorkerRow: Sendable {
         case others
     }
 
+    /// How many there are: as many as the configuration has of these.
     package enum Count: Sendable {
         case nameservers
         case brokers
         case filters
     }
 
+    /// Whose a segment is.
     package enum Sharing: Sendable {
         /// Each worker of this kind has its own, shared with the worker of the same number.
         case own
@@ -25,12 +27,14 @@ package struct WorkerRow: Sendable {
         case all
     }
 
+    /// A shared memory segment a worker gets with `setup`.
     package struct SegmentUse: Sendable {
         package var name: String
         package var writes: Bool
         package var sharing: Sharing = .own
     }
 
+    /// A listening socket the supervisor holds for a worker.
     package struct ListenerRow: Sendable {
         /// As the worker asks for it.
         package var name: String
@@ -46,6 +50,7 @@ package struct WorkerRow: Sendable {
     package var critical: Bool
     package var listeners: [ListenerRow] = []
     package var segments: [SegmentUse] = []
+    /// Event descriptors it gets, by their names.
     package var events: [String] = []
     package var peers: [PeerRule] = []
     /// Works on the disk of the worker of that kind with its number: while that one waits for its disk, so does this one.
@@ -53,11 +58,13 @@ package struct WorkerRow: Sendable {
     package var restart = RestartRule()
     /// How long it may take from its launch to `ready`.
     package var startMillisMax: Int64
+    /// How long it may drain before it is killed.
     package var drainMillisMax: Int64
     /// Stages are drained one after the other, from 0 on.
     package var drainStage: Int
 }
 
+/// When a worker that crashed comes back. Times in milliseconds.
 package struct RestartRule: Sendable, Hashable {
     /// The first restart comes at once; the delay before the second.
     package var delayMillisMin: Int64 = 100
@@ -77,6 +84,7 @@ package struct RestartRule: Sendable, Hashable {
     }
 }
 
+/// The platform as a table.
 package enum WorkerTable {
     /// Bytes of every shared segment: one page, 512 slots.
     package static let segmentBytes = 4096

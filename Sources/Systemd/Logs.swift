@@ -3,6 +3,7 @@ package import Logging
 /// Where log lines go: the journal with fields when this process' stderr is connected to it, readable lines on stderr
 /// otherwise. Called once per process, before its first logger.
 package enum Logs {
+    /// Once in a process, before its first `Logger`: the journal under systemd, standard error elsewhere.
     package static func bootstrap(worker: String, level: Logger.Level?) {
         let level = level ?? .info
         if JournalLogHandler.isAvailable {

@@ -3,6 +3,7 @@ import Glibc
 
 /// What a service says to systemd, and what it was given by it. All of it is harmless where systemd is not.
 package enum Notifier {
+    /// What a service tells its manager (sd_notify(3)).
     package enum Notification: Sendable {
         case ready
         case stopping

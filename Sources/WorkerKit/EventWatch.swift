@@ -27,6 +27,7 @@ package final class EventWatch: Sendable {
             .map { EventWatch(channel: $0) }
     }
 
+    /// On the event loop; the closure is not called again.
     package func stop() { channel.close(promise: nil) }
 }
 

@@ -12,6 +12,7 @@ package enum WorkerMain {
     /// How long a worker whose supervisor died, or that got SIGTERM, may drain before it ends regardless.
     static let orphanDrainSecondsMax: Int32 = 10
 
+    /// The whole life of a worker process; ends it with the status its supervisor reads.
     package static func run<W: Worker>(_ type: W.Type) -> Never {
         let control = ControlChannel()
         var status = stat()

@@ -2,10 +2,12 @@
 /// asked type is refused by the supervisor's configuration check where the key is known to it; the getters fall back to
 /// the default and report through `malformed`.
 package struct Settings: Hashable, Sendable {
+    /// As an operator or the supervisor wrote them.
     package private(set) var values: [String: String]
 
     package init(_ values: [String: String] = [:]) { self.values = values }
 
+    /// Of several with one key the last counts.
     package init(_ pairs: [(String, String)]) { values = Dictionary(pairs, uniquingKeysWith: { $1 }) }
 
     package subscript(key: String) -> String? {
@@ -15,11 +17,13 @@ package struct Settings: Hashable, Sendable {
 
     package func string(_ key: String, default fallback: String) -> String { values[key] ?? fallback }
 
+    /// The fallback also where the text is no whole number.
     package func int(_ key: String, default fallback: Int) -> Int {
         guard let text = values[key] else { return fallback }
         return Settings.parseInt(text) ?? fallback
     }
 
+    /// The fallback also where the text is neither `true` nor `false`.
     package func bool(_ key: String, default fallback: Bool) -> Bool {
         guard let text = values[key] else { return fallback }
         return Settings.parseBool(text) ?? fallback

@@ -13,6 +13,7 @@ extension WorkerMessage {
         case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole
     }
 
+    /// One message, as `Tag` describes it.
     package func encoded() -> [UInt8] {
         var writer = WireWriter()
         encode(into: &writer)

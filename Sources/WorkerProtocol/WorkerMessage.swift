@@ -182,6 +182,7 @@ package enum ReplicaMetadataKind: UInt8, CaseIterable, Sendable {
     case subscriptionGroup = 4
 }
 
+/// `BrokerRole` of RocketMQ's settings.
 package enum BrokerRole: UInt8, CaseIterable, Sendable {
     case asyncMaster = 1
     case syncMaster = 2
@@ -196,6 +197,7 @@ package enum BrokerRole: UInt8, CaseIterable, Sendable {
         }
     }
 
+    /// RocketMQ's spelling in any case; nil for anything else.
     package init?(name: String) {
         guard let role = BrokerRole.allCases.first(where: { $0.name == name.uppercased() }) else { return nil }
         self = role

@@ -37,6 +37,12 @@ struct PluginCommand: ParsableCommand {
         PluginFolder.standard(beside: (try? OwnProgram.folder()) ?? ".")
     }
 
+    private static func require(_ name: String) throws {
+        guard FilterCatalogue.isPluginName(name), !name.contains("/") else {
+            throw ValidationError("a plugin's file is called lib….so, not \(name)")
+        }
+    }
+
     /// `apus plugin test FILE --brief` in a process of its own: a plugin that crashes does not take this one along.
     static func examine(_ file: String) throws -> (isGood: Bool, text: String) {
         let (ending, text) = try WaitedProgram.output(of: OwnProgram.itself, ["plugin", "test", file, "--brief"])
@@ -92,6 +98,7 @@ struct PluginCommand: ParsableCommand {
             logger.logLevel = .critical
             let catalogue = FilterCatalogue(logger: logger)
             let path = file.contains("/") ? file : "./\(file)"
+            guard access(path, R_OK) == 0 else { throw refused("\(file) cannot be read: \(SystemError.text(errno))") }
             let plugin: FilterPlugin
             do throws(FilterPluginError) {
                 plugin = try catalogue.load(path: path)
@@ -154,11 +161,11 @@ struct PluginCommand: ParsableCommand {
         @Argument(help: "The plugin's file, lib….so.") var file: String
         @OptionGroup var folder: Folder
 
+        private var name: String { file.split(separator: "/").last.map(String.init) ?? "" }
+
+        func validate() throws { try PluginCommand.require(name) }
+
         func run() throws {
-            let name = file.split(separator: "/").last.map(String.init) ?? ""
-            guard FilterCatalogue.isPluginName(name) else {
-                throw ValidationError("a plugin's file is called lib….so, not \(name)")
-            }
             let (isGood, text) = try PluginCommand.examine(file.contains("/") ? file : "./\(file)")
             guard isGood else {
                 StandardError.write("not added: \(text)\n")
@@ -185,9 +192,11 @@ struct PluginCommand: ParsableCommand {
         @Argument(help: "The file's name, lib….so.") var name: String
         @OptionGroup var folder: Folder
 
+        func validate() throws { try PluginCommand.require(name) }
+
         func run() throws {
-            guard FilterCatalogue.isPluginName(name), !name.contains("/") else {
-                throw ValidationError("a plugin's file is called lib….so, not \(name)")
+            guard access(folder.file(name), F_OK) == 0 else {
+                throw CommandFailure("there is no \(name) in \(folder.path); apus plugin list shows what is there")
             }
             try call("unlink", folder.file(name)) { unlink(folder.file(name)) }
             print("removed \(folder.file(name))")

@@ -9,8 +9,9 @@ import WorkerProtocol
 @main
 struct Apusd: ParsableCommand {
     static let configuration = CommandConfiguration(
-        // The names it is started by: RocketMQ's, and `apus up`, which is a command of another program.
-        commandName: ["apus up", "mqbroker", "mqnamesrv"].first { $0 == CommandLine.arguments.first } ?? "apusd",
+        // The names it is started by: RocketMQ's, and those of commands of `apus` that become this program.
+        commandName: ["apus up", "apus config check", "apus config show", "mqbroker", "mqnamesrv"]
+            .first { $0 == CommandLine.arguments.first } ?? "apusd",
         abstract: "Runs a message broker platform in the foreground.",
         discussion: """
             Without options: one worker of each kind on 127.0.0.1, data in the state directory. Prints one line on \

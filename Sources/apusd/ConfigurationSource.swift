@@ -11,8 +11,9 @@ struct ConfigurationSource {
     func read() throws -> PlatformConfiguration {
         var raw = RawConfiguration()
         if let path = options.configurationPath {
+            let text = try TextFile.read(path)
             do {
-                raw = try ConfigurationSource.parse(TextFile.read(path), path: path)
+                raw = try ConfigurationSource.parse(text, path: path)
             } catch let error as ConfigurationError {
                 throw ConfigurationError("\(path): \(error)")
             }

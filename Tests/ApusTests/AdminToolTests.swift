@@ -1,4 +1,5 @@
 import ArgumentParser
+import FastJSON
 import RemotingProtocol
 import Supervision
 import Testing
@@ -37,6 +38,31 @@ struct AdminToolTests {
         let queue = MessageQueue(key: #"{"brokerName":"a","queueId":3,"topic":"t"}"#)
         #expect(queue == MessageQueue(topic: "t", brokerName: "a", queueId: 3))
         #expect(MessageQueue(key: "{}") == nil && MessageQueue(key: "x") == nil)
+    }
+
+    @Test("what apus consume tells of itself reads as consumerStatus expects it")
+    func runningInfo() throws {
+        let info = ConsumerRunningInfo(
+            group: "G", subscriptions: [Subscription(topic: "T", expression: "A || B")], nameServers: "ns:9876",
+            properties: [])
+        let queue = MessageQueue(topic: "T", brokerName: "a", queueId: 3)
+        info.reached(7, of: queue)
+        info.pulled(60, from: queue, in: .milliseconds(20))
+        info.consumed(60, from: queue, in: .milliseconds(4))
+        let answer = info.answer(RemotingCommand(.getConsumerRunningInfo, extFields: ["consumerGroup": "G"]))
+        let words = ConsumerStatus.words(try answer.json())
+        #expect(answer.responseCode == .success)
+        #expect(words.contains("PROP_CONSUME_TYPE                       : CONSUME_PASSIVELY"))
+        #expect(words.contains("001 Topic: T ") && words.contains("SubExpression: A || B"))
+        #expect(words.contains("commitOffset=7"))
+        // 60 messages within the last minute, one pull of 20 ms, written in 4 ms.
+        let rates = words.split(separator: "\n").last?.split(separator: " ").map(String.init)
+        #expect(rates == ["T", "20.00", "1.00", "4.00", "1.00", "0.00", "0"])
+        info.gaveUp(queue)
+        #expect(info.json["mqTable"]?.object?.isEmpty == true)
+        #expect(
+            info.answer(RemotingCommand(.getConsumerRunningInfo, extFields: ["consumerGroup": "H"])).responseCode
+                == .systemError)
     }
 
     @Test("command names are taken in any case, long options after one dash")

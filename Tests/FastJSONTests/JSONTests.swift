@@ -1,4 +1,5 @@
 import FastJSON
+import TestTools
 import Testing
 
 @Suite("fastjson's dialect is read and written")
@@ -121,18 +122,5 @@ struct JSONTests {
             guard let value = try? JSONValue(parsing: bytes) else { continue }
             #expect((try? JSONValue(parsing: value.bytes())) == value, "seed \(seed): \(bytes)")
         }
-    }
-}
-
-/// A small generator whose sequence depends on its seed alone.
-struct SplitMix {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9e37_79b9_7f4a_7c15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

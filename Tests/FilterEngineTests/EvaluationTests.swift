@@ -3,6 +3,7 @@ import LinuxSystem
 import StoreFormat
 import StoreReader
 import TestFolders
+import TestTools
 import Testing
 
 @testable import FilterEngine

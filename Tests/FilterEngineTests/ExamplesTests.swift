@@ -1,5 +1,6 @@
 import CFilterPlugin
 import Foundation
+import TestTools
 import Testing
 
 @testable import FilterEngine

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import TestTools
 import Testing
 
 @testable import BrokerService
@@ -312,17 +313,5 @@ struct TimerWheelTests {
         let loaded = try world.files.load(bucket)
         #expect(loaded.entries.map(\.sequence) == [1, 2, 4])
         #expect(loaded.damaged == TimerFrame.size(payload: payload.count))
-    }
-}
-
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-        return value ^ value >> 31
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import StoreJudge
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -24,7 +25,7 @@ extension PlatformTests {
         func rounds(flush: String) async throws {
             let rounds = max(1, Self.rounds / 2)
             let seed = Self.seed
-            var random = LedgerLoad.SplitMix(state: seed ^ UInt64(flush.count))
+            var random = SplitMix(state: seed ^ UInt64(flush.count))
             let hasChecksums = flush == "SYNC_FLUSH"
             let settings = (Self.settings + ["flushDiskType=\(flush)", "enabledAppendPropCRC=\(hasChecksums)"])
                 .flatMap { ["--set", $0] }

@@ -42,7 +42,8 @@ extension PlatformTests {
             #expect(try await mqadmin("topicClusterList", "-t", "Managed") == ["DefaultCluster"])
             for number in 1...3 {
                 let sent = try await mqadmin(
-                    "sendMessage", "-t", "Managed", "-p", "body \(number)", "-k", "key\(number)", "-c", "red")
+                    "sendMessage", "-t", "Managed", "-p", "body \(number)", "-k", "key\(number)", "-c", "red", "-b",
+                    "broker-a", "-i", String(number % 2))
                 #expect(sent.last?.contains("SEND_OK") == true, "\(sent)")
             }
             let printed = try await mqadmin("printMsg", "-t", "Managed")
@@ -97,6 +98,10 @@ extension PlatformTests {
                 #expect(outcome.status == 0, "apus admin \(words): \(outcome)")
             }
             #expect(try await mqadmin("topicRoute", "-t", "Managed", status: 1).first?.contains("17") == true)
+            #expect(
+                try await mqadmin("queryCq", "-t", "SELF_TEST_TOPIC", "-q", "0", "-i", "7", status: 1).joined()
+                    .contains(
+                        "exist"))
             // Wrong words are told apart from a server's no.
             let wrong = try await Program.run(names.folder.file("mqadmin"), ["updateTopic", "-t", "X"])
             #expect(wrong.status == 64 && wrong.errorText.contains("-c NAME"), "\(wrong)")

@@ -34,19 +34,6 @@ struct GoldenFrame: CustomStringConvertible {
     }
 }
 
-/// A small generator whose sequence depends on its seed alone.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9e37_79b9_7f4a_7c15
-        var z = self.state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-}
-
 /// A frame around a header given as text.
 func jsonFrame(_ header: String, body: [UInt8] = []) -> [UInt8] {
     frame(serialization: 0, header: Array(header.utf8), body: body)

@@ -1,5 +1,6 @@
 import NIOCore
 import RemotingProtocol
+import TestTools
 import Testing
 
 @Suite("headers in every spelling the formats allow")

@@ -4,38 +4,12 @@ import Logging
 import NIOCore
 import NIOPosix
 import TestFolders
+import TestTools
 import Testing
 import WorkerKit
 import WorkerProtocol
 
 @testable import Replication
-
-/// A logger that keeps what was said.
-final class LogBook: @unchecked Sendable {
-    private let lock = NSLock()
-    private var kept: [String] = []
-    var lines: [String] { lock.withLock { kept } }
-    func add(_ line: String) { lock.withLock { kept.append(line) } }
-
-    var logger: Logger {
-        var logger = Logger(label: "test") { _ in LogBookHandler(book: self) }
-        logger.logLevel = .trace
-        return logger
-    }
-}
-
-struct LogBookHandler: LogHandler {
-    let book: LogBook
-    var metadata: Logger.Metadata = [:]
-    var logLevel: Logger.Level = .trace
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-        get { metadata[key] }
-        set { metadata[key] = newValue }
-    }
-    func log(event: LogEvent) {
-        book.add("\(event.level): \(event.message)")
-    }
-}
 
 /// Waits until `condition` holds; false after ten seconds.
 func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {

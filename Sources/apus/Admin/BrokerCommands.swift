@@ -281,7 +281,10 @@ struct QueryCq: AdminCommand {
             "topic": topic.name, "queueId": String(queue), "index": String(index), "count": String(count),
         ]
         fields["consumerGroup"] = group
-        let json = try await session.demand(address, .queryConsumeQueue, fields).json()
+        let reply = try await session.demand(address, .queryConsumeQueue, fields)
+        // A queue that has nothing at the index is no error to brokers.
+        guard !reply.body.isEmpty else { throw CommandFailure(reply.remark ?? "nothing is there") }
+        let json = try reply.json()
         let rule = "======================================"
         if let subscription = json["subscriptionData"], !subscription.isNull {
             print("Subscription data: \n\(subscription.text(.pretty))\n\(rule)")

@@ -27,11 +27,12 @@ struct ConsumerStatus: AdminCommand {
             print(Self.words(try await session.runningInfo(group.name, client, stacks: jstack)))
             return
         }
+        let clients = try await session.consumers(of: group.name, broker: broker).clients
         let columns = Columns("%-10s %-40s %-20s %s")
         columns.show("#Index", "#ClientId", "#Version", "#ConsumerRunningInfo")
         var subscriptions: Set<String> = []
         var answered = 0
-        for (index, client) in try await session.consumers(of: group.name, broker: broker).clients.enumerated() {
+        for (index, client) in clients.enumerated() {
             var note: String
             do {
                 let info = try await session.runningInfo(group.name, client.id)

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Foundation
+import Glibc
 import LinuxSystem
 import Supervision
 
@@ -16,14 +16,14 @@ struct ConfigCommand: ParsableCommand {
     static let standardFile = "/etc/apus/apus.toml"
 
     /// Becomes apusd, which reads the file the way it will when it starts: one in /etc/apus as its service does.
-    private static func look(at file: String, _ option: String) throws {
+    private static func look(at file: String, _ option: String, as name: String) throws {
         var arguments = [option, "--config", file]
         let parts = file.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         if parts.dropLast() == ["", "etc", "apus"], let name = parts.last, name.hasSuffix(".toml") {
             let instance = String(name.dropLast(5))
             arguments += ["--data-dir", "/var/lib/apus" + (instance == "apus" ? "" : "/instances/\(instance)")]
         }
-        try Beside.become("apusd", arguments)
+        try Beside.become("apusd", arguments, as: name)
     }
 
     struct Import: ParsableCommand {
@@ -111,14 +111,14 @@ struct ConfigCommand: ParsableCommand {
     struct Check: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Say what is wrong with a configuration file.",
-            discussion: "Ends with 0 when the platform could start with it, 1 when not.")
+            discussion: "Ends with 0 when the platform could start with it, 78 when not.")
 
         @Argument(help: ArgumentHelp("The file.", valueName: "FILE"), completion: .file())
         var file = ConfigCommand.standardFile
 
         func run() throws { try Self.run(file) }
 
-        static func run(_ file: String) throws { try ConfigCommand.look(at: file, "--check") }
+        static func run(_ file: String) throws { try ConfigCommand.look(at: file, "--check", as: "apus config check") }
     }
 
     struct Show: ParsableCommand {
@@ -128,7 +128,7 @@ struct ConfigCommand: ParsableCommand {
         @Argument(help: ArgumentHelp("The file.", valueName: "FILE"), completion: .file())
         var file = ConfigCommand.standardFile
 
-        func run() throws { try ConfigCommand.look(at: file, "--print-configuration") }
+        func run() throws { try ConfigCommand.look(at: file, "--print-configuration", as: "apus config show") }
     }
 
     struct Keys: ParsableCommand {

@@ -2,6 +2,7 @@ import BrokerService
 import FastJSON
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 /// Orderly consumers as RocketMQ's clients are: they divide queues among themselves, consume only what they have locked, and

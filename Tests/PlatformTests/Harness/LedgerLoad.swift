@@ -5,6 +5,7 @@ import RemotingProtocol
 import RemotingTransport
 import StoreJudge
 import Synchronization
+import TestTools
 
 /// Load of every kind over the wire with a ledger of what was acknowledged and where it must lie: single messages, batches and delayed ones,
 /// to several topics and queues. Same seed, same messages.
@@ -62,18 +63,6 @@ final class LedgerLoad: Sendable {
             }
         }
         tasks.withLock { $0 = work }
-    }
-
-    struct SplitMix: RandomNumberGenerator {
-        var state: UInt64
-
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var z = state
-            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-            return z ^ (z >> 31)
-        }
     }
 
     var snapshot: Ledger { ledger.withLock { $0 } }
@@ -194,28 +183,7 @@ final class LedgerLoad: Sendable {
     }
 
     private static func read(_ client: RemotingClient, _ place: Place, from start: Int64) async throws -> [LogRecord] {
-        let fields = ["topic": place.topic, "queueId": String(place.queue)]
-        let end = try await client.invokeSuccessfully(RemotingCommand(.getMaxOffset, extFields: fields)).integer(
-            "offset")
-        var offset = start
-        var found: [LogRecord] = []
-        while offset < end {
-            let reply = try await client.invoke(
-                RemotingCommand(
-                    .pullMessage,
-                    extFields: fields.merging([
-                        "consumerGroup": "LEDGER_READER", "queueOffset": String(offset), "maxMsgNums": "32",
-                        "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": "*",
-                        "subVersion": "0", "expressionType": "TAG",
-                    ]) { $1 }))
-            let next = try reply.integer("nextBeginOffset")
-            guard next > offset else {
-                throw ScenarioFailure(
-                    "\(place) stands still at \(offset) of \(end): \(reply.code) \(reply.remark ?? "")")
-            }
-            found += try LogRecord.all(reply.body)
-            offset = next
-        }
-        return found
+        try await QueueReader.read(client, topic: place.topic, queue: place.queue, from: start)
+            .flatMap { try LogRecord.all($0) }
     }
 }

@@ -107,26 +107,8 @@ final class Oracle: Sendable {
         let client = try await RemotingClient.connect(to: broker, group: MultiThreadedEventLoopGroup.singleton)
         var bodies: [String] = []
         for queue in 0..<queues {
-            let place = ["topic": topic, "queueId": String(queue)]
-            let end = try await client.invokeSuccessfully(RemotingCommand(.getMaxOffset, extFields: place)).integer(
-                "offset")
-            var offset: Int64 = 0
-            while offset < end {
-                let reply = try await client.invoke(
-                    RemotingCommand(
-                        .pullMessage,
-                        extFields: place.merging([
-                            "consumerGroup": "ORACLE_READER", "queueOffset": String(offset), "maxMsgNums": "32",
-                            "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": "*",
-                            "subVersion": "0", "expressionType": "TAG",
-                        ]) { $1 }))
-                let next = try reply.integer("nextBeginOffset")
-                guard next > offset else {
-                    throw ScenarioFailure(
-                        "queue \(queue) stands still at \(offset) of \(end): code \(reply.code) \(reply.remark ?? "")")
-                }
-                offset = next
-                reply.body.withUnsafeBytes { bytes in
+            for answer in try await QueueReader.read(client, topic: topic, queue: queue) {
+                answer.withUnsafeBytes { bytes in
                     var position = 0
                     while position < bytes.count,
                         case .record(let record) = CommitLogRecord.parse(
