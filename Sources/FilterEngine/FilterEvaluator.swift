@@ -31,8 +31,9 @@ package final class FilterEvaluator {
 
     private let logger: Logger
     private let units: UnsafeMutablePointer<apus_filter_unit>
-    /// The entry behind each unit.
+    /// The place of each unit's entry among those of its group.
     private let entryOfUnit: UnsafeMutablePointer<Int32>
+    private let places: UnsafeMutablePointer<Place>
     private let guarded = GuardedBitmap(maximumBytes: (FilterEvaluator.maximumUnits + 7) / 8)
 
     package init(logger: Logger) {
@@ -41,11 +42,14 @@ package final class FilterEvaluator {
         units.initialize(repeating: apus_filter_unit(), count: Self.maximumUnits)
         entryOfUnit = .allocate(capacity: Self.maximumUnits)
         entryOfUnit.initialize(repeating: 0, count: Self.maximumUnits)
+        places = .allocate(capacity: Self.maximumUnits)
+        places.initialize(repeating: Place(), count: Self.maximumUnits)
     }
 
     deinit {
         units.deallocate()
         entryOfUnit.deallocate()
+        places.deallocate()
     }
 
     /// - Parameters:
@@ -81,12 +85,12 @@ package final class FilterEvaluator {
                     // nil: the file was deleted since the consume queue was read. What is gone cannot match.
                     answered =
                         log.withBytes(at: PhysicalOffset(bytes.lowerBound), size: bytes.count) { memory in
-                            run(program, fill(program, base, group.entries, from: bytes.lowerBound, memory), &result)
+                            run(program, fill(program, group.entries.count, memory), group.entries, &result)
                         } ?? true
                 }
             } else {
                 group = Group(entries: position..<min(count, position + Self.maximumUnits), bytes: nil)
-                answered = run(program, fillCodes(base, group.entries), &result)
+                answered = run(program, fillCodes(base, group.entries), group.entries, &result)
             }
             guard answered else {
                 return partial(result, position)
@@ -110,12 +114,20 @@ package final class FilterEvaluator {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// Neighbours in the log that are evaluated together.
+    /// Neighbours in the log that are evaluated together. `places` says where each of them is.
     private struct Group {
         /// None: the next entry's record is not yet below the end of what was written.
         var entries: Range<Int>
         /// Where their records lie; nil when they are not needed, or are none.
         var bytes: Range<Int64>?
+    }
+
+    /// An entry of a group, read once.
+    private struct Place {
+        /// Bytes behind the beginning of the group's first record.
+        var start = 0
+        var size = 0
+        var tagsCode: Int64 = 0
     }
 
     private func nextGroup(
@@ -127,7 +139,7 @@ package final class FilterEvaluator {
         var index = entries.lowerBound
         let limit = min(entries.upperBound, index + Self.maximumUnits)
         while index < limit {
-            let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
+            let entry = ConsumeQueueEntry(base + index &* ConsumeQueueEntry.size)
             let from = entry.physicalOffset.rawValue
             let size = Int64(entry.recordSize)
             // A place without a record, as before the beginning of a queue: nothing to match, and a group of its own.
@@ -146,7 +158,9 @@ package final class FilterEvaluator {
                 guard from >= end, from + size <= stretchEnd else { break }
                 end = from + size
             }
-            index += 1
+            places[index &- entries.lowerBound] = Place(
+                start: Int(from &- start), size: Int(size), tagsCode: entry.tagsCode)
+            index &+= 1
         }
         return Group(entries: entries.lowerBound..<index, bytes: stretchEnd < 0 ? nil : start..<end)
     }
@@ -156,34 +170,32 @@ package final class FilterEvaluator {
         for (count, index) in entries.enumerated() {
             units[count] = apus_filter_unit()
             units[count].tags_code = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size).tagsCode
-            entryOfUnit[count] = Int32(truncatingIfNeeded: index)
+            entryOfUnit[count] = Int32(truncatingIfNeeded: count)
         }
         return entries.count
     }
 
-    private func fill(
-        _ program: FilterProgram, _ base: UnsafeRawPointer, _ entries: Range<Int>, from start: Int64,
-        _ memory: UnsafeRawBufferPointer
-    ) -> Int {
+    /// Units for the first `entries` places, whose records lie in `memory`, whole: `nextGroup` has seen to that.
+    private func fill(_ program: FilterProgram, _ entries: Int, _ memory: UnsafeRawBufferPointer) -> Int {
+        guard let base = memory.baseAddress else { return 0 }
         let needsProperties = program.needsProperties
         let needsBody = program.needsBody
+        let (places, units) = (places, units)
         var count = 0
-        for index in entries.prefix(Self.lookAhead) { fetch(base, index, start, memory) }
-        for index in entries {
-            if index + Self.lookAhead < entries.upperBound { fetch(base, index + Self.lookAhead, start, memory) }
-            let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
-            let offset = Int(entry.physicalOffset.rawValue - start)
-            let place = UnsafeRawBufferPointer(rebasing: memory[offset..<offset + Int(entry.recordSize)])
-            guard let parts = RecordParts(place) else {
+        for index in 0..<min(entries, Self.lookAhead) { fetch(base, places[index]) }
+        for index in 0..<entries {
+            if index &+ Self.lookAhead < entries { fetch(base, places[index &+ Self.lookAhead]) }
+            let place = places[index]
+            guard let parts = RecordParts(UnsafeRawBufferPointer(start: base + place.start, count: place.size)) else {
                 logger.error(
                     """
-                    the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is damaged: it cannot be filtered and \
-                    is not delivered to filtered subscriptions
+                    a record of \(place.size) bytes is damaged: it cannot be filtered and is not delivered to filtered \
+                    subscriptions
                     """)
                 continue
             }
             var unit = apus_filter_unit()
-            unit.tags_code = entry.tagsCode
+            unit.tags_code = place.tagsCode
             if needsProperties {
                 unit.properties = parts.properties.baseAddress?.assumingMemoryBound(to: UInt8.self)
                 unit.properties_size = UInt32(truncatingIfNeeded: parts.properties.count)
@@ -197,36 +209,44 @@ package final class FilterEvaluator {
             unit.sys_flag = UInt32(bitPattern: parts.sysFlag)
             units[count] = unit
             entryOfUnit[count] = Int32(truncatingIfNeeded: index)
-            count += 1
+            count &+= 1
         }
         return count
     }
 
     /// Begins to bring a record into the processor's cache: its head, and its end, where the properties are.
     @inline(__always)
-    private func fetch(_ base: UnsafeRawPointer, _ index: Int, _ start: Int64, _ memory: UnsafeRawBufferPointer) {
-        let entry = ConsumeQueueEntry(base + index * ConsumeQueueEntry.size)
-        guard let first = memory.baseAddress else { return }
-        let record = first + Int(entry.physicalOffset.rawValue - start)
+    private func fetch(_ base: UnsafeRawPointer, _ place: Place) {
+        let record = base + place.start
         apus_prefetch(record)
         apus_prefetch(record + 64)
-        let end = record + Int(entry.recordSize)
-        for line in 0..<3 { apus_prefetch(end - 1 - 64 * line) }
+        let end = record + place.size
+        apus_prefetch(end - 1)
+        apus_prefetch(end - 65)
+        apus_prefetch(end - 129)
     }
 
-    /// Asks the plugin about the first `count` units and carries its bits over to the entries'.
-    private func run(_ program: FilterProgram, _ count: Int, _ result: inout [UInt8]) -> Bool {
+    /// Asks the plugin about the first `count` units and carries its bits over to those of `entries`.
+    private func run(_ program: FilterProgram, _ count: Int, _ entries: Range<Int>, _ result: inout [UInt8]) -> Bool {
         guard count > 0 else { return true }
         let bitmap = guarded.zeroed((count + 7) / 8)
         guard let start = bitmap.baseAddress, program.match(units, count, start) else { return false }
-        for index in 0..<bitmap.count {
-            var bits = bitmap[index]
-            while bits != 0 {
-                let unit = index << 3 + bits.trailingZeroBitCount
-                bits &= bits - 1
-                guard unit < count else { break }
-                let entry = Int(entryOfUnit[unit])
-                result[entry >> 3] |= 1 << UInt8(entry & 7)
+        if count % 8 != 0 { bitmap[bitmap.count - 1] &= 1 << UInt8(count % 8) - 1 }
+        result.withUnsafeMutableBufferPointer { result in
+            if count == entries.count {
+                // A unit for each entry: the bits go over eight at a time.
+                let shift = UInt16(entries.lowerBound & 7)
+                for index in 0..<bitmap.count {
+                    let bits = UInt16(bitmap[index]) &<< shift
+                    let place = entries.lowerBound &>> 3 &+ index
+                    result[place] |= UInt8(truncatingIfNeeded: bits)
+                    if bits > 0xFF { result[place &+ 1] |= UInt8(truncatingIfNeeded: bits &>> 8) }
+                }
+                return
+            }
+            for unit in 0..<count where bitmap[unit &>> 3] & (1 &<< UInt8(unit & 7)) != 0 {
+                let entry = entries.lowerBound &+ Int(entryOfUnit[unit])
+                result[entry &>> 3] |= 1 &<< UInt8(entry & 7)
             }
         }
         return true

@@ -45,11 +45,13 @@ package final class PluginConduct {
         package init() {}
     }
 
-    /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, from 8 on four for each guilty plugin: mark, points and cause, time of the last death,
+    /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began, from 8 on four for each guilty plugin: mark, points and cause, time of the last death,
     /// time until which it is not called (milliseconds since 1970).
     private static let magic: UInt64 = 0x4150_5553_504C_4731
     private static let markSlot = 1
     private static let lastMarkSlot = 3
+    /// Nanoseconds of the machine's monotonic clock, which the next process reads, too.
+    private static let beganSlot = 4
     private static let table = 8
     private static let entries = 64
 
@@ -72,7 +74,14 @@ package final class PluginConduct {
         if segment.atomicLoad(slot: 0) == Self.magic {
             let mark = segment.atomicLoad(slot: Self.markSlot)
             let lastMark = segment.atomicLoad(slot: Self.lastMarkSlot)
-            let cause = segment.atomicLoad(slot: Self.markSlot + 1)
+            var cause = segment.atomicLoad(slot: Self.markSlot + 1)
+            if mark != 0, cause == 0 {
+                // Nobody outlives four budgets who has not kept the guard's signal away: the supervisor had to end it.
+                let began = segment.atomicLoad(slot: Self.beganSlot)
+                let elapsed = CallGuard.now().subtractingReportingOverflow(began)
+                let longest = UInt64(limits.budgetMilliseconds) * 4_000_000
+                if began != 0, !elapsed.overflow, elapsed.partialValue > longest { cause = Sandbox.timeout }
+            }
             if mark != 0 {
                 death = (mark, cause, cause == 0 ? limits.pointsOfKill : limits.pointsOfCrash)
             } else if cause != 0, lastMark != 0 {
@@ -91,6 +100,7 @@ package final class PluginConduct {
     func call<R>(_ file: PluginFile, _ phase: PluginPhase, _ body: () -> R) -> R {
         let mark = file.hash | phase.rawValue
         segment.atomicStore(slot: Self.lastMarkSlot, mark)
+        segment.atomicStore(slot: Self.beganSlot, CallGuard.now())
         return guarded.call(mark: mark, milliseconds: limits.budgetMilliseconds, body)
     }
 

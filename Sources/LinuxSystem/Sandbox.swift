@@ -129,7 +129,8 @@ package final class CallGuard {
         return result
     }
 
-    private static func now() -> UInt64 {
+    /// Nanoseconds of the monotonic clock.
+    package static func now() -> UInt64 {
         var time = timespec()
         clock_gettime(CLOCK_MONOTONIC, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)

@@ -38,22 +38,34 @@ package struct EntryVerdicts: Sendable {
     }
 
     package func wants(_ position: Int64) -> Bool {
-        position >= start && position < end && next(from: position) == position
+        position >= start && position < end && reading { $0.next(from: position) } == position
     }
 
-    /// The first wanted entry from `position` on; `end` when there is none.
-    @inline(__always)
-    func next(from position: Int64) -> Int64 {
-        let index = Int(position - start)
-        guard index >= 0, index < count else { return end }
-        var word = index >> 6
-        var bits = words[word] & (~0 << UInt64(index & 63))
-        while bits == 0 {
-            word += 1
-            guard word < words.count else { return end }
-            bits = words[word]
+    /// The verdicts as plain memory, for loops over many entries: each look at an array would be counted.
+    struct Reader {
+        let start: Int64
+        let count: Int
+        let words: UnsafeBufferPointer<UInt64>
+
+        /// The first wanted entry from `position` on; behind the last one decided about when there is none.
+        @inline(__always)
+        func next(from position: Int64) -> Int64 {
+            let index = Int(position - start)
+            guard index >= 0, index < count else { return start + Int64(count) }
+            var word = index >> 6
+            var bits = words[word] & (~0 &<< UInt64(index & 63))
+            while bits == 0 {
+                word += 1
+                guard word < words.count else { return start + Int64(count) }
+                bits = words[word]
+            }
+            return start + Int64(word << 6 + bits.trailingZeroBitCount)
         }
-        return start + Int64(word << 6 + bits.trailingZeroBitCount)
+    }
+
+    @inline(__always)
+    func reading<R>(_ body: (Reader) -> R) -> R {
+        words.withUnsafeBufferPointer { body(Reader(start: start, count: count, words: $0)) }
     }
 }
 
@@ -67,11 +79,21 @@ extension MessageStore {
         _ queue: ConsumeQueue, from offset: QueueOffset, verdicts: EntryVerdicts, maxCount: Int, maxBytes: Int = .max,
         into ranges: inout [LogRange]
     ) -> GetMessageResult {
+        verdicts.reading {
+            selectMessages(
+                queue, from: offset, verdicts: $0, maxCount: maxCount, maxBytes: maxBytes, into: &ranges)
+        }
+    }
+
+    private func selectMessages(
+        _ queue: ConsumeQueue, from offset: QueueOffset, verdicts: EntryVerdicts.Reader, maxCount: Int, maxBytes: Int,
+        into ranges: inout [LogRange]
+    ) -> GetMessageResult {
         ranges.removeAll(keepingCapacity: true)
         precondition(offset.rawValue >= verdicts.start && offset >= queue.minOffset, "an offset nobody decided about")
         var answer = result(.noMatchedMessage, next: offset, queue)
         let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
-        let scanEnd = min(queue.maxOffset.rawValue, verdicts.end)
+        let scanEnd = min(queue.maxOffset.rawValue, verdicts.start + Int64(verdicts.count))
         var position = offset.rawValue
         var lastPhysical = writtenEnd
         scan: while position < scanEnd {

@@ -7,41 +7,44 @@ import CLinux
 ///     | prepared transaction offset 8 | body length 4, body | topic length 1 (V2: 2), topic | properties length 2, properties
 ///
 /// The end of a file that has no room for the next message is marked by `total size = rest of the file, blank magic`.
-package enum CommitLogRecord {
+/// Public for the reason `BigEndian` is.
+public enum CommitLogRecord {
     /// `MessageDecoder.MESSAGE_MAGIC_CODE`, version 1: topics up to 127 bytes.
-    package static let magicV1: Int32 = -626_843_481
+    @inlinable public static var magicV1: Int32 { -626_843_481 }
     /// Version 2 of RocketMQ 5: a 2-byte topic length.
-    package static let magicV2: Int32 = -626_843_477
+    @inlinable public static var magicV2: Int32 { -626_843_477 }
     /// `CommitLog.BLANK_MAGIC_CODE`: no record follows in this file.
     package static let blankMagic: Int32 = -875_286_124
     /// Total size and magic: the smallest thing that can end a file.
     package static let blankSize = 8
 
     /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed place.
-    package static let magicPosition = 4
+    @inlinable public static var magicPosition: Int { 4 }
     package static let bodyCRCPosition = 8
     package static let queueIdPosition = 12
     package static let flagPosition = 16
     package static let queueOffsetPosition = 20
     package static let physicalOffsetPosition = 28
-    package static let sysFlagPosition = 36
-    package static let bornTimestampPosition = 40
-    package static let bornHostPosition = 48
+    /// Of `SysFlag`'s bits.
+    @inlinable public static var sysFlagPosition: Int { 36 }
+    /// Of the producer's time.
+    @inlinable public static var bornTimestampPosition: Int { 40 }
+    /// Of the producer's address; what follows lies where its length puts it.
+    @inlinable public static var bornHostPosition: Int { 48 }
 
     /// All fields but hosts, body, topic and properties; the topic's length counted as 1 byte.
-    package static let fixedSize = 48 + 8 + 4 + 8 + 4 + 1 + 2
+    @inlinable public static var fixedSize: Int { 48 + 8 + 4 + 8 + 4 + 1 + 2 }
     /// The smallest possible record: IPv4 hosts, nothing in it.
-    package static let minimumSize = fixedSize + 16
+    @inlinable public static var minimumSize: Int { fixedSize + 16 }
 
     /// Total size of a version 1 record (`calMsgLength`).
     @inlinable
-    package static func size(sysFlag: Int32, body: Int, topic: Int, properties: Int) -> Int {
+    public static func size(sysFlag: Int32, body: Int, topic: Int, properties: Int) -> Int {
         fixedSize + (sysFlag & SysFlag.bornHostV6 == 0 ? 8 : 20) + (sysFlag & SysFlag.storeHostAddressV6 == 0 ? 8 : 20)
             + body + topic + properties
     }
 
     /// CRC-32 of a body as RocketMQ stores it: the sign bit cut off (`UtilAll.crc32`).
-    @inlinable
     package static func bodyCRC(_ body: UnsafeRawBufferPointer) -> Int32 {
         Int32(bitPattern: apus_crc32(body.baseAddress, body.count) & 0x7FFF_FFFF)
     }
@@ -166,7 +169,6 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
 extension CommitLogRecord {
     /// Looks at the record that starts at `bytes[0]`. Never reads past `bytes`, whatever they hold.
     /// - Parameter maximumSize: a larger total size is damage.
-    @inlinable
     package static func parse(_ bytes: UnsafeRawBufferPointer, maximumSize: Int = Int(Int32.max)) -> CommitLogParse {
         guard bytes.count >= blankSize, let base = bytes.baseAddress else { return .incomplete(needed: blankSize) }
         let total = Int(BigEndian.load(base, 0, as: Int32.self))

@@ -1,28 +1,34 @@
-/// A byte position in the commit log, counted over all its files since the broker's first message.
-package struct PhysicalOffset: RawRepresentable, Comparable, Hashable, Sendable, CustomStringConvertible {
-    package var rawValue: Int64
+/// A byte position in the commit log, counted over all its files since the broker's first message. Public for the reason `BigEndian` is.
+public struct PhysicalOffset: RawRepresentable, Comparable, Hashable, Sendable, CustomStringConvertible {
+    /// The position itself.
+    public var rawValue: Int64
 
+    /// As `init(_:)`.
     @inlinable
-    package init(rawValue: Int64) {
+    public init(rawValue: Int64) {
         self.rawValue = rawValue
     }
 
+    /// Any number: what is read from a damaged file may be negative.
     @inlinable
-    package init(_ rawValue: Int64) {
+    public init(_ rawValue: Int64) {
         self.rawValue = rawValue
     }
 
+    /// By place.
     @inlinable
-    package static func < (left: PhysicalOffset, right: PhysicalOffset) -> Bool {
+    public static func < (left: PhysicalOffset, right: PhysicalOffset) -> Bool {
         left.rawValue < right.rawValue
     }
 
+    /// So many bytes further on.
     @inlinable
-    package static func + (left: PhysicalOffset, bytes: Int) -> PhysicalOffset {
+    public static func + (left: PhysicalOffset, bytes: Int) -> PhysicalOffset {
         PhysicalOffset(left.rawValue + Int64(bytes))
     }
 
-    package var description: String { String(rawValue) }
+    /// The number.
+    public var description: String { String(rawValue) }
 }
 
 /// The number of an entry in one consume queue, counted since the queue's first message.

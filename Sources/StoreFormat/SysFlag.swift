@@ -1,5 +1,5 @@
-/// Bits of a record's system flag, named as in RocketMQ's `MessageSysFlag`.
-package enum SysFlag {
+/// Bits of a record's system flag, named as in RocketMQ's `MessageSysFlag`. Public for the reason `BigEndian` is.
+public enum SysFlag {
     /// The body is compressed, by `compressionTypeMask`.
     package static let compressed: Int32 = 0x1
     /// The message has several tags, separated by `||` (topics with the filter type MULTI_TAG).
@@ -12,10 +12,10 @@ package enum SysFlag {
     package static let transactionCommitType: Int32 = 0x8
     /// … or rolled back. Also the mask of the two.
     package static let transactionRollbackType: Int32 = 0xC
-    /// The born host is an IPv6 address: 20 bytes in the record instead of 8.
-    package static let bornHostV6: Int32 = 0x10
-    /// The store host is.
-    package static let storeHostAddressV6: Int32 = 0x20
+    /// The born host has 20 bytes instead of 8.
+    @inlinable public static var bornHostV6: Int32 { 0x10 }
+    /// The store host has 20 bytes instead of 8.
+    @inlinable public static var storeHostAddressV6: Int32 { 0x20 }
     /// RocketMQ 5: the record is part of an inner batch and is to be unwrapped.
     package static let needUnwrap: Int32 = 0x40
     /// RocketMQ 5: the body holds a batch as one record.
@@ -24,13 +24,11 @@ package enum SysFlag {
     package static let compressionTypeMask: Int32 = 0x700
 
     /// The two transaction bits.
-    @inlinable
     package static func transactionValue(_ flag: Int32) -> Int32 {
         flag & transactionRollbackType
     }
 
     /// Prepared and rolled back messages enter the log but no consume queue and take no queue offset.
-    @inlinable
     package static func entersConsumeQueue(_ flag: Int32) -> Bool {
         let type = transactionValue(flag)
         return type == transactionNotType || type == transactionCommitType

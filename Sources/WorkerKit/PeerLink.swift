@@ -67,12 +67,22 @@ package final class PeerLink {
     /// Sends one message; it is dropped when the link is closed (`closed` was or will be called).
     package func send(_ message: WorkerMessage) {
         eventLoop.assertInEventLoop()
-        let frame = message.encodedFrame()
-        precondition(frame.count <= WorkerMessage.peerBytesMax, "a peer message of \(frame.count) bytes")
+        let (head, tail) = message.encodedFrameParts()
+        let size = head.count + tail.count
+        precondition(size <= WorkerMessage.peerBytesMax, "a peer message of \(size) bytes")
+        func write(_ buffer: inout ByteBuffer) {
+            buffer.writeBytes(head)
+            buffer.writeBytes(tail)
+        }
         switch state {
-        case .connecting(let waiting): state = .connecting(waiting + [ByteBuffer(bytes: frame)])
+        case .connecting(let waiting):
+            var frame = ByteBufferAllocator().buffer(capacity: size)
+            write(&frame)
+            state = .connecting(waiting + [frame])
         case .open(let channel):
-            channel.write(channel.allocator.buffer(bytes: frame), promise: nil)
+            var frame = channel.allocator.buffer(capacity: size)
+            write(&frame)
+            channel.write(frame, promise: nil)
             scheduleFlush(channel)
         case .closed: break
         }

@@ -1,6 +1,8 @@
 /// Big-endian fields, appended to a byte array.
 struct WireWriter {
     var bytes: [UInt8] = []
+    /// What follows `bytes`.
+    private(set) var tail: [UInt8] = []
 
     mutating func integer<T: FixedWidthInteger>(_ value: T) {
         withUnsafeBytes(of: value.bigEndian) { bytes.append(contentsOf: $0) }
@@ -11,6 +13,12 @@ struct WireWriter {
     mutating func blob(_ value: [UInt8]) {
         integer(UInt32(value.count))
         bytes.append(contentsOf: value)
+    }
+
+    /// A blob that is the message's last field.
+    mutating func lastBlob(_ value: [UInt8]) {
+        integer(UInt32(value.count))
+        tail = value
     }
 
     mutating func string(_ value: String) {

@@ -17,17 +17,23 @@ extension WorkerMessage {
     package func encoded() -> [UInt8] {
         var writer = WireWriter()
         encode(into: &writer)
-        return writer.bytes
+        return writer.bytes + writer.tail
     }
 
     /// With the length in front, as peer links carry it.
     package func encodedFrame() -> [UInt8] {
+        let (head, tail) = encodedFrameParts()
+        return head + tail
+    }
+
+    /// A frame in two parts, of which the second is the message's own bytes, uncopied: they may be many.
+    package func encodedFrameParts() -> (head: [UInt8], tail: [UInt8]) {
         var writer = WireWriter()
         writer.integer(UInt32(0))
         encode(into: &writer)
-        let length = UInt32(writer.bytes.count - 4)
+        let length = UInt32(writer.bytes.count + writer.tail.count - 4)
         withUnsafeBytes(of: length.bigEndian) { writer.bytes.replaceSubrange(0..<4, with: $0) }
-        return writer.bytes
+        return (writer.bytes, writer.tail)
     }
 
     private func encode(into writer: inout WireWriter) {
@@ -89,11 +95,10 @@ extension WorkerMessage {
             begin(.filterRelease)
             writer.integer(program)
         case .filterBatch(let request, let program, let entries):
-            writer.bytes.reserveCapacity(entries.count + 32)
             begin(.filterBatch)
             writer.integer(request)
             writer.integer(program)
-            writer.blob(entries)
+            writer.lastBlob(entries)
         case .filterCompiled(let request, let result):
             begin(.filterCompiled)
             writer.integer(request)
@@ -110,7 +115,7 @@ extension WorkerMessage {
         case .replicaBytes(let at, let bytes):
             begin(.replicaBytes)
             writer.integer(at)
-            writer.blob(bytes)
+            writer.lastBlob(bytes)
         case .replicaMetadata(let kind, let json):
             begin(.replicaMetadata)
             writer.integer(kind.rawValue)

@@ -17,8 +17,11 @@ struct IsolationTests {
     }
 
     /// As if a filter worker had died inside the plugin of `file`.
-    static func die(_ segment: SharedSegment, _ file: PluginFile, _ phase: PluginPhase, cause: UInt64) {
+    static func die(
+        _ segment: SharedSegment, _ file: PluginFile, _ phase: PluginPhase, cause: UInt64, after nanoseconds: UInt64 = 0
+    ) {
         segment.atomicStore(slot: 1, file.hash | phase.rawValue)
+        segment.atomicStore(slot: 4, CallGuard.now() - nanoseconds)
         segment.atomicStore(slot: 2, cause)
     }
 
@@ -55,6 +58,16 @@ struct IsolationTests {
             conduct = try Self.conduct(segment, clock)
             #expect(conduct.refusal(guilty) == nil)
             #expect(conduct.history(guilty)?.contains("1 of 12 points") == true)
+            // One that kept the guard's signal away and was ended by the supervisor is as guilty as one that was caught.
+            let deaf = PluginFile(path: "libDeaf.so")
+            Self.die(segment, deaf, .match, cause: 0, after: 3_000_000_000)
+            conduct = try Self.conduct(segment, clock)
+            #expect(conduct.history(deaf)?.contains("a filter worker was killed in match_batch, 1 of 12") == true)
+            Self.die(segment, deaf, .match, cause: 0, after: 4_100_000_000)
+            conduct = try Self.conduct(segment, clock)
+            #expect(
+                conduct.history(deaf)?.contains("a call took longer than 1000 ms in match_batch, 5 of 12 points")
+                    == true)
             // Deadly to load: known before it is loaded again.
             #expect(!conduct.diesWhenLoaded(other))
             for _ in 0..<3 {

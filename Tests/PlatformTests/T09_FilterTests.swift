@@ -14,9 +14,9 @@ extension PlatformTests {
         static let queues = 4
 
         /// Message n has the properties `n` and `color` (red, green, blue in turn) and the body `message-n`.
-        static func fill(_ platform: Platform, _ numbers: Range<Int>) async throws {
+        static func fill(_ platform: Platform, _ numbers: Range<Int>, broker: String? = nil) async throws {
             let client = try await RemotingClient.connect(
-                to: platform.broker, group: MultiThreadedEventLoopGroup.singleton)
+                to: broker ?? platform.broker, group: MultiThreadedEventLoopGroup.singleton)
             for number in numbers {
                 let color = ["red", "green", "blue"][number % 3]
                 let properties = "n\u{1}\(number)\u{2}color\u{1}\(color)\u{2}TAGS\u{1}\(color)\u{2}WAIT\u{1}true"
@@ -37,7 +37,7 @@ extension PlatformTests {
         /// Reads every queue once with an expression, as an official client pulls: asks again after "busy", goes on at
         /// `nextBeginOffset` after "nothing matched". Returns the bodies and how often it was told to come back.
         static func consume(
-            _ platform: Platform, type: String, _ expression: String, upTo ends: [Int64],
+            _ platform: Platform, type: String, _ expression: String, upTo ends: [Int64], broker: String? = nil,
             between: () async throws -> Void = {}
         ) async throws -> (bodies: [String], retries: Int) {
             var client: RemotingClient?
@@ -54,7 +54,7 @@ extension PlatformTests {
                     do {
                         if client?.isActive != true {
                             client = try await RemotingClient.connect(
-                                to: platform.broker, group: MultiThreadedEventLoopGroup.singleton)
+                                to: broker ?? platform.broker, group: MultiThreadedEventLoopGroup.singleton)
                         }
                         guard let connection = client else { continue }
                         let reply = try await connection.invoke(
@@ -190,6 +190,13 @@ extension PlatformTests {
                 if (is("crash")) { *(volatile char *)8 = 1; }
                 if (is("spin")) { for (volatile int on = 1; on;) { } }
                 if (is("sleep")) { for (;;) pause(); }
+                if (is("deaf spin")) {
+                    sigset_t all;
+                    sigfillset(&all);
+                    sigprocmask(SIG_BLOCK, &all, NULL);
+                    for (int i = 1; i < 65; i++) signal(i, SIG_IGN);
+                    for (volatile int on = 1; on;) { }
+                }
                 if (is("overrun")) { for (size_t i = 0;; i++) { bitmap[i] = 0xFF; } }
                 if (is("scribble")) { *(volatile uint8_t *)units[0].properties = 0; }
                 if (is("exit")) exit(0);
@@ -290,7 +297,9 @@ extension PlatformTests {
         @Test(
             "a plugin that does harm costs its own subscriptions only, and is put out of use with the reason",
             .timeLimit(.minutes(3)),
-            arguments: ["crash", "crash in compile", "spin", "sleep", "overrun", "scribble", "exit", "leak"])
+            arguments: [
+                "crash", "crash in compile", "spin", "deaf spin", "sleep", "overrun", "scribble", "exit", "leak",
+            ])
         func harm(deed: String) async throws {
             let folder = try TemporaryFolder()
             let plugins = try await Self.buildHostile(in: folder)
@@ -411,6 +420,144 @@ extension PlatformTests {
                 return status.lines.contains { $0.contains("plugin hostile is not used for") }
             }
             #expect(try await Self.restarts(platform).filter { $0 > 0 }.count == 1)
+            try await platform.stop()
+        }
+
+        /// The example in C as `version`, whose every batch takes a few milliseconds: whenever it is replaced, batches are under way.
+        static func buildSlowRange(version: String, in folder: TemporaryFolder) async throws -> String {
+            let place = folder.file(version)
+            try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)
+            let example = try String(
+                contentsOfFile: "\(Binaries.packageRoot)/plugins/Examples/PriceRange/price_range.c", encoding: .utf8)
+            let source = example.replacingOccurrences(of: "\"1.0\"", with: "\"\(version)\"").replacingOccurrences(
+                of: "const struct range *range = program;",
+                with: "const struct range *range = program; usleep(5000);")
+            #expect(source.contains("\"\(version)\"") && source.contains("usleep"))
+            try source.write(toFile: "\(place)/range.c", atomically: false, encoding: .utf8)
+            let built = try await Program.run(
+                "/usr/bin/cc",
+                [
+                    "-O1", "-fPIC", "-shared", "-D_GNU_SOURCE", "-include", "unistd.h", "-I",
+                    "\(Binaries.packageRoot)/plugins/CFilterPlugin/include", "\(place)/range.c", "-o",
+                    "\(place)/libPriceRange.so",
+                ])
+            guard built.status == 0 else { throw ScenarioFailure("cc: \(built.errorText)") }
+            return "\(place)/libPriceRange.so"
+        }
+
+        @Test(
+            "a plugin replaced again and again under load: batches under way are asked again, none skipped, none unfiltered",
+            .timeLimit(.minutes(2)))
+        func replacedUnderLoad() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = folder.file("plugins")
+            try FileManager.default.createDirectory(atPath: plugins, withIntermediateDirectories: true)
+            func add(_ version: String) async throws {
+                let file = try await Self.buildSlowRange(version: version, in: folder)
+                let added = try await Program.run(Binaries.apus, ["plugin", "add", file, "--directory", plugins])
+                #expect(added.status == 0, "\(added.errorText)")
+            }
+            try await add("1.0")
+            let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(plugins)"])
+            try await Self.fill(platform, 0..<400)
+            let ends = try await platform.queueSizes(topic: Self.topic, queues: Self.queues)
+            let others = ["nameserver", "broker-store", "replication"].map { platform.pid(of: $0) }
+            // Each round has an expression of its own, so that each has to ask about everything.
+            let consumers = (0..<3).map { consumer in
+                Task {
+                    var rounds = 0
+                    var retries = 0
+                    while !Task.isCancelled {
+                        let low = rounds % 40 + consumer
+                        let (bodies, again) = try await Self.consume(
+                            platform, type: "RANGE", "n \(low) \(300 + rounds % 90)", upTo: ends)
+                        #expect(bodies.sorted() == Self.names(low...300 + rounds % 90))
+                        rounds += 1
+                        retries += again
+                    }
+                    return (rounds: rounds, retries: retries)
+                }
+            }
+            for version in 2...5 {
+                try await Task.sleep(for: .milliseconds(400))
+                let old = try #require(platform.pid(of: "filter"))
+                try await add("\(version).0")
+                _ = try await platform.newPid(of: "filter", after: old, within: .seconds(10))
+            }
+            try await Task.sleep(for: .milliseconds(400))
+            var rounds = 0
+            for consumer in consumers {
+                consumer.cancel()
+                let done = try await consumer.value
+                print("T09 replaced under load: \(done.rounds) rounds, \(done.retries) pulls sent again")
+                rounds += done.rounds
+            }
+            #expect(rounds >= 6)
+            let listed = try await Program.run(Binaries.apus, ["plugin", "list", "--directory", plugins])
+            #expect(listed.lines == ["libPriceRange.so\tprice-range 5.0, expressions of the type RANGE"])
+            #expect(["nameserver", "broker-store", "replication"].map { platform.pid(of: $0) } == others)
+            // To be replaced is no crime.
+            #expect(!platform.log.contains("not used for"))
+            try await platform.stop()
+        }
+
+        /// Makes the kernel look as one without Landlock to everything it starts.
+        static func withoutLandlock(in folder: TemporaryFolder) async throws -> String {
+            let source = """
+                #include <errno.h>
+                #include <linux/filter.h>
+                #include <linux/seccomp.h>
+                #include <stddef.h>
+                #include <sys/prctl.h>
+                #include <unistd.h>
+                int main(int count, char **words) {
+                    struct sock_filter code[] = {
+                        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 444, 0, 1),
+                        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+                        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+                    };
+                    struct sock_fprog program = {sizeof code / sizeof *code, code};
+                    if (count < 2 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return 2;
+                    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) return 3;
+                    execv(words[1], words + 1);
+                    return 4;
+                }
+                """
+            try source.write(toFile: folder.file("launcher.c"), atomically: false, encoding: .utf8)
+            let built = try await Program.run(
+                "/usr/bin/cc", [folder.file("launcher.c"), "-o", folder.file("launcher")])
+            guard built.status == 0 else { throw ScenarioFailure("cc: \(built.errorText)") }
+            return folder.file("launcher")
+        }
+
+        @Test(
+            "a kernel without Landlock: said at the start; filters work, all else stays forbidden",
+            .timeLimit(.minutes(1)))
+        func noLandlock() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try await Self.buildHostile(in: folder)
+            let launcher = try await Self.withoutLandlock(in: folder)
+            let platform = try await Platform.start(
+                launcher: [launcher], ["--set", "filter.pluginDirectory=\(plugins)"])
+            try await Self.fill(platform, 0..<40)
+            #expect(
+                platform.log.contains(
+                    "this kernel has no Landlock (Linux 5.13, lsm=landlock): plugins can read every file that this user can"
+                ))
+            #expect(!platform.log.contains("nothing else (Landlock"))
+            let ends = try await platform.queueSizes(topic: Self.topic, queues: Self.queues)
+            let (bodies, _) = try await Self.consume(platform, type: "SQL92", "n < 20", upTo: ends)
+            #expect(bodies.sorted() == Self.names(0..<20))
+            let worker = platform.pid(of: "filter")
+            #expect(try await Self.provoke(platform, "read passwords").bytes > 0, "it is as the journal says")
+            for deed in Self.forbiddenDeeds where !deed.hasPrefix("read") {
+                let answer = try await Self.provoke(platform, deed)
+                #expect(
+                    answer.code == ResponseCode.pullRetryImmediately.rawValue && answer.bytes == 0, "\(deed): \(answer)"
+                )
+            }
+            #expect(platform.pid(of: "filter") == worker, "no deed cost the worker")
             try await platform.stop()
         }
 

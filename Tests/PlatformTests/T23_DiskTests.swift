@@ -187,6 +187,43 @@ extension PlatformTests {
         // MARK: disks by reload
 
         @Test(
+            "a disk that comes by reload is filtered, too: by a fresh filter worker where the old one may not read it",
+            .timeLimit(.minutes(2)))
+        func newDiskIsFiltered() async throws {
+            let platform = try await start(1, of: 2)
+            let before = try await platform.status().pids
+            try await T09_Filters.fill(platform, 0..<40)
+            let first = try await platform.queueSizes(topic: T09_Filters.topic, queues: T09_Filters.queues)
+            let (old, _) = try await T09_Filters.consume(platform, type: "SQL92", "n < 30", upTo: first)
+            #expect(old.sorted() == T09_Filters.names(0..<30))
+            try write(platform.folder, [0, 1])
+            let reload = try await Program.run(Binaries.apus, ["reload", "--data-dir", platform.data])
+            #expect(reload.status == 0, "\(reload.errorText)")
+            try await eventually("the new disk serves the topic") {
+                try await platform.route(of: T09_Filters.topic) == ["broker-a", "broker-b"]
+            }
+            let added = try #require(try await platform.status().brokers.last)
+            try await T09_Filters.fill(platform, 100..<140, broker: added)
+            let ends = try await platform.queueSizes(
+                topic: T09_Filters.topic, queues: T09_Filters.queues, broker: added)
+            let (new, _) = try await T09_Filters.consume(
+                platform, type: "SQL92", "n BETWEEN 110 AND 119", upTo: ends, broker: added)
+            #expect(new.sorted() == T09_Filters.names(110..<120))
+            // The first broker's consumers go on as well.
+            let (again, _) = try await T09_Filters.consume(platform, type: "SQL92", "n >= 30", upTo: first)
+            #expect(again.sorted() == T09_Filters.names(30..<40))
+            let after = try await platform.status().pids
+            if platform.log.contains("nothing else (Landlock, version") {
+                #expect(platform.log.contains("d1/store/commitlog is new here: a fresh filter worker takes over"))
+                #expect(after["filter-0"] != before["filter-0"])
+            } else {
+                #expect(after["filter-0"] == before["filter-0"])
+            }
+            #expect(after["broker-store-0"] == before["broker-store-0"])
+            try await platform.stop()
+        }
+
+        @Test(
             "a disk comes and another goes by reload; nobody else is touched, no send fails", .timeLimit(.minutes(2)),
             needsOfficialClient)
         func disksByReload() async throws {

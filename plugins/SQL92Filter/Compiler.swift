@@ -3,6 +3,10 @@ internal import CFilterPlugin
 /// What a program is made of, before its memory is laid out.
 struct ProgramPlan {
     var steps: [Step] = []
+    /// The steps of each alternative: a condition by itself.
+    var alternatives: [Range<Int>] = []
+    /// The alternatives of each side of the outermost AND, one of which must be true.
+    var sides: [Range<Int>] = []
     var names: [String] = []
     var spans: [Span] = []
     var numbers: [Number] = []
@@ -43,29 +47,102 @@ struct Compiler {
         plan.stackDepth = max(plan.stackDepth, depth)
     }
 
-    /// Only what is true is delivered, so each side of the outermost AND can say no by itself.
+    /// Only what is true is delivered, so each side of the outermost AND can say no by itself, in any order: cheap ones first, and
+    /// what several say about one number is one step.
     private mutating func outermost(_ expression: Expression) {
-        guard case .and(let left, let right) = expression else { return condition(expression) }
-        for side in [left, right] {
-            if case .and = side {
-                outermost(side)
+        var ranges: [(name: String, span: Span)] = []
+        var others: [Expression] = []
+        for side in Self.sides(of: expression) {
+            if let range = Self.range(side), !range.span.inverted {
+                if let known = ranges.firstIndex(where: { $0.name == range.name }) {
+                    ranges[known].span = ranges[known].span.intersection(range.span)
+                } else {
+                    ranges.append(range)
+                }
             } else {
-                condition(side)
+                others.append(side)
             }
-            // The last one of a nested AND has none, and its value is on the stack.
-            guard depth > 0 else { continue }
-            // Jumps lead behind an AND or OR only, never behind a predicate.
-            if let last = plan.steps.indices.last, plan.steps[last].operation.isPredicate {
-                plan.steps[last].isRequired = true
-                depth -= 1
-            } else {
-                emit(Step(operation: .require), pushes: -1)
-            }
+        }
+        for side in others where Self.isCheap(side) { require(side) }
+        for range in ranges {
+            require { $0.within(range.name, range.span) }
+            plan.sides.append(plan.alternatives.count - 1..<plan.alternatives.count)
+        }
+        for side in others where !Self.isCheap(side) { require(side) }
+    }
+
+    /// One of the alternatives of a side must be true; unknown ones are as good as false ones.
+    private mutating func require(_ side: Expression) {
+        let first = plan.alternatives.count
+        for alternative in Self.alternatives(of: side) { require { $0.condition(alternative) } }
+        plan.sides.append(first..<plan.alternatives.count)
+    }
+
+    private static func alternatives(of expression: Expression) -> [Expression] {
+        guard case .or(let left, let right) = expression else { return [expression] }
+        return alternatives(of: left) + alternatives(of: right)
+    }
+
+    private static func sides(of expression: Expression) -> [Expression] {
+        guard case .and(let left, let right) = expression else { return [expression] }
+        return sides(of: left) + sides(of: right)
+    }
+
+    /// Takes a few comparisons of bytes at most.
+    private static func isCheap(_ side: Expression) -> Bool {
+        switch side {
+        case .isNull(.property, not: _), .compare(.equal, .property, .string), .compare(.equal, .string, .property):
+            true
+        default: false
+        }
+    }
+
+    /// A comparison of one property with numbers; nil: something else, or it takes more than a span.
+    private static func range(_ expression: Expression) -> (name: String, span: Span)? {
+        switch expression {
+        case .compare(let comparison, .property(let name), let right):
+            return literal(right).flatMap { Span(comparison, $0) }.map { (name, $0) }
+        case .compare(let comparison, let left, .property(let name)):
+            return literal(left).flatMap { Span(comparison.mirrored, $0) }.map { (name, $0) }
+        case .between(.property(let name), let low, let high, let not):
+            guard let low = literal(low).flatMap({ Span(.greaterOrEqual, $0) }),
+                let high = literal(high).flatMap({ Span(.lessOrEqual, $0) })
+            else { return nil }
+            var span = low.intersection(high)
+            span.inverted = not
+            return (name, span)
+        default: return nil
+        }
+    }
+
+    /// A condition that says by itself whether it is true.
+    private mutating func require(_ condition: (inout Compiler) -> Void) {
+        let first = plan.steps.count
+        condition(&self)
+        // Jumps lead behind an AND or OR only, never behind a predicate.
+        if let last = plan.steps.indices.last, plan.steps[last].operation.isPredicate {
+            plan.steps[last].isRequired = true
+            depth -= 1
+        } else {
+            emit(Step(operation: .require), pushes: -1)
+        }
+        plan.alternatives.append(first..<plan.steps.count)
+    }
+
+    /// The opposite of what the last condition left.
+    private mutating func negate() {
+        if let last = plan.steps.last, last.operation == .within {
+            plan.spans[Int(last.b)].inverted.toggle()
+        } else if let last = plan.steps.indices.last, plan.steps[last].operation.isPredicate {
+            plan.steps[last].isNegated.toggle()
+        } else {
+            emit(Step(operation: .not), pushes: 0)
         }
     }
 
     /// Steps that leave one truth value on the stack.
     private mutating func condition(_ expression: Expression) {
+        if let (name, span) = Self.range(expression) { return within(name, span) }
         switch expression {
         case .boolean(let value): push(Truth(value))
         case .null: push(.unknown)
@@ -74,19 +151,10 @@ struct Compiler {
         case .number, .negate: push(.unknown)
         case .not(let operand):
             condition(operand)
-            emit(Step(operation: .not), pushes: 0)
+            negate()
         case .and(let left, let right): both(left, right, .skipIfNo, .and)
         case .or(let left, let right): both(left, right, .skipIfYes, .or)
         case .compare(let comparison, let left, let right): compare(comparison, left, right)
-        case .between(.property(let name), let low, let high, let not):
-            if let low = Self.literal(low).flatMap({ Span(.greaterOrEqual, $0) }),
-                let high = Self.literal(high).flatMap({ Span(.lessOrEqual, $0) })
-            {
-                var span = low.intersection(high)
-                span.inverted = not
-                return within(name, span)
-            }
-            between(.property(name), low, high, not: not)
         case .between(let value, let low, let high, let not): between(value, low, high, not: not)
         case .isNull(let operand, let not):
             if operand.isBoolean {
@@ -97,11 +165,11 @@ struct Compiler {
             } else {
                 emit(Step(operation: .isNull, a: self.operand(operand)))
             }
-            if not { emit(Step(operation: .not), pushes: 0) }
+            if not { negate() }
         case .in(let name, let strings, let not):
             plan.sets.append(strings)
             emit(Step(operation: .member, a: property(name), b: UInt32(plan.sets.count - 1)))
-            if not { emit(Step(operation: .not), pushes: 0) }
+            if not { negate() }
         case .text(let test, let value, let search, let not):
             text(test, value, search, not: not)
         }
@@ -110,7 +178,7 @@ struct Compiler {
     private mutating func between(_ value: Expression, _ low: Expression, _ high: Expression, not: Bool) {
         // NOT (low <= value AND value <= high) is the same three-valued answer as value < low OR value > high.
         both(.compare(.greaterOrEqual, value, low), .compare(.lessOrEqual, value, high), .skipIfNo, .and)
-        if not { emit(Step(operation: .not), pushes: 0) }
+        if not { negate() }
     }
 
     private mutating func within(_ name: String, _ span: Span) {
@@ -146,7 +214,7 @@ struct Compiler {
                 }
             plan.strings.append(search)
             emit(Step(operation: operation, a: property(name), b: UInt32(plan.strings.count - 1)))
-            if not { emit(Step(operation: .not), pushes: 0) }
+            if not { negate() }
         case .string(let value):
             let found =
                 switch test {
@@ -165,13 +233,13 @@ struct Compiler {
             condition(left)
             condition(right)
             emit(Step(operation: .same), pushes: -1)
-            if comparison == .notEqual { emit(Step(operation: .not), pushes: 0) }
+            if comparison == .notEqual { negate() }
             return
         }
         switch (left, right) {
         case (.property(let name), _):
             if let number = Self.literal(right) {
-                if let span = Span(comparison, number) { return within(name, span) }
+                // Too large for a span.
                 plan.numbers.append(number)
                 emit(
                     Step(
@@ -182,7 +250,7 @@ struct Compiler {
             if case .string(let string) = right, comparison == .equal || comparison == .notEqual {
                 plan.strings.append(string)
                 emit(Step(operation: .equalString, a: property(name), b: UInt32(plan.strings.count - 1)))
-                if comparison == .notEqual { emit(Step(operation: .not), pushes: 0) }
+                if comparison == .notEqual { negate() }
                 return
             }
         case (_, .property):

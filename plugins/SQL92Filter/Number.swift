@@ -43,6 +43,88 @@ enum Number: Equatable {
         return point < 0 ? .integer(value) : .double(Double(value) / powers[text.count - 1 - point])
     }
 
+    /// As `init`, for up to 16 characters behind a sign, read eight at a time: digits with perhaps a point among them. Nil: it is not
+    /// that short, or something else.
+    /// - Parameter floor: what may be read before `start` begins there.
+    @inline(__always)
+    static func short(_ start: UnsafePointer<UInt8>, _ count: Int, _ floor: UnsafePointer<UInt8>) -> Number? {
+        guard count > 0 else { return nil }
+        if count < 4 {
+            var value: Int64 = 0
+            var at = 0
+            while at < count, start[at] &- 0x30 < 10 {
+                value = value &* 10 &+ Int64(start[at] &- 0x30)
+                at &+= 1
+            }
+            if at == count { return .integer(value) }
+        }
+        let negative = start[0] == UInt8(ascii: "-")
+        let size = count &- (negative ? 1 : 0)
+        let end = UnsafeRawPointer(start) + count
+        guard size > 0, size <= 16, end - 16 >= UnsafeRawPointer(floor) else { return nil }
+        // The digits' values, the last character in the highest byte of `low`; what lies before the first is 0.
+        var low = digits(end - 8, min(size, 8))
+        var high = size > 8 ? digits(end - 16, size &- 8) : 0
+        var decimals = 0
+        let odd = (others(low), others(high))
+        if odd.0 | odd.1 != 0 {
+            // One character is no digit: it is taken out if it is a point.
+            if odd.1 == 0 {
+                guard let shift = point(low, odd.0) else { return nil }
+                decimals = 7 &- shift &>> 3
+                low = without(low, shift) | high &>> 56
+                high = high &<< 8
+            } else {
+                guard odd.0 == 0, let shift = point(high, odd.1) else { return nil }
+                decimals = 15 &- shift &>> 3
+                high = without(high, shift)
+            }
+            guard decimals > 0, decimals < size &- 1 else { return nil }
+        }
+        var value = Int64(bitPattern: decimal(low))
+        if high != 0 { value = value &+ Int64(bitPattern: decimal(high)) &* 100_000_000 }
+        if negative { value = 0 &- value }
+        return decimals == 0 ? .integer(value) : .double(Double(value) / powers[decimals])
+    }
+
+    /// The last `count` (1 to 8) of eight characters, less "0".
+    @inline(__always)
+    private static func digits(_ place: UnsafeRawPointer, _ count: Int) -> UInt64 {
+        let bytes = UInt64(littleEndian: place.loadUnaligned(as: UInt64.self)) ^ 0x3030_3030_3030_3030
+        return bytes & (~0 &<< UInt64(64 &- 8 &* count))
+    }
+
+    /// Bit 7 of each byte above 9. Of those behind one above 0x89 this may be wrong.
+    @inline(__always)
+    private static func others(_ digits: UInt64) -> UInt64 {
+        ((digits &+ 0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080
+    }
+
+    /// How far up the byte marked by `mark` is, when that is the only one and a point.
+    @inline(__always)
+    private static func point(_ digits: UInt64, _ mark: UInt64) -> Int? {
+        let shift = mark.trailingZeroBitCount &- 7
+        guard mark & (mark &- 1) == 0, digits &>> UInt64(shift) & 0xFF == UInt64(UInt8(ascii: ".") ^ 0x30) else {
+            return nil
+        }
+        return shift
+    }
+
+    /// The byte `shift` bits up taken out, what lies before it moved into its place.
+    @inline(__always)
+    private static func without(_ digits: UInt64, _ shift: Int) -> UInt64 {
+        let before = digits & (1 &<< UInt64(shift) &- 1)
+        return digits & (~0xFF &<< UInt64(shift)) & ~(1 &<< UInt64(shift) &- 1) | before &<< 8
+    }
+
+    /// The number that eight digits make, the first one in the lowest byte.
+    @inline(__always)
+    private static func decimal(_ digits: UInt64) -> UInt64 {
+        let pairs = digits &* 10 &+ digits &>> 8
+        let mask: UInt64 = 0x0000_00FF_0000_00FF
+        return ((pairs & mask) &* 0x000F_4240_0000_0064 &+ (pairs &>> 16 & mask) &* 0x0000_2710_0000_0001) &>> 32
+    }
+
     private init?(general text: UnsafeRawBufferPointer) {
         var at = 0
         var end = text.count

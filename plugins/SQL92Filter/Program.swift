@@ -1,278 +1,301 @@
 internal import CFilterPlugin
 internal import Glibc
 
-/// Bytes somewhere in a message or in a program.
-typealias Bytes = UnsafeBufferPointer<UInt8>
-
-func sameBytes(_ left: Bytes, _ right: Bytes) -> Bool {
-    guard left.count == right.count, let a = left.baseAddress, let b = right.baseAddress else { return false }
-    if left.count == 1 { return a[0] == b[0] }
-    return memcmp(a, b, left.count) == 0
-}
-
-/// True, false or unknown, as SQL has it.
-enum Truth: UInt8 {
-    case no = 0
-    case yes = 1
-    case unknown = 2
-
-    init(_ value: Bool) { self = value ? .yes : .no }
-
-    var negated: Truth { self == .unknown ? .unknown : self == .yes ? .no : .yes }
-    func and(_ other: Truth) -> Truth {
-        self == .no || other == .no ? .no : self == .unknown || other == .unknown ? .unknown : .yes
-    }
-    func or(_ other: Truth) -> Truth {
-        self == .yes || other == .yes ? .yes : self == .unknown || other == .unknown ? .unknown : .no
-    }
-}
-
-/// One step of a program. Steps work on a stack of truth values.
-struct Step {
-    enum Operation: UInt8 {
-        /// Pushes `truth`.
-        case push
-        /// Property `a` lies in span `b`.
-        case within
-        /// Property `a` compared with number `b`, which is too large for a span.
-        case compareNumber
-        /// Property `a` and string `b` are the same bytes.
-        case equalString
-        /// Operand `a` compared with operand `b`.
-        case compareOperands
-        /// Property `a` is one of set `b`.
-        case member
-        case contains
-        case startsWith
-        case endsWith
-        /// Property `a` is not there.
-        case isMissing
-        /// Operand `a` is NULL.
-        case isNull
-        /// Property `a` as a truth value: `true` in any case, or not.
-        case truth
-        case not
-        case and
-        case or
-        /// The two upper values are the same.
-        case same
-        /// The upper value is unknown.
-        case isUnknown
-        /// On to step `b`, when the upper value is no: the right side of an AND changes nothing.
-        case skipIfNo
-        case skipIfYes
-        /// Takes the upper value away and ends the evaluation unless it is yes: a side of the outermost AND.
-        case require
-
-        /// Leaves one value more, and looks at no other.
-        var isPredicate: Bool {
-            switch self {
-            case .not, .and, .or, .same, .isUnknown, .skipIfNo, .skipIfYes, .require: false
-            default: true
-            }
-        }
-    }
-
-    var operation: Operation
-    var comparison: Expression.Comparison = .equal
-    var truth: Truth = .unknown
-    /// A predicate that is its own `require`.
-    var isRequired = false
-    var a: UInt32 = 0
-    var b: UInt32 = 0
-}
-
-/// A side of a comparison that is no condition.
-enum Operand {
-    case property(Int)
-    /// The property as a number, with its sign changed when `negative`.
-    case number(property: Int, negative: Bool)
-    case literal(Number)
-    case string(Int)
-    case null
-}
-
-/// A property as a number.
-enum Parsed {
-    case unread
-    case none
-    case number(Number)
-}
-
-/// A flat program: arrays of steps and constants, and scratch memory made once. Evaluating allocates nothing.
+/// A flat program: arrays of steps and constants, and scratch memory made once. Evaluating allocates nothing and counts no
+/// references.
 final class Program {
-    let steps: UnsafeMutableBufferPointer<Step>
-    let names: UnsafeMutableBufferPointer<Bytes>
-    let spans: UnsafeMutableBufferPointer<Span>
-    let numbers: UnsafeMutableBufferPointer<Number>
-    let strings: UnsafeMutableBufferPointer<Bytes>
-    let operands: UnsafeMutableBufferPointer<Operand>
-    let sets: [StringSet]
     /// Codes of the only tags a matching message can have; nil: any.
     let tagsCodes: UnsafeMutableBufferPointer<Int64>?
     let needsProperties: Bool
-    /// The values of one message's properties, in the order of `names`; nil where there is none.
-    private let values: UnsafeMutableBufferPointer<Bytes>
-    /// The same as numbers, each read from its text when it is first wanted.
-    private let parsed: UnsafeMutableBufferPointer<Parsed>
-    private let index: NameIndex
-    private let stack: UnsafeMutableBufferPointer<Truth>
+    private let machine: Machine
 
     init(_ plan: ProgramPlan) {
-        steps = .copy(plan.steps)
-        names = .copy(plan.names.map { .copyBytes(Array($0.utf8)) })
-        spans = .copy(plan.spans)
-        numbers = .copy(plan.numbers)
-        strings = .copy(plan.strings.map { .copyBytes($0) })
-        operands = .copy(plan.operands)
-        sets = plan.sets.map(StringSet.init)
         tagsCodes = plan.tagsCodes.map { .copy($0) }
         needsProperties = !plan.names.isEmpty
-        values = .copy([Bytes](repeating: Bytes(start: nil, count: 0), count: plan.names.count))
-        parsed = .copy([Parsed](repeating: .unread, count: plan.names.count))
-        index = NameIndex(names)
-        stack = .copy([Truth](repeating: .unknown, count: plan.stackDepth))
+        machine = Machine(plan)
     }
 
     deinit {
-        for bytes in names { bytes.deallocate() }
-        for bytes in strings { bytes.deallocate() }
-        steps.deallocate()
-        names.deallocate()
-        spans.deallocate()
-        numbers.deallocate()
-        strings.deallocate()
-        operands.deallocate()
+        machine.deallocate()
         tagsCodes?.deallocate()
-        values.deallocate()
-        parsed.deallocate()
-        stack.deallocate()
     }
 
     func match(
         _ units: UnsafePointer<apus_filter_unit>, count: UInt32, _ bitmap: UnsafeMutablePointer<UInt8>
     ) {
-        for index in 0..<count {
-            if needsProperties { gather(units + Int(index)) }
-            if evaluate() == .yes { apus_filter_set(bitmap, index) }
-        }
-    }
-
-    // MARK: properties
-
-    /// Finds the values of the program's properties. As in RocketMQ's own decoder, an empty value is none, and the last of
-    /// several properties with one name counts.
-    @inline(__always)
-    private func gather(_ unit: UnsafePointer<apus_filter_unit>) {
-        for place in values.indices {
-            values[place] = Bytes(start: nil, count: 0)
-            parsed[place] = .unread
-        }
-        guard var at = unit.pointee.properties else { return }
-        let end = at + Int(unit.pointee.properties_size)
-        while at < end {
-            let stop = memchr(at, 2, end - at).map { UnsafePointer($0.assumingMemoryBound(to: UInt8.self)) } ?? end
-            let place = stop > at ? index.find(at, stop - at, in: names) : -1
-            if place >= 0 {
-                let value = at + names[place].count + 1
-                values[place] = Bytes(start: value, count: stop - value)
+        let machine = machine
+        var first = 0
+        while first < Int(count) {
+            let block = min(Int(count) &- first, Values.blockSize)
+            var matches = machine.match(units + first, block)
+            var byte = first &>> 3
+            while matches != 0 {
+                bitmap[byte] = UInt8(truncatingIfNeeded: matches)
+                matches &>>= 8
+                byte &+= 1
             }
-            at = stop + 1
+            first &+= block
         }
     }
+}
 
-    /// The property as a number; nil: there is none, or it is no number.
-    @inline(__always)
-    private func number(ofProperty place: Int) -> Number? {
-        switch parsed[place] {
-        case .number(let number): return number
-        case .none: return nil
-        case .unread:
-            let value = values[place]
-            guard value.baseAddress != nil, let number = Number(UnsafeRawBufferPointer(value)) else {
-                parsed[place] = .none
-                return nil
+/// What a program is made of, as plain pointers: a copy of it costs nothing, and nothing it reads is counted.
+///
+/// A block of messages goes through the program side by side: each side of the outermost AND is asked about the messages that all
+/// sides before it took, and of a side that is an OR each alternative about those that none before it took.
+private struct Machine {
+    private let steps: UnsafeMutableBufferPointer<Step>
+    private let alternatives: UnsafeMutableBufferPointer<Range<Int>>
+    private let sides: UnsafeMutableBufferPointer<Range<Int>>
+    private let spans: UnsafeMutableBufferPointer<Span>
+    private let numbers: UnsafeMutableBufferPointer<Number>
+    private let strings: UnsafeMutableBufferPointer<Bytes>
+    private let operands: UnsafeMutableBufferPointer<Operand>
+    private let sets: UnsafeMutableBufferPointer<StringSet>
+    private let stack: UnsafeMutableBufferPointer<Truth>
+    private let values: Values
+
+    init(_ plan: ProgramPlan) {
+        steps = .copy(plan.steps)
+        alternatives = .copy(plan.alternatives)
+        sides = .copy(plan.sides)
+        spans = .copy(plan.spans)
+        numbers = .copy(plan.numbers)
+        strings = .copy(plan.strings.map { .copyBytes($0) })
+        operands = .copy(plan.operands)
+        sets = .copy(plan.sets.map(StringSet.init))
+        stack = .copy([Truth](repeating: .unknown, count: plan.stackDepth))
+        values = Values(names: plan.names)
+    }
+
+    func deallocate() {
+        for bytes in strings { bytes.deallocate() }
+        for set in sets { set.deallocate() }
+        values.deallocate()
+        steps.deallocate()
+        alternatives.deallocate()
+        sides.deallocate()
+        spans.deallocate()
+        numbers.deallocate()
+        strings.deallocate()
+        operands.deallocate()
+        sets.deallocate()
+        stack.deallocate()
+    }
+
+    /// Bit i says whether message i of a block matches.
+    func match(_ units: UnsafePointer<apus_filter_unit>, _ count: Int) -> UInt64 {
+        if values.stride > 0 { values.gather(units, count) }
+        var left: UInt64 = ~0 &>> UInt64(truncatingIfNeeded: Values.blockSize &- count)
+        for side in sides where left != 0 {
+            // What one alternative took, the next ones need not look at.
+            var taken: UInt64 = 0
+            for index in side where left != 0 {
+                let found = matches(alternatives[index], units, left)
+                taken |= found
+                left &= ~found
             }
-            parsed[place] = .number(number)
-            return number
+            left = taken
+        }
+        return left
+    }
+
+    @inline(__always)
+    private func matches(
+        _ condition: Range<Int>, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64
+    ) -> UInt64 {
+        let step = steps[condition.lowerBound]
+        switch (step.operation, step.isNegated) {
+        case _ where condition.count > 1: return each(condition, units, messages)
+        case (.within, _): return within(step, units, messages)
+        case (.equalString, false): return equals(step, messages)
+        case (.member, false): return member(step, messages)
+        case (.isMissing, _): return presence(step, messages)
+        default: return each(condition, units, messages)
         }
     }
 
-    // MARK: evaluation
+    // MARK: One condition, the messages of a block
+    // Not inlined: each of these loops has the registers for itself.
 
-    private func evaluate() -> Truth {
+    @inline(never)
+    private func within(_ step: Step, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64) -> UInt64 {
+        let span = spans[Int(step.b)]
+        let column = values.row(0) + Int(step.a)
+        let stride = values.stride
+        var result = messages
+        var messages = messages
+        while messages != 0 {
+            let index = messages.trailingZeroBitCount
+            messages &= messages &- 1
+            let value = column + index &* stride
+            let holds =
+                switch value.reading(units[index].properties) {
+                case .isWhole: span.accepts(value.pointee.whole)
+                case .isDouble: span.accepts(value.pointee.double)
+                case .isNone, .unread: false
+                }
+            if !holds { result &= ~(1 &<< UInt64(truncatingIfNeeded: index)) }
+        }
+        return result
+    }
+
+    @inline(never)
+    private func equals(_ step: Step, _ messages: UInt64) -> UInt64 {
+        let wanted = strings[Int(step.b)]
+        let column = values.row(0) + Int(step.a)
+        let stride = values.stride
+        var result = messages
+        var messages = messages
+        while messages != 0 {
+            let index = messages.trailingZeroBitCount
+            messages &= messages &- 1
+            if !sameBytes((column + index &* stride).pointee.text, wanted) {
+                result &= ~(1 &<< UInt64(truncatingIfNeeded: index))
+            }
+        }
+        return result
+    }
+
+    @inline(never)
+    private func member(_ step: Step, _ messages: UInt64) -> UInt64 {
+        let set = sets[Int(step.b)]
+        let column = values.row(0) + Int(step.a)
+        let stride = values.stride
+        var result = messages
+        var messages = messages
+        while messages != 0 {
+            let index = messages.trailingZeroBitCount
+            messages &= messages &- 1
+            if !set.contains((column + index &* stride).pointee.text) {
+                result &= ~(1 &<< UInt64(truncatingIfNeeded: index))
+            }
+        }
+        return result
+    }
+
+    @inline(never)
+    private func presence(_ step: Step, _ messages: UInt64) -> UInt64 {
+        let column = values.row(0) + Int(step.a)
+        let stride = values.stride
+        var result = messages
+        var messages = messages
+        while messages != 0 {
+            let index = messages.trailingZeroBitCount
+            messages &= messages &- 1
+            let isMissing = (column + index &* stride).pointee.start == nil
+            if isMissing == step.isNegated { result &= ~(1 &<< UInt64(truncatingIfNeeded: index)) }
+        }
+        return result
+    }
+
+    @inline(never)
+    private func each(
+        _ condition: Range<Int>, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64
+    ) -> UInt64 {
+        var result = messages
+        var messages = messages
+        while messages != 0 {
+            let index = messages.trailingZeroBitCount
+            messages &= messages &- 1
+            if !holds(condition, values.row(index), units[index].properties) {
+                result &= ~(1 &<< UInt64(truncatingIfNeeded: index))
+            }
+        }
+        return result
+    }
+
+    // MARK: One condition, one message
+
+    /// Whether a condition is true of a message; `floor`: where its properties begin.
+    @inline(__always)
+    private func holds(_ condition: Range<Int>, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?) -> Bool {
         var top = -1
-        var at = 0
-        while at < steps.count {
+        var at = condition.lowerBound
+        while at < condition.upperBound {
             let step = steps[at]
-            at += 1
+            at &+= 1
+            var truth: Truth
             switch step.operation {
+            case .within:
+                let span = spans[Int(step.b)]
+                let value = row + Int(step.a)
+                truth =
+                    switch value.reading(floor) {
+                    case .isWhole: Truth(span.accepts(value.pointee.whole))
+                    case .isDouble: Truth(span.accepts(value.pointee.double))
+                    case .isNone, .unread: .unknown
+                    }
+            case .equalString:
+                let value = row[Int(step.a)]
+                truth = value.start == nil ? .unknown : Truth(sameBytes(value.text, strings[Int(step.b)]))
+            case .isMissing:
+                truth = Truth(row[Int(step.a)].start == nil)
+            case .member:
+                let value = row[Int(step.a)]
+                truth = value.start == nil ? .unknown : Truth(sets[Int(step.b)].contains(value.text))
+            case .push:
+                truth = step.truth
             case .skipIfNo:
                 if stack[top] == .no { at = Int(step.b) }
+                continue
             case .skipIfYes:
                 if stack[top] == .yes { at = Int(step.b) }
+                continue
+            case .require:
+                return stack[top] == .yes
             case .not:
                 stack[top] = stack[top].negated
-            case .and:
-                top -= 1
-                stack[top] = stack[top].and(stack[top + 1])
-            case .or:
-                top -= 1
-                stack[top] = stack[top].or(stack[top + 1])
-            case .same:
-                top -= 1
-                let (left, right) = (stack[top], stack[top + 1])
-                stack[top] = left == .unknown || right == .unknown ? .unknown : Truth(left == right)
+                continue
             case .isUnknown:
                 stack[top] = Truth(stack[top] == .unknown)
-            case .require:
-                if stack[top] != .yes { return .no }
-                top -= 1
-            default:
-                let truth = predicate(step)
-                if step.isRequired {
-                    if truth != .yes { return .no }
-                } else {
-                    top += 1
-                    stack[top] = truth
-                }
+                continue
+            case .and, .or, .same:
+                top &-= 1
+                stack[top] = Self.join(step.operation, stack[top], stack[top + 1])
+                continue
+            case .compareNumber, .compareOperands, .isNull, .truth, .startsWith, .endsWith, .contains:
+                truth = rare(step, row, floor)
             }
+            if step.isNegated { truth = truth.negated }
+            if step.isRequired { return truth == .yes }
+            top &+= 1
+            stack[top] = truth
         }
-        return top >= 0 ? stack[0] : .yes
+        preconditionFailure("a condition without an end")
     }
 
-    @inline(__always)
-    private func predicate(_ step: Step) -> Truth {
+    private static func join(_ operation: Step.Operation, _ left: Truth, _ right: Truth) -> Truth {
+        switch operation {
+        case .and: left.and(right)
+        case .or: left.or(right)
+        default: left == .unknown || right == .unknown ? .unknown : Truth(left == right)
+        }
+    }
+
+    // MARK: The less common predicates
+
+    @inline(never)
+    private func rare(_ step: Step, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?) -> Truth {
         switch step.operation {
-        case .push:
-            return step.truth
-        case .within:
-            guard let number = number(ofProperty: Int(step.a)) else { return .unknown }
-            return Truth(spans[Int(step.b)].accepts(number))
-        case .isMissing:
-            return Truth(values[Int(step.a)].baseAddress == nil)
         case .compareNumber:
-            guard let number = number(ofProperty: Int(step.a)) else { return .unknown }
+            guard let number = (row + Int(step.a)).number(floor) else { return .unknown }
             return Self.truth(step.comparison, Number.compare(number, numbers[Int(step.b)]))
         case .compareOperands:
-            return compare(step.comparison, operands[Int(step.a)], operands[Int(step.b)])
+            return compare(step.comparison, operands[Int(step.a)], operands[Int(step.b)], row, floor)
         case .isNull:
-            return Truth(isNull(operands[Int(step.a)]))
+            return Truth(isNull(operands[Int(step.a)], row, floor))
         default:
-            return textPredicate(step)
+            return textPredicate(step, row)
         }
     }
 
-    private func textPredicate(_ step: Step) -> Truth {
-        let value = values[Int(step.a)]
+    private func textPredicate(_ step: Step, _ row: Values.Row) -> Truth {
+        let value = row[Int(step.a)].text
         guard let start = value.baseAddress else { return .unknown }
         switch step.operation {
-        case .equalString:
-            return Truth(sameBytes(value, strings[Int(step.b)]))
-        case .member:
-            return Truth(sets[Int(step.b)].contains(value))
         case .truth:
-            return Truth(Self.isTrue(value))
+            return Truth(Program.isTrue(value))
         case .startsWith, .endsWith, .contains:
             let search = strings[Int(step.b)]
             guard let wanted = search.baseAddress, search.count > 0 else { return .no }
@@ -298,12 +321,6 @@ final class Program {
         return false
     }
 
-    /// `true` in any case, as Java's `Boolean.valueOf`.
-    static func isTrue(_ value: Bytes) -> Bool {
-        value.count == 4 && value[0] | 0x20 == UInt8(ascii: "t") && value[1] | 0x20 == UInt8(ascii: "r")
-            && value[2] | 0x20 == UInt8(ascii: "u") && value[3] | 0x20 == UInt8(ascii: "e")
-    }
-
     private static func truth(_ comparison: Expression.Comparison, _ order: Int) -> Truth {
         switch comparison {
         case .equal: Truth(order == 0)
@@ -315,19 +332,19 @@ final class Program {
         }
     }
 
-    private func text(_ operand: Operand) -> Bytes? {
+    private func text(_ operand: Operand, _ row: Values.Row) -> Bytes? {
         switch operand {
-        case .property(let index): values[index].baseAddress == nil ? nil : values[index]
+        case .property(let place): row[place].start == nil ? nil : row[place].text
         case .string(let index): strings[index]
         case .number, .literal, .null: nil
         }
     }
 
-    private func number(_ operand: Operand) -> Number? {
+    private func number(_ operand: Operand, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?) -> Number? {
         switch operand {
-        case .property(let place): return number(ofProperty: place)
+        case .property(let place): return (row + place).number(floor)
         case .number(let place, let negative):
-            guard let number = number(ofProperty: place) else { return nil }
+            guard let number = (row + place).number(floor) else { return nil }
             return negative ? number.negated : number
         case .literal(let number): return number
         case .string(let index): return Number(UnsafeRawBufferPointer(strings[index]))
@@ -335,10 +352,10 @@ final class Program {
         }
     }
 
-    private func isNull(_ operand: Operand) -> Bool {
+    private func isNull(_ operand: Operand, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?) -> Bool {
         switch operand {
-        case .property(let index): values[index].baseAddress == nil
-        case .number: number(operand) == nil
+        case .property(let place): row[place].start == nil
+        case .number: number(operand, row, floor) == nil
         case .literal, .string: false
         case .null: true
         }
@@ -346,16 +363,29 @@ final class Program {
 
     /// Two texts are equal when their bytes are; two properties also when both are numbers of one value. Everything else
     /// compares numbers, and is unknown where there is none.
-    private func compare(_ comparison: Expression.Comparison, _ left: Operand, _ right: Operand) -> Truth {
-        if isNull(left) || isNull(right) { return .unknown }
-        if let a = text(left), let b = text(right), comparison == .equal || comparison == .notEqual {
+    private func compare(
+        _ comparison: Expression.Comparison, _ left: Operand, _ right: Operand, _ row: Values.Row,
+        _ floor: UnsafePointer<UInt8>?
+    ) -> Truth {
+        if isNull(left, row, floor) || isNull(right, row, floor) { return .unknown }
+        if let a = text(left, row), let b = text(right, row), comparison == .equal || comparison == .notEqual {
             var same = sameBytes(a, b)
-            if !same, case .property = left, case .property = right, let x = number(left), let y = number(right) {
+            if !same, case .property = left, case .property = right, let x = number(left, row, floor),
+                let y = number(right, row, floor)
+            {
                 same = Number.compare(x, y) == 0
             }
             return Truth(same == (comparison == .equal))
         }
-        guard let a = number(left), let b = number(right) else { return .unknown }
+        guard let a = number(left, row, floor), let b = number(right, row, floor) else { return .unknown }
         return Self.truth(comparison, Number.compare(a, b))
+    }
+}
+
+extension Program {
+    /// `true` in any case, as Java's `Boolean.valueOf`.
+    static func isTrue(_ value: Bytes) -> Bool {
+        value.count == 4 && value[0] | 0x20 == UInt8(ascii: "t") && value[1] | 0x20 == UInt8(ascii: "r")
+            && value[2] | 0x20 == UInt8(ascii: "u") && value[3] | 0x20 == UInt8(ascii: "e")
     }
 }

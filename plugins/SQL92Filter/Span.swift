@@ -54,10 +54,7 @@ struct Span {
     }
 
     @inline(__always)
-    func accepts(_ number: Number) -> Bool {
-        switch number {
-        case .integer(let value): (value >= wholes.low && value <= wholes.high) != inverted
-        case .double(let value): (value >= doubles.low && value <= doubles.high) != inverted
-        }
-    }
+    func accepts(_ value: Int64) -> Bool { (value >= wholes.low && value <= wholes.high) != inverted }
+    @inline(__always)
+    func accepts(_ value: Double) -> Bool { (value >= doubles.low && value <= doubles.high) != inverted }
 }

@@ -200,11 +200,12 @@ final class Platform: Sendable {
     }
 
     /// Largest queue offset + 1 of each queue of a topic: how many messages it has.
-    func queueSizes(topic: String, queues: Int) async throws -> [Int64] {
+    func queueSizes(topic: String, queues: Int, broker: String? = nil) async throws -> [Int64] {
         var sizes: [Int64] = []
         for queue in 0..<queues {
             let reply = try await ask(
-                broker, RemotingCommand(.getMaxOffset, extFields: ["topic": topic, "queueId": String(queue)]))
+                broker ?? self.broker,
+                RemotingCommand(.getMaxOffset, extFields: ["topic": topic, "queueId": String(queue)]))
             sizes.append(try reply.integer("offset"))
         }
         return sizes

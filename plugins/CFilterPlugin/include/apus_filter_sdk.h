@@ -70,22 +70,75 @@ static inline void apus_filter_set(uint8_t *bitmap, uint32_t index) {
     bitmap[index >> 3] = (uint8_t)(bitmap[index >> 3] | (1u << (index & 7u)));
 }
 
+/* Bit i of the answer: the byte i behind `at` is `wanted`. Reads 16 bytes. */
+static inline uint64_t apus_filter_marks_of_16(const uint8_t *at, uint8_t wanted) {
+#if defined(__GNUC__) && defined(__SSE2__)
+    typedef char apus_filter_bytes __attribute__((vector_size(16)));
+    apus_filter_bytes bytes;
+    memcpy(&bytes, at, sizeof bytes);
+    return (uint32_t)__builtin_ia32_pmovmskb128((apus_filter_bytes)(bytes == (char)wanted));
+#else
+    uint64_t marks = 0;
+    for (unsigned i = 0; i < 16; i++) {
+        marks |= (uint64_t)(at[i] == wanted) << i;
+    }
+    return marks;
+#endif
+}
+
+/* Where a byte lies among 64: bit i of the answer stands for start[from + i] and is set when that is `wanted`. from < size. Reads
+ * nothing outside start[0 ..< size]; bits for what would lie behind it are 0. */
+static inline uint64_t apus_filter_marks(const uint8_t *start, size_t size, size_t from, uint8_t wanted) {
+    uint64_t marks = 0;
+    if (size - from >= 64) {
+        for (unsigned done = 0; done < 64; done += 16) {
+            marks |= apus_filter_marks_of_16(start + from + done, wanted) << done;
+        }
+        return marks;
+    }
+    for (size_t done = 0; from + done < size; done += 16) {
+        const size_t left = size - from - done;
+        uint64_t some;
+        if (left >= 16) {
+            some = apus_filter_marks_of_16(start + from + done, wanted);
+        } else if (size >= 16) {
+            /* The last 16 bytes, without those that were looked at already. */
+            some = apus_filter_marks_of_16(start + size - 16, wanted) >> (16 - left);
+        } else {
+            uint8_t copy[16] = {0};
+            memcpy(copy, start, size);
+            some = apus_filter_marks_of_16(copy, wanted) & ((1u << left) - 1);
+        }
+        marks |= some << done;
+    }
+    return marks;
+}
+
 /* Finds the value of the property `name` (name_length bytes) of a message. Returns where the value starts, inside
  * unit->properties and valid as long as it, and puts its length into *length; NULL when there is no such property. The first
  * of several properties with one name wins. */
 static inline const uint8_t *apus_filter_property(const apus_filter_unit *unit, const char *name, size_t name_length,
                                                   size_t *length) {
-    const uint8_t *at = unit->properties;
-    const uint8_t *end = at ? at + unit->properties_size : at;
-    while (at < end) {
-        const uint8_t *stop = (const uint8_t *)memchr(at, 2, (size_t)(end - at));
-        const uint8_t *limit = stop ? stop : end;
-        size_t size = (size_t)(limit - at);
-        if (size > name_length && at[name_length] == 1 && memcmp(at, name, name_length) == 0) {
-            *length = size - name_length - 1;
-            return at + name_length + 1;
+    const uint8_t *const start = unit->properties;
+    const size_t end = start ? unit->properties_size : 0;
+    size_t at = 0;
+    for (size_t from = 0; from < end; from += 64) {
+        uint64_t marks = apus_filter_marks(start, end, from, 2);
+        /* The last property may do without its 0x02. */
+        const int is_last = from + 64 >= end && start[end - 1] != 2;
+        while (marks || (is_last && at < end)) {
+            size_t stop = end;
+            if (marks) {
+                stop = from + (size_t)__builtin_ctzll(marks);
+                marks &= marks - 1;
+            }
+            const size_t size = stop - at;
+            if (size > name_length && start[at + name_length] == 1 && memcmp(start + at, name, name_length) == 0) {
+                *length = size - name_length - 1;
+                return start + at + name_length + 1;
+            }
+            at = stop + 1;
         }
-        at = limit + 1;
     }
     *length = 0;
     return NULL;
