@@ -12,6 +12,8 @@ package final class FilterService {
         let watermarks: SharedSegment
         private let disk: any Disk
         private var view: CommitLogView?
+        /// Why the log could not be read since this was last emptied; a file that is gone is no reason.
+        var failure: SystemError?
 
         init(directory: String, watermarks: SharedSegment, disk: any Disk) {
             self.directory = directory
@@ -32,6 +34,7 @@ package final class FilterService {
             }
             let view = CommitLogView(
                 directory: directory, fileSize: Int(fileSize), disk: disk, maximumWindows: FilterService.windows)
+            view.readFailed = { [unowned self] in failure = $0 }
             self.view = view
             return view
         }
@@ -108,7 +111,10 @@ package final class FilterService {
         }
         batches &+= 1
         records &+= UInt64(entries.count / ConsumeQueueEntry.size)
+        store.failure = nil
         let outcome = entries.withUnsafeBytes { evaluator.match(program, $0, in: log, written: store.written) }
+        // What cannot be read is not what is gone: nothing may be passed over for it.
+        if let failure = store.failure { return failed("the log cannot be read: \(failure)") }
         switch outcome {
         case .bitmap(let bitmap):
             return .filterMatched(request: request, bitmap: bitmap)

@@ -90,7 +90,8 @@ final class FilterWorker: Worker {
             return
         }
         let log = Self.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings)
-        guard Self.mayRead(log) else {
+        // The folder may not be there yet; what counts is whether it can be read once it is.
+        guard Self.mayRead(Self.existing(log)) else {
             close(descriptor)
             // A broker-store on a disk that came later than this process: what may be read was settled without it.
             return environment.fail("\(log) is new here: a fresh filter worker takes over")
