@@ -136,6 +136,7 @@ package final class Broker: RemotingService {
             kinds.flushed()
         }
         store.neededFrom = { [unowned self] in kinds.neededFrom }
+        store.makeRoom = { [unowned self] place in transactions.move(before: place) }
         store.minimumMoved = { [unowned self] offset in
             pull.transfer.release(below: offset)
             minimumMoved?(offset)

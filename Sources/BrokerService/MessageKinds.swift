@@ -55,9 +55,9 @@ final class MessageKinds {
         transactions.stop()
     }
 
-    /// The oldest record of the log that still waits to be delivered, or nil: retention keeps it.
+    /// The oldest record of the log that still waits for its time or its outcome, or nil: retention keeps it.
     var neededFrom: PhysicalOffset? {
-        [schedule.neededFrom, timers.neededFrom].compactMap { $0 }.min()
+        [schedule.neededFrom, timers.neededFrom, transactions.neededFrom].compactMap { $0 }.min()
     }
 
     /// The tick's bytes are in the log.

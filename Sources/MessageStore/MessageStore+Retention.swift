@@ -25,7 +25,12 @@ extension MessageStore {
             let isOld = lastChange(oldest.file) < expired
             let must = pressure == .forced && configuration.cleanFileForciblyEnable
             guard must || (isOld && (isTime || pressure != .none)) else { break }
-            guard !isNeeded(oldest.base), removeOldestFile() else { break }
+            if isNeeded(oldest.base) {
+                // At the next look the file may go.
+                if must { makeRoom?(PhysicalOffset(oldest.base + logFiles.fileSize)) }
+                break
+            }
+            guard removeOldestFile() else { break }
             removed += 1
             if must, lookAtSpace() != .forced { break }
         }
@@ -48,13 +53,13 @@ extension MessageStore {
         return true
     }
 
-    /// Whether the log file holds a message that still waits for its time.
+    /// Whether the log file holds a message that still waits for its time or its outcome.
     private func isNeeded(_ base: Int64) -> Bool {
         guard let needed = neededFrom?(), needed.rawValue < base + logFiles.fileSize else { return false }
         if maintenance.lastHeld != base {
             maintenance.lastHeld = base
             logger.warning(
-                "commit log file \(logFiles.path(base: base)) would be deleted, but messages at \(needed) and behind wait for their time: it is kept until they have been delivered"
+                "commit log file \(logFiles.path(base: base)) would be deleted, but messages at \(needed) and behind wait for their time or their outcome: it is kept until they have been delivered or put aside"
             )
         }
         maintenance.heldAt = base

@@ -32,9 +32,12 @@ package final class MessageStore {
     package var flushed: ((PhysicalOffset) -> Void)?
     /// The beginning of the log moved: files were deleted.
     package var minimumMoved: ((PhysicalOffset) -> Void)?
-    /// The oldest record somebody still needs besides consumers (messages that wait for their time); nil when none. Retention asks for it before
+    /// The oldest record somebody still needs besides consumers (messages that wait for their time or outcome); nil when none. Retention asks for it before
     /// it deletes, whatever the pressure, and leaves the file with that record and all behind it.
     package var neededFrom: (() -> PhysicalOffset?)?
+    /// The disk is so full that the log before this place must go, and `neededFrom` lies there: whoever can store again what it needs does, and
+    /// needs the old place no more.
+    package var makeRoom: ((PhysicalOffset) -> Void)?
     /// A flush failed: whoever waits for `flushed` must be told; the store takes nothing until it has verified itself.
     package var flushFailed: ((StoreError) -> Void)?
 

@@ -14,6 +14,13 @@ final class FailingDisk: Disk {
         set { lock.withLock { current = newValue } }
     }
 
+    nonisolated(unsafe) private var ratio: Double?
+    /// How full it says it is, 0...1; nil: as full as it is.
+    var usedRatio: Double? {
+        get { lock.withLock { ratio } }
+        set { lock.withLock { ratio = newValue } }
+    }
+
     private let condition = NSCondition()
     nonisolated(unsafe) private var stuck = false
     var isStuck: Bool {
@@ -40,7 +47,10 @@ final class FailingDisk: Disk {
     func rename(_ source: String, to target: String) throws(SystemError) { try real.rename(source, to: target) }
     func synchronizeDirectory(_ path: String) throws(SystemError) { try real.synchronizeDirectory(path) }
     func synchronizeAll(_ path: String) throws(SystemError) { try real.synchronizeAll(path) }
-    func space(_ path: String) throws(SystemError) -> DiskSpace { try real.space(path) }
+    func space(_ path: String) throws(SystemError) -> DiskSpace {
+        guard let ratio = usedRatio else { return try real.space(path) }
+        return DiskSpace(total: 1 << 40, available: Int64(Double(1 << 40) * (1 - ratio)))
+    }
     func lock(_ path: String) throws(SystemError) -> (any DiskFile)? { try real.lock(path) }
 }
 

@@ -109,6 +109,37 @@ struct OpenTransactionsTests {
         #expect(open.nextDue(now: 60_010) == .check(half(1, at: 10, checks: 1, identity: 42)))
     }
 
+    @Test("a copy that was only moved is asked for when the first one would have been")
+    func moved() {
+        var open = table()
+        open.arrived(half(0, at: 0))
+        open.end(0)
+        let isAskedForTheMove = open.arrived(half(1, at: 5000, identity: 0))
+        #expect(!isAskedForTheMove)
+        open.opArrived(naming: [0])
+        open.commit()
+        #expect(open.nextDue(now: 5999) == nil)
+        #expect(open.nextDue(now: 6000) == .check(half(1, at: 5000, identity: 0)))
+        open.end(1)
+        let isAskedForTheCheck = open.arrived(half(2, at: 6000, checks: 1, identity: 0))
+        #expect(isAskedForTheCheck)
+    }
+
+    @Test("what lies before a place of the log, oldest first, the ended left out")
+    func lying() {
+        var open = table()
+        for offset in 0..<4 {
+            open.arrived(
+                HalfMessage(
+                    queueOffset: Int64(offset), physicalOffset: Int64(offset) * 100, storeTimestamp: 0,
+                    identity: offset))
+        }
+        open.end(1)
+        open.commit()
+        #expect(open.lying(before: 300).map(\.queueOffset) == [0, 2])
+        #expect(open.lying(before: 0).isEmpty)
+    }
+
     @Test("op messages of RocketMQ 5 name several")
     func opBodies() {
         func offsets(_ text: String) -> [Int64] { Array(text.utf8).withUnsafeBytes { OpMessage.halfOffsets($0) } }

@@ -20,6 +20,7 @@ final class TimerFiles: @unchecked Sendable {
         /// In the order of their keys.
         var entries: [TimerEntry] = []
         var cancelling: [Cancelling] = []
+        var rolled: [Rolled] = []
         /// `nil` when there is nothing in the file.
         var region: MappedRegion?
         /// Bytes that are no frames.
@@ -29,6 +30,12 @@ final class TimerFiles: @unchecked Sendable {
     struct Cancelling: Sendable {
         var due: Int64
         var key: String
+    }
+
+    /// A copy that replaces older ones.
+    struct Rolled: Sendable {
+        var key: TimerKey
+        var copyKey: String
     }
 
     private struct OpenFile {
@@ -196,6 +203,8 @@ final class TimerFiles: @unchecked Sendable {
             if isCancellation {
                 loaded.cancelling.append(
                     Cancelling(due: view.key.due, key: String(decoding: view.payload, as: UTF8.self)))
+            } else if case .record(let record) = CommitLogRecord.parse(view.payload), TimerProperties.isRolled(record) {
+                loaded.rolled.append(Rolled(key: view.key, copyKey: TimerProperties.copyKey(record)))
             }
         }
         loaded.entries.sort { $0.key < $1.key }

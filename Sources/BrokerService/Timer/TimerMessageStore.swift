@@ -240,7 +240,9 @@ final class TimerMessageStore {
         let waiting = TimerEntry(
             due: due, sequence: sequence, position: entry.physicalOffset.rawValue,
             size: cancelling == nil ? entry.recordSize : 0, source: TimerEntry.commitLog)
-        guard case .bucket(let bucket) = wheel.takeIn(waiting, cancelling: cancelling) else { return }
+        let copyKey =
+            cancelling == nil && TimerProperties.isRolled(record) ? TimerProperties.copyKey(record) : nil
+        guard case .bucket(let bucket) = wheel.takeIn(waiting, cancelling: cancelling, rolled: copyKey) else { return }
         let before = collected[bucket]?.count ?? 0
         if var key = cancelling {
             key.withUTF8 { key in
@@ -353,7 +355,8 @@ final class TimerMessageStore {
             )
         }
         let number = wheel?.finishedLoad(
-            loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) })
+            loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) },
+            rolled: loaded.rolled.map { ($0.key, $0.copyKey) })
         if let number, let region = loaded.region { regions[number] = region }
         // An empty or already delivered bucket retires with the next commit.
         broker.scheduleTick()
@@ -397,6 +400,9 @@ final class TimerMessageStore {
         _ entry: TimerEntry, _ wheel: TimerWheel, _ suffix: [UInt8]
     ) -> RecordCopier.Outcome? {
         let isWanted = { (record: CommitLogRecordView) -> Bool in
+            if wheel.mayBeReplaced(due: entry.due), wheel.isReplaced(TimerProperties.copyKey(record), entry.key) {
+                return false
+            }
             guard wheel.mayBeCancelled(due: entry.due) else { return true }
             guard let topic = record.property("REAL_TOPIC"), let unique = record.property(MessageProperties.uniqueKey)
             else { return true }

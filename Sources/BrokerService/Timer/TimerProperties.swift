@@ -11,6 +11,8 @@ enum TimerProperties {
     static let deleteUniqueKey: StaticString = "TIMER_DEL_UNIQKEY"
     static let enqueueMilliseconds: StaticString = "TIMER_ENQUEUE_MS"
     static let dequeueMilliseconds: StaticString = "TIMER_DEQUEUE_MS"
+    /// How often RocketMQ 5 has stored a message again because its wheel is too short for the delay.
+    static let rollTimes: StaticString = "TIMER_ROLL_TIMES"
 
     /// What the broker adds on the way in and out must still fit into 32 767 bytes of properties.
     static let reservedBytes = 512
@@ -59,6 +61,18 @@ enum TimerProperties {
     static func deleteKey(topic: UnsafeRawBufferPointer, uniqueKey: UnsafeRawBufferPointer) -> String {
         String(decoding: topic, as: UTF8.self) + "+" + String(decoding: uniqueKey, as: UTF8.self)
     }
+
+    /// By which a copy RocketMQ 5 has rolled and what it is a copy of know each other, together with their due time, which
+    /// rolling leaves as it is.
+    static func copyKey(_ record: CommitLogRecordView) -> String {
+        let topic = String(decoding: record.property("REAL_TOPIC") ?? record.topic, as: UTF8.self)
+        if let unique = record.property(MessageProperties.uniqueKey) {
+            return topic + "+" + String(decoding: unique, as: UTF8.self)
+        }
+        return topic + "@\(record.bornTimestamp)@\(record.bornHost)@\(record.storedBodyCRC)"
+    }
+
+    static func isRolled(_ record: CommitLogRecordView) -> Bool { record.property(rollTimes) != nil }
 
     static func illegalRemark(maxDelay: Int64) -> String {
         "timer message illegal, the delay time should not be bigger than the max delay \(maxDelay)ms; "

@@ -77,6 +77,8 @@ final class TimerWheel {
     private var onlyInLog: [TimerKey] = []
     private var onlyInLogNext = 0
     private var cancelled: [Int64: Set<String>] = [:]
+    /// Messages of which RocketMQ 5 has stored copies: by due time and key, where the youngest stands.
+    private var rolled: [Int64: [String: Int64]] = [:]
     /// Handed out since the last commit, late ones apart: those are the first `lateNext` of `late`.
     private var inFlight: [TimerEntry] = []
 
@@ -103,8 +105,10 @@ final class TimerWheel {
     // MARK: Taking in
 
     /// Takes the next message of the queue. The caller does what the placement says.
-    /// - Parameter key: that of the message whose delivery a cancellation stops.
-    func takeIn(_ entry: TimerEntry, cancelling key: String? = nil) -> Placement {
+    /// - Parameters:
+    ///   - key: that of the message whose delivery a cancellation stops.
+    ///   - copyKey: that of the messages of which this one is a younger copy.
+    func takeIn(_ entry: TimerEntry, cancelling key: String? = nil, rolled copyKey: String? = nil) -> Placement {
         precondition(entry.sequence >= ingested, "timer messages are taken in in the order of their queue")
         ingested = entry.sequence + 1
         if entry.key <= watermark {
@@ -114,6 +118,7 @@ final class TimerWheel {
             return .late
         }
         if let key, entry.due < loadedEnd { cancel(key, due: entry.due) }
+        if let copyKey, entry.due < loadedEnd { replace(copyKey, by: entry.key) }
         if entry.due < loadedEnd {
             heap.push(entry)
             onlyInLog.append(entry.key)
@@ -137,6 +142,19 @@ final class TimerWheel {
 
     func isCancelled(_ key: String, due: Int64) -> Bool {
         cancelled[due]?.contains(key) == true || cancelled[due + 1]?.contains(key) == true
+    }
+
+    private func replace(_ copyKey: String, by key: TimerKey) {
+        rolled[key.due, default: [:]][copyKey, default: key.sequence] = max(
+            key.sequence, rolled[key.due]?[copyKey] ?? key.sequence)
+    }
+
+    /// Whether there are copies of messages due then: only such messages' keys are looked at.
+    func mayBeReplaced(due: Int64) -> Bool { rolled[due] != nil }
+
+    /// Whether a younger copy is the one to deliver.
+    func isReplaced(_ copyKey: String, _ key: TimerKey) -> Bool {
+        rolled[key.due]?[copyKey].map { key.sequence < $0 } ?? false
     }
 
     // MARK: Files
@@ -205,12 +223,14 @@ final class TimerWheel {
     /// - Parameter entries: in the order of their keys, cancellations among them; `source` is set here.
     /// - Returns: the number by which entries of this bucket name it.
     func finishedLoad(
-        _ bucket: TimerBucket, entries: [TimerEntry], cancelling: [(due: Int64, key: String)]
+        _ bucket: TimerBucket, entries: [TimerEntry], cancelling: [(due: Int64, key: String)],
+        rolled: [(key: TimerKey, copyKey: String)] = []
     ) -> Int32 {
         isBusy = false
         let number = nextRunNumber
         nextRunNumber &+= 1
         for (due, key) in cancelling { cancel(key, due: due) }
+        for (key, copyKey) in rolled { replace(copyKey, by: key) }
         let entries = entries.map { entry in
             var entry = entry
             entry.source = number
@@ -305,6 +325,9 @@ final class TimerWheel {
         }
         if !cancelled.isEmpty {
             for due in cancelled.keys where due < watermark.due { cancelled[due] = nil }
+        }
+        if !rolled.isEmpty {
+            for due in rolled.keys where due < watermark.due { rolled[due] = nil }
         }
         guard runs.contains(where: { $0.next == $0.entries.count }) else { return [] }
         let finished = runs.filter { $0.next == $0.entries.count }.map { ($0.bucket, $0.number) }

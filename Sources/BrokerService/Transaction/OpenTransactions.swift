@@ -75,19 +75,36 @@ struct OpenTransactions {
     // MARK: What happens
 
     /// A half message has become readable. An older copy of the same transaction is open no longer.
-    mutating func arrived(_ half: HalfMessage, isEnded: Bool = false) {
-        guard half.queueOffset >= halfEnd else { return }
+    /// - Returns: whether its producer is to be asked now: the copy was made for that.
+    @discardableResult
+    mutating func arrived(_ half: HalfMessage, isEnded: Bool = false) -> Bool {
+        guard half.queueOffset >= halfEnd else { return false }
         halfEnd = half.queueOffset + 1
         known.append(half.queueOffset)
-        guard !isEnded else { return }
-        var since = half.storeTimestamp
-        if let older = byIdentity[half.identity], let entry = open.removeValue(forKey: older) ?? ending[older] {
-            since = entry.since
+        guard !isEnded else { return false }
+        var entry = Entry(half: half, since: half.storeTimestamp, nextCheck: half.storeTimestamp + wait(half))
+        var isCheck = half.checks > 0
+        if let older = byIdentity[half.identity], let before = open.removeValue(forKey: older) ?? ending[older] {
+            entry.since = before.since
+            isCheck = half.checks > before.half.checks
+            // Only moved to another place of the log: that postpones nothing. Whoever waits for a producer begins to wait anew.
+            if half.checks == before.half.checks, before.nextCheck != .max { entry.nextCheck = before.nextCheck }
         }
-        let entry = Entry(half: half, since: since, nextCheck: half.storeTimestamp + wait(half))
         open[half.queueOffset] = entry
         byIdentity[half.identity] = half.queueOffset
         schedule(entry)
+        return isCheck
+    }
+
+    /// The open ones whose records lie before a place of the log, oldest first.
+    func lying(before physicalOffset: Int64) -> [HalfMessage] {
+        var found: [HalfMessage] = []
+        for offset in known[firstKnown...] {
+            guard let half = open[offset]?.half else { continue }
+            guard half.physicalOffset < physicalOffset else { break }
+            found.append(half)
+        }
+        return found
     }
 
     /// A place in the half queue that holds nothing readable.

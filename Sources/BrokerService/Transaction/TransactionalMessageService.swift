@@ -21,9 +21,11 @@ final class TransactionalMessageService {
     static let tornWriteMax: Int64 = 64 << 20
     static let retryMillis: Int64 = 1000
     static let sleepMaxMillis: Int64 = 30_000
+    /// Moved to the log's end between two looks at the disk.
+    static let moveBytesMax = 16 << 20
 
-    private unowned let broker: Broker
-    private var open: OpenTransactions?
+    unowned let broker: Broker
+    var open: OpenTransactions?
     private var half: ConsumeQueue?
     private var op: ConsumeQueue?
     /// Read and looked at up to here.
@@ -31,19 +33,22 @@ final class TransactionalMessageService {
     private var nextOp: Int64 = 0
     private var hasArrivals = false
     /// Op messages that could not be stored although what they stand for was.
-    private var owedOps: [Int64] = []
-    private var hasAppended = false
+    var owedOps: [(halfOffset: Int64, key: String?)] = []
+    var hasAppended = false
+    /// Put aside by this tick, and ended by it after that, by identity: what the index does not know yet.
+    var justPutAside: Set<Int> = []
+    private var justEnded: Set<Int> = []
 
     /// Half messages whose producers cannot be asked because none is connected, by group.
-    private var waiting: [String: [Int64]] = [:]
-    private var nextProducer = 0
+    var waiting: [String: [Int64]] = [:]
+    var nextProducer = 0
 
     private var candidate: (logEnd: Int64, half: Int64, op: Int64)?
     private var durable: (half: Int64, op: Int64) = (-1, -1)
 
-    private var task: Scheduled<Void>?
-    private var taskAtMillis = Int64.max
-    private var scratch: [UInt8] = []
+    var task: Scheduled<Void>?
+    var taskAtMillis = Int64.max
+    var scratch: [UInt8] = []
     private(set) var isRunning = false
 
     init(_ broker: Broker) { self.broker = broker }
@@ -115,6 +120,31 @@ final class TransactionalMessageService {
     /// How many prepared messages have no outcome.
     var openCount: Int { open?.count ?? 0 }
 
+    // MARK: What the log must keep
+
+    /// Where the oldest prepared message lies that is open, or would be after power loss: without it nobody could commit it.
+    /// It is bounded: whoever is not decided about within `fileReservedTime` is put aside, which stores it again.
+    var neededFrom: PhysicalOffset? {
+        guard isRunning, let half else { return nil }
+        let from = max(durable.half, half.minOffset.rawValue)
+        return broker.store.entries(half, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+    }
+
+    /// The disk is so full that the log before this place must go, whatever its age: what is open there moves to the log's
+    /// end. Nobody is asked for it, and no check is counted.
+    func move(before place: PhysicalOffset) {
+        guard isRunning, let open else { return }
+        var bytes = 0
+        for half in open.lying(before: place.rawValue) {
+            guard bytes < Self.moveBytesMax, readRecord(at: half.physicalOffset) != nil,
+                storeAgain(half, topic: TopicNames.half, checks: half.checks)
+            else { break }
+            storeOp(half.queueOffset)
+            bytes += Int(half.size)
+        }
+        if hasAppended { broker.scheduleTick() }
+    }
+
     // MARK: Reading the two queues
 
     /// What was open when the broker ended: half messages no op message names.
@@ -177,16 +207,20 @@ final class TransactionalMessageService {
         }
     }
 
-    private func readHalves(isEnded: (HalfMessage) -> Bool = { _ in false }) {
-        guard let half else { return }
+    /// - Returns: those whose producers are to be asked now.
+    @discardableResult
+    private func readHalves(isEnded: (HalfMessage) -> Bool = { _ in false }) -> [HalfMessage] {
+        guard let half else { return [] }
+        var toAsk: [HalfMessage] = []
         read(half, &nextHalf) { record, offset in
             guard let record else {
                 open?.skipped(offset)
                 return
             }
             let half = HalfMessage(record)
-            open?.arrived(half, isEnded: isEnded(half))
+            if open?.arrived(half, isEnded: isEnded(half)) == true { toAsk.append(half) }
         }
+        return toAsk
     }
 
     private func read(_ queue: ConsumeQueue, _ next: inout Int64, _ body: (CommitLogRecordView?, Int64) -> Void) {
@@ -233,10 +267,52 @@ final class TransactionalMessageService {
         }
         if let checked { return checked }
         // The producer may answer a check older than the last one: its message has been stored again since.
-        guard let half = open?.find(queueOffset) ?? open?.find(identity: found.identity) else { return .endedBefore }
+        guard let half = open?.find(queueOffset) ?? open?.find(identity: found.identity) else {
+            return endLate(found, isCommit: isCommit)
+        }
         if half.physicalOffset != physicalOffset, readRecord(at: half.physicalOffset) == nil {
             return .refused(.systemError, failed)
         }
+        return finish(half, isCommit: isCommit)
+    }
+
+    /// It is not open. Had it been put aside, its producer is heard all the same: nobody can tell it otherwise, since producers
+    /// do not wait for the answer.
+    private func endLate(_ found: HalfMessage, isCommit: Bool) -> Outcome {
+        guard !justEnded.contains(found.identity) else { return .endedBefore }
+        let (uniqueKey, topic) = scratchNames()
+        let standing =
+            justPutAside.contains(found.identity)
+            ? .putAside
+            : EndedTransactions(broker).standing(of: found, uniqueKey: uniqueKey, realTopic: topic)
+        switch standing {
+        case .ended: return .endedBefore
+        case .unknown:
+            return .refused(
+                .systemError,
+                "the prepared message lies in \(TopicNames.transactionCheckMaxTime); without an index (messageIndexEnable) and a unique key it cannot be told whether it has had an outcome since: RESUME_CHECK_HALF_MESSAGE has it asked for again"
+            )
+        case .putAside:
+            broker.logger.notice(
+                "the prepared message at \(found.physicalOffset), which was put aside, has got its outcome: \(isCommit ? "committed" : "rolled back")"
+            )
+            let outcome = finish(found, isCommit: isCommit, key: uniqueKey)
+            if case .done = outcome { justEnded.insert(found.identity) }
+            return outcome
+        }
+    }
+
+    /// Unique key and real topic of the message in `scratch`.
+    func scratchNames() -> (uniqueKey: String?, topic: String) {
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return (nil, "") }
+            let key = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
+            return (key, record.property("REAL_TOPIC").map { String(decoding: $0, as: UTF8.self) } ?? "")
+        }
+    }
+
+    /// Stores the outcome of the message in `scratch`.
+    private func finish(_ half: HalfMessage, isCommit: Bool, key: String? = nil) -> Outcome {
         var end = Int64(0)
         if isCommit {
             switch deliver(half) {
@@ -249,7 +325,7 @@ final class TransactionalMessageService {
                 }
             }
         }
-        return .done(end: max(end, storeOp(half.queueOffset)))
+        return .done(end: max(end, storeOp(half.queueOffset, key: key)))
     }
 
     /// A half message. Copies of committed ones, for a retry say, are marked as committed too and point to the log's first
@@ -264,7 +340,7 @@ final class TransactionalMessageService {
     }
 
     /// Copies the record into `scratch`.
-    private func readRecord(at physicalOffset: Int64) -> HalfMessage? {
+    func readRecord(at physicalOffset: Int64) -> HalfMessage? {
         scratch.removeAll(keepingCapacity: true)
         guard let range = broker.store.lookMessage(at: PhysicalOffset(physicalOffset)) else { return nil }
         let isThere: Void? = broker.store.withBytes(range) { scratch.append(contentsOf: $0) }
@@ -294,11 +370,12 @@ final class TransactionalMessageService {
 
     /// The outcome is known from here on. Returns where the op message ends.
     @discardableResult
-    private func storeOp(_ halfOffset: Int64) -> Int64 {
+    func storeOp(_ halfOffset: Int64, key: String? = nil) -> Int64 {
         open?.end(halfOffset)
         hasAppended = true
         let time = broker.now()
-        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)".utf8)
+        let mark = key.map { "\u{2}UNIQ_KEY\u{1}\($0)" } ?? ""
+        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)\(mark)".utf8)
         let outcome = Array(TopicNames.opHalf.utf8).withUnsafeBytes { topic in
             properties.withUnsafeBytes { properties in
                 OpMessage.body(halfOffset).withUnsafeBytes { body in
@@ -314,156 +391,9 @@ final class TransactionalMessageService {
         case .appended(let result): return result.end.rawValue
         case .refused(let refusal):
             broker.logger.error("the outcome of half message \(halfOffset) was not stored yet: \(refusal)")
-            owedOps.append(halfOffset)
+            owedOps.append((halfOffset, key))
             later(Self.retryMillis)
             return 0
-        }
-    }
-
-    // MARK: Checks
-
-    private func later(_ millis: Int64) { arm(at: broker.now() + millis) }
-
-    private func arm() {
-        guard let wake = open?.nextWake else { return }
-        arm(at: wake)
-    }
-
-    private func arm(at millis: Int64) {
-        guard isRunning, task == nil || millis < taskAtMillis else { return }
-        task?.cancel()
-        taskAtMillis = millis
-        let sleep = min(max(0, millis - broker.now()), Self.sleepMaxMillis)
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
-    }
-
-    private func check() {
-        task = nil
-        taskAtMillis = Int64.max
-        guard isRunning else { return }
-        let now = broker.now()
-        let owed = owedOps
-        owedOps = []
-        for halfOffset in owed { storeOp(halfOffset) }
-        var count = 0
-        while count < Self.checkBatch, let due = open?.nextDue(now: now) {
-            count += 1
-            switch due {
-            case .check(let half): check(half, now)
-            case .giveUp(let half): giveUp(half, now)
-            }
-        }
-        if hasAppended { broker.scheduleTick() }
-        arm()
-    }
-
-    private func check(_ half: HalfMessage, _ now: Int64) {
-        guard readRecord(at: half.physicalOffset) != nil else {
-            broker.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
-            storeOp(half.queueOffset)
-            return
-        }
-        let group = scratch.withUnsafeBytes { bytes -> String in
-            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
-            return record.property(HalfMessage.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
-        }
-        guard broker.producers.clients(of: group)?.isEmpty == false else {
-            // Asked as soon as one is there, and looked at again for its age.
-            if waiting[group]?.contains(half.queueOffset) != true {
-                waiting[group, default: []].append(half.queueOffset)
-            }
-            open?.postpone(half.queueOffset, until: Int64.max)
-            return
-        }
-        guard storeAgain(half, topic: TopicNames.half, checks: half.checks + 1) else {
-            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
-            return
-        }
-        storeOp(half.queueOffset)
-    }
-
-    private func giveUp(_ half: HalfMessage, _ now: Int64) {
-        guard readRecord(at: half.physicalOffset) != nil else {
-            storeOp(half.queueOffset)
-            return
-        }
-        _ = broker.topics.findOrCreate(
-            TopicNames.transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
-            perm: Permission.read | Permission.write)
-        guard storeAgain(half, topic: TopicNames.transactionCheckMaxTime, checks: half.checks) else {
-            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
-            return
-        }
-        broker.logger.error(
-            "the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)"
-        )
-        storeOp(half.queueOffset)
-    }
-
-    /// Stores the message in `scratch` in a topic of the broker's own.
-    private func storeAgain(_ half: HalfMessage, topic: String, checks: Int) -> Bool {
-        scratch.withUnsafeBytes { bytes in
-            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
-            var properties = PropertyList(record.properties)
-            properties["\(HalfMessage.checkTimes)"] = String(checks)
-            return Array(topic.utf8).withUnsafeBytes { topic in
-                properties.bytes.withUnsafeBytes { properties in
-                    var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: record.bornHost, storeHost: record.storeHost,
-                        body: record.body)
-                    draft.flag = record.flag
-                    draft.sysFlag = record.sysFlag
-                    draft.bornTimestamp = record.bornTimestamp
-                    draft.reconsumeTimes = record.reconsumeTimes
-                    draft.properties = properties
-                    draft.isCopy = true
-                    if case .appended = broker.store.append(draft) {
-                        hasAppended = true
-                        return true
-                    }
-                    return false
-                }
-            }
-        }
-    }
-
-    /// RESUME_CHECK_HALF_MESSAGE (323): a message nobody had decided about is asked for again from the beginning.
-    func resumeCheck(physicalOffset: Int64) -> Bool {
-        guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
-        guard storeAgain(half, topic: TopicNames.half, checks: 0) else { return false }
-        broker.scheduleTick()
-        return true
-    }
-
-    /// A producer has connected: what waits for its group is asked now.
-    private func producerJoined(_ group: String) {
-        guard let offsets = waiting.removeValue(forKey: group) else { return }
-        let now = broker.now()
-        for offset in offsets { open?.postpone(offset, until: now) }
-        arm()
-    }
-
-    private func ask(_ half: HalfMessage) {
-        guard readRecord(at: half.physicalOffset) != nil else { return }
-        scratch.withUnsafeBytes { bytes in
-            guard case .record(let record) = CommitLogRecord.parse(bytes), let body = CheckMessage.body(record),
-                let group = record.property(HalfMessage.producerGroup),
-                let members = broker.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
-            else { return }
-            nextProducer &+= 1
-            let uniqueKey = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
-            var fields = [
-                "commitLogOffset": String(half.physicalOffset), "tranStateTableOffset": String(half.queueOffset),
-                "offsetMsgId": OffsetMessageID.text(
-                    host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: half.physicalOffset),
-            ]
-            if let uniqueKey {
-                fields["msgId"] = uniqueKey
-                fields["transactionId"] = uniqueKey
-            }
-            let member = members[nextProducer % members.count]
-            member.client.connection.oneway(RemotingCommand(.checkTransactionState, extFields: fields, body: body))
         }
     }
 
@@ -475,13 +405,11 @@ final class TransactionalMessageService {
         guard isRunning, hasArrivals || hasAppended else { return }
         hasArrivals = false
         hasAppended = false
-        let firstNew = nextHalf
+        forgetTick()
         readOps()
-        readHalves()
+        let toAsk = readHalves()
         open?.commit()
-        for offset in firstNew..<max(firstNew, nextHalf) {
-            if let half = open?.find(offset), half.checks > 0 { ask(half) }
-        }
+        for half in toAsk where open?.find(half.queueOffset) != nil { ask(half) }
         noteOffsets()
         arm()
     }
@@ -489,8 +417,14 @@ final class TransactionalMessageService {
     func failed() {
         guard isRunning, hasAppended else { return }
         hasAppended = false
+        forgetTick()
         open?.rollBack(now: broker.now())
         arm()
+    }
+
+    private func forgetTick() {
+        justPutAside.removeAll(keepingCapacity: true)
+        justEnded.removeAll(keepingCapacity: true)
     }
 
     /// What is done with is committed when the log is flushed up to here: after power loss nothing is taken for done that

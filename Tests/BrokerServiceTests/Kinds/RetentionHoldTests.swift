@@ -44,4 +44,95 @@ struct RetentionHoldTests {
         }
         #expect(deleted > 0)
     }
+
+    private static let small = [("mappedFileSizeCommitLog", "65536"), ("maxMessageSize", "32768")]
+
+    private func prepare(_ connection: RawConnection, _ key: String) throws -> (place: String, queueOffset: String) {
+        let answer = try connection.send(
+            topic: "Due", body: key, properties: RawConnection.properties("TRAN_MSG=true;PGROUP=PG;UNIQ_KEY=\(key)"),
+            group: "PG")
+        #expect(answer.code == 0, "\(answer.remark ?? "")")
+        let id = try #require(OffsetMessageID.parse(answer.extFields["msgId"] ?? ""))
+        return (String(id.physicalOffset), answer.extFields["queueOffset"] ?? "")
+    }
+
+    private func end(
+        _ connection: RawConnection, _ prepared: (place: String, queueOffset: String), _ outcome: Int
+    ) throws -> RemotingCommand {
+        try connection.invoke(
+            .endTransaction,
+            [
+                "producerGroup": "PG", "tranStateTableOffset": prepared.queueOffset,
+                "commitLogOffset": prepared.place, "commitOrRollback": String(outcome),
+                "fromTransactionCheck": "false",
+            ])
+    }
+
+    private func fill(_ harness: BrokerHarness, _ connection: RawConnection) throws {
+        let filler = String(repeating: "f", count: 16_000)
+        for _ in 0..<20 { #expect(try connection.send(topic: "Filler", body: filler).code == 0) }
+        try harness.onLoop { $0.store.requestFlush() }
+        usleep(200_000)
+    }
+
+    @Test("a prepared message holds its log file until its outcome is known")
+    func preparedIsHeld() throws {
+        let harness = try BrokerHarness(Self.small + [("transactionTimeOut", "600000")])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let committed = try prepare(connection, "committed")
+        let rolledBack = try prepare(connection, "rolled back")
+        try fill(harness, connection)
+        #expect(try deleteAll(harness) == 0)
+        #expect(try end(connection, committed, 8).code == 0)
+        try fill(harness, connection)
+        #expect(try deleteAll(harness) == 0)
+        #expect(try end(connection, rolledBack, 12).code == 0)
+        #expect(try connection.wait("Due", count: 1).map(\.body) == ["committed"])
+        try fill(harness, connection)
+        let deadline = Date().addingTimeInterval(30)
+        var deleted = 0
+        while deleted == 0, Date() < deadline {
+            deleted = try deleteAll(harness)
+            usleep(100_000)
+        }
+        #expect(deleted > 0)
+    }
+
+    @Test(
+        "on a disk that must be emptied a prepared message moves with the log's end, and its producer is asked for it")
+    func moved() throws {
+        let disk = FailingDisk()
+        let harness = try BrokerHarness(
+            Self.small + [("transactionTimeOut", "600000"), ("cleanResourceInterval", "100")], disk: disk)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let first = try prepare(connection, "moved")
+        try connection.heartbeat("c", producerGroup: "PG")
+        try fill(harness, connection)
+        disk.usedRatio = 0.87
+        // Its file goes although it is open and nobody has been asked.
+        let deadline = Date().addingTimeInterval(30)
+        func firstPlace() throws -> Int64 {
+            try harness.onLoop { $0.store.runtimeInformation.commitLogMinOffset }
+        }
+        while try firstPlace() == 0, Date() < deadline {
+            // What has moved counts when it survives power loss.
+            try harness.onLoop { $0.store.requestFlush() }
+            usleep(20_000)
+        }
+        #expect(try firstPlace() > 0)
+        disk.usedRatio = nil
+        try harness.onLoop { $0.reload(settings: [("transactionTimeOut", "100")]) }
+        let check = try connection.request(.checkTransactionState, timeoutMillis: 20_000)
+        #expect(check.extFields["msgId"] == "moved")
+        let message = try #require(Consumed.all(check.body).first)
+        #expect(message.body == "moved")
+        #expect(message.properties["TRANSACTION_CHECK_TIMES"] == "1")
+        // The old place is gone, the one it is asked with is good.
+        #expect(try end(connection, first, 8).code == ResponseCode.systemError.rawValue)
+        let place = check.extFields["commitLogOffset"] ?? ""
+        #expect(try end(connection, (place, check.extFields["tranStateTableOffset"] ?? ""), 8).code == 0)
+        #expect(try connection.wait("Due", count: 1).map(\.body) == ["moved"])
+    }
 }

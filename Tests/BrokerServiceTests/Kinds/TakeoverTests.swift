@@ -3,20 +3,20 @@ import Foundation
 import MessageStore
 import RemotingProtocol
 import StoreFormat
+import TestFolders
 import Testing
 
 /// A folder Apache RocketMQ 5.3.3 has left, with timer messages: three that were delivered, one that was recalled, and 110
 /// of POP consumption's own.
 @Suite("timer messages of a 5.3.3 folder") struct TakeoverTests {
-    private static let settings = [
+    static let settings = [
         ("mappedFileSizeCommitLog", "67108864"), ("mappedFileSizeConsumeQueue", "60000"),
         ("fileReservedTime", "1000000"), ("listenPort", "33911"),
     ]
 
     /// The golden folder, unpacked.
-    private func folder() throws -> URL {
-        let place = FileManager.default.temporaryDirectory.appendingPathComponent("apus-broker-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: place, withIntermediateDirectories: true)
+    static func folder() throws -> URL {
+        let place = try TestFolder.make("broker")
         let tar = Process()
         tar.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         let archive = GoldenFlow.folder.deletingLastPathComponent().appendingPathComponent("store/golden-5.3.3.tar.gz")
@@ -47,7 +47,7 @@ import Testing
 
     @Test("what Apache has delivered or recalled does not come again, also right after its last delivery")
     func delivered() throws {
-        let harness = try BrokerHarness(Self.settings, folder: try folder())
+        let harness = try BrokerHarness(Self.settings, folder: try Self.folder())
         defer { try? harness.end() }
         usleep(1_500_000)
         #expect(try counts(harness) == Counts(timers: 3, recalled: 0, pop: 110))
@@ -63,7 +63,7 @@ import Testing
     /// The log ends behind the three timers that were sent and before any was delivered, as `kill -9` would leave it.
     @Test("what Apache had not delivered is delivered, once, and not again by the next start")
     func pending() throws {
-        let folder = try folder()
+        let folder = try Self.folder()
         let log = folder.appendingPathComponent("commitlog/00000000000000000000")
         // All records from the first delivery on are gone; the note says that nothing due in 2026-11-21 07:45:25 was read.
         let cut = try firstDelivery(log)

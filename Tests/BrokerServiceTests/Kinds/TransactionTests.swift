@@ -373,4 +373,65 @@ struct TransactionTests {
         #expect(try producer.consume("TX", queueId: 1).map(\.body) == ["once"])
         #expect(try killed.stored("RMQ_SYS_TRANS_OP_HALF_TOPIC").first?.body == "1")
     }
+
+    /// Apache, too, delivers what is committed after it was put aside; here it counts once.
+    @Test("an outcome that comes after the message was put aside still holds, once, also over kill -9")
+    func lateOutcome() throws {
+        let settings = [
+            ("transactionTimeOut", "100"), ("transactionCheckInterval", "100"), ("transactionCheckMax", "1"),
+        ]
+        let harness = try BrokerHarness(settings)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c", producerGroup: "PG")
+        let committed = try prepare(connection, "committed", body: "committed")
+        let rolledBack = try prepare(connection, "rolled back", body: "rolled back")
+        let resumed = try prepare(connection, "resumed", body: "resumed")
+        let later = try prepare(connection, "later", body: "later")
+        let aside = try connection.wait("TRANS_CHECK_MAX_TIME_TOPIC", count: 4)
+        #expect(aside.map(\.body).sorted() == ["committed", "later", "resumed", "rolled back"])
+        for _ in 0..<2 { #expect(try end(connection, committed, 8).code == 0) }
+        #expect(try end(connection, rolledBack, 12).code == 0)
+        #expect(try end(connection, rolledBack, 8).code == 0)
+        #expect(try connection.wait("TX", queueId: 1, count: 1).map(\.body) == ["committed"])
+        // An operator has one asked for again, and one that is over not.
+        func resume(_ body: String) throws -> ResponseCode? {
+            let place = try #require(aside.first { $0.body == body }).physicalOffset
+            let id = OffsetMessageID.text(
+                host: RemotingProtocol.HostAddress(ipv4: 0x7F00_0002, port: 31911), physicalOffset: place)
+            return try connection.invoke(.resumeCheckHalfMessage, ["topic": "TX", "msgId": id]).responseCode
+        }
+        #expect(try resume("resumed") == .success)
+        #expect(try resume("rolled back") == .systemError)
+        for _ in 0..<2 { #expect(try end(connection, resumed, 8).code == 0) }
+        #expect(try connection.wait("TX", queueId: 1, count: 2).map(\.body) == ["committed", "resumed"])
+        let killed = try harness.afterKill(settings)
+        defer { try? killed.end() }
+        let again = try killed.connect()
+        for prepared in [committed, rolledBack, resumed, later, later] {
+            #expect(try end(again, prepared, 8).code == 0)
+        }
+        let delivered = try again.wait("TX", queueId: 1, count: 3)
+        #expect(delivered.map(\.body) == ["committed", "resumed", "later"])
+        #expect(delivered.allSatisfy { $0.sysFlag == 8 })
+        usleep(100_000)
+        #expect(try again.consume("TX", queueId: 1, from: 3).isEmpty)
+    }
+
+    @Test("without an index an outcome that comes too late is refused, with the remedy")
+    func lateOutcomeWithoutIndex() throws {
+        let harness = try BrokerHarness([
+            ("transactionTimeOut", "100"), ("transactionCheckInterval", "100"), ("transactionCheckMax", "1"),
+            ("messageIndexEnable", "false"),
+        ])
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.heartbeat("c", producerGroup: "PG")
+        let prepared = try prepare(connection, "late")
+        _ = try connection.wait("TRANS_CHECK_MAX_TIME_TOPIC", count: 1)
+        let answer = try end(connection, prepared, 8)
+        #expect(answer.code == ResponseCode.systemError.rawValue)
+        #expect(answer.remark?.contains("RESUME_CHECK_HALF_MESSAGE") == true)
+        #expect(try connection.consume("TX", queueId: 1).isEmpty)
+    }
 }

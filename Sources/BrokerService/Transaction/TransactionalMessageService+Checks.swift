@@ -1,0 +1,159 @@
+import Logging
+import MessageStore
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+extension TransactionalMessageService {
+    func later(_ millis: Int64) { arm(at: broker.now() + millis) }
+
+    func arm() {
+        guard let wake = open?.nextWake else { return }
+        arm(at: wake)
+    }
+
+    func arm(at millis: Int64) {
+        guard isRunning, task == nil || millis < taskAtMillis else { return }
+        task?.cancel()
+        taskAtMillis = millis
+        let sleep = min(max(0, millis - broker.now()), Self.sleepMaxMillis)
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
+    }
+
+    func check() {
+        task = nil
+        taskAtMillis = Int64.max
+        guard isRunning else { return }
+        let now = broker.now()
+        let owed = owedOps
+        owedOps = []
+        for (halfOffset, key) in owed { storeOp(halfOffset, key: key) }
+        var count = 0
+        while count < Self.checkBatch, let due = open?.nextDue(now: now) {
+            count += 1
+            switch due {
+            case .check(let half): check(half, now)
+            case .giveUp(let half): giveUp(half, now)
+            }
+        }
+        if hasAppended { broker.scheduleTick() }
+        arm()
+    }
+
+    private func check(_ half: HalfMessage, _ now: Int64) {
+        guard readRecord(at: half.physicalOffset) != nil else {
+            broker.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
+            storeOp(half.queueOffset)
+            return
+        }
+        let group = scratch.withUnsafeBytes { bytes -> String in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
+            return record.property(HalfMessage.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
+        }
+        guard broker.producers.clients(of: group)?.isEmpty == false else {
+            // Asked as soon as one is there, and looked at again for its age.
+            if waiting[group]?.contains(half.queueOffset) != true {
+                waiting[group, default: []].append(half.queueOffset)
+            }
+            open?.postpone(half.queueOffset, until: Int64.max)
+            return
+        }
+        guard storeAgain(half, topic: TopicNames.half, checks: half.checks + 1) else {
+            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
+            return
+        }
+        storeOp(half.queueOffset)
+    }
+
+    private func giveUp(_ half: HalfMessage, _ now: Int64) {
+        guard readRecord(at: half.physicalOffset) != nil else {
+            storeOp(half.queueOffset)
+            return
+        }
+        _ = broker.topics.findOrCreate(
+            TopicNames.transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
+            perm: Permission.read | Permission.write)
+        guard storeAgain(half, topic: TopicNames.transactionCheckMaxTime, checks: half.checks) else {
+            open?.postpone(half.queueOffset, until: now + Self.retryMillis)
+            return
+        }
+        broker.logger.error(
+            "the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)"
+        )
+        justPutAside.insert(half.identity)
+        storeOp(half.queueOffset)
+    }
+
+    /// Stores the message in `scratch` in a topic of the broker's own. Copies are stored also on a disk that takes no more
+    /// from producers: they make room.
+    func storeAgain(_ half: HalfMessage, topic: String, checks: Int) -> Bool {
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            var properties = PropertyList(record.properties)
+            let name = "\(HalfMessage.checkTimes)"
+            if checks > 0 || properties[name] != nil { properties[name] = String(checks) }
+            return Array(topic.utf8).withUnsafeBytes { topic in
+                properties.bytes.withUnsafeBytes { properties in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: 0, bornHost: record.bornHost, storeHost: record.storeHost,
+                        body: record.body)
+                    draft.flag = record.flag
+                    draft.sysFlag = record.sysFlag
+                    draft.bornTimestamp = record.bornTimestamp
+                    draft.reconsumeTimes = record.reconsumeTimes
+                    draft.properties = properties
+                    draft.isCopy = true
+                    draft.mayUseReserve = true
+                    if case .appended = broker.store.append(draft) {
+                        hasAppended = true
+                        return true
+                    }
+                    return false
+                }
+            }
+        }
+    }
+
+    /// RESUME_CHECK_HALF_MESSAGE (323): a message nobody had decided about is asked for again from the beginning.
+    func resumeCheck(physicalOffset: Int64) -> Bool {
+        guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
+        // Its producer has spoken since it was put aside.
+        if let key = scratchNames().uniqueKey, EndedTransactions(broker).wasEndedAside(key) { return false }
+        guard storeAgain(half, topic: TopicNames.half, checks: 0) else { return false }
+        broker.scheduleTick()
+        return true
+    }
+
+    /// A producer has connected: what waits for its group is asked now.
+    func producerJoined(_ group: String) {
+        guard let offsets = waiting.removeValue(forKey: group) else { return }
+        let now = broker.now()
+        for offset in offsets { open?.postpone(offset, until: now) }
+        arm()
+    }
+
+    func ask(_ half: HalfMessage) {
+        guard readRecord(at: half.physicalOffset) != nil else { return }
+        scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes), let body = CheckMessage.body(record),
+                let group = record.property(HalfMessage.producerGroup),
+                let members = broker.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
+            else { return }
+            nextProducer &+= 1
+            let uniqueKey = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
+            var fields = [
+                "commitLogOffset": String(half.physicalOffset), "tranStateTableOffset": String(half.queueOffset),
+                "offsetMsgId": OffsetMessageID.text(
+                    host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: half.physicalOffset),
+            ]
+            if let uniqueKey {
+                fields["msgId"] = uniqueKey
+                fields["transactionId"] = uniqueKey
+            }
+            let member = members[nextProducer % members.count]
+            member.client.connection.oneway(RemotingCommand(.checkTransactionState, extFields: fields, body: body))
+        }
+    }
+}
