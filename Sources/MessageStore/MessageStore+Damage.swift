@@ -19,6 +19,8 @@ struct RecoveryPlan {
     var checkpointWasUnderWay = false
     /// The last process was ours and this start of the machine's: it may have been killed between a refused synchronization and saying so.
     var logIsDoubtful = false
+    /// We have written here, whether or not a point counts: in the first second of a store nothing of it was synchronized.
+    var isOurs = false
     var point: RecoveryPoint?
     /// Below this the log was synchronized.
     var synchronized: Int64
@@ -35,11 +37,11 @@ extension MessageStore {
     /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
     func skipDamage(_ damage: CommitLogDamage, _ plan: RecoveryPlan) -> Bool {
         let isKnown = dispatchedEnd < plan.known
-        if damage == .nothing, !isKnown, plan.wasClean { return false }
+        if damage == .nothing, !isKnown, plan.wasClean || plan.afterPowerLoss { return false }
         // A killed process wrote in order: messages behind a damaged place, be it zeros, mean that only what lay in it is lost. After a power cut they
         // are writes that overtook it, of which nobody was told that they are durable: keeping them would leave holes in queues.
         if plan.afterPowerLoss, !isKnown {
-            guard plan.point == nil else { return false }
+            guard plan.point == nil, !plan.isOurs else { return false }
             // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
             let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
             if dispatchedEnd >= lastWritten - logFiles.fileSize { return false }

@@ -89,6 +89,7 @@ extension MessageStore {
             wasClean: wasClean, foreignKill: foreignKill, first: first, soft: points.soft, hard: points.hard)
         plan.wasClean = wasClean
         let newest = [points.soft, points.hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
+        plan.isOurs = newest != nil
         plan.logIsDoubtful = !wasClean && newest?.boot == bootIdentity
         try loadQueues(&plan, first: first)
         try loadIndex(&plan, wasClean: wasClean, first: first)
@@ -117,10 +118,13 @@ extension MessageStore {
             ])
     }
 
-    /// Should this process be killed before its first pass: queues and index count as of the newest hard point, and the log was this start's.
+    /// Should this process or the machine stop before the first pass: queues and index count as of the newest hard point, and the log was ours.
     private func noteOwnStart() {
         do throws(SystemError) {
             try noteCheckpoint()
+            try recoveryPoint.synchronize()
+            try disk.synchronizeDirectory(configuration.consumeQueuePath)
+            try disk.synchronizeDirectory(configuration.storePathRootDir)
         } catch {
             logger.warning("there is no recovery point until the first pass has written one: \(error)")
         }
@@ -217,7 +221,7 @@ extension MessageStore {
         try load(queues, plan)
         plan.known =
             plan.point.map { max($0.dispatched, plan.synchronized) }
-            ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : 0)
+            ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : plan.synchronized)
         if let point = plan.point {
             let entries = queues.reduce(Int64(0)) { $0 + $1.maxOffset.rawValue }
             if Int64(queues.count) < point.queues || entries < point.entries || !reaches(point.dispatched, queues) {

@@ -187,6 +187,8 @@ final class RecoveryPointFile {
         try file.write(UnsafeRawBufferPointer(buffer), at: offset)
     }
 
+    func synchronize() throws(SystemError) { try opened().synchronize() }
+
     func close() { file = nil }
 
     /// What the points vouched for is gone.

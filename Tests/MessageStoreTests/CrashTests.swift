@@ -325,6 +325,12 @@ final class CrashWorld {
         print("crash images recovered: \(images), first seed \(Self.seed)")
     }
 
+    /// What long runs have found, whole: an EIO nobody heard of before a kill and a power cut; a power cut before the first recovery point.
+    @Test(arguments: [20_261_508, 20_260_564])
+    func seedsThatFailedOnce(_ seed: UInt64) throws {
+        _ = try Self.run(seed: seed)
+    }
+
     /// One world: returns the number of images looked at.
     static func run(seed: UInt64) throws -> Int {
         let world = try CrashWorld(seed: seed)

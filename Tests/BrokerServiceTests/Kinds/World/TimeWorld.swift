@@ -3,6 +3,7 @@ import MessageStore
 import NIOCore
 import NIOEmbedded
 import RemotingProtocol
+import TestTools
 
 @testable import BrokerService
 
