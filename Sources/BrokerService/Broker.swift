@@ -37,6 +37,8 @@ package final class Broker: RemotingService {
     var statistics: BrokerStatistics
     let stats: StatsTable
     private(set) lazy var kinds = MessageKinds(self)
+    /// Where work on timer files is done, set before `open`; nil: on a thread of its own.
+    var timerFileWork: (any TimerFileWork)?
     var schedule: ScheduleMessageService { kinds.schedule }
     var timerMessages: TimerMessageStore { kinds.timers }
     var transactions: TransactionalMessageService { kinds.transactions }

@@ -17,7 +17,7 @@ final class MessageKinds {
     init(_ broker: Broker) {
         self.broker = broker
         schedule = ScheduleMessageService(broker)
-        timers = TimerMessageStore(broker)
+        timers = TimerMessageStore(broker, work: broker.timerFileWork)
         transactions = TransactionalMessageService(broker)
     }
 

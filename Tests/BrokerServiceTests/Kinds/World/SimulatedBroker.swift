@@ -36,6 +36,27 @@ final class SimulatedClock: Sendable {
     }
 }
 
+/// The store's threads, simulated: done when it is asked for.
+private final class DoneAtOnce: StoreBackground {
+    func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) { work() }
+    func stop() {}
+}
+
+/// The timer files' thread, simulated: done when it is asked for, the answer comes with a turn of the loop of its own.
+private final class TimerFilesDoneAtOnce: TimerFileWork {
+    private let loop: NIOAsyncTestingEventLoop
+
+    init(_ loop: NIOAsyncTestingEventLoop) { self.loop = loop }
+
+    func submit<Result: Sendable>(_ work: @escaping @Sendable () -> Result, then: @escaping (Result) -> Void) {
+        let result = work()
+        let then = NIOLoopBound(then, eventLoop: loop)
+        loop.execute { then.value(result) }
+    }
+
+    func stop() {}
+}
+
 /// A broker in simulated time on a real store: no socket, no waiting; a step of the loop's time runs exactly what is due in it.
 final class SimulatedBroker: @unchecked Sendable {
     // Broker and server are touched on the loop only.
@@ -63,12 +84,14 @@ final class SimulatedBroker: @unchecked Sendable {
             let table = Dictionary(pairs, uniquingKeysWith: { $1 })
             let store = MessageStore(
                 configuration: try StoreConfiguration(storePathRootDir: folder.path) { table[$0] }, disk: RealDisk(),
-                logger: logger, clock: { clock.now }, executor: { loop.execute($0) })
+                logger: logger, background: DoneAtOnce(), clock: { clock.now },
+                executor: { loop.execute($0) })
             let broker = try Broker(
                 configuration: BrokerConfiguration(pairs), store: store, disk: RealDisk(), eventLoop: loop,
                 logger: logger, now: { clock.now })
             let server = RemotingServer(
                 eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
+            broker.timerFileWork = TimerFilesDoneAtOnce(loop)
             broker.requestTick = { [unowned server] in server.scheduleTick() }
             try broker.open()
             broker.start()
@@ -99,12 +122,10 @@ final class SimulatedBroker: @unchecked Sendable {
         return SimulatedClient(channel: channel, loop: loop)
     }
 
-    /// What threads of the store and of the timer files still do comes back to the loop.
+    /// What store and timer files have done comes back to the loop, and what follows from it. Nothing here is a matter of speed: there
+    /// are no other threads.
     func settle() async {
-        for _ in 0..<3 {
-            usleep(300)
-            await loop.run()
-        }
+        for _ in 0..<3 { await loop.run() }
     }
 
     /// As `kill -9` leaves it, or a clean stop. The broker is of no use afterwards.
@@ -115,7 +136,6 @@ final class SimulatedBroker: @unchecked Sendable {
         drained.whenComplete { _ in done.withLock { $0 = true } }
         for _ in 0..<2000 where !done.withLock({ $0 }) {
             await loop.advanceTime(by: .milliseconds(5))
-            usleep(200)
         }
         try await loop.executeInContext {
             self.hosted = nil
@@ -185,7 +205,7 @@ final class SimulatedClient: @unchecked Sendable {
         var buffer = ByteBuffer()
         command.encode(into: &buffer)
         try await channel.writeInbound(buffer)
-        for attempt in 0..<200 {
+        for _ in 0..<200 {
             var answer: RemotingCommand?
             for frame in try await frames() {
                 if !frame.isResponse {
@@ -195,8 +215,8 @@ final class SimulatedClient: @unchecked Sendable {
                 }
             }
             if let answer { return answer }
-            // An answer that waits for a thread of the store.
-            if attempt > 0 { usleep(500) }
+            // An answer that waits for what the store does in turns of its own.
+            await loop.run()
         }
         throw NoAnswer()
     }

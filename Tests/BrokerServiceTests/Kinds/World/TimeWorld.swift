@@ -71,7 +71,6 @@ final class TimeWorld {
     private var locks: [Int: (client: String, at: Int64)] = [:]
     private(set) var wrong: [String] = []
     private(set) var steps: [String] = []
-    private(set) var worstLateness: Int64 = 0
     private var deletedLog: Int64 = 0
 
     init(seed: UInt64) async throws {
@@ -106,8 +105,7 @@ final class TimeWorld {
     var summary: String {
         let lost = transactions.values.filter { $0.outcome == nil }.count
         return "\(delivered.count) delivered, \(waiting.values.filter(\.isRecalled).count) recalled, "
-            + "\(transactions.count) transactions (\(lost) put aside), \(deletedLog) bytes of log deleted, "
-            + "worst lateness \(worstLateness) ms"
+            + "\(transactions.count) transactions (\(lost) put aside), \(deletedLog) bytes of log deleted"
     }
 
     // MARK: Steps
@@ -394,9 +392,6 @@ final class TimeWorld {
                 }
                 if delivered[id] != nil { violate("\(id) is delivered twice") }
                 delivered[id] = message.storeTimestamp
-                if !steps.suffix(2).contains(where: { $0.hasPrefix("jump") || $0 == "kill" || $0 == "restart" }) {
-                    worstLateness = max(worstLateness, message.storeTimestamp - known.due)
-                }
             }
         }
     }

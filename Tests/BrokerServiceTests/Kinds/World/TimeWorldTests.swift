@@ -11,7 +11,7 @@ struct TimeWorldTests {
     @Test("nothing early, lost, twice, or other than its outcome, over jumps of the clock, restarts and kills")
     func world() async throws {
         let count = Self.number("APUS_WORLD_SEEDS") ?? 3
-        let first = Self.number("APUS_SEED") ?? UInt64.random(in: 0..<1 << 32)
+        let first = Self.number("APUS_SEED") ?? 3_206_129_889
         for round in 0..<count {
             let seed = first &+ round
             let world = try await TimeWorld(seed: seed)
