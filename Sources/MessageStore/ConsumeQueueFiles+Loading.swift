@@ -20,8 +20,9 @@ extension ConsumeQueueFiles {
     /// - Parameters:
     ///   - afterPowerLoss: unsynchronized writes may have left holes with entries behind them.
     ///   - checksLast: the last entry is compared with its record by `isGenuine`, and dropped when it does not fit: it may be torn.
+    ///   - logStart: the log begins there. A queue all of whose messages have expired has nothing to be compared with and keeps its number.
     func load(
-        _ queue: ConsumeQueue, trusted: Int64, afterPowerLoss: Bool, checksLast: Bool,
+        _ queue: ConsumeQueue, trusted: Int64, afterPowerLoss: Bool, checksLast: Bool, logStart: Int64,
         isGenuine: (ConsumeQueueEntry, Int64) -> Bool
     ) throws(SystemError) {
         queue.firstPhysicalOffset = 0
@@ -55,7 +56,9 @@ extension ConsumeQueueFiles {
         if checksLast {
             // A torn entry can look older than it is and mislead the search.
             while low > start, let entry = try rawEntry(queue, at: low - 1), entry != .preBlank,
-                !isGenuine(entry, low - 1)
+                try
+                    !(entry.physicalOffset.rawValue < logStart
+                    ? isInOrder(entry, at: low - 1, of: queue, from: start) : isGenuine(entry, low - 1))
             {
                 low -= 1
                 isClean = false
@@ -75,6 +78,15 @@ extension ConsumeQueueFiles {
         if let entry = try entry(queue, at: start, in: block) {
             queue.firstPhysicalOffset = entry.physicalOffset.rawValue
         }
+    }
+
+    /// Whether the entry lies behind its predecessor in the log: a torn one, some of whose bytes are zeros, does not.
+    private func isInOrder(
+        _ entry: ConsumeQueueEntry, at offset: Int64, of queue: ConsumeQueue, from start: Int64
+    ) throws(SystemError) -> Bool {
+        guard entry.recordSize > 0 else { return false }
+        guard offset > start, let previous = try rawEntry(queue, at: offset - 1) else { return true }
+        return previous == .preBlank || previous.physicalOffset < entry.physicalOffset
     }
 
     private func entry(_ queue: ConsumeQueue, at offset: Int64, in block: Block) throws(SystemError)

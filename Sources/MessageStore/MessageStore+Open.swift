@@ -254,7 +254,7 @@ extension MessageStore {
             try onDisk { () throws(SystemError) in
                 try queueFiles.load(
                     queue, trusted: plan.trusted, afterPowerLoss: plan.queuesMayHaveHoles,
-                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill
+                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill, logStart: logFiles.first ?? 0
                 ) { entry, offset in
                     guard let record = self.recordAt(entry.physicalOffset.rawValue) else { return false }
                     return record.queueOffset.rawValue == offset && record.queueId == queue.queueId

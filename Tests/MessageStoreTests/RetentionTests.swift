@@ -37,6 +37,52 @@ import Testing
         try harness.store.close()
     }
 
+    /// A queue all of whose messages have expired goes on counting where it was, however the broker or the machine stopped: from 0 its groups would
+    /// be ahead of it and skip what comes next (found by the time world).
+    @Test func anExpiredQueueKeepsItsNumbers() throws {
+        var configuration = StoreConfiguration.small("/store")
+        configuration.fileReservedTime = 0
+        configuration.deleteWhen = (0..<24).map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ";")
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for number in 0..<7 { harness.send("Idle", body: "\(number)") }
+        try harness.store.commitTick()
+        for number in 0..<100 {
+            harness.send("T", body: "\(number) " + String(repeating: "r", count: 3000))
+            try harness.store.commitTick()
+            harness.maintain(100)
+        }
+        harness.clock.advance(3_600_000)
+        harness.maintain(120_000)
+        harness.maintain(120_000)
+        let first = harness.store.minPhysicalOffset.rawValue
+        #expect(first >= 2 * 65_536)
+        var images = [("kill", disk.afterKill(), UInt8(1))]
+        for seed in 0..<20 as Range<UInt64> {
+            var random = SeededGenerator(seed: seed)
+            images.append(("power cut, seed \(seed)", disk.afterPowerCut(&random), 2))
+        }
+        var expired = 0
+        for (how, image, boot) in images {
+            let next = Harness(configuration, disk: image, clock: clock, boot: boot)
+            try next.store.open()
+            let queue = try #require(next.store.consumeQueue(topic: "Idle", queueId: 0))
+            // A power cut may bring deleted files back.
+            let isExpired = next.store.minPhysicalOffset.rawValue > 0
+            #expect(queue.maxOffset.rawValue == 7 && queue.minOffset.rawValue == (isExpired ? 7 : 0), "\(how)")
+            guard case .appended(let result) = next.send("Idle", body: "later") else {
+                Issue.record("\(how): refused")
+                continue
+            }
+            #expect(result.queueOffset.rawValue == 7, "\(how)")
+            try next.store.commitTick()
+            #expect(next.bodies("Idle") == (isExpired ? [] : (0..<7).map { "\($0)" }) + ["later"], "\(how)")
+            expired += isExpired ? 1 : 0
+            try next.store.close()
+        }
+        #expect(expired > 10)
+    }
+
     /// A disk that is too full is known when the store opens: whoever sends before the first maintenance is refused too.
     @Test func fullDiskIsKnownAtTheStart() throws {
         var configuration = StoreConfiguration.small("/store")

@@ -1,3 +1,4 @@
+import Glibc
 import Logging
 import NIOCore
 import NIOPosix
@@ -220,6 +221,19 @@ struct TransportTests {
         try await server.stop()
         _ = await asked.result
         await #expect(throws: RemotingError.self) { try await client.invoke(Self.request([])) }
+        // The port is taken, and nobody listens there: another test's server may otherwise be given it.
+        let taken = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(taken) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(server.port).bigEndian
+        address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
+        var reuse: Int32 = 1
+        setsockopt(taken, SOL_SOCKET, SO_REUSEADDR, &reuse, socklen_t(MemoryLayout<Int32>.size))
+        let bound = withUnsafeBytes(of: &address) {
+            bind(taken, $0.baseAddress?.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
+        }
+        try #require(bound == 0)
         do {
             _ = try await RemotingClient.connect(to: "127.0.0.1:\(server.port)", group: group)
             Issue.record("connected to nobody")

@@ -214,7 +214,11 @@ private final class Folder {
             path: "/bin/sleep", arguments: ["sleep", "60"], environment: [], descriptors: [],
             parentDeathSignal: SIGKILL,
             ownProcessGroup: false)
-        defer { kill(child.pid, SIGKILL) }
+        // A child nobody waits for would keep the test library from noticing the ends of its own.
+        defer {
+            kill(child.pid, SIGKILL)
+            waitpid(child.pid, nil, 0)
+        }
         #expect(limiter.apply(to: child, filter) == [])
         #expect(try text("memory.max") == "268435456")
         #expect(try text("pids.max") == "64")
