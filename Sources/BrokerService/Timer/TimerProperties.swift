@@ -66,7 +66,7 @@ enum TimerProperties {
     /// rolling leaves as it is.
     static func copyKey(_ record: CommitLogRecordView) -> String {
         let topic = String(decoding: record.property("REAL_TOPIC") ?? record.topic, as: UTF8.self)
-        if let unique = record.property(MessageProperties.uniqueKey) {
+        if let unique = record.property(StoreFormat.MessageProperties.uniqueKey) {
             return topic + "+" + String(decoding: unique, as: UTF8.self)
         }
         return topic + "@\(record.bornTimestamp)@\(record.bornHost)@\(record.storedBodyCRC)"
