@@ -13,6 +13,39 @@ package enum StateFolder {
         variable("XDG_STATE_HOME").map { "\($0)/apus" } ?? variable("HOME").map { "\($0)/.local/state/apus" }
     }
 
+    /// The home folder of a user by their entry in the system's list of users (`getpwnam_r`); without a name, that of
+    /// whoever runs this program: `$HOME`, else by their entry. nil where there is none, or nobody of that name.
+    package static func home(of user: String? = nil) -> String? {
+        guard let user else {
+            return variable("HOME") ?? folder { getpwuid_r(geteuid(), $0, $1, $2, $3) }
+        }
+        return folder { getpwnam_r(user, $0, $1, $2, $3) }
+    }
+
+    /// - Parameter find: one of libc's two look-ups, which want room for the entry's texts and say ERANGE while it is too little.
+    private static func folder(
+        _ find: (
+            UnsafeMutablePointer<passwd>, UnsafeMutablePointer<CChar>, Int,
+            UnsafeMutablePointer<UnsafeMutablePointer<passwd>?>
+        ) -> Int32
+    ) -> String? {
+        var entry = passwd()
+        var size = 1024
+        while size <= 1 << 20 {
+            let texts = UnsafeMutablePointer<CChar>.allocate(capacity: size)
+            defer { texts.deallocate() }
+            var found: UnsafeMutablePointer<passwd>?
+            let error = find(&entry, texts, size, &found)
+            if error == 0 {
+                guard let path = found?.pointee.pw_dir, path.pointee != 0 else { return nil }
+                return String(cString: path)
+            }
+            guard error == ERANGE else { return nil }
+            size *= 4
+        }
+        return nil
+    }
+
     /// A variable of the environment; nil when it is not set, or empty.
     package static func variable(_ name: String) -> String? {
         guard let text = getenv(name), text.pointee != 0 else { return nil }

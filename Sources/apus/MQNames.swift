@@ -45,7 +45,7 @@ struct RoleOptions: ParsableArguments {
 
 /// Where the platforms these names start keep their run directories, and which are there.
 enum RoleDirectories {
-    private static var state: String { StateFolder.ofUser ?? "/root/.local/state/apus" }
+    private static var state: String { StateFolder.ofUser ?? StateFolder.ofService }
 
     /// - Parameter part: tells several of one role apart, such as two brokers on one machine.
     static func path(_ role: String, _ part: String? = nil) -> String {
@@ -114,7 +114,12 @@ struct MQBroker: ParsableCommand {
             arguments += ["--namesrv-addr", given]
         }
         if options.file?.hasSuffix(".toml") != true, settings["storePathRootDir"] == nil {
-            arguments += ["--set", "storePathRootDir=\(StateFolder.variable("HOME") ?? "/root")/store"]
+            guard let home = StateFolder.home() else {
+                throw CommandFailure(
+                    "no home folder for the store: HOME is not set and the system's list of users has none for uid "
+                        + "\(geteuid()); set HOME, or name the store in a file (-c FILE with storePathRootDir = …)")
+            }
+            arguments += ["--set", "storePathRootDir=\(home)/store"]
         }
         try Beside.become("apusd", arguments, as: "mqbroker")
     }

@@ -116,6 +116,19 @@ struct ConfigImportTests {
         #expect(toml.contains("#   brokrName = typo\n"))
     }
 
+    @Test("a file that names the home folder is refused where nobody knows it, others are not")
+    func withoutHome() throws {
+        for value in ["${user.home}/store", "$HOME/store", "~/store", "~"] {
+            let error = #expect(throws: ConfigurationError.self) {
+                try ImportedFile(text: "storePathRootDir=\(value)", path: "b.conf", home: nil)
+            }
+            #expect(error?.description.contains("storePathRootDir = \(value)") == true)
+            #expect(error?.description.contains("set HOME") == true)
+        }
+        let file = try ImportedFile(text: "storePathRootDir=/data/~store", path: "b.conf", home: nil)
+        #expect(file["storePathRootDir"] == "/data/~store")
+    }
+
     @Test("a broker of other name servers gets no name server here; one of this machine's does")
     func nameServers() throws {
         let far = try ImportedConfiguration(

@@ -146,6 +146,25 @@ extension PlatformTests {
                 names.folder.file("mqshutdown"), ["broker"], environment: names.environment)
             #expect(again.status == 1, "\(again)")
         }
+
+        @Test("without HOME the store is in the home folder of the system's list of users; a user without one is told")
+        func homeless() async throws {
+            let names = try Names()
+            let homeless = ["HOME": "", "XDG_STATE_HOME": ""]
+            let home = String(cString: try #require(getpwuid(geteuid())?.pointee.pw_dir))
+            let shown = try await Program.run(names.folder.file("mqbroker"), ["-p"], environment: homeless)
+            #expect(shown.status == 0 && shown.lines.contains { $0.contains("\(home)/store") }, "\(shown)")
+            // Nobody has this number, and files are as before to who takes it in a user namespace of its own.
+            let stranger = ["--user", "--map-user=4210042", names.folder.file("mqbroker")]
+            let refused = try await Program.run("/usr/bin/unshare", stranger + ["-p"], environment: homeless)
+            #expect(refused.status == 1, "\(refused)")
+            #expect(refused.errorText.contains("no home folder") && refused.errorText.contains("storePathRootDir"))
+            let file = names.folder.file("broker.conf")
+            try "storePathRootDir=/data/store\n".write(toFile: file, atomically: false, encoding: .utf8)
+            let named = try await Program.run(
+                "/usr/bin/unshare", stranger + ["-p", "-c", file], environment: homeless)
+            #expect(named.status == 0, "\(named)")
+        }
     }
 }
 

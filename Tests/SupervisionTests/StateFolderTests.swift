@@ -24,4 +24,12 @@ struct StateFolderTests {
         #expect(StateFolder.absolute("\(folder)/link/../x") == "\(real)/deep/x")
         #expect(StateFolder.absolute("\(folder)/link/x") == "\(folder)/link/x")
     }
+
+    @Test("the home folder is $HOME's, by name that of the system's list of users; of nobody it is nil")
+    func home() throws {
+        let name = try #require(getpwuid(geteuid())).pointee
+        #expect(StateFolder.home(of: String(cString: name.pw_name)) == String(cString: name.pw_dir))
+        #expect(StateFolder.home() == StateFolder.variable("HOME") ?? String(cString: name.pw_dir))
+        #expect(StateFolder.home(of: "no-such-user-\(getpid())") == nil)
+    }
 }

@@ -21,7 +21,7 @@ struct ConfigCommand: ParsableCommand {
         let parts = file.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
         if parts.dropLast() == ["", "etc", "apus"], let name = parts.last, name.hasSuffix(".toml") {
             let instance = String(name.dropLast(5))
-            arguments += ["--data-dir", "/var/lib/apus" + (instance == "apus" ? "" : "/instances/\(instance)")]
+            arguments += ["--data-dir", StateFolder.ofService + (instance == "apus" ? "" : "/instances/\(instance)")]
         }
         try Beside.become("apusd", arguments, as: name)
     }
@@ -100,11 +100,8 @@ struct ConfigCommand: ParsableCommand {
         }
 
         /// Of the person at the terminal, also behind sudo: there RocketMQ's store is.
-        private static var home: String {
-            if let user = getenv("SUDO_USER"), let entry = getpwnam(user), let path = entry.pointee.pw_dir {
-                return String(cString: path)
-            }
-            return getenv("HOME").map { String(cString: $0) } ?? "/root"
+        private static var home: String? {
+            StateFolder.variable("SUDO_USER").flatMap { StateFolder.home(of: $0) } ?? StateFolder.home()
         }
     }
 

@@ -15,8 +15,8 @@ struct ImportedFile {
     var notes: [String] = []
 
     /// - Parameters:
-    ///   - home: stands for Java's `${user.home}`.
-    init(text: String, path: String, home: String) throws(ConfigurationError) {
+    ///   - home: stands for Java's `${user.home}`; nil: nobody knows it, and a file that names it is refused.
+    init(text: String, path: String, home: String?) throws(ConfigurationError) {
         self.path = path
         let values: [String: String]
         do {
@@ -27,7 +27,11 @@ struct ImportedFile {
         kind = Self.kind(values, path)
         let known = Set(KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts)
         for (key, raw) in values.sorted(by: { $0.key < $1.key }) {
-            let value = Self.resolved(raw, home)
+            guard let value = Self.resolved(raw, home) else {
+                throw ConfigurationError(
+                    "\(path): \(key) = \(raw) names the home folder, and nobody knows it: HOME is not set and the system's "
+                        + "list of users has none; set HOME, or write the path")
+            }
             if value.contains("${") {
                 dropped.append((key, raw, "Java replaces the part in ${…} when it starts; write what it becomes"))
             } else if kind == .nameserver ? Self.nameserverKeys.contains(key) : known.contains(key) {
@@ -59,10 +63,13 @@ struct ImportedFile {
         return name.contains("namesrv") || name.contains("nameserver") ? .nameserver : .broker
     }
 
-    private static func resolved(_ value: String, _ home: String) -> String {
-        var text = value.replacing("${user.home}", with: home).replacing("$HOME", with: home)
-        if text == "~" || text.hasPrefix("~/") { text = home + text.dropFirst() }
-        return text
+    /// nil when the value names the home folder and that is not known.
+    private static func resolved(_ value: String, _ home: String?) -> String? {
+        let isTilde = value == "~" || value.hasPrefix("~/")
+        guard isTilde || value.contains("${user.home}") || value.contains("$HOME") else { return value }
+        guard let home else { return nil }
+        let text = value.replacing("${user.home}", with: home).replacing("$HOME", with: home)
+        return isTilde ? home + text.dropFirst() : text
     }
 }
 
