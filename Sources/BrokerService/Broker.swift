@@ -378,15 +378,7 @@ package final class Broker: RemotingService {
         let isDelayed = topic == TopicNames.schedule
         return Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
-                var draft = MessageDraft(
-                    topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost,
-                    body: record.body)
-                draft.flag = record.flag
-                draft.sysFlag = record.sysFlag
-                draft.bornTimestamp = record.bornTimestamp
-                draft.reconsumeTimes = record.reconsumeTimes
-                draft.properties = properties
-                draft.isCopy = true
+                var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: properties)
                 adjust(&draft)
                 let outcome = store.append(draft)
                 if case .appended(let result) = outcome {

@@ -41,4 +41,20 @@ package struct MessageDraft {
         self.storeHost = storeHost
         self.body = body
     }
+
+    /// What the log holds already, stored again elsewhere: body, hosts, flags, time of birth and times sent back are the record's. The record must not
+    /// lie in the log itself, which is written meanwhile.
+    package init(
+        copyOf record: CommitLogRecordView, topic: UnsafeRawBufferPointer, queueId: Int32,
+        properties: UnsafeRawBufferPointer
+    ) {
+        self.init(
+            topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost, body: record.body)
+        flag = record.flag
+        sysFlag = record.sysFlag
+        bornTimestamp = record.bornTimestamp
+        reconsumeTimes = record.reconsumeTimes
+        self.properties = properties
+        isCopy = true
+    }
 }

@@ -44,26 +44,25 @@ final class ConsumerRunningInfo: Sendable {
 
     /// A pull was answered.
     func pulled(_ count: Int, from queue: MessageQueue, in time: Duration) {
-        let now = Clock.milliseconds
-        state.withLock {
-            $0.queues[queue]?.lastPull = now
-            $0.topics[queue.topic, default: ConsumeRates()].note(now) { second in
-                second.pulls += 1
-                second.pullSeconds += time.seconds
-                second.pulled += count
-            }
-        }
+        note(count, in: time, at: \.lastPull, of: queue, as: \.pulls)
     }
 
     /// Messages of one pull were written out.
     func consumed(_ count: Int, from queue: MessageQueue, in time: Duration) {
+        note(count, in: time, at: \.lastConsume, of: queue, as: \.consumptions)
+    }
+
+    private func note(
+        _ count: Int, in time: Duration, at last: WritableKeyPath<Queue, Int64>, of queue: MessageQueue,
+        as kind: WritableKeyPath<ConsumeRates.Second, ConsumeRates.Work>
+    ) {
         let now = Clock.milliseconds
         state.withLock {
-            $0.queues[queue]?.lastConsume = now
+            $0.queues[queue]?[keyPath: last] = now
             $0.topics[queue.topic, default: ConsumeRates()].note(now) { second in
-                second.consumptions += 1
-                second.consumeSeconds += time.seconds
-                second.consumed += count
+                second[keyPath: kind].times += 1
+                second[keyPath: kind].seconds += time.seconds
+                second[keyPath: kind].messages += count
             }
         }
     }
@@ -109,14 +108,22 @@ final class ConsumerRunningInfo: Sendable {
 
 /// Sums of the last minute by the second, for the rates RocketMQ's consumers tell (`ConsumeStatus`).
 struct ConsumeRates: Sendable {
+    struct Work: Sendable {
+        var times = 0
+        var seconds = 0.0
+        var messages = 0
+
+        static func + (one: Work, other: Work) -> Work {
+            Work(
+                times: one.times + other.times, seconds: one.seconds + other.seconds,
+                messages: one.messages + other.messages)
+        }
+    }
+
     struct Second: Sendable {
         var number: Int64 = 0
-        var pulls = 0
-        var pullSeconds = 0.0
-        var pulled = 0
-        var consumptions = 0
-        var consumeSeconds = 0.0
-        var consumed = 0
+        var pulls = Work()
+        var consumptions = Work()
     }
 
     private static let span: Int64 = 60
@@ -134,18 +141,13 @@ struct ConsumeRates: Sendable {
     /// Mean times in milliseconds, messages a second over the minute before `now`.
     func json(at now: Int64) -> JSONValue {
         let recent = seconds.filter { $0.number > now / 1000 - Self.span }
-        func mean(_ sum: Double, _ count: Int) -> JSONValue { .number(count == 0 ? 0 : sum * 1000 / Double(count)) }
-        func rate(_ part: KeyPath<Second, Int>) -> JSONValue {
-            .number(Double(recent.reduce(0) { $0 + $1[keyPath: part] }) / Double(Self.span))
-        }
+        let pulls = recent.reduce(Work()) { $0 + $1.pulls }
+        let consumptions = recent.reduce(Work()) { $0 + $1.consumptions }
+        func mean(_ work: Work) -> JSONValue { .number(work.times == 0 ? 0 : work.seconds * 1000 / Double(work.times)) }
+        func rate(_ work: Work) -> JSONValue { .number(Double(work.messages) / Double(Self.span)) }
         return .fields([
-            ("consumeFailedMsgs", 0), ("consumeFailedTPS", .number(0)), ("consumeOKTPS", rate(\.consumed)),
-            (
-                "consumeRT",
-                mean(recent.reduce(0) { $0 + $1.consumeSeconds }, recent.reduce(0) { $0 + $1.consumptions })
-            ),
-            ("pullRT", mean(recent.reduce(0) { $0 + $1.pullSeconds }, recent.reduce(0) { $0 + $1.pulls })),
-            ("pullTPS", rate(\.pulled)),
+            ("consumeFailedMsgs", 0), ("consumeFailedTPS", .number(0)), ("consumeOKTPS", rate(consumptions)),
+            ("consumeRT", mean(consumptions)), ("pullRT", mean(pulls)), ("pullTPS", rate(pulls)),
         ])
     }
 }

@@ -74,26 +74,36 @@ struct MembershipTests {
         #expect(notices.remembered < 200)
     }
 
-    @Test("who was refused a queue's lock is told when it is given back, and nobody else is told of anything")
-    func wantedLocks() throws {
-        let harness = try BrokerHarness([("rebalanceLockMaxLiveTime", "60000")])
-        defer { try? harness.end() }
+    /// The members "a" and "b" of the group L, which know of each other.
+    private func twoMembers(_ harness: BrokerHarness) throws -> (RawConnection, RawConnection) {
         let (first, second) = (try harness.connect(), try harness.connect())
-        func queues(_ ids: [Int32]) -> [MessageQueue] {
-            ids.map { MessageQueue(topic: "T", brokerName: "broker-a", queueID: $0) }
-        }
-        func ask(_ code: RequestCode, _ connection: RawConnection, _ name: String, _ ids: [Int32]) throws -> [Int32] {
-            let body = LockBatchRequestBody(consumerGroup: "L", clientID: name, mqSet: queues(ids)).encoded()
-            let answer = try connection.invoke(code, body: body)
-            #expect(answer.code == 0)
-            guard code == .lockBatchMQ else { return [] }
-            return try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID).sorted()
-        }
         for (connection, name) in [(first, "a"), (second, "b")] {
             let data = ConsumerData(groupName: "L", subscriptionDataSet: [SubscriptionData(topic: "T")])
             try connection.post(.heartBeat, body: HeartbeatData(clientID: name, consumerDataSet: [data]).encoded())
         }
         while second.gets(.notifyConsumerIDsChanged, within: 200) {}
+        return (first, second)
+    }
+
+    /// Locks or unlocks queues of T for a member of L.
+    ///
+    /// - Returns: what is locked then; nothing for unlocking.
+    private func ask(
+        _ code: RequestCode, _ connection: RawConnection, _ name: String, _ ids: [Int32]
+    ) throws -> [Int32] {
+        let queues = ids.map { MessageQueue(topic: "T", brokerName: "broker-a", queueID: $0) }
+        let body = LockBatchRequestBody(consumerGroup: "L", clientID: name, mqSet: queues).encoded()
+        let answer = try connection.invoke(code, body: body)
+        #expect(answer.code == 0)
+        guard code == .lockBatchMQ else { return [] }
+        return try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID).sorted()
+    }
+
+    @Test("who was refused a queue's lock is told when it is given back, and nobody else is told of anything")
+    func wantedLocks() throws {
+        let harness = try BrokerHarness([("rebalanceLockMaxLiveTime", "60000")])
+        defer { try? harness.end() }
+        let (first, second) = try twoMembers(harness)
         #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [0, 1, 2])
         _ = try ask(.unlockBatchMQ, first, "a", [2])
         #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
@@ -114,20 +124,7 @@ struct MembershipTests {
     func forgottenLocks() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }
-        let (first, second) = (try harness.connect(), try harness.connect())
-        func ask(_ code: RequestCode, _ connection: RawConnection, _ name: String, _ ids: [Int32]) throws -> [Int32] {
-            let queues = ids.map { MessageQueue(topic: "T", brokerName: "broker-a", queueID: $0) }
-            let body = LockBatchRequestBody(consumerGroup: "L", clientID: name, mqSet: queues).encoded()
-            let answer = try connection.invoke(code, body: body)
-            #expect(answer.code == 0)
-            guard code == .lockBatchMQ else { return [] }
-            return try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID).sorted()
-        }
-        for (connection, name) in [(first, "a"), (second, "b")] {
-            let data = ConsumerData(groupName: "L", subscriptionDataSet: [SubscriptionData(topic: "T")])
-            try connection.post(.heartBeat, body: HeartbeatData(clientID: name, consumerDataSet: [data]).encoded())
-        }
-        while second.gets(.notifyConsumerIDsChanged, within: 200) {}
+        let (first, second) = try twoMembers(harness)
         #expect(try ask(.lockBatchMQ, first, "a", [0, 1]) == [0, 1])
         #expect(try ask(.lockBatchMQ, second, "b", [0, 1, 2]) == [2])
         // Its unlockAll names all queues of a broker but the first.

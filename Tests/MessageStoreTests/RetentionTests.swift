@@ -10,21 +10,31 @@ import Testing
     let disk = SimulatedDisk()
     let clock = TestClock()
 
-    @Test func aFileThatIsStillNeededStays() throws {
+    /// Every hour is one of deletion, and a file may go as soon as it is full.
+    private var expiring: StoreConfiguration {
         var configuration = StoreConfiguration.small("/store")
         configuration.fileReservedTime = 0
         configuration.deleteWhen = (0..<24).map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ";")
-        let harness = Harness(configuration, disk: disk, clock: clock)
-        try harness.store.open()
-        // Somebody waits for the first message of the third file.
-        var needed: PhysicalOffset? = PhysicalOffset(2 * 65_536 + 10)
-        harness.store.neededFrom = { needed }
-        for number in 0..<200 {
+        return configuration
+    }
+
+    /// Messages of 3000 bytes, then an hour.
+    private func fill(_ harness: Harness, _ count: Int) throws {
+        for number in 0..<count {
             harness.send("T", body: "\(number) " + String(repeating: "r", count: 3000))
             try harness.store.commitTick()
             harness.maintain(100)
         }
         harness.clock.advance(3_600_000)
+    }
+
+    @Test func aFileThatIsStillNeededStays() throws {
+        let harness = Harness(expiring, disk: disk, clock: clock)
+        try harness.store.open()
+        // Somebody waits for the first message of the third file.
+        var needed: PhysicalOffset? = PhysicalOffset(2 * 65_536 + 10)
+        harness.store.neededFrom = { needed }
+        try fill(harness, 200)
         harness.maintain(60_000)
         #expect(harness.store.minPhysicalOffset.rawValue == 2 * 65_536)
         #expect(!harness.store.deleteOldestFile())
@@ -40,19 +50,11 @@ import Testing
     /// A queue all of whose messages have expired goes on counting where it was, however the broker or the machine stopped: from 0 its groups would
     /// be ahead of it and skip what comes next (found by the time world).
     @Test func anExpiredQueueKeepsItsNumbers() throws {
-        var configuration = StoreConfiguration.small("/store")
-        configuration.fileReservedTime = 0
-        configuration.deleteWhen = (0..<24).map { $0 < 10 ? "0\($0)" : "\($0)" }.joined(separator: ";")
-        let harness = Harness(configuration, disk: disk, clock: clock)
+        let harness = Harness(expiring, disk: disk, clock: clock)
         try harness.store.open()
         for number in 0..<7 { harness.send("Idle", body: "\(number)") }
         try harness.store.commitTick()
-        for number in 0..<100 {
-            harness.send("T", body: "\(number) " + String(repeating: "r", count: 3000))
-            try harness.store.commitTick()
-            harness.maintain(100)
-        }
-        harness.clock.advance(3_600_000)
+        try fill(harness, 100)
         harness.maintain(120_000)
         harness.maintain(120_000)
         let first = harness.store.minPhysicalOffset.rawValue
@@ -64,7 +66,7 @@ import Testing
         }
         var expired = 0
         for (how, image, boot) in images {
-            let next = Harness(configuration, disk: image, clock: clock, boot: boot)
+            let next = Harness(expiring, disk: image, clock: clock, boot: boot)
             try next.store.open()
             let queue = try #require(next.store.consumeQueue(topic: "Idle", queueId: 0))
             // A power cut may bring deleted files back.

@@ -46,6 +46,24 @@ import Testing
         }
     }
 
+    /// A store of eight messages, five of them behind a checkpoint; another checkpoint's synchronization of a part has just been refused.
+    private func withFailedCheckpoint(_ part: String, _ configuration: StoreConfiguration) throws -> Harness {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        try send(harness, 0..<5)
+        harness.maintain(3000)
+        try send(harness, 5..<8)
+        let failed = Flag()
+        refuse(part, failed)
+        for _ in 0..<200 where !failed.isSet {
+            clock.advance(100)
+            harness.store.runMaintenance()
+            if !failed.isSet { harness.settle() }
+        }
+        #expect(failed.isSet)
+        return harness
+    }
+
     /// Power cuts of every kind leave all that `count` messages need.
     private func expectDurable(_ image: SimulatedDisk, _ count: Int) throws {
         var random = SeededGenerator(seed: 7)
@@ -104,19 +122,7 @@ import Testing
         configuration.flushDiskType = .asyncFlush
         configuration.flushIntervalCommitLog = 1_000_000
         configuration.flushCommitLogThoroughInterval = 1_000_000
-        let harness = Harness(configuration, disk: disk, clock: clock)
-        try harness.store.open()
-        try send(harness, 0..<5)
-        harness.maintain(3000)
-        try send(harness, 5..<8)
-        let failed = Flag()
-        refuse(part, failed)
-        for _ in 0..<200 where !failed.isSet {
-            clock.advance(100)
-            harness.store.runMaintenance()
-            if !failed.isSet { harness.settle() }
-        }
-        #expect(failed.isSet)
+        _ = try withFailedCheckpoint(part, configuration)
         let image = disk.afterKill()
         let next = Harness(configuration, disk: image, clock: clock)
         try next.store.open()
@@ -141,19 +147,7 @@ import Testing
 
     @Test(arguments: ["consumequeue/T", "index"])
     func ofACheckpointThenClosed(_ part: String) throws {
-        let harness = Harness(configuration, disk: disk, clock: clock)
-        try harness.store.open()
-        try send(harness, 0..<5)
-        harness.maintain(3000)
-        try send(harness, 5..<8)
-        let failed = Flag()
-        refuse(part, failed)
-        for _ in 0..<200 where !failed.isSet {
-            clock.advance(100)
-            harness.store.runMaintenance()
-            if !failed.isSet { harness.settle() }
-        }
-        #expect(failed.isSet)
+        let harness = try withFailedCheckpoint(part, configuration)
         try harness.store.close()
         try expectDurable(disk, 8)
     }

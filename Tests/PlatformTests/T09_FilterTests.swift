@@ -4,6 +4,7 @@ import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 import StoreFormat
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -381,16 +382,7 @@ extension PlatformTests {
 
         /// Restarts of each filter worker.
         static func restarts(_ platform: Platform) async throws -> [Int] {
-            struct Report: Decodable {
-                struct Worker: Decodable {
-                    var kind: String
-                    var restarts: Int
-                }
-                var workers: [Worker]
-            }
-            let status = try await Program.run(Binaries.apus, ["status", "--json", "--data-dir", platform.data])
-            let report = try JSONDecoder().decode(Report.self, from: Data(status.lines.joined().utf8))
-            return report.workers.filter { $0.kind == "filter" }.map(\.restarts)
+            try await platform.status().workers.filter { $0.kind == "filter" }.map(\.restarts)
         }
 
         @Test(

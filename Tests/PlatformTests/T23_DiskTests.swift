@@ -1,5 +1,6 @@
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 private let needsRoot = ConditionTrait.enabled(if: geteuid() == 0, "mounts and mount namespaces need root")

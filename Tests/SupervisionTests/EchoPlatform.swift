@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import TestFolders
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -15,21 +16,6 @@ final class EchoPlatform {
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         return (own as NSString).deletingLastPathComponent
     }()
-
-    struct Worker: Decodable {
-        var kind: String
-        var pid: Int32
-        var state: String
-        var restarts: Int
-        var status: String
-        var lastFailure: String
-    }
-
-    struct Report: Decodable {
-        var state: String
-        var statusLine: String
-        var workers: [Worker]
-    }
 
     init(
         _ options: [String] = [], environment: [String: String] = [:], folder: String? = nil, waits: Bool = true,
@@ -88,9 +74,11 @@ final class EchoPlatform {
         return try readLine(socket.raw)
     }
 
-    func report() throws -> Report { try JSONDecoder().decode(Report.self, from: Data(admin("status").utf8)) }
+    func report() throws -> PlatformReport {
+        try JSONDecoder().decode(PlatformReport.self, from: Data(admin("status").utf8))
+    }
 
-    func worker(_ kind: WorkerKind) throws -> Worker {
+    func worker(_ kind: WorkerKind) throws -> PlatformReport.Worker {
         try #require(try report().workers.first { $0.kind == kind.rawValue })
     }
 

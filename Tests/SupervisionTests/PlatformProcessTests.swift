@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import TestTools
 import Testing
 import WorkerProtocol
 

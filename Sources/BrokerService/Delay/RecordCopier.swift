@@ -49,17 +49,9 @@ struct RecordCopier {
             return .undeliverable("it is for the topic of half messages, which are not delayed")
         }
         return suffix.withUnsafeBytes { suffix in
-            var draft = MessageDraft(
-                topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost,
-                body: record.body)
-            draft.flag = record.flag
-            draft.sysFlag = record.sysFlag
-            draft.bornTimestamp = record.bornTimestamp
-            draft.reconsumeTimes = record.reconsumeTimes
+            var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: record.properties)
             draft.preparedTransactionOffset = record.preparedTransactionOffset
-            draft.properties = record.properties
             draft.mayUseReserve = true
-            draft.isCopy = true
             if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
             switch store.append(draft) {
             case .appended(let result):

@@ -43,11 +43,7 @@ extension TransactionalMessageService {
     }
 
     private func check(_ half: HalfMessage, _ now: Int64) {
-        guard readRecord(at: half.physicalOffset) != nil else {
-            broker.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
-            storeOp(half.queueOffset)
-            return
-        }
+        guard readOpen(half) else { return }
         let group = scratch.withUnsafeBytes { bytes -> String in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
             return record.property(HalfMessage.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
@@ -67,11 +63,16 @@ extension TransactionalMessageService {
         storeOp(half.queueOffset)
     }
 
+    /// Into `scratch`. False: there is nothing left to decide about.
+    private func readOpen(_ half: HalfMessage) -> Bool {
+        guard readRecord(at: half.physicalOffset) == nil else { return true }
+        broker.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
+        storeOp(half.queueOffset)
+        return false
+    }
+
     private func giveUp(_ half: HalfMessage, _ now: Int64) {
-        guard readRecord(at: half.physicalOffset) != nil else {
-            storeOp(half.queueOffset)
-            return
-        }
+        guard readOpen(half) else { return }
         _ = broker.topics.findOrCreate(
             TopicNames.transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
             perm: Permission.read | Permission.write)
@@ -96,15 +97,7 @@ extension TransactionalMessageService {
             if checks > 0 || properties[name] != nil { properties[name] = String(checks) }
             return Array(topic.utf8).withUnsafeBytes { topic in
                 properties.bytes.withUnsafeBytes { properties in
-                    var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: record.bornHost, storeHost: record.storeHost,
-                        body: record.body)
-                    draft.flag = record.flag
-                    draft.sysFlag = record.sysFlag
-                    draft.bornTimestamp = record.bornTimestamp
-                    draft.reconsumeTimes = record.reconsumeTimes
-                    draft.properties = properties
-                    draft.isCopy = true
+                    var draft = MessageDraft(copyOf: record, topic: topic, queueId: 0, properties: properties)
                     draft.mayUseReserve = true
                     if case .appended = broker.store.append(draft) {
                         hasAppended = true

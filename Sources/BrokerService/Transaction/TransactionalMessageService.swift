@@ -383,6 +383,8 @@ final class TransactionalMessageService {
                         topic: topic, queueId: 0, bornHost: broker.storeHost, storeHost: broker.storeHost, body: body)
                     draft.bornTimestamp = time
                     draft.properties = properties
+                    // It lets go of the log, and what it is the outcome of may have been delivered in this tick.
+                    draft.mayUseReserve = true
                     return broker.store.append(draft)
                 }
             }

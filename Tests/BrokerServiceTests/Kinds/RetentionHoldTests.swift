@@ -99,6 +99,28 @@ struct RetentionHoldTests {
         #expect(deleted > 0)
     }
 
+    @Test("on a disk too full for producers an outcome is stored all the same, with what it says of its message")
+    func outcomeOnAFullDisk() throws {
+        let disk = FailingDisk()
+        let harness = try BrokerHarness(
+            Self.small + [("transactionTimeOut", "600000"), ("cleanResourceInterval", "100")], disk: disk)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let committed = try prepare(connection, "committed")
+        let rolledBack = try prepare(connection, "rolled back")
+        disk.usedRatio = 0.95
+        let deadline = Date().addingTimeInterval(30)
+        while try connection.send(topic: "Filler", body: "f").code == 0, Date() < deadline { usleep(20_000) }
+        #expect(try connection.send(topic: "Filler", body: "f").code == ResponseCode.serviceNotAvailable.rawValue)
+        #expect(try end(connection, committed, 8).code == 0)
+        #expect(try end(connection, rolledBack, 12).code == 0)
+        let outcomes = try harness.onLoop {
+            $0.store.consumeQueue(topic: "RMQ_SYS_TRANS_OP_HALF_TOPIC", queueId: 0)?.maxOffset.rawValue
+        }
+        #expect(outcomes == 2)
+        #expect(try connection.wait("Due", count: 1).map(\.body) == ["committed"])
+    }
+
     @Test(
         "on a disk that must be emptied a prepared message moves with the log's end, and its producer is asked for it")
     func moved() throws {

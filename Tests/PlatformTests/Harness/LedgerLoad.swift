@@ -183,7 +183,7 @@ final class LedgerLoad: Sendable {
     }
 
     private static func read(_ client: RemotingClient, _ place: Place, from start: Int64) async throws -> [LogRecord] {
-        try await QueueReader.read(client, topic: place.topic, queue: place.queue, from: start)
+        try await QueueReader.read(client, topic: place.topic, queue: place.queue, from: start).bodies
             .flatMap { try LogRecord.all($0) }
     }
 }

@@ -107,7 +107,7 @@ final class Oracle: Sendable {
         let client = try await RemotingClient.connect(to: broker, group: MultiThreadedEventLoopGroup.singleton)
         var bodies: [String] = []
         for queue in 0..<queues {
-            for answer in try await QueueReader.read(client, topic: topic, queue: queue) {
+            for answer in try await QueueReader.read(client, topic: topic, queue: queue).bodies {
                 answer.withUnsafeBytes { bytes in
                     var position = 0
                     while position < bytes.count,

@@ -5,6 +5,7 @@ import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 import Synchronization
+import TestTools
 
 /// A folder of one test, removed at its end.
 final class TemporaryFolder: Sendable {
@@ -113,30 +114,10 @@ final class Platform: Sendable {
         guard outcome.status == 0 else { throw ScenarioFailure("\(script): \(outcome.errorText)") }
     }
 
-    /// What `apus status --json` says of the workers, by their names.
-    struct WorkerStatus: Decodable {
-        var kind: String
-        var index: Int
-        var pid: pid_t
-        var state: String
-        var status: String
-        var lastFailure: String
-    }
-
-    struct Status: Decodable {
-        var statusLine: String
-        var brokers: [String]
-        var workers: [WorkerStatus]
-
-        subscript(name: String) -> WorkerStatus? { workers.first { "\($0.kind)-\($0.index)" == name } }
-        var pids: [String: pid_t] {
-            Dictionary(workers.map { ("\($0.kind)-\($0.index)", $0.pid) }, uniquingKeysWith: { $1 })
-        }
-    }
-
-    func status() async throws -> Status {
+    /// What `apus status --json` says.
+    func status() async throws -> PlatformReport {
         let outcome = try await Program.run(Binaries.apus, ["status", "--json", "--data-dir", data])
-        return try JSONDecoder().decode(Status.self, from: Data(outcome.lines.joined().utf8))
+        return try JSONDecoder().decode(PlatformReport.self, from: Data(outcome.lines.joined().utf8))
     }
 
     /// The names of the brokers that have a topic, as the name server says.

@@ -28,35 +28,19 @@ final class ModelLog {
         }
         guard let client else { throw ScenarioFailure("no connection to the broker") }
         for queue in 0..<queues {
-            let place = ["topic": topic, "queueId": String(queue)]
-            let end = try await client.invokeSuccessfully(RemotingCommand(.getMaxOffset, extFields: place)).integer(
-                "offset")
             let cursor = "\(topic) \(queue)"
-            while let offset = Optional(cursors[cursor] ?? 0), offset < end {
-                let reply = try await client.invoke(
-                    RemotingCommand(
-                        .pullMessage,
-                        extFields: place.merging([
-                            "consumerGroup": "ModelReader", "queueOffset": String(offset), "maxMsgNums": "32",
-                            "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": "*",
-                            "subVersion": "0", "expressionType": "TAG",
-                        ]) { $1 }))
-                let next = try reply.integer("nextBeginOffset")
-                guard reply.code == 0, next > offset else {
-                    throw ScenarioFailure("\(cursor) stands still at \(offset) of \(end): \(reply.code)")
+            let reading = try await QueueReader.read(
+                client, topic: topic, queue: Int(queue), from: cursors[cursor] ?? 0, demandsSuccess: true)
+            for message in try reading.bodies.flatMap({ try MessageExt.decodeAll($0) }) {
+                guard let id = ModelOracle.id(of: message) else {
+                    throw ScenarioFailure("\(cursor) holds at \(message.queueOffset) what nobody sent")
                 }
-                for message in try MessageExt.decodeAll(reply.body) {
-                    guard let id = ModelOracle.id(of: message) else {
-                        throw ScenarioFailure("\(cursor) holds at \(message.queueOffset) what nobody sent")
-                    }
-                    copies[topic, default: [:]][id, default: []].append(
-                        Copy(
-                            queue: message.queueID, queueOffset: message.queueOffset,
-                            storeTimestamp: message.storeTimestamp, messageId: message.offsetMessageID,
-                            message: message))
-                }
-                cursors[cursor] = next
+                copies[topic, default: [:]][id, default: []].append(
+                    Copy(
+                        queue: message.queueID, queueOffset: message.queueOffset,
+                        storeTimestamp: message.storeTimestamp, messageId: message.offsetMessageID, message: message))
             }
+            cursors[cursor] = reading.end
         }
     }
 
