@@ -364,6 +364,7 @@ final class TransactionalMessageService {
                 draft.sysFlag =
                     record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
                 draft.preparedTransactionOffset = half.physicalOffset
+                draft.mayUseReserve = true
             }
         }
     }
@@ -383,7 +384,7 @@ final class TransactionalMessageService {
                         topic: topic, queueId: 0, bornHost: broker.storeHost, storeHost: broker.storeHost, body: body)
                     draft.bornTimestamp = time
                     draft.properties = properties
-                    // It lets go of the log, and what it is the outcome of may have been delivered in this tick.
+                    // An outcome lets go of the log, and its message may have been delivered in this tick.
                     draft.mayUseReserve = true
                     return broker.store.append(draft)
                 }

@@ -2,6 +2,7 @@ import BrokerService
 import Foundation
 import MessageStore
 import RemotingProtocol
+import StoreFormat
 import Testing
 
 @Suite("messages that wait for their time hold the log they lie in")
