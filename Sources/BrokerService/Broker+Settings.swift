@@ -84,7 +84,7 @@ extension Broker {
         "haHousekeepingInterval", "haListenPort", "haMasterAddress", "haSendHeartbeatInterval", "haTransferBatchSize",
         "listenPort", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum", "maxIndexNum",
         "messageDelayLevel", "messageIndexEnable", "msgTraceTopicName", "namesrvAddr", "rebalanceLockMaxLiveTime",
-        "recallMessageEnable", "regionId", "registerNameServerPeriod", "sendfileBytesMin",
+        "recallMessageEnable", "recordSumEnable", "regionId", "registerNameServerPeriod", "sendfileBytesMin",
         "serverChannelMaxIdleTimeSeconds", "storePathCommitLog", "storePathRootDir", "storeReplyMessageEnable",
         "timerMaxDelaySec", "traceOn", "traceTopicEnable",
     ]

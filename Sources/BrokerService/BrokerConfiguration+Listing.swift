@@ -58,7 +58,8 @@ extension StoreConfiguration {
         ]
         let switches = [
             ("messageIndexEnable", messageIndexEnable), ("checkCRCOnRecover", checkCRCOnRecover),
-            ("offsetCheckInSlave", offsetCheckInSlave), ("cleanFileForciblyEnable", cleanFileForciblyEnable),
+            ("offsetCheckInSlave", offsetCheckInSlave), ("recordSumEnable", recordSumEnable),
+            ("cleanFileForciblyEnable", cleanFileForciblyEnable),
         ]
         return numbers.map { ($0.0, String($0.1)) } + switches.map { ($0.0, String($0.1)) } + [
             ("storePathRootDir", storePathRootDir), ("storePathCommitLog", commitLogPath), ("deleteWhen", deleteWhen),

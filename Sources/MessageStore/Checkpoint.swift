@@ -49,6 +49,7 @@ struct Checkpoint: Sendable {
     /// Nil: too many to name, the whole filesystem is synchronized.
     let queues: [any DiskFile]?
     let indexes: [any DiskFile]
+    let sums: [any DiskFile]
     /// Some of the above: a synchronization failed before, so they are written again first.
     let suspects: [any DiskFile]
     let checkpoint: [UInt8]
@@ -79,7 +80,7 @@ struct Checkpoint: Sendable {
     private func synchronizeQueues() throws(SystemError) {
         guard let queues else { return try disk.synchronizeAll(configuration.storePathRootDir) }
         for file in queues { try file.synchronize() }
-        for file in indexes { try file.synchronize() }
+        for file in indexes + sums { try file.synchronize() }
         var folders: Set<String> = [configuration.consumeQueuePath, configuration.storePathRootDir]
         for file in queues {
             let folder = parent(file.path)
@@ -87,6 +88,7 @@ struct Checkpoint: Sendable {
             folders.insert(parent(folder))
         }
         if !indexes.isEmpty { folders.insert(configuration.indexPath) }
+        if !sums.isEmpty { folders.insert(configuration.recordSumPath) }
         for folder in folders where try disk.information(folder) != nil { try disk.synchronizeDirectory(folder) }
     }
 

@@ -29,8 +29,8 @@ struct LogCheckFindings: Sendable {
     }
 }
 
-/// Walks over the part of the log a start has believed, on a thread of its own, and compares: records with their CRC and their place, queue
-/// entries and index with the records. It only reads, through handles of its own for queues and index; what it suspects the owner looks at again.
+/// Walks over the part of the log a start has believed, on a thread of its own, and compares: records with their CRC, their sum and their place,
+/// queue entries and index with the records. It only reads, through handles of its own for queues and index; what it suspects the owner looks at again.
 ///
 /// Used by one job at a time (`MessageStoreCheck`), so nothing here is locked.
 final class LogCheck: @unchecked Sendable {
@@ -39,7 +39,8 @@ final class LogCheck: @unchecked Sendable {
     private let queueDirectory: String
     private let entriesPerFile: Int64
     private let recordCheck: RecordCheck
-    private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
+    private let sums: RecordSumReader?
+    private let walk: LogWalk
     private var index: IndexCursor?
     private var blocks: [Block?]
 
@@ -56,21 +57,24 @@ final class LogCheck: @unchecked Sendable {
     /// Entries read at once: one block of the disk.
     private static let blockEntries: Int64 = 204
 
-    /// - Parameter index: the index files as they are when the check begins, oldest first; nil when there is no index.
+    /// - Parameters:
+    ///   - sums: the check's own reader; nil when there are none.
+    ///   - index: the index files as they are when the check begins, oldest first; nil when there is no index.
     init(
         disk: any Disk, fileSize: Int64, queueDirectory: String, entriesPerFile: Int, recordCheck: RecordCheck,
+        sums: RecordSumReader?,
         index: (layout: IndexLayout, files: [(file: any DiskFile, count: Int32)])?
     ) {
         self.disk = disk
         self.fileSize = fileSize
+        self.sums = sums
+        walk = LogWalk(fileSize: fileSize)
         self.queueDirectory = queueDirectory
         self.entriesPerFile = Int64(entriesPerFile)
         self.recordCheck = recordCheck
         self.index = index.map { IndexCursor(layout: $0.layout, files: $0.files) }
         blocks = Array(repeating: nil, count: 256)
     }
-
-    deinit { buffer.deallocate() }
 
     /// Looks at the log from `start`, which is the beginning of a record, to `end` or until `budget` bytes are done.
     /// - Parameter files: all log files, in order.
@@ -88,93 +92,33 @@ final class LogCheck: @unchecked Sendable {
         return findings
     }
 
-    private func file(at offset: Int64, _ files: [(base: Int64, file: any DiskFile)]) -> (Int64, any DiskFile)? {
-        guard let first = files.first?.base, offset >= first else { return nil }
-        let number = Int((offset - first) / fileSize)
-        return number < files.count ? (files[number].base, files[number].file) : nil
-    }
-
     /// One buffer's worth; false when the log file is gone.
     private func step(
         _ findings: inout LogCheckFindings, end: Int64, _ files: [(base: Int64, file: any DiskFile)]
     ) throws(SystemError) -> Bool {
-        guard let (base, file) = file(at: findings.next, files) else { return false }
-        let fileEnd = base + fileSize
-        let start = findings.next
-        let wanted = Int(min(Int64(buffer.count), fileEnd - start))
-        let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<wanted]), at: start - base)
-        guard got > 0 else {
-            findings.next = fileEnd
-            return true
-        }
-        var used = 0
-        while used < got, start + Int64(used) < end {
-            let here = start + Int64(used)
-            let rest = UnsafeRawBufferPointer(rebasing: buffer[used..<got])
-            switch CommitLogRecord.parse(rest, maximumSize: Int(fileEnd - here)) {
-            case .record(let record) where record.physicalOffset.rawValue == here:
+        let next = try walk.step(from: findings.next, to: end, files) { found throws(SystemError) in
+            switch found {
+            case .record(let record):
                 findings.records += 1
-                if let damage = record.damage(by: recordCheck) {
-                    note(damage, at: here, &findings)
+                var damage = record.damage(by: recordCheck)
+                if damage == nil { damage = try sums?.damage(of: record) }
+                if let damage {
+                    note(damage, at: record.physicalOffset.rawValue, &findings)
                 } else {
                     try compare(record, &findings, files)
                 }
-                used += record.totalSize
-            case .record(let record):
-                note(.physicalOffset(found: record.physicalOffset.rawValue), at: here, &findings)
-                used = search(from: used + 1, got)
-            case .blank(let size):
-                guard here + Int64(size) == fileEnd else {
-                    note(.size(Int32(truncatingIfNeeded: size)), at: here, &findings)
-                    used = search(from: used + 1, got)
-                    continue
-                }
-                findings.next = fileEnd
-                return true
-            case .incomplete(let needed):
-                // The rest of a file may be too short even for a blank record.
-                if here + Int64(needed) > fileEnd {
-                    findings.next = fileEnd
-                    return true
-                }
-                if used == 0 { grow(needed) }
-                findings.next = here
-                return true
-            case .invalid(let damage):
-                note(damage, at: here, &findings)
-                used = search(from: used + 1, got)
+            case .damage(let damage, let offset): note(damage, at: offset, &findings)
             }
         }
-        findings.next = start + Int64(used)
+        guard let next else { return false }
+        findings.next = next
         return true
-    }
-
-    private func grow(_ needed: Int) {
-        guard needed > buffer.count else { return }
-        buffer.deallocate()
-        buffer = .allocate(byteCount: needed + (1 << 16), alignment: 16)
     }
 
     private func note(_ damage: CommitLogDamage, at offset: Int64, _ findings: inout LogCheckFindings) {
         // One damage may be met piece by piece.
         findings.damagedCount += 1
         if findings.damages.count < LogCheckFindings.keptMax { findings.damages.append((offset, damage)) }
-    }
-
-    /// Where in the buffer the next record may begin: a magic in its place. What only looks like one is damage again.
-    private func search(from start: Int, _ count: Int) -> Int {
-        var position = start
-        while position + 8 <= count {
-            let magic = buffer.loadUnaligned(fromByteOffset: position + 4, as: Int32.self).bigEndian
-            if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2
-                || magic == CommitLogRecord.blankMagic
-            {
-                return position
-            }
-            position += 1
-        }
-        // The last bytes are looked at again with what follows them.
-        return max(start, count - 7)
     }
 
     // MARK: Queues and index
@@ -236,7 +180,7 @@ final class LogCheck: @unchecked Sendable {
     private func isRecord(
         _ offset: Int64, of other: CommitLogRecordView, _ files: [(base: Int64, file: any DiskFile)]
     ) throws(SystemError) -> Bool {
-        guard let (base, file) = file(at: offset, files) else { return false }
+        guard let (base, file) = walk.file(at: offset, files) else { return false }
         var size = 1024
         while true {
             let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: size, alignment: 16)

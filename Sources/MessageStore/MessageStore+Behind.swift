@@ -2,7 +2,7 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// What is written behind the log, in passes: tails of queues, then the index, then the recovery point that vouches for them. The owner writes
+/// What is written behind the log, in passes: tails of queues, then the index and sums of records, then the recovery point that vouches for them. The owner writes
 /// queues itself (a few bytes into open files); making files for new queues and the index's megabytes are the business of the lane `behind`,
 /// which the pass waits for.
 extension MessageStore {
@@ -33,6 +33,10 @@ extension MessageStore {
                     try job.file.endWrite(job.write)
                 }
             }
+            let end = maintenance.passDispatched
+            if let sums, let job = sums.beginWork(to: end, logFiles: logFiles.files) {
+                return submitBehind(job) { _ in sums.end(job, to: end) }
+            }
             maintenance.passRunning = false
             var point = currentPoint(dispatched: maintenance.passDispatched)
             if pagesMayBeLost { point.doubt = .synchronizationFailed }
@@ -57,6 +61,7 @@ extension MessageStore {
         maintenance.warmQueues.removeAll(keepingCapacity: true)
         index?.apply()
         index?.beginPass()
+        sums?.beginPass()
         maintenance.passQueues = dirtyQueues
         dirtyQueues = []
     }
@@ -147,6 +152,11 @@ extension MessageStore {
         index?.apply()
         // A pass that was under way ends with the header it began with: only then comes the last one.
         while let index, index.hasUnwritten { _ = try index.write(maximumPages: .max) }
+        sums?.beginPass()
+        while let sums, let job = sums.beginWork(to: dispatchedEnd, logFiles: logFiles.files) {
+            job.join()
+            sums.end(job, to: dispatchedEnd)
+        }
     }
 }
 

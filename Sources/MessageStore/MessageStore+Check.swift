@@ -44,7 +44,7 @@ extension MessageStore {
         state.check = LogCheck(
             disk: disk, fileSize: logFiles.fileSize, queueDirectory: configuration.consumeQueuePath,
             entriesPerFile: configuration.entriesPerConsumeQueueFile, recordCheck: configuration.recordCheck,
-            index: indexFiles)
+            sums: sums?.makeReader(), index: indexFiles)
         logger.info("checking the log behind the start", metadata: ["from": "\(first)", "to": "\(state.end)"])
     }
 

@@ -41,6 +41,8 @@ struct MaintenanceState {
     /// Files whose synchronization failed: written again by the next checkpoint.
     var suspects: [any DiskFile] = []
     var suspectsUnknown = false
+    /// Sums could not be read; said once.
+    var saidSumFailure = false
 
     mutating func begin(now: Int64, dispatched: Int64) {
         lastPass = now
@@ -198,7 +200,7 @@ extension MessageStore {
         }
         // After a failed synchronization the kernel may call pages clean that are lost: only writing them again helps.
         if let queues = checkpoint.queues {
-            maintenance.suspects = queues + checkpoint.indexes
+            maintenance.suspects = queues + checkpoint.indexes + checkpoint.sums
         } else {
             maintenance.suspectsUnknown = true
             logger.error(
@@ -235,7 +237,8 @@ extension MessageStore {
         let queues = queueFiles.takeTouched().map { $0 + suspects }
         return Checkpoint(
             disk: disk, configuration: configuration, log: log, queues: queues, indexes: index?.takeTouched() ?? [],
-            suspects: suspects, checkpoint: layout.encoded(), checkpointFile: file, writePoint: point)
+            sums: sums?.takeTouched() ?? [], suspects: suspects, checkpoint: layout.encoded(), checkpointFile: file,
+            writePoint: point)
     }
 
     // MARK: Coming back after an error
@@ -313,7 +316,7 @@ extension MessageStore {
         windows.withBytes(at: offset, size: size) { bytes in
             if case .record(let record) = CommitLogRecord.parse(bytes) {
                 return record.physicalOffset.rawValue == offset && record.totalSize == size
-                    && record.damage(by: check) == nil
+                    && record.damage(by: check) == nil && agreesWithSum(record)
             }
             return false
         } ?? false

@@ -33,6 +33,7 @@ extension MessageStore {
         }
         try logFiles.load(wasClean: wasClean)
         try recover(wasClean: wasClean, foreignKill: foreignKill)
+        try loadSums()
         isOpen = true
         maintenance.begin(now: clock(), dispatched: dispatchedEnd)
         maintenance.recoveryPointDue = true

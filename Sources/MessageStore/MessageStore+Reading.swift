@@ -239,6 +239,10 @@ extension MessageStore {
         return try windows.withBytes(at: range.start.rawValue, size: range.length, body)
     }
 
+    /// Whether a whole record lies in the range that is what was written, as far as checksums tell; if not, that is said in the log. Whoever delivers a
+    /// message again that was not chosen by `selectMessages` asks first.
+    package func holdsMessage(_ range: LogRange) -> Bool { isReadable(range.start.rawValue, range.length) }
+
     /// The log file that holds `offset`, for `sendfile`: descriptor (owned by the store, valid until the file is deleted) and the offset inside it.
     package func logFile(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64)? {
         let base = offset.rawValue / logFiles.fileSize * logFiles.fileSize

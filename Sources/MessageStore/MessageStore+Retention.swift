@@ -70,6 +70,7 @@ extension MessageStore {
         do throws(SystemError) {
             try logFiles.removeFirst()
             windows.reset()
+            expireSums()
             return true
         } catch {
             logger.error("deleting the oldest commit log file failed: \(error)")

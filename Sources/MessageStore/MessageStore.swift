@@ -73,6 +73,7 @@ package final class MessageStore {
     /// In a replay: records that do not continue their queues, until those go on.
     var held: [ObjectIdentifier: HeldRecord] = [:]
     let index: IndexService?
+    let sums: RecordSums?
     let delayLevels: DelayLevels
 
     // Condition.
@@ -147,6 +148,11 @@ package final class MessageStore {
                 directory: configuration.indexPath, disk: disk,
                 layout: IndexLayout(slots: configuration.maxHashSlotNum, entries: configuration.maxIndexNum),
                 logger: logger)
+            : nil
+        sums =
+            configuration.recordSumEnable
+            ? RecordSums(
+                directory: configuration.recordSumPath, disk: disk, fileSize: files.fileSize, logger: logger)
             : nil
         delayLevels = DelayLevels(configuration.messageDelayLevel)
         recoveryPoint = RecoveryPointFile(path: configuration.consumeQueuePath + "/.apus-recovery", disk: disk)

@@ -80,6 +80,8 @@ package struct StoreConfiguration: Sendable {
     /// Apus: blocks are reserved this many bytes ahead of the log's end, so that a full disk is met before a message is.
     package var allocateAheadBytes = 64 * 1024 * 1024
 
+    /// Apus: whether each record gets a sum of all of it beside the log (`RecordSum`).
+    package var recordSumEnable = true
     /// Apus: how much of the log the check behind a start looks at per second, bytes; 0 for no check.
     package var backgroundCheckBytesPerSecond = 64 * 1024 * 1024
 
@@ -91,6 +93,7 @@ package struct StoreConfiguration: Sendable {
     package var commitLogPath: String { storePathCommitLog ?? storePathRootDir + "/commitlog" }
     package var consumeQueuePath: String { storePathRootDir + "/consumequeue" }
     package var indexPath: String { storePathRootDir + "/index" }
+    package var recordSumPath: String { storePathRootDir + "/recordsums" }
     package var configPath: String { storePathRootDir + "/config" }
 
     /// What is asked of a record that was found on the disk before it is delivered.
@@ -153,6 +156,7 @@ package struct StoreConfiguration: Sendable {
         try integer("mappedFileSizeCommitLog", 4096...Int(Int32.max), &mappedFileSizeCommitLog)
         try integer("mappedFileSizeConsumeQueue", 20...Int(Int32.max), &mappedFileSizeConsumeQueue)
         try flag("messageIndexEnable", &messageIndexEnable)
+        try flag("recordSumEnable", &recordSumEnable)
         try integer("maxHashSlotNum", 1...Int(Int32.max) / 4, &maxHashSlotNum)
         try integer("maxIndexNum", 2...Int(Int32.max) / 20, &maxIndexNum)
         try integer("maxMsgsNumBatch", 1...100_000, &maxMsgsNumBatch)

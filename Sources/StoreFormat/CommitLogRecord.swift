@@ -147,6 +147,8 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
     case recordCRC
     /// It has no such checksum, and `forceVerifyPropCRC` believes no record without one.
     case noRecordCRC
+    /// It is not what its sum beside the log (`RecordSum`) was made of.
+    case recordSum
     case physicalOffset(found: Int64)
     /// A disk block inside the record was never written.
     case tornBlock
@@ -160,6 +162,7 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
         case .bodyCRC: "the body's CRC does not match"
         case .recordCRC: "the record's CRC does not match"
         case .noRecordCRC: "the record has no CRC of its own, which forceVerifyPropCRC asks for"
+        case .recordSum: "the record is not what was written: its sum in the folder recordsums does not match"
         case .physicalOffset(let found): "the record says it lies at \(found)"
         case .tornBlock: "a disk block inside the record was never written"
         }

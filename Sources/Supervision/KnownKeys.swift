@@ -27,7 +27,8 @@ package enum KnownKeys {
         "fetchNamesrvAddrByAddressServer", "filterSandbox", "forceVerifyPropCRC", "longPollingEnable",
         "messageIndexEnable",
         "notifyConsumerIdsChangedEnable", "offsetCheckInSlave", "orderMessageEnable", "recallMessageEnable",
-        "rejectTransactionMessage", "slaveReadEnable", "storeReplyMessageEnable", "traceOn", "traceTopicEnable",
+        "recordSumEnable", "rejectTransactionMessage", "slaveReadEnable", "storeReplyMessageEnable", "traceOn",
+        "traceTopicEnable",
     ]
 
     package static let texts = [

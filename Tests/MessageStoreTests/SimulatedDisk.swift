@@ -281,7 +281,7 @@ final class SimulatedDisk: Disk {
     func check(_ call: String, _ path: String, write: (path: String, offset: Int64, bytes: [UInt8])? = nil)
         throws(SystemError)
     {
-        if call != "open", let watch = watcher.withLock({ $0 }) { watch(write) }
+        if call != "open", call != "pread", let watch = watcher.withLock({ $0 }) { watch(write) }
         let question = fault.withLock { $0 }
         if let code = question?(call, path) { throw SystemError(errno: code, call: call, subject: path) }
     }
@@ -296,12 +296,14 @@ final class SimulatedDisk: Disk {
     }
 
     private static func written(_ content: Content) -> Int {
-        // Only blocks with something in them take room: files are sparse.
+        // Only blocks with something in them take room: files are sparse. A block that is written again takes no more.
         var count = 0
         var offset = 0
         while offset < content.durable.count {
             let end = min(offset + block, content.durable.count)
-            if content.durable[offset..<end].contains(where: { $0 != 0 }) { count += block }
+            if !content.dirty.contains(offset / block), content.durable[offset..<end].contains(where: { $0 != 0 }) {
+                count += block
+            }
             offset = end
         }
         return count
@@ -468,6 +470,7 @@ private final class SimulatedFile: DiskFile, @unchecked Sendable {
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
+        try disk.check("pread", path)
         let count = max(0, min(buffer.count, Int(content.size - offset)))
         if count > 0, let base = buffer.baseAddress {
             base.copyMemory(from: content.live + Int(offset), byteCount: count)

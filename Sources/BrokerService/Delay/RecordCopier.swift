@@ -29,6 +29,8 @@ struct RecordCopier {
         _ range: LogRange, suffix: [UInt8] = [], isWanted: (CommitLogRecordView) -> Bool = { _ in true }
     ) -> Outcome? {
         scratch.removeAll(keepingCapacity: true)
+        // Stored again, a damaged body would have a CRC that says it is good.
+        guard store.holdsMessage(range) else { return .undeliverable("the log does not hold it (any more)") }
         let isThere: Void? = store.withBytes(range) { scratch.append(contentsOf: $0) }
         guard isThere != nil else { return .undeliverable("the log does not hold it any more") }
         return scratch.withUnsafeBytes { deliver($0, suffix: suffix, isWanted: isWanted) }

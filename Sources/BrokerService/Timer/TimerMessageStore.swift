@@ -216,11 +216,14 @@ final class TimerMessageStore {
         for (index, entry) in entries.enumerated() {
             let sequence = from + Int64(index)
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
-            let isTaken: Bool? = broker.store.withBytes(range) { bytes in
-                guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
-                take(record, sequence, entry, wheel)
-                return true
-            }
+            let isTaken: Bool? =
+                !broker.store.holdsMessage(range)
+                ? false
+                : broker.store.withBytes(range) { bytes in
+                    guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+                    take(record, sequence, entry, wheel)
+                    return true
+                }
             if isTaken != true {
                 broker.logger.error("the timer message at \(entry.physicalOffset) is not there and was passed over")
                 wheel.skip(sequence)

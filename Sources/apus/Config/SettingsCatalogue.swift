@@ -111,6 +111,9 @@ struct SettingDescription {
         SettingDescription("flushIntervalConsumeQueue", .store, "1000", "milliseconds between writes of queues"),
         SettingDescription("flushConsumeQueueThoroughInterval", .store, "60000", "milliseconds between checkpoints"),
         SettingDescription("messageIndexEnable", .store, "true", "messages can be found by key"),
+        SettingDescription(
+            "recordSumEnable", .store, "true",
+            "a sum of each whole message beside the log, so that no flipped bit is delivered"),
         SettingDescription("maxHashSlotNum", .store, "5000000", "slots of an index file"),
         SettingDescription("maxIndexNum", .store, "20000000", "entries of an index file"),
         SettingDescription("maxMsgsNumBatch", .store, "64", "most messages a key query returns"),

@@ -55,6 +55,33 @@ struct DelayTests {
         #expect(try after.consume("D", from: 40).isEmpty)
     }
 
+    /// Stored again it would get a CRC that says it is good.
+    @Test(
+        "a waiting message whose bits have flipped is not delivered, and those beside it are",
+        arguments: ["DELAY=1", "TIMER_DELAY_MS=1000"])
+    func aDamagedWaitingMessage(_ properties: String) throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for index in 0..<3 { _ = try send(connection, "D", properties, body: "waiting \(index)") }
+        let killed = try harness.afterKill { folder in
+            let path = folder.path + "/commitlog/" + String(repeating: "0", count: 20)
+            var log = try Data(contentsOf: URL(fileURLWithPath: path))
+            let place = try #require(log.range(of: Data("waiting 1".utf8)))
+            log[place.upperBound - 1] ^= 8
+            try log.write(to: URL(fileURLWithPath: path))
+        }
+        defer { try? killed.end() }
+        let after = try killed.connect()
+        _ = try after.wait("D", count: 2)
+        usleep(300_000)
+        let bodies = try after.consume("D").map(\.body)
+        // A timer message may lie in a file of its own by then, where nothing has flipped.
+        #expect(
+            bodies == ["waiting 0", "waiting 2"]
+                || (properties.hasPrefix("TIMER") && bodies.sorted() == ["waiting 0", "waiting 1", "waiting 2"]))
+    }
+
     @Test("after a clean stop delayOffset.json counts exactly what was delivered")
     func delayOffsetFile() throws {
         let harness = try BrokerHarness()

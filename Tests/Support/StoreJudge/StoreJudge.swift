@@ -19,6 +19,8 @@ package final class StoreJudge {
         package var isIndexed = true
         /// All was written with `enabledAppendPropCRC`.
         package var everyRecordHasChecksum = false
+        /// All was written by Apus with `recordSumEnable`, and closed in order.
+        package var everyRecordHasSum = false
         /// Queues that were deleted on purpose, as TOPIC/QUEUE.
         package var deletedQueues: Set<String> = []
 
@@ -93,6 +95,7 @@ package final class StoreJudge {
         judgeLog()
         judgeQueues()
         judgeIndex()
+        judgeSums()
         judgeSmallFiles()
         return problems
     }
@@ -281,6 +284,41 @@ package final class StoreJudge {
         }
         if entry.tagsCode != tagsCode {
             object("\(name): entry \(offset) has code \(entry.tagsCode), wanted \(tagsCode)")
+        }
+    }
+
+    // MARK: Sums
+
+    /// Apus's own: what is there must be the CRC-32 of the record that begins in these 64 bytes.
+    private func judgeSums() {
+        let size = rules.mappedFileSizeCommitLog
+        var wanted: [String: [Int: Int]] = [:]
+        for record in records {
+            let base = record.physicalOffset / size * size
+            let path = "commitlog/" + String(repeating: "0", count: 20 - String(base).count) + String(base)
+            let start = record.physicalOffset - base
+            guard let bytes = files[path]?[start..<(start + record.size)] else { continue }
+            let crc = Int(CRC32.of(Array(bytes)))
+            wanted[path.replacing("commitlog", with: "recordsums"), default: [:]][start / 64] = crc == 0 ? 1 : crc
+        }
+        for (path, bytes) in files where path.hasPrefix("recordsums/") {
+            for place in stride(from: 0, to: bytes.count - 3, by: 4) {
+                let sum = BigEndianNumber.read(bytes, place, 4) & 0xFFFF_FFFF
+                if sum != 0, wanted[path]?[place / 4] != sum {
+                    object("\(path): place \(place / 4) has a sum of no record that lies there")
+                }
+            }
+        }
+        guard rules.everyRecordHasSum else { return }
+        for (path, sums) in wanted {
+            for place in sums.keys.sorted() {
+                guard let bytes = files[path], place * 4 + 4 <= bytes.count,
+                    BigEndianNumber.read(bytes, place * 4, 4) != 0
+                else {
+                    object("\(path): place \(place) lacks the sum of the record that lies there")
+                    continue
+                }
+            }
         }
     }
 

@@ -1,0 +1,60 @@
+import LinuxSystem
+import StoreFormat
+
+/// Looks up sums of records (`RecordSum`), a page at a time. Confined to one thread at a time; several readers may use the same files.
+final class RecordSumReader {
+    private let directory: String
+    private let disk: any Disk
+    private let fileSize: Int64
+    private let page = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
+    /// What `page` holds: as much of the table as there is, from `pageStart` on.
+    private var pageBase: Int64 = -1
+    private var pageStart: Int64 = -1
+    private var pageCount = 0
+    /// Of the log file at `pageBase`; nil when it has no sums.
+    private var file: (any DiskFile)?
+
+    /// - Parameter fileSize: of the log's files.
+    init(directory: String, disk: any Disk, fileSize: Int64) {
+        self.directory = directory
+        self.disk = disk
+        self.fileSize = fileSize
+    }
+
+    deinit { page.deallocate() }
+
+    /// Lets go of the file and what was read of it.
+    func forget() {
+        pageBase = -1
+        file = nil
+    }
+
+    /// The sum of the record that begins at `offset` of the log; 0 when it is not known.
+    func sum(at offset: Int64) throws(SystemError) -> UInt32 {
+        let base = offset / fileSize * fileSize
+        let position = RecordSum.position(offset - base)
+        let start = position / Int64(page.count) * Int64(page.count)
+        if base != pageBase || start != pageStart { try read(base, start) }
+        let inPage = Int(position - start)
+        guard inPage + RecordSum.size <= pageCount else { return 0 }
+        return UInt32(bigEndian: page.loadUnaligned(fromByteOffset: inPage, as: UInt32.self))
+    }
+
+    private func read(_ base: Int64, _ start: Int64) throws(SystemError) {
+        if base != pageBase {
+            forget()
+            let path = directory + "/" + StoreFileName.of(offset: base)
+            file = try disk.information(path) == nil ? nil : disk.open(path, .read)
+        }
+        pageBase = -1
+        pageCount = try file?.read(into: page, at: start) ?? 0
+        pageBase = base
+        pageStart = start
+    }
+
+    /// Tells that the record is not the one its sum was made of; nil when it is, or has none.
+    func damage(of record: CommitLogRecordView) throws(SystemError) -> CommitLogDamage? {
+        let sum = try sum(at: record.physicalOffset.rawValue)
+        return sum == 0 || sum == RecordSum.of(record.bytes) ? nil : .recordSum
+    }
+}
