@@ -214,12 +214,14 @@ package final class FilterEvaluator {
         return count
     }
 
-    /// Begins to bring a record into the processor's cache: its head, and its end, where the properties are.
+    /// Begins to bring a record into the processor's cache: its head, which may lie in three lines, and its end, where the properties
+    /// are.
     @inline(__always)
     private func fetch(_ base: UnsafeRawPointer, _ place: Place) {
         let record = base + place.start
         apus_prefetch(record)
-        apus_prefetch(record + 64)
+        apus_prefetch(record + 63)
+        apus_prefetch(record + (CommitLogRecord.minimumSize - 4))
         let end = record + place.size
         apus_prefetch(end - 1)
         apus_prefetch(end - 65)

@@ -61,6 +61,22 @@ package struct EntryVerdicts: Sendable {
             }
             return start + Int64(word << 6 + bits.trailingZeroBitCount)
         }
+
+        /// Entries from `position` on among which `wanted` wanted ones are, or all that are left: up to 63 more than it takes, and `limit` at
+        /// most.
+        @inline(__always)
+        func stretch(from position: Int64, wanted: Int, atMost limit: Int) -> Int {
+            let index = Int(position - start)
+            guard index >= 0, index < count else { return 0 }
+            var word = index >> 6
+            var found = (words[word] & (~0 &<< UInt64(index & 63))).nonzeroBitCount
+            word += 1
+            while found < wanted, word < words.count, word << 6 - index < limit {
+                found += words[word].nonzeroBitCount
+                word += 1
+            }
+            return min(word << 6, count, index + limit) - index
+        }
     }
 
     @inline(__always)
@@ -94,15 +110,19 @@ extension MessageStore {
         var answer = result(.noMatchedMessage, next: offset, queue)
         let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
         let scanEnd = min(queue.maxOffset.rawValue, verdicts.start + Int64(verdicts.count))
+        let most = max(1, maxCount)
+        // Most answers are full at that many: what lies behind them in the queue is not read.
+        let enough = max(1, min(most, configuration.maxTransferCountOnMessageInMemory))
         var position = offset.rawValue
         var lastPhysical = writtenEnd
         scan: while position < scanEnd {
             position = min(verdicts.next(from: position), scanEnd)
-            guard position < scanEnd else { break }
+            guard position < scanEnd, answer.messageCount < most else { break }
+            let ahead = verdicts.stretch(
+                from: position, wanted: max(1, enough - answer.messageCount), atMost: Self.stretch)
             let bytes: UnsafeRawBufferPointer
             do throws(SystemError) {
-                bytes = try queueFiles.read(
-                    queue, from: position, count: Int(min(scanEnd - position, Int64(Self.stretch))))
+                bytes = try queueFiles.read(queue, from: position, count: min(ahead, Int(scanEnd - position)))
             } catch {
                 logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
                 break

@@ -125,6 +125,73 @@ struct FilterWindowTests {
         #expect(try Self.read(connection, "p").bodies == Self.names { Self.tag($0) == "P" })
     }
 
+    @Test("the next pull finds its expression by its bytes, and no other that looks like it")
+    func recent() {
+        func bytes<R>(_ text: String, _ body: (UnsafeRawBufferPointer) -> R) -> R {
+            [UInt8](text.utf8).withUnsafeBytes { body($0) }
+        }
+        var recent = RecentSubscriptions()
+        func find(_ type: String?, _ expression: String) -> CompiledSubscription? {
+            bytes(expression) { expression in
+                guard let type else { return recent.find(nil, expression) }
+                return bytes(type) { recent.find($0, expression) }
+            }
+        }
+        func add(_ type: String?, _ expression: String) -> CompiledSubscription {
+            let subscription = CompiledSubscription(type: type ?? "TAG", expression: expression)
+            bytes(expression) { expression in
+                guard let type else { return recent.add(subscription, nil, expression) }
+                bytes(type) { recent.add(subscription, $0, expression) }
+            }
+            return subscription
+        }
+        #expect(find("SQL92", "a > 5 AND b = 'x'") == nil)
+        let condition = add("SQL92", "a > 5 AND b = 'x'")
+        #expect(find("SQL92", "a > 5 AND b = 'x'") === condition)
+        // The same length, beginning and end.
+        #expect(find("SQL92", "a > 5 ANX b = 'x'") == nil)
+        #expect(find("RANGE", "a > 5 AND b = 'x'") == nil)
+        #expect(find(nil, "a > 5 AND b = 'x'") == nil)
+        let tag = add(nil, "T")
+        #expect(find(nil, "T") === tag)
+        #expect(find("SQL92", "T") == nil)
+        #expect(find(nil, "") == nil)
+        let none = add("X", "")
+        #expect(find("X", "") === none)
+        _ = add("X", String(repeating: "x", count: 5000))
+        #expect(find("X", String(repeating: "x", count: 5000)) == nil)
+    }
+
+    @Test("a pull takes as many as it asks for, wherever it begins among the verdicts")
+    func counts() throws {
+        let double = FilterDouble(["M", "N", "P"])
+        let harness = try BrokerHarness { double.attach(to: $0) }
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try Self.fill(connection)
+        func pull(_ offset: Int, _ count: Int, _ expression: String) throws -> (bodies: [String], next: String?) {
+            var fields = RawConnection.pullFields(
+                topic: "W", offset: Int64(offset), subscription: expression, type: "SQL92")
+            fields["maxMsgNums"] = "\(count)"
+            let answer = try connection.invoke(.pullMessage, fields)
+            return (Self.bodies(answer.body), answer.extFields["nextBeginOffset"])
+        }
+        for count in [1, 7, 31, 32] {
+            for offset in [0, 1, 31, 33, 63, 64, 65, 127, 200] {
+                let (bodies, next) = try pull(offset, count, "all")
+                #expect(bodies == (offset..<offset + count).map(String.init), "\(count) from \(offset)")
+                #expect(next == "\(offset + count)")
+            }
+        }
+        double.wanted = [code("P")]
+        for count in [1, 5, 32] {
+            let (bodies, next) = try pull(0, count, "p")
+            let wanted = Self.names { Self.tag($0) == "P" }
+            #expect(bodies == Array(wanted.prefix(count)))
+            #expect(next == wanted[count], "where the next one lies")
+        }
+    }
+
     @Test("what the prefilter excludes is never asked about")
     func prefilter() throws {
         for patience in [Int.max, 8] {

@@ -28,6 +28,9 @@ final class CompiledSubscription {
     /// Entries the next batch may have: fewer after one that came too late.
     fileprivate(set) var batchMax = WorkerMessage.filterBatchMax
     private var windows: [FilterWindow.Key: FilterWindow] = [:]
+    /// Some of them again, by the addresses of what they are for: a pull finds its window here without hashing.
+    private var recent = [FilterWindow?](repeating: nil, count: CompiledSubscription.recentMax)
+    private static let recentMax = 32
     fileprivate var waiters: [() -> Void] = []
     /// The filter worker that serves it.
     fileprivate var worker = 0
@@ -63,15 +66,20 @@ final class CompiledSubscription {
 
     /// What is known about a queue for a group.
     func window(_ queue: ConsumeQueue, _ group: SubscriptionGroupEntry) -> FilterWindow {
+        let place = FilterWindow.place(queue, group) % Self.recentMax
+        if let window = recent[place], window.isOf(queue, group) { return window }
         let key = FilterWindow.Key(queue, group)
-        if let window = windows[key] { return window }
-        let window = FilterWindow(queue: queue, group: group)
+        let window = windows[key] ?? FilterWindow(queue: queue, group: group)
         windows[key] = window
+        recent[place] = window
         return window
     }
 
     /// Verdicts are a program's: they go with it. Whoever still waits for one holds its window.
-    fileprivate func forgetVerdicts() { windows.removeAll() }
+    fileprivate func forgetVerdicts() {
+        windows.removeAll()
+        for place in recent.indices { recent[place] = nil }
+    }
 
     /// A batch was answered in full, or not in time.
     fileprivate func batchEnded(inTime: Bool) {
@@ -147,6 +155,7 @@ package final class FilterLink {
     /// The indexes of all workers there ever were, in order.
     private var known: [Int] = []
     private var subscriptions: [Key: CompiledSubscription] = [:]
+    private var recent = RecentSubscriptions()
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
@@ -233,6 +242,21 @@ package final class FilterLink {
 
     // MARK: Compiling
 
+    /// As below for one that is known, which is left as it is; nil: ask by name. `type` is as the client spelled it.
+    @inline(__always)
+    func recentSubscription(
+        type: UnsafeRawBufferPointer?, expression: UnsafeRawBufferPointer
+    ) -> CompiledSubscription? {
+        recent.find(type, expression)
+    }
+
+    /// The next pull that says the same finds it by these bytes.
+    func remember(
+        _ subscription: CompiledSubscription, type: UnsafeRawBufferPointer?, expression: UnsafeRawBufferPointer
+    ) {
+        recent.add(subscription, type, expression)
+    }
+
     /// The subscription of an expression; its compilation starts now if it has not.
     func subscription(type: String, expression: String) -> CompiledSubscription {
         let key = Key(type: type, expression: expression)
@@ -298,6 +322,7 @@ package final class FilterLink {
     }
 
     private func forgetLeastUsed() {
+        recent = RecentSubscriptions()
         let byUse = subscriptions.map { (key: $0.key, used: $0.value.lastUsedMillis) }.sorted { $0.used < $1.used }
         for (key, _) in byUse.prefix(Self.subscriptionsMax / 4) {
             // What a consumer or a pull holds stays: as many as there are clients, and all are told when a worker goes.

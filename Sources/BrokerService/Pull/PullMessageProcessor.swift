@@ -99,6 +99,12 @@ final class PullMessageProcessor {
         _ topic: TopicEntry, _ refuse: (ResponseCode, String) -> Void
     ) -> SubscriptionFilter? {
         if header.hasSubscription {
+            // What was found here was accepted when it was put here, and whatever changes since is looked at in `run`.
+            if broker.configuration.enablePropertyFilter != false, let expression = header.subscription,
+                let known = broker.filters.recentSubscription(type: header.expressionType, expression: expression)
+            {
+                return .compiled(known)
+            }
             let type = header.expressionType.map { String(decoding: $0, as: UTF8.self) } ?? "TAG"
             let expression = header.subscription.map { String(decoding: $0, as: UTF8.self) } ?? ""
             guard accepts(type, refuse) else { return nil }
@@ -106,7 +112,11 @@ final class PullMessageProcessor {
                 refuse(.subscriptionParseFailed, "parse the consumer's subscription failed: the expression is empty")
                 return nil
             }
-            return broker.filter(type: type, expression: expression)
+            let filter = broker.filter(type: type, expression: expression)
+            if case .compiled(let subscription) = filter, let bytes = header.subscription {
+                broker.filters.remember(subscription, type: header.expressionType, expression: bytes)
+            }
+            return filter
         }
         guard let consumers = broker.consumers[header.consumerGroup] else {
             refuse(
