@@ -40,51 +40,73 @@ enum Number: Equatable {
             at += 1
         }
         if negative { value = -value }
-        return point < 0 ? .integer(value) : .double(Double(value) / powers[text.count - 1 - point])
+        return point < 0 ? .integer(value) : .double(divided(value, by: text.count - 1 - point))
     }
+
+    /// A number as its digits say it: `mantissa` with so many decimals, at most 15 digits when there are decimals.
+    struct Scaled {
+        static let decimalsMax = 15
+
+        let mantissa: Int64
+        let decimals: UInt8
+
+        var number: Number {
+            decimals == 0 ? .integer(mantissa) : .double(Number.divided(mantissa, by: Int(decimals)))
+        }
+    }
+
+    /// The double next to a number of at most 15 digits: both parts are exact, so one rounding gives it.
+    static func divided(_ mantissa: Int64, by decimals: Int) -> Double { Double(mantissa) / powers[decimals] }
 
     /// As `init`, for up to 16 characters behind a sign, read eight at a time: digits with perhaps a point among them. Nil: it is not
     /// that short, or something else.
     /// - Parameter floor: what may be read before `start` begins there.
     @inline(__always)
-    static func short(_ start: UnsafePointer<UInt8>, _ count: Int, _ floor: UnsafePointer<UInt8>) -> Number? {
+    static func short(_ start: UnsafePointer<UInt8>, _ count: Int, _ floor: UnsafePointer<UInt8>) -> Scaled? {
         guard count > 0 else { return nil }
-        if count < 4 {
-            var value: Int64 = 0
-            var at = 0
-            while at < count, start[at] &- 0x30 < 10 {
-                value = value &* 10 &+ Int64(start[at] &- 0x30)
-                at &+= 1
-            }
-            if at == count { return .integer(value) }
-        }
-        let negative = start[0] == UInt8(ascii: "-")
+        let first = start[0]
+        if count == 1 { return first &- 0x30 < 10 ? Scaled(mantissa: Int64(first &- 0x30), decimals: 0) : nil }
+        let negative = first == UInt8(ascii: "-")
         let size = count &- (negative ? 1 : 0)
         let end = UnsafeRawPointer(start) + count
-        guard size > 0, size <= 16, end - 16 >= UnsafeRawPointer(floor) else { return nil }
+        guard size <= 16, end - 16 >= UnsafeRawPointer(floor) else { return nil }
         // The digits' values, the last character in the highest byte of `low`; what lies before the first is 0.
-        var low = digits(end - 8, min(size, 8))
-        var high = size > 8 ? digits(end - 16, size &- 8) : 0
+        var low: UInt64
         var decimals = 0
-        let odd = (others(low), others(high))
-        if odd.0 | odd.1 != 0 {
-            // One character is no digit: it is taken out if it is a point.
-            if odd.1 == 0 {
-                guard let shift = point(low, odd.0) else { return nil }
+        var value: Int64
+        if size <= 8 {
+            low = digits(end - 8, size)
+            let odd = others(low)
+            if odd != 0 {
+                // One character is no digit: it is taken out if it is a point.
+                guard let shift = point(low, odd) else { return nil }
                 decimals = 7 &- shift &>> 3
-                low = without(low, shift) | high &>> 56
-                high = high &<< 8
-            } else {
-                guard odd.0 == 0, let shift = point(high, odd.1) else { return nil }
-                decimals = 15 &- shift &>> 3
-                high = without(high, shift)
+                low = without(low, shift)
+                guard decimals > 0, decimals < size &- 1 else { return nil }
             }
-            guard decimals > 0, decimals < size &- 1 else { return nil }
+            value = Int64(bitPattern: decimal(low))
+        } else {
+            low = digits(end - 8, 8)
+            var high = digits(end - 16, size &- 8)
+            let odd = (others(low), others(high))
+            if odd.0 | odd.1 != 0 {
+                if odd.1 == 0 {
+                    guard let shift = point(low, odd.0) else { return nil }
+                    decimals = 7 &- shift &>> 3
+                    low = without(low, shift) | high &>> 56
+                    high = high &<< 8
+                } else {
+                    guard odd.0 == 0, let shift = point(high, odd.1) else { return nil }
+                    decimals = 15 &- shift &>> 3
+                    high = without(high, shift)
+                }
+                guard decimals > 0, decimals < size &- 1 else { return nil }
+            }
+            value = Int64(bitPattern: decimal(low))
+            if high != 0 { value = value &+ Int64(bitPattern: decimal(high)) &* 100_000_000 }
         }
-        var value = Int64(bitPattern: decimal(low))
-        if high != 0 { value = value &+ Int64(bitPattern: decimal(high)) &* 100_000_000 }
         if negative { value = 0 &- value }
-        return decimals == 0 ? .integer(value) : .double(Double(value) / powers[decimals])
+        return Scaled(mantissa: value, decimals: UInt8(truncatingIfNeeded: decimals))
     }
 
     /// The last `count` (1 to 8) of eight characters, less "0".

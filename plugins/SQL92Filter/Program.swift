@@ -48,6 +48,8 @@ private struct Machine {
     private let alternatives: UnsafeMutableBufferPointer<Range<Int>>
     private let sides: UnsafeMutableBufferPointer<Range<Int>>
     private let spans: UnsafeMutableBufferPointer<Span>
+    /// `Span.bounds` of all spans, one behind the other.
+    private let bounds: UnsafeMutableBufferPointer<Span.Bounds>
     private let numbers: UnsafeMutableBufferPointer<Number>
     private let strings: UnsafeMutableBufferPointer<Bytes>
     private let operands: UnsafeMutableBufferPointer<Operand>
@@ -60,6 +62,7 @@ private struct Machine {
         alternatives = .copy(plan.alternatives)
         sides = .copy(plan.sides)
         spans = .copy(plan.spans)
+        bounds = .copy(plan.spans.flatMap(\.bounds))
         numbers = .copy(plan.numbers)
         strings = .copy(plan.strings.map { .copyBytes($0) })
         operands = .copy(plan.operands)
@@ -76,6 +79,7 @@ private struct Machine {
         alternatives.deallocate()
         sides.deallocate()
         spans.deallocate()
+        bounds.deallocate()
         numbers.deallocate()
         strings.deallocate()
         operands.deallocate()
@@ -108,8 +112,8 @@ private struct Machine {
         switch (step.operation, step.isNegated) {
         case _ where condition.count > 1: return each(condition, units, messages)
         case (.within, _): return within(step, units, messages)
-        case (.equalString, false): return equals(step, messages)
-        case (.member, false): return member(step, messages)
+        case (.equalString, false): return equals(step, units, messages)
+        case (.member, false): return member(step, units, messages)
         case (.isMissing, _): return presence(step, messages)
         default: return each(condition, units, messages)
         }
@@ -118,91 +122,76 @@ private struct Machine {
     // MARK: One condition, the messages of a block
     // Not inlined: each of these loops has the registers for itself.
 
+    /// Those of some messages, bit by bit, for which a condition holds.
+    @inline(__always)
+    private func those(of messages: UInt64, _ holds: (Int) -> Bool) -> UInt64 {
+        var result = messages
+        var left = messages
+        while left != 0 {
+            let index = left.trailingZeroBitCount
+            left &= left &- 1
+            if !holds(index) { result &= ~(1 &<< UInt64(truncatingIfNeeded: index)) }
+        }
+        return result
+    }
+
+    /// As above, with what each message has for property `place`.
+    @inline(__always)
+    private func those(of messages: UInt64, with place: UInt32, _ holds: (Values.Row, Int) -> Bool) -> UInt64 {
+        let column = values.row(0) + Int(place)
+        let stride = values.stride
+        return those(of: messages) { holds(column + $0 &* stride, $0) }
+    }
+
+    @inline(__always)
+    private func bounds(of step: Step) -> UnsafeMutablePointer<Span.Bounds> {
+        bounds.baseAddress.unsafelyUnwrapped + Int(step.b) &* (Number.Scaled.decimalsMax &+ 1)
+    }
+
     @inline(never)
     private func within(_ step: Step, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64) -> UInt64 {
         let span = spans[Int(step.b)]
-        let column = values.row(0) + Int(step.a)
-        let stride = values.stride
-        var result = messages
-        var messages = messages
-        while messages != 0 {
-            let index = messages.trailingZeroBitCount
-            messages &= messages &- 1
-            let value = column + index &* stride
-            let holds =
-                switch value.reading(units[index].properties) {
-                case .isWhole: span.accepts(value.pointee.whole)
-                case .isDouble: span.accepts(value.pointee.double)
-                case .isNone, .unread: false
-                }
-            if !holds { result &= ~(1 &<< UInt64(truncatingIfNeeded: index)) }
+        let bounds = bounds(of: step)
+        let inverted = span.inverted
+        return those(of: messages, with: step.a) { value, index in
+            switch value.reading(units[index].properties) {
+            case .isScaled: bounds[Int(value.pointee.decimals)].hold(value.pointee.mantissa) != inverted
+            case .isDouble: span.accepts(value.pointee.double)
+            case .isNone, .unread: false
+            }
         }
-        return result
     }
 
     @inline(never)
-    private func equals(_ step: Step, _ messages: UInt64) -> UInt64 {
+    private func equals(_ step: Step, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64) -> UInt64 {
         let wanted = strings[Int(step.b)]
-        let column = values.row(0) + Int(step.a)
-        let stride = values.stride
-        var result = messages
-        var messages = messages
-        while messages != 0 {
-            let index = messages.trailingZeroBitCount
-            messages &= messages &- 1
-            if !sameBytes((column + index &* stride).pointee.text, wanted) {
-                result &= ~(1 &<< UInt64(truncatingIfNeeded: index))
-            }
+        guard let word = ShortText.word(of: wanted, wanted.baseAddress) else {
+            return those(of: messages, with: step.a) { value, _ in sameBytes(value.pointee.text, wanted) }
         }
-        return result
+        return those(of: messages, with: step.a) { value, index in
+            ShortText.word(of: value.pointee.text, units[index].properties) == word
+        }
     }
 
     @inline(never)
-    private func member(_ step: Step, _ messages: UInt64) -> UInt64 {
+    private func member(_ step: Step, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64) -> UInt64 {
         let set = sets[Int(step.b)]
-        let column = values.row(0) + Int(step.a)
-        let stride = values.stride
-        var result = messages
-        var messages = messages
-        while messages != 0 {
-            let index = messages.trailingZeroBitCount
-            messages &= messages &- 1
-            if !set.contains((column + index &* stride).pointee.text) {
-                result &= ~(1 &<< UInt64(truncatingIfNeeded: index))
-            }
+        return those(of: messages, with: step.a) { value, index in
+            set.contains(value.pointee.text, units[index].properties)
         }
-        return result
     }
 
     @inline(never)
     private func presence(_ step: Step, _ messages: UInt64) -> UInt64 {
-        let column = values.row(0) + Int(step.a)
-        let stride = values.stride
-        var result = messages
-        var messages = messages
-        while messages != 0 {
-            let index = messages.trailingZeroBitCount
-            messages &= messages &- 1
-            let isMissing = (column + index &* stride).pointee.start == nil
-            if isMissing == step.isNegated { result &= ~(1 &<< UInt64(truncatingIfNeeded: index)) }
-        }
-        return result
+        let isNegated = step.isNegated
+        return those(of: messages, with: step.a) { value, _ in (value.pointee.start == nil) != isNegated }
     }
 
     @inline(never)
     private func each(
         _ condition: Range<Int>, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64
     ) -> UInt64 {
-        var result = messages
-        var messages = messages
-        while messages != 0 {
-            let index = messages.trailingZeroBitCount
-            messages &= messages &- 1
-            if !holds(condition, values.row(index), units[index].properties) {
-                result &= ~(1 &<< UInt64(truncatingIfNeeded: index))
-            }
-        }
-        return result
+        those(of: messages) { holds(condition, values.row($0), units[$0].properties) }
     }
 
     // MARK: One condition, one message
@@ -222,7 +211,9 @@ private struct Machine {
                 let value = row + Int(step.a)
                 truth =
                     switch value.reading(floor) {
-                    case .isWhole: Truth(span.accepts(value.pointee.whole))
+                    case .isScaled:
+                        Truth(
+                            bounds(of: step)[Int(value.pointee.decimals)].hold(value.pointee.mantissa) != span.inverted)
                     case .isDouble: Truth(span.accepts(value.pointee.double))
                     case .isNone, .unread: .unknown
                     }
@@ -233,7 +224,7 @@ private struct Machine {
                 truth = Truth(row[Int(step.a)].start == nil)
             case .member:
                 let value = row[Int(step.a)]
-                truth = value.start == nil ? .unknown : Truth(sets[Int(step.b)].contains(value.text))
+                truth = value.start == nil ? .unknown : Truth(sets[Int(step.b)].contains(value.text, floor))
             case .push:
                 truth = step.truth
             case .skipIfNo:

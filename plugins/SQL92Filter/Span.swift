@@ -53,8 +53,37 @@ struct Span {
         return result
     }
 
-    @inline(__always)
-    func accepts(_ value: Int64) -> Bool { (value >= wholes.low && value <= wholes.high) != inverted }
+    /// The same for numbers of so many decimals, as their digits say them.
+    struct Bounds {
+        var low: Int64
+        var high: Int64
+
+        @inline(__always)
+        func hold(_ mantissa: Int64) -> Bool { mantissa >= low && mantissa <= high }
+    }
+
+    /// One for each number of decimals up to `Number.Scaled.decimalsMax`. Rounding to a double keeps the order of numbers, so that
+    /// comparing mantissas says what comparing doubles would.
+    var bounds: [Bounds] {
+        [Bounds(low: wholes.low, high: wholes.high)]
+            + (1...Number.Scaled.decimalsMax).map { decimals in
+                Bounds(
+                    low: Self.first(decimals) { $0 >= doubles.low },
+                    high: Self.first(decimals) { $0 > doubles.high } - 1)
+            }
+    }
+
+    /// The first mantissa whose number fulfils a condition that all larger ones do, too; one more than there are when none does.
+    private static func first(_ decimals: Int, _ condition: (Double) -> Bool) -> Int64 {
+        var low: Int64 = -1_000_000_000_000_000
+        var high = -low + 1
+        while low < high {
+            let middle = low + (high - low) / 2
+            if condition(Number.divided(middle, by: decimals)) { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+
     @inline(__always)
     func accepts(_ value: Double) -> Bool { (value >= doubles.low && value <= doubles.high) != inverted }
 }

@@ -16,7 +16,7 @@ func sameBytes(_ left: Bytes, _ right: Bytes) -> Bool {
 /// What a message has under one name of a program.
 struct Value {
     enum Reading: UInt8 {
-        case unread, isNone, isWhole, isDouble
+        case unread, isNone, isScaled, isDouble
     }
 
     /// Nil: no such property.
@@ -24,7 +24,9 @@ struct Value {
     var count: Int32 = 0
     /// The text as a number, read when it is first wanted.
     var reading = Reading.unread
-    var whole: Int64 = 0
+    /// Of `mantissa`, a whole number with 0.
+    var decimals: UInt8 = 0
+    var mantissa: Int64 = 0
     var double = 0.0
 
     /// `count` is a former message's when there is no such property.
@@ -33,15 +35,21 @@ struct Value {
 
 /// The names of a program's properties, and the values that the messages of a block have for them. Its memory is made once.
 struct Values {
-    /// A name, ready to be compared with eight bytes of a message at once.
+    /// A name; a short one is ready to be compared with eight bytes of a message at once.
     private struct Name {
-        /// The first eight bytes of the name and the 0x01 behind it, and which bits of them count.
-        let head: UInt64
-        let mask: UInt64
         let text: Bytes
-        /// The next name with the same first byte; -1: none.
-        var next: Int32
+        /// Bytes of the name and the 0x01 behind it.
+        let size: Int
+        /// These bytes, the first one lowest, and which bits of them count; 0 for a name of more than seven.
+        var head: UInt64 = 0
+        var mask: UInt64 = 0
+        /// The next short name with the same first byte, or one of the ends below.
+        var next: Int32 = Values.none
     }
+
+    private static let none: Int32 = -1
+    /// There is a long name with this first byte.
+    private static let long: Int32 = -2
 
     /// One message's values, in the order of the names.
     typealias Row = UnsafeMutablePointer<Value>
@@ -51,28 +59,27 @@ struct Values {
     private static let bytes = 256
 
     private let names: UnsafeMutableBufferPointer<Name>
-    /// The first name of each first byte; -1: none.
+    /// The first short name of each first byte, or one of the ends.
     private let first: UnsafeMutablePointer<Int32>
     private let slots: UnsafeMutableBufferPointer<Value>
 
     init(names texts: [String]) {
         first = .allocate(capacity: Self.bytes)
-        first.initialize(repeating: -1, count: Self.bytes)
+        first.initialize(repeating: Self.none, count: Self.bytes)
+        let all = texts.map { Array($0.utf8) }
+        for text in all where text.count >= 8 { first[Int(text[0])] = Self.long }
         var names: [Name] = []
-        for text in texts {
-            let bytes = Array(text.utf8)
-            var head: UInt64 = 0
-            var mask: UInt64 = 0
-            for (place, byte) in (bytes + [1]).prefix(8).enumerated() {
-                head |= UInt64(byte) << UInt64(8 * place)
-                mask |= 0xFF << UInt64(8 * place)
-            }
-            var next: Int32 = -1
-            if let byte = bytes.first {
-                next = first[Int(byte)]
+        for text in all {
+            var name = Name(text: .copyBytes(text), size: text.count + 1)
+            if let byte = text.first, text.count < 8 {
+                for (place, byte) in (text + [1]).enumerated() {
+                    name.head |= UInt64(byte) << UInt64(8 * place)
+                    name.mask |= 0xFF << UInt64(8 * place)
+                }
+                name.next = first[Int(byte)]
                 first[Int(byte)] = Int32(names.count)
             }
-            names.append(Name(head: head, mask: mask, text: .copyBytes(bytes), next: next))
+            names.append(name)
         }
         self.names = .copy(names)
         slots = .copy([Value](repeating: Value(), count: max(texts.count, 1) * Self.blockSize))
@@ -113,6 +120,9 @@ struct Values {
         }
         guard let start = unit.pointee.properties else { return }
         let size = Int(unit.pointee.properties_size)
+        let names = names.baseAddress.unsafelyUnwrapped
+        // Up to here eight bytes can be read at once.
+        let last = size &- 8
         var at = 0
         var from = 0
         while from < size {
@@ -120,52 +130,47 @@ struct Values {
             while marks != 0 {
                 let stop = from &+ marks.trailingZeroBitCount
                 marks &= marks &- 1
-                take(row, start, at, stop, size)
+                // No name begins with 0x02: an empty property is none of them.
+                var place = first[Int(start[at])]
+                if place != Self.none {
+                    let head = at <= last ? Self.head(start + at) : 0
+                    while place >= 0 {
+                        let name = names + Int(place)
+                        let value = at &+ name.pointee.size
+                        if (head ^ name.pointee.head) & name.pointee.mask == 0, value < stop {
+                            row[Int(place)].start = start + value
+                            row[Int(place)].count = Int32(truncatingIfNeeded: stop &- value)
+                            break
+                        }
+                        place = name.pointee.next
+                    }
+                    if place == Self.long || at > last { take(row, start, at, stop) }
+                }
                 at = stop &+ 1
             }
             from &+= 64
         }
-        if at < size { take(row, start, at, size, size) }
+        if at < size { take(row, start, at, size) }
     }
 
-    /// The property `at ..< stop` of a message of `size` bytes.
     @inline(__always)
-    private func take(_ row: Row, _ start: UnsafePointer<UInt8>, _ at: Int, _ stop: Int, _ size: Int) {
-        guard at < stop else { return }
-        var place = first[Int(start[at])]
-        guard place >= 0 else { return }
-        let head = Self.head(start, at, size)
-        repeat {
-            let name = names.baseAddress.unsafelyUnwrapped + Int(place)
-            let value = at &+ name.pointee.text.count &+ 1
-            if (head ^ name.pointee.head) & name.pointee.mask == 0, value < stop,
-                name.pointee.text.count < 8 || Self.holds(name.pointee.text, start + at)
+    private static func head(_ bytes: UnsafePointer<UInt8>) -> UInt64 {
+        UInt64(littleEndian: UnsafeRawPointer(bytes).loadUnaligned(as: UInt64.self))
+    }
+
+    /// The property `at ..< stop` of a message, whatever its name.
+    @inline(never)
+    private func take(_ row: Row, _ start: UnsafePointer<UInt8>, _ at: Int, _ stop: Int) {
+        for (place, name) in names.enumerated() {
+            let value = at + name.size
+            if value < stop, start[value - 1] == 1, let text = name.text.baseAddress,
+                memcmp(start + at, text, name.text.count) == 0
             {
-                row[Int(place)].start = start + value
-                row[Int(place)].count = Int32(truncatingIfNeeded: stop &- value)
+                row[place].start = start + value
+                row[place].count = Int32(truncatingIfNeeded: stop - value)
                 return
             }
-            place = name.pointee.next
-        } while place >= 0
-    }
-
-    private static func holds(_ name: Bytes, _ bytes: UnsafePointer<UInt8>) -> Bool {
-        guard let text = name.baseAddress else { return false }
-        return bytes[name.count] == 1 && memcmp(bytes, text, name.count) == 0
-    }
-
-    /// Eight bytes from `at` on, the first one lowest; zeros for those behind the end.
-    @inline(__always)
-    private static func head(_ start: UnsafePointer<UInt8>, _ at: Int, _ size: Int) -> UInt64 {
-        let bytes = UnsafeRawPointer(start)
-        if at &+ 8 <= size { return UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: at, as: UInt64.self)) }
-        if size >= 8 {
-            let last = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: size &- 8, as: UInt64.self))
-            return last &>> UInt64(truncatingIfNeeded: 8 &* (at &+ 8 &- size))
         }
-        var head: UInt64 = 0
-        for place in at..<size { head |= UInt64(start[place]) &<< UInt64(truncatingIfNeeded: 8 &* (place &- at)) }
-        return head
     }
 }
 
@@ -182,23 +187,35 @@ extension UnsafeMutablePointer<Value> {
         var reading = Value.Reading.isNone
         if let start = pointee.start, let floor {
             let count = Int(pointee.count)
-            switch Number.short(start, count, floor) ?? Number(UnsafeRawBufferPointer(start: start, count: count)) {
-            case .integer(let whole)?:
-                pointee.whole = whole
-                reading = .isWhole
-            case .double(let double)?:
-                pointee.double = double
-                reading = .isDouble
-            case nil: break
+            if let scaled = Number.short(start, count, floor) {
+                pointee.mantissa = scaled.mantissa
+                pointee.decimals = scaled.decimals
+                reading = .isScaled
+            } else {
+                reading = readGeneral(start, count)
             }
         }
         pointee.reading = reading
         return reading
     }
 
+    @inline(never)
+    private func readGeneral(_ start: UnsafePointer<UInt8>, _ count: Int) -> Value.Reading {
+        switch Number(UnsafeRawBufferPointer(start: start, count: count)) {
+        case .integer(let whole)?:
+            pointee.mantissa = whole
+            pointee.decimals = 0
+            return .isScaled
+        case .double(let double)?:
+            pointee.double = double
+            return .isDouble
+        case nil: return .isNone
+        }
+    }
+
     func number(_ floor: UnsafePointer<UInt8>?) -> Number? {
         switch reading(floor) {
-        case .isWhole: .integer(pointee.whole)
+        case .isScaled: Number.Scaled(mantissa: pointee.mantissa, decimals: pointee.decimals).number
         case .isDouble: .double(pointee.double)
         case .isNone, .unread: nil
         }

@@ -90,11 +90,13 @@ static inline uint64_t apus_filter_marks_of_16(const uint8_t *at, uint8_t wanted
  * nothing outside start[0 ..< size]; bits for what would lie behind it are 0. */
 static inline uint64_t apus_filter_marks(const uint8_t *start, size_t size, size_t from, uint8_t wanted) {
     uint64_t marks = 0;
-    if (size - from >= 64) {
+    if (size >= 64) {
+        /* The last 64 bytes, without those that were looked at already, where fewer are left. */
+        const size_t at = size - from >= 64 ? from : size - 64;
         for (unsigned done = 0; done < 64; done += 16) {
-            marks |= apus_filter_marks_of_16(start + from + done, wanted) << done;
+            marks |= apus_filter_marks_of_16(start + at + done, wanted) << done;
         }
-        return marks;
+        return marks >> (from - at);
     }
     for (size_t done = 0; from + done < size; done += 16) {
         const size_t left = size - from - done;
