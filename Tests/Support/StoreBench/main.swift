@@ -115,18 +115,25 @@ struct Message {
 }
 
 func measureAppend() throws {
-    for (indexed, checksums) in [(true, false), (false, false), (true, true)] {
+    for (indexed, checksums, sums) in [
+        (true, false, true), (true, false, false), (false, false, true), (true, true, true),
+    ] {
+        let what =
+            "index \(indexed ? "on" : "off"), sums \(sums ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : "")"
         for bytes in [128, 1024] {
             for perTick in [1, 16, 64] {
                 removeFolder()
-                let store = try open {
+                let settings: (inout StoreConfiguration) -> Void = {
                     $0.messageIndexEnable = indexed
                     $0.enabledAppendPropCRC = checksums
+                    $0.recordSumEnable = sums
                 }
+                let store = try open(settings)
                 var message = Message(topic: "BenchTopic", bytes: bytes)
                 let count = 400_000
                 var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
                 var worstTick: Int64 = 0
+                let startOfAll = nanoseconds(CLOCK_PROCESS_CPUTIME_ID)
                 let start = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
                 for number in 0..<count {
                     message.number(number)
@@ -146,14 +153,19 @@ func measureAppend() throws {
                     }
                 }
                 let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(count)
+                let all = Double(nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - startOfAll) / Double(count)
                 // The floor: the same bytes by bare pwrite.
                 let size = bytes + 91 + 10 + message.properties.count + (checksums ? RecordChecksum.size + 1 : 0)
                 let floorCPU = try floor(bytes: size * perTick, times: count / perTick) / Double(perTick)
                 print(
-                    "append \(bytes) B, \(perTick) per tick, index \(indexed ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : ""): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
+                    "append \(bytes) B, \(perTick) per tick, \(what): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), \(fixed(all, 0)) with the threads behind it, worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
                 )
-                if perTick == 64 { measureReads(store, count / 8) }
+                if perTick == 64 { measureReads(store, count / 8, "read back") }
                 try store.close()
+                guard perTick == 64 else { continue }
+                let found = try open(settings)
+                measureReads(found, count / 8, "read after a start")
+                try found.close()
             }
         }
     }
@@ -176,7 +188,7 @@ func floor(bytes: Int, times: Int) throws -> Double {
     return cpu
 }
 
-func measureReads(_ store: MessageStore, _ perQueue: Int) {
+func measureReads(_ store: MessageStore, _ perQueue: Int, _ what: String) {
     let topic = Array("BenchTopic".utf8)
     for maximum in [1, 32] {
         var offset = QueueOffset(0)
@@ -194,7 +206,7 @@ func measureReads(_ store: MessageStore, _ perQueue: Int) {
             offset = result.nextBeginOffset
         }
         let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(max(1, messages))
-        print("  read back, \(maximum) per pull: \(fixed(cpu, 0)) ns/message CPU, \(messages) messages (\(sum & 1))")
+        print("  \(what), \(maximum) per pull: \(fixed(cpu, 0)) ns/message CPU, \(messages) messages (\(sum & 1))")
     }
 }
 
