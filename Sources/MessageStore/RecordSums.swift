@@ -73,7 +73,7 @@ final class RecordSums {
         defer { buffer.deallocate() }
         // Messages of a megabyte have a sum every 64 KiB.
         var budget = 32
-        for base in try bases().reversed() {
+        for base in try bases().reversed() where budget > 0 && found.count < count {
             let file = try disk.open(path(base), .read)
             var end = try file.size() / Int64(RecordSum.size) * Int64(RecordSum.size)
             while end > 0, budget > 0, found.count < count {
