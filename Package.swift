@@ -96,7 +96,7 @@ let package = Package(
             [
                 "FastJSON", "LinuxSystem", "RemotingProtocol", "StoreFormat", "WorkerProtocol", "StoreReader",
                 "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
-            ]),
+            ], exclude: ["README.md"]),
         room("RouteRegistry", ["FastJSON", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
         room(
             "Replication",
