@@ -42,8 +42,10 @@ package final class FilterService {
         func releaseWindows() { view?.release() }
     }
 
-    /// Windows of 4 MiB over one log: batches of several queues go over the same part of it in turn.
-    private static let windows = 32
+    /// Windows of 4 MiB over one log. Batches of several queues go over the same part of it in turn, and the more queues there are the
+    /// longer that part is: with 96 queues of 470-byte records a batch spans 180 MB, and windows mapped anew for each cost three times
+    /// what the rest does. What is not used goes after a second or two.
+    private static let windows = 128
 
     private let catalogue: FilterCatalogue
     private let programs: FilterPrograms

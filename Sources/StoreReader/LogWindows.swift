@@ -79,15 +79,15 @@ package final class LogWindows {
         guard offset >= 0, size >= 0 else { return nil }
         clock += 1
         let end = offset + Int64(size)
-        for index in windows.indices where windows[index].start <= offset {
+        let base = offset / fileSize * fileSize
+        let start = base + (offset - base) / windowSize * windowSize
+        for index in windows.indices where windows[index].start == start {
             let window = windows[index]
             if end <= window.start + Int64(window.region.bytes.count) {
                 windows[index].lastUse = clock
                 return use(window, offset, size)
             }
         }
-        let base = offset / fileSize * fileSize
-        let start = base + (offset - base) / windowSize * windowSize
         let limit = min(start + windowSize, base + fileSize)
         if end <= limit {
             guard let window = map(base: base, start: start, limit: limit) else { return nil }
