@@ -24,6 +24,9 @@ extension Broker {
             + "(\(Double(put).map { String(Int($0)) } ?? put)/s in), held pulls \(hold.count)"
     }
 
+    /// Why it takes no messages at present, with the remedy, for people; nil when its store takes them.
+    package var trouble: String? { store.notWritable.map { "takes no messages: \($0)" } }
+
     /// What GET_BROKER_RUNTIME_INFO (28) answers, under RocketMQ's keys. Apus has no thread pools: their queues are
     /// empty by design and said to be.
     var runtimeInformation: [String: String] {

@@ -42,14 +42,19 @@ package enum KnownKeys {
     /// What the supervisor tells a broker of its disk and of the platform; nobody sets them.
     package static let told = ["diskIdentity", "diskPath", "diskServed", "diskSlot", "ownNamesrvAddr"]
 
-    static let all = Set(integers + booleans + texts + told)
+    static let all = Set(integers + booleans + texts)
 
+    /// With their tables: `nameserver.KEY`, `filter.KEY`.
     static func unknown(in raw: RawConfiguration) -> [String] {
-        var found = Set(raw.common.keys)
-        for broker in raw.brokers { found.formUnion(broker.keys) }
-        var unknown = found.subtracting(all).sorted()
-        unknown += Set(raw.nameserver.keys).subtracting(all).sorted().map { "nameserver.\($0)" }
-        unknown += Set(raw.filter.keys).subtracting(all).sorted().map { "filter.\($0)" }
-        return unknown
+        let ofBrokers = raw.brokers.reduce(into: Set(raw.common.keys)) { $0.formUnion($1.keys) }
+        return [("", ofBrokers), ("nameserver.", Set(raw.nameserver.keys)), ("filter.", Set(raw.filter.keys))]
+            .flatMap { table, keys in keys.subtracting(all).sorted().map { table + $0 } }
+    }
+
+    /// The setting somebody meant who wrote one that nobody reads (with its table: `nameserver.KEY`). nil: none is near.
+    package static func meant(by unknown: String) -> String? {
+        let parts = unknown.split(separator: ".", maxSplits: 1).map(String.init)
+        guard let key = parts.last, let name = Spelling.nearest(to: key, among: all) else { return nil }
+        return parts.count == 2 ? "\(parts[0]).\(name)" : name
     }
 }

@@ -56,6 +56,10 @@ package struct PlatformConfiguration: Hashable, Sendable {
         logLevel = raw.common["logLevel"]
         limits = try WorkerLimits(raw.limits)
         unknownKeys = KnownKeys.unknown(in: raw)
+        if let key = unknownKeys.first(where: KnownKeys.told.contains) {
+            throw ConfigurationError(
+                "\(key) is what the supervisor tells a broker: take it out (disks = [\"/data0\", …] names disks)")
+        }
         filter = Settings()
         filterCount = 0
         let wantsNameserver = surroundings.withNameserver && !raw.withoutNameserver
@@ -69,6 +73,9 @@ package struct PlatformConfiguration: Hashable, Sendable {
             settings.setDefault("kvConfigPath", "\(dataDirectory)/config/kvConfig.json")
             settings["logLevel"] = logLevel
             nameserver = Settings(settings)
+            if let refusal = SettingForms.refusal(of: Settings(settings)) {
+                throw ConfigurationError("[nameserver] \(refusal)")
+            }
         } else {
             guard wantsBroker else { throw ConfigurationError("neither a name server nor a broker: nothing to run") }
             nameserver = nil
@@ -107,6 +114,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         var filter = (brokers.first?.values ?? [:]).merging(raw.filter, uniquingKeysWith: { $1 })
         filter["count"] = nil
         self.filter = Settings(filter)
+        if let refusal = SettingForms.refusal(of: self.filter) { throw ConfigurationError("[filter] \(refusal)") }
         describeStoresToFilters()
     }
 
@@ -166,12 +174,9 @@ package struct PlatformConfiguration: Hashable, Sendable {
         values["storePathCommitLog"] = absolute(values["storePathCommitLog"] ?? "commitlog", in: root)
         values.setDefault("pluginDirectory", surroundings.plugins)
 
-        let settings = Settings(values)
-        let malformed = settings.malformed(ints: KnownKeys.integers, bools: KnownKeys.booleans)
-        if let key = malformed.first {
-            throw ConfigurationError("\(key) = \(settings[key] ?? "") is not what this setting takes")
-        }
-        return settings
+        // As they were written: paths are from / on by now.
+        if let refusal = SettingForms.refusal(of: Settings(given)) { throw ConfigurationError(refusal) }
+        return Settings(values)
     }
 
     /// RocketMQ listens everywhere, and so does a `broker.conf` taken over, or one that announces an address of the

@@ -1,6 +1,6 @@
 /// Settings with RocketMQ's key names, as the supervisor hands them to a worker. A value that does not parse as the
 /// asked type is refused by the supervisor's configuration check where the key is known to it; the getters fall back to
-/// the default and report through `malformed`.
+/// the default.
 package struct Settings: Hashable, Sendable {
     /// As an operator or the supervisor wrote them.
     package private(set) var values: [String: String]
@@ -29,12 +29,6 @@ package struct Settings: Hashable, Sendable {
         return Settings.parseBool(text) ?? fallback
     }
 
-    /// The keys among `ints` and `bools` whose values are not what their getters can read.
-    package func malformed(ints: [String], bools: [String]) -> [String] {
-        ints.filter { key in values[key].map { Settings.parseInt($0) == nil } ?? false }
-            + bools.filter { key in values[key].map { Settings.parseBool($0) == nil } ?? false }
-    }
-
     /// `other`'s values win.
     package func merging(_ other: Settings) -> Settings {
         Settings(values.merging(other.values, uniquingKeysWith: { $1 }))
@@ -43,13 +37,15 @@ package struct Settings: Hashable, Sendable {
     /// Sorted by key, so that encodings and reports are stable.
     package var sorted: [(key: String, value: String)] { values.sorted { $0.key < $1.key } }
 
-    private static func parseInt(_ text: String) -> Int? {
+    /// A whole number, `_` and blanks passed over.
+    package static func parseInt(_ text: String) -> Int? {
         let digits = text.filter { $0 != "_" && $0 != " " }
         // RocketMQ's own files write products such as 1024 * 1024 * 1024 only in Java; properties hold plain numbers.
         return Int(digits)
     }
 
-    private static func parseBool(_ text: String) -> Bool? {
+    /// `true`, `yes`, `on`, `1` or their opposites, in any case.
+    package static func parseBool(_ text: String) -> Bool? {
         switch text.lowercased() {
         case "true", "yes", "on", "1": true
         case "false", "no", "off", "0": false

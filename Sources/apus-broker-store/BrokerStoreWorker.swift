@@ -246,7 +246,10 @@ final class BrokerStoreWorker: Worker {
         broker.reload(settings: settings.sorted.map { ($0.key, $0.value) })
     }
 
-    func status() -> String { broker.statusLine + ", " + counted(server.connectionCount, "connection") }
+    func status() -> String {
+        broker.statusLine + ", " + counted(server.connectionCount, "connection")
+            + (broker.trouble.map { "; \($0)" } ?? "")
+    }
 
     func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         guard isOpen else { return environment.eventLoop.makeSucceededVoidFuture() }

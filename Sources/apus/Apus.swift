@@ -1,4 +1,6 @@
 import ArgumentParser
+import Glibc
+import LinuxSystem
 import Supervision
 
 /// The operators' tool, by whatever name it is called: RocketMQ's users find theirs.
@@ -7,14 +9,26 @@ enum EntryPoint {
     static func main() async {
         let arguments = Array(CommandLine.arguments.dropFirst())
         switch CommandLine.arguments.first?.split(separator: "/").last {
-        case "mqadmin": await MQAdmin.main(AdminCommands.normalized(arguments))
+        case "mqadmin":
+            let words = AdminCommands.normalized(arguments)
+            refuseUnknown(words, of: MQAdmin.self)
+            await MQAdmin.main(words)
         case "mqnamesrv": MQNamesrv.main(arguments)
         case "mqbroker": MQBroker.main(arguments)
         case "mqshutdown": MQShutdown.main(arguments)
         default:
             let isAdmin = arguments.first == "admin"
-            await Apus.main(isAdmin ? ["admin"] + AdminCommands.normalized(Array(arguments.dropFirst())) : arguments)
+            let words = isAdmin ? ["admin"] + AdminCommands.normalized(Array(arguments.dropFirst())) : arguments
+            refuseUnknown(words, of: Apus.self)
+            await Apus.main(words)
         }
+    }
+
+    /// The parser would take a misspelt command for an argument of the command above it, and complain of its first option.
+    private static func refuseUnknown(_ words: [String], of program: any ParsableCommand.Type) {
+        guard let refusal = UnknownCommand(words, of: program) else { return }
+        StandardError.write("Error: \(refusal)\n")
+        exit(64)
     }
 }
 

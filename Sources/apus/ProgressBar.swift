@@ -56,5 +56,7 @@ func throughput(messages: Int, bytes: Int, in elapsed: Duration) -> String {
     let rate = grouped(Int((Double(messages) / seconds).rounded()))
     let megabytes = (Double(bytes) / seconds / 1e5).rounded() / 10
     let shown = (seconds * 100).rounded() / 100
-    return "\(grouped(messages)) messages, \(grouped(bytes)) bytes in \(shown) s (\(rate)/s, \(megabytes) MB/s)"
+    let count =
+        "\(grouped(messages)) message\(messages == 1 ? "" : "s"), \(grouped(bytes)) byte\(bytes == 1 ? "" : "s")"
+    return "\(count) in \(shown) s (\(rate)/s, \(megabytes) MB/s)"
 }

@@ -58,7 +58,7 @@ struct Apusd: ParsableCommand {
         let resources = try Resources(&configuration, activated: activated, store: .systemd)
         configuration.introduceNameserver()
         if !configuration.unknownKeys.isEmpty {
-            let keys = configuration.unknownKeys.joined(separator: ", ")
+            let keys = configuration.unknownKeys.map(Apusd.unknown).joined(separator: ", ")
             logger.warning("settings without effect in Apus (passed on all the same): \(keys)")
         }
         var limits = SupervisorState.Limits()
@@ -73,8 +73,12 @@ struct Apusd: ParsableCommand {
     /// sysexits(3), EX_CONFIG: starting again does not help, so that the unit does not try (RestartPreventExitStatus=).
     private static let unusableSettings = ExitCode(78)
 
+    private static func unknown(_ key: String) -> String {
+        key + (KnownKeys.meant(by: key).map { " (is \($0) meant?)" } ?? "")
+    }
+
     private static func report(_ configuration: PlatformConfiguration, _ path: String?) {
-        for key in configuration.unknownKeys { print("without effect in Apus: \(key)") }
+        for key in configuration.unknownKeys { print("without effect in Apus: \(unknown(key))") }
         let brokers = configuration.brokers.map { broker in
             "broker \(broker["brokerName"] ?? "") (\(broker["brokerRole"] ?? "")) on \(broker["bindAddress"] ?? ""):"
                 + "\(broker["listenPort"] ?? ""), store in \(broker["storePathRootDir"] ?? "")"

@@ -114,6 +114,10 @@ struct ConfigurationSource {
             case ("broker", .table): raw.brokers = [try scalars(value.table, in: key)]
             case ("broker", .array):
                 raw.brokers = try (value.array.map { Array($0) } ?? []).map { try scalars($0.table, in: key) }
+            case (_, .table):
+                throw ConfigurationError(
+                    "there is no table [\(key)]: there are [nameserver], [filter], [limits.KIND], and [[broker]] for each of several brokers"
+                )
             default: raw.common[key] = try scalar(value, key)
             }
         }

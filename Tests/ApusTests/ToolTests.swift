@@ -84,3 +84,29 @@ struct ToolTests {
                 == "2 000 messages, 4 000 000 bytes in 2.0 s (1 000/s, 2.0 MB/s)")
     }
 }
+
+@Suite("a command that is not there")
+struct UnknownCommandTests {
+    @Test("is named, with the one that is meant")
+    func misspelt() {
+        #expect(
+            UnknownCommand(["sned", "--topic", "x"], of: Apus.self)?.description
+                == "there is no command 'apus sned'; is send meant?\n  See 'apus --help' for those there are.")
+        let topics = UnknownCommand(["admin", "topicLst"], of: Apus.self)?.description
+        #expect(topics?.hasPrefix("there is no command 'apus admin topicLst'; is topicList meant?\n") == true)
+        let far = UnknownCommand(["config", "launch"], of: Apus.self)?.description
+        #expect(far == "there is no command 'apus config launch'\n  See 'apus config --help' for those there are.")
+        #expect(UnknownCommand(["topicLst"], of: MQAdmin.self)?.description.contains("'mqadmin topicLst'") == true)
+    }
+
+    @Test(
+        "what the parser knows is left to it",
+        arguments: [
+            [], ["--version"], ["-h"], ["help", "sned"], ["up", "x"], ["send", "file"], ["admin"],
+            ["admin", "help", "x"],
+            ["admin", "topicList", "x"], ["plugin", "test", "f"],
+        ])
+    func others(_ words: [String]) {
+        #expect(UnknownCommand(words, of: Apus.self) == nil)
+    }
+}

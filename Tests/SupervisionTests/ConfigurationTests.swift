@@ -133,6 +133,46 @@ import WorkerProtocol
         #expect(throws: ConfigurationError.self) { try configuration(common) }
     }
 
+    @Test func misspeltKeysAreRecognized() {
+        #expect(KnownKeys.meant(by: "lisenPort") == "listenPort")
+        #expect(KnownKeys.meant(by: "fileReservedtime") == "fileReservedTime")
+        #expect(KnownKeys.meant(by: "nameserver.kvConfigPaths") == "nameserver.kvConfigPath")
+        #expect(KnownKeys.meant(by: "flushDisktypes") == "flushDiskType")
+        #expect(KnownKeys.meant(by: "useEpollNativeSelector") == nil && KnownKeys.meant(by: "x") == nil)
+        #expect(KnownKeys.meant(by: "lsitenPort") == "listenPort")
+        #expect(KnownKeys.meant(by: "disk") == "disks" && KnownKeys.meant(by: "") == nil)
+    }
+
+    @Test(arguments: [
+        ("flushDiskType", "ASYNC", "SYNC_FLUSH"), ("flushDiskType", "sync_flush", "SYNC_FLUSH"),
+        ("deleteWhen", "25", "00 to 23"), ("deleteWhen", "04;soon", "00 to 23"),
+        ("messageDelayLevel", "1s 5x", "1s 5m"),
+        ("messageDelayLevel", "1s 0s", "1s 5m"), ("bindAddress", "localhost", "127.0.0.1"),
+        ("storePathRootDir", "~/store", "a path"), ("fileReservedTime", "soon", "a whole number"),
+        ("fileReservedTime", "", "a whole number"),
+        ("autoCreateTopicEnable", "perhaps", "true or false"), ("logLevel", "loud", "debug"),
+    ])
+    func wrongValues(_ key: String, _ value: String, _ remedy: String) throws {
+        let error = #expect(throws: ConfigurationError.self) { try configuration([key: value]) }
+        #expect(error?.description.contains("\(key) = \(value) is not what this setting takes: ") == true)
+        #expect(error?.description.contains(remedy) == true)
+    }
+
+    @Test func rightValues() throws {
+        _ = try configuration([
+            "flushDiskType": "SYNC_FLUSH", "deleteWhen": "04; 05;23", "messageDelayLevel": "1s  2d",
+            "bindAddress": "::",
+            "storePathRootDir": "/data/~x", "logLevel": "warning", "fileReservedTime": " 48 ", "storePathCommitLog": "",
+        ])
+    }
+
+    @Test func nobodySetsWhatTheSupervisorTells() {
+        for key in KnownKeys.told {
+            let error = #expect(throws: ConfigurationError.self) { try configuration(brokers: [[key: "1"]]) }
+            #expect(error?.description.hasPrefix("\(key) is what the supervisor tells a broker") == true)
+        }
+    }
+
     @Test func unknownKeysAreKeptAndReported() throws {
         let platform = try configuration(
             ["useEpollNativeSelector": "true"], nameserver: ["serverWorkerThreads": "8"])

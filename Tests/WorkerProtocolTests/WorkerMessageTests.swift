@@ -104,7 +104,8 @@ import WorkerProtocol
         #expect(!settings.bool("no", default: true))
         #expect(settings.bool("bad", default: true))
         #expect(settings.string("empty", default: "d") == "")
-        #expect(settings.malformed(ints: ["n", "bad", "absent"], bools: ["yes"]) == ["bad"])
+        #expect(Settings.parseInt("42") == 42 && Settings.parseInt("x") == nil)
+        #expect(Settings.parseBool("TRUE") == true && Settings.parseBool("x") == nil)
     }
 }
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import LinuxSystem
 import Supervision
+import WorkerProtocol
 
 /// `apus config`: the configuration file as a thing of its own.
 struct ConfigCommand: ParsableCommand {
@@ -59,7 +60,7 @@ struct ConfigCommand: ParsableCommand {
             if output == "-" { return print(text, terminator: "") }
             try write(text)
             for file in imported {
-                print("\(file.path): \(file.carried.count) settings taken over, \(file.dropped.count) not")
+                print("\(file.path): \(counted(file.carried.count, "setting")) taken over, \(file.dropped.count) not")
                 for (key, _, reason) in file.dropped { print("  \(key): \(reason)") }
             }
             print("wrote \(output)")

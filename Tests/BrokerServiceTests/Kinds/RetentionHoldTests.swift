@@ -113,6 +113,8 @@ struct RetentionHoldTests {
         let deadline = Date().addingTimeInterval(30)
         while try connection.send(topic: "Filler", body: "f").code == 0, Date() < deadline { usleep(20_000) }
         #expect(try connection.send(topic: "Filler", body: "f").code == ResponseCode.serviceNotAvailable.rawValue)
+        // What `apus status` shows.
+        #expect(try harness.onLoop { $0.trouble }?.contains("is full (above diskSpaceWarningLevelRatio") == true)
         #expect(try end(connection, committed, 8).code == 0)
         #expect(try end(connection, rolledBack, 12).code == 0)
         let outcomes = try harness.onLoop {

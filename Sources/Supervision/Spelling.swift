@@ -1,0 +1,31 @@
+/// What somebody meant who wrote something else.
+package enum Spelling {
+    /// The name that has the same letters in other case, or at most two of them wrong, missing or too many; of several the nearest.
+    /// nil: none is near.
+    package static func nearest(to word: String, among names: some Sequence<String>) -> String? {
+        let letters = Array(word.lowercased().utf8)
+        let near = names.map { ($0, distance(letters, Array($0.lowercased().utf8))) }
+            .min { ($0.1, $0.0) < ($1.1, $1.0) }
+        // Of short words nearly everything is near.
+        guard let (name, wrong) = near, wrong <= min(2, letters.count / 3) else { return nil }
+        return name
+    }
+
+    /// Letters to change, add or leave out; two that changed places count as one (Damerau).
+    private static func distance(_ one: [UInt8], _ other: [UInt8]) -> Int {
+        var before: [Int] = []
+        var last = Array(0...other.count)
+        for (place, letter) in one.enumerated() {
+            var row = [place + 1]
+            for index in other.indices {
+                var cost = min(last[index] + (letter == other[index] ? 0 : 1), last[index + 1] + 1, row[index] + 1)
+                if place > 0, index > 0, letter == other[index - 1], one[place - 1] == other[index] {
+                    cost = min(cost, before[index - 1] + 1)
+                }
+                row.append(cost)
+            }
+            (before, last) = (last, row)
+        }
+        return last[other.count]
+    }
+}
