@@ -43,14 +43,17 @@ extension MessageStore {
         var position = offset.rawValue
         var skipBelow = Int64.min
         var lastPhysical: Int64 = 0
+        // The answer and the entry behind it are enough unless some are left out: then more and more are read at once.
+        var wanted = Int64(min(max(maxCount, 1), 1 << 20)) + 1
         scan: while position < scanEnd {
             let bytes: UnsafeRawBufferPointer
             do throws(SystemError) {
-                bytes = try queueFiles.read(queue, from: position, count: Int(scanEnd - position))
+                bytes = try queueFiles.read(queue, from: position, count: Int(min(scanEnd - position, wanted)))
             } catch {
                 logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
                 break
             }
+            wanted = min(wanted * 4, 1 << 20)
             guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { break }
             for place in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
                 let entry = ConsumeQueueEntry(base + place)
