@@ -87,12 +87,9 @@ final class IndexService {
             header.endTimestamp = full.header.endTimestamp
         }
         // Named by the first record's time instead of the clock: a rebuilt index has the same names.
-        var stamp = time
-        var name = Self.name(milliseconds: stamp)
-        while let last = files.last, name <= last.name {
-            stamp += 1
-            name = Self.name(milliseconds: stamp)
-        }
+        var name = Self.name(milliseconds: time)
+        // The next number, whatever the clock has done meanwhile: names say the order, nobody reads a time from them.
+        if let last = files.last, name <= last.name { name = Self.padded((Int(last.name) ?? 0) + 1, Self.nameLength) }
         try disk.createDirectory(directory)
         let file = try disk.open(directory + "/" + name, .replace)
         try file.truncate(to: layout.fileSize)
@@ -106,14 +103,21 @@ final class IndexService {
     static func name(milliseconds: Int64) -> String {
         var seconds = time_t(milliseconds / 1000)
         var local = tm()
-        localtime_r(&seconds, &local)
-        func digits(_ value: Int, _ width: Int) -> String {
-            let text = String(value)
-            return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
+        // What a damaged record says of its time may be no time of this calendar.
+        guard milliseconds >= 0, localtime_r(&seconds, &local) != nil, local.tm_year < 9999 - 1900 else {
+            return padded(1, nameLength)
         }
-        return digits(Int(local.tm_year) + 1900, 4) + digits(Int(local.tm_mon) + 1, 2) + digits(Int(local.tm_mday), 2)
-            + digits(Int(local.tm_hour), 2) + digits(Int(local.tm_min), 2) + digits(Int(local.tm_sec), 2)
-            + digits(Int(milliseconds % 1000), 3)
+        return padded(Int(local.tm_year) + 1900, 4) + padded(Int(local.tm_mon) + 1, 2) + padded(Int(local.tm_mday), 2)
+            + padded(Int(local.tm_hour), 2) + padded(Int(local.tm_min), 2) + padded(Int(local.tm_sec), 2)
+            + padded(Int(milliseconds % 1000), 3)
+    }
+
+    /// Digits of a name.
+    private static let nameLength = 17
+
+    private static func padded(_ value: Int, _ width: Int) -> String {
+        let text = String(value)
+        return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
     }
 
     // MARK: Writing
@@ -167,7 +171,7 @@ final class IndexService {
     /// - Parameter keepingUpTo: files with a later name are removed; nil keeps all.
     func load(keepingUpTo last: Int64?) throws(SystemError) {
         for name in try disk.list(directory).sorted() {
-            guard let number = Int64(name), number > 0 else { continue }
+            guard name.utf8.count == Self.nameLength, let number = Int64(name), number > 0 else { continue }
             let path = directory + "/" + name
             if let last, number > last {
                 try disk.remove(path)

@@ -94,4 +94,38 @@ import Testing
             }
         }
     }
+
+    /// Index files are named by the time of their first record. With a clock set back by a month (or a bit flipped in a record's time) that was tried
+    /// millisecond by millisecond until it lay behind the last name: a start, or the loop, stood still.
+    @Test(arguments: [0, 1])
+    func aClockSetBack(_ rebuilt: Int) throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for number in 0..<3000 {
+            if number == 1500 { clock.advance(-30 * 86_400_000) }
+            harness.send("T", body: "\(number)", keys: "k\(number)", unique: "U\(number)")
+            if number % 50 == 0 { try harness.store.commitTick() }
+            clock.advance(1)
+        }
+        try harness.store.commitTick()
+        try harness.store.close()
+        let names = disk.paths.filter { $0.contains("/index/") }
+        #expect(names.count == 4 && names.allSatisfy { $0.count == "/store/index/".count + 17 }, "\(names)")
+        if rebuilt == 1 { disk.removeTree("/store/index") }
+        let next = Harness(configuration, disk: disk, clock: clock)
+        try next.store.open()
+        for number in [0, 1499, 1500, 2999] {
+            let found = next.store.queryMessage(topic: "T", key: "U\(number)", maxCount: 9, begin: 0, end: .max)
+            #expect(found.records.count == 1, "\(number)")
+        }
+        try next.store.close()
+        #expect(disk.paths.filter { $0.contains("/index/") } == names)
+    }
+
+    /// What a damaged record says of its time is no reason not to index it.
+    @Test func timesNobodyHas() {
+        #expect(IndexService.name(milliseconds: .max).count == 17)
+        #expect(IndexService.name(milliseconds: .min) == "00000000000000001")
+        #expect(IndexService.name(milliseconds: 1_800_000_000_123).hasSuffix("00123"))
+    }
 }
