@@ -62,6 +62,32 @@ struct ImageStore {
         return Opened(harness: next, log: log, bodies: bodies)
     }
 
+    /// One bit in every byte of message 77, one after the other: said, served around, shown to nobody. Returns how many bytes were flipped.
+    func flipEveryByte(isRebuilt: Bool) throws -> Int {
+        let record = judge.records[77]
+        let (path, at) = self.path(record)
+        var met = 0
+        for byte in 0..<record.size {
+            // A body of x after x proves nothing after its first bytes.
+            if byte > 96, byte < 80 + record.body.count { continue }
+            let image = disk.afterKill()
+            image.flip(path, byte: at + byte, bit: (byte * 5 + byte / 8) % 8)
+            if isRebuilt { image.removeTree("/store/consumequeue") }
+            let opened = try open(image)
+            #expect(!opened.bodies.contains { !everything.contains($0) }, "\(byte): something else")
+            #expect(!opened.bodies.contains(record.text), "\(byte): the damaged message was delivered as good")
+            #expect(opened.bodies.count == 199, "\(byte): \(opened.bodies.count) of the other 199")
+            #expect(!opened.log.lines.isEmpty, "\(byte): nothing was said")
+            #expect(
+                opened.harness.store.lookMessage(at: PhysicalOffset(Int64(record.physicalOffset))) == nil,
+                "\(byte): shown by its id")
+            let found = opened.harness.store.queryMessage(topic: "Topic", key: "U77", maxCount: 9, begin: 0, end: .max)
+            #expect(found.records.isEmpty, "\(byte): shown by its key")
+            met += 1
+        }
+        return met
+    }
+
     /// All bodies.
     var everything: Set<String> { Set(judge.records.map(\.text)) }
 

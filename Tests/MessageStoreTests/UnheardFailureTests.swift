@@ -46,13 +46,19 @@ import Testing
         }
     }
 
-    /// A store of eight messages, five of them behind a checkpoint; another checkpoint's synchronization of a part has just been refused.
-    private func withFailedCheckpoint(_ part: String, _ configuration: StoreConfiguration) throws -> Harness {
+    /// A store of eight messages, five of them behind a checkpoint.
+    private func eightMessages(_ configuration: StoreConfiguration) throws -> Harness {
         let harness = Harness(configuration, disk: disk, clock: clock)
         try harness.store.open()
         try send(harness, 0..<5)
         harness.maintain(3000)
         try send(harness, 5..<8)
+        return harness
+    }
+
+    /// As above; another checkpoint's synchronization of a part has just been refused.
+    private func withFailedCheckpoint(_ part: String, _ configuration: StoreConfiguration) throws -> Harness {
+        let harness = try eightMessages(configuration)
         let failed = Flag()
         refuse(part, failed)
         for _ in 0..<200 where !failed.isSet {
@@ -79,11 +85,7 @@ import Testing
     }
 
     @Test func ofTheLogThenKilled() throws {
-        let harness = Harness(configuration, disk: disk, clock: clock)
-        try harness.store.open()
-        try send(harness, 0..<5)
-        harness.maintain(3000)
-        try send(harness, 5..<8)
+        let harness = try eightMessages(configuration)
         let failed = Flag()
         refuse("commitlog", failed)
         harness.send("T", body: "8", keys: "k8")

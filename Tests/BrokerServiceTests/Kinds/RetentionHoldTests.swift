@@ -47,6 +47,8 @@ struct RetentionHoldTests {
     }
 
     private static let small = [("mappedFileSizeCommitLog", "65536"), ("maxMessageSize", "32768")]
+    /// Nobody is asked for an outcome while a test lasts; the disk is looked at all the time.
+    private static let patient = small + [("transactionTimeOut", "600000"), ("cleanResourceInterval", "100")]
 
     private func prepare(_ connection: RawConnection, _ key: String) throws -> (place: String, queueOffset: String) {
         let answer = try connection.send(
@@ -103,8 +105,7 @@ struct RetentionHoldTests {
     @Test("on a disk too full for producers an outcome is stored all the same, with what it says of its message")
     func outcomeOnAFullDisk() throws {
         let disk = FailingDisk()
-        let harness = try BrokerHarness(
-            Self.small + [("transactionTimeOut", "600000"), ("cleanResourceInterval", "100")], disk: disk)
+        let harness = try BrokerHarness(Self.patient, disk: disk)
         defer { try? harness.end() }
         let connection = try harness.connect()
         let committed = try prepare(connection, "committed")
@@ -128,8 +129,7 @@ struct RetentionHoldTests {
         "on a disk that must be emptied a prepared message moves with the log's end, and its producer is asked for it")
     func moved() throws {
         let disk = FailingDisk()
-        let harness = try BrokerHarness(
-            Self.small + [("transactionTimeOut", "600000"), ("cleanResourceInterval", "100")], disk: disk)
+        let harness = try BrokerHarness(Self.patient, disk: disk)
         defer { try? harness.end() }
         let connection = try harness.connect()
         let first = try prepare(connection, "moved")
