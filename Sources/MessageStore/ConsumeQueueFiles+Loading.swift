@@ -21,16 +21,18 @@ extension ConsumeQueueFiles {
     ///   - afterPowerLoss: unsynchronized writes may have left holes with entries behind them.
     ///   - checksLast: the last entry is compared with its record by `isGenuine`, and dropped when it does not fit: it may be torn.
     ///   - logStart: the log begins there. A queue all of whose messages have expired has nothing to be compared with and keeps its number.
+    ///   - asksWhatFollows: nobody has counted the entries, so what follows the end found is looked at.
+    /// - Returns: whether the queue may have gone on behind the end found, with entries that are damaged or stand behind damage: the log tells.
     func load(
         _ queue: ConsumeQueue, trusted: Int64, afterPowerLoss: Bool, checksLast: Bool, logStart: Int64,
-        isGenuine: (ConsumeQueueEntry, Int64) -> Bool
-    ) throws(SystemError) {
+        asksWhatFollows: Bool, isGenuine: (ConsumeQueueEntry, Int64) -> Bool
+    ) throws(SystemError) -> Bool {
         queue.firstPhysicalOffset = 0
         guard let (first, last) = try fileRange(queue) else {
             queue.firstFile = 0
             queue.lastFile = -1
             queue.reset(minimum: 0, maximum: 0, written: 0)
-            return
+            return false
         }
         queue.firstFile = first
         queue.lastFile = last
@@ -53,6 +55,11 @@ extension ConsumeQueueFiles {
             low = try firstUntrusted(queue, from: start, to: block.start, trusted: trusted)
         }
         var isClean = block.end != nil && block.isZeroBehindEnd && newest.firstData(from: hole) == nil
+        var mayGoOn = false
+        if asksWhatFollows, !isClean, let entry = try rawEntry(queue, at: low) {
+            // Whose message is not yet in the log's trusted part tells nothing; any other one was reached too early.
+            mayGoOn = entry.isEmpty || !isGenuine(entry, low)
+        }
         if checksLast {
             // A torn entry can look older than it is and mislead the search.
             while low > start, let entry = try rawEntry(queue, at: low - 1), entry != .preBlank,
@@ -62,6 +69,7 @@ extension ConsumeQueueFiles {
             {
                 low -= 1
                 isClean = false
+                mayGoOn = true
             }
         }
         if afterPowerLoss || !isClean {
@@ -71,13 +79,14 @@ extension ConsumeQueueFiles {
         }
         queue.reset(minimum: min(start, low), maximum: low, written: low)
         queue.lastPhysicalOffset = -1
-        guard low > start else { return }
+        guard low > start else { return mayGoOn }
         if let entry = try entry(queue, at: low - 1, in: block), entry != .preBlank {
             queue.lastPhysicalOffset = entry.physicalOffset.rawValue
         }
         if let entry = try entry(queue, at: start, in: block) {
             queue.firstPhysicalOffset = entry.physicalOffset.rawValue
         }
+        return mayGoOn
     }
 
     /// Whether the entry lies behind its predecessor in the log: a torn one, some of whose bytes are zeros, does not.

@@ -167,6 +167,18 @@ final class ConsumeQueueFiles {
 
     // MARK: Shortening
 
+    /// Behind the last entry that points below `physical`. Sought from the queue's end, which is near: a damaged entry further up does not take
+    /// those behind it along.
+    func endOfEntries(_ queue: ConsumeQueue, below physical: Int64) throws(SystemError) -> Int64 {
+        var end = queue.maxOffset.rawValue
+        while end > queue.minOffset.rawValue, let entry = try rawEntry(queue, at: end - 1),
+            entry == .preBlank || entry.physicalOffset.rawValue >= physical
+        {
+            end -= 1
+        }
+        return end
+    }
+
     /// Cuts the entries from `offset` on, in memory and on disk.
     func cut(_ queue: ConsumeQueue, to offset: Int64) throws(SystemError) {
         let written = queue.writtenOffset
@@ -180,19 +192,36 @@ final class ConsumeQueueFiles {
     // MARK: Retention
 
     /// The first entry that points at or behind `physical`, by binary search; the queue's end when none does. Places that point at nothing
-    /// count as their successor does.
+    /// count as their successor does. A damaged entry the search meets is seen by what lies beyond it and does not mislead it.
     func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: Int64) throws(SystemError) -> Int64 {
         var low = queue.minOffset.rawValue
         var high = queue.maxOffset.rawValue
+        while true {
+            let found = try firstEntry(queue, atOrAfter: physical, from: low, to: high)
+            if found - 2 >= low, let earlier = try pointer(queue, at: found - 2), earlier >= physical {
+                high = found - 2
+            } else if found + 1 < high, let later = try pointer(queue, at: found + 1), later < physical {
+                low = found + 1
+            } else {
+                return found
+            }
+        }
+    }
+
+    private func firstEntry(
+        _ queue: ConsumeQueue, atOrAfter physical: Int64, from start: Int64, to end: Int64
+    ) throws(SystemError) -> Int64 {
+        var low = start
+        var high = end
         while low < high {
             let middle = low + (high - low) / 2
             var real = middle
-            var entry = try rawEntry(queue, at: real)
-            while entry == .preBlank, real + 1 < high {
+            var place = try pointer(queue, at: real)
+            while place == nil, real + 1 < high {
                 real += 1
-                entry = try rawEntry(queue, at: real)
+                place = try pointer(queue, at: real)
             }
-            if let entry, entry != .preBlank, entry.physicalOffset.rawValue >= physical {
+            if let place, place >= physical {
                 if real > middle, middle == low { return real }
                 high = middle
             } else {
@@ -200,6 +229,12 @@ final class ConsumeQueueFiles {
             }
         }
         return low
+    }
+
+    /// Where the entry's record begins; nil when it points at nothing.
+    private func pointer(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> Int64? {
+        guard let entry = try rawEntry(queue, at: offset), entry != .preBlank else { return nil }
+        return entry.physicalOffset.rawValue
     }
 
     /// Moves the queue's beginning behind messages that are gone from the log, deletes files that hold nothing else (`deleteExpiredFile`,

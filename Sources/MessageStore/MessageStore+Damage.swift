@@ -64,6 +64,29 @@ extension MessageStore {
         return true
     }
 
+    /// Entries that point behind the log's end go. Their messages are gone with the log's end, or the entries are damaged and their messages lie
+    /// in the log: what lies there behind a queue's last good entry is entered again, before any number is given a second time.
+    func cutQueues(to end: Int64) throws(SystemError) {
+        var from = end
+        for queue in table.queues where queue.lastPhysicalOffset >= end {
+            let entry = try queueFiles.endOfEntries(queue, below: end)
+            logger.warning(
+                "the queue \(queue.topic)-\(queue.queueId) points behind the log's end: its entries from \(entry) on are made anew from the log"
+            )
+            try queueFiles.cut(queue, to: entry)
+            from = min(from, max(queue.lastPhysicalOffset, logFiles.first ?? 0))
+        }
+        guard from < end else { return }
+        needsCheck = true
+        dispatchedEnd = recordAt(from) == nil ? nextRecord(from: from) ?? end : from
+        while case .damaged = dispatchWindows(upTo: end, [.verify, .queuesOnly]),
+            let next = nextRecord(from: dispatchedEnd + 1), next < end
+        {
+            dispatchedEnd = next
+        }
+        decideHeldRecords()
+    }
+
     /// The next place where a record lies that says itself that it lies there and whose body is intact.
     private func nextRecord(from start: Int64) -> Int64? {
         var base = start / logFiles.fileSize * logFiles.fileSize

@@ -23,6 +23,8 @@ struct DispatchMode: OptionSet {
     static let announce = DispatchMode(rawValue: 2)
     /// Look for blocks a power cut left unwritten.
     static let tornBlocks = DispatchMode(rawValue: 4)
+    /// The index has these records already.
+    static let queuesOnly = DispatchMode(rawValue: 8)
 }
 
 extension MessageStore {
@@ -92,7 +94,7 @@ extension MessageStore {
                 "message at \(record.physicalOffset) has a topic no folder can be named after: it is in no queue")
         }
 
-        if let index, SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType {
+        if let index, !mode.contains(.queuesOnly), SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType {
             let prefix = queue?.storedTopic.keyHashPrefix ?? (JavaHash.hash(record.topic, continuing: 0) &* 31 &+ 35)
             let offset = record.physicalOffset.rawValue
             if let uniqueKey {

@@ -219,7 +219,7 @@ extension MessageStore {
     private func loadQueues(_ plan: inout RecoveryPlan, first: Int64) throws(StoreError) {
         let folders = try onDisk { () throws(SystemError) in try queueFiles.folders() }
         var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
-        try load(queues, plan)
+        let anew = try load(queues, plan)
         plan.known =
             plan.point.map { max($0.dispatched, plan.synchronized) }
             ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : plan.synchronized)
@@ -231,7 +231,7 @@ extension MessageStore {
                 plan.dispatchFrom = first
                 plan.indexIsStale = true
                 queues = table.queues
-                try load(queues, plan)
+                _ = try load(queues, plan)
             }
         }
         if plan.trusted == .max {
@@ -243,6 +243,7 @@ extension MessageStore {
             plan.trusted = first
             plan.dispatchFrom = first
         }
+        plan.dispatchFrom = min(plan.dispatchFrom, max(first, anew))
         try onDisk { () throws(SystemError) in
             for queue in queues where queue.firstPhysicalOffset < first {
                 try queueFiles.expire(queue, before: first)
@@ -250,18 +251,27 @@ extension MessageStore {
         }
     }
 
-    private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) {
+    /// - Returns: from where on the log may have messages whose entries a queue has lost to damage. A recovery point counts entries instead.
+    private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) -> Int64 {
+        var anew = Int64.max
         for queue in queues {
-            try onDisk { () throws(SystemError) in
+            let mayGoOn = try onDisk { () throws(SystemError) in
                 try queueFiles.load(
                     queue, trusted: plan.trusted, afterPowerLoss: plan.queuesMayHaveHoles,
-                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill, logStart: logFiles.first ?? 0
+                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill, logStart: logFiles.first ?? 0,
+                    asksWhatFollows: plan.point == nil
                 ) { entry, offset in
                     guard let record = self.recordAt(entry.physicalOffset.rawValue) else { return false }
                     return record.queueOffset.rawValue == offset && record.queueId == queue.queueId
                 }
             }
+            guard mayGoOn, plan.point == nil else { continue }
+            logger.warning(
+                "entries of the queue \(queue.topic)-\(queue.queueId) from \(queue.maxOffset) on are made anew from the log: there is damage"
+            )
+            anew = min(anew, queue.lastPhysicalOffset)
         }
+        return anew
     }
 
     /// End of the newest record any queue knows.
@@ -397,9 +407,7 @@ extension MessageStore {
                 windows.reset()
                 try logFiles.truncate(to: end)
             }
-            for queue in table.queues where queue.lastPhysicalOffset >= end {
-                try queueFiles.cut(queue, to: queueFiles.firstEntry(queue, atOrAfter: end))
-            }
+            try cutQueues(to: end)
             try index?.cut(to: end)
         }
         index?.apply()

@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import StoreFormat
+import StoreJudge
 import Testing
 
 @testable import MessageStore
@@ -107,5 +108,73 @@ import Testing
         let next = Harness(configuration, disk: image, clock: clock, boot: 2)
         try next.store.open()
         #expect(numbers(next) == (0..<25).filter { $0 != 11 })
+    }
+
+    /// The log's last messages are gone and an entry in the middle of a queue is damaged: the queue ends behind its last message all the same. It was
+    /// cut at the damaged entry, and its next message got the number of one that lies in the log.
+    @Test func aDamagedEntryDoesNotTakeThoseBehindItAlong() throws {
+        let made = try ImageStore()
+        let image = made.disk.afterKill()
+        let end = Int64(made.judge.records[140].physicalOffset)
+        let kept = made.judge.records[..<140].filter { $0.queueId == 0 }.count
+        let log = try image.open("/store/commitlog/" + StoreFileName.of(offset: 0), .readWrite)
+        try log.truncate(to: end)
+        try log.truncate(to: 65_536)
+        try image.remove("/store/consumequeue/.apus-recovery")
+        // Where a search by halves looks first.
+        image.flip("/store/consumequeue/Topic/0/" + StoreFileName.of(offset: 0), byte: 50 * 20, bit: 6)
+        let next = Harness(made.configuration, disk: image, clock: made.clock)
+        try next.store.open()
+        #expect(next.store.consumeQueue(topic: "Topic", queueId: 0)?.maxOffset.rawValue == Int64(kept))
+        #expect(next.bodies("Topic", 0).count == kept - 1)
+        try next.store.close()
+    }
+
+    /// The last entry of a queue points behind the log, though its message lies there: its number is not given to another one.
+    @Test(arguments: [false, true])
+    func aLastEntryThatPointsBehindTheLogIsMadeAnew(withPoint: Bool) throws {
+        let made = try ImageStore()
+        let image = made.disk.afterKill()
+        if !withPoint { try image.remove("/store/consumequeue/.apus-recovery") }
+        image.flip("/store/consumequeue/Topic/0/" + StoreFileName.of(offset: 0), byte: 99 * 20 + 2, bit: 6)
+        let next = Harness(made.configuration, disk: image, clock: made.clock)
+        try next.store.open()
+        #expect(next.store.consumeQueue(topic: "Topic", queueId: 0)?.maxOffset.rawValue == 100)
+        #expect(next.bodies("Topic", 0).count == 100)
+        guard case .appended(let result) = next.send("Topic", 0, body: "later") else {
+            Issue.record("refused")
+            return
+        }
+        #expect(result.queueOffset.rawValue == 100)
+        try next.store.close()
+    }
+
+    /// RocketMQ's store after a power cut: what its checkpoint vouches for is believed, and an entry that is damaged there does not end its queue.
+    @Test(arguments: [0, 95, 98, 99])
+    func aDamagedEntryWhereTheCheckpointIsBelieved(_ place: Int) throws {
+        let made = try ImageStore()
+        let image = made.disk.afterKill()
+        let idle = Harness(made.configuration, disk: image, clock: made.clock)
+        try idle.store.open()
+        // Fills another file: the checkpoint vouches for the first one, where all messages of `Topic` lie.
+        for number in 0..<60 {
+            idle.send("Other", body: "\(number) " + String(repeating: "o", count: 3000))
+            try idle.store.commitTick()
+            idle.maintain(100)
+        }
+        idle.maintain(5000)
+        try idle.store.close()
+        _ = try image.open("/store/abort", .create)
+        for name in [".apus-recovery", ".apus-recovery.soft"] {
+            let path = "/store/consumequeue/" + name
+            if try image.information(path) != nil { try image.remove(path) }
+        }
+        image.flip("/store/consumequeue/Topic/0/" + StoreFileName.of(offset: 0), byte: place * 20 + 2, bit: 6)
+        let next = Harness(made.configuration, disk: image, clock: made.clock, boot: 7)
+        try next.store.open()
+        #expect(next.store.consumeQueue(topic: "Topic", queueId: 0)?.maxOffset.rawValue == 100)
+        next.maintain(5000)
+        #expect(next.bodies("Topic", 0).count == 100)
+        try next.store.close()
     }
 }

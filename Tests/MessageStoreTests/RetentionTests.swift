@@ -85,6 +85,32 @@ import Testing
         #expect(expired > 10)
     }
 
+    /// The new beginning of a queue is found by halving. An entry that points nowhere near its message does not take good messages along.
+    @Test(arguments: [Int64(5), 1 << 40])
+    func aDamagedEntryDoesNotExpireOthers(_ wrong: Int64) throws {
+        let harness = Harness(expiring, disk: disk, clock: clock)
+        try harness.store.open()
+        harness.store.neededFrom = { PhysicalOffset(0) }
+        try fill(harness, 200)
+        let before = harness.bodies("T").map { $0.prefix { $0 != " " } }
+        #expect(before.count == 200)
+        harness.maintain(5000)
+        try harness.store.close()
+        // The entry in the middle of the queue, looked at first.
+        let file = try disk.open("/store/consumequeue/T/0/" + StoreFileName.of(offset: 2000), .readWrite)
+        try withUnsafeBytes(of: wrong.bigEndian) { try file.write($0, at: 0) }
+        let next = Harness(expiring, disk: disk, clock: clock)
+        try next.store.open()
+        next.store.neededFrom = { PhysicalOffset(65_536) }
+        next.maintain(120_000)
+        let first = next.store.minPhysicalOffset.rawValue
+        #expect(first == 65_536)
+        let left = next.bodies("T").map { $0.prefix { $0 != " " } }
+        // An entry behind the log's end is seen by the start, and made anew.
+        #expect(left == before.filter { (Int($0) ?? 0) >= 21 && (wrong > 5 || $0 != "100") })
+        try next.store.close()
+    }
+
     /// A disk that is too full is known when the store opens: whoever sends before the first maintenance is refused too.
     @Test func fullDiskIsKnownAtTheStart() throws {
         var configuration = StoreConfiguration.small("/store")
