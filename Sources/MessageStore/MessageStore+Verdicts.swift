@@ -3,12 +3,14 @@ import Logging
 package import StoreFormat
 
 /// Which messages of a stretch of a queue are wanted, as somebody who knows their properties has decided.
-package struct EntryVerdicts: Sendable {
+package struct EntryVerdicts {
     /// Offset in the queue of the first entry decided about.
     package let start: Int64
     package let count: Int
     /// Bit i % 64 of word i / 64 stands for entry `start + i`; bits from `count` on are 0.
     private let words: [UInt64]
+    /// The entries from `start` on as they are stored, `count` of them at least: then they are not read once more. Nil: they are.
+    package var entries: KeptEntries?
 
     /// Behind the last entry decided about.
     package var end: Int64 { start + Int64(count) }
@@ -46,6 +48,7 @@ package struct EntryVerdicts: Sendable {
         let start: Int64
         let count: Int
         let words: UnsafeBufferPointer<UInt64>
+        let entries: UnsafeRawBufferPointer?
 
         /// The first wanted entry from `position` on; behind the last one decided about when there is none.
         @inline(__always)
@@ -60,6 +63,15 @@ package struct EntryVerdicts: Sendable {
                 bits = words[word]
             }
             return start + Int64(word << 6 + bits.trailingZeroBitCount)
+        }
+
+        /// What was kept of a range of entries, all of it.
+        @inline(__always)
+        func entries(_ range: Range<Int64>) -> UnsafeRawBufferPointer? {
+            guard let entries, range.lowerBound >= start else { return nil }
+            let from = Int(range.lowerBound - start) &* ConsumeQueueEntry.size
+            let end = Int(range.upperBound - start) &* ConsumeQueueEntry.size
+            return end <= entries.count ? UnsafeRawBufferPointer(rebasing: entries[from..<end]) : nil
         }
 
         /// Entries from `position` on among which `wanted` wanted ones are, or all that are left: up to 63 more than it takes, and `limit` at
@@ -81,7 +93,43 @@ package struct EntryVerdicts: Sendable {
 
     @inline(__always)
     func reading<R>(_ body: (Reader) -> R) -> R {
-        words.withUnsafeBufferPointer { body(Reader(start: start, count: count, words: $0)) }
+        words.withUnsafeBufferPointer { words in
+            guard let entries else {
+                return body(Reader(start: start, count: count, words: words, entries: nil))
+            }
+            return entries.bytes.withUnsafeBytes {
+                body(Reader(start: start, count: count, words: words, entries: $0))
+            }
+        }
+    }
+}
+
+/// Queue entries that were read to be asked about, and are kept to be answered with. All that are kept together are bounded by an
+/// `EntryMemory`. Confined to the store's thread.
+package final class KeptEntries {
+    fileprivate let bytes: [UInt8]
+    private let memory: EntryMemory
+
+    fileprivate init(_ bytes: [UInt8], _ memory: EntryMemory) {
+        self.bytes = bytes
+        self.memory = memory
+        memory.used += bytes.count
+    }
+
+    deinit { memory.used -= bytes.count }
+}
+
+/// Bounds what is kept of queue entries.
+package final class EntryMemory {
+    /// Bytes.
+    package let maximum: Int
+    package fileprivate(set) var used = 0
+
+    package init(maximum: Int) { self.maximum = maximum }
+
+    /// Nil when there is no room: whoever wants them again reads them again.
+    package func keep(_ entries: [UInt8]) -> KeptEntries? {
+        entries.count <= maximum - used ? KeptEntries(entries, self) : nil
     }
 }
 
@@ -118,14 +166,18 @@ extension MessageStore {
         scan: while position < scanEnd {
             position = min(verdicts.next(from: position), scanEnd)
             guard position < scanEnd, answer.messageCount < most else { break }
-            let ahead = verdicts.stretch(
-                from: position, wanted: max(1, enough - answer.messageCount), atMost: Self.stretch)
             let bytes: UnsafeRawBufferPointer
-            do throws(SystemError) {
-                bytes = try queueFiles.read(queue, from: position, count: min(ahead, Int(scanEnd - position)))
-            } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
-                break
+            if let kept = verdicts.entries(position..<scanEnd) {
+                bytes = kept
+            } else {
+                let ahead = verdicts.stretch(
+                    from: position, wanted: max(1, enough - answer.messageCount), atMost: Self.stretch)
+                do throws(SystemError) {
+                    bytes = try queueFiles.read(queue, from: position, count: min(ahead, Int(scanEnd - position)))
+                } catch {
+                    logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                    break
+                }
             }
             guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { break }
             let first = position

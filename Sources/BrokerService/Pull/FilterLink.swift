@@ -148,6 +148,9 @@ package final class FilterLink {
     /// Windows of verdicts kept at most, 1 to 2 KiB each; when there are more, all are made anew as they are needed.
     static let windowsMax = 4096
 
+    /// For the queue entries of stretches that were asked about: 20 bytes each, read once for the question and the answer.
+    let entryMemory = EntryMemory(maximum: 4 << 20)
+
     private let eventLoop: any EventLoop
     private let now: () -> Int64
     /// The workers that are there, by index.

@@ -120,11 +120,19 @@ extension PullMessageProcessor {
             _ = window.ended(nil)
             return .unreadable
         }
+        // With the answer there is no need to read them again.
+        let kept = broker.filters.entryMemory.keep(entries)
+        func decided(_ verdicts: EntryVerdicts) -> EntryVerdicts {
+            var verdicts = verdicts
+            verdicts.entries = kept
+            return verdicts
+        }
         func outcome() -> Asked { window.isAsking ? .asked : window.covers(offset) ? .decided : .impossible }
         guard let prefilter = subscription.prefilter else {
             broker.filters.match(subscription, program: program, entries: entries) { [unowned self] bitmap in
                 answered(
-                    window, bitmap.map { EntryVerdicts(start: offset, count: min(count, $0.count * 8), bitmap: $0) })
+                    window,
+                    bitmap.map { decided(EntryVerdicts(start: offset, count: min(count, $0.count * 8), bitmap: $0)) })
             }
             return outcome()
         }
@@ -150,8 +158,8 @@ extension PullMessageProcessor {
                 window,
                 bitmap.map {
                     // What lies between the last one looked at and the next is decided, too.
-                    let decided = $0.count * 8 < asked.count ? Int(asked[$0.count * 8]) : count
-                    return EntryVerdicts(start: offset, count: decided, asked: asked, bitmap: $0)
+                    let end = $0.count * 8 < asked.count ? Int(asked[$0.count * 8]) : count
+                    return decided(EntryVerdicts(start: offset, count: end, asked: asked, bitmap: $0))
                 })
         }
         return outcome()
