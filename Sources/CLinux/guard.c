@@ -13,6 +13,9 @@ static uint64_t *guarded;
 static timer_t budget;
 static bool has_budget;
 static uint32_t budget_milliseconds;
+// Nanoseconds of the monotonic clock; 0: no call is going on.
+static uint64_t call_began;
+static uint64_t timer_began;
 static uint64_t processor_at_start;
 static int extensions;
 
@@ -34,20 +37,26 @@ static uint64_t processor_time(void) {
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static void start_timer(uint32_t milliseconds) {
+static void start_timer(uint64_t nanoseconds) {
     const struct itimerspec span = {
-        .it_value = {.tv_sec = milliseconds / 1000, .tv_nsec = (long)(milliseconds % 1000) * 1000000}};
+        .it_value = {.tv_sec = (time_t)(nanoseconds / 1000000000u), .tv_nsec = (long)(nanoseconds % 1000000000u)}};
     timer_settime(budget, 0, &span, NULL);
 }
 
 static void ran_out(int signal) {
     (void)signal;
-    // The call may have ended while the signal was on its way.
-    if (!guarded || __atomic_load_n(&guarded[0], __ATOMIC_RELAXED) == 0) return;
+    const uint64_t began = __atomic_load_n(&call_began, __ATOMIC_RELAXED);
+    if (!guarded || began == 0 || __atomic_load_n(&guarded[0], __ATOMIC_RELAXED) == 0) return;
+    const uint64_t limit = budget_milliseconds * 1000000ull;
+    struct timespec time = {0, 0};
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    const uint64_t elapsed = (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec - began;
+    // The timer was started for a call before this one.
+    if (elapsed < limit) return start_timer(limit - elapsed);
     // A machine that is overloaded or was suspended is not the call's fault; a call that only sleeps is, soon.
     if (extensions < 3 && processor_time() - processor_at_start < budget_milliseconds * 500000ull) {
         extensions++;
-        start_timer(budget_milliseconds);
+        start_timer(limit);
         return;
     }
     apus_guard_die(APUS_GUARD_TIMEOUT);
@@ -90,12 +99,16 @@ int apus_guard_install(uint64_t *place) {
     return 0;
 }
 
-void apus_guard_budget(uint32_t milliseconds) {
+void apus_guard_begin(uint64_t now, uint32_t milliseconds) {
     if (!has_budget) return;
-    if (milliseconds != 0) {
-        budget_milliseconds = milliseconds;
-        extensions = 0;
-        processor_at_start = processor_time();
-    }
-    start_timer(milliseconds);
+    __atomic_store_n(&call_began, now, __ATOMIC_RELEASE);
+    // Starting a timer costs more than many a call; one that has run for an eighth of its time at most serves this call, too.
+    if (milliseconds == budget_milliseconds && now - timer_began < milliseconds * 125000ull) return;
+    budget_milliseconds = milliseconds;
+    extensions = 0;
+    processor_at_start = processor_time();
+    timer_began = now;
+    start_timer(milliseconds * 1000000ull);
 }
+
+void apus_guard_end(void) { __atomic_store_n(&call_began, 0, __ATOMIC_RELEASE); }

@@ -100,8 +100,9 @@ package final class PluginConduct {
     func call<R>(_ file: PluginFile, _ phase: PluginPhase, _ body: () -> R) -> R {
         let mark = file.hash | phase.rawValue
         segment.atomicStore(slot: Self.lastMarkSlot, mark)
-        segment.atomicStore(slot: Self.beganSlot, CallGuard.now())
-        return guarded.call(mark: mark, milliseconds: limits.budgetMilliseconds, body)
+        let start = CallGuard.now()
+        segment.atomicStore(slot: Self.beganSlot, start)
+        return guarded.call(mark: mark, milliseconds: limits.budgetMilliseconds, start: start, body)
     }
 
     /// Why the plugin is not called now; nil when it is.

@@ -117,13 +117,13 @@ package final class CallGuard {
     }
 
     /// Runs `body`, which may crash or spin: longer than `milliseconds`, and the process is killed.
-    package func call<R>(mark: UInt64, milliseconds: UInt32, _ body: () -> R) -> R {
+    /// - Parameter start: `now()`.
+    package func call<R>(mark: UInt64, milliseconds: UInt32, start: UInt64 = CallGuard.now(), _ body: () -> R) -> R {
         precondition(mark != 0, "a mark of 0 means that nothing is going on")
         segment.atomicStore(slot: slot, mark)
-        apus_guard_budget(milliseconds)
-        let start = memory > 0 ? Self.now() : 0
+        apus_guard_begin(start, milliseconds)
         let result = body()
-        apus_guard_budget(0)
+        apus_guard_end()
         if memory > 0 { lookAtMemory(since: start) }
         segment.atomicStore(slot: slot, 0)
         return result

@@ -93,6 +93,11 @@ struct IsolationTests {
         }
     }
 
+    private static func spin(milliseconds: UInt64) {
+        let start = CallGuard.now()
+        while CallGuard.now() - start < milliseconds * 1_000_000 {}
+    }
+
     @Test("a call that spins is killed when its budget is over; one that crashes dies of its signal")
     func guards() async throws {
         await #expect(processExitsWith: .signal(SIGKILL)) {
@@ -108,6 +113,22 @@ struct IsolationTests {
         await #expect(processExitsWith: .signal(SIGABRT)) {
             let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
             guarded.call(mark: 4, milliseconds: 5000) { abort() }
+        }
+        // The timer serves calls that begin soon after it was started: each has its whole budget, and no more.
+        await #expect(processExitsWith: .success) {
+            let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
+            for _ in 0..<3 {
+                guarded.call(mark: 4, milliseconds: 400) {}
+                usleep(40_000)
+                guarded.call(mark: 4, milliseconds: 400) { Self.spin(milliseconds: 380) }
+                usleep(450_000)
+            }
+        }
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            let guarded = try CallGuard(segment: SharedSegment.create(name: "g", bytes: 4096), slot: 1)
+            guarded.call(mark: 4, milliseconds: 400) {}
+            usleep(40_000)
+            guarded.call(mark: 4, milliseconds: 400) { Self.spin(milliseconds: 1000) }
         }
         await #expect(processExitsWith: .success) {
             let segment = try SharedSegment.create(name: "g", bytes: 4096)

@@ -190,8 +190,11 @@ int apus_landlock_restrict(const char *_Nonnull const *_Nonnull paths, size_t co
 // APUS_GUARD_TIMEOUT there, and exit() stores APUS_GUARD_EXIT. Then the process ends by the signal, by SIGKILL, or as exit()
 // does. `place` is mapped for as long as the process lives.
 int apus_guard_install(uint64_t *_Nonnull place);
-// Starts the budget of one call; 0 ends it. It is over when so much time has passed, half of it at least on a processor, and in
-// any case after four times as long: a machine that stood still is not held against the call.
-void apus_guard_budget(uint32_t milliseconds);
+// The budget of one call, which begins `now` (nanoseconds of the monotonic clock, not 0). It is over when so much time has passed, a
+// good third of it at least on a processor, and in any case after four times as long: a machine that stood still is not held against the
+// call. The timer's signal, SIGXCPU, comes now and then when nothing is wrong, at most once in the time of a budget.
+void apus_guard_begin(uint64_t now, uint32_t milliseconds);
+// The call has ended.
+void apus_guard_end(void);
 // Stores `cause` in `place[1]` and ends the process by SIGKILL.
 _Noreturn void apus_guard_die(uint64_t cause);
