@@ -120,9 +120,6 @@ struct Values {
         }
         guard let start = unit.pointee.properties else { return }
         let size = Int(unit.pointee.properties_size)
-        let names = names.baseAddress.unsafelyUnwrapped
-        // Up to here eight bytes can be read at once.
-        let last = size &- 8
         var at = 0
         var from = 0
         while from < size {
@@ -131,26 +128,38 @@ struct Values {
                 let stop = from &+ marks.trailingZeroBitCount
                 marks &= marks &- 1
                 // No name begins with 0x02: an empty property is none of them.
-                var place = first[Int(start[at])]
-                if place != Self.none {
-                    let head = at <= last ? Self.head(start + at) : 0
-                    while place >= 0 {
-                        let name = names + Int(place)
-                        let value = at &+ name.pointee.size
-                        if (head ^ name.pointee.head) & name.pointee.mask == 0, value < stop {
-                            row[Int(place)].start = start + value
-                            row[Int(place)].count = Int32(truncatingIfNeeded: stop &- value)
-                            break
-                        }
-                        place = name.pointee.next
-                    }
-                    if place == Self.long || at > last { take(row, start, at, stop) }
-                }
+                let place = first[Int(start[at])]
+                if place != Self.none { find(place, row, start, at, stop, size) }
                 at = stop &+ 1
             }
             from &+= 64
         }
-        if at < size { take(row, start, at, size) }
+        // The last property may do without its 0x02.
+        if at < size { find(first[Int(start[at])], row, start, at, size, size) }
+    }
+
+    /// The property `at ..< stop` of a message whose properties are `size` bytes; `first` is the first name it may have.
+    @inline(__always)
+    private func find(_ first: Int32, _ row: Row, _ start: UnsafePointer<UInt8>, _ at: Int, _ stop: Int, _ size: Int) {
+        let names = names.baseAddress.unsafelyUnwrapped
+        // Eight bytes at once, the last eight moved down where fewer are left.
+        let last = size &- 8
+        let head =
+            at <= last
+            ? Self.head(start + at)
+            : last >= 0 ? Self.head(start + last) &>> UInt64(truncatingIfNeeded: 8 &* (at &- last)) : 0
+        var place = first
+        while place >= 0 {
+            let name = names + Int(place)
+            let value = at &+ name.pointee.size
+            if (head ^ name.pointee.head) & name.pointee.mask == 0, value < stop {
+                row[Int(place)].start = start + value
+                row[Int(place)].count = Int32(truncatingIfNeeded: stop &- value)
+                break
+            }
+            place = name.pointee.next
+        }
+        if place == Self.long || last < 0 { take(row, start, at, stop) }
     }
 
     @inline(__always)
