@@ -192,6 +192,29 @@ struct FilterWindowTests {
         }
     }
 
+    @Test("entries are kept for the answer while there is room, read again without; all room comes back")
+    func keptEntries() throws {
+        for room in [0, 3000, 4 << 20] {
+            let double = FilterDouble(["M", "P"])
+            let harness = try BrokerHarness {
+                $0.filters.entryMemory = EntryMemory(maximum: room)
+                double.attach(to: $0)
+            }
+            defer { try? harness.end() }
+            let connection = try harness.connect()
+            try Self.fill(connection)
+            var used = 0
+            for group in ["A", "B", "C"] {
+                let (bodies, _) = try Self.read(connection, "mp", group: group)
+                #expect(bodies == Self.names { Self.tag($0) != "N" })
+                used = max(used, try harness.onLoop { $0.filters.entryMemory.used })
+            }
+            #expect(room < 4096 ? used <= room : used > 3 * ConsumeQueueEntry.size, "\(used) of \(room)")
+            try harness.onLoop { $0.filters.disconnect() }
+            #expect(try harness.onLoop { $0.filters.entryMemory.used } == 0)
+        }
+    }
+
     @Test("what the prefilter excludes is never asked about")
     func prefilter() throws {
         for patience in [Int.max, 8] {

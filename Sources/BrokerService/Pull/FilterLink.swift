@@ -149,7 +149,7 @@ package final class FilterLink {
     static let windowsMax = 4096
 
     /// For the queue entries of stretches that were asked about: 20 bytes each, read once for the question and the answer.
-    let entryMemory = EntryMemory(maximum: 4 << 20)
+    var entryMemory = EntryMemory(maximum: 4 << 20)
 
     private let eventLoop: any EventLoop
     private let now: () -> Int64
