@@ -18,6 +18,7 @@ package final class ReplicationMaster {
     let logger: Logger
     private var listener: (any Channel)?
     private var slaves: [ObjectIdentifier: MasterConnection] = [:]
+    private var isStopped = false
 
     package init(
         eventLoop: any EventLoop, log: MasterLog, times: HATimes = HATimes(), batchSize: Int = 32 * 1024,
@@ -57,6 +58,7 @@ package final class ReplicationMaster {
 
     /// Stops listening and parts with the slaves.
     package func stop() -> EventLoopFuture<Void> {
+        isStopped = true
         let closing = (slaves.values.map(\.channel) + (listener.map { [$0] } ?? [])).map { $0.close() }
         return EventLoopFuture.andAllComplete(closing, on: eventLoop)
     }
@@ -77,6 +79,8 @@ package final class ReplicationMaster {
     func file(at offset: Int64, fileSize: Int64) -> LogFile? { log.file(at: offset, fileSize: fileSize) }
 
     func opened(_ connection: MasterConnection) {
+        // Accepted while the listener was being closed: nobody would part with it any more.
+        guard !isStopped else { return connection.channel.close(promise: nil) }
         slaves[ObjectIdentifier(connection)] = connection
         publisher.connected(slaves.count)
     }
