@@ -3,7 +3,7 @@ import Logging
 import WorkerProtocol
 
 /// What a setting takes, where something else would be refused late, by a worker, or be taken for something else without a word. Bounds of
-/// numbers are the workers' own.
+/// numbers are the workers' own: `SettingsCheck` asks them.
 enum SettingForms {
     /// Why a configuration cannot be used; nil when every value looks like what its setting takes.
     static func refusal(of settings: Settings) -> String? {

@@ -121,7 +121,7 @@ extension SupervisorState {
             log(.critical, id, refusal)
             workers[index].phase = .stopped
             mode = .stopping(stage: 0, hurry: true)
-            exitCode = 1
+            exitCode = worker.refusalCause == .settings ? SettingsCheck.unusable : 1
             actions.append(.stopping)
             drainAll(now)
             advanceStages(now)

@@ -16,6 +16,10 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// fault that is.
     static var endsBeforeMemoryDoes: Bool { get }
 
+    /// Throws which setting cannot be used, and what it takes, as far as that can be told without the worker; for who only asks. `init`
+    /// throws the same.
+    static func check(settings: Settings) throws
+
     /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they start.
     /// Throws what keeps the worker from serving.
     static func confine(settings: Settings, logger: Logger) throws
@@ -48,6 +52,7 @@ extension Worker {
     package func adopt(connections: [Int32]) {
         for connection in connections { _ = Descriptor(owning: connection) }
     }
+    package static func check(settings: Settings) throws {}
     package static func confine(settings: Settings, logger: Logger) throws {}
     package func reload(settings: Settings) {}
     package func status() -> String { "" }

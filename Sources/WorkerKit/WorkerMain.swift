@@ -14,6 +14,7 @@ package enum WorkerMain {
 
     /// The whole life of a worker process; ends it with the status its supervisor reads.
     package static func run<W: Worker>(_ type: W.Type) -> Never {
+        if CommandLine.arguments.dropFirst().first == SettingsCheck.option { check(type) }
         let control = ControlChannel()
         var status = stat()
         guard fstat(ControlChannel.descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
@@ -43,6 +44,16 @@ package enum WorkerMain {
         } catch {
             end(70, "apus-\(W.kind.rawValue): control channel: \(error)")
         }
+    }
+
+    /// Answers `SettingsCheck`: ends with 0, or with 78 and words under the name it was called by.
+    private static func check<W: Worker>(_ type: W.Type) -> Never {
+        do {
+            try W.check(settings: SettingsCheck.settings(CommandLine.arguments))
+        } catch {
+            end(SettingsCheck.unusable, "\(CommandLine.arguments[0]): \(error)")
+        }
+        end(0, "")
     }
 
     /// Ends only by an error of the channel itself.

@@ -137,6 +137,8 @@ package enum FailureCause: UInt8, CaseIterable, Sendable {
     case own = 1
     /// Its disk is away: nobody's fault here, and nothing to be called a crash. It is looked for again until it is back.
     case disk = 2
+    /// A setting it was given cannot be used: starting it again does not help.
+    case settings = 3
 }
 
 /// A topic as `topics.json` has it, without its attributes.

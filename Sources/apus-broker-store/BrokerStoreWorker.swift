@@ -39,15 +39,13 @@ final class BrokerStoreWorker: Worker {
         self.environment = environment
         let eventLoop = environment.eventLoop
         let settings = environment.settings
-        guard let root = settings["storePathRootDir"], !root.isEmpty else {
-            throw WorkerError("storePathRootDir is not set: name the folder this broker keeps its messages in")
-        }
+        let root = try Self.folder(settings)
         diskGuard = DiskGuard(settings, storePathRootDir: root)
         try diskGuard.admit { environment.logger.warning("\($0)") }
         let disk = RealDisk()
         self.disk = disk
         let store = MessageStore(
-            configuration: try StoreConfiguration(storePathRootDir: root) { settings[$0] }, disk: disk,
+            configuration: try Self.storeConfiguration(settings), disk: disk,
             logger: environment.logger, executor: { eventLoop.execute($0) })
         let configuration = BrokerConfiguration(settings.sorted.map { ($0.key, $0.value) })
         let broker = try Broker(
@@ -67,6 +65,31 @@ final class BrokerStoreWorker: Worker {
         broker.minimumMoved = { [watermarks] in watermarks.publish(minimum: $0) }
         broker.topicCreated = { [unowned self] topic in
             for link in brokers.values { link.send(.topicCreated(topic)) }
+        }
+    }
+
+    static func check(settings: Settings) throws {
+        do {
+            _ = try storeConfiguration(settings)
+        } catch {
+            throw WorkerError("\(settings.string("brokerName", default: "broker")): \(error)", cause: .settings)
+        }
+    }
+
+    private static func folder(_ settings: Settings) throws -> String {
+        guard let root = settings["storePathRootDir"], !root.isEmpty else {
+            throw WorkerError(
+                "storePathRootDir is not set: name the folder this broker keeps its messages in", cause: .settings)
+        }
+        return root
+    }
+
+    private static func storeConfiguration(_ settings: Settings) throws -> StoreConfiguration {
+        let root = try folder(settings)
+        do throws(StoreError) {
+            return try StoreConfiguration(storePathRootDir: root) { settings[$0] }
+        } catch {
+            throw WorkerError("\(error)", cause: .settings)
         }
     }
 

@@ -45,7 +45,10 @@ struct Apusd: ParsableCommand {
         var configuration = try Apusd.read(source)
         if options.onlyLooks {
             if options.printConfiguration { print(configuration.listing) }
-            if options.isCheck { Apusd.report(configuration, options.configurationPath) }
+            if options.isCheck {
+                try Apusd.askWorkers(configuration, executables, options.configurationPath)
+                Apusd.report(configuration, options.configurationPath)
+            }
             return
         }
         Logs.bootstrap(worker: "supervisor", level: configuration.logLevel.flatMap { Logger.Level(rawValue: $0) })
@@ -70,8 +73,26 @@ struct Apusd: ParsableCommand {
         throw ExitCode(try platform.run())
     }
 
-    /// sysexits(3), EX_CONFIG: starting again does not help, so that the unit does not try (RestartPreventExitStatus=).
-    private static let unusableSettings = ExitCode(78)
+    /// Starting again does not help, so that the unit does not try (RestartPreventExitStatus=).
+    private static let unusableSettings = ExitCode(SettingsCheck.unusable)
+
+    /// The bounds of a broker's numbers are its worker's to know.
+    private static func askWorkers(
+        _ configuration: PlatformConfiguration, _ executables: String, _ path: String?
+    ) throws {
+        var isUsable = true
+        for broker in configuration.brokers {
+            let name = "\(Self._commandName): \(path ?? "defaults")"
+            let ending = try ChildProcess.spawn(
+                path: "\(executables)/apus-\(WorkerKind.brokerStore.rawValue)",
+                arguments: [name] + SettingsCheck.arguments(broker),
+                environment: ChildProcess.environment(without: []), descriptors: [(0, 0), (1, 1), (2, 2)],
+                parentDeathSignal: 0, ownProcessGroup: false
+            ).wait()
+            if ending != .code(0) { isUsable = false }
+        }
+        if !isUsable { throw unusableSettings }
+    }
 
     private static func unknown(_ key: String) -> String {
         key + (KnownKeys.meant(by: key).map { " (is \($0) meant?)" } ?? "")

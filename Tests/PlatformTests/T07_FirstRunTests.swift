@@ -108,6 +108,27 @@ extension PlatformTests {
         }
 
         @Test(
+            "a number only the broker knows the bounds of: refused by config check, and by a start, with 78",
+            .timeLimit(.minutes(1)))
+        func numberOutOfBounds() async throws {
+            let folder = try TemporaryFolder()
+            let file = folder.file("apus.toml")
+            let words = "setting mappedFileSizeCommitLog=1000 is not usable: expected a number from 4096"
+            try "mappedFileSizeCommitLog = 1000\n".write(toFile: file, atomically: true, encoding: .utf8)
+            let checked = try await Program.run(Binaries.apus, ["config", "check", file], within: .seconds(10))
+            #expect(checked.status == 78)
+            #expect(checked.errorText.contains("apus config check: \(file): broker-a: \(words)"), "\(checked.errorText)")
+            let ports = ["--nameserver-port", "0", "--broker-port", "0", "--data-dir", folder.file("data")]
+            let started = try await Program.run(
+                Binaries.apus, ["up", "--config", file] + ports, within: .seconds(10))
+            #expect(started.status == 78)
+            #expect(started.errorText.contains(words), "\(started.errorText)")
+            try "mappedFileSizeCommitLog = 4096\n".write(toFile: file, atomically: true, encoding: .utf8)
+            let usable = try await Program.run(Binaries.apus, ["config", "check", file], within: .seconds(10))
+            #expect(usable.status == 0, "\(usable.errorText)")
+        }
+
+        @Test(
             "no platform there: send, consume and bench say so and name `apus up`", .timeLimit(.minutes(1)),
             arguments: [["send", "--topic", "T"], ["consume", "--topic", "T"], ["bench"]])
         func nothingThere(arguments: [String]) async throws {

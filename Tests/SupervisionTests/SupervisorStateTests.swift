@@ -90,16 +90,18 @@ private struct Driver {
         #expect(driver.killed(filter).contains(.ready))
     }
 
-    @Test func refusalOfACriticalWorkerEndsTheStart() {
+    /// Settings that cannot be used end it with what systemd does not try again.
+    @Test(arguments: [(FailureCause.own, Int32(1)), (.settings, 78)])
+    func refusalOfACriticalWorkerEndsTheStart(_ cause: FailureCause, _ status: Int32) {
         var driver = Driver()
         _ = driver.handle(.start)
-        _ = driver.handle(.message(broker, .failed(reason: "the store is locked by pid 7", cause: .own)))
+        _ = driver.handle(.message(broker, .failed(reason: "the store is locked by pid 7", cause: cause)))
         let actions = driver.handle(.exited(broker, .code(1)))
         #expect(actions.contains(.stopping))
         for worker in [nameserver, replication, filter] { #expect(actions.contains(.send(worker, .drain(.stop)))) }
         _ = driver.handle(.exited(nameserver, .code(0)))
         _ = driver.handle(.exited(replication, .code(0)))
-        #expect(driver.handle(.exited(filter, .code(0))) == [.exit(1)])
+        #expect(driver.handle(.exited(filter, .code(0))) == [.exit(status)])
     }
 
     /// One broken disk of two: the other serves, the refusing one is tried again.
