@@ -362,7 +362,8 @@ extension MessageStore {
             if !plan.queuesMayHaveHoles, !wasClean { try index.repairLast() }
             // Nothing was indexed below the point.
             if point.indexName == 0 { return }
-            guard let at = index.files.firstIndex(where: { Int64($0.name) == point.indexName }),
+            guard 0...index.layout.entries ~= Int(point.indexHeader.indexCount),
+                let at = index.files.firstIndex(where: { Int64($0.name) == point.indexName }),
                 index.files[at].header.indexCount >= point.indexHeader.indexCount || plan.queuesMayHaveHoles
             else {
                 logger.warning("index files are missing: the index is built anew from the commit log")

@@ -65,7 +65,7 @@ extension MessageStore {
                     continue
                 }
                 if answer.messageCount > 0 {
-                    if isFull(answer, size, maxCount, isInDisk: writtenEnd - physical > memory)
+                    if isFull(answer, size, maxCount, isInDisk: bytesBehind(physical) > memory)
                         || answer.bytes + size > maxBytes
                     {
                         break scan
@@ -99,7 +99,7 @@ extension MessageStore {
             return answer
         }
         answer.nextBeginOffset = QueueOffset(position)
-        answer.suggestPullingFromSlave = writtenEnd - lastPhysical > memory
+        answer.suggestPullingFromSlave = bytesBehind(lastPhysical) > memory
         statistics.gotMessages += Int64(answer.messageCount)
         return answer
     }
@@ -128,6 +128,10 @@ extension MessageStore {
         return answer.bytes + size > configuration.maxTransferBytesOnMessageInMemory
             || answer.messageCount >= configuration.maxTransferCountOnMessageInMemory
     }
+
+    /// From a place in the log to its end; a damaged entry may name any place, one before the log's beginning, too.
+    @inline(__always)
+    func bytesBehind(_ physical: Int64) -> Int64 { physical < 0 ? 0 : writtenEnd - physical }
 
     @inline(__always)
     func add(_ physical: Int64, _ size: Int, _ ranges: inout [LogRange]) {

@@ -188,7 +188,7 @@ extension MessageStore {
                 let size = Int(entry.recordSize)
                 lastPhysical = physical
                 if answer.messageCount > 0 {
-                    if isFull(answer, size, maxCount, isInDisk: writtenEnd - physical > memory)
+                    if isFull(answer, size, maxCount, isInDisk: bytesBehind(physical) > memory)
                         || answer.bytes + size > maxBytes
                     {
                         break scan
@@ -206,7 +206,7 @@ extension MessageStore {
             }
         }
         answer.nextBeginOffset = QueueOffset(min(position, scanEnd))
-        answer.suggestPullingFromSlave = writtenEnd - lastPhysical > memory
+        answer.suggestPullingFromSlave = bytesBehind(lastPhysical) > memory
         statistics.gotMessages += Int64(answer.messageCount)
         return answer
     }

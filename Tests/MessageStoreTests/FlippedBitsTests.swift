@@ -70,6 +70,33 @@ import Testing
         }
     }
 
+    /// The sign of an entry's offset, in a file the start does not look into: reading it stopped the broker, again and again (found by fuzzing).
+    @Test(arguments: [0, 1, 149, 150, 199])
+    func theSignOfAnEntry(_ place: Int) throws {
+        let disk = SimulatedDisk()
+        let harness = Harness(made.configuration, disk: disk, clock: TestClock())
+        try harness.store.open()
+        for number in 0..<250 { harness.send("T", body: "\(number)") }
+        try harness.store.commitTick()
+        harness.maintain(5000)
+        try harness.store.close()
+        let number = place / 100
+        disk.flip(
+            "/store/consumequeue/T/0/" + StoreFileName.of(offset: Int64(number) * 2000), byte: place % 100 * 20, bit: 7)
+        let next = Harness(made.configuration, disk: disk, clock: TestClock())
+        try next.store.open()
+        let others = (0..<250).filter { $0 != place }.map { "\($0)" }
+        #expect(next.bodies("T") == others)
+        let queue = try #require(next.store.consumeQueue(topic: "T", queueId: 0))
+        let bitmap = [UInt8](repeating: 0xFF, count: 32)
+        var ranges: [LogRange] = []
+        let result = next.store.selectMessages(
+            queue, from: queue.minOffset, verdicts: EntryVerdicts(start: 0, count: 250, bitmap: bitmap), maxCount: 250,
+            into: &ranges)
+        #expect(result.status == .found && result.messageCount > 0)
+        try next.store.close()
+    }
+
     @Test func theIndex() throws {
         let path = try #require(disk.paths.first { $0.hasPrefix("/store/index/") })
         let entry = 40 + 4 * 500 + 20 * 100
