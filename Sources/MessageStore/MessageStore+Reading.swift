@@ -77,9 +77,9 @@ extension MessageStore {
                 }
                 guard isReadable(physical, size, in: queue, at: position) else {
                     if answer.messageCount == 0 { answer.status = .messageWasRemoving }
-                    if physical < logFiles.first ?? 0 {
-                        skipBelow = (physical / logFiles.fileSize + 1) * logFiles.fileSize
-                    }
+                    // Messages of a deleted file; what is there is not passed over for a damaged entry.
+                    let first = logFiles.first ?? 0
+                    if physical < first { skipBelow = min((physical / logFiles.fileSize + 1) * logFiles.fileSize, first) }
                     position += 1
                     continue
                 }
@@ -151,7 +151,7 @@ extension MessageStore {
     func isReadable(
         _ physical: Int64, _ size: Int, in queue: ConsumeQueue? = nil, at position: Int64 = 0
     ) -> Bool {
-        guard size > 0, physical >= logFiles.first ?? 0, physical &+ Int64(size) <= writtenEnd, physical >= 0 else {
+        guard size > 0, physical >= logFiles.first ?? 0, physical <= writtenEnd - Int64(size), physical >= 0 else {
             if let queue, physical != 0 || size != Int(Int32.max), physical < 0 || physical >= logFiles.first ?? 0 {
                 reportStray(physical, queue, position, "no message can lie")
             }
@@ -242,7 +242,7 @@ extension MessageStore {
     /// The bytes of a range; nil when they are not (any more) there. The pointer is valid during the call, which must not read from the store again.
     @discardableResult
     package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
-        guard range.start.rawValue + Int64(range.length) <= writtenEnd else { return nil }
+        guard range.start.rawValue <= writtenEnd - Int64(range.length) else { return nil }
         return try windows.withBytes(at: range.start.rawValue, size: range.length, body)
     }
 
