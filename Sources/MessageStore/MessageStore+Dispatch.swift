@@ -94,7 +94,9 @@ extension MessageStore {
                 "message at \(record.physicalOffset) has a topic no folder can be named after: it is in no queue")
         }
 
-        if let index, !mode.contains(.queuesOnly), SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType {
+        if let index, !mode.contains(.queuesOnly),
+            SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType
+        {
             let prefix = queue?.storedTopic.keyHashPrefix ?? (JavaHash.hash(record.topic, continuing: 0) &* 31 &+ 35)
             let offset = record.physicalOffset.rawValue
             if let uniqueKey {

@@ -79,7 +79,9 @@ extension MessageStore {
                     if answer.messageCount == 0 { answer.status = .messageWasRemoving }
                     // Messages of a deleted file; what is there is not passed over for a damaged entry.
                     let first = logFiles.first ?? 0
-                    if physical < first { skipBelow = min((physical / logFiles.fileSize + 1) * logFiles.fileSize, first) }
+                    if physical < first {
+                        skipBelow = min((physical / logFiles.fileSize + 1) * logFiles.fileSize, first)
+                    }
                     position += 1
                     continue
                 }

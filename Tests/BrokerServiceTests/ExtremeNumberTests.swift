@@ -82,7 +82,9 @@ import Testing
             }
             // Numbers among the properties: delays, timers, retries.
             guard value.contains("\u{1}") else { return [] }
-            let pairs = value.split(separator: "\u{2}").map { $0.split(separator: "\u{1}", omittingEmptySubsequences: false) }
+            let pairs = value.split(separator: "\u{2}").map {
+                $0.split(separator: "\u{1}", omittingEmptySubsequences: false)
+            }
             return pairs.indices.filter { pairs[$0].count == 2 && Int64(pairs[$0][1]) != nil }.flatMap { place in
                 Self.extremes.map { extreme in
                     var changed = request
@@ -98,10 +100,11 @@ import Testing
     private func bodies(_ request: RemotingCommand) -> [RemotingCommand] {
         let text = String(decoding: request.body, as: UTF8.self)
         guard text.hasPrefix("{") || text.hasPrefix("[") else { return [] }
-        return text.matches(of: /[:\[,](-?\d+)(?=[,}\]])/).flatMap { match in
+        return text.matches(of: /[:\[,](-?\d+)(?=[,}\]])/).map(\.output.1).flatMap { number in
             Self.extremes.map { extreme in
                 var changed = request
-                changed.body = Array(text.replacingCharacters(in: match.output.1.startIndex..<match.output.1.endIndex, with: extreme).utf8)
+                let place = number.startIndex..<number.endIndex
+                changed.body = Array(text.replacingCharacters(in: place, with: extreme).utf8)
                 return changed
             }
         }

@@ -117,7 +117,8 @@ extension PlatformTests {
             try "mappedFileSizeCommitLog = 1000\n".write(toFile: file, atomically: true, encoding: .utf8)
             let checked = try await Program.run(Binaries.apus, ["config", "check", file], within: .seconds(10))
             #expect(checked.status == 78)
-            #expect(checked.errorText.contains("apus config check: \(file): broker-a: \(words)"), "\(checked.errorText)")
+            #expect(
+                checked.errorText.contains("apus config check: \(file): broker-a: \(words)"), "\(checked.errorText)")
             let ports = ["--nameserver-port", "0", "--broker-port", "0", "--data-dir", folder.file("data")]
             let started = try await Program.run(
                 Binaries.apus, ["up", "--config", file] + ports, within: .seconds(10))
