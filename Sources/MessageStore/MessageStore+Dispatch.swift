@@ -165,7 +165,8 @@ extension MessageStore {
     /// blocks are the CRC's business, and a lost first block leaves no magic.
     private func hasUnwrittenBlock(_ record: CommitLogRecordView) -> Bool {
         guard let start = record.bytes.baseAddress, let topic = record.topic.baseAddress else { return false }
-        let size = Int64(record.totalSize)
+        // The length of no properties is two zeros, and may have a block for itself.
+        let size = Int64(record.totalSize - (record.properties.isEmpty ? 2 : 0))
         let first = record.physicalOffset.rawValue
         var block = (first + Int64(start.distance(to: topic))) / 512 * 512 + 512
         while block < first + size {

@@ -243,7 +243,7 @@ extension MessageStore {
             plan.trusted = first
             plan.dispatchFrom = first
         }
-        plan.dispatchFrom = min(plan.dispatchFrom, max(first, anew))
+        plan.dispatchFrom = min(plan.dispatchFrom, anew)
         try onDisk { () throws(SystemError) in
             for queue in queues where queue.firstPhysicalOffset < first {
                 try queueFiles.expire(queue, before: first)
@@ -271,7 +271,10 @@ extension MessageStore {
             )
             anew = min(anew, queue.lastPhysicalOffset)
         }
-        return anew
+        guard anew != .max else { return anew }
+        // The entry before may be damaged, too: a replay that began inside a record would take it for the log's end.
+        let first = logFiles.first ?? 0
+        return anew >= first && recordAt(anew) != nil ? anew : first
     }
 
     /// End of the newest record any queue knows.
