@@ -43,7 +43,7 @@ extension PlatformTests {
 
             // One leaves in the middle of traffic.
             producer.write(OfficialClient.text((401..<601).map { Self.message($0, topic: topic) }))
-            try await second.stop()
+            try await second.leave()
             try await send(601..<801)
             let all = Set((0..<801).map { "key-\($0)" })
             try await eventually("everything, although one consumer has left", within: .seconds(30)) {

@@ -132,6 +132,16 @@ enum OfficialClient {
             program.closeInput()
             _ = try await program.line(within: .seconds(30)) { $0.contains("\"stopped\"") }
         }
+
+        /// Ends it where any end will do. Its shutdown under traffic has been seen to abort, rarely, by an exception of its own that nobody
+        /// in it takes: then it has left without its last offsets.
+        func leave() async throws {
+            do {
+                try await stop()
+            } catch let failure as ScenarioFailure where "\(failure)".contains("boost::thread_interrupted") {
+                print("the official client aborted in its own shutdown: \(failure)")
+            }
+        }
     }
 
     private static func decoded<Record: Decodable>(_ lines: [String]) -> [Record] {
