@@ -68,23 +68,30 @@ extension MessageStore {
     /// in the log: what lies there behind a queue's last good entry is entered again, before any number is given a second time.
     func cutQueues(to end: Int64) throws(SystemError) {
         var from = end
+        var cut = 0
         for queue in table.queues where queue.lastPhysicalOffset >= end {
-            let entry = try queueFiles.endOfEntries(queue, below: end)
-            logger.warning(
-                "the queue \(queue.topic)-\(queue.queueId) points behind the log's end: its entries from \(entry) on are made anew from the log"
-            )
-            try queueFiles.cut(queue, to: entry)
-            from = min(from, max(queue.lastPhysicalOffset, logFiles.first ?? 0))
+            try queueFiles.cut(queue, to: queueFiles.endOfEntries(queue, below: end))
+            from = min(from, queue.lastPhysicalOffset)
+            cut += 1
         }
-        guard from < end else { return }
+        guard cut > 0 else { return }
+        logger.warning(
+            "\(cut) queues point behind the log's end: what they lack before it is entered from the log again")
         needsCheck = true
-        dispatchedEnd = recordAt(from) == nil ? nextRecord(from: from) ?? end : from
+        dispatchedEnd = replayStart(from)
         while case .damaged = dispatchWindows(upTo: end, [.verify, .queuesOnly]),
             let next = nextRecord(from: dispatchedEnd + 1), next < end
         {
             dispatchedEnd = next
         }
         decideHeldRecords()
+    }
+
+    /// Where a replay begins whose first record a queue's entry names. The entry may be damaged, too, and a replay that began inside a record would
+    /// take it for the log's end: then it begins with the log.
+    func replayStart(_ offset: Int64) -> Int64 {
+        let first = logFiles.first ?? 0
+        return offset >= first && recordAt(offset) != nil ? offset : first
     }
 
     /// The next place where a record lies that says itself that it lies there and whose body is intact.

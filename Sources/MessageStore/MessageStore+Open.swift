@@ -254,6 +254,7 @@ extension MessageStore {
     /// - Returns: from where on the log may have messages whose entries a queue has lost to damage. A recovery point counts entries instead.
     private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) -> Int64 {
         var anew = Int64.max
+        var short = 0
         for queue in queues {
             let mayGoOn = try onDisk { () throws(SystemError) in
                 try queueFiles.load(
@@ -266,15 +267,12 @@ extension MessageStore {
                 }
             }
             guard mayGoOn, plan.point == nil else { continue }
-            logger.warning(
-                "entries of the queue \(queue.topic)-\(queue.queueId) from \(queue.maxOffset) on are made anew from the log: there is damage"
-            )
             anew = min(anew, queue.lastPhysicalOffset)
+            short += 1
         }
-        guard anew != .max else { return anew }
-        // The entry before may be damaged, too: a replay that began inside a record would take it for the log's end.
-        let first = logFiles.first ?? 0
-        return anew >= first && recordAt(anew) != nil ? anew : first
+        guard short > 0 else { return anew }
+        logger.warning("\(short) queues end early, with damage behind: what they lack is entered from the log again")
+        return replayStart(anew)
     }
 
     /// End of the newest record any queue knows.

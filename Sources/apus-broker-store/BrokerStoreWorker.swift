@@ -39,14 +39,14 @@ final class BrokerStoreWorker: Worker {
         self.environment = environment
         let eventLoop = environment.eventLoop
         let settings = environment.settings
-        let root = try Self.folder(settings)
-        diskGuard = DiskGuard(settings, storePathRootDir: root)
+        let storeConfiguration = try Self.storeConfiguration(settings)
+        diskGuard = DiskGuard(settings, storePathRootDir: storeConfiguration.storePathRootDir)
         try diskGuard.admit { environment.logger.warning("\($0)") }
         let disk = RealDisk()
         self.disk = disk
         let store = MessageStore(
-            configuration: try Self.storeConfiguration(settings), disk: disk,
-            logger: environment.logger, executor: { eventLoop.execute($0) })
+            configuration: storeConfiguration, disk: disk, logger: environment.logger,
+            executor: { eventLoop.execute($0) })
         let configuration = BrokerConfiguration(settings.sorted.map { ($0.key, $0.value) })
         let broker = try Broker(
             configuration: configuration, store: store, disk: disk, eventLoop: eventLoop, logger: environment.logger)
@@ -76,16 +76,11 @@ final class BrokerStoreWorker: Worker {
         }
     }
 
-    private static func folder(_ settings: Settings) throws -> String {
+    private static func storeConfiguration(_ settings: Settings) throws -> StoreConfiguration {
         guard let root = settings["storePathRootDir"], !root.isEmpty else {
             throw WorkerError(
                 "storePathRootDir is not set: name the folder this broker keeps its messages in", cause: .settings)
         }
-        return root
-    }
-
-    private static func storeConfiguration(_ settings: Settings) throws -> StoreConfiguration {
-        let root = try folder(settings)
         do throws(StoreError) {
             return try StoreConfiguration(storePathRootDir: root) { settings[$0] }
         } catch {

@@ -184,10 +184,7 @@ import Testing
         idle.maintain(5000)
         try idle.store.close()
         _ = try image.open("/store/abort", .create)
-        for name in [".apus-recovery", ".apus-recovery.soft"] {
-            let path = "/store/consumequeue/" + name
-            if try image.information(path) != nil { try image.remove(path) }
-        }
+        try image.remove("/store/consumequeue/.apus-recovery")
         image.flip("/store/consumequeue/Topic/0/" + StoreFileName.of(offset: 0), byte: place * 20 + 2, bit: 6)
         if theOneBeforeToo, place > 0 {
             // It points into the middle of a record.
