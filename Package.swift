@@ -78,6 +78,7 @@ let package = Package(
 
         // Floor 2: words and formats
         room("FastJSON"),
+        room("MessageModel"),
         room("StoreFormat", ["CLinux"]),
         room("WorkerProtocol"),
         room("RemotingProtocol", ["FastJSON", "CZlib", nioCore]),
@@ -89,13 +90,13 @@ let package = Package(
 
         // Floor 4: engines
         room(
-            "MessageStore", ["LinuxSystem", "FastJSON", "StoreFormat", "StoreReader", logging],
+            "MessageStore", ["LinuxSystem", "FastJSON", "MessageModel", "StoreFormat", "StoreReader", logging],
             exclude: ["README.md"]),
         room(
             "BrokerService",
             [
-                "FastJSON", "LinuxSystem", "RemotingProtocol", "StoreFormat", "WorkerProtocol", "StoreReader",
-                "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
+                "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "StoreFormat", "WorkerProtocol",
+                "StoreReader", "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
             ], exclude: ["README.md"]),
         room("RouteRegistry", ["FastJSON", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
         room(
@@ -150,6 +151,7 @@ let package = Package(
         // Tests
         tests("MessageKindsTests", ["BrokerService", "LinuxSystem", "TestTools"]),
         tests("TidyTests", []),
+        tests("MessageModelTests", ["MessageModel", "TestTools"]),
         tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
         tests("WorkerProtocolTests", ["TestTools", "WorkerProtocol"]),
         tests("SystemdTests", ["Systemd", logging]),
@@ -178,8 +180,9 @@ let package = Package(
         tests(
             "BrokerServiceTests",
             [
-                "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
-                "StoreFormat", "StoreJudge", "TestFolders", "TestTools", "WorkerProtocol", logging, nioCore, nioPosix,
+                "BrokerService", "FastJSON", "LinuxSystem", "MessageModel", "MessageStore", "RemotingProtocol",
+                "RemotingTransport", "StoreFormat", "StoreJudge", "TestFolders", "TestTools", "WorkerProtocol", logging,
+                nioCore, nioPosix,
                 nioEmbedded,
             ]),
         .executableTarget(
@@ -201,7 +204,9 @@ let package = Package(
             name: "StoreJudge", path: "Tests/Support/StoreJudge", swiftSettings: strict + [.unsafeFlags(["-O"])]),
         tests(
             "MessageStoreTests",
-            ["MessageStore", "StoreFormat", "StoreJudge", "StoreReader", "LinuxSystem", logging]),
+            [
+                "MessageModel", "MessageStore", "StoreFormat", "StoreJudge", "StoreReader", "LinuxSystem", logging,
+            ]),
         tests("FastJSONTests", ["FastJSON", "TestTools"]),
         tests(
             "RemotingProtocolTests", ["RemotingProtocol", "FastJSON", "TestTools", nioCore],

@@ -1,0 +1,43 @@
+/// The checked name of a topic. Whoever holds one may use it as one component of a path.
+package struct TopicName: Hashable, Sendable, CustomStringConvertible {
+    /// Bytes a new topic has at most: RocketMQ's `TOPIC_MAX_LENGTH`, and what a record of the log has room for.
+    package static let bytesMax = 127
+    /// Begins the name of a consumer group's retry topic.
+    package static let retryPrefix = "%RETRY%"
+    /// Begins the name of a consumer group's dead-letter topic.
+    package static let deadLetterPrefix = "%DLQ%"
+
+    package let text: String
+    package var description: String { text }
+
+    /// A name that is about to be used for the first time: RocketMQ's character set, 1 to 127 bytes.
+    /// - Throws: what is wrong with it, in the words of RocketMQ's remark.
+    package init(_ text: String) throws(NameError) {
+        if let problem = Self.problem(text) { throw problem }
+        self.text = text
+    }
+
+    /// A name that tables, logs or folders hold already: any single visible component of a path, up to 255 bytes.
+    /// - Throws: why no folder can have that name.
+    package init(existing text: String) throws(NameError) {
+        if let problem = withBytes(text, NameRules.problem(ofExisting:)) {
+            throw NameError(.topic, problem, isNew: false)
+        }
+        self.text = text
+    }
+
+    /// The same for bytes of a record.
+    /// - Throws: why no folder can have that name.
+    package init(existing bytes: UnsafeRawBufferPointer) throws(NameError) {
+        if let problem = NameRules.problem(ofExisting: bytes) { throw NameError(.topic, problem, isNew: false) }
+        text = String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Why bytes are no name for a new topic; `nil` if they are one. Allocates nothing for a good name.
+    package static func problem(_ bytes: UnsafeRawBufferPointer) -> NameError? {
+        NameRules.problem(ofNew: bytes, longest: bytesMax).map { NameError(.topic, $0, isNew: true) }
+    }
+
+    /// The same for text.
+    package static func problem(_ text: String) -> NameError? { withBytes(text) { problem($0) } }
+}
