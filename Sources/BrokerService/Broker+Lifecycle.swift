@@ -17,6 +17,7 @@ extension Broker {
         case subscriptionGroups = "subscriptionGroup.json"
         case consumerOffsets = "consumerOffset.json"
         case delayOffsets = "delayOffset.json"
+        case timerMetrics = "timermetrics"
         /// Apus's own.
         case autoCreatedTopics = "autoCreatedTopics.json"
     }
@@ -44,6 +45,7 @@ extension Broker {
         every(Self.maintenanceMillis) { $0.store.runMaintenance() }
         every(configuration.flushConsumerOffsetInterval) { broker in
             broker.persist(.consumerOffsets)
+            broker.persist(.timerMetrics)
             let unwritten = broker.unwritten
             for file in unwritten where file != .consumerOffsets { broker.persist(file) }
         }
@@ -96,6 +98,11 @@ extension Broker {
                 restore(metadata, bytes)
             }
         } catch {
+            guard file != .timerMetrics else {
+                // Counts for display: nobody is kept from starting by them.
+                logger.warning("\(path) is not usable: \(error); timer messages are counted anew")
+                return
+            }
             throw .metadata(path: path, reason: "\(error)")
         }
     }
@@ -121,6 +128,7 @@ extension Broker {
         case .delayOffsets:
             schedule.load(json)
             schedule.markWritten()
+        case .timerMetrics: try timerMessages.metrics.load(json, topics)
         case .autoCreatedTopics: autoCreated.load(json)
         }
     }
@@ -162,6 +170,10 @@ extension Broker {
             json = schedule.durableJSON(
                 flushed: store.flushedOffset.rawValue, logEnd: store.writtenOffset.rawValue)
             schedule.markWritten()
+        case .timerMetrics:
+            guard timerMessages.metrics.isDirty || failed else { return }
+            json = timerMessages.metrics.json(topics, forFile: true)
+            timerMessages.metrics.markWritten()
         case .autoCreatedTopics:
             json = autoCreated.json
             autoCreated.markWritten()
@@ -233,6 +245,7 @@ extension Broker {
             broker.kinds.closed()
             broker.persist(.consumerOffsets)
             broker.persist(.delayOffsets)
+            broker.persist(.timerMetrics)
         }
     }
 

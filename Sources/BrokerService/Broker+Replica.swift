@@ -19,6 +19,8 @@ extension Broker {
         let outcome = bytes.withUnsafeBytes { store.appendReplicated(at: PhysicalOffset(offset), $0) }
         switch outcome {
         case .appended(let next):
+            replica.lastBytesMillis = now()
+            replica.rate.add(bytes.count, second: replica.lastBytesMillis / 1000)
             endOfTick()
             return .replicaPosition(next: next.rawValue)
         case .refused(let expected, let reason):

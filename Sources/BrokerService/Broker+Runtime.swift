@@ -41,6 +41,8 @@ extension Broker {
             "putTps": statistics.putTps(now: time), "getFoundTps": statistics.getFoundTps(now: time),
             "getMissTps": statistics.getMissTps(now: time), "getTotalTps": statistics.getTotalTps(now: time),
             "getTransferedTps": statistics.getTransferedTps(now: time),
+            // RocketMQ 5's spelling, which its exportMetrics splits.
+            "getTransferredTps": statistics.getTransferedTps(now: time),
             "msgPutTotalTodayNow": String(statistics.putTotal), "msgGetTotalTodayNow": String(statistics.getTotal),
             "msgPutTotalTodayMorning": String(statistics.todayMorning.put),
             "msgGetTotalTodayMorning": String(statistics.todayMorning.get),

@@ -84,6 +84,9 @@ package final class Broker: RemotingService {
     package var writtenMoved: ((PhysicalOffset) -> Void)?
     package var flushedMoved: ((PhysicalOffset) -> Void)?
     package var minimumMoved: ((PhysicalOffset) -> Void)?
+    /// Asks the replication worker who follows; nil without one.
+    package var askForSlaves: ((UInt64) -> Void)?
+    var replica = ReplicaStatus()
     /// Connected slaves and how far the best one is, from the segment `replication`.
     package var slaves: () -> (count: UInt64, ackOffset: Int64) = { (0, 0) }
 

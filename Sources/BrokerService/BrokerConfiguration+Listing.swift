@@ -23,6 +23,8 @@ extension BrokerConfiguration {
             ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeout),
             ("slaveTimeout", slaveTimeout), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
             ("defaultQueryMaxNum", Int64(defaultQueryMaxNum)),
+            // There are no filter servers; mqadmin exportConfigs of 4.9 fails without the key.
+            ("filterServerNums", 0),
         ]
         let switches = [
             ("autoCreateTopicEnable", autoCreateTopicEnable),
@@ -30,6 +32,8 @@ extension BrokerConfiguration {
             ("brokerTopicEnable", brokerTopicEnable), ("traceTopicEnable", traceTopicEnable), ("traceOn", traceOn),
             ("rejectTransactionMessage", rejectTransactionMessage), ("longPollingEnable", longPollingEnable),
             ("slaveReadEnable", slaveReadEnable), ("notifyConsumerIdsChangedEnable", notifyConsumerIdsChangedEnable),
+            // There is no TLS; the same command needs the key.
+            ("useTLS", false),
         ]
         return texts + numbers.map { ($0.0, String($0.1)) } + switches.map { ($0.0, String($0.1)) }
     }

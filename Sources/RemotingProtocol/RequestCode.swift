@@ -37,6 +37,8 @@ package enum RequestCode: Int32, CaseIterable, Sendable {
     case deleteACLConfig = 51
     case getBrokerClusterACLInfo = 52
     case updateGlobalWhiteAddrsConfig = 53
+    case getTimerCheckPoint = 60
+    case getTimerMetrics = 61
     case putKVConfig = 100
     case getKVConfig = 101
     case deleteKVConfig = 102

@@ -24,6 +24,7 @@ package enum ResponseCode: Int32, CaseIterable, Sendable {
     case subscriptionGroupNotExist = 26
     case filterDataNotExist = 27
     case filterDataNotLatest = 28
+    case invalidParameter = 29
     case transactionShouldCommit = 200
     case transactionShouldRollback = 201
     case transactionStateUnknown = 202

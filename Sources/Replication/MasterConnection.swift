@@ -1,5 +1,6 @@
 internal import Logging
 internal import NIOCore
+internal import WorkerProtocol
 
 /// One slave of a master: takes its reports, sends it the log as fast as its socket takes it.
 final class MasterConnection: ChannelInboundHandler {
@@ -21,6 +22,7 @@ final class MasterConnection: ChannelInboundHandler {
     private var lastRead = NIODeadline.now()
     private var lastWrite = NIODeadline.now()
     private var timer: Scheduled<Void>?
+    private var rate = ByteRate()
     /// For one header and small bodies; reused while the socket has taken the last one.
     private var buffer = ByteBuffer()
 
@@ -29,6 +31,15 @@ final class MasterConnection: ChannelInboundHandler {
         self.channel = channel
         session = master.newSession()
         address = channel.remoteAddress.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" } ?? "?"
+    }
+
+    /// Of a clock that only goes on.
+    private static var second: Int64 { Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000_000) }
+
+    var report: SlaveReport {
+        SlaveReport(
+            address: address, acknowledged: session.acknowledged ?? -1, next: session.next ?? -1,
+            bytesPerSecond: rate.perSecond(at: Self.second))
     }
 
     func channelActive(context: ChannelHandlerContext) {
@@ -83,6 +94,7 @@ final class MasterConnection: ChannelInboundHandler {
                 return close("the commit log file that holds \(transfer.offset) cannot be read")
             }
             sent += transfer.size
+            rate.add(transfer.size, second: Self.second)
             // Keeps what waits in memory small, and lets the socket's buffer fill while the next piece is made.
             context.flush()
         }

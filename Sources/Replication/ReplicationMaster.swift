@@ -3,7 +3,7 @@ package import LinuxSystem
 package import Logging
 package import NIOCore
 internal import NIOPosix
-internal import WorkerProtocol
+package import WorkerProtocol
 
 /// The master side: serves the commit log to any number of slaves and publishes what they have.
 ///
@@ -65,6 +65,8 @@ package final class ReplicationMaster {
 
     /// Connected now.
     package var slaveCount: Int { slaves.count }
+    /// Who is connected, in the order of their addresses.
+    package var slaveReports: [SlaveReport] { slaves.values.map(\.report).sorted { $0.address < $1.address } }
     /// Physical offset the fastest slave has, or 0.
     package var acknowledged: Int64 { publisher.acknowledged }
 

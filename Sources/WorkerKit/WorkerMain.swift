@@ -175,7 +175,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             }
         case .setup, .ready, .pong, .failed, .drained, .filterCompile, .filterRelease, .filterBatch, .filterCompiled,
             .filterMatched, .filterFailed, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition,
-            .replicaRefused, .brokerRole, .topicCreated:
+            .replicaRefused, .brokerRole, .slaves, .slavesWanted, .topicCreated:
             preconditionFailure("the supervisor never sends \(message)")
         }
     }

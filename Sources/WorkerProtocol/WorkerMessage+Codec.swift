@@ -10,7 +10,7 @@ extension WorkerMessage {
         case filterCompile = 64
         case filterRelease, filterBatch, filterCompiled, filterMatched, filterFailed
         case replicaBytes = 96
-        case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole
+        case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole, slaves, slavesWanted
     }
 
     /// One message, as `Tag` describes it.
@@ -135,6 +135,13 @@ extension WorkerMessage {
             begin(.brokerRole)
             writer.integer(role.rawValue)
             writer.string(address)
+        case .slaves(let request, let reports):
+            begin(.slaves)
+            writer.integer(request)
+            writer.slaves(reports)
+        case .slavesWanted(let request):
+            begin(.slavesWanted)
+            writer.integer(request)
         }
     }
 
@@ -193,6 +200,8 @@ extension WorkerMessage {
         case .replicaPosition: .replicaPosition(next: try reader.integer())
         case .replicaRefused: .replicaRefused(at: try reader.integer(), reason: try reader.string())
         case .brokerRole: .brokerRole(try reader.role(), masterAddress: try reader.string())
+        case .slaves: .slaves(request: try reader.integer(), try reader.slaves())
+        case .slavesWanted: .slavesWanted(request: try reader.integer())
         }
     }
 }

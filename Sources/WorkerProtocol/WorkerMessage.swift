@@ -114,12 +114,19 @@ package enum WorkerMessage: Hashable, Sendable {
     case replicaMetadata(kind: ReplicaMetadataKind, json: [UInt8])
     case replicaState(connected: Bool, master: String)
 
+    // MARK: replication → broker-store (master)
+
+    /// The answer to `slavesWanted`.
+    case slaves(request: UInt64, [SlaveReport])
+
     // MARK: broker-store → replication
 
     /// The next physical offset the slave's log wants; first at the start, then after every append.
     case replicaPosition(next: Int64)
     case replicaRefused(at: Int64, reason: String)
     case brokerRole(BrokerRole, masterAddress: String)
+    /// Who follows this master?
+    case slavesWanted(request: UInt64)
 }
 
 /// What comes after a worker's drain, and so what it tells others of its going.

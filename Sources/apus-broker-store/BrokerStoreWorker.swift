@@ -234,6 +234,7 @@ final class BrokerStoreWorker: Worker {
             received(message)
         } closed: { [unowned self] in
             replication = nil
+            if isOpen { broker.askForSlaves = nil }
         }
         greetReplication()
     }
@@ -241,6 +242,7 @@ final class BrokerStoreWorker: Worker {
     /// Replication learns the role, and on a slave where the log goes on; not before the store is open.
     private func greetReplication() {
         guard isOpen, let replication else { return }
+        broker.askForSlaves = { [unowned self] request in self.replication?.send(.slavesWanted(request: request)) }
         let master = environment.settings.string("haMasterAddress", default: "")
         replication.send(.brokerRole(broker.configuration.brokerRole, masterAddress: master))
         if broker.configuration.isSlave {
@@ -252,7 +254,9 @@ final class BrokerStoreWorker: Worker {
         switch message {
         case .replicaBytes(let at, let bytes): replication?.send(broker.replicate(at: at, bytes))
         case .replicaMetadata(let kind, let json): broker.replicate(kind, json)
+        case .slaves(let request, let reports): broker.slavesReported(request: request, reports)
         case .replicaState(let connected, let master):
+            broker.replicaState(connected: connected, master: master)
             environment.logger.notice("\(connected ? "following" : "lost") the master \(master)")
         default: environment.logger.error("replication sent what is not meant for a broker")
         }

@@ -97,6 +97,7 @@ final class ReplicationWorker: Worker {
         case .replicaRefused(let at, let reason) where isSlave: slave.storeRefused(at: at, reason: reason)
         case .replicaPosition, .replicaRefused: break  // A master's log goes its own way.
         case .brokerRole(let role, let masterAddress): roleIs(role, masterAddress)
+        case .slavesWanted(let request): link?.send(.slaves(request: request, master.slaveReports))
         default: environment.logger.error("broker-store sent a message that is not for replication: it is dropped")
         }
     }

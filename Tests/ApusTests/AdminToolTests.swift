@@ -209,3 +209,38 @@ struct ConfigImportTests {
 extension String {
     fileprivate func components(of part: String) -> Int { ranges(of: part).count }
 }
+
+@Suite("apus admin: values that begin with a dash")
+struct DashValueTests {
+    @Test("every option of every command takes one, as RocketMQ's tool does")
+    func everyOption() throws {
+        var tried = 0
+        for command in AdminCommands.all {
+            let help = try JSONValue(parsing: Array(command._dumpHelp().utf8))
+            for argument in help["command"]?["arguments"]?.array ?? [] where argument["kind"]?.string == "option" {
+                for name in argument["names"]?.array ?? [] {
+                    let text = try #require(name["name"]?.string)
+                    let option = name["kind"]?.string == "short" ? "-\(text)" : "--\(text)"
+                    let words = AdminCommands.normalized([command._commandName, option, "-1"])
+                    do { _ = try command.parseAsRoot(Array(words.dropFirst())) } catch {
+                        // Others that must be given are missing; this one is not.
+                        let reason = command.message(for: error)
+                        #expect(!reason.contains("Missing value for '\(option)"), "\(command._commandName): \(reason)")
+                    }
+                    tried += 1
+                }
+            }
+        }
+        #expect(tried > 150)
+    }
+
+    @Test("the values arrive as they are")
+    func values() throws {
+        let update = try UpdateBrokerConfig.parse(["-b", "127.0.0.1:1", "-k", "someKey", "-v", "-5"])
+        #expect(update.value == "-5")
+        let send = try SendMessage.parse(["-t", "T", "-p", "--body--", "-k", "-"])
+        #expect(send.body == "--body--" && send.key == "-")
+        let reset = try ResetOffsetByTime.parse(["-g", "G", "-t", "T", "-s", "-1"])
+        #expect(reset.time == "-1")
+    }
+}

@@ -163,7 +163,9 @@ import Testing
             #expect(their.paths.subtracting(my.paths) == [], "\(place): missing")
             // Apus says more of itself in its runtime information.
             if request.requestCode != .getBrokerRuntimeInfo {
-                #expect(my.paths.subtracting(their.paths) == [], "\(place): more")
+                // Of 5.x, whose tools print them.
+                let newer = my.paths.filter { $0.contains(".pullOffset: ") || $0.hasPrefix(".topicPutTps: ") }
+                #expect(my.paths.subtracting(their.paths).subtracting(newer) == [], "\(place): more")
             }
         }
     }

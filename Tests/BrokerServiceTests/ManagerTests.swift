@@ -133,7 +133,7 @@ import WorkerProtocol
     func storedProperties() {
         var properties = StoredProperties()
         func take(_ text: String) -> String {
-            Array(text.utf8).withUnsafeBytes { properties.take($0, cluster: Array("C".utf8)) }
+            Array(text.utf8).withUnsafeBytes { properties.take($0, own: StoredProperties.Own(cluster: "C")) }
             return String(decoding: properties.bytes, as: UTF8.self)
         }
         #expect(take("") == "CLUSTER\u{1}C")
@@ -142,6 +142,17 @@ import WorkerProtocol
         #expect(take("WAIT\u{1}false\u{2}") == "CLUSTER\u{1}C")
         #expect(!properties.waitStoreMsgOK)
         #expect(take("\u{1}v\u{2}k\u{1}\u{2}novalue\u{2}CLUSTER\u{1}other\u{2}a\u{1}1") == "a\u{1}1\u{2}CLUSTER\u{1}C")
+        _ = take("DELAY\u{1}99\u{2}TRAN_MSG\u{1}TRUE")
+        let region = StoredProperties.Own(cluster: "C", region: "R", traceOn: true)
+        let given = Array("TRACE_ON\u{1}false\u{2}K\u{1}v\u{2}MSG_REGION\u{1}elsewhere".utf8)
+        given.withUnsafeBytes { properties.take($0, own: region) }
+        #expect(
+            String(decoding: properties.bytes, as: UTF8.self)
+                == "K\u{1}v\u{2}CLUSTER\u{1}C\u{2}MSG_REGION\u{1}R\u{2}TRACE_ON\u{1}true")
+        // Without a region of its own the broker leaves the message's.
+        #expect(
+            take("MSG_REGION\u{1}r\u{2}TRACE_ON\u{1}true") == "MSG_REGION\u{1}r\u{2}TRACE_ON\u{1}true\u{2}CLUSTER\u{1}C"
+        )
         _ = take("DELAY\u{1}99\u{2}TRAN_MSG\u{1}TRUE")
         #expect(properties.delayLevel == 99)
         #expect(properties.isPreparedTransaction)

@@ -32,7 +32,10 @@ import WorkerProtocol
         .replicaMetadata(kind: .delayOffset, json: Array("{}".utf8)),
         .replicaState(connected: true, master: "10.0.0.1:10912"), .replicaState(connected: false, master: ""),
         .replicaPosition(next: -1), .replicaRefused(at: 5, reason: "gap"),
-        .brokerRole(.slave, masterAddress: "h:1"),
+        .brokerRole(.slave, masterAddress: "h:1"), .slavesWanted(request: .max), .slaves(request: 7, []),
+        .slaves(
+            request: 8,
+            [SlaveReport(address: "10.0.0.2:4711", acknowledged: -1, next: .max, bytesPerSecond: 1 << 33)]),
     ]
 
     @Test(arguments: samples) func comesBackTheSame(_ message: WorkerMessage) throws {

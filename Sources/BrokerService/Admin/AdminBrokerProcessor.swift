@@ -6,7 +6,7 @@ import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
 final class AdminBrokerProcessor {
-    private unowned let broker: Broker
+    unowned let broker: Broker
     private lazy var stats = ConsumeStatsProcessor(broker)
 
     init(_ broker: Broker) { self.broker = broker }
@@ -15,14 +15,25 @@ final class AdminBrokerProcessor {
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> Bool {
         switch RequestCode(rawValue: frame.code) {
         case .updateAndCreateTopic: try updateTopic(frame, client)
+        case .updateAndCreateTopicList: try updateTopics(frame, client)
+        case .getTopicConfig: try topicConfig(frame, client)
         case .deleteTopicInBroker: try deleteTopic(frame, client)
         case .getAllTopicConfig: client.answer(frame.returnAddress, .success, body: broker.topics.json.bytes())
         case .updateAndCreateSubscriptionGroup: try updateGroup(frame, client)
+        case .updateAndCreateSubscriptionGroupList: try updateGroups(frame, client)
+        case .getSubscriptionGroupConfig: try groupConfig(frame, client)
         case .deleteSubscriptionGroup: try deleteGroup(frame, client)
         case .getAllSubscriptionGroupConfig:
             client.answer(frame.returnAddress, .success, body: broker.groups.json.bytes())
         case .getAllConsumerOffset: client.answer(frame.returnAddress, .success, body: broker.offsets.json.bytes())
         case .getAllDelayOffset: client.answer(frame.returnAddress, .success, body: broker.schedule.json.bytes())
+        case .getTimerCheckPoint:
+            client.answer(frame.returnAddress, .success, body: broker.timerMessages.checkpointBytes)
+        case .getTimerMetrics:
+            let metrics = broker.timerMessages.metrics.json(broker.topics, forFile: false)
+            client.answer(frame.returnAddress, .success, body: metrics.bytes())
+        case .getBrokerHAStatus: haStatus(frame, client)
+        case .resetMasterFlushOffset: try resetMasterFlushOffset(frame, client)
         case .getBrokerConfig: getConfig(frame, client)
         case .updateBrokerConfig: updateConfig(frame, client)
         case .getBrokerRuntimeInfo:
@@ -47,7 +58,7 @@ final class AdminBrokerProcessor {
     }
 
     /// A slave's tables are its master's.
-    private func refusedBySlave(_ frame: RemotingFrame, _ client: ClientContext) -> Bool {
+    func refusedBySlave(_ frame: RemotingFrame, _ client: ClientContext) -> Bool {
         guard broker.configuration.isSlave else { return false }
         client.answer(
             frame.returnAddress, .systemError,
@@ -57,11 +68,7 @@ final class AdminBrokerProcessor {
     }
 
     private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
-        var remark = TopicNames.refusal(of: topic)
-        if remark == nil, broker.topics.isSystemTopic(topic) {
-            remark = "The topic[\(topic)] is conflict with system topic."
-        }
-        guard let remark else { return false }
+        guard let remark = refusal(ofTopic: topic) else { return false }
         client.answer(frame.returnAddress, .systemError, remark: remark)
         return true
     }
@@ -79,6 +86,15 @@ final class AdminBrokerProcessor {
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
+        do throws(TopicAttributes.Refusal) {
+            let current = broker.topics[topic].map { $0.config.attributes ?? [:] }
+            let changed = try TopicAttributes.altered(
+                current, by: try TopicAttributes.parse(fields.string("attributes") ?? ""))
+            // A topic without any stays as RocketMQ 4.9 writes it.
+            config.attributes = changed.isEmpty ? nil : changed
+        } catch {
+            return client.answer(frame.returnAddress, .systemError, remark: "\(error)")
+        }
         broker.topics.update(config)
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
@@ -99,11 +115,8 @@ final class AdminBrokerProcessor {
     private func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         if refusedBySlave(frame, client) { return }
         let config = try SubscriptionGroupConfig(body: frame.body)
-        guard SubscriptionGroupManager.isGood(config.groupName) else {
-            return client.answer(
-                frame.returnAddress, .systemError,
-                remark: "The specified group [\(config.groupName.prefix(64))] is no name for a group."
-                    + broker.groups.remedy(for: config.groupName))
+        if let remark = refusal(ofGroup: config.groupName) {
+            return client.answer(frame.returnAddress, .systemError, remark: remark)
         }
         broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")

@@ -61,8 +61,9 @@ final class ConsumeStatsProcessor {
                     ("minOffset", .integer(start)),
                 ]))
         }
-        client.answer(
-            frame.returnAddress, .success, body: JSONValue.fields([("offsetTable", .object(table))]).bytes())
+        let tps = entry.puts?.snapshot(.minute, .count).tps ?? 0
+        let body = JSONValue.fields([("offsetTable", .object(table)), ("topicPutTps", .number(tps))])
+        client.answer(frame.returnAddress, .success, body: body.bytes())
     }
 
     /// One group's place in one topic, queue by queue; `difference` is what it has not consumed.
@@ -73,15 +74,24 @@ final class ConsumeStatsProcessor {
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
+            let pulled = max(consumed, heldOffset(group, queue))
             difference += end - consumed
             table.append(
                 rawKey: key(entry.name, queueId),
                 .fields([
                     ("brokerOffset", .integer(end)), ("consumerOffset", .integer(consumed)),
                     ("lastTimestamp", .integer(storeTime(queue, consumed - 1))),
+                    ("pullOffset", .integer(pulled)),
                 ]))
         }
         return (table, difference)
+    }
+
+    /// How far the group has pulled of a queue, if one of its pulls is held there now; else it is not known, and 0. Apache 5 notes it
+    /// with each pull.
+    private func heldOffset(_ group: String, _ queue: ConsumeQueue?) -> Int64 {
+        guard let watch = queue?.context as? QueueWatch else { return 0 }
+        return watch.pulls.filter { $0.group.name == group }.map(\.queueOffset).max() ?? 0
     }
 
     /// RocketMQ leaves out topics an online group no longer subscribes to.

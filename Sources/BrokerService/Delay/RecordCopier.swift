@@ -13,8 +13,14 @@ struct RecordCopier {
         case undeliverable(String)
     }
 
+    /// Room for the properties that are added, kept from message to message.
+    private final class Suffix {
+        var bytes: [UInt8] = []
+    }
+
     /// A copy: the draft must not point into the log while the log is written. Lives as long as its owner.
     private var scratch: [UInt8] = []
+    private let suffix = Suffix()
     // The broker owns whoever has this.
     private unowned let broker: Broker
 
@@ -23,22 +29,23 @@ struct RecordCopier {
     private var store: MessageStore { broker.store }
 
     /// - Parameters:
-    ///   - suffix: more properties; left out when they do not fit.
+    ///   - dequeued: milliseconds since 1970, of a timer message: it gets TIMER_ENQUEUE_MS and TIMER_DEQUEUE_MS, if they fit.
     ///   - isWanted: looks at the record first.
     mutating func deliver(
-        _ range: LogRange, suffix: [UInt8] = [], isWanted: (CommitLogRecordView) -> Bool = { _ in true }
+        _ range: LogRange, dequeued: Int64? = nil, isWanted: (CommitLogRecordView) -> Bool = { _ in true }
     ) -> Outcome? {
         scratch.removeAll(keepingCapacity: true)
         // Stored again, a damaged body would have a CRC that says it is good.
         guard store.holdsMessage(range) else { return .undeliverable("the log does not hold it (any more)") }
         let isThere: Void? = store.withBytes(range) { scratch.append(contentsOf: $0) }
         guard isThere != nil else { return .undeliverable("the log does not hold it any more") }
-        return scratch.withUnsafeBytes { deliver($0, suffix: suffix, isWanted: isWanted) }
+        return scratch.withUnsafeBytes { deliver($0, dequeued: dequeued, isWanted: isWanted) }
     }
 
     /// The same for a record that lies somewhere else; `nil` when it is not wanted.
     func deliver(
-        _ bytes: UnsafeRawBufferPointer, suffix: [UInt8] = [], isWanted: (CommitLogRecordView) -> Bool = { _ in true }
+        _ bytes: UnsafeRawBufferPointer, dequeued: Int64? = nil,
+        isWanted: (CommitLogRecordView) -> Bool = { _ in true }
     ) -> Outcome? {
         guard case .record(let record) = CommitLogRecord.parse(bytes) else {
             return .undeliverable("no record begins there")
@@ -50,7 +57,9 @@ struct RecordCopier {
         guard !topic.matches("RMQ_SYS_TRANS_HALF_TOPIC") else {
             return .undeliverable("it is for the topic of half messages, which are not delayed")
         }
-        return suffix.withUnsafeBytes { suffix in
+        suffix.bytes.removeAll(keepingCapacity: true)
+        if let dequeued { addTimes(enqueued: record.storeTimestamp, dequeued: dequeued) }
+        return suffix.bytes.withUnsafeBytes { suffix in
             var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: record.properties)
             draft.preparedTransactionOffset = record.preparedTransactionOffset
             draft.mayUseReserve = true
@@ -67,5 +76,18 @@ struct RecordCopier {
                 }
             }
         }
+    }
+
+    /// RocketMQ 5's note of when the message was taken into the wheel and when it left. Here that is when it was stored in the timer
+    /// topic, to the next turn of the loop.
+    private func addTimes(enqueued: Int64, dequeued: Int64) {
+        func add(_ name: StaticString, _ value: Int64) {
+            name.withUTF8Buffer { suffix.bytes.append(contentsOf: $0) }
+            suffix.bytes.append(StoredProperties.nameEnd)
+            suffix.bytes.append(contentsOf: String(value).utf8)
+            suffix.bytes.append(StoredProperties.propertyEnd)
+        }
+        add(TimerProperties.enqueueMilliseconds, enqueued)
+        add(TimerProperties.dequeueMilliseconds, dequeued)
     }
 }

@@ -11,19 +11,25 @@ final class SendMessageProcessor {
     static let deadLetterQueues: Int32 = 1
     /// V3_4_9: clients from here on may say how often they want a retry.
     static let maxReconsumeTimesVersion: Int32 = 121
+    /// V5_0_0: what producers from here on send is stored with region and trace switch, as RocketMQ 5 does.
+    static let regionVersion: Int32 = 414
     static let faq = "\nSee http://rocketmq.apache.org/docs/faq/ for further details."
 
     // The broker owns this and outlives it.
     private unowned(unsafe) let broker: Broker
     private var properties = StoredProperties()
-    private let cluster: [UInt8]
+    private let own: StoredProperties.Own
+    private let ownWithRegion: StoredProperties.Own
     private let scheduleTopic = Array(TopicNames.schedule.utf8)
     private let halfTopic = Array(TopicNames.half.utf8)
     private let timerTopic = Array(TimerMessageStore.topic.utf8)
 
     init(_ broker: Broker) {
         self.broker = broker
-        cluster = Array(broker.configuration.brokerClusterName.utf8)
+        let configuration = broker.configuration
+        own = StoredProperties.Own(cluster: configuration.brokerClusterName)
+        ownWithRegion = StoredProperties.Own(
+            cluster: configuration.brokerClusterName, region: configuration.regionId, traceOn: configuration.traceOn)
     }
 
     /// Where a message goes: usually the topic it names, sometimes a dead-letter topic or the schedule topic.
@@ -156,7 +162,7 @@ final class SendMessageProcessor {
     private func store(
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
-        properties.take(header.properties, cluster: cluster)
+        properties.take(header.properties, own: own(for: frame, target.topic))
         guard let place = place(target, frame, client) else { return }
         let outcome = place.topic.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
@@ -185,6 +191,15 @@ final class SendMessageProcessor {
                     end: result.end.rawValue, waits: properties.waitStoreMsgOK))
         case .refused(let refusal): refuse(frame, client, refusal)
         }
+    }
+
+    /// Consumers of 5.x need region and switch to trace (RocketMQ 5 stores them always, 39 bytes; 4.9 never). Messages of older
+    /// producers get them once somebody traces here, so that nobody else pays for it.
+    @inline(__always)
+    private func own(for frame: RemotingFrame, _ topic: TopicEntry) -> StoredProperties.Own {
+        if frame.version >= Self.regionVersion { return ownWithRegion }
+        guard let trace = broker.topics.traceEntry, trace !== topic else { return own }
+        return ownWithRegion
     }
 
     // MARK: Messages that wait
@@ -275,7 +290,7 @@ final class SendMessageProcessor {
     private func storeBatch(
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
-        properties.take(header.properties, cluster: cluster)
+        properties.take(header.properties, own: own(for: frame, target.topic))
         guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {
             return refuse(
                 frame, client, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))

@@ -1,7 +1,7 @@
 import Glibc
 
 /// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
-/// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in CLUSTER. Here the same bytes are copied once
+/// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in its own. Here the same bytes are copied once
 /// into a scratch buffer that lives as long as the processor, and what the broker must know is picked up on the way.
 struct StoredProperties {
     static let nameEnd: UInt8 = 1
@@ -20,8 +20,32 @@ struct StoredProperties {
 
     init() { bytes.reserveCapacity(4096) }
 
-    /// Reads `source` and leaves the properties to store in `bytes`; `cluster` is the value of CLUSTER.
-    mutating func take(_ source: UnsafeRawBufferPointer, cluster: [UInt8]) {
+    /// What the broker adds to each message.
+    struct Own {
+        /// `name \u{1} value`, separated by `\u{2}`.
+        let bytes: [UInt8]
+        /// MSG_REGION and TRACE_ON are among them: those of the message are dropped.
+        let holdsRegion: Bool
+
+        /// As RocketMQ 4.9 stores them.
+        init(cluster: String) {
+            bytes = Array("CLUSTER\u{1}\(cluster)".utf8)
+            holdsRegion = false
+        }
+
+        /// As RocketMQ 5 stores them: without MSG_REGION its consumers throw their trace records away (AsyncTraceDispatcher).
+        init(cluster: String, region: String, traceOn: Bool) {
+            bytes = Array("CLUSTER\u{1}\(cluster)\u{2}MSG_REGION\u{1}\(region)\u{2}TRACE_ON\u{1}\(traceOn)".utf8)
+            holdsRegion = true
+        }
+    }
+
+    /// Whether MSG_REGION and TRACE_ON of the message are dropped.
+    private var dropsRegion = false
+
+    /// Reads `source` and leaves the properties to store in `bytes`, the broker's own behind those of the message.
+    mutating func take(_ source: UnsafeRawBufferPointer, own: Own) {
+        dropsRegion = own.holdsRegion
         bytes.removeAll(keepingCapacity: true)
         waitStoreMsgOK = true
         delayLevel = 0
@@ -39,7 +63,8 @@ struct StoredProperties {
             }
             index = end + 1
         }
-        append("CLUSTER", cluster)
+        separate()
+        bytes.append(contentsOf: own.bytes)
     }
 
     private static func next(_ byte: UInt8, in source: UnsafeRawBufferPointer, from index: Int) -> Int {
@@ -66,6 +91,8 @@ struct StoredProperties {
         case 7 where name.matches("CLUSTER"): return
         // Of another record: the store computes a new one, or none.
         case 8 where name.matches("__CRC32#"): return
+        case 8 where dropsRegion && name.matches("TRACE_ON"): return
+        case 10 where dropsRegion && name.matches("MSG_REGION"): return
         case 8 where name.matches("TRAN_MSG"):
             isPreparedTransaction = value.matches("true", ignoringCase: true)
         case 14 where name.matches(TimerProperties.delayMilliseconds): hasTimer = true

@@ -91,12 +91,17 @@ final class SubscriptionGroupManager {
     }
 
     private func create(_ name: String) -> SubscriptionGroupEntry? {
-        let isSystem = name.hasPrefix("CID_RMQ_SYS_")
-        guard autoCreate || isSystem, Self.isGood(name) else { return nil }
-        let entry = insert(SubscriptionGroupConfig(groupName: name))
+        guard let config = configIfCreated(name) else { return nil }
+        let entry = insert(config)
         dataVersion.next(now: now())
         isDirtyLater = true
         return entry
+    }
+
+    /// What a group that is not there would be if it showed up; nil when it would not be made.
+    func configIfCreated(_ name: String) -> SubscriptionGroupConfig? {
+        let isSystem = name.hasPrefix("CID_RMQ_SYS_")
+        return (autoCreate || isSystem) && Self.isGood(name) ? SubscriptionGroupConfig(groupName: name) : nil
     }
 
     var all: [SubscriptionGroupEntry] { table.values }

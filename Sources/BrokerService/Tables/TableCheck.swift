@@ -24,6 +24,7 @@ extension Broker.ConfigurationFile {
                 member.key.contains("@") && Self.isOffsets(member.value, keys: 0...Int64(Int32.max))
             }
         case .delayOffsets: return json["offsetTable"].map { Self.isOffsets($0, keys: 1...Int64(Int32.max)) } ?? false
+        case .timerMetrics: return json["timingCount"]?.object != nil
         case .autoCreatedTopics: return json.array.map { $0.allSatisfy { $0.string != nil } } ?? false
         }
     }

@@ -15,6 +15,14 @@ final class TopicEntry {
     /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
     private(set) var puts: StatsItem?
 
+    /// Timer messages for this topic that wait for their time.
+    struct WaitingTimers {
+        var count: Int64 = 0
+        /// Milliseconds since 1970; 0: never.
+        var changedMillis: Int64 = 0
+    }
+    var waitingTimers = WaitingTimers()
+
     init(_ config: TopicConfig) {
         self.config = config
         isMultiTag = config.topicFilterType == "MULTI_TAG"
@@ -41,6 +49,9 @@ final class TopicConfigManager {
     static let benchmarkQueueNums: Int32 = 1024
 
     private var table = BytesKeyedTable<TopicEntry>()
+    private let traceTopic: String
+    /// Somebody traces here, or the operator wants it (`traceTopicEnable`).
+    private(set) var traceEntry: TopicEntry?
     private(set) var systemTopics = TopicNames.alwaysSystem
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
@@ -54,6 +65,7 @@ final class TopicConfigManager {
 
     init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
         self.now = now
+        traceTopic = configuration.msgTraceTopicName
         isAutoCreateEnabled = configuration.autoCreateTopicEnable
         dataVersion = DataVersion(timestamp: now(), counter: 0)
         addSystemTopics(configuration)
@@ -102,6 +114,7 @@ final class TopicConfigManager {
         }
         let entry = TopicEntry(config)
         table[config.topicName] = entry
+        if config.topicName == traceTopic { traceEntry = entry }
         return entry
     }
 
@@ -166,9 +179,14 @@ final class TopicConfigManager {
     @discardableResult
     func delete(_ name: String) -> Bool {
         guard table[name] != nil else { return false }
-        table[name] = nil
+        remove(name)
         bump(nil)
         return true
+    }
+
+    private func remove(_ name: String) {
+        table[name] = nil
+        if name == traceTopic { traceEntry = nil }
     }
 
     /// Counts a new version without a change of a topic: the broker's own permission changed.
@@ -202,7 +220,7 @@ final class TopicConfigManager {
         let wrapper = try TopicConfigSerializeWrapper(json: json)
         guard wrapper.dataVersion != dataVersion else { return }
         let kept = Set(wrapper.topicConfigTable.map(\.topicName))
-        for name in names where !kept.contains(name) && !isSystemTopic(name) { table[name] = nil }
+        for name in names where !kept.contains(name) && !isSystemTopic(name) { remove(name) }
         for config in wrapper.topicConfigTable { insert(config) }
         dataVersion = wrapper.dataVersion
         isDirty = true

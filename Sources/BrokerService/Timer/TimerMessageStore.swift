@@ -62,6 +62,7 @@ final class TimerMessageStore {
     private let isFollowing: Bool
     private var followedMillis: Int64 = 0
     private(set) var deliveredCount: Int64 = 0
+    let metrics = TimerMetrics()
 
     init(_ broker: Broker, work: (any TimerFileWork)? = nil) {
         self.broker = broker
@@ -97,6 +98,7 @@ final class TimerMessageStore {
         saved = checkpoint
         durableReplayFrom = checkpoint?.replayFrom
         self.queue = queue
+        metrics.assumeCounted(to: queue.maxOffset.rawValue)
     }
 
     /// When the last message of the log was stored; far in the past when there is none.
@@ -147,6 +149,18 @@ final class TimerMessageStore {
         guard let queue, let wheel else { return nil }
         let from = max(min(durableReplayFrom ?? 0, wheel.replayFrom), queue.minOffset.rawValue)
         return broker.store.entries(queue, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+    }
+
+    /// What GET_TIMER_CHECK_POINT (60) answers (RocketMQ's `TimerCheckpoint`): seven numbers of 8 bytes, big-endian. There is
+    /// no timer log here, so its position is 0.
+    var checkpointBytes: [UInt8] {
+        let now = isFollowing ? followedMillis - Self.deliveryLagMillis : broker.now()
+        let taken = wheel?.progress.ingested ?? 0
+        let version = metrics.dataVersion
+        return [
+            wheel?.deliveredBefore(now: now) ?? 0, 0, taken, taken, version.stateVersion, version.timestamp,
+            version.counter,
+        ].flatMap { value in withUnsafeBytes(of: value.bigEndian) { Array($0) } }
     }
 
     /// How many messages wait in memory; those in files are not counted.
@@ -245,7 +259,12 @@ final class TimerMessageStore {
             size: cancelling == nil ? entry.recordSize : 0, source: TimerEntry.commitLog)
         let copyKey =
             cancelling == nil && TimerProperties.isRolled(record) ? TimerProperties.copyKey(record) : nil
-        guard case .bucket(let bucket) = wheel.takeIn(waiting, cancelling: cancelling, rolled: copyKey) else { return }
+        let placement = wheel.takeIn(waiting, cancelling: cancelling, rolled: copyKey)
+        if placement != .delivered, cancelling == nil {
+            let topic = record.property("REAL_TOPIC").flatMap { broker.topics[$0] }
+            metrics.tookIn(topic, sequence: sequence, now: broker.now())
+        }
+        guard case .bucket(let bucket) = placement else { return }
         let before = collected[bucket]?.count ?? 0
         if var key = cancelling {
             key.withUTF8 { key in
@@ -379,9 +398,8 @@ final class TimerMessageStore {
         guard let wheel else { return false }
         var bytes = 0
         var count = 0
-        let suffix = Array("\(TimerProperties.dequeueMilliseconds)\u{1}\(now)\u{2}".utf8)
         while let entry = wheel.next(now: now) {
-            switch deliver(entry, wheel, suffix) {
+            switch deliver(entry, wheel, now) {
             case .appended(let result):
                 bytes += result.size
                 deliveredCount += 1
@@ -400,9 +418,22 @@ final class TimerMessageStore {
     }
 
     private func deliver(
-        _ entry: TimerEntry, _ wheel: TimerWheel, _ suffix: [UInt8]
+        _ entry: TimerEntry, _ wheel: TimerWheel, _ now: Int64
+    ) -> RecordCopier.Outcome? {
+        var topic: TopicEntry?
+        let outcome = copy(entry, wheel, now) { record in
+            topic = record.property("REAL_TOPIC").flatMap { broker.topics[$0] }
+        }
+        if case .refused = outcome { return outcome }
+        metrics.left(topic, now: now)
+        return outcome
+    }
+
+    private func copy(
+        _ entry: TimerEntry, _ wheel: TimerWheel, _ now: Int64, _ found: (CommitLogRecordView) -> Void
     ) -> RecordCopier.Outcome? {
         let isWanted = { (record: CommitLogRecordView) -> Bool in
+            found(record)
             if wheel.mayBeReplaced(due: entry.due), wheel.isReplaced(TimerProperties.copyKey(record), entry.key) {
                 return false
             }
@@ -413,14 +444,14 @@ final class TimerMessageStore {
         }
         if entry.source == TimerEntry.commitLog {
             let range = LogRange(start: PhysicalOffset(entry.position), length: Int(entry.size), count: 1)
-            return copier.deliver(range, suffix: suffix, isWanted: isWanted)
+            return copier.deliver(range, dequeued: now, isWanted: isWanted)
         }
         guard let region = regions[entry.source], Int(entry.position) + Int(entry.size) <= region.bytes.count else {
             return .undeliverable("its file is gone")
         }
         let end = Int(entry.position) + Int(entry.size)
         return copier.deliver(
-            UnsafeRawBufferPointer(rebasing: region.bytes[Int(entry.position)..<end]), suffix: suffix,
+            UnsafeRawBufferPointer(rebasing: region.bytes[Int(entry.position)..<end]), dequeued: now,
             isWanted: isWanted)
     }
 
@@ -437,6 +468,7 @@ final class TimerMessageStore {
             retired.append((bucket, logEnd))
         }
         if hasDelivered || !finished.isEmpty { touched() }
+        if hasDelivered, wheel.isEmpty { metrics.reset(broker.topics, now: broker.now()) }
         return hasDelivered
     }
 

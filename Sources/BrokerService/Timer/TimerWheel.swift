@@ -347,6 +347,16 @@ final class TimerWheel {
     /// Something has been handed out (or passed over) that a commit must make final.
     var awaitsCommit: Bool { !inFlight.isEmpty || lateNext > 0 }
 
+    /// Nothing waits, neither in memory nor in files.
+    var isEmpty: Bool { nearCount == 0 && !isBusy && buckets.values.allSatisfy { $0.isEmpty } }
+
+    /// Milliseconds: what is due before it and was taken in has been delivered.
+    func deliveredBefore(now: Int64) -> Int64 {
+        guard ingested >= recovered.ingested, lateNext >= late.count else { return max(0, committedWatermark.due) }
+        let waiting = [inFlight.first?.due, head()?.0.due].compactMap { $0 }.min() ?? Int64.max
+        return max(0, min(waiting, loadedEnd, now))
+    }
+
     // MARK: What must survive
 
     /// Of the last commit.

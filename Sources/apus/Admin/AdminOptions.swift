@@ -4,7 +4,7 @@ import Supervision
 /// `-n`, as every command of RocketMQ's tool has it.
 struct NameServerOption: ParsableArguments {
     @Option(
-        name: [.customShort("n"), .customLong("namesrvAddr")],
+        name: [.customShort("n"), .customLong("namesrvAddr")], parsing: .unconditional,
         help: ArgumentHelp(
             "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).", valueName: "HOST:PORT;…"))
     var namesrvAddr: String?
@@ -15,7 +15,7 @@ struct NameServerOption: ParsableArguments {
 /// `--name-server`, as the commands of our own have it.
 struct ServerOption: ParsableArguments {
     @Option(
-        name: [.customShort("n"), .customLong("name-server")],
+        name: [.customShort("n"), .customLong("name-server")], parsing: .unconditional,
         help: ArgumentHelp(
             "Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876).", valueName: "HOST:PORT;…"))
     var given: String?
@@ -26,7 +26,8 @@ struct ServerOption: ParsableArguments {
 /// `--separator`
 struct SeparatorOption: ParsableArguments {
     @Option(
-        name: .customLong("separator"), help: ArgumentHelp("What separates columns (default: tab).", valueName: "TEXT"))
+        name: .customLong("separator"), parsing: .unconditional,
+        help: ArgumentHelp("What separates columns (default: tab).", valueName: "TEXT"))
     var given: String?
 
     var text: String { given ?? "\t" }
@@ -41,12 +42,12 @@ enum NameServers {
 /// `-b` or `-c`: one broker by its address, or the brokers of a cluster.
 struct BrokerOrCluster: ParsableArguments {
     @Option(
-        name: [.customShort("b"), .customLong("brokerAddr")],
+        name: [.customShort("b"), .customLong("brokerAddr")], parsing: .unconditional,
         help: ArgumentHelp("One broker.", valueName: "HOST:PORT"))
     var broker: String?
 
     @Option(
-        name: [.customShort("c"), .customLong("clusterName")],
+        name: [.customShort("c"), .customLong("clusterName")], parsing: .unconditional,
         help: ArgumentHelp("All brokers of a cluster.", valueName: "NAME"))
     var cluster: String?
 

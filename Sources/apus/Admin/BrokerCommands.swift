@@ -11,11 +11,11 @@ struct ClusterList: AdminCommand {
     @Flag(name: [.customShort("m"), .customLong("moreStats")], help: "Messages of yesterday and today instead.")
     var moreStats = false
     @Option(
-        name: [.customShort("i"), .customLong("interval")],
+        name: [.customShort("i"), .customLong("interval")], parsing: .unconditional,
         help: ArgumentHelp("Print again every N seconds.", valueName: "N"))
     var interval: Int?
     @Option(
-        name: [.customShort("c"), .customLong("clusterName")],
+        name: [.customShort("c"), .customLong("clusterName")], parsing: .unconditional,
         help: ArgumentHelp("This cluster only.", valueName: "NAME"))
     var cluster: String?
 
@@ -160,8 +160,10 @@ struct UpdateBrokerConfig: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
-    @Option(name: [.customShort("k"), .customLong("key")], help: "The setting.") var key: String
-    @Option(name: [.customShort("v"), .customLong("value")], help: "Its new value.") var value: String
+    @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "The setting.") var key:
+        String
+    @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Its new value.") var value:
+        String
 
     func validate() throws { try place.requireOne() }
 
@@ -225,13 +227,20 @@ struct BrokerConsumeStats: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @Option(
-        name: [.customShort("b"), .customLong("brokerAddr")], help: ArgumentHelp("The broker.", valueName: "HOST:PORT"))
+        name: [.customShort("b"), .customLong("brokerAddr")], parsing: .unconditional,
+        help: ArgumentHelp("The broker.", valueName: "HOST:PORT"))
     var broker: String
-    @Option(name: [.customShort("t"), .customLong("timeoutMillis")], help: "How long to wait for the answer.")
+    @Option(
+        name: [.customShort("t"), .customLong("timeoutMillis")], parsing: .unconditional,
+        help: "How long to wait for the answer.")
     var timeoutMillis: Int64 = 50_000
-    @Option(name: [.customShort("l"), .customLong("level")], help: "Only queues that are at least so far behind.")
+    @Option(
+        name: [.customShort("l"), .customLong("level")], parsing: .unconditional,
+        help: "Only queues that are at least so far behind.")
     var level: Int64 = 0
-    @Option(name: [.customShort("o"), .customLong("order")], help: "Only ordered topics (true or false).")
+    @Option(
+        name: [.customShort("o"), .customLong("order")], parsing: .unconditional,
+        help: "Only ordered topics (true or false).")
     var order = false
 
     func execute(_ session: AdminSession) async throws {
@@ -264,14 +273,17 @@ struct QueryCq: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("q"), .customLong("queue")], help: "Queue id.") var queue: Int
-    @Option(name: [.customShort("i"), .customLong("index")], help: "First entry.") var index: Int64
-    @Option(name: [.customShort("c"), .customLong("count")], help: "How many.") var count = 10
+    @Option(name: [.customShort("q"), .customLong("queue")], parsing: .unconditional, help: "Queue id.") var queue: Int
+    @Option(name: [.customShort("i"), .customLong("index")], parsing: .unconditional, help: "First entry.") var index:
+        Int64
+    @Option(name: [.customShort("c"), .customLong("count")], parsing: .unconditional, help: "How many.") var count = 10
     @Option(
-        name: [.customShort("b"), .customLong("broker")],
+        name: [.customShort("b"), .customLong("broker")], parsing: .unconditional,
         help: ArgumentHelp("The broker (default: the topic's first).", valueName: "HOST:PORT"))
     var broker: String?
-    @Option(name: [.customShort("g"), .customLong("consumer")], help: "Apply this group's filter.") var group: String?
+    @Option(
+        name: [.customShort("g"), .customLong("consumer")], parsing: .unconditional, help: "Apply this group's filter.")
+    var group: String?
 
     func execute(_ session: AdminSession) async throws {
         var address = broker

@@ -12,11 +12,11 @@ struct ConsumerStatus: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var group: GroupOption
     @Option(
-        name: [.customShort("i"), .customLong("clientId")],
+        name: [.customShort("i"), .customLong("clientId")], parsing: .unconditional,
         help: ArgumentHelp("One consumer in full.", valueName: "ID"))
     var client: String?
     @Option(
-        name: [.customShort("b"), .customLong("brokerAddr")],
+        name: [.customShort("b"), .customLong("brokerAddr")], parsing: .unconditional,
         help: ArgumentHelp("Ask this broker.", valueName: "HOST:PORT"))
     var broker: String?
     @Flag(name: [.customShort("s"), .customLong("jstack")], help: "With -i: the stacks of its threads, too.")

@@ -7,6 +7,7 @@ import RemotingProtocol
 struct GroupOption: ParsableArguments {
     @Option(
         name: [.customShort("g"), .customLong("groupName"), .customLong("consumerGroup"), .customLong("group")],
+        parsing: .unconditional,
         help: ArgumentHelp("Consumer group.", valueName: "GROUP"))
     var name: String
 }
@@ -18,24 +19,36 @@ struct UpdateSubGroup: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
     @OptionGroup var group: GroupOption
-    @Option(name: [.customShort("s"), .customLong("consumeEnable")], help: "May consume (true or false).")
+    @Option(
+        name: [.customShort("s"), .customLong("consumeEnable")], parsing: .unconditional,
+        help: "May consume (true or false).")
     var consumeEnable = true
-    @Option(name: [.customShort("m"), .customLong("consumeFromMinEnable")], help: "Starts at the first offset.")
+    @Option(
+        name: [.customShort("m"), .customLong("consumeFromMinEnable")], parsing: .unconditional,
+        help: "Starts at the first offset.")
     var consumeFromMinEnable = false
-    @Option(name: [.customShort("d"), .customLong("consumeBroadcastEnable")], help: "May broadcast (true or false).")
+    @Option(
+        name: [.customShort("d"), .customLong("consumeBroadcastEnable")], parsing: .unconditional,
+        help: "May broadcast (true or false).")
     var consumeBroadcastEnable = false
-    @Option(name: [.customShort("q"), .customLong("retryQueueNums")], help: "Queues of its retry topic.")
+    @Option(
+        name: [.customShort("q"), .customLong("retryQueueNums")], parsing: .unconditional,
+        help: "Queues of its retry topic.")
     var retryQueueNums: Int32 = 1
-    @Option(name: [.customShort("r"), .customLong("retryMaxTimes")], help: "Attempts before the dead letter queue.")
+    @Option(
+        name: [.customShort("r"), .customLong("retryMaxTimes")], parsing: .unconditional,
+        help: "Attempts before the dead letter queue.")
     var retryMaxTimes: Int32 = 16
-    @Option(name: [.customShort("i"), .customLong("brokerId")], help: "Consumes from this broker id.")
+    @Option(
+        name: [.customShort("i"), .customLong("brokerId")], parsing: .unconditional,
+        help: "Consumes from this broker id.")
     var brokerId: Int64 = 0
     @Option(
-        name: [.customShort("w"), .customLong("whichBrokerWhenConsumeSlowly")],
+        name: [.customShort("w"), .customLong("whichBrokerWhenConsumeSlowly")], parsing: .unconditional,
         help: "Broker id for consumers that are far behind.")
     var whichBrokerWhenConsumeSlowly: Int64 = 1
     @Option(
-        name: [.customShort("a"), .customLong("notifyConsumerIdsChanged")],
+        name: [.customShort("a"), .customLong("notifyConsumerIdsChanged")], parsing: .unconditional,
         help: "Consumers are told when one comes or goes (true or false).")
     var notifyConsumerIdsChanged = true
 
@@ -72,7 +85,9 @@ struct DeleteSubGroup: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
     @OptionGroup var group: GroupOption
-    @Option(name: [.customShort("r"), .customLong("removeOffset")], help: "Forget its offsets, too (true or false).")
+    @Option(
+        name: [.customShort("r"), .customLong("removeOffset")], parsing: .unconditional,
+        help: "Forget its offsets, too (true or false).")
     var removeOffset = false
 
     func validate() throws { try place.requireOne() }
@@ -126,13 +141,14 @@ struct ConsumerProgress: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @Option(
-        name: [.customShort("g"), .customLong("groupName")],
+        name: [.customShort("g"), .customLong("groupName")], parsing: .unconditional,
         help: ArgumentHelp("One consumer group, queue by queue.", valueName: "GROUP"))
     var group: String?
-    @Option(name: [.customShort("t"), .customLong("topicName")], help: "With -g: this topic only.")
+    @Option(
+        name: [.customShort("t"), .customLong("topicName")], parsing: .unconditional, help: "With -g: this topic only.")
     var topic: String?
     @Option(
-        name: [.customShort("s"), .customLong("showClientIP")],
+        name: [.customShort("s"), .customLong("showClientIP")], parsing: .unconditional,
         help: "With -g: the consumer each queue belongs to (true or false).")
     var showClientIP = false
 
@@ -184,7 +200,7 @@ struct ConsumerConnection: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var group: GroupOption
     @Option(
-        name: [.customShort("b"), .customLong("brokerAddr")],
+        name: [.customShort("b"), .customLong("brokerAddr")], parsing: .unconditional,
         help: ArgumentHelp("Ask this broker.", valueName: "HOST:PORT"))
     var broker: String?
 
@@ -213,7 +229,7 @@ struct ProducerConnection: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @Option(
-        name: [.customShort("g"), .customLong("producerGroup")],
+        name: [.customShort("g"), .customLong("producerGroup")], parsing: .unconditional,
         help: ArgumentHelp("Producer group.", valueName: "GROUP"))
     var group: String
     @OptionGroup var topic: TopicOption
@@ -237,7 +253,8 @@ struct ProducerCommand: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @Option(
-        name: [.customShort("b"), .customLong("broker")], help: ArgumentHelp("The broker.", valueName: "HOST:PORT"))
+        name: [.customShort("b"), .customLong("broker")], parsing: .unconditional,
+        help: ArgumentHelp("The broker.", valueName: "HOST:PORT"))
     var broker: String
 
     func execute(_ session: AdminSession) async throws {

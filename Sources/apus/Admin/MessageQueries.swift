@@ -19,11 +19,12 @@ extension MessageQuery {
 /// `-g` and `-d`: the consumer that is to consume what was found.
 struct DirectConsumer: ParsableArguments {
     @Option(
-        name: [.customShort("g"), .customLong("consumerGroup")],
+        name: [.customShort("g"), .customLong("consumerGroup")], parsing: .unconditional,
         help: ArgumentHelp("With -d: have this group's consumer consume it.", valueName: "GROUP"))
     var group: String?
     @Option(
-        name: [.customShort("d"), .customLong("clientId")], help: ArgumentHelp("That consumer.", valueName: "ID"))
+        name: [.customShort("d"), .customLong("clientId")], parsing: .unconditional,
+        help: ArgumentHelp("That consumer.", valueName: "ID"))
     var client: String?
 
     func validate() throws {
@@ -47,15 +48,17 @@ struct QueryMsgById: MessageQuery {
 
     @OptionGroup var server: NameServerOption
     @Option(
-        name: [.customShort("i"), .customLong("msgId")],
+        name: [.customShort("i"), .customLong("msgId")], parsing: .unconditional,
         help: ArgumentHelp("Message ids, separated by ','.", valueName: "ID,…"))
     var ids: String
     @Option(
-        name: [.customShort("t"), .customLong("topic")],
+        name: [.customShort("t"), .customLong("topic")], parsing: .unconditional,
         help: ArgumentHelp("Topic of ids that clients made.", valueName: "TOPIC"))
     var topic: String?
     @OptionGroup var consumer: DirectConsumer
-    @Option(name: [.customShort("s"), .customLong("sendMessage")], help: "Send it again (true or false).")
+    @Option(
+        name: [.customShort("s"), .customLong("sendMessage")], parsing: .unconditional,
+        help: "Send it again (true or false).")
     var sendMessage = false
 
     func find(_ session: AdminSession) async throws -> [MessageExt] {
@@ -89,7 +92,8 @@ struct QueryMsgByUniqueKey: MessageQuery {
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
     @Option(
-        name: [.customShort("i"), .customLong("msgId")], help: ArgumentHelp("Message id (UNIQ_KEY).", valueName: "ID"))
+        name: [.customShort("i"), .customLong("msgId")], parsing: .unconditional,
+        help: ArgumentHelp("Message id (UNIQ_KEY).", valueName: "ID"))
     var id: String
     @OptionGroup var consumer: DirectConsumer
     @Flag(name: [.customShort("a"), .customLong("showAll")], help: "All copies, at most 32.")
@@ -115,7 +119,9 @@ struct QueryMsgByKey: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("k"), .customLong("msgKey")], help: ArgumentHelp("Key.", valueName: "KEY"))
+    @Option(
+        name: [.customShort("k"), .customLong("msgKey")], parsing: .unconditional,
+        help: ArgumentHelp("Key.", valueName: "KEY"))
     var key: String
 
     func execute(_ session: AdminSession) async throws {
@@ -133,9 +139,12 @@ struct QueryMsgByOffset: MessageQuery {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("b"), .customLong("brokerName")], help: "Broker name.") var broker: String
-    @Option(name: [.customShort("i"), .customLong("queueId")], help: "Queue id.") var queue: Int
-    @Option(name: [.customShort("o"), .customLong("offset")], help: "Offset in the queue.") var offset: Int64
+    @Option(name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
+    var broker: String
+    @Option(name: [.customShort("i"), .customLong("queueId")], parsing: .unconditional, help: "Queue id.") var queue:
+        Int
+    @Option(name: [.customShort("o"), .customLong("offset")], parsing: .unconditional, help: "Offset in the queue.")
+    var offset: Int64
 
     func find(_ session: AdminSession) async throws -> [MessageExt] {
         let place = MessageQueue(topic: topic.name, brokerName: broker, queueId: queue)
@@ -152,9 +161,13 @@ struct QueryMsgTraceById: AdminCommand {
         aliases: ["QueryMsgTraceById"])
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("i"), .customLong("msgId")], help: ArgumentHelp("Message id.", valueName: "ID"))
+    @Option(
+        name: [.customShort("i"), .customLong("msgId")], parsing: .unconditional,
+        help: ArgumentHelp("Message id.", valueName: "ID"))
     var id: String
-    @Option(name: [.customShort("t"), .customLong("traceTopic")], help: "Topic of the trace messages.")
+    @Option(
+        name: [.customShort("t"), .customLong("traceTopic")], parsing: .unconditional,
+        help: "Topic of the trace messages.")
     var traceTopic = "RMQ_SYS_TRACE_TOPIC"
 
     func execute(_ session: AdminSession) async throws {

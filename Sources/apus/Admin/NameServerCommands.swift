@@ -24,8 +24,10 @@ struct UpdateNamesrvConfig: AdminCommand {
             """)
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("k"), .customLong("key")], help: "The setting.") var key: String
-    @Option(name: [.customShort("v"), .customLong("value")], help: "Its new value.") var value: String
+    @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "The setting.") var key:
+        String
+    @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Its new value.") var value:
+        String
 
     func execute(_ session: AdminSession) async throws {
         for address in session.nameServers {
@@ -40,9 +42,10 @@ struct UpdateKvConfig: AdminCommand {
         commandName: "updateKvConfig", abstract: "Set a value in the name servers' key-value tables.")
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("s"), .customLong("namespace")], help: "Namespace.") var namespace: String
-    @Option(name: [.customShort("k"), .customLong("key")], help: "Key.") var key: String
-    @Option(name: [.customShort("v"), .customLong("value")], help: "Value.") var value: String
+    @Option(name: [.customShort("s"), .customLong("namespace")], parsing: .unconditional, help: "Namespace.")
+    var namespace: String
+    @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "Key.") var key: String
+    @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Value.") var value: String
 
     func execute(_ session: AdminSession) async throws {
         for address in session.nameServers {
@@ -58,8 +61,9 @@ struct DeleteKvConfig: AdminCommand {
         commandName: "deleteKvConfig", abstract: "Delete a value from the name servers' key-value tables.")
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("s"), .customLong("namespace")], help: "Namespace.") var namespace: String
-    @Option(name: [.customShort("k"), .customLong("key")], help: "Key.") var key: String
+    @Option(name: [.customShort("s"), .customLong("namespace")], parsing: .unconditional, help: "Namespace.")
+    var namespace: String
+    @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "Key.") var key: String
 
     func execute(_ session: AdminSession) async throws {
         for address in session.nameServers {
@@ -102,7 +106,8 @@ struct WipeWritePerm: WritePermissionCommand {
     static let verb = "wipe"
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("b"), .customLong("brokerName")], help: "Broker name.") var brokerName: String
+    @Option(name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
+    var brokerName: String
 }
 
 struct AddWritePerm: WritePermissionCommand {
@@ -112,5 +117,6 @@ struct AddWritePerm: WritePermissionCommand {
     static let verb = "add"
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("b"), .customLong("brokerName")], help: "Broker name.") var brokerName: String
+    @Option(name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
+    var brokerName: String
 }

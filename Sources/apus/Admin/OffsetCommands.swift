@@ -7,12 +7,18 @@ struct CloneGroupOffset: AdminCommand {
         commandName: "cloneGroupOffset", abstract: "Set a group's offsets of a topic to those of another group.")
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("s"), .customLong("srcGroup")], help: ArgumentHelp("From.", valueName: "GROUP"))
+    @Option(
+        name: [.customShort("s"), .customLong("srcGroup")], parsing: .unconditional,
+        help: ArgumentHelp("From.", valueName: "GROUP"))
     var source: String
-    @Option(name: [.customShort("d"), .customLong("destGroup")], help: ArgumentHelp("To.", valueName: "GROUP"))
+    @Option(
+        name: [.customShort("d"), .customLong("destGroup")], parsing: .unconditional,
+        help: ArgumentHelp("To.", valueName: "GROUP"))
     var destination: String
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("o"), .customLong("offline")], help: "Taken for RocketMQ's sake; without effect.")
+    @Option(
+        name: [.customShort("o"), .customLong("offline")], parsing: .unconditional,
+        help: "Taken for RocketMQ's sake; without effect.")
     var offline = false
 
     func execute(_ session: AdminSession) async throws {
@@ -39,11 +45,11 @@ struct ResetOffsetByTime: AdminCommand {
     @OptionGroup var group: GroupOption
     @OptionGroup var topic: TopicOption
     @Option(
-        name: [.customShort("s"), .customLong("timestamp")],
+        name: [.customShort("s"), .customLong("timestamp")], parsing: .unconditional,
         help: ArgumentHelp("now, milliseconds since 1970, or yyyy-MM-dd#HH:mm:ss:SSS.", valueName: "TIME"))
     var time: String
     @Option(
-        name: [.customShort("f"), .customLong("force")],
+        name: [.customShort("f"), .customLong("force")], parsing: .unconditional,
         help: "Also forward; with false only back (true or false).")
     var force = true
     @Flag(name: [.customShort("c"), .customLong("cplus")], help: "The consumers are of the C++ client.")
@@ -75,7 +81,9 @@ struct SkipAccumulatedMessage: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var group: GroupOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("f"), .customLong("force")], help: "Taken for RocketMQ's sake; the end is forward.")
+    @Option(
+        name: [.customShort("f"), .customLong("force")], parsing: .unconditional,
+        help: "Taken for RocketMQ's sake; the end is forward.")
     var force = true
 
     func execute(_ session: AdminSession) async throws {

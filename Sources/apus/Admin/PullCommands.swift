@@ -16,16 +16,18 @@ enum TimeArgument {
 /// `-s`, `-b`, `-e`: which messages of a queue.
 struct ChosenMessages: ParsableArguments {
     @Option(
-        name: [.customShort("c"), .customLong("charsetName")], help: "Taken for RocketMQ's sake; bodies are UTF-8.")
+        name: [.customShort("c"), .customLong("charsetName")], parsing: .unconditional,
+        help: "Taken for RocketMQ's sake; bodies are UTF-8.")
     var charset = "UTF-8"
-    @Option(name: [.customShort("s"), .customLong("subExpression")], help: "Tags: 'TagA || TagB'.")
+    @Option(
+        name: [.customShort("s"), .customLong("subExpression")], parsing: .unconditional, help: "Tags: 'TagA || TagB'.")
     var expression = "*"
     @Option(
-        name: [.customShort("b"), .customLong("beginTimestamp")],
+        name: [.customShort("b"), .customLong("beginTimestamp")], parsing: .unconditional,
         help: ArgumentHelp("Stored from this time on.", valueName: "TIME"))
     var begin: String?
     @Option(
-        name: [.customShort("e"), .customLong("endTimestamp")],
+        name: [.customShort("e"), .customLong("endTimestamp")], parsing: .unconditional,
         help: ArgumentHelp("Stored before this time.", valueName: "TIME"))
     var end: String?
 
@@ -42,9 +44,11 @@ struct PrintMsg: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
     @OptionGroup var chosen: ChosenMessages
-    @Option(name: [.customShort("d"), .customLong("printBody")], help: "Bodies, too (true or false).")
+    @Option(
+        name: [.customShort("d"), .customLong("printBody")], parsing: .unconditional,
+        help: "Bodies, too (true or false).")
     var printBody = true
-    @Option(name: [.customShort("l"), .customLong("lmqParentTopic")], help: .hidden)
+    @Option(name: [.customShort("l"), .customLong("lmqParentTopic")], parsing: .unconditional, help: .hidden)
     var parentTopic: String?
 
     func execute(_ session: AdminSession) async throws {
@@ -68,14 +72,22 @@ struct PrintMsgByQueue: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("a"), .customLong("brokerName")], help: "Broker name.") var broker: String
-    @Option(name: [.customShort("i"), .customLong("queueId")], help: "Queue id.") var queue: Int
+    @Option(name: [.customShort("a"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
+    var broker: String
+    @Option(name: [.customShort("i"), .customLong("queueId")], parsing: .unconditional, help: "Queue id.") var queue:
+        Int
     @OptionGroup var chosen: ChosenMessages
-    @Option(name: [.customShort("p"), .customLong("printMsg")], help: "Print them (true or false).")
+    @Option(
+        name: [.customShort("p"), .customLong("printMsg")], parsing: .unconditional, help: "Print them (true or false)."
+    )
     var printMsg = false
-    @Option(name: [.customShort("d"), .customLong("printBody")], help: "Bodies, too (true or false).")
+    @Option(
+        name: [.customShort("d"), .customLong("printBody")], parsing: .unconditional,
+        help: "Bodies, too (true or false).")
     var printBody = false
-    @Option(name: [.customShort("f"), .customLong("calculate")], help: "Count them by tag (true or false).")
+    @Option(
+        name: [.customShort("f"), .customLong("calculate")], parsing: .unconditional,
+        help: "Count them by tag (true or false).")
     var calculate = false
 
     func execute(_ session: AdminSession) async throws {
@@ -103,20 +115,29 @@ struct ConsumeMessage: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("b"), .customLong("brokerName")], help: "One broker's queues.") var broker: String?
-    @Option(name: [.customShort("i"), .customLong("queueId")], help: "With -b: one queue.") var queue: Int?
-    @Option(name: [.customShort("o"), .customLong("offset")], help: "With -i: from this offset on.") var offset: Int64?
-    @Option(name: [.customShort("g"), .customLong("consumerGroup")], help: "Consumer group to pull as.")
+    @Option(
+        name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "One broker's queues.")
+    var broker: String?
+    @Option(name: [.customShort("i"), .customLong("queueId")], parsing: .unconditional, help: "With -b: one queue.")
+    var queue: Int?
+    @Option(
+        name: [.customShort("o"), .customLong("offset")], parsing: .unconditional, help: "With -i: from this offset on."
+    ) var offset: Int64?
+    @Option(
+        name: [.customShort("g"), .customLong("consumerGroup")], parsing: .unconditional,
+        help: "Consumer group to pull as.")
     var group = AdminSession.toolsGroup
     @Option(
-        name: [.customShort("s"), .customLong("beginTimestamp")],
+        name: [.customShort("s"), .customLong("beginTimestamp")], parsing: .unconditional,
         help: ArgumentHelp("Stored from this time on.", valueName: "TIME"))
     var begin: String?
     @Option(
-        name: [.customShort("e"), .customLong("endTimestamp")],
+        name: [.customShort("e"), .customLong("endTimestamp")], parsing: .unconditional,
         help: ArgumentHelp("Stored before this time.", valueName: "TIME"))
     var end: String?
-    @Option(name: [.customShort("c"), .customLong("MessageNumber")], help: "How many at most.") var count: Int64 = 128
+    @Option(
+        name: [.customShort("c"), .customLong("MessageNumber")], parsing: .unconditional, help: "How many at most.")
+    var count: Int64 = 128
 
     func validate() throws {
         guard count > 0 else { throw ValidationError("-c must be above 0") }
@@ -163,7 +184,7 @@ extension AdminSession {
     /// One pull without waiting.
     func pull(
         _ queue: MessageQueue, at address: String, offset: Int64, count: Int, _ expression: String = "*",
-        group: String = AdminSession.toolsGroup
+        type: String = "TAG", group: String = AdminSession.toolsGroup
     ) async throws -> Pulled {
         // subscription 4
         let reply = try await ask(
@@ -171,7 +192,7 @@ extension AdminSession {
             [
                 "consumerGroup": group, "topic": queue.topic, "queueId": String(queue.queueId),
                 "queueOffset": String(offset), "maxMsgNums": String(count), "sysFlag": "4", "commitOffset": "0",
-                "suspendTimeoutMillis": "0", "subscription": expression, "subVersion": "0", "expressionType": "TAG",
+                "suspendTimeoutMillis": "0", "subscription": expression, "subVersion": "0", "expressionType": type,
             ])
         switch reply.responseCode {
         case .success:

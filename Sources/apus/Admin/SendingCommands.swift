@@ -7,13 +7,16 @@ struct SendMessage: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("p"), .customLong("body")], help: "Body.") var body: String
-    @Option(name: [.customShort("k"), .customLong("key")], help: "Keys, separated by blanks.") var key: String?
-    @Option(name: [.customShort("c"), .customLong("tags")], help: "Tag.") var tag: String?
-    @Option(name: [.customShort("b"), .customLong("broker")], help: "To this broker.") var broker: String?
-    @Option(name: [.customShort("i"), .customLong("qid")], help: "With -b: to this queue.") var queue: Int?
+    @Option(name: [.customShort("p"), .customLong("body")], parsing: .unconditional, help: "Body.") var body: String
+    @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "Keys, separated by blanks.")
+    var key: String?
+    @Option(name: [.customShort("c"), .customLong("tags")], parsing: .unconditional, help: "Tag.") var tag: String?
+    @Option(name: [.customShort("b"), .customLong("broker")], parsing: .unconditional, help: "To this broker.")
+    var broker: String?
+    @Option(name: [.customShort("i"), .customLong("qid")], parsing: .unconditional, help: "With -b: to this queue.")
+    var queue: Int?
     @Option(
-        name: [.customShort("m"), .customLong("msgTraceEnable")],
+        name: [.customShort("m"), .customLong("msgTraceEnable")], parsing: .unconditional,
         help: "Taken for RocketMQ's sake; no trace is written (true or false).")
     var trace = false
 
@@ -40,8 +43,10 @@ struct CheckMsgSendRT: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("a"), .customLong("amount")], help: "Messages.") var amount = 100
-    @Option(name: [.customShort("s"), .customLong("size")], help: "Bytes of a body.") var size = 128
+    @Option(name: [.customShort("a"), .customLong("amount")], parsing: .unconditional, help: "Messages.") var amount =
+        100
+    @Option(name: [.customShort("s"), .customLong("size")], parsing: .unconditional, help: "Bytes of a body.")
+    var size = 128
 
     func validate() throws {
         guard amount > 0, size >= 0 else { throw ValidationError("-a must be above 0 and -s not below") }
@@ -80,9 +85,11 @@ struct SendMsgStatus: AdminCommand {
         commandName: "sendMsgStatus", abstract: "Send messages to a broker's own topic and show how long each took.")
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("b"), .customLong("brokerName")], help: "Broker name.") var broker: String
-    @Option(name: [.customShort("s"), .customLong("messageSize")], help: "Bytes of a body.") var size = 128
-    @Option(name: [.customShort("c"), .customLong("count")], help: "Messages.") var count = 50
+    @Option(name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
+    var broker: String
+    @Option(name: [.customShort("s"), .customLong("messageSize")], parsing: .unconditional, help: "Bytes of a body.")
+    var size = 128
+    @Option(name: [.customShort("c"), .customLong("count")], parsing: .unconditional, help: "Messages.") var count = 50
 
     func execute(_ session: AdminSession) async throws {
         let body = [UInt8](repeating: 0x61, count: max(0, size))
@@ -101,14 +108,24 @@ struct ClusterRT: AdminCommand {
     )
 
     @OptionGroup var server: NameServerOption
-    @Option(name: [.customShort("a"), .customLong("amount")], help: "Messages a broker and round.") var amount = 100
-    @Option(name: [.customShort("s"), .customLong("size")], help: "Bytes of a body.") var size = 128
-    @Option(name: [.customShort("c"), .customLong("cluster")], help: "This cluster only.") var cluster: String?
-    @Option(name: [.customShort("p"), .customLong("print")], help: "Bars between columns (true or false).") var log =
+    @Option(
+        name: [.customShort("a"), .customLong("amount")], parsing: .unconditional, help: "Messages a broker and round.")
+    var amount = 100
+    @Option(name: [.customShort("s"), .customLong("size")], parsing: .unconditional, help: "Bytes of a body.")
+    var size = 128
+    @Option(name: [.customShort("c"), .customLong("cluster")], parsing: .unconditional, help: "This cluster only.")
+    var cluster: String?
+    @Option(
+        name: [.customShort("p"), .customLong("print")], parsing: .unconditional,
+        help: "Bars between columns (true or false).") var log =
         false
-    @Option(name: [.customShort("m"), .customLong("machine")], help: "With -p: a word in every line.")
+    @Option(
+        name: [.customShort("m"), .customLong("machine")], parsing: .unconditional,
+        help: "With -p: a word in every line.")
     var machine = "noname"
-    @Option(name: [.customShort("i"), .customLong("interval")], help: "Seconds between rounds.") var interval = 10
+    @Option(
+        name: [.customShort("i"), .customLong("interval")], parsing: .unconditional, help: "Seconds between rounds.")
+    var interval = 10
 
     func validate() throws {
         guard amount > 0, size >= 0, interval > 0 else { throw ValidationError("-a and -i must be above 0") }

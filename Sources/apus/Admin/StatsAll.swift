@@ -10,7 +10,8 @@ struct StatsAll: AdminCommand {
     @Flag(name: [.customShort("a"), .customLong("activeTopic")], help: "Only topics with messages today.")
     var activeOnly = false
     @Option(
-        name: [.customShort("t"), .customLong("topic")], help: ArgumentHelp("This topic only.", valueName: "TOPIC"))
+        name: [.customShort("t"), .customLong("topic")], parsing: .unconditional,
+        help: ArgumentHelp("This topic only.", valueName: "TOPIC"))
     var topic: String?
 
     private static let columns = Columns("%-64s  %-64s %12s %11s %11s %14s %14s")

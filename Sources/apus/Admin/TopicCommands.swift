@@ -4,7 +4,9 @@ import RemotingProtocol
 
 /// `-t`, which most commands about topics need.
 struct TopicOption: ParsableArguments {
-    @Option(name: [.customShort("t"), .customLong("topic")], help: ArgumentHelp("Topic.", valueName: "TOPIC"))
+    @Option(
+        name: [.customShort("t"), .customLong("topic")], parsing: .unconditional,
+        help: ArgumentHelp("Topic.", valueName: "TOPIC"))
     var name: String
 }
 
@@ -126,17 +128,25 @@ struct UpdateTopic: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("r"), .customLong("readQueueNums")], help: "Queues to read from.")
+    @Option(
+        name: [.customShort("r"), .customLong("readQueueNums")], parsing: .unconditional, help: "Queues to read from.")
     var readQueueNums: Int32 = 8
-    @Option(name: [.customShort("w"), .customLong("writeQueueNums")], help: "Queues to write to.")
+    @Option(
+        name: [.customShort("w"), .customLong("writeQueueNums")], parsing: .unconditional, help: "Queues to write to.")
     var writeQueueNums: Int32 = 8
-    @Option(name: [.customShort("p"), .customLong("perm")], help: "2: write, 4: read, 6: both.")
+    @Option(
+        name: [.customShort("p"), .customLong("perm")], parsing: .unconditional, help: "2: write, 4: read, 6: both.")
     var perm: Int32 = 6
-    @Option(name: [.customShort("o"), .customLong("order")], help: "Ordered topic (true or false).")
+    @Option(
+        name: [.customShort("o"), .customLong("order")], parsing: .unconditional, help: "Ordered topic (true or false)."
+    )
     var order = false
-    @Option(name: [.customShort("u"), .customLong("unit")], help: "Unit topic (true or false).")
+    @Option(
+        name: [.customShort("u"), .customLong("unit")], parsing: .unconditional, help: "Unit topic (true or false).")
     var unit = false
-    @Option(name: [.customShort("s"), .customLong("hasUnitSub")], help: "Has unit subscriptions (true or false).")
+    @Option(
+        name: [.customShort("s"), .customLong("hasUnitSub")], parsing: .unconditional,
+        help: "Has unit subscriptions (true or false).")
     var hasUnitSub = false
 
     func validate() throws { try place.requireOne() }
@@ -173,7 +183,7 @@ struct DeleteTopic: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
     @Option(
-        name: [.customShort("c"), .customLong("clusterName")],
+        name: [.customShort("c"), .customLong("clusterName")], parsing: .unconditional,
         help: ArgumentHelp("The cluster.", valueName: "NAME"))
     var cluster: String
 
@@ -189,7 +199,8 @@ struct UpdateTopicPerm: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("p"), .customLong("perm")], help: "2: write, 4: read, 6: both.")
+    @Option(
+        name: [.customShort("p"), .customLong("perm")], parsing: .unconditional, help: "2: write, 4: read, 6: both.")
     var perm: Int32
 
     func validate() throws { try place.requireOne() }
@@ -226,7 +237,7 @@ struct AllocateMQ: AdminCommand {
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
     @Option(
-        name: [.customShort("i"), .customLong("ipList")],
+        name: [.customShort("i"), .customLong("ipList")], parsing: .unconditional,
         help: ArgumentHelp("The consumers, separated by ','.", valueName: "IP,…"))
     var consumers: String
 
@@ -249,10 +260,10 @@ struct UpdateOrderConf: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var topic: TopicOption
-    @Option(name: [.customShort("m"), .customLong("method")], help: "What to do.")
+    @Option(name: [.customShort("m"), .customLong("method")], parsing: .unconditional, help: "What to do.")
     var method: Method
     @Option(
-        name: [.customShort("v"), .customLong("orderConf")],
+        name: [.customShort("v"), .customLong("orderConf")], parsing: .unconditional,
         help: ArgumentHelp("Queues of each broker, for put.", valueName: "BROKER:N;…"))
     var value: String?
 

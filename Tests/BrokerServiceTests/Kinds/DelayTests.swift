@@ -113,6 +113,10 @@ struct DelayTests {
             #expect(message.storeTimestamp >= due)
             #expect(message.storeTimestamp - due < 100, "\(message.storeTimestamp - due) ms late")
             #expect(message.properties["REAL_TOPIC"] == "T")
+            // When it was taken in and when it left, as RocketMQ 5 notes it.
+            let enqueued = try #require(message.properties["TIMER_ENQUEUE_MS"].flatMap { Int64($0) })
+            let dequeued = try #require(message.properties["TIMER_DEQUEUE_MS"].flatMap { Int64($0) })
+            #expect(enqueued >= now && enqueued < due && dequeued >= due && dequeued <= message.storeTimestamp)
         }
         let far = try connection.send(
             topic: "T", properties: RawConnection.properties("TIMER_DELAY_SEC=\(400 * 86_400)"))

@@ -1,0 +1,41 @@
+package import FastJSON
+
+/// Several topics at once (UPDATE_AND_CREATE_TOPIC_LIST, 18; RocketMQ 5).
+package struct CreateTopicListRequestBody: JSONBody {
+    /// Keys of attributes begin with `+` or `-`.
+    package var topicConfigList: [TopicConfig]
+
+    package init(topicConfigList: [TopicConfig]) { self.topicConfigList = topicConfigList }
+
+    /// - Throws: `badBody` when the list is missing or an element is no topic.
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.topicConfigList = []
+        for element in try json.list("topicConfigList") { self.topicConfigList.append(try TopicConfig(json: element)) }
+    }
+
+    package var json: JSONValue { .fields([("topicConfigList", .array(self.topicConfigList.map(\.json)))]) }
+}
+
+/// Several consumer groups at once (UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, 225; RocketMQ 5).
+package struct SubscriptionGroupList: JSONBody {
+    package var groupConfigList: [SubscriptionGroupConfig]
+
+    package init(groupConfigList: [SubscriptionGroupConfig]) { self.groupConfigList = groupConfigList }
+
+    /// - Throws: `badBody` when the list is missing or an element is no group.
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        self.groupConfigList = []
+        for element in try json.list("groupConfigList") {
+            self.groupConfigList.append(try SubscriptionGroupConfig(json: element))
+        }
+    }
+
+    package var json: JSONValue { .fields([("groupConfigList", .array(self.groupConfigList.map(\.json)))]) }
+}
+
+extension JSONValue {
+    fileprivate func list(_ name: StaticString) throws(RemotingDecodeError) -> [JSONValue] {
+        guard let field = self["\(name)"], !field.isNull else { throw .badBody("\(name) is missing") }
+        return try field.elements(name)
+    }
+}
