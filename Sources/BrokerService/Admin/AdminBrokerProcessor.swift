@@ -16,12 +16,12 @@ final class AdminBrokerProcessor {
         switch RequestCode(rawValue: frame.code) {
         case .updateAndCreateTopic: try updateTopic(frame, client)
         case .deleteTopicInBroker: try deleteTopic(frame, client)
-        case .getAllTopicConfig: client.answer(frame.returnAddress, .success, body: broker.topics.json.bytes())
+        case .getAllTopicConfig: broker.answer(with: .topics, frame.returnAddress, client)
         case .updateAndCreateSubscriptionGroup: try updateGroup(frame, client)
         case .deleteSubscriptionGroup: try deleteGroup(frame, client)
         case .getAllSubscriptionGroupConfig:
-            client.answer(frame.returnAddress, .success, body: broker.groups.json.bytes())
-        case .getAllConsumerOffset: client.answer(frame.returnAddress, .success, body: broker.offsets.json.bytes())
+            broker.answer(with: .subscriptionGroups, frame.returnAddress, client)
+        case .getAllConsumerOffset: broker.answer(with: .consumerOffsets, frame.returnAddress, client)
         case .getAllDelayOffset: client.answer(frame.returnAddress, .success, body: broker.schedule.json.bytes())
         case .getBrokerConfig: getConfig(frame, client)
         case .updateBrokerConfig: updateConfig(frame, client)
@@ -83,7 +83,9 @@ final class AdminBrokerProcessor {
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
-        broker.registration.whenRegistered { client.answer(address, .success) }
+        broker.answerWhenKept(address, client) { [broker] in
+            broker.registration.whenRegistered { client.answer(address, .success) }
+        }
     }
 
     private func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -91,7 +93,8 @@ final class AdminBrokerProcessor {
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         broker.delete(topic: topic)
         broker.logger.info("topic \(topic) deleted by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     // MARK: Groups
@@ -107,7 +110,8 @@ final class AdminBrokerProcessor {
         }
         broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     private func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -120,7 +124,8 @@ final class AdminBrokerProcessor {
             broker.offsets.remove(group: group)
         }
         broker.logger.info("consumer group \(group) deleted by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     private func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -128,6 +133,11 @@ final class AdminBrokerProcessor {
         let destination = try frame.extFields.required("destGroup")
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
+        guard broker.groups.find(destination) != nil else {
+            return client.answer(
+                frame.returnAddress, .subscriptionGroupNotExist,
+                remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination))
+        }
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
             guard broker.topics[topic] != nil else { continue }
             // An online group that does not consume the topic any more: what it left there is not to be copied.
@@ -236,7 +246,8 @@ final class AdminBrokerProcessor {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
         broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 }
 
