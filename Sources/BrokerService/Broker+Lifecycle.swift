@@ -32,6 +32,7 @@ extension Broker {
     /// Loads the tables, then opens (and if need be recovers) the store.
     package func open() throws(BrokerError) {
         for file in ConfigurationFile.allCases { try load(file) }
+        gate.topicsKept(to: topics.kept)
         do throws(StoreError) {
             try store.open()
         } catch {
@@ -46,7 +47,7 @@ extension Broker {
         every(configuration.flushConsumerOffsetInterval) { broker in
             broker.persist(.consumerOffsets)
             broker.persist(.timerMetrics)
-            let unwritten = broker.unwritten
+            let unwritten = broker.keeper.failed
             for file in unwritten where file != .consumerOffsets { broker.persist(file) }
         }
         every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
@@ -81,7 +82,7 @@ extension Broker {
 
     // MARK: Tables on disk
 
-    private func path(_ file: ConfigurationFile) -> String {
+    func path(_ file: ConfigurationFile) -> String {
         store.configuration.configPath + "/" + file.rawValue
     }
 
@@ -133,59 +134,6 @@ extension Broker {
         }
     }
 
-    /// Topics and groups are on disk before the answer that depends on them leaves; changes of one tick together.
-    func persistConfigurationChanges() {
-        if topics.isDirty { persist(.topics) }
-        if groups.isDirty { persist(.subscriptionGroups) }
-        if autoCreated.isDirty { persist(.autoCreatedTopics) }
-        if changedSettings.isDirty { persist(.changedSettings) }
-    }
-
-    /// Ten thousand groups that come one after the other would each have both tables written anew and synchronized.
-    func persistNewGroups() {
-        if topics.isDirtyLater { persist(.topics) }
-        if groups.isDirtyLater { persist(.subscriptionGroups) }
-    }
-
-    /// Writes a table if it has changed. A failure is logged and tried again every few seconds until it works.
-    func persist(_ file: ConfigurationFile) {
-        let failed = unwritten.remove(file) != nil
-        let json: JSONValue
-        switch file {
-        case .changedSettings:
-            json = changedSettings.json
-            changedSettings.markWritten()
-        case .topics:
-            json = topics.json
-            topics.markWritten()
-        case .subscriptionGroups:
-            json = groups.json
-            groups.markWritten()
-        case .consumerOffsets:
-            guard offsets.isDirty || failed else { return }
-            json = offsets.json
-            offsets.markWritten()
-        case .delayOffsets:
-            guard schedule.isDirty || failed else { return }
-            json = schedule.durableJSON(
-                flushed: store.flushedOffset.rawValue, logEnd: store.writtenOffset.rawValue)
-            schedule.markWritten()
-        case .timerMetrics:
-            guard timerMessages.metrics.isDirty || failed else { return }
-            json = timerMessages.metrics.json(topics, forFile: true)
-            timerMessages.metrics.markWritten()
-        case .autoCreatedTopics:
-            json = autoCreated.json
-            autoCreated.markWritten()
-        }
-        do {
-            try MetadataFile(path: path(file), disk: disk).save(json.bytes(.pretty))
-        } catch {
-            unwritten.insert(file)
-            logger.error("\(path(file)) was not written and is tried again: \(error)")
-        }
-    }
-
     // MARK: Changes of operators
 
     func delete(topic: String) {
@@ -227,12 +175,14 @@ extension Broker {
             boundStop.value?()
             broker.isDraining = true
             broker.kinds.stop()
-            broker.hold.expireAll { _ in true }
+            broker.hold.expireAllNow()
             broker.endOfTick()
             return broker.acknowledgementsDone()
         }.flatMap {
             this.value.gate.close()
             return boundClose.value()
+        }.flatMap {
+            this.value.keeper.finish()
         }.flatMapThrowing {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }

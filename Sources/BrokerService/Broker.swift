@@ -33,11 +33,12 @@ package final class Broker: RemotingService {
     var locks: RebalanceLockManager
     let gate: AckGate
     let hold: PullRequestHold
+    let slices: SlicedWork
     package let filters: FilterLink
     var statistics: BrokerStatistics
     let stats: StatsTable
     private(set) lazy var kinds = MessageKinds(self)
-    /// Where work on timer files is done, set before `open`; nil: on a thread of its own.
+    /// Where work on timer files and tables is done, set before `open`; nil: on threads of their own.
     var timerFileWork: (any TimerFileWork)?
     var schedule: ScheduleMessageService { kinds.schedule }
     var timerMessages: TimerMessageStore { kinds.timers }
@@ -47,11 +48,15 @@ package final class Broker: RemotingService {
     let storesReplies: Bool
     private(set) lazy var registration = NameserverRegistration(self)
 
+    /// Where texts of large tables are made: apart from the files, so that a slow disk keeps nobody's answer.
+    private lazy var textWork: any TimerFileWork = timerFileWork ?? TimerFileThread(eventLoop: eventLoop)
+    private(set) lazy var tableAnswers = TableAnswers(self, work: textWork)
+
     private(set) lazy var send = SendMessageProcessor(self)
     private lazy var reply = ReplyMessageProcessor(self)
     private lazy var recall = RecallMessageProcessor(self)
     private lazy var endTransaction = EndTransactionProcessor(self)
-    private lazy var pull = PullMessageProcessor(self)
+    private(set) lazy var pull = PullMessageProcessor(self)
     private lazy var sendBack = SendBackProcessor(self)
     private lazy var clients = ClientManageProcessor(self)
     private lazy var queues = QueueProcessor(self)
@@ -71,8 +76,7 @@ package final class Broker: RemotingService {
     package var topicCreated: (AutoCreatedTopic) -> Void = { _ in }
     /// By address: clients whose connections were handed over and are about to be opened.
     var expected: [String: ClientContext.Heartbeat] = [:]
-    /// Tables whose last write failed.
-    var unwritten: Set<ConfigurationFile> = []
+    private(set) lazy var keeper = TableKeeper(self, work: timerFileWork ?? TimerFileThread(eventLoop: eventLoop))
     /// Counts changes of the settings (25).
     var configurationVersion: DataVersion
     /// Settings operators have changed while the broker runs.
@@ -123,7 +127,8 @@ package final class Broker: RemotingService {
         gate = AckGate(
             conditions: AckGate.Conditions(configuration), storeHost: address,
             responseFields: isUsual ? nil : sendResponseFields, eventLoop: eventLoop, now: now)
-        hold = PullRequestHold(eventLoop: eventLoop, now: now)
+        slices = SlicedWork(eventLoop: eventLoop)
+        hold = PullRequestHold(eventLoop: eventLoop, slices: slices, now: now)
         filters = FilterLink(eventLoop: eventLoop, now: now)
         statistics = BrokerStatistics(bootMillis: now())
         stats = StatsTable(now: now())

@@ -26,6 +26,11 @@ package final class RemotingConnection {
     /// The service has enough of this peer's requests under way: further ones stay in the kernel's buffers, and in the end in
     /// the peer's. Takes effect with the next frame; taken back, reading goes on with the next flush of an answer.
     package var readsAreHeld = false
+    /// An answer to this peer is being made in parts or on another thread: its next request is handled behind that. Taken back as it is
+    /// written, reading goes on with the flush.
+    package var awaitsAnswer = false {
+        didSet { if oldValue, !self.awaitsAnswer, !self.isClosed { self.markDirty() } }
+    }
     /// True from the moment closing began: nothing is read, handled or written any more.
     package private(set) var isClosed = false
 
@@ -94,6 +99,20 @@ package final class RemotingConnection {
         self.write { buffer in
             ResponseEncoder.encode(into: &buffer, address, code, remark: remark, fields: fields, body: body)
         }
+    }
+
+    /// As `respond`, with a body that other connections are sent too: it is not copied.
+    package func respond(
+        to address: ReturnAddress, _ code: ResponseCode, fields: [(String, String)] = [], sharedBody: ByteBuffer
+    ) {
+        guard !address.isOneway, !self.isClosed else { return }
+        ResponseEncoder.encode(
+            into: &self.outbound, address, code.rawValue, remark: nil, fields: fields,
+            bodyCount: sharedBody.readableBytes)
+        self.handler?.write(self.outbound)
+        self.outbound = ByteBuffer()
+        self.handler?.write(sharedBody)
+        self.markDirty()
     }
 
     /// Answers 3 to a request whose code is not known here.

@@ -153,7 +153,7 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     // MARK: holding back
 
     private var mustHoldBack: Bool {
-        self.channelIsFull || self.connection.readsAreHeld
+        self.channelIsFull || self.connection.readsAreHeld || self.connection.awaitsAnswer
             || self.connection.unflushedBytes > self.server.configuration.outboundHighWaterBytes
     }
 

@@ -18,14 +18,14 @@ final class AdminBrokerProcessor {
         case .updateAndCreateTopicList: try updateTopics(frame, client)
         case .getTopicConfig: try topicConfig(frame, client)
         case .deleteTopicInBroker: try deleteTopic(frame, client)
-        case .getAllTopicConfig: client.answer(frame.returnAddress, .success, body: broker.topics.json.bytes())
+        case .getAllTopicConfig: broker.answer(with: .topics, frame.returnAddress, client)
         case .updateAndCreateSubscriptionGroup: try updateGroup(frame, client)
         case .updateAndCreateSubscriptionGroupList: try updateGroups(frame, client)
         case .getSubscriptionGroupConfig: try groupConfig(frame, client)
         case .deleteSubscriptionGroup: try deleteGroup(frame, client)
         case .getAllSubscriptionGroupConfig:
-            client.answer(frame.returnAddress, .success, body: broker.groups.json.bytes())
-        case .getAllConsumerOffset: client.answer(frame.returnAddress, .success, body: broker.offsets.json.bytes())
+            broker.answer(with: .subscriptionGroups, frame.returnAddress, client)
+        case .getAllConsumerOffset: broker.answer(with: .consumerOffsets, frame.returnAddress, client)
         case .getAllDelayOffset: client.answer(frame.returnAddress, .success, body: broker.schedule.json.bytes())
         case .getTimerCheckPoint:
             client.answer(frame.returnAddress, .success, body: broker.timerMessages.checkpointBytes)
@@ -99,7 +99,9 @@ final class AdminBrokerProcessor {
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
-        broker.registration.whenRegistered { client.answer(address, .success) }
+        broker.answerWhenKept(address, client) { [broker] in
+            broker.registration.whenRegistered { client.answer(address, .success) }
+        }
     }
 
     private func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -107,7 +109,8 @@ final class AdminBrokerProcessor {
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         broker.delete(topic: topic)
         broker.logger.info("topic \(topic) deleted by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     // MARK: Groups
@@ -120,7 +123,8 @@ final class AdminBrokerProcessor {
         }
         broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     private func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -133,7 +137,8 @@ final class AdminBrokerProcessor {
             broker.offsets.remove(group: group)
         }
         broker.logger.info("consumer group \(group) deleted by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     private func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -141,6 +146,11 @@ final class AdminBrokerProcessor {
         let destination = try frame.extFields.required("destGroup")
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
+        guard broker.groups.find(destination) != nil else {
+            return client.answer(
+                frame.returnAddress, .subscriptionGroupNotExist,
+                remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination))
+        }
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
             guard broker.topics[topic] != nil else { continue }
             // An online group that does not consume the topic any more: what it left there is not to be copied.
@@ -249,7 +259,8 @@ final class AdminBrokerProcessor {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
         broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 }
 

@@ -7,7 +7,7 @@ import StoreFormat
 final class ClientContext {
     let connection: RemotingConnection
     /// Pulls of this connection that are held.
-    var held: [ObjectIdentifier: PullRequest] = [:]
+    var held = HeldPulls()
     /// Messages of this connection that are stored and wait for disk or slave (AckGate).
     var waitingAcknowledgements = 0
     /// Groups this connection has registered in.

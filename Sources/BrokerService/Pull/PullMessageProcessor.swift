@@ -159,6 +159,8 @@ final class PullMessageProcessor {
     /// Answers the pull, or sees to it that it runs again. `expired`: it must be answered now.
     func run(_ pull: PullRequest, expired: Bool) {
         guard !pull.client.connection.isClosed else { return }
+        // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
+        if expired, broker.topics[pull.topic.name] == nil { return answerNothingYet(pull) }
         guard case .compiled(let subscription) = pull.filter else { return read(pull, nil, expired) }
         broker.filters.prepare(subscription)
         switch subscription.state {
@@ -199,7 +201,9 @@ final class PullMessageProcessor {
 
     func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
         let code = responseCode(result.status, pull)
-        if code == .pullNotFound, !expired, pull.maySuspend, pull.client.held.count < Self.heldPerConnectionMax {
+        if code == .pullNotFound, !expired, pull.maySuspend, pull.client.held.count < Self.heldPerConnectionMax,
+            broker.hold.mayHold
+        {
             return broker.hold.hold(pull)
         }
         if code == .pullOffsetMoved, broker.configuration.isSlave, !broker.configuration.offsetCheckInSlave {

@@ -31,7 +31,12 @@ final class PullRequest {
     /// Until when it reads on behind filtered messages that did not match; nil: it has not begun to.
     var scanUntilMillis: Int64?
     var isHeld = false
-    var isWoken = false
+    /// The list of its queue it waits in.
+    var list: PullList?
+    var nextInList: PullRequest?
+    unowned(unsafe) var previousInList: PullRequest?
+    /// Among the held pulls of its connection.
+    var placeInClient = 0
     /// Milliseconds since 1970; 0 until first held.
     var deadlineMillis: Int64 = 0
     var listDeadlineMillis: Int64 = 0

@@ -2,31 +2,23 @@ import MessageStore
 import NIOCore
 import StoreFormat
 
-/// What waits at one queue; hangs at `ConsumeQueue.context`.
-final class QueueWatch {
-    var pulls: [PullRequest] = []
-    /// The delay level whose messages the queue holds, for queues of `SCHEDULE_TOPIC_XXXX`.
-    var arrivalOfDelayed: ((MessageArrival) -> Void)?
-
-    static func of(_ queue: ConsumeQueue) -> QueueWatch {
-        if let watch = queue.context as? QueueWatch { return watch }
-        let watch = QueueWatch()
-        queue.context = watch
-        return watch
-    }
-}
-
 /// Long polling: pulls that found nothing wait here. A pull is woken by the arrival of a message in its queue whose
 /// tags code it may want, or by its deadline; there is no polling tick. One timer stands at the earliest deadline.
 ///
 /// Held pulls hang in the lists of their queue (woken in order of arrival) and of their time-out: pulls with the same
 /// time-out expire in the order they came, so each such list is sorted by itself and the earliest deadline is at one
-/// of a few heads.
+/// of a few heads. They leave all their lists in constant time, and what concerns many of them is done in slices.
 final class PullRequestHold {
     /// Deadlines are rounded down to this; clients suspend for 15 to 30 s.
     static let granularityMillis: Int64 = 100
     /// A client asking for longer is answered "nothing found" after this and asks again.
     static let suspendMaxMillis: Int64 = 60_000
+    /// Held pulls of all connections; RocketMQ has no bound. One takes some 500 bytes. More are answered "nothing found".
+    static let heldMax = 500_000
+    /// Pulls a slice runs at most: each reads its queue and may write an answer.
+    static let runsPerSlice = 128
+    /// Pulls a slice looks at or lets go at most.
+    static let looksPerSlice = 2048
 
     private struct DeadlineList {
         var head: PullRequest?
@@ -36,23 +28,41 @@ final class PullRequestHold {
     /// By time-out in units of `granularityMillis`.
     private var lists: [Int64: DeadlineList] = [:]
     private let eventLoop: any EventLoop
+    private let slices: SlicedWork
     private var timer: Scheduled<Void>?
     private var timerAtMillis = Int64.max
-    /// Queues with something to run at the end of the tick.
-    private var woken: [PullRequest] = []
+    private var isExpiring = false
+    /// Queues in which messages have arrived that nobody has been woken for yet.
+    private var stirred: [QueueWatch] = []
+    private var isWaking = false
     private(set) var count = 0
     private let now: () -> Int64
 
     /// Runs a pull again; after its deadline it must be answered, not held.
     var run: ((_ pull: PullRequest, _ expired: Bool) -> Void)?
 
-    init(eventLoop: any EventLoop, now: @escaping () -> Int64) {
+    init(eventLoop: any EventLoop, slices: SlicedWork, now: @escaping () -> Int64) {
         self.eventLoop = eventLoop
+        self.slices = slices
         self.now = now
+    }
+
+    deinit {
+        // One after the other: a chain that lets go of itself would take a stack as long as it is.
+        for list in lists.values {
+            var next = list.head
+            while let pull = next {
+                next = pull.nextByDeadline
+                pull.nextByDeadline = nil
+            }
+        }
     }
 
     /// The queue a pull waits at, made (in memory) if nothing was ever stored in it.
     var findQueue: ((PullRequest) -> ConsumeQueue)?
+
+    /// Whether there is room for one more.
+    var mayHold: Bool { count < Self.heldMax }
 
     /// Holds a pull until something arrives or its time is over.
     func hold(_ pull: PullRequest) {
@@ -72,78 +82,137 @@ final class PullRequestHold {
             QueueWatch.of(queue).pulls.append(pull)
             queue.wantsArrival = true
         }
-        pull.client.held[ObjectIdentifier(pull)] = pull
+        pull.client.held.insert(pull)
         arm(at: pull.listDeadlineMillis)
     }
+
+    // MARK: Arrival
 
     /// A message has become readable in a queue somebody waits at. Called during dispatch, so it only takes note.
     func arrived(_ queue: ConsumeQueue, _ arrival: MessageArrival) {
         guard let watch = queue.context as? QueueWatch else { return }
-        for pull in watch.pulls where !pull.isWoken && pull.filter.mayMatch(tagsCode: arrival.tagsCode) {
-            pull.isWoken = true
-            woken.append(pull)
+        if !watch.pulls.isEmpty || watch.batch != nil { watch.note(arrival.tagsCode) }
+        if !watch.isStirred, !watch.arrivals.isEmpty {
+            watch.isStirred = true
+            stirred.append(watch)
         }
         watch.arrivalOfDelayed?(arrival)
     }
 
-    /// Wakes everything that waits for the filter worker or in a topic that went away.
-    func wakeAll(where condition: (PullRequest) -> Bool) {
-        for list in lists.values {
-            var next = list.head
-            while let pull = next {
-                next = pull.nextByDeadline
-                if !pull.isWoken, condition(pull) {
-                    pull.isWoken = true
-                    woken.append(pull)
-                }
-            }
+    /// Runs what the tick has woken: a first slice now, the rest in slices of later turns.
+    func runWoken() {
+        guard !stirred.isEmpty, wakeSome(), !isWaking else { return }
+        isWaking = true
+        slices.add { [unowned self] in
+            isWaking = wakeSome()
+            return isWaking
         }
     }
 
-    /// Runs what the tick has woken. A pull woken for a message its filter then refuses is held again by `run`.
-    func runWoken() {
-        guard !woken.isEmpty else { return }
-        let batch = woken
-        woken.removeAll(keepingCapacity: true)
-        for pull in batch where pull.isHeld {
+    /// Wakes a bounded number of pulls; `true` when there are more. A pull woken for a message its filter then refuses is held
+    /// again by `run`.
+    private func wakeSome() -> Bool {
+        var runs = Self.runsPerSlice
+        var looks = Self.looksPerSlice
+        while let watch = stirred.last {
+            guard let batch = watch.batch ?? watch.beginBatch() else {
+                watch.isStirred = false
+                stirred.removeLast()
+                continue
+            }
+            var queue: ConsumeQueue?
+            while let pull = batch.pulls.first {
+                guard runs > 0, looks > 0 else {
+                    // The next slice begins with another queue.
+                    stirred.swapAt(0, stirred.count - 1)
+                    return true
+                }
+                looks -= 1
+                guard batch.arrivals.mayWake(pull.filter) else {
+                    batch.pulls.remove(pull)
+                    watch.pulls.append(pull)
+                    continue
+                }
+                runs -= 1
+                queue = pull.queue
+                release(pull)
+                run?(pull, false)
+            }
+            watch.batch = nil
+            if watch.isIdle { queue?.wantsArrival = false }
+        }
+        return false
+    }
+
+    /// Wakes everything that waits for the filter worker.
+    func wakeAll(where condition: @escaping (PullRequest) -> Bool) { runAll(expired: false, condition) }
+
+    /// Answers held pulls as at their deadlines: their topic goes away.
+    func expireAll(where condition: @escaping (PullRequest) -> Bool) { runAll(expired: true, condition) }
+
+    private func runAll(expired: Bool, _ condition: @escaping (PullRequest) -> Bool) {
+        var all = everyPull()[...]
+        let slice = { [unowned self] () -> Bool in
+            var runs = Self.runsPerSlice
+            var looks = Self.looksPerSlice
+            while runs > 0, looks > 0, let pull = all.popFirst() {
+                looks -= 1
+                guard pull.isHeld, condition(pull) else { continue }
+                runs -= 1
+                release(pull)
+                run?(pull, expired)
+            }
+            return !all.isEmpty
+        }
+        if slice() { slices.add(slice) }
+    }
+
+    /// Answers all held pulls at once: the broker goes away.
+    func expireAllNow() {
+        for pull in everyPull() where pull.isHeld {
             release(pull)
-            run?(pull, false)
+            run?(pull, true)
         }
     }
+
+    private func everyPull() -> [PullRequest] {
+        var all: [PullRequest] = []
+        all.reserveCapacity(count)
+        for list in lists.values {
+            var next = list.head
+            while let pull = next {
+                all.append(pull)
+                next = pull.nextByDeadline
+            }
+        }
+        return all
+    }
+
+    // MARK: Letting go
 
     func release(_ pull: PullRequest) {
         guard pull.isHeld else { return }
         pull.isHeld = false
-        pull.isWoken = false
         count -= 1
         unlink(pull)
+        pull.list?.remove(pull)
         if let queue = pull.queue {
-            let watch = QueueWatch.of(queue)
-            watch.pulls.removeAll { $0 === pull }
-            if watch.pulls.isEmpty, watch.arrivalOfDelayed == nil { queue.wantsArrival = false }
+            if let watch = queue.context as? QueueWatch, watch.isIdle { queue.wantsArrival = false }
             pull.queue = nil
         }
-        pull.client.held[ObjectIdentifier(pull)] = nil
+        pull.client.held.remove(pull)
     }
 
+    /// Its pulls are let go in slices. One that is run meanwhile is not answered: its connection is closed.
     func connectionClosed(_ client: ClientContext) {
-        for pull in client.held.values { release(pull) }
-    }
-
-    /// Answers held pulls now, as at their deadlines: their topic or the broker goes away.
-    func expireAll(where condition: (PullRequest) -> Bool) {
-        var all: [PullRequest] = []
-        for list in lists.values {
-            var next = list.head
-            while let pull = next {
-                if condition(pull) { all.append(pull) }
-                next = pull.nextByDeadline
+        func letGo() -> Bool {
+            for _ in 0..<Self.looksPerSlice {
+                guard let pull = client.held.last else { return false }
+                release(pull)
             }
+            return client.held.count > 0
         }
-        for pull in all where pull.isHeld {
-            release(pull)
-            run?(pull, true)
-        }
+        if letGo() { slices.add(letGo) }
     }
 
     // MARK: Deadlines
@@ -170,7 +239,7 @@ final class PullRequestHold {
     }
 
     private func arm(at deadline: Int64) {
-        guard deadline < timerAtMillis else { return }
+        guard !isExpiring, deadline < timerAtMillis else { return }
         timer?.cancel()
         timerAtMillis = deadline
         let delay = max(1, deadline - now())
@@ -181,15 +250,32 @@ final class PullRequestHold {
     private func expire() {
         timer = nil
         timerAtMillis = Int64.max
+        guard expireSome() else { return armAtEarliest() }
+        isExpiring = true
+        slices.add { [unowned self] in
+            if expireSome() { return true }
+            isExpiring = false
+            armAtEarliest()
+            return false
+        }
+    }
+
+    /// Answers a bounded number of pulls whose time is over; `true` when there are more.
+    private func expireSome() -> Bool {
         let time = now()
-        for list in Array(lists.values) {
-            var next = list.head
-            while let pull = next, pull.isHeld, pull.listDeadlineMillis <= time {
-                next = pull.nextByDeadline
+        var runs = Self.runsPerSlice
+        for key in Array(lists.keys) {
+            while let pull = lists[key]?.head, pull.listDeadlineMillis <= time {
+                guard runs > 0 else { return true }
+                runs -= 1
                 release(pull)
                 run?(pull, true)
             }
         }
+        return false
+    }
+
+    private func armAtEarliest() {
         var earliest = Int64.max
         for list in lists.values {
             if let head = list.head { earliest = min(earliest, head.listDeadlineMillis) }

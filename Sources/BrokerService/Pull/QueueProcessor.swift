@@ -22,8 +22,11 @@ final class QueueProcessor {
         case .queryConsumerOffset: try queryConsumerOffset(frame, client, topic, queueId, queue)
         case .updateConsumerOffset:
             guard let group = fields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
-            broker.offsets.commit(
-                topic: topic, group: group, queueId: queueId, offset: try fields.requiredInt64("commitOffset"))
+            let offset = try fields.requiredInt64("commitOffset")
+            if let (code, remark) = refusal(topic, group, queueId) {
+                return client.answer(frame.returnAddress, code, remark: remark)
+            }
+            broker.offsets.commit(topic: topic, group: group, queueId: queueId, offset: offset)
             client.answer(frame.returnAddress, .success)
         case .searchOffsetByTimestamp:
             let timestamp = try fields.requiredInt64("timestamp")
@@ -35,6 +38,30 @@ final class QueueProcessor {
             answer("timestamp", queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1)
         default: preconditionFailure("not a request about a queue: \(frame.code)")
         }
+    }
+
+    /// Why an offset may not be committed. The table keeps what it is given: so a commit must be for a topic, a group and a queue that are
+    /// there (RocketMQ 5 refuses the first two with these codes; 4.9 takes anything, and keeps it for good). A commit that comes
+    /// after its topic was deleted is refused too: it would move a new topic of that name past its first messages.
+    private func refusal(
+        _ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer, _ queueId: Int32
+    ) -> (ResponseCode, String)? {
+        guard let entry = broker.topics[topic] else {
+            return (.topicNotExist, "Topic \(String(decoding: topic, as: UTF8.self)) not exist!")
+        }
+        let queues = max(entry.config.readQueueNums, entry.config.writeQueueNums)
+        guard queueId >= 0, queueId < queues else {
+            return (
+                .systemError,
+                "queueId[\(queueId)] is illegal, topic:[\(entry.name)] has \(queues) queues (numbered from 0; the client's "
+                    + "route may be old)"
+            )
+        }
+        guard broker.groups.find(group) != nil else {
+            let name = String(decoding: group, as: UTF8.self)
+            return (.subscriptionGroupNotExist, "Group \(name) not exist!" + broker.groups.remedy(for: name))
+        }
+        return nil
     }
 
     /// A group that never committed here begins at 0 while the queue's first message is still there and in memory;

@@ -91,7 +91,8 @@ final class ReplyMessageProcessor {
             PendingAck(
                 client: client, address: address, kind: .send, queueId: reply.queueId,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
-                end: result.end.rawValue, waits: false))
+                end: result.end.rawValue, waits: false,
+                topicMadeAt: reply.topic.withUnsafeBytes { broker.topics[$0]?.madeAt } ?? 0))
     }
 
     private func store(_ reply: Reply, _ client: ClientContext) -> AppendOutcome {

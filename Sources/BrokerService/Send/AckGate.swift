@@ -27,6 +27,8 @@ struct PendingAck {
     let end: Int64
     /// The sender wants to wait for disk and slave (`WAIT`).
     let waits: Bool
+    /// `TopicEntry.madeAt` of the newest topic it needs: the answer waits until that is on disk.
+    var topicMadeAt: Int64 = 0
     /// Messages of a batch; their physical offsets are the gate's next so many `batchOffsets`. 0 for a single message.
     var batchCount: Int32 = 0
 }
@@ -73,6 +75,9 @@ final class AckGate {
     private var waiting: [Waiting] = []
     private var firstWaiting = 0
     private var timer: Scheduled<Void>?
+    /// Written, waiting for their topics to be on disk.
+    private var awaitingTopics: [(ack: PendingAck, offsets: [PhysicalOffset])] = []
+    private var topicsKept: Int64 = 0
 
     fileprivate struct Waiting {
         var ack: PendingAck
@@ -103,8 +108,8 @@ final class AckGate {
         pending.reserveCapacity(1024)
     }
 
-    var isEmpty: Bool { pending.isEmpty && firstWaiting == waiting.count }
-    var waitingCount: Int { waiting.count - firstWaiting }
+    var isEmpty: Bool { pending.isEmpty && firstWaiting == waiting.count && awaitingTopics.isEmpty }
+    var waitingCount: Int { waiting.count - firstWaiting + awaitingTopics.count }
 
     @inline(__always)
     func add(_ ack: PendingAck) {
@@ -125,7 +130,10 @@ final class AckGate {
             let count = Int(ack.batchCount)
             defer { offsets += count }
             if ack.address.isOneway { continue }
-            if mayWait && ack.waits {
+            if ack.topicMadeAt > topicsKept {
+                awaitingTopics.append((ack, Array(batchOffsets[offsets..<offsets + count])))
+                beginsWaiting(ack.client)
+            } else if mayWait && ack.waits {
                 mustFlush = wait(ack, Array(batchOffsets[offsets..<offsets + count]), written) || mustFlush
             } else {
                 answer(ack, .success, offsets: batchOffsets[offsets..<offsets + count])
@@ -135,6 +143,52 @@ final class AckGate {
         batchOffsets.removeAll(keepingCapacity: true)
         if mustFlush { requestFlush?() }
         arm()
+    }
+
+    // MARK: Topics
+
+    /// The first so many topics are on disk: those who waited for them go on.
+    func topicsKept(to made: Int64) {
+        topicsKept = max(topicsKept, made)
+        let mayWait = conditions.syncFlush || conditions.syncMaster
+        var mustFlush = false
+        for (ack, offsets) in takeAwaiting(upTo: topicsKept) {
+            endsWaiting(ack.client)
+            if mayWait && ack.waits {
+                mustFlush = wait(ack, offsets, ack.end) || mustFlush
+            } else {
+                answer(ack, .success, offsets: offsets[...])
+            }
+        }
+        if mustFlush { requestFlush?() }
+        arm()
+    }
+
+    /// They could not be put there: a message that is confirmed must be found after the next start.
+    func topicsNotKept(upTo made: Int64, _ reason: String) {
+        for (ack, _) in takeAwaiting(upTo: made) {
+            endsWaiting(ack.client)
+            ack.client.answer(
+                ack.address, .serviceNotAvailable,
+                remark: "service not available now. the message's topic is new and could not be put on disk: \(reason)")
+        }
+    }
+
+    private func takeAwaiting(upTo made: Int64) -> [(ack: PendingAck, offsets: [PhysicalOffset])] {
+        guard !awaitingTopics.isEmpty else { return [] }
+        let ready = awaitingTopics.filter { $0.ack.topicMadeAt <= made }
+        awaitingTopics.removeAll { $0.ack.topicMadeAt <= made }
+        return ready
+    }
+
+    private func beginsWaiting(_ client: ClientContext) {
+        client.waitingAcknowledgements += 1
+        if client.waitingAcknowledgements >= Self.waitingPerConnectionMax { client.connection.readsAreHeld = true }
+    }
+
+    private func endsWaiting(_ client: ClientContext) {
+        client.waitingAcknowledgements -= 1
+        if client.waitingAcknowledgements <= Self.waitingPerConnectionMax / 2 { client.connection.readsAreHeld = false }
     }
 
     /// The tick's write failed: nothing of it is in the log.
@@ -167,10 +221,7 @@ final class AckGate {
         }
         if entry.needsFlush || entry.needsSlave {
             waiting.append(entry)
-            ack.client.waitingAcknowledgements += 1
-            if ack.client.waitingAcknowledgements >= Self.waitingPerConnectionMax {
-                ack.client.connection.readsAreHeld = true
-            }
+            beginsWaiting(ack.client)
         } else {
             answer(ack, .success, offsets: offsets[...])
         }
@@ -257,15 +308,14 @@ final class AckGate {
         firstWaiting = 0
         timer?.cancel()
         timer = nil
+        topicsNotKept(upTo: .max, "the broker stops")
     }
 
     // MARK: Answers
 
     /// Answers one that waited, and lets its connection be read again when few enough are left.
     private func settle(_ entry: Waiting, _ code: ResponseCode) {
-        let client = entry.ack.client
-        client.waitingAcknowledgements -= 1
-        if client.waitingAcknowledgements <= Self.waitingPerConnectionMax / 2 { client.connection.readsAreHeld = false }
+        endsWaiting(entry.ack.client)
         answer(entry.ack, code, offsets: entry.offsets[...])
     }
 

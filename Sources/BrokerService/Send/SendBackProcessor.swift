@@ -87,7 +87,7 @@ final class SendBackProcessor {
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
-                    end: result.end.rawValue, waits: false))
+                    end: result.end.rawValue, waits: false, topicMadeAt: topic.madeAt))
         case .refused(let refusal): refuse(.systemError, "\(refusal)")
         case nil: refuse(.systemError, "look message by offset failed, \(offset): no record begins there")
         }

@@ -69,6 +69,11 @@ final class SendMessageProcessor {
         if let reason = broker.reasonToBeEarly { return refuse(frame, client, .systemError, reason) }
         if let reason = broker.reasonToBeBusy { return refuse(frame, client, .systemBusy, reason) }
         guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
+        if topic.madeAt > broker.topics.kept, let failure = broker.keeper.failure(.topics) {
+            return refuse(
+                frame, client, .serviceNotAvailable,
+                "service not available now. the topic[\(topic.name)] is new and could not be put on disk: \(failure)")
+        }
         let configuration = broker.configuration
         if configuration.brokerPermission & Permission.write == 0, topic.config.order {
             return refuse(
@@ -188,7 +193,8 @@ final class SendMessageProcessor {
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: place.acknowledgement, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
-                    end: result.end.rawValue, waits: properties.waitStoreMsgOK))
+                    end: result.end.rawValue, waits: properties.waitStoreMsgOK,
+                    topicMadeAt: max(target.topic.madeAt, place.waitsIn?.madeAt ?? 0)))
         case .refused(let refusal): refuse(frame, client, refusal)
         }
     }
@@ -318,7 +324,8 @@ final class SendMessageProcessor {
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
-                    end: result.end.rawValue, waits: properties.waitStoreMsgOK, batchCount: Int32(result.count)))
+                    end: result.end.rawValue, waits: properties.waitStoreMsgOK, topicMadeAt: target.topic.madeAt,
+                    batchCount: Int32(result.count)))
         case .refused(let refusal): refuse(frame, client, refusal)
         }
     }

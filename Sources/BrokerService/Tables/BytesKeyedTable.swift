@@ -14,6 +14,8 @@ struct BytesKeyedTable<Value> {
     /// Index of an entry plus one; 0 is free. Always a power of two and at least twice as long as `entries`.
     private var slots: [Int32]
     private let seed: UInt64
+    /// Counts removals: each moves an entry to another place.
+    private(set) var removals = 0
 
     /// Small: there is one in each of what may be ten thousand groups.
     private static var initialSlots: Int { 4 }
@@ -25,6 +27,11 @@ struct BytesKeyedTable<Value> {
 
     var count: Int { entries.count }
     var values: [Value] { entries.map(\.value) }
+
+    /// The values in some of the places `0..<count`; they stay in place until one is removed.
+    func values(in places: Range<Int>) -> [Value] {
+        entries[places.clamped(to: entries.indices)].map(\.value)
+    }
 
     private func hash(_ key: UnsafeRawBufferPointer) -> UInt64 {
         var hash = seed ^ UInt64(truncatingIfNeeded: key.count)
@@ -90,6 +97,7 @@ struct BytesKeyedTable<Value> {
     }
 
     mutating func removeAll() {
+        removals += 1
         entries.removeAll()
         rebuild(Self.initialSlots)
     }
@@ -103,6 +111,7 @@ struct BytesKeyedTable<Value> {
     }
 
     private mutating func remove(_ index: Int) {
+        removals += 1
         let mask = slots.count - 1
         var free = slot(of: index)
         let last = entries.count - 1

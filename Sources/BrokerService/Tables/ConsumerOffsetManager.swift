@@ -2,6 +2,8 @@ import FastJSON
 
 /// How far each consumer group has come in each queue: `topic@group` → queue → offset. Kept in memory, written to
 /// `config/consumerOffset.json` in RocketMQ's format whenever something has changed since the last write.
+///
+/// Takes what it is given: whether topic, group and queue exist is for the caller to know (`QueueProcessor.refusal`).
 final class ConsumerOffsetManager {
     final class Table {
         let topic: String
@@ -14,14 +16,26 @@ final class ConsumerOffsetManager {
         }
     }
 
+    /// One group's offsets in one topic, for a text that another thread makes.
+    struct Copy: Sendable {
+        let key: String
+        let offsets: [Int32: Int64]
+    }
+
     static let separator = "@"
 
     private var tables = BytesKeyedTable<Table>()
+    /// The same tables, found without looking at all of them.
+    private var byTopic: [String: [String: Table]] = [:]
+    private var byGroup: [String: [String: Table]] = [:]
     /// Reused to join topic and group without allocating.
     private var scratch: [UInt8] = []
     private(set) var isDirty = false
 
     init() { scratch.reserveCapacity(512) }
+
+    /// Pairs of topic and group.
+    var count: Int { tables.count }
 
     private func find(_ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer) -> Table? {
         scratch.removeAll(keepingCapacity: true)
@@ -32,6 +46,20 @@ final class ConsumerOffsetManager {
     }
 
     private func find(_ topic: String, _ group: String) -> Table? { tables[topic + Self.separator + group] }
+
+    private func insert(_ table: Table) {
+        tables[table.topic + Self.separator + table.group] = table
+        byTopic[table.topic, default: [:]][table.group] = table
+        byGroup[table.group, default: [:]][table.topic] = table
+    }
+
+    private func remove(topic: String, group: String) {
+        tables[topic + Self.separator + group] = nil
+        byTopic[topic]?[group] = nil
+        if byTopic[topic]?.isEmpty == true { byTopic[topic] = nil }
+        byGroup[group]?[topic] = nil
+        if byGroup[group]?.isEmpty == true { byGroup[group] = nil }
+    }
 
     /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that.
     func commit(topic: UnsafeRawBufferPointer, group: UnsafeRawBufferPointer, queueId: Int32, offset: Int64) {
@@ -53,7 +81,7 @@ final class ConsumerOffsetManager {
         }
         let table = Table(topic: topic, group: group)
         table.offsets[queueId] = offset
-        tables[topic + Self.separator + group] = table
+        insert(table)
     }
 
     /// The committed offset, or `nil` for a group that never committed in this queue.
@@ -63,31 +91,28 @@ final class ConsumerOffsetManager {
 
     func offsets(topic: String, group: String) -> [Int32: Int64]? { find(topic, group)?.offsets }
 
-    func topics(of group: String) -> [String] {
-        tables.values.filter { $0.group == group }.map(\.topic)
-    }
+    /// In the order of the alphabet; so is the next.
+    func topics(of group: String) -> [String] { byGroup[group]?.keys.sorted() ?? [] }
 
-    func groups(of topic: String) -> [String] {
-        tables.values.filter { $0.topic == topic }.map(\.group)
-    }
+    func groups(of topic: String) -> [String] { byTopic[topic]?.keys.sorted() ?? [] }
 
     func clone(from source: String, to destination: String, topic: String) {
         guard let table = find(topic, source) else { return }
         let copy = Table(topic: topic, group: destination)
         copy.offsets = table.offsets
-        tables[topic + Self.separator + destination] = copy
+        insert(copy)
         isDirty = true
     }
 
     func remove(group: String) {
-        for topic in topics(of: group) { tables[topic + Self.separator + group] = nil }
+        for topic in topics(of: group) { remove(topic: topic, group: group) }
         isDirty = true
     }
 
     /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ 5's
     /// `cleanOffsetByTopic`; 4.9 keeps the offsets).
     func remove(topic: String) {
-        for group in groups(of: topic) { tables[topic + Self.separator + group] = nil }
+        for group in groups(of: topic) { remove(topic: topic, group: group) }
         isDirty = true
     }
 
@@ -96,7 +121,7 @@ final class ConsumerOffsetManager {
         topic: String, excluding groups: Set<String>, begin: (_ queueId: Int32) -> Int64
     ) -> [Int32: Int64] {
         var result: [Int32: Int64] = [:]
-        for table in tables.values where table.topic == topic && !groups.contains(table.group) {
+        for (group, table) in byTopic[topic] ?? [:] where !groups.contains(group) {
             result.merge(table.offsets.filter { $0.value >= begin($0.key) }, uniquingKeysWith: min)
         }
         return result
@@ -105,16 +130,29 @@ final class ConsumerOffsetManager {
     // MARK: config/consumerOffset.json
 
     /// What the file and GET_ALL_CONSUMER_OFFSET hold.
-    var json: JSONValue {
+    var json: JSONValue { Self.json(tables.values.map(Self.copy)) }
+
+    /// As `json`; any thread.
+    static func json(_ copies: [Copy]) -> JSONValue {
         var all = JSONObject()
-        for table in tables.values {
+        all.members.reserveCapacity(copies.count)
+        for table in copies {
             var queues = JSONObject()
             for (queueId, offset) in table.offsets.sorted(by: { $0.key < $1.key }) {
                 queues.append(rawKey: String(queueId), .integer(offset))
             }
-            all.append(table.topic + Self.separator + table.group, .object(queues))
+            all.append(table.key, .object(queues))
         }
         return .fields([("offsetTable", .object(all))])
+    }
+
+    private static func copy(_ table: Table) -> Copy {
+        Copy(key: table.topic + separator + table.group, offsets: table.offsets)
+    }
+
+    /// What is to be made a text of; at once for a table of ordinary size.
+    func copied(in slices: SlicedWork, then: @escaping ([Copy]) -> Void) {
+        TableCopy.make(in: slices, table: { self.tables }, Self.copy, then: then)
     }
 
     func markWritten() { isDirty = false }
@@ -122,6 +160,8 @@ final class ConsumerOffsetManager {
     /// Replaces the whole table, as a slave does with its master's. Keys that are no `topic@group` are left out.
     func load(_ json: JSONValue) {
         tables.removeAll()
+        byTopic = [:]
+        byGroup = [:]
         for member in json["offsetTable"]?.object?.members ?? [] {
             guard let at = member.key.firstIndex(of: "@") else { continue }
             let table = Table(
@@ -130,7 +170,7 @@ final class ConsumerOffsetManager {
                 guard let queueId = Int32(queue.key), let offset = queue.value.integer else { continue }
                 table.offsets[queueId] = offset
             }
-            tables[member.key] = table
+            insert(table)
         }
         isDirty = true
     }

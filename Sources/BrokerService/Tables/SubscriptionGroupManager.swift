@@ -137,6 +137,16 @@ final class SubscriptionGroupManager {
         isDirtyLater = false
     }
 
+    var count: Int { table.count }
+
+    /// What is to be made a text of; at once for a table of ordinary size.
+    func copied(in slices: SlicedWork, then: @escaping (SubscriptionGroupWrapper) -> Void) {
+        let version = dataVersion
+        TableCopy.make(in: slices, table: { self.table }, { $0.config }) { configs in
+            then(SubscriptionGroupWrapper(subscriptionGroupTable: configs, dataVersion: version))
+        }
+    }
+
     func load(_ json: JSONValue) throws(RemotingDecodeError) {
         let wrapper = try SubscriptionGroupWrapper(json: json)
         for config in wrapper.subscriptionGroupTable { insert(config) }

@@ -12,6 +12,8 @@ final class TopicEntry {
     let nameBytes: [UInt8]
     let mayBeSentTo: Bool
     let isRetryTopic: Bool
+    /// Which of all topics made in this process it is; it is on disk when `TopicConfigManager.kept` has come so far.
+    fileprivate(set) var madeAt: Int64 = 0
     /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
     private(set) var puts: StatsItem?
 
@@ -52,6 +54,9 @@ final class TopicConfigManager {
     private let traceTopic: String
     /// Somebody traces here, or the operator wants it (`traceTopicEnable`).
     private(set) var traceEntry: TopicEntry?
+    /// Topics made so far, and how many of them are on disk.
+    private(set) var made: Int64 = 0
+    private(set) var kept: Int64 = 0
     private(set) var systemTopics = TopicNames.alwaysSystem
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
@@ -69,6 +74,7 @@ final class TopicConfigManager {
         isAutoCreateEnabled = configuration.autoCreateTopicEnable
         dataVersion = DataVersion(timestamp: now(), counter: 0)
         addSystemTopics(configuration)
+        kept = made
     }
 
     private func addSystemTopics(_ configuration: BrokerConfiguration) {
@@ -113,6 +119,8 @@ final class TopicConfigManager {
             return entry
         }
         let entry = TopicEntry(config)
+        made += 1
+        entry.madeAt = made
         table[config.topicName] = entry
         if config.topicName == traceTopic { traceEntry = entry }
         return entry
@@ -213,7 +221,22 @@ final class TopicConfigManager {
         let wrapper = try TopicConfigSerializeWrapper(json: json)
         for config in wrapper.topicConfigTable where config.topicName != TopicNames.autoCreateKey { insert(config) }
         dataVersion = wrapper.dataVersion
+        kept = made
     }
+
+    /// What is to be made a text of; at once for a table of ordinary size.
+    func copied(in slices: SlicedWork, then: @escaping (TopicConfigSerializeWrapper) -> Void) {
+        // The version of the beginning: whoever reads the copy asks again if something changed meanwhile.
+        let version = dataVersion
+        TableCopy.make(in: slices, table: { self.table }, { $0.config }) { configs in
+            then(TopicConfigSerializeWrapper(topicConfigTable: configs, dataVersion: version))
+        }
+    }
+
+    /// The first so many topics are on disk.
+    func keptOnDisk(_ count: Int64) { kept = max(kept, count) }
+
+    var count: Int { table.count }
 
     /// A slave takes its master's table as it is: topics the master no longer has go.
     func replace(_ json: JSONValue) throws(RemotingDecodeError) {

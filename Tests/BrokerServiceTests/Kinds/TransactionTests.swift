@@ -297,8 +297,8 @@ struct TransactionTests {
         let check = try connection.request(.checkTransactionState)
         #expect(check.extFields["msgId"] == "waiting")
         #expect(!connection.gets(.checkTransactionState, within: 300))
-        // As mqadmin updateBrokerConfig does.
-        let changed = try connection.invoke(
+        // As mqadmin updateBrokerConfig does; the answer waits for the disk, the check does not.
+        let changed = try harness.connect().invoke(
             .updateBrokerConfig, body: Array("transactionCheckInterval=200\ntransactionCheckMax=2\n".utf8))
         #expect(changed.code == 0)
         #expect(try connection.request(.checkTransactionState).extFields["msgId"] == "waiting")

@@ -1,0 +1,51 @@
+import NIOCore
+
+/// Long work of the event loop, cut into slices: one slice a turn, so that reads, answers and timers of others come in between.
+/// Jobs take turns. Confined to its event loop.
+///
+/// A slice is scheduled a moment ahead, not handed to `execute`: what is handed over during a turn runs in the same turn.
+final class SlicedWork {
+    /// Between two slices: long enough for the loop to look at its connections first.
+    static let pause = TimeAmount.microseconds(30)
+
+    private let eventLoop: any EventLoop
+    private var jobs: [() -> Bool] = []
+    private var next = 0
+    private var isArmed = false
+    /// Slices run since the start; for tests and figures.
+    private(set) var slices = 0
+
+    init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    /// Jobs that are not done.
+    var count: Int { jobs.count }
+
+    /// - Parameter slice: does a bounded part of the work; `true` when there is more.
+    func add(_ slice: @escaping () -> Bool) {
+        jobs.append(slice)
+        arm()
+    }
+
+    private func arm() {
+        guard !isArmed, !jobs.isEmpty else { return }
+        isArmed = true
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: Self.pause) {
+            this.value.isArmed = false
+            this.value.step()
+        }
+    }
+
+    private func step() {
+        guard !jobs.isEmpty else { return }
+        if next >= jobs.count { next = 0 }
+        slices += 1
+        let place = next
+        if jobs[place]() {
+            next += 1
+        } else {
+            jobs.remove(at: place)
+        }
+        arm()
+    }
+}

@@ -1,0 +1,76 @@
+import FastJSON
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+
+/// Answers that hold a whole table (21, 43, 201), which may be megabytes: the text is made on another thread, once for all who asked
+/// before it was begun, and its bytes are shared by their connections. Whoever asks is not read from until it is answered, so that a
+/// connection has one such answer under way. Confined to the broker's event loop.
+final class TableAnswers {
+    typealias File = Broker.ConfigurationFile
+
+    /// A table with fewer entries is answered at once.
+    static let entriesAtOnce = 256
+
+    private struct Asker {
+        let client: ClientContext
+        let address: ReturnAddress
+    }
+
+    private unowned let broker: Broker
+    private let work: any TimerFileWork
+    /// Those whose text is being made, and those who came after it was begun: what they ask for may be newer.
+    private var asking: [File: [Asker]] = [:]
+    private var next: [File: [Asker]] = [:]
+    /// Texts made on the other thread; for tests.
+    private(set) var texts = 0
+
+    init(_ broker: Broker, work: any TimerFileWork) {
+        self.broker = broker
+        self.work = work
+    }
+
+    func answer(with file: File, _ address: ReturnAddress, _ client: ClientContext) {
+        let count =
+            switch file {
+            case .topics: broker.topics.count
+            case .subscriptionGroups: broker.groups.count
+            case .consumerOffsets: broker.offsets.count
+            case .changedSettings, .delayOffsets, .autoCreatedTopics: 0
+            }
+        guard count >= Self.entriesAtOnce else {
+            return client.answer(address, .success, body: broker.json(file).bytes())
+        }
+        client.connection.awaitsAnswer = true
+        let asker = Asker(client: client, address: address)
+        guard asking[file] == nil else { return next[file, default: []].append(asker) }
+        begin(file, [asker])
+    }
+
+    private func begin(_ file: File, _ askers: [Asker]) {
+        asking[file] = askers
+        texts += 1
+        broker.copy(file) { [self] json in
+            work.submit(
+                { () -> ByteBuffer in ByteBuffer(bytes: json().bytes()) },
+                then: { [self] text in made(file, text) })
+        }
+    }
+
+    private func made(_ file: File, _ text: ByteBuffer) {
+        for asker in asking.removeValue(forKey: file) ?? [] {
+            asker.client.connection.awaitsAnswer = false
+            asker.client.connection.respond(to: asker.address, .success, sharedBody: text)
+        }
+        if let askers = next.removeValue(forKey: file) { begin(file, askers) }
+    }
+
+    func stop() { work.stop() }
+}
+
+extension Broker {
+    /// Answers with a whole table as GET_ALL_… asks for it.
+    func answer(with file: ConfigurationFile, _ address: ReturnAddress, _ client: ClientContext) {
+        tableAnswers.answer(with: file, address, client)
+    }
+}
