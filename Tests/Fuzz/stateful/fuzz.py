@@ -39,6 +39,12 @@ class Fuzz:
         self.levels = [float(each.rstrip("s")) for each in settings.get("messageDelayLevel", "1s 2s").split()]
         self.last = []
 
+    def unanswered(self, text):
+        """No answer: because of who went away, or else the answer itself is missing."""
+        self.net.wait(1.0)
+        self.watch.look(force=True)
+        raise Finding("answer", text)
+
     # Life of the platform
 
     def delay(self, level):

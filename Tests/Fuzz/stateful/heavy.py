@@ -55,7 +55,7 @@ def many_groups(fuzz, dice, scale):
     connection = fuzz.net.connect("groups", fuzz.world.broker)
     count = int(40_000 * scale)
     body = json.dumps({"clientID": "fz-many", "producerDataSet": [], "consumerDataSet": [{
-        "groupName": f"fz-many-{dice.name[-3:]}-{index}", "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
+        "groupName": f"fz-many-{fuzz.model.step}-{index}", "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
         "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET", "subscriptionDataSet": [], "unitMode": False}
         for index in range(count)]}).encode()
     for _ in range(3):
@@ -71,7 +71,7 @@ def many_topics(fuzz, dice, scale):
     count = int(2_000 * scale)
     for index in range(count):
         connection.request(17, {
-            "topic": f"FuzzMany-{dice.name[-3:]}-{index}", "defaultTopic": "TBW102", "readQueueNums": 1, "writeQueueNums": 1,
+            "topic": f"FuzzMany-{fuzz.model.step}-{index}", "defaultTopic": "TBW102", "readQueueNums": 1, "writeQueueNums": 1,
             "perm": 6, "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": "false"}, b"", lambda answer: None)
     fuzz.net.until(lambda: not connection.pending or connection.closed, 60)
     connection.close()
@@ -80,8 +80,9 @@ def many_topics(fuzz, dice, scale):
 def many_offsets(fuzz, dice, scale):
     """Commits for names that do not exist, and the flushes of the table they may have grown."""
     connection = fuzz.net.connect("offsets", fuzz.world.broker)
-    frame = wire.frame(15, {"consumerGroup": "fz-none-0000000", "topic": "FuzzNone-0000000", "queueId": 0, "commitOffset": 1},
-                       flag=wire.ONEWAY)
+    frame = wire.frame(15, {
+        "consumerGroup": "fz-none-0000000", "topic": f"FuzzNone-{fuzz.model.step:06}-0000000", "queueId": 0, "commitOffset": 1},
+        flag=wire.ONEWAY)
     count = int(500_000 * scale)
     connection.history.append((time.strftime("%H:%M:%S"), f"{count} commits for names that do not exist"))
     for start in range(0, count, 4000):

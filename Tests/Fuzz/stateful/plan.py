@@ -31,9 +31,15 @@ def settings(seed, era, focus):
     return said
 
 
-def round_of(seed, number, focus, scale):
+def round_of(seed, number, options):
     """Round `number` of a run."""
     dice = Dice(f"{seed}:round:{number}")
+    if options.only:
+        kinds = options.only.split(",")
+        return {"round": number, "end": "go on" if len(kinds) == 1 else dice.choices(list(ENDS), list(ENDS.values()))[0],
+                "steps": [{"n": number * 1000 + index, "kind": dice.choice(kinds), "scale": options.scale}
+                          for index in range(2 if options.only.startswith("heavy:") else 40)]}
+    focus = options.focus
     weights = FOCUS.get(focus, KINDS)
     kinds = dice.choices(list(weights), list(weights.values()), k=40 if focus == "load" else STEPS)
     steps = [{"n": number * 1000 + index, "kind": kind} for index, kind in enumerate(kinds)]
@@ -43,5 +49,5 @@ def round_of(seed, number, focus, scale):
         one = order[number % len(order)] if focus == "load" else dice.choice(order)
         size = 1 if focus == "load" else dice.choice([0.1, 0.3, 0.3, 1])
         steps.insert(dice.randrange(len(steps)), {
-            "n": number * 1000 + 999, "kind": "heavy:" + one.__name__, "scale": size * scale})
+            "n": number * 1000 + 999, "kind": "heavy:" + one.__name__, "scale": size * options.scale})
     return {"round": number, "steps": steps, "end": dice.choices(list(ENDS), list(ENDS.values()))[0]}

@@ -5,6 +5,7 @@ import zlib
 
 import wire
 from model import Awaited, token_of
+from net import short
 from world import Finding
 
 OWN_GROUP = "verified-producer"
@@ -29,7 +30,8 @@ class Traffic:
     def ask(self, code, fields, body=b"", seconds=20, **how):
         answer = self.net.ask(self.fuzz.own, code, fields, body, seconds, **how)
         if answer is None:
-            raise Finding("answer", f"no answer to {code} {fields} within {seconds} s")
+            state = "the connection ended" if self.fuzz.own.closed else f"within {seconds} s"
+            self.fuzz.unanswered(f"no answer to {code} {short(fields)}: {state}")
         return answer
 
     def body(self, dice, extra=b""):
