@@ -30,7 +30,7 @@ class Fuzz:
         self.traffic = Traffic(self)
         self.mischief = Mischief(self)
         self.verifier = Verifier(self.world, self.net, self.model)
-        self.watch = Watch(self.world, self.net, options.stall, options.memory)
+        self.watch = Watch(self.world, options.stall, options.memory, options.passed)
         self.net.chores.append(self.watch.look)
         self.connections = {}
         self.own = None
@@ -350,6 +350,6 @@ class Fuzz:
         lines = [f"last steps: {self.last}"]
         for connection in [*self.connections.values(), self.own, *self.mischief.open[-5:]]:
             if connection:
-                lines.append(f"connection {connection.name}{' (ended)' if connection.closed else ''}:")
+                lines.append(f"connection {connection.name}{f' (ended: {connection.why})' if connection.closed else ''}:")
                 lines += [f"    {at} {said}" for at, said in connection.history]
         return lines

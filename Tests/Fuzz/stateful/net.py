@@ -74,8 +74,8 @@ class Connection:
                     break
         except BlockingIOError:
             pass
-        except OSError:
-            return self.close()
+        except OSError as error:
+            return self.close(why=f"sending: {error}")
         self.watch()
 
     def receive(self):
@@ -83,10 +83,10 @@ class Connection:
             data = self.socket.recv(1 << 18)
         except BlockingIOError:
             return
-        except OSError:
-            return self.close()
+        except OSError as error:
+            return self.close(why=f"reading: {error}")
         if not data:
-            return self.close()
+            return self.close(why="by the peer")
         self.inbox += data
         at = 0
         while len(self.inbox) - at >= 4:
@@ -106,9 +106,10 @@ class Connection:
         if at:
             del self.inbox[:at]
 
-    def close(self, reset=False):
+    def close(self, reset=False, why="by us"):
         if self.closed:
             return
+        self.why = why
         self.closed = True
         if self.mask:
             self.net.selector.unregister(self.socket)
