@@ -1,0 +1,140 @@
+"""A process of its own that asks broker and name server something cheap all the time and says when the answer was long in coming.
+
+What the machine did to it is measured in the same moments: a thread that only sleeps notes how late it woke, and the judged process's CPU
+time says how much of the wait was its own work. probe.py STALL; standard input: targets as JSON, one object a line, empty: pause.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+
+import wire
+
+STALL = float(sys.argv[1])
+TICK = 0.02
+late = []
+targets = {}
+
+
+def sleeper():
+    while True:
+        before = time.monotonic()
+        time.sleep(TICK)
+        after = time.monotonic()
+        late.append((after, max(0.0, after - before - TICK)))
+        if len(late) > 5000:
+            del late[:2500]
+
+
+def noise(since):
+    return sum(each for at, each in list(late) if at >= since and each > 0.005)
+
+
+def cpu(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, TypeError):
+        return None
+
+
+class Target:
+    def __init__(self, name, port, pid):
+        self.name, self.port, self.pid = name, port, pid
+        self.socket, self.since, self.told = None, None, False
+        code, fields = (30, {"topic": "Verified-0", "queueId": "0"}) if name == "broker-store" else (
+            101, {"namespace": "probe", "key": "probe"})
+        self.frame = wire.frame(code, fields, opaque=7)
+        self.need = 0
+
+    def connect(self):
+        try:
+            self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.buffer = b""
+        except OSError:
+            self.socket = None
+
+    def drop(self):
+        if self.socket:
+            self.socket.close()
+        self.socket, self.since, self.told = None, None, False
+
+    def ask(self):
+        if not self.socket:
+            self.connect()
+        if self.socket and self.since is None:
+            self.since, self.cpu = time.monotonic(), cpu(self.pid)
+            try:
+                self.socket.sendall(self.frame)
+            except OSError:
+                self.drop()
+
+    def receive(self):
+        try:
+            data = self.socket.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            return self.drop()
+        self.buffer += data
+        while len(self.buffer) >= 4 and len(self.buffer) >= 4 + struct.unpack(">i", self.buffer[:4])[0]:
+            self.buffer = self.buffer[4 + struct.unpack(">i", self.buffer[:4])[0]:]
+            if self.since is not None:
+                self.judge(done=True)
+                self.since, self.told = None, False
+
+    def judge(self, done=False):
+        latency = time.monotonic() - self.since
+        if done and latency > 0.05:
+            say(self.name, latency, False, 0, 0)
+        if latency < STALL or self.told:
+            return
+        used = cpu(self.pid)
+        spent = used - self.cpu if used is not None and self.cpu is not None else 0
+        machine = noise(self.since)
+        # Its own work, or far longer than any noise explains.
+        if (latency - machine > STALL and spent > STALL / 2) or latency - machine > 8 * STALL:
+            self.told = True
+            say(self.name, latency, True, spent, machine)
+
+
+def say(target, latency, alarm, spent, machine):
+    print(json.dumps({"target": target, "latency": latency, "alarm": alarm, "cpu": spent, "noise": machine}), flush=True)
+
+
+def main():
+    threading.Thread(target=sleeper, daemon=True).start()
+    os.set_blocking(0, False)
+    text = b""
+    while True:
+        sockets = {target.socket: target for target in targets.values() if target.socket}
+        ready, _, _ = select.select([0, *sockets], [], [], TICK)
+        for each in ready:
+            if each != 0:
+                if sockets[each].socket is each:
+                    sockets[each].receive()
+                continue
+            data = os.read(0, 65536)
+            if not data:
+                return
+            *lines, text = (text + data).split(b"\n")
+            for target in targets.values():
+                target.drop()
+            targets.clear()
+            for name, (port, pid) in json.loads(lines[-1]).items() if lines else ():
+                targets[name] = Target(name, port, pid)
+        for target in targets.values():
+            if target.since is not None:
+                target.judge()
+            else:
+                target.ask()
+
+
+main()

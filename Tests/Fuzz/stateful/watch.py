@@ -1,0 +1,153 @@
+"""The oracle that looks from outside: workers, memory, files, log, latency."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import values
+from world import Finding, anonymous
+
+STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [a-z-]+(-\d+)? +\S")
+CRASH = re.compile(r"Fatal error|Crash|crash|Thread \d+|signal \d+|killed|hang|does not answer|no heartbeat")
+TOPIC = re.compile(r"^[%|a-zA-Z0-9_-]{1,255}$")
+
+
+class Watch:
+    """`memory`: MiB of anonymous memory a worker may have; `stall`: seconds a cheap request may take."""
+
+    def __init__(self, world, stall, memory, passed, flood=4000):
+        self.world, self.stall, self.memory, self.passed, self.flood = world, stall, memory << 20, passed, flood
+        self.position = 0
+        self.lines = []
+        self.peak = {}
+        self.longest = {}
+        self.last = 0.0
+        self.quiet = True
+        self.probe = subprocess.Popen(
+            [sys.executable, os.path.join(os.path.dirname(__file__), "probe.py"), str(stall)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        os.set_blocking(self.probe.stdout.fileno(), False)
+        self.partial = b""
+
+    def tell(self):
+        """The probe measures from now on."""
+        self.quiet = False
+        said = {"broker-store": [self.world.broker, self.world.pids.get("broker-store")],
+                "nameserver": [self.world.nameserver, self.world.pids.get("nameserver")]}
+        self.probe.stdin.write(json.dumps(said).encode() + b"\n")
+        self.probe.stdin.flush()
+
+    def hush(self):
+        """Until `tell`, nothing that happens to workers or latency is a fault."""
+        self.quiet = True
+        self.probe.stdin.write(b"{}\n")
+        self.probe.stdin.flush()
+
+    def end(self):
+        try:
+            self.probe.stdin.close()
+        except BrokenPipeError:
+            pass
+        self.probe.wait(10)
+        self.probe.stdout.close()
+
+    def look(self, force=False):
+        now = time.monotonic()
+        if now - self.last < 0.2 and not force:
+            return
+        self.last = now
+        if not self.quiet:
+            self.look_at_workers()
+        self.look_at_probe()
+        self.look_at_log()
+
+    def found(self, kind, text):
+        finding = Finding(kind, text)
+        if not re.search(self.passed, str(finding)):
+            raise finding
+
+    def look_at_workers(self):
+        if self.world.process.poll() is not None:
+            raise Finding("worker", f"apusd ended with {self.world.process.returncode}: " + self.evidence())
+        now = self.world.workers()
+        for kind, pid in self.world.pids.items():
+            if now.get(kind) != pid:
+                time.sleep(1.0)
+                raise Finding("worker", f"{kind} (pid {pid}) has ended by itself: " + self.evidence())
+            used = anonymous(pid)
+            self.peak[kind] = max(self.peak.get(kind, 0), used)
+            if used > self.memory:
+                self.found("memory", f"{kind} has {used >> 20} MiB of anonymous memory (bound {self.memory >> 20})")
+
+    def evidence(self):
+        lines = self.world.tail(400)
+        told = [line for line in lines if CRASH.search(line)]
+        return " | ".join((told or lines)[-8:])
+
+    def look_at_probe(self):
+        if self.probe.poll() is not None:
+            raise RuntimeError("the probe has ended")
+        said = self.probe.stdout.read() or b""
+        *whole, self.partial = (self.partial + said).split(b"\n")
+        for line in whole:
+            alarm = json.loads(line)
+            target, seconds = alarm["target"], alarm["latency"]
+            if not alarm["alarm"]:
+                self.longest[target] = max(self.longest.get(target, 0), seconds)
+            elif not self.quiet:
+                self.found("stall", f"a cheap request to {target} took {seconds:.2f} s, {alarm['cpu']:.2f} s of them its "
+                              f"work, {alarm['noise']:.2f} s the machine's (bound {self.stall} s)")
+
+    def look_at_log(self):
+        try:
+            with open(self.world.log_path, "rb") as log:
+                log.seek(self.position)
+                data = log.read()
+        except OSError:
+            return
+        end = data.rfind(b"\n") + 1
+        self.position += end
+        now = time.monotonic()
+        lines = data[:end].split(b"\n")[:-1]
+        self.lines = [entry for entry in self.lines if now - entry[0] < 10] + [(now, len(lines))]
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            if text.startswith(values.FORGED):
+                self.found("log", f"a peer's name has made a line of its own: {ascii(text[:200])}")
+            if any(byte < 32 and byte != 9 or byte == 127 for byte in line):
+                self.found("log", f"a control character of a peer's: {ascii(text[:300])}")
+        count = sum(entry[1] for entry in self.lines)
+        if lines and count > self.flood:
+            self.found("log", f"{count} lines within 10 s; the last: {ascii(text[:200])}")
+
+    def look_at_files(self):
+        """No file outside the data folder; nothing but topics, queues and their files in the consume queues' folder."""
+        place, allowed = self.world.base, {"log", "plan.json"}
+        for part in self.world.DEPTH.split("/") + ["data"]:
+            for name in os.listdir(place):
+                if name != part and name not in allowed:
+                    raise Finding("path", f"{ascii(os.path.join(place, name))} was made")
+            place, allowed = os.path.join(place, part), set()
+        data = set(os.listdir(self.world.data)) - {"config", "store", "run", "logs"}
+        for name in data:
+            if not re.fullmatch(r"[A-Za-z0-9.-]{1,40}", name) or "escape" in name:
+                raise Finding("path", f"{ascii(name)} was made in the data folder")
+        queues = os.path.join(self.world.data, "store", "consumequeue")
+        for topic in os.listdir(queues) if os.path.isdir(queues) else ():
+            if topic.startswith("."):
+                continue
+            if not TOPIC.match(topic):
+                raise Finding("path", f"consumequeue/{ascii(topic)} is no topic")
+            for queue in os.listdir(os.path.join(queues, topic)):
+                if not queue.isdigit():
+                    raise Finding("path", f"consumequeue/{ascii(topic)}/{ascii(queue)} is no queue")
+                for file in os.listdir(os.path.join(queues, topic, queue)):
+                    if not re.fullmatch(r"\d{20}", file):
+                        raise Finding("path", f"consumequeue/{ascii(topic)}/{queue}/{ascii(file)} is no file of a queue")
+        store = os.path.join(self.world.data, "store")
+        for name in os.listdir(store):
+            if "escape" in name or name.startswith(("Fuzz", "Verified", "%", "fz-", "g")):
+                raise Finding("path", f"store/{ascii(name)} was made")

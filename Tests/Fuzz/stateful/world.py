@@ -1,0 +1,139 @@
+"""The judged platform: `apus up` in a folder of its own, its workers found in /proc, its log."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+
+class Finding(Exception):
+    """`kind` is one word: worker, start, stall, memory, lost, foreign, twice, path, log, answer."""
+
+    def __init__(self, kind, text):
+        super().__init__(f"{kind}: {text}")
+        self.kind, self.text = kind, text
+
+
+def workspace(folder=None):
+    """Deep enough that names with many `..` still end inside it. In memory when there is room: no disk's noise."""
+    if not folder:
+        shm = "/dev/shm"
+        roomy = os.path.isdir(shm) and os.access(shm, os.W_OK) and os.statvfs(shm).f_bavail * 4096 > 4 << 30
+        folder = shm if roomy else tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="apus-fuzz-", dir=folder)
+
+
+class World:
+    DEPTH = "a/b/c/d/e/f/run"
+    WORKERS = ("nameserver", "broker-store", "replication", "filter")
+
+    def __init__(self, binaries, base, settings):
+        self.binaries, self.base, self.settings = binaries, base, dict(settings)
+        self.run = os.path.join(base, self.DEPTH)
+        self.data = os.path.join(self.run, "data")
+        os.makedirs(self.run)
+        self.log_path = os.path.join(base, "log")
+        self.process = None
+        self.ports = (0, 0)
+        self.pids = {}
+
+    def start(self, seconds=60):
+        """Until it serves; a Finding when it does not."""
+        arguments = [os.path.join(self.binaries, "apus"), "up", "--data-dir", self.data,
+                     "--nameserver-port", str(self.ports[0]), "--broker-port", str(self.ports[1])]
+        for key, value in self.settings.items():
+            arguments += ["--set", f"{key}={value}"]
+        log = open(self.log_path, "ab")
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd=self.run,
+            env={**os.environ, "HOME": self.run, "TMPDIR": self.base})
+        log.close()
+        os.set_blocking(self.process.stdout.fileno(), False)
+        said, end = b"", time.monotonic() + seconds
+        while b"\n" not in said:
+            if self.process.poll() is not None or time.monotonic() > end:
+                state = "ended with " + str(self.process.poll()) if self.process.poll() is not None else "does not serve"
+                raise Finding("start", f"the platform {state} at its start: " + " | ".join(self.tail(12)))
+            said += self.process.stdout.read() or b""
+            time.sleep(0.01)
+        fields = dict(part.split("=", 1) for part in said.decode().split()[1:])
+        self.nameserver = int(fields["nameserver"].rsplit(":", 1)[1])
+        self.broker = int(fields["broker"].rsplit(":", 1)[1])
+        self.ports = (self.nameserver, self.broker)
+        self.pids = self.workers()
+
+    def workers(self):
+        """Kind → pid of the present workers."""
+        found = {}
+        try:
+            for task in os.listdir(f"/proc/{self.process.pid}/task"):
+                for pid in read(f"/proc/{self.process.pid}/task/{task}/children").split():
+                    name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+                    if name.startswith("apus-"):
+                        found[name.removeprefix("apus-")] = int(pid)
+        except OSError:
+            pass
+        return found
+
+    def stop(self, seconds=60):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Finding("worker", f"the platform has not stopped {seconds} s after SIGTERM: " + " | ".join(self.tail(8)))
+        if status != 0:
+            raise Finding("worker", f"the platform ended with {status} after SIGTERM: " + " | ".join(self.tail(8)))
+
+    def kill_all(self):
+        pids = [self.process.pid, *self.workers().values()] if self.process else []
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self.process:
+            self.process.wait()
+        end = time.monotonic() + 10
+        while any(os.path.exists(f"/proc/{pid}") for pid in pids) and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def kill(self, kind, poll, seconds=60):
+        """kill -9 of one worker, and until a new one and all others are there."""
+        old = self.pids[kind]
+        os.kill(old, signal.SIGKILL)
+
+        def is_back():
+            now = self.workers()
+            return set(now) == set(self.pids) and now[kind] != old
+        if not poll(is_back, seconds):
+            raise Finding("start", f"{kind} has not come back {seconds} s after kill -9: " + " | ".join(self.tail(8)))
+        self.pids = self.workers()
+
+    def tail(self, count):
+        try:
+            size = os.path.getsize(self.log_path)
+            with open(self.log_path, "rb") as log:
+                log.seek(max(0, size - 20_000))
+                return [line[:300] for line in log.read().decode("utf-8", "replace").splitlines()[-count:]]
+        except OSError:
+            return []
+
+    def remove(self):
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
+def anonymous(pid):
+    """Resident anonymous bytes of a process; 0 when it is gone."""
+    try:
+        found = re.search(r"^RssAnon:\s+(\d+)", read(f"/proc/{pid}/status"), re.M)
+        return int(found.group(1)) << 10 if found else 0
+    except OSError:
+        return 0
