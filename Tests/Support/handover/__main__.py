@@ -307,7 +307,7 @@ def main():
     parser.add_argument("--queues", type=int, default=8)
     parser.add_argument("--rate", type=float, default=300, help="messages a second")
     parser.add_argument("--work", type=float, default=0.02, help="seconds a model member works on a message at most")
-    parser.add_argument("--limit", type=float, default=22, help="seconds a message may wait")
+    parser.add_argument("--limit", type=float, default=25, help="seconds a message may wait")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"hand-over of queues, {'orderly' if options.orderly else 'concurrent'}, {options.rounds} rounds, seed {options.seed}", flush=True)
