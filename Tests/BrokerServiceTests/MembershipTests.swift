@@ -104,7 +104,7 @@ struct MembershipTests {
         let harness = try BrokerHarness([("rebalanceLockMaxLiveTime", "60000")])
         defer { try? harness.end() }
         let (first, second) = try twoMembers(harness)
-        #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [0, 1, 2])
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2, 3]) == [0, 1, 2, 3])
         _ = try ask(.unlockBatchMQ, first, "a", [2])
         #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
         #expect(try ask(.lockBatchMQ, second, "b", [1, 2]) == [2])
@@ -118,6 +118,54 @@ struct MembershipTests {
         #expect(start.duration(to: .now) < .milliseconds(150))
         #expect(try ask(.lockBatchMQ, second, "b", [1, 2]) == [1, 2])
         #expect(!second.gets(.notifyConsumerIDsChanged, within: 200))
+    }
+
+    @Test(
+        "who gives all its locks back seems to leave: nobody begins at its old offsets before it has said its last ones",
+        arguments: [[0, 1, 2], [1, 2]])
+    func leaving(_ named: [Int32]) throws {
+        // RocketMQ's clients unlock, commit and unregister in this order (DefaultMQPushConsumerImpl.shutdown); the C++ client forgets the
+        // first queue. Apache frees the locks at once, and nobody is told; whoever asks in that moment begins at the old offset.
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let (first, second) = try twoMembers(harness)
+        func offset(_ connection: RawConnection) throws -> String? {
+            try connection.invoke(.queryConsumerOffset, ["topic": "T", "consumerGroup": "L", "queueId": "1"]).extFields[
+                "offset"]
+        }
+        _ = try second.send(topic: "T", queueId: 1)
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [0, 1, 2])
+        #expect(try ask(.lockBatchMQ, second, "b", [1]) == [])
+        _ = try ask(.unlockBatchMQ, first, "a", named)
+        // Neither told nor served: what it would begin at is old.
+        #expect(try ask(.lockBatchMQ, second, "b", [1]) == [])
+        #expect(!second.gets(.notifyConsumerIDsChanged, within: 50))
+        let commit = ["topic": "T", "consumerGroup": "L", "queueId": "1", "commitOffset": "1"]
+        #expect(try first.invoke(.updateConsumerOffset, commit).code == 0)
+        _ = try first.invoke(.unregisterClient, ["clientID": "a", "consumerGroup": "L"])
+        #expect(second.gets(.notifyConsumerIDsChanged, within: 200))
+        #expect(try ask(.lockBatchMQ, second, "b", [0, 1, 2]) == [0, 1, 2])
+        #expect(try offset(second) == "1")
+        // Its heir's locks are not freed by what it had given back.
+        #expect(!second.gets(.notifyConsumerIDsChanged, within: 400))
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [])
+    }
+
+    @Test("who gives its last lock back and stays is not waited for long; who takes it again keeps it")
+    func staying() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let (first, second) = try twoMembers(harness)
+        #expect(try ask(.lockBatchMQ, first, "a", [0, 1]) == [0, 1])
+        #expect(try ask(.lockBatchMQ, second, "b", [0, 1]) == [])
+        _ = try ask(.unlockBatchMQ, first, "a", [0, 1])
+        #expect(try ask(.lockBatchMQ, first, "a", [1]) == [1])
+        #expect(second.gets(.notifyConsumerIDsChanged, within: 1000))
+        #expect(try ask(.lockBatchMQ, second, "b", [0, 1]) == [0])
+        // Somebody else's locks are not given back.
+        _ = try ask(.unlockBatchMQ, second, "b", [1])
+        #expect(!second.gets(.notifyConsumerIDsChanged, within: 400))
+        #expect(try ask(.lockBatchMQ, second, "b", [0, 1]) == [0])
     }
 
     @Test("who unregisters holds no queue any more, also those the C++ client forgets to give back")

@@ -1,4 +1,5 @@
 import Logging
+import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
@@ -6,6 +7,8 @@ import RemotingTransport
 /// GET_CONSUMER_LIST_BY_GROUP (38), LOCK_BATCH_MQ (41), UNLOCK_BATCH_MQ (42).
 final class ClientManageProcessor {
     private unowned let broker: Broker
+    private var givenBack = LocksGivenBack()
+    private var isArmed = false
 
     init(_ broker: Broker) { self.broker = broker }
 
@@ -68,6 +71,7 @@ final class ClientManageProcessor {
             // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
             if let clientId = frame.extFields.string("clientID") {
                 broker.locks.unlockAll(group: group, clientId: clientId)
+                givenBack.forget(group: group, client: client)
             }
             broker.consumers.unregister(client, from: group, notifyChange: notify)
         }
@@ -124,15 +128,43 @@ final class ClientManageProcessor {
         let body = try LockBatchRequestBody(body: frame.body)
         let held = broker.locks.tryLock(
             group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID, now: broker.now())
+        givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: client)
         client.answer(
             frame.returnAddress, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
     }
 
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: frame.body)
-        if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID) {
+        let held = broker.locks.held(group: body.consumerGroup, clientId: body.clientID)
+        let given = held.intersection(body.mqSet)
+        // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but one.
+        let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
+        if !given.isEmpty, seemsToLeave {
+            givenBack.add(
+                group: body.consumerGroup, queues: Array(given), clientId: body.clientID, client: client,
+                now: broker.now())
+            armGivenBack()
+        } else if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID) {
             broker.rebalance(body.consumerGroup)
         }
         client.answer(frame.returnAddress, .success)
+    }
+
+    private func armGivenBack() {
+        guard !isArmed, let next = givenBack.nextMillis else { return }
+        isArmed = true
+        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        let sleep = min(max(1, next - broker.now()), LocksGivenBack.graceMillis)
+        broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.freeGivenBack() }
+    }
+
+    /// Those who gave them back have not left: what they have still to say has been said by now.
+    private func freeGivenBack() {
+        isArmed = false
+        for given in givenBack.take(now: broker.now())
+        where broker.locks.unlock(group: given.group, queues: given.queues, clientId: given.clientId) {
+            broker.rebalance(given.group)
+        }
+        armGivenBack()
     }
 }

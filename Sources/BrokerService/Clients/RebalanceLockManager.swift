@@ -70,3 +70,10 @@ struct RebalanceLockManager {
         return waiting
     }
 }
+
+extension RebalanceLockManager {
+    /// The queues of a group whose locks a client has.
+    func held(group: String, clientId: String) -> Set<MessageQueue> {
+        Set((locks[group] ?? [:]).lazy.filter { $0.value.clientId == clientId }.map(\.key))
+    }
+}
