@@ -49,7 +49,7 @@ def run_era(options, seed, settings, rounds, base):
             guarded(options, fuzz, lambda: fuzz.end_round(each["end"]))
             fuzz.say(f"round {each['round']} {each['end']}: {fuzz.counts} peak MiB "
                      f"{ {kind: used >> 20 for kind, used in fuzz.watch.peak.items()} } longest {fuzz.watch.longest}")
-        fuzz.final()
+        guarded(options, fuzz, fuzz.final)
         return None, done, fuzz
     except Finding as finding:
         return finding, done, fuzz

@@ -307,7 +307,7 @@ class Fuzz:
                 except OSError:
                     pass
                 if time.monotonic() > end:
-                    raise Finding("start", "the next start does not serve: " + " | ".join(self.world.tail(8)))
+                    raise Finding("start", "the next start does not serve: " + self.world.evidence())
                 self.net.wait(0.1)
 
     def verify(self, killed=False, final=False):

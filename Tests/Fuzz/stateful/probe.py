@@ -100,7 +100,7 @@ class Target:
         spent = used - self.cpu if used is not None and self.cpu is not None else 0
         machine = noise(self.since)
         # Its own work, or far longer than any noise explains.
-        if (latency - machine > STALL and spent > STALL / 2) or latency - machine > 8 * STALL:
+        if (latency - machine > STALL and spent > 0.6 * STALL) or latency - machine > 8 * STALL:
             self.told = True
             say(self.name, latency, True, spent, machine)
 

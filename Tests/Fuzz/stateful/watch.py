@@ -11,7 +11,6 @@ import values
 from world import Finding, anonymous
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [a-z-]+(-\d+)? +\S")
-CRASH = re.compile(r"Fatal error|Crash|crash|Thread \d+|signal \d+|killed|hang|does not answer|no heartbeat")
 TOPIC = re.compile(r"^[%|a-zA-Z0-9_-]{1,255}$")
 
 
@@ -83,9 +82,7 @@ class Watch:
                 self.found("memory", f"{kind} has {used >> 20} MiB of anonymous memory (bound {self.memory >> 20})")
 
     def evidence(self):
-        lines = self.world.tail(400)
-        told = [line for line in lines if CRASH.search(line)]
-        return " | ".join((told or lines)[-8:])
+        return self.world.evidence()
 
     def look_at_probe(self):
         if self.probe.poll() is not None:

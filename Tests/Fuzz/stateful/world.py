@@ -2,11 +2,13 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
 import time
+
+
+CAUSE = re.compile(r" (error|critical): |Fatal error|[Cc]rash|killed by")
 
 
 class Finding(Exception):
@@ -56,7 +58,7 @@ class World:
         while b"\n" not in said:
             if self.process.poll() is not None or time.monotonic() > end:
                 state = "ended with " + str(self.process.poll()) if self.process.poll() is not None else "does not serve"
-                raise Finding("start", f"the platform {state} at its start: " + " | ".join(self.tail(12)))
+                raise Finding("start", f"the platform {state} at its start: " + self.evidence())
             said += self.process.stdout.read() or b""
             time.sleep(0.01)
         fields = dict(part.split("=", 1) for part in said.decode().split()[1:])
@@ -83,9 +85,9 @@ class World:
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise Finding("worker", f"the platform has not stopped {seconds} s after SIGTERM: " + " | ".join(self.tail(8)))
+            raise Finding("worker", f"the platform has not stopped {seconds} s after SIGTERM: " + self.evidence())
         if status != 0:
-            raise Finding("worker", f"the platform ended with {status} after SIGTERM: " + " | ".join(self.tail(8)))
+            raise Finding("worker", f"the platform ended with {status} after SIGTERM: " + self.evidence())
 
     def kill_all(self):
         pids = [self.process.pid, *self.workers().values()] if self.process else []
@@ -109,7 +111,7 @@ class World:
             now = self.workers()
             return set(now) == set(self.pids) and now[kind] != old
         if not poll(is_back, seconds):
-            raise Finding("start", f"{kind} has not come back {seconds} s after kill -9: " + " | ".join(self.tail(8)))
+            raise Finding("start", f"{kind} has not come back {seconds} s after kill -9: " + self.evidence())
         self.pids = self.workers()
 
     def tail(self, count):
@@ -121,8 +123,10 @@ class World:
         except OSError:
             return []
 
-    def remove(self):
-        shutil.rmtree(self.base, ignore_errors=True)
+    def evidence(self):
+        """What the log says of causes, or else its end."""
+        lines = self.tail(400)
+        return " | ".join([line for line in lines if CAUSE.search(line)][-5:] or lines[-8:])
 
 
 def read(path):
