@@ -7,6 +7,9 @@ import StoreFormat
 /// (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321), VIEW_BROKER_STATS_DATA (315), and of
 /// 5.x tools QUERY_TOPICS_BY_CONSUMER (343) and QUERY_SUBSCRIPTION_BY_CONSUMER (345).
 final class ConsumeStatsProcessor {
+    /// Suspended pulls of one queue that are looked at for one request.
+    private static let heldPullsMax = 256
+
     private unowned let broker: Broker
 
     init(_ broker: Broker) { self.broker = broker }
@@ -87,11 +90,18 @@ final class ConsumeStatsProcessor {
         return (table, difference)
     }
 
-    /// How far the group has pulled of a queue, if one of its pulls is held there now; else it is not known, and 0. Apache 5 notes it
-    /// with each pull.
+    /// The largest queue offset of the group's pulls that are suspended at a queue; 0 when there is none among the first
+    /// `heldPullsMax`, which bounds the time on the loop. Apache 5 notes the offset with each pull.
     private func heldOffset(_ group: String, _ queue: ConsumeQueue?) -> Int64 {
         guard let watch = queue?.context as? QueueWatch else { return 0 }
-        return watch.pulls.filter { $0.group.name == group }.map(\.queueOffset).max() ?? 0
+        var largest: Int64 = 0
+        var next = watch.pulls.first
+        for _ in 0..<Self.heldPullsMax {
+            guard let pull = next else { break }
+            if pull.group.name == group { largest = max(largest, pull.queueOffset) }
+            next = pull.nextInList
+        }
+        return largest
     }
 
     /// RocketMQ leaves out topics an online group no longer subscribes to.

@@ -36,7 +36,7 @@ final class TableAnswers {
             case .topics: broker.topics.count
             case .subscriptionGroups: broker.groups.count
             case .consumerOffsets: broker.offsets.count
-            case .changedSettings, .delayOffsets, .autoCreatedTopics: 0
+            case .changedSettings, .delayOffsets, .autoCreatedTopics, .timerMetrics: 0
             }
         guard count >= Self.entriesAtOnce else {
             return client.answer(address, .success, body: broker.json(file).bytes())
