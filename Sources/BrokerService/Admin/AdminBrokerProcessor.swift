@@ -1,5 +1,6 @@
 import FastJSON
 import Logging
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -57,7 +58,7 @@ final class AdminBrokerProcessor {
     }
 
     private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
-        var remark = TopicNames.refusal(of: topic)
+        var remark = TopicName.problem(topic).map { "\($0)" }
         if remark == nil, broker.topics.isSystemTopic(topic) {
             remark = "The topic[\(topic)] is conflict with system topic."
         }
@@ -73,13 +74,16 @@ final class AdminBrokerProcessor {
         let topic = try fields.required("topic")
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         var config = TopicConfig(
-            topicName: topic, readQueueNums: try fields.requiredInt32("readQueueNums"),
-            writeQueueNums: try fields.requiredInt32("writeQueueNums"), perm: try fields.requiredInt32("perm"))
+            topicName: topic, readQueueNums: try fields.required(.readQueueNums),
+            writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.required(.perm))
         config.topicFilterType = fields.string("topicFilterType") ?? "SINGLE_TAG"
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
-        guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
-        broker.topics.update(config)
+        do throws(NameError) {
+            try broker.topics.update(config)
+        } catch {
+            throw .badName("\(error)")
+        }
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
@@ -99,13 +103,7 @@ final class AdminBrokerProcessor {
     private func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         if refusedBySlave(frame, client) { return }
         let config = try SubscriptionGroupConfig(body: frame.body)
-        guard SubscriptionGroupManager.isGood(config.groupName) else {
-            return client.answer(
-                frame.returnAddress, .systemError,
-                remark: "The specified group [\(config.groupName.prefix(64))] is no name for a group."
-                    + broker.groups.remedy(for: config.groupName))
-        }
-        broker.groups.update(config)
+        try broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         client.answer(frame.returnAddress, .success)
     }
@@ -125,18 +123,18 @@ final class AdminBrokerProcessor {
 
     private func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let source = try frame.extFields.required("srcGroup")
-        let destination = try frame.extFields.required("destGroup")
+        let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
-            guard broker.topics[topic] != nil else { continue }
+            guard let topicName = broker.topics[topic]?.topicName else { continue }
             // An online group that does not consume the topic any more: what it left there is not to be copied.
             if !isOffline, let group = broker.consumers[source], !group.subscriptions.values.isEmpty,
                 group.subscriptions[topic] == nil
             {
                 continue
             }
-            broker.offsets.clone(from: source, to: destination, topic: topic)
+            broker.offsets.clone(from: source, to: destination, topic: topicName)
         }
         client.answer(frame.returnAddress, .success)
     }

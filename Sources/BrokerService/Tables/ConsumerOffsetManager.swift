@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 
 /// How far each consumer group has come in each queue: `topic@group` → queue → offset. Kept in memory, written to
 /// `config/consumerOffset.json` in RocketMQ's format whenever something has changed since the last write.
@@ -8,13 +9,15 @@ final class ConsumerOffsetManager {
         let group: String
         var offsets: [Int32: Int64] = [:]
 
-        init(topic: String, group: String) {
-            self.topic = topic
-            self.group = group
+        init(_ topic: TopicName, _ group: GroupName) {
+            self.topic = topic.text
+            self.group = group.text
         }
     }
 
     static let separator = "@"
+    /// What may be stored. -1 is RocketMQ's "none".
+    static let bounds = QueueLimits.offsets
 
     private var tables = BytesKeyedTable<Table>()
     /// Reused to join topic and group without allocating.
@@ -23,7 +26,7 @@ final class ConsumerOffsetManager {
 
     init() { scratch.reserveCapacity(512) }
 
-    private func find(_ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer) -> Table? {
+    func find(_ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer) -> Table? {
         scratch.removeAll(keepingCapacity: true)
         scratch.append(contentsOf: topic)
         scratch.append(UInt8(ascii: "@"))
@@ -33,27 +36,22 @@ final class ConsumerOffsetManager {
 
     private func find(_ topic: String, _ group: String) -> Table? { tables[topic + Self.separator + group] }
 
-    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that.
-    func commit(topic: UnsafeRawBufferPointer, group: UnsafeRawBufferPointer, queueId: Int32, offset: Int64) {
-        if let table = find(topic, group) {
-            table.offsets[queueId] = offset
-            isDirty = true
-        } else {
-            commit(
-                topic: String(decoding: topic, as: UTF8.self), group: String(decoding: group, as: UTF8.self),
-                queueId: queueId, offset: offset)
-        }
+    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset outside
+    /// of `bounds` becomes the nearest inside; `queueId` is not negative.
+    func commit(topic: TopicName, group: GroupName, queueId: Int32, offset: Int64) {
+        commit(find(topic.text, group.text) ?? make(topic, group), queueId, offset)
     }
 
-    func commit(topic: String, group: String, queueId: Int32, offset: Int64) {
+    func commit(_ table: Table, _ queueId: Int32, _ offset: Int64) {
+        precondition(queueId >= 0, "queues are numbered from 0")
+        table.offsets[queueId] = min(max(offset, Self.bounds.lowerBound), Self.bounds.upperBound)
         isDirty = true
-        if let table = find(topic, group) {
-            table.offsets[queueId] = offset
-            return
-        }
-        let table = Table(topic: topic, group: group)
-        table.offsets[queueId] = offset
-        tables[topic + Self.separator + group] = table
+    }
+
+    func make(_ topic: TopicName, _ group: GroupName) -> Table {
+        let table = Table(topic, group)
+        tables[topic.text + Self.separator + group.text] = table
+        return table
     }
 
     /// The committed offset, or `nil` for a group that never committed in this queue.
@@ -71,11 +69,9 @@ final class ConsumerOffsetManager {
         tables.values.filter { $0.topic == topic }.map(\.group)
     }
 
-    func clone(from source: String, to destination: String, topic: String) {
-        guard let table = find(topic, source) else { return }
-        let copy = Table(topic: topic, group: destination)
-        copy.offsets = table.offsets
-        tables[topic + Self.separator + destination] = copy
+    func clone(from source: String, to destination: GroupName, topic: TopicName) {
+        guard let table = find(topic.text, source) else { return }
+        make(topic, destination).offsets = table.offsets
         isDirty = true
     }
 
@@ -119,19 +115,35 @@ final class ConsumerOffsetManager {
 
     func markWritten() { isDirty = false }
 
-    /// Replaces the whole table, as a slave does with its master's. Keys that are no `topic@group` are left out.
-    func load(_ json: JSONValue) {
+    /// Replaces the whole table, as a slave does with its master's.
+    /// - Returns: the entries that are none, which are left out: whole ones, and single queues of others.
+    /// - Throws: it is no such table; then nothing has changed.
+    func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        var queues: [RefusedEntry] = []
+        let read = try TableEntries<Table>(json, "offsetTable") { try Self.entry($0, &queues) }
         tables.removeAll()
-        for member in json["offsetTable"]?.object?.members ?? [] {
-            guard let at = member.key.firstIndex(of: "@") else { continue }
-            let table = Table(
-                topic: String(member.key[..<at]), group: String(member.key[member.key.index(after: at)...]))
-            for queue in member.value.object?.members ?? [] {
-                guard let queueId = Int32(queue.key), let offset = queue.value.integer else { continue }
-                table.offsets[queueId] = offset
-            }
-            tables[member.key] = table
-        }
+        for table in read.entries { tables[table.topic + Self.separator + table.group] = table }
         isDirty = true
+        return read.refused + queues
+    }
+
+    static func entry(_ member: JSONObject.Member, _ refused: inout [RefusedEntry]) throws -> Table {
+        guard let at = member.key.firstIndex(of: "@"), let queues = member.value.object else {
+            throw TableError("it is not topic@group with queues and offsets")
+        }
+        let table = Table(
+            try TopicName(existing: String(member.key[..<at])),
+            try GroupName(existing: String(member.key[member.key.index(after: at)...])))
+        for queue in queues.members {
+            if let queueId = Int32(queue.key), queueId >= 0, let offset = queue.value.integer, bounds.contains(offset) {
+                table.offsets[queueId] = offset
+            } else {
+                refused.append(
+                    RefusedEntry(
+                        key: "\(member.key) queue \(queue.key)", value: queue.value,
+                        reason: "no queue has this number, or none this offset"))
+            }
+        }
+        return table
     }
 }
