@@ -81,7 +81,7 @@ let package = Package(
         room("MessageModel"),
         room("StoreFormat", ["CLinux"]),
         room("WorkerProtocol"),
-        room("RemotingProtocol", ["FastJSON", "CZlib", nioCore]),
+        room("RemotingProtocol", ["FastJSON", "MessageModel", "CZlib", nioCore]),
 
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),

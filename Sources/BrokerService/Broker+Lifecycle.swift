@@ -1,6 +1,7 @@
 import FastJSON
 import LinuxSystem
 import Logging
+import MessageModel
 import MessageStore
 package import NIOCore
 import RemotingProtocol
@@ -90,8 +91,12 @@ extension Broker {
         let path = path(file)
         let metadata = MetadataFile(path: path, disk: disk)
         do {
-            switch try metadata.load(isGood: { file.accepts($0) }) {
+            switch try metadata.load(quality: { file.quality(of: $0) }) {
             case .absent: break
+            case .empty(let reason):
+                logger.error(
+                    "\(reason), and so is its backup, if there is one: the broker begins without it; if it held something, stop the broker and restore it"
+                )
             case .current(let bytes): try take(file, bytes)
             case .backup(let bytes, let reason):
                 logger.error("\(reason); its backup is used, and what was changed after that is lost")
@@ -119,19 +124,34 @@ extension Broker {
 
     private func take(_ file: ConfigurationFile, _ bytes: [UInt8]) throws {
         let json = try JSONValue(parsing: bytes)
+        var refused: [RefusedEntry] = []
         switch file {
         case .changedSettings: load(changedSettings: json)
-        case .topics: try topics.load(json)
-        case .subscriptionGroups: try groups.load(json)
+        case .topics: refused = try topics.load(json)
+        case .subscriptionGroups: refused = try groups.load(json)
         case .consumerOffsets:
-            offsets.load(json)
+            refused = try offsets.load(json)
             offsets.markWritten()
         case .delayOffsets:
-            schedule.load(json)
+            refused = try schedule.load(json)
             schedule.markWritten()
         case .timerMetrics: try timerMessages.metrics.load(json, topics)
         case .autoCreatedTopics: autoCreated.load(json)
         }
+        if !refused.isEmpty { putAside(refused, of: file) }
+    }
+
+    /// What is left out of a table is kept beside it, for an operator; the table's next write does not have it any more.
+    private func putAside(_ refused: [RefusedEntry], of file: ConfigurationFile) {
+        let aside = path(file) + ".refused"
+        do throws(StoreError) {
+            try MetadataFile(path: aside, disk: disk).save(refused.json.bytes(.pretty))
+        } catch {
+            logger.error("\(aside) could not be written: \(error)")
+        }
+        logger.error(
+            "\(refused.count) entries of \(path(file)) are none and are left out: \(refused.summary); they stand in \(aside), put them right and make them again (mqadmin), or delete it"
+        )
     }
 
     // MARK: Changes of operators

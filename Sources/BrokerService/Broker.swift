@@ -121,7 +121,7 @@ package final class Broker: RemotingService {
         sendResponseFields = [
             ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
         ]
-        topics = TopicConfigManager(configuration, now: now)
+        topics = try TopicConfigManager(configuration, now: now)
         groups = SubscriptionGroupManager(configuration, now: now)
         let isUsual = configuration.regionId == "DefaultRegion" && configuration.traceOn
         gate = AckGate(
@@ -158,7 +158,7 @@ package final class Broker: RemotingService {
         gate.requestFlush = { [unowned self] in store.requestFlush() }
         gate.slaves = { [unowned self] in slaves() }
         hold.findQueue = { [unowned self] pull in
-            store.findConsumeQueue(topic: pull.topic.name, queueId: pull.queueId)
+            store.findConsumeQueue(topic: pull.topic.topicName, queueId: pull.queueId)
         }
         hold.run = { [unowned self] pull, expired in self.pull.run(pull, expired: expired) }
         filters.available = { [unowned self] in

@@ -67,7 +67,7 @@ extension AdminBrokerProcessor {
     // MARK: Refusals
 
     func refusal(ofTopic name: String) -> String? {
-        if let remark = TopicNames.refusal(of: name) { return remark }
+        if let problem = TopicName.problem(name) { return "\(problem)" }
         return broker.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
     }
 
@@ -80,9 +80,7 @@ extension AdminBrokerProcessor {
     }
 
     func refusal(ofGroup name: String) -> String? {
-        SubscriptionGroupManager.isGood(name)
-            ? nil
-            : "The specified group [\(name.prefix(64))] is no name for a group." + broker.groups.remedy(for: name)
+        GroupName.problem(name).map { "\($0)" }
     }
 }
 

@@ -1,5 +1,6 @@
 import FastJSON
 import Logging
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -80,8 +81,8 @@ final class AdminBrokerProcessor {
         let topic = try fields.required("topic")
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         var config = TopicConfig(
-            topicName: topic, readQueueNums: try fields.requiredInt32("readQueueNums"),
-            writeQueueNums: try fields.requiredInt32("writeQueueNums"), perm: try fields.requiredInt32("perm"))
+            topicName: topic, readQueueNums: try fields.required(.readQueueNums),
+            writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.required(.perm))
         config.topicFilterType = fields.string("topicFilterType") ?? "SINGLE_TAG"
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
@@ -95,7 +96,11 @@ final class AdminBrokerProcessor {
         } catch {
             return client.answer(frame.returnAddress, .systemError, remark: "\(error)")
         }
-        broker.topics.update(config)
+        do throws(NameError) {
+            try broker.topics.update(config)
+        } catch {
+            throw .badName("\(error)")
+        }
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
@@ -121,7 +126,7 @@ final class AdminBrokerProcessor {
         if let remark = refusal(ofGroup: config.groupName) {
             return client.answer(frame.returnAddress, .systemError, remark: remark)
         }
-        broker.groups.update(config)
+        try broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
@@ -143,7 +148,7 @@ final class AdminBrokerProcessor {
 
     private func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let source = try frame.extFields.required("srcGroup")
-        let destination = try frame.extFields.required("destGroup")
+        let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
         guard broker.groups.find(destination) != nil else {
@@ -152,14 +157,14 @@ final class AdminBrokerProcessor {
                 remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination))
         }
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
-            guard broker.topics[topic] != nil else { continue }
+            guard let topicName = broker.topics[topic]?.topicName else { continue }
             // An online group that does not consume the topic any more: what it left there is not to be copied.
             if !isOffline, let group = broker.consumers[source], !group.subscriptions.values.isEmpty,
                 group.subscriptions[topic] == nil
             {
                 continue
             }
-            broker.offsets.clone(from: source, to: destination, topic: topic)
+            broker.offsets.clone(from: source, to: destination, topic: topicName)
         }
         client.answer(frame.returnAddress, .success)
     }

@@ -258,7 +258,7 @@ final class ConsumeStatsProcessor {
     private func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
         let topic = try fields.required("topic")
-        let queueId = try fields.requiredInt32("queueId")
+        let queueId = try fields.required(.queueID)
         guard let queue = broker.store.consumeQueue(topic: topic, queueId: queueId) else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "\(queueId)@\(topic) is not exist!")

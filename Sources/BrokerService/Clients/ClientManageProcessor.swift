@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
@@ -35,15 +36,18 @@ final class ClientManageProcessor {
         _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool
     ) throws(RemotingDecodeError) {
         let data = try said.data
+        // All or nothing: a client is not a member of half its groups.
+        for consumer in data.consumerDataSet { _ = try broker.groups.checked(consumer.groupName) }
+        for producer in data.producerGroups { try Self.checkProducer(producer) }
         client.said = said
         let info = ClientChannelInfo(
             client: client, clientId: data.clientID, language: said.language, version: said.version,
             lastUpdateMillis: broker.now())
         for consumer in data.consumerDataSet {
             let group = broker.groups.find(consumer.groupName)
-            if let group, !broker.configuration.isSlave {
+            if let group, let retryTopic = group.groupName.retryTopic, !broker.configuration.isSlave {
                 _ = broker.topics.findOrCreate(
-                    TopicNames.retry(consumer.groupName), queueNums: group.config.retryQueueNums,
+                    retryTopic, queueNums: group.config.retryQueueNums,
                     perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0,
                     mayWait: true)
             }
@@ -60,6 +64,15 @@ final class ClientManageProcessor {
             }
         }
         for group in data.producerGroups { broker.producers.register(info, in: group) }
+    }
+
+    /// Nothing is named after a group of producers: RocketMQ takes any name, and here it is one line of text.
+    private static func checkProducer(_ name: String) throws(RemotingDecodeError) {
+        do throws(NameError) {
+            _ = try GroupName(existing: name)
+        } catch {
+            throw .badName("\(error) Choose another name for the group of producers.")
+        }
     }
 
     private func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -126,6 +139,7 @@ final class ClientManageProcessor {
 
     private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try LockBatchRequestBody(body: frame.body)
+        _ = try broker.groups.checked(body.consumerGroup)
         let held = broker.locks.tryLock(
             group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID, now: broker.now())
         givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: client)

@@ -80,7 +80,7 @@ final class PullMessageProcessor {
 
         if header.hasCommitOffset, !configuration.isSlave {
             broker.offsets.commit(
-                topic: header.topic, group: header.consumerGroup, queueId: header.queueID, offset: header.commitOffset)
+                topic: topic, group: group, queueId: header.queueID, offset: header.commitOffset)
         }
         let suspend =
             configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
