@@ -42,16 +42,16 @@ extension Broker {
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
     package func start() {
-        every(Self.maintenanceMillis) { $0.store.runMaintenance() }
-        every(configuration.flushConsumerOffsetInterval) { broker in
+        every(Self.maintenanceMillis, "maintenance of the store") { $0.store.runMaintenance() }
+        every(configuration.flushConsumerOffsetInterval, "copying changed tables") { broker in
             broker.persist(.consumerOffsets)
             let unwritten = broker.keeper.failed
             for file in unwritten where file != .consumerOffsets { broker.persist(file) }
         }
-        every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
-        every(Self.clientScanMillis) { $0.dropExpiredClients() }
-        every(Self.newGroupsMillis) { $0.persistNewGroups() }
-        every(StatsTable.sampleIntervalMillis) { broker in
+        every(Self.delayOffsetMillis, "copying delay offsets") { $0.persist(.delayOffsets) }
+        every(Self.clientScanMillis, "looking for silent clients") { $0.dropExpiredClients() }
+        every(Self.newGroupsMillis, "copying new groups") { $0.persistNewGroups() }
+        every(StatsTable.sampleIntervalMillis, "sampling statistics") { broker in
             broker.statistics.sample(now: broker.now())
             broker.stats.sample(now: broker.now())
         }
@@ -59,12 +59,12 @@ extension Broker {
         registration.start()
     }
 
-    private func every(_ millis: Int64, _ work: @escaping (Broker) -> Void) {
+    private func every(_ millis: Int64, _ name: String, _ work: @escaping (Broker) -> Void) {
         let this = NIOLoopBound((self, work), eventLoop: eventLoop)
         let interval = TimeAmount.milliseconds(millis)
         timers.append(
             eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
-                this.value.1(this.value.0)
+                this.value.0.measured(name) { this.value.1(this.value.0) }
             })
     }
 
@@ -175,6 +175,8 @@ extension Broker {
             return boundClose.value()
         }.flatMap {
             this.value.keeper.finish()
+        }.flatMap {
+            this.value.textsDone()
         }.flatMapThrowing {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }
@@ -193,6 +195,13 @@ extension Broker {
     /// Whether messages of this connection wait for disk or slave.
     package static func owes(_ connection: RemotingConnection) -> Bool {
         ((connection.context as? ClientContext)?.waitingAcknowledgements ?? 0) > 0
+    }
+
+    /// Waits until the texts asked for are made; their thread ends.
+    private func textsDone() -> EventLoopFuture<Void> {
+        let done = eventLoop.makePromise(of: Void.self)
+        textWork.submit({}) { done.succeed() }
+        return done.futureResult.assumeIsolated().map { [self] in textWork.stop() }.nonisolated()
     }
 
     /// Waits, for the time their senders wait at most, until everything accepted is on disk and at the slave.

@@ -29,6 +29,9 @@ final class NameserverWorker: Worker {
         self.server = RemotingServer(
             eventLoop: environment.eventLoop, service: self.nameServer, configuration: configuration,
             logger: environment.logger)
+        let turns = environment.turns
+        self.server.tickBegan = { turns.began($0) }
+        self.server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
     }
 
     private static func configuration(_ settings: Settings) -> NameServerConfiguration {

@@ -79,6 +79,12 @@ final class AdminBrokerProcessor {
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
+        guard broker.topics[topic] != nil || broker.creations.mayMakeTopic(client) else {
+            return client.answer(
+                frame.returnAddress, .systemBusy,
+                remark: "topic[\(topic)] was not made: this address has made more than \(CreationRates.topics.words); "
+                    + "say it again in a moment")
+        }
         broker.topics.update(config)
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
@@ -107,6 +113,13 @@ final class AdminBrokerProcessor {
                 frame.returnAddress, .systemError,
                 remark: "The specified group [\(config.groupName.prefix(64))] is no name for a group."
                     + broker.groups.remedy(for: config.groupName))
+        }
+        guard broker.groups[config.groupName] != nil || broker.creations.mayMakeGroup(client)
+        else {
+            return client.answer(
+                frame.returnAddress, .systemBusy,
+                remark: "group [\(config.groupName)] was not made: this address has made more than "
+                    + "\(CreationRates.groups.words); say it again in a moment")
         }
         broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")

@@ -48,6 +48,8 @@ final class SubscriptionGroupManager {
     /// `autoCreateSubscriptionGroup` as it is now.
     var autoCreate: Bool
     private let now: () -> Int64
+    /// Asked before a group is made because a client named it.
+    var mayCreate: () -> Bool = { true }
 
     init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
         self.now = now
@@ -80,7 +82,10 @@ final class SubscriptionGroupManager {
 
     /// What to do about a group that `find` does not give, for the end of a remark.
     func remedy(for name: String) -> String {
-        Self.isGood(name)
+        if autoCreate, Self.isGood(name) {
+            return "\nThis address has made more groups than \(CreationRates.groups.words): try again in a moment."
+        }
+        return Self.isGood(name)
             ? "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
             : "\nA group's name has 1 to \(Self.nameLengthMax) bytes and no blanks: choose another."
     }
@@ -92,7 +97,7 @@ final class SubscriptionGroupManager {
 
     private func create(_ name: String) -> SubscriptionGroupEntry? {
         let isSystem = name.hasPrefix("CID_RMQ_SYS_")
-        guard autoCreate || isSystem, Self.isGood(name) else { return nil }
+        guard autoCreate || isSystem, Self.isGood(name), mayCreate() else { return nil }
         let entry = insert(SubscriptionGroupConfig(groupName: name))
         dataVersion.next(now: now())
         isDirtyLater = true
