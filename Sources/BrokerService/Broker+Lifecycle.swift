@@ -130,7 +130,8 @@ extension Broker {
 
     func delete(topic: String) {
         if let entry = topics[topic] {
-            for group in groups.all { group.forget(topic: entry) }
+            // Statistics of a topic that is not there any more are not asked for; they may go later.
+            TableCopy.make(in: slices, table: { self.groups.table }, { $0.forget(topic: entry) }, then: { _ in })
             stats.forget { name, _ in name == topic }
         }
         topics.delete(topic)

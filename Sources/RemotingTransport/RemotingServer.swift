@@ -59,6 +59,7 @@ package final class RemotingServer {
     private var lastConnectionID: UInt64 = 0
     private var listeners: [any Channel] = []
     private var sweep: RepeatedTask?
+    private var sweepPart: UInt64 = 0
     private(set) var refusals = RateLimit(perSecond: 10)
 
     let scratch = HeaderScratch()
@@ -248,11 +249,14 @@ package final class RemotingServer {
     private func startSweeping() {
         guard self.sweep == nil else { return }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.sweep = self.eventLoop.scheduleRepeatedTask(
-            initialDelay: self.configuration.sweepInterval, delay: self.configuration.sweepInterval
-        ) { _ in
+        // A part of the connections at a time: to look at ten thousand at once would take milliseconds.
+        let parts: UInt64 = 16
+        let pause = TimeAmount.nanoseconds(self.configuration.sweepInterval.nanoseconds / Int64(parts))
+        self.sweep = self.eventLoop.scheduleRepeatedTask(initialDelay: pause, delay: pause) { _ in
             let now = NIODeadline.now()
-            for connection in this.value.connections.values {
+            let server = this.value
+            server.sweepPart = (server.sweepPart + 1) % parts
+            for connection in server.connections.values where connection.id % parts == server.sweepPart {
                 connection.sweep(now: now)
             }
         }

@@ -6,6 +6,9 @@ import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
 final class AdminBrokerProcessor {
+    /// Queues of one topic on this broker; RocketMQ has no bound. Its largest own topic has 1024.
+    static let queuesMax: Int32 = 4096
+
     private unowned let broker: Broker
     private lazy var stats = ConsumeStatsProcessor(broker)
 
@@ -79,6 +82,13 @@ final class AdminBrokerProcessor {
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
+        guard max(config.readQueueNums, config.writeQueueNums) <= Self.queuesMax else {
+            return client.answer(
+                frame.returnAddress, .systemError,
+                remark:
+                    "topic[\(topic)] with \(max(config.readQueueNums, config.writeQueueNums)) queues is not made, at most "
+                    + "\(Self.queuesMax): whatever asks for a topic's state looks at each of its queues")
+        }
         guard broker.topics[topic] != nil || broker.creations.mayMakeTopic(client) else {
             return client.answer(
                 frame.returnAddress, .systemBusy,
@@ -203,7 +213,8 @@ final class AdminBrokerProcessor {
             ("consumeFromWhere", .string(group.consumeFromWhere)), ("consumeType", .string(group.consumeType)),
             ("messageModel", .string(group.messageModel)), ("subscriptionTable", .fields(subscriptions)),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(
+            with: body, entries: group.clients.count + subscriptions.count, frame.returnAddress, client)
     }
 
     private func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -213,7 +224,7 @@ final class AdminBrokerProcessor {
                 frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
         }
         let body = JSONValue.fields([("connectionSet", .array(clients.map(connection)))])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(with: body, entries: clients.count, frame.returnAddress, client)
     }
 
     private func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
@@ -231,7 +242,9 @@ final class AdminBrokerProcessor {
                         }))
             )
         }
-        client.answer(frame.returnAddress, .success, body: JSONValue.fields([("data", .fields(data))]).bytes())
+        let count = data.count
+        broker.answer(
+            with: JSONValue.fields([("data", .fields(data))]), entries: count, frame.returnAddress, client)
     }
 
     // MARK: The broker's settings

@@ -212,20 +212,37 @@ final class ClientManageProcessor {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "no consumer for this group, \(name)")
         }
-        client.answer(
-            frame.returnAddress, .success,
-            body: GetConsumerListByGroupResponseBody(consumerIDList: group.clients.map(\.clientId)).encoded())
+        client.answer(frame.returnAddress, .success, body: group.clientList)
     }
 
     private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let address = frame.returnAddress
+        guard frame.body.count <= Self.lockBytesMax else { return refuseLarge(frame, client) }
         let body = try LockBatchRequestBody(body: frame.body)
+        guard broker.groups.find(body.consumerGroup) != nil else {
+            return client.answer(
+                address, .subscriptionGroupNotExist,
+                remark: "subscription group not exist, \(body.consumerGroup)"
+                    + broker.groups.remedy(for: body.consumerGroup))
+        }
         let held = broker.locks.tryLock(
             group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID, now: broker.now())
         client.answer(
-            frame.returnAddress, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
+            address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
+    }
+
+    /// Of a request that locks or unlocks: some thousands of queues.
+    static let lockBytesMax = 512 << 10
+
+    private func refuseLarge(_ frame: RemotingFrame, _ client: ClientContext) {
+        client.answer(
+            frame.returnAddress, .systemError,
+            remark: "a request of \(frame.body.count) bytes for locks is not taken, at most \(Self.lockBytesMax): "
+                + "ask for fewer queues at a time")
     }
 
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        guard frame.body.count <= Self.lockBytesMax else { return refuseLarge(frame, client) }
         let body = try UnlockBatchRequestBody(body: frame.body)
         if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID) {
             broker.rebalance(body.consumerGroup)

@@ -44,7 +44,17 @@ final class ConsumerGroup {
     var consumeFromWhere: String
     /// What any of the clients wants; of several expressions for a topic the newest.
     private(set) var subscriptions = BytesKeyedTable<Subscription>()
-    fileprivate(set) var clients: [ClientChannelInfo] = []
+    fileprivate(set) var clients: [ClientChannelInfo] = [] {
+        didSet { knownList = nil }
+    }
+    /// The answer to GET_CONSUMER_LIST_BY_GROUP: each of ten thousand members asks for all of them.
+    private var knownList: [UInt8]?
+    var clientList: [UInt8] {
+        if let knownList { return knownList }
+        let list = GetConsumerListByGroupResponseBody(consumerIDList: clients.map(\.clientId)).encoded()
+        knownList = list
+        return list
+    }
     /// All clients want the same.
     private(set) var isConsistent = true
     private var reported: Set<SubscriptionConflict.Key> = []
@@ -204,8 +214,11 @@ final class ConsumerManager {
 
     var all: [ConsumerGroup] { groups.values }
 
-    func groups(subscribedTo topic: String) -> [String] {
-        groups.values.filter { $0.subscriptions[topic] != nil }.map(\.name)
+    /// Looks at all groups, in slices.
+    func groups(subscribedTo topic: String, in slices: SlicedWork, then: @escaping ([String]) -> Void) {
+        TableCopy.make(
+            in: slices, table: { self.groups }, { $0.subscriptions[topic] != nil ? $0.name : nil },
+            then: { then($0.compactMap { $0 }) })
     }
 
     struct Registration {

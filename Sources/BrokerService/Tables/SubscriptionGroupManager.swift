@@ -40,7 +40,7 @@ final class SubscriptionGroupManager {
     /// RocketMQ's CHARACTER_MAX_LENGTH of a group name.
     static let nameLengthMax = 255
 
-    private var table = BytesKeyedTable<SubscriptionGroupEntry>()
+    private(set) var table = BytesKeyedTable<SubscriptionGroupEntry>()
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
     /// Groups showed up, which they do again when they are lost: written within a second.
