@@ -33,7 +33,7 @@ package struct BrokerRegistration: Equatable, Sendable {
 ///
 /// A broker's entry lives 120 s from its last registration. When its connection closes it has `graceMilliseconds` to come
 /// back by another before it goes; when it unregisters it goes at once.
-package struct RouteTables {
+package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
     /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is started
@@ -227,19 +227,28 @@ package struct RouteTables {
     }
 
     /// Removes the brokers that have not registered in time, or did not come back; the result names the connections of the
-    /// former, to be closed.
-    package mutating func expire(now: Int64) -> [UInt64] {
+    /// former, to be closed. Call again while `hasExpired`: each takes its topics along, which may be thousands.
+    package mutating func expire(now: Int64, atMost brokers: Int = .max) -> [UInt64] {
         var connections: [UInt64] = []
-        for (address, live) in self.liveTable {
-            if let closedAt = live.closedAt {
-                guard closedAt + Self.graceMilliseconds <= now else { continue }
+        for (address, live) in self.liveTable.filter({ Self.isOver($0.value, now) }).prefix(brokers) {
+            if live.closedAt != nil {
                 self.remove(address, reason: .connectionClosed)
-            } else if live.lastUpdate + live.expiresAfter < now {
+            } else {
                 connections.append(live.connection)
                 self.remove(address, reason: .expired)
             }
         }
         return connections
+    }
+
+    /// Whether `expire` has something to remove.
+    package func hasExpired(now: Int64) -> Bool { self.liveTable.values.contains { Self.isOver($0, now) } }
+
+    private static func isOver(_ live: LiveBroker, _ now: Int64) -> Bool {
+        // What a broker asks for is a number of its own.
+        if let closedAt = live.closedAt { return closedAt + Self.graceMilliseconds <= now }
+        let (until, overflows) = live.lastUpdate.addingReportingOverflow(live.expiresAfter)
+        return !overflows && until < now
     }
 
     /// Whether a broker registered by this connection.
