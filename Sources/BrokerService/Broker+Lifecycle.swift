@@ -44,17 +44,17 @@ extension Broker {
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
     package func start() {
-        every(Self.maintenanceMillis) { $0.store.runMaintenance() }
-        every(configuration.flushConsumerOffsetInterval) { broker in
+        every(Self.maintenanceMillis, "maintenance of the store") { $0.store.runMaintenance() }
+        every(configuration.flushConsumerOffsetInterval, "copying changed tables") { broker in
             broker.persist(.consumerOffsets)
             broker.persist(.timerMetrics)
             let unwritten = broker.keeper.failed
             for file in unwritten where file != .consumerOffsets { broker.persist(file) }
         }
-        every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
-        every(Self.clientScanMillis) { $0.dropExpiredClients() }
-        every(Self.newGroupsMillis) { $0.persistNewGroups() }
-        every(StatsTable.sampleIntervalMillis) { broker in
+        every(Self.delayOffsetMillis, "copying delay offsets") { $0.persist(.delayOffsets) }
+        every(Self.clientScanMillis, "looking for silent clients") { $0.dropExpiredClients() }
+        every(Self.newGroupsMillis, "copying new groups") { $0.persistNewGroups() }
+        every(StatsTable.sampleIntervalMillis, "sampling statistics") { broker in
             broker.statistics.sample(now: broker.now())
             broker.stats.sample(now: broker.now())
         }
@@ -62,12 +62,12 @@ extension Broker {
         registration.start()
     }
 
-    private func every(_ millis: Int64, _ work: @escaping (Broker) -> Void) {
+    private func every(_ millis: Int64, _ name: String, _ work: @escaping (Broker) -> Void) {
         let this = NIOLoopBound((self, work), eventLoop: eventLoop)
         let interval = TimeAmount.milliseconds(millis)
         timers.append(
             eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
-                this.value.1(this.value.0)
+                this.value.0.measured(name) { this.value.1(this.value.0) }
             })
     }
 
@@ -158,7 +158,8 @@ extension Broker {
 
     func delete(topic: String) {
         if let entry = topics[topic] {
-            for group in groups.all { group.forget(topic: entry) }
+            // Statistics of a topic that is not there any more are not asked for; they may go later.
+            TableCopy.make(in: slices, table: { self.groups.table }, { $0.forget(topic: entry) }, then: { _ in })
             stats.forget { name, _ in name == topic }
         }
         topics.delete(topic)
@@ -203,6 +204,8 @@ extension Broker {
             return boundClose.value()
         }.flatMap {
             this.value.keeper.finish()
+        }.flatMap {
+            this.value.textsDone()
         }.flatMapThrowing {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }
@@ -222,6 +225,13 @@ extension Broker {
     /// Whether messages of this connection wait for disk or slave.
     package static func owes(_ connection: RemotingConnection) -> Bool {
         ((connection.context as? ClientContext)?.waitingAcknowledgements ?? 0) > 0
+    }
+
+    /// Waits until the texts asked for are made; their thread ends.
+    private func textsDone() -> EventLoopFuture<Void> {
+        let done = eventLoop.makePromise(of: Void.self)
+        textWork.submit({}) { done.succeed() }
+        return done.futureResult.assumeIsolated().map { [self] in textWork.stop() }.nonisolated()
     }
 
     /// Waits, for the time their senders wait at most, until everything accepted is on disk and at the slave.

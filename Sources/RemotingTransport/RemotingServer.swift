@@ -59,6 +59,7 @@ package final class RemotingServer {
     private var lastConnectionID: UInt64 = 0
     private var listeners: [any Channel] = []
     private var sweep: RepeatedTask?
+    private var sweepPart: UInt64 = 0
     private(set) var refusals = RateLimit(perSecond: 10)
 
     let scratch = HeaderScratch()
@@ -66,8 +67,25 @@ package final class RemotingServer {
     private var flushing: [RemotingConnection] = []
     /// The time of the current tick's first read or write.
     private(set) var now = NIODeadline.now()
+    /// When the last piece of this tick ended.
+    private var pieceEnded = NIODeadline.now()
     private var tickIsScheduled = false
     private var runTick: @Sendable () -> Void = {}
+
+    /// What one connection's read, or the end of a tick, has cost the event loop.
+    package enum Piece {
+        /// The code of its last request, and the client.
+        case read(code: Int32, peer: HostAddress)
+        case endOfTick
+        case flush
+    }
+
+    /// A tick began.
+    package var tickBegan: ((NIODeadline) -> Void)?
+    /// A piece of a tick took longer than `longPiece`.
+    package var pieceTookLong: ((Piece, TimeAmount) -> Void)?
+    /// What is shorter is not told of.
+    package static let longPiece = TimeAmount.milliseconds(1)
 
     /// `endOfTick` runs once per tick before connections are flushed; what it writes to connections goes out with
     /// the same flush.
@@ -193,6 +211,8 @@ package final class RemotingServer {
         guard !self.tickIsScheduled else { return }
         self.tickIsScheduled = true
         self.now = .now()
+        self.pieceEnded = self.now
+        self.tickBegan?(self.now)
         self.eventLoop.execute(self.runTick)
     }
 
@@ -206,23 +226,37 @@ package final class RemotingServer {
 
     private func tick() {
         self.tickIsScheduled = false
+        self.pieceEnded = .now()
         self.endOfTick()
+        self.ended(.endOfTick)
         // A flush may resume a connection that was held back; what is written then belongs to the next tick.
         swap(&self.dirty, &self.flushing)
         for connection in self.flushing {
             connection.flush()
         }
         self.flushing.removeAll(keepingCapacity: true)
+        self.ended(.flush)
+    }
+
+    /// To be called behind each piece: it began where the one before ended.
+    func ended(_ piece: @autoclosure () -> Piece) {
+        let now = NIODeadline.now()
+        let took = now - self.pieceEnded
+        self.pieceEnded = now
+        if took > Self.longPiece { self.pieceTookLong?(piece(), took) }
     }
 
     private func startSweeping() {
         guard self.sweep == nil else { return }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.sweep = self.eventLoop.scheduleRepeatedTask(
-            initialDelay: self.configuration.sweepInterval, delay: self.configuration.sweepInterval
-        ) { _ in
+        // A part of the connections at a time: to look at ten thousand at once would take milliseconds.
+        let parts: UInt64 = 16
+        let pause = TimeAmount.nanoseconds(self.configuration.sweepInterval.nanoseconds / Int64(parts))
+        self.sweep = self.eventLoop.scheduleRepeatedTask(initialDelay: pause, delay: pause) { _ in
             let now = NIODeadline.now()
-            for connection in this.value.connections.values {
+            let server = this.value
+            server.sweepPart = (server.sweepPart + 1) % parts
+            for connection in server.connections.values where connection.id % parts == server.sweepPart {
                 connection.sweep(now: now)
             }
         }

@@ -28,6 +28,8 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     private var stalledSince: NIODeadline?
     private var bytesHandedOver: Int64 = 0
     private var bytesTaken: Int64 = 0
+    /// Of the last request handed on.
+    private var lastCode: Int32 = 0
 
     init(connection: RemotingConnection, server: RemotingServer) {
         self.connection = connection
@@ -85,6 +87,7 @@ final class RemotingServerHandler: ChannelDuplexHandler {
         guard !self.connection.isClosed else { return }
         self.server.scheduleTick()
         self.lastRead = self.server.now
+        defer { self.server.ended(.read(code: self.lastCode, peer: self.connection.remoteAddress)) }
         if self.pending.readableBytes > 0 {
             self.pending.writeBuffer(&buffer)
             self.handlePending()
@@ -129,6 +132,7 @@ final class RemotingServerHandler: ChannelDuplexHandler {
                 let frameBytes = UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + 4 + length)])
                 do throws(RemotingDecodeError) {
                     let frame = try RemotingFrame.parse(frameBytes, scratch: self.server.scratch)
+                    self.lastCode = frame.code
                     if frame.isResponse {
                         self.connection.received(response: frame)
                     } else {

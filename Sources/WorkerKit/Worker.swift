@@ -77,6 +77,8 @@ package final class WorkerEnvironment {
     package let group: any EventLoopGroup
     package let eventLoop: any EventLoop
     package let logger: Logger
+    /// How long the turns of `eventLoop` take.
+    package let turns: LoopTurns
     private var listeners: [String: Int32] = [:]
     private var segments: [String: SharedSegment] = [:]
     private var events: [String: Int32] = [:]
@@ -86,7 +88,7 @@ package final class WorkerEnvironment {
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
-        logger: Logger, descriptors: [(name: String, fd: Int32)] = [],
+        logger: Logger, turns: LoopTurns? = nil, descriptors: [(name: String, fd: Int32)] = [],
         onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in },
         onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in }
     ) throws {
@@ -96,6 +98,7 @@ package final class WorkerEnvironment {
         self.group = group
         self.eventLoop = eventLoop
         self.logger = logger
+        self.turns = turns ?? LoopTurns(logger: logger)
         self.onFailure = onFailure
         self.onHandOver = onHandOver
         try adopt(descriptors)

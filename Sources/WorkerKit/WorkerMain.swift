@@ -35,9 +35,10 @@ package enum WorkerMain {
             } catch {
                 failed(id, error, on: control)
             }
-            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            let turns = LoopTurns(logger: Logger(label: kind.rawValue))
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: turns)
             let host = WorkerHost<W>(
-                id: id, control: control, group: group, settings: settings,
+                id: id, control: control, group: group, turns: turns, settings: settings,
                 descriptors: Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
             host.eventLoop.execute { host.create() }
             throw serve(host, control: control, signals: signals)
@@ -97,6 +98,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private let id: WorkerID
     private let control: ControlChannel
     private let group: any EventLoopGroup
+    private let turns: LoopTurns
     private let settings: Settings
     private var descriptors: [(name: String, fd: Int32)]
     private let logger: Logger
@@ -108,9 +110,10 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private var limitNote = ""
 
     init(
-        id: WorkerID, control: ControlChannel, group: any EventLoopGroup, settings: Settings,
+        id: WorkerID, control: ControlChannel, group: any EventLoopGroup, turns: LoopTurns, settings: Settings,
         descriptors: [(name: String, fd: Int32)]
     ) {
+        self.turns = turns
         self.id = id
         self.control = control
         self.group = group
@@ -125,7 +128,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         do {
             let environment = try WorkerEnvironment(
                 kind: id.kind, index: id.index, settings: settings, group: group, eventLoop: eventLoop, logger: logger,
-                descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) },
+                turns: turns, descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) },
                 onHandOver: { [control] connections in
                     for start in stride(from: 0, to: connections.count, by: DescriptorPassing.descriptorsMax) {
                         let some = connections[start...].prefix(DescriptorPassing.descriptorsMax)
@@ -161,7 +164,8 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             }
         case .ping(let number):
             lookAtLimits()
-            let status = [serving ? worker.status() : "", limitNote].filter { !$0.isEmpty }.joined(separator: "; ")
+            let status = [serving ? worker.status() : "", serving ? turns.words : "", limitNote].filter { !$0.isEmpty }
+                .joined(separator: "; ")
             control.send(.pong(number, status: status), wait: false)
         case .drain(let reason): drain(reason, because: nil)
         case .reload(let settings):

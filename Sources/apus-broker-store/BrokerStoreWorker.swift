@@ -60,6 +60,11 @@ final class BrokerStoreWorker: Worker {
             segment: try environment.segment("watermarks"), replication: try environment.segment("replication"),
             event: try environment.event("watermarks"), fileSize: store.configuration.mappedFileSizeCommitLog)
         broker.requestTick = { [unowned server] in server.scheduleTick() }
+        let turns = environment.turns
+        server.tickBegan = { turns.began($0) }
+        server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
+        broker.workTookLong = { name, took in turns.note(took, name) }
+        broker.longestTurns = { (turns.longest, turns.longestOfLastMinute) }
         broker.writtenMoved = { [watermarks] in watermarks.publish(written: $0) }
         broker.flushedMoved = { [watermarks] in watermarks.publish(flushed: $0) }
         broker.minimumMoved = { [watermarks] in watermarks.publish(minimum: $0) }

@@ -7,6 +7,9 @@ import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
 final class AdminBrokerProcessor {
+    /// Queues of one topic on this broker; RocketMQ has no bound. Its largest own topic has 1024.
+    static let queuesMax: Int32 = 4096
+
     unowned let broker: Broker
     private lazy var stats = ConsumeStatsProcessor(broker)
 
@@ -86,7 +89,6 @@ final class AdminBrokerProcessor {
         config.topicFilterType = fields.string("topicFilterType") ?? "SINGLE_TAG"
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
-        guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
         do throws(TopicAttributes.Refusal) {
             let current = broker.topics[topic].map { $0.config.attributes ?? [:] }
             let changed = try TopicAttributes.altered(
@@ -95,6 +97,9 @@ final class AdminBrokerProcessor {
             config.attributes = changed.isEmpty ? nil : changed
         } catch {
             return client.answer(frame.returnAddress, .systemError, remark: "\(error)")
+        }
+        if let (code, remark) = refusal(of: config, client) {
+            return client.answer(frame.returnAddress, code, remark: remark)
         }
         do throws(NameError) {
             try broker.topics.update(config)
@@ -125,6 +130,9 @@ final class AdminBrokerProcessor {
         let config = try SubscriptionGroupConfig(body: frame.body)
         if let remark = refusal(ofGroup: config.groupName) {
             return client.answer(frame.returnAddress, .systemError, remark: remark)
+        }
+        if let (code, remark) = refusalToMake(group: config.groupName, client) {
+            return client.answer(frame.returnAddress, code, remark: remark)
         }
         try broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
@@ -208,7 +216,8 @@ final class AdminBrokerProcessor {
             ("consumeFromWhere", .string(group.consumeFromWhere)), ("consumeType", .string(group.consumeType)),
             ("messageModel", .string(group.messageModel)), ("subscriptionTable", .fields(subscriptions)),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(
+            with: body, entries: group.clients.count + subscriptions.count, frame.returnAddress, client)
     }
 
     private func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -218,7 +227,7 @@ final class AdminBrokerProcessor {
                 frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
         }
         let body = JSONValue.fields([("connectionSet", .array(clients.map(connection)))])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(with: body, entries: clients.count, frame.returnAddress, client)
     }
 
     private func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
@@ -236,7 +245,9 @@ final class AdminBrokerProcessor {
                         }))
             )
         }
-        client.answer(frame.returnAddress, .success, body: JSONValue.fields([("data", .fields(data))]).bytes())
+        let count = data.count
+        broker.answer(
+            with: JSONValue.fields([("data", .fields(data))]), entries: count, frame.returnAddress, client)
     }
 
     // MARK: The broker's settings

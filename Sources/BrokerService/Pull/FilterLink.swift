@@ -159,6 +159,8 @@ package final class FilterLink {
     private var known: [Int] = []
     private var subscriptions: [Key: CompiledSubscription] = [:]
     private var recent = RecentSubscriptions()
+    /// The least used are looked for when there are so many: not at each new one when all are in use.
+    private var forgetAt = FilterLink.subscriptionsMax
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
@@ -267,7 +269,7 @@ package final class FilterLink {
         if let known = subscriptions[key] {
             subscription = known
         } else {
-            if subscriptions.count >= Self.subscriptionsMax { forgetLeastUsed() }
+            if subscriptions.count >= forgetAt { forgetLeastUsed() }
             subscription = CompiledSubscription(type: type, expression: expression)
             subscription.worker = worker(for: key)
             subscriptions[key] = subscription
@@ -335,6 +337,7 @@ package final class FilterLink {
             }
             subscriptions[key] = nil
         }
+        forgetAt = max(Self.subscriptionsMax, subscriptions.count + Self.subscriptionsMax / 4)
     }
 
     // MARK: Evaluating

@@ -88,7 +88,8 @@ final class SendBackProcessor {
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
-            broker.stats.sentBack(topic: origin, group: groupName)
+            // The name is what the message says: only topics that are there are counted.
+            if broker.topics[origin] != nil { broker.stats.sentBack(topic: origin, group: groupName) }
             broker.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,

@@ -123,6 +123,12 @@ final class SendMessageProcessor {
         if TopicNames.notAllowedToSend.contains(name) {
             return refuse(.noPermission, Self.forbidden(name))
         }
+        guard broker.creations.mayMakeTopic(client) else {
+            return refuse(
+                .systemBusy,
+                "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
+                    + "than \(CreationRates.topics.words); send again in a moment")
+        }
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
         let topicSysFlag: Int32 = header.unitMode ? (isRetry ? 2 : 1) : 0

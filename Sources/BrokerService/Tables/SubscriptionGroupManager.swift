@@ -44,7 +44,7 @@ final class SubscriptionGroupManager {
         GroupName(constant: "CID_ONSAPI_OWNER"),
     ]
 
-    private var table = BytesKeyedTable<SubscriptionGroupEntry>()
+    private(set) var table = BytesKeyedTable<SubscriptionGroupEntry>()
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
     /// Groups showed up, which they do again when they are lost: written within a second.
@@ -52,6 +52,8 @@ final class SubscriptionGroupManager {
     /// `autoCreateSubscriptionGroup` as it is now.
     var autoCreate: Bool
     private let now: () -> Int64
+    /// Asked before a group is made because a client named it.
+    var mayCreate: () -> Bool = { true }
 
     init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
         self.now = now
@@ -87,8 +89,10 @@ final class SubscriptionGroupManager {
 
     /// What to do about a group that `find` does not give, for the end of a remark.
     func remedy(for name: String) -> String {
-        GroupName.problem(name).map { "\n\($0) \(Self.rule)" }
-            ?? "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
+        if let problem = GroupName.problem(name) { return "\n\(problem) \(Self.rule)" }
+        return autoCreate
+            ? "\nThis address has made more groups than \(CreationRates.groups.words): try again in a moment."
+            : "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
     }
 
     /// The name of a group somebody speaks of: one that is known, or could be made.
@@ -103,7 +107,7 @@ final class SubscriptionGroupManager {
     }
 
     private func create(_ name: String) -> SubscriptionGroupEntry? {
-        guard let config = configIfCreated(name), let groupName = try? GroupName(name) else { return nil }
+        guard let config = configIfCreated(name), let groupName = try? GroupName(name), mayCreate() else { return nil }
         let entry = insert(config, groupName)
         dataVersion.next(now: now())
         isDirtyLater = true
