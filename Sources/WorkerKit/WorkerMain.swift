@@ -15,6 +15,7 @@ package enum WorkerMain {
     /// The whole life of a worker process; ends it with the status its supervisor reads.
     package static func run<W: Worker>(_ type: W.Type) -> Never {
         if CommandLine.arguments.dropFirst().first == SettingsCheck.option { check(type) }
+        OpenFiles.raiseLimit()
         let control = ControlChannel()
         var status = stat()
         guard fstat(ControlChannel.descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
@@ -161,7 +162,9 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             }
         case .ping(let number):
             lookAtLimits()
-            let status = [serving ? worker.status() : "", limitNote].filter { !$0.isEmpty }.joined(separator: "; ")
+            Logs.reportSuppressed(logger)
+            let notes = [serving ? worker.status() : "", environment?.connectionsNote ?? "", limitNote]
+            let status = notes.filter { !$0.isEmpty }.joined(separator: "; ")
             control.send(.pong(number, status: status), wait: false)
         case .drain(let reason): drain(reason, because: nil)
         case .reload(let settings):
