@@ -74,7 +74,7 @@ let package = Package(
 
         // Floor 1: ground
         room("LinuxSystem", ["CLinux"]),
-        room("Systemd", ["CSystemd", logging]),
+        room("Systemd", ["CSystemd", "LinuxSystem", logging]),
 
         // Floor 2: words and formats
         room("FastJSON"),
@@ -85,7 +85,7 @@ let package = Package(
 
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),
-        room("RemotingTransport", ["RemotingProtocol", logging, nioCore, nioPosix]),
+        room("RemotingTransport", ["LinuxSystem", "RemotingProtocol", logging, nioCore, nioPosix]),
         room("WorkerKit", ["LinuxSystem", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
@@ -132,7 +132,10 @@ let package = Package(
             ]),
         worker(
             "apus-replication",
-            ["Replication", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+            [
+                "Replication", "RemotingTransport", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore,
+                nioPosix,
+            ]),
         worker(
             "apus-filter",
             ["FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),

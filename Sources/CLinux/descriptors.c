@@ -132,7 +132,14 @@ int apus_signalfd_take(int fd) {
     return (int)info.ssi_signo;
 }
 
-void apus_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+// Those whose default would end (or, SIGTTOU and SIGTTIN, stop) a process, and that nobody means to end it by.
+static const int strays[] = {SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+                             SIGPWR, SIGSTKFLT, SIGXFSZ, SIGTTIN, SIGTTOU};
+
+void apus_ignore_strays(void) {
+    for (size_t i = 0; i < sizeof strays / sizeof *strays; i++) signal(strays[i], SIG_IGN);
+    for (int s = SIGRTMIN; s <= SIGRTMAX; s++) signal(s, SIG_IGN);
+}
 
 int apus_open(const char *path, int flags, mode_t mode) {
     int fd;

@@ -116,6 +116,9 @@ package final class MessageStore {
     var statistics = StoreStatistics()
     var liveness: StoreLiveness
 
+    /// Consume queue files that are kept open: a quarter of the descriptors of a process that may have few.
+    package static var openQueueFilesMax: Int { min(256, max(16, OpenFiles.limit / 4)) }
+
     /// - Parameters:
     ///   - background: where blocking work is done; the default has two threads of its own.
     ///   - clock: milliseconds since 1970.
@@ -144,7 +147,7 @@ package final class MessageStore {
         hot = HotBuffer(capacity: 256 * 1024)
         queueFiles = ConsumeQueueFiles(
             directory: configuration.consumeQueuePath, disk: disk,
-            entriesPerFile: configuration.entriesPerConsumeQueueFile)
+            entriesPerFile: configuration.entriesPerConsumeQueueFile, maximumOpen: Self.openQueueFilesMax)
         index =
             configuration.messageIndexEnable
             ? IndexService(

@@ -119,7 +119,7 @@ package final class NameServer: RemotingService {
         do throws(RemotingDecodeError) {
             if let question = try self.question(code, frame, connection), self.startHold.hold(question) { return }
             if try self.answersElsewhere(code, frame, connection) { return }
-            guard let answer = try self.answer(code, frame, connection.id) else {
+            guard let answer = try self.answer(code, frame, connection) else {
                 return connection.respondNotSupported(to: frame)
             }
             connection.respond(
@@ -178,17 +178,17 @@ package final class NameServer: RemotingService {
 
     /// nil: the request is none of a name server's.
     private func answer(
-        _ code: RequestCode, _ frame: RemotingFrame, _ connection: UInt64
+        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
         switch code {
         case .getRouteInfoByTopic: return self.route(try self.routeQuestion(frame))
-        case .registerBroker: return try self.registerBroker(frame, connection)
-        case .queryDataVersion: return try self.queryDataVersion(frame, connection)
+        case .registerBroker: return try self.registerBroker(frame, connection.id)
+        case .queryDataVersion: return try self.queryDataVersion(frame, connection.id)
         case .unregisterBroker: return try self.unregisterBroker(fields)
         case .getBrokerClusterInfo: return .body(self.tables.clusterInfo)
         case .brokerHeartbeat:
-            self.tables.touch(try fields.required("brokerAddr"), connection: connection, now: self.milliseconds())
+            self.tables.touch(try fields.required("brokerAddr"), connection: connection.id, now: self.milliseconds())
             return .ok
         case .getBrokerMemberGroup: return self.memberGroup(try fields.required("brokerName"))
         case .putKVConfig: return try self.putKVConfig(fields)
@@ -222,7 +222,7 @@ package final class NameServer: RemotingService {
         case .getUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 1 != 0 }))
         case .getHasUnitSubTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 2 != 0 }))
         case .getHasUnitSubUnUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 3 == 2 }))
-        case .updateNamesrvConfig: return self.updateConfiguration(frame)
+        case .updateNamesrvConfig: return self.updateConfiguration(frame, connection)
         case .getNamesrvConfig: return Answer(body: Array(self.configuration.text.utf8))
         default: return nil
         }
@@ -357,14 +357,17 @@ package final class NameServer: RemotingService {
 
     // MARK: own configuration
 
-    private func updateConfiguration(_ frame: RemotingFrame) -> Answer {
+    private func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer {
         let properties = JavaProperties.parse(String(decoding: frame.body, as: UTF8.self))
+        let before = self.configuration.values
         switch self.configuration.update(properties) {
         case .refused(let key):
             self.logger.warning("configuration change refused", metadata: ["key": "\(key)"])
             return Answer(code: .noPermission, remark: "Can not update config in black list.")
         case .changed(let keys):
-            self.logger.notice("configuration changed", metadata: ["keys": "\(keys.joined(separator: " "))"])
+            let changes = keys.map { "\($0) from '\(before[$0] ?? "")' to '\(self.configuration.values[$0] ?? "")'" }
+            self.logger.notice(
+                "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")
             return .ok
         }
     }

@@ -14,9 +14,21 @@ final class AdminSocket {
 
     private static let connectionsMax = 16
     private static let lineBytesMax = 4096
+    /// A connection that asks nothing for so long makes room for others.
+    private static let idleMillisMax: Int64 = 60_000
+    /// Without a free descriptor a connection stays where it waits: looking again at once would take a whole processor.
+    private static let pauseMillis: Int64 = 500
 
     private let listener: SharedDescriptor
-    private var connections: [Int32: (socket: SharedDescriptor, received: [UInt8])] = [:]
+    private struct Connection {
+        let socket: SharedDescriptor
+        var received: [UInt8] = []
+        var lastRead = MonotonicClock.milliseconds
+        /// It waits for the end of the platform.
+        var hasAskedToStop = false
+    }
+    private var connections: [Int32: Connection] = [:]
+    private var pausedUntil: Int64 = 0
     private let answer: (Command, String?) -> String
 
     init(in directory: Int32, answer: @escaping (Command, String?) -> String) throws(SystemError) {
@@ -25,24 +37,41 @@ final class AdminSocket {
     }
 
     /// What to poll for reading.
-    var descriptors: [Int32] { [listener.raw] + connections.keys }
+    var descriptors: [Int32] {
+        (MonotonicClock.milliseconds < pausedUntil ? [] : [listener.raw]) + connections.keys
+    }
 
     /// True when `fd` was one of ours.
     func readable(_ fd: Int32) -> Bool {
         if fd == listener.raw {
-            // A refused or failed connection harms nobody else; the client sees it closed.
-            while let socket = try? ListenSocket.accept(listener.raw) {
-                guard connections.count < AdminSocket.connectionsMax, ListenSocket.isOwnUser(socket.raw) else {
-                    continue
-                }
-                let shared = SharedDescriptor(socket)
-                connections[shared.raw] = (shared, [])
-            }
+            acceptAll()
             return true
         }
         guard connections[fd] != nil else { return false }
         read(fd)
         return true
+    }
+
+    private func acceptAll() {
+        do throws(SystemError) {
+            // A refused connection harms nobody else; the client sees it closed.
+            while let socket = try ListenSocket.accept(listener.raw) {
+                guard ListenSocket.isOwnUser(socket.raw) else { continue }
+                if connections.count >= AdminSocket.connectionsMax { closeIdle() }
+                guard connections.count < AdminSocket.connectionsMax else { continue }
+                let shared = SharedDescriptor(socket)
+                connections[shared.raw] = Connection(socket: shared)
+            }
+        } catch {
+            pausedUntil = MonotonicClock.milliseconds + AdminSocket.pauseMillis
+        }
+    }
+
+    private func closeIdle() {
+        let limit = MonotonicClock.milliseconds - AdminSocket.idleMillisMax
+        for (fd, connection) in connections where connection.lastRead < limit && !connection.hasAskedToStop {
+            connections[fd] = nil
+        }
     }
 
     private func read(_ fd: Int32) {
@@ -53,9 +82,12 @@ final class AdminSocket {
             return
         }
         connections[fd]?.received += buffer[..<count]
+        connections[fd]?.lastRead = MonotonicClock.milliseconds
         while let received = connections[fd]?.received, let end = received.firstIndex(of: UInt8(ascii: "\n")) {
             connections[fd]?.received.removeSubrange(...end)
-            write(reply(to: String(decoding: received[..<end], as: UTF8.self)), to: fd)
+            let line = String(decoding: received[..<end], as: UTF8.self)
+            if line.contains("stop") { connections[fd]?.hasAskedToStop = true }
+            write(reply(to: line), to: fd)
         }
         if connections[fd]?.received.count ?? 0 > AdminSocket.lineBytesMax { connections[fd] = nil }
     }

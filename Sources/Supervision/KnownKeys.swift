@@ -4,7 +4,8 @@ package enum KnownKeys {
     package static let integers = [
         "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "backgroundCheckBytesPerSecond", "brokerId",
         "cleanResourceInterval",
-        "clientManageThreadPoolNums", "count", "defaultQueryMaxNum", "defaultTopicQueueNums",
+        "clientManageThreadPoolNums", "connectionsMax", "connectionsPerAddressMax", "count", "defaultQueryMaxNum",
+        "defaultTopicQueueNums",
         "diskMaxUsedSpaceRatio", "diskReservedBytes", "fastListenPort", "fileReservedTime",
         "filterMemoryMegabytes", "filterTimeBudgetMillis", "flushCommitLogLeastPages",
         "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval", "flushConsumerOffsetInterval",

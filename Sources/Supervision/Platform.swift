@@ -97,6 +97,7 @@ package final class Platform {
             }
         }
         handle(.tick)
+        Logs.reportSuppressed(logger)
     }
 
     private func handle(signal: Int32) {
@@ -154,7 +155,7 @@ package final class Platform {
             let child = try ChildProcess.spawn(
                 path: path, arguments: ["apus-\(id.kind.rawValue)"], environment: environment,
                 descriptors: [(null.raw, 0), (2, 1), (2, 2), (theirs.raw, 3), (workersLock.descriptor.raw, 4)],
-                parentDeathSignal: SIGTERM, ownProcessGroup: true)
+                parentDeathSignal: SIGTERM, ownProcessGroup: true, ignoringStrays: true)
             children[id] = Child(process: child, control: ours)
             for text in limiter.apply(to: child, id) { logger.warning("\(id): \(text)") }
             workersLock.note(workers: children.values.map(\.process.pid))

@@ -82,6 +82,8 @@ package final class WorkerEnvironment {
     private var listeners: [String: Int32] = [:]
     private var segments: [String: SharedSegment] = [:]
     private var events: [String: Int32] = [:]
+    /// That fewer connections fit than the settings ask for; empty when all do.
+    private(set) var connectionsNote = ""
     private let onFailure: @Sendable (WorkerError) -> Void
     private let onHandOver: @Sendable ([Int32]) -> Void
 
@@ -148,11 +150,35 @@ package final class WorkerEnvironment {
     /// draining. It will be restarted with back-off.
     package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
 
+    /// How many connections a worker serves.
+    package struct ConnectionBounds: Sendable {
+        package var total: Int
+        /// From one remote address.
+        package var perAddress: Int
+    }
+
+    /// Decides how many connections fit beside the files of this worker, and holds descriptors back for those. To be asked
+    /// when the files it needs from the start on are open. What does not fit is said in the log and in `apus status`.
+    ///
+    /// - Parameter growth: files it may open later on, at most.
+    package func boundConnections(growth: Int) -> ConnectionBounds {
+        let wanted = max(1, settings.int("connectionsMax", default: 10_000))
+        let perAddress = max(1, settings.int("connectionsPerAddressMax", default: max(wanted / 4, 1)))
+        let limit = OpenFiles.limit
+        let plan = DescriptorPlan(limit: limit, inUse: OpenFiles.count ?? 64, growth: growth, wanted: wanted)
+        DescriptorReserve.shared.hold(plan.reserve)
+        if plan.connections < wanted {
+            connectionsNote =
+                "\(plan.connections) connections at most, not \(wanted) (connectionsMax): beside its own files \(limit) open files allow no more; "
+                + "raise limits.\(kind.rawValue).files or LimitNOFILE="
+            logger.warning("\(connectionsNote)")
+        }
+        return ConnectionBounds(total: plan.connections, perAddress: min(perAddress, plan.connections))
+    }
+
     /// Half of the descriptors a process may have: they must find room in the supervisor, too.
     package var connectionsHandedOverMax: Int {
-        var limit = rlimit()
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        return Int(clamping: limit.rlim_cur) / 2 - 64
+        max(0, OpenFiles.limit / 2 - 64)
     }
 
     /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.

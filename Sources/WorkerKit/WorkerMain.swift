@@ -15,6 +15,7 @@ package enum WorkerMain {
     /// The whole life of a worker process; ends it with the status its supervisor reads.
     package static func run<W: Worker>(_ type: W.Type) -> Never {
         if CommandLine.arguments.dropFirst().first == SettingsCheck.option { check(type) }
+        OpenFiles.raiseLimit()
         let control = ControlChannel()
         var status = stat()
         guard fstat(ControlChannel.descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
@@ -164,8 +165,11 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             }
         case .ping(let number):
             lookAtLimits()
-            let status = [serving ? worker.status() : "", serving ? turns.words : "", limitNote].filter { !$0.isEmpty }
-                .joined(separator: "; ")
+            Logs.reportSuppressed(logger)
+            let notes = [
+                serving ? worker.status() : "", serving ? turns.words : "", environment?.connectionsNote ?? "", limitNote,
+            ]
+            let status = notes.filter { !$0.isEmpty }.joined(separator: "; ")
             control.send(.pong(number, status: status), wait: false)
         case .drain(let reason): drain(reason, because: nil)
         case .reload(let settings):

@@ -117,6 +117,10 @@ final class BrokerStoreWorker: Worker {
             let watching = EventWatch.start(try environment.event("replication"), on: eventLoop) {
                 this.value.broker.slavesMoved()
             }
+            // Consume queues, log and index files, and what is written beside them.
+            let bounds = environment.boundConnections(growth: MessageStore.openQueueFilesMax + 64)
+            server.admission.connectionsMax = bounds.total
+            server.admission.connectionsPerAddressMax = bounds.perAddress
             let remoting = try environment.listener("remoting")
             let vip = environment.takeListener("vip")
             return watching.flatMap { watch in

@@ -52,6 +52,9 @@ final class NameserverWorker: Worker {
             return self.environment.eventLoop.makeFailedFuture(error)
         }
         self.nameServer.start(on: self.environment.eventLoop)
+        let bounds = self.environment.boundConnections(growth: 16)
+        self.server.admission.connectionsMax = bounds.total
+        self.server.admission.connectionsPerAddressMax = bounds.perAddress
         let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
         return self.server.serve(listener: listener).map {
             for connection in this.value.adopted { this.value.server.adopt(connection: connection) }

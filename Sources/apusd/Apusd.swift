@@ -36,6 +36,8 @@ struct Apusd: ParsableCommand {
     }
 
     private func serve() throws {
+        // For the workers' connections, which it keeps while they restart.
+        OpenFiles.raiseLimit()
         // Before any other thread exists.
         let signals = try Signals(Platform.signalNumbers)
         let activated = SocketActivation.take()

@@ -253,14 +253,16 @@ final class AdminBrokerProcessor {
     // MARK: The broker's settings
 
     private func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
-        let holding = broker.configuration.listing + broker.store.configuration.listing
-        // What somebody set stands as it was set; what nobody did by the value it has.
-        let values = Dictionary(
-            (holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
-        let text = values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
+        let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
         client.answer(
             frame.returnAddress, .success, fields: [("version", broker.configurationVersion.json.text())],
             body: Array(text.utf8))
+    }
+
+    /// What somebody set stands as it was set; what nobody did by the value it has.
+    private func settingsHeld() -> [String: String] {
+        let holding = broker.configuration.listing + broker.store.configuration.listing
+        return Dictionary((holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
 
     private func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
@@ -271,10 +273,12 @@ final class AdminBrokerProcessor {
             return client.answer(
                 frame.returnAddress, .noPermission, remark: "Can not update config in black list.")
         }
+        let before = settingsHeld()
         if let refusal = broker.change(settings: pairs) {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
-        broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
+        let changes = pairs.map { "\($0.0) from '\(before[$0.0] ?? "")' to '\($0.1.trimmedBlanks)'" }
+        broker.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }

@@ -56,6 +56,11 @@ struct SettingDescription {
         SettingDescription("brokerIP1", .network, "the machine's first address", "address clients are told"),
         SettingDescription("brokerIP2", .network, "brokerIP1", "address slaves are told"),
         SettingDescription(
+            "connectionsMax", .network, "10000", "connections of a broker or name server at a time (Apus)"),
+        SettingDescription(
+            "connectionsPerAddressMax", .network, "connectionsMax / 4",
+            "of those, from one remote address; this machine's own are not counted (Apus)"),
+        SettingDescription(
             "serverChannelMaxIdleTimeSeconds", .network, "120", "connections silent for so long are closed"),
         SettingDescription(
             "clientManageThreadPoolNums", .network, "", "taken for RocketMQ's sake; there is one loop, no pool"),
