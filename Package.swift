@@ -134,7 +134,7 @@ let package = Package(
             ["Replication", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         worker(
             "apus-filter",
-            ["FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+            ["FastJSON", "FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         worker(
             "apus",
             [

@@ -43,6 +43,9 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// All settings as they are now.
     func reload(settings: Settings)
 
+    /// What is held against a plugin of this name is forgotten.
+    func pardon(name: String)
+
     /// One line for STATUS= and `apus status`; empty when there is nothing to say.
     func status() -> String
 }
@@ -55,6 +58,7 @@ extension Worker {
     package static func check(settings: Settings) throws {}
     package static func confine(settings: Settings, logger: Logger) throws {}
     package func reload(settings: Settings) {}
+    package func pardon(name: String) {}
     package func status() -> String { "" }
 }
 
@@ -82,13 +86,15 @@ package final class WorkerEnvironment {
     private var events: [String: Int32] = [:]
     private let onFailure: @Sendable (WorkerError) -> Void
     private let onHandOver: @Sendable ([Int32]) -> Void
+    private let onTell: @Sendable (WorkerMessage) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
         logger: Logger, descriptors: [(name: String, fd: Int32)] = [],
         onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in },
-        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in }
+        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in },
+        onTell: @escaping @Sendable (WorkerMessage) -> Void = { _ in }
     ) throws {
         self.kind = kind
         self.index = index
@@ -98,6 +104,7 @@ package final class WorkerEnvironment {
         self.logger = logger
         self.onFailure = onFailure
         self.onHandOver = onHandOver
+        self.onTell = onTell
         try adopt(descriptors)
     }
 
@@ -133,6 +140,14 @@ package final class WorkerEnvironment {
         return segment
     }
 
+    /// Those called `PREFIX` and a number: `plugins#` is a prefix.
+    package func segments(called prefix: String) -> [(number: Int, segment: SharedSegment)] {
+        segments.compactMap { name, segment in
+            guard name.hasPrefix(prefix), let number = Int(name.dropFirst(prefix.count)) else { return nil }
+            return (number, segment)
+        }.sorted { $0.number < $1.number }
+    }
+
     /// An eventfd, owned by this environment for the life of the process. Names as for segments.
     package func event(_ name: String) throws(WorkerError) -> Int32 {
         guard let fd = events[name] ?? events["\(name)#0"] else {
@@ -151,6 +166,9 @@ package final class WorkerEnvironment {
         getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
         return Int(clamping: limit.rlim_cur) / 2 - 64
     }
+
+    /// Says `renew`, `explained` or `report` to the supervisor.
+    package func tell(_ message: WorkerMessage) { onTell(message) }
 
     /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.
     package func handOver(connections: [Int32]) {
