@@ -138,7 +138,7 @@ let package = Package(
             ]),
         worker(
             "apus-filter",
-            ["FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+            ["FastJSON", "FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         worker(
             "apus",
             [

@@ -1,7 +1,7 @@
 import Glibc
 import LinuxSystem
 
-/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, or as JSON {"command":"status"}), one
+/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, `plugins`, `pardon PLUGIN`, or as JSON {"command":"status"}), one
 /// line of JSON as the answer. Only the platform's own user and root may connect. A client that asked to stop keeps its connection and sees its
 /// end when the platform has stopped.
 final class AdminSocket {
@@ -10,6 +10,10 @@ final class AdminSocket {
         case stop
         case reload
         case restart
+        case plugins
+        case pardon
+
+        var takesSubject: Bool { self == .restart || self == .pardon }
     }
 
     private static let connectionsMax = 16
@@ -94,12 +98,16 @@ final class AdminSocket {
 
     private func reply(to line: String) -> String {
         // {"command":"stop"} and stop: the words are all there is to tell apart.
-        let words = line.split { !($0.isLetter || $0.isNumber || $0 == "@" || $0 == "-") }.filter { $0 != "command" }
+        let words = line.split { !($0.isLetter || $0.isNumber || "@-_.".contains($0)) }.filter { $0 != "command" }
         guard let command = words.first.flatMap({ Command(rawValue: String($0)) }),
-            words.count == (command == .restart ? 2 : 1)
+            words.count == (command.takesSubject ? 2 : 1)
         else {
             return JSONText.object([
-                ("error", JSONText.string("unknown command; known: status, stop, reload, restart WORKER"))
+                (
+                    "error",
+                    JSONText.string(
+                        "unknown command; known: status, stop, reload, restart WORKER, plugins, pardon PLUGIN")
+                )
             ])
         }
         return answer(command, words.count == 2 ? String(words[1]) : nil)

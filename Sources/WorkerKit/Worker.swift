@@ -43,6 +43,9 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// All settings as they are now.
     func reload(settings: Settings)
 
+    /// What is held against a plugin of this name is forgotten.
+    func pardon(name: String)
+
     /// One line for STATUS= and `apus status`; empty when there is nothing to say.
     func status() -> String
 }
@@ -55,6 +58,7 @@ extension Worker {
     package static func check(settings: Settings) throws {}
     package static func confine(settings: Settings, logger: Logger) throws {}
     package func reload(settings: Settings) {}
+    package func pardon(name: String) {}
     package func status() -> String { "" }
 }
 
@@ -86,13 +90,15 @@ package final class WorkerEnvironment {
     private(set) var connectionsNote = ""
     private let onFailure: @Sendable (WorkerError) -> Void
     private let onHandOver: @Sendable ([Int32]) -> Void
+    private let onTell: @Sendable (WorkerMessage) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
         logger: Logger, turns: LoopTurns? = nil, descriptors: [(name: String, fd: Int32)] = [],
         onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in },
-        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in }
+        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in },
+        onTell: @escaping @Sendable (WorkerMessage) -> Void = { _ in }
     ) throws {
         self.kind = kind
         self.index = index
@@ -103,6 +109,7 @@ package final class WorkerEnvironment {
         self.turns = turns ?? LoopTurns(logger: logger)
         self.onFailure = onFailure
         self.onHandOver = onHandOver
+        self.onTell = onTell
         try adopt(descriptors)
     }
 
@@ -136,6 +143,14 @@ package final class WorkerEnvironment {
             throw WorkerError("\(kind.rawValue) was given no segment \(name)")
         }
         return segment
+    }
+
+    /// Those called `PREFIX` and a number: `plugins#` is a prefix.
+    package func segments(called prefix: String) -> [(number: Int, segment: SharedSegment)] {
+        segments.compactMap { name, segment in
+            guard name.hasPrefix(prefix), let number = Int(name.dropFirst(prefix.count)) else { return nil }
+            return (number, segment)
+        }.sorted { $0.number < $1.number }
     }
 
     /// An eventfd, owned by this environment for the life of the process. Names as for segments.
@@ -180,6 +195,9 @@ package final class WorkerEnvironment {
     package var connectionsHandedOverMax: Int {
         max(0, OpenFiles.limit / 2 - 64)
     }
+
+    /// Says `renew`, `explained` or `report` to the supervisor.
+    package func tell(_ message: WorkerMessage) { onTell(message) }
 
     /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.
     package func handOver(connections: [Int32]) {

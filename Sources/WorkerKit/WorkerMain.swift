@@ -135,7 +135,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
                         let some = connections[start...].prefix(DescriptorPassing.descriptorsMax)
                         control.send(.connections, descriptors: Array(some), wait: true)
                     }
-                })
+                }, onTell: { [control] in control.send($0, wait: true) })
             self.environment = environment
             descriptors = []
             worker = try W(environment: environment)
@@ -175,13 +175,15 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         case .reload(let settings):
             environment?.settings = settings
             worker.reload(settings: settings)
+        case .pardon(let name): worker.pardon(name: name)
         case .extend(let names):
             do {
                 try environment?.adopt(Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
             } catch {
                 failed(id, error, on: control)
             }
-        case .setup, .ready, .pong, .failed, .drained, .filterCompile, .filterRelease, .filterBatch, .filterCompiled,
+        case .setup, .ready, .pong, .failed, .drained, .renew, .explained, .report, .filterServes, .filterCompile,
+            .filterRelease, .filterBatch, .filterCompiled,
             .filterMatched, .filterFailed, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition,
             .replicaRefused, .brokerRole, .slaves, .slavesWanted, .topicCreated:
             preconditionFailure("the supervisor never sends \(message)")

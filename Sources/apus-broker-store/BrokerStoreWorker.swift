@@ -208,7 +208,7 @@ final class BrokerStoreWorker: Worker {
     private func connectFilter(_ index: Int, _ descriptor: Int32) {
         filters[index]?.close()
         let link = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
-            broker.filters.receive(message)
+            broker.filters.receive(message, from: index)
         } closed: { [unowned self] in
             filters[index] = nil
             environment.logger.warning("the link to filter-\(index) closed; subscriptions that need it wait")

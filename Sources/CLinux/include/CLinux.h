@@ -71,6 +71,10 @@ ssize_t apus_attribute(const char *_Nonnull path, const char *_Nonnull name, cha
 
 // A sealed memfd of exactly `bytes` zero bytes: it can neither shrink nor grow, so no reader can ever get SIGBUS.
 int apus_memfd(const char *_Nonnull name, size_t bytes);
+// An empty memfd that grows as it is written to.
+int apus_growing_memfd(const char *_Nonnull name);
+// From now on the memfd neither changes its bytes nor its size.
+int apus_seal(int fd);
 // Whether `fd` is a memfd sealed like those of apus_memfd.
 bool apus_is_sealed(int fd);
 // Reopens a descriptor for reading only (a mapping of the result can never be writable).
