@@ -49,7 +49,13 @@ package final class NameServer: RemotingService {
         self.logger = logger
         self.milliseconds = milliseconds
         if let bytes = try storage?.loadKVConfig() {
-            self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes))
+            var refused = 0
+            self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes), refused: &refused)
+            if refused > 0 {
+                logger.error(
+                    "\(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes them again"
+                )
+            }
         }
         self.savedBrokers = Set(try storage?.loadBrokers() ?? [])
         self.startHold = StartHold(awaiting: self.savedBrokers)
@@ -265,7 +271,7 @@ package final class NameServer: RemotingService {
             broker.filterServers = body.filterServerList
         }
         // 5.x brokers may ask for another time than 120 s.
-        let asked = try fields.int64("heartbeatTimeoutMillis") ?? 0
+        let asked = try fields.clamped(.heartbeatTimeout) ?? 0
         let master = self.tables.register(
             broker, connection: connection, now: self.milliseconds(),
             expiresAfter: asked > 0 ? asked : RouteTables.expiryMilliseconds)

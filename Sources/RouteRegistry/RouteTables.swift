@@ -1,3 +1,4 @@
+import MessageModel
 package import RemotingProtocol
 
 /// What a broker says of itself when it registers.
@@ -225,9 +226,9 @@ package struct RouteTables {
         var connections: [UInt64] = []
         for (address, live) in self.liveTable {
             if let closedAt = live.closedAt {
-                guard closedAt + Self.graceMilliseconds <= now else { continue }
+                guard closedAt +| Self.graceMilliseconds <= now else { continue }
                 self.remove(address, reason: .connectionClosed)
-            } else if live.lastUpdate + live.expiresAfter < now {
+            } else if live.lastUpdate +| live.expiresAfter < now {
                 connections.append(live.connection)
                 self.remove(address, reason: .expired)
             }

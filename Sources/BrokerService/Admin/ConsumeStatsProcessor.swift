@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -73,7 +74,7 @@ final class ConsumeStatsProcessor {
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
-            difference += end - consumed
+            difference = difference +| (end -| consumed)
             table.append(
                 rawKey: key(entry.name, queueId),
                 .fields([
@@ -178,7 +179,7 @@ final class ConsumeStatsProcessor {
                     isRelevant(topic, to: group.name)
                 else { continue }
                 let (table, difference) = offsetTable(group.name, entry, queues: entry.config.writeQueueNums)
-                total += difference
+                total = total +| difference
                 stats.append(
                     .fields([
                         ("consumeTps", .number(consumeTps(group.name, entry))), ("offsetTable", .object(table)),
@@ -210,7 +211,7 @@ final class ConsumeStatsProcessor {
             let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
             let first = queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
             let consumeTime = consumed > 0 ? storeTime(queue, consumed - 1) : first
-            let delay = consumed < end ? now - storeTime(queue, max(0, consumed)) : 0
+            let delay = consumed < end ? now -| storeTime(queue, max(0, consumed)) : 0
             let last = storeTime(queue, end - 1)
             let name = MessageQueue(
                 topic: entry.name, brokerName: broker.configuration.brokerName, queueID: queueId)
