@@ -98,7 +98,8 @@ let package = Package(
                 "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "StoreFormat", "WorkerProtocol",
                 "StoreReader", "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
             ], exclude: ["README.md"]),
-        room("RouteRegistry", ["FastJSON", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
+        room(
+            "RouteRegistry", ["FastJSON", "MessageModel", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
         room(
             "Replication",
             [
@@ -121,8 +122,8 @@ let package = Package(
         worker(
             "apus-nameserver",
             [
-                "RouteRegistry", "LinuxSystem", "WorkerKit", "WorkerProtocol", "RemotingTransport", logging, nioCore,
-                nioPosix,
+                "RouteRegistry", "FastJSON", "LinuxSystem", "MessageStore", "WorkerKit", "WorkerProtocol",
+                "RemotingTransport", logging, nioCore, nioPosix,
             ]),
         worker(
             "apus-broker-store",
@@ -142,7 +143,8 @@ let package = Package(
         worker(
             "apus",
             [
-                "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "RemotingProtocol", "RemotingTransport",
+                "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel", "RemotingProtocol",
+                "RemotingTransport",
                 "StoreFormat", "Supervision", logging, nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),

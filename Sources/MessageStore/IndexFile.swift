@@ -1,4 +1,5 @@
 import LinuxSystem
+import MessageModel
 import StoreFormat
 
 /// One index file. Slots are scattered writes, so their pages are held in memory while the file grows and written in runs; entries are one
@@ -59,7 +60,7 @@ final class IndexFile {
         var previous = BigEndian.load(place, 0, as: Int32.self)
         if previous <= 0 || previous > header.indexCount { previous = 0 }
 
-        var seconds = (storeTimestamp - header.beginTimestamp) / 1000
+        var seconds = (storeTimestamp -| header.beginTimestamp) / 1000
         if header.beginTimestamp <= 0 || seconds < 0 { seconds = 0 }
         if seconds > Int64(Int32.max) { seconds = Int64(Int32.max) }
 
@@ -296,7 +297,7 @@ final class IndexFile {
             }
             steps -= 1
             guard let entry = try entry(index), entry.seconds >= 0 else { return }
-            let time = header.beginTimestamp + Int64(entry.seconds) * 1000
+            let time = header.beginTimestamp +| Int64(entry.seconds) * 1000
             if entry.keyHash == keyHash, time >= begin, time <= end { found.append(entry.physicalOffset) }
             if entry.previous >= index || time < begin { return }
             index = entry.previous

@@ -115,6 +115,9 @@ extension MessageStore {
                     reason: "an empty store begins at the beginning of a file; is mappedFileSizeCommitLog the master's?"
                 )
             }
+            guard offset.rawValue <= Self.logOffsetMax else {
+                return .refused(expected: PhysicalOffset(0), reason: "no log begins at \(offset)")
+            }
             beginAt(offset.rawValue)
         }
         guard offset.rawValue == logEnd else {
@@ -134,6 +137,9 @@ extension MessageStore {
         }
         return .appended(next: PhysicalOffset(logEnd))
     }
+
+    /// Bytes from where on nobody's log begins: adding a file's length there would overflow sooner or later.
+    static let logOffsetMax: Int64 = 1 << 60
 
     /// An empty log begins here instead of at 0.
     func beginAt(_ offset: Int64) {

@@ -126,14 +126,18 @@ extension MessageStore {
     @inline(__always)
     private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {
         if let queue = table.find(record.topic, record.queueId) { return queue }
-        guard case .success(let queue) = makeQueue(record.topic, record.queueId) else { return nil }
+        guard !deleted.hides(record.topic, at: record.physicalOffset.rawValue),
+            case .success(let queue) = makeQueue(record.topic, record.queueId)
+        else { return nil }
         return queue
     }
 
     /// Counts a record that no queue can hold. It stays in the log, and its keys in the index.
     @inline(never)
     private func noteWithoutQueue(_ record: CommitLogRecordView) {
-        guard case .failure(let refusal) = makeQueue(record.topic, record.queueId) else { return }
+        guard !deleted.hides(record.topic, at: record.physicalOffset.rawValue),
+            case .failure(let refusal) = makeQueue(record.topic, record.queueId)
+        else { return }
         withoutQueue += 1
         // At the first, and then ever more seldom: a foreign log may be full of them.
         guard withoutQueue & (withoutQueue - 1) == 0 else { return }

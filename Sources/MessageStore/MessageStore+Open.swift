@@ -33,7 +33,9 @@ extension MessageStore {
             }
         }
         try logFiles.load(wasClean: wasClean)
+        loadDeleted()
         try recover(wasClean: wasClean, foreignKill: foreignKill)
+        fitDeleted(first: logFiles.first ?? 0)
         try loadSums()
         isOpen = true
         maintenance.begin(now: clock(), dispatched: dispatchedEnd)

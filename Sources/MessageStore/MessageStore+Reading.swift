@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MessageModel
 package import StoreFormat
 import StoreReader
 
@@ -299,7 +300,7 @@ extension MessageStore {
             if first == maximum { return before }
             let right = storeTimestamp(queue, at: first)
             let left = storeTimestamp(queue, at: before)
-            return abs(time - left) > abs(time - right) ? first : before
+            return (time -| left).magnitude > (time -| right).magnitude ? first : before
         }
     }
 

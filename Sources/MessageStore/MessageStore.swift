@@ -73,6 +73,7 @@ package final class MessageStore {
     var tickNumber: UInt64 = 1
     /// In a replay: records that do not continue their queues, until those go on.
     var held: [ObjectIdentifier: HeldRecord] = [:]
+    var deleted = DeletedTopics()
     /// Records dispatched since the start that no queue can hold.
     var withoutQueue: Int64 = 0
     let index: IndexService?
@@ -225,6 +226,7 @@ package final class MessageStore {
             return verdict
         }
         guard !removed.isEmpty else { return }
+        noteDeleted(removed)
         for queue in removed {
             do throws(SystemError) {
                 try queueFiles.remove(queue)
@@ -280,7 +282,7 @@ struct DelayLevels {
 
     /// When a message of the level that was stored at `storeTimestamp` is due (`computeDeliverTimestamp`).
     func deliverTimestamp(level: Int, storeTimestamp: Int64) -> Int64 {
-        guard let last = delays.last else { return storeTimestamp + 1000 }
-        return storeTimestamp + (level > delays.count ? last : delays[level - 1])
+        guard let last = delays.last else { return storeTimestamp +| 1000 }
+        return storeTimestamp +| (level > delays.count ? last : delays[level - 1])
     }
 }

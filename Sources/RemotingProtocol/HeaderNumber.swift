@@ -29,9 +29,18 @@ extension HeaderNumber where Value == Int32 {
 extension HeaderNumber where Value == Int64 {
     /// How far a group has come in a queue; -1: nowhere.
     package static var commitOffset: Self { Self("commitOffset", QueueLimits.offsets) }
+    /// Milliseconds until a name server takes a broker for gone that is not heard of; not positive: its own time.
+    package static var heartbeatTimeout: Self { Self("heartbeatTimeoutMillis", Int64.min...7 * 86_400_000) }
 }
 
 extension ExtFields {
+    /// `nil`: there is no such field.
+    /// - Throws: the field is no number; one out of its bounds becomes the nearest inside.
+    package func clamped<Value>(_ number: HeaderNumber<Value>) throws(RemotingDecodeError) -> Value? {
+        guard let value = try self.bytes(number.name)?.integer(number.name) else { return nil }
+        return min(max(Value(clamping: value), number.bounds.lowerBound), number.bounds.upperBound)
+    }
+
     /// - Throws: the field is missing, no number, or out of its bounds.
     package func required<Value>(_ number: HeaderNumber<Value>) throws(RemotingDecodeError) -> Value {
         guard let bytes = self.bytes(number.name) else { throw .missingField(number.name.text) }

@@ -12,6 +12,8 @@ package enum HAProtocol {
     package static let reportSize = 8
     package static let headerSize = 12
     /// Largest body a slave takes, in bytes: Apache's slave has a buffer of this size for header and body together.
+    /// No log begins behind it: adding to it must not overflow.
+    static let offsetMax: Int64 = 1 << 60
     package static let maximumBody = 4 * 1024 * 1024 - headerSize
 }
 
@@ -180,7 +182,9 @@ package struct HAReceiver {
             header.clear()
             guard size >= 0, size <= HAProtocol.maximumBody else { throw .size(size) }
             // An empty log takes the master's choice of a beginning, as Apache's does.
-            guard offset == next || (next == 0 && offset >= 0) else { throw .offset(master: offset, slave: next) }
+            guard offset == next || (next == 0 && (0...HAProtocol.offsetMax).contains(offset)) else {
+                throw .offset(master: offset, slave: next)
+            }
             guard size > 0 else { return .heartbeat }
             next = offset
             missing = Int(size)

@@ -139,7 +139,7 @@ package final class MetadataSync {
             let sync = sync.value
             if let answer, configured == nil, sync.learned == nil {
                 // RocketMQ's brokers always listen for slaves one port above their own.
-                sync.found(answer.host, answer.port + 1)
+                sync.found(answer.host, min(answer.port + 1, 65_535))
             }
             return answer
         }.flatMapThrowing { answer in
@@ -147,7 +147,7 @@ package final class MetadataSync {
             guard let ha = configured ?? sync.value.learned else {
                 throw MetadataSyncError.noMaster(broker: sync.value.configuration.brokerName)
             }
-            return HostPort(host: ha.host, port: ha.port - 1)
+            return HostPort(host: ha.host, port: max(ha.port - 1, 1))
         }
     }
 

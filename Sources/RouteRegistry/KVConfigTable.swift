@@ -13,13 +13,27 @@ package struct KVConfigTable: Equatable, Sendable {
 
     package init() {}
 
-    /// What the file holds; what has another shape is passed over.
-    package init(json: JSONValue) {
+    /// What the file holds; what has another shape is left out and counted in `refused`.
+    package init(json: JSONValue, refused: inout Int) {
         for namespace in json["configTable"]?.object?.members ?? [] {
-            for entry in namespace.value.object?.members ?? [] {
-                self.table[namespace.key, default: [:]][entry.key] = entry.value.string
+            guard let entries = namespace.value.object else {
+                refused += 1
+                continue
+            }
+            for entry in entries.members {
+                if let value = entry.value.string {
+                    self.table[namespace.key, default: [:]][entry.key] = value
+                } else {
+                    refused += 1
+                }
             }
         }
+    }
+
+    /// Whether bytes are such a file, whatever its entries are.
+    package static func accepts(_ bytes: [UInt8]) -> Bool {
+        guard let json = try? JSONValue(parsing: bytes), let object = json.object else { return false }
+        return object.isEmpty || json["configTable"]?.object != nil
     }
 
     /// The file's content, sorted.

@@ -28,7 +28,7 @@ struct RegistrationRequest: Sendable {
             haServerAddr: try fields.required("haServerAddr"))
         self.isCompressed = fields.bool("compressed") ?? false
         self.isOld = frame.version < RemotingVersion.registerBrokerBody && !self.isCompressed
-        self.expiresAfter = try fields.int64("heartbeatTimeoutMillis") ?? 0
+        self.expiresAfter = try fields.clamped(.heartbeatTimeout) ?? 0
     }
 
     func parse(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> Body {

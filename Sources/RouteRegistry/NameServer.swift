@@ -51,7 +51,13 @@ package final class NameServer: RemotingService {
         self.logger = logger
         self.milliseconds = milliseconds
         if let bytes = try storage?.loadKVConfig() {
-            self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes))
+            var refused = 0
+            self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes), refused: &refused)
+            if refused > 0 {
+                logger.error(
+                    "\(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes them again"
+                )
+            }
         }
         self.savedBrokers = Set(try storage?.loadBrokers() ?? [])
         self.startHold = StartHold(awaiting: self.savedBrokers)

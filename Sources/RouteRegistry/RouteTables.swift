@@ -1,3 +1,4 @@
+import MessageModel
 package import RemotingProtocol
 
 /// What a broker says of itself when it registers.

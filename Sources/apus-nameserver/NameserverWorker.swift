@@ -1,5 +1,7 @@
 import FastJSON
 import LinuxSystem
+import Logging
+import MessageStore
 import NIOCore
 import NIOPosix
 import RemotingTransport
@@ -22,7 +24,9 @@ final class NameserverWorker: Worker {
         let settings = environment.settings
         self.nameServer = try NameServer(
             configuration: Self.configuration(settings),
-            storage: settings["kvConfigPath"].map { KVConfigFile(path: $0, disk: RealDisk()) },
+            storage: settings["kvConfigPath"].map {
+                KVConfigFile(path: $0, disk: RealDisk(), logger: environment.logger)
+            },
             logger: environment.logger)
         var configuration = RemotingServerConfiguration()
         configuration.idleTimeout = .seconds(
@@ -100,18 +104,20 @@ final class NameserverWorker: Worker {
     }
 }
 
-/// The KV configuration as a file, replaced as a whole: written beside it, synchronized, renamed over it; and beside that the
-/// brokers that were registered last.
+/// The KV configuration as a file with its backup and checksums, like the tables of a broker (`MetadataFile`); and beside
+/// that the brokers that were registered last.
 final class KVConfigFile: NameServerStorage {
     private let path: String
     private let disk: any Disk
+    private let logger: Logger
 
     /// A larger file is not ours.
     private static let bytesMax: Int64 = 64 << 20
 
-    init(path: String, disk: any Disk) {
+    init(path: String, disk: any Disk, logger: Logger) {
         self.path = path
         self.disk = disk
+        self.logger = logger
     }
 
     private var folder: String {
@@ -120,12 +126,31 @@ final class KVConfigFile: NameServerStorage {
 
     private var brokersPath: String { self.folder + "/registeredBrokers.json" }
 
-    func loadKVConfig() throws -> [UInt8]? { try self.load(self.path) }
+    private var file: MetadataFile { MetadataFile(path: self.path, disk: self.disk) }
 
-    func saveKVConfig(_ bytes: [UInt8]) throws {
-        try self.save(bytes, self.path, durably: true)
-        try self.disk.synchronizeDirectory(self.folder)
+    /// - Throws: neither the file nor its backup can be read; the text names both and the remedy.
+    func loadKVConfig() throws -> [UInt8]? {
+        try self.checkSize(self.path)
+        switch try self.file.load(isGood: { KVConfigTable.accepts($0) }) {
+        case .absent: return nil
+        case .empty(let reason):
+            self.logger.error(
+                "\(reason), and it has no backup: the name server begins without a KV configuration; if there was one, stop the name server and restore the file"
+            )
+            return nil
+        case .current(let bytes): return bytes
+        case .backup(let bytes, let reason):
+            self.logger.error("\(reason); its backup is used, and what was changed after that is lost")
+            do {
+                try self.file.restore(bytes)
+            } catch {
+                self.logger.error("\(self.path) could not be written anew: \(error)")
+            }
+            return bytes
+        }
     }
+
+    func saveKVConfig(_ bytes: [UInt8]) throws { try self.file.save(bytes) }
 
     /// A file that cannot be read costs the next start its patience and nothing else.
     func loadBrokers() -> [String] {
@@ -136,27 +161,28 @@ final class KVConfigFile: NameServerStorage {
     }
 
     func saveBrokers(_ brokers: [String]) throws {
-        try self.save(JSONValue.strings(brokers).bytes(), self.brokersPath, durably: false)
+        try self.save(JSONValue.strings(brokers).bytes(), self.brokersPath)
+    }
+
+    private func checkSize(_ path: String) throws {
+        guard let information = try self.disk.information(path), information.size > Self.bytesMax else { return }
+        throw WorkerError("\(path) has \(information.size) bytes and cannot be a name server's; move it away")
     }
 
     private func load(_ path: String) throws -> [UInt8]? {
         guard let information = try self.disk.information(path) else { return nil }
-        guard information.size <= Self.bytesMax else {
-            throw WorkerError(
-                "\(path) has \(information.size) bytes and cannot be a KV configuration; move it away")
-        }
+        try self.checkSize(path)
         let file = try self.disk.open(path, .read)
         var bytes = [UInt8](repeating: 0, count: Int(information.size))
         let count = try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
         return Array(bytes.prefix(count))
     }
 
-    private func save(_ bytes: [UInt8], _ path: String, durably: Bool) throws {
+    private func save(_ bytes: [UInt8], _ path: String) throws {
         try self.disk.createDirectory(self.folder)
         let temporary = path + ".tmp"
         let file = try self.disk.open(temporary, .replace)
         try bytes.withUnsafeBytes { try file.write($0, at: 0) }
-        if durably { try file.synchronize() }
         try self.disk.rename(temporary, to: path)
     }
 }

@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import NIOCore
 import NIOPosix
 import RemotingProtocol
@@ -115,7 +116,7 @@ actor Cluster {
             guard let name = queue["brokerName"]?.string, route.masters[name] != nil else { continue }
             let permission = queue["perm"]?.integer ?? 0
             func queues(_ count: JSONValue?) -> [MessageQueue] {
-                (0..<max(0, Int(count?.integer ?? 0))).map {
+                (0..<Int(min(max(0, count?.integer ?? 0), Int64(QueueLimits.queuesPerTopic)))).map {
                     MessageQueue(topic: topic, brokerName: name, queueId: $0)
                 }
             }

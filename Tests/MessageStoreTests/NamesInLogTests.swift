@@ -134,3 +134,73 @@ import Testing
         #expect(FileManager.default.fileExists(atPath: odd), "what is not ours stays")
     }
 }
+
+/// Queues of deleted topics, when queues are built anew from a log that still has their messages.
+@Suite struct DeletedTopicsTests {
+    let folder: TemporaryFolder
+
+    init() throws { folder = try TemporaryFolder() }
+
+    @Test("a deleted topic's queues do not come back when they are built anew", arguments: [false, true])
+    func rebuild(_ isMadeAgain: Bool) throws {
+        let configuration = StoreConfiguration.small(folder.path + "/store")
+        let first = Harness(configuration)
+        try first.store.open()
+        for number in 0..<5 {
+            first.send("Gone", body: "old \(number)")
+            first.send("Stays", body: "\(number)")
+        }
+        try first.store.commitTick()
+        // In the tick in which it is deleted, too.
+        first.send("Gone", body: "late")
+        first.store.removeTopics { $0 == "Gone" }
+        try first.store.commitTick()
+        #expect(first.store.consumeQueue(topic: "Gone", queueId: 0) == nil)
+        if isMadeAgain {
+            for number in 0..<2 { first.send("Gone", body: "new \(number)") }
+            try first.store.commitTick()
+        }
+        let expected = isMadeAgain ? ["new 0", "new 1"] : []
+        try first.store.close()
+        for _ in 0..<2 {
+            try FileManager.default.removeItem(atPath: configuration.consumeQueuePath)
+            let next = Harness(configuration)
+            try next.store.open()
+            #expect(next.bodies("Gone") == expected)
+            #expect(next.bodies("Stays") == (0..<5).map { "\($0)" })
+            #expect(next.store.withoutQueue == 0)
+            try next.store.close()
+        }
+        let last = Harness(configuration)
+        try last.store.open()
+        guard case .appended(let result) = last.send("Gone", body: "newer") else {
+            Issue.record("refused")
+            return
+        }
+        #expect(result.queueOffset.rawValue == Int64(expected.count), "a new topic begins at 0")
+        try last.store.commitTick()
+        try last.store.close()
+    }
+
+    @Test("what is known of another log hides nothing: an empty log begins without it")
+    func anotherLog() throws {
+        let configuration = StoreConfiguration.small(folder.path + "/store")
+        let first = Harness(configuration)
+        try first.store.open()
+        for number in 0..<50 { first.send("T", body: "old \(number)") }
+        try first.store.commitTick()
+        first.store.removeTopics { $0 == "T" }
+        try first.store.close()
+        try FileManager.default.removeItem(atPath: configuration.commitLogPath)
+        let second = Harness(configuration)
+        try second.store.open()
+        second.send("T", body: "new")
+        try second.store.commitTick()
+        try second.store.close()
+        try FileManager.default.removeItem(atPath: configuration.consumeQueuePath)
+        let third = Harness(configuration)
+        try third.store.open()
+        #expect(third.bodies("T") == ["new"])
+        try third.store.close()
+    }
+}

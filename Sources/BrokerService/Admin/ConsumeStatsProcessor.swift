@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import RemotingTransport
@@ -79,7 +80,7 @@ final class ConsumeStatsProcessor {
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
             let pulled = max(consumed, heldOffset(group, queue))
-            difference += end - consumed
+            difference = difference +| (end -| consumed)
             table.append(
                 rawKey: key(entry.name, queueId),
                 .fields([
@@ -232,7 +233,7 @@ final class ConsumeStatsProcessor {
         walk(pairs, client) { [self] group, entry in
             guard !onlyOrdered || entry.config.order, isRelevant(entry.name, to: group) else { return 1 }
             let (table, difference) = offsetTable(group, entry, queues: entry.config.writeQueueNums)
-            total += difference
+            total = total +| difference
             entries += table.count
             stats[group, default: []].append(
                 .fields([("consumeTps", .number(consumeTps(group, entry))), ("offsetTable", .object(table))]))
@@ -269,7 +270,7 @@ final class ConsumeStatsProcessor {
             let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
             let first = queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
             let consumeTime = consumed > 0 ? storeTime(queue, consumed - 1) : first
-            let delay = consumed < end ? now - storeTime(queue, max(0, consumed)) : 0
+            let delay = consumed < end ? now -| storeTime(queue, max(0, consumed)) : 0
             let last = storeTime(queue, end - 1)
             let name = MessageQueue(
                 topic: entry.name, brokerName: broker.configuration.brokerName, queueID: queueId)

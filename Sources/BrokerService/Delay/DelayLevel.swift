@@ -1,3 +1,5 @@
+import MessageModel
+
 /// One delay level's queue of `SCHEDULE_TOPIC_XXXX`, seen by the clock: which entry is next and when it is due. Time and
 /// entries come as arguments.
 struct DelayLevel {
@@ -26,10 +28,10 @@ struct DelayLevel {
     ///   - deliverMillis: what the entry says: the time it was stored plus the delay.
     ///   - queueEnd: behind the queue's last entry.
     mutating func due(_ deliverMillis: Int64, at offset: Int64, queueEnd: Int64, now: Int64) -> Int64 {
-        guard deliverMillis > now + delay else { return deliverMillis }
+        guard deliverMillis > now +| delay else { return deliverMillis }
         if let anchor, offset < anchor.through { return min(deliverMillis, anchor.due) }
-        anchor = (max(queueEnd, offset + 1), now + delay)
-        return now + delay
+        anchor = (max(queueEnd, offset +| 1), now +| delay)
+        return now +| delay
     }
 
     /// The entry at `next` is in the log's buffer, or passed over.

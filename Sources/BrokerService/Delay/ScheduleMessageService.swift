@@ -117,7 +117,7 @@ final class ScheduleMessageService {
         timer?.cancel()
         timerAtMillis = earliest
         let service = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        let sleep = min(max(0, earliest - broker.now()), Self.sleepMaxMillis)
+        let sleep = min(max(0, earliest -| broker.now()), Self.sleepMaxMillis)
         timer = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { service.value.deliver() }
     }
 

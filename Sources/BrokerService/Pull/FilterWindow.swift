@@ -1,3 +1,4 @@
+import MessageModel
 import MessageStore
 import StoreFormat
 import WorkerProtocol
@@ -83,7 +84,7 @@ final class FilterWindow {
     /// The stretch to ask about ahead of need, once a reader has come to `offset`; nil: not yet, or nothing is there.
     func next(after offset: Int64) -> Int64? {
         guard !isAsking, stretches.count == 1, let present = stretches.last, present.end < queue.maxOffset.rawValue,
-            present.end - offset <= Int64(present.count) / 2
+            present.end -| offset <= Int64(present.count) / 2
         else { return nil }
         return present.end
     }
@@ -91,7 +92,7 @@ final class FilterWindow {
     /// How many entries from `offset` on are to be asked about now.
     func begin(from offset: Int64, atMost limit: Int) -> Int {
         isAsking = true
-        let count = min(Int64(min(size, limit)), queue.maxOffset.rawValue - offset)
+        let count = min(Int64(min(size, limit)), queue.maxOffset.rawValue -| offset)
         size = min(size * 2, WorkerMessage.filterBatchMax)
         return Int(max(count, 0))
     }

@@ -240,7 +240,7 @@ final class TimerFiles: @unchecked Sendable {
         }
         try result.get()
         let next = bytes.withUnsafeBytes { $0.loadUnaligned(as: Int64.self).bigEndian }
-        return next > 0 ? next - 1 : nil
+        return next > 0 ? min(next - 1, 1 << 56) : nil
     }
 
     // MARK: Checkpoint

@@ -91,7 +91,7 @@ final class TimerMessageStore {
         if isFollowing, !wasFollower { try files.setFollower(true) }
         if !isFollowing, wasFollower || (checkpoint == nil && progress == nil) {
             // Until now somebody else has delivered: the master, or Apache in whose folder this is.
-            let due = try files.deliveredByApache() ?? lastStoreTimestamp() - Self.deliveryLagMillis
+            let due = try files.deliveredByApache() ?? lastStoreTimestamp() -| Self.deliveryLagMillis
             known.watermark = max(known.watermark, TimerKey(due: due, sequence: Int64.max))
             known.ingested = queue.maxOffset.rawValue
         }
@@ -108,6 +108,10 @@ final class TimerMessageStore {
             .map { broker.store.storeTimestamp($0, at: QueueOffset($0.maxOffset.rawValue - 1)) }.max() ?? 0
     }
 
+    /// A time out of a record, which no checksum covers, as one buckets can be counted in: not before 1970, and not so late
+    /// that adding to it overflows.
+    private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), 1 << 56) }
+
     private func clock() -> Int64 { isFollowing ? followedMillis : broker.now() }
 
     /// From now on this broker delivers, and what it has delivered has been noted.
@@ -120,9 +124,9 @@ final class TimerMessageStore {
         guard !isRunning, let queue else { return }
         isRunning = true
         if queue.maxOffset.rawValue > 0, !isFollowing { makeTopic() }
-        if isFollowing { followedMillis = lastStoreTimestamp() }
+        if isFollowing { followedMillis = Self.plausible(lastStoreTimestamp()) }
         QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
-            followedMillis = max(followedMillis, arrival.storeTimestamp)
+            followedMillis = max(followedMillis, Self.plausible(arrival.storeTimestamp))
             scheduleTurn()
         }
         queue.wantsArrival = true
@@ -181,7 +185,7 @@ final class TimerMessageStore {
         guard isRunning, task == nil || millis < taskAtMillis else { return }
         task?.cancel()
         taskAtMillis = millis
-        let sleep = min(max(0, millis - broker.now()), Self.sleepMaxMillis)
+        let sleep = min(max(0, millis -| broker.now()), Self.sleepMaxMillis)
         let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
         task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) {
             this.value.task = nil
@@ -196,7 +200,7 @@ final class TimerMessageStore {
         let now = clock()
         runFileJob(now)
         takeIn(now)
-        let isMoreDue = isFollowing ? drop(now - Self.deliveryLagMillis) : deliver(now)
+        let isMoreDue = isFollowing ? drop(now -| Self.deliveryLagMillis) : deliver(now)
         guard let wheel else { return }
         if wheel.awaitsCommit { broker.scheduleTick() }
         if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) {
@@ -253,7 +257,7 @@ final class TimerMessageStore {
         _ record: CommitLogRecordView, _ sequence: Int64, _ entry: ConsumeQueueEntry, _ wheel: TimerWheel
     ) {
         // Without a time it is overdue: RocketMQ writes none of those.
-        let due = record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0
+        let due = Self.plausible(record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0)
         let cancelling = record.property(TimerProperties.deleteUniqueKey).map { String(decoding: $0, as: UTF8.self) }
         let waiting = TimerEntry(
             due: due, sequence: sequence, position: entry.physicalOffset.rawValue,

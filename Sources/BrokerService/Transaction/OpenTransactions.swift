@@ -1,3 +1,5 @@
+import MessageModel
+
 /// The prepared messages whose outcome is not known, and when their producers are asked for it. Time comes as an argument.
 ///
 /// A half message is open from its arrival until an op message names its offset. Each time its producer is asked, it is
@@ -62,7 +64,7 @@ struct OpenTransactions {
         self.settings = settings
         for (offset, var entry) in open {
             // Without a producer it waits for one, however long.
-            if entry.nextCheck != .max { entry.nextCheck = entry.half.storeTimestamp + wait(entry.half) }
+            if entry.nextCheck != .max { entry.nextCheck = entry.half.storeTimestamp +| wait(entry.half) }
             open[offset] = entry
             schedule(entry)
         }
@@ -82,7 +84,7 @@ struct OpenTransactions {
         halfEnd = half.queueOffset + 1
         known.append(half.queueOffset)
         guard !isEnded else { return false }
-        var entry = Entry(half: half, since: half.storeTimestamp, nextCheck: half.storeTimestamp + wait(half))
+        var entry = Entry(half: half, since: half.storeTimestamp, nextCheck: half.storeTimestamp +| wait(half))
         var isCheck = half.checks > 0
         if let older = byIdentity[half.identity], let before = open.removeValue(forKey: older) ?? ending[older] {
             entry.since = before.since
@@ -111,7 +113,7 @@ struct OpenTransactions {
     mutating func skipped(_ queueOffset: Int64) { halfEnd = max(halfEnd, queueOffset + 1) }
 
     private mutating func schedule(_ entry: Entry) {
-        let due = min(entry.nextCheck, entry.since + settings.keep)
+        let due = min(entry.nextCheck, entry.since +| settings.keep)
         checks.push(
             TimerEntry(due: due, sequence: entry.half.queueOffset, position: entry.nextCheck, size: 0, source: 0))
     }
@@ -173,7 +175,7 @@ struct OpenTransactions {
         while let top = checks.top, top.due <= now {
             checks.pop()
             guard let entry = open[top.sequence], entry.nextCheck == top.position else { continue }
-            if entry.half.checks >= settings.checkMax || now - entry.since >= settings.keep {
+            if entry.half.checks >= settings.checkMax || now -| entry.since >= settings.keep {
                 return .giveUp(entry.half)
             }
             return .check(entry.half)

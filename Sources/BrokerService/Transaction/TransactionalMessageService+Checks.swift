@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -17,7 +18,7 @@ extension TransactionalMessageService {
         guard isRunning, task == nil || millis < taskAtMillis else { return }
         task?.cancel()
         taskAtMillis = millis
-        let sleep = min(max(0, millis - broker.now()), Self.sleepMaxMillis)
+        let sleep = min(max(0, millis -| broker.now()), Self.sleepMaxMillis)
         let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
         task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
     }
@@ -56,7 +57,7 @@ extension TransactionalMessageService {
             open?.postpone(half.queueOffset, until: Int64.max)
             return
         }
-        guard storeAgain(half, topic: TopicNames.half, checks: half.checks + 1) else {
+        guard storeAgain(half, topic: TopicNames.half, checks: half.checks +| 1) else {
             open?.postpone(half.queueOffset, until: now + Self.retryMillis)
             return
         }

@@ -32,7 +32,8 @@ package struct DataVersion: JSONBody, Hashable {
 
     package mutating func next(now milliseconds: Int64) {
         self.timestamp = milliseconds
-        self.counter += 1
+        // As Java's counter does; somebody else's may stand anywhere.
+        self.counter &+= 1
     }
 }
 

@@ -1,6 +1,7 @@
 import ArgumentParser
 import FastJSON
 import Glibc
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
@@ -143,7 +144,7 @@ struct AdminSession: Sendable {
     /// The readable queues of a topic, sorted.
     func queues(_ topic: String, in route: TopicRouteData) -> [MessageQueue] {
         route.queueDatas.flatMap { data in
-            (0..<max(0, Int(data.readQueueNums))).map {
+            (0..<Int(min(max(0, data.readQueueNums), QueueLimits.queuesPerTopic))).map {
                 MessageQueue(topic: topic, brokerName: data.brokerName, queueId: $0)
             }
         }.sorted()

@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import MessageModel
 import NIOCore
 import RemotingProtocol
 
@@ -86,7 +87,7 @@ struct ClusterList: AdminCommand {
 
     private static func totals(_ cluster: String, _ broker: String, _ table: [String: String]) -> String {
         func difference(_ late: String, _ early: String) -> String {
-            String((table[late].flatMap { Int64($0) } ?? 0) - (table[early].flatMap { Int64($0) } ?? 0))
+            String((table[late].flatMap { Int64($0) } ?? 0) -| (table[early].flatMap { Int64($0) } ?? 0))
         }
         return more.line(
             cluster, broker, difference("msgPutTotalTodayMorning", "msgPutTotalYesterdayMorning"),

@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import MessageModel
 import NIOCore
 import RemotingProtocol
 
@@ -295,13 +296,13 @@ struct GroupStats {
         /// Milliseconds since 1970; 0: not known.
         let lastTimestamp: Int64
 
-        var difference: Int64 { brokerOffset - consumerOffset }
+        var difference: Int64 { brokerOffset -| consumerOffset }
     }
 
     var rows: [Row] = []
     var tps = 0.0
 
-    var difference: Int64 { rows.reduce(0) { $0 + $1.difference } }
+    var difference: Int64 { rows.reduce(0) { $0 +| $1.difference } }
 
     /// Adds a table as 208 and 317 answer it.
     mutating func add(_ json: JSONValue) {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import MessageModel
 import RemotingProtocol
 
 /// `-s`/`-b` and `-e`: a span of store times.
@@ -158,7 +159,7 @@ struct ConsumeMessage: AdminCommand {
             let (first, last) = try await session.span(queue, at: address, begin, end)
             let start = max(first, offset ?? first)
             try await session.read(
-                queue, at: address, from: start, to: min(last, start + left), group: group
+                queue, at: address, from: start, to: min(last, start +| left), group: group
             ) { messages in
                 guard !messages.isEmpty else { return }
                 print("Consume ok")
@@ -216,7 +217,7 @@ extension AdminSession {
         let wanted = Subscription(topic: queue.topic, expression: expression).tags
         while offset < end {
             let pulled = try await pull(
-                queue, at: address, offset: offset, count: Int(min(32, end - offset)), expression, group: group)
+                queue, at: address, offset: offset, count: Int(min(32, end -| offset)), expression, group: group)
             take(
                 pulled.messages.filter { message in
                     message.queueOffset < end && (wanted.map { $0.contains(message.tags ?? "") } ?? true)
