@@ -104,7 +104,8 @@ final class TableKeeper {
         }
         if file == .topics { broker.topicsWritten(made, failure) }
         settle(file, failure)
-        if failure == nil, let state = states[file], state.requested > state.kept { begin(file) }
+        // What was asked for meanwhile; what has failed comes again with the broker's timer.
+        if let state = states[file], state.requested > upTo { begin(file) }
         stopIfDone()
     }
 
@@ -143,6 +144,7 @@ final class TableKeeper {
         isStopped = true
         work.stop()
         broker.offsetWork.stop()
+        for file in failed { writeNow(file) }
         finished.succeed()
     }
 
