@@ -29,10 +29,25 @@ extension Broker {
         }
     }
 
+    /// A table that is larger is read on another thread.
+    private static let replicaBytesAtOnce = 32 << 10
+
     /// Replaces one of the tables by the master's.
     package func replicate(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) {
+        // In the order they came.
+        guard bytes.count > Self.replicaBytesAtOnce || replicaTablesInWork > 0 else {
+            return take(kind, Result { try JSONValue(parsing: bytes) })
+        }
+        replicaTablesInWork += 1
+        textWork.submit({ Result { try JSONValue(parsing: bytes) } }) { [self] json in
+            replicaTablesInWork -= 1
+            take(kind, json)
+        }
+    }
+
+    private func take(_ kind: ReplicaMetadataKind, _ json: Result<JSONValue, any Error>) {
         do {
-            let json = try JSONValue(parsing: bytes)
+            let json = try json.get()
             let refused: [RefusedEntry]
             switch kind {
             case .topics: refused = try topics.replace(json)

@@ -48,6 +48,10 @@ package final class Broker: RemotingService {
     let storesReplies: Bool
     private(set) lazy var registration = NameserverRegistration(self)
 
+    /// Where the table of offsets is written: it may be large, and nobody waits for it.
+    private(set) lazy var offsetWork: any TimerFileWork = timerFileWork ?? TimerFileThread(eventLoop: eventLoop)
+    /// Tables of the master that are being read on another thread.
+    var replicaTablesInWork = 0
     /// Where texts of large tables are made: apart from the files, so that a slow disk keeps nobody's answer.
     private(set) lazy var textWork: any TimerFileWork = timerFileWork ?? TimerFileThread(eventLoop: eventLoop)
     private(set) lazy var tableAnswers = TableAnswers(self, work: textWork)
@@ -301,7 +305,9 @@ package final class Broker: RemotingService {
         case .endTransaction, .resumeCheckHalfMessage: try endTransaction.process(frame, client)
         case .sendReplyMessage, .sendReplyMessageV2: try reply.process(frame, client)
         case .recallMessage: try recall.process(frame, client)
-        case .heartBeat, .unregisterClient, .checkClientConfig, .getConsumerListByGroup, .lockBatchMQ, .unlockBatchMQ:
+        case .heartBeat: try clients.process(frame, client)
+        case .unregisterClient, .checkClientConfig, .getConsumerListByGroup, .lockBatchMQ, .unlockBatchMQ:
+            if refusesLarge(frame, client) { return }
             try clients.process(frame, client)
         case .queryConsumerOffset, .updateConsumerOffset, .searchOffsetByTimestamp, .getMaxOffset, .getMinOffset,
             .getEarliestMessageStoreTime:
@@ -311,12 +317,25 @@ package final class Broker: RemotingService {
             .consumeMessageDirectly:
             try relay.process(frame, client)
         default:
+            if refusesLarge(frame, client) { return }
             if try !admin.process(frame, client) {
                 client.answer(
                     frame.returnAddress, .requestCodeNotSupported,
                     remark: " request type \(frame.code) not supported")
             }
         }
+    }
+
+    /// Bytes of the body of a request that is no message and no heartbeat: JSON that is read on the event loop, a few thousand entries.
+    static let controlBytesMax = 256 << 10
+
+    private func refusesLarge(_ frame: RemotingFrame, _ client: ClientContext) -> Bool {
+        guard frame.body.count > Self.controlBytesMax else { return false }
+        client.answer(
+            frame.returnAddress, .systemError,
+            remark: "a request of code \(frame.code) with a body of \(frame.body.count) bytes is not taken, at most "
+                + "\(Self.controlBytesMax): divide it among several")
+        return true
     }
 
     // MARK: Ticks
@@ -351,7 +370,7 @@ package final class Broker: RemotingService {
             notice.flag = RemotingFrame.onewayFlag
             var frame = ByteBuffer()
             notice.encode(into: &frame)
-            for member in members { member.client.connection.write { $0.writeImmutableBuffer(frame) } }
+            tell(members, frame)
             return members.count
         }
         noticesTask?.cancel()
@@ -359,6 +378,21 @@ package final class Broker: RemotingService {
             let this = NIOLoopBound(self, eventLoop: eventLoop)
             return eventLoop.scheduleTask(in: .milliseconds(max(1, next - time))) { this.value.scheduleTick() }
         }
+    }
+
+    /// Members told in one slice: each is a write and a send of its own.
+    static let noticesPerSlice = 256
+
+    private func tell(_ members: [ClientChannelInfo], _ frame: ByteBuffer) {
+        var left = members[...]
+        let slice = { () -> Bool in
+            for member in left.prefix(Self.noticesPerSlice) {
+                member.client.connection.write { $0.writeImmutableBuffer(frame) }
+            }
+            left = left.dropFirst(Self.noticesPerSlice)
+            return !left.isEmpty
+        }
+        if slice() { slices.add(slice) }
     }
 
     private func commit() {

@@ -23,6 +23,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     private var partEnds = NIODeadline.now() + LoopTurns.partLength
     private var lastWarning: NIODeadline?
     private var suppressed = 0
+    private var isServing = false
 
     /// The longest turn since the start.
     package private(set) var longest = TimeAmount.zero
@@ -42,6 +43,9 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     /// Rounded up from half of one.
     package static func milliseconds(_ time: TimeAmount) -> Int64 { (time.nanoseconds + 500_000) / 1_000_000 }
 
+    /// From now on turns count: opening a store keeps nobody waiting.
+    package func serve() { self.isServing = true }
+
     /// The first read of a round: its turn began now at the latest.
     package func began(_ time: NIODeadline) { if self.start == nil { self.start = time } }
 
@@ -60,6 +64,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
             self.start = nil
             self.piece = nil
         }
+        guard self.isServing else { return }
         while end >= self.partEnds {
             self.part = (self.part + 1) % Self.parts
             self.maxima[self.part] = .zero

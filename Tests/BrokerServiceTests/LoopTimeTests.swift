@@ -206,6 +206,44 @@ struct LoopTimeTests {
         #expect(try harness.onLoop { $0.consumers["Wide0"]?.isConsistent } == true)
     }
 
+    @Test("a control request with a large body is refused in words, whatever its code")
+    func largeBodies() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let body = [UInt8](repeating: UInt8(ascii: " "), count: Broker.controlBytesMax + 1)
+        for code in [
+            RequestCode.lockBatchMQ, .unlockBatchMQ, .checkClientConfig, .updateAndCreateSubscriptionGroup,
+            .updateBrokerConfig, .getBrokerRuntimeInfo,
+        ] {
+            let answer = try connection.invoke(code, body: body)
+            #expect(answer.code == ResponseCode.systemError.rawValue)
+            #expect(answer.remark?.contains("body of \(body.count) bytes") == true, "\(code): \(answer.remark ?? "")")
+        }
+    }
+
+    @Test("many members of a group are told of a change in slices, each once")
+    func notices() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let beat = heartbeat(groups: 1, prefix: "Told")
+        let members = try (0..<300).map { _ in try harness.connect() }
+        for member in members { try member.post(.heartBeat, body: beat) }
+        try wait { try harness.onLoop { $0.consumers["Told0"]?.clients.count } == members.count }
+        // What the joining was told of is over.
+        usleep(200_000)
+        let before = try harness.onLoop { $0.slices.slices }
+        try harness.onLoop { $0.rebalance("Told0") }
+        for member in members {
+            var notices = 0
+            while let frame = try? member.receive(timeoutMillis: notices == 0 ? 3000 : 0) {
+                if frame.code == RequestCode.notifyConsumerIDsChanged.rawValue { notices += 1 }
+            }
+            #expect(notices >= 1)
+        }
+        #expect(try harness.onLoop { $0.slices.slices } > before)
+    }
+
     // MARK: Answers
 
     @Test("messages by key fill a frame of RocketMQ's clients at most: the newest, in the order of the log")

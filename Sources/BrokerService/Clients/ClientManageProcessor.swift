@@ -245,7 +245,6 @@ final class ClientManageProcessor {
 
     private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let address = frame.returnAddress
-        guard frame.body.count <= Self.lockBytesMax else { return refuseLarge(frame, client) }
         let body = try LockBatchRequestBody(body: frame.body)
         guard broker.groups.find(body.consumerGroup) != nil else {
             return client.answer(
@@ -260,18 +259,7 @@ final class ClientManageProcessor {
             address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
     }
 
-    /// Of a request that locks or unlocks: some thousands of queues.
-    static let lockBytesMax = 512 << 10
-
-    private func refuseLarge(_ frame: RemotingFrame, _ client: ClientContext) {
-        client.answer(
-            frame.returnAddress, .systemError,
-            remark: "a request of \(frame.body.count) bytes for locks is not taken, at most \(Self.lockBytesMax): "
-                + "ask for fewer queues at a time")
-    }
-
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard frame.body.count <= Self.lockBytesMax else { return refuseLarge(frame, client) }
         let body = try UnlockBatchRequestBody(body: frame.body)
         let held = broker.locks.held(group: body.consumerGroup, clientId: body.clientID)
         let given = held.intersection(body.mqSet)

@@ -56,9 +56,13 @@ final class TableKeeper {
         if states[file]?.isBusy != true { begin(file) }
     }
 
-    /// Calls back when all writes asked for so far are done: with nil, or with the reason why one failed.
+    /// Tables operators change and wait for.
+    private static let operators: Set<File> = [.topics, .subscriptionGroups, .changedSettings]
+
+    /// Calls back when all writes of those asked for so far are done: with nil, or with the reason why one failed.
     func whenKept(_ completion: @escaping (String?) -> Void) {
-        let needs = states.filter { $0.value.requested > $0.value.kept }.mapValues(\.requested)
+        let needs = states.filter { Self.operators.contains($0.key) && $0.value.requested > $0.value.kept }
+            .mapValues(\.requested)
         guard !needs.isEmpty else { return completion(nil) }
         waiters.append(Waiter(needs: needs, completion: completion))
     }
@@ -71,7 +75,7 @@ final class TableKeeper {
         let path = broker.path(file)
         let disk = broker.disk
         broker.copy(file) { [self] text in
-            work.submit(
+            (file == .consumerOffsets ? broker.offsetWork : work).submit(
                 { () -> String? in Self.save(text(), path, disk) },
                 then: { [self] failure in ended(file, upTo, made, failure) })
         }
@@ -100,7 +104,8 @@ final class TableKeeper {
         }
         if file == .topics { broker.topicsWritten(made, failure) }
         settle(file, failure)
-        if failure == nil, let state = states[file], state.requested > state.kept { begin(file) }
+        // What was asked for meanwhile; what has failed comes again with the broker's timer.
+        if let state = states[file], state.requested > upTo { begin(file) }
         stopIfDone()
     }
 
@@ -138,6 +143,8 @@ final class TableKeeper {
         self.finished = nil
         isStopped = true
         work.stop()
+        broker.offsetWork.stop()
+        for file in failed { writeNow(file) }
         finished.succeed()
     }
 
