@@ -139,8 +139,20 @@ extension Broker {
         if groups.isDirtyLater { persist(.subscriptionGroups) }
     }
 
+    /// Makes sure that a topic survives a crash before anything is promised of it: what is stored in a topic nobody knows can be read by
+    /// nobody. Costs nothing once it is on disk.
+    /// - Returns: why it does not, in words for the sender; `nil` when it does.
+    @inline(__always)
+    func secure(_ topic: TopicEntry) -> String? { topic.isOnDisk ? nil : write(topic) }
+
+    private func write(_ topic: TopicEntry) -> String? {
+        persist(.topics).map { "topic \(topic.name) is new, and the table of topics cannot be written: \($0)" }
+    }
+
     /// Writes a table if it has changed. A failure is logged and tried again every few seconds until it works.
-    func persist(_ file: ConfigurationFile) {
+    /// - Returns: why it was not written.
+    @discardableResult
+    func persist(_ file: ConfigurationFile) -> String? {
         let failed = unwritten.remove(file) != nil
         let json: JSONValue
         switch file {
@@ -154,11 +166,11 @@ extension Broker {
             json = groups.json
             groups.markWritten()
         case .consumerOffsets:
-            guard offsets.isDirty || failed else { return }
+            guard offsets.isDirty || failed else { return nil }
             json = offsets.json
             offsets.markWritten()
         case .delayOffsets:
-            guard schedule.isDirty || failed else { return }
+            guard schedule.isDirty || failed else { return nil }
             json = schedule.durableJSON(
                 flushed: store.flushedOffset.rawValue, logEnd: store.writtenOffset.rawValue)
             schedule.markWritten()
@@ -168,9 +180,14 @@ extension Broker {
         }
         do {
             try MetadataFile(path: path(file), disk: disk).save(json.bytes(.pretty))
+            if file == .topics { topics.isWritten() }
+            if failed { logger.notice("\(path(file)) is written again") }
+            return nil
         } catch {
             unwritten.insert(file)
-            logger.error("\(path(file)) was not written and is tried again: \(error)")
+            // Each sender that wants a new topic would be a line.
+            if !failed { logger.error("\(path(file)) was not written and is tried again every few seconds: \(error)") }
+            return "\(error)"
         }
     }
 
@@ -191,7 +208,7 @@ extension Broker {
     /// Queues of topics that exist no more.
     func removeUnusedTopics() {
         let known = Set(topics.names)
-        store.removeTopics { !known.contains($0) && !TopicNames.alwaysSystem.contains($0) }
+        store.removeTopics { !known.contains($0) && !topics.isSystemTopic($0) }
     }
 
     // MARK: Stopping

@@ -34,6 +34,8 @@ struct MaintenanceState {
     var lastRetry: Int64 = 0
     var reportedDamage: Int64 = -1
     var expiring: [ConsumeQueue] = []
+    /// An operator wants expired files deleted at this hour too.
+    var isDeletionWished = false
     /// Base of the log file retention would have deleted had nobody needed it; -1 when there is none.
     var heldAt: Int64 = -1
     /// The last one that was said about.

@@ -280,11 +280,13 @@ extension MessageStore {
         case upper
     }
 
-    /// The offset of the message stored at a time, milliseconds since 1970.
+    /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more) it
+    /// is the queue's beginning: 0 would set a group back that has read on to there.
     package func offset(
         topic: String, queueId: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
     ) -> QueueOffset {
-        guard let queue = consumeQueue(topic: topic, queueId: queueId), !queue.isEmpty else { return QueueOffset(0) }
+        guard let queue = consumeQueue(topic: topic, queueId: queueId) else { return QueueOffset(0) }
+        guard !queue.isEmpty else { return queue.minOffset }
         let first = search(queue) { $0 >= time }
         let minimum = queue.minOffset
         let maximum = queue.maxOffset
@@ -347,13 +349,7 @@ extension MessageStore {
         guard let index else { return answer }
         var topic = topic
         var key = key
-        let hash = topic.withUTF8 { topicBytes in
-            key.withUTF8 { keyBytes in
-                JavaHash.hash(
-                    UnsafeRawBufferPointer(keyBytes),
-                    continuing: JavaHash.hash(UnsafeRawBufferPointer(topicBytes), continuing: 0) &* 31 &+ 35)
-            }
-        }
+        let hash = Self.keyHash(&topic, &key)
         let limit = min(maxCount, configuration.maxMsgsNumBatch)
         guard limit > 0 else { return answer }
         var found: [LogRange] = []
@@ -376,6 +372,43 @@ extension MessageStore {
         answer.indexLastUpdateTimestamp = index.lastUpdate.timestamp
         answer.indexLastUpdatePhyoffset = PhysicalOffset(index.lastUpdate.physicalOffset)
         return answer
+    }
+
+    /// `topic#key` as the index hashes it.
+    private static func keyHash(_ topic: inout String, _ key: inout String) -> Int32 {
+        topic.withUTF8 { topicBytes in
+            key.withUTF8 { keyBytes in
+                JavaHash.hash(
+                    UnsafeRawBufferPointer(keyBytes),
+                    continuing: JavaHash.hash(UnsafeRawBufferPointer(topicBytes), continuing: 0) &* 31 &+ 35)
+            }
+        }
+    }
+
+    /// Whether there is a message of a key or unique key that meets a condition.
+    /// - Parameters:
+    ///   - atMost: entries of the index looked at, newest first.
+    ///   - isIt: gets ranges of whole records.
+    package func findMessage(
+        topic: String, key: String, atMost: Int, where isIt: (LogRange) -> Bool
+    ) -> MessageSearch {
+        guard let index else { return .unknown }
+        var topic = topic
+        var key = key
+        do throws(SystemError) {
+            let offsets = try index.query(
+                javaHash: Self.keyHash(&topic, &key), maxCount: atMost, begin: 0, end: Int64.max)
+            for offset in offsets {
+                guard let range = lookMessage(at: PhysicalOffset(offset)),
+                    holds(range, topic: &topic, key: &key, begin: 0, end: Int64.max), isIt(range)
+                else { continue }
+                return .found
+            }
+            return offsets.count < atMost ? .none : .unknown
+        } catch {
+            logger.error("searching the index failed: \(error)")
+            return .unknown
+        }
     }
 
     private func holds(_ range: LogRange, topic: inout String, key: inout String, begin: Int64, end: Int64) -> Bool {

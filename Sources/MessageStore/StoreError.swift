@@ -37,6 +37,8 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     case topicLength(Int)
     /// The body of a batch is not a sequence of encoded messages.
     case malformedBatch(String)
+    /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no transaction.
+    case unreadable
     /// The disk has no room; the remark says which disk, how full, and what frees it.
     case diskFull(remark: String)
     /// The store takes no writes at the moment.
@@ -48,6 +50,8 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
         case .propertiesTooLarge: "the message properties are larger than 32767 bytes"
         case .topicLength(let count): "the topic has \(count) bytes; 1 to 127 are possible"
         case .malformedBatch(let reason): "the batch is malformed: \(reason)"
+        case .unreadable:
+            "sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: nobody could read it"
         case .diskFull(let remark), .notWritable(let remark): remark
         }
     }

@@ -30,8 +30,13 @@ final class AdminBrokerProcessor {
         case .getSystemTopicListFromBroker:
             let list = TopicList(topicList: broker.topics.systemTopics.sorted())
             client.answer(frame.returnAddress, .success, body: list.encoded())
-        case .cleanExpiredConsumeQueue, .deleteExpiredCommitLog:
-            broker.store.runMaintenance()
+        case .cleanExpiredConsumeQueue:
+            broker.store.expireQueues()
+            broker.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
+            client.answer(frame.returnAddress, .success)
+        case .deleteExpiredCommitLog:
+            broker.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
+            broker.store.deleteExpiredFiles()
             client.answer(frame.returnAddress, .success)
         case .cleanUnusedTopic:
             broker.removeUnusedTopics()
@@ -53,6 +58,19 @@ final class AdminBrokerProcessor {
             frame.returnAddress, .systemError,
             remark: "Can't modify topic or subscription group from slave broker, "
                 + "please execute it from master broker.")
+        return true
+    }
+
+    /// Success is answered for what survives a crash only.
+    private func refusedByDisk(
+        _ files: [Broker.ConfigurationFile], _ frame: RemotingFrame, _ client: ClientContext
+    ) -> Bool {
+        let reasons = files.compactMap { broker.persist($0) }
+        guard let reason = reasons.first else { return false }
+        client.answer(
+            frame.returnAddress, .systemError,
+            remark: "the change holds, but could not be written and would be gone after a crash: \(reason);"
+                + " it is tried again every few seconds")
         return true
     }
 
@@ -81,6 +99,7 @@ final class AdminBrokerProcessor {
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
         broker.topics.update(config)
         broker.logger.info("topic \(topic) updated by \(client.address)")
+        if refusedByDisk([.topics], frame, client) { return }
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
         broker.registration.whenRegistered { client.answer(address, .success) }
@@ -91,6 +110,7 @@ final class AdminBrokerProcessor {
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         broker.delete(topic: topic)
         broker.logger.info("topic \(topic) deleted by \(client.address)")
+        if refusedByDisk([.topics], frame, client) { return }
         client.answer(frame.returnAddress, .success)
     }
 
@@ -106,7 +126,9 @@ final class AdminBrokerProcessor {
                     + broker.groups.remedy(for: config.groupName))
         }
         broker.groups.update(config)
+        if broker.topics[TopicNames.retry(config.groupName)] != nil { _ = broker.retryTopic(of: config.groupName) }
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
+        if refusedByDisk([.subscriptionGroups], frame, client) { return }
         client.answer(frame.returnAddress, .success)
     }
 
@@ -120,6 +142,7 @@ final class AdminBrokerProcessor {
             broker.offsets.remove(group: group)
         }
         broker.logger.info("consumer group \(group) deleted by \(client.address)")
+        if refusedByDisk([.subscriptionGroups], frame, client) { return }
         client.answer(frame.returnAddress, .success)
     }
 
@@ -236,6 +259,7 @@ final class AdminBrokerProcessor {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
         broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
+        if refusedByDisk([.changedSettings], frame, client) { return }
         client.answer(frame.returnAddress, .success)
     }
 }

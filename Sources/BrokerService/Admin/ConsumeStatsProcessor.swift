@@ -49,7 +49,7 @@ final class ConsumeStatsProcessor {
     private func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         guard let entry = try topic(frame, client) else { return }
         var table = JSONObject()
-        for queueId in 0..<max(0, entry.config.writeQueueNums) {
+        for queueId in 0..<entry.queueNums {
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let start = max(0, queue?.minOffset.rawValue ?? 0)
@@ -177,7 +177,7 @@ final class ConsumeStatsProcessor {
                 guard let entry = broker.topics[topic], !onlyOrdered || entry.config.order,
                     isRelevant(topic, to: group.name)
                 else { continue }
-                let (table, difference) = offsetTable(group.name, entry, queues: entry.config.writeQueueNums)
+                let (table, difference) = offsetTable(group.name, entry, queues: entry.queueNums)
                 total += difference
                 stats.append(
                     .fields([
@@ -204,7 +204,7 @@ final class ConsumeStatsProcessor {
         guard let entry = try topic(frame, client) else { return }
         let group = try frame.extFields.required("group")
         let now = broker.now()
-        let spans = (0..<max(0, entry.config.writeQueueNums)).map { queueId -> JSONValue in
+        let spans = (0..<entry.queueNums).map { queueId -> JSONValue in
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1

@@ -38,11 +38,9 @@ final class ClientManageProcessor {
             lastUpdateMillis: broker.now())
         for consumer in data.consumerDataSet {
             let group = broker.groups.find(consumer.groupName)
-            if let group, !broker.configuration.isSlave {
-                _ = broker.topics.findOrCreate(
-                    TopicNames.retry(consumer.groupName), queueNums: group.config.retryQueueNums,
-                    perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0,
-                    mayWait: true)
+            if group != nil, !broker.configuration.isSlave {
+                _ = broker.retryTopic(
+                    of: consumer.groupName, unitFlag: consumer.unitMode ? 2 : 0, mayWait: true)
             }
             let changed = broker.consumers.register(
                 ConsumerManager.Registration(
@@ -54,6 +52,10 @@ final class ClientManageProcessor {
                 info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
             if changed {
                 broker.logger.info("consumer \(data.clientID) at \(client.address) in group \(consumer.groupName)")
+                if let refusal = TopicNames.retryRefusal(of: consumer.groupName) {
+                    broker.logger.warning(
+                        "consumer group \(consumer.groupName) consumes, but nothing it sends back is taken: \(refusal)")
+                }
             }
         }
         for group in data.producerGroups { broker.producers.register(info, in: group) }
@@ -67,7 +69,7 @@ final class ClientManageProcessor {
             // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue of each
             // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
             if let clientId = frame.extFields.string("clientID") {
-                broker.locks.unlockAll(group: group, clientId: clientId)
+                broker.locks.unlockAll(group: group, by: asker(clientId, client, group))
             }
             broker.consumers.unregister(client, from: group, notifyChange: notify)
         }
@@ -120,17 +122,30 @@ final class ClientManageProcessor {
             body: GetConsumerListByGroupResponseBody(consumerIDList: group.clients.map(\.clientId)).encoded())
     }
 
+    /// Another connection with the same client identifier is another instance when both are members of the group, or when the other
+    /// one was still there while this one was. A client that comes back on a new connection, or that locks on another one than its
+    /// heartbeats come on, is the same.
+    private func asker(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Asker {
+        RebalanceLockManager.Asker(clientId: clientId, instance: client) { other in
+            if other === client { return false }
+            if let end = other.closedBefore { return client.number < end }
+            return other.consumerGroups.contains(group) && client.consumerGroups.contains(group)
+        }
+    }
+
     private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try LockBatchRequestBody(body: frame.body)
         let held = broker.locks.tryLock(
-            group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID, now: broker.now())
+            group: body.consumerGroup, queues: body.mqSet, by: asker(body.clientID, client, body.consumerGroup),
+            now: broker.now())
         client.answer(
             frame.returnAddress, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
     }
 
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: frame.body)
-        if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID) {
+        let asker = asker(body.clientID, client, body.consumerGroup)
+        if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: asker) {
             broker.rebalance(body.consumerGroup)
         }
         client.answer(frame.returnAddress, .success)

@@ -22,6 +22,11 @@ final class QueueProcessor {
         case .queryConsumerOffset: try queryConsumerOffset(frame, client, topic, queueId, queue)
         case .updateConsumerOffset:
             guard let group = fields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
+            // Kept for a deleted topic, it would have a new one of its name begin somewhere behind its first messages.
+            guard broker.topics[topic] != nil else {
+                let name = String(decoding: topic, as: UTF8.self)
+                return client.answer(frame.returnAddress, .topicNotExist, remark: "Topic \(name) not exist!")
+            }
             broker.offsets.commit(
                 topic: topic, group: group, queueId: queueId, offset: try fields.requiredInt64("commitOffset"))
             client.answer(frame.returnAddress, .success)

@@ -32,9 +32,9 @@ final class SendBackProcessor {
         guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
         let readWrite = Permission.read | Permission.write
         let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
-        var topic = broker.topics.findOrCreate(
-            TopicNames.retry(groupName), queueNums: group.config.retryQueueNums, perm: readWrite, topicSysFlag: unitFlag
-        )
+        guard var topic = broker.retryTopic(of: groupName, unitFlag: unitFlag) else {
+            return refuse(.messageIllegal, TopicNames.retryRefusal(of: groupName) ?? "")
+        }
         guard topic.config.perm & Permission.write != 0 else {
             return refuse(.noPermission, "the topic[\(topic.name)] sending message is forbidden")
         }
@@ -47,11 +47,15 @@ final class SendBackProcessor {
         {
             maxReconsumeTimes = wanted
         }
+        if let reason = broker.secure(topic) {
+            return refuse(.serviceNotAvailable, "service not available now. \(reason)")
+        }
         // A copy: the draft must not point into the log while the log is written.
         guard let bytes = broker.store.withBytes(range, { Array($0) }) else {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var origin = ""
+        var unsecured: String?
         let outcome: AppendOutcome? = bytes.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
             var properties = PropertyList(record.properties)
@@ -68,10 +72,13 @@ final class SendBackProcessor {
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
                 topic = broker.topics.findOrCreate(
                     TopicNames.deadLetter(groupName), queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
+                unsecured = broker.secure(topic)
+                guard unsecured == nil else { return nil }
                 queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
+                for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"
             } else {
-                queueId = Int32.random(in: 0..<group.config.retryQueueNums)
+                queueId = topic.anyReadableQueue
                 let level = delayLevel == 0 ? 3 + record.reconsumeTimes : delayLevel
                 properties[PropertyName.delayLevel] = String(level)
             }
@@ -89,6 +96,8 @@ final class SendBackProcessor {
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: false))
         case .refused(let refusal): refuse(.systemError, "\(refusal)")
+        case nil where unsecured != nil:
+            refuse(.serviceNotAvailable, "service not available now. \(unsecured ?? "")")
         case nil: refuse(.systemError, "look message by offset failed, \(offset): no record begins there")
         }
     }

@@ -10,6 +10,8 @@ final class TopicEntry {
     private(set) var isMultiTag: Bool
     let name: String
     let nameBytes: [UInt8]
+    /// The table on disk holds it, or makes it anew at each start: what is stored in it can be found after a crash.
+    fileprivate(set) var isOnDisk = false
     let mayBeSentTo: Bool
     let isRetryTopic: Bool
     /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
@@ -22,6 +24,15 @@ final class TopicEntry {
         nameBytes = Array(config.topicName.utf8)
         mayBeSentTo = !TopicNames.notAllowedToSend.contains(config.topicName)
         isRetryTopic = config.topicName.hasPrefix(TopicNames.retryPrefix)
+    }
+
+    /// Queues that are written or read: those messages may lie in.
+    var queueNums: Int32 { max(0, config.readQueueNums, config.writeQueueNums) }
+
+    /// One of the queues that are both written and read, chosen at random; of those that are written if none is read.
+    var anyReadableQueue: Int32 {
+        let read = config.readQueueNums > 0 ? config.readQueueNums : config.writeQueueNums
+        return Int32.random(in: 0..<max(1, min(read, config.writeQueueNums)))
     }
 
     /// One request has stored so many messages here.
@@ -57,6 +68,7 @@ final class TopicConfigManager {
         isAutoCreateEnabled = configuration.autoCreateTopicEnable
         dataVersion = DataVersion(timestamp: now(), counter: 0)
         addSystemTopics(configuration)
+        isWritten()
     }
 
     private func addSystemTopics(_ configuration: BrokerConfiguration) {
@@ -150,9 +162,13 @@ final class TopicConfigManager {
         return entry
     }
 
-    /// Something is about to be stored in a topic: it must be on disk before that is acknowledged.
-    func writeSoon() {
-        if isDirtyLater { isDirty = true }
+    /// Gives a topic that many queues if it has fewer.
+    func enlarge(_ entry: TopicEntry, to queues: Int32) {
+        guard min(entry.config.readQueueNums, entry.config.writeQueueNums) < queues else { return }
+        var config = entry.config
+        config.readQueueNums = max(config.readQueueNums, queues)
+        config.writeQueueNums = max(config.writeQueueNums, queues)
+        update(config)
     }
 
     @discardableResult
@@ -189,11 +205,15 @@ final class TopicConfigManager {
         isDirtyLater = false
     }
 
+    /// The table is on disk as it is now.
+    func isWritten() { for entry in table.values { entry.isOnDisk = true } }
+
     /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's `defaultTopicQueueNums`
     /// has no effect any more once the topic is in the file, and nobody may change it there.
     func load(_ json: JSONValue) throws(RemotingDecodeError) {
         let wrapper = try TopicConfigSerializeWrapper(json: json)
         for config in wrapper.topicConfigTable where config.topicName != TopicNames.autoCreateKey { insert(config) }
+        isWritten()
         dataVersion = wrapper.dataVersion
     }
 

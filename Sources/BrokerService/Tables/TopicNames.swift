@@ -9,6 +9,8 @@ enum TopicNames {
     static let transactionCheckMaxTime = "TRANS_CHECK_MAX_TIME_TOPIC"
     static let selfTest = "SELF_TEST_TOPIC"
     static let offsetMovedEvent = "OFFSET_MOVED_EVENT"
+    /// Apus's own (`UndeliverableMessages`).
+    static let undeliverable = "rmq_sys_UNDELIVERABLE"
     static let systemPrefix = "rmq_sys_"
     static let retryPrefix = "%RETRY%"
     static let deadLetterPrefix = "%DLQ%"
@@ -21,10 +23,19 @@ enum TopicNames {
     /// Topics only the broker itself may write.
     static let notAllowedToSend: Set<String> = [
         schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent, TimerMessageStore.topic,
+        undeliverable,
     ]
 
     static func retry(_ group: String) -> String { retryPrefix + group }
     static func deadLetter(_ group: String) -> String { deadLetterPrefix + group }
+
+    /// Why a group can have no retry topic, with the remedy; `nil` when it can. Such a group may consume: a group's name may
+    /// be longer than a topic's.
+    static func retryRefusal(of group: String) -> String? {
+        guard let refusal = refusal(of: retry(group)) else { return nil }
+        return "the consumer group can have no retry topic: \(refusal) Give the group a name of at most "
+            + "\(lengthMax - retryPrefix.utf8.count) letters, digits, %, |, - and _."
+    }
 
     /// `nil` if the name is good, otherwise RocketMQ's remark.
     static func refusal(of topic: UnsafeRawBufferPointer) -> String? {
