@@ -172,7 +172,7 @@ extension Broker {
     /// Queues of topics that exist no more.
     func removeUnusedTopics() {
         let known = Set(topics.names)
-        store.removeTopics { !known.contains($0) && !TopicNames.alwaysSystem.contains($0) }
+        store.removeTopics { !known.contains($0) && !topics.isSystemTopic($0) }
     }
 
     // MARK: Stopping

@@ -103,6 +103,7 @@ extension Broker {
                 "passed over \(group.passedOver) messages another client may want"
         }
         table["timerMessagesInMemory"] = String(timerMessages.nearCount)
+        table["undeliverableMessages"] = String(undeliverable.count)
         table["timerMessagesDelivered"] = String(timerMessages.deliveredCount)
         if let space = try? disk.space(configuration.storePathRootDir) {
             func gibibytes(_ bytes: Int64) -> String { "\(Double(bytes / 107_374_182) / 10) GiB" }

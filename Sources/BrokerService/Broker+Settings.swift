@@ -138,6 +138,7 @@ extension Broker {
 
     private func apply(_ settings: [(String, String)]) {
         guard !settings.isEmpty else { return }
+        let couldWrite = configuration.brokerPermission & Permission.write != 0
         for (key, value) in settings {
             do throws(StoreError) {
                 try store.change([(key, value)])
@@ -153,6 +154,9 @@ extension Broker {
         topics.autoCreateChanged(configuration)
         transactions.settingsChanged()
         configurationVersion.next(now: now())
-        if settings.contains(where: { $0.0 == "brokerPermission" }) { topics.bump(nil) }
+        if settings.contains(where: { $0.0 == "brokerPermission" }) {
+            if couldWrite { writeWithdrawnMillis = now() }
+            topics.bump(nil)
+        }
     }
 }

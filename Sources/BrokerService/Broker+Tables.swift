@@ -63,6 +63,13 @@ extension Broker {
         scheduleTick()
     }
 
+    /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is on disk, or
+    /// on its way there: then the acknowledgement waits (`AckGate`).
+    func reasonNotKept(_ topic: TopicEntry) -> String? {
+        guard topic.madeAt > topics.kept, let failure = keeper.failure(.topics) else { return nil }
+        return "the topic[\(topic.name)] is new and could not be put on disk: \(failure)"
+    }
+
     // MARK: Contents
 
     /// Hands over what makes a table's text on another thread; a large table is copied in slices first.

@@ -43,6 +43,7 @@ package final class Broker: RemotingService {
     var schedule: ScheduleMessageService { kinds.schedule }
     var timerMessages: TimerMessageStore { kinds.timers }
     var transactions: TransactionalMessageService { kinds.transactions }
+    var undeliverable: UndeliverableMessages { kinds.undeliverable }
     let timerSettings: TimerSettings
     /// `storeReplyMessageEnable`.
     let storesReplies: Bool
@@ -70,9 +71,13 @@ package final class Broker: RemotingService {
 
     /// Whose request was handled last; it is still there while its request is handled.
     unowned(unsafe) var requester: ClientContext?
+    /// Connections there have been.
+    private var connectionCount = 0
     var timers: [RepeatedTask] = []
     private var notices = MembershipNotices()
     private var noticesTask: Scheduled<Void>?
+    /// When `brokerPermission` lost its write; 0 when it started without.
+    var writeWithdrawnMillis: Int64 = 0
     var isDraining = false
     /// Why this broker leaves although nobody asked it to stop, in words for senders.
     var withdrawal: String?
@@ -222,6 +227,16 @@ package final class Broker: RemotingService {
             + "(startAcceptSendRequestTimeStamp, milliseconds since 1970)"
     }
 
+    /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them is gone.
+    ///
+    /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at once would have
+    /// operators who drain a broker cause errors at its producers; never refusing them would leave the setting without effect for
+    /// producers that do not ask for routes.
+    var refusesWrites: Bool { now() - writeWithdrawnMillis >= Self.routesSpreadMillis }
+
+    /// Twice the time between two looks of a client at its routes.
+    static let routesSpreadMillis: Int64 = 60_000
+
     /// Why messages are refused for a while: more wait for disk or slave than may. Connections have been held back before
     /// that (`AckGate.waitingPerConnectionMax`), so there are very many of them.
     var reasonToBeBusy: String? {
@@ -255,7 +270,8 @@ package final class Broker: RemotingService {
     // MARK: Frames
 
     package func connectionOpened(_ connection: RemotingConnection) {
-        let client = ClientContext(connection)
+        let client = ClientContext(connection, number: connectionCount)
+        connectionCount += 1
         connection.context = client
         guard let said = expected.removeValue(forKey: connection.remoteAddress.text) else { return }
         do throws(RemotingDecodeError) {
@@ -268,6 +284,7 @@ package final class Broker: RemotingService {
 
     package func connectionClosed(_ connection: RemotingConnection) {
         guard let client = connection.context as? ClientContext else { return }
+        client.closedBefore = connectionCount
         hold.connectionClosed(client)
         connection.context = nil
         // In slices where it was in very many groups: nothing is written to a closed connection meanwhile.
@@ -437,7 +454,8 @@ package final class Broker: RemotingService {
         var queueId = queueId
         var properties = properties
         if let wanted = properties[PropertyName.delayLevel].flatMap({ Int($0) }), wanted > 0 {
-            let level = min(wanted, delayLevels.count)
+            // Not 0, whatever the setting: queue -1 has no readers.
+            let level = max(1, min(wanted, delayLevels.count))
             properties[PropertyName.delayLevel] = String(level)
             properties[PropertyName.realTopic] = topic
             properties[PropertyName.realQueueId] = String(queueId)
@@ -451,10 +469,12 @@ package final class Broker: RemotingService {
             queueId = 0
         }
         let isDelayed = topic == TopicNames.schedule
+        let waits = isDelayed || topic == TimerMessageStore.topic
         return Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: properties)
                 adjust(&draft)
+                if waits { draft.growth = 0 }
                 let outcome = store.append(draft)
                 if case .appended(let result) = outcome {
                     topics[UnsafeRawBufferPointer(topic)]?.count(1, bytes: result.size, in: stats)

@@ -1,3 +1,4 @@
+import MessageStore
 import RemotingProtocol
 package import WorkerProtocol
 
@@ -74,8 +75,8 @@ package struct BrokerConfiguration {
     package var syncFlushTimeout: Int64 = 5000
     package var slaveTimeout: Int64 = 3000
     package var haSlaveFallbehindMax: Int64 = 256 * 1024 * 1024
-    /// The delay of each level from 1 on.
-    package var messageDelayLevel = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+    /// The delay of each level from 1 on; a text that is no list of delays is not taken.
+    package private(set) var messageDelayLevel = DelayLevels.standardText
     /// Most bytes and messages of one pull.
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
     package var maxTransferCountOnMessageInMemory = 32
@@ -142,7 +143,7 @@ package struct BrokerConfiguration {
         case "haSlaveFallbehindMax":
             return take(Int64(value).flatMap { $0 >= 0 ? $0 : nil }, \.haSlaveFallbehindMax)
         case "slaveTimeout": return take(Int64(value), \.slaveTimeout)
-        case "messageDelayLevel": return take(value, \.messageDelayLevel)
+        case "messageDelayLevel": return take(DelayLevels(value) == nil ? nil : value, \.messageDelayLevel)
         case "maxTransferBytesOnMessageInMemory": return take(Int(value), \.maxTransferBytesOnMessageInMemory)
         case "maxTransferCountOnMessageInMemory": return take(Int(value), \.maxTransferCountOnMessageInMemory)
         case "defaultQueryMaxNum": return take(Int(value), \.defaultQueryMaxNum)
@@ -177,20 +178,8 @@ package struct BrokerConfiguration {
         return true
     }
 
-    /// Delays of `messageDelayLevel` in milliseconds; index 0 is level 1.
-    package var delayLevels: [Int64] {
-        messageDelayLevel.split(separator: " ").map { text in
-            let unit: Int64 =
-                switch text.last {
-                case "s": 1000
-                case "m": 60_000
-                case "h": 3_600_000
-                case "d": 86_400_000
-                default: 0
-                }
-            return (Int64(text.dropLast()) ?? 0) * unit
-        }
-    }
+    /// Delays of `messageDelayLevel` in milliseconds; index 0 is level 1. Never empty.
+    package var delayLevels: [Int64] { (DelayLevels(messageDelayLevel) ?? .standard).delays }
 }
 
 extension Permission {

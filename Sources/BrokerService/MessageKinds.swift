@@ -10,6 +10,7 @@ final class MessageKinds {
     let schedule: ScheduleMessageService
     let timers: TimerMessageStore
     let transactions: TransactionalMessageService
+    let undeliverable: UndeliverableMessages
     private var progressFile: DeliveryProgressFile?
     private var known: DeliveryProgress?
     private var hasUnsavedProgress = false
@@ -19,6 +20,7 @@ final class MessageKinds {
         schedule = ScheduleMessageService(broker)
         timers = TimerMessageStore(broker, work: broker.timerFileWork)
         transactions = TransactionalMessageService(broker)
+        undeliverable = UndeliverableMessages(broker)
     }
 
     /// Reads what was delivered before; the store is open.

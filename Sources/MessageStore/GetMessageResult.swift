@@ -68,6 +68,14 @@ package struct MessageArrival: Sendable {
     package let storeTimestamp: Int64
 }
 
+/// What `findMessage` knows.
+package enum MessageSearch: Sendable {
+    case none
+    case found
+    /// Not all could be looked at: there is no index, it cannot be read, or too many messages have the key.
+    case unknown
+}
+
 /// What a key query found (`QueryMessageResult`).
 package struct QueryResult: Sendable {
     /// Newest first, as the index finds them.

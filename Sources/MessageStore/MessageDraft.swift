@@ -28,6 +28,9 @@ package struct MessageDraft {
     package var mayUseReserve = false
     /// The log holds this body already: `maxMessageSize`, which may have been lowered since, is for what clients send.
     package var isCopy = false
+    /// Set for a message that waits and will be stored again under another topic: how many bytes of properties may be added
+    /// until then. It is refused unless the store can hold that record too.
+    package var growth: Int?
     /// The body; for `appendBatch` the encoded messages.
     package var body: UnsafeRawBufferPointer
 

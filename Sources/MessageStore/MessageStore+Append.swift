@@ -8,13 +8,17 @@ extension MessageStore {
     package func append(_ draft: MessageDraft) -> AppendOutcome {
         if let gate, !(gateIsThreshold && draft.mayUseReserve) { return .refused(gate) }
         let properties = storedProperties(draft.properties, draft.propertiesSuffix, draft)
-        if let refusal = checkSizes(draft, body: draft.body.count, properties: properties.count) {
+        if let refusal = checkSizes(
+            draft, body: draft.body.count, properties: properties.count + (draft.growth ?? 0))
+        {
             return .refused(refusal)
         }
         let sysFlag = familyFlags(draft)
         let size = CommitLogRecord.size(
             sysFlag: sysFlag, body: draft.body.count, topic: draft.topic.count, properties: properties.count)
-        guard Int64(size + CommitLogRecord.blankSize) <= logFiles.fileSize else {
+        var largest = size
+        if let growth = draft.growth { largest += growth + CommitLogRecord.topicLengthMax - draft.topic.count }
+        guard Int64(largest + CommitLogRecord.blankSize) <= logFiles.fileSize else {
             return .refused(.messageTooLarge(limit: Int(logFiles.fileSize) - CommitLogRecord.blankSize))
         }
         var queueOffset: Int64 = 0
@@ -154,7 +158,9 @@ extension MessageStore {
     // MARK: Encoding
 
     private func checkSizes(_ draft: MessageDraft, body: Int, properties: Int) -> AppendRefusal? {
-        if draft.topic.isEmpty || draft.topic.count > 127 { return .topicLength(draft.topic.count) }
+        if draft.topic.isEmpty || draft.topic.count > CommitLogRecord.topicLengthMax {
+            return .topicLength(draft.topic.count)
+        }
         if body > configuration.maxMessageSize, !draft.isCopy {
             return .messageTooLarge(limit: configuration.maxMessageSize)
         }

@@ -36,6 +36,8 @@ struct MaintenanceState {
     var expiring: [ConsumeQueue] = []
     /// Unexpired messages that a full disk has cost; reported when all queues have been shortened.
     var forced: ForcedDeletion?
+    /// An operator wants expired files deleted at this hour too.
+    var isDeletionWished = false
     /// Base of the log file retention would have deleted had nobody needed it; -1 when there is none.
     var heldAt: Int64 = -1
     /// The last one that was said about.

@@ -17,6 +17,17 @@ package struct KeyQuery {
     fileprivate var bytes = 0
     /// Nothing more is to be looked for.
     package fileprivate(set) var isDone = false
+
+    /// `topic#key` as the index hashes it.
+    fileprivate mutating func hash() -> Int32 {
+        topic.withUTF8 { topicBytes in
+            key.withUTF8 { keyBytes in
+                JavaHash.hash(
+                    UnsafeRawBufferPointer(keyBytes),
+                    continuing: JavaHash.hash(UnsafeRawBufferPointer(topicBytes), continuing: 0) &* 31 &+ 35)
+            }
+        }
+    }
 }
 
 extension MessageStore {
@@ -38,13 +49,7 @@ extension MessageStore {
             query.isDone = true
             return query
         }
-        let hash = query.topic.withUTF8 { topicBytes in
-            query.key.withUTF8 { keyBytes in
-                JavaHash.hash(
-                    UnsafeRawBufferPointer(keyBytes),
-                    continuing: JavaHash.hash(UnsafeRawBufferPointer(topicBytes), continuing: 0) &* 31 &+ 35)
-            }
-        }
+        let hash = query.hash()
         // Entries keep whole seconds: the window is widened by one, the message's own time decides. Colliding hashes take
         // places too, so ask for more than wanted.
         let from = begin < 1000 ? 0 : begin - 1000
@@ -94,6 +99,29 @@ extension MessageStore {
         answer.indexLastUpdateTimestamp = index.lastUpdate.timestamp
         answer.indexLastUpdatePhyoffset = PhysicalOffset(index.lastUpdate.physicalOffset)
         return answer
+    }
+
+    /// Whether there is a message of a key or unique key that meets a condition.
+    /// - Parameters:
+    ///   - atMost: entries of the index looked at, newest first.
+    ///   - isIt: gets ranges of whole records.
+    package func findMessage(
+        topic: String, key: String, atMost: Int, where isIt: (LogRange) -> Bool
+    ) -> MessageSearch {
+        guard let index else { return .unknown }
+        var query = KeyQuery(topic: topic, key: key, limit: atMost, bytesMax: .max, begin: 0, end: .max)
+        do throws(SystemError) {
+            let offsets = try index.query(javaHash: query.hash(), maxCount: atMost, begin: 0, end: .max)
+            for offset in offsets {
+                guard let range = lookMessage(at: PhysicalOffset(offset)), holds(range, &query), isIt(range)
+                else { continue }
+                return .found
+            }
+            return offsets.count < atMost ? .none : .unknown
+        } catch {
+            logger.error("searching the index failed: \(error)")
+            return .unknown
+        }
     }
 
     private func holds(_ range: LogRange, _ query: inout KeyQuery) -> Bool {

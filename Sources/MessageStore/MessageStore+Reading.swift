@@ -281,11 +281,13 @@ extension MessageStore {
         case upper
     }
 
-    /// The offset of the message stored at a time, milliseconds since 1970.
+    /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more) it
+    /// is the queue's beginning: 0 would set a group back that has read on to there.
     package func offset(
         topic: String, queueId: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
     ) -> QueueOffset {
-        guard let queue = consumeQueue(topic: topic, queueId: queueId), !queue.isEmpty else { return QueueOffset(0) }
+        guard let queue = consumeQueue(topic: topic, queueId: queueId) else { return QueueOffset(0) }
+        guard !queue.isEmpty else { return queue.minOffset }
         let first = search(queue) { $0 >= time }
         let minimum = queue.minOffset
         let maximum = queue.maxOffset

@@ -9,7 +9,8 @@ extension MessageStore {
     /// pointed into them.
     func cleanIfDue(_ now: Int64) {
         expireSomeQueues()
-        guard now - maintenance.lastCleaning >= Int64(configuration.cleanResourceInterval) else { return }
+        let isWished = maintenance.isDeletionWished
+        guard isWished || now - maintenance.lastCleaning >= Int64(configuration.cleanResourceInterval) else { return }
         maintenance.lastCleaning = now
         let pressure = lookAtSpace()
         let expired = now - Int64(configuration.fileReservedTime) * 3_600_000
@@ -21,14 +22,14 @@ extension MessageStore {
             maintenance.forced?.files += 1
         }
         // As many at a time as RocketMQ: the others wait for the next round.
-        while removed < 10, logFiles.files.count > 1, let oldest = logFiles.files.first {
+        while removed < Self.filesPerRound, logFiles.files.count > 1, let oldest = logFiles.files.first {
             // The file that is written, and a prepared one behind it, stay.
             guard oldest.base + logFiles.fileSize <= writtenEnd, oldest.base + logFiles.fileSize <= flushedEnd else {
                 break
             }
             let isOld = lastChange(oldest.file) < expired
             let must = pressure == .forced && configuration.cleanFileForciblyEnable
-            guard must || (isOld && (isTime || pressure != .none)) else { break }
+            guard must || (isOld && (isTime || isWished || pressure != .none)) else { break }
             if isNeeded(oldest.base) {
                 // At the next look the file may go.
                 if must { makeRoom?(PhysicalOffset(oldest.base + logFiles.fileSize)) }
@@ -39,13 +40,32 @@ extension MessageStore {
             if !isOld { note(oldest.base) }
             if must, lookAtSpace() != .forced { break }
         }
+        if removed < Self.filesPerRound { maintenance.isDeletionWished = false }
         if removed > 0 {
             logger.notice(
                 "deleted \(removed) commit log files",
-                metadata: ["expired": "\(isTime)", "pressure": "\(pressure)", "first": "\(logFiles.first ?? -1)"])
+                metadata: [
+                    "expired": "\(isTime || isWished)", "pressure": "\(pressure)", "first": "\(logFiles.first ?? -1)",
+                ])
             maintenance.expiring = table.queues
             minimumMoved?(minPhysicalOffset)
         }
+    }
+
+    private static let filesPerRound = 10
+
+    /// Commit log files older than `fileReservedTime` go now, at any hour (RocketMQ's `executeDeleteFilesManually`): as many as go in one
+    /// round before this returns, the others with the next calls of `runMaintenance`.
+    package func deleteExpiredFiles() {
+        maintenance.isDeletionWished = true
+        cleanIfDue(clock())
+    }
+
+    /// What consume queues and index hold of messages that are no longer in the log goes now (RocketMQ's
+    /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of `runMaintenance`.
+    package func expireQueues() {
+        maintenance.expiring = table.queues
+        expireSomeQueues()
     }
 
     /// Deletes the oldest commit log file that is full and flushed, whatever its age; false when there is none.

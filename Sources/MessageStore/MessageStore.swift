@@ -161,7 +161,7 @@ package final class MessageStore {
             ? RecordSums(
                 directory: configuration.recordSumPath, disk: disk, fileSize: files.fileSize, logger: logger)
             : nil
-        delayLevels = DelayLevels(configuration.messageDelayLevel)
+        delayLevels = configuration.delayLevels
         recoveryPoint = RecoveryPointFile(path: configuration.consumeQueuePath + "/.apus-recovery", disk: disk)
         memoryBytes = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
         liveness = StoreLiveness()
@@ -260,29 +260,4 @@ struct StoreStatistics {
     var putMessages: Int64 = 0
     var putBytes: Int64 = 0
     var gotMessages: Int64 = 0
-}
-
-/// `messageDelayLevel`: "1s 5s … 2h", level 1 first.
-struct DelayLevels {
-    /// Milliseconds per level; index 0 is level 1.
-    let delays: [Int64]
-
-    init(_ text: String) {
-        delays = text.split(separator: " ").compactMap { part in
-            guard let unit = part.last, let number = Int64(part.dropLast()) else { return nil }
-            switch unit {
-            case "s": return number * 1000
-            case "m": return number * 60_000
-            case "h": return number * 3_600_000
-            case "d": return number * 86_400_000
-            default: return nil
-            }
-        }
-    }
-
-    /// When a message of the level that was stored at `storeTimestamp` is due (`computeDeliverTimestamp`).
-    func deliverTimestamp(level: Int, storeTimestamp: Int64) -> Int64 {
-        guard let last = delays.last else { return storeTimestamp +| 1000 }
-        return storeTimestamp +| (level > delays.count ? last : delays[level - 1])
-    }
 }

@@ -54,8 +54,8 @@ package struct StoreConfiguration: Sendable {
     package var maxTransferCountOnMessageInDisk = 8
     /// Per cent of the machine's memory behind the log's end that counts as "in memory".
     package var accessMessageInMemoryMaxRatio = 40
-    /// The delay of each level from 1 on, separated by blanks: a number and s, m, h or d.
-    package var messageDelayLevel = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
+    /// `messageDelayLevel`: the delay of each level from 1 on.
+    package var delayLevels = DelayLevels.standard
     /// A slave does not correct a consumer's offset (`nextOffsetCorrection`) …
     package var isSlave = false
     /// … unless this is set.
@@ -181,7 +181,12 @@ package struct StoreConfiguration: Sendable {
         try integer("maxTransferBytesOnMessageInDisk", 1...(1 << 30), &maxTransferBytesOnMessageInDisk)
         try integer("maxTransferCountOnMessageInDisk", 1...1_000_000, &maxTransferCountOnMessageInDisk)
         try integer("accessMessageInMemoryMaxRatio", 0...100, &accessMessageInMemoryMaxRatio)
-        if let levels = value("messageDelayLevel"), !levels.isEmpty { messageDelayLevel = levels }
+        if let levels = value("messageDelayLevel") {
+            guard let parsed = DelayLevels(levels) else {
+                throw .configuration(key: "messageDelayLevel", value: levels, expected: DelayLevels.form)
+            }
+            delayLevels = parsed
+        }
         if let role = value("brokerRole") { isSlave = role == "SLAVE" }
         try flag("offsetCheckInSlave", &offsetCheckInSlave)
         try integer("fileReservedTime", 0...1_000_000, &fileReservedTime)

@@ -42,6 +42,8 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     case queueId(Int32)
     /// The body of a batch is not a sequence of encoded messages.
     case malformedBatch(String)
+    /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no transaction.
+    case unreadable
     /// The disk has no room; the remark says which disk, how full, and what frees it.
     case diskFull(remark: String)
     /// The store takes no writes at the moment.
@@ -55,6 +57,8 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
         case .topicName(let error): "no queue can be made: \(error)"
         case .queueId(let number): "no queue has the number \(number): they begin at 0"
         case .malformedBatch(let reason): "the batch is malformed: \(reason)"
+        case .unreadable:
+            "sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: nobody could read it"
         case .diskFull(let remark), .notWritable(let remark): remark
         }
     }

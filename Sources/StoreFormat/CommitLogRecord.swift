@@ -17,6 +17,8 @@ public enum CommitLogRecord {
     package static let blankMagic: Int32 = -875_286_124
     /// Total size and magic: the smallest thing that can end a file.
     package static let blankSize = 8
+    /// Bytes of the longest topic a record of version 1 can name.
+    package static let topicLengthMax = 127
 
     /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed place.
     @inlinable public static var magicPosition: Int { 4 }

@@ -39,10 +39,12 @@ enum SettingForms {
                 text.split(separator: ";").allSatisfy { (0...23).contains(Int($0.filter { $0 != " " }) ?? -1) }
             }
         case "messageDelayLevel":
-            .text("delays like 1s 5m 2h 1d, separated by blanks") { text in
-                text.split(separator: " ").allSatisfy { delay in
-                    "smhd".contains(delay.last ?? "x") && (Int64(delay.dropLast()) ?? 0) > 0
-                }
+            Form(words: "at least one delay like 1s 5m 2h 1d, separated by blanks") { text in
+                let delays = text.split(separator: " ")
+                return !delays.isEmpty
+                    && delays.allSatisfy { delay in
+                        "smhd".contains(delay.last ?? "x") && (Int64(delay.dropLast()) ?? 0) > 0
+                    }
             }
         case "bindAddress": .text("an address in numbers, such as 127.0.0.1 or 0.0.0.0", isAddress)
         case "storePathRootDir", "storePathCommitLog", "kvConfigPath", "pluginDirectory":

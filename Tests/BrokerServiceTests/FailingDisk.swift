@@ -1,7 +1,7 @@
 import Foundation
 import LinuxSystem
 
-/// The real disk, on which writes to the commit log fail while `error` is set, and synchronizing it takes as long as
+/// The real disk, on which writes to the commit log (or to `failing`) fail while `error` is set, and synchronizing it takes as long as
 /// `isStuck`.
 final class FailingDisk: Disk {
     private let real = RealDisk()
@@ -12,6 +12,13 @@ final class FailingDisk: Disk {
     var error: Int32? {
         get { lock.withLock { current } }
         set { lock.withLock { current = newValue } }
+    }
+
+    nonisolated(unsafe) private var failingPart = "/commitlog/"
+    /// Only files whose path has this in it fail.
+    var failing: String {
+        get { lock.withLock { failingPart } }
+        set { lock.withLock { failingPart = newValue } }
     }
 
     nonisolated(unsafe) private var ratio: Double?
@@ -66,7 +73,7 @@ private final class FailingFile: DiskFile {
     var path: String { real.path }
     var descriptor: Int32 { real.descriptor }
     func write(_ bytes: UnsafeRawBufferPointer, at offset: Int64) throws(SystemError) {
-        if let error = disk.error, path.contains("/commitlog/") {
+        if let error = disk.error, path.contains(disk.failing) {
             throw SystemError(errno: error, call: "pwrite", subject: path)
         }
         try real.write(bytes, at: offset)

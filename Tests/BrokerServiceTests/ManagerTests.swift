@@ -117,20 +117,20 @@ import WorkerProtocol
     func locks() {
         var locks = RebalanceLockManager()
         let queue = MessageQueue(topic: "T", brokerName: "b", queueID: 0)
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 0) == [queue])
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 59_000) == [])
-        #expect(locks.tryLock(group: "H", queues: [queue], clientId: "b", now: 0) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 0) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 59_000) == [])
+        #expect(locks.tryLock(group: "H", queues: [queue], by: .init(clientId: "b"), now: 0) == [queue])
         // Not its own; the wish for it stays.
-        let strangersWish = locks.unlock(group: "G", queues: [queue], clientId: "b")
+        let strangersWish = locks.unlock(group: "G", queues: [queue], by: .init(clientId: "b"))
         #expect(!strangersWish)
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 59_000) == [queue])
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_000) == [])
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_001) == [queue])
-        let ownWish = locks.unlock(group: "G", queues: [queue], clientId: "b")
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 59_000) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_000) == [])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_001) == [queue])
+        let ownWish = locks.unlock(group: "G", queues: [queue], by: .init(clientId: "b"))
         #expect(!ownWish)
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 119_001) == [queue])
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "b", now: 119_002) == [])
-        #expect(locks.tryLock(group: "G", queues: [queue], clientId: "a", now: 120_000) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 119_001) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_002) == [])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 120_000) == [queue])
         let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(now: $0) }
         #expect(wished == [[], ["G"], []])
     }
@@ -162,7 +162,7 @@ import WorkerProtocol
         _ = take("DELAY\u{1}99\u{2}TRAN_MSG\u{1}TRUE")
         #expect(properties.delayLevel == 99)
         #expect(properties.isPreparedTransaction)
-        properties.cutDelayLevel(to: 18)
+        properties.normalizeDelay(largest: 18)
         #expect(
             String(decoding: properties.bytes, as: UTF8.self) == "DELAY\u{1}18\u{2}TRAN_MSG\u{1}TRUE\u{2}CLUSTER\u{1}C")
     }

@@ -59,6 +59,23 @@ extension PlatformTests {
             try await platform.stop()
         }
 
+        @Test("a batch the official client compresses, from 4 KiB on, arrives as its messages", .timeLimit(.minutes(1)))
+        func compressedBatches() async throws {
+            let platform = try await Platform.start()
+            // 100 small ones are enough.
+            let sent = Self.messages(200, topic: "Batches", tags: ["TagA", "TagB", "TagC"])
+            let answers = try await OfficialClient.produce(platform, sent, mode: "batch", ["--batch", "100"])
+            #expect(answers.compactMap(\.count) == [100, 100], "\(answers)")
+            let found = try await OfficialClient.pull(platform, topic: "Batches", group: "pullers")
+            let bodies = Dictionary(found.map { ($0.keys, $0) }, uniquingKeysWith: { first, _ in first })
+            #expect(found.count == 200)
+            #expect(
+                sent.allSatisfy {
+                    bodies[$0.keys ?? ""]?.body == $0.body && bodies[$0.keys ?? ""]?.tags == $0.tags
+                })
+            try await platform.stop()
+        }
+
         @Test("push, concurrent: messages that come while it listens, and those from before", .timeLimit(.minutes(1)))
         func pushConcurrent() async throws {
             let platform = try await Platform.start()

@@ -45,8 +45,13 @@ final class AdminBrokerProcessor {
         case .getSystemTopicListFromBroker:
             let list = TopicList(topicList: broker.topics.systemTopics.sorted())
             client.answer(frame.returnAddress, .success, body: list.encoded())
-        case .cleanExpiredConsumeQueue, .deleteExpiredCommitLog:
-            broker.store.runMaintenance()
+        case .cleanExpiredConsumeQueue:
+            broker.store.expireQueues()
+            broker.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
+            client.answer(frame.returnAddress, .success)
+        case .deleteExpiredCommitLog:
+            broker.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
+            broker.store.deleteExpiredFiles()
             client.answer(frame.returnAddress, .success)
         case .cleanUnusedTopic:
             broker.removeUnusedTopics()
@@ -134,7 +139,10 @@ final class AdminBrokerProcessor {
         if let (code, remark) = refusalToMake(group: config.groupName, client) {
             return client.answer(frame.returnAddress, code, remark: remark)
         }
-        try broker.groups.update(config)
+        let group = try broker.groups.update(config)
+        if let retryTopic = group.groupName.retryTopic, broker.topics[retryTopic.text] != nil {
+            _ = broker.retryTopic(of: group.groupName)
+        }
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }

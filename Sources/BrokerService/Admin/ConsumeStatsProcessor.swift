@@ -54,7 +54,7 @@ final class ConsumeStatsProcessor {
     private func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         guard let entry = try topic(frame, client) else { return }
         var table = JSONObject()
-        for queueId in 0..<max(0, entry.config.writeQueueNums) {
+        for queueId in 0..<entry.queueNums {
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let start = max(0, queue?.minOffset.rawValue ?? 0)
@@ -232,7 +232,7 @@ final class ConsumeStatsProcessor {
         var entries = groups.count
         walk(pairs, client) { [self] group, entry in
             guard !onlyOrdered || entry.config.order, isRelevant(entry.name, to: group) else { return 1 }
-            let (table, difference) = offsetTable(group, entry, queues: entry.config.writeQueueNums)
+            let (table, difference) = offsetTable(group, entry, queues: entry.queueNums)
             total = total +| difference
             entries += table.count
             stats[group, default: []].append(
@@ -264,7 +264,7 @@ final class ConsumeStatsProcessor {
         guard let entry = try topic(frame, client) else { return }
         let group = try frame.extFields.required("group")
         let now = broker.now()
-        let spans = (0..<max(0, entry.config.writeQueueNums)).map { queueId -> JSONValue in
+        let spans = (0..<entry.queueNums).map { queueId -> JSONValue in
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1

@@ -6,6 +6,10 @@ import StoreFormat
 /// What the broker remembers of one connection; hangs at `RemotingConnection.context`.
 final class ClientContext {
     let connection: RemotingConnection
+    /// Connections are numbered as they come.
+    let number: Int
+    /// Set when this one has ended: connections from this number on came after that.
+    var closedBefore: Int?
     /// Pulls of this connection that are held.
     var held = HeldPulls()
     /// Messages of this connection that are stored and wait for disk or slave (AckGate).
@@ -13,6 +17,8 @@ final class ClientContext {
     /// Groups this connection has registered in.
     var consumerGroups: Set<String> = []
     var producerGroups: Set<String> = []
+    /// What it called itself last, as a producer.
+    var producerId: String?
     /// Its last heartbeat, for the next life of the broker (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode
@@ -23,8 +29,9 @@ final class ClientContext {
     /// Converted once: goes into every message as born host.
     let bornHost: StoreFormat.HostAddress
 
-    init(_ connection: RemotingConnection) {
+    init(_ connection: RemotingConnection, number: Int) {
         self.connection = connection
+        self.number = number
         bornHost = StoreFormat.HostAddress(connection.remoteAddress)
     }
 

@@ -155,11 +155,8 @@ final class ClientManageProcessor {
     private func register(_ consumer: ConsumerData, _ info: ClientChannelInfo, notifies: Bool) {
         let client = info.client
         let group = broker.groups.find(consumer.groupName)
-        if let group, let retryTopic = group.groupName.retryTopic, !broker.configuration.isSlave {
-            _ = broker.topics.findOrCreate(
-                retryTopic, queueNums: group.config.retryQueueNums,
-                perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0,
-                mayWait: true)
+        if let group, !broker.configuration.isSlave {
+            _ = broker.retryTopic(of: group.groupName, unitFlag: consumer.unitMode ? 2 : 0, mayWait: true)
         }
         let changed = broker.consumers.register(
             ConsumerManager.Registration(
@@ -171,6 +168,10 @@ final class ClientManageProcessor {
             info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
         if changed {
             broker.logger.info("consumer \(info.clientId) at \(client.address) in group \(consumer.groupName)")
+            if let refusal = group?.groupName.retryRefusal {
+                broker.logger.warning(
+                    "consumer group \(consumer.groupName) consumes, but nothing it sends back is taken: \(refusal)")
+            }
         }
     }
 
@@ -191,7 +192,7 @@ final class ClientManageProcessor {
             // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue of each
             // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
             if let clientId = frame.extFields.string("clientID") {
-                broker.locks.unlockAll(group: group, clientId: clientId)
+                broker.locks.unlockAll(group: group, by: asker(clientId, client, group))
                 givenBack.forget(group: group, client: client)
             }
             broker.consumers.unregister(client, from: group, notifyChange: notify)
@@ -243,6 +244,17 @@ final class ClientManageProcessor {
         client.answer(frame.returnAddress, .success, body: group.clientList)
     }
 
+    /// Another connection with the same client identifier is another instance when both are members of the group, or when the other
+    /// one was still there while this one was. A client that comes back on a new connection, or that locks on another one than its
+    /// heartbeats come on, is the same.
+    private func asker(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Asker {
+        RebalanceLockManager.Asker(clientId: clientId, instance: client) { other in
+            if other === client { return false }
+            if let end = other.closedBefore { return client.number < end }
+            return other.consumerGroups.contains(group) && client.consumerGroups.contains(group)
+        }
+    }
+
     private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let address = frame.returnAddress
         let body = try LockBatchRequestBody(body: frame.body)
@@ -253,7 +265,8 @@ final class ClientManageProcessor {
                     + broker.groups.remedy(for: body.consumerGroup))
         }
         let held = broker.locks.tryLock(
-            group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID, now: broker.now())
+            group: body.consumerGroup, queues: body.mqSet, by: asker(body.clientID, client, body.consumerGroup),
+            now: broker.now())
         givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: client)
         client.answer(
             address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
@@ -261,16 +274,16 @@ final class ClientManageProcessor {
 
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: frame.body)
-        let held = broker.locks.held(group: body.consumerGroup, clientId: body.clientID)
+        let asker = asker(body.clientID, client, body.consumerGroup)
+        let held = broker.locks.held(group: body.consumerGroup, by: asker)
         let given = held.intersection(body.mqSet)
         // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but one.
         let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
-                group: body.consumerGroup, queues: Array(given), clientId: body.clientID, client: client,
-                now: broker.now())
+                group: body.consumerGroup, queues: Array(given), asker: asker, client: client, now: broker.now())
             armGivenBack()
-        } else if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID) {
+        } else if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: asker) {
             broker.rebalance(body.consumerGroup)
         }
         client.answer(frame.returnAddress, .success)
@@ -288,7 +301,7 @@ final class ClientManageProcessor {
     private func freeGivenBack() {
         isArmed = false
         for given in givenBack.take(now: broker.now())
-        where broker.locks.unlock(group: given.group, queues: given.queues, clientId: given.clientId) {
+        where broker.locks.unlock(group: given.group, queues: given.queues, by: given.asker) {
             broker.rebalance(given.group)
         }
         armGivenBack()

@@ -89,8 +89,11 @@ final class ClientRelayProcessor {
                 remark: "[reset-offset] reset offset failed, no topic in this broker. topic=\(topic)")
         }
         var table: [(queue: MessageQueue, offset: Int64)] = []
-        for queueId in 0..<max(0, entry.config.writeQueueNums) {
+        // RocketMQ leaves out the queues that are only read: a group would go on there as if nobody had reset it.
+        for queueId in 0..<entry.queueNums {
             guard let consumed = broker.offsets.offset(topic: topic, group: group, queueId: queueId) else {
+                // In a queue that is only read, or not read, a group may never have begun.
+                if queueId >= min(entry.config.writeQueueNums, entry.config.readQueueNums) { continue }
                 return client.answer(address, .systemError, remark: "THe consumer group <\(group)> not exist")
             }
             let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
@@ -157,19 +160,26 @@ final class ClientRelayProcessor {
         }
         let request = RemotingCommand(
             .getConsumerStatusFromClient, extFields: ["topic": topic, "group": group])
-        var statuses: [(String, JSONValue)] = []
+        var statuses: [(id: String, table: JSONObject)] = []
         var left = members.count
         for member in members {
             member.client.connection.request(request, timeout: .seconds(5)).assumeIsolated()
                 .whenComplete { [broker] result in
                     if case .success(let answer) = result, answer.responseCode == .success,
-                        let table = try? answer.json()["messageQueueTable"]
+                        let table = try? answer.json()["messageQueueTable"]?.object
                     {
-                        statuses.append((member.clientId, table))
+                        // Instances that share an identifier are one to whoever asks.
+                        if let index = statuses.firstIndex(where: { $0.id == member.clientId }) {
+                            statuses[index].table.members += table.members
+                        } else {
+                            statuses.append((member.clientId, table))
+                        }
                     }
                     left -= 1
                     guard left == 0 else { return }
-                    let body = JSONValue.fields([("consumerTable", .fields(statuses.map { ($0.0, $0.1) }))])
+                    let body = JSONValue.fields([
+                        ("consumerTable", .fields(statuses.map { ($0.id, .object($0.table)) }))
+                    ])
                     client.answer(address, .success, body: body.bytes())
                     broker.scheduleTick()
                 }

@@ -301,12 +301,14 @@ final class ConsumerManager {
 /// The producers connected to this broker, by group.
 final class ProducerManager {
     private var groups: [String: [ClientChannelInfo]] = [:]
-    private var byClientId: [String: ClientChannelInfo] = [:]
+    /// Usually one; several instances may have one client identifier.
+    private var byClientId: [String: [ClientChannelInfo]] = [:]
     /// A client has become a member of the group: whoever waits for one can go on.
     var joined: ((_ group: String) -> Void)?
 
-    /// The connection of a client, whatever its groups: where a reply to its request goes.
-    func client(_ clientId: String) -> ClientChannelInfo? { byClientId[clientId] }
+    /// The connections of a client, whatever its groups: where a reply to its request goes. Several when instances share
+    /// the identifier.
+    func clients(withId clientId: String) -> [ClientChannelInfo] { byClientId[clientId] ?? [] }
 
     func register(_ info: ClientChannelInfo, in group: String) {
         if let index = groups[group]?.firstIndex(where: { $0.client === info.client }) {
@@ -316,17 +318,26 @@ final class ProducerManager {
             info.client.producerGroups.insert(group)
             joined?(group)
         }
-        byClientId[info.clientId] = info
+        if let former = info.client.producerId, former != info.clientId { forget(info.client, former) }
+        info.client.producerId = info.clientId
+        if let index = byClientId[info.clientId]?.firstIndex(where: { $0.client === info.client }) {
+            byClientId[info.clientId]?[index] = info
+        } else {
+            byClientId[info.clientId, default: []].append(info)
+        }
     }
 
     func unregister(_ client: ClientContext, from group: String) {
-        let leaving = groups[group]?.first { $0.client === client }
         groups[group]?.removeAll { $0.client === client }
         if groups[group]?.isEmpty == true { groups[group] = nil }
         client.producerGroups.remove(group)
-        if let leaving, client.producerGroups.isEmpty, byClientId[leaving.clientId]?.client === client {
-            byClientId[leaving.clientId] = nil
-        }
+        if client.producerGroups.isEmpty, let id = client.producerId { forget(client, id) }
+    }
+
+    private func forget(_ client: ClientContext, _ clientId: String) {
+        byClientId[clientId]?.removeAll { $0.client === client }
+        if byClientId[clientId]?.isEmpty == true { byClientId[clientId] = nil }
+        client.producerId = nil
     }
 
     /// As `ConsumerManager.leaveSome`.

@@ -1,11 +1,14 @@
 import RemotingProtocol
 
-/// Which client holds the lock of a queue for orderly consumption. A lock not renewed for 60 s is free (setting
+/// Which client holds the lock of a queue for orderly consumption. Two instances may have one client identifier (containers with
+/// the same process number behind one address): each has its own locks, and who is who its connection tells. A lock not renewed for 60 s is free (setting
 /// `rebalanceLockMaxLiveTime`; RocketMQ's system property `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every
 /// 20 s.
 struct RebalanceLockManager {
-    private struct Lock {
+    fileprivate struct Lock {
         var clientId: String
+        /// The connection it was asked for on; `nil` where nobody knows.
+        var instance: ClientContext?
         var lastUpdateMillis: Int64
         /// Another client has asked for it meanwhile. Clients of 4.9 ask again at their next rebalance only, 20 s later,
         /// unless they are told that something has changed.
@@ -21,28 +24,44 @@ struct RebalanceLockManager {
     /// - Parameter maxLiveMillis: `rebalanceLockMaxLiveTime`.
     init(maxLiveMillis: Int64 = lockMaxLiveMillis) { self.maxLiveMillis = maxLiveMillis }
 
+    /// Nobody holds any.
+    var isEmpty: Bool { locks.isEmpty }
+
+    /// Who asks for locks or gives them back.
+    struct Asker {
+        var clientId: String
+        var instance: ClientContext?
+        /// Whether that connection belongs to another instance with the same client identifier.
+        var isOther: (ClientContext) -> Bool = { _ in false }
+
+        fileprivate func holds(_ lock: Lock) -> Bool {
+            lock.clientId == clientId && lock.instance.map { !isOther($0) } ?? true
+        }
+    }
+
     /// Locks what is free, expired or already the client's; returns the queues it now holds of those asked for.
-    mutating func tryLock(group: String, queues: [MessageQueue], clientId: String, now: Int64) -> [MessageQueue] {
+    mutating func tryLock(group: String, queues: [MessageQueue], by asker: Asker, now: Int64) -> [MessageQueue] {
         var held: [MessageQueue] = []
         for queue in queues {
-            if let lock = locks[group]?[queue], lock.clientId != clientId,
-                now - lock.lastUpdateMillis <= maxLiveMillis
-            {
+            let lock = locks[group]?[queue]
+            let isMine = lock.map { asker.holds($0) } ?? false
+            if let lock, !isMine, now - lock.lastUpdateMillis <= maxLiveMillis {
                 locks[group]?[queue]?.isWanted = true
                 continue
             }
-            let isWanted = locks[group]?[queue].map { $0.clientId == clientId && $0.isWanted } ?? false
             locks[group, default: [:]][queue] = Lock(
-                clientId: clientId, lastUpdateMillis: now, isWanted: isWanted)
+                clientId: asker.clientId, instance: asker.instance, lastUpdateMillis: now,
+                isWanted: isMine && lock?.isWanted == true)
             held.append(queue)
         }
         return held
     }
 
     /// Frees those queues the client holds; somebody else's locks stay. `true` if another client waits for one of them.
-    mutating func unlock(group: String, queues: [MessageQueue], clientId: String) -> Bool {
+    mutating func unlock(group: String, queues: [MessageQueue], by asker: Asker) -> Bool {
         var isWanted = false
-        for queue in queues where locks[group]?[queue]?.clientId == clientId {
+        for queue in queues {
+            guard let lock = locks[group]?[queue], asker.holds(lock) else { continue }
             if locks[group]?.removeValue(forKey: queue)?.isWanted == true { isWanted = true }
         }
         if locks[group]?.isEmpty == true { locks[group] = nil }
@@ -50,9 +69,9 @@ struct RebalanceLockManager {
     }
 
     /// Frees whatever the client still holds in the group.
-    mutating func unlockAll(group: String, clientId: String) {
+    mutating func unlockAll(group: String, by asker: Asker) {
         guard let table = locks[group] else { return }
-        let others = table.filter { $0.value.clientId != clientId }
+        let others = table.filter { !asker.holds($0.value) }
         locks[group] = others.isEmpty ? nil : others
     }
 
@@ -73,7 +92,7 @@ struct RebalanceLockManager {
 
 extension RebalanceLockManager {
     /// The queues of a group whose locks a client has.
-    func held(group: String, clientId: String) -> Set<MessageQueue> {
-        Set((locks[group] ?? [:]).lazy.filter { $0.value.clientId == clientId }.map(\.key))
+    func held(group: String, by asker: Asker) -> Set<MessageQueue> {
+        Set((locks[group] ?? [:]).lazy.filter { asker.holds($0.value) }.map(\.key))
     }
 }

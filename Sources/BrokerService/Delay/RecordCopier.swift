@@ -3,13 +3,15 @@ import StoreFormat
 
 /// Stores a waiting message again under the topic and queue it was sent to (`REAL_TOPIC`, `REAL_QID`): the common end of
 /// delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers still
-/// carries them all, DELAY among them.
+/// carries them all, DELAY among them. What has no such place is put aside (`UndeliverableMessages`).
 struct RecordCopier {
     enum Outcome {
         case appended(AppendResult)
+        /// It cannot be delivered and lies among the undeliverable messages.
+        case putAside(AppendResult)
         /// The store does not take it now; later it may.
         case refused(AppendRefusal)
-        /// It can never be delivered: its record is gone, or it names no topic. The text says which.
+        /// It is lost: its record is gone or damaged, or there is no room for it anywhere. The text says which.
         case undeliverable(String)
     }
 
@@ -51,30 +53,35 @@ struct RecordCopier {
             return .undeliverable("no record begins there")
         }
         guard isWanted(record) else { return nil }
-        guard let topic = record.property("REAL_TOPIC"), !topic.isEmpty,
+        guard let name = record.property("REAL_TOPIC"),
             let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
-        else { return .undeliverable("it does not say for which topic and queue it is") }
-        guard !topic.matches("RMQ_SYS_TRANS_HALF_TOPIC") else {
-            return .undeliverable("it is for the topic of half messages, which are not delayed")
+        else { return putAside(record, "it does not say for which topic and queue it is") }
+        switch broker.deliveryPlace(topic: name, queueId: queueId) {
+        case .nowhere(let reason): return putAside(record, reason)
+        case .queue(let topic, let queueId): return append(record, topic, queueId, dequeued: dequeued)
         }
+    }
+
+    private func append(
+        _ record: CommitLogRecordView, _ topic: TopicEntry, _ queueId: Int32, dequeued: Int64?
+    ) -> Outcome {
         suffix.bytes.removeAll(keepingCapacity: true)
         if let dequeued { addTimes(enqueued: record.storeTimestamp, dequeued: dequeued) }
-        return suffix.bytes.withUnsafeBytes { suffix in
-            var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: record.properties)
-            draft.preparedTransactionOffset = record.preparedTransactionOffset
-            draft.mayUseReserve = true
-            if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
-            switch store.append(draft) {
-            case .appended(let result):
-                broker.topics[topic]?.count(1, bytes: result.size, in: broker.stats)
-                return .appended(result)
-            case .refused(let refusal):
-                switch refusal {
-                case .diskFull, .notWritable: return .refused(refusal)
-                case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch:
-                    return .undeliverable("\(refusal)")
-                }
+        let outcome = topic.nameBytes.withUnsafeBytes { name in
+            suffix.bytes.withUnsafeBytes { suffix in
+                var draft = MessageDraft(copyOf: record, topic: name, queueId: queueId, properties: record.properties)
+                draft.preparedTransactionOffset = record.preparedTransactionOffset
+                draft.mayUseReserve = true
+                if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
+                return store.append(draft)
             }
+        }
+        switch outcome {
+        case .appended(let result):
+            topic.count(1, bytes: result.size, in: broker.stats)
+            return .appended(result)
+        case .refused(let refusal):
+            return refusal.isPassing ? .refused(refusal) : putAside(record, "\(refusal)")
         }
     }
 
@@ -89,5 +96,23 @@ struct RecordCopier {
         }
         add(TimerProperties.enqueueMilliseconds, enqueued)
         add(TimerProperties.dequeueMilliseconds, dequeued)
+    }
+
+    private func putAside(_ record: CommitLogRecordView, _ reason: String) -> Outcome {
+        switch broker.undeliverable.putAside(record, because: reason) {
+        case .appended(let result): .putAside(result)
+        case .refused(let refusal) where refusal.isPassing: .refused(refusal)
+        case .refused(let refusal): .undeliverable("\(reason); nor can it be put aside: \(refusal)")
+        }
+    }
+}
+
+extension AppendRefusal {
+    /// The store does not take it now; later it may.
+    var isPassing: Bool {
+        switch self {
+        case .diskFull, .notWritable: true
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch, .unreadable: false
+        }
     }
 }

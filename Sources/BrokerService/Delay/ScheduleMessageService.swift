@@ -146,7 +146,7 @@ final class ScheduleMessageService {
             case .appended(let result):
                 hasAppended = true
                 broker.stats.delivered(queueId: Int32(index), bytes: result.size)
-            case nil: hasAppended = true
+            case .putAside, nil: hasAppended = true
             case .refused:
                 // Disk full or so: the message stays where it is and is tried again.
                 levels[index].dueMillis = now + Self.retryMillis

@@ -42,7 +42,8 @@ final class ReplyMessageProcessor {
             return finish(
                 reply, client, address, failure: "reply message properties[\(Self.replyToClient)] is null")
         }
-        guard let member = broker.producers.client(asker) else {
+        let members = broker.producers.clients(withId: asker)
+        guard !members.isEmpty else {
             return finish(
                 reply, client, address, failure: "push reply message fail, channel of <\(asker)> not found.")
         }
@@ -58,21 +59,30 @@ final class ReplyMessageProcessor {
             "reconsumeTimes": String(header.reconsumeTimes), "unitMode": String(header.unitMode),
         ]
         let push = RemotingCommand(.pushReplyMessageToClient, extFields: fields, body: reply.body)
-        member.client.connection.request(push, serialization: address.serialization, timeout: Self.pushTimeout)
-            .assumeIsolated().whenComplete { [self] result in
-                switch result {
-                case .success(let answer) where answer.responseCode == .success:
-                    finish(reply, client, address, failure: nil)
-                case .success(let answer):
-                    broker.logger.warning(
-                        "client <\(asker)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
-                    finish(reply, client, address, failure: "push reply message to \(asker)fail.")
-                case .failure(let error):
-                    broker.logger.warning("client <\(asker)> did not take a reply: \(error)")
-                    finish(reply, client, address, failure: "push reply message to \(asker)fail.")
+        // Where several instances share the identifier, the one that asked knows its question, and the others pass it over.
+        var left = members.count
+        var isTaken = false
+        for member in members {
+            member.client.connection.request(push, serialization: address.serialization, timeout: Self.pushTimeout)
+                .assumeIsolated().whenComplete { [self] result in
+                    left -= 1
+                    let isLast = left == 0
+                    switch result {
+                    case .success(let answer) where answer.responseCode == .success:
+                        if !isTaken { finish(reply, client, address, failure: nil) }
+                        isTaken = true
+                    case .success(let answer):
+                        broker.logger.warning(
+                            "client <\(asker)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
+                    case .failure(let error):
+                        broker.logger.warning("client <\(asker)> did not take a reply: \(error)")
+                    }
+                    if isLast, !isTaken {
+                        finish(reply, client, address, failure: "push reply message to \(asker)fail.")
+                    }
+                    broker.scheduleTick()
                 }
-                broker.scheduleTick()
-            }
+        }
     }
 
     private func finish(_ reply: Reply, _ client: ClientContext, _ address: ReturnAddress, failure: String?) {

@@ -33,14 +33,11 @@ final class SendBackProcessor {
         guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
         let readWrite = Permission.read | Permission.write
         let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
-        guard let retryTopic = group.groupName.retryTopic, let deadLetterTopic = group.groupName.deadLetterTopic else {
-            return refuse(
-                .messageIllegal,
-                "the group's name has \(groupName.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a"
-                    + " topic can be (\(TopicName.bytesMax) bytes): give the group a shorter name")
+        guard let deadLetterTopic = group.groupName.deadLetterTopic,
+            var topic = broker.retryTopic(of: group.groupName, unitFlag: unitFlag)
+        else {
+            return refuse(.messageIllegal, group.groupName.retryRefusal ?? "")
         }
-        var topic = broker.topics.findOrCreate(
-            retryTopic, queueNums: group.config.retryQueueNums, perm: readWrite, topicSysFlag: unitFlag)
         guard topic.config.perm & Permission.write != 0 else {
             return refuse(.noPermission, "the topic[\(topic.name)] sending message is forbidden")
         }
@@ -52,6 +49,9 @@ final class SendBackProcessor {
             let wanted = try frame.extFields.int32("maxReconsumeTimes")
         {
             maxReconsumeTimes = wanted
+        }
+        if let reason = broker.reasonNotKept(topic) {
+            return refuse(.serviceNotAvailable, "service not available now. \(reason)")
         }
         // A copy: the draft must not point into the log while the log is written.
         guard let bytes = broker.store.withBytes(range, { Array($0) }) else {
@@ -75,9 +75,10 @@ final class SendBackProcessor {
                 topic = broker.topics.findOrCreate(
                     deadLetterTopic, queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
                 queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
+                for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"
             } else {
-                queueId = Int32.random(in: 0..<group.config.retryQueueNums)
+                queueId = topic.anyReadableQueue
                 let level = delayLevel == 0 ? 3 +| record.reconsumeTimes : delayLevel
                 properties[PropertyName.delayLevel] = String(level)
             }

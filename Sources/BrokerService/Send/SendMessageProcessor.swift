@@ -38,6 +38,8 @@ final class SendMessageProcessor {
         var topic: TopicEntry
         var queueId: Int32
         var sysFlag: Int32
+        /// A retry too many: it waits for nothing any more.
+        var isDeadLetter = false
     }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -70,13 +72,8 @@ final class SendMessageProcessor {
         if let reason = broker.reasonToBeEarly { return refuse(frame, client, .systemError, reason) }
         if let reason = broker.reasonToBeBusy { return refuse(frame, client, .systemBusy, reason) }
         guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
-        if topic.madeAt > broker.topics.kept, let failure = broker.keeper.failure(.topics) {
-            return refuse(
-                frame, client, .serviceNotAvailable,
-                "service not available now. the topic[\(topic.name)] is new and could not be put on disk: \(failure)")
-        }
         let configuration = broker.configuration
-        if configuration.brokerPermission & Permission.write == 0, topic.config.order {
+        if configuration.brokerPermission & Permission.write == 0, topic.config.order || broker.refusesWrites {
             return refuse(
                 frame, client, .noPermission,
                 "the broker[\(configuration.brokerIP1)] sending message is forbidden"
@@ -102,8 +99,15 @@ final class SendMessageProcessor {
         }
         var sysFlag = header.sysFlag
         if topic.isMultiTag { sysFlag |= SysFlag.multiTags }
-        let target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
-        return topic.isRetryTopic ? redirectRetry(target, header, frame, client) : target
+        var target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
+        if topic.isRetryTopic {
+            guard let redirected = redirectRetry(target, header, frame, client) else { return nil }
+            target = redirected
+        }
+        if let reason = broker.reasonNotKept(target.topic) {
+            return refuse(frame, client, .serviceNotAvailable, "service not available now. \(reason)")
+        }
+        return target
     }
 
     private func createTopic(
@@ -155,7 +159,6 @@ final class SendMessageProcessor {
     private func redirectRetry(
         _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
     ) -> Target? {
-        broker.topics.writeSoon()
         let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
         guard let group = broker.groups.find(groupName) else {
             return refuse(
@@ -173,7 +176,8 @@ final class SendMessageProcessor {
             deadLetterTopic, queueNums: Self.deadLetterQueues,
             perm: Permission.read | Permission.write)
         return Target(
-            topic: topic, queueId: Int32.random(in: 0..<Self.deadLetterQueues), sysFlag: target.sysFlag)
+            topic: topic, queueId: Int32.random(in: 0..<Self.deadLetterQueues), sysFlag: target.sysFlag,
+            isDeadLetter: true)
     }
 
     // MARK: Storing
@@ -182,7 +186,7 @@ final class SendMessageProcessor {
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
         properties.take(header.properties, own: own(for: frame, target.topic))
-        guard let place = place(target, frame, client) else { return }
+        guard let place = place(target, header, frame, client) else { return }
         let outcome = place.topic.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
@@ -193,6 +197,7 @@ final class SendMessageProcessor {
                 draft.bornTimestamp = header.bornTimestamp
                 draft.reconsumeTimes = header.reconsumeTimes
                 draft.properties = properties
+                draft.growth = place.growth
                 return broker.store.append(draft)
             }
         }
@@ -232,20 +237,55 @@ final class SendMessageProcessor {
         var acknowledgement = PendingAck.Kind.send
         /// The topic of messages that wait, if it is one of them.
         var waitsIn: TopicEntry?
+        /// Bytes of properties that may be added before it is delivered; `nil` for what does not wait.
+        var growth: Int?
     }
 
     /// Looks at `properties`; `nil` when the message was refused.
     @inline(__always)
-    private func place(_ target: Target, _ frame: RemotingFrame, _ client: ClientContext) -> Place? {
-        if properties.isPreparedTransaction || properties.delayLevel > 0 || properties.hasTimer {
-            return waitingPlace(target, frame, client)
+    private func place(
+        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+    ) -> Place? {
+        if properties.isPreparedTransaction || properties.delayLevel > 0 || properties.hasTimer
+            || properties.hasIllegalDelay || !SysFlag.entersConsumeQueue(target.sysFlag)
+        {
+            return waitingPlace(target, header, frame, client)
         }
         return Place(topic: target.topic.nameBytes, queueId: target.queueId, sysFlag: target.sysFlag)
     }
 
-    private func waitingPlace(_ target: Target, _ frame: RemotingFrame, _ client: ClientContext) -> Place? {
+    /// RocketMQ's broker fails at a DELAY that is no number, and answers 1.
+    private func refuseIllegalDelay(_ frame: RemotingFrame, _ client: ClientContext) {
+        _ = refuse(
+            frame, client, .systemError,
+            "the message's property DELAY is no number; it is a delay level from 1 to \(broker.delayLevels.count),"
+                + " or 0 for none")
+    }
+
+    private func waitingPlace(
+        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+    ) -> Place? {
         var place = Place(topic: target.topic.nameBytes, queueId: target.queueId, sysFlag: target.sysFlag)
-        if properties.isPreparedTransaction {
+        if target.isDeadLetter {
+            properties.removeWaiting()
+            place.sysFlag &= ~SysFlag.transactionRollbackType
+            return place
+        }
+        guard !properties.hasIllegalDelay else {
+            refuseIllegalDelay(frame, client)
+            return nil
+        }
+        // Clients before 4.6.1 send a committed message back with the mark of its transaction.
+        let isRetry = header.reconsumeTimes > 0 && properties.delayLevel > 0
+        let isPrepared = properties.isPreparedTransaction && !isRetry
+        if !isPrepared, !SysFlag.entersConsumeQueue(place.sysFlag) {
+            guard isRetry else {
+                refuse(frame, client, AppendRefusal.unreadable)
+                return nil
+            }
+            place.sysFlag &= ~SysFlag.transactionRollbackType
+        }
+        if isPrepared {
             guard !broker.configuration.rejectTransactionMessage else {
                 _ = refuse(
                     frame, client, .noPermission,
@@ -253,16 +293,19 @@ final class SendMessageProcessor {
                 return nil
             }
             broker.transactions.makeTopics()
+            properties.remove(HalfMessage.brokersOwn)
             place.topic = halfTopic
             place.queueId = 0
+            place.growth = HalfMessage.growth
             // It must enter its queue, to be found there.
             place.sysFlag &= ~SysFlag.transactionRollbackType
         } else if properties.delayLevel > 0 {
-            let levels = Int32(clamping: broker.delayLevels.count)
-            if properties.delayLevel > levels { properties.cutDelayLevel(to: levels) }
+            properties.normalizeDelay(largest: Int32(clamping: broker.delayLevels.count))
+            if properties.hasTimer { properties.removeTimer() }
             place.topic = scheduleTopic
             place.queueId = properties.delayLevel - 1
-        } else {
+            place.growth = 0
+        } else if properties.hasTimer {
             let maxDelay = broker.timerSettings.maxDelay
             let request = properties.bytes.withUnsafeBytes {
                 TimerProperties.request($0, now: broker.now(), maxDelay: maxDelay)
@@ -284,7 +327,10 @@ final class SendMessageProcessor {
                 properties.append(TimerProperties.outMilliseconds, String(due).utf8)
                 place.topic = timerTopic
                 place.queueId = 0
+                place.growth = 0
             }
+        } else {
+            return place
         }
         place.waitsIn = place.topic.withUnsafeBytes { broker.topics[$0] }
         properties.append("REAL_TOPIC", target.topic.nameBytes)
@@ -311,24 +357,20 @@ final class SendMessageProcessor {
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
         properties.take(header.properties, own: own(for: frame, target.topic))
+        guard !properties.hasIllegalDelay else { return refuseIllegalDelay(frame, client) }
         guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {
             return refuse(
                 frame, client, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
         }
-        // The batch's own properties and CLUSTER go behind those of each of its messages.
-        let suffix = properties.bytes
-        let batch = target.topic.nameBytes.withUnsafeBytes { topic in
-            suffix.withUnsafeBytes { suffix in
-                var draft = MessageDraft(
-                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
-                    body: frame.body)
-                draft.flag = header.flag
-                draft.sysFlag = target.sysFlag
-                draft.bornTimestamp = header.bornTimestamp
-                draft.reconsumeTimes = header.reconsumeTimes
-                draft.properties = suffix
-                return broker.store.appendBatch(draft, physicalOffsets: &broker.gate.batchOffsets)
-            }
+        let body = BatchBody(
+            frame.body, sysFlag: target.sysFlag, bytesMax: broker.configuration.maxMessageSize)
+        let batch: AppendOutcome
+        switch body {
+        case .plain: batch = append(batch: frame.body, sysFlag: target.sysFlag, header, client, target)
+        case .inflated(let bytes):
+            let sysFlag = target.sysFlag & ~(SysFlag.compressed | SysFlag.compressionTypeMask)
+            batch = bytes.withUnsafeBytes { append(batch: $0, sysFlag: sysFlag, header, client, target) }
+        case .refused(let reason): return refuse(frame, client, AppendRefusal.malformedBatch(reason))
         }
         switch batch {
         case .appended(let result):
@@ -344,11 +386,31 @@ final class SendMessageProcessor {
         }
     }
 
+    /// The batch's own properties and CLUSTER, which lie in `properties`, go behind those of each of its messages.
+    private func append(
+        batch: UnsafeRawBufferPointer, sysFlag: Int32, _ header: SendMessageRequestHeader, _ client: ClientContext,
+        _ target: Target
+    ) -> AppendOutcome {
+        target.topic.nameBytes.withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { suffix in
+                var draft = MessageDraft(
+                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    body: batch)
+                draft.flag = header.flag
+                draft.sysFlag = sysFlag
+                draft.bornTimestamp = header.bornTimestamp
+                draft.reconsumeTimes = header.reconsumeTimes
+                draft.properties = suffix
+                return broker.store.appendBatch(draft, physicalOffsets: &broker.gate.batchOffsets)
+            }
+        }
+    }
+
     private func refuse(_ frame: RemotingFrame, _ client: ClientContext, _ refusal: AppendRefusal) {
         let code: ResponseCode
         let remark: String
         switch refusal {
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch, .unreadable:
             code = .messageIllegal
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. "

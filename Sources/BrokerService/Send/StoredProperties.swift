@@ -1,4 +1,5 @@
 import Glibc
+import StoreFormat
 
 /// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
 /// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in its own. Here the same bytes are copied once
@@ -11,7 +12,10 @@ struct StoredProperties {
     private(set) var bytes: [UInt8] = []
     /// `WAIT=false`: the producer does not want to wait for disk or slave.
     private(set) var waitStoreMsgOK = true
+    /// 0: it asks for none.
     private(set) var delayLevel: Int32 = 0
+    /// DELAY is no number. RocketMQ's broker fails at such a message, and so does not take it.
+    private(set) var hasIllegalDelay = false
     private(set) var isPreparedTransaction = false
     /// It says when it wants to be delivered (`TimerProperties`).
     private(set) var hasTimer = false
@@ -49,6 +53,7 @@ struct StoredProperties {
         bytes.removeAll(keepingCapacity: true)
         waitStoreMsgOK = true
         delayLevel = 0
+        hasIllegalDelay = false
         isPreparedTransaction = false
         hasTimer = false
         delayRange = nil
@@ -80,7 +85,9 @@ struct StoredProperties {
             waitStoreMsgOK = value.matches("true", ignoringCase: true)
             return
         case 5 where name.matches("DELAY"):
-            delayLevel = Int32(String(decoding: value, as: UTF8.self)) ?? 0
+            let level = Int32(String(decoding: value, as: UTF8.self))
+            hasIllegalDelay = level == nil
+            delayLevel = level ?? 0
             separate()
             bytes.append(contentsOf: name)
             bytes.append(Self.nameEnd)
@@ -117,11 +124,46 @@ struct StoredProperties {
         bytes.append(contentsOf: value)
     }
 
-    /// RocketMQ stores the largest level when a message asks for more.
-    mutating func cutDelayLevel(to level: Int32) {
-        guard let range = delayRange else { return }
-        bytes.replaceSubrange(range, with: String(level).utf8)
-        delayLevel = level
+    /// Stores the level in plain decimal digits, by which the store works out the time, and the largest one when the message asks for
+    /// more, as RocketMQ does.
+    mutating func normalizeDelay(largest: Int32) {
+        guard let range = delayRange, delayLevel > 0 else { return }
+        delayLevel = min(delayLevel, largest)
+        let digits = String(delayLevel).utf8
+        if !bytes[range].elementsEqual(digits) { bytes.replaceSubrange(range, with: digits) }
+        delayRange = nil
+    }
+
+    /// Takes out properties by name. Not for the path of ordinary messages: it makes a copy.
+    mutating func remove(_ names: [StaticString]) {
+        var kept: [UInt8] = []
+        kept.reserveCapacity(bytes.count)
+        bytes.withUnsafeBytes { bytes in
+            MessageProperties.forEach(in: bytes) { name, value in
+                if names.contains(where: { name.matches($0) }) { return }
+                if !kept.isEmpty { kept.append(Self.propertyEnd) }
+                kept.append(contentsOf: name)
+                kept.append(Self.nameEnd)
+                kept.append(contentsOf: value)
+            }
+        }
+        bytes = kept
+        delayRange = nil
+    }
+
+    /// The message is a dead letter: what it says about a later delivery or a transaction is over.
+    mutating func removeWaiting() {
+        remove(TimerProperties.requests + [MessageProperties.delayTimeLevel, "TRAN_MSG"])
+        delayLevel = 0
+        hasIllegalDelay = false
+        isPreparedTransaction = false
+        hasTimer = false
+    }
+
+    /// It is delayed by a level: its own times do not count, and RocketMQ does not store them.
+    mutating func removeTimer() {
+        remove(TimerProperties.requests)
+        hasTimer = false
     }
 }
 

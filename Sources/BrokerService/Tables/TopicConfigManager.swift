@@ -38,6 +38,15 @@ final class TopicEntry {
         isRetryTopic = name.hasPrefix(TopicNames.retryPrefix)
     }
 
+    /// Queues that are written or read: those messages may lie in.
+    var queueNums: Int32 { max(0, config.readQueueNums, config.writeQueueNums) }
+
+    /// One of the queues that are both written and read, chosen at random; of those that are written if none is read.
+    var anyReadableQueue: Int32 {
+        let read = config.readQueueNums > 0 ? config.readQueueNums : config.writeQueueNums
+        return Int32.random(in: 0..<max(1, min(read, config.writeQueueNums)))
+    }
+
     /// One request has stored so many messages here.
     @inline(__always)
     func count(_ messages: Int, bytes: Int, in table: StatsTable) {
@@ -191,9 +200,13 @@ final class TopicConfigManager {
         return entry
     }
 
-    /// Something is about to be stored in a topic: it must be on disk before that is acknowledged.
-    func writeSoon() {
-        if isDirtyLater { isDirty = true }
+    /// Gives a topic that many queues if it has fewer.
+    func enlarge(_ entry: TopicEntry, to queues: Int32) {
+        guard min(entry.config.readQueueNums, entry.config.writeQueueNums) < queues else { return }
+        var config = entry.config
+        config.readQueueNums = max(config.readQueueNums, queues)
+        config.writeQueueNums = max(config.writeQueueNums, queues)
+        update(config, entry.topicName)
     }
 
     /// Makes or changes a topic.

@@ -11,6 +11,8 @@ enum TopicNames {
     static let transactionCheckMaxTime = TopicName.transactionCheckMaxTime.text
     static let selfTest = "SELF_TEST_TOPIC"
     static let offsetMovedEvent = "OFFSET_MOVED_EVENT"
+    /// Apus's own (`UndeliverableMessages`).
+    static let undeliverable = TopicName.undeliverable.text
     static let systemPrefix = "rmq_sys_"
     static let retryPrefix = TopicName.retryPrefix
     static let replySuffix = "REPLY_TOPIC"
@@ -21,6 +23,7 @@ enum TopicNames {
     /// Topics only the broker itself may write.
     static let notAllowedToSend: Set<String> = [
         schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent, TimerMessageStore.topic,
+        undeliverable,
     ]
 }
 
@@ -31,4 +34,5 @@ extension TopicName {
     static let opHalf = TopicName(constant: "RMQ_SYS_TRANS_OP_HALF_TOPIC")
     static let transactionCheckMaxTime = TopicName(constant: "TRANS_CHECK_MAX_TIME_TOPIC")
     static let timer = TopicName(constant: "rmq_sys_wheel_timer")
+    static let undeliverable = TopicName(constant: "rmq_sys_UNDELIVERABLE")
 }

@@ -408,6 +408,7 @@ final class TimerMessageStore {
             case .appended(let result):
                 bytes += result.size
                 deliveredCount += 1
+            case .putAside(let result): bytes += result.size
             case nil: break
             case .undeliverable(let reason):
                 broker.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")

@@ -14,6 +14,9 @@ enum TimerProperties {
     /// How often RocketMQ 5 has stored a message again because its wheel is too short for the delay.
     static let rollTimes: StaticString = "TIMER_ROLL_TIMES"
 
+    /// By which a message asks for a time.
+    static let requests = [delaySeconds, delayMilliseconds, deliverMilliseconds]
+
     /// What the broker adds on the way in and out must still fit into 32 767 bytes of properties.
     static let reservedBytes = 512
 

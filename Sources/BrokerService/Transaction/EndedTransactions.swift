@@ -10,12 +10,14 @@ struct EndedTransactions {
         case ended
         /// It lies in `TRANS_CHECK_MAX_TIME_TOPIC`, and nobody has said an outcome since.
         case putAside
-        /// It lies there; there is no index that would tell whether it has had an outcome since.
+        /// It lies there; whether it has had an outcome since cannot be told: there is no index, or too many share its unique key.
         case unknown
     }
 
     /// Put aside messages looked at when there is no index.
     static let scanMax: Int64 = 1000
+    /// Messages of one unique key looked at.
+    static let sameKeyMax = 4096
 
     private unowned let broker: Broker
 
@@ -34,30 +36,49 @@ struct EndedTransactions {
             let from = QueueOffset(max(aside.minOffset.rawValue, last - Self.scanMax))
             let isAside = broker.store.entries(aside, from: from, maxCount: Int(Self.scanMax)).contains { entry in
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
-                return see(range) { HalfMessage($0).identity == half.identity }
+                return see(range) { HalfMessage($0).isCopy(of: half) }
             }
             return isAside ? .unknown : .ended
         }
-        guard finds(TopicNames.transactionCheckMaxTime, uniqueKey, { HalfMessage($0).identity == half.identity }),
-            !wasEndedAside(uniqueKey)
-        else { return .ended }
+        switch find(TopicNames.transactionCheckMaxTime, uniqueKey, { HalfMessage($0).isCopy(of: half) }) {
+        case .none: return .ended
+        case .unknown: return .unknown
+        case .found: break
+        }
+        switch wasEndedAside(uniqueKey, half) {
+        case .found: return .ended
+        case .unknown: return .unknown
+        case .none: break
+        }
         // Resumed and committed then, or a kill came between the message and its mark.
-        let isDelivered = [realTopic, TopicNames.schedule, TimerMessageStore.topic].contains { topic in
-            finds(topic, uniqueKey) { record in
-                SysFlag.transactionValue(record.sysFlag) == SysFlag.transactionCommitType
-                    && HalfMessage(record).identity == half.identity
+        for topic in [realTopic, TopicNames.schedule, TimerMessageStore.topic, TopicNames.undeliverable] {
+            switch find(topic, uniqueKey, { isDelivery($0, of: half) }) {
+            case .found: return .ended
+            case .unknown: return .unknown
+            case .none: continue
             }
         }
-        return isDelivered ? .ended : .putAside
+        return .putAside
     }
 
     /// Whether an outcome has come after it was put aside: such op messages carry its unique key.
-    func wasEndedAside(_ uniqueKey: String) -> Bool { finds(TopicNames.opHalf, uniqueKey) { _ in true } }
+    func wasEndedAside(_ uniqueKey: String, _ half: HalfMessage) -> MessageSearch {
+        find(TopicNames.opHalf, uniqueKey) { record in
+            guard half.isOriginKnown, let origin = record.property(HalfMessage.firstQueueOffset) else { return true }
+            return TimerProperties.integer(origin) == half.origin
+        }
+    }
 
-    private func finds(_ topic: String, _ key: String, _ isIt: (CommitLogRecordView) -> Bool) -> Bool {
-        let found = broker.store.queryMessage(
-            topic: topic, key: key, maxCount: broker.store.configuration.maxMsgsNumBatch, begin: 0, end: Int64.max)
-        return found.records.contains { see($0, isIt) }
+    /// A committed message says where its half message lies.
+    private func isDelivery(_ record: CommitLogRecordView, of half: HalfMessage) -> Bool {
+        guard SysFlag.transactionValue(record.sysFlag) == SysFlag.transactionCommitType else { return false }
+        let place = PhysicalOffset(record.preparedTransactionOffset)
+        guard let range = broker.store.lookMessage(at: place) else { return HalfMessage(record).isCopy(of: half) }
+        return see(range) { HalfMessage($0).isCopy(of: half) }
+    }
+
+    private func find(_ topic: String, _ key: String, _ isIt: (CommitLogRecordView) -> Bool) -> MessageSearch {
+        broker.store.findMessage(topic: topic, key: key, atMost: Self.sameKeyMax) { see($0, isIt) }
     }
 
     private func see(_ range: LogRange, _ isIt: (CommitLogRecordView) -> Bool) -> Bool {
@@ -65,5 +86,17 @@ struct EndedTransactions {
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
             return isIt(record)
         } ?? false
+    }
+}
+
+/// An outcome that came after the message was put aside, as its op message notes it.
+struct LateOutcome {
+    var uniqueKey: String
+    /// `HalfMessage.origin`.
+    var origin: Int64
+
+    /// With the separator before them.
+    var properties: String {
+        "\u{2}UNIQ_KEY\u{1}\(uniqueKey)\u{2}\(HalfMessage.firstQueueOffset)\u{1}\(origin)"
     }
 }

@@ -8,6 +8,12 @@ struct HalfMessage: Equatable {
     static let checkImmunityTime: StaticString = "CHECK_IMMUNITY_TIME_IN_SECONDS"
     /// On copies Apache makes for messages that are immune against checks: the queue offset of the original.
     static let preparedQueueOffset: StaticString = "TRAN_PREPARED_QUEUE_OFFSET"
+    /// On copies made here, and on what was put aside: the queue offset of the transaction's first copy.
+    static let firstQueueOffset: StaticString = "APUS_HALF_OFFSET"
+    /// What a producer has no say in.
+    static let brokersOwn = [checkTimes, preparedQueueOffset, firstQueueOffset]
+    /// Bytes of properties that are added at most until the outcome: those above, and those of a time.
+    static let growth = 512
 
     /// In queue 0 of the half topic.
     var queueOffset: Int64
@@ -20,8 +26,14 @@ struct HalfMessage: Equatable {
     /// Milliseconds the message brings along in place of `transactionTimeOut`.
     var immunity: Int64?
     var preparedQueueOffset: Int64?
-    /// The same for all copies of one transaction, different for different ones.
-    var identity: Int
+    /// Which transaction it is: the place of its first copy in the half queue. However alike two prepared messages look, they
+    /// lie in different places.
+    var origin: Int64
+    /// `origin` is known, not guessed: it is no copy made by RocketMQ's broker or by Apus before it noted origins.
+    var isOriginKnown: Bool
+    /// The same for all copies of one transaction. For copies of unknown origin only; `nil` without a unique key, where
+    /// different transactions may look alike.
+    var likeness: Int?
 
     init(_ record: CommitLogRecordView) {
         queueOffset = record.queueOffset.rawValue
@@ -32,20 +44,28 @@ struct HalfMessage: Equatable {
         immunity = record.property(Self.checkImmunityTime).flatMap(TimerProperties.integer)
             .flatMap { $0 >= 0 && $0 < 1 << 40 ? $0 * 1000 : nil }
         preparedQueueOffset = record.property(Self.preparedQueueOffset).flatMap(TimerProperties.integer)
+        let first = record.property(Self.firstQueueOffset).flatMap(TimerProperties.integer) ?? preparedQueueOffset
+        origin = first ?? record.queueOffset.rawValue
+        let isOriginal = checks == 0 && record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC")
+        isOriginKnown = first != nil || isOriginal
+        likeness = Self.likeness(record)
+    }
+
+    private static func likeness(_ record: CommitLogRecordView) -> Int? {
+        guard let uniqueKey = record.property(MessageProperties.uniqueKey) else { return nil }
         var hasher = Hasher()
-        for name in [Self.producerGroup, MessageProperties.uniqueKey] {
-            if let value = record.property(name) { hasher.combine(bytes: value) }
-            hasher.combine(0)
-        }
+        hasher.combine(bytes: uniqueKey)
+        hasher.combine(0)
+        if let group = record.property(producerGroup) { hasher.combine(bytes: group) }
         hasher.combine(record.bornTimestamp)
         hasher.combine(record.bornHost)
         hasher.combine(record.storedBodyCRC)
-        identity = hasher.finalize()
+        return hasher.finalize()
     }
 
     init(
         queueOffset: Int64, physicalOffset: Int64 = 0, storeTimestamp: Int64, checks: Int = 0, immunity: Int64? = nil,
-        preparedQueueOffset: Int64? = nil, identity: Int
+        preparedQueueOffset: Int64? = nil, origin: Int64? = nil, isOriginKnown: Bool = true, likeness: Int? = nil
     ) {
         self.queueOffset = queueOffset
         self.physicalOffset = physicalOffset
@@ -54,7 +74,15 @@ struct HalfMessage: Equatable {
         self.checks = checks
         self.immunity = immunity
         self.preparedQueueOffset = preparedQueueOffset
-        self.identity = identity
+        self.origin = origin ?? queueOffset
+        self.isOriginKnown = isOriginKnown
+        self.likeness = likeness
+    }
+
+    /// Both are of one transaction.
+    func isCopy(of other: HalfMessage) -> Bool {
+        if isOriginKnown, other.isOriginKnown { return origin == other.origin }
+        return likeness != nil && likeness == other.likeness
     }
 }
 

@@ -31,7 +31,12 @@ struct OpenTransactions {
 
     private(set) var settings: Settings
     private var open: [Int64: Entry] = [:]
-    private var byIdentity: [Int: Int64] = [:]
+    /// The open copy of each transaction, by the place of its first copy.
+    private var byOrigin: [Int64: Int64] = [:]
+    /// While the queues are read at the start: prepared messages by their likeness, for copies of unknown origin.
+    private var alike: [Int: [HalfMessage]]? = [:]
+    /// Origins found that way, by the place of the copy.
+    private var guessed: [Int64: Int64] = [:]
     /// Their op messages are in the log's buffer.
     private var ending: [Int64: Entry] = [:]
     /// (time, half offset), some of them no longer true.
@@ -83,20 +88,40 @@ struct OpenTransactions {
         guard half.queueOffset >= halfEnd else { return false }
         halfEnd = half.queueOffset + 1
         known.append(half.queueOffset)
+        let half = linked(half)
         guard !isEnded else { return false }
         var entry = Entry(half: half, since: half.storeTimestamp, nextCheck: half.storeTimestamp +| wait(half))
         var isCheck = half.checks > 0
-        if let older = byIdentity[half.identity], let before = open.removeValue(forKey: older) ?? ending[older] {
+        if let older = byOrigin[half.origin], let before = open.removeValue(forKey: older) ?? ending[older] {
             entry.since = before.since
             isCheck = half.checks > before.half.checks
             // Only moved to another place of the log: that postpones nothing. Whoever waits for a producer begins to wait anew.
             if half.checks == before.half.checks, before.nextCheck != .max { entry.nextCheck = before.nextCheck }
         }
         open[half.queueOffset] = entry
-        byIdentity[half.identity] = half.queueOffset
+        byOrigin[half.origin] = half.queueOffset
         schedule(entry)
         return isCheck
     }
+
+    /// A copy of unknown origin belongs to the oldest message that looks like it, was checked once less and has no copy yet:
+    /// RocketMQ's broker makes them in this order.
+    private mutating func linked(_ half: HalfMessage) -> HalfMessage {
+        guard alike != nil, let likeness = half.likeness else { return half }
+        var half = half
+        if !half.isOriginKnown,
+            let index = alike?[likeness]?.firstIndex(where: { $0.checks == half.checks - 1 }),
+            let original = alike?[likeness]?.remove(at: index)
+        {
+            half.origin = original.origin
+            guessed[half.queueOffset] = half.origin
+        }
+        alike?[likeness, default: []].append(half)
+        return half
+    }
+
+    /// The queues have been read: from now on every copy is made here.
+    mutating func rebuilt() { alike = nil }
 
     /// The open ones whose records lie before a place of the log, oldest first.
     func lying(before physicalOffset: Int64) -> [HalfMessage] {
@@ -126,9 +151,9 @@ struct OpenTransactions {
 
     func find(_ halfOffset: Int64) -> HalfMessage? { open[halfOffset]?.half }
 
-    /// The open copy of a transaction.
-    func find(identity: Int) -> HalfMessage? {
-        byIdentity[identity].flatMap { open[$0]?.half }
+    /// The open copy of the transaction this is a copy of.
+    func find(copyOf half: HalfMessage) -> HalfMessage? {
+        byOrigin[guessed[half.queueOffset] ?? half.origin].flatMap { open[$0]?.half }
     }
 
     /// Its op message is in the log's buffer.
@@ -139,8 +164,8 @@ struct OpenTransactions {
 
     /// What was in the buffer is in the log.
     mutating func commit() {
-        for (offset, entry) in ending where byIdentity[entry.half.identity] == offset {
-            byIdentity[entry.half.identity] = nil
+        for (offset, entry) in ending where byOrigin[entry.half.origin] == offset {
+            byOrigin[entry.half.origin] = nil
         }
         ending.removeAll(keepingCapacity: true)
         while firstKnown < known.count, open[known[firstKnown]] == nil { firstKnown += 1 }
@@ -162,7 +187,7 @@ struct OpenTransactions {
         for (offset, var entry) in ending {
             entry.nextCheck = max(entry.nextCheck, now + 100)
             open[offset] = entry
-            byIdentity[entry.half.identity] = offset
+            byOrigin[entry.half.origin] = offset
             schedule(entry)
         }
         ending.removeAll(keepingCapacity: true)

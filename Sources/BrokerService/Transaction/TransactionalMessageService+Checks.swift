@@ -30,7 +30,7 @@ extension TransactionalMessageService {
         let now = broker.now()
         let owed = owedOps
         owedOps = []
-        for (halfOffset, key) in owed { storeOp(halfOffset, key: key) }
+        for (halfOffset, late) in owed { storeOp(halfOffset, late: late) }
         var count = 0
         while count < Self.checkBatch, let due = open?.nextDue(now: now) {
             count += 1
@@ -57,7 +57,7 @@ extension TransactionalMessageService {
             open?.postpone(half.queueOffset, until: Int64.max)
             return
         }
-        guard storeAgain(half, topic: TopicNames.half, checks: half.checks +| 1) else {
+        guard storeAgain(topic: TopicNames.half, checks: half.checks +| 1, origin: half.origin) else {
             open?.postpone(half.queueOffset, until: now + Self.retryMillis)
             return
         }
@@ -77,25 +77,30 @@ extension TransactionalMessageService {
         _ = broker.topics.findOrCreate(
             .transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
             perm: Permission.read | Permission.write)
-        guard storeAgain(half, topic: TopicNames.transactionCheckMaxTime, checks: half.checks) else {
+        guard
+            storeAgain(
+                topic: TopicNames.transactionCheckMaxTime, checks: half.checks, origin: half.origin)
+        else {
             open?.postpone(half.queueOffset, until: now + Self.retryMillis)
             return
         }
         broker.logger.error(
             "the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)"
         )
-        justPutAside.insert(half.identity)
+        justPutAside.insert(half.origin)
         storeOp(half.queueOffset)
     }
 
     /// Stores the message in `scratch` in a topic of the broker's own. Copies are stored also on a disk that takes no more
     /// from producers: they make room.
-    func storeAgain(_ half: HalfMessage, topic: String, checks: Int) -> Bool {
+    /// - Parameter origin: `HalfMessage.origin`; `nil` when it is not known.
+    func storeAgain(topic: String, checks: Int, origin: Int64?) -> Bool {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
             var properties = PropertyList(record.properties)
             let name = "\(HalfMessage.checkTimes)"
             if checks > 0 || properties[name] != nil { properties[name] = String(checks) }
+            properties["\(HalfMessage.firstQueueOffset)"] = origin.map { String($0) }
             return Array(topic.utf8).withUnsafeBytes { topic in
                 properties.bytes.withUnsafeBytes { properties in
                     var draft = MessageDraft(copyOf: record, topic: topic, queueId: 0, properties: properties)
@@ -114,8 +119,12 @@ extension TransactionalMessageService {
     func resumeCheck(physicalOffset: Int64) -> Bool {
         guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
         // Its producer has spoken since it was put aside.
-        if let key = scratchNames().uniqueKey, EndedTransactions(broker).wasEndedAside(key) { return false }
-        guard storeAgain(half, topic: TopicNames.half, checks: 0) else { return false }
+        if let key = scratchNames().uniqueKey, EndedTransactions(broker).wasEndedAside(key, half) != .none {
+            return false
+        }
+        guard storeAgain(topic: TopicNames.half, checks: 0, origin: half.isOriginKnown ? half.origin : nil) else {
+            return false
+        }
         broker.scheduleTick()
         return true
     }

@@ -34,11 +34,11 @@ final class TransactionalMessageService {
     private var nextOp: Int64 = 0
     private var hasArrivals = false
     /// Op messages that could not be stored although what they stand for was.
-    var owedOps: [(halfOffset: Int64, key: String?)] = []
+    var owedOps: [(halfOffset: Int64, late: LateOutcome?)] = []
     var hasAppended = false
-    /// Put aside by this tick, and ended by it after that, by identity: what the index does not know yet.
-    var justPutAside: Set<Int> = []
-    private var justEnded: Set<Int> = []
+    /// Put aside by this tick, and ended by it after that, by origin: what the index does not know yet.
+    var justPutAside: Set<Int64> = []
+    private var justEnded: Set<Int64> = []
 
     /// Half messages whose producers cannot be asked because none is connected, by group.
     var waiting: [String: [Int64]] = [:]
@@ -138,7 +138,7 @@ final class TransactionalMessageService {
         var bytes = 0
         for half in open.lying(before: place.rawValue) {
             guard bytes < Self.moveBytesMax, readRecord(at: half.physicalOffset) != nil,
-                storeAgain(half, topic: TopicNames.half, checks: half.checks)
+                storeAgain(topic: TopicNames.half, checks: half.checks, origin: half.origin)
             else { break }
             storeOp(half.queueOffset)
             bytes += Int(half.size)
@@ -155,6 +155,7 @@ final class TransactionalMessageService {
         readHalves { half in
             ended.contains(half.queueOffset) || half.preparedQueueOffset.map { ended.contains($0) } == true
         }
+        open?.rebuilt()
         open?.commit()
         guard let count = open?.count, count > 0 else { return }
         broker.logger.info("\(count) transactions are open since before the start")
@@ -268,7 +269,7 @@ final class TransactionalMessageService {
         }
         if let checked { return checked }
         // The producer may answer a check older than the last one: its message has been stored again since.
-        guard let half = open?.find(queueOffset) ?? open?.find(identity: found.identity) else {
+        guard let half = open?.find(queueOffset) ?? open?.find(copyOf: found) else {
             return endLate(found, isCommit: isCommit)
         }
         if half.physicalOffset != physicalOffset, readRecord(at: half.physicalOffset) == nil {
@@ -280,10 +281,10 @@ final class TransactionalMessageService {
     /// It is not open. Had it been put aside, its producer is heard all the same: nobody can tell it otherwise, since producers
     /// do not wait for the answer.
     private func endLate(_ found: HalfMessage, isCommit: Bool) -> Outcome {
-        guard !justEnded.contains(found.identity) else { return .endedBefore }
+        guard !justEnded.contains(found.origin) else { return .endedBefore }
         let (uniqueKey, topic) = scratchNames()
         let standing =
-            justPutAside.contains(found.identity)
+            justPutAside.contains(found.origin)
             ? .putAside
             : EndedTransactions(broker).standing(of: found, uniqueKey: uniqueKey, realTopic: topic)
         switch standing {
@@ -291,14 +292,15 @@ final class TransactionalMessageService {
         case .unknown:
             return .refused(
                 .systemError,
-                "the prepared message lies in \(TopicNames.transactionCheckMaxTime); without an index (messageIndexEnable) and a unique key it cannot be told whether it has had an outcome since: RESUME_CHECK_HALF_MESSAGE has it asked for again"
+                "the prepared message lies in \(TopicNames.transactionCheckMaxTime); without an index (messageIndexEnable) and a unique key that few share it cannot be told whether it has had an outcome since: RESUME_CHECK_HALF_MESSAGE has it asked for again"
             )
         case .putAside:
             broker.logger.notice(
                 "the prepared message at \(found.physicalOffset), which was put aside, has got its outcome: \(isCommit ? "committed" : "rolled back")"
             )
-            let outcome = finish(found, isCommit: isCommit, key: uniqueKey)
-            if case .done = outcome { justEnded.insert(found.identity) }
+            let late = uniqueKey.map { LateOutcome(uniqueKey: $0, origin: found.origin) }
+            let outcome = finish(found, isCommit: isCommit, late: late)
+            if case .done = outcome { justEnded.insert(found.origin) }
             return outcome
         }
     }
@@ -313,7 +315,7 @@ final class TransactionalMessageService {
     }
 
     /// Stores the outcome of the message in `scratch`.
-    private func finish(_ half: HalfMessage, isCommit: Bool, key: String? = nil) -> Outcome {
+    private func finish(_ half: HalfMessage, isCommit: Bool, late: LateOutcome? = nil) -> Outcome {
         var end = Int64(0)
         if isCommit {
             switch deliver(half) {
@@ -326,7 +328,7 @@ final class TransactionalMessageService {
                 }
             }
         }
-        return .done(end: max(end, storeOp(half.queueOffset, key: key)))
+        return .done(end: max(end, storeOp(half.queueOffset, late: late)))
     }
 
     /// A half message. Copies of committed ones, for a retry say, are marked as committed too and point to the log's first
@@ -352,32 +354,34 @@ final class TransactionalMessageService {
         }
     }
 
-    /// Stores the message in `scratch` where it was sent to, delayed if it says so.
+    /// Stores the message in `scratch` where it was sent to, delayed if it says so, or aside if it cannot be delivered any more.
     private func deliver(_ half: HalfMessage) -> AppendOutcome {
         scratch.withUnsafeBytes { bytes in
-            guard case .record(let record) = CommitLogRecord.parse(bytes), let topic = record.property("REAL_TOPIC"),
+            guard case .record(let record) = CommitLogRecord.parse(bytes), let name = record.property("REAL_TOPIC"),
                 let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
             else { return .refused(.malformedBatch("the prepared message does not say where it belongs")) }
-            return broker.append(
-                record, to: String(decoding: topic, as: UTF8.self), queueId: queueId,
-                properties: PropertyList(record.properties)
-            ) { draft in
-                draft.sysFlag =
-                    record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
-                draft.preparedTransactionOffset = half.physicalOffset
-                draft.mayUseReserve = true
+            switch broker.deliveryPlace(topic: name, queueId: queueId) {
+            case .nowhere(let reason): return broker.undeliverable.putAside(record, because: reason)
+            case .queue(let topic, let queueId):
+                var properties = PropertyList(record.properties)
+                properties["\(HalfMessage.firstQueueOffset)"] = nil
+                return broker.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+                    draft.sysFlag =
+                        record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
+                    draft.preparedTransactionOffset = half.physicalOffset
+                    draft.mayUseReserve = true
+                }
             }
         }
     }
 
     /// The outcome is known from here on. Returns where the op message ends.
     @discardableResult
-    func storeOp(_ halfOffset: Int64, key: String? = nil) -> Int64 {
+    func storeOp(_ halfOffset: Int64, late: LateOutcome? = nil) -> Int64 {
         open?.end(halfOffset)
         hasAppended = true
         let time = broker.now()
-        let mark = key.map { "\u{2}UNIQ_KEY\u{1}\($0)" } ?? ""
-        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)\(mark)".utf8)
+        let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)\(late?.properties ?? "")".utf8)
         let outcome = Array(TopicNames.opHalf.utf8).withUnsafeBytes { topic in
             properties.withUnsafeBytes { properties in
                 OpMessage.body(halfOffset).withUnsafeBytes { body in
@@ -395,7 +399,7 @@ final class TransactionalMessageService {
         case .appended(let result): return result.end.rawValue
         case .refused(let refusal):
             broker.logger.error("the outcome of half message \(halfOffset) was not stored yet: \(refusal)")
-            owedOps.append((halfOffset, key))
+            owedOps.append((halfOffset, late))
             later(Self.retryMillis)
             return 0
         }

@@ -220,8 +220,10 @@ import Testing
         #expect(again.first?.properties["RETRY_TOPIC"] == "Orderly")
         #expect(again.first?.reconsumeTimes == 1)
         try giveUp(after: 2)
-        // With the delay it was sent with, as Apache does.
-        #expect(try consumer.wait("%DLQ%G", count: 1).map(\.body) == ["m2"])
+        // At once, as RocketMQ 5 does: 4.9 leaves it the delay it was sent with, which may be hours.
+        let dead = try consumer.consume("%DLQ%G")
+        #expect(dead.map(\.body) == ["m2"])
+        #expect(dead.first?.properties["DELAY"] == nil)
     }
 }
 
