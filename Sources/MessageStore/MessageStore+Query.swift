@@ -111,13 +111,14 @@ extension MessageStore {
         guard let index else { return .unknown }
         var query = KeyQuery(topic: topic, key: key, limit: atMost, bytesMax: .max, begin: 0, end: .max)
         do throws(SystemError) {
-            let offsets = try index.query(javaHash: query.hash(), maxCount: atMost, begin: 0, end: .max)
-            for offset in offsets {
+            var search = index.search(javaHash: query.hash(), maxCount: atMost, begin: 0, end: .max)
+            while !search.isDone { try search.advance(steps: .max) }
+            for offset in search.found {
                 guard let range = lookMessage(at: PhysicalOffset(offset)), holds(range, &query), isIt(range)
                 else { continue }
                 return .found
             }
-            return offsets.count < atMost ? .none : .unknown
+            return search.found.count < atMost ? .none : .unknown
         } catch {
             logger.error("searching the index failed: \(error)")
             return .unknown
