@@ -61,6 +61,7 @@ package final class Broker: RemotingService {
 
     var timers: [RepeatedTask] = []
     private var notices = MembershipNotices()
+    var consumerNotices = ConsumerNotices()
     private var noticesTask: Scheduled<Void>?
     var isDraining = false
     /// Why this broker leaves although nobody asked it to stop, in words for senders.
@@ -128,7 +129,9 @@ package final class Broker: RemotingService {
         statistics = BrokerStatistics(bootMillis: now())
         stats = StatsTable(now: now())
         configurationVersion = DataVersion(timestamp: now(), counter: 0)
-        changedSettings = ChangedSettings(file: configuration.pairs.map { ($0.key, $0.value) })
+        changedSettings = ChangedSettings(
+            file: configuration.pairs.map { ($0.key, $0.value) },
+            standard: (configuration.listing + store.configuration.listing).map { ($0.key, $0.value) })
         wire()
     }
 
@@ -172,6 +175,11 @@ package final class Broker: RemotingService {
             logger.warning(
                 "consumer group \(group.name) is inconsistent: \(conflict); each is served what it asks for, but only from the queues it is assigned: let all clients of a group subscribe to the same",
                 metadata: ["consumerGroup": "\(group.name)"])
+        }
+        consumers.left = { [unowned self] group, client, remaining in
+            // All of them end with this broker.
+            guard !isDraining else { return }
+            consumerNotices.left(group: group, client: client, remaining: remaining, now: now(), logger)
         }
         consumers.notify = { [unowned self] group, _ in
             // Connections that end with this broker are no change of the group.

@@ -135,9 +135,10 @@ package final class FilterService {
     package var status: String {
         let loaded = catalogue.plugins.map { "\($0.type) by \($0.name)" }.joined(separator: ", ")
         let refused = catalogue.refusals.isEmpty ? "" : ", \(catalogue.refusals.count) plugin files refused"
-        let banned = catalogue.plugins.compactMap(\.unavailability).map { ", \($0)" }.joined()
-        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(banned), \(counted(programs.count, "program")), "
-            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))"
+        // After `; `: what the supervisor repeats in the platform's own line.
+        let banned = catalogue.plugins.compactMap(\.unavailability).map { "; \($0)" }.joined()
+        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused), \(counted(programs.count, "program")), "
+            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))\(banned)"
     }
 }
 

@@ -273,8 +273,7 @@ package final class Platform {
         case .restart: return restart(subject ?? "")
         case .status: return report.json
         case .reload:
-            if let refusal = reload() { return JSONText.object([("error", JSONText.string(refusal))]) }
-            return JSONText.object([("ok", "true")])
+            return reload().json
         case .stop:
             let count = children.count
             handle(.stop("apus down"))

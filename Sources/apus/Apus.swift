@@ -40,7 +40,7 @@ struct Apus: AsyncParsableCommand {
         groupedSubcommands: [
             CommandGroup(
                 name: "Platform",
-                subcommands: [Up.self, Down.self, Reload.self, Restart.self, Status.self]),
+                subcommands: [Up.self, Down.self, Reload.self, Restart.self, Status.self, LogsCommand.self]),
             CommandGroup(
                 name: "Messages",
                 subcommands: [SendCommand.self, ConsumeCommand.self, WhyCommand.self, BenchCommand.self]),

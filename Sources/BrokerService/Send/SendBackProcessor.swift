@@ -52,6 +52,8 @@ final class SendBackProcessor {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var origin = ""
+        var deadLetterQueue: Int32 = 0
+        var tries: Int32 = 0
         let outcome: AppendOutcome? = bytes.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
             var properties = PropertyList(record.properties)
@@ -70,6 +72,8 @@ final class SendBackProcessor {
                     TopicNames.deadLetter(groupName), queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
                 queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
                 properties[PropertyName.delayLevel] = "0"
+                deadLetterQueue = queueId
+                tries = record.reconsumeTimes + 1
             } else {
                 queueId = Int32.random(in: 0..<group.config.retryQueueNums)
                 let level = delayLevel == 0 ? 3 + record.reconsumeTimes : delayLevel
@@ -82,6 +86,7 @@ final class SendBackProcessor {
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
+            if topic.isDeadLetterTopic { broker.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
             broker.stats.sentBack(topic: origin, group: groupName)
             broker.gate.add(
                 PendingAck(

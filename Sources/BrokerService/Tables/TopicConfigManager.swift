@@ -12,6 +12,7 @@ final class TopicEntry {
     let nameBytes: [UInt8]
     let mayBeSentTo: Bool
     let isRetryTopic: Bool
+    let isDeadLetterTopic: Bool
     /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
     private(set) var puts: StatsItem?
 
@@ -30,6 +31,7 @@ final class TopicEntry {
         nameBytes = Array(config.topicName.utf8)
         mayBeSentTo = !TopicNames.notAllowedToSend.contains(config.topicName)
         isRetryTopic = config.topicName.hasPrefix(TopicNames.retryPrefix)
+        isDeadLetterTopic = config.topicName.hasPrefix(TopicNames.deadLetterPrefix)
     }
 
     /// One request has stored so many messages here.
