@@ -72,6 +72,7 @@ extension Broker {
     }
 
     private func dropExpiredClients() {
+        consumerNotices.sayOmitted(logger)
         expected = [:]
         let time = now()
         for info in consumers.expired(now: time) + producers.expired(now: time) {

@@ -14,6 +14,13 @@ extension Broker {
         return store.writtenOffset.rawValue - first.physicalOffset.rawValue > inMemory
     }
 
+    /// A message has been stored in a dead-letter topic.
+    func deadLetter(in topic: TopicEntry, _ queueId: Int32, _ result: AppendResult, tries: Int32) {
+        let group = String(topic.name.dropFirst(TopicNames.deadLetterPrefix.count))
+        consumerNotices.deadLetter(
+            group: group, place: "queue \(queueId) offset \(result.queueOffset)", tries: tries, now: now(), logger)
+    }
+
     /// Pulls that wait for a message or for the filter worker.
     package var heldPulls: Int { hold.count }
 
@@ -101,6 +108,12 @@ extension Broker {
         for group in consumers.all where !group.isConsistent {
             table["inconsistentGroup_\(group.name)"] =
                 "passed over \(group.passedOver) messages another client may want"
+        }
+        table["deadLetters"] = String(consumerNotices.deadLetters)
+        for (group, count) in consumerNotices.deadLettersByGroup { table["deadLetters_\(group)"] = String(count) }
+        for (key, change) in changedSettings.changes {
+            let file = change.file.map { "file: \($0)" } ?? "not in the file"
+            table["changedSetting_\(key)"] = "\(change.value) (\(file))"
         }
         table["timerMessagesInMemory"] = String(timerMessages.nearCount)
         table["undeliverableMessages"] = String(undeliverable.count)

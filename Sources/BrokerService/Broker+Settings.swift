@@ -2,6 +2,7 @@ import FastJSON
 import Logging
 import MessageStore
 import RemotingProtocol
+import WorkerProtocol
 
 /// Settings operators have changed while the broker runs (UPDATE_BROKER_CONFIG, 25), in `config/changedSettings.json`:
 /// `{"settings":{"fileReservedTime":{"value":"48","file":"72"}}}`.
@@ -18,12 +19,18 @@ struct ChangedSettings {
     private(set) var changes: [String: Change] = [:]
     /// What the configuration file (or the command line) says.
     private var file: [String: String]
+    /// What holds for a key the file does not name.
+    private let standard: [String: String]
     private(set) var isDirty = false
 
-    init(file: [(String, String)]) { self.file = Dictionary(file, uniquingKeysWith: { $1 }) }
+    init(file: [(String, String)], standard: [(String, String)] = []) {
+        self.file = Dictionary(file, uniquingKeysWith: { $1 })
+        self.standard = Dictionary(standard, uniquingKeysWith: { $1 })
+    }
 
     mutating func change(_ key: String, to value: String) {
-        let change = file[key] == value ? nil : Change(value: value, file: file[key])
+        // The value the file gives, or the default, is no change any more.
+        let change = (file[key] ?? standard[key]) == value ? nil : Change(value: value, file: file[key])
         if changes[key] != change { isDirty = true }
         changes[key] = change
     }
@@ -77,18 +84,7 @@ struct ChangedSettings {
 
 extension Broker {
     /// Settings that are read once, when the broker starts or earlier.
-    static let settingsReadAtStart: Set<String> = [
-        "allocateAheadBytes", "bindAddress", "brokerClusterName", "brokerId", "brokerIP1", "brokerIP2", "brokerName",
-        "brokerTopicEnable", "checkCRCOnRecover", "clusterTopicEnable", "connectionsMax", "connectionsPerAddressMax",
-        "enabledAppendPropCRC", "fastListenPort",
-        "flushConsumerOffsetInterval", "forceVerifyPropCRC",
-        "haHousekeepingInterval", "haListenPort", "haMasterAddress", "haSendHeartbeatInterval", "haTransferBatchSize",
-        "listenPort", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum", "maxIndexNum",
-        "messageDelayLevel", "messageIndexEnable", "msgTraceTopicName", "namesrvAddr", "rebalanceLockMaxLiveTime",
-        "recallMessageEnable", "recordSumEnable", "regionId", "registerNameServerPeriod", "sendfileBytesMin",
-        "serverChannelMaxIdleTimeSeconds", "storePathCommitLog", "storePathRootDir", "storeReplyMessageEnable",
-        "timerMaxDelaySec", "traceOn", "traceTopicEnable",
-    ]
+    static let settingsReadAtStart = BrokerSettings.readAtStart
 
     /// An operator changes settings (25): they hold at once, and in the next life too.
     /// - Returns: why nothing was changed, or `nil` when all was.

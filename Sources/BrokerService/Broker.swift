@@ -75,6 +75,7 @@ package final class Broker: RemotingService {
     private var connectionCount = 0
     var timers: [RepeatedTask] = []
     private var notices = MembershipNotices()
+    var consumerNotices = ConsumerNotices()
     private var noticesTask: Scheduled<Void>?
     /// When `brokerPermission` lost its write; 0 when it started without.
     var writeWithdrawnMillis: Int64 = 0
@@ -148,7 +149,9 @@ package final class Broker: RemotingService {
         statistics = BrokerStatistics(bootMillis: now())
         stats = StatsTable(now: now())
         configurationVersion = DataVersion(timestamp: now(), counter: 0)
-        changedSettings = ChangedSettings(file: configuration.pairs.map { ($0.key, $0.value) })
+        changedSettings = ChangedSettings(
+            file: configuration.pairs.map { ($0.key, $0.value) },
+            standard: (configuration.listing + store.configuration.listing).map { ($0.key, $0.value) })
         wire()
     }
 
@@ -196,6 +199,11 @@ package final class Broker: RemotingService {
             logger.warning(
                 "consumer group \(group.name) is inconsistent: \(conflict); each is served what it asks for, but only from the queues it is assigned: let all clients of a group subscribe to the same",
                 metadata: ["consumerGroup": "\(group.name)"])
+        }
+        consumers.left = { [unowned self] group, client, remaining in
+            // All of them end with this broker.
+            guard !isDraining else { return }
+            consumerNotices.left(group: group, client: client, remaining: remaining, now: now(), logger)
         }
         consumers.notify = { [unowned self] group, _ in
             // Connections that end with this broker are no change of the group.

@@ -149,9 +149,10 @@ package final class FilterService {
     package var status: String {
         let loaded = catalogue.plugins.map { "\($0.type) by \($0.name)" }.joined(separator: ", ")
         let refused = catalogue.refusals.isEmpty ? "" : ", \(counted(catalogue.refusals.count, "plugin file")) refused"
-        let troubles = catalogue.plugins.compactMap { $0.unavailability ?? $0.failing }.map { ", \($0)" }.joined()
-        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(troubles), \(counted(programs.count, "program")), "
-            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))"
+        // After `; `: what the supervisor repeats in the platform's own line.
+        let troubles = catalogue.plugins.compactMap { $0.unavailability ?? $0.failing }.map { "; \($0)" }.joined()
+        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused), \(counted(programs.count, "program")), "
+            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))\(troubles)"
     }
 
     /// The expressions in use, with how many broker-stores hold each.

@@ -5,22 +5,43 @@ import WorkerProtocol
 
 /// What changes while the platform runs: settings, brokers, one worker's process.
 extension Platform {
+    /// What became of new settings.
+    struct Reloaded {
+        /// Why nothing was taken over.
+        var refusal: String?
+        /// What did not take effect, each with what it needs.
+        var pending: [String] = []
+
+        var json: String {
+            if let refusal { return JSONText.object([("error", JSONText.string(refusal))]) }
+            guard !pending.isEmpty else { return JSONText.object([("ok", "true")]) }
+            return JSONText.object([
+                ("ok", "true"), ("pending", "[" + pending.map(JSONText.string).joined(separator: ",") + "]"),
+            ])
+        }
+    }
+
     /// Workers get the new settings, brokers come and go. What cannot change while running keeps its value and is reported.
-    /// Answers why nothing was taken over, nil when it was.
     @discardableResult
-    func reload() -> String? {
+    func reload() -> Reloaded {
+        var outcome = Reloaded()
         Notifier.send([.reloading(monotonicMicroseconds: MonotonicClock.nanoseconds / 1000)])
         defer { Notifier.send([.ready, .status(state.statusLine)]) }
         do {
             var fresh = try readAgain()
             var changes = fresh.keepRunning(configuration)
-            for text in changes.kept { logger.warning("\(text) changes only by a restart") }
+            for text in changes.kept {
+                logger.warning("\(text) changes only by a restart")
+                outcome.pending.append("\(text): restart the platform")
+            }
+            outcome.pending += fresh.readAtStart(since: configuration)
             let workers = fresh.workers
             for index in changes.added {
                 do {
                     try resources.add(workers.filter { $0.index == index && $0.isBroker }, &fresh)
                 } catch {
                     logger.error("broker \(index) is not added: \(error)")
+                    outcome.pending.append("broker \(index) is not added: \(error)")
                     fresh.remove(broker: index)
                     changes.added.removeAll { $0 == index }
                 }
@@ -34,15 +55,15 @@ extension Platform {
             handle(.reload)
             plugins = PluginFolder(fresh.filter, executables: executables)
             growFilters()
-            guard !changes.added.isEmpty || !changes.removed.isEmpty else { return nil }
+            guard !changes.added.isEmpty || !changes.removed.isEmpty else { return outcome }
             handle(
                 .changed(
                     added: configuration.workers.filter { $0.isBroker && changes.added.contains($0.index) },
                     removed: state.workers.map(\.id).filter { $0.isBroker && changes.removed.contains($0.index) }))
-            return nil
+            return outcome
         } catch {
             logger.error("reload refused, the former configuration stays: \(error)")
-            return "\(error)"
+            return Reloaded(refusal: "\(error)")
         }
     }
 

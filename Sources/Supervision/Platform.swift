@@ -280,8 +280,7 @@ package final class Platform {
         case .restart: return restart(subject ?? "")
         case .status: return report.json
         case .reload:
-            if let refusal = reload() { return JSONText.object([("error", JSONText.string(refusal))]) }
-            return JSONText.object([("ok", "true")])
+            return reload().json
         case .plugins: return pluginReport
         case .pardon:
             for id in children.keys where id.kind == .filter { send(.pardon(name: subject ?? ""), to: id) }

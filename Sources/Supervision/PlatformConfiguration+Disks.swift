@@ -102,6 +102,19 @@ extension PlatformConfiguration {
         "mappedFileSizeCommitLog", "brokerName", "brokerClusterName", "brokerId", "brokerRole",
     ]
 
+    /// Settings that differ from those of the same brokers before and are read when a broker starts, with the command to type.
+    func readAtStart(since former: PlatformConfiguration) -> [String] {
+        zip(brokerIndexes, brokers).flatMap { index, broker -> [String] in
+            guard let position = former.brokerIndexes.firstIndex(of: index) else { return [] }
+            let old = former.brokers[position]
+            let keys = BrokerSettings.readAtStart.subtracting(PlatformConfiguration.fixedKeys)
+                .filter { broker[$0] != old[$0] }.sorted()
+            return keys.map {
+                "\(broker["brokerName"] ?? "broker \(index)").\($0): apus restart broker-store@\(index)"
+            }
+        }
+    }
+
     /// What a reload makes of the platform besides new values.
     struct Changes {
         var added: [Int] = []

@@ -126,6 +126,7 @@ extension SupervisorState {
         workers[index].lastFailure = text
         if mode == .starting, let refusal, refusesStart(id) {
             log(.critical, id, refusal)
+            failure = "\(id): \(refusal)"
             workers[index].phase = .stopped
             mode = .stopping(stage: 0, hurry: true)
             exitCode = worker.refusalCause == .settings ? SettingsCheck.unusable : 1

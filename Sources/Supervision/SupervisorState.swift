@@ -140,6 +140,12 @@ package struct SupervisorState: Sendable {
             }
         }
 
+        /// What keeps a running worker from doing all its work: what its status says after the first `; `, or the limit it is at.
+        package var trouble: String? {
+            if let mark = status.firstRange(of: "; ") { return String(status[mark.upperBound...]) }
+            return note.isEmpty ? nil : note
+        }
+
         package var isReady: Bool { if case .ready = phase { true } else { false } }
         package var isCrashLoop: Bool { crashes >= row.restart.crashLoop }
 
@@ -180,6 +186,8 @@ package struct SupervisorState: Sendable {
     var pings: UInt64 = 0
     private var shownStatus = ""
     var exitCode: Int32 = 0
+    /// Why the platform could not start, or ended by itself.
+    var failure: String?
     var actions: [Action] = []
 
     /// All of them waiting; nothing happens before the event `start`.
@@ -251,8 +259,9 @@ package struct SupervisorState: Sendable {
         case .starting: parts = ["Starting: \(ready) of \(workers.count) workers ready"]
         case .running: parts = ["\(ready) of \(workers.count) workers ready"]
         case .stopping:
-            parts = ["Stopping: \(workers.count(where: { $0.phase != .stopped })) of \(workers.count) workers left"]
-        case .ended: parts = ["Stopped"]
+            let left = "\(workers.count(where: { $0.phase != .stopped })) of \(workers.count) workers left"
+            parts = failure.map { ["Failed: \($0)", "stopping, \(left)"] } ?? ["Stopping: \(left)"]
+        case .ended: parts = [failure.map { "Failed: \($0)" } ?? "Stopped"]
         }
         for worker in workers where !isStopping {
             if let absence = worker.absence, !worker.isReady {
@@ -262,7 +271,10 @@ package struct SupervisorState: Sendable {
             } else if worker.isCrashLoop && !worker.isReady {
                 parts.append("\(worker.id) crash loop, \(worker.restarts) restarts (\(worker.lastFailure))")
             } else if worker.missed >= 2 || mode == .running && !worker.isReady {
-                parts.append("\(worker.id) \(worker.phaseName)")
+                let reason = worker.isReady || worker.lastFailure.isEmpty ? "" : " (\(worker.lastFailure))"
+                parts.append("\(worker.id) \(worker.phaseName)\(reason)")
+            } else if let trouble = worker.trouble {
+                parts.append("\(worker.id) \(trouble)")
             }
         }
         return parts.joined(separator: "; ")

@@ -1,8 +1,18 @@
+import Glibc
 package import Logging
 
 /// Where log lines go: the journal with fields when this process' stderr is connected to it, readable lines on stderr
 /// otherwise. Called once per process, before its first logger.
 package enum Logs {
+    /// What ends a program before it serves: an error in the journal (sd-daemon(3): `<3>`), plain text elsewhere; and the status of
+    /// the unit, so that `systemctl status` has the reason.
+    package static func fatal(_ text: String) {
+        Notifier.send([.status("Failed: \(text)")])
+        let mark = JournalLogHandler.isAvailable ? "<3>" : ""
+        var lines = text.split(separator: "\n").map { "\(mark)\($0)\n" }.joined()
+        lines.withUTF8 { _ = Glibc.write(2, $0.baseAddress, $0.count) }
+    }
+
     /// Once in a process, before its first `Logger`: the journal under systemd, standard error elsewhere.
     package static func bootstrap(worker: String, level: Logger.Level?) {
         let level = level ?? .info

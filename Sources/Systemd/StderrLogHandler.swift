@@ -1,7 +1,7 @@
 import Glibc
 package import Logging
 
-/// Log lines for a person at a terminal: time, level where it matters, worker, message, then key=value pairs.
+/// Log lines for a person at a terminal: date, time, level where it matters, worker, message, then key=value pairs.
 package struct StderrLogHandler: LogHandler {
     package var logLevel: Logger.Level
     package var metadata: Logger.Metadata = [:]
@@ -37,7 +37,9 @@ package struct StderrLogHandler: LogHandler {
         localtime_r(&seconds, &local)
         let clock = [Int(local.tm_hour), Int(local.tm_min), Int(local.tm_sec)].map { padded($0, 2) }.joined(
             separator: ":")
-        var line = paint("\(clock).\(padded(milliseconds, 3))", dim) + " "
+        let date = [Int(local.tm_year) + 1900, Int(local.tm_mon) + 1, Int(local.tm_mday)].map { padded($0, 2) }
+            .joined(separator: "-")
+        var line = paint("\(date) \(clock).\(padded(milliseconds, 3))", dim) + " "
         line += paint(worker + String(repeating: " ", count: max(0, 14 - worker.utf8.count)), dim) + " "
         switch level {
         case .trace, .debug: line += paint("\(level) ", dim)

@@ -28,12 +28,8 @@ struct AdminClient {
 
         /// That nothing runs, and where something might that this user cannot see.
         var nothingRuns: String {
-            let isHidden =
-                dataDir == nil && access(StateFolder.ofService, F_OK) == 0
-                && access(StateFolder.ofService, R_OK | X_OK) != 0
-            return "nothing runs on \(path)"
-                + (isHidden
-                    ? "; the service's platform on \(StateFolder.ofService) only root and its user can see" : "")
+            (["nothing runs on \(path)"] + MachinePlatforms.remarks(besides: path, isDefault: dataDir == nil))
+                .joined(separator: "\n  ")
         }
     }
 

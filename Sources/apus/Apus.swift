@@ -55,9 +55,12 @@ struct Apus: AsyncParsableCommand {
         abstract: "A RocketMQ-compatible message broker platform.",
         version: ApusRelease.version,
         groupedSubcommands: [
-            CommandGroup(name: "Platform", subcommands: [Up.self, Down.self, Reload.self, Restart.self, Status.self]),
             CommandGroup(
-                name: "Messages", subcommands: [SendCommand.self, ConsumeCommand.self, BenchCommand.self]),
+                name: "Platform",
+                subcommands: [Up.self, Down.self, Reload.self, Restart.self, Status.self, LogsCommand.self]),
+            CommandGroup(
+                name: "Messages",
+                subcommands: [SendCommand.self, ConsumeCommand.self, WhyCommand.self, BenchCommand.self]),
             CommandGroup(
                 name: "Management",
                 subcommands: [AdminCommandGroup.self, ConfigCommand.self, PluginCommand.self]),

@@ -4,13 +4,15 @@ import LinuxSystem
 
 struct Down: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Stop a platform in order: brokers drain and flush, then the others.")
+        abstract: "Stop a platform in order: brokers drain and flush, then the others.",
+        discussion: "Ends with 0 when it has stopped, 3 when nothing runs, 1 when it does not answer.")
 
     @OptionGroup var directory: AdminClient.DataDirectory
 
     func run() throws {
         guard let pid = directory.runningPid else {
-            return print(directory.nothingRuns)
+            StandardError.write("apus down: \(directory.nothingRuns)\n")
+            throw ExitCode(3)
         }
         try Down.stop(directory, pid: pid)
     }

@@ -6,7 +6,10 @@ import LinuxSystem
 struct Reload: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Have a running platform read its settings again.",
-        discussion: "Fails, with the reason, when they cannot be used; then the former ones stay in force.")
+        discussion: """
+            Fails, with the reason, when they cannot be used; then the former ones stay in force. What takes effect only by a \
+            restart is listed with the command to type; then it ends with 1, too, although everything else holds.
+            """)
 
     @OptionGroup var directory: AdminClient.DataDirectory
 
@@ -26,6 +29,9 @@ struct Reload: ParsableCommand {
             StandardError.write("apus reload: refused, the former settings stay in force: \(reason)\n")
             throw ExitCode(1)
         }
-        print("settings of \(directory.path) read again")
+        let pending = answer["pending"]?.array?.compactMap(\.string) ?? []
+        print("settings of \(directory.path) read again" + (pending.isEmpty ? "" : "; without effect until a restart:"))
+        for text in pending { print("  \(text)") }
+        guard pending.isEmpty else { throw ExitCode(1) }
     }
 }

@@ -30,7 +30,7 @@ struct Apusd: ParsableCommand {
         } catch let status as ExitCode {
             throw status
         } catch {
-            StandardError.write("\(Self._commandName): \(error)\n")
+            Logs.fatal("\(Self._commandName): \(error)")
             throw ExitCode(1)
         }
     }
@@ -115,7 +115,7 @@ struct Apusd: ParsableCommand {
         do {
             return try source.read()
         } catch let error as ConfigurationError {
-            StandardError.write("\(Self._commandName): \(error)\n")
+            Logs.fatal("\(Self._commandName): \(error)")
             throw unusableSettings
         }
     }

@@ -183,6 +183,12 @@ struct PlatformProcessTests {
             #expect(try platform.ask(platform.broker, "setting namesrvAddr") == namesrvAddr)
             #expect(platform.errors.contains("brokerName changes only by a restart"))
 
+            // Who asks for the reload hears what needs a restart, and of what.
+            try write("maxMessageSize = 2000\nbrokerName = \"other\"\nregionId = \"north\"\n[nameserver]\nmyKey = 2\n")
+            let answer = try platform.admin("reload")
+            #expect(answer.contains("\"pending\":[") && answer.contains("brokerName: restart the platform"))
+            #expect(answer.contains("b.regionId: apus restart broker-store@0"), "\(answer)")
+
             // A mistake leaves everything as it is, and says where it is.
             try write("maxMessageSize = [")
             kill(platform.process.processIdentifier, SIGHUP)

@@ -172,6 +172,26 @@ private struct Driver {
         #expect(driver.state.isHealthy)
     }
 
+    @Test("systemctl status has the reason of a failed start, and what a ready worker cannot do")
+    func reasons() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        _ = driver.handle(.message(broker, .failed(reason: "port 10911 is taken", cause: .own)))
+        _ = driver.handle(.exited(broker, .code(1)))
+        #expect(driver.state.statusLine.hasPrefix("Failed: broker-store-0: port 10911 is taken; stopping, "))
+        for other in [nameserver, replication, filter] { _ = driver.handle(.exited(other, .code(0))) }
+        #expect(driver.state.statusLine == "Failed: broker-store-0: port 10911 is taken")
+
+        driver = Driver.running()
+        _ = driver.handle(
+            .message(broker, .pong(1, status: "broker-a put 1, 2 connections; takes no messages: disk full")))
+        #expect(driver.state.statusLine == "4 of 4 workers ready; broker-store-0 takes no messages: disk full")
+        _ = driver.handle(.message(broker, .pong(2, status: "broker-a put 1, 2 connections")))
+        #expect(driver.state.statusLine == "4 of 4 workers ready")
+        _ = driver.handle(.stop("SIGTERM"))
+        #expect(driver.state.statusLine.hasPrefix("Stopping: "))
+    }
+
     @Test func stableRunMakesTheNextCrashAFirstOne() {
         var driver = Driver.running()
         for _ in 0..<4 {

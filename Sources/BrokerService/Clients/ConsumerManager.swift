@@ -203,6 +203,8 @@ final class ConsumerManager {
     static let channelExpiredMillis: Int64 = 120_000
 
     private var groups = BytesKeyedTable<ConsumerGroup>()
+    /// A client has left a group, of which so many remain.
+    var left: ((String, ClientChannelInfo, Int) -> Void)?
     var notify: ((_ group: String, _ clients: [ClientChannelInfo]) -> Void)?
     /// Groups whose clients want different things.
     private(set) var inconsistentCount = 0
@@ -274,8 +276,10 @@ final class ConsumerManager {
     func unregister(_ client: ClientContext, from name: String, notifyChange: Bool) {
         guard let group = groups[name] else { return }
         let wasConsistent = group.isConsistent
+        let leaving = group.clients.first { $0.client === client }
         group.remove(client)
         note(group, wasConsistent)
+        if let leaving { left?(name, leaving, group.clients.count) }
         client.consumerGroups.remove(name)
         if group.clients.isEmpty { groups[name] = nil }
         if notifyChange { notify?(name, group.clients) }

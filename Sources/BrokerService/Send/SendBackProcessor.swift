@@ -58,6 +58,8 @@ final class SendBackProcessor {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var origin = ""
+        var deadLetterQueue: Int32 = 0
+        var tries: Int32 = 0
         let outcome: AppendOutcome? = bytes.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
             var properties = PropertyList(record.properties)
@@ -77,6 +79,8 @@ final class SendBackProcessor {
                 queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
                 for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"
+                deadLetterQueue = queueId
+                tries = record.reconsumeTimes +| 1
             } else {
                 queueId = topic.anyReadableQueue
                 let level = delayLevel == 0 ? 3 +| record.reconsumeTimes : delayLevel
@@ -89,6 +93,7 @@ final class SendBackProcessor {
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
+            if topic.isDeadLetterTopic { broker.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
             // The name is what the message says: only topics that are there are counted.
             if broker.topics[origin] != nil { broker.stats.sentBack(topic: origin, group: groupName) }
             broker.gate.add(

@@ -204,6 +204,9 @@ final class SendMessageProcessor {
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
+            if target.topic.isDeadLetterTopic {
+                broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
+            }
             (place.waitsIn ?? target.topic).count(1, bytes: result.size, in: broker.stats)
             if let waitsIn = place.waitsIn, waitsIn.name == TopicNames.schedule {
                 broker.stats.delayed(queueId: place.queueId, bytes: result.size)

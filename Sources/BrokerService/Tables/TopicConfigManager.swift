@@ -17,6 +17,7 @@ final class TopicEntry {
     let isRetryTopic: Bool
     /// Which of all topics made in this process it is; it is on disk when `TopicConfigManager.kept` has come so far.
     fileprivate(set) var madeAt: Int64 = 0
+    let isDeadLetterTopic: Bool
     /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
     private(set) var puts: StatsItem?
 
@@ -36,6 +37,7 @@ final class TopicEntry {
         nameBytes = Array(name.utf8)
         mayBeSentTo = !TopicNames.notAllowedToSend.contains(name)
         isRetryTopic = name.hasPrefix(TopicNames.retryPrefix)
+        isDeadLetterTopic = name.hasPrefix(TopicName.deadLetterPrefix)
     }
 
     /// Queues that are written or read: those messages may lie in.

@@ -83,6 +83,31 @@ struct AdminSession: Sendable {
                 + "Say where one runs with -n HOST:PORT or in the environment variable NAMESRV_ADDR.")
     }
 
+    /// Does something at each name server, also at those after one that failed. Throws what was done where and what was not.
+    func everyNameServer(_ work: (String) async throws -> Void) async throws {
+        var done: [String] = []
+        var failed: [(address: String, reason: String)] = []
+        for address in nameServers {
+            do {
+                try await work(address)
+                done.append(address)
+            } catch {
+                failed.append((address, "\(error)"))
+            }
+        }
+        guard !failed.isEmpty else { return }
+        throw CommandFailure(
+            Self.partly(done, failed, remedy: "Do it again there: -n '\(failed.map(\.address).joined(separator: ";"))'")
+        )
+    }
+
+    /// What was done where, and what was not, for people.
+    static func partly(_ done: [String], _ failed: [(address: String, reason: String)], remedy: String) -> String {
+        let summary = done.isEmpty ? "done nowhere" : "done at \(done.joined(separator: ", ")), not everywhere"
+        return ([summary] + failed.map { "  not at \($0.address): \($0.reason)" } + (done.isEmpty ? [] : [remedy]))
+            .joined(separator: "\n")
+    }
+
     // MARK: What is where
 
     func clusterInfo() async throws -> ClusterInfo {

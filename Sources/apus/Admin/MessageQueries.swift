@@ -107,7 +107,9 @@ struct QueryMsgByUniqueKey: MessageQuery {
 
     func execute(_ session: AdminSession) async throws {
         let messages = try await find(session)
-        guard let first = messages.first else { throw CommandFailure("no such message") }
+        guard let first = messages.first else {
+            throw CommandFailure("no message with the id '\(id)' in topic '\(topic.name)'")
+        }
         if let (group, client) = consumer.named { return try await session.consumeDirectly(first, group, client) }
         for message in messages { try await session.show(message) }
     }
@@ -127,8 +129,13 @@ struct QueryMsgByKey: AdminCommand {
     func execute(_ session: AdminSession) async throws {
         let columns = Columns("%-50s %4s %40s")
         columns.show("#Message ID", "#QID", "#Offset")
-        for message in try await session.query(topic.name, key: key, isUnique: false, limit: 64) {
+        let messages = try await session.query(topic.name, key: key, isUnique: false, limit: 64)
+        for message in messages {
             columns.show(message.messageID, String(message.queueID), String(message.queueOffset))
+        }
+        guard !messages.isEmpty else {
+            throw CommandFailure(
+                "no message with the key '\(key)' in topic '\(topic.name)' (keys are compared as they are written)")
         }
     }
 }

@@ -30,7 +30,7 @@ struct UpdateNamesrvConfig: AdminCommand {
         String
 
     func execute(_ session: AdminSession) async throws {
-        for address in session.nameServers {
+        try await session.everyNameServer { address in
             _ = try await session.demand(address, .updateNamesrvConfig, body: Array("\(key)=\(value)\n".utf8))
         }
         print("update name server config success![\(session.nameServers.joined(separator: ", "))]\n\(key) : \(value)")
@@ -48,7 +48,7 @@ struct UpdateKvConfig: AdminCommand {
     @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Value.") var value: String
 
     func execute(_ session: AdminSession) async throws {
-        for address in session.nameServers {
+        try await session.everyNameServer { address in
             _ = try await session.demand(
                 address, .putKVConfig, ["namespace": namespace, "key": key, "value": value])
         }
@@ -66,7 +66,7 @@ struct DeleteKvConfig: AdminCommand {
     @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "Key.") var key: String
 
     func execute(_ session: AdminSession) async throws {
-        for address in session.nameServers {
+        try await session.everyNameServer { address in
             _ = try await session.demand(address, .deleteKVConfig, ["namespace": namespace, "key": key])
         }
         print("delete kv config from namespace success.")

@@ -281,7 +281,7 @@ struct UpdateOrderConf: AdminCommand {
             try await session.putOrder(topic.name, value ?? "")
             print("update orderConf success. topic=[\(topic.name)], orderConf=[\(value ?? "")]")
         case .delete:
-            for address in session.nameServers {
+            try await session.everyNameServer { address in
                 _ = try await session.demand(
                     address, .deleteKVConfig, ["namespace": AdminSession.orderNamespace, "key": topic.name])
             }
@@ -311,7 +311,7 @@ extension AdminSession {
     }
 
     func putOrder(_ topic: String, _ value: String) async throws {
-        for address in nameServers {
+        try await everyNameServer { address in
             _ = try await demand(
                 address, .putKVConfig, ["namespace": Self.orderNamespace, "key": topic, "value": value])
         }
@@ -323,7 +323,7 @@ extension AdminSession {
             _ = try await demand(master, .deleteTopicInBroker, ["topic": topic])
         }
         print("delete topic [\(topic)] from cluster [\(cluster)] success.")
-        for address in nameServers {
+        try await everyNameServer { address in
             _ = try await demand(address, .deleteTopicInNamesrv, ["topic": topic, "clusterName": cluster])
         }
         print("delete topic [\(topic)] from NameServer success.")

@@ -12,7 +12,7 @@ struct ConfigCommand: ParsableCommand {
             The service reads /etc/apus/apus.toml, instances of it /etc/apus/INSTANCE.toml; `apus up` reads the file it is \
             given with --config. A running service takes changes over with: systemctl reload apus.
             """,
-        subcommands: [Import.self, Check.self, Show.self, Keys.self])
+        subcommands: [Import.self, Check.self, Show.self, Keys.self, ConfigDiff.self, ConfigRevert.self])
 
     static let standardFile = "/etc/apus/apus.toml"
 
