@@ -45,6 +45,8 @@ package final class FilterPlugin {
             throw .harmful(path: path, reason: reason)
         }
         func guarded<R>(_ body: () -> R) -> R { conduct?.call(file, .load, body) ?? body() }
+        // The loader knows libraries by the paths they were opened by: a path that came to mean another copy would give the old one.
+        if let image { _ = Unmanaged.passRetained(KeptImage(image)) }
         // RTLD_NOW: a missing symbol is refused here, not in the middle of a batch. RTLD_LOCAL: plugins do not see each
         // other's symbols.
         guard let handle = guarded({ dlopen(image?.path ?? path, RTLD_NOW | RTLD_LOCAL) }) else {
@@ -266,6 +268,13 @@ package final class FilterPlugin {
         let text = String(decoding: UnsafeRawBufferPointer(buffer).prefix(length), as: UTF8.self)
         return text.isEmpty ? "no reason given" : text
     }
+}
+
+/// Holds a copy until the process ends, also that of a file that was refused.
+private final class KeptImage {
+    private let image: FrozenFile
+
+    init(_ image: FrozenFile) { self.image = image }
 }
 
 /// A compiled expression. Releases the plugin's program when nobody holds it any more.

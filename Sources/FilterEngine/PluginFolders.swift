@@ -1,3 +1,4 @@
+internal import CFilterPlugin
 internal import Glibc
 internal import LinuxSystem
 internal import Logging
@@ -112,7 +113,10 @@ package final class PluginFolders {
                 pending[path] = nil
                 continue
             }
-            guard mine.contains(path) || known[path] != nil else { continue }
+            guard mine.contains(path) || known[path] != nil else {
+                pending[path] = nil
+                continue
+            }
             guard let shape = settledShape(path, identity, now, today) else {
                 look.isPending = true
                 continue

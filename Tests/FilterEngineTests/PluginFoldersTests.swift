@@ -124,6 +124,21 @@ struct PluginFoldersTests {
         #expect(look().stale == "\(file) was removed")
     }
 
+    @Test("after a file that was refused the next one is itself: the loader knows libraries by their paths")
+    func afterRefusal() throws {
+        for number in 0..<4 {
+            let sick = try workshop.plugin("sick\(number)", type: "SICK\(number)", entry: "return NULL;")
+            try FileManager.default.copyItem(atPath: sick, toPath: folder + "/libA\(number).so")
+            look()
+            try FileManager.default.copyItem(
+                atPath: try workshop.plugin("well\(number)", type: "WELL\(number)"),
+                toPath: folder + "/libB\(number).so")
+            look()
+            #expect(catalogue.plugin(forType: "WELL\(number)")?.name == "well\(number)")
+        }
+        #expect(catalogue.refusals.count == 4)
+    }
+
     @Test("a folder within a folder's name is another folder, and built-in plugins are no operator's")
     func names() throws {
         // The folder of the programs begins like that of the plugins, as in an installed Apus.
@@ -173,6 +188,7 @@ struct PluginFoldersTests {
             let innocent = PluginFile(path: file, checksum: try Self.checksum(new, folder))
             #expect(guilty != innocent)
             // Two crashes in another worker and one here are three.
+            _ = try PluginConduct(segment: another, logger: LogBook().logger) { clock.now }
             for _ in 0..<2 {
                 IsolationTests.die(another, guilty, .match, cause: UInt64(SIGSEGV))
                 _ = try PluginConduct(segment: another, logger: LogBook().logger) { clock.now }

@@ -202,7 +202,7 @@ extension PlatformTests {
                         """.utf8)))
             #expect(refused.responseCode == .subscriptionParseFailed)
             #expect(
-                refused.remark?.contains("29") == true
+                refused.remark?.contains("30") == true
                     && refused.remark?.contains("RANGE: a number, the upper end") == true, "\(refused)")
 
             // The tools: properties sent, types and calls asked for.
@@ -320,15 +320,27 @@ extension PlatformTests {
             // The same type again: refused by the platform, and the command says so.
             try await Self.range("1.0", folder.file("libTwin.so"))
             let twin = try await Self.plugin(["add", folder.file("libTwin.so")] + running)
-            #expect(twin.status == 1 && twin.lines.last?.hasPrefix("refused because") == true, "\(twin)")
+            #expect(twin.status == 2 && twin.errorText.contains("RANGE are served by libRange.so"), "\(twin)")
+            try FileManager.default.copyItem(
+                atPath: folder.file("libTwin.so"), toPath: "\(platform.data)/plugins/libTwin.so")
+            try await eventually("the twin is refused") {
+                let status = try await Self.plugin(["status", "libTwin.so"] + running)
+                return status.status == 1 && status.lines.contains { $0.contains("refused because") }
+            }
             #expect(try await Self.plugin(["remove", "libTwin.so"] + running).status == 0)
             _ = try await Filters.consume(platform, type: "RANGE", "n 1 5", upTo: ends)
-            try await eventually("what depends on it is shown") {
-                let status = try await Self.plugin(["status"] + running)
-                return status.status == 0 && status.lines.contains("  in use: RANGE \"n 1 5\"")
-                    && status.lines.contains {
-                        $0.hasPrefix("libApusSQL92Filter.so: sql92") && $0.hasSuffix("loaded by filter-0")
-                    }
+            var shown: [String] = []
+            do {
+                try await eventually("what depends on it is shown") {
+                    let status = try await Self.plugin(["status"] + running)
+                    shown = status.lines
+                    return status.status == 0 && status.lines.contains("  in use: RANGE \"n 1 5\"")
+                        && status.lines.contains {
+                            $0.hasPrefix("libApusSQL92Filter.so: sql92") && $0.hasSuffix("loaded by filter-0")
+                        }
+                }
+            } catch {
+                throw ScenarioFailure("\(error): \(shown)")
             }
             for (name, words) in [
                 ("libRange.so", "1 subscription expression in use depend"),
@@ -342,9 +354,61 @@ extension PlatformTests {
             try await eventually("it is gone") {
                 try await Self.plugin(["status", "RANGE"] + running).errorText.contains("knows no plugin RANGE")
             }
-            #expect(try await Filters.restarts(platform) == [0, 0, 0])
+            #expect(try await Filters.restarts(platform).allSatisfy { $0 == 0 })
             try await platform.stop()
             #expect(try await Self.plugin(["status"] + running).status == 3)
+        }
+
+        @Test("every command of plugins/README.md does what the page says", .timeLimit(.minutes(3)))
+        func readme() async throws {
+            let page = try String(contentsOfFile: "\(Binaries.packageRoot)/plugins/README.md", encoding: .utf8)
+            let lines = page.split(separator: "\n").filter { $0.hasPrefix("    ") }.map { String($0.dropFirst(4)) }
+            let commands = lines.filter { line in
+                ["cc ", "swiftc ", "apus ", "echo "].contains { line.hasPrefix($0) }
+            }
+            #expect(commands.count == 12, "\(commands)")
+            let folder = try TemporaryFolder()
+            let home = folder.file("home")
+            try FileManager.default.createDirectory(atPath: "\(home)/apus", withIntermediateDirectories: true)
+            try FileManager.default.createSymbolicLink(
+                atPath: folder.file("plugins"), withDestinationPath: "\(Binaries.packageRoot)/plugins")
+            try lines.filter { $0.hasPrefix("{") }.joined(separator: "\n").write(
+                toFile: folder.file("cases.jsonl"), atomically: true, encoding: .utf8)
+            try #"{"topic":"Orders","properties":{"price":"15"},"body":"chair"}"#.write(
+                toFile: folder.file("orders.jsonl"), atomically: true, encoding: .utf8)
+            // As the one who reads it has it: a platform of one's own in the usual place.
+            let up = try Program(
+                "/bin/sh",
+                [
+                    "-c",
+                    "XDG_STATE_HOME=\(home) exec \(Binaries.apus) up --nameserver-port 0 --broker-port 0",
+                ])
+            let ready = try await up.line(within: .seconds(30)) { $0.hasPrefix("ready ") }
+            let server = try #require(ready.split(separator: " ").first { $0.hasPrefix("nameserver=") }?.dropFirst(11))
+            var printed: [String: [String]] = [:]
+            for command in commands {
+                let done = try await Program.run(
+                    "/bin/sh",
+                    [
+                        "-c",
+                        "cd \(folder.path) && export XDG_STATE_HOME=\(home) NAMESRV_ADDR=\(server) PATH=\(Binaries.folder):$PATH && "
+                            + command,
+                    ], within: .seconds(120))
+                #expect(done.status == 0, "\(command): \(done)")
+                printed[command] = done.lines
+            }
+            func output(_ beginning: String) -> [String] { printed.first { $0.key.hasPrefix(beginning) }?.value ?? [] }
+            #expect(output("apus plugin add").last == "loaded by filter-2")
+            #expect(
+                output("apus plugin list").contains {
+                    $0.hasPrefix("libPriceRange.so\t") && $0.hasSuffix("\tloaded by filter-2")
+                })
+            #expect(output("apus plugin list").count == 3)
+            #expect(output("apus consume --topic Orders --group a") == ["chair"])
+            #expect(output("apus consume --topic Orders --group b") == ["chair"])
+            #expect(output("apus plugin test ./libPriceRange.so --cases").last == "2 of 2 cases as they should be")
+            up.send(signal: SIGTERM)
+            #expect(try await up.finish(within: .seconds(30)) == 0)
         }
     }
 }

@@ -112,6 +112,30 @@ import WorkerProtocol
         #expect(platform.brokers.map { $0["haListenPort"] } == ["10912", "10922"])
     }
 
+    /// One filter worker without plugins; with plugins one for those with a record, which keeps its number, and one for each plugin.
+    @Test func filterWorkersComeWithPlugins() throws {
+        var raw = RawConfiguration()
+        raw.filter = ["count": "2", "pluginWorkers": "3"]
+        var platform = try PlatformConfiguration(raw, .init(dataDirectory: "/data", executables: "/x"))
+        func numbers() -> [Int] { platform.workers.filter { $0.kind == .filter }.map(\.index) }
+        #expect(numbers() == [0, 1])
+        platform.setPlugins(0)
+        #expect(numbers() == [0, 1])
+        platform.setPlugins(1)
+        #expect(numbers() == [0, 1, 2, 3])
+        platform.setPlugins(7)
+        #expect(numbers() == [0, 1, 2, 3, 4, 5])
+        platform.setPlugins(2)
+        #expect(numbers() == [0, 1, 2, 3, 4, 5], "those that are there stay")
+        let settings = platform.settings(of: WorkerID(.filter, 4))
+        #expect(settings["filterBuiltIns"] == "2" && settings["filterPlugins"] == "3")
+        #expect(settings["pluginDirectory"] == "/data/plugins", "an operator's folder, whatever the programs' is")
+        raw.filter = ["pluginWorkers": "0"]
+        #expect(throws: ConfigurationError.self) {
+            try PlatformConfiguration(raw, .init(dataDirectory: "/data", executables: "/x"))
+        }
+    }
+
     @Test func rolesInTheFile() throws {
         var raw = RawConfiguration()
         raw.withoutBroker = true

@@ -1,3 +1,4 @@
+import Logging
 import Supervision
 import TestTools
 import Testing
@@ -88,6 +89,46 @@ private struct Driver {
         #expect(!driver.killed(filter).contains(.ready))
         #expect(!driver.killed(filter).contains(.ready))
         #expect(driver.killed(filter).contains(.ready))
+    }
+
+    /// A death whose cause the next life knows is dealt with: nobody waits for the one after it.
+    @Test func anExplainedDeathIsNotThrottled() {
+        var driver = Driver.running()
+        for _ in 0..<10 {
+            #expect(driver.killed(filter).contains(.spawn(filter)), "at once")
+            _ = driver.handle(.message(filter, .explained(cause: "plugin x crashed")))
+            _ = driver.ready(filter)
+        }
+        #expect(driver.state.worker(filter)?.restarts == 10)
+        #expect(driver.state.worker(filter)?.isCrashLoop == false)
+        // Unexplained ones are, as ever.
+        _ = driver.killed(filter)
+        #expect(!driver.killed(filter).contains(.spawn(filter)))
+    }
+
+    /// To take a plugin's new version is no failure.
+    @Test func aRenewedWorkerIsNoRestartAndNoError() {
+        var driver = Driver.running()
+        let actions = driver.state.handle(.message(filter, .renew(reason: "libA.so was replaced")), at: driver.now)
+        #expect(actions.contains(.send(filter, .drain(.restart))))
+        for case .log(let level, _, _) in actions { #expect(level == .notice) }
+        let anew = driver.state.handle(.exited(filter, .code(0)), at: driver.now)
+        #expect(anew.contains(.spawn(filter)))
+        for case .log(let level, _, let text) in anew { #expect(level < .warning, "\(text)") }
+        _ = driver.ready(filter)
+        #expect(driver.state.worker(filter)?.restarts == 0 && driver.state.worker(filter)?.lastFailure == "")
+    }
+
+    /// Without the plugins that come with Apus nothing is served: the start says why and ends.
+    @Test func aFilterWorkerThatRefusesEndsTheStart() {
+        var driver = Driver()
+        _ = driver.handle(.start)
+        for worker in [broker, nameserver, replication] { _ = driver.ready(worker) }
+        _ = driver.handle(.message(filter, .failed(reason: "without libApusTagFilter.so", cause: .settings)))
+        let actions = driver.handle(.exited(filter, .code(1)))
+        #expect(actions.contains(.stopping) && !actions.contains(.ready))
+        for worker in [broker, nameserver] { _ = driver.handle(.exited(worker, .code(0))) }
+        #expect(driver.handle(.exited(replication, .code(0))) == [.exit(78)])
     }
 
     /// Settings that cannot be used end it with what systemd does not try again.

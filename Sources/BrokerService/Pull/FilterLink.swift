@@ -246,6 +246,8 @@ package final class FilterLink {
         let able = known.filter { index in served[index].map { needed.allSatisfy($0.types.contains) } ?? false }
         let lowest = able.compactMap { served[$0]?.rank }.min()
         var candidates = able.filter { served[$0]?.rank == lowest }
+        // A plugin has one worker; of two plugins for one type the first by name counts, in the first worker.
+        if let lowest, lowest > 0 { candidates = Array(candidates.prefix(1)) }
         if candidates.isEmpty { candidates = known.filter { served[$0] == nil || served[$0]?.rank == 0 } }
         if candidates.isEmpty { candidates = known }
         return candidates.isEmpty ? 0 : candidates[Int(key.hash % UInt64(candidates.count))]

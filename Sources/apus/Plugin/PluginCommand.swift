@@ -119,6 +119,13 @@ struct PluginCommand: ParsableCommand {
                 throw ExitCode(2)
             }
             let path = folder.path
+            if let other = folder.report(on: path)?.rows.first(where: { $0.file != name && $0.type == Self.type(text) })
+            {
+                StandardError.write(
+                    "not added: expressions of the type \(other.type ?? "") are served by \(other.file); remove it first, or call "
+                        + "yours the same\n")
+                throw ExitCode(2)
+            }
             if folder.given == nil, access(path, F_OK) != 0, mkdir(path, 0o755) != 0 {
                 throw CommandFailure(
                     "there is no plugin folder \(path), and it cannot be made: \(SystemError.text(errno))")
@@ -132,15 +139,25 @@ struct PluginCommand: ParsableCommand {
             try awaitUse(path)
         }
 
+        /// The type in what `examine` says.
+        private static func type(_ text: String) -> String? {
+            let words = " expressions of the type "
+            var rest = text[...]
+            while let at = rest.firstIndex(of: ",") {
+                rest = rest[rest.index(after: at)...]
+                if rest.hasPrefix(words) { return String(rest.dropFirst(words.count)) }
+            }
+            return nil
+        }
+
         /// Says what the running platform made of it.
         private func awaitUse(_ path: String) throws {
-            guard let report = folder.report(on: path) else {
+            guard folder.report(on: path) != nil else {
                 if folder.platform.runningPid != nil {
                     print("the running platform does not look into \(path): its folder is the setting pluginDirectory")
                 }
                 return
             }
-            _ = report
             guard let identity = FrozenFile.Identity.of("\(path)/\(name)") else { return }
             let end = MonotonicClock.milliseconds + Int64(timeout) * 1000
             while MonotonicClock.milliseconds < end {
@@ -240,7 +257,9 @@ struct PluginCommand: ParsableCommand {
                 throw CommandFailure(error)
             }
             let histories = Set(rows.compactMap(\.history)).sorted()
-            print(histories.isEmpty ? "nothing is held against \(name)" : "forgotten: \(histories.joined(separator: "; "))")
+            print(
+                histories.isEmpty
+                    ? "nothing is held against \(name)" : "forgotten: \(histories.joined(separator: "; "))")
         }
     }
 }

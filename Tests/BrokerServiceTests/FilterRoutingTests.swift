@@ -1,0 +1,80 @@
+import Foundation
+import NIOCore
+import NIOEmbedded
+import Testing
+import WorkerProtocol
+
+@testable import BrokerService
+
+/// Which filter worker is asked about what.
+@Suite("expressions go to the worker that serves what they need")
+struct FilterRoutingTests {
+    /// The expressions each worker was asked to compile.
+    final class Workers {
+        let loop = EmbeddedEventLoop()
+        let link: FilterLink
+        var asked: [Int: [String]] = [:]
+        /// What the workers for built-in plugins answer to expressions that call plugins.
+        var calls: [String: [String]] = [:]
+
+        init() { link = FilterLink(eventLoop: loop) { 0 } }
+
+        func connect(_ index: Int, rank: UInt8, _ types: [String]) {
+            link.connect(index) { [unowned self] message in
+                guard case .filterCompile(let request, _, let expression) = message else { return }
+                asked[index, default: []].append(expression)
+                if rank == 0, let calls = calls[expression] {
+                    link.receive(
+                        .filterCompiled(request: request, result: .elsewhere(types: calls, reason: "none")), from: index
+                    )
+                } else {
+                    link.receive(.filterCompiled(request: request, result: .program(UInt32(index) + 1)), from: index)
+                }
+            }
+            link.receive(.filterServes(rank: rank, types: types), from: index)
+        }
+
+        func program(_ type: String, _ expression: String) -> UInt32? {
+            if case .program(let program) = link.subscription(type: type, expression: expression).state {
+                program
+            } else {
+                nil
+            }
+        }
+    }
+
+    @Test("by type, by what is called, by rank; what has moved is compiled anew, what is away is waited for")
+    func routes() {
+        let workers = Workers()
+        workers.calls = ["PLUGIN A": ["A"], "PLUGIN A B": ["A", "B"], "PLUGIN X": ["X"]]
+        workers.connect(0, rank: 0, ["TAG", "SQL92"])
+        workers.connect(1, rank: 2, ["A", "B"])
+        workers.connect(2, rank: 1, ["A"])
+        workers.connect(3, rank: 1, ["B"])
+        #expect(workers.program("SQL92", "a = 1") == 1)
+        #expect(workers.program("A", "a") == 3)
+        #expect(workers.program("B", "b") == 4)
+        #expect(workers.program("SQL92", "PLUGIN A") == 3)
+        #expect(workers.program("SQL92", "PLUGIN A B") == 2, "the only one that has both")
+        #expect(workers.program("SQL92", "PLUGIN X") == nil)
+        guard case .unavailable(let reason, _) = workers.link.subscription(type: "SQL92", expression: "PLUGIN X").state
+        else {
+            Issue.record("served by nobody, and not said")
+            return
+        }
+        #expect(reason == "none")
+        // The plugin got a record: its worker is back without it, and it goes on in the other one.
+        workers.link.disconnect(2)
+        #expect(
+            workers.program("A", "a") == nil, "an expression that kills its worker does not go on to the next by itself"
+        )
+        workers.connect(2, rank: 1, [])
+        #expect(workers.program("A", "a") == 2)
+        #expect(workers.program("SQL92", "PLUGIN A") == 2)
+        #expect(workers.program("B", "b") == 4)
+        // Pardoned: back again.
+        workers.link.receive(.filterServes(rank: 1, types: ["A"]), from: 2)
+        #expect(workers.program("A", "a") == 3)
+        #expect(workers.asked[3] == ["b"], "who served on was not asked again: \(workers.asked)")
+    }
+}
