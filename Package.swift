@@ -74,18 +74,18 @@ let package = Package(
 
         // Floor 1: ground
         room("LinuxSystem", ["CLinux"]),
-        room("Systemd", ["CSystemd", logging]),
+        room("Systemd", ["CSystemd", "LinuxSystem", logging]),
 
         // Floor 2: words and formats
         room("FastJSON"),
         room("MessageModel"),
         room("StoreFormat", ["CLinux"]),
         room("WorkerProtocol"),
-        room("RemotingProtocol", ["FastJSON", "CZlib", nioCore]),
+        room("RemotingProtocol", ["FastJSON", "MessageModel", "CZlib", nioCore]),
 
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),
-        room("RemotingTransport", ["RemotingProtocol", logging, nioCore, nioPosix]),
+        room("RemotingTransport", ["LinuxSystem", "RemotingProtocol", logging, nioCore, nioPosix]),
         room("WorkerKit", ["LinuxSystem", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
@@ -132,10 +132,13 @@ let package = Package(
             ]),
         worker(
             "apus-replication",
-            ["Replication", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+            [
+                "Replication", "RemotingTransport", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore,
+                nioPosix,
+            ]),
         worker(
             "apus-filter",
-            ["FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
+            ["FastJSON", "FilterEngine", "LinuxSystem", "WorkerKit", "WorkerProtocol", logging, nioCore, nioPosix]),
         worker(
             "apus",
             [

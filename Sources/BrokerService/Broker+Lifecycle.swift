@@ -1,6 +1,7 @@
 import FastJSON
 import LinuxSystem
 import Logging
+import MessageModel
 import MessageStore
 package import NIOCore
 import RemotingProtocol
@@ -43,17 +44,17 @@ extension Broker {
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
     package func start() {
-        every(Self.maintenanceMillis) { $0.store.runMaintenance() }
-        every(configuration.flushConsumerOffsetInterval) { broker in
+        every(Self.maintenanceMillis, "maintenance of the store") { $0.store.runMaintenance() }
+        every(configuration.flushConsumerOffsetInterval, "copying changed tables") { broker in
             broker.persist(.consumerOffsets)
             broker.persist(.timerMetrics)
             let unwritten = broker.keeper.failed
             for file in unwritten where file != .consumerOffsets { broker.persist(file) }
         }
-        every(Self.delayOffsetMillis) { $0.persist(.delayOffsets) }
-        every(Self.clientScanMillis) { $0.dropExpiredClients() }
-        every(Self.newGroupsMillis) { $0.persistNewGroups() }
-        every(StatsTable.sampleIntervalMillis) { broker in
+        every(Self.delayOffsetMillis, "copying delay offsets") { $0.persist(.delayOffsets) }
+        every(Self.clientScanMillis, "looking for silent clients") { $0.dropExpiredClients() }
+        every(Self.newGroupsMillis, "copying new groups") { $0.persistNewGroups() }
+        every(StatsTable.sampleIntervalMillis, "sampling statistics") { broker in
             broker.statistics.sample(now: broker.now())
             broker.stats.sample(now: broker.now())
         }
@@ -61,12 +62,12 @@ extension Broker {
         registration.start()
     }
 
-    private func every(_ millis: Int64, _ work: @escaping (Broker) -> Void) {
+    private func every(_ millis: Int64, _ name: String, _ work: @escaping (Broker) -> Void) {
         let this = NIOLoopBound((self, work), eventLoop: eventLoop)
         let interval = TimeAmount.milliseconds(millis)
         timers.append(
             eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
-                this.value.1(this.value.0)
+                this.value.0.measured(name) { this.value.1(this.value.0) }
             })
     }
 
@@ -90,8 +91,12 @@ extension Broker {
         let path = path(file)
         let metadata = MetadataFile(path: path, disk: disk)
         do {
-            switch try metadata.load(isGood: { file.accepts($0) }) {
+            switch try metadata.load(quality: { file.quality(of: $0) }) {
             case .absent: break
+            case .empty(let reason):
+                logger.error(
+                    "\(reason), and so is its backup, if there is one: the broker begins without it; if it held something, stop the broker and restore it"
+                )
             case .current(let bytes): try take(file, bytes)
             case .backup(let bytes, let reason):
                 logger.error("\(reason); its backup is used, and what was changed after that is lost")
@@ -119,26 +124,42 @@ extension Broker {
 
     private func take(_ file: ConfigurationFile, _ bytes: [UInt8]) throws {
         let json = try JSONValue(parsing: bytes)
+        var refused: [RefusedEntry] = []
         switch file {
         case .changedSettings: load(changedSettings: json)
-        case .topics: try topics.load(json)
-        case .subscriptionGroups: try groups.load(json)
+        case .topics: refused = try topics.load(json)
+        case .subscriptionGroups: refused = try groups.load(json)
         case .consumerOffsets:
-            offsets.load(json)
+            refused = try offsets.load(json)
             offsets.markWritten()
         case .delayOffsets:
-            schedule.load(json)
+            refused = try schedule.load(json)
             schedule.markWritten()
         case .timerMetrics: try timerMessages.metrics.load(json, topics)
         case .autoCreatedTopics: autoCreated.load(json)
         }
+        if !refused.isEmpty { putAside(refused, of: file) }
+    }
+
+    /// What is left out of a table is kept beside it, for an operator; the table's next write does not have it any more.
+    private func putAside(_ refused: [RefusedEntry], of file: ConfigurationFile) {
+        let aside = path(file) + ".refused"
+        do throws(StoreError) {
+            try MetadataFile(path: aside, disk: disk).save(refused.json.bytes(.pretty))
+        } catch {
+            logger.error("\(aside) could not be written: \(error)")
+        }
+        logger.error(
+            "\(refused.count) entries of \(path(file)) are none and are left out: \(refused.summary); they stand in \(aside), put them right and make them again (mqadmin), or delete it"
+        )
     }
 
     // MARK: Changes of operators
 
     func delete(topic: String) {
         if let entry = topics[topic] {
-            for group in groups.all { group.forget(topic: entry) }
+            // Statistics of a topic that is not there any more are not asked for; they may go later.
+            TableCopy.make(in: slices, table: { self.groups.table }, { $0.forget(topic: entry) }, then: { _ in })
             stats.forget { name, _ in name == topic }
         }
         topics.delete(topic)
@@ -183,6 +204,8 @@ extension Broker {
             return boundClose.value()
         }.flatMap {
             this.value.keeper.finish()
+        }.flatMap {
+            this.value.textsDone()
         }.flatMapThrowing {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }
@@ -202,6 +225,13 @@ extension Broker {
     /// Whether messages of this connection wait for disk or slave.
     package static func owes(_ connection: RemotingConnection) -> Bool {
         ((connection.context as? ClientContext)?.waitingAcknowledgements ?? 0) > 0
+    }
+
+    /// Waits until the texts asked for are made; their thread ends.
+    private func textsDone() -> EventLoopFuture<Void> {
+        let done = eventLoop.makePromise(of: Void.self)
+        textWork.submit({}) { done.succeed() }
+        return done.futureResult.assumeIsolated().map { [self] in textWork.stop() }.nonisolated()
     }
 
     /// Waits, for the time their senders wait at most, until everything accepted is on disk and at the slave.

@@ -1,5 +1,6 @@
 import FastJSON
 import Logging
+import MessageModel
 package import NIOCore
 import RemotingProtocol
 package import WorkerProtocol
@@ -35,15 +36,17 @@ extension Broker {
     /// Another broker of this platform has made it. A slave takes its master's topics and no others; a topic that is here already
     /// stays as it is.
     package func create(_ topic: AutoCreatedTopic) {
-        guard !configuration.isSlave, configuration.autoCreateTopicEnable, topics[topic.name] == nil,
-            TopicNames.refusal(of: topic.name) == nil
-        else { return }
+        guard !configuration.isSlave, configuration.autoCreateTopicEnable, topics[topic.name] == nil else { return }
         var config = TopicConfig(
             topicName: topic.name, readQueueNums: topic.readQueues, writeQueueNums: topic.writeQueues,
             perm: topic.permission)
         config.topicSysFlag = topic.sysFlag
         config.topicFilterType = topic.filterType
-        topics.update(config)
+        do throws(NameError) {
+            try topics.update(config)
+        } catch {
+            return logger.error("a topic of another broker of this platform was not made: \(error)")
+        }
         autoCreated.insert(topic.name)
         logger.info(
             "topic \(topic.name) created with \(topic.writeQueues) queues as at another broker of this platform")

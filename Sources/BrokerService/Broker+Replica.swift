@@ -33,13 +33,18 @@ extension Broker {
     package func replicate(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) {
         do {
             let json = try JSONValue(parsing: bytes)
+            let refused: [RefusedEntry]
             switch kind {
-            case .topics: try topics.replace(json)
-            case .subscriptionGroup: try groups.replace(json)
-            case .consumerOffset: offsets.load(json)
+            case .topics: refused = try topics.replace(json)
+            case .subscriptionGroup: refused = try groups.replace(json)
+            case .consumerOffset: refused = try offsets.load(json)
             case .delayOffset:
-                schedule.load(json)
+                refused = try schedule.load(json)
                 persist(.delayOffsets)
+            }
+            if !refused.isEmpty {
+                logger.error(
+                    "\(refused.count) entries of the master's \(kind) are none and are not taken: \(refused.summary)")
             }
             scheduleTick()
         } catch {

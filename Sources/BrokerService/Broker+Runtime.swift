@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import MessageStore
+import NIOCore
 import StoreFormat
 
 extension Broker {
@@ -92,6 +93,10 @@ extension Broker {
             table["scheduleMessageOffset_\(index + 1)"] = "\(delivered),\(end ?? 0)"
         }
         // Apus' own.
+        let turns = longestTurns()
+        table["loopLongestTurnMicros"] = String(turns.ever.nanoseconds / 1000)
+        table["loopLongestTurnOfLastMinuteMicros"] = String(turns.lastMinute.nanoseconds / 1000)
+        table["slicesOfLongWork"] = String(slices.slices)
         table["openTransactions"] = String(transactions.openCount)
         for group in consumers.all where !group.isConsistent {
             table["inconsistentGroup_\(group.name)"] =

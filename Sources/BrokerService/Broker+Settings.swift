@@ -79,7 +79,8 @@ extension Broker {
     /// Settings that are read once, when the broker starts or earlier.
     static let settingsReadAtStart: Set<String> = [
         "allocateAheadBytes", "bindAddress", "brokerClusterName", "brokerId", "brokerIP1", "brokerIP2", "brokerName",
-        "brokerTopicEnable", "checkCRCOnRecover", "clusterTopicEnable", "enabledAppendPropCRC", "fastListenPort",
+        "brokerTopicEnable", "checkCRCOnRecover", "clusterTopicEnable", "connectionsMax", "connectionsPerAddressMax",
+        "enabledAppendPropCRC", "fastListenPort",
         "flushConsumerOffsetInterval", "forceVerifyPropCRC",
         "haHousekeepingInterval", "haListenPort", "haMasterAddress", "haSendHeartbeatInterval", "haTransferBatchSize",
         "listenPort", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum", "maxIndexNum",

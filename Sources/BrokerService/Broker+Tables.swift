@@ -9,12 +9,13 @@ extension Broker {
     func persistConfigurationChanges() {
         if topics.isDirty { persist(.topics) }
         if groups.isDirty { persist(.subscriptionGroups) }
-        if autoCreated.isDirty { persist(.autoCreatedTopics) }
         if changedSettings.isDirty { persist(.changedSettings) }
     }
 
-    /// Groups that come one after the other are written together.
+    /// Groups that come one after the other are written together, and so is the list of topics for the platform's other brokers, which
+    /// nobody waits for.
     func persistNewGroups() {
+        if autoCreated.isDirty { persist(.autoCreatedTopics) }
         if topics.isDirtyLater { persist(.topics) }
         if groups.isDirtyLater { persist(.subscriptionGroups) }
     }
@@ -46,7 +47,8 @@ extension Broker {
             guard let failure else { return answer() }
             client.answer(
                 address, .systemError,
-                remark: "changed in memory, but not kept for the next start: \(failure); free the disk and say it again")
+                remark: "changed in memory, but not kept for the next start: \(failure); free the disk and say it again"
+            )
         }
     }
 

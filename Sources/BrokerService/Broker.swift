@@ -49,7 +49,7 @@ package final class Broker: RemotingService {
     private(set) lazy var registration = NameserverRegistration(self)
 
     /// Where texts of large tables are made: apart from the files, so that a slow disk keeps nobody's answer.
-    private lazy var textWork: any TimerFileWork = timerFileWork ?? TimerFileThread(eventLoop: eventLoop)
+    private(set) lazy var textWork: any TimerFileWork = timerFileWork ?? TimerFileThread(eventLoop: eventLoop)
     private(set) lazy var tableAnswers = TableAnswers(self, work: textWork)
 
     private(set) lazy var send = SendMessageProcessor(self)
@@ -64,6 +64,8 @@ package final class Broker: RemotingService {
     private lazy var admin = AdminBrokerProcessor(self)
     private lazy var relay = ClientRelayProcessor(self)
 
+    /// Whose request was handled last; it is still there while its request is handled.
+    unowned(unsafe) var requester: ClientContext?
     var timers: [RepeatedTask] = []
     private var notices = MembershipNotices()
     private var noticesTask: Scheduled<Void>?
@@ -82,6 +84,10 @@ package final class Broker: RemotingService {
     /// Settings operators have changed while the broker runs.
     var changedSettings: ChangedSettings
 
+    /// Work of the broker's own, by name, took longer than a millisecond of the event loop.
+    package var workTookLong: (String, TimeAmount) -> Void = { _, _ in }
+    /// The longest turn of the event loop since the start, and of the last minute.
+    package var longestTurns: () -> (ever: TimeAmount, lastMinute: TimeAmount) = { (.zero, .zero) }
     /// Makes the transport end a tick after what runs now.
     package var requestTick: () -> Void = {}
     /// The log's end moved: publish it to replication and filter.
@@ -121,7 +127,7 @@ package final class Broker: RemotingService {
         sendResponseFields = [
             ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
         ]
-        topics = TopicConfigManager(configuration, now: now)
+        topics = try TopicConfigManager(configuration, now: now)
         groups = SubscriptionGroupManager(configuration, now: now)
         let isUsual = configuration.regionId == "DefaultRegion" && configuration.traceOn
         gate = AckGate(
@@ -138,6 +144,7 @@ package final class Broker: RemotingService {
     }
 
     private func wire() {
+        slices.run = { [unowned self] slice in measured("a slice of long work", slice) }
         store.arrival = { [unowned self] queue, arrival in hold.arrived(queue, arrival) }
         store.written = { [unowned self] offset in writtenMoved?(offset) }
         store.flushed = { [unowned self] offset in
@@ -158,7 +165,7 @@ package final class Broker: RemotingService {
         gate.requestFlush = { [unowned self] in store.requestFlush() }
         gate.slaves = { [unowned self] in slaves() }
         hold.findQueue = { [unowned self] pull in
-            store.findConsumeQueue(topic: pull.topic.name, queueId: pull.queueId)
+            store.findConsumeQueue(topic: pull.topic.topicName, queueId: pull.queueId)
         }
         hold.run = { [unowned self] pull, expired in self.pull.run(pull, expired: expired) }
         filters.available = { [unowned self] in
@@ -171,6 +178,9 @@ package final class Broker: RemotingService {
                 }
             }
             scheduleTick()
+        }
+        groups.mayCreate = { [unowned self] in
+            requester.map { creations.mayMakeGroup($0) } ?? true
         }
         topics.changed = { [unowned self] _ in registration.topicsChanged() }
         consumers.disagreed = { [unowned self] group, conflict in
@@ -220,10 +230,22 @@ package final class Broker: RemotingService {
             + "acknowledged (sendThreadPoolQueueCapacity=\(configuration.sendsWaitingMax)); \(remedy)"
     }
 
+    /// Bounds on what is made because a client named it, by its address.
+    private(set) lazy var creations = CreationRates(now: now)
+
     func filter(type: String, expression: String) -> SubscriptionFilter {
         let isTag = Subscription.isTagType(type)
         if isTag, expression.isEmpty || expression == "*" { return .all }
         return .compiled(filters.subscription(type: isTag ? "TAG" : type, expression: expression))
+    }
+
+    /// Runs a piece of work and tells of it if it takes long.
+    func measured<Result>(_ name: @autoclosure () -> String, _ work: () -> Result) -> Result {
+        let began = NIODeadline.now()
+        let result = work()
+        let took = NIODeadline.now() - began
+        if took > .milliseconds(1) { workTookLong(name(), took) }
+        return result
     }
 
     // MARK: Frames
@@ -234,7 +256,7 @@ package final class Broker: RemotingService {
         guard let said = expected.removeValue(forKey: connection.remoteAddress.text) else { return }
         do throws(RemotingDecodeError) {
             // The group is what it was before: nobody needs to be told.
-            try clients.register(said, client, notifies: false)
+            try clients.takeOver(said, client)
         } catch {
             logger.error("what \(client.address) said before the restart is not understood any more: \(error)")
         }
@@ -243,21 +265,32 @@ package final class Broker: RemotingService {
     package func connectionClosed(_ connection: RemotingConnection) {
         guard let client = connection.context as? ClientContext else { return }
         hold.connectionClosed(client)
-        producers.connectionClosed(client)
-        consumers.connectionClosed(client) { [groups] group in
-            groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
-        }
         connection.context = nil
+        // In slices where it was in very many groups: nothing is written to a closed connection meanwhile.
+        let leave = { [unowned self] () -> Bool in
+            if producers.leaveSome(client, atMost: ClientManageProcessor.groupsPerSlice) { return true }
+            return consumers.leaveSome(client, atMost: ClientManageProcessor.groupsPerSlice) { group in
+                groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
+            }
+        }
+        if leave() { slices.add(leave) }
+    }
+
+    /// Room for a message of the largest size with its header; never less than for RocketMQ's default of 4 MiB.
+    package var frameBytesMax: Int {
+        RemotingLimits.headerBytes + min(max(configuration.maxMessageSize, 4 << 20), RemotingLimits.frameBytes)
     }
 
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let context = connection.context else { return }
         let client = unsafeDowncast(context, to: ClientContext.self)
+        requester = client
         do throws(RemotingDecodeError) {
             try dispatch(frame, client)
         } catch {
             client.answer(frame.returnAddress, .systemError, remark: "\(error)")
         }
+        requester = nil
     }
 
     private func dispatch(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {

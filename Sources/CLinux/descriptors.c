@@ -23,6 +23,15 @@ int apus_memfd(const char *name, size_t bytes) {
     return fd;
 }
 
+int apus_growing_memfd(const char *name) {
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return fd < 0 ? -errno : fd;
+}
+
+int apus_seal(int fd) {
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0 ? -errno : 0;
+}
+
 bool apus_is_sealed(int fd) {
     const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL, seals = fcntl(fd, F_GET_SEALS);
     return seals >= 0 && (seals & wanted) == wanted;
@@ -132,7 +141,14 @@ int apus_signalfd_take(int fd) {
     return (int)info.ssi_signo;
 }
 
-void apus_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+// Those whose default would end (or, SIGTTOU and SIGTTIN, stop) a process, and that nobody means to end it by.
+static const int strays[] = {SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+                             SIGPWR, SIGSTKFLT, SIGXFSZ, SIGTTIN, SIGTTOU};
+
+void apus_ignore_strays(void) {
+    for (size_t i = 0; i < sizeof strays / sizeof *strays; i++) signal(strays[i], SIG_IGN);
+    for (int s = SIGRTMIN; s <= SIGRTMAX; s++) signal(s, SIG_IGN);
+}
 
 int apus_open(const char *path, int flags, mode_t mode) {
     int fd;

@@ -25,6 +25,7 @@ static void close_from(unsigned first) {
 static _Noreturn void become(const struct apus_spawn_request *request, int report, pid_t parent) {
     int moved[descriptors_max + 1], highest = -1;
     for (int s = 1; s < 65; s++) signal(s, SIG_DFL);
+    if (request->ignore_strays) apus_ignore_strays();
 
     // First out of the way of every target number, then each to its place: so no order of numbers can clash.
     for (size_t i = 0; i < request->descriptor_count; i++)

@@ -1,30 +1,59 @@
-internal import Glibc
+package import LinuxSystem
 package import Logging
+internal import WorkerProtocol
 
 /// The plugins of this process by the expression type they serve.
 package final class FilterCatalogue {
     package private(set) var plugins: [FilterPlugin] = []
-    /// The files that were looked at and not taken, with the reason: shown in the worker's status.
-    package private(set) var refusals: [FilterPluginError] = []
-    /// The files of the folders as they were when they were loaded.
-    private var known: [String: FileIdentity] = [:]
+    /// The files that were looked at and not taken, with the reason.
+    package private(set) var refusals: [String: FilterPluginError] = [:]
     private let host: FilterHost
-    private let logger: Logger
+    let logger: Logger
+    let conduct: PluginConduct?
+    private let supply: FrozenFile.Supply?
 
-    private let conduct: PluginConduct?
-
-    /// - Parameter conduct: guards the calls of the plugins and remembers their deeds; nil: they are trusted.
-    package init(logger: Logger, conduct: PluginConduct? = nil) {
+    /// - Parameters:
+    ///   - conduct: guards the calls of the plugins and remembers their deeds; nil: they are trusted.
+    ///   - supply: where copies of plugin files are made; nil: files are loaded as they lie.
+    package init(logger: Logger, conduct: PluginConduct? = nil, supply: FrozenFile.Supply? = nil) {
         self.logger = logger
         self.conduct = conduct
+        self.supply = supply
         host = FilterHost(logger: logger)
     }
 
+    /// Loads a file as it lies: for those that nobody replaces in place.
     @discardableResult
     package func load(path: String) throws(FilterPluginError) -> FilterPlugin {
+        var checksum: UInt32 = 0
+        // Whoever cannot read it is told by the loader.
+        do { checksum = try FrozenFile.checksum(of: path) } catch { checksum = 0 }
+        return try take(path, image: nil, file: PluginFile(path: path, checksum: checksum))
+    }
+
+    /// Loads a private copy of a file, where copies can be made: nothing that happens to the file reaches this process.
+    @discardableResult
+    func loadCopy(_ image: FrozenFile, path: String) throws(FilterPluginError) -> FilterPlugin {
+        try take(path, image: image, file: PluginFile(path: path, checksum: image.checksum))
+    }
+
+    /// A copy of a file; nil: this catalogue loads files as they lie. Throws ESTALE for a file that is being changed.
+    func copy(_ path: String) throws(SystemError) -> FrozenFile? {
+        guard let supply else { return nil }
+        return try FrozenFile(copying: path, into: supply)
+    }
+
+    /// Whether there is room for a copy of one more plugin in a process that cannot make more.
+    var canCopy: Bool { supply?.isExhausted != true }
+
+    private func take(
+        _ path: String, image: FrozenFile?, file: PluginFile
+    ) throws(FilterPluginError) -> FilterPlugin {
         do {
-            let plugin = try FilterPlugin.load(path: path, host: host, after: plugins, conduct: conduct)
+            let plugin = try FilterPlugin.load(
+                path: path, image: image, file: file, host: host, after: plugins, conduct: conduct)
             plugins.append(plugin)
+            refusals[path] = nil
             if let history = plugin.history {
                 let consequence = plugin.unavailability.map { ": \($0)" } ?? ""
                 logger.error("filter plugin \(plugin.name): \(history)\(consequence)")
@@ -34,92 +63,34 @@ package final class FilterCatalogue {
                 metadata: ["plugin": "\(plugin.name)", "type": "\(plugin.type)", "path": "\(path)"])
             return plugin
         } catch {
-            refusals.append(error)
-            logger.error("filter plugin refused: \(error)")
+            refuse(path, error)
             throw error
         }
     }
 
-    /// Loads every plugin of a folder, in the order of the file names so that "loaded first" means the same on each start.
-    /// A refused plugin does not stop the others.
-    package func load(directory: String, names: (String) -> Bool = FilterCatalogue.isPluginName) {
-        for (path, identity) in files(directory, names) {
-            known[path] = identity
-            loadNoted(path)
-        }
+    func refuse(_ path: String, _ error: FilterPluginError) {
+        guard refusals[path] != error else { return }
+        refusals[path] = error
+        logger.error("filter plugin refused: \(error)")
     }
 
-    /// What looking at the folders again has shown.
-    package enum Change: Equatable {
-        case nothing
-        /// So many new files were loaded or refused.
-        case new(Int)
-        /// A file this process knows was replaced or removed: only a fresh process can take that.
-        case stale(String)
-    }
-
-    /// Looks at a folder again, after files were put in or taken out.
-    package func rescan(directory: String, names: (String) -> Bool = FilterCatalogue.isPluginName) -> Change {
-        let present = files(directory, names)
-        let paths = Set(present.map(\.path))
-        for path in known.keys.sorted() where path.hasPrefix(directory + "/") && !paths.contains(path) {
-            return .stale("\(path) was removed")
-        }
-        for (path, identity) in present {
-            if let before = known[path], before != identity { return .stale("\(path) was replaced") }
-        }
-        let new = present.filter { known[$0.path] == nil }
-        for (path, identity) in new {
-            known[path] = identity
-            loadNoted(path)
-        }
-        return new.isEmpty ? .nothing : .new(new.count)
-    }
-
-    /// Which file a path led to.
-    private struct FileIdentity: Equatable {
-        var inode: UInt64
-        var size: Int64
-        var seconds: Int
-        var nanoseconds: Int
-    }
-
-    private func loadNoted(_ path: String) {
-        do {
-            try load(path: path)
-        } catch {
-            return  // Recorded and logged by load(path:).
-        }
-    }
-
-    private func files(_ directory: String, _ names: (String) -> Bool) -> [(path: String, identity: FileIdentity)] {
-        guard let folder = opendir(directory) else {
-            let reason = String(cString: strerror(errno))
-            logger.error("plugin folder \(directory) cannot be read (\(reason)): no filter plugins from there")
-            return []
-        }
-        defer { closedir(folder) }
-        var found: [(path: String, identity: FileIdentity)] = []
-        while let entry = readdir(folder) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            let path = directory + "/" + name
-            var status = stat()
-            guard names(name), stat(path, &status) == 0 else { continue }
-            found.append(
-                (
-                    path,
-                    FileIdentity(
-                        inode: UInt64(status.st_ino), size: Int64(status.st_size), seconds: status.st_mtim.tv_sec,
-                        nanoseconds: status.st_mtim.tv_nsec)
-                ))
-        }
-        return found.sorted { $0.path < $1.path }
-    }
-
-    /// `lib….so`, the form of every plugin file.
-    package static func isPluginName(_ name: String) -> Bool { name.hasPrefix("lib") && name.hasSuffix(".so") }
+    func forget(refusalOf path: String) { refusals[path] = nil }
 
     package func plugin(forType type: String) -> FilterPlugin? { plugins.first { $0.type == type } }
+}
+
+/// The plugins that come with Apus: they are always loaded, wherever operators put their own.
+package enum BuiltInPlugins {
+    /// Their paths, or the names of those that lie nowhere.
+    package static func find(beside executables: String) -> (paths: [String], missing: [String]) {
+        var paths: [String] = []
+        var missing: [String] = []
+        for file in PluginPlaces.builtIns {
+            let found = PluginPlaces.ofBuiltIns(beside: executables).map { "\($0)/\(file)" }.first {
+                FrozenFile.Identity.of($0) != nil
+            }
+            if let found { paths.append(found) } else { missing.append(file) }
+        }
+        return (paths, missing)
+    }
 }

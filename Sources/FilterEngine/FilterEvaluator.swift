@@ -95,7 +95,9 @@ package final class FilterEvaluator {
             guard answered else {
                 return partial(result, position)
                     ?? .failed(
-                        reason: "plugin \(program.plugin.name) failed on the expression \(program.expression)")
+                        reason:
+                            "plugin \(program.culprit?.name ?? program.plugin.name) failed on the expression \(program.expression)"
+                    )
             }
             position = group.entries.upperBound
             if position < count, Self.now() > end, let part = partial(result, position) { return part }
@@ -231,8 +233,7 @@ package final class FilterEvaluator {
     /// Asks the plugin about the first `count` units and carries its bits over to those of `entries`.
     private func run(_ program: FilterProgram, _ count: Int, _ entries: Range<Int>, _ result: inout [UInt8]) -> Bool {
         guard count > 0 else { return true }
-        let bitmap = guarded.zeroed((count + 7) / 8)
-        guard let start = bitmap.baseAddress, program.match(units, count, start) else { return false }
+        guard let bitmap = program.evaluate(units, count, guarded) else { return false }
         if count % 8 != 0 { bitmap[bitmap.count - 1] &= 1 << UInt8(count % 8) - 1 }
         result.withUnsafeMutableBufferPointer { result in
             if count == entries.count {

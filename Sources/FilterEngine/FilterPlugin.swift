@@ -1,5 +1,6 @@
 internal import CFilterPlugin
 internal import Glibc
+internal import LinuxSystem
 
 /// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory may
 /// belong to it. A new version of a plugin is taken by a fresh worker process.
@@ -11,7 +12,9 @@ package final class FilterPlugin {
     package let release: String
     /// The `APUS_FILTER_NEEDS_…` bits of the plugin's programs together.
     let capabilities: UInt64
-    private let file: PluginFile
+    let file: PluginFile
+    /// Kept as long as the library, whose name leads there.
+    private let image: FrozenFile?
     private let conduct: PluginConduct?
     private let compileFunction: CompileFunction
     private let matchFunction: MatchFunction
@@ -29,20 +32,25 @@ package final class FilterPlugin {
     static let tableSize = UInt32(MemoryLayout<apus_filter_plugin>.size)
     private static let longestName = 64
 
-    /// Loads `path` and checks it, in the order of `FilterPluginError`'s cases. `loaded` are the plugins already there.
-    /// - Parameter conduct: guards the calls of the plugin; nil: they are not guarded.
-    package static func load(
-        path: String, host: FilterHost, after loaded: [FilterPlugin], conduct: PluginConduct? = nil
+    /// Loads a file and checks it, in the order of `FilterPluginError`'s cases. `loaded` are the plugins already there.
+    /// - Parameters:
+    ///   - path: what the file is called.
+    ///   - image: what is loaded in its place: a copy that nobody changes; nil: the file itself.
+    ///   - conduct: guards the calls of the plugin; nil: they are not guarded.
+    static func load(
+        path: String, image: FrozenFile? = nil, file: PluginFile, host: FilterHost, after loaded: [FilterPlugin],
+        conduct: PluginConduct? = nil
     ) throws(FilterPluginError) -> FilterPlugin {
-        let file = PluginFile(path: path)
         if let conduct, conduct.diesWhenLoaded(file), let reason = conduct.refusal(file) {
             throw .harmful(path: path, reason: reason)
         }
         func guarded<R>(_ body: () -> R) -> R { conduct?.call(file, .load, body) ?? body() }
         // RTLD_NOW: a missing symbol is refused here, not in the middle of a batch. RTLD_LOCAL: plugins do not see each
         // other's symbols.
-        guard let handle = guarded({ dlopen(path, RTLD_NOW | RTLD_LOCAL) }) else {
-            throw .notALibrary(path: path, reason: dlerror().map { String(cString: $0) } ?? "no reason given")
+        guard let handle = guarded({ dlopen(image?.path ?? path, RTLD_NOW | RTLD_LOCAL) }) else {
+            var reason = dlerror().map { String(cString: $0) } ?? "no reason given"
+            if let image { reason.replace(image.path, with: path) }
+            throw .notALibrary(path: path, reason: reason)
         }
         guard let symbol = dlsym(handle, APUS_FILTER_ENTRY_SYMBOL) else { throw .noEntry(path: path) }
         let entry = unsafeBitCast(symbol, to: apus_filter_plugin_entry_function.self)
@@ -55,7 +63,8 @@ package final class FilterPlugin {
         guard table.pointee.struct_size >= tableSize, table.pointee.struct_size <= 4096 else {
             throw .wrongStructSize(path: path, found: table.pointee.struct_size, expected: tableSize)
         }
-        let plugin = try FilterPlugin(path: path, table: table.pointee, file: file, conduct: conduct)
+        let plugin = try FilterPlugin(
+            path: path, image: image, table: table.pointee, file: file, conduct: conduct)
         if let other = loaded.first(where: { $0.name == plugin.name }) {
             throw .duplicateName(path: path, name: plugin.name, takenBy: other.path)
         }
@@ -72,9 +81,10 @@ package final class FilterPlugin {
     }
 
     private init(
-        path: String, table: apus_filter_plugin, file: PluginFile, conduct: PluginConduct?
+        path: String, image: FrozenFile?, table: apus_filter_plugin, file: PluginFile, conduct: PluginConduct?
     ) throws(FilterPluginError) {
         self.path = path
+        self.image = image
         self.file = file
         self.conduct = conduct
         name = try Self.label(table.name, "name", path)
@@ -105,6 +115,21 @@ package final class FilterPlugin {
         return String(cString: text)
     }
 
+    /// Calls of compile and match_batch in a row that the plugin said it could not do; 0 after one it could.
+    package private(set) var failures = 0
+    /// All calls of compile and match_batch.
+    package private(set) var calls: UInt64 = 0
+
+    private func count(succeeded: Bool) {
+        calls &+= 1
+        failures = succeeded ? 0 : failures + 1
+    }
+
+    /// What is wrong with it while it fails: for status lines; nil: nothing.
+    package var failing: String? {
+        failures < 3 ? nil : "plugin \(name) failed its last \(failures) calls"
+    }
+
     /// What `compile` of a plugin answered.
     enum Compiled {
         case program(FilterProgram)
@@ -131,12 +156,13 @@ package final class FilterPlugin {
                 struct_size: UInt32(MemoryLayout<apus_filter_compiled>.size),
                 tags_codes_kind: APUS_FILTER_TAGS_CODES_UNUSED, program: nil, tags_codes: nil, tags_code_count: 0,
                 error_position: 0, error_text: buffer.baseAddress, error_capacity: UInt32(buffer.count),
-                reserved_32: 0, needs: capabilities)
+                reserved_32: 0, needs: capabilities, calls: nil, call_count: 0, reserved_32_2: 0)
             let status = expression.withUTF8 { utf8 in
                 utf8.withMemoryRebound(to: CChar.self) { text in
                     guarded(.compile) { compileFunction(text.baseAddress, text.count, &compiled) }
                 }
             }
+            count(succeeded: status == APUS_FILTER_OK || status == APUS_FILTER_REFUSED)
             switch status {
             case APUS_FILTER_OK:
                 return program(from: compiled, expression: expression)
@@ -174,17 +200,52 @@ package final class FilterPlugin {
         guard compiled.needs & ~capabilities == 0 else {
             return failed("a program needs more than the plugin's capabilities say")
         }
+        let calls: [FilterProgram.Call]
+        switch Self.calls(of: compiled) {
+        case .success(let list): calls = list
+        case .failure(let problem): return failed(problem.text)
+        }
         return .program(
             FilterProgram(
                 plugin: self, expression: expression, pointer: compiled.program, tagsCodes: codes,
-                needs: compiled.needs))
+                needs: compiled.needs, asks: calls))
+    }
+
+    private struct Problem: Error {
+        let text: String
+    }
+
+    private static func calls(of compiled: apus_filter_compiled) -> Result<[FilterProgram.Call], Problem> {
+        let count = Int(compiled.call_count)
+        guard count <= Int(APUS_FILTER_CALLS_MAX), count == 0 || compiled.calls != nil else {
+            return .failure(Problem(text: "answered \(count) calls; \(APUS_FILTER_CALLS_MAX) are the most"))
+        }
+        var calls: [FilterProgram.Call] = []
+        for call in UnsafeBufferPointer(start: compiled.calls, count: count) {
+            guard let type = text(call.type, call.type_size),
+                let expression = text(call.expression, call.expression_size),
+                call.expression_size <= UInt32(FilterPrograms.maximumExpression)
+            else { return .failure(Problem(text: "answered a call that is no text")) }
+            calls.append(
+                .init(
+                    type: type, expression: expression, typePosition: Int(call.type_position),
+                    expressionPosition: Int(call.expression_position)))
+        }
+        return .success(calls)
+    }
+
+    private static func text(_ start: UnsafePointer<CChar>?, _ size: UInt32) -> String? {
+        guard let start else { return nil }
+        return String(validating: UnsafeRawBufferPointer(start: start, count: Int(size)), as: UTF8.self)
     }
 
     func match(
         _ program: UnsafeMutableRawPointer?, _ units: UnsafePointer<apus_filter_unit>, _ count: Int,
         _ bitmap: UnsafeMutablePointer<UInt8>
     ) -> Bool {
-        guarded(.match) { matchFunction(program, units, UInt32(count), bitmap) } == APUS_FILTER_OK
+        let succeeded = guarded(.match) { matchFunction(program, units, UInt32(count), bitmap) } == APUS_FILTER_OK
+        self.count(succeeded: succeeded)
+        return succeeded
     }
 
     func release(_ program: UnsafeMutableRawPointer?) {
@@ -225,7 +286,35 @@ package final class FilterProgram {
     package let expression: String
     let tagsCodes: TagsCodes
     private let pointer: UnsafeMutableRawPointer?
-    private let needs: UInt64
+    private var needs: UInt64
+
+    /// A question to another plugin inside the expression.
+    struct Call {
+        var type: String
+        var expression: String
+        /// Byte offsets in the whole expression.
+        var typePosition: Int
+        var expressionPosition: Int
+    }
+
+    /// What it asks of other plugins, and who answers, in the same order. Complete before it is evaluated.
+    let asks: [Call]
+    private(set) var answering: [FilterProgram] = []
+    /// The codes an `.exact` or `.prefilter` answer consists of; nil: any.
+    private(set) lazy var codeSet: Set<Int64>? =
+        switch tagsCodes {
+        case .exact(let codes): Set(codes)
+        case .prefilter(let codes): codes
+        case .unused, .everything: nil
+        }
+    /// Whose call failed last.
+    private(set) var culprit: FilterPlugin?
+
+    func answer(by programs: [FilterProgram]) {
+        precondition(programs.count == asks.count, "an answer for each call")
+        answering = programs
+        for program in programs { needs |= program.needs }
+    }
 
     var needsProperties: Bool { needs & UInt64(APUS_FILTER_NEEDS_PROPERTIES) != 0 }
     var needsBody: Bool { needs & UInt64(APUS_FILTER_NEEDS_BODY) != 0 }
@@ -233,9 +322,10 @@ package final class FilterProgram {
 
     init(
         plugin: FilterPlugin, expression: String, pointer: UnsafeMutableRawPointer?, tagsCodes: TagsCodes,
-        needs: UInt64
+        needs: UInt64, asks: [Call] = []
     ) {
         self.plugin = plugin
+        self.asks = asks
         self.expression = expression
         self.pointer = pointer
         self.tagsCodes = tagsCodes
@@ -243,6 +333,51 @@ package final class FilterProgram {
     }
 
     deinit { plugin.release(pointer) }
+
+    /// The bits of `count` messages, in the beginning of `bitmap`; nil: a plugin failed, which `culprit` names.
+    func evaluate(
+        _ units: UnsafeMutablePointer<apus_filter_unit>, _ count: Int, _ bitmap: GuardedBitmap
+    ) -> UnsafeMutableBufferPointer<UInt8>? {
+        for (number, other) in answering.enumerated() where !other.answer(units, count, bitmap, bit: UInt64(number)) {
+            culprit = other.plugin
+            return nil
+        }
+        let bits = bitmap.zeroed((count + 7) / 8)
+        guard let start = bits.baseAddress, match(units, count, start) else {
+            culprit = plugin
+            return nil
+        }
+        return bits
+    }
+
+    /// Writes what this program says of each message into one bit of its inputs. False: the plugin failed.
+    private func answer(
+        _ units: UnsafeMutablePointer<apus_filter_unit>, _ count: Int, _ bitmap: GuardedBitmap, bit: UInt64
+    ) -> Bool {
+        switch tagsCodes {
+        case .everything:
+            for index in 0..<count { units[index].inputs |= 1 &<< bit }
+            return true
+        case .exact:
+            for index in 0..<count where codeSet?.contains(units[index].tags_code) == true {
+                units[index].inputs |= 1 &<< bit
+            }
+            return true
+        case .unused, .prefilter: break
+        }
+        let bits = bitmap.zeroed((count + 7) / 8)
+        guard let start = bits.baseAddress, match(units, count, start) else { return false }
+        for index in 0..<count {
+            let isSet = UInt64(truncatingIfNeeded: start[index &>> 3] &>> UInt8(truncatingIfNeeded: index & 7)) & 1
+            units[index].inputs |= isSet &<< bit
+        }
+        if case .prefilter(let codes) = tagsCodes {
+            for index in 0..<count where !codes.contains(units[index].tags_code) {
+                units[index].inputs &= ~(1 &<< bit)
+            }
+        }
+        return true
+    }
 
     /// One `match_batch`. `bitmap` is zeroed and has `(count + 7) / 8` bytes. False: the plugin failed.
     func match(

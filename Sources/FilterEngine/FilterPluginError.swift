@@ -2,6 +2,10 @@
 package enum FilterPluginError: Error, Equatable {
     /// The dynamic loader would not have it: no ELF library, another machine, a missing dependency.
     case notALibrary(path: String, reason: String)
+    /// Its headers say that it goes on behind its end: it was not copied whole.
+    case truncated(path: String, bytes: Int64)
+    /// It could not be copied into the worker's own memory.
+    case unreadable(path: String, reason: String)
     case noEntry(path: String)
     /// The entry returned no table: the plugin says it cannot work with this host.
     case noTable(path: String)
@@ -21,6 +25,10 @@ extension FilterPluginError: CustomStringConvertible {
         case .notALibrary(let path, let reason):
             "\(path) is not a library that can be loaded here: \(reason). "
                 + "Build it as a shared library for this machine (plugins/README.md)."
+        case .truncated(let path, let bytes):
+            "\(path) is not whole: \(bytes) bytes are what its own headers promise. Copy it again, or use apus plugin add."
+        case .unreadable(let path, let reason):
+            "\(path) cannot be read: \(reason)."
         case .noEntry(let path):
             "\(path) is a library without the entry symbol apus_filter_plugin_entry, so no filter plugin. "
                 + "Export that function with C linkage."

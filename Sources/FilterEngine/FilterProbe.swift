@@ -14,11 +14,14 @@ package struct FilterProbe {
 
     /// - Parameters:
     ///   - properties: as in the log: name 0x01 value 0x02 name 0x01 value.
+    ///   - born, stored: milliseconds since 1970.
     ///   - copies: so many equal messages in one batch.
     ///   - batches: so many batches.
     /// - Returns: whether the message matches, and the nanoseconds one message took.
     package func ask(
-        properties: [UInt8], body: [UInt8] = [], tagsCode: Int64 = 0, copies: Int = 1, batches: Int = 1
+        properties: [UInt8], body: [UInt8] = [], tagsCode: Int64 = 0, born: Int64 = 0, stored: Int64 = 0,
+        copies: Int = 1,
+        batches: Int = 1
     ) throws(Failed) -> (matches: Bool, nanoseconds: Double) {
         precondition(copies > 0 && batches > 0, "at least one message is asked about")
         guard program.mayMatch(tagsCode: tagsCode) else { return (false, 0) }
@@ -27,6 +30,10 @@ package struct FilterProbe {
             body.withUnsafeBufferPointer { body -> (Bool, Double)? in
                 var unit = apus_filter_unit()
                 unit.tags_code = tagsCode
+                if program.needsRecord {
+                    unit.born_timestamp = born
+                    unit.store_timestamp = stored
+                }
                 if program.needsProperties {
                     unit.properties = properties.baseAddress
                     unit.properties_size = UInt32(properties.count)
@@ -35,12 +42,13 @@ package struct FilterProbe {
                     unit.body = body.baseAddress
                     unit.body_size = UInt32(body.count)
                 }
-                let units = [apus_filter_unit](repeating: unit, count: copies)
+                let units = UnsafeMutablePointer<apus_filter_unit>.allocate(capacity: copies)
+                defer { units.deallocate() }
+                units.initialize(repeating: unit, count: copies)
                 var matched = false
                 let start = Self.now()
                 for _ in 0..<batches {
-                    let bits = bitmap.zeroed((copies + 7) / 8)
-                    guard let first = bits.baseAddress, program.match(units, copies, first) else { return nil }
+                    guard let bits = program.evaluate(units, copies, bitmap) else { return nil }
                     matched = bits[0] & 1 != 0
                 }
                 return (matched, Double(Self.now() - start) / Double(copies * batches))

@@ -10,6 +10,8 @@ package final class FilterPrograms {
         case program(UInt32, prefilter: [Int64]? = nil)
         case refused(position: Int32, reason: String)
         case unavailable(reason: String)
+        /// It calls plugins of these types, which are not here.
+        case elsewhere(types: [String], reason: String)
     }
 
     private struct Key: Hashable {
@@ -51,6 +53,16 @@ package final class FilterPrograms {
     /// Programs in the cache, used or idle.
     package var count: Int { live.count }
 
+    /// Programs that somebody holds, in the order they were made.
+    package var inUse: [(type: String, expression: String, plugins: [String], uses: Int)] {
+        live.filter { $0.value.uses > 0 }.sorted { $0.key < $1.key }.map { _, entry in
+            (
+                entry.key.type, entry.key.expression,
+                ([entry.program] + entry.program.answering).map(\.plugin.name), entry.uses
+            )
+        }
+    }
+
     package func compile(type: String, expression: String) -> Answer {
         guard expression.utf8.count <= Self.maximumExpression else {
             return .refused(
@@ -79,6 +91,10 @@ package final class FilterPrograms {
         case .refused(let position, let reason):
             return settle(key, .refused(position: position, reason: reason))
         case .program(let program):
+            if let refusal = answer(program) {
+                if case .refused = refusal { return settle(key, refusal) }
+                return refusal
+            }
             switch program.tagsCodes {
             case .everything: return settle(key, .everything)
             case .exact(let codes): return settle(key, .tagsCodes(codes))
@@ -89,6 +105,58 @@ package final class FilterPrograms {
                 return .program(id, prefilter: program.prefilter)
             }
         }
+    }
+
+    /// Compiles what a program asks of other plugins. nil: all of them answer.
+    private func answer(_ program: FilterProgram) -> Answer? {
+        guard !program.asks.isEmpty else { return nil }
+        let own = program.plugin.type
+        for call in program.asks where call.type == own {
+            return .refused(
+                position: Int32(clamping: call.typePosition), reason: "\(own) inside \(own): write the condition itself"
+            )
+        }
+        let missing = Set(program.asks.map(\.type)).filter { catalogue.plugin(forType: $0) == nil }.sorted()
+        if !missing.isEmpty {
+            // One worker must have all of them; those that come with Apus every worker has.
+            let needed = Set(program.asks.map(\.type)).subtracting(Self.everywhere).sorted()
+            let types = missing.joined(separator: ", ")
+            return .elsewhere(
+                types: needed, reason: "no filter plugin serves expressions of the type \(types), which this one calls")
+        }
+        var programs: [FilterProgram] = []
+        for call in program.asks {
+            guard let plugin = catalogue.plugin(forType: call.type) else { preconditionFailure("it was there") }
+            if let reason = plugin.unavailability { return .unavailable(reason: reason) }
+            switch plugin.compile(call.expression) {
+            case .failed(let reason): return .unavailable(reason: reason)
+            case .refused(let position, let reason):
+                return .refused(
+                    position: Self.position(position, of: call, in: program.expression),
+                    reason: "\(call.type): \(reason)")
+            case .program(let answering):
+                guard answering.asks.isEmpty else {
+                    return .refused(
+                        position: Int32(clamping: call.expressionPosition),
+                        reason: "\(call.type) calls a plugin itself: only one may")
+                }
+                programs.append(answering)
+            }
+        }
+        program.answer(by: programs)
+        return nil
+    }
+
+    private static let everywhere: Set<String> = ["TAG", "SQL92"]
+
+    /// A place in a call's expression as one of the whole expression, where each quote in it is written twice.
+    private static func position(_ position: Int32, of call: FilterProgram.Call, in expression: String) -> Int32 {
+        let whole = Array(expression.utf8)
+        var at = call.expressionPosition
+        for byte in call.expression.utf8.prefix(Int(max(0, position))) where at < whole.count {
+            at += byte == UInt8(ascii: "'") ? 2 : 1
+        }
+        return Int32(clamping: min(at, whole.count))
     }
 
     package func program(_ id: UInt32) -> FilterProgram? { live[id]?.program }

@@ -121,9 +121,23 @@ package final class FilterService {
         case .bitmap(let bitmap):
             return .filterMatched(request: request, bitmap: bitmap)
         case .failed(let reason):
-            logger.error("a filter batch was not evaluated: \(reason)")
+            noteFailure(reason)
             return failed(reason)
         }
+    }
+
+    private var failuresLogged: (last: UInt64, unsaid: Int) = (0, 0)
+
+    /// A plugin that fails each call would fill the journal: one line every ten seconds, with the count.
+    private func noteFailure(_ reason: String) {
+        let now = CallGuard.now()
+        guard failuresLogged.last == 0 || now - failuresLogged.last > 10_000_000_000 else {
+            failuresLogged.unsaid += 1
+            return
+        }
+        let more = failuresLogged.unsaid == 0 ? "" : " (and \(failuresLogged.unsaid) more since the last such line)"
+        failuresLogged = (now, 0)
+        logger.error("a filter batch was not evaluated, nothing of it is delivered or skipped: \(reason)\(more)")
     }
 
     /// Gives back mapped windows of the log that are not used any more: to be called a second or so after work.
@@ -134,11 +148,14 @@ package final class FilterService {
     /// For people: what is loaded and how much was done.
     package var status: String {
         let loaded = catalogue.plugins.map { "\($0.type) by \($0.name)" }.joined(separator: ", ")
-        let refused = catalogue.refusals.isEmpty ? "" : ", \(catalogue.refusals.count) plugin files refused"
-        let banned = catalogue.plugins.compactMap(\.unavailability).map { ", \($0)" }.joined()
-        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(banned), \(counted(programs.count, "program")), "
+        let refused = catalogue.refusals.isEmpty ? "" : ", \(counted(catalogue.refusals.count, "plugin file")) refused"
+        let troubles = catalogue.plugins.compactMap { $0.unavailability ?? $0.failing }.map { ", \($0)" }.joined()
+        return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused)\(troubles), \(counted(programs.count, "program")), "
             + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))"
     }
+
+    /// The expressions in use, with how many broker-stores hold each.
+    package var expressions: [(type: String, expression: String, plugins: [String], uses: Int)] { programs.inUse }
 }
 
 extension FilterPrograms.Answer {
@@ -149,6 +166,7 @@ extension FilterPrograms.Answer {
         case .program(let id, let prefilter): .program(id, prefilter: prefilter)
         case .refused(let position, let reason): .refused(position: position, reason: reason)
         case .unavailable(let reason): .unavailable(reason: reason)
+        case .elsewhere(let types, let reason): .elsewhere(types: types, reason: reason)
         }
     }
 }

@@ -47,7 +47,8 @@ package final class PluginConduct {
 
     /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began, from 8 on four for each guilty plugin: mark, points and cause, time of the last death,
     /// time until which it is not called (milliseconds since 1970).
-    private static let magic: UInt64 = 0x4150_5553_504C_4731
+    /// "APUSPLG2"
+    private static let magic: UInt64 = 0x4150_5553_504C_4732
     private static let markSlot = 1
     private static let lastMarkSlot = 3
     /// Nanoseconds of the machine's monotonic clock, which the next process reads, too.
@@ -56,6 +57,10 @@ package final class PluginConduct {
     private static let entries = 64
 
     private let segment: SharedSegment
+    /// Those of the other filter workers, read only: what a plugin did there counts here.
+    package var others: [SharedSegment] = []
+    /// What the worker before died of, in words; nil: of nothing a plugin did.
+    package private(set) var explanation: String?
     private let guarded: CallGuard
     private let limits: Limits
     private let now: () -> Int64
@@ -63,38 +68,92 @@ package final class PluginConduct {
 
     /// Reads what the worker before left, and starts guarding. To be made on the thread that calls the plugins.
     package init(
-        segment: SharedSegment, limits: Limits = Limits(), logger: Logger, now: @escaping () -> Int64
+        segment: SharedSegment, others: [SharedSegment] = [], limits: Limits = Limits(), logger: Logger,
+        now: @escaping () -> Int64
     ) throws(SystemError) {
         precondition(segment.slots >= Self.table + 4 * Self.entries, "the segment of plugins is too small")
         self.segment = segment
+        self.others = others
         self.limits = limits
         self.logger = logger
         self.now = now
-        var death: (mark: UInt64, cause: UInt64, points: UInt64)?
+        var death: Death?
         if segment.atomicLoad(slot: 0) == Self.magic {
-            let mark = segment.atomicLoad(slot: Self.markSlot)
-            let lastMark = segment.atomicLoad(slot: Self.lastMarkSlot)
-            var cause = segment.atomicLoad(slot: Self.markSlot + 1)
-            if mark != 0, cause == 0 {
-                // Nobody outlives four budgets who has not kept the guard's signal away: the supervisor had to end it.
-                let began = segment.atomicLoad(slot: Self.beganSlot)
-                let elapsed = CallGuard.now().subtractingReportingOverflow(began)
-                let longest = UInt64(limits.budgetMilliseconds) * 4_000_000
-                if began != 0, !elapsed.overflow, elapsed.partialValue > longest { cause = Sandbox.timeout }
-            }
-            if mark != 0 {
-                death = (mark, cause, cause == 0 ? limits.pointsOfKill : limits.pointsOfCrash)
-            } else if cause != 0, lastMark != 0 {
-                death = (lastMark, cause, limits.pointsOfAftermath)
-            }
+            death = Self.death(in: segment, limits)
             segment.atomicStore(slot: Self.lastMarkSlot, 0)
         } else {
             for slot in 0..<segment.slots { segment.atomicStore(slot: slot, 0) }
             segment.atomicStore(slot: 0, Self.magic)
         }
         guarded = try CallGuard(segment: segment, slot: Self.markSlot, memory: limits.memory)
-        if let death { blame(death.mark, death.cause, death.points) }
+        if let death {
+            blame(death)
+            explanation = Self.words(death, limits)
+        }
     }
+
+    /// How a process ended that had marked its calls in a segment.
+    private struct Death {
+        var mark: UInt64
+        var cause: UInt64
+        var points: UInt64
+        var phase: PluginPhase { PluginPhase(rawValue: mark & 3) ?? .match }
+    }
+
+    /// nil: not in a call of a plugin, nor of what one did.
+    private static func death(in segment: SharedSegment, _ limits: Limits) -> Death? {
+        let mark = segment.atomicLoad(slot: markSlot)
+        let lastMark = segment.atomicLoad(slot: lastMarkSlot)
+        var cause = segment.atomicLoad(slot: markSlot + 1)
+        if mark != 0, cause == 0 {
+            // Nobody outlives four budgets who has not kept the guard's signal away: the supervisor had to end it.
+            let began = segment.atomicLoad(slot: beganSlot)
+            let elapsed = CallGuard.now().subtractingReportingOverflow(began)
+            let longest = UInt64(limits.budgetMilliseconds) * 4_000_000
+            if began != 0, !elapsed.overflow, elapsed.partialValue > longest { cause = Sandbox.timeout }
+        }
+        if mark != 0 {
+            return Death(mark: mark, cause: cause, points: cause == 0 ? limits.pointsOfKill : limits.pointsOfCrash)
+        }
+        if cause != 0, lastMark != 0 { return Death(mark: lastMark, cause: cause, points: limits.pointsOfAftermath) }
+        return nil
+    }
+
+    private static func words(_ death: Death, _ limits: Limits) -> String {
+        words(death.cause, death.phase, limits)
+    }
+
+    private static func words(_ cause: UInt64, _ phase: PluginPhase, _ limits: Limits) -> String {
+        switch cause {
+        case 0: "a filter worker was killed \(phase.words)"
+        case Sandbox.exit: "it called exit \(phase.words)"
+        case Sandbox.memory: "it used up the memory \(phase.words)"
+        case Sandbox.timeout: "a call took longer than \(limits.budgetMilliseconds) ms \(phase.words)"
+        default: "a filter worker crashed \(phase.words) or after (\(Sandbox.signalName(cause)))"
+        }
+    }
+
+    /// What a process that has ended did in its last call, as its segment says; nil: it ended outside of calls.
+    package static func verdict(in segment: SharedSegment, limits: Limits = Limits()) -> String? {
+        death(in: segment, limits).map { words($0, limits) }
+    }
+
+    private static let finishedSlot = 5
+    private static let finishedMark: UInt64 = 0x4649_4E49_0000_0000
+
+    /// Notes that the process has done what it was there for, and the code it ends with, 0 to 255.
+    package static func finish(_ code: Int32, in segment: SharedSegment) {
+        segment.atomicStore(slot: finishedSlot, finishedMark | UInt64(UInt8(truncatingIfNeeded: code)))
+    }
+
+    /// The code `finish` noted; nil: it did not come so far.
+    package static func finished(in segment: SharedSegment) -> Int32? {
+        let value = segment.atomicLoad(slot: finishedSlot)
+        return value & ~0xFF == finishedMark ? Int32(value & 0xFF) : nil
+    }
+
+    /// Whether a `PluginConduct` was made on the segment.
+    package static func hasBegun(_ segment: SharedSegment) -> Bool { segment.atomicLoad(slot: 0) == magic }
 
     /// Calls into a plugin; `file` is its file's name.
     func call<R>(_ file: PluginFile, _ phase: PluginPhase, _ body: () -> R) -> R {
@@ -107,39 +166,65 @@ package final class PluginConduct {
 
     /// Why the plugin is not called now; nil when it is.
     func refusal(_ file: PluginFile) -> String? {
-        guard let entry = entry(of: file.hash) else { return nil }
-        let until = Int64(clamping: segment.atomicLoad(slot: entry + 3))
-        let left = until - now()
-        // Whatever stands there, no pause is longer than the longest.
-        guard left > 0, left <= limits.longestPauseMilliseconds else { return nil }
-        return "not used for \((left + 999) / 1000) s: \(history(entry))"
+        guard let left = pause(file) else { return nil }
+        return "not used for \((left + 999) / 1000) s: \(history(file) ?? "")"
+    }
+
+    /// The milliseconds for which the plugin is not called yet; nil: it is called.
+    func pause(_ file: PluginFile) -> Int64? {
+        let longest = entries(of: file.hash).map { segment, entry in
+            let until = Int64(clamping: segment.atomicLoad(slot: entry + 3))
+            let left = until.subtractingReportingOverflow(now())
+            // Whatever stands there, no pause is longer than the longest.
+            return left.overflow || left.partialValue > limits.longestPauseMilliseconds ? 0 : left.partialValue
+        }.max()
+        return longest.flatMap { $0 > 0 ? $0 : nil }
     }
 
     /// Whether it was while the file was being loaded that the last worker died of it.
     func diesWhenLoaded(_ file: PluginFile) -> Bool {
-        entry(of: file.hash).map { segment.atomicLoad(slot: $0) & 3 == PluginPhase.load.rawValue } ?? false
+        entries(of: file.hash).contains { segment, entry in
+            segment.atomicLoad(slot: entry) & 3 == PluginPhase.load.rawValue
+        }
     }
 
-    /// What is known against a plugin; nil when there is nothing.
-    func history(_ file: PluginFile) -> String? { entry(of: file.hash).map(history) }
-
-    private func history(_ entry: Int) -> String {
+    /// What is known against a plugin; nil when there is nothing, or it is forgotten.
+    func history(_ file: PluginFile) -> String? {
+        let known = entries(of: file.hash).filter { !isForgotten($0, $1) }
+        let last = known.max { $0.0.atomicLoad(slot: $0.1 + 2) < $1.0.atomicLoad(slot: $1.1 + 2) }
+        guard let (segment, entry) = last else { return nil }
         let phase = PluginPhase(rawValue: segment.atomicLoad(slot: entry) & 3) ?? .match
         let cause = segment.atomicLoad(slot: entry + 1) & 0xFFFF_FFFF
-        let words =
-            switch cause {
-            case 0: "a filter worker was killed \(phase.words)"
-            case Sandbox.exit: "it called exit \(phase.words)"
-            case Sandbox.memory: "it used up the memory \(phase.words)"
-            case Sandbox.timeout: "a call took longer than \(limits.budgetMilliseconds) ms \(phase.words)"
-            default: "a filter worker crashed \(phase.words) or after (\(Sandbox.signalName(cause)))"
-            }
-        return "\(words), \(segment.atomicLoad(slot: entry + 1) >> 32) of \(limits.points) points"
+        let points = known.reduce(UInt64(0)) { $0 + min($1.0.atomicLoad(slot: $1.1 + 1) >> 32, 1 << 20) }
+        return "\(Self.words(cause, phase, limits)), \(points) of \(limits.points) points"
     }
 
-    private func entry(of hash: UInt64) -> Int? {
-        for index in 0..<Self.entries {
-            let entry = Self.table + 4 * index
+    /// Forgets what is held against a plugin by this worker. Whether there was anything.
+    @discardableResult
+    func pardon(_ file: PluginFile) -> Bool {
+        guard let entry = Self.entry(of: file.hash, in: segment) else { return false }
+        for slot in entry..<entry + 4 { segment.atomicStore(slot: slot, 0) }
+        return true
+    }
+
+    private func isForgotten(_ segment: SharedSegment, _ entry: Int) -> Bool {
+        let last = Int64(clamping: segment.atomicLoad(slot: entry + 2))
+        let age = now().subtractingReportingOverflow(last)
+        return last == 0 || age.overflow || age.partialValue > limits.forgetMilliseconds || age.partialValue < 0
+    }
+
+    private func entries(of hash: UInt64) -> [(SharedSegment, Int)] {
+        ([segment] + others).compactMap { segment in
+            guard segment.slots >= Self.table + 4 * Self.entries, segment.atomicLoad(slot: 0) == Self.magic else {
+                return nil
+            }
+            return Self.entry(of: hash, in: segment).map { (segment, $0) }
+        }
+    }
+
+    private static func entry(of hash: UInt64, in segment: SharedSegment) -> Int? {
+        for index in 0..<entries {
+            let entry = table + 4 * index
             let mark = segment.atomicLoad(slot: entry)
             if mark != 0, mark & ~3 == hash { return entry }
         }
@@ -148,7 +233,7 @@ package final class PluginConduct {
 
     /// The plugin's entry, a free one, or the one that was guilty longest ago.
     private func makeEntry(_ hash: UInt64) -> Int {
-        if let known = entry(of: hash) { return known }
+        if let known = Self.entry(of: hash, in: segment) { return known }
         let all = (0..<Self.entries).map { Self.table + 4 * $0 }
         let place =
             all.first { segment.atomicLoad(slot: $0) == 0 }
@@ -158,35 +243,41 @@ package final class PluginConduct {
         return place
     }
 
-    private func blame(_ mark: UInt64, _ cause: UInt64, _ more: UInt64) {
+    private func blame(_ death: Death) {
         let time = now()
-        let entry = makeEntry(mark & ~3)
-        let last = Int64(clamping: segment.atomicLoad(slot: entry + 2))
-        var points = min(segment.atomicLoad(slot: entry + 1) >> 32, 1 << 20)
-        if last == 0 || time - last > limits.forgetMilliseconds || last > time { points = 0 }
-        points += more
-        segment.atomicStore(slot: entry, mark)
-        segment.atomicStore(slot: entry + 1, points << 32 | min(cause, 0xFFFF_FFFF))
+        let hash = death.mark & ~3
+        let entry = makeEntry(hash)
+        var points = isForgotten(segment, entry) ? 0 : min(segment.atomicLoad(slot: entry + 1) >> 32, 1 << 20)
+        points += death.points
+        segment.atomicStore(slot: entry, death.mark)
+        segment.atomicStore(slot: entry + 1, points << 32 | min(death.cause, 0xFFFF_FFFF))
         segment.atomicStore(slot: entry + 2, UInt64(time))
-        if points >= limits.points {
-            let doublings = min((points - limits.points) / limits.pointsOfCrash, 16)
+        let all = entries(of: hash).filter { !isForgotten($0, $1) }
+            .reduce(UInt64(0)) { $0 + min($1.0.atomicLoad(slot: $1.1 + 1) >> 32, 1 << 20) }
+        if all >= limits.points {
+            let doublings = min((all - limits.points) / limits.pointsOfCrash, 16)
             let pause = min(limits.firstPauseMilliseconds << Int64(doublings), limits.longestPauseMilliseconds)
             segment.atomicStore(slot: entry + 3, UInt64(time + pause))
         }
     }
 }
 
-/// A plugin's file, known to `PluginConduct` by its name: a new version of it is the same plugin.
-struct PluginFile {
+/// A plugin as `PluginConduct` knows it: by its file's name and contents. Other contents are another plugin, which starts without a
+/// record.
+struct PluginFile: Hashable {
     let name: String
     /// The two lowest bits are free for the phase.
     let hash: UInt64
 
-    init(path: String) {
-        name = String(
-            path[path.index(path.lastIndex(of: "/") ?? path.startIndex, offsetBy: path.contains("/") ? 1 : 0)...])
+    /// - Parameter checksum: CRC-32 of the file's contents.
+    init(path: String, checksum: UInt32 = 0) {
+        name = path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        for shift in [0, 8, 16, 24] { hash = (hash ^ UInt64(checksum >> UInt32(shift) & 0xFF)) &* 0x100_0000_01B3 }
         self.hash = hash & ~3 == 0 ? 4 : hash & ~3
     }
+
+    /// Whether people mean this file: its name, or that without `lib` and `.so`.
+    func isCalled(_ other: String) -> Bool { name == other || name == "lib\(other).so" }
 }

@@ -29,8 +29,14 @@ package final class RealDisk: Disk {
         while true {
             let descriptor = Glibc.open(path, flags | O_CLOEXEC, 0o644)
             if descriptor >= 0 { return descriptor }
-            if errno != EINTR { throw SystemError(errno: errno, call: "open", subject: path) }
+            if errno == EINTR || Self.mayRetry(errno) { continue }
+            throw SystemError(errno: errno, call: "open", subject: path)
         }
+    }
+
+    /// Whether a descriptor was short and the reserve has just freed one.
+    private static func mayRetry(_ error: Int32) -> Bool {
+        (error == EMFILE || error == ENFILE) && DescriptorReserve.shared.lend()
     }
 
     package func information(_ path: String) throws(SystemError) -> DiskFileInformation? {
@@ -45,7 +51,9 @@ package final class RealDisk: Disk {
     }
 
     package func list(_ directory: String) throws(SystemError) -> [String] {
-        guard let stream = opendir(directory) else {
+        var stream = opendir(directory)
+        while stream == nil, Self.mayRetry(errno) { stream = opendir(directory) }
+        guard let stream else {
             // A stray file where a folder is looked for has no names in it either.
             if errno == ENOENT || errno == ENOTDIR { return [] }
             throw SystemError(errno: errno, call: "opendir", subject: directory)

@@ -13,10 +13,11 @@ package struct ChildProcess: Sendable {
     }
 
     /// Launches `path`. In the child exactly `descriptors` are open, each at its target number, and it gets
-    /// `parentDeathSignal` when the *thread* that called this ends.
+    /// `parentDeathSignal` when the *thread* that called this ends. `ignoringStrays`: signals that would end it by accident
+    /// (SIGHUP, SIGUSR1, …) are ignored from its first instruction on; for programs of our own.
     package static func spawn(
         path: String, arguments: [String], environment: [String], descriptors: [(source: Int32, target: Int32)],
-        parentDeathSignal: Int32, ownProcessGroup: Bool
+        parentDeathSignal: Int32, ownProcessGroup: Bool, ignoringStrays: Bool = false
     ) throws(SystemError) -> ChildProcess {
         var pidfd: Int32 = -1
         let map = descriptors.map { apus_descriptor_map(source: $0.source, target: $0.target) }
@@ -28,7 +29,7 @@ package struct ChildProcess: Sendable {
                         var request = apus_spawn_request(
                             path: path, arguments: argumentPointers, environment: environmentPointers,
                             descriptors: first, descriptor_count: map.count, parent_death_signal: parentDeathSignal,
-                            own_process_group: ownProcessGroup)
+                            own_process_group: ownProcessGroup, ignore_strays: ignoringStrays)
                         return apus_spawn(&request, &pidfd)
                     }
                 }

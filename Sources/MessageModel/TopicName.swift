@@ -33,6 +33,24 @@ package struct TopicName: Hashable, Sendable, CustomStringConvertible {
         text = String(decoding: bytes, as: UTF8.self)
     }
 
+    /// A name of RocketMQ's or ours.
+    package init(constant: StaticString) {
+        text = constant.withUTF8Buffer { String(decoding: $0, as: UTF8.self) }
+        precondition(Self.problem(text) == nil, "\(constant) is no name")
+    }
+
+    /// By bytes: names that mean the same to Unicode are folders of their own.
+    package static func == (left: Self, right: Self) -> Bool { left.text.utf8.elementsEqual(right.text.utf8) }
+
+    package func hash(into hasher: inout Hasher) {
+        withBytes(text) { hasher.combine(bytes: $0) }
+    }
+
+    /// Whether `init(existing:)` takes the bytes.
+    package static func canExist(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        NameRules.problem(ofExisting: bytes) == nil
+    }
+
     /// Why bytes are no name for a new topic; `nil` if they are one. Allocates nothing for a good name.
     package static func problem(_ bytes: UnsafeRawBufferPointer) -> NameError? {
         NameRules.problem(ofNew: bytes, longest: bytesMax).map { NameError(.topic, $0, isNew: true) }

@@ -1,15 +1,31 @@
 import LinuxSystem
+import MessageModel
 import StoreFormat
 
 /// Finding out at the start what the queues' files hold. There may be 100 000 of them: each costs one look into its folder, one file opened, and one
 /// read of the block where its data ends.
 extension ConsumeQueueFiles {
+    /// A folder of one queue.
+    struct QueueFolder {
+        let topic: TopicName
+        let queueId: Int32
+    }
+
     /// Every queue folder there is.
-    func folders() throws(SystemError) -> [(topic: String, queueId: Int32)] {
-        var found: [(topic: String, queueId: Int32)] = []
-        for topic in try disk.list(directory) where !topic.hasPrefix(".") {
-            for name in try disk.list(directory + "/" + topic) {
-                if let queueId = Int32(name), queueId >= 0 { found.append((topic, queueId)) }
+    /// - Parameter odd: gets the names of folders that are no topic's and so left alone.
+    func folders(odd: (NameError) -> Void) throws(SystemError) -> [QueueFolder] {
+        var found: [QueueFolder] = []
+        for folder in try disk.list(directory) where !folder.hasPrefix(".") {
+            let topic: TopicName
+            do throws(NameError) {
+                topic = try TopicName(existing: folder)
+            } catch {
+                odd(error)
+                continue
+            }
+            for name in try disk.list(directory + "/" + topic.text) {
+                guard let queueId = Int32(name), queueId >= 0 else { continue }
+                found.append(QueueFolder(topic: topic, queueId: queueId))
             }
         }
         return found

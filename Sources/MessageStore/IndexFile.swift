@@ -270,12 +270,31 @@ final class IndexFile {
     func select(
         keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, into found: inout [Int64]
     ) throws(SystemError) {
-        var index = try slotValue(Int(keyHash) % layout.slots)
+        var place: Int32?
+        var steps = Int.max
+        try select(
+            keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, at: &place, steps: &steps, into: &found)
+    }
+
+    /// As above, but at most so many steps along the chain, and on from where it stopped.
+    /// - Parameters:
+    ///   - place: nil at first, and when the chain has ended; otherwise the entry to go on with.
+    ///   - steps: entries that may still be looked at.
+    func select(
+        keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, at place: inout Int32?, steps: inout Int,
+        into found: inout [Int64]
+    ) throws(SystemError) {
+        var index: Int32
+        if let known = place { index = known } else { index = try slotValue(Int(keyHash) % layout.slots) }
+        place = nil
         if header.indexCount <= 1 { return }
         // A damaged chain could lead in circles: every step must lead to an older entry.
-        var steps = 0
-        while index > 0, index < header.indexCount, found.count < maxCount, steps < layout.entries {
-            steps += 1
+        while index > 0, index < header.indexCount, found.count < maxCount {
+            guard steps > 0 else {
+                place = index
+                return
+            }
+            steps -= 1
             guard let entry = try entry(index), entry.seconds >= 0 else { return }
             let time = header.beginTimestamp + Int64(entry.seconds) * 1000
             if entry.keyHash == keyHash, time >= begin, time <= end { found.append(entry.physicalOffset) }

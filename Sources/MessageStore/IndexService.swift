@@ -299,18 +299,11 @@ final class IndexService {
 
     // MARK: Reading
 
-    /// Candidates for a key, newest first; hashes collide, the caller looks at the messages.
-    func query(javaHash: Int32, maxCount: Int, begin: Int64, end: Int64) throws(SystemError) -> [Int64] {
+    /// Looks for a key, newest first; hashes collide, the caller looks at the messages.
+    func search(javaHash: Int32, maxCount: Int, begin: Int64, end: Int64) -> IndexSearch {
         apply()
-        let keyHash = IndexLayout.keyHash(javaHash)
-        var found: [Int64] = []
-        for file in files.reversed() {
-            if file.header.overlaps(begin: begin, end: end) {
-                try file.select(keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, into: &found)
-            }
-            if file.header.beginTimestamp < begin || found.count >= maxCount { break }
-        }
-        return found
+        return IndexSearch(
+            files: files, keyHash: IndexLayout.keyHash(javaHash), maxCount: maxCount, begin: begin, end: end)
     }
 
     /// Of the newest entry.

@@ -1,4 +1,5 @@
 import LinuxSystem
+import MessageModel
 import StoreFormat
 
 /// What a slice of the check found.
@@ -127,7 +128,7 @@ final class LogCheck: @unchecked Sendable {
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
         _ files: [(base: Int64, file: any DiskFile)]
     ) throws(SystemError) {
-        if SysFlag.entersConsumeQueue(record.sysFlag), StoredTopic.isUsable(record.topic) {
+        if SysFlag.entersConsumeQueue(record.sysFlag), record.queueId >= 0, TopicName.canExist(record.topic) {
             try compareQueue(record, &findings, files)
         }
         guard var cursor = index, SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType else {

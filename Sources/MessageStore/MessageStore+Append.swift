@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import MessageModel
 package import StoreFormat
 
 extension MessageStore {
@@ -18,7 +19,11 @@ extension MessageStore {
         }
         var queueOffset: Int64 = 0
         if SysFlag.entersConsumeQueue(sysFlag) {
-            let queue = queueForAppend(draft.topic, draft.queueId)
+            let queue: ConsumeQueue
+            switch queueForAppend(draft.topic, draft.queueId) {
+            case .success(let found): queue = found
+            case .failure(let refusal): return .refused(refusal)
+            }
             queueOffset = queue.nextOffset
             queue.nextOffset += 1
         }
@@ -66,10 +71,14 @@ extension MessageStore {
         guard Int64(total + CommitLogRecord.blankSize) <= logFiles.fileSize else {
             return .refused(.messageTooLarge(limit: Int(logFiles.fileSize) - CommitLogRecord.blankSize))
         }
+        let queue: ConsumeQueue
+        switch queueForAppend(draft.topic, draft.queueId) {
+        case .success(let found): queue = found
+        case .failure(let refusal): return .refused(refusal)
+        }
         // RocketMQ keeps a batch in one file.
         makeRoomInFile(total)
         let now = clock()
-        let queue = queueForAppend(draft.topic, draft.queueId)
         let firstQueueOffset = queue.nextOffset
         let start = logEnd
         _ = forEachInBatch(draft.body) { message in
@@ -154,16 +163,38 @@ extension MessageStore {
         return flag
     }
 
-    /// The queue, with what `rollback` needs noted down.
+    /// The queue, with what `rollback` needs noted down. Names and numbers of new queues are checked, known ones are found
+    /// by their bytes.
     @inline(__always)
-    private func queueForAppend(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue {
-        let queue = table.findOrCreate(topic, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+    private func queueForAppend(
+        _ topic: UnsafeRawBufferPointer, _ queueId: Int32
+    ) -> Result<ConsumeQueue, AppendRefusal> {
+        let queue: ConsumeQueue
+        if let known = table.find(topic, queueId) {
+            queue = known
+        } else {
+            switch makeQueue(topic, queueId) {
+            case .success(let made): queue = made
+            case .failure(let refusal): return .failure(refusal)
+            }
+        }
         if queue.tickNumber != tickNumber {
             queue.tickNumber = tickNumber
             queue.rollbackOffset = queue.nextOffset
             tickQueues.append(queue)
         }
-        return queue
+        return .success(queue)
+    }
+
+    @inline(never)
+    func makeQueue(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> Result<ConsumeQueue, AppendRefusal> {
+        guard queueId >= 0 else { return .failure(.queueId(queueId)) }
+        do throws(NameError) {
+            let name = try TopicName(existing: topic)
+            return .success(table.make(name, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile))
+        } catch {
+            return .failure(.topicName(error))
+        }
     }
 
     /// Ends the current file with a blank record when `size` bytes and a later blank record do not fit.

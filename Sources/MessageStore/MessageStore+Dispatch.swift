@@ -90,8 +90,7 @@ extension MessageStore {
             put(record, tagsCode, found, mode)
             queue = found
         } else if SysFlag.entersConsumeQueue(record.sysFlag) {
-            logger.error(
-                "message at \(record.physicalOffset) has a topic no folder can be named after: it is in no queue")
+            noteWithoutQueue(record)
         }
 
         if let index, !mode.contains(.queuesOnly),
@@ -122,13 +121,25 @@ extension MessageStore {
         }
     }
 
-    /// The queue a record belongs to, made if it is the first one; nil when no folder can be named after its topic.
+    /// The queue a record belongs to, made if it is the first one; nil when no folder can be named after its topic or its
+    /// queue's number is negative. Brokers check both; a damaged log or a foreign master does not.
     @inline(__always)
     private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {
         if let queue = table.find(record.topic, record.queueId) { return queue }
-        guard StoredTopic.isUsable(record.topic) else { return nil }
-        return table.findOrCreate(
-            record.topic, record.queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+        guard case .success(let queue) = makeQueue(record.topic, record.queueId) else { return nil }
+        return queue
+    }
+
+    /// Counts a record that no queue can hold. It stays in the log, and its keys in the index.
+    @inline(never)
+    private func noteWithoutQueue(_ record: CommitLogRecordView) {
+        guard case .failure(let refusal) = makeQueue(record.topic, record.queueId) else { return }
+        withoutQueue += 1
+        // At the first, and then ever more seldom: a foreign log may be full of them.
+        guard withoutQueue & (withoutQueue - 1) == 0 else { return }
+        logger.error(
+            "the message at \(record.physicalOffset) of the commit log is in no queue: \(refusal); it stays in the log, readable by offset and key (\(withoutQueue) such messages since the start)"
+        )
     }
 
     @inline(__always)

@@ -34,6 +34,8 @@ struct MaintenanceState {
     var lastRetry: Int64 = 0
     var reportedDamage: Int64 = -1
     var expiring: [ConsumeQueue] = []
+    /// Unexpired messages that a full disk has cost; reported when all queues have been shortened.
+    var forced: ForcedDeletion?
     /// Base of the log file retention would have deleted had nobody needed it; -1 when there is none.
     var heldAt: Int64 = -1
     /// The last one that was said about.

@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 import StoreReader
 
@@ -134,11 +135,13 @@ extension MessageStore {
     /// Without a log, queues and index point at nothing: RocketMQ deletes them too.
     private func forgetEverything() throws(StoreError) {
         try onDisk { () throws(SystemError) in
-            let folders = try queueFiles.folders()
+            let folders = try queueFolders()
             if !folders.isEmpty {
                 logger.warning("the commit log is empty: \(folders.count) consume queues are deleted")
             }
-            for (topic, queueId) in folders { try queueFiles.remove(findConsumeQueue(topic: topic, queueId: queueId)) }
+            for folder in folders {
+                try queueFiles.remove(findConsumeQueue(topic: folder.topic, queueId: folder.queueId))
+            }
             _ = table.remove { _ in true }
             if let index {
                 try index.load(keepingUpTo: 0)
@@ -146,6 +149,17 @@ extension MessageStore {
             try recoveryPoint.remove()
         }
         beginAt(0)
+    }
+
+    private func queueFolders() throws(SystemError) -> [ConsumeQueueFiles.QueueFolder] {
+        var odd: [NameError] = []
+        let folders = try queueFiles.folders { odd.append($0) }
+        if let first = odd.first {
+            logger.error(
+                "\(odd.count) folders in \(configuration.consumeQueuePath) are no topic's and are left alone: \(first); nothing is read from them"
+            )
+        }
+        return folders
     }
 
     private func makePlan(
@@ -217,7 +231,7 @@ extension MessageStore {
     }
 
     private func loadQueues(_ plan: inout RecoveryPlan, first: Int64) throws(StoreError) {
-        let folders = try onDisk { () throws(SystemError) in try queueFiles.folders() }
+        let folders = try onDisk { () throws(SystemError) in try queueFolders() }
         var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
         let anew = try load(queues, plan)
         plan.known =

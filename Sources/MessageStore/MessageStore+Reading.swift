@@ -341,67 +341,6 @@ extension MessageStore {
 
     // MARK: Keys
 
-    /// Records by key or unique key within a time window (milliseconds), oldest first.
-    package func queryMessage(topic: String, key: String, maxCount: Int, begin: Int64, end: Int64) -> QueryResult {
-        var answer = QueryResult()
-        guard let index else { return answer }
-        var topic = topic
-        var key = key
-        let hash = topic.withUTF8 { topicBytes in
-            key.withUTF8 { keyBytes in
-                JavaHash.hash(
-                    UnsafeRawBufferPointer(keyBytes),
-                    continuing: JavaHash.hash(UnsafeRawBufferPointer(topicBytes), continuing: 0) &* 31 &+ 35)
-            }
-        }
-        let limit = min(maxCount, configuration.maxMsgsNumBatch)
-        guard limit > 0 else { return answer }
-        var found: [LogRange] = []
-        do throws(SystemError) {
-            // Entries keep whole seconds: the window is widened by one, the message's own time decides. Colliding hashes take
-            // places too, so ask for more than wanted.
-            let from = begin < 1000 ? 0 : begin - 1000
-            for offset in try index.query(javaHash: hash, maxCount: limit * 2 + 64, begin: from, end: end) {
-                if found.count == limit { break }
-                guard let range = lookMessage(at: PhysicalOffset(offset)),
-                    !found.contains(where: { $0.start == range.start }),
-                    holds(range, topic: &topic, key: &key, begin: begin, end: end)
-                else { continue }
-                found.append(range)
-            }
-        } catch {
-            logger.error("searching the index failed: \(error)")
-        }
-        answer.records = found.sorted { $0.start < $1.start }
-        answer.indexLastUpdateTimestamp = index.lastUpdate.timestamp
-        answer.indexLastUpdatePhyoffset = PhysicalOffset(index.lastUpdate.physicalOffset)
-        return answer
-    }
-
-    private func holds(_ range: LogRange, topic: inout String, key: inout String, begin: Int64, end: Int64) -> Bool {
-        topic.withUTF8 { topic in
-            key.withUTF8 { key in
-                let key = UnsafeRawBufferPointer(key)
-                return windows.withBytes(at: range.start.rawValue, size: range.length) { bytes in
-                    guard case .record(let record) = CommitLogRecord.parse(bytes),
-                        MessageProperties.equal(record.topic, UnsafeRawBufferPointer(topic)),
-                        record.storeTimestamp >= begin, record.storeTimestamp <= end
-                    else { return false }
-                    if let unique = record.property(MessageProperties.uniqueKey), MessageProperties.equal(unique, key) {
-                        return true
-                    }
-                    var isAmong = false
-                    if let keys = record.property(MessageProperties.keys) {
-                        MessageProperties.forEachKey(in: keys) {
-                            if MessageProperties.equal($0, key) { isAmong = true }
-                        }
-                    }
-                    return isAmong
-                } ?? false
-            }
-        }
-    }
-
     // MARK: Figures
 
     /// Figures for `getBrokerRuntimeInfo`.

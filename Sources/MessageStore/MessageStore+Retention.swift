@@ -16,6 +16,10 @@ extension MessageStore {
         let isTime = isDeleteHour(now)
         var removed = 0
         maintenance.heldAt = -1
+        func note(_ base: Int64) {
+            if maintenance.forced == nil { maintenance.forced = ForcedDeletion(from: base) }
+            maintenance.forced?.files += 1
+        }
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < 10, logFiles.files.count > 1, let oldest = logFiles.files.first {
             // The file that is written, and a prepared one behind it, stay.
@@ -32,6 +36,7 @@ extension MessageStore {
             }
             guard removeOldestFile() else { break }
             removed += 1
+            if !isOld { note(oldest.base) }
             if must, lookAtSpace() != .forced { break }
         }
         if removed > 0 {
@@ -85,12 +90,32 @@ extension MessageStore {
             var budget = 256
             while budget > 0, let queue = maintenance.expiring.popLast() {
                 budget -= 1
-                if !queue.isRemoved { try queueFiles.expire(queue, before: first) }
+                guard !queue.isRemoved else { continue }
+                try countForced(queue)
+                try queueFiles.expire(queue, before: first)
+                maintenance.forced?.shortened(to: queue)
             }
-            if maintenance.expiring.isEmpty { try index?.expire(before: first) }
+            if maintenance.expiring.isEmpty {
+                reportForced()
+                try index?.expire(before: first)
+            }
         } catch {
             logger.error("shortening consume queues failed: \(error)")
         }
+    }
+
+    private func countForced(_ queue: ConsumeQueue) throws(SystemError) {
+        guard let forced = maintenance.forced, !queue.isEmpty else { return }
+        let start = try queueFiles.firstEntry(queue, atOrAfter: forced.from)
+        maintenance.forced?.begin(at: start)
+    }
+
+    private func reportForced() {
+        guard let forced = maintenance.forced else { return }
+        maintenance.forced = nil
+        logger.error(
+            "deleted \(forced.messages) messages of \(forced.topics.count) topics before their time was over, with \(forced.files) commit log files: the disk is nearly full, and cleanFileForciblyEnable=true lets the oldest messages go then, consumed or not. Free space or lower fileReservedTime (\(configuration.fileReservedTime) h); with cleanFileForciblyEnable=false new messages are refused instead",
+            metadata: ["topics": "\(forced.topics.sorted().prefix(20).joined(separator: " "))"])
     }
 
     private func lastChange(_ file: any DiskFile) -> Int64 {
@@ -163,5 +188,31 @@ extension MessageStore {
             logger.warning("\(error)")
             return -1
         }
+    }
+}
+
+/// What went because the disk was full, not because its time was over.
+struct ForcedDeletion {
+    /// The first commit log file that had not expired.
+    let from: Int64
+    var files = 0
+    /// Queue entries that have gone with their messages.
+    private(set) var messages: Int64 = 0
+    private(set) var topics: Set<String> = []
+    private var start: Int64 = 0
+
+    init(from: Int64) {
+        self.from = from
+    }
+
+    /// The queue's first entry that had not expired.
+    mutating func begin(at entry: Int64) { start = entry }
+
+    /// The queue begins later now.
+    mutating func shortened(to queue: ConsumeQueue) {
+        let count = queue.minOffset.rawValue - start
+        guard count > 0 else { return }
+        messages += count
+        topics.insert(queue.topic)
     }
 }

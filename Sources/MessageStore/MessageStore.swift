@@ -1,6 +1,7 @@
 import Glibc
 package import LinuxSystem
 package import Logging
+package import MessageModel
 package import StoreFormat
 import StoreReader
 
@@ -72,6 +73,8 @@ package final class MessageStore {
     var tickNumber: UInt64 = 1
     /// In a replay: records that do not continue their queues, until those go on.
     var held: [ObjectIdentifier: HeldRecord] = [:]
+    /// Records dispatched since the start that no queue can hold.
+    var withoutQueue: Int64 = 0
     let index: IndexService?
     let sums: RecordSums?
     let delayLevels: DelayLevels
@@ -113,6 +116,9 @@ package final class MessageStore {
     var statistics = StoreStatistics()
     var liveness: StoreLiveness
 
+    /// Consume queue files that are kept open: a quarter of the descriptors of a process that may have few.
+    package static var openQueueFilesMax: Int { min(256, max(16, OpenFiles.limit / 4)) }
+
     /// - Parameters:
     ///   - background: where blocking work is done; the default has two threads of its own.
     ///   - clock: milliseconds since 1970.
@@ -141,7 +147,7 @@ package final class MessageStore {
         hot = HotBuffer(capacity: 256 * 1024)
         queueFiles = ConsumeQueueFiles(
             directory: configuration.consumeQueuePath, disk: disk,
-            entriesPerFile: configuration.entriesPerConsumeQueueFile)
+            entriesPerFile: configuration.entriesPerConsumeQueueFile, maximumOpen: Self.openQueueFilesMax)
         index =
             configuration.messageIndexEnable
             ? IndexService(
@@ -199,13 +205,11 @@ package final class MessageStore {
         return topic.withUTF8 { table.find(UnsafeRawBufferPointer($0), queueId) }
     }
 
-    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message.
-    package func findConsumeQueue(topic: String, queueId: Int32) -> ConsumeQueue {
-        var topic = topic
-        return topic.withUTF8 {
-            table.findOrCreate(
-                UnsafeRawBufferPointer($0), queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
-        }
+    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueId` is not
+    /// negative.
+    package func findConsumeQueue(topic: TopicName, queueId: Int32) -> ConsumeQueue {
+        consumeQueue(topic: topic.text, queueId: queueId)
+            ?? table.make(topic, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
     }
 
     /// Every queue, in the order of creation.

@@ -12,35 +12,64 @@ package struct MetadataFile {
         self.disk = disk
     }
 
+    /// How much of a file's bytes is what it should be.
+    package enum Quality: Sendable {
+        case good
+        /// It is the table, but some of its entries are none.
+        case usable
+        case unusable
+    }
+
     /// What `load` found.
     package enum Loaded: Sendable {
         case absent
+        /// The file is empty and nobody knows that it ever was otherwise. Report `reason`.
+        case empty(reason: String)
         case current([UInt8])
         /// The file itself was unusable; these are the bytes of `.bak`. Report `reason`, then `restore`.
         case backup([UInt8], reason: String)
     }
 
-    /// Reads the file, or its backup when the file is missing, is not what was written, or `isGood` refuses its bytes.
-    /// - Throws: `damaged` when there is something but neither is good: starting with nothing would throw away what is there.
+    /// As below, for files that are good or not.
     package func load(isGood: ([UInt8]) -> Bool) throws(StoreError) -> Loaded {
+        try load { isGood($0) ? .good : .unusable }
+    }
+
+    /// Reads the file, or its backup when the file is missing, is not what was written, or not good. A file with bad entries
+    /// is preferred to its backup when the checksums say that they were written so: then no bit has flipped.
+    /// - Throws: `damaged` when there is something, or was, but nothing usable: starting with nothing would throw it away.
+    package func load(quality: ([UInt8]) -> Quality) throws(StoreError) -> Loaded {
         let sums = try onDisk { () throws(SystemError) in try readSums() }
         let current = try onDisk { () throws(SystemError) in try read(path) }
         var reason = "\(path) is missing"
+        var usable: [UInt8]?
         if let current {
             if try isWhole(path, current, sums) {
-                if isGood(current) { return .current(current) }
-                reason = "\(path) is not readable as what it should be"
+                switch quality(current) {
+                case .good: return .current(current)
+                case .usable where sums?.know(current) == true: return .current(current)
+                case .usable: usable = current
+                case .unusable: break
+                }
+                reason = current.isEmpty ? "\(path) is empty" : "\(path) is not readable as what it should be"
             } else {
                 reason = "\(path) does not hold what was written to it: its checksum is another"
             }
         }
         let backup = try onDisk { () throws(SystemError) in try read(path + ".bak") }
-        if let backup, try isWhole(path + ".bak", backup, sums), isGood(backup) {
-            return .backup(backup, reason: reason)
+        if let backup, try isWhole(path + ".bak", backup, sums) {
+            switch quality(backup) {
+            case .good: return .backup(backup, reason: reason)
+            case .usable where usable == nil: return .backup(backup, reason: reason)
+            case .usable, .unusable: break
+            }
         }
+        if let usable { return .current(usable) }
         if current == nil, backup == nil { return .absent }
-        // An empty file beside no backup is what a crash in the very first save of RocketMQ leaves.
-        if current?.isEmpty ?? true, backup?.isEmpty ?? true { return .absent }
+        // What a crash in the very first save of RocketMQ leaves; unless the checksums tell of more.
+        if current?.isEmpty ?? true, backup?.isEmpty ?? true, sums?.sums.contains(where: { $0.size > 0 }) != true {
+            return .empty(reason: reason)
+        }
         throw .damaged(
             path: path,
             reason:

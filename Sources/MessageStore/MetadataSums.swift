@@ -61,6 +61,9 @@ struct MetadataSums: Equatable {
         guard encoded == bytes else { return nil }
     }
 
+    /// Whether these bytes were written by us.
+    func know(_ bytes: [UInt8]) -> Bool { sums.contains { $0.matches(bytes) } }
+
     /// Whether bytes are not what was written: they match nothing although nobody else has changed the file.
     func objects(to bytes: [UInt8], modified: Int64) -> Bool {
         !sums.contains { $0.matches(bytes) } && sums.contains { $0.modified == modified }

@@ -1,7 +1,9 @@
+import MessageModel
 import StoreFormat
 
 /// A topic's name, once for all its queues.
 final class StoredTopic {
+    let topic: TopicName
     let name: String
     /// The name's UTF-8, allocated once: lookups compare against it without making a String.
     let bytes: UnsafeRawBufferPointer
@@ -9,11 +11,13 @@ final class StoredTopic {
     let keyHashPrefix: Int32
     let isSchedule: Bool
 
-    init(_ source: UnsafeRawBufferPointer) {
-        name = String(decoding: source, as: UTF8.self)
-        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, source.count), alignment: 8)
-        copy.copyMemory(from: source)
-        bytes = UnsafeRawBufferPointer(rebasing: copy[0..<source.count])
+    init(_ topic: TopicName) {
+        self.topic = topic
+        name = topic.text
+        let utf8 = name.utf8
+        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, utf8.count), alignment: 8)
+        copy.copyBytes(from: utf8)
+        bytes = UnsafeRawBufferPointer(rebasing: copy[0..<utf8.count])
         keyHashPrefix = JavaHash.hash(bytes, continuing: 0) &* 31 &+ 35
         isSchedule = name == "SCHEDULE_TOPIC_XXXX"
     }
@@ -21,23 +25,12 @@ final class StoredTopic {
     deinit {
         bytes.deallocate()
     }
-
-    /// Bytes of a file name, of any file system.
-    static let folderNameMax = 255
-
-    /// Whether a folder, and none of another topic, can be named after the topic. Brokers check names when topics are made; bytes
-    /// from a damaged log or a foreign master pass no broker.
-    static func isUsable(_ topic: UnsafeRawBufferPointer) -> Bool {
-        guard !topic.isEmpty, topic.count <= folderNameMax, topic[0] != 46 else { return false }
-        guard !topic.contains(where: { $0 == 47 || $0 == 0 }) else { return false }
-        return String(validating: topic, as: UTF8.self) != nil
-    }
 }
 
 /// Finds a queue by topic bytes and queue id: open addressing, one probe in the common case, no String, no allocation on lookup.
 struct QueueTable {
     private(set) var queues: [ConsumeQueue] = []
-    private var topics: [String: StoredTopic] = [:]
+    private var topics: [TopicName: StoredTopic] = [:]
     /// Index into `queues` plus one, 0 for free; and the hash beside it.
     private var slots: [(index: Int32, hash: UInt32)] = Array(repeating: (0, 0), count: 64)
     private var last: ConsumeQueue?
@@ -60,16 +53,11 @@ struct QueueTable {
         return nil
     }
 
-    mutating func findOrCreate(_ topic: UnsafeRawBufferPointer, _ queueId: Int32, entriesPerFile: Int) -> ConsumeQueue {
-        if let queue = find(topic, queueId) { return queue }
-        let name = String(decoding: topic, as: UTF8.self)
-        let stored: StoredTopic
-        if let known = topics[name], MessageProperties.equal(known.bytes, topic) {
-            stored = known
-        } else {
-            stored = StoredTopic(topic)
-            topics[name] = stored
-        }
+    /// Adds a queue that is not in the table. Its folder gets the topic's name, so only a checked one makes a queue.
+    mutating func make(_ topic: TopicName, _ queueId: Int32, entriesPerFile: Int) -> ConsumeQueue {
+        precondition(queueId >= 0, "queues are numbered from 0")
+        let stored = topics[topic] ?? StoredTopic(topic)
+        topics[topic] = stored
         let queue = ConsumeQueue(topic: stored, queueId: queueId, entriesPerFile: entriesPerFile)
         insert(queue)
         return queue
@@ -84,7 +72,7 @@ struct QueueTable {
         last = nil
         slots = Array(repeating: (0, 0), count: 64)
         for queue in kept {
-            topics[queue.topic] = queue.storedTopic
+            topics[queue.storedTopic.topic] = queue.storedTopic
             insert(queue)
         }
         return removed

@@ -1,4 +1,5 @@
 package import LinuxSystem
+package import MessageModel
 package import StoreFormat
 
 /// What the world can do to a store. The text names the cause and the remedy.
@@ -35,6 +36,10 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     case propertiesTooLarge
     /// The topic has no bytes or more than 127.
     case topicLength(Int)
+    /// The topic's name cannot be that of a folder.
+    case topicName(NameError)
+    /// Queues are numbered from 0.
+    case queueId(Int32)
     /// The body of a batch is not a sequence of encoded messages.
     case malformedBatch(String)
     /// The disk has no room; the remark says which disk, how full, and what frees it.
@@ -47,6 +52,8 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
         case .messageTooLarge(let limit): "the message is larger than maxMessageSize, \(limit) bytes"
         case .propertiesTooLarge: "the message properties are larger than 32767 bytes"
         case .topicLength(let count): "the topic has \(count) bytes; 1 to 127 are possible"
+        case .topicName(let error): "no queue can be made: \(error)"
+        case .queueId(let number): "no queue has the number \(number): they begin at 0"
         case .malformedBatch(let reason): "the batch is malformed: \(reason)"
         case .diskFull(let remark), .notWritable(let remark): remark
         }

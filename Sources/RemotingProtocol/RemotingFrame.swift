@@ -10,6 +10,10 @@ package enum RemotingDecodeError: Error, Equatable, Sendable, CustomStringConver
     case tooManyFields
     case missingField(String)
     case badField(String)
+    /// A number no request has a use for; `bounds` as text.
+    case outOfBounds(name: String, value: Int64, bounds: String)
+    /// A name no topic or group can have; the text says which and why.
+    case badName(String)
     /// The body is not what its request or response code promises.
     case badBody(String)
 
@@ -23,6 +27,9 @@ package enum RemotingDecodeError: Error, Equatable, Sendable, CustomStringConver
         case .tooManyFields: "more than \(RemotingLimits.headerFields) header fields"
         case .missingField(let name): "the custom field <\(name)> is null"
         case .badField(let name): "the value of the custom field <\(name)> is not a number in range"
+        case .outOfBounds(let name, let value, let bounds):
+            "the value of the custom field <\(name)> is \(value), but must be within \(bounds)"
+        case .badName(let text): text
         case .badBody(let text): "the body cannot be read: \(text)"
         }
     }

@@ -43,6 +43,14 @@ extension RemotingServer {
         return given
     }
 
+    private func acceptAdopted(_ channel: any Channel) throws {
+        let address = HostAddress(channel.remoteAddress)
+        if let reason = self.admission.admit(address) { throw RemotingError.connectionRefused(reason) }
+        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        channel.closeFuture.whenComplete { _ in this.value.admission.left(address) }
+        try self.accept(channel)
+    }
+
     /// Serves a connection that a former life gave away; owns the descriptor.
     package func adopt(connection descriptor: CInt) {
         eventLoop.assertInEventLoop()
@@ -52,7 +60,7 @@ extension RemotingServer {
             .channelOption(.socketOption(.so_keepalive), value: 1)
             .channelOption(.writeBufferWaterMark, value: configuration.writeBufferWaterMark)
             .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try this.value.accept(channel) }
+                channel.eventLoop.makeCompletedFuture { try this.value.acceptAdopted(channel) }
             }
             .withConnectedSocket(descriptor)
             .whenFailure { error in

@@ -67,6 +67,7 @@ package final class RemotingClient: Sendable {
         return ClientBootstrap(group: eventLoop)
             .connectTimeout(timeout)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelOption(.writeBufferWaterMark, value: Self.writeBufferWaterMark)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let state = ClientState(
@@ -83,6 +84,10 @@ package final class RemotingClient: Sendable {
                 throw RemotingError.connectFailed(address: peer, cause: Self.words(of: error))
             }
     }
+
+    /// Own requests may lie in it as well: one of the largest fits.
+    private static let writeBufferWaterMark = ChannelOptions.Types.WriteBufferWaterMark(
+        low: RemotingLimits.frameBytes, high: 2 * RemotingLimits.frameBytes)
 
     /// "Connection refused" instead of NIO's nested values.
     private static func words(of error: any Error) -> String {
@@ -280,6 +285,11 @@ final class ClientState {
         response?.opaque = request.opaque
         response?.flag |= RemotingFrame.responseFlag
         guard let response else { return }
+        // A server that asks and takes no answers would fill this process's memory.
+        guard self.channel.isWritable else {
+            self.ended("it asks and takes no answers")
+            return self.channel.close(promise: nil)
+        }
         var buffer = ByteBuffer()
         response.encode(into: &buffer, serialization: frame.serialization)
         self.channel.writeAndFlush(buffer, promise: nil)
@@ -332,7 +342,8 @@ final class RemotingClientHandler: ChannelInboundHandler {
             self.pending.moveReaderIndex(forwardBy: count)
         }
         if self.pending.readableBytes == 0 {
-            self.pending.clear()
+            // A large answer's memory is not kept for the small ones that follow.
+            if self.pending.capacity > 1 << 20 { self.pending = ByteBuffer() } else { self.pending.clear() }
         } else if self.pending.readerIndex > self.pending.readableBytes {
             self.pending.discardReadBytes()
         }

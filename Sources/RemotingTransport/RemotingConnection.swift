@@ -34,6 +34,8 @@ package final class RemotingConnection {
     /// True from the moment closing began: nothing is read, handled or written any more.
     package private(set) var isClosed = false
 
+    /// What the server counts as unsent for this connection, in bytes.
+    private(set) var countedOutbound = 0
     private var lastOpaque: Int32 = 0
     private var pending: [Int32: PendingRequest] = [:]
 
@@ -46,6 +48,8 @@ package final class RemotingConnection {
     private enum Limits {
         /// An outbound buffer that grew larger is given back after its flush.
         static let keptOutboundBytes = 64 << 10
+        /// Less than this is taken as sent with its flush; the next sweep looks.
+        static let countedBytesMin = 16 << 10
     }
 
     init(id: UInt64, channel: any Channel, server: RemotingServer) {
@@ -65,7 +69,9 @@ package final class RemotingConnection {
     /// Appends whole frames to what leaves at the end of the tick. Without effect on a closed connection.
     package func write(_ encode: (inout ByteBuffer) -> Void) {
         guard !self.isClosed else { return }
+        let before = self.outbound.readableBytes
         encode(&self.outbound)
+        self.count(self.countedOutbound + self.outbound.readableBytes - before)
         self.markDirty()
     }
 
@@ -125,6 +131,27 @@ package final class RemotingConnection {
     var unflushedBytes: Int { self.outbound.readableBytes }
     /// Bytes written that the kernel has not taken yet.
     package var outboundBytes: Int { self.outbound.readableBytes + (self.handler?.bytesInChannel ?? 0) }
+
+    private func count(_ bytes: Int) {
+        self.server.outboundMoved(by: bytes - self.countedOutbound)
+        self.countedOutbound = bytes
+    }
+
+    /// Looks at what is unsent.
+    func countOutbound() {
+        self.count(self.outbound.readableBytes + (self.handler?.memoryInChannel ?? 0))
+    }
+
+    /// Has taken none of its answers since then.
+    func isStalled(since time: NIODeadline) -> Bool {
+        self.countedOutbound > 0 && self.handler?.isStalled(since: time) == true
+    }
+
+    /// When its client last sent something.
+    var lastRead: NIODeadline { self.handler?.lastRead ?? .uptimeNanoseconds(0) }
+
+    /// Goes on with requests that waited.
+    func resume() { self.handler?.resume() }
 
     // MARK: asking the client
 
@@ -205,12 +232,14 @@ package final class RemotingConnection {
         guard !self.isClosed else { return }
         self.isClosed = true
         self.outbound = ByteBuffer()
+        self.count(0)
         self.channel.close(promise: nil)
     }
 
     func didClose() {
         self.isClosed = true
         self.outbound = ByteBuffer()
+        self.count(0)
         self.handler = nil
         let unanswered = self.pending.values
         self.pending = [:]
@@ -223,6 +252,7 @@ package final class RemotingConnection {
 
     func sweep(now: NIODeadline) {
         self.handler?.sweep(now: now)
+        if !self.isClosed { self.countOutbound() }
     }
 
     // MARK: flushing
@@ -236,6 +266,7 @@ package final class RemotingConnection {
     func flush() {
         self.isDirty = false
         guard !self.isClosed, let handler = self.handler else { return }
+        let counted = self.countedOutbound
         if self.outbound.readableBytes > 0 {
             handler.write(self.outbound)
             handler.flush()
@@ -247,6 +278,11 @@ package final class RemotingConnection {
             }
         } else {
             handler.flush()
+        }
+        if counted >= Limits.countedBytesMin {
+            self.countOutbound()
+        } else {
+            self.count(self.outbound.readableBytes)
         }
         handler.resume()
     }

@@ -1,3 +1,4 @@
+internal import LinuxSystem
 package import RemotingProtocol
 
 /// What can go wrong between here and a peer.
@@ -8,7 +9,8 @@ package enum RemotingError: Error, Sendable, CustomStringConvertible {
     case connectionClosed(peer: String, reason: String)
     /// No answer in time; whether the request was carried out is not known.
     case timedOut(peer: String, request: Int32, milliseconds: Int64)
-    case tooManyConnections(Int)
+    /// The server takes no more of this kind; the text says why.
+    case connectionRefused(String)
     /// The peer sent something that is not a remoting frame.
     case badFrame(peer: String, RemotingDecodeError)
     /// The peer answered with a code that says no.
@@ -21,10 +23,11 @@ package enum RemotingError: Error, Sendable, CustomStringConvertible {
         case .connectionClosed(let peer, let reason): "the connection to \(peer) ended: \(reason)"
         case .timedOut(let peer, let request, let milliseconds):
             "\(peer) did not answer request \(request) within \(milliseconds) ms"
-        case .tooManyConnections(let count): "more than \(count) connections"
+        case .connectionRefused(let reason): reason
         case .badFrame(let peer, let error): "\(peer) sent what is no remoting frame: \(error)"
         case .refused(let request, let code, let remark):
-            "request \(request) was answered with code \(code): \(remark ?? "no remark")"
+            "request \(request) was answered with code \(code): "
+                + PlainText.escaped(remark ?? "no remark", bytesMax: 4096)
         }
     }
 }

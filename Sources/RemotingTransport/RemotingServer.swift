@@ -11,18 +11,38 @@ package protocol RemotingService: AnyObject {
     /// come here.
     func received(_ frame: RemotingFrame, on connection: RemotingConnection)
     func connectionClosed(_ connection: RemotingConnection)
+    /// A frame with more bytes behind its length word is refused as soon as that is read. Asked for large frames only; at
+    /// least 1 MiB.
+    var frameBytesMax: Int { get }
+}
+
+extension RemotingService {
+    package var frameBytesMax: Int { RemotingLimits.frameBytes }
 }
 
 /// Bounds of a server. Times are RocketMQ's where RocketMQ has one.
 package struct RemotingServerConfiguration: Sendable {
     /// Connections beyond this are closed at once.
     package var connectionsMax = 10_000
+    /// The same for one remote address, or one /64 network of IPv6; this machine's own connections are not bounded by it. A
+    /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
+    package var connectionsPerAddressMax = 2_500
+    /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of that,
+    /// and so have peers that are held back. Who finds nothing left is not read until it is his turn.
+    package var unfinishedFrameBytesMax = 64 << 20
+    /// While others wait for that memory, a frame that has reserved some and grows slower is closed, in bytes a second.
+    package var trickleBytesPerSecond = 32 << 10
+    /// How long a frame is watched before it is called slow.
+    package var trickleTime = TimeAmount.seconds(1)
     /// A connection that says nothing for so long is closed (`serverChannelMaxIdleTimeSeconds`, 120).
     package var idleTimeout = TimeAmount.seconds(120)
     /// A frame that is not complete so long after its first byte closes its connection.
     package var frameTimeout = TimeAmount.seconds(30)
     /// Above so many bytes waiting to be sent a connection is no longer read from, until the peer has taken half.
     package var outboundHighWaterBytes = 4 << 20
+    /// Answers that peers have not taken yet, of all connections together, in bytes. Above it a peer gets one answer at a
+    /// time, and those that take nothing are closed; above three times as much the largest are closed at once.
+    package var outboundBytesMax = 128 << 20
     /// A peer that takes nothing for so long while bytes wait for it is closed.
     package var stallTimeout = TimeAmount.seconds(60)
     /// How often the three time-outs are looked at; they fire up to this much late.
@@ -51,23 +71,48 @@ package final class RemotingServer {
     /// The one it lives on, with all its connections.
     package let eventLoop: any EventLoop
     package let configuration: RemotingServerConfiguration
+    /// Which connections are taken.
+    package let admission: ConnectionAdmission
+    let frameMemory: FrameMemory
     let service: any RemotingService
     let logger: Logger
     private let endOfTick: () -> Void
 
     private(set) var connections: [UInt64: RemotingConnection] = [:]
     private var lastConnectionID: UInt64 = 0
-    private var listeners: [any Channel] = []
+    private(set) var listeners: [any Channel] = []
     private var sweep: RepeatedTask?
+    private var sweepPart: UInt64 = 0
     private(set) var refusals = RateLimit(perSecond: 10)
 
     let scratch = HeaderScratch()
+    /// Answers written and not taken yet, in bytes; of connections with little to send as of the last look at them.
+    private(set) var outboundBytes = 0
+    /// Peers whose requests wait until others have taken their answers.
+    private var waitingForRoom: [UInt64: RemotingConnection] = [:]
     private var dirty: [RemotingConnection] = []
     private var flushing: [RemotingConnection] = []
     /// The time of the current tick's first read or write.
     private(set) var now = NIODeadline.now()
+    /// When the last piece of this tick ended.
+    private var pieceEnded = NIODeadline.now()
     private var tickIsScheduled = false
     private var runTick: @Sendable () -> Void = {}
+
+    /// What one connection's read, or the end of a tick, has cost the event loop.
+    package enum Piece {
+        /// The code of its last request, and the client.
+        case read(code: Int32, peer: HostAddress)
+        case endOfTick
+        case flush
+    }
+
+    /// A tick began.
+    package var tickBegan: ((NIODeadline) -> Void)?
+    /// A piece of a tick took longer than `longPiece`.
+    package var pieceTookLong: ((Piece, TimeAmount) -> Void)?
+    /// What is shorter is not told of.
+    package static let longPiece = TimeAmount.milliseconds(1)
 
     /// `endOfTick` runs once per tick before connections are flushed; what it writes to connections goes out with
     /// the same flush.
@@ -81,8 +126,14 @@ package final class RemotingServer {
         self.configuration = configuration
         self.logger = logger
         self.endOfTick = endOfTick
+        self.frameMemory = FrameMemory(configuration)
+        self.admission = ConnectionAdmission(
+            connectionsMax: configuration.connectionsMax,
+            connectionsPerAddressMax: configuration.connectionsPerAddressMax, eventLoop: eventLoop, logger: logger)
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         self.runTick = { this.value.tick() }
+        self.admission.refused = { [unowned self] in self.refused($0, $1) }
+        self.admission.shed = { [unowned self] in self.closeIdlest($0) }
     }
 
     /// Open now, of all listeners.
@@ -118,6 +169,11 @@ package final class RemotingServer {
         self.eventLoop.preconditionInEventLoop()
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
         return ServerBootstrap(group: self.eventLoop)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(this.value.admission.gate())
+                }
+            }
             .serverChannelOption(.backlog, value: self.configuration.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
@@ -155,10 +211,6 @@ package final class RemotingServer {
     // MARK: connections
 
     func accept(_ channel: any Channel) throws {
-        guard self.connections.count < self.configuration.connectionsMax else {
-            self.refused("too many connections", channel.remoteAddress.map { "\($0)" } ?? "?")
-            throw RemotingError.tooManyConnections(self.configuration.connectionsMax)
-        }
         self.lastConnectionID += 1
         let connection = RemotingConnection(id: self.lastConnectionID, channel: channel, server: self)
         try channel.pipeline.syncOperations.addHandler(RemotingServerHandler(connection: connection, server: self))
@@ -170,6 +222,7 @@ package final class RemotingServer {
     }
 
     func closed(_ connection: RemotingConnection) {
+        self.waitingForRoom[connection.id] = nil
         guard self.connections.removeValue(forKey: connection.id) != nil else { return }
         self.service.connectionClosed(connection)
     }
@@ -193,6 +246,8 @@ package final class RemotingServer {
         guard !self.tickIsScheduled else { return }
         self.tickIsScheduled = true
         self.now = .now()
+        self.pieceEnded = self.now
+        self.tickBegan?(self.now)
         self.eventLoop.execute(self.runTick)
     }
 
@@ -206,25 +261,101 @@ package final class RemotingServer {
 
     private func tick() {
         self.tickIsScheduled = false
+        self.pieceEnded = .now()
         self.endOfTick()
+        self.ended(.endOfTick)
         // A flush may resume a connection that was held back; what is written then belongs to the next tick.
         swap(&self.dirty, &self.flushing)
         for connection in self.flushing {
             connection.flush()
         }
         self.flushing.removeAll(keepingCapacity: true)
+        if self.outboundBytes > self.outboundBytesLimit { self.makeRoom() }
+        if !self.waitingForRoom.isEmpty, self.outboundBytes <= self.configuration.outboundBytesMax {
+            self.resumeThoseThatWait()
+        }
+        self.ended(.flush)
+    }
+
+    /// To be called behind each piece: it began where the one before ended.
+    func ended(_ piece: @autoclosure () -> Piece) {
+        let now = NIODeadline.now()
+        let took = now - self.pieceEnded
+        self.pieceEnded = now
+        if took > Self.longPiece { self.pieceTookLong?(piece(), took) }
     }
 
     private func startSweeping() {
         guard self.sweep == nil else { return }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.sweep = self.eventLoop.scheduleRepeatedTask(
-            initialDelay: self.configuration.sweepInterval, delay: self.configuration.sweepInterval
-        ) { _ in
+        // A part of the connections at a time: to look at ten thousand at once would take milliseconds.
+        let parts: UInt64 = 16
+        let pause = TimeAmount.nanoseconds(self.configuration.sweepInterval.nanoseconds / Int64(parts))
+        self.sweep = self.eventLoop.scheduleRepeatedTask(initialDelay: pause, delay: pause) { _ in
             let now = NIODeadline.now()
-            for connection in this.value.connections.values {
-                connection.sweep(now: now)
-            }
+            let server = this.value
+            server.sweepPart = (server.sweepPart + 1) % parts
+            server.sweepConnections(now: now, part: server.sweepPart, of: parts)
+        }
+    }
+
+    private func sweepConnections(now: NIODeadline, part: UInt64, of parts: UInt64) {
+        for connection in self.connections.values where connection.id % parts == part {
+            connection.sweep(now: now)
+        }
+        if self.outboundBytes > self.configuration.outboundBytesMax { self.closeStalled(now: now) }
+        self.resumeThoseThatWait()
+    }
+
+    // MARK: room for answers
+
+    /// More is never kept, whoever it is for.
+    private var outboundBytesLimit: Int { self.configuration.outboundBytesMax * 3 }
+
+    /// Whether requests of a peer with `unsent` bytes of answers must wait.
+    func mustWaitForRoom(unsent: Int) -> Bool {
+        self.outboundBytes > self.configuration.outboundBytesMax
+            && (unsent > FrameMemory.smallBytesMax || self.outboundBytes > self.outboundBytesLimit)
+    }
+
+    /// Its requests go on when there is room, which is looked at with each sweep.
+    func waitsForRoom(_ connection: RemotingConnection) { self.waitingForRoom[connection.id] = connection }
+
+    private func resumeThoseThatWait() {
+        let waiting = self.waitingForRoom.values
+        self.waitingForRoom = [:]
+        for connection in waiting { connection.resume() }
+    }
+
+    func outboundMoved(by change: Int) { self.outboundBytes += change }
+
+    /// Those that have taken nothing for a second while they owe the most, until a quarter is free again.
+    private func closeStalled(now: NIODeadline) {
+        let stalled = self.connections.values.filter { $0.isStalled(since: now - .seconds(1)) }
+        self.close(stalled, downTo: self.configuration.outboundBytesMax / 4 * 3)
+    }
+
+    private func makeRoom() {
+        for connection in self.connections.values { connection.countOutbound() }
+        guard self.outboundBytes > self.outboundBytesLimit else { return }
+        self.close(Array(self.connections.values), downTo: self.configuration.outboundBytesMax)
+    }
+
+    private func close(_ some: [RemotingConnection], downTo goal: Int) {
+        for connection in some.sorted(by: { $0.countedOutbound > $1.countedOutbound }) {
+            guard self.outboundBytes > goal, connection.countedOutbound > 0 else { return }
+            self.refused(
+                "takes no answers: \(connection.countedOutbound) bytes wait for it, and \(self.outboundBytes) for all",
+                connection.remoteAddress.text)
+            connection.abandon()
+        }
+    }
+
+    /// Those that have been silent longest give their descriptors to files.
+    private func closeIdlest(_ count: Int) {
+        for connection in self.connections.values.sorted(by: { $0.lastRead < $1.lastRead }).prefix(count) {
+            self.refused("its descriptor is needed for a file of this worker", connection.remoteAddress.text)
+            connection.abandon()
         }
     }
 }

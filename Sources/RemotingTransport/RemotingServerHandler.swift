@@ -7,7 +7,7 @@ import RemotingProtocol
 ///
 /// Holds a peer back (reads and handles no more of its requests) while more than
 /// `RemotingServerConfiguration.outboundHighWaterBytes` wait to be sent to it, or the service says so.
-final class RemotingServerHandler: ChannelDuplexHandler {
+final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = Never
     typealias OutboundOut = IOData
@@ -23,11 +23,25 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     private var isHeldBack = false
     private var channelIsFull = false
 
-    private var lastRead = NIODeadline.now()
+    /// Memory for the unfinished frame in `pending`: its whole length.
+    private var reservation: (pool: FramePool, bytes: Int)?
+    /// A place in the queue for that. Nothing is read meanwhile.
+    private var wanted: (pool: FramePool, bytes: Int, ticket: UInt64)?
+    /// Bytes of `pending` that are kept without a reservation.
+    private var unreserved = 0
+    /// How far the frame had come when it was last looked at.
+    private var progress = (at: NIODeadline.now(), bytes: 0)
+    private var hasSpoken = false
+
+    private(set) var lastRead = NIODeadline.now()
     private var frameBegan: NIODeadline?
     private var stalledSince: NIODeadline?
     private var bytesHandedOver: Int64 = 0
     private var bytesTaken: Int64 = 0
+    /// Of the last request handed on.
+    private var lastCode: Int32 = 0
+    /// Of `bytesInChannel`, those that lie in files.
+    private var fileBytesInChannel = 0
 
     init(connection: RemotingConnection, server: RemotingServer) {
         self.connection = connection
@@ -48,12 +62,18 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     func channelInactive(context: ChannelHandlerContext) {
         self.connection.didClose()
         self.server.closed(self.connection)
-        self.context = nil
+        self.forget()
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
         self.connection.didClose()
+        self.forget()
+    }
+
+    private func forget() {
         self.context = nil
+        self.pending = ByteBuffer()
+        self.releaseMemory()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -67,13 +87,20 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     private func refuse(_ reason: String) {
         self.server.refused(reason, self.connection.remoteAddress.text)
         self.pending = ByteBuffer()
+        self.releaseMemory()
         self.connection.abandon()
+    }
+
+    /// The stream cannot be trusted any more: nothing tells where the next frame begins.
+    private func refuse(_ reason: String, after bytes: UnsafeRawBufferPointer) {
+        let advice = self.hasSpoken ? nil : ForeignProtocol.advice(bytes)
+        self.refuse(advice.map { "\($0) (\(reason))" } ?? reason)
     }
 
     // MARK: reading
 
     func read(context: ChannelHandlerContext) {
-        if self.isHeldBack {
+        if self.isHeldBack || self.wanted != nil {
             self.readIsWanted = true
         } else {
             context.read()
@@ -85,6 +112,7 @@ final class RemotingServerHandler: ChannelDuplexHandler {
         guard !self.connection.isClosed else { return }
         self.server.scheduleTick()
         self.lastRead = self.server.now
+        defer { self.server.ended(.read(code: self.lastCode, peer: self.connection.remoteAddress)) }
         if self.pending.readableBytes > 0 {
             self.pending.writeBuffer(&buffer)
             self.handlePending()
@@ -96,6 +124,7 @@ final class RemotingServerHandler: ChannelDuplexHandler {
             // A copy, so that the channel's read buffer can be used again.
             self.pending.clear(minimumCapacity: buffer.readableBytes)
             self.pending.writeBuffer(&buffer)
+            self.accountForPending()
         }
     }
 
@@ -107,7 +136,86 @@ final class RemotingServerHandler: ChannelDuplexHandler {
         } else if self.pending.readerIndex > self.pending.readableBytes {
             self.pending.discardReadBytes()
         }
+        if !self.connection.isClosed { self.accountForPending() }
     }
+
+    // MARK: memory for unfinished frames
+
+    /// Reserves what the frame that begins `pending` will take, or has this connection wait for it.
+    private func accountForPending() {
+        let kept = self.pending.readableBytes
+        guard kept > 0 else { return self.releaseMemory() }
+        if self.isHeldBack, let reservation = self.reservation, kept <= reservation.bytes { return }
+        guard !self.isHeldBack, let length = self.pending.getInteger(at: self.pending.readerIndex, as: Int32.self)
+        else {
+            self.releaseReservation()
+            return self.keepUnreserved(kept)
+        }
+        let bytes = 4 + Int(length)
+        if self.reservation?.bytes == bytes || self.wanted?.bytes == bytes { return }
+        self.releaseReservation()
+        let pool = self.server.frameMemory.pool(for: bytes)
+        if pool.reserve(bytes) {
+            self.take(pool, bytes)
+        } else {
+            self.wanted = (pool, bytes, pool.wait(self, for: bytes))
+            self.keepUnreserved(kept)
+        }
+    }
+
+    private func take(_ pool: FramePool, _ bytes: Int) {
+        self.reservation = (pool, bytes)
+        self.progress = (self.lastRead, self.pending.readableBytes)
+        self.keepUnreserved(0)
+        // In one piece, instead of doubling as it grows.
+        if bytes > FrameMemory.smallBytesMax { self.pending.reserveCapacity(bytes) }
+    }
+
+    func framePoolGranted() {
+        guard let wanted = self.wanted else { return }
+        self.wanted = nil
+        self.lastRead = .now()
+        self.frameBegan = self.lastRead
+        self.take(wanted.pool, wanted.bytes)
+        self.readOn()
+    }
+
+    private func keepUnreserved(_ bytes: Int) {
+        let change = bytes - self.unreserved
+        self.unreserved = bytes
+        guard !self.server.frameMemory.keep(change) else { return }
+        self.refuse("no memory is left for requests of peers that wait: \(bytes) bytes of this one")
+    }
+
+    private func releaseReservation() {
+        if let wanted = self.wanted {
+            self.wanted = nil
+            wanted.pool.cancel(wanted.ticket)
+        }
+        if let reservation = self.reservation {
+            self.reservation = nil
+            reservation.pool.release(reservation.bytes)
+        }
+    }
+
+    private func releaseMemory() {
+        self.releaseReservation()
+        if self.unreserved > 0 { self.keepUnreserved(0) }
+    }
+
+    /// Whether the frame that has memory reserved comes too slowly for those that wait for it.
+    private func trickles(now: NIODeadline) -> Bool {
+        let configuration = self.server.configuration
+        guard let reservation = self.reservation else { return false }
+        let watched = now - self.progress.at
+        guard watched >= configuration.trickleTime else { return false }
+        let came = self.pending.readableBytes - self.progress.bytes
+        self.progress = (now, self.pending.readableBytes)
+        let least = Double(configuration.trickleBytesPerSecond) * Double(watched.nanoseconds) / 1e9
+        return reservation.pool.isContended && Double(came) < least
+    }
+
+    // MARK: frames
 
     /// Hands on every whole frame; returns the bytes consumed.
     private func handleFrames(in buffer: ByteBuffer) -> Int {
@@ -116,12 +224,13 @@ final class RemotingServerHandler: ChannelDuplexHandler {
             while bytes.count - offset >= 4, !self.connection.isClosed {
                 let length = Int(
                     Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
-                guard length >= 4, length <= RemotingLimits.frameBytes else {
-                    self.refuse(RemotingDecodeError.badFrameLength(length).description)
+                guard length >= 4, length <= Self.unaskedBytesMax || length <= self.frameBytesMax else {
+                    self.refuse(Self.words(ofLength: length, max: self.frameBytesMax), after: bytes)
                     return bytes.count
                 }
                 guard bytes.count - offset >= 4 + length else { break }
-                if self.mustHoldBack {
+                // A large frame that is whole goes on: it would keep its memory while others wait for it.
+                if self.mustHoldBack, offset > 0 || !self.hasLargeReservation {
                     self.isHeldBack = true
                     self.frameBegan = nil
                     return offset
@@ -129,14 +238,15 @@ final class RemotingServerHandler: ChannelDuplexHandler {
                 let frameBytes = UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + 4 + length)])
                 do throws(RemotingDecodeError) {
                     let frame = try RemotingFrame.parse(frameBytes, scratch: self.server.scratch)
+                    self.lastCode = frame.code
+                    self.hasSpoken = true
                     if frame.isResponse {
                         self.connection.received(response: frame)
                     } else {
                         self.server.service.received(frame, on: self.connection)
                     }
                 } catch {
-                    // The stream cannot be trusted any more: nothing tells where the next frame begins.
-                    self.refuse(error.description)
+                    self.refuse(error.description, after: bytes)
                     return bytes.count
                 }
                 offset += 4 + length
@@ -150,11 +260,30 @@ final class RemotingServerHandler: ChannelDuplexHandler {
         }
     }
 
+    private var hasLargeReservation: Bool { self.reservation.map { $0.bytes > FrameMemory.smallBytesMax } ?? false }
+
+    /// Frames up to this length need no look at the service's own bound.
+    private static let unaskedBytesMax = 1 << 20
+    private var frameBytesMax: Int { min(self.server.service.frameBytesMax, RemotingLimits.frameBytes) }
+
+    private static func words(ofLength length: Int, max: Int) -> String {
+        guard length > max, length <= RemotingLimits.frameBytes else {
+            return RemotingDecodeError.badFrameLength(length).description
+        }
+        return "a frame of \(length) bytes is announced and \(max) are taken here: maxMessageSize and room for a header"
+    }
+
     // MARK: holding back
 
     private var mustHoldBack: Bool {
-        self.channelIsFull || self.connection.readsAreHeld || self.connection.awaitsAnswer
+        if self.channelIsFull || self.connection.readsAreHeld || self.connection.awaitsAnswer
             || self.connection.unflushedBytes > self.server.configuration.outboundHighWaterBytes
+        {
+            return true
+        }
+        guard self.server.mustWaitForRoom(unsent: self.connection.countedOutbound) else { return false }
+        self.server.waitsForRoom(self.connection)
+        return true
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
@@ -168,16 +297,19 @@ final class RemotingServerHandler: ChannelDuplexHandler {
 
     /// Goes on with a peer that was held back, when it has taken enough.
     func resume() {
-        guard self.isHeldBack, !self.mustHoldBack, let context = self.context else { return }
+        guard self.isHeldBack, self.context != nil, !self.mustHoldBack else { return }
         self.isHeldBack = false
         if self.pending.readableBytes > 0 {
             self.server.scheduleTick()
             self.handlePending()
         }
-        if !self.isHeldBack, self.readIsWanted {
-            self.readIsWanted = false
-            context.read()
-        }
+        self.readOn()
+    }
+
+    private func readOn() {
+        guard !self.isHeldBack, self.wanted == nil, self.readIsWanted, let context = self.context else { return }
+        self.readIsWanted = false
+        context.read()
     }
 
     // MARK: writing
@@ -192,7 +324,11 @@ final class RemotingServerHandler: ChannelDuplexHandler {
             promise.fail(ChannelError.ioOnClosedChannel)
             return
         }
-        self.bytesHandedOver += Int64(region.readableBytes)
+        let count = region.readableBytes
+        self.bytesHandedOver += Int64(count)
+        self.fileBytesInChannel += count
+        let this = NIOLoopBound(self, eventLoop: context.eventLoop)
+        promise.futureResult.whenComplete { _ in this.value.fileBytesInChannel -= count }
         context.write(self.wrapOutboundOut(.fileRegion(region)), promise: promise)
     }
 
@@ -204,6 +340,11 @@ final class RemotingServerHandler: ChannelDuplexHandler {
     var bytesInChannel: Int {
         (try? self.context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
+
+    /// The same without what lies in files.
+    var memoryInChannel: Int { max(0, self.bytesInChannel - self.fileBytesInChannel) }
+
+    func isStalled(since time: NIODeadline) -> Bool { self.stalledSince.map { $0 <= time } ?? false }
 
     /// Part of a frame, or frames of a peer that is held back.
     var hasUnhandledBytes: Bool { self.pending.readableBytes > 0 }
@@ -225,7 +366,11 @@ final class RemotingServerHandler: ChannelDuplexHandler {
         } else {
             self.stalledSince = nil
         }
-        if let began = self.frameBegan, !self.isHeldBack, now - began > configuration.frameTimeout {
+        if self.trickles(now: now) {
+            return self.refuse(
+                "a frame of \(self.reservation?.bytes ?? 0) bytes comes too slowly while others wait for memory")
+        }
+        if let began = self.frameBegan, !self.isHeldBack, self.wanted == nil, now - began > configuration.frameTimeout {
             return self.refuse("a frame was not complete in time")
         }
         if now - self.lastRead > configuration.idleTimeout {

@@ -1,5 +1,6 @@
 internal import Logging
 internal import NIOCore
+internal import RemotingTransport
 internal import WorkerProtocol
 
 /// One slave of a master: takes its reports, sends it the log as fast as its socket takes it.
@@ -62,7 +63,11 @@ final class MasterConnection: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         lastRead = .now()
-        session.received(unwrapInboundIn(data).readableBytesView)
+        let bytes = unwrapInboundIn(data)
+        if session.acknowledged == nil, let advice = bytes.withUnsafeReadableBytes(ForeignProtocol.advice) {
+            return close("what it sent \(advice)")
+        }
+        session.received(bytes.readableBytesView)
     }
 
     func channelReadComplete(context: ChannelHandlerContext) {

@@ -3,6 +3,7 @@ package import LinuxSystem
 package import Logging
 package import NIOCore
 internal import NIOPosix
+package import RemotingTransport
 package import WorkerProtocol
 
 /// The master side: serves the commit log to any number of slaves and publishes what they have.
@@ -16,6 +17,8 @@ package final class ReplicationMaster {
     private let batchSize: Int
     private let publisher: AckPublisher
     let logger: Logger
+    /// Which connections are taken: slaves are few.
+    package let admission: ConnectionAdmission
     private var listener: (any Channel)?
     private var slaves: [ObjectIdentifier: MasterConnection] = [:]
     private var isStopped = false
@@ -30,12 +33,25 @@ package final class ReplicationMaster {
         self.batchSize = batchSize
         self.publisher = publisher
         self.logger = logger
+        admission = ConnectionAdmission(
+            connectionsMax: Self.slavesMax, connectionsPerAddressMax: Self.slavesPerAddressMax, eventLoop: eventLoop,
+            logger: logger)
+        admission.refused = { logger.warning("connection to the HA port refused: \($0)", metadata: ["peer": "\($1)"]) }
     }
+
+    /// Slaves of one master; then those from one address: a machine may carry several, or a gateway hide them.
+    package static let slavesMax = 64
+    package static let slavesPerAddressMax = 16
 
     /// Takes over the listening socket and serves slaves on it. The text is the address.
     package func start(listener descriptor: Int32) -> EventLoopFuture<String> {
         let master = NIOLoopBound(self, eventLoop: eventLoop)
         return ServerBootstrap(group: eventLoop)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(master.value.admission.gate())
+                }
+            }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 256 * 1024))
             .childChannelInitializer { channel in

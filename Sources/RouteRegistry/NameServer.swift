@@ -30,9 +30,11 @@ package final class NameServer: RemotingService {
     private let storage: (any NameServerStorage)?
     private let logger: Logger
     private let milliseconds: () -> Int64
+    /// Runs work on another thread: reading and making of large bodies. Nil: everything is done on the event loop.
+    package var elsewhere: ((@escaping @Sendable () -> Void) -> Void)?
     private var connections: [UInt64: RemotingConnection] = [:]
     private var scan: RepeatedTask?
-    private var eventLoop: (any EventLoop)?
+    private(set) var eventLoop: (any EventLoop)?
     private var isStopping = false
     /// From a start until the brokers of the last life are back.
     private var startHold: StartHold
@@ -82,11 +84,16 @@ package final class NameServer: RemotingService {
         self.configuration = configuration
     }
 
+    /// Removes brokers that are silent for too long: on a running server one in a turn, since each takes its topics along.
     package func expireBrokers() {
-        for id in self.tables.expire(now: self.milliseconds()) {
+        let now = self.milliseconds()
+        for id in self.tables.expire(now: now, atMost: self.eventLoop == nil ? .max : 1) {
             self.connections[id]?.close(reason: "its broker did not register for 120 s")
         }
         self.logEvents()
+        guard let eventLoop = self.eventLoop, self.tables.hasExpired(now: now) else { return }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: .microseconds(100)) { if !this.value.isStopping { this.value.expireBrokers() } }
     }
 
     // MARK: RemotingService
@@ -111,7 +118,8 @@ package final class NameServer: RemotingService {
         }
         do throws(RemotingDecodeError) {
             if let question = try self.question(code, frame, connection), self.startHold.hold(question) { return }
-            guard let answer = try self.answer(code, frame, connection.id) else {
+            if try self.answersElsewhere(code, frame, connection) { return }
+            guard let answer = try self.answer(code, frame, connection) else {
                 return connection.respondNotSupported(to: frame)
             }
             connection.respond(
@@ -129,7 +137,7 @@ package final class NameServer: RemotingService {
 
     // MARK: answers
 
-    struct Answer {
+    struct Answer: Sendable {
         var code = ResponseCode.success
         var remark: String?
         var fields: [(String, String)] = []
@@ -170,17 +178,17 @@ package final class NameServer: RemotingService {
 
     /// nil: the request is none of a name server's.
     private func answer(
-        _ code: RequestCode, _ frame: RemotingFrame, _ connection: UInt64
+        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
         switch code {
         case .getRouteInfoByTopic: return self.route(try self.routeQuestion(frame))
-        case .registerBroker: return try self.registerBroker(frame, connection)
-        case .queryDataVersion: return try self.queryDataVersion(frame, connection)
+        case .registerBroker: return try self.registerBroker(frame, connection.id)
+        case .queryDataVersion: return try self.queryDataVersion(frame, connection.id)
         case .unregisterBroker: return try self.unregisterBroker(fields)
         case .getBrokerClusterInfo: return .body(self.tables.clusterInfo)
         case .brokerHeartbeat:
-            self.tables.touch(try fields.required("brokerAddr"), connection: connection, now: self.milliseconds())
+            self.tables.touch(try fields.required("brokerAddr"), connection: connection.id, now: self.milliseconds())
             return .ok
         case .getBrokerMemberGroup: return self.memberGroup(try fields.required("brokerName"))
         case .putKVConfig: return try self.putKVConfig(fields)
@@ -214,7 +222,7 @@ package final class NameServer: RemotingService {
         case .getUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 1 != 0 }))
         case .getHasUnitSubTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 2 != 0 }))
         case .getHasUnitSubUnUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 3 == 2 }))
-        case .updateNamesrvConfig: return self.updateConfiguration(frame)
+        case .updateNamesrvConfig: return self.updateConfiguration(frame, connection)
         case .getNamesrvConfig: return Answer(body: Array(self.configuration.text.utf8))
         default: return nil
         }
@@ -245,30 +253,21 @@ package final class NameServer: RemotingService {
     private func registerBroker(
         _ frame: RemotingFrame, _ connection: UInt64
     ) throws(RemotingDecodeError) -> Answer {
-        let fields = frame.extFields
-        if let crc = try fields.int32("bodyCrc32"), crc != 0, crc != Zlib.crc32(frame.body) {
+        let registration = try RegistrationRequest(frame)
+        return self.register(registration, try registration.parse(frame.body), connection)
+    }
+
+    /// Enters what a broker has said of itself.
+    func register(_ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64) -> Answer {
+        guard case .read(let topics, let filterServers) = body else {
             return Answer(code: .systemError, remark: "crc32 not match")
         }
-        var broker = BrokerRegistration(
-            clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
-            brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"),
-            haServerAddr: try fields.required("haServerAddr"))
-        let isCompressed = fields.bool("compressed") ?? false
-        if frame.version < RemotingVersion.registerBrokerBody, !isCompressed {
-            broker.filterServers = nil
-            if !frame.body.isEmpty {
-                broker.topics = try TopicConfigSerializeWrapper(body: frame.body)
-            }
-        } else if !frame.body.isEmpty {
-            let body = try RegisterBrokerBody(body: frame.body, compressed: isCompressed)
-            broker.topics = body.topicConfigSerializeWrapper
-            broker.filterServers = body.filterServerList
-        }
-        // 5.x brokers may ask for another time than 120 s.
-        let asked = try fields.int64("heartbeatTimeoutMillis") ?? 0
+        var broker = request.broker
+        broker.topics = topics
+        broker.filterServers = filterServers
         let master = self.tables.register(
             broker, connection: connection, now: self.milliseconds(),
-            expiresAfter: asked > 0 ? asked : RouteTables.expiryMilliseconds)
+            expiresAfter: request.expiresAfter > 0 ? request.expiresAfter : RouteTables.expiryMilliseconds)
         let held = self.startHold.registered(RouteTables.identity(broker.brokerName, broker.brokerID))
         for question in held { self.answer(question) }
         var answer = Answer.ok
@@ -358,21 +357,24 @@ package final class NameServer: RemotingService {
 
     // MARK: own configuration
 
-    private func updateConfiguration(_ frame: RemotingFrame) -> Answer {
+    private func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer {
         let properties = JavaProperties.parse(String(decoding: frame.body, as: UTF8.self))
+        let before = self.configuration.values
         switch self.configuration.update(properties) {
         case .refused(let key):
             self.logger.warning("configuration change refused", metadata: ["key": "\(key)"])
             return Answer(code: .noPermission, remark: "Can not update config in black list.")
         case .changed(let keys):
-            self.logger.notice("configuration changed", metadata: ["keys": "\(keys.joined(separator: " "))"])
+            let changes = keys.map { "\($0) from '\(before[$0] ?? "")' to '\(self.configuration.values[$0] ?? "")'" }
+            self.logger.notice(
+                "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")
             return .ok
         }
     }
 
     // MARK: log
 
-    private func logEvents() {
+    func logEvents() {
         guard self.tables.hasEvents else { return }
         defer { self.keepBrokers() }
         for event in self.tables.takeEvents() {

@@ -33,7 +33,7 @@ package struct BrokerRegistration: Equatable, Sendable {
 ///
 /// A broker's entry lives 120 s from its last registration. When its connection closes it has `graceMilliseconds` to come
 /// back by another before it goes; when it unregisters it goes at once.
-package struct RouteTables {
+package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
     /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is started
@@ -73,6 +73,8 @@ package struct RouteTables {
 
     /// topic → broker name → its queues there
     private var topicQueueTable: [String: [String: QueueData]] = [:]
+    /// broker name → the topics it has queues of: a broker that goes or comes costs what it has, not what all have.
+    private var topicsOfBroker: [String: Set<String>] = [:]
     private var brokerAddrTable: [String: BrokerData] = [:]
     private var clusterAddrTable: [String: Set<String>] = [:]
     private var liveTable: [String: LiveBroker] = [:]
@@ -165,11 +167,15 @@ package struct RouteTables {
     }
 
     private mutating func removeTopics(of brokerName: String, but kept: TopicConfigSerializeWrapper) {
-        let names = Set(kept.topicConfigTable.map(\.topicName))
-        for (topic, queues) in self.topicQueueTable where queues[brokerName] != nil && !names.contains(topic) {
-            self.topicQueueTable[topic]?[brokerName] = nil
-            self.dropIfEmpty(topic)
-        }
+        guard var gone = self.topicsOfBroker[brokerName] else { return }
+        for topic in kept.topicConfigTable { gone.remove(topic.topicName) }
+        for topic in gone { self.remove(topic, of: brokerName) }
+    }
+
+    private mutating func remove(_ topic: String, of brokerName: String) {
+        self.topicQueueTable[topic]?[brokerName] = nil
+        self.topicsOfBroker[brokerName]?.remove(topic)
+        self.dropIfEmpty(topic)
     }
 
     private mutating func update(_ topic: TopicConfig, on brokerName: String) {
@@ -182,6 +188,7 @@ package struct RouteTables {
     private mutating func update(_ topic: String, _ queues: QueueData) {
         guard let former = self.topicQueueTable[topic, default: [:]].updateValue(queues, forKey: queues.brokerName)
         else {
+            self.topicsOfBroker[queues.brokerName, default: []].insert(topic)
             self.events.append(.topicRegistered(topic: topic, broker: queues.brokerName))
             return
         }
@@ -220,19 +227,28 @@ package struct RouteTables {
     }
 
     /// Removes the brokers that have not registered in time, or did not come back; the result names the connections of the
-    /// former, to be closed.
-    package mutating func expire(now: Int64) -> [UInt64] {
+    /// former, to be closed. Call again while `hasExpired`: each takes its topics along, which may be thousands.
+    package mutating func expire(now: Int64, atMost brokers: Int = .max) -> [UInt64] {
         var connections: [UInt64] = []
-        for (address, live) in self.liveTable {
-            if let closedAt = live.closedAt {
-                guard closedAt + Self.graceMilliseconds <= now else { continue }
+        for (address, live) in self.liveTable.filter({ Self.isOver($0.value, now) }).prefix(brokers) {
+            if live.closedAt != nil {
                 self.remove(address, reason: .connectionClosed)
-            } else if live.lastUpdate + live.expiresAfter < now {
+            } else {
                 connections.append(live.connection)
                 self.remove(address, reason: .expired)
             }
         }
         return connections
+    }
+
+    /// Whether `expire` has something to remove.
+    package func hasExpired(now: Int64) -> Bool { self.liveTable.values.contains { Self.isOver($0, now) } }
+
+    private static func isOver(_ live: LiveBroker, _ now: Int64) -> Bool {
+        // What a broker asks for is a number of its own.
+        if let closedAt = live.closedAt { return closedAt + Self.graceMilliseconds <= now }
+        let (until, overflows) = live.lastUpdate.addingReportingOverflow(live.expiresAfter)
+        return !overflows && until < now
     }
 
     /// Whether a broker registered by this connection.
@@ -266,20 +282,18 @@ package struct RouteTables {
         for (cluster, names) in self.clusterAddrTable where names.contains(brokerName) {
             self.clusterAddrTable[cluster] = names.count == 1 ? nil : names.subtracting([brokerName])
         }
-        for (topic, queues) in self.topicQueueTable where queues[brokerName] != nil {
-            self.topicQueueTable[topic]?[brokerName] = nil
-            self.dropIfEmpty(topic)
-        }
+        for topic in self.topicsOfBroker.removeValue(forKey: brokerName) ?? [] { self.remove(topic, of: brokerName) }
     }
 
     private mutating func dropIfEmpty(_ topic: String) {
-        guard let queues = self.topicQueueTable[topic], queues.isEmpty else { return }
+        guard self.topicQueueTable[topic]?.isEmpty == true else { return }
         self.topicQueueTable[topic] = nil
         self.events.append(.topicRemoved(topic: topic))
     }
 
     package mutating func delete(topic: String) {
-        if self.topicQueueTable.removeValue(forKey: topic) != nil {
+        if let queues = self.topicQueueTable.removeValue(forKey: topic) {
+            for brokerName in queues.keys { self.topicsOfBroker[brokerName]?.remove(topic) }
             self.events.append(.topicRemoved(topic: topic))
         }
     }
@@ -289,6 +303,7 @@ package struct RouteTables {
         guard let names = self.clusterAddrTable[cluster], self.topicQueueTable[topic] != nil else { return }
         for name in names {
             self.topicQueueTable[topic]?[name] = nil
+            self.topicsOfBroker[name]?.remove(topic)
         }
         self.dropIfEmpty(topic)
     }
@@ -307,13 +322,12 @@ package struct RouteTables {
     }
 
     private mutating func changePermission(of brokerName: String, _ change: (Int32) -> Int32) -> Int {
-        var count = 0
-        for (topic, queues) in self.topicQueueTable {
-            guard let data = queues[brokerName] else { continue }
-            self.topicQueueTable[topic]?[brokerName]?.perm = change(data.perm)
-            count += 1
+        let topics = self.topicsOfBroker[brokerName] ?? []
+        for topic in topics {
+            guard let perm = self.topicQueueTable[topic]?[brokerName]?.perm else { continue }
+            self.topicQueueTable[topic]?[brokerName]?.perm = change(perm)
         }
-        return count
+        return topics.count
     }
 
     // MARK: questions
@@ -342,7 +356,7 @@ package struct RouteTables {
 
     package func topics(of cluster: String) -> [String] {
         let names = self.clusterAddrTable[cluster] ?? []
-        return self.topicQueueTable.filter { $0.value.keys.contains(where: names.contains) }.keys.sorted()
+        return names.reduce(into: Set<String>()) { $0.formUnion(self.topicsOfBroker[$1] ?? []) }.sorted()
     }
 
     /// The topics named after clusters and brokers, and the address of one broker to ask for more.

@@ -1,7 +1,7 @@
 import Glibc
 import LinuxSystem
 
-/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, or as JSON {"command":"status"}), one
+/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, `plugins`, `pardon PLUGIN`, or as JSON {"command":"status"}), one
 /// line of JSON as the answer. Only the platform's own user and root may connect. A client that asked to stop keeps its connection and sees its
 /// end when the platform has stopped.
 final class AdminSocket {
@@ -10,13 +10,29 @@ final class AdminSocket {
         case stop
         case reload
         case restart
+        case plugins
+        case pardon
+
+        var takesSubject: Bool { self == .restart || self == .pardon }
     }
 
     private static let connectionsMax = 16
     private static let lineBytesMax = 4096
+    /// A connection that asks nothing for so long makes room for others.
+    private static let idleMillisMax: Int64 = 60_000
+    /// Without a free descriptor a connection stays where it waits: looking again at once would take a whole processor.
+    private static let pauseMillis: Int64 = 500
 
     private let listener: SharedDescriptor
-    private var connections: [Int32: (socket: SharedDescriptor, received: [UInt8])] = [:]
+    private struct Connection {
+        let socket: SharedDescriptor
+        var received: [UInt8] = []
+        var lastRead = MonotonicClock.milliseconds
+        /// It waits for the end of the platform.
+        var hasAskedToStop = false
+    }
+    private var connections: [Int32: Connection] = [:]
+    private var pausedUntil: Int64 = 0
     private let answer: (Command, String?) -> String
 
     init(in directory: Int32, answer: @escaping (Command, String?) -> String) throws(SystemError) {
@@ -25,24 +41,41 @@ final class AdminSocket {
     }
 
     /// What to poll for reading.
-    var descriptors: [Int32] { [listener.raw] + connections.keys }
+    var descriptors: [Int32] {
+        (MonotonicClock.milliseconds < pausedUntil ? [] : [listener.raw]) + connections.keys
+    }
 
     /// True when `fd` was one of ours.
     func readable(_ fd: Int32) -> Bool {
         if fd == listener.raw {
-            // A refused or failed connection harms nobody else; the client sees it closed.
-            while let socket = try? ListenSocket.accept(listener.raw) {
-                guard connections.count < AdminSocket.connectionsMax, ListenSocket.isOwnUser(socket.raw) else {
-                    continue
-                }
-                let shared = SharedDescriptor(socket)
-                connections[shared.raw] = (shared, [])
-            }
+            acceptAll()
             return true
         }
         guard connections[fd] != nil else { return false }
         read(fd)
         return true
+    }
+
+    private func acceptAll() {
+        do throws(SystemError) {
+            // A refused connection harms nobody else; the client sees it closed.
+            while let socket = try ListenSocket.accept(listener.raw) {
+                guard ListenSocket.isOwnUser(socket.raw) else { continue }
+                if connections.count >= AdminSocket.connectionsMax { closeIdle() }
+                guard connections.count < AdminSocket.connectionsMax else { continue }
+                let shared = SharedDescriptor(socket)
+                connections[shared.raw] = Connection(socket: shared)
+            }
+        } catch {
+            pausedUntil = MonotonicClock.milliseconds + AdminSocket.pauseMillis
+        }
+    }
+
+    private func closeIdle() {
+        let limit = MonotonicClock.milliseconds - AdminSocket.idleMillisMax
+        for (fd, connection) in connections where connection.lastRead < limit && !connection.hasAskedToStop {
+            connections[fd] = nil
+        }
     }
 
     private func read(_ fd: Int32) {
@@ -53,21 +86,28 @@ final class AdminSocket {
             return
         }
         connections[fd]?.received += buffer[..<count]
+        connections[fd]?.lastRead = MonotonicClock.milliseconds
         while let received = connections[fd]?.received, let end = received.firstIndex(of: UInt8(ascii: "\n")) {
             connections[fd]?.received.removeSubrange(...end)
-            write(reply(to: String(decoding: received[..<end], as: UTF8.self)), to: fd)
+            let line = String(decoding: received[..<end], as: UTF8.self)
+            if line.contains("stop") { connections[fd]?.hasAskedToStop = true }
+            write(reply(to: line), to: fd)
         }
         if connections[fd]?.received.count ?? 0 > AdminSocket.lineBytesMax { connections[fd] = nil }
     }
 
     private func reply(to line: String) -> String {
         // {"command":"stop"} and stop: the words are all there is to tell apart.
-        let words = line.split { !($0.isLetter || $0.isNumber || $0 == "@" || $0 == "-") }.filter { $0 != "command" }
+        let words = line.split { !($0.isLetter || $0.isNumber || "@-_.".contains($0)) }.filter { $0 != "command" }
         guard let command = words.first.flatMap({ Command(rawValue: String($0)) }),
-            words.count == (command == .restart ? 2 : 1)
+            words.count == (command.takesSubject ? 2 : 1)
         else {
             return JSONText.object([
-                ("error", JSONText.string("unknown command; known: status, stop, reload, restart WORKER"))
+                (
+                    "error",
+                    JSONText.string(
+                        "unknown command; known: status, stop, reload, restart WORKER, plugins, pardon PLUGIN")
+                )
             ])
         }
         return answer(command, words.count == 2 ? String(words[1]) : nil)

@@ -4,7 +4,8 @@ package enum KnownKeys {
     package static let integers = [
         "accessMessageInMemoryMaxRatio", "allocateAheadBytes", "backgroundCheckBytesPerSecond", "brokerId",
         "cleanResourceInterval",
-        "clientManageThreadPoolNums", "count", "defaultQueryMaxNum", "defaultTopicQueueNums",
+        "clientManageThreadPoolNums", "connectionsMax", "connectionsPerAddressMax", "count", "defaultQueryMaxNum",
+        "defaultTopicQueueNums",
         "diskMaxUsedSpaceRatio", "diskReservedBytes", "fastListenPort", "fileReservedTime",
         "filterMemoryMegabytes", "filterTimeBudgetMillis", "flushCommitLogLeastPages",
         "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval", "flushConsumerOffsetInterval",
@@ -13,7 +14,7 @@ package enum KnownKeys {
         "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "maxHashSlotNum",
         "maxIndexNum", "maxMessageSize", "maxMsgsNumBatch", "maxTransferBytesOnMessageInDisk",
         "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
-        "maxTransferCountOnMessageInMemory", "rebalanceLockMaxLiveTime", "registerBrokerTimeoutMills",
+        "maxTransferCountOnMessageInMemory", "pluginWorkers", "rebalanceLockMaxLiveTime", "registerBrokerTimeoutMills",
         "registerNameServerPeriod",
         "sendThreadPoolQueueCapacity", "sendfileBytesMin", "serverChannelMaxIdleTimeSeconds", "shortPollingTimeMills",
         "slaveTimeout", "startAcceptSendRequestTimeStamp", "syncFlushTimeout", "timerMaxDelaySec",
@@ -40,7 +41,9 @@ package enum KnownKeys {
     ]
 
     /// What the supervisor tells a broker of its disk and of the platform; nobody sets them.
-    package static let told = ["diskIdentity", "diskPath", "diskServed", "diskSlot", "ownNamesrvAddr"]
+    package static let told = [
+        "diskIdentity", "diskPath", "diskServed", "diskSlot", "filterBuiltIns", "filterPlugins", "ownNamesrvAddr",
+    ]
 
     static let all = Set(integers + booleans + texts)
 

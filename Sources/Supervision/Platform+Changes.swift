@@ -32,10 +32,12 @@ extension Platform {
             }
             logger.notice("configuration read again")
             handle(.reload)
+            plugins = PluginFolder(fresh.filter, executables: executables)
+            growFilters()
             guard !changes.added.isEmpty || !changes.removed.isEmpty else { return nil }
             handle(
                 .changed(
-                    added: fresh.workers.filter { $0.isBroker && changes.added.contains($0.index) },
+                    added: configuration.workers.filter { $0.isBroker && changes.added.contains($0.index) },
                     removed: state.workers.map(\.id).filter { $0.isBroker && changes.removed.contains($0.index) }))
             return nil
         } catch {

@@ -14,7 +14,7 @@ package final class Platform {
     }
 
     var configuration: PlatformConfiguration
-    private let executables: String
+    let executables: String
     let resources: Resources
     private let runDirectory: RunDirectory
     private let workersLock: WorkersLock
@@ -25,10 +25,14 @@ package final class Platform {
     var state: SupervisorState
     private(set) var children: [WorkerID: Child] = [:]
     var limiter: Limiter
+    /// Operators' plugins, by their files' names.
+    var plugins: PluginFolder
     private var admin: AdminSocket?
     private var pending: [SupervisorState.Event] = []
     private var exitCode: Int32?
     private var handsBusy = false
+    /// Milliseconds of the monotonic clock.
+    var nextPluginLook: Int64 = 0
 
     /// - executables: the folder of the worker executables.
     /// - readAgain: reads the configuration anew, for SIGHUP.
@@ -46,6 +50,7 @@ package final class Platform {
         self.logger = logger
         self.readAgain = readAgain
         limiter = Limiter(configuration)
+        plugins = PluginFolder(configuration.filter, executables: executables)
         var limits = limits
         limits.watchdogMillis = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
         state = SupervisorState(workers: configuration.workers, limits: limits)
@@ -97,6 +102,8 @@ package final class Platform {
             }
         }
         handle(.tick)
+        Logs.reportSuppressed(logger)
+        lookForPlugins()
     }
 
     private func handle(signal: Int32) {
@@ -154,7 +161,7 @@ package final class Platform {
             let child = try ChildProcess.spawn(
                 path: path, arguments: ["apus-\(id.kind.rawValue)"], environment: environment,
                 descriptors: [(null.raw, 0), (2, 1), (2, 2), (theirs.raw, 3), (workersLock.descriptor.raw, 4)],
-                parentDeathSignal: SIGTERM, ownProcessGroup: true)
+                parentDeathSignal: SIGTERM, ownProcessGroup: true, ignoringStrays: true)
             children[id] = Child(process: child, control: ours)
             for text in limiter.apply(to: child, id) { logger.warning("\(id): \(text)") }
             workersLock.note(workers: children.values.map(\.process.pid))
@@ -182,7 +189,7 @@ package final class Platform {
     }
 
     /// Never waits: a worker that has not read for so long that its channel is full is about to be found hanging.
-    private func send(_ message: WorkerMessage, to id: WorkerID, descriptors: [Int32] = []) {
+    func send(_ message: WorkerMessage, to id: WorkerID, descriptors: [Int32] = []) {
         guard let child = children[id] else { return }
         let bytes = message.encoded()
         do {
@@ -274,6 +281,10 @@ package final class Platform {
         case .status: return report.json
         case .reload:
             if let refusal = reload() { return JSONText.object([("error", JSONText.string(refusal))]) }
+            return JSONText.object([("ok", "true")])
+        case .plugins: return pluginReport
+        case .pardon:
+            for id in children.keys where id.kind == .filter { send(.pardon(name: subject ?? ""), to: id) }
             return JSONText.object([("ok", "true")])
         case .stop:
             let count = children.count

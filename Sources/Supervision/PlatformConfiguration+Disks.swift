@@ -122,6 +122,9 @@ extension PlatformConfiguration {
             changes.kept.append("the number of filter workers")
             filterCount = running.filterCount
         }
+        pluginWorkers = running.pluginWorkers
+        pluginWorkersMax = running.pluginWorkersMax
+        setPlugins(0)
         if brokers.isEmpty != running.brokers.isEmpty {
             changes.kept.append("whether there are brokers")
             (brokers, brokerIndexes) = (running.brokers, running.brokerIndexes)

@@ -13,6 +13,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
     package var filter: Settings
     /// Filter workers: `count` of `[filter]`, 0 to 64; none on a platform without brokers.
     package var filterCount: Int
+    /// Filter workers for operators' plugins, besides the one for plugins with a record: 0 while there are no plugins.
+    package var pluginWorkers = 0
     package var logLevel: String?
     /// What workers may use.
     package var limits: WorkerLimits
@@ -39,9 +41,21 @@ package struct PlatformConfiguration: Hashable, Sendable {
         {
             self.dataDirectory = dataDirectory
             self.executables = executables
-            self.plugins = plugins ?? executables
+            self.plugins =
+                plugins ?? PluginPlaces.standard(executables: executables, dataDirectory: dataDirectory)
             self.machineAddress = machineAddress
         }
+    }
+
+    static let pluginWorkersDefault = 4
+    /// The most there may be: `pluginWorkers` of `[filter]`.
+    package var pluginWorkersMax = 0
+
+    /// There are so many plugin files: each gets a worker of its own, while there are enough. Workers that are there stay.
+    package mutating func setPlugins(_ count: Int) {
+        pluginWorkers = max(pluginWorkers, min(count, pluginWorkersMax))
+        filter["filterBuiltIns"] = String(filterCount)
+        filter["filterPlugins"] = String(pluginWorkers)
     }
 
     /// RocketMQ's default ports.
@@ -113,6 +127,9 @@ package struct PlatformConfiguration: Hashable, Sendable {
         guard (0...64).contains(filterCount) else { throw ConfigurationError("[filter] count must be 0 to 64") }
         var filter = (brokers.first?.values ?? [:]).merging(raw.filter, uniquingKeysWith: { $1 })
         filter["count"] = nil
+        let most = Settings(raw.filter).int("pluginWorkers", default: PlatformConfiguration.pluginWorkersDefault)
+        guard (1...32).contains(most) else { throw ConfigurationError("[filter] pluginWorkers must be 1 to 32") }
+        pluginWorkersMax = filterCount == 0 ? 0 : most
         self.filter = Settings(filter)
         if let refusal = SettingForms.refusal(of: self.filter) { throw ConfigurationError("[filter] \(refusal)") }
         describeStoresToFilters()
@@ -238,7 +255,9 @@ package struct PlatformConfiguration: Hashable, Sendable {
         switch count {
         case .nameservers: nameserver == nil ? [] : [0]
         case .brokers: brokerIndexes
-        case .filters: Array(0..<filterCount)
+        // The number after the built-in plugins' is for those with a record, so that numbers stay when more plugins come.
+        case .filters:
+            Array(0..<filterCount) + (pluginWorkers > 0 ? Array(filterCount...filterCount + pluginWorkers) : [])
         }
     }
 

@@ -29,8 +29,26 @@ extension SupervisorState {
 
     mutating func restarted(_ index: Int, _ reason: ExitReason, _ now: Int64) {
         workers[index].restartAsked = false
+        let isRenewed = workers[index].isRenewed
+        workers[index].isRenewed = false
         if reason != .code(0) { log(.warning, workers[index].id, "\(reason) while it was being restarted") }
-        relaunch(index, now)
+        relaunch(index, now, isRestart: !isRenewed)
+    }
+
+    /// It asks for a fresh process in its place.
+    mutating func renew(_ id: WorkerID, _ reason: String, _ now: Int64) {
+        guard !isStopping, let index = workers.firstIndex(where: { $0.id == id }), !workers[index].isLeaving else {
+            return
+        }
+        switch workers[index].phase {
+        case .starting, .ready:
+            log(.notice, id, reason)
+            workers[index].restartAsked = true
+            workers[index].isRenewed = true
+            workers[index].phase = .draining(since: now)
+            actions.append(.send(id, .drain(.restart)))
+        case .waiting, .draining, .killed, .stopped: break
+        }
     }
 
     // MARK: workers come and go

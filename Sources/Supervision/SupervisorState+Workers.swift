@@ -21,12 +21,13 @@ extension SupervisorState {
         workers[index].refusal = nil
         workers[index].refusalCause = .own
         workers[index].status = ""
+        workers[index].report = ""
         actions.append(.spawn(workers[index].id))
     }
 
     /// Both ends of a link are made anew when one of the two starts again.
-    mutating func relaunch(_ index: Int, _ now: Int64) {
-        workers[index].restarts += 1
+    mutating func relaunch(_ index: Int, _ now: Int64, isRestart: Bool = true) {
+        if isRestart { workers[index].restarts += 1 }
         launch(index, now)
         let id = workers[index].id
         introduce([id])
@@ -70,6 +71,12 @@ extension SupervisorState {
             }
         case .drained:
             break  // its exit follows and is what counts
+        case .renew(let reason): renew(id, reason, now)
+        case .explained(let cause):
+            // Whoever did it is dealt with: the others need not wait for the next start.
+            log(.warning, id, "its last end is explained: \(cause)")
+            update(id) { $0.crashes = 0 }
+        case .report(let json): update(id) { $0.report = json }
         default:
             log(.error, id, "unexpected message; killed")
             kill(id, now)
@@ -139,7 +146,7 @@ extension SupervisorState {
     /// A start-up in which every worker of a critical kind says why it cannot serve is given up: the operator is waiting
     /// for that reason. With one broker-store of several refusing (say, one broken disk) the others start.
     func refusesStart(_ id: WorkerID) -> Bool {
-        guard WorkerTable.row(id.kind).critical else { return false }
+        guard WorkerTable.row(id.kind).refusesStart else { return false }
         return workers.allSatisfy { $0.id.kind != id.kind || $0.refusal != nil || !$0.lastFailure.isEmpty }
     }
 }

@@ -125,6 +125,10 @@ package struct SupervisorState: Sendable {
         /// Not part of the platform any more: gone when it has ended.
         var isLeaving = false
         var restartAsked = false
+        /// The restart is of its own asking, because of what happened outside: none to be counted.
+        var isRenewed = false
+        /// What it reported last with `report`: JSON, or nothing.
+        package var report = ""
         /// The limit it is at, in words.
         package var note = ""
 

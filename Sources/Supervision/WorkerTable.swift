@@ -48,6 +48,8 @@ package struct WorkerRow: Sendable {
     package var count: Count
     /// READY=1 and WATCHDOG=1 depend on it.
     package var critical: Bool
+    /// A start in which all workers of the kind say why they cannot serve is given up.
+    package var refusesStart: Bool
     package var listeners: [ListenerRow] = []
     package var segments: [SegmentUse] = []
     /// Event descriptors it gets, by their names.
@@ -94,11 +96,11 @@ package enum WorkerTable {
 
     package static let rows: [WorkerRow] = [
         WorkerRow(
-            kind: .nameserver, count: .nameservers, critical: true,
+            kind: .nameserver, count: .nameservers, critical: true, refusesStart: true,
             listeners: [.init(name: "remoting", portKey: "listenPort", socketUnitName: "nameserver")],
             startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 2),
         WorkerRow(
-            kind: .brokerStore, count: .brokers, critical: true,
+            kind: .brokerStore, count: .brokers, critical: true, refusesStart: true,
             listeners: [
                 .init(name: "remoting", portKey: "listenPort", socketUnitName: "broker"),
                 .init(name: "vip", portKey: "fastListenPort", socketUnitName: "broker-vip"),
@@ -109,15 +111,18 @@ package enum WorkerTable {
             // Recovery reads the end of the commit log again, on a slow disk for minutes.
             startMillisMax: 600_000, drainMillisMax: 60_000, drainStage: 0),
         WorkerRow(
-            kind: .replication, count: .brokers, critical: false,
+            kind: .replication, count: .brokers, critical: false, refusesStart: false,
             listeners: [.init(name: "ha", portKey: "haListenPort", socketUnitName: "broker-ha")],
             segments: [.init(name: "watermarks", writes: false), .init(name: "replication", writes: true)],
             events: ["watermarks", "replication"], sharesDiskOf: .brokerStore,
             startMillisMax: 30_000, drainMillisMax: 10_000, drainStage: 1),
         WorkerRow(
-            kind: .filter, count: .filters, critical: false,
-            // What plugins did to the filter workers before this one is remembered in a segment of its own.
-            segments: [.init(name: "watermarks", writes: false, sharing: .all), .init(name: "plugins", writes: true)],
+            kind: .filter, count: .filters, critical: false, refusesStart: true,
+            // What plugins did to the filter workers before this one is remembered in a segment of its own, which the others read.
+            segments: [
+                .init(name: "watermarks", writes: false, sharing: .all), .init(name: "plugins", writes: true),
+                .init(name: "plugins", writes: false, sharing: .all),
+            ],
             startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 1),
     ]
 

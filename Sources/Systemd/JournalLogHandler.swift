@@ -20,14 +20,14 @@ package struct JournalLogHandler: LogHandler {
     }
 
     package func log(event: LogEvent) {
-        let all = metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 })
+        guard let line = LogEdge.shared.pass(event, metadata) else { return }
         var fields = [
-            "MESSAGE=\(JournalLogHandler.text(event.message, all))", "PRIORITY=\(event.level.priority)",
+            "MESSAGE=\(JournalLogHandler.text("\(line.message)", line.metadata))", "PRIORITY=\(event.level.priority)",
             "SYSLOG_IDENTIFIER=apus",
             "APUS_WORKER=\(worker)", "CODE_FILE=\(event.file)", "CODE_LINE=\(event.line)",
             "CODE_FUNC=\(event.function)",
         ]
-        for (key, value) in all {
+        for (key, value) in line.metadata {
             fields.append("\(JournalLogHandler.fieldName(key))=\(value)")
         }
         JournalLogHandler.send(fields)

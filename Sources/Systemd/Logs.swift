@@ -12,4 +12,12 @@ package enum Logs {
             LoggingSystem.bootstrap { _ in StderrLogHandler(worker: worker, level: level) }
         }
     }
+    /// Says how many lines were held back at places that log too often (`LogEdge`). To be called every second or so.
+    package static func reportSuppressed(_ logger: Logger) {
+        for suppressed in LogEdge.shared.takeSuppressed() {
+            var metadata = suppressed.line.metadata
+            metadata["suppressed"] = "\(suppressed.count)"
+            logger.log(level: suppressed.level, "\(suppressed.line.message)", metadata: metadata)
+        }
+    }
 }

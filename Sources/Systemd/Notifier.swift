@@ -1,5 +1,6 @@
 import CSystemd
 import Glibc
+import LinuxSystem
 
 /// What a service says to systemd, and what it was given by it. All of it is harmless where systemd is not.
 package enum Notifier {
@@ -19,7 +20,8 @@ package enum Notifier {
             case .reloading(let microseconds): "RELOADING=1\nMONOTONIC_USEC=\(microseconds)"
             case .watchdog: "WATCHDOG=1"
             // A line break would begin another assignment.
-            case .status(let text): "STATUS=" + text.map { $0.isNewline ? " " : String($0) }.joined()
+            case .status(let text):
+                "STATUS=" + PlainText.escaped(text.map { $0.isNewline ? " " : String($0) }.joined())
             }
         }
     }

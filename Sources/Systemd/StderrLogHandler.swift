@@ -20,11 +20,11 @@ package struct StderrLogHandler: LogHandler {
     }
 
     package func log(event: LogEvent) {
-        let all = metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 })
+        guard let passed = LogEdge.shared.pass(event, metadata) else { return }
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         let text = line(
-            level: event.level, message: "\(event.message)", metadata: all, seconds: now.tv_sec,
+            level: event.level, message: passed.message, metadata: passed.metadata, seconds: now.tv_sec,
             milliseconds: now.tv_nsec / 1_000_000)
         write(text)
     }

@@ -43,6 +43,9 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// All settings as they are now.
     func reload(settings: Settings)
 
+    /// What is held against a plugin of this name is forgotten.
+    func pardon(name: String)
+
     /// One line for STATUS= and `apus status`; empty when there is nothing to say.
     func status() -> String
 }
@@ -55,6 +58,7 @@ extension Worker {
     package static func check(settings: Settings) throws {}
     package static func confine(settings: Settings, logger: Logger) throws {}
     package func reload(settings: Settings) {}
+    package func pardon(name: String) {}
     package func status() -> String { "" }
 }
 
@@ -77,18 +81,24 @@ package final class WorkerEnvironment {
     package let group: any EventLoopGroup
     package let eventLoop: any EventLoop
     package let logger: Logger
+    /// How long the turns of `eventLoop` take.
+    package let turns: LoopTurns
     private var listeners: [String: Int32] = [:]
     private var segments: [String: SharedSegment] = [:]
     private var events: [String: Int32] = [:]
+    /// That fewer connections fit than the settings ask for; empty when all do.
+    private(set) var connectionsNote = ""
     private let onFailure: @Sendable (WorkerError) -> Void
     private let onHandOver: @Sendable ([Int32]) -> Void
+    private let onTell: @Sendable (WorkerMessage) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
-        logger: Logger, descriptors: [(name: String, fd: Int32)] = [],
+        logger: Logger, turns: LoopTurns? = nil, descriptors: [(name: String, fd: Int32)] = [],
         onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in },
-        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in }
+        onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in },
+        onTell: @escaping @Sendable (WorkerMessage) -> Void = { _ in }
     ) throws {
         self.kind = kind
         self.index = index
@@ -96,8 +106,10 @@ package final class WorkerEnvironment {
         self.group = group
         self.eventLoop = eventLoop
         self.logger = logger
+        self.turns = turns ?? LoopTurns(logger: logger)
         self.onFailure = onFailure
         self.onHandOver = onHandOver
+        self.onTell = onTell
         try adopt(descriptors)
     }
 
@@ -133,6 +145,14 @@ package final class WorkerEnvironment {
         return segment
     }
 
+    /// Those called `PREFIX` and a number: `plugins#` is a prefix.
+    package func segments(called prefix: String) -> [(number: Int, segment: SharedSegment)] {
+        segments.compactMap { name, segment in
+            guard name.hasPrefix(prefix), let number = Int(name.dropFirst(prefix.count)) else { return nil }
+            return (number, segment)
+        }.sorted { $0.number < $1.number }
+    }
+
     /// An eventfd, owned by this environment for the life of the process. Names as for segments.
     package func event(_ name: String) throws(WorkerError) -> Int32 {
         guard let fd = events[name] ?? events["\(name)#0"] else {
@@ -145,12 +165,39 @@ package final class WorkerEnvironment {
     /// draining. It will be restarted with back-off.
     package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
 
+    /// How many connections a worker serves.
+    package struct ConnectionBounds: Sendable {
+        package var total: Int
+        /// From one remote address.
+        package var perAddress: Int
+    }
+
+    /// Decides how many connections fit beside the files of this worker, and holds descriptors back for those. To be asked
+    /// when the files it needs from the start on are open. What does not fit is said in the log and in `apus status`.
+    ///
+    /// - Parameter growth: files it may open later on, at most.
+    package func boundConnections(growth: Int) -> ConnectionBounds {
+        let wanted = max(1, settings.int("connectionsMax", default: 10_000))
+        let perAddress = max(1, settings.int("connectionsPerAddressMax", default: max(wanted / 4, 1)))
+        let limit = OpenFiles.limit
+        let plan = DescriptorPlan(limit: limit, inUse: OpenFiles.count ?? 64, growth: growth, wanted: wanted)
+        DescriptorReserve.shared.hold(plan.reserve)
+        if plan.connections < wanted {
+            connectionsNote =
+                "\(plan.connections) connections at most, not \(wanted) (connectionsMax): beside its own files \(limit) open files allow no more; "
+                + "raise limits.\(kind.rawValue).files or LimitNOFILE="
+            logger.warning("\(connectionsNote)")
+        }
+        return ConnectionBounds(total: plan.connections, perAddress: min(perAddress, plan.connections))
+    }
+
     /// Half of the descriptors a process may have: they must find room in the supervisor, too.
     package var connectionsHandedOverMax: Int {
-        var limit = rlimit()
-        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-        return Int(clamping: limit.rlim_cur) / 2 - 64
+        max(0, OpenFiles.limit / 2 - 64)
     }
+
+    /// Says `renew`, `explained` or `report` to the supervisor.
+    package func tell(_ message: WorkerMessage) { onTell(message) }
 
     /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.
     package func handOver(connections: [Int32]) {

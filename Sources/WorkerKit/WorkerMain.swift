@@ -15,6 +15,7 @@ package enum WorkerMain {
     /// The whole life of a worker process; ends it with the status its supervisor reads.
     package static func run<W: Worker>(_ type: W.Type) -> Never {
         if CommandLine.arguments.dropFirst().first == SettingsCheck.option { check(type) }
+        OpenFiles.raiseLimit()
         let control = ControlChannel()
         var status = stat()
         guard fstat(ControlChannel.descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
@@ -35,9 +36,10 @@ package enum WorkerMain {
             } catch {
                 failed(id, error, on: control)
             }
-            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+            let turns = LoopTurns(logger: Logger(label: kind.rawValue))
+            let group = MultiThreadedEventLoopGroup(numberOfThreads: 1, metricsDelegate: turns)
             let host = WorkerHost<W>(
-                id: id, control: control, group: group, settings: settings,
+                id: id, control: control, group: group, turns: turns, settings: settings,
                 descriptors: Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
             host.eventLoop.execute { host.create() }
             throw serve(host, control: control, signals: signals)
@@ -97,6 +99,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private let id: WorkerID
     private let control: ControlChannel
     private let group: any EventLoopGroup
+    private let turns: LoopTurns
     private let settings: Settings
     private var descriptors: [(name: String, fd: Int32)]
     private let logger: Logger
@@ -108,9 +111,10 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private var limitNote = ""
 
     init(
-        id: WorkerID, control: ControlChannel, group: any EventLoopGroup, settings: Settings,
+        id: WorkerID, control: ControlChannel, group: any EventLoopGroup, turns: LoopTurns, settings: Settings,
         descriptors: [(name: String, fd: Int32)]
     ) {
+        self.turns = turns
         self.id = id
         self.control = control
         self.group = group
@@ -125,13 +129,13 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         do {
             let environment = try WorkerEnvironment(
                 kind: id.kind, index: id.index, settings: settings, group: group, eventLoop: eventLoop, logger: logger,
-                descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) },
+                turns: turns, descriptors: descriptors, onFailure: { [control, id] in failed(id, $0, on: control) },
                 onHandOver: { [control] connections in
                     for start in stride(from: 0, to: connections.count, by: DescriptorPassing.descriptorsMax) {
                         let some = connections[start...].prefix(DescriptorPassing.descriptorsMax)
                         control.send(.connections, descriptors: Array(some), wait: true)
                     }
-                })
+                }, onTell: { [control] in control.send($0, wait: true) })
             self.environment = environment
             descriptors = []
             worker = try W(environment: environment)
@@ -161,19 +165,25 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             }
         case .ping(let number):
             lookAtLimits()
-            let status = [serving ? worker.status() : "", limitNote].filter { !$0.isEmpty }.joined(separator: "; ")
+            Logs.reportSuppressed(logger)
+            let notes = [
+                serving ? worker.status() : "", serving ? turns.words : "", environment?.connectionsNote ?? "", limitNote,
+            ]
+            let status = notes.filter { !$0.isEmpty }.joined(separator: "; ")
             control.send(.pong(number, status: status), wait: false)
         case .drain(let reason): drain(reason, because: nil)
         case .reload(let settings):
             environment?.settings = settings
             worker.reload(settings: settings)
+        case .pardon(let name): worker.pardon(name: name)
         case .extend(let names):
             do {
                 try environment?.adopt(Array(zip(names, descriptors)).map { (name: $0, fd: $1) })
             } catch {
                 failed(id, error, on: control)
             }
-        case .setup, .ready, .pong, .failed, .drained, .filterCompile, .filterRelease, .filterBatch, .filterCompiled,
+        case .setup, .ready, .pong, .failed, .drained, .renew, .explained, .report, .filterServes, .filterCompile,
+            .filterRelease, .filterBatch, .filterCompiled,
             .filterMatched, .filterFailed, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition,
             .replicaRefused, .brokerRole, .slaves, .slavesWanted, .topicCreated:
             preconditionFailure("the supervisor never sends \(message)")

@@ -3,12 +3,12 @@ extension WorkerMessage {
     /// strings, bytes and lists after their count (4 bytes).
     private enum Tag: UInt8 {
         case setup = 1
-        case peer, setupDone, ping, drain, reload, extend, connections
+        case peer, setupDone, ping, drain, reload, extend, connections, pardon
         case ready = 32
-        case pong, failed, drained
+        case pong, failed, drained, renew, explained, report
         case topicCreated = 48
         case filterCompile = 64
-        case filterRelease, filterBatch, filterCompiled, filterMatched, filterFailed
+        case filterRelease, filterBatch, filterCompiled, filterMatched, filterFailed, filterServes
         case replicaBytes = 96
         case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole, slaves, slavesWanted
     }
@@ -78,6 +78,18 @@ extension WorkerMessage {
             writer.string(reason)
             writer.integer(cause.rawValue)
         case .drained: begin(.drained)
+        case .pardon(let name):
+            begin(.pardon)
+            writer.string(name)
+        case .renew(let reason):
+            begin(.renew)
+            writer.string(reason)
+        case .explained(let cause):
+            begin(.explained)
+            writer.string(cause)
+        case .report(let json):
+            begin(.report)
+            writer.string(json)
         case .topicCreated(let topic):
             begin(.topicCreated)
             writer.string(topic.name)
@@ -112,6 +124,10 @@ extension WorkerMessage {
             writer.integer(request)
             writer.bool(unknownProgram)
             writer.string(reason)
+        case .filterServes(let rank, let types):
+            begin(.filterServes)
+            writer.integer(rank)
+            writer.strings(types)
         case .replicaBytes(let at, let bytes):
             begin(.replicaBytes)
             writer.integer(at)
@@ -180,6 +196,10 @@ extension WorkerMessage {
         case .pong: .pong(try reader.integer(), status: try reader.string())
         case .failed: .failed(reason: try reader.string(), cause: try reader.cause())
         case .drained: .drained
+        case .pardon: .pardon(name: try reader.string())
+        case .renew: .renew(reason: try reader.string())
+        case .explained: .explained(cause: try reader.string())
+        case .report: .report(json: try reader.string())
         case .topicCreated: .topicCreated(try reader.topic())
         case .filterCompile:
             .filterCompile(
@@ -194,6 +214,7 @@ extension WorkerMessage {
         case .filterFailed:
             .filterFailed(
                 request: try reader.integer(), unknownProgram: try reader.bool(), reason: try reader.string())
+        case .filterServes: .filterServes(rank: try reader.integer(), types: try reader.strings())
         case .replicaBytes: .replicaBytes(at: try reader.integer(), bytes: try reader.blob())
         case .replicaMetadata: .replicaMetadata(kind: try reader.metadataKind(), json: try reader.blob())
         case .replicaState: .replicaState(connected: try reader.bool(), master: try reader.string())
@@ -232,6 +253,10 @@ extension WireWriter {
         case .unavailable(let reason):
             integer(UInt8(4))
             string(reason)
+        case .elsewhere(let types, let reason):
+            integer(UInt8(7))
+            strings(types)
+            string(reason)
         }
     }
 }
@@ -245,6 +270,7 @@ extension WireReader {
         case 3: return .refused(position: try integer(), reason: try string())
         case 4: return .unavailable(reason: try string())
         case 5: return .everything
+        case 7: return .elsewhere(types: try strings(), reason: try string())
         default: throw .invalidField("filter compilation")
         }
     }

@@ -43,7 +43,7 @@ package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible
 /// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
-    package static let version: UInt8 = 3
+    package static let version: UInt8 = 4
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
     /// Bytes of an entry of `filterBatch`.
@@ -74,6 +74,9 @@ package enum WorkerMessage: Hashable, Sendable {
     /// More of what `setup` brought, for a worker that comes to the platform later: comes before the introduction to it.
     case extend(descriptors: [String])
 
+    /// To filter workers: what is held against a plugin is forgotten. `name` is its file's name, or its own.
+    case pardon(name: String)
+
     // MARK: worker → supervisor
 
     /// Serving. `detail` is for people, e.g. the addresses.
@@ -83,6 +86,12 @@ package enum WorkerMessage: Hashable, Sendable {
     /// Cannot serve, and why; the worker exits after it.
     case failed(reason: String, cause: FailureCause)
     case drained
+    /// A fresh process is to take over, because of what happened outside: no failure.
+    case renew(reason: String)
+    /// What the last life of this worker died of is known and dealt with: the next start need not be throttled.
+    case explained(cause: String)
+    /// What the worker has to report in full, as one line of JSON; the last one counts.
+    case report(json: String)
 
     // MARK: broker-store → broker-store
 
@@ -106,6 +115,8 @@ package enum WorkerMessage: Hashable, Sendable {
     /// Not evaluated: nothing may be delivered or skipped on account of it. `unknownProgram`: this worker is not the one that
     /// compiled the program; compile again. Else ask again later.
     case filterFailed(request: UInt64, unknownProgram: Bool, reason: String)
+    /// The expression types this worker serves from now on. Of several workers that serve one, those with the lowest rank are asked.
+    case filterServes(rank: UInt8, types: [String])
 
     // MARK: replication → broker-store (slave)
 
@@ -181,6 +192,9 @@ package enum FilterCompilation: Hashable, Sendable {
     /// `position`: offset into the expression's UTF-8, or -1.
     case refused(position: Int32, reason: String)
     case unavailable(reason: String)
+    /// It calls plugins of these types, which this filter worker does not serve: a worker that serves all of them is to be asked.
+    /// `reason`: for the client, when there is none.
+    case elsewhere(types: [String], reason: String)
 }
 
 /// The configuration a slave copies from its master.

@@ -60,6 +60,11 @@ final class BrokerStoreWorker: Worker {
             segment: try environment.segment("watermarks"), replication: try environment.segment("replication"),
             event: try environment.event("watermarks"), fileSize: store.configuration.mappedFileSizeCommitLog)
         broker.requestTick = { [unowned server] in server.scheduleTick() }
+        let turns = environment.turns
+        server.tickBegan = { turns.began($0) }
+        server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
+        broker.workTookLong = { name, took in turns.note(took, name) }
+        broker.longestTurns = { (turns.longest, turns.longestOfLastMinute) }
         broker.writtenMoved = { [watermarks] in watermarks.publish(written: $0) }
         broker.flushedMoved = { [watermarks] in watermarks.publish(flushed: $0) }
         broker.minimumMoved = { [watermarks] in watermarks.publish(minimum: $0) }
@@ -112,6 +117,10 @@ final class BrokerStoreWorker: Worker {
             let watching = EventWatch.start(try environment.event("replication"), on: eventLoop) {
                 this.value.broker.slavesMoved()
             }
+            // Consume queues, log and index files, and what is written beside them.
+            let bounds = environment.boundConnections(growth: MessageStore.openQueueFilesMax + 64)
+            server.admission.connectionsMax = bounds.total
+            server.admission.connectionsPerAddressMax = bounds.perAddress
             let remoting = try environment.listener("remoting")
             let vip = environment.takeListener("vip")
             return watching.flatMap { watch in
@@ -199,7 +208,7 @@ final class BrokerStoreWorker: Worker {
     private func connectFilter(_ index: Int, _ descriptor: Int32) {
         filters[index]?.close()
         let link = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
-            broker.filters.receive(message)
+            broker.filters.receive(message, from: index)
         } closed: { [unowned self] in
             filters[index] = nil
             environment.logger.warning("the link to filter-\(index) closed; subscriptions that need it wait")

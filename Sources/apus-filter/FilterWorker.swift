@@ -15,72 +15,164 @@ final class FilterWorker: Worker {
     private let environment: WorkerEnvironment
     private let catalogue: FilterCatalogue
     private let service: FilterService
+    private let conduct: PluginConduct
+    private let folders: PluginFolders
     private var links: [Int: PeerLink] = [:]
     private var releaseScheduled = false
+    private var role: FilterRole
 
-    /// The folders plugins come from, and which of their files are plugins.
-    private let folders: [(path: String, names: (String) -> Bool)]
+    private var watched: Set<String> = []
     private var watches: [SharedDescriptor] = []
     private var watching: [EventWatch] = []
-    private var rescanScheduled = false
+    private var lookScheduled = false
+    private var isRenewing = false
+    private var served: [String] = []
+    private var reported = ""
+
+    /// A look at the folders when nothing was heard of them: for folders that were not there, and for records that are forgotten.
+    private static let lookSeconds: Int64 = 1
 
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
         let logger = environment.logger
-        // The plugins that come with Apus lie beside the workers; one's own go to a folder of one's own.
-        let own = try Self.ownFolder()
-        let given = Self.pluginFolder(environment.settings)
-        var folders: [(path: String, names: (String) -> Bool)] = [(own, Self.comesWithApus)]
-        if !given.isEmpty, given != own { folders.append((given, FilterCatalogue.isPluginName)) }
-        self.folders = folders
-        for folder in folders {
-            do throws(SystemError) {
-                watches.append(SharedDescriptor(try FolderWatch.create(folder.path)))
+        role = FilterRole(index: environment.index, environment.settings)
+        let executables = try OwnProgram.folder()
+        let builtIns = BuiltInPlugins.find(beside: executables)
+        guard builtIns.missing.isEmpty else { throw Self.incomplete(builtIns.missing, executables) }
+        // Memory for copies of plugins is made here: in the sandbox there is no more of it.
+        let supply = try FrozenFile.Supply(reserve: role == .builtIns ? 0 : Self.copiesMax)
+        conduct = try FilterSandbox.enter(environment)
+        catalogue = FilterCatalogue(logger: logger, conduct: conduct, supply: supply)
+        for path in builtIns.paths {
+            do {
+                try catalogue.load(path: path)
             } catch {
-                logger.warning("new plugins in \(folder.path) are not noticed before the next start: \(error)")
+                throw WorkerError(
+                    "a plugin that comes with Apus cannot be used: \(error) Install Apus again.", cause: .settings)
             }
         }
-        catalogue = FilterCatalogue(logger: logger, conduct: try Self.isolate(environment))
-        for folder in folders { catalogue.load(directory: folder.path, names: folder.names) }
+        folders = PluginFolders(
+            PluginPlaces.ofOperators(environment.settings, beside: executables), catalogue: catalogue)
         service = FilterService(catalogue: catalogue, disk: RealDisk(), logger: logger)
+        if let explanation = conduct.explanation { environment.tell(.explained(cause: explanation)) }
+        if role != .builtIns { look() }
     }
 
-    private static func comesWithApus(_ name: String) -> Bool {
-        FilterCatalogue.isPluginName(name) && name.hasPrefix("libApus") && name.hasSuffix("Filter.so")
+    /// Plugin files a worker can take before a fresh one has to.
+    private static let copiesMax = 64
+
+    private static func incomplete(_ missing: [String], _ executables: String) -> WorkerError {
+        WorkerError(
+            "without \(missing.joined(separator: " and ")) there are no subscriptions by tag or by SQL92: looked for in "
+                + "\(PluginPlaces.ofBuiltIns(beside: executables).joined(separator: ", ")). Install Apus again.",
+            cause: .settings)
     }
 
     func start() -> EventLoopFuture<String> {
         let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        let watching = watches.map { watch in
-            EventWatch.start(watch.raw, on: environment.eventLoop) { worker.value.folderChanged() }
+        if role != .builtIns { watchFolders() }
+        environment.eventLoop.scheduleRepeatedTask(
+            initialDelay: .seconds(Self.lookSeconds), delay: .seconds(Self.lookSeconds)
+        ) { _ in worker.value.tick() }
+        report()
+        return environment.eventLoop.makeSucceededFuture("\(role.words): \(service.status)")
+    }
+
+    // MARK: The folders
+
+    private func watchFolders() {
+        for folder in folders.folders where !watched.contains(folder) && access(folder, F_OK) == 0 {
+            do throws(SystemError) {
+                let watch = SharedDescriptor(try FolderWatch.create(folder))
+                watches.append(watch)
+                watched.insert(folder)
+                let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
+                EventWatch.start(watch.raw, on: environment.eventLoop) { worker.value.lookSoon(inMillis: 50) }
+                    .whenSuccess { worker.value.watching.append($0) }
+            } catch {
+                // Looked at every second all the same.
+                watched.insert(folder)
+                environment.logger.info("changes in \(folder) are noticed within a second: \(error)")
+            }
         }
-        return EventLoopFuture.whenAllSucceed(watching, on: environment.eventLoop).map { watching in
-            worker.value.watching = watching
-            return worker.value.service.status
+    }
+
+    private func tick() {
+        if role != .builtIns {
+            conduct.others = FilterSandbox.others(environment)
+            watchFolders()
+            look()
+            serve()
         }
+        report()
     }
 
     /// One look for all changes of a moment: copying a file makes several.
-    private func folderChanged() {
-        guard !rescanScheduled else { return }
-        rescanScheduled = true
+    private func lookSoon(inMillis delay: Int64) {
+        guard !lookScheduled else { return }
+        lookScheduled = true
         let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        environment.eventLoop.scheduleTask(in: .milliseconds(100)) {
-            worker.value.rescanScheduled = false
-            worker.value.rescan()
+        environment.eventLoop.scheduleTask(in: .milliseconds(delay)) {
+            worker.value.lookScheduled = false
+            worker.value.look()
+            worker.value.serve()
+            worker.value.report()
         }
     }
 
-    private func rescan() {
-        for folder in folders {
-            switch catalogue.rescan(directory: folder.path, names: folder.names) {
-            case .nothing: continue
-            case .new(let count): environment.logger.info("\(count) new plugin files in \(folder.path)")
-            case .stale(let reason):
-                // Batches under way are asked again by their broker-stores.
-                return environment.fail("\(reason): a fresh filter worker takes over")
-            }
+    private func look() {
+        guard !isRenewing else { return }
+        let look = folders.look(role.share)
+        if look.new > 0 {
+            environment.logger.info(
+                "\(counted(look.new, "new plugin file")) in \(folders.folders.joined(separator: ", "))")
         }
+        if let reason = look.stale { return renew(reason) }
+        if look.isPending { lookSoon(inMillis: 100) }
+    }
+
+    /// Batches under way are asked again by their broker-stores.
+    private func renew(_ reason: String) {
+        guard !isRenewing else { return }
+        isRenewing = true
+        environment.tell(.renew(reason: "\(reason): a fresh filter worker takes over"))
+    }
+
+    func reload(settings: Settings) {
+        let executables = (try? OwnProgram.folder()) ?? ""
+        guard PluginPlaces.ofOperators(settings, beside: executables) == folders.folders else {
+            // What may be read was settled without the new ones.
+            if role != .builtIns { renew("pluginDirectory is another one now") }
+            return
+        }
+        let fresh = FilterRole(index: environment.index, settings)
+        guard fresh != role else { return }
+        role = fresh
+        look()
+        serve()
+        report()
+    }
+
+    func pardon(name: String) {
+        guard folders.pardon(name) else { return }
+        environment.logger.notice("what was held against plugin \(name) is forgotten, as asked")
+        look()
+        serve()
+        report()
+    }
+
+    // MARK: Broker-stores
+
+    private var types: [String] {
+        role == .builtIns ? catalogue.plugins.map(\.type) : folders.types(role.share)
+    }
+
+    /// Tells the broker-stores what is served here, when that has changed.
+    private func serve() {
+        let types = types
+        guard types != served else { return }
+        served = types
+        for link in links.values { link.send(.filterServes(rank: role.rank, types: types)) }
     }
 
     func peer(kind: WorkerKind, index: Int, descriptor: Int32) {
@@ -89,12 +181,12 @@ final class FilterWorker: Worker {
             close(descriptor)
             return
         }
-        let log = Self.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings)
+        let log = FilterSandbox.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings)
         // The folder may not be there yet; what counts is whether it can be read once it is.
-        guard Self.mayRead(Self.existing(log)) else {
+        guard FilterSandbox.mayRead(FilterSandbox.existing(log)) else {
             close(descriptor)
             // A broker-store on a disk that came later than this process: what may be read was settled without it.
-            return environment.fail("\(log) is new here: a fresh filter worker takes over")
+            return renew("\(log) is new here")
         }
         links[index]?.close()
         service.storeReplaced(index: index)
@@ -112,6 +204,8 @@ final class FilterWorker: Worker {
             self?.links[index] = nil
             self?.service.storeReplaced(index: index)
         }
+        serve()
+        links[index]?.send(.filterServes(rank: role.rank, types: served))
     }
 
     private func received(_ message: WorkerMessage, from index: Int) {
@@ -130,109 +224,17 @@ final class FilterWorker: Worker {
         environment.eventLoop.makeSucceededVoidFuture()
     }
 
-    func status() -> String { service.status }
+    func status() -> String { "\(role.words): \(service.status)" }
 
-    private static func pluginFolder(_ settings: Settings) -> String { settings.string("pluginDirectory", default: "") }
-
-    /// What may be read from now on: libraries, plugins, the logs, and what the operator names. Everything else of the
-    /// machine is none of a plugin's business.
     static func confine(settings: Settings, logger: Logger) throws {
-        // Others first: a plugin that computes all day takes what the broker leaves.
-        if setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 5) != 0 {
-            logger.warning("the filter worker keeps its priority: setpriority failed, errno \(errno)")
-        }
-        guard settings.bool("filterSandbox", default: true) else { return }
-        var paths = Sandbox.foldersOfLibraries().union(["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"])
-        paths.insert(try ownFolder())
-        let named = settings.string("filterReadable", default: "").split(separator: ":").map(String.init)
-        let own = ([pluginFolder(settings)] + commitLogFolders(settings) + named).filter { !$0.isEmpty }
-        paths.formUnion(own.map(existing))
-        do {
-            guard let version = try Sandbox.restrictReading(to: paths.sorted()) else {
-                logger.warning(
-                    "this kernel has no Landlock (Linux 5.13, lsm=landlock): plugins can read every file that this user can"
-                )
-                return
-            }
-            logger.info(
-                "plugins read libraries and \(own.joined(separator: ", ")), nothing else (Landlock, version \(version))"
-            )
-        } catch {
-            throw WorkerError(
-                "what plugins may read cannot be limited: \(error); filterSandbox=false does without, if you trust them"
-            )
-        }
+        try FilterSandbox.confine(settings: settings, logger: logger)
     }
 
-    /// The folder, or the nearest one above it that exists: the broker-store may not have made it yet.
-    private static func existing(_ path: String) -> String {
-        var path = path
-        while access(path, F_OK) != 0, let slash = path.lastIndex(of: "/"), slash > path.startIndex {
-            path = String(path[..<slash])
-        }
-        return path
-    }
-
-    /// Whether a folder can be listed, or is not there yet.
-    private static func mayRead(_ folder: String) -> Bool {
-        let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { return errno != EACCES }
-        close(descriptor)
-        return true
-    }
-
-    private static func commitLogFolders(_ settings: Settings) -> [String] {
-        let suffixes = settings.sorted.compactMap { key, _ -> String? in
-            for name in ["storePathCommitLog", "storePathRootDir"] where key.hasPrefix(name) {
-                let rest = key.dropFirst(name.count)
-                if rest.isEmpty || rest.hasPrefix("#") { return String(rest) }
-            }
-            return nil
-        }
-        return Set((suffixes + [""]).map { commitLogFolder($0, settings) }).sorted()
-    }
-
-    /// `storePathCommitLog`, by default `commitlog` below `storePathRootDir`, both with `#N` for a further broker-store.
-    private static func commitLogFolder(_ suffix: String, _ settings: Settings) -> String {
-        if let path = settings["storePathCommitLog\(suffix)"], !path.isEmpty { return path }
-        return settings.string("storePathRootDir\(suffix)", default: "store") + "/commitlog"
-    }
-
-    /// Shuts this process in, before the first foreign instruction runs in it.
-    private static func isolate(_ environment: WorkerEnvironment) throws -> PluginConduct {
-        let settings = environment.settings
-        var limits = PluginConduct.Limits()
-        limits.budgetMilliseconds = UInt32(clamping: max(1, settings.int("filterTimeBudgetMillis", default: 1000)))
-        let megabytes = max(64, settings.int("filterMemoryMegabytes", default: 512))
-        // Below the hard limit, so that the end comes with words.
-        limits.memory = UInt64(megabytes) << 20 / 8 * 7
-        let conduct = try PluginConduct(
-            segment: try environment.segment("plugins"), limits: limits, logger: environment.logger
-        ) {
-            var time = timespec()
-            clock_gettime(CLOCK_REALTIME, &time)
-            return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-        }
-        guard settings.bool("filterSandbox", default: true) else {
-            environment.logger.warning("filterSandbox=false: plugins may open files and sockets")
-            return conduct
-        }
-        // The journal's socket is made with the first line; afterwards there are no new sockets.
-        environment.logger.info("plugins run without network and without writing, with at most \(megabytes) MB")
-        do {
-            try Sandbox.enter(memory: UInt64(megabytes) << 20)
-        } catch {
-            throw WorkerError(
-                "the sandbox for plugins cannot be made: \(error); filterSandbox=false does without, if you trust them")
-        }
-        return conduct
-    }
-
-    private static func ownFolder() throws -> String {
-        var path = [CChar](repeating: 0, count: Int(PATH_MAX))
-        let length = readlink("/proc/self/exe", &path, path.count)
-        guard length > 0 else { throw WorkerError("cannot tell where apus-filter lies: errno \(errno)") }
-        let text = String(decoding: path[..<length].map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        return String(text[..<(text.lastIndex(of: "/") ?? text.endIndex)])
+    /// What `apus plugin status` shows, when it has changed.
+    private func report() {
+        let report = FilterReport.json(role: role, folders: folders, catalogue: catalogue, service: service)
+        guard report != reported else { return }
+        reported = report
+        environment.tell(.report(json: report))
     }
 }

@@ -1,6 +1,7 @@
 import FastJSON
 import LinuxSystem
 import NIOCore
+import NIOPosix
 import RemotingTransport
 import RouteRegistry
 import WorkerKit
@@ -29,6 +30,14 @@ final class NameserverWorker: Worker {
         self.server = RemotingServer(
             eventLoop: environment.eventLoop, service: self.nameServer, configuration: configuration,
             logger: environment.logger)
+        let pool = NIOThreadPool(numberOfThreads: 1)
+        pool.start()
+        self.nameServer.elsewhere = { work in
+            pool.submit { state in if case .active = state { work() } }
+        }
+        let turns = environment.turns
+        self.server.tickBegan = { turns.began($0) }
+        self.server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
     }
 
     private static func configuration(_ settings: Settings) -> NameServerConfiguration {
@@ -43,6 +52,9 @@ final class NameserverWorker: Worker {
             return self.environment.eventLoop.makeFailedFuture(error)
         }
         self.nameServer.start(on: self.environment.eventLoop)
+        let bounds = self.environment.boundConnections(growth: 16)
+        self.server.admission.connectionsMax = bounds.total
+        self.server.admission.connectionsPerAddressMax = bounds.perAddress
         let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
         return self.server.serve(listener: listener).map {
             for connection in this.value.adopted { this.value.server.adopt(connection: connection) }

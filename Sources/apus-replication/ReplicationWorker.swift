@@ -2,6 +2,7 @@ import Glibc
 import LinuxSystem
 import Logging
 import NIOCore
+import RemotingTransport
 import Replication
 import WorkerKit
 import WorkerProtocol
@@ -62,6 +63,9 @@ final class ReplicationWorker: Worker {
         guard let listener = environment.takeListener("ha") else {
             return watching.map { "no HA listener: this broker serves no slaves" }
         }
+        let bounds = environment.boundConnections(growth: 64)
+        master.admission.connectionsMax = min(bounds.total, ReplicationMaster.slavesMax)
+        master.admission.connectionsPerAddressMax = min(bounds.perAddress, ReplicationMaster.slavesPerAddressMax)
         return watching.flatMap { worker.value.master.start(listener: listener) }.map { "HA \($0)" }
     }
 

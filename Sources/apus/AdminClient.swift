@@ -47,6 +47,8 @@ struct AdminClient {
 
     /// How long a supervisor may take to answer: it does nothing that takes long.
     static let answerMillisMax: Int32 = 10_000
+    /// A longer line is no answer of a supervisor's.
+    private static let answerBytesMax = 16 << 20
 
     /// Sends one command and reads the one line that answers it.
     func ask(_ command: String) throws -> String {
@@ -59,6 +61,9 @@ struct AdminClient {
                 throw SystemError(errno: ETIMEDOUT, call: "read", subject: "admin socket")
             }
             let piece = try receive()
+            guard answer.count + piece.count <= Self.answerBytesMax else {
+                throw SystemError(errno: EMSGSIZE, call: "read", subject: "admin socket")
+            }
             guard !piece.isEmpty else {
                 throw SystemError(errno: ECONNRESET, call: "read", subject: "admin socket")
             }

@@ -12,7 +12,7 @@ enum EntryPoint {
         case "mqadmin":
             let words = AdminCommands.normalized(arguments)
             refuseUnknown(words, of: MQAdmin.self)
-            await MQAdmin.main(words)
+            await run(MQAdmin.self, words)
         case "mqnamesrv": MQNamesrv.main(arguments)
         case "mqbroker": MQBroker.main(arguments)
         case "mqshutdown": MQShutdown.main(arguments)
@@ -20,7 +20,24 @@ enum EntryPoint {
             let isAdmin = arguments.first == "admin"
             let words = isAdmin ? ["admin"] + AdminCommands.normalized(Array(arguments.dropFirst())) : arguments
             refuseUnknown(words, of: Apus.self)
-            await Apus.main(words)
+            await run(Apus.self, words)
+        }
+    }
+
+    /// As `main` of the parser, but what an error says is escaped: brokers word part of it.
+    private static func run(_ program: any AsyncParsableCommand.Type, _ words: [String]) async {
+        do {
+            var command = try program.parseAsRoot(words)
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+        } catch {
+            let status = program.exitCode(for: error)
+            let text = PlainText.escaped(program.fullMessage(for: error), keepsLines: true)
+            if status.isSuccess { print(text) } else if !text.isEmpty { StandardError.write(text + "\n") }
+            exit(status.rawValue)
         }
     }
 

@@ -43,6 +43,7 @@ struct ConsumeCommand: AsyncParsableCommand {
               apus consume --topic Words --tag 'en || de' --group readers --count 1000
               apus consume --topic Orders --columns tag,key,queue,offset,body --timeout 5
               apus consume --topic Orders --broadcast --from last --json
+              apus consume --topic Orders --expression SQL92 "price > 10 AND PLUGIN('DENYLIST', 'customer 4711')"
             """)
 
     @OptionGroup var server: ServerOption
@@ -55,6 +56,13 @@ struct ConsumeCommand: AsyncParsableCommand {
 
     @Option(name: [.customLong("tag"), .customLong("filter")], help: "Tags wanted: '*', 'TagA' or 'TagA || TagB'.")
     var tag = "*"
+
+    @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Messages wanted, in the language of a filter plugin: SQL92 \"a > 5\", or a type of your own.",
+            valueName: "TYPE TEXT"))
+    var expression: [String] = []
 
     @Option(
         help: """
@@ -86,15 +94,25 @@ struct ConsumeCommand: AsyncParsableCommand {
     func validate() throws {
         guard count.map({ $0 > 0 }) ?? true else { throw ValidationError("--count must be above 0") }
         guard timeout.map({ $0 > 0 }) ?? true else { throw ValidationError("--timeout must be above 0") }
+        guard [0, 2].contains(expression.count) else {
+            throw ValidationError("--expression takes the type and the text: --expression SQL92 \"a > 5\"")
+        }
+        guard expression.isEmpty || tag == "*" else {
+            throw ValidationError("--tag and --expression: a consumer has one of them; in SQL92 the tag is called TAGS")
+        }
         guard 1...1024 ~= pullSize else { throw ValidationError("--pull-size must be 1 to 1024") }
     }
 
     func run() async throws {
         let format = try MessageFormat(columns: columns, separator: separated.text, json: json)
+        let subscription =
+            expression.isEmpty
+            ? Subscription(topic: topic, expression: tag)
+            : Subscription(topic: topic, type: expression[0], expression: expression[1])
         let (stops, stop) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         let interrupt = Interrupt { stop.yield() }
         let consumer = try GroupConsumer(
-            nameServers: server.addresses, group: group, subscription: Subscription(topic: topic, expression: tag),
+            nameServers: server.addresses, group: group, subscription: subscription,
             start: from, isBroadcasting: broadcast, pullSize: pullSize,
             output: MessageOutput(format: format, limit: count) { stop.yield() })
         let start = ContinuousClock.now

@@ -1,6 +1,7 @@
 import CZlib
 import FastJSON
 import Glibc
+import LinuxSystem
 import StoreFormat
 
 /// A message as a broker delivered it, its body decompressed.
@@ -107,9 +108,11 @@ struct MessageFormat: Sendable {
     private let columns: [Column]
     private let separator: [UInt8]
     private let isJSON: Bool
+    /// Control characters are escaped: what senders wrote must not steer a terminal. Elsewhere every byte counts.
+    private let escapes: Bool
 
     /// - Parameter columns: comma-separated names; the words after the last are the choices.
-    init(columns: String, separator: String, json: Bool) throws {
+    init(columns: String, separator: String, json: Bool, escapes: Bool = isatty(STDOUT_FILENO) == 1) throws {
         self.columns = try columns.split(separator: ",").map { name in
             guard let column = Column(rawValue: String(name)) else {
                 throw CommandFailure(
@@ -119,6 +122,7 @@ struct MessageFormat: Sendable {
         }
         self.separator = Array(separator.utf8)
         isJSON = json
+        self.escapes = escapes
     }
 
     /// Appends one line.
@@ -128,31 +132,34 @@ struct MessageFormat: Sendable {
             for (name, value) in message.properties.sorted(by: { $0.key < $1.key }) {
                 properties.append(name, .string(value))
             }
-            output += JSONValue.fields([
+            let json = JSONValue.fields([
                 ("topic", .string(message.topic)), ("tag", message.tag.map { .string($0) }),
                 ("key", message.key.map { .string($0) }), ("id", message.id.map { .string($0) }),
                 ("broker", .string(message.brokerName)), ("queue", .integer(message.queueId)),
                 ("offset", .integer(message.queueOffset)), ("bornTime", .integer(message.bornTimestamp)),
                 ("time", .integer(message.storeTimestamp)), ("retries", .integer(message.reconsumeTimes)),
                 ("properties", .object(properties)), ("body", .string(String(decoding: message.body, as: UTF8.self))),
-            ]).bytes()
+            ])
+            output += escapes ? Array(PlainText.escaped(json.text()).utf8) : json.bytes()
         } else {
             for (index, column) in columns.enumerated() {
                 if index > 0 { output += separator }
                 switch column {
-                case .topic: output += Array(message.topic.utf8)
-                case .tag: output += Array((message.tag ?? "").utf8)
-                case .key: output += Array((message.key ?? "").utf8)
-                case .id: output += Array((message.id ?? "").utf8)
-                case .broker: output += Array(message.brokerName.utf8)
+                case .topic: output += cell(message.topic)
+                case .tag: output += cell(message.tag ?? "")
+                case .key: output += cell(message.key ?? "")
+                case .id: output += cell(message.id ?? "")
+                case .broker: output += cell(message.brokerName)
                 case .queue: output += Array(String(message.queueId).utf8)
                 case .offset: output += Array(String(message.queueOffset).utf8)
                 case .time: output += Array(String(message.storeTimestamp).utf8)
                 case .retries: output += Array(String(message.reconsumeTimes).utf8)
-                case .body: output += message.body
+                case .body: output += escapes ? cell(String(decoding: message.body, as: UTF8.self)) : message.body
                 }
             }
         }
         output.append(0x0A)
     }
+
+    private func cell(_ text: String) -> [UInt8] { Array((escapes ? PlainText.escaped(text) : text).utf8) }
 }

@@ -357,7 +357,8 @@ actor GroupConsumer {
                 "commitOffset": isBroadcasting ? "0" : String(offset),
                 "suspendTimeoutMillis": String(Self.suspendMilliseconds),
                 "subscription": queue.topic == retryTopic ? "*" : subscription.expression,
-                "subVersion": String(subscription.version), "expressionType": "TAG",
+                "subVersion": String(subscription.version),
+                "expressionType": queue.topic == retryTopic ? "TAG" : subscription.type,
             ])
     }
 

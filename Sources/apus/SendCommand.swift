@@ -13,6 +13,7 @@ struct SendCommand: AsyncParsableCommand {
               apus send --topic Words --tag en /usr/share/dict/words
               apus send --columns topic,tag,key,body orders.tsv
               apus send --columns tag,_,body --separator , --topic Log log.csv
+              echo chair | apus send --topic Orders --key 4711 --property price=15 --property region=hangzhou --delay 30s
 
             A message whose broker does not answer or is busy is tried again on another queue until --timeout; one that was \
             stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). Messages travel \
@@ -35,6 +36,12 @@ struct SendCommand: AsyncParsableCommand {
 
     @Option(help: "Key of the messages.")
     var key: String?
+
+    @Option(name: .shortAndLong, help: ArgumentHelp("A property of the messages.", valueName: "NAME=VALUE"))
+    var property: [MessagePropertyOption] = []
+
+    @Option(help: "Deliver them only after so long: 500ms, 30s, 5m, 2h, or a number of seconds.")
+    var delay: MessageDelay?
 
     @Option(
         help:
@@ -83,16 +90,18 @@ struct SendCommand: AsyncParsableCommand {
         var lines = try LineReader(path: file)
         var progress = ProgressBar()
         var tally = SendTally(printsAcknowledgements: acknowledgements)
+        let properties = (property.map(\.stored) + (delay.map { [$0.stored] } ?? [])).joined()
         let start = ContinuousClock.now
         try await withThrowingTaskGroup(of: SendOutcome.self) { group in
             var underWay = 0
             var number = 0
             while let line = try lines.next(unless: interrupt) {
                 number += 1
-                guard let message = layout.message(line, topic: topic, tag: tag, key: key) else {
+                guard var message = layout.message(line, topic: topic, tag: tag, key: key) else {
                     tally.add(.failed(line: number, reason: "the line has fewer columns than --columns names"))
                     continue
                 }
+                message.properties = properties
                 if underWay == inFlight, let outcome = try await group.next() {
                     tally.add(outcome)
                     underWay -= 1

@@ -11,6 +11,8 @@ struct OutgoingMessage: Sendable {
     let tag: String?
     let key: String?
     let body: [UInt8]
+    /// In the form of the log, after those above: `\u{2}NAME\u{1}VALUE` each.
+    var properties = ""
 }
 
 enum SendOutcome: Sendable {
@@ -120,6 +122,7 @@ final class Sender: Sendable {
         var properties = "UNIQ_KEY\u{1}\(keys.next())\u{2}WAIT\u{1}true"
         if let tag = message.tag { properties += "\u{2}TAGS\u{1}\(tag)" }
         if let key = message.key { properties += "\u{2}KEYS\u{1}\(key)" }
+        properties += message.properties
         let now = Clock.milliseconds
         var pause = Self.firstPause
         while true {

@@ -6,8 +6,10 @@ struct Status: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show the workers of a running platform.",
         discussion: """
-            Without --data-dir the platform `apus up` started, else that of the service. Ends with 0 when a platform \
-            answers, 3 when nothing runs, 1 when it does not answer.
+            Without --data-dir the platform `apus up` started, else that of the service.
+
+            EXIT STATUS: 0 when every worker serves, 1 when one does not (or the platform starts, stops or does not \
+            answer), 3 when nothing runs.
             """)
 
     @OptionGroup var directory: AdminClient.DataDirectory
@@ -56,6 +58,9 @@ struct Status: ParsableCommand {
         var brokers: [String]
         var workers: [Worker]
 
+        /// Nothing starts, waits, stops or has failed.
+        var allServe: Bool { state == "running" && workers.allSatisfy { $0.state == "ready" } }
+
         init(_ json: JSONValue) {
             pid = json["pid"]?.integer ?? 0
             state = json["state"]?.string ?? ""
@@ -81,11 +86,13 @@ struct Status: ParsableCommand {
             StandardError.write("apus status: the platform on \(directory.path) does not answer: \(error)\n")
             throw ExitCode(1)
         }
-        if json {
-            print(answer)
-            return
-        }
         let report = try Report(JSONValue(parsing: answer))
+        show(report, answer)
+        if !report.allServe { throw ExitCode(1) }
+    }
+
+    private func show(_ report: Report, _ answer: String) {
+        if json { return print(answer) }
         print("\(report.state) for \(Status.time(report.uptimeMillis)), data in \(report.dataDirectory)")
         print("name server \(report.nameserver), broker \(report.brokers.joined(separator: ", "))")
         print("")
@@ -113,6 +120,8 @@ struct Status: ParsableCommand {
 
     /// Numbers (PID and from UP on) to the right, words to the left.
     static func table(_ rows: [[String]]) -> String {
+        // Details and failures hold names and words that came from elsewhere.
+        let rows = rows.map { $0.map { PlainText.escaped($0) } }
         let widths = (0..<(rows.first?.count ?? 0)).map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in
             let cells = row.enumerated().map { column, cell in

@@ -1,22 +1,37 @@
 import FastJSON
 
-/// A topic and the tag expression a consumer wants of it: `*`, `TagA` or `TagA || TagB`.
+/// A topic and what a consumer wants of it: a tag expression, `*`, `TagA` or `TagA || TagB`, or one of another type.
 struct Subscription: Sendable {
     let topic: String
+    /// `TAG`, `SQL92`, or that of a plugin.
+    let type: String
     let expression: String
     /// Nil for all.
     let tags: Set<String>?
     let version = Clock.milliseconds
 
-    init(topic: String, expression: String) {
+    /// What a plugin understands; brokers alone select.
+    init(topic: String, type: String, expression: String) {
+        guard type != "TAG" else {
+            self.init(topic: topic, expression: expression)
+            return
+        }
+        self.init(topic: topic, type: type, expression: expression, tags: nil)
+    }
+
+    private init(topic: String, type: String, expression: String, tags: Set<String>?) {
         self.topic = topic
+        self.type = type
+        self.expression = expression
+        self.tags = tags
+    }
+
+    init(topic: String, expression: String) {
         let tags = expression.split(separator: "||").map { $0.trimmed }.filter { !$0.isEmpty }
         if tags.isEmpty || tags == ["*"] {
-            self.expression = "*"
-            self.tags = nil
+            self.init(topic: topic, type: "TAG", expression: "*", tags: nil)
         } else {
-            self.expression = tags.joined(separator: " || ")
-            self.tags = Set(tags)
+            self.init(topic: topic, type: "TAG", expression: tags.joined(separator: " || "), tags: Set(tags))
         }
     }
 
@@ -25,7 +40,7 @@ struct Subscription: Sendable {
         let tags = (tags ?? []).sorted()
         return .fields([
             ("classFilterMode", false), ("codeSet", .array(tags.map { .integer(javaHash($0)) })),
-            ("expressionType", "TAG"), ("subString", .string(expression)), ("subVersion", .integer(version)),
+            ("expressionType", .string(type)), ("subString", .string(expression)), ("subVersion", .integer(version)),
             ("tagsSet", .strings(tags)), ("topic", .string(topic)),
         ])
     }

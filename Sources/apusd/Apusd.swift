@@ -36,6 +36,8 @@ struct Apusd: ParsableCommand {
     }
 
     private func serve() throws {
+        // For the workers' connections, which it keeps while they restart.
+        OpenFiles.raiseLimit()
         // Before any other thread exists.
         let signals = try Signals(Platform.signalNumbers)
         let activated = SocketActivation.take()
@@ -58,6 +60,7 @@ struct Apusd: ParsableCommand {
         let workersLock = try WorkersLock(in: runDirectory) {
             logger.notice("waiting for the workers of the platform that ended before")
         }
+        configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).count)
         let resources = try Resources(&configuration, activated: activated, store: .systemd)
         configuration.introduceNameserver()
         if !configuration.unknownKeys.isEmpty {

@@ -21,8 +21,7 @@ struct ConfigurationSource {
         apply(options, to: &raw)
         raw.sortOut()
         var surroundings = PlatformConfiguration.Surroundings(
-            dataDirectory: dataDirectory, executables: executables, plugins: PluginFolder.standard(beside: executables),
-            machineAddress: MachineAddress.firstIPv4())
+            dataDirectory: dataDirectory, executables: executables, machineAddress: MachineAddress.firstIPv4())
         surroundings.withNameserver = !options.withoutNameserver
         surroundings.withBroker = !options.withoutBroker
         try findDisks(raw, &surroundings)

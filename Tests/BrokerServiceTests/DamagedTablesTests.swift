@@ -1,5 +1,6 @@
 import FastJSON
 import Foundation
+import MessageStore
 import RemotingProtocol
 import Testing
 
@@ -67,7 +68,7 @@ import Testing
             #expect(offset.code == 0 && offset.extFields["offset"] == "1", "\(file): \(offset)")
             #expect(try next.onLoop { $0.groups["G0"]?.config.retryMaxTimes } == 7, "\(file)")
             try next.drain()
-            #expect(file.accepts([UInt8](try Data(contentsOf: url))), "\(file)")
+            #expect(file.quality(of: [UInt8](try Data(contentsOf: url))) == .good, "\(file)")
             checked += 1
         }
         #expect(checked >= 4)
@@ -75,26 +76,31 @@ import Testing
 
     /// JSON that is not the table is refused: nothing of it would be loaded, silently.
     @Test func shapes() throws {
-        func accepts(_ file: File, _ text: String) -> Bool { file.accepts(Array(text.utf8)) }
+        func quality(_ file: File, _ text: String) -> MetadataFile.Quality { file.quality(of: Array(text.utf8)) }
         for name in ["topics", "subscriptionGroup", "consumerOffset", "delayOffset"] {
             let file = try #require(File(rawValue: name + ".json"))
             let good = [UInt8](try Data(contentsOf: GoldenFlow.folder.appendingPathComponent(name + ".json")))
-            #expect(file.accepts(good), "Apache's \(name).json")
+            #expect(file.quality(of: good) == .good, "Apache's \(name).json")
             let text = String(decoding: good, as: UTF8.self)
             for key in ["topicConfigTable", "subscriptionGroupTable", "offsetTable"] where text.contains("\"\(key)\"") {
-                #expect(!accepts(file, text.replacing("\"\(key)\"", with: "\"\(key.dropLast())d\"")), "\(name)")
+                let other = text.replacing("\"\(key)\"", with: "\"\(key.dropLast())d\"")
+                #expect(quality(file, other) == .unusable, "\(name)")
             }
-            #expect(!accepts(file, "{}") && !accepts(file, "[]") && !accepts(file, "") && !accepts(file, "7"))
+            for text in ["{}", "[]", "", "7", " ", "\u{0}\u{0}\u{0}"] {
+                #expect(quality(file, text) == .unusable, "\(name): \(text)")
+            }
             for other in File.allCases
             where other != file && other.rawValue.contains("Offset") != name.contains("Offset") {
-                #expect(!other.accepts(good), "\(name).json as \(other)")
+                #expect(other.quality(of: good) == .unusable, "\(name).json as \(other)")
             }
         }
-        #expect(!accepts(.topics, "{\"topicConfigTable\":{\"A\":{\"topicName\":\"B\"}}}"))
-        #expect(!accepts(.consumerOffsets, "{\"offsetTable\":{\"TopicAGroup\":{0:1}}}"))
-        #expect(!accepts(.consumerOffsets, "{\"offsetTable\":{\"T@G\":{\"x\":1}}}"))
-        #expect(accepts(.consumerOffsets, "{\"offsetTable\":{\"T@G\":{0:1,\"1\":2}}}"))
-        #expect(!accepts(.delayOffsets, "{\"offsetTable\":{1:\"x\"}}"))
-        #expect(accepts(.autoCreatedTopics, "[\"a\"]") && !accepts(.autoCreatedTopics, "[{}]"))
+        #expect(quality(.topics, "{\"topicConfigTable\":{\"A\":{\"topicName\":\"B\"}}}") == .usable)
+        #expect(quality(.consumerOffsets, "{\"offsetTable\":{\"TopicAGroup\":{0:1}}}") == .unusable)
+        #expect(quality(.consumerOffsets, "{\"offsetTable\":{\"T@G\":{\"x\":1}}}") == .usable)
+        #expect(quality(.consumerOffsets, "{\"offsetTable\":{\"T@G\":{-1:1}}}") == .usable)
+        #expect(quality(.consumerOffsets, "{\"offsetTable\":{\"T@../G\":{0:1}}}") == .usable)
+        #expect(quality(.consumerOffsets, "{\"offsetTable\":{\"T@G\":{0:1,\"1\":2}}}") == .good)
+        #expect(quality(.delayOffsets, "{\"offsetTable\":{1:\"x\"}}") == .usable)
+        #expect(quality(.autoCreatedTopics, "[\"a\"]") == .good && quality(.autoCreatedTopics, "[{}]") == .unusable)
     }
 }

@@ -143,12 +143,11 @@ struct LoadingTests {
         try workshop.plugin("d_same_type", type: "A")
         try "readme".write(
             toFile: workshop.folder.appendingPathComponent("README").path, atomically: true, encoding: .utf8)
-        catalogue.load(directory: workshop.folder.path)
+        let folders = PluginFolders([workshop.folder.path, "/proc/1/root/none"], catalogue: catalogue)
+        for step in 0..<6 { _ = folders.look(now: Int64(step) * 100_000_000) }
         #expect(catalogue.plugins.map(\.name) == ["a_good", "c_good"])
         #expect(catalogue.refusals.count == 2)
         #expect(book.lines.contains { $0.contains("error: filter plugin refused") && $0.contains("b_noentry") })
-        catalogue.load(directory: "/no/such/folder")
-        #expect(book.lines.contains { $0.contains("/no/such/folder cannot be read") })
     }
 
     @Test("a plugin's words reach the log with their level")

@@ -78,7 +78,7 @@ private func metadata(_ bytes: UnsafeRawBufferPointer) {
         case 0: return (try? TopicConfigSerializeWrapper(json: value)) != nil
         case 1: return (try? SubscriptionGroupWrapper(json: value)) != nil
         default:
-            offsets.load(value)
+            _ = try? offsets.load(value)
             return true
         }
     }

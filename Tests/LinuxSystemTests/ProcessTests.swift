@@ -5,14 +5,14 @@ import Testing
 @Suite struct ProcessTests {
     /// Runs a shell with a pipe as its descriptor 1 and returns what it wrote.
     private func shell(
-        _ script: String, extra: [(Int32, Int32)] = [], environment: [String] = []
+        _ script: String, extra: [(Int32, Int32)] = [], environment: [String] = [], ignoringStrays: Bool = false
     ) throws -> (text: String, ending: ChildProcess.Ending?) {
         let (reader, writer) = try SocketPair.create(sequencedPackets: false).ends()
         let null = try RunDirectory.openNull()
         var child: ChildProcess? = try ChildProcess.spawn(
             path: "/bin/sh", arguments: ["sh", "-c", script], environment: environment,
             descriptors: [(null.raw, 0), (writer.raw, 1), (writer.raw, 2)] + extra.map { (source: $0.0, target: $0.1) },
-            parentDeathSignal: 0, ownProcessGroup: true)
+            parentDeathSignal: 0, ownProcessGroup: true, ignoringStrays: ignoringStrays)
         var text = ""
         var buffer = [UInt8](repeating: 0, count: 4096)
         while true {
@@ -69,6 +69,23 @@ import Testing
         let result = try shell("kill -PIPE $$; echo survived")
         #expect(result.ending == .signal(SIGPIPE))
         #expect(ChildProcess.signalName(SIGPIPE) == "SIGPIPE")
+    }
+
+    /// Those of a program of ours are ignored from its first instruction on, all that nobody means to end it by.
+    @Test func straySignalsAreIgnored() throws {
+        let strays =
+            [
+                SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGXFSZ,
+                SIGTTIN,
+            ]
+            + [SIGTTOU] + Array(34...64)
+        let kills = strays.map { "kill -\($0) $$" }.joined(separator: "; ")
+        let result = try shell("\(kills); echo survived", ignoringStrays: true)
+        #expect(result.text == "survived\n")
+        #expect(result.ending == .code(0))
+        for meant in [SIGTERM, SIGINT, SIGQUIT, SIGXCPU] {
+            #expect(try shell("kill -\(meant) $$; echo survived", ignoringStrays: true).ending == .signal(meant))
+        }
     }
 
     @Test func missingProgramIsAnError() {

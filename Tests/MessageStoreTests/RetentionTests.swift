@@ -111,6 +111,44 @@ import Testing
         try next.store.close()
     }
 
+    /// A full disk costs messages whose time is not over: an error that says how many, of how many topics, and what to do. It was one
+    /// line of no importance with a number of files.
+    @Test func messagesAFullDiskCostsAreCounted() throws {
+        var configuration = StoreConfiguration.small("/store")
+        configuration.fileReservedTime = 72
+        let log = LogLines()
+        let clock = clock
+        let disk = SimulatedDisk(now: { clock.now })
+        let harness = Harness(configuration, disk: disk, clock: clock, log: log)
+        try harness.store.open()
+        for number in 0..<120 {
+            harness.send(number % 3 == 0 ? "Third" : "Others", body: String(repeating: "r", count: 3000))
+            try harness.store.commitTick()
+            harness.maintain(100)
+        }
+        let before = harness.bodies("Third").count + harness.bodies("Others").count
+        #expect(before == 120 && log.lines.isEmpty)
+        disk.capacity.withLock { $0 = 400 * 1024 }
+        var full = StoreConfiguration.small("/store")
+        full.diskSpaceCleanForciblyRatio = 0.5
+        try harness.store.close()
+        full.fileReservedTime = 72
+        let next = Harness(full, disk: disk, clock: clock, log: log)
+        try next.store.open()
+        for _ in 0..<5 {
+            next.clock.advance(20_000)
+            next.maintain(100)
+        }
+        let left = next.bodies("Third").count + next.bodies("Others").count
+        #expect(left < before)
+        let errors = log.lines.filter { $0.contains("before their time was over") }
+        let lost = errors.compactMap { $0.split(separator: " ").dropFirst().first.flatMap { Int($0) } }.reduce(0, +)
+        #expect(lost == before - left, "\(errors)")
+        #expect(
+            errors.first?.contains("of 2 topics") == true && errors.first?.contains("cleanFileForciblyEnable") == true)
+        try next.store.close()
+    }
+
     /// A disk that is too full is known when the store opens: whoever sends before the first maintenance is refused too.
     @Test func fullDiskIsKnownAtTheStart() throws {
         var configuration = StoreConfiguration.small("/store")

@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import MessageModel
 import StoreFormat
 import StoreReader
 import Testing
@@ -335,7 +336,7 @@ import Testing
             }
         }
         #expect(pull("T", 5).status == .noMatchedLogicQueue && pull("T", 5).nextBeginOffset.rawValue == 0)
-        _ = harness.store.findConsumeQueue(topic: "T", queueId: 0)
+        _ = harness.store.findConsumeQueue(topic: try TopicName("T"), queueId: 0)
         #expect(pull("T", 5).status == .noMessageInQueue)
         for number in 0..<100 { harness.send("T", body: "\(number)") }
         try harness.store.commitTick()

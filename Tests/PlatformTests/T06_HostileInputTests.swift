@@ -169,5 +169,78 @@ extension PlatformTests {
             #expect(platform.pid(of: "broker-store") == pid)
             try await platform.stop()
         }
+
+        /// 150 of them took 2.4 GB of the broker, 60 took 973 MB of the name server.
+        @Test("frames of 16 MB without their last byte: bounded memory, others are served", .timeLimit(.minutes(2)))
+        func unfinishedFrames() async throws {
+            let platform = try await Platform.start()
+            let pids = Self.pids(platform)
+            raiseDescriptorLimit()
+            // The broker takes no frame of 16 MB and is sent the largest it takes.
+            let cases = [
+                ("broker-store", platform.broker, 5 << 20, 150), ("nameserver", platform.nameServer, 16 << 20, 60),
+            ]
+            for (kind, address, length, count) in cases {
+                let pid = try #require(pids[kind])
+                let before = Platform.residentBytes(of: pid)
+                let word = withUnsafeBytes(of: UInt32(length).bigEndian, Array.init)
+                let piece = [UInt8](repeating: 0x20, count: 64 << 10)
+                var peers = try (0..<count).map { _ in (socket: try RawSocket(address), left: length - 1) }
+                for peer in peers { peer.socket.write(word) }
+                var most = before
+                let deadline = ContinuousClock.now + .seconds(6)
+                while ContinuousClock.now < deadline {
+                    for index in peers.indices where peers[index].left > 0 {
+                        let sent = peers[index].socket.writeSome(piece.prefix(peers[index].left))
+                        peers[index].left -= max(sent, 0)
+                    }
+                    most = max(most, Platform.residentBytes(of: pid))
+                    try await Task.sleep(for: .milliseconds(1))
+                }
+                print(
+                    "T06 \(count) unfinished frames of \(length >> 20) MB: \(kind) took \((most - before) >> 20) MB more"
+                )
+                #expect(most - before < 176 << 20, "\(kind): \((most - before) >> 20) MB more")
+                let sent = try await platform.apus(["send", "--topic", "Healthy"], input: .file("/etc/hostname"))
+                #expect(sent.status == 0, "\(sent.errorText)")
+                #expect(platform.pid(of: kind) == pid)
+            }
+            let large = try RawSocket(platform.broker)
+            large.write([1, 0, 0, 0])
+            try await eventually("16 MB are refused by their length") { large.isClosedByPeer }
+            #expect(platform.log.contains("maxMessageSize and room for a header"))
+            #expect(platform.log.contains("comes too slowly while others wait for memory"))
+            try await platform.stop()
+        }
+
+        @Test("names with line breaks and escapes forge no line, and refusals are counted", .timeLimit(.minutes(1)))
+        func forgedLines() async throws {
+            let platform = try await Platform.start()
+            let forged = "g\\n12:00:00.000 supervisor     the disk is gone\\u001b[31m\\u202e"
+            let body = """
+                {"clientID":"\(forged)","consumerDataSet":[{"consumeFromWhere":"CONSUME_FROM_LAST_OFFSET","consumeType":\
+                "CONSUME_PASSIVELY","groupName":"Forged","messageModel":"CLUSTERING","subscriptionDataSet":[],"unitMode":false}],\
+                "producerDataSet":[]}
+                """
+            let beat = Self.frame(
+                header: Array(#"{"code":34,"flag":0,"language":"JAVA","opaque":1,"version":409}"#.utf8),
+                body: Array(body.utf8))
+            let socket = try RawSocket(platform.broker)
+            socket.write(beat)
+            // 2 000 requests that a name server refuses, each with a line of its own until now.
+            let lacking = Self.frame(
+                header: Array(#"{"code":105,"extFields":{},"flag":0,"language":"JAVA","opaque":1,"version":409}"#.utf8))
+            let flood = try RawSocket(platform.nameServer)
+            for _ in 0..<2000 { flood.write(lacking) }
+            try await eventually("the refusals are logged") { platform.log.contains("request refused") }
+            try await eventually("the number of the others is logged", within: .seconds(20)) {
+                platform.log.contains("suppressed=")
+            }
+            let lines = platform.log.split(separator: "\n")
+            #expect(lines.filter { $0.contains("request refused") }.count < 150)
+            #expect(!lines.contains { $0.hasPrefix("12:00:00.000") })
+            #expect(!platform.log.contains("\u{1B}") && !platform.log.contains("\u{202E}"))
+            try await platform.stop()
+        }
     }
 }

@@ -33,6 +33,30 @@ extension PlatformTests {
             #expect((second.lines.joined() + second.errorText).contains("nothing runs"), "\(second)")
         }
 
+        @Test(
+            "apus status ends with 0 when all serve, 1 when a worker does not, 3 when nothing runs",
+            .timeLimit(.minutes(1)))
+        func statusCodes() async throws {
+            let platform = try await Platform.start()
+            func status(_ options: String...) async throws -> Int32 {
+                try await Program.run(Binaries.apus, ["status", "--data-dir", platform.data] + options).status
+            }
+            #expect(try await status() == 0)
+            #expect(try await status("--json") == 0)
+            // Killed again and again it is waited with: a crash loop.
+            var codes: [Int32] = []
+            for _ in 0..<40 where codes.last != 1 {
+                if let pid = platform.pid(of: "filter") { kill(pid, SIGKILL) }
+                try await Task.sleep(for: .milliseconds(100))
+                codes.append(try await status("--json"))
+            }
+            #expect(codes.last == 1, "\(codes)")
+            try await eventually("all serve again", within: .seconds(30)) { try await status() == 0 }
+            try await platform.stop()
+            #expect(try await status() == 3)
+            #expect(try await status("--json") == 3)
+        }
+
         @Test("Ctrl-C stops the platform cleanly and in order", .timeLimit(.minutes(1)))
         func controlC() async throws {
             let platform = try await Platform.start()

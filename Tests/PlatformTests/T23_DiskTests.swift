@@ -417,23 +417,44 @@ extension PlatformTests {
         // MARK: limits
 
         @Test(
-            "a worker at its limit of open files says so and goes on when there is room again", .timeLimit(.minutes(1)))
+            "connections never take the descriptors that files need, and nothing spins while they try",
+            .timeLimit(.minutes(1)))
         func limitOfFiles() async throws {
-            let platform = try await Platform.start(["--set", "limits.broker-store.files=96"])
-            var sockets: [RawSocket] = []
-            for _ in 0..<120 { sockets.append(try RawSocket(platform.broker)) }
-            try await eventually("status names the limit") {
+            let platform = try await Platform.start([
+                "--set", "limits.broker-store.files=96", "--set", "limits.replication.files=64",
+            ])
+            try await eventually("status tells how many connections fit") {
                 let broker = try await platform.status()["broker-store-0"]
-                return broker?.status.contains("all 96 open files it may have are in use") == true
+                return broker?.status.contains("connections at most, not 10000 (connectionsMax)") == true
             }
             #expect(platform.log.contains("raise limits.broker-store.files or LimitNOFILE="))
+            let pid = try #require(platform.pid(of: "broker-store"))
+            var sockets: [RawSocket] = []
+            for _ in 0..<300 { sockets.append(try RawSocket(platform.broker)) }
+            try await Task.sleep(for: .milliseconds(200))
+            let before = Platform.cpuMillis(of: pid)
+            sockets.removeAll(where: \.isClosedByPeer)
+            #expect(sockets.count >= 5 && sockets.count < 60, "\(sockets.count) connections")
+            try await Task.sleep(for: .seconds(2))
+            let spent = Platform.cpuMillis(of: pid) - before
+            print("T23 at the limit of open files the broker used \(spent) ms of processor time in 2 s")
+            #expect(spent < 500, "\(spent) ms in 2 s")
             #expect(try await platform.status().statusLine == "4 of 4 workers ready")
+            #expect(platform.log.contains("too many connections"))
+            sockets.removeLast(3)
+            // Each topic has queues of its own, and each queue a file.
+            for queue in 0..<16 {
+                let file = platform.folder.file("line")
+                try "to queue \(queue)\n".write(toFile: file, atomically: false, encoding: .utf8)
+                let sent = try await platform.apus(["send", "--topic", "Many\(queue)", file])
+                try #require(sent.status == 0, "\(sent.errorText) \(platform.log.suffix(3000))")
+            }
             sockets = []
             try await eventually("there is room again") {
-                try await platform.status()["broker-store-0"]?.status.contains("open files") == false
+                let reply = try? await platform.ask(platform.broker, RemotingCommand(.getBrokerRuntimeInfo))
+                return reply?.code == 0
             }
-            let reply = try await platform.ask(platform.broker, RemotingCommand(.getBrokerRuntimeInfo))
-            #expect(reply.code == 0)
+            #expect(platform.pid(of: "broker-store") == pid)
             try await platform.stop()
         }
 

@@ -3,9 +3,10 @@ import Logging
 import NIOCore
 import NIOPosix
 import RemotingProtocol
-import RemotingTransport
 import Synchronization
 import Testing
+
+@testable import RemotingTransport
 
 /// Answers every request with its body and counts what happens; confined to the event loop except for the counters.
 final class EchoService: RemotingService, Sendable {
@@ -15,6 +16,10 @@ final class EchoService: RemotingService, Sendable {
     let ticks = Atomic(0)
     /// Bytes of body to answer with instead of the request's own.
     let answerBytes = Atomic(0)
+    /// Bytes of a frame at most.
+    let largest = Atomic(RemotingLimits.frameBytes)
+
+    var frameBytesMax: Int { self.largest.load(ordering: .relaxed) }
 
     func connectionOpened(_ connection: RemotingConnection) {
         self.opened.add(1, ordering: .relaxed)
@@ -76,6 +81,11 @@ final class EchoServer: Sendable {
     func connectionCount() async throws -> Int {
         let server = self.server
         return try await self.group.next().submit { server.value.connectionCount }.get()
+    }
+
+    func listener() async throws -> any Channel {
+        let server = self.server
+        return try await self.group.next().submit { try #require(server.value.listeners.first) }.get()
     }
 
     func client(

@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import RemotingProtocol
@@ -36,6 +37,15 @@ final class RunningNameServer: Sendable {
         self.group = group
         self.parts = parts
         self.clock = clock
+    }
+
+    /// As the worker does: with timers, and another thread for large bodies.
+    func serveLargeBodies(_ elsewhere: @escaping @Sendable (@escaping @Sendable () -> Void) -> Void) async throws {
+        let (parts, eventLoop) = (self.parts, self.group.next())
+        try await eventLoop.submit {
+            parts.value.0.elsewhere = elsewhere
+            parts.value.0.start(on: eventLoop)
+        }.get()
     }
 
     func connect() async throws -> RemotingClient {
@@ -384,6 +394,87 @@ struct NameServerTests {
         command.body = TopicConfigSerializeWrapper(topicConfigTable: [TopicConfig(topicName: "Old")]).encoded()
         _ = try await client.invokeSuccessfully(command)
         #expect(try await client.invoke(Self.route("Old")).code == 0)
+        await client.close()
+        try await server.stop()
+    }
+}
+
+@Suite("large bodies of a name server are read and made on another thread")
+struct LargeBodyTests {
+    private static func registration(_ name: String, topics: Int, prefix: String) -> RemotingCommand {
+        let table = TopicConfigSerializeWrapper(
+            topicConfigTable: (0..<topics).map { TopicConfig(topicName: "\(prefix)\($0)") },
+            dataVersion: DataVersion(timestamp: 1, counter: Int64(topics)))
+        return RemotingCommand(
+            .registerBroker,
+            extFields: [
+                "brokerName": name, "brokerAddr": "127.0.0.1:1", "clusterName": "C", "brokerId": "0",
+                "haServerAddr": "", "compressed": "false", "bodyCrc32": "0",
+            ], body: RegisterBrokerBody(topicConfigSerializeWrapper: table).encoded())
+    }
+
+    @Test("a registration with thousands of topics, a damaged one, and the lists of all topics, in order")
+    func large() async throws {
+        let server = try await RunningNameServer()
+        let used = NIOLockedValueBox(0)
+        try await server.serveLargeBodies { work in
+            used.withLockedValue { $0 += 1 }
+            NIOThreadPool.singleton.submit { _ in work() }
+        }
+        let client = try await server.connect()
+        let large = Self.registration("a", topics: 3000, prefix: "Large")
+        // Without waiting: the list is asked for behind the registration, on the same connection.
+        let registered = client.invoking(large)
+        let listed = client.invoking(RemotingCommand(.getAllTopicListFromNameServer))
+        #expect(try await registered.get().code == 0)
+        let topics = try TopicList(body: try await listed.get().body).topicList
+        #expect(topics == (0..<3000).map { "Large\($0)" }.sorted())
+        #expect(used.withLockedValue { $0 } == 2)
+        let cluster = try await client.invoke(RemotingCommand(.getTopicsByCluster, extFields: ["cluster": "C"]))
+        #expect(try TopicList(body: cluster.body).topicList.count == 3000)
+        #expect(used.withLockedValue { $0 } == 3)
+        // Small ones are answered where they are.
+        #expect(try await client.invoke(Self.registration("b", topics: 2, prefix: "Small")).code == 0)
+        #expect(used.withLockedValue { $0 } == 3)
+
+        var damaged = Self.registration("a", topics: 3001, prefix: "Other")
+        damaged.extFields["bodyCrc32"] = "77"
+        let refused = try await client.invoke(damaged)
+        #expect(refused.code == ResponseCode.systemError.rawValue)
+        #expect(refused.remark == "crc32 not match")
+        damaged.extFields["bodyCrc32"] = "0"
+        damaged.body[damaged.body.count / 2] = 0
+        #expect(try await client.invoke(damaged).code == ResponseCode.systemError.rawValue)
+        let route = try await client.invoke(
+            RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": "Other1"]))
+        #expect(route.code == ResponseCode.topicNotExist.rawValue)
+        await client.close()
+        try await server.stop()
+    }
+
+    @Test("a hundred brokers that expire together go one in a turn, and all go")
+    func expiring() async throws {
+        let server = try await RunningNameServer()
+        try await server.serveLargeBodies { work in NIOThreadPool.singleton.submit { _ in work() } }
+        let client = try await server.connect()
+        for number in 0..<100 {
+            var request = Self.registration("b\(number)", topics: 5, prefix: "T")
+            request.extFields["brokerAddr"] = "127.0.0.1:\(number + 1)"
+            #expect(try await client.invoke(request).code == 0)
+        }
+        try await server.advance(milliseconds: 200_000)
+        // The first to go closes the connection, which is that of all of them here: the others had time to come back by another.
+        try await server.advance(milliseconds: RouteTables.graceMilliseconds)
+        let watcher = try await server.connect()
+        for _ in 0..<500 {
+            let all = try await watcher.invoke(RemotingCommand(.getAllTopicListFromNameServer))
+            if try TopicList(body: all.body).topicList.isEmpty { break }
+            try await server.advance(milliseconds: RouteTables.graceMilliseconds)
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        let all = try await watcher.invoke(RemotingCommand(.getAllTopicListFromNameServer))
+        #expect(try TopicList(body: all.body).topicList.isEmpty)
+        await watcher.close()
         await client.close()
         try await server.stop()
     }

@@ -213,3 +213,72 @@ struct NameServerConfigurationTests {
         #expect(JavaProperties.parse("\\") == [:])
     }
 }
+
+/// The tables against a model that looks at everything each time.
+@Suite("the name server's tables keep which broker has what")
+struct RouteTablesModelTests {
+    @Test(
+        "brokers come, change their topics, leave and come back: the routes are those of a plain list", arguments: 0..<6
+    )
+    func model(round: Int) {
+        var random = Seeded(seed: UInt64(round) &* 7919 + 1)
+        var tables = RouteTables()
+        /// topic → brokers
+        var model: [String: Set<String>] = [:]
+        var registered: Set<String> = []
+        var version: Int64 = 0
+        func forget(_ broker: String) {
+            for topic in model.keys { model[topic]?.remove(broker) }
+            registered.remove(broker)
+        }
+        for step in 0..<600 {
+            let broker = "b\(Int.random(in: 0..<5, using: &random))"
+            let topic = "T\(Int.random(in: 0..<9, using: &random))"
+            switch Int.random(in: 0..<8, using: &random) {
+            case 0:
+                tables.unregister(clusterName: "C", brokerAddr: broker + ":1", brokerName: broker, brokerID: 0)
+                forget(broker)
+            case 1:
+                tables.delete(topic: topic)
+                model[topic] = nil
+            case 2:
+                tables.delete(topic: topic, in: "C")
+                if !registered.isEmpty { model[topic]?.subtract(registered) }
+            case 3:
+                let count = tables.wipeWritePermission(of: broker)
+                #expect(count == model.values.filter { $0.contains(broker) }.count)
+            case 4:
+                // Its connection closes, and it is back as another life that has only what it names.
+                guard registered.contains(broker) else { continue }
+                _ = tables.connectionClosed(UInt64(broker.dropFirst()) ?? 0, now: 0)
+                forget(broker)
+                fallthrough
+            default:
+                version += 1
+                let names = (0..<9).filter { _ in Bool.random(using: &random) }.map { "T\($0)" }
+                _ = tables.register(
+                    RouteTablesTests.broker(
+                        broker, addr: broker + ":1", topics: names.map { TopicConfig(topicName: $0) }, version: version),
+                    connection: UInt64(broker.dropFirst()) ?? 0, now: 0)
+                registered.insert(broker)
+                for name in names { model[name, default: []].insert(broker) }
+            }
+            let expected = model.filter { !$0.value.isEmpty }
+            #expect(tables.topics == expected.keys.sorted(), "round \(round) step \(step)")
+            #expect(tables.topics(of: "C") == expected.keys.sorted())
+            for (name, brokers) in expected {
+                #expect(tables.route(of: name)?.queueDatas.map(\.brokerName) == brokers.sorted())
+            }
+        }
+    }
+
+    private struct Seeded: RandomNumberGenerator {
+        var state: UInt64
+        init(seed: UInt64) { state = seed }
+
+        mutating func next() -> UInt64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return state ^ state >> 31
+        }
+    }
+}

@@ -63,7 +63,7 @@ import WorkerProtocol
             "brokerRole": "ASYNC_MASTER",
             "listenPort": "10911", "fastListenPort": "10909", "haListenPort": "10912", "bindAddress": "127.0.0.1",
             "brokerIP1": "127.0.0.1", "namesrvAddr": "127.0.0.1:9876", "storePathRootDir": "/data/store",
-            "storePathCommitLog": "/data/store/commitlog", "pluginDirectory": "/usr/lib/apus",
+            "storePathCommitLog": "/data/store/commitlog", "pluginDirectory": "/usr/local/lib/apus/plugins",
         ]
         for (key, value) in expected { #expect(broker[key] == value, "\(key)") }
         #expect(platform.settings(of: WorkerID(.replication, 0)) == platform.settings(of: WorkerID(.brokerStore, 0)))
@@ -201,7 +201,9 @@ import WorkerProtocol
             ])
         #expect(resources.descriptors(for: WorkerID(.replication, 0)).first?.name == "listener:ha")
         #expect(
-            resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == ["segment:plugins", "segment:watermarks#0"])
+            resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == [
+                "segment:plugins", "segment:watermarks#0", "segment:plugins#0",
+            ])
 
         // The same ports again: in use, with the port, the remedy and the option in words.
         var second = try configuration(["listenPort": String(port)], nameserver: ["listenPort": "0"])

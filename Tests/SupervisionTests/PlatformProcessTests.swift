@@ -192,6 +192,40 @@ struct PlatformProcessTests {
         }
     }
 
+    /// `pkill -HUP`, `killall -USR1` and the like meant other programs: they ended workers and, all but the first, the platform.
+    @Test func signalsMeantForOthersEndNobody() throws {
+        try with { (platform: EchoPlatform) throws in
+            let before = try platform.report().workers.map(\.pid)
+            let strays =
+                [SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT, SIGXFSZ]
+                + [SIGTTIN, SIGTTOU, 34, 50, 64]
+            for pid in before + [platform.process.processIdentifier] {
+                for stray in strays { kill(pid, stray) }
+            }
+            platform.eventually("the configuration is read again") {
+                platform.errors.contains("configuration read again")
+            }
+            for _ in 0..<5 {
+                #expect(try platform.ask(platform.broker, "echo alive") == "alive")
+                usleep(50_000)
+            }
+            let after = try platform.report().workers
+            #expect(after.map(\.pid) == before && after.allSatisfy { $0.restarts == 0 })
+            // The ones that are meant still are.
+            kill(before[0], SIGTERM)
+            try platform.eventually("a new worker") { try platform.report().workers[0].restarts == 1 }
+        }
+    }
+
+    /// What a worker says of itself may hold what a peer sent: it is a line of the log like any other.
+    @Test func noWorkerForgesLines() throws {
+        let platform = try EchoPlatform(
+            ["--set", "echoRefuseKind=filter", "--set", "echoRefuse=x\u{1B}[2J\u{202E}y"], waits: false)
+        defer { platform.remove() }
+        platform.eventually("the refusal is logged") { platform.errors.contains("x\\u001b[2J\\u202ey") }
+        #expect(!platform.errors.contains("\u{1B}") && !platform.errors.contains("\u{202E}"))
+    }
+
     @Test func secondInterruptHurries() throws {
         try with(["--set", "echoDrainMillis=50000"]) { (platform: EchoPlatform) throws in
             kill(platform.process.processIdentifier, SIGINT)

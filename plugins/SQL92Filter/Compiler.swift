@@ -13,6 +13,7 @@ struct ProgramPlan {
     var strings: [[UInt8]] = []
     var operands: [Operand] = []
     var sets: [[[UInt8]]] = []
+    var calls: [PluginCall] = []
     var tagsCodes: [Int64]?
     var stackDepth = 1
 }
@@ -21,6 +22,9 @@ struct ProgramPlan {
 struct Compiler {
     /// Distinct properties of one expression.
     static let maximumProperties = 256
+
+    /// Distinct calls of plugins in one expression.
+    static let maximumCalls = Int(APUS_FILTER_CALLS_MAX)
 
     private var plan = ProgramPlan()
     private var depth = 0
@@ -31,6 +35,11 @@ struct Compiler {
         compiler.outermost(expression)
         guard compiler.plan.names.count <= maximumProperties else {
             throw SyntaxError(position: 0, reason: "more than \(maximumProperties) different properties")
+        }
+        if compiler.plan.calls.count > maximumCalls {
+            throw SyntaxError(
+                position: compiler.plan.calls[maximumCalls].typePosition,
+                reason: "more than \(maximumCalls) different calls of plugins")
         }
         compiler.plan.tagsCodes = tags(of: expression).map { tags in
             Set(tags.map { tag in tag.withUnsafeBufferPointer { apus_filter_tags_code($0.baseAddress, $0.count) } })
@@ -91,7 +100,9 @@ struct Compiler {
     /// Takes a few comparisons of bytes at most.
     private static func isCheap(_ side: Expression) -> Bool {
         switch side {
-        case .isNull(.property, not: _), .compare(.equal, .property, .string), .compare(.equal, .string, .property):
+        case .isNull(.property, not: _), .compare(.equal, .property, .string), .compare(.equal, .string, .property),
+            .call,
+            .not(.call):
             true
         default: false
         }
@@ -172,7 +183,14 @@ struct Compiler {
             if not { negate() }
         case .text(let test, let value, let search, let not):
             text(test, value, search, not: not)
+        case .call(let call): emit(Step(operation: .input, a: input(call)))
         }
+    }
+
+    private mutating func input(_ call: PluginCall) -> UInt32 {
+        if let known = plan.calls.firstIndex(where: { $0.isSame(as: call) }) { return UInt32(known) }
+        plan.calls.append(call)
+        return UInt32(plan.calls.count - 1)
     }
 
     private mutating func between(_ value: Expression, _ low: Expression, _ high: Expression, not: Bool) {

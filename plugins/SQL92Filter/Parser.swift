@@ -14,6 +14,7 @@ indirect enum Expression {
     case not(Expression)
     case and(Expression, Expression)
     case or(Expression, Expression)
+    case call(PluginCall)
 
     enum Comparison {
         case equal, notEqual, less, lessOrEqual, greater, greaterOrEqual
@@ -29,7 +30,7 @@ indirect enum Expression {
     var isBoolean: Bool {
         switch self {
         case .property, .string, .number, .negate: false
-        case .boolean, .null, .compare, .between, .isNull, .in, .text, .not, .and, .or: true
+        case .boolean, .null, .compare, .between, .isNull, .in, .text, .not, .and, .or, .call: true
         }
     }
 
@@ -41,6 +42,17 @@ indirect enum Expression {
     }
 }
 
+/// `PLUGIN('TYPE', 'expression')`: true where the plugin of that type says so, else false.
+struct PluginCall {
+    let type: [UInt8]
+    let expression: [UInt8]
+    /// Byte offsets in the whole expression where the texts between the quotes begin.
+    let typePosition: Int
+    let expressionPosition: Int
+
+    func isSame(as other: PluginCall) -> Bool { type == other.type && expression == other.expression }
+}
+
 /// Reads an expression:
 ///
 ///     or         = and { OR and }
@@ -48,7 +60,7 @@ indirect enum Expression {
 ///     equality   = comparison { = comparison | <> comparison | IS [NOT] NULL }
 ///     comparison = unary { > unary | >= unary | < unary | <= unary | [NOT] BETWEEN unary AND unary
 ///                        | [NOT] IN ( string {, string} ) | [NOT] CONTAINS string | … STARTSWITH … | … ENDSWITH … }
-///     unary      = + unary | - unary | NOT unary | literal | property | ( or )
+///     unary      = + unary | - unary | NOT unary | literal | property | PLUGIN ( string , string ) | ( or )
 struct Parser {
     /// Parentheses, signs and NOTs may be nested this deep; the stack of the worker holds far more.
     static let maximumDepth = 200
@@ -281,6 +293,27 @@ struct Parser {
         return try primary()
     }
 
+    /// Behind `PLUGIN`: the two strings in parentheses.
+    private mutating func call() throws(SyntaxError) -> PluginCall {
+        func text(_ wanted: String) throws(SyntaxError) -> (bytes: [UInt8], position: Int) {
+            guard case .string(let bytes) = token else { throw unexpected(wanted) }
+            return (bytes, position + 1)
+        }
+        try advance()
+        let type = try text("the plugin's type as a string: PLUGIN('TYPE', 'expression')")
+        guard !type.bytes.isEmpty, type.bytes.count <= 64 else {
+            throw SyntaxError(position: type.position, reason: "a plugin's type has 1 to 64 bytes")
+        }
+        try advance()
+        guard try take(.comma) else { throw unexpected(", and the plugin's expression: PLUGIN('TYPE', 'expression')") }
+        let expression = try text("the plugin's expression as a string: PLUGIN('TYPE', 'expression')")
+        try advance()
+        guard try take(.close) else { throw unexpected(") after the plugin's expression") }
+        return PluginCall(
+            type: type.bytes, expression: expression.bytes, typePosition: type.position,
+            expressionPosition: expression.position)
+    }
+
     private mutating func primary() throws(SyntaxError) -> Expression {
         operands += 1
         guard operands <= Self.maximumOperands else {
@@ -293,7 +326,10 @@ struct Parser {
         case .keyword(.true): result = .boolean(true)
         case .keyword(.false): result = .boolean(false)
         case .keyword(.null): result = .null
-        case .name(let range): result = .property(String(decoding: text[range], as: UTF8.self))
+        case .name(let range):
+            try advance()
+            if Lexer.equal(text[range], "PLUGIN"), token == .symbol(.open) { return .call(try call()) }
+            return .property(String(decoding: text[range], as: UTF8.self))
         case .symbol(.open):
             try advance()
             let inner = try or()

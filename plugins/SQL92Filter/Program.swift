@@ -7,17 +7,35 @@ final class Program {
     /// Codes of the only tags a matching message can have; nil: any.
     let tagsCodes: UnsafeMutableBufferPointer<Int64>?
     let needsProperties: Bool
+    /// The calls of other plugins, whose answers come with each message.
+    let calls: UnsafeMutableBufferPointer<apus_filter_call>
+    private let texts: [Bytes]
     private let machine: Machine
 
     init(_ plan: ProgramPlan) {
         tagsCodes = plan.tagsCodes.map { .copy($0) }
         needsProperties = !plan.names.isEmpty
+        let texts = plan.calls.map { (type: Bytes.copyBytes($0.type), expression: Bytes.copyBytes($0.expression)) }
+        self.texts = texts.flatMap { [$0.type, $0.expression] }
+        calls = .copy(
+            zip(plan.calls, texts).map { call, texts in
+                apus_filter_call(
+                    type: Self.characters(texts.type), expression: Self.characters(texts.expression),
+                    type_size: UInt32(texts.type.count), expression_size: UInt32(texts.expression.count),
+                    type_position: UInt32(call.typePosition), expression_position: UInt32(call.expressionPosition))
+            })
         machine = Machine(plan)
+    }
+
+    private static func characters(_ bytes: Bytes) -> UnsafePointer<CChar>? {
+        UnsafeRawPointer(bytes.baseAddress)?.assumingMemoryBound(to: CChar.self)
     }
 
     deinit {
         machine.deallocate()
         tagsCodes?.deallocate()
+        calls.deallocate()
+        for text in texts { text.deallocate() }
     }
 
     func match(
@@ -115,6 +133,7 @@ private struct Machine {
         case (.equalString, false): return equals(step, units, messages)
         case (.member, false): return member(step, units, messages)
         case (.isMissing, _): return presence(step, messages)
+        case (.input, _): return input(step, units, messages)
         default: return each(condition, units, messages)
         }
     }
@@ -188,17 +207,26 @@ private struct Machine {
     }
 
     @inline(never)
+    private func input(_ step: Step, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64) -> UInt64 {
+        let bit = UInt64(truncatingIfNeeded: step.a)
+        let wanted: UInt64 = step.isNegated ? 0 : 1
+        return those(of: messages) { units[$0].inputs &>> bit & 1 == wanted }
+    }
+
+    @inline(never)
     private func each(
         _ condition: Range<Int>, _ units: UnsafePointer<apus_filter_unit>, _ messages: UInt64
     ) -> UInt64 {
-        those(of: messages) { holds(condition, values.row($0), units[$0].properties) }
+        those(of: messages) { holds(condition, values.row($0), units[$0].properties, units[$0].inputs) }
     }
 
     // MARK: One condition, one message
 
-    /// Whether a condition is true of a message; `floor`: where its properties begin.
+    /// Whether a condition is true of a message; `floor`: where its properties begin; `inputs`: what its calls say.
     @inline(__always)
-    private func holds(_ condition: Range<Int>, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?) -> Bool {
+    private func holds(
+        _ condition: Range<Int>, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?, _ inputs: UInt64
+    ) -> Bool {
         var top = -1
         var at = condition.lowerBound
         while at < condition.upperBound {
@@ -227,6 +255,8 @@ private struct Machine {
                 truth = value.start == nil ? .unknown : Truth(sets[Int(step.b)].contains(value.text, floor))
             case .push:
                 truth = step.truth
+            case .input:
+                truth = Truth(inputs &>> UInt64(truncatingIfNeeded: step.a) & 1 != 0)
             case .skipIfNo:
                 if stack[top] == .no { at = Int(step.b) }
                 continue

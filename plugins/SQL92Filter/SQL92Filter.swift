@@ -17,7 +17,15 @@ private func compile(
     } catch {
         return apus_filter_refuse(compiled, error.position, error.reason, error.reason.utf8.count)
     }
+    if let call = plan.calls.first, compiled.pointee.struct_size < UInt32(MemoryLayout<apus_filter_compiled>.size) {
+        let reason = "this host is too old to call plugins from SQL92"
+        return apus_filter_refuse(compiled, call.typePosition, reason, reason.utf8.count)
+    }
     let program = Program(plan)
+    if program.calls.count > 0 {
+        compiled.pointee.calls = UnsafePointer(program.calls.baseAddress)
+        compiled.pointee.call_count = UInt32(program.calls.count)
+    }
     if let codes = program.tagsCodes, codes.count <= 1024 {
         compiled.pointee.tags_codes_kind = APUS_FILTER_TAGS_CODES_PREFILTER
         compiled.pointee.tags_codes = UnsafePointer(codes.baseAddress)

@@ -40,6 +40,8 @@ struct Step {
         case isNull
         /// Property `a` as a truth value: `true` in any case, or not.
         case truth
+        /// What call `a` says.
+        case input
         case not
         case and
         case or

@@ -33,8 +33,11 @@ extension AdminBrokerProcessor {
         let list = try CreateTopicListRequestBody(body: frame.body).topicConfigList
         var accepted: [TopicConfig] = []
         for var config in list {
-            if let remark = refusal(ofTopic: config.topicName) ?? refusal(of: config) {
+            if let remark = refusal(ofTopic: config.topicName) {
                 return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
+            }
+            if let (code, remark) = refusal(of: config, client) {
+                return client.answer(frame.returnAddress, code == .systemError ? .invalidParameter : code, remark: remark)
             }
             do throws(TopicAttributes.Refusal) {
                 let current = broker.topics[config.topicName].map { $0.config.attributes ?? [:] }
@@ -44,7 +47,11 @@ extension AdminBrokerProcessor {
             }
             accepted.append(config)
         }
-        for config in accepted { broker.topics.update(config) }
+        do throws(NameError) {
+            for config in accepted { try broker.topics.update(config) }
+        } catch {
+            throw .badName("\(error)")
+        }
         broker.logger.info("\(accepted.count) topics updated by \(client.address)")
         let address = frame.returnAddress
         broker.registration.whenRegistered { client.answer(address, .success) }
@@ -58,31 +65,63 @@ extension AdminBrokerProcessor {
             if let remark = refusal(ofGroup: config.groupName) {
                 return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
             }
+            if let (code, remark) = refusalToMake(group: config.groupName, client) {
+                return client.answer(frame.returnAddress, code, remark: remark)
+            }
         }
-        for config in list { broker.groups.update(config) }
+        for config in list { try broker.groups.update(config) }
         broker.logger.info("\(list.count) consumer groups updated by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     // MARK: Refusals
 
     func refusal(ofTopic name: String) -> String? {
-        if let remark = TopicNames.refusal(of: name) { return remark }
+        if let problem = TopicName.problem(name) { return "\(problem)" }
         return broker.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
     }
 
-    func refusal(of config: TopicConfig) -> String? {
+    /// Why a topic is not made or changed: its numbers of queues, or the client's rate of new topics.
+    func refusal(of config: TopicConfig, _ client: ClientContext) -> (ResponseCode, String)? {
+        let topic = config.topicName
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else {
-            return "topic \(config.topicName): readQueueNums=\(config.readQueueNums) "
-                + "writeQueueNums=\(config.writeQueueNums); neither may be negative"
+            return (
+                .systemError,
+                "topic \(topic): readQueueNums=\(config.readQueueNums) writeQueueNums=\(config.writeQueueNums); "
+                    + "neither may be negative"
+            )
+        }
+        let queues = max(config.readQueueNums, config.writeQueueNums)
+        guard queues <= Self.queuesMax else {
+            return (
+                .systemError,
+                "topic[\(topic)] with \(queues) queues is not made, at most \(Self.queuesMax): a request for a topic's "
+                    + "state looks at each of its queues"
+            )
+        }
+        guard broker.topics[topic] != nil || broker.creations.mayMakeTopic(client) else {
+            return (
+                .systemBusy,
+                "topic[\(topic)] was not made: this address has made more than \(CreationRates.topics.words); "
+                    + "say it again in a moment"
+            )
         }
         return nil
     }
 
+    /// Why a group is not made: the client's rate of new groups.
+    func refusalToMake(group: String, _ client: ClientContext) -> (ResponseCode, String)? {
+        guard broker.groups[group] == nil, !broker.creations.mayMakeGroup(client) else { return nil }
+        return (
+            .systemBusy,
+            "group [\(group)] was not made: this address has made more than \(CreationRates.groups.words); "
+                + "say it again in a moment"
+        )
+    }
+
     func refusal(ofGroup name: String) -> String? {
-        SubscriptionGroupManager.isGood(name)
-            ? nil
-            : "The specified group [\(name.prefix(64))] is no name for a group." + broker.groups.remedy(for: name)
+        GroupName.problem(name).map { "\($0)" }
     }
 }
 

@@ -1,11 +1,15 @@
 import FastJSON
 import Logging
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
 final class AdminBrokerProcessor {
+    /// Queues of one topic on this broker; RocketMQ has no bound. Its largest own topic has 1024.
+    static let queuesMax: Int32 = 4096
+
     unowned let broker: Broker
     private lazy var stats = ConsumeStatsProcessor(broker)
 
@@ -80,12 +84,11 @@ final class AdminBrokerProcessor {
         let topic = try fields.required("topic")
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         var config = TopicConfig(
-            topicName: topic, readQueueNums: try fields.requiredInt32("readQueueNums"),
-            writeQueueNums: try fields.requiredInt32("writeQueueNums"), perm: try fields.requiredInt32("perm"))
+            topicName: topic, readQueueNums: try fields.required(.readQueueNums),
+            writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.required(.perm))
         config.topicFilterType = fields.string("topicFilterType") ?? "SINGLE_TAG"
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
-        guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
         do throws(TopicAttributes.Refusal) {
             let current = broker.topics[topic].map { $0.config.attributes ?? [:] }
             let changed = try TopicAttributes.altered(
@@ -95,7 +98,14 @@ final class AdminBrokerProcessor {
         } catch {
             return client.answer(frame.returnAddress, .systemError, remark: "\(error)")
         }
-        broker.topics.update(config)
+        if let (code, remark) = refusal(of: config, client) {
+            return client.answer(frame.returnAddress, code, remark: remark)
+        }
+        do throws(NameError) {
+            try broker.topics.update(config)
+        } catch {
+            throw .badName("\(error)")
+        }
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
@@ -121,7 +131,10 @@ final class AdminBrokerProcessor {
         if let remark = refusal(ofGroup: config.groupName) {
             return client.answer(frame.returnAddress, .systemError, remark: remark)
         }
-        broker.groups.update(config)
+        if let (code, remark) = refusalToMake(group: config.groupName, client) {
+            return client.answer(frame.returnAddress, code, remark: remark)
+        }
+        try broker.groups.update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
@@ -143,7 +156,7 @@ final class AdminBrokerProcessor {
 
     private func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let source = try frame.extFields.required("srcGroup")
-        let destination = try frame.extFields.required("destGroup")
+        let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
         guard broker.groups.find(destination) != nil else {
@@ -152,14 +165,14 @@ final class AdminBrokerProcessor {
                 remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination))
         }
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
-            guard broker.topics[topic] != nil else { continue }
+            guard let topicName = broker.topics[topic]?.topicName else { continue }
             // An online group that does not consume the topic any more: what it left there is not to be copied.
             if !isOffline, let group = broker.consumers[source], !group.subscriptions.values.isEmpty,
                 group.subscriptions[topic] == nil
             {
                 continue
             }
-            broker.offsets.clone(from: source, to: destination, topic: topic)
+            broker.offsets.clone(from: source, to: destination, topic: topicName)
         }
         client.answer(frame.returnAddress, .success)
     }
@@ -203,7 +216,8 @@ final class AdminBrokerProcessor {
             ("consumeFromWhere", .string(group.consumeFromWhere)), ("consumeType", .string(group.consumeType)),
             ("messageModel", .string(group.messageModel)), ("subscriptionTable", .fields(subscriptions)),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(
+            with: body, entries: group.clients.count + subscriptions.count, frame.returnAddress, client)
     }
 
     private func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -213,7 +227,7 @@ final class AdminBrokerProcessor {
                 frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
         }
         let body = JSONValue.fields([("connectionSet", .array(clients.map(connection)))])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(with: body, entries: clients.count, frame.returnAddress, client)
     }
 
     private func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
@@ -231,20 +245,24 @@ final class AdminBrokerProcessor {
                         }))
             )
         }
-        client.answer(frame.returnAddress, .success, body: JSONValue.fields([("data", .fields(data))]).bytes())
+        let count = data.count
+        broker.answer(
+            with: JSONValue.fields([("data", .fields(data))]), entries: count, frame.returnAddress, client)
     }
 
     // MARK: The broker's settings
 
     private func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
-        let holding = broker.configuration.listing + broker.store.configuration.listing
-        // What somebody set stands as it was set; what nobody did by the value it has.
-        let values = Dictionary(
-            (holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
-        let text = values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
+        let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
         client.answer(
             frame.returnAddress, .success, fields: [("version", broker.configurationVersion.json.text())],
             body: Array(text.utf8))
+    }
+
+    /// What somebody set stands as it was set; what nobody did by the value it has.
+    private func settingsHeld() -> [String: String] {
+        let holding = broker.configuration.listing + broker.store.configuration.listing
+        return Dictionary((holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
 
     private func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
@@ -255,10 +273,12 @@ final class AdminBrokerProcessor {
             return client.answer(
                 frame.returnAddress, .noPermission, remark: "Can not update config in black list.")
         }
+        let before = settingsHeld()
         if let refusal = broker.change(settings: pairs) {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
-        broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
+        let changes = pairs.map { "\($0.0) from '\(before[$0.0] ?? "")' to '\($0.1.trimmedBlanks)'" }
+        broker.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }

@@ -1,12 +1,16 @@
 import FastJSON
 import MessageStore
 import RemotingProtocol
+import RemotingTransport
 import StoreFormat
 
 /// Tables of offsets for operators: GET_TOPIC_STATS_INFO (202), GET_CONSUME_STATS (208), QUERY_TOPIC_CONSUME_BY_WHO
 /// (300), QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321), VIEW_BROKER_STATS_DATA (315), and of
 /// 5.x tools QUERY_TOPICS_BY_CONSUMER (343) and QUERY_SUBSCRIPTION_BY_CONSUMER (345).
 final class ConsumeStatsProcessor {
+    /// Suspended pulls of one queue that are looked at for one request.
+    private static let heldPullsMax = 256
+
     private unowned let broker: Broker
 
     init(_ broker: Broker) { self.broker = broker }
@@ -87,11 +91,18 @@ final class ConsumeStatsProcessor {
         return (table, difference)
     }
 
-    /// How far the group has pulled of a queue, if one of its pulls is held there now; else it is not known, and 0. Apache 5 notes it
-    /// with each pull.
+    /// The largest queue offset of the group's pulls that are suspended at a queue; 0 when there is none among the first
+    /// `heldPullsMax`, which bounds the time on the loop. Apache 5 notes the offset with each pull.
     private func heldOffset(_ group: String, _ queue: ConsumeQueue?) -> Int64 {
         guard let watch = queue?.context as? QueueWatch else { return 0 }
-        return watch.pulls.filter { $0.group.name == group }.map(\.queueOffset).max() ?? 0
+        var largest: Int64 = 0
+        var next = watch.pulls.first
+        for _ in 0..<Self.heldPullsMax {
+            guard let pull = next else { break }
+            if pull.group.name == group { largest = max(largest, pull.queueOffset) }
+            next = pull.nextInList
+        }
+        return largest
     }
 
     /// RocketMQ leaves out topics an online group no longer subscribes to.
@@ -163,51 +174,89 @@ final class ConsumeStatsProcessor {
         }
     }
 
+    /// Queues a slice looks at before it stops: each costs a look into the log.
+    static let queuesPerSlice = 256
+
+    /// Goes through topics of groups in slices; `each` returns the number of queues it has looked at.
+    private func walk(
+        _ pairs: [(group: String, topic: TopicEntry)], _ client: ClientContext,
+        _ each: @escaping (String, TopicEntry) -> Int, then: @escaping () -> Void
+    ) {
+        var left = pairs[...]
+        let slice = { () -> Bool in
+            guard !client.connection.isClosed else { return false }
+            var queues = 0
+            while queues < Self.queuesPerSlice, let (group, topic) = left.popFirst() {
+                queues += max(1, each(group, topic))
+            }
+            guard left.isEmpty else { return true }
+            then()
+            return false
+        }
+        if slice() {
+            client.connection.awaitsAnswer = true
+            broker.slices.add(slice)
+        }
+    }
+
     private func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("consumerGroup")
         let wanted = frame.extFields.string("topic") ?? ""
+        let address = frame.returnAddress
         var table = JSONObject()
         var tps = 0.0
-        for topic in wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted] {
-            guard let entry = broker.topics[topic], isRelevant(topic, to: group) else { continue }
-            table.members.append(contentsOf: offsetTable(group, entry, queues: entry.config.readQueueNums).0.members)
-            tps += consumeTps(group, entry)
+        let pairs = (wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted]).compactMap { topic in
+            isRelevant(topic, to: group) ? broker.topics[topic].map { (group, $0) } : nil
         }
-        let body = JSONValue.fields([("consumeTps", .number(tps)), ("offsetTable", .object(table))])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        walk(pairs, client) { [self] group, entry in
+            let members = offsetTable(group, entry, queues: entry.config.readQueueNums).0.members
+            table.members.append(contentsOf: members)
+            tps += consumeTps(group, entry)
+            return members.count
+        } then: { [self] in
+            let body = JSONValue.fields([("consumeTps", .number(tps)), ("offsetTable", .object(table))])
+            broker.answer(with: body, entries: table.count, address, client)
+        }
     }
 
     private func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let onlyOrdered = frame.extFields.bool("isOrder") ?? false
-        var list: [JSONValue] = []
-        var total: Int64 = 0
-        for group in broker.groups.all {
-            var stats: [JSONValue] = []
-            for topic in broker.offsets.topics(of: group.name) {
-                guard let entry = broker.topics[topic], !onlyOrdered || entry.config.order,
-                    isRelevant(topic, to: group.name)
-                else { continue }
-                let (table, difference) = offsetTable(group.name, entry, queues: entry.config.writeQueueNums)
-                total += difference
-                stats.append(
-                    .fields([
-                        ("consumeTps", .number(consumeTps(group.name, entry))), ("offsetTable", .object(table)),
-                    ]))
-            }
-            list.append(.fields([(group.name, .array(stats))]))
+        let address = frame.returnAddress
+        let groups = broker.groups.all.map(\.name)
+        let pairs = groups.flatMap { group in
+            broker.offsets.topics(of: group).compactMap { topic in broker.topics[topic].map { (group, $0) } }
         }
-        let body = JSONValue.fields([
-            ("brokerAddr", .string(broker.configuration.address)), ("consumeStatsList", .array(list)),
-            ("totalDiff", .integer(total)),
-        ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        var stats: [String: [JSONValue]] = [:]
+        var total: Int64 = 0
+        var entries = groups.count
+        walk(pairs, client) { [self] group, entry in
+            guard !onlyOrdered || entry.config.order, isRelevant(entry.name, to: group) else { return 1 }
+            let (table, difference) = offsetTable(group, entry, queues: entry.config.writeQueueNums)
+            total += difference
+            entries += table.count
+            stats[group, default: []].append(
+                .fields([("consumeTps", .number(consumeTps(group, entry))), ("offsetTable", .object(table))]))
+            return table.count
+        } then: { [self] in
+            let list = groups.map { JSONValue.fields([($0, .array(stats[$0] ?? []))]) }
+            let body = JSONValue.fields([
+                ("brokerAddr", .string(broker.configuration.address)), ("consumeStatsList", .array(list)),
+                ("totalDiff", .integer(total)),
+            ])
+            broker.answer(with: body, entries: entries, address, client)
+        }
     }
 
     private func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
-        let groups = Set(broker.consumers.groups(subscribedTo: topic) + broker.offsets.groups(of: topic))
-        client.answer(
-            frame.returnAddress, .success, body: JSONValue.fields([("groupList", .strings(groups.sorted()))]).bytes())
+        let address = frame.returnAddress
+        client.connection.awaitsAnswer = true
+        broker.consumers.groups(subscribedTo: topic, in: broker.slices) { [broker] online in
+            let groups = Set(online + broker.offsets.groups(of: topic))
+            client.connection.awaitsAnswer = false
+            client.answer(
+                address, .success, body: JSONValue.fields([("groupList", .strings(groups.sorted()))]).bytes())
+        }
     }
 
     private func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -248,7 +297,7 @@ final class ConsumeStatsProcessor {
     private func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
         let topic = try fields.required("topic")
-        let queueId = try fields.requiredInt32("queueId")
+        let queueId = try fields.required(.queueID)
         guard let queue = broker.store.consumeQueue(topic: topic, queueId: queueId) else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "\(queueId)@\(topic) is not exist!")
@@ -278,6 +327,6 @@ final class ConsumeStatsProcessor {
                     })
             ), ("subscriptionData", subscription?.data.json),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        broker.answer(with: body, entries: entries.count, frame.returnAddress, client)
     }
 }

@@ -105,7 +105,7 @@ final class NameserverRegistration {
         server.retry = nil
         let request = registrationRequest()
         connected(server).flatMap { client in
-            client.invoking(request, timeout: Self.requestTimeout)
+            request.flatMap { client.invoking($0, timeout: Self.requestTimeout) }
         }.assumeIsolated().whenComplete { [self] result in
             switch result {
             case .success(let answer) where answer.responseCode == .success: ended(server, nil)
@@ -179,25 +179,44 @@ final class NameserverRegistration {
         ]
     }
 
-    private func registrationRequest() -> RemotingCommand {
+    /// With more topics than that the request is made on another thread.
+    private static let topicsAtOnce = 128
+
+    /// All topics as they are now, in the form of REGISTER_BROKER. With very many it takes a while to make and to read, and so comes
+    /// less often.
+    private func registrationRequest() -> EventLoopFuture<RemotingCommand> {
         let begin = broker.now()
-        defer {
-            let end = broker.now()
-            notBeforeMillis = end + 10 * max(0, end - begin)
-        }
-        var configs = broker.topics.all.map(\.config)
         let permission = broker.configuration.brokerPermission
-        if permission & (Permission.read | Permission.write) != Permission.read | Permission.write {
-            // A broker that must not be read or written announces its topics so.
-            for index in configs.indices { configs[index].perm &= permission }
-        }
-        let body = RegisterBrokerBody(
-            topicConfigSerializeWrapper: TopicConfigSerializeWrapper(
-                topicConfigTable: configs, dataVersion: broker.topics.dataVersion)
-        ).encoded()
         var fields = identity
         fields["haServerAddr"] = broker.configuration.haServerAddress
         fields["compressed"] = "false"
+        let promise = broker.eventLoop.makePromise(of: RemotingCommand.self)
+        let base = fields
+        broker.topics.copied(in: broker.slices) { [self] table in
+            func made(_ request: RemotingCommand) {
+                let end = broker.now()
+                notBeforeMillis = end + 10 * max(0, end - begin)
+                promise.succeed(request)
+            }
+            if table.topicConfigTable.count <= Self.topicsAtOnce {
+                made(Self.request(base, table, permission))
+            } else {
+                broker.textWork.submit({ Self.request(base, table, permission) }, then: made)
+            }
+        }
+        return promise.futureResult
+    }
+
+    private static func request(
+        _ fields: [String: String], _ topics: TopicConfigSerializeWrapper, _ permission: Int32
+    ) -> RemotingCommand {
+        var topics = topics
+        if permission & (Permission.read | Permission.write) != Permission.read | Permission.write {
+            // A broker that must not be read or written announces its topics so.
+            for index in topics.topicConfigTable.indices { topics.topicConfigTable[index].perm &= permission }
+        }
+        let body = RegisterBrokerBody(topicConfigSerializeWrapper: topics).encoded()
+        var fields = fields
         fields["bodyCrc32"] = String(body.withUnsafeBytes { CommitLogRecord.bodyCRC($0) })
         return RemotingCommand(.registerBroker, extFields: fields, body: body)
     }

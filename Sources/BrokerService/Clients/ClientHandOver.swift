@@ -68,6 +68,11 @@ extension Broker {
 }
 
 extension ClientContext.Heartbeat {
+    /// As `data`; any thread.
+    var parsed: Result<HeartbeatData, RemotingDecodeError> {
+        Result { () throws(RemotingDecodeError) in try data }
+    }
+
     var data: HeartbeatData {
         get throws(RemotingDecodeError) {
             // The parser takes bytes where they lie; it throws only what it declares.

@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
@@ -24,42 +25,162 @@ final class ClientManageProcessor {
         }
     }
 
+    // MARK: HEART_BEAT
+
+    /// Bytes of a heartbeat; RocketMQ's frame limit is its only one. A subscription takes some 200 bytes.
+    static let heartbeatBytesMax = 1 << 20
+    /// Groups, consumers' and producers', of one connection.
+    static let groupsMax = 2048
+    /// Topics one group of one client may subscribe to.
+    static let subscriptionsMax = 1024
+    /// A heartbeat that is larger is read on another thread.
+    static let bytesAtOnce = 32 << 10
+    /// What a slice registers: groups, and subscriptions of them.
+    static let groupsPerSlice = 64
+    static let subscriptionsPerSlice = 512
+
     private func heartBeat(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let address = frame.returnAddress
+        guard frame.body.count <= Self.heartbeatBytesMax else {
+            return client.answer(
+                address, .systemError,
+                remark: "a heartbeat of \(frame.body.count) bytes is not taken, at most \(Self.heartbeatBytesMax): "
+                    + "let one client take part in fewer groups")
+        }
         let said = ClientContext.Heartbeat(language: frame.language, version: frame.version, body: Array(frame.body))
-        try register(said, client, notifies: true)
-        client.answer(frame.returnAddress, .success)
+        guard said.body.count > Self.bytesAtOnce else { return take(try said.data, said, client, address) }
+        client.connection.awaitsAnswer = true
+        broker.textWork.submit({ said.parsed }) { [self] parsed in
+            switch parsed {
+            case .success(let data): take(data, said, client, address)
+            case .failure(let error):
+                client.connection.awaitsAnswer = false
+                client.answer(address, .systemError, remark: "\(error)")
+            }
+        }
     }
 
-    /// - Parameter notifies: tells the other members of its groups, unless they do not want it.
-    func register(
-        _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool
-    ) throws(RemotingDecodeError) {
+    private func take(
+        _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, _ address: ReturnAddress
+    ) {
+        if let refusal = refusal(data, client) {
+            client.connection.awaitsAnswer = false
+            return client.answer(address, .systemError, remark: refusal)
+        }
+        do throws(RemotingDecodeError) {
+            try checkNames(data)
+        } catch {
+            client.connection.awaitsAnswer = false
+            return client.answer(address, .systemError, remark: "\(error)")
+        }
+        register(data, said, client, notifies: true) {
+            client.connection.awaitsAnswer = false
+            client.answer(address, .success)
+        }
+    }
+
+    /// Why a heartbeat asks for too much. What a connection has named before stays until it closes, and counts.
+    private func refusal(_ data: HeartbeatData, _ client: ClientContext) -> String? {
+        if let group = data.consumerDataSet.first(where: { $0.subscriptionDataSet.count > Self.subscriptionsMax }) {
+            return
+                "group [\(group.groupName.prefix(64))] subscribes to \(group.subscriptionDataSet.count) topics, at most "
+                + "\(Self.subscriptionsMax): divide them among several groups"
+        }
+        var groups = data.consumerDataSet.count + data.producerGroups.count
+        if groups + client.consumerGroups.count + client.producerGroups.count > Self.groupsMax {
+            groups =
+                client.consumerGroups.union(data.consumerDataSet.map(\.groupName)).count
+                + client.producerGroups.union(data.producerGroups).count
+        }
+        guard groups <= Self.groupsMax else {
+            return
+                "this connection names \(groups) groups, at most \(Self.groupsMax): divide them among several clients"
+        }
+        return nil
+    }
+
+    /// All or nothing: a client is not a member of half its groups.
+    private func checkNames(_ data: HeartbeatData) throws(RemotingDecodeError) {
+        for consumer in data.consumerDataSet { _ = try broker.groups.checked(consumer.groupName) }
+        for producer in data.producerGroups { try Self.checkProducer(producer) }
+    }
+
+    /// A client whose connection was handed over has said this in the last life; the other members need not be told.
+    func takeOver(_ said: ClientContext.Heartbeat, _ client: ClientContext) throws(RemotingDecodeError) {
         let data = try said.data
+        try checkNames(data)
+        register(data, said, client, notifies: false) {}
+    }
+
+    /// Registers a client in its groups, in slices if they are many.
+    /// - Parameters:
+    ///   - notifies: tells the other members of its groups, unless they do not want it.
+    ///   - then: called when it is done; not when the connection closes before.
+    private func register(
+        _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool,
+        then: @escaping () -> Void
+    ) {
         client.said = said
         let info = ClientChannelInfo(
             client: client, clientId: data.clientID, language: said.language, version: said.version,
             lastUpdateMillis: broker.now())
-        for consumer in data.consumerDataSet {
-            let group = broker.groups.find(consumer.groupName)
-            if let group, !broker.configuration.isSlave {
-                _ = broker.topics.findOrCreate(
-                    TopicNames.retry(consumer.groupName), queueNums: group.config.retryQueueNums,
-                    perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0,
-                    mayWait: true)
+        var consumers = data.consumerDataSet[...]
+        var producers = data.producerGroups[...]
+        let slice = { [self] () -> Bool in
+            // Who is gone must not come back.
+            guard !client.connection.isClosed else { return false }
+            broker.requester = client
+            defer { broker.requester = nil }
+            var groups = Self.groupsPerSlice
+            var subscriptions = Self.subscriptionsPerSlice
+            while groups > 0, subscriptions > 0, let consumer = consumers.popFirst() {
+                groups -= 1
+                subscriptions -= consumer.subscriptionDataSet.count
+                register(consumer, info, notifies: notifies)
             }
-            let changed = broker.consumers.register(
-                ConsumerManager.Registration(
-                    group: consumer.groupName, consumeType: consumer.consumeType, messageModel: consumer.messageModel,
-                    consumeFromWhere: consumer.consumeFromWhere,
-                    subscriptions: consumer.subscriptionDataSet.map { data in
-                        Subscription(data, filter: broker.filter(type: data.expressionType, expression: data.subString))
-                    }),
-                info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
-            if changed {
-                broker.logger.info("consumer \(data.clientID) at \(client.address) in group \(consumer.groupName)")
+            while groups > 0, consumers.isEmpty, let group = producers.popFirst() {
+                groups -= 1
+                broker.producers.register(info, in: group)
             }
+            guard consumers.isEmpty, producers.isEmpty else { return true }
+            then()
+            return false
         }
-        for group in data.producerGroups { broker.producers.register(info, in: group) }
+        if slice() {
+            client.connection.awaitsAnswer = true
+            broker.slices.add(slice)
+        }
+    }
+
+    private func register(_ consumer: ConsumerData, _ info: ClientChannelInfo, notifies: Bool) {
+        let client = info.client
+        let group = broker.groups.find(consumer.groupName)
+        if let group, let retryTopic = group.groupName.retryTopic, !broker.configuration.isSlave {
+            _ = broker.topics.findOrCreate(
+                retryTopic, queueNums: group.config.retryQueueNums,
+                perm: Permission.read | Permission.write, topicSysFlag: consumer.unitMode ? 2 : 0,
+                mayWait: true)
+        }
+        let changed = broker.consumers.register(
+            ConsumerManager.Registration(
+                group: consumer.groupName, consumeType: consumer.consumeType, messageModel: consumer.messageModel,
+                consumeFromWhere: consumer.consumeFromWhere,
+                subscriptions: consumer.subscriptionDataSet.map { data in
+                    Subscription(data, filter: broker.filter(type: data.expressionType, expression: data.subString))
+                }),
+            info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
+        if changed {
+            broker.logger.info("consumer \(info.clientId) at \(client.address) in group \(consumer.groupName)")
+        }
+    }
+
+    /// Nothing is named after a group of producers: RocketMQ takes any name, and here it is one line of text.
+    private static func checkProducer(_ name: String) throws(RemotingDecodeError) {
+        do throws(NameError) {
+            _ = try GroupName(existing: name)
+        } catch {
+            throw .badName("\(error) Choose another name for the group of producers.")
+        }
     }
 
     private func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -119,21 +240,38 @@ final class ClientManageProcessor {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "no consumer for this group, \(name)")
         }
-        client.answer(
-            frame.returnAddress, .success,
-            body: GetConsumerListByGroupResponseBody(consumerIDList: group.clients.map(\.clientId)).encoded())
+        client.answer(frame.returnAddress, .success, body: group.clientList)
     }
 
     private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let address = frame.returnAddress
+        guard frame.body.count <= Self.lockBytesMax else { return refuseLarge(frame, client) }
         let body = try LockBatchRequestBody(body: frame.body)
+        guard broker.groups.find(body.consumerGroup) != nil else {
+            return client.answer(
+                address, .subscriptionGroupNotExist,
+                remark: "subscription group not exist, \(body.consumerGroup)"
+                    + broker.groups.remedy(for: body.consumerGroup))
+        }
         let held = broker.locks.tryLock(
             group: body.consumerGroup, queues: body.mqSet, clientId: body.clientID, now: broker.now())
         givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: client)
         client.answer(
-            frame.returnAddress, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
+            address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
+    }
+
+    /// Of a request that locks or unlocks: some thousands of queues.
+    static let lockBytesMax = 512 << 10
+
+    private func refuseLarge(_ frame: RemotingFrame, _ client: ClientContext) {
+        client.answer(
+            frame.returnAddress, .systemError,
+            remark: "a request of \(frame.body.count) bytes for locks is not taken, at most \(Self.lockBytesMax): "
+                + "ask for fewer queues at a time")
     }
 
     private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        guard frame.body.count <= Self.lockBytesMax else { return refuseLarge(frame, client) }
         let body = try UnlockBatchRequestBody(body: frame.body)
         let held = broker.locks.held(group: body.consumerGroup, clientId: body.clientID)
         let given = held.intersection(body.mqSet)

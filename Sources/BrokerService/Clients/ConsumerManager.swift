@@ -44,7 +44,17 @@ final class ConsumerGroup {
     var consumeFromWhere: String
     /// What any of the clients wants; of several expressions for a topic the newest.
     private(set) var subscriptions = BytesKeyedTable<Subscription>()
-    fileprivate(set) var clients: [ClientChannelInfo] = []
+    fileprivate(set) var clients: [ClientChannelInfo] = [] {
+        didSet { knownList = nil }
+    }
+    /// The answer to GET_CONSUMER_LIST_BY_GROUP: each of ten thousand members asks for all of them.
+    private var knownList: [UInt8]?
+    var clientList: [UInt8] {
+        if let knownList { return knownList }
+        let list = GetConsumerListByGroupResponseBody(consumerIDList: clients.map(\.clientId)).encoded()
+        knownList = list
+        return list
+    }
     /// All clients want the same.
     private(set) var isConsistent = true
     private var reported: Set<SubscriptionConflict.Key> = []
@@ -95,16 +105,16 @@ final class ConsumerGroup {
     fileprivate func update(
         _ index: Int, _ latest: [Subscription], isNew: Bool
     ) -> (changed: Bool, conflict: SubscriptionConflict?) {
-        let before = clients[index].subscriptions
+        let before = SubscriptionsByTopic(clients[index].subscriptions)
         let now = latest.map { said in
-            for known in [subscriptions[said.topic], before.first { $0.topic == said.topic }] {
+            for known in [subscriptions[said.topic], before[said.topic]] {
                 guard let known, known.selectsTheSame(as: said) else { continue }
                 known.renew(version: said.subVersion)
                 return known
             }
             return said
         }
-        guard isNew || now.count != before.count || !zip(now, before).allSatisfy({ $0 === $1 }) else {
+        guard isNew || now.count != before.all.count || !zip(now, before.all).allSatisfy({ $0 === $1 }) else {
             return (false, nil)
         }
         clients[index].subscriptions = now
@@ -117,7 +127,7 @@ final class ConsumerGroup {
                 changed = true
             }
         }
-        if removeUnwanted(after: now) { changed = true }
+        if removeUnwanted(before.all, after: now) { changed = true }
         return (changed, checkConsistency(of: index))
     }
 
@@ -125,10 +135,11 @@ final class ConsumerGroup {
         clients.lazy.flatMap(\.subscriptions).filter { $0.topic == topic }.max { $0.subVersion < $1.subVersion }
     }
 
-    /// Topics nobody wants any more go.
-    private func removeUnwanted(after latest: [Subscription]) -> Bool {
+    /// Topics nobody wants any more go: only those this client has wanted until now can be among them.
+    private func removeUnwanted(_ before: [Subscription], after latest: [Subscription]) -> Bool {
         var changed = false
-        for old in subscriptions.values where !latest.contains(where: { $0.topic == old.topic }) {
+        let wanted = SubscriptionsByTopic(latest)
+        for old in before where wanted[old.topic] == nil {
             let newest = newest(old.topic)
             if let newest {
                 subscriptions[old.topic] = newest
@@ -203,8 +214,11 @@ final class ConsumerManager {
 
     var all: [ConsumerGroup] { groups.values }
 
-    func groups(subscribedTo topic: String) -> [String] {
-        groups.values.filter { $0.subscriptions[topic] != nil }.map(\.name)
+    /// Looks at all groups, in slices.
+    func groups(subscribedTo topic: String, in slices: SlicedWork, then: @escaping ([String]) -> Void) {
+        TableCopy.make(
+            in: slices, table: { self.groups }, { $0.subscriptions[topic] != nil ? $0.name : nil },
+            then: { then($0.compactMap { $0 }) })
     }
 
     struct Registration {
@@ -267,8 +281,13 @@ final class ConsumerManager {
         if notifyChange { notify?(name, group.clients) }
     }
 
-    func connectionClosed(_ client: ClientContext, notifyChange: (String) -> Bool) {
-        for name in client.consumerGroups { unregister(client, from: name, notifyChange: notifyChange(name)) }
+    /// A closed connection leaves some of its groups; `true` when there are more.
+    func leaveSome(_ client: ClientContext, atMost limit: Int, notifyChange: (String) -> Bool) -> Bool {
+        for name in client.consumerGroups.prefix(limit) {
+            unregister(client, from: name, notifyChange: notifyChange(name))
+            client.consumerGroups.remove(name)
+        }
+        return !client.consumerGroups.isEmpty
     }
 
     /// Clients whose heartbeats have stopped; the caller closes their connections, which unregisters them.
@@ -310,8 +329,10 @@ final class ProducerManager {
         }
     }
 
-    func connectionClosed(_ client: ClientContext) {
-        for group in client.producerGroups { unregister(client, from: group) }
+    /// As `ConsumerManager.leaveSome`.
+    func leaveSome(_ client: ClientContext, atMost limit: Int) -> Bool {
+        for group in client.producerGroups.prefix(limit) { unregister(client, from: group) }
+        return !client.producerGroups.isEmpty
     }
 
     func clients(of group: String) -> [ClientChannelInfo]? { groups[group] }

@@ -33,8 +33,9 @@ struct SubscriptionConflict: CustomStringConvertible {
             return
         }
         let missing = "nothing of it"
+        let theirsByTopic = SubscriptionsByTopic(right.subscriptions)
         for mine in left.subscriptions {
-            let other = right.subscriptions.first { $0 === mine || $0.topic == mine.topic }
+            let other = theirsByTopic[mine.topic]
             if other === mine || other?.selectsTheSame(as: mine) == true { continue }
             if other == nil, mine.topic.hasPrefix(TopicNames.retryPrefix) { continue }
             topic = mine.topic
@@ -42,8 +43,9 @@ struct SubscriptionConflict: CustomStringConvertible {
             self.right = of(right, other?.words ?? missing)
             return
         }
+        let mineByTopic = SubscriptionsByTopic(left.subscriptions)
         for theirs in right.subscriptions where !theirs.topic.hasPrefix(TopicNames.retryPrefix) {
-            if left.subscriptions.contains(where: { $0.topic == theirs.topic }) { continue }
+            if mineByTopic[theirs.topic] != nil { continue }
             topic = theirs.topic
             self.left = of(left, missing)
             self.right = of(right, theirs.words)
@@ -59,6 +61,25 @@ struct SubscriptionConflict: CustomStringConvertible {
     var description: String {
         let subject = topic.map { "of topic \($0) " } ?? ""
         return "client \(left.client) wants \(subject)\(left.wants), client \(right.client) wants \(right.wants)"
+    }
+}
+
+/// One client's subscriptions, found by topic: few by looking at each, many by hash, since a client may name a thousand.
+struct SubscriptionsByTopic {
+    private static let few = 16
+
+    let all: [Subscription]
+    private var table: [String: Subscription] = [:]
+
+    init(_ all: [Subscription]) {
+        self.all = all
+        if all.count > Self.few {
+            table = Dictionary(all.map { ($0.topic, $0) }, uniquingKeysWith: { first, _ in first })
+        }
+    }
+
+    subscript(topic: String) -> Subscription? {
+        all.count > Self.few ? table[topic] : all.first { $0.topic == topic }
     }
 }
 

@@ -71,7 +71,7 @@ struct RecordCopier {
             case .refused(let refusal):
                 switch refusal {
                 case .diskFull, .notWritable: return .refused(refusal)
-                case .messageTooLarge, .propertiesTooLarge, .topicLength, .malformedBatch:
+                case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch:
                     return .undeliverable("\(refusal)")
                 }
             }

@@ -1,5 +1,6 @@
 import FastJSON
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import StoreFormat
@@ -49,7 +50,7 @@ final class ScheduleMessageService {
             levels[index].moveTo(offset)
         }
         for index in levels.indices {
-            let queue = broker.store.findConsumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
+            let queue = broker.store.findConsumeQueue(topic: .schedule, queueId: Int32(index))
             QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
                 guard levels[index].dueMillis == Int64.max else { return }
                 levels[index].dueMillis = levels[index].due(
@@ -212,13 +213,20 @@ final class ScheduleMessageService {
 
     func markWritten() { isDirty = candidate != nil || (isRunning && durable != committedOffsets) }
 
-    func load(_ json: JSONValue) {
-        for member in json["offsetTable"]?.object?.members ?? [] {
-            guard let level = Int(member.key), level >= 1, level <= levels.count, let offset = member.value.integer
-            else { continue }
-            levels[level - 1].moveTo(offset)
-        }
+    static func entry(_ member: JSONObject.Member) throws -> (level: Int, offset: Int64) {
+        guard let level = Int(member.key), level >= 1, let offset = member.value.integer,
+            offset >= 0, QueueLimits.offsets.contains(offset)
+        else { throw TableError("it is not a delay level and the offset of a queue") }
+        return (level, offset)
+    }
+
+    /// - Returns: the entries that are none, which are left out. Levels the broker does not have (any more) are passed over.
+    /// - Throws: it is no such table.
+    func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        let read = try TableEntries<(level: Int, offset: Int64)>(json, "offsetTable", Self.entry)
+        for (level, offset) in read.entries where level <= levels.count { levels[level - 1].moveTo(offset) }
         durable = committedOffsets
         isDirty = true
+        return read.refused
     }
 }

@@ -34,6 +34,8 @@ final class CompiledSubscription {
     fileprivate var waiters: [() -> Void] = []
     /// The filter worker that serves it.
     fileprivate var worker = 0
+    /// The plugins it calls besides its own type's, once a worker has said so.
+    fileprivate var calls: [String] = []
     fileprivate var lastUsedMillis: Int64 = 0
 
     init(type: String, expression: String) {
@@ -157,8 +159,12 @@ package final class FilterLink {
     private var workers: [Int: (WorkerMessage) -> Void] = [:]
     /// The indexes of all workers there ever were, in order.
     private var known: [Int] = []
+    /// What each of them said last that it serves: also of one that is being restarted.
+    private var served: [Int: (rank: UInt8, types: Set<String>)] = [:]
     private var subscriptions: [Key: CompiledSubscription] = [:]
     private var recent = RecentSubscriptions()
+    /// The least used are looked for when there are so many: not at each new one when all are in use.
+    private var forgetAt = FilterLink.subscriptionsMax
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
@@ -191,12 +197,35 @@ package final class FilterLink {
         workers[index] = send
         if !known.contains(index) {
             known = (known + [index]).sorted()
-            for (key, subscription) in subscriptions { move(subscription, to: worker(for: key)) }
+            route()
         }
+        compileUnknown(index)
+        available?()
+    }
+
+    /// Filter worker `index` serves these types from now on. Expressions go to the workers of the lowest rank that serve all they call.
+    private func serves(_ index: Int, rank: UInt8, types: [String]) {
+        served[index] = (rank, Set(types))
+        route()
+        compileUnknown(index)
+        available?()
+    }
+
+    private func route() {
+        for (key, subscription) in subscriptions {
+            // What stands by itself needs nobody.
+            switch subscription.state {
+            case .everything, .tagsCodes, .refused: continue
+            case .unknown, .compiling, .program, .unavailable: break
+            }
+            move(subscription, to: worker(for: key, calls: subscription.calls))
+        }
+    }
+
+    private func compileUnknown(_ index: Int) {
         for subscription in subscriptions.values where subscription.worker == index {
             if case .unknown = subscription.state { compile(subscription) }
         }
-        available?()
     }
 
     package func disconnect(_ index: Int = 0) {
@@ -210,8 +239,20 @@ package final class FilterLink {
         for subscription in subscriptions.values where subscription.worker == index { finish(subscription) }
     }
 
-    private func worker(for key: Key) -> Int {
-        known.isEmpty ? 0 : known[Int(key.hash % UInt64(known.count))]
+    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where nobody does, one that can say
+    /// so; a worker that has not spoken yet may serve anything.
+    private func worker(for key: Key, calls: [String]) -> Int {
+        let needed = calls.isEmpty ? [key.type] : calls
+        let able = known.filter { index in served[index].map { needed.allSatisfy($0.types.contains) } ?? false }
+        let lowest = able.compactMap { served[$0]?.rank }.min()
+        var candidates = able.filter { served[$0]?.rank == lowest }
+        if candidates.isEmpty { candidates = known.filter { served[$0] == nil || served[$0]?.rank == 0 } }
+        if candidates.isEmpty { candidates = known }
+        return candidates.isEmpty ? 0 : candidates[Int(key.hash % UInt64(candidates.count))]
+    }
+
+    private func isServed(_ types: [String]) -> Bool {
+        served.values.contains { types.allSatisfy($0.types.contains) }
     }
 
     /// There are more workers now, and this one serves the expression from now on.
@@ -226,6 +267,15 @@ package final class FilterLink {
         subscription.worker = worker
         subscription.forgetWorker()
         for batch in lost.values { batch.completion(nil) }
+    }
+
+    /// A message of filter worker `index`.
+    package func receive(_ message: WorkerMessage, from index: Int) {
+        if case .filterServes(let rank, let types) = message {
+            serves(index, rank: rank, types: types)
+        } else {
+            receive(message)
+        }
     }
 
     package func receive(_ message: WorkerMessage) {
@@ -267,9 +317,9 @@ package final class FilterLink {
         if let known = subscriptions[key] {
             subscription = known
         } else {
-            if subscriptions.count >= Self.subscriptionsMax { forgetLeastUsed() }
+            if subscriptions.count >= forgetAt { forgetLeastUsed() }
             subscription = CompiledSubscription(type: type, expression: expression)
-            subscription.worker = worker(for: key)
+            subscription.worker = worker(for: key, calls: [])
             subscriptions[key] = subscription
         }
         prepare(subscription)
@@ -314,6 +364,18 @@ package final class FilterLink {
         case .refused(let position, let reason): subscription.state = .refused(position: position, reason: reason)
         case .unavailable(let reason):
             subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
+        case .elsewhere(let types, let reason):
+            subscription.calls = types
+            let key = Key(type: subscription.type, expression: subscription.expression)
+            let other = worker(for: key, calls: types)
+            if isServed(types), other != subscription.worker {
+                subscription.worker = other
+                subscription.state = .unknown
+                compile(subscription)
+                // Its worker is being restarted: whoever waits is called when it is back.
+                return
+            }
+            subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
         }
         finish(subscription)
     }
@@ -335,6 +397,7 @@ package final class FilterLink {
             }
             subscriptions[key] = nil
         }
+        forgetAt = max(Self.subscriptionsMax, subscriptions.count + Self.subscriptionsMax / 4)
     }
 
     // MARK: Evaluating

@@ -80,7 +80,7 @@ final class PullMessageProcessor {
 
         if header.hasCommitOffset, !configuration.isSlave {
             broker.offsets.commit(
-                topic: header.topic, group: header.consumerGroup, queueId: header.queueID, offset: header.commitOffset)
+                topic: topic, group: group, queueId: header.queueID, offset: header.commitOffset)
         }
         let suspend =
             configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
@@ -274,6 +274,11 @@ final class PullMessageProcessor {
             let frame = begin(pull, .success, result, suggest, &buffer)
             ResponseEncoder.finish(frame, in: &buffer, bytesElsewhere: total)
         }
+        send(ranges, on: connection)
+    }
+
+    /// Runs of the log behind a header that has promised them: long ones by `sendfile`, short ones through the buffer.
+    private func send(_ ranges: [LogRange], on connection: RemotingConnection) {
         for range in ranges {
             if range.length >= sendfileBytesMin, let run = transfer.find(range) {
                 let file = NIOLoopBound(run.file, eventLoop: broker.eventLoop)
@@ -287,6 +292,19 @@ final class PullMessageProcessor {
             // Its length has been promised already.
             guard isThere else { return connection.close(reason: "the log could not be read at \(range.start)") }
         }
+    }
+
+    /// Answers a request that is no pull with messages.
+    func answer(
+        with ranges: [LogRange], _ address: ReturnAddress, _ client: ClientContext, fields: [(String, String)] = []
+    ) {
+        guard !address.isOneway else { return }
+        let total = ranges.reduce(0) { $0 + $1.length }
+        client.connection.write { buffer in
+            ResponseEncoder.encode(
+                into: &buffer, address, ResponseCode.success.rawValue, remark: nil, fields: fields, bodyCount: total)
+        }
+        send(ranges, on: client.connection)
     }
 
     /// A pull that cannot be filtered now and may not wait: its offset stays as it is.

@@ -1,9 +1,19 @@
 import MessageStore
 import RemotingProtocol
+import RemotingTransport
 import StoreFormat
 
-/// QUERY_MESSAGE (12) by key or unique key, VIEW_MESSAGE_BY_ID (33) by physical offset.
+/// QUERY_MESSAGE (12) by key or unique key, VIEW_MESSAGE_BY_ID (33) by physical offset. Searching goes in slices of several turns, the
+/// messages leave as those of a pull do: by `sendfile`, so that a client that reads nothing costs no memory. Meanwhile no further
+/// request of it is handled.
 final class QueryMessageProcessor {
+    /// Entries of the index, or messages, that a slice looks at; a turn of well below a millisecond.
+    static let stepsPerSlice = 256
+    /// Bytes of messages that a slice looks at before it stops: they may have to be checked from end to end.
+    static let bytesPerSlice = 1 << 20
+    /// Bytes of one answer: what RocketMQ's clients take in a frame (16 MB), less its header.
+    static let answerBytesMax = RemotingLimits.frameBytes - (64 << 10)
+
     private unowned let broker: Broker
 
     init(_ broker: Broker) { self.broker = broker }
@@ -20,32 +30,43 @@ final class QueryMessageProcessor {
         let fields = frame.extFields
         let isUniqueKey = fields.string("_UNIQUE_KEY_QUERY") == "true"
         let maxNum = Int(try fields.requiredInt32("maxNum"))
-        let result = broker.store.queryMessage(
+        var query = broker.store.beginQuery(
             topic: try fields.required("topic"), key: try fields.required("key"),
-            maxCount: isUniqueKey ? broker.configuration.defaultQueryMaxNum : maxNum,
+            maxCount: isUniqueKey ? broker.configuration.defaultQueryMaxNum : maxNum, bytesMax: Self.answerBytesMax,
             begin: try fields.requiredInt64("beginTimestamp"), end: try fields.requiredInt64("endTimestamp"))
-        let answerFields = [
+        let address = frame.returnAddress
+        // `true` when there is more to do.
+        let slice = { [unowned self] () -> Bool in
+            guard !client.connection.isClosed else { return false }
+            broker.store.advance(&query, steps: Self.stepsPerSlice, bytes: Self.bytesPerSlice)
+            guard query.isDone else { return true }
+            client.connection.awaitsAnswer = false
+            answer(broker.store.result(of: query), address, client)
+            return false
+        }
+        client.connection.awaitsAnswer = true
+        // Most searches take two slices: one in the index, one in the log.
+        if slice(), slice() { broker.slices.add(slice) }
+    }
+
+    private func answer(_ result: QueryResult, _ address: ReturnAddress, _ client: ClientContext) {
+        let fields = [
             ("indexLastUpdatePhyoffset", String(result.indexLastUpdatePhyoffset.rawValue)),
             ("indexLastUpdateTimestamp", String(result.indexLastUpdateTimestamp)),
         ]
-        var body: [UInt8] = []
-        for range in result.records { _ = broker.store.withBytes(range) { body.append(contentsOf: $0) } }
-        guard !body.isEmpty else {
+        guard !result.records.isEmpty else {
             return client.answer(
-                frame.returnAddress, .queryNotFound,
-                remark: "can not find message, maybe time range not correct", fields: answerFields)
+                address, .queryNotFound, remark: "can not find message, maybe time range not correct", fields: fields)
         }
-        client.answer(frame.returnAddress, .success, fields: answerFields, body: body)
+        broker.pull.answer(with: result.records, address, client, fields: fields)
     }
 
     private func view(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let offset = try frame.extFields.requiredInt64("offset")
-        guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)),
-            let body = broker.store.withBytes(range, { Array($0) })
-        else {
+        guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)) else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "can not find message by the offset, \(offset)")
         }
-        client.answer(frame.returnAddress, .success, body: body)
+        broker.pull.answer(with: [range], frame.returnAddress, client)
     }
 }

@@ -13,21 +13,14 @@ final class QueueProcessor {
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
         guard let topic = fields.bytes("topic") else { throw .missingField("topic") }
-        let queueId = try fields.requiredInt32("queueId")
+        let queueId = try fields.required(.queueID)
         func answer(_ name: String, _ value: Int64) {
             client.answer(frame.returnAddress, .success, fields: [(name, String(value))])
         }
         let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
         switch RequestCode(rawValue: frame.code) {
         case .queryConsumerOffset: try queryConsumerOffset(frame, client, topic, queueId, queue)
-        case .updateConsumerOffset:
-            guard let group = fields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
-            let offset = try fields.requiredInt64("commitOffset")
-            if let (code, remark) = refusal(topic, group, queueId) {
-                return client.answer(frame.returnAddress, code, remark: remark)
-            }
-            broker.offsets.commit(topic: topic, group: group, queueId: queueId, offset: offset)
-            client.answer(frame.returnAddress, .success)
+        case .updateConsumerOffset: try commit(frame, client, topic, queueId, queue)
         case .searchOffsetByTimestamp:
             let timestamp = try fields.requiredInt64("timestamp")
             let name = String(decoding: topic, as: UTF8.self)
@@ -40,28 +33,32 @@ final class QueueProcessor {
         }
     }
 
-    /// Why an offset may not be committed. The table keeps what it is given: so a commit must be for a topic, a group and a queue that are
-    /// there (RocketMQ 5 refuses the first two with these codes; 4.9 takes anything, and keeps it for good). A commit that comes
-    /// after its topic was deleted is refused too: it would move a new topic of that name past its first messages.
-    private func refusal(
-        _ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer, _ queueId: Int32
-    ) -> (ResponseCode, String)? {
-        guard let entry = broker.topics[topic] else {
-            return (.topicNotExist, "Topic \(String(decoding: topic, as: UTF8.self)) not exist!")
+    /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it is told), and of queues
+    /// the topic has or had.
+    private func commit(
+        _ frame: RemotingFrame, _ client: ClientContext, _ name: UnsafeRawBufferPointer, _ queueId: Int32,
+        _ queue: ConsumeQueue?
+    ) throws(RemotingDecodeError) {
+        guard let groupName = frame.extFields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
+        let offset = try frame.extFields.required(.commitOffset)
+        guard let topic = broker.topics[name] else {
+            return client.answer(
+                frame.returnAddress, .topicNotExist,
+                remark: "Topic \(String(decoding: name, as: UTF8.self)) not exist! Its offsets cannot be kept.")
         }
-        let queues = max(entry.config.readQueueNums, entry.config.writeQueueNums)
-        guard queueId >= 0, queueId < queues else {
-            return (
-                .systemError,
-                "queueId[\(queueId)] is illegal, topic:[\(entry.name)] has \(queues) queues (numbered from 0; the client's "
-                    + "route may be old)"
-            )
+        guard let group = broker.groups.find(groupName) else {
+            let name = String(decoding: groupName, as: UTF8.self)
+            return client.answer(
+                frame.returnAddress, .subscriptionGroupNotExist,
+                remark: "Group \(name) not exist!" + broker.groups.remedy(for: name))
         }
-        guard broker.groups.find(group) != nil else {
-            let name = String(decoding: group, as: UTF8.self)
-            return (.subscriptionGroupNotExist, "Group \(name) not exist!" + broker.groups.remedy(for: name))
+        guard queueId < max(topic.config.readQueueNums, topic.config.writeQueueNums) || queue != nil else {
+            return client.answer(
+                frame.returnAddress, .systemError,
+                remark: "queueId[\(queueId)] is illegal, \(topic.description): it has no such queue")
         }
-        return nil
+        broker.offsets.commit(topic: topic, group: group, queueId: queueId, offset: offset)
+        client.answer(frame.returnAddress, .success)
     }
 
     /// A group that never committed here begins at 0 while the queue's first message is still there and in memory;

@@ -1,3 +1,4 @@
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -32,9 +33,14 @@ final class SendBackProcessor {
         guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
         let readWrite = Permission.read | Permission.write
         let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
+        guard let retryTopic = group.groupName.retryTopic, let deadLetterTopic = group.groupName.deadLetterTopic else {
+            return refuse(
+                .messageIllegal,
+                "the group's name has \(groupName.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a"
+                    + " topic can be (\(TopicName.bytesMax) bytes): give the group a shorter name")
+        }
         var topic = broker.topics.findOrCreate(
-            TopicNames.retry(groupName), queueNums: group.config.retryQueueNums, perm: readWrite, topicSysFlag: unitFlag
-        )
+            retryTopic, queueNums: group.config.retryQueueNums, perm: readWrite, topicSysFlag: unitFlag)
         guard topic.config.perm & Permission.write != 0 else {
             return refuse(.noPermission, "the topic[\(topic.name)] sending message is forbidden")
         }
@@ -67,22 +73,23 @@ final class SendBackProcessor {
             var queueId: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
                 topic = broker.topics.findOrCreate(
-                    TopicNames.deadLetter(groupName), queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
+                    deadLetterTopic, queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
                 queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
                 properties[PropertyName.delayLevel] = "0"
             } else {
                 queueId = Int32.random(in: 0..<group.config.retryQueueNums)
-                let level = delayLevel == 0 ? 3 + record.reconsumeTimes : delayLevel
+                let level = delayLevel == 0 ? 3 +| record.reconsumeTimes : delayLevel
                 properties[PropertyName.delayLevel] = String(level)
             }
             return broker.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
-                draft.reconsumeTimes = record.reconsumeTimes + 1
+                draft.reconsumeTimes = record.reconsumeTimes +| 1
             }
         }
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
-            broker.stats.sentBack(topic: origin, group: groupName)
+            // The name is what the message says: only topics that are there are counted.
+            if broker.topics[origin] != nil { broker.stats.sentBack(topic: origin, group: groupName) }
             broker.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,

@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -112,16 +113,27 @@ final class SendMessageProcessor {
             _ = self.refuse(frame, client, code, remark)
             return nil
         }
-        if let remark = TopicNames.refusal(of: header.topic) { return refuse(.systemError, remark) }
         let name = String(decoding: header.topic, as: UTF8.self)
+        let topicName: TopicName
+        do throws(NameError) {
+            topicName = try TopicName(name)
+        } catch {
+            return refuse(.systemError, "\(error)")
+        }
         if TopicNames.notAllowedToSend.contains(name) {
             return refuse(.noPermission, Self.forbidden(name))
+        }
+        guard broker.creations.mayMakeTopic(client) else {
+            return refuse(
+                .systemBusy,
+                "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
+                    + "than \(CreationRates.topics.words); send again in a moment")
         }
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
         let topicSysFlag: Int32 = header.unitMode ? (isRetry ? 2 : 1) : 0
         if let entry = broker.topics.createForSend(
-            name, defaultTopic: String(decoding: header.defaultTopic, as: UTF8.self),
+            topicName, defaultTopic: String(decoding: header.defaultTopic, as: UTF8.self),
             clientQueueNums: header.defaultTopicQueueNums, topicSysFlag: topicSysFlag)
         {
             broker.autoCreated(entry.config)
@@ -131,7 +143,7 @@ final class SendMessageProcessor {
         }
         if isRetry {
             return broker.topics.findOrCreate(
-                name, queueNums: 1, perm: Permission.read | Permission.write, topicSysFlag: topicSysFlag)
+                topicName, queueNums: 1, perm: Permission.read | Permission.write, topicSysFlag: topicSysFlag)
         }
         return refuse(
             .topicNotExist,
@@ -155,8 +167,10 @@ final class SendMessageProcessor {
             maxReconsumeTimes = wanted
         }
         guard header.reconsumeTimes >= maxReconsumeTimes else { return target }
+        // The retry topic's name is longer, and fits.
+        guard let deadLetterTopic = group.groupName.deadLetterTopic else { return target }
         let topic = broker.topics.findOrCreate(
-            TopicNames.deadLetter(groupName), queueNums: Self.deadLetterQueues,
+            deadLetterTopic, queueNums: Self.deadLetterQueues,
             perm: Permission.read | Permission.write)
         return Target(
             topic: topic, queueId: Int32.random(in: 0..<Self.deadLetterQueues), sysFlag: target.sysFlag)
@@ -334,7 +348,7 @@ final class SendMessageProcessor {
         let code: ResponseCode
         let remark: String
         switch refusal {
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .malformedBatch:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch:
             code = .messageIllegal
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. "

@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 
 /// How far each consumer group has come in each queue: `topic@group` → queue → offset. Kept in memory, written to
 /// `config/consumerOffset.json` in RocketMQ's format whenever something has changed since the last write.
@@ -10,9 +11,9 @@ final class ConsumerOffsetManager {
         let group: String
         var offsets: [Int32: Int64] = [:]
 
-        init(topic: String, group: String) {
-            self.topic = topic
-            self.group = group
+        init(_ topic: TopicName, _ group: GroupName) {
+            self.topic = topic.text
+            self.group = group.text
         }
     }
 
@@ -23,6 +24,8 @@ final class ConsumerOffsetManager {
     }
 
     static let separator = "@"
+    /// What may be stored. -1 is RocketMQ's "none".
+    static let bounds = QueueLimits.offsets
 
     private var tables = BytesKeyedTable<Table>()
     /// The same tables, found without looking at all of them.
@@ -37,7 +40,7 @@ final class ConsumerOffsetManager {
     /// Pairs of topic and group.
     var count: Int { tables.count }
 
-    private func find(_ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer) -> Table? {
+    func find(_ topic: UnsafeRawBufferPointer, _ group: UnsafeRawBufferPointer) -> Table? {
         scratch.removeAll(keepingCapacity: true)
         scratch.append(contentsOf: topic)
         scratch.append(UInt8(ascii: "@"))
@@ -61,27 +64,22 @@ final class ConsumerOffsetManager {
         if byGroup[group]?.isEmpty == true { byGroup[group] = nil }
     }
 
-    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that.
-    func commit(topic: UnsafeRawBufferPointer, group: UnsafeRawBufferPointer, queueId: Int32, offset: Int64) {
-        if let table = find(topic, group) {
-            table.offsets[queueId] = offset
-            isDirty = true
-        } else {
-            commit(
-                topic: String(decoding: topic, as: UTF8.self), group: String(decoding: group, as: UTF8.self),
-                queueId: queueId, offset: offset)
-        }
+    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset outside
+    /// of `bounds` becomes the nearest inside; `queueId` is not negative.
+    func commit(topic: TopicName, group: GroupName, queueId: Int32, offset: Int64) {
+        commit(find(topic.text, group.text) ?? make(topic, group), queueId, offset)
     }
 
-    func commit(topic: String, group: String, queueId: Int32, offset: Int64) {
+    func commit(_ table: Table, _ queueId: Int32, _ offset: Int64) {
+        precondition(queueId >= 0, "queues are numbered from 0")
+        table.offsets[queueId] = min(max(offset, Self.bounds.lowerBound), Self.bounds.upperBound)
         isDirty = true
-        if let table = find(topic, group) {
-            table.offsets[queueId] = offset
-            return
-        }
-        let table = Table(topic: topic, group: group)
-        table.offsets[queueId] = offset
+    }
+
+    func make(_ topic: TopicName, _ group: GroupName) -> Table {
+        let table = Table(topic, group)
         insert(table)
+        return table
     }
 
     /// The committed offset, or `nil` for a group that never committed in this queue.
@@ -96,11 +94,9 @@ final class ConsumerOffsetManager {
 
     func groups(of topic: String) -> [String] { byTopic[topic]?.keys.sorted() ?? [] }
 
-    func clone(from source: String, to destination: String, topic: String) {
-        guard let table = find(topic, source) else { return }
-        let copy = Table(topic: topic, group: destination)
-        copy.offsets = table.offsets
-        insert(copy)
+    func clone(from source: String, to destination: GroupName, topic: TopicName) {
+        guard let table = find(topic.text, source) else { return }
+        make(topic, destination).offsets = table.offsets
         isDirty = true
     }
 
@@ -157,21 +153,37 @@ final class ConsumerOffsetManager {
 
     func markWritten() { isDirty = false }
 
-    /// Replaces the whole table, as a slave does with its master's. Keys that are no `topic@group` are left out.
-    func load(_ json: JSONValue) {
+    /// Replaces the whole table, as a slave does with its master's.
+    /// - Returns: the entries that are none, which are left out: whole ones, and single queues of others.
+    /// - Throws: it is no such table; then nothing has changed.
+    func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        var queues: [RefusedEntry] = []
+        let read = try TableEntries<Table>(json, "offsetTable") { try Self.entry($0, &queues) }
         tables.removeAll()
         byTopic = [:]
         byGroup = [:]
-        for member in json["offsetTable"]?.object?.members ?? [] {
-            guard let at = member.key.firstIndex(of: "@") else { continue }
-            let table = Table(
-                topic: String(member.key[..<at]), group: String(member.key[member.key.index(after: at)...]))
-            for queue in member.value.object?.members ?? [] {
-                guard let queueId = Int32(queue.key), let offset = queue.value.integer else { continue }
-                table.offsets[queueId] = offset
-            }
-            insert(table)
-        }
+        for table in read.entries { insert(table) }
         isDirty = true
+        return read.refused + queues
+    }
+
+    static func entry(_ member: JSONObject.Member, _ refused: inout [RefusedEntry]) throws -> Table {
+        guard let at = member.key.firstIndex(of: "@"), let queues = member.value.object else {
+            throw TableError("it is not topic@group with queues and offsets")
+        }
+        let table = Table(
+            try TopicName(existing: String(member.key[..<at])),
+            try GroupName(existing: String(member.key[member.key.index(after: at)...])))
+        for queue in queues.members {
+            if let queueId = Int32(queue.key), queueId >= 0, let offset = queue.value.integer, bounds.contains(offset) {
+                table.offsets[queueId] = offset
+            } else {
+                refused.append(
+                    RefusedEntry(
+                        key: "\(member.key) queue \(queue.key)", value: queue.value,
+                        reason: "no queue has this number, or none this offset"))
+            }
+        }
+        return table
     }
 }

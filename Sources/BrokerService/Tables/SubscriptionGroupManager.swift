@@ -1,18 +1,22 @@
 import FastJSON
+import MessageModel
 import RemotingProtocol
 
 /// One consumer group's configuration, found by the bytes of its name.
 final class SubscriptionGroupEntry {
     fileprivate(set) var config: SubscriptionGroupConfig
+    /// Checked: topics may be named after it.
+    let groupName: GroupName
     let name: String
     let nameBytes: [UInt8]
     /// GROUP_GET_NUMS and GROUP_GET_SIZE by topic, which is kept so that no other can have its identity.
     private var gets: [ObjectIdentifier: (topic: TopicEntry, item: StatsItem)] = [:]
 
-    init(_ config: SubscriptionGroupConfig) {
+    fileprivate init(_ groupName: GroupName, _ config: SubscriptionGroupConfig) {
         self.config = config
-        name = config.groupName
-        nameBytes = Array(config.groupName.utf8)
+        self.groupName = groupName
+        name = groupName.text
+        nameBytes = Array(name.utf8)
     }
 
     /// One pull has brought so many messages.
@@ -34,13 +38,13 @@ final class SubscriptionGroupEntry {
 final class SubscriptionGroupManager {
     /// Groups RocketMQ has from the start; those marked consume in broadcast by design.
     static let systemGroups = [
-        "TOOLS_CONSUMER", "FILTERSRV_CONSUMER", "SELF_TEST_C_GROUP", "CID_ONS-HTTP-PROXY", "CID_ONSAPI_PULL",
-        "CID_ONSAPI_PERMISSION", "CID_ONSAPI_OWNER",
+        GroupName(constant: "TOOLS_CONSUMER"), GroupName(constant: "FILTERSRV_CONSUMER"),
+        GroupName(constant: "SELF_TEST_C_GROUP"), GroupName(constant: "CID_ONS-HTTP-PROXY"),
+        GroupName(constant: "CID_ONSAPI_PULL"), GroupName(constant: "CID_ONSAPI_PERMISSION"),
+        GroupName(constant: "CID_ONSAPI_OWNER"),
     ]
-    /// RocketMQ's CHARACTER_MAX_LENGTH of a group name.
-    static let nameLengthMax = 255
 
-    private var table = BytesKeyedTable<SubscriptionGroupEntry>()
+    private(set) var table = BytesKeyedTable<SubscriptionGroupEntry>()
     private(set) var dataVersion: DataVersion
     private(set) var isDirty = false
     /// Groups showed up, which they do again when they are lost: written within a second.
@@ -48,22 +52,25 @@ final class SubscriptionGroupManager {
     /// `autoCreateSubscriptionGroup` as it is now.
     var autoCreate: Bool
     private let now: () -> Int64
+    /// Asked before a group is made because a client named it.
+    var mayCreate: () -> Bool = { true }
 
     init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
         self.now = now
         autoCreate = configuration.autoCreateSubscriptionGroup
         dataVersion = DataVersion(timestamp: now(), counter: 0)
-        for name in Self.systemGroups { insert(SubscriptionGroupConfig(groupName: name)) }
+        for name in Self.systemGroups { insert(SubscriptionGroupConfig(groupName: name.text), name) }
     }
 
+    /// - Parameter name: the group's, checked.
     @discardableResult
-    private func insert(_ config: SubscriptionGroupConfig) -> SubscriptionGroupEntry {
-        if let entry = table[config.groupName] {
+    private func insert(_ config: SubscriptionGroupConfig, _ name: GroupName) -> SubscriptionGroupEntry {
+        if let entry = table[name.text] {
             entry.config = config
             return entry
         }
-        let entry = SubscriptionGroupEntry(config)
-        table[config.groupName] = entry
+        let entry = SubscriptionGroupEntry(name, config)
+        table[name.text] = entry
         return entry
     }
 
@@ -78,21 +85,30 @@ final class SubscriptionGroupManager {
     /// Without making it.
     subscript(name: String) -> SubscriptionGroupEntry? { table[name] }
 
+    private static let rule = "A group's name has 1 to \(GroupName.bytesMax) bytes and no blanks: choose another."
+
     /// What to do about a group that `find` does not give, for the end of a remark.
     func remedy(for name: String) -> String {
-        Self.isGood(name)
-            ? "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
-            : "\nA group's name has 1 to \(Self.nameLengthMax) bytes and no blanks: choose another."
+        if let problem = GroupName.problem(name) { return "\n\(problem) \(Self.rule)" }
+        return autoCreate
+            ? "\nThis address has made more groups than \(CreationRates.groups.words): try again in a moment."
+            : "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
     }
 
-    /// RocketMQ's clients allow less than its broker, which takes any name; blanks and control characters cannot be meant.
-    static func isGood(_ name: String) -> Bool {
-        !name.isEmpty && name.utf8.count <= nameLengthMax && name.utf8.allSatisfy { $0 > 32 && $0 != 127 }
+    /// The name of a group somebody speaks of: one that is known, or could be made.
+    /// - Throws: `badName`, the text naming what is wrong with it. RocketMQ's clients refuse such names, its broker does not.
+    func checked(_ name: String) throws(RemotingDecodeError) -> GroupName {
+        if let known = table[name] { return known.groupName }
+        do throws(NameError) {
+            return try GroupName(name)
+        } catch {
+            throw .badName("\(error) \(Self.rule)")
+        }
     }
 
     private func create(_ name: String) -> SubscriptionGroupEntry? {
-        guard let config = configIfCreated(name) else { return nil }
-        let entry = insert(config)
+        guard let config = configIfCreated(name), let groupName = try? GroupName(name), mayCreate() else { return nil }
+        let entry = insert(config, groupName)
         dataVersion.next(now: now())
         isDirtyLater = true
         return entry
@@ -101,14 +117,16 @@ final class SubscriptionGroupManager {
     /// What a group that is not there would be if it showed up; nil when it would not be made.
     func configIfCreated(_ name: String) -> SubscriptionGroupConfig? {
         let isSystem = name.hasPrefix("CID_RMQ_SYS_")
-        return (autoCreate || isSystem) && Self.isGood(name) ? SubscriptionGroupConfig(groupName: name) : nil
+        return (autoCreate || isSystem) && GroupName.problem(name) == nil ? SubscriptionGroupConfig(groupName: name) : nil
     }
 
     var all: [SubscriptionGroupEntry] { table.values }
 
+    /// Makes or changes a group.
+    /// - Throws: there is none of its name, and none can be made.
     @discardableResult
-    func update(_ config: SubscriptionGroupConfig) -> SubscriptionGroupEntry {
-        let entry = insert(config)
+    func update(_ config: SubscriptionGroupConfig) throws(RemotingDecodeError) -> SubscriptionGroupEntry {
+        let entry = insert(config, try checked(config.groupName))
         bump()
         return entry
     }
@@ -147,22 +165,35 @@ final class SubscriptionGroupManager {
         }
     }
 
-    func load(_ json: JSONValue) throws(RemotingDecodeError) {
-        let wrapper = try SubscriptionGroupWrapper(json: json)
-        for config in wrapper.subscriptionGroupTable { insert(config) }
-        dataVersion = wrapper.dataVersion
+    /// - Returns: the entries that are none, which are left out.
+    /// - Throws: it is no such table.
+    func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        let read = try TableEntries<(SubscriptionGroupConfig, GroupName)>(json, "subscriptionGroupTable", Self.entry)
+        for (config, name) in read.entries { insert(config, name) }
+        dataVersion = json.dataVersion ?? dataVersion
+        return read.refused
     }
 
     /// A slave takes its master's table as it is.
-    func replace(_ json: JSONValue) throws(RemotingDecodeError) {
-        let wrapper = try SubscriptionGroupWrapper(json: json)
-        guard wrapper.dataVersion != dataVersion else { return }
-        let kept = Set(wrapper.subscriptionGroupTable.map(\.groupName))
-        for entry in table.values where !kept.contains(entry.name) && !Self.systemGroups.contains(entry.name) {
-            table[entry.name] = nil
-        }
-        for config in wrapper.subscriptionGroupTable { insert(config) }
-        dataVersion = wrapper.dataVersion
+    /// - Returns: the entries that are none, which are left out.
+    /// - Throws: it is no such table.
+    func replace(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        let read = try TableEntries<(SubscriptionGroupConfig, GroupName)>(json, "subscriptionGroupTable", Self.entry)
+        let version = json.dataVersion
+        guard version != dataVersion else { return [] }
+        let kept = Set(read.entries.map(\.1)).union(Self.systemGroups)
+        for entry in table.values where !kept.contains(entry.groupName) { table[entry.name] = nil }
+        for (config, name) in read.entries { insert(config, name) }
+        dataVersion = version ?? dataVersion
         isDirty = true
+        return read.refused
+    }
+
+    static func entry(_ member: JSONObject.Member) throws -> (SubscriptionGroupConfig, GroupName) {
+        let config = try SubscriptionGroupConfig(json: member.value)
+        guard config.groupName == member.key else {
+            throw TableError("it calls itself \(config.groupName)")
+        }
+        return (config, try GroupName(existing: member.key))
     }
 }

@@ -36,7 +36,7 @@ final class TableAnswers {
             case .topics: broker.topics.count
             case .subscriptionGroups: broker.groups.count
             case .consumerOffsets: broker.offsets.count
-            case .changedSettings, .delayOffsets, .autoCreatedTopics: 0
+            case .changedSettings, .delayOffsets, .autoCreatedTopics, .timerMetrics: 0
             }
         guard count >= Self.entriesAtOnce else {
             return client.answer(address, .success, body: broker.json(file).bytes())
@@ -69,6 +69,21 @@ final class TableAnswers {
 }
 
 extension Broker {
+    /// Answers with a body that may be large: its text is then made on another thread, and shared, not copied.
+    func answer(with body: JSONValue, entries: Int, _ address: ReturnAddress, _ client: ClientContext) {
+        guard entries >= TableAnswers.entriesAtOnce else {
+            client.connection.awaitsAnswer = false
+            return client.answer(address, .success, body: body.bytes())
+        }
+        client.connection.awaitsAnswer = true
+        textWork.submit(
+            { () -> ByteBuffer in ByteBuffer(bytes: body.bytes()) },
+            then: { text in
+                client.connection.awaitsAnswer = false
+                client.connection.respond(to: address, .success, sharedBody: text)
+            })
+    }
+
     /// Answers with a whole table as GET_ALL_… asks for it.
     func answer(with file: ConfigurationFile, _ address: ReturnAddress, _ client: ClientContext) {
         tableAnswers.answer(with: file, address, client)

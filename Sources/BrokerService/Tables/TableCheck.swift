@@ -1,39 +1,43 @@
 import FastJSON
+import MessageStore
 import RemotingProtocol
 
 extension Broker.ConfigurationFile {
-    /// Whether bytes are this table, in the shape RocketMQ and we write it: then nothing in it is silently left out when it is loaded. A file
-    /// that is JSON but not the table (a flipped bit in a name, another file's content) is refused, and its backup is used.
-    func accepts(_ bytes: [UInt8]) -> Bool {
-        guard let json = try? JSONValue(parsing: bytes) else { return false }
+    /// Whether bytes are this table, in the shape RocketMQ and we write it. A file that is JSON but not the table (a flipped
+    /// bit in a name, another file's content) is unusable, and its backup is used: nothing is silently left out. Entries that
+    /// are none make it no more than usable: loading puts them aside.
+    func quality(of bytes: [UInt8]) -> MetadataFile.Quality {
+        guard let json = try? JSONValue(parsing: bytes) else { return .unusable }
         switch self {
-        case .changedSettings: return ChangedSettings.accepts(json)
+        case .changedSettings: return ChangedSettings.accepts(json) ? .good : .unusable
         case .topics:
-            guard let table = json["topicConfigTable"]?.object, (try? TopicConfigSerializeWrapper(json: json)) != nil
-            else {
-                return false
-            }
-            return table.members.allSatisfy { $0.value["topicName"]?.string == $0.key }
+            return Self.quality(json, "topicConfigTable", TopicConfigManager.entry)
         case .subscriptionGroups:
-            guard let table = json["subscriptionGroupTable"]?.object, (try? SubscriptionGroupWrapper(json: json)) != nil
-            else { return false }
-            return table.members.allSatisfy { $0.value["groupName"]?.string == $0.key }
+            return Self.quality(json, "subscriptionGroupTable", SubscriptionGroupManager.entry)
         case .consumerOffsets:
-            guard let table = json["offsetTable"]?.object else { return false }
-            return table.members.allSatisfy { member in
-                member.key.contains("@") && Self.isOffsets(member.value, keys: 0...Int64(Int32.max))
-            }
-        case .delayOffsets: return json["offsetTable"].map { Self.isOffsets($0, keys: 1...Int64(Int32.max)) } ?? false
-        case .timerMetrics: return json["timingCount"]?.object != nil
-        case .autoCreatedTopics: return json.array.map { $0.allSatisfy { $0.string != nil } } ?? false
+            guard Self.hasKeys(json, like: { $0.contains("@") }) else { return .unusable }
+            var refused: [RefusedEntry] = []
+            let quality = Self.quality(json, "offsetTable") { try ConsumerOffsetManager.entry($0, &refused) }
+            return quality == .good && !refused.isEmpty ? .usable : quality
+        case .delayOffsets:
+            guard Self.hasKeys(json, like: { Int($0) != nil }) else { return .unusable }
+            return Self.quality(json, "offsetTable", ScheduleMessageService.entry)
+        case .timerMetrics: return json["timingCount"]?.object != nil ? .good : .unusable
+        case .autoCreatedTopics:
+            return json.array.map { $0.allSatisfy { $0.string != nil } } ?? false ? .good : .unusable
         }
     }
 
-    /// Numbers to offsets.
-    private static func isOffsets(_ json: JSONValue, keys: ClosedRange<Int64>) -> Bool {
-        guard let object = json.object else { return false }
-        return object.members.allSatisfy { member in
-            return Int64(member.key).map { keys.contains($0) } ?? false && member.value.integer != nil
-        }
+    /// Both tables of offsets have the same name; a full one with no key of this kind is the other.
+    private static func hasKeys(_ json: JSONValue, like isKey: (String) -> Bool) -> Bool {
+        guard let members = json["offsetTable"]?.object?.members else { return false }
+        return members.isEmpty || members.contains { isKey($0.key) }
+    }
+
+    private static func quality<Entry>(
+        _ json: JSONValue, _ name: String, _ read: (JSONObject.Member) throws -> Entry
+    ) -> MetadataFile.Quality {
+        guard let table = try? TableEntries<Entry>(json, name, read) else { return .unusable }
+        return table.refused.isEmpty && (json["dataVersion"] == nil || json.dataVersion != nil) ? .good : .usable
     }
 }

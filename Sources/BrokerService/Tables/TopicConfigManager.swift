@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import RemotingProtocol
 
 /// One topic as the hot path needs it: found by the bytes of its name, then held by reference. Whoever changes
@@ -8,6 +9,8 @@ final class TopicEntry {
         didSet { isMultiTag = config.topicFilterType == "MULTI_TAG" }
     }
     private(set) var isMultiTag: Bool
+    /// Checked: files may be named after it.
+    let topicName: TopicName
     let name: String
     let nameBytes: [UInt8]
     let mayBeSentTo: Bool
@@ -25,13 +28,14 @@ final class TopicEntry {
     }
     var waitingTimers = WaitingTimers()
 
-    init(_ config: TopicConfig) {
+    fileprivate init(_ topicName: TopicName, _ config: TopicConfig) {
         self.config = config
+        self.topicName = topicName
         isMultiTag = config.topicFilterType == "MULTI_TAG"
-        name = config.topicName
-        nameBytes = Array(config.topicName.utf8)
-        mayBeSentTo = !TopicNames.notAllowedToSend.contains(config.topicName)
-        isRetryTopic = config.topicName.hasPrefix(TopicNames.retryPrefix)
+        name = topicName.text
+        nameBytes = Array(name.utf8)
+        mayBeSentTo = !TopicNames.notAllowedToSend.contains(name)
+        isRetryTopic = name.hasPrefix(TopicNames.retryPrefix)
     }
 
     /// One request has stored so many messages here.
@@ -68,34 +72,48 @@ final class TopicConfigManager {
     /// `autoCreateTopicEnable` as it is now; `TBW102` stays in the table when that is switched off.
     private var isAutoCreateEnabled: Bool
 
-    init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
+    /// - Throws: a setting names a topic that cannot be one.
+    init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) throws(BrokerError) {
         self.now = now
         traceTopic = configuration.msgTraceTopicName
         isAutoCreateEnabled = configuration.autoCreateTopicEnable
         dataVersion = DataVersion(timestamp: now(), counter: 0)
-        addSystemTopics(configuration)
+        try addSystemTopics(configuration)
         kept = made
     }
 
-    private func addSystemTopics(_ configuration: BrokerConfiguration) {
+    private func addSystemTopics(_ configuration: BrokerConfiguration) throws(BrokerError) {
         let readWrite = Permission.read | Permission.write
-        func add(_ name: String, _ queues: Int32, _ perm: Int32) {
-            systemTopics.insert(name)
-            insert(TopicConfig(topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: perm))
+        func add(
+            _ name: String, _ queues: Int32, _ perm: Int32, setting: String = "a system topic"
+        ) throws(BrokerError) {
+            do throws(NameError) {
+                let topicName = try TopicName(existing: name)
+                systemTopics.insert(name)
+                insert(
+                    TopicConfig(topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: perm), topicName)
+            } catch {
+                throw .configuration("\(setting)=\(name) cannot name a topic, as RocketMQ's brokers have it: \(error)")
+            }
         }
-        add(TopicNames.selfTest, 1, readWrite)
+        try add(TopicNames.selfTest, 1, readWrite)
         systemTopics.insert(TopicNames.autoCreateKey)
-        if configuration.autoCreateTopicEnable { insert(Self.autoCreateTemplate(configuration)) }
-        add(TopicNames.benchmark, Self.benchmarkQueueNums, readWrite)
+        if configuration.autoCreateTopicEnable { insert(Self.autoCreateTemplate(configuration), .autoCreateKey) }
+        try add(TopicNames.benchmark, Self.benchmarkQueueNums, readWrite)
         // RocketMQ's TopicConfig has 16 queues unless told otherwise.
-        add(
+        try add(
             configuration.brokerClusterName, 16,
-            Permission.inherit | (configuration.clusterTopicEnable ? readWrite : 0))
-        add(configuration.brokerName, 1, Permission.inherit | (configuration.brokerTopicEnable ? readWrite : 0))
-        add(TopicNames.offsetMovedEvent, 1, readWrite)
-        add(TopicNames.schedule, Self.scheduleQueueNums, readWrite)
-        if configuration.traceTopicEnable { add(configuration.msgTraceTopicName, 1, readWrite) }
-        add(configuration.brokerClusterName + "_" + TopicNames.replySuffix, 1, readWrite)
+            Permission.inherit | (configuration.clusterTopicEnable ? readWrite : 0), setting: "brokerClusterName")
+        try add(
+            configuration.brokerName, 1, Permission.inherit | (configuration.brokerTopicEnable ? readWrite : 0),
+            setting: "brokerName")
+        try add(TopicNames.offsetMovedEvent, 1, readWrite)
+        try add(TopicNames.schedule, Self.scheduleQueueNums, readWrite)
+        if configuration.traceTopicEnable {
+            try add(configuration.msgTraceTopicName, 1, readWrite, setting: "msgTraceTopicName")
+        }
+        try add(
+            configuration.brokerClusterName + "_" + TopicNames.replySuffix, 1, readWrite, setting: "brokerClusterName")
     }
 
     private static func autoCreateTemplate(_ configuration: BrokerConfiguration) -> TopicConfig {
@@ -109,20 +127,21 @@ final class TopicConfigManager {
     func autoCreateChanged(_ configuration: BrokerConfiguration) {
         isAutoCreateEnabled = configuration.autoCreateTopicEnable
         let template = Self.autoCreateTemplate(configuration)
-        if isAutoCreateEnabled, table[TopicNames.autoCreateKey]?.config != template { update(template) }
+        if isAutoCreateEnabled, table[TopicNames.autoCreateKey]?.config != template { update(template, .autoCreateKey) }
     }
 
+    /// - Parameter name: the topic's, checked.
     @discardableResult
-    private func insert(_ config: TopicConfig) -> TopicEntry {
-        if let entry = table[config.topicName] {
+    private func insert(_ config: TopicConfig, _ name: TopicName) -> TopicEntry {
+        if let entry = table[name.text] {
             entry.config = config
             return entry
         }
-        let entry = TopicEntry(config)
+        let entry = TopicEntry(name, config)
         made += 1
         entry.madeAt = made
-        table[config.topicName] = entry
-        if config.topicName == traceTopic { traceEntry = entry }
+        table[name.text] = entry
+        if name.text == traceTopic { traceEntry = entry }
         return entry
     }
 
@@ -137,7 +156,7 @@ final class TopicConfigManager {
 
     /// A client sends to a topic that is not there: made after the default topic it names, if that one may be
     /// inherited, with as many queues as the client wants and the default topic has at most.
-    func createForSend(_ name: String, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
+    func createForSend(_ name: TopicName, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
         -> TopicEntry?
     {
         guard isAutoCreateEnabled || defaultTopic != TopicNames.autoCreateKey,
@@ -145,29 +164,30 @@ final class TopicConfigManager {
         else { return nil }
         let queues = max(0, min(clientQueueNums, template.writeQueueNums))
         var config = TopicConfig(
-            topicName: name, readQueueNums: queues, writeQueueNums: queues, perm: template.perm & ~Permission.inherit)
+            topicName: name.text, readQueueNums: queues, writeQueueNums: queues,
+            perm: template.perm & ~Permission.inherit)
         config.topicSysFlag = topicSysFlag
         config.topicFilterType = template.topicFilterType
-        return update(config)
+        return update(config, name)
     }
 
     /// A topic the broker itself needs (`%RETRY%group`, `%DLQ%group`, …), made if it is not there.
     /// - Parameter mayWait: nothing is stored in it yet, and whoever wants it says so again. Otherwise the table is on disk
     ///   before the end of the tick, and so before anything stored in the topic is acknowledged.
     func findOrCreate(
-        _ name: String, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0, mayWait: Bool = false
+        _ name: TopicName, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0, mayWait: Bool = false
     ) -> TopicEntry {
-        if let entry = table[name] {
+        if let entry = table[name.text] {
             if isDirtyLater, !mayWait { isDirty = true }
             return entry
         }
-        var config = TopicConfig(topicName: name, readQueueNums: queueNums, writeQueueNums: queueNums, perm: perm)
+        var config = TopicConfig(topicName: name.text, readQueueNums: queueNums, writeQueueNums: queueNums, perm: perm)
         config.topicSysFlag = topicSysFlag
-        guard mayWait else { return update(config) }
-        let entry = insert(config)
+        guard mayWait else { return update(config, name) }
+        let entry = insert(config, name)
         dataVersion.next(now: now())
         isDirtyLater = true
-        changed?(name)
+        changed?(name.text)
         return entry
     }
 
@@ -176,9 +196,17 @@ final class TopicConfigManager {
         if isDirtyLater { isDirty = true }
     }
 
+    /// Makes or changes a topic.
+    /// - Throws: there is none of its name, and none can be made.
     @discardableResult
-    func update(_ config: TopicConfig) -> TopicEntry {
-        let entry = insert(config)
+    func update(_ config: TopicConfig) throws(NameError) -> TopicEntry {
+        if let known = table[config.topicName] { return update(config, known.topicName) }
+        return update(config, try TopicName(config.topicName))
+    }
+
+    @discardableResult
+    private func update(_ config: TopicConfig, _ name: TopicName) -> TopicEntry {
+        let entry = insert(config, name)
         bump(config.topicName)
         return entry
     }
@@ -217,11 +245,14 @@ final class TopicConfigManager {
 
     /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's `defaultTopicQueueNums`
     /// has no effect any more once the topic is in the file, and nobody may change it there.
-    func load(_ json: JSONValue) throws(RemotingDecodeError) {
-        let wrapper = try TopicConfigSerializeWrapper(json: json)
-        for config in wrapper.topicConfigTable where config.topicName != TopicNames.autoCreateKey { insert(config) }
-        dataVersion = wrapper.dataVersion
+    /// - Returns: the entries that are none, which are left out.
+    /// - Throws: it is no such table.
+    func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        let read = try TableEntries<(TopicConfig, TopicName)>(json, "topicConfigTable", Self.entry)
+        for (config, name) in read.entries where name != .autoCreateKey { insert(config, name) }
+        dataVersion = json.dataVersion ?? dataVersion
         kept = made
+        return read.refused
     }
 
     /// What is to be made a text of; at once for a table of ordinary size.
@@ -239,14 +270,34 @@ final class TopicConfigManager {
     var count: Int { table.count }
 
     /// A slave takes its master's table as it is: topics the master no longer has go.
-    func replace(_ json: JSONValue) throws(RemotingDecodeError) {
-        let wrapper = try TopicConfigSerializeWrapper(json: json)
-        guard wrapper.dataVersion != dataVersion else { return }
-        let kept = Set(wrapper.topicConfigTable.map(\.topicName))
+    /// - Returns: the entries that are none, which are left out.
+    /// - Throws: it is no such table.
+    func replace(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
+        let read = try TableEntries<(TopicConfig, TopicName)>(json, "topicConfigTable", Self.entry)
+        let version = json.dataVersion
+        guard version != dataVersion else { return [] }
+        let kept = Set(read.entries.map(\.1.text))
         for name in names where !kept.contains(name) && !isSystemTopic(name) { remove(name) }
-        for config in wrapper.topicConfigTable { insert(config) }
-        dataVersion = wrapper.dataVersion
+        for (config, name) in read.entries { insert(config, name) }
+        dataVersion = version ?? dataVersion
         isDirty = true
         changed?(nil)
+        return read.refused
     }
+
+    static func entry(_ member: JSONObject.Member) throws -> (TopicConfig, TopicName) {
+        let config = try TopicConfig(json: member.value)
+        guard config.topicName == member.key else {
+            throw TableError("it calls itself \(config.topicName)")
+        }
+        guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else {
+            throw TableError("it has a negative number of queues")
+        }
+        return (config, try TopicName(existing: member.key))
+    }
+}
+
+extension JSONValue {
+    /// Of a table; `nil`: it has none that can be read.
+    var dataVersion: DataVersion? { self["dataVersion"].flatMap { try? DataVersion(json: $0) } }
 }

@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -11,7 +12,7 @@ import StoreFormat
 /// in files of their own (`TimerWheel` decides, `TimerFiles` does), and when their time has come they are stored again in the
 /// queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
 final class TimerMessageStore {
-    static let topic = "rmq_sys_wheel_timer"
+    static let topic = TopicName.timer.text
     /// Taken in or delivered before other work gets its turn.
     static let takeInBatch = 2000
     static let deliverBatch = 1000
@@ -76,7 +77,7 @@ final class TimerMessageStore {
     /// - Parameter progress: what was delivered, if that is known exactly.
     func prepare(progress: TimerWheel.Progress?) throws(SystemError) {
         let buckets = try files.scan()
-        let queue = broker.store.findConsumeQueue(topic: Self.topic, queueId: 0)
+        let queue = broker.store.findConsumeQueue(topic: .timer, queueId: 0)
         let checkpoint = try files.loadCheckpoint()
         var known =
             progress ?? checkpoint?.progress
@@ -130,7 +131,7 @@ final class TimerMessageStore {
 
     /// The topic is there as soon as somebody uses it, so that nobody takes its queue for a leftover.
     func makeTopic() {
-        _ = broker.topics.findOrCreate(Self.topic, queueNums: 1, perm: Permission.read | Permission.write)
+        _ = broker.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
     }
 
     func stop() {

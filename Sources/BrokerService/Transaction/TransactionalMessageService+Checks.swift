@@ -74,7 +74,7 @@ extension TransactionalMessageService {
     private func giveUp(_ half: HalfMessage, _ now: Int64) {
         guard readOpen(half) else { return }
         _ = broker.topics.findOrCreate(
-            TopicNames.transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
+            .transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
             perm: Permission.read | Permission.write)
         guard storeAgain(half, topic: TopicNames.transactionCheckMaxTime, checks: half.checks) else {
             open?.postpone(half.queueOffset, until: now + Self.retryMillis)

@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -12,7 +13,7 @@ import StoreFormat
 /// Unlike Apache's, a check is made at its very time and not at the next round, is counted only if there was a producer
 /// to ask, and is made up for as soon as one connects.
 final class TransactionalMessageService {
-    static let group = "CID_RMQ_SYS_TRANS"
+    static let group = GroupName(constant: "CID_RMQ_SYS_TRANS")
     static let checkMaxTimeQueues: Int32 = 1
     /// Checked before other work gets its turn.
     static let checkBatch = 200
@@ -64,10 +65,10 @@ final class TransactionalMessageService {
     func start() {
         guard !isRunning else { return }
         isRunning = true
-        let half = broker.store.findConsumeQueue(topic: TopicNames.half, queueId: 0)
-        let op = broker.store.findConsumeQueue(topic: TopicNames.opHalf, queueId: 0)
+        let half = broker.store.findConsumeQueue(topic: .half, queueId: 0)
+        let op = broker.store.findConsumeQueue(topic: .opHalf, queueId: 0)
         func begin(_ queue: ConsumeQueue) -> Int64 {
-            let stored = broker.offsets.offset(topic: queue.topic, group: Self.group, queueId: 0)
+            let stored = broker.offsets.offset(topic: queue.topic, group: Self.group.text, queueId: 0)
             return min(max(stored ?? queue.minOffset.rawValue, queue.minOffset.rawValue), queue.maxOffset.rawValue)
         }
         (nextHalf, nextOp) = (begin(half), begin(op))
@@ -87,7 +88,7 @@ final class TransactionalMessageService {
 
     /// The topic of half messages is there as soon as somebody uses it, as with Apache.
     func makeTopics() {
-        _ = broker.topics.findOrCreate(TopicNames.half, queueNums: 1, perm: Permission.read | Permission.write)
+        _ = broker.topics.findOrCreate(.half, queueNums: 1, perm: Permission.read | Permission.write)
     }
 
     /// The store is closed: all of the log survives power loss.
@@ -100,7 +101,7 @@ final class TransactionalMessageService {
     private func commitOffsets(half: Int64, op: Int64) {
         guard durable != (half, op) else { return }
         durable = (half, op)
-        for (topic, offset) in [(TopicNames.half, half), (TopicNames.opHalf, op)] {
+        for (topic, offset) in [(TopicName.half, half), (TopicName.opHalf, op)] {
             broker.offsets.commit(topic: topic, group: Self.group, queueId: 0, offset: offset)
         }
     }

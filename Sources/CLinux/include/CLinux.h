@@ -34,10 +34,12 @@ struct apus_spawn_request {
     size_t descriptor_count; // at most 64
     int parent_death_signal; // 0: none. Sent when the *thread* that called apus_spawn ends.
     bool own_process_group;  // so that a terminal's Ctrl-C reaches the caller only
+    bool ignore_strays;      // apus_ignore_strays, from the first instruction on
 };
 
 // fork → exec, wholly in C: between the two only async-signal-safe calls are made. In the child exactly the mapped
-// descriptors are open, at their target numbers; all signals have their default action and none is blocked.
+// descriptors are open, at their target numbers; no signal is blocked, and all have their default action or are
+// ignored (`ignore_strays`).
 // Returns the child's pid and stores its pidfd (close-on-exec). When exec (or a step before it) fails the child is
 // already reaped and its -errno is returned.
 pid_t apus_spawn(const struct apus_spawn_request *_Nonnull request, int *_Nonnull pidfd);
@@ -69,6 +71,10 @@ ssize_t apus_attribute(const char *_Nonnull path, const char *_Nonnull name, cha
 
 // A sealed memfd of exactly `bytes` zero bytes: it can neither shrink nor grow, so no reader can ever get SIGBUS.
 int apus_memfd(const char *_Nonnull name, size_t bytes);
+// An empty memfd that grows as it is written to.
+int apus_growing_memfd(const char *_Nonnull name);
+// From now on the memfd neither changes its bytes nor its size.
+int apus_seal(int fd);
 // Whether `fd` is a memfd sealed like those of apus_memfd.
 bool apus_is_sealed(int fd);
 // Reopens a descriptor for reading only (a mapping of the result can never be writable).
@@ -95,7 +101,9 @@ ssize_t apus_receive_descriptors(int socket, void *_Nonnull bytes, size_t capaci
 // signalfd for the given signals, which get blocked in the calling thread (call before any thread is started).
 int apus_signalfd(const int *_Nonnull signals, size_t count);
 int apus_signalfd_take(int fd); // the next waiting signal, 0 when there is none
-void apus_ignore_sigpipe(void);
+// Ignores SIGPIPE, SIGHUP, SIGUSR1, timers, realtime signals and their like: all that would end a process by accident.
+// Blocked signals that a signalfd takes come all the same. Async-signal-safe.
+void apus_ignore_strays(void);
 
 // open(2) and fcntl(2) are variadic, which Swift cannot call.
 int apus_open(const char *_Nonnull path, int flags, mode_t mode);

@@ -1,5 +1,6 @@
 import FastJSON
 import Glibc
+import LinuxSystem
 
 /// Lines of fixed columns, described as RocketMQ's tool describes them: `%-16s  %10s`. Every conversion takes one text;
 /// a minus aligns it to the left, the number is the least width.
@@ -33,7 +34,7 @@ struct Columns {
     func line(_ cells: String...) -> String { line(cells) }
 
     func line(_ cells: [String]) -> String {
-        var cells = cells[...]
+        var cells = cells.map { PlainText.escaped($0) }[...]
         var line = ""
         for piece in pieces {
             switch piece {

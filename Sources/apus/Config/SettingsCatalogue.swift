@@ -38,7 +38,9 @@ struct SettingDescription {
             "namesrvAddr", .platform, "", "name servers to register with besides the platform's own, separated by ;"),
         SettingDescription(
             "fetchNamesrvAddrByAddressServer", .platform, "false", "RocketMQ's address server; always off here"),
-        SettingDescription("pluginDirectory", .platform, "beside the programs", "where filter plugins lie (Apus)"),
+        SettingDescription(
+            "pluginDirectory", .platform, "plugins in the data directory",
+            "where your filter plugins lie; /usr/local/lib/apus/plugins in an installed Apus (Apus)"),
         SettingDescription(
             "disks", .platform, "",
             "a list of folders, one disk each: a broker for every one of them, with its store in DISK/store; number, name and "
@@ -55,6 +57,11 @@ struct SettingDescription {
         SettingDescription("haListenPort", .network, "listenPort + 1", "port for slaves"),
         SettingDescription("brokerIP1", .network, "the machine's first address", "address clients are told"),
         SettingDescription("brokerIP2", .network, "brokerIP1", "address slaves are told"),
+        SettingDescription(
+            "connectionsMax", .network, "10000", "connections of a broker or name server at a time (Apus)"),
+        SettingDescription(
+            "connectionsPerAddressMax", .network, "connectionsMax / 4",
+            "of those, from one remote address; this machine's own are not counted (Apus)"),
         SettingDescription(
             "serverChannelMaxIdleTimeSeconds", .network, "120", "connections silent for so long are closed"),
         SettingDescription(
@@ -173,7 +180,11 @@ struct SettingDescription {
     ]
 
     private static let filter = [
-        SettingDescription("count", .filter, "1", "filter workers, 0 to 64 (Apus)"),
+        SettingDescription("count", .filter, "1", "filter workers for tags and SQL92, 0 to 64 (Apus)"),
+        SettingDescription(
+            "pluginWorkers", .filter, "4",
+            "most workers for your plugins, started as there are plugins: each has one of its own while they last (Apus)"
+        ),
         SettingDescription("filterMemoryMegabytes", .filter, "512", "memory of one (Apus)"),
         SettingDescription("filterTimeBudgetMillis", .filter, "1000", "time for one batch (Apus)"),
         SettingDescription("filterSandbox", .filter, "true", "no network, no writes for plugins (Apus)"),

@@ -46,6 +46,13 @@ final class RawSocket: Sendable {
         return true
     }
 
+    /// Writes what fits the kernel's buffers now; the number of bytes, negative when that was none.
+    func writeSome(_ bytes: some Collection<UInt8>) -> Int {
+        Array(bytes).withUnsafeBytes {
+            send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+        }
+    }
+
     /// Whether the peer has ended the connection (answers on the way are read and dropped).
     var isClosedByPeer: Bool {
         var chunk = [UInt8](repeating: 0, count: 64 << 10)

@@ -64,7 +64,9 @@ extern "C" {
  * to (that is a crash), never kept. They are not NUL-terminated and hold whatever the producer sent. */
 typedef struct apus_filter_unit {
     int64_t tags_code;         /* of the consume queue; 0 when the message has no tag */
-    const uint8_t *properties; /* name 0x01 value 0x02 name 0x01 value ... UTF-8, last 0x02 optional; NULL unless needed */
+    /* name 0x01 value 0x02 name 0x01 value ... UTF-8, last 0x02 optional; NULL unless this program, or another that is asked about
+     * the same messages, needs it. So with body. */
+    const uint8_t *properties;
     const uint8_t *body;       /* as stored, compressed when sys_flag says so; NULL unless needed */
     uint32_t properties_size;  /* bytes; 0 when properties is NULL */
     uint32_t body_size;        /* bytes; 0 when body is NULL */
@@ -72,7 +74,8 @@ typedef struct apus_filter_unit {
     int64_t store_timestamp;   /* milliseconds since 1970, the broker's clock; 0 when only the tags code is needed */
     uint32_t sys_flag;         /* RocketMQ's: bit 0 = compressed body; 0 when only the tags code is needed */
     uint32_t reserved_32;      /* 0 */
-    uint64_t reserved_64;      /* 0 */
+    /* Bit k: what the call number k of the program says of this message; 0 without calls (apus_filter_compiled.calls). */
+    uint64_t inputs;
 } apus_filter_unit;
 
 /* What the host offers. The host owns it and everything in it; all of it stays valid until the process ends. */
@@ -83,6 +86,20 @@ typedef struct apus_filter_host {
     /* Writes one line to the journal. text is borrowed until log returns; length in bytes, no NUL needed. */
     void (*log)(void *context, int32_t level, const char *text, size_t length);
 } apus_filter_host;
+
+/* A question to another plugin inside an expression, as SQL92's PLUGIN('TYPE', 'expression') has them. The host asks that plugin and
+ * tells the answers in apus_filter_unit.inputs. Texts are UTF-8 without NUL at the end. */
+typedef struct apus_filter_call {
+    const char *type;        /* the other plugin's expressionType */
+    const char *expression;  /* what it compiles */
+    uint32_t type_size;      /* bytes */
+    uint32_t expression_size;
+    uint32_t type_position;  /* byte offset in the whole expression where the type's text begins */
+    uint32_t expression_position; /* and the expression's, for places in refusals */
+} apus_filter_call;
+
+/* At most so many calls has a program: one bit of inputs each. */
+#define APUS_FILTER_CALLS_MAX 64u
 
 /* The answer of compile. The host owns the struct, sets everything to the values below, and reads it after
  * compile has returned. */
@@ -105,6 +122,12 @@ typedef struct apus_filter_compiled {
     uint32_t reserved_32; /* 0 */
     /* Out: which APUS_FILTER_NEEDS_... bits this program has to see. Preset to the plugin's capabilities. */
     uint64_t needs;
+    /* From here on only when struct_size says so; a host of Apus 0.6 has no calls.
+     * Out: the calls of the program, answered before each match_batch. The plugin owns them and what they point to, and keeps
+     * them unchanged until release. A plugin that is called has no calls of its own. Preset to NULL. */
+    const apus_filter_call *calls;
+    uint32_t call_count;     /* Out. Preset to 0. */
+    uint32_t reserved_32_2;  /* 0 */
 } apus_filter_compiled;
 
 /* The plugin's table. The plugin owns it and everything it points to; all of it stays valid and unchanged until the

@@ -256,6 +256,8 @@ final class TimeWorld {
             steps.append("\(owner) unlocks \(wanted)")
             _ = try await client.invoke(.unlockBatchMQ, body: body)
             for queue in wanted where locks[queue]?.client == owner { locks[queue] = nil }
+            // A client that gives all of them back may still commit: they are free after that.
+            try await advance(LocksGivenBack.graceMillis)
             return
         }
         steps.append("\(owner) locks \(wanted)")

@@ -1,0 +1,185 @@
+import Glibc
+package import LinuxSystem
+package import Logging
+package import NIOCore
+package import RemotingProtocol
+
+/// Decides which connections a server takes: a total, a number for each remote address, and descriptors left for files.
+///
+/// Without a free descriptor accept(2) fails and the listener stays readable: an event loop would ask again at once, for
+/// ever. So accepting pauses then; the kernel keeps the connections that come, and they are taken when there is room.
+/// Confined to one event loop.
+package final class ConnectionAdmission {
+    /// Connections beyond this are closed at once.
+    package var connectionsMax: Int
+    /// The same for one remote address; of IPv6 for one /64 network. Addresses of this machine itself are not bounded by it.
+    package var connectionsPerAddressMax: Int
+    /// Told of each refusal: the reason and the peer.
+    package var refused: (_ reason: String, _ peer: String) -> Void = { _, _ in }
+    /// Asked to close so many connections because files need their descriptors.
+    package var shed: (_ count: Int) -> Void = { _ in }
+
+    private let eventLoop: any EventLoop
+    private let logger: Logger
+    private let reserve: DescriptorReserve
+    private var total = 0
+    private var counts: [Network: Int] = [:]
+    private var listeners: [any Channel] = []
+    private var pauseMilliseconds: Int64 = 0
+
+    private static let firstPause: Int64 = 50
+    private static let longestPause: Int64 = 1000
+
+    private struct Network: Hashable {
+        let high: UInt64
+        let low: UInt64
+
+        /// nil: this machine itself, or not known.
+        init?(_ address: HostAddress) {
+            if address.isIPv6 {
+                guard !(address.high == 0 && address.low <= 1) else { return nil }
+                (high, low) = (address.high, .max)
+            } else {
+                guard address.low != 0, address.low >> 24 != 127 else { return nil }
+                (high, low) = (0, address.low)
+            }
+        }
+    }
+
+    package init(
+        connectionsMax: Int, connectionsPerAddressMax: Int, eventLoop: any EventLoop, logger: Logger,
+        reserve: DescriptorReserve = .shared
+    ) {
+        self.connectionsMax = connectionsMax
+        self.connectionsPerAddressMax = connectionsPerAddressMax
+        self.eventLoop = eventLoop
+        self.logger = logger
+        self.reserve = reserve
+    }
+
+    /// Why a connection from there cannot be taken; nil: it is taken, and counts until `left`.
+    package func admit(_ address: HostAddress) -> String? {
+        guard self.total < self.connectionsMax else { return "too many connections: \(self.total) are open" }
+        if let network = Network(address) {
+            let count = self.counts[network, default: 0]
+            guard count < self.connectionsPerAddressMax else {
+                return "too many connections from this address: \(count) are open (connectionsPerAddressMax)"
+            }
+            self.counts[network] = count + 1
+        }
+        self.total += 1
+        return nil
+    }
+
+    /// A connection that was admitted has ended.
+    package func left(_ address: HostAddress) {
+        self.total -= 1
+        guard let network = Network(address), let count = self.counts[network] else { return }
+        self.counts[network] = count > 1 ? count - 1 : nil
+    }
+
+    /// The handler for the pipeline of a listening channel, before the one that accepts.
+    package func gate() -> any ChannelHandler { AcceptGate(self) }
+
+    // MARK: for the gates
+
+    fileprivate func added(_ listener: any Channel) {
+        self.listeners.append(listener)
+        // One that is added meanwhile waits as well.
+        if self.pauseMilliseconds > 0 { Self.setAccepting(false, listener) }
+    }
+
+    fileprivate func removed(_ listener: any Channel) { self.listeners.removeAll { $0 === listener } }
+
+    /// True: it is taken.
+    fileprivate func takes(_ channel: any Channel) -> Bool {
+        let address = HostAddress(channel.remoteAddress)
+        // A file has taken a descriptor of the reserve: that of whoever has been silent longest goes there, or this one's.
+        if self.isShort, !self.makesRoom() {
+            self.refused("no descriptor is free for it: the files of this worker need the last ones", address.text)
+            channel.close(promise: nil)
+            if self.isShort { self.pause() }
+            return false
+        }
+        if let reason = self.admit(address) {
+            self.refused(reason, address.text)
+            channel.close(promise: nil)
+            return false
+        }
+        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        channel.closeFuture.whenComplete { _ in this.value.left(address) }
+        return true
+    }
+
+    private func makesRoom() -> Bool {
+        let count = self.reserve.count
+        self.shed(count.wanted - count.held)
+        return !self.isShort
+    }
+
+    private var isShort: Bool {
+        let count = self.reserve.count
+        return count.held < count.wanted && !self.reserve.refill()
+    }
+
+    fileprivate func failed(_ error: any Error) {
+        guard let error = error as? IOError, [EMFILE, ENFILE, ENOMEM, ENOBUFS].contains(error.errnoCode) else { return }
+        self.pause(String(cString: strerror(error.errnoCode)))
+    }
+
+    private func pause(_ reason: String = "no descriptor is free") {
+        guard self.pauseMilliseconds == 0 else { return }
+        self.logger.error(
+            "no more connections are accepted for now: \(reason), \(self.total) connections are open; those that come wait. Raise LimitNOFILE= or limits.KIND.files, or lower connectionsMax"
+        )
+        self.pauseMilliseconds = Self.firstPause
+        for listener in self.listeners { Self.setAccepting(false, listener) }
+        self.lookLater()
+    }
+
+    private func lookLater() {
+        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        self.eventLoop.scheduleTask(in: .milliseconds(self.pauseMilliseconds)) { this.value.look() }
+    }
+
+    /// Accepts again when the reserve is whole and one more descriptor is free.
+    private func look() {
+        if self.isShort, !self.makesRoom() {
+            self.pauseMilliseconds = min(self.pauseMilliseconds * 2, Self.longestPause)
+            return self.lookLater()
+        }
+        guard OwnLimits.filesExhausted() == nil else {
+            self.pauseMilliseconds = min(self.pauseMilliseconds * 2, Self.longestPause)
+            return self.lookLater()
+        }
+        self.pauseMilliseconds = 0
+        self.logger.notice("connections are accepted again; \(self.total) are open")
+        for listener in self.listeners { Self.setAccepting(true, listener) }
+    }
+
+    private static func setAccepting(_ on: Bool, _ listener: any Channel) {
+        // Only a listener that is closed already refuses that.
+        try? listener.syncOptions?.setOption(.autoRead, value: on)
+    }
+}
+
+/// Stands before the handler that accepts, and keeps connections from it.
+private final class AcceptGate: ChannelInboundHandler {
+    typealias InboundIn = any Channel
+    typealias InboundOut = any Channel
+
+    private let admission: ConnectionAdmission
+
+    init(_ admission: ConnectionAdmission) {
+        self.admission = admission
+    }
+
+    func handlerAdded(context: ChannelHandlerContext) { self.admission.added(context.channel) }
+    func handlerRemoved(context: ChannelHandlerContext) { self.admission.removed(context.channel) }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if self.admission.takes(self.unwrapInboundIn(data)) { context.fireChannelRead(data) }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { self.admission.failed(error) }
+}

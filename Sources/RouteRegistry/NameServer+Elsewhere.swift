@@ -1,0 +1,123 @@
+import Logging
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+
+/// REGISTER_BROKER (103) as far as its header says it; the body, which may hold ten thousand topics, is read by `parse`, on any thread.
+struct RegistrationRequest: Sendable {
+    enum Body: Sendable {
+        case read(TopicConfigSerializeWrapper, filterServers: [String]?)
+        /// It is not what the broker has sent.
+        case damaged
+    }
+
+    /// Without its topics.
+    let broker: BrokerRegistration
+    /// Milliseconds; 5.x brokers may ask for another time than 120 s.
+    let expiresAfter: Int64
+    private let crc: Int32
+    private let isCompressed: Bool
+    private let isOld: Bool
+
+    init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
+        let fields = frame.extFields
+        self.crc = try fields.int32("bodyCrc32") ?? 0
+        self.broker = BrokerRegistration(
+            clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
+            brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"),
+            haServerAddr: try fields.required("haServerAddr"))
+        self.isCompressed = fields.bool("compressed") ?? false
+        self.isOld = frame.version < RemotingVersion.registerBrokerBody && !self.isCompressed
+        self.expiresAfter = try fields.int64("heartbeatTimeoutMillis") ?? 0
+    }
+
+    func parse(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> Body {
+        if self.crc != 0, self.crc != Zlib.crc32(bytes) { return .damaged }
+        if self.isOld {
+            return .read(
+                bytes.isEmpty ? TopicConfigSerializeWrapper() : try TopicConfigSerializeWrapper(body: bytes),
+                filterServers: nil)
+        }
+        guard !bytes.isEmpty else { return .read(TopicConfigSerializeWrapper(), filterServers: []) }
+        let body = try RegisterBrokerBody(body: bytes, compressed: self.isCompressed)
+        return .read(body.topicConfigSerializeWrapper, filterServers: body.filterServerList)
+    }
+}
+
+/// Requests whose bodies or answers are large: those are read and made on another thread, and nobody else waits for them. Their
+/// connection is not read from meanwhile.
+extension NameServer {
+    /// A body that is larger is read elsewhere.
+    static let bytesAtOnce = 32 << 10
+    /// With more topics lists of them are made elsewhere.
+    static let topicsAtOnce = 1000
+
+    /// False: it is answered here and now.
+    func answersElsewhere(
+        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Bool {
+        guard self.elsewhere != nil, self.eventLoop != nil else { return false }
+        let tables = self.tables
+        switch code {
+        case .registerBroker where frame.body.count > Self.bytesAtOnce:
+            try self.registerElsewhere(frame, connection)
+            return true
+        case .getAllTopicListFromNameServer, .getTopicsByCluster, .getUnitTopicList, .getHasUnitSubTopicList,
+            .getHasUnitSubUnUnitTopicList:
+            guard tables.topicCount > Self.topicsAtOnce else { return false }
+            let cluster = code == .getTopicsByCluster ? try frame.extFields.required("cluster") : ""
+            self.make(frame.returnAddress, connection) {
+                switch code {
+                case .getTopicsByCluster: .body(TopicList(topicList: tables.topics(of: cluster)))
+                case .getUnitTopicList: .body(TopicList(topicList: tables.topics { $0 & 1 != 0 }))
+                case .getHasUnitSubTopicList: .body(TopicList(topicList: tables.topics { $0 & 2 != 0 }))
+                case .getHasUnitSubUnUnitTopicList: .body(TopicList(topicList: tables.topics { $0 & 3 == 2 }))
+                default: .body(TopicList(topicList: tables.topics))
+                }
+            } then: {
+                $0
+            }
+            return true
+        default: return false
+        }
+    }
+
+    private func registerElsewhere(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) {
+        let request = try RegistrationRequest(frame)
+        let bytes = [UInt8](frame.body)
+        self.make(frame.returnAddress, connection) {
+            bytes.withUnsafeBytes { bytes in
+                Result { () throws(RemotingDecodeError) in try request.parse(bytes) }
+            }
+        } then: { [unowned self] parsed in
+            switch parsed {
+            case .success(let body): return self.register(request, body, connection.id)
+            case .failure(let error): return Answer(code: .systemError, remark: error.description)
+            }
+        }
+    }
+
+    /// Makes something on the other thread and answers with what `then` makes of it; nothing of a connection that has closed meanwhile.
+    private func make<Made: Sendable>(
+        _ address: ReturnAddress, _ connection: RemotingConnection, _ work: @escaping @Sendable () -> Made,
+        then: @escaping (Made) -> Answer
+    ) {
+        guard let elsewhere = self.elsewhere, let eventLoop = self.eventLoop else { return }
+        connection.awaitsAnswer = true
+        let finish = NIOLoopBound(
+            { [unowned self] (made: Made) in
+                connection.awaitsAnswer = false
+                guard !connection.isClosed else { return }
+                let answer = then(made)
+                connection.respond(
+                    to: address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
+                self.logEvents()
+            }, eventLoop: eventLoop)
+        elsewhere {
+            let made = work()
+            eventLoop.execute { finish.value(made) }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+import LinuxSystem
+import Logging
+import WorkerProtocol
+
+/// Operators' plugins come and go: with the first of them come workers for plugins. No plugin is looked at here, only names in folders.
+extension Platform {
+    func lookForPlugins() {
+        let now = MonotonicClock.milliseconds
+        guard now >= nextPluginLook else { return }
+        nextPluginLook = now + 500
+        guard !state.isStopping, plugins.look() else { return }
+        growFilters()
+    }
+
+    /// Starts the workers that the plugins there are now need; those that are there stay, and share anew.
+    func growFilters() {
+        var fresh = configuration
+        fresh.setPlugins(plugins.count)
+        let added = fresh.workers.filter { !configuration.workers.contains($0) }
+        guard !added.isEmpty else { return }
+        do {
+            try resources.add(added, &fresh)
+        } catch {
+            logger.error("no filter workers for plugins can be started: \(error)")
+            return
+        }
+        configuration = fresh
+        for worker in state.workers where worker.id.kind == .filter && worker.isRunning {
+            send(.reload(settings: configuration.settings(of: worker.id)), to: worker.id)
+        }
+        handle(.changed(added: added, removed: []))
+    }
+
+    /// What the filter workers reported, as one line of JSON.
+    var pluginReport: String {
+        let rows = state.workers.filter { $0.id.kind == .filter }.map { worker in
+            JSONText.object([
+                ("index", String(worker.id.index)), ("state", JSONText.string(worker.phaseName)),
+                ("restarts", String(worker.restarts)), ("lastFailure", JSONText.string(worker.lastFailure)),
+                ("report", worker.report.isEmpty ? "null" : worker.report),
+            ])
+        }
+        return JSONText.object([
+            ("folder", JSONText.string(configuration.filter.string("pluginDirectory", default: ""))),
+            ("folders", "[" + plugins.folders.map(JSONText.string).joined(separator: ",") + "]"),
+            ("builtIns", JSONText.string(executables)), ("workers", "[" + rows.joined(separator: ",") + "]"),
+        ])
+    }
+}

@@ -1,0 +1,92 @@
+import LinuxSystem
+package import Logging
+import Synchronization
+
+/// What every line passes on its way out, whichever handler writes it: control characters are escaped, lengths bounded,
+/// and a place in the source that logs too often is held back, with a count. So nobody who reaches this process over the
+/// network can forge a line, steer the operator's terminal or flood the journal. Any thread.
+package final class LogEdge: Sendable {
+    /// The one of this process.
+    package static let shared = LogEdge()
+
+    /// Bytes of a message, and of one value beside it.
+    package static let messageBytesMax = 8 << 10
+    package static let valueBytesMax = 1 << 10
+    /// Lines of one place in the source that pass in a window; debug lines are not counted.
+    package static let linesMax = 50
+    package static let windowMilliseconds: Int64 = 10_000
+
+    /// A line fit to be written.
+    package struct Line: Sendable {
+        package var message: String
+        package var metadata: Logger.Metadata
+    }
+
+    /// What was held back at one place.
+    package struct Suppressed: Sendable {
+        package var count: Int
+        /// The last of them.
+        package var line: Line
+        package var level: Logger.Level
+        package var source: (file: String, line: UInt)
+    }
+
+    private struct Place: Hashable {
+        let file: String
+        let line: UInt
+    }
+
+    private struct Account {
+        var windowStart: Int64
+        var passed = 0
+        var suppressed: Suppressed?
+    }
+
+    private let accounts = Mutex<[Place: Account]>([:])
+
+    package init() {}
+
+    /// The line to write for an event; nil: held back. A line after some that were held back says how many.
+    package func pass(
+        _ event: LogEvent, _ metadata: Logger.Metadata, now: Int64 = MonotonicClock.milliseconds
+    ) -> Line? {
+        let all = metadata.merging(event.metadata ?? [:], uniquingKeysWith: { $1 })
+        var line = Line(
+            message: PlainText.escaped("\(event.message)", bytesMax: Self.messageBytesMax),
+            metadata: all.mapValues { .string(PlainText.escaped("\($0)", bytesMax: Self.valueBytesMax)) })
+        guard event.level > .debug else { return line }
+        return accounts.withLock { accounts -> Line? in
+            let place = Place(file: event.file, line: event.line)
+            var account = accounts[place] ?? Account(windowStart: now)
+            defer { accounts[place] = account }
+            if now - account.windowStart >= Self.windowMilliseconds {
+                account.windowStart = now
+                account.passed = 0
+            }
+            guard account.passed < Self.linesMax else {
+                let before = account.suppressed?.count ?? 0
+                account.suppressed = Suppressed(
+                    count: before + 1, line: line, level: event.level, source: (event.file, event.line))
+                return nil
+            }
+            account.passed += 1
+            if let suppressed = account.suppressed {
+                account.suppressed = nil
+                line.metadata["suppressed"] = "\(suppressed.count)"
+            }
+            return line
+        }
+    }
+
+    /// What was held back at places that have been silent since; to be written out and called now and then.
+    package func takeSuppressed(now: Int64 = MonotonicClock.milliseconds) -> [Suppressed] {
+        accounts.withLock { accounts in
+            var all: [Suppressed] = []
+            for (place, account) in accounts where now - account.windowStart >= Self.windowMilliseconds {
+                if let suppressed = account.suppressed { all.append(suppressed) }
+                accounts[place] = nil
+            }
+            return all
+        }
+    }
+}

@@ -1,0 +1,90 @@
+import Foundation
+import LinuxSystem
+import Testing
+
+@Suite("descriptors held back for files") struct DescriptorTests {
+    @Test("what is lent is free, and taken back when there is room")
+    func lends() {
+        let reserve = DescriptorReserve()
+        #expect(!reserve.lend())
+        reserve.hold(8)
+        #expect(reserve.count == (8, 8))
+        for _ in 0..<3 { #expect(reserve.lend()) }
+        #expect(reserve.count == (5, 8))
+        #expect(reserve.refill())
+        #expect(reserve.count == (8, 8))
+        reserve.hold(2)
+        #expect(reserve.count == (2, 2))
+    }
+
+    @Test(
+        "connections get what files leave, and never all",
+        arguments: [
+            // (limit, in use, growth, wanted) and (reserve, connections)
+            ((1 << 20, 60, 320, 10_000), (256, 10_000)), ((1024, 60, 320, 10_000), (64, 580)),
+            ((96, 40, 320, 10_000), (14, 21)), ((64, 64, 320, 10_000), (0, 1)), ((1024, 60, 16, 100), (64, 100)),
+        ] as [((Int, Int, Int, Int), (Int, Int))])
+    func plan(_ given: (Int, Int, Int, Int), _ expected: (Int, Int)) {
+        let plan = DescriptorPlan(limit: given.0, inUse: given.1, growth: given.2, wanted: given.3)
+        #expect((plan.reserve, plan.connections) == expected)
+    }
+
+    /// The soft limit is lowered for one open(2): tests that run beside this one open nothing of importance meanwhile.
+    @Test("a file is opened although connections have taken every free descriptor", arguments: [0, 4])
+    func fileInNeed(held: Int) throws {
+        #expect(try Self.openInNeed(held: held) == (held > 0))
+    }
+
+    private static func openInNeed(held: Int) throws -> Bool {
+        let path = "/tmp/apus-descriptors-\(getpid())-\(held)"
+        defer { unlink(path) }
+        var before = rlimit()
+        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        getrlimit(resource, &before)
+        DescriptorReserve.shared.hold(held)
+        defer { DescriptorReserve.shared.hold(0) }
+        let next = fcntl(0, F_DUPFD_CLOEXEC, 0)
+        close(next)
+        var tight = before
+        tight.rlim_cur = rlim_t(next)
+        setrlimit(resource, &tight)
+        defer { setrlimit(resource, &before) }
+        return (try? RealDisk().open(path, .create)) != nil
+    }
+}
+
+@Suite("text from elsewhere") struct PlainTextTests {
+    @Test(
+        "whatever steers a terminal or forges a line is shown",
+        arguments: [
+            ("plain Ünïcode 消息", "plain Ünïcode 消息"), ("a\nb\r\tc", "a\\nb\\r\\tc"),
+            ("\u{1B}[31mred\u{7}", "\\u001b[31mred\\u0007"), ("\u{9B}2J", "\\u009b2J"), ("\u{7F}", "\\u007f"),
+            ("abc\u{202E}gpj.exe", "abc\\u202egpj.exe"), ("\u{2066}x\u{2069}", "\\u2066x\\u2069"),
+            ("\u{2028}\u{2029}\u{85}", "\\u2028\\u2029\\u0085"), ("\0", "\\u0000"), ("e\u{301}", "e\u{301}"),
+        ])
+    func escapes(_ text: String, _ shown: String) {
+        #expect(PlainText.escaped(text) == shown)
+        #expect(PlainText.escaped(shown) == shown)
+    }
+
+    @Test("no scalar passes that is a control character or turns the writing direction")
+    func all() {
+        for value in UInt32(0)...0x2FFF {
+            guard let scalar = Unicode.Scalar(value) else { continue }
+            let category = scalar.properties.generalCategory
+            let isBidi = scalar.properties.isBidiControl
+            let harmful =
+                category == .control || category == .lineSeparator || category == .paragraphSeparator || isBidi
+            let shown = PlainText.escaped(String(scalar))
+            #expect((shown != String(scalar)) == harmful, "U+\(String(value, radix: 16))")
+        }
+    }
+
+    @Test("a long text is cut between characters, and says so")
+    func bounds() {
+        #expect(PlainText.escaped("abcdef", bytesMax: 4) == "abcd… (2 bytes more)")
+        #expect(PlainText.escaped("aé", bytesMax: 2) == "a… (2 bytes more)")
+        #expect(PlainText.escaped("abcd", bytesMax: 4) == "abcd")
+        #expect(PlainText.escaped("a\n\tb\r", keepsLines: true) == "a\n\tb\\r")
+    }
+}
