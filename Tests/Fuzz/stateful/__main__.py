@@ -107,6 +107,8 @@ def tell(options, seed, finding, rounds, settings, fuzz, began):
         print(line[:400])
     print(f"kept in {folder}; again: Tests/Fuzz/run-stateful --bin {options.bin} --replay {folder}/plan.json "
           f"(--minimise makes the plan smaller)")
+    # Last, where whoever reads the end of a log sees it.
+    print(f"stateful fuzzing found, with seed {seed}: {str(finding)[:1000]}")
 
 
 def fuzz_for(options):

@@ -126,7 +126,8 @@ class World:
     def evidence(self):
         """What the log says of causes, or else its end."""
         lines = self.tail(400)
-        return " | ".join([line for line in lines if CAUSE.search(line)][-5:] or lines[-8:])
+        causes = [line for line in lines if CAUSE.search(line)]
+        return " | ".join([line for line in causes if " supervisor " in line][-3:] or causes[-3:] or lines[-8:])
 
 
 def read(path):
