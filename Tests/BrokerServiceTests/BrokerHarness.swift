@@ -224,6 +224,13 @@ final class RawConnection {
         return opaque
     }
 
+    /// A request as it goes over the wire.
+    static func bytes(_ command: RemotingCommand) -> [UInt8] {
+        var buffer = ByteBuffer()
+        command.encode(into: &buffer, serialization: .json)
+        return Array(buffer.readableBytesView)
+    }
+
     /// The same for a request that is made up otherwise.
     func invoke(_ command: RemotingCommand) throws -> RemotingCommand {
         opaque += 1

@@ -2,6 +2,7 @@ import FastJSON
 import Foundation
 import MessageStore
 import RemotingProtocol
+import TestFolders
 import Testing
 
 @testable import BrokerService
@@ -72,6 +73,98 @@ import Testing
             checked += 1
         }
         #expect(checked >= 4)
+    }
+
+    @Test("a commit of an older release for queue -1 keeps no broker from starting: put aside, named, counted")
+    func poisonedOffsets() throws {
+        let folder = try TestFolder.make("poison")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let config = folder.appendingPathComponent("config")
+        try FileManager.default.createDirectory(at: config, withIntermediateDirectories: true)
+        let text = "{\"offsetTable\":{\"T@G\":{-1:1,0:7,1:9223372036854775807},\"T@H\":{-1:1}}}"
+        for name in ["consumerOffset.json", "consumerOffset.json.bak"] {
+            try Data(text.utf8).write(to: config.appendingPathComponent(name))
+        }
+        let delays = "{\"offsetTable\":{1:-5,2:9223372036854775807,99:3}}"
+        try Data(delays.utf8).write(to: config.appendingPathComponent("delayOffset.json"))
+        let log = LogLines()
+        let harness = try BrokerHarness(folder: folder, log: log)
+        #expect(
+            log.lines.contains { $0.contains("3 entries of") && $0.contains("consumerOffset.json") }, "\(log.lines)")
+        #expect(log.lines.contains { $0.contains("2 entries of") && $0.contains("delayOffset.json") }, "\(log.lines)")
+        #expect(try harness.onLoop { $0.offsets.offset(topic: "T", group: "G", queueId: 0) } == 7)
+        let aside = try JSONValue(
+            parsing: [UInt8](Data(contentsOf: config.appendingPathComponent("consumerOffset.json.refused"))))
+        #expect(aside.array?.count == 3 && aside.array?.first?["reason"]?.string?.isEmpty == false)
+        let connection = try harness.connect()
+        #expect(try connection.send(topic: "T", properties: "DELAY\u{1}1\u{2}").code == 0)
+        try harness.drain()
+    }
+
+    /// Writes offsets once or more, and empties the file as a power cut does.
+    private func emptied(_ name: String, rounds: Int, bytes: Data = Data()) throws -> (folder: URL, file: URL) {
+        let folder = try TestFolder.make("empty")
+        for round in 0..<rounds {
+            let harness = try BrokerHarness(folder: folder)
+            let connection = try harness.connect()
+            #expect(try connection.send(topic: "T\(round)").code == 0)
+            let commit = try connection.invoke(
+                .updateConsumerOffset,
+                ["consumerGroup": "G", "topic": "T0", "queueId": "0", "commitOffset": String(52 + round)])
+            #expect(commit.code == 0)
+            try harness.drain()
+        }
+        let file = folder.appendingPathComponent("config/" + name)
+        try bytes.write(to: file)
+        return (folder, file)
+    }
+
+    @Test("an empty table is damage: its backup serves", arguments: ["consumerOffset.json", "topics.json"])
+    func emptyWithBackup(_ name: String) throws {
+        for bytes in [Data(), Data(" \n".utf8), Data(count: 200)] {
+            let (folder, file) = try emptied(name, rounds: 3, bytes: bytes)
+            defer { try? FileManager.default.removeItem(at: folder) }
+            let log = LogLines()
+            let next = try BrokerHarness(folder: folder, log: log)
+            #expect(log.lines.contains { $0.contains(file.path) && $0.contains("backup is used") }, "\(log.lines)")
+            #expect(try next.onLoop { $0.offsets.offset(topic: "T0", group: "G", queueId: 0) ?? 0 } >= 52)
+            #expect(try next.onLoop { $0.topics["T0"] != nil })
+            try next.drain()
+        }
+    }
+
+    @Test(
+        "an empty table whose checksums tell of more is not taken for none",
+        arguments: ["consumerOffset.json", "topics.json"])
+    func emptyWithoutBackup(_ name: String) throws {
+        let (folder, file) = try emptied(name, rounds: 3)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try FileManager.default.removeItem(atPath: file.path + ".bak")
+        do {
+            _ = try BrokerHarness(folder: folder)
+            Issue.record("the broker began with nothing")
+        } catch {
+            #expect("\(error)".contains(file.path) && "\(error)".contains("restore"), "\(error)")
+        }
+        // Moved away, as the text says, it begins without.
+        try FileManager.default.removeItem(at: file)
+        let next = try BrokerHarness(folder: folder)
+        #expect(try next.connect().send(topic: "T0").code == 0)
+        try next.drain()
+    }
+
+    @Test("an empty table of RocketMQ's, of which nothing is known, is said and begun without")
+    func emptyUnknown() throws {
+        let folder = try TestFolder.make("empty")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let config = folder.appendingPathComponent("config")
+        try FileManager.default.createDirectory(at: config, withIntermediateDirectories: true)
+        let file = config.appendingPathComponent("topics.json")
+        try Data().write(to: file)
+        let log = LogLines()
+        let harness = try BrokerHarness(folder: folder, log: log)
+        #expect(log.lines.contains { $0.contains(file.path) && $0.contains("empty") }, "\(log.lines)")
+        try harness.drain()
     }
 
     /// JSON that is not the table is refused: nothing of it would be loaded, silently.

@@ -118,6 +118,80 @@ import Testing
         }
     }
 
+    /// Times, which no checksum covers: delayed messages, keys and searches by time calculate with them.
+    @Test("a master's times", arguments: [Int64.min, -1, 0, Int64.max])
+    func foreignTimes(_ time: Int64) throws {
+        let master = Harness(.small(folder.path + "/master\(time)"))
+        try master.store.open()
+        for topic in ["T", "SCHEDULE_TOPIC_XXXX", "SCHEDULE_TOPIC_XXXX", "T"] {
+            let properties = Array("DELAY\u{1}2\u{2}KEYS\u{1}k\u{2}UNIQ_KEY\u{1}u".utf8)
+            let outcome = Array(topic.utf8).withUnsafeBytes { topic in
+                properties.withUnsafeBytes { properties in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 1),
+                        storeHost: HostAddress(ipv4: 1, port: 1), body: UnsafeRawBufferPointer(start: nil, count: 0))
+                    draft.properties = properties
+                    return master.store.append(draft)
+                }
+            }
+            guard case .appended = outcome else { throw CancellationError() }
+        }
+        try master.store.commitTick()
+        let end = Int(master.store.writtenOffset.rawValue)
+        var bytes: [UInt8] = []
+        var position = 0
+        while position < end, let range = master.store.lookMessage(at: PhysicalOffset(Int64(position))) {
+            var record = master.store.withBytes(range) { Array($0) } ?? []
+            position += record.count
+            // Behind the born host, 8 bytes of IPv4.
+            record.withUnsafeMutableBytes {
+                $0.storeBytes(of: time.bigEndian, toByteOffset: CommitLogRecord.bornHostPosition + 8, as: Int64.self)
+            }
+            bytes += record
+        }
+        #expect(bytes.count == end)
+        try master.store.close()
+        var configuration = StoreConfiguration.small(folder.path + "/slave\(time)")
+        configuration.isSlave = true
+        for round in 0..<3 {
+            let slave = Harness(configuration)
+            try slave.store.open()
+            if round == 0 {
+                _ = bytes.withUnsafeBytes { slave.store.appendReplicated(at: PhysicalOffset(0), $0) }
+                try slave.store.commitTick()
+            }
+            #expect(slave.bodies("T").count == 2)
+            for wanted in [Int64.min, -1, 0, 1_700_000_000_000, .max] {
+                for boundary in [MessageStore.TimeBoundary.nearest, .lower, .upper] {
+                    _ = slave.store.offset(topic: "T", queueId: 0, byTimestamp: wanted, boundary: boundary)
+                }
+                _ = slave.store.queryMessage(topic: "T", key: "k", maxCount: 9, begin: wanted, end: .max)
+                _ = slave.store.queryMessage(topic: "T", key: "u", maxCount: 9, begin: .min, end: wanted)
+            }
+            for _ in 0..<5 { slave.store.runMaintenance() }
+            try slave.store.close()
+            if round == 1 { try FileManager.default.removeItem(atPath: configuration.consumeQueuePath) }
+        }
+    }
+
+    @Test func aLogThatBeginsNowhere() throws {
+        var configuration = StoreConfiguration.small(folder.path + "/d/store")
+        configuration.isSlave = true
+        let slave = Harness(configuration)
+        try slave.store.open()
+        let size = configuration.mappedFileSizeCommitLog
+        for offset in [Int64.max / Int64(size) * Int64(size), Int64.min, -1, (1 << 61) / Int64(size) * Int64(size)] {
+            let outcome = [UInt8](repeating: 1, count: 8).withUnsafeBytes {
+                slave.store.appendReplicated(at: PhysicalOffset(offset), $0)
+            }
+            guard case .refused = outcome else {
+                Issue.record("\(offset) was taken")
+                continue
+            }
+        }
+        try slave.store.close()
+    }
+
     @Test func foldersThatAreNoTopics() throws {
         let configuration = StoreConfiguration.small(folder.path + "/c/store")
         let first = Harness(configuration)

@@ -151,5 +151,11 @@ struct HAProtocolTests {
         far.writeBytes([1, 2])
         #expect(try empty.read(&far) == .bytes(at: 1 << 30, ByteBuffer(bytes: [1, 2])))
         #expect(empty.next == 1 << 30 + 2)
+        // But none a log cannot go on from.
+        for place in [Int64.max, 1 << 61, -1, .min] {
+            var empty = HAReceiver(next: 0)
+            var input = header(place, 2)
+            #expect(throws: HAReceiver.Failure.offset(master: place, slave: 0)) { try empty.read(&input) }
+        }
     }
 }

@@ -255,6 +255,43 @@ struct NameServerTests {
         Issue.record("it did not happen within 5 s")
     }
 
+    @Test("numbers no broker means: the scans, the questions and the routes go on", .timeLimit(.minutes(1)))
+    func extremeNumbers() async throws {
+        let server = try await RunningNameServer()
+        let extremes = [Int64.min, .max, -1, 0, .max - 1, Int64(Int32.max), Int64(Int32.min)]
+        for (number, extreme) in extremes.enumerated() {
+            let topic = TopicConfig(
+                topicName: "T\(number)", readQueueNums: Int32(clamping: extreme),
+                writeQueueNums: Int32(clamping: extreme),
+                perm: Int32(clamping: extreme), topicSysFlag: Int32(clamping: extreme))
+            for field in ["heartbeatTimeoutMillis", "brokerId", "none"] {
+                // Of its own: it closes when its broker expires.
+                let client = try await server.connect()
+                var command = Self.register("b\(number)\(field)", topics: [topic], version: extreme)
+                command.extFields[field] = String(extreme)
+                #expect(try await client.invoke(command).code == 0)
+                // And again: what is stored is compared and counted on.
+                _ = try await client.invoke(command)
+                for time: Int64 in [0, 1, 10_000] { try await server.advance(milliseconds: time) }
+                for question in [RequestCode.getBrokerClusterInfo, .getAllTopicListFromNameServer, .getUnitTopicList] {
+                    #expect(try await client.invoke(RemotingCommand(question)).code == 0)
+                }
+                _ = try await client.invoke(Self.route("T\(number)"))
+                for change in [RequestCode.wipeWritePermOfBroker, .addWritePermOfBroker] {
+                    let fields = ["brokerName": "b\(number)\(field)"]
+                    #expect(try await client.invoke(RemotingCommand(change, extFields: fields)).code == 0)
+                }
+                await client.close()
+            }
+        }
+        // Whoever asked to live for ever is gone a week after it was heard of last.
+        try await server.advance(milliseconds: 7 * 86_400_000 + 1)
+        let next = try await server.connect()
+        #expect(try await next.invoke(Self.route("T1")).code == 17)
+        await next.close()
+        try await server.stop()
+    }
+
     @Test("a silent broker expires and its connection is closed")
     func silence() async throws {
         let server = try await RunningNameServer()
