@@ -201,12 +201,13 @@ extension Broker {
             broker.endOfTick()
             return broker.acknowledgementsDone()
         }.flatMap {
-            this.value.gate.close()
-            return boundClose.value()
-        }.flatMap {
             this.value.keeper.finish()
         }.flatMap {
+            // Answers that other threads work on are given before their connections go.
             this.value.textsDone()
+        }.flatMap {
+            this.value.gate.close()
+            return boundClose.value()
         }.flatMapThrowing {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }

@@ -224,7 +224,8 @@ package final class RemotingConnection {
 
     /// Nothing is half read, nothing half written, no answer of the peer's is awaited: the next process can go on here.
     var isClean: Bool {
-        !self.isClosed && self.pending.isEmpty && self.outboundBytes == 0 && self.handler?.hasUnhandledBytes == false
+        !self.isClosed && !self.awaitsAnswer && self.pending.isEmpty && self.outboundBytes == 0
+            && self.handler?.hasUnhandledBytes == false
     }
 
     /// Closes without sending what waits.

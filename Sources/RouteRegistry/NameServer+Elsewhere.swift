@@ -74,8 +74,8 @@ extension NameServer {
                 case .getHasUnitSubUnUnitTopicList: .body(TopicList(topicList: tables.topics { $0 & 3 == 2 }))
                 default: .body(TopicList(topicList: tables.topics))
                 }
-            } then: {
-                $0
+            } then: { answer, finish in
+                finish(answer)
             }
             return true
         default: return false
@@ -91,29 +91,46 @@ extension NameServer {
             bytes.withUnsafeBytes { bytes in
                 Result { () throws(RemotingDecodeError) in try request.parse(bytes) }
             }
-        } then: { [unowned self] parsed in
+        } then: { [unowned self] parsed, finish in
             switch parsed {
-            case .success(let body): return self.register(request, body, connection.id)
-            case .failure(let error): return Answer(code: .systemError, remark: error.description)
+            case .success(let body):
+                guard let entry = self.beginRegistration(request, body, connection.id) else {
+                    return finish(.damagedRegistration)
+                }
+                self.enterInSlices(entry, finish)
+            case .failure(let error): finish(Answer(code: .systemError, remark: error.description))
             }
         }
+    }
+
+    /// Topics entered in one turn of the loop.
+    static let topicsPerSlice = 500
+
+    private func enterInSlices(_ entry: Entry, _ finish: @escaping (Answer) -> Void) {
+        var entry = entry
+        self.enter(&entry, atMost: Self.topicsPerSlice)
+        guard !entry.topics.isDone, let eventLoop = self.eventLoop else { return finish(self.registered(entry)) }
+        let this = NIOLoopBound((self, entry, finish), eventLoop: eventLoop)
+        // A moment ahead: what is handed to `execute` runs in the same turn.
+        eventLoop.scheduleTask(in: .microseconds(30)) { this.value.0.enterInSlices(this.value.1, this.value.2) }
     }
 
     /// Makes something on the other thread and answers with what `then` makes of it; nothing of a connection that has closed meanwhile.
     private func make<Made: Sendable>(
         _ address: ReturnAddress, _ connection: RemotingConnection, _ work: @escaping @Sendable () -> Made,
-        then: @escaping (Made) -> Answer
+        then: @escaping (Made, @escaping (Answer) -> Void) -> Void
     ) {
         guard let elsewhere = self.elsewhere, let eventLoop = self.eventLoop else { return }
         connection.awaitsAnswer = true
         let finish = NIOLoopBound(
             { [unowned self] (made: Made) in
-                connection.awaitsAnswer = false
                 guard !connection.isClosed else { return }
-                let answer = then(made)
-                connection.respond(
-                    to: address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
-                self.logEvents()
+                then(made) { answer in
+                    connection.awaitsAnswer = false
+                    connection.respond(
+                        to: address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
+                    self.logEvents()
+                }
             }, eventLoop: eventLoop)
         elsewhere {
             let made = work()

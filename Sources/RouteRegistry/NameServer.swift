@@ -150,6 +150,7 @@ package final class NameServer: RemotingService {
         var body: [UInt8] = []
 
         static let ok = Answer()
+        static let damagedRegistration = Answer(code: .systemError, remark: "crc32 not match")
         static func body(_ body: some JSONBody) -> Answer { Answer(body: body.encoded()) }
     }
 
@@ -265,15 +266,38 @@ package final class NameServer: RemotingService {
 
     /// Enters what a broker has said of itself.
     func register(_ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64) -> Answer {
-        guard case .read(let topics, let filterServers) = body else {
-            return Answer(code: .systemError, remark: "crc32 not match")
-        }
+        guard var entry = self.beginRegistration(request, body, connection) else { return .damagedRegistration }
+        self.tables.apply(&entry.topics, atMost: .max)
+        return self.registered(entry)
+    }
+
+    /// A registration whose topics are being entered.
+    struct Entry {
+        let broker: BrokerRegistration
+        let master: (haServerAddr: String, masterAddr: String)?
+        var topics: RouteTables.PendingTopics
+    }
+
+    /// Nil: its body is damaged.
+    func beginRegistration(
+        _ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64
+    ) -> Entry? {
+        guard case .read(let topics, let filterServers) = body else { return nil }
         var broker = request.broker
         broker.topics = topics
         broker.filterServers = filterServers
-        let master = self.tables.register(
+        let begun = self.tables.beginRegistration(
             broker, connection: connection, now: self.milliseconds(),
             expiresAfter: request.expiresAfter > 0 ? request.expiresAfter : RouteTables.expiryMilliseconds)
+        return Entry(broker: request.broker, master: begun.master, topics: begun.topics)
+    }
+
+    /// Enters some of its topics.
+    func enter(_ entry: inout Entry, atMost limit: Int) { self.tables.apply(&entry.topics, atMost: limit) }
+
+    /// The answer, once all topics are entered.
+    func registered(_ entry: Entry) -> Answer {
+        let (broker, master) = (entry.broker, entry.master)
         let held = self.startHold.registered(RouteTables.identity(broker.brokerName, broker.brokerID))
         for question in held { self.answer(question) }
         var answer = Answer.ok

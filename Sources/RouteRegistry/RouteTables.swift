@@ -102,6 +102,30 @@ package struct RouteTables: Sendable {
     package mutating func register(
         _ broker: BrokerRegistration, connection: UInt64, now: Int64, expiresAfter: Int64 = Self.expiryMilliseconds
     ) -> (haServerAddr: String, masterAddr: String)? {
+        var (master, topics) = self.beginRegistration(
+            broker, connection: connection, now: now, expiresAfter: expiresAfter)
+        self.apply(&topics, atMost: .max)
+        return master
+    }
+
+    /// What a registration says of topics, as far as it has not been entered yet.
+    package struct PendingTopics: Sendable {
+        let brokerName: String
+        let brokerAddr: String
+        let version: DataVersion
+        /// The process was not known before.
+        let isNew: Bool
+        var gone: ArraySlice<String> = []
+        var topics: ArraySlice<TopicConfig> = []
+
+        /// Everything is entered.
+        package fileprivate(set) var isDone = false
+    }
+
+    /// As `register`, all but the topics: those are for `apply`.
+    package mutating func beginRegistration(
+        _ broker: BrokerRegistration, connection: UInt64, now: Int64, expiresAfter: Int64
+    ) -> (master: (haServerAddr: String, masterAddr: String)?, topics: PendingTopics) {
         self.clusterAddrTable[broker.clusterName, default: []].insert(broker.brokerName)
         var isFirst = false
         var data: BrokerData
@@ -123,29 +147,48 @@ package struct RouteTables: Sendable {
         }
         // One that comes back may be another life of it: what it does not name any more goes.
         let isBack = self.liveTable[broker.brokerAddr]?.closedAt != nil
-        if broker.brokerID == 0, isBack { self.removeTopics(of: broker.brokerName, but: broker.topics) }
+        var topics = PendingTopics(
+            brokerName: broker.brokerName, brokerAddr: broker.brokerAddr, version: broker.topics.dataVersion,
+            isNew: self.liveTable[broker.brokerAddr] == nil)
+        if broker.brokerID == 0, isBack { topics.gone = self.topics(of: broker.brokerName, notIn: broker.topics)[...] }
         if broker.brokerID == 0,
             isFirst || isBack || self.hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
         {
-            for topic in broker.topics.topicConfigTable {
-                self.update(topic, on: broker.brokerName)
-            }
+            topics.topics = broker.topics.topicConfigTable[...]
         }
-        let previous = self.liveTable.updateValue(
+        self.liveTable.updateValue(
             LiveBroker(
                 lastUpdate: now, expiresAfter: expiresAfter, dataVersion: broker.topics.dataVersion,
                 connection: connection, haServerAddr: broker.haServerAddr),
             forKey: broker.brokerAddr)
-        if previous == nil {
-            self.events.append(.brokerRegistered(address: broker.brokerAddr, name: broker.brokerName))
-        }
         if let filterServers = broker.filterServers {
             self.filterServerTable[broker.brokerAddr] = filterServers.isEmpty ? nil : filterServers
         }
         guard broker.brokerID != 0, let masterAddr = data.brokerAddrs[0], let master = self.liveTable[masterAddr] else {
-            return nil
+            return (nil, topics)
         }
-        return (master.haServerAddr, masterAddr)
+        return ((master.haServerAddr, masterAddr), topics)
+    }
+
+    /// Enters so many of the topics; what a broker has said is dropped when it has gone or said something newer meanwhile.
+    package mutating func apply(_ pending: inout PendingTopics, atMost limit: Int) {
+        guard !pending.isDone else { return }
+        var left = limit
+        if self.liveTable[pending.brokerAddr]?.dataVersion == pending.version {
+            while left > 0, let topic = pending.gone.popFirst() {
+                self.remove(topic, of: pending.brokerName)
+                left -= 1
+            }
+            while left > 0, let topic = pending.topics.popFirst() {
+                self.update(topic, on: pending.brokerName)
+                left -= 1
+            }
+            guard pending.gone.isEmpty, pending.topics.isEmpty else { return }
+        }
+        if pending.isNew, self.liveTable[pending.brokerAddr] != nil {
+            self.events.append(.brokerRegistered(address: pending.brokerAddr, name: pending.brokerName))
+        }
+        pending.isDone = true
     }
 
     /// True when the name server has not this version of the broker's topics.
@@ -167,10 +210,10 @@ package struct RouteTables: Sendable {
         self.liveTable[brokerAddr]?.closedAt = nil
     }
 
-    private mutating func removeTopics(of brokerName: String, but kept: TopicConfigSerializeWrapper) {
-        guard var gone = self.topicsOfBroker[brokerName] else { return }
+    private func topics(of brokerName: String, notIn kept: TopicConfigSerializeWrapper) -> [String] {
+        guard var gone = self.topicsOfBroker[brokerName] else { return [] }
         for topic in kept.topicConfigTable { gone.remove(topic.topicName) }
-        for topic in gone { self.remove(topic, of: brokerName) }
+        return Array(gone)
     }
 
     private mutating func remove(_ topic: String, of brokerName: String) {

@@ -23,7 +23,14 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     private var partEnds = NIODeadline.now() + LoopTurns.partLength
     private var lastWarning: NIODeadline?
     private var suppressed = 0
-    private var isServing = false
+    private enum Phase {
+        case opening
+        /// The turn in which the worker began to serve, and which opened it.
+        case opened
+        case serving
+    }
+
+    private var phase = Phase.opening
 
     /// The longest turn since the start.
     package private(set) var longest = TimeAmount.zero
@@ -43,8 +50,8 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     /// Rounded up from half of one.
     package static func milliseconds(_ time: TimeAmount) -> Int64 { (time.nanoseconds + 500_000) / 1_000_000 }
 
-    /// From now on turns count: opening a store keeps nobody waiting.
-    package func serve() { self.isServing = true }
+    /// Turns behind this one count: opening a store keeps nobody waiting.
+    package func serve() { if self.phase == .opening { self.phase = .opened } }
 
     /// The first read of a round: its turn began now at the latest.
     package func began(_ time: NIODeadline) { if self.start == nil { self.start = time } }
@@ -64,7 +71,10 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
             self.start = nil
             self.piece = nil
         }
-        guard self.isServing else { return }
+        guard self.phase == .serving else {
+            if self.phase == .opened { self.phase = .serving }
+            return
+        }
         while end >= self.partEnds {
             self.part = (self.part + 1) % Self.parts
             self.maxima[self.part] = .zero

@@ -157,7 +157,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
                 switch result {
                 case .success(let detail):
                     self.serving = true
-                    self.eventLoop.execute { self.turns.serve() }
+                    self.turns.serve()
                     StartupMemory.release()
                     self.logger.debug("ready: \(detail)")
                     self.control.send(.ready(detail: detail), wait: true)

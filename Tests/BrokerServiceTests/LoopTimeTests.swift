@@ -48,6 +48,23 @@ struct LoopTimeTests {
         Issue.record("did not become true within 30 s")
     }
 
+    @Test("an answer another thread works on is given before its connection goes to the next life")
+    func handOver() throws {
+        let harness = try BrokerHarness()
+        let connection = try harness.connect()
+        try harness.onLoop { broker in
+            for number in 0..<6000 { broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
+        }
+        let opaque = try connection.post(.getAllTopicConfig)
+        try wait { try harness.onLoop { $0.tableAnswers.texts } == 1 }
+        let given = try harness.handOver()
+        defer { for descriptor in given.connections { close(descriptor) } }
+        let answer = try connection.receive(timeoutMillis: 30_000)
+        #expect(answer.opaque == opaque)
+        #expect(try TopicConfigSerializeWrapper(body: answer.body).topicConfigTable.count >= 6000)
+        try FileManager.default.removeItem(at: harness.folder)
+    }
+
     // MARK: Held pulls
 
     @Test("one message for 5000 pulls held in one queue: all are answered, a few in each turn")

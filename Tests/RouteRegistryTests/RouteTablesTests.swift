@@ -256,10 +256,18 @@ struct RouteTablesModelTests {
             default:
                 version += 1
                 let names = (0..<9).filter { _ in Bool.random(using: &random) }.map { "T\($0)" }
-                _ = tables.register(
-                    RouteTablesTests.broker(
-                        broker, addr: broker + ":1", topics: names.map { TopicConfig(topicName: $0) }, version: version),
-                    connection: UInt64(broker.dropFirst()) ?? 0, now: 0)
+                let said = RouteTablesTests.broker(
+                    broker, addr: broker + ":1", topics: names.map { TopicConfig(topicName: $0) }, version: version)
+                // At once, or a few topics at a time.
+                var (_, topics) = tables.beginRegistration(
+                    said, connection: UInt64(broker.dropFirst()) ?? 0, now: 0, expiresAfter: 1000)
+                let limit = Bool.random(using: &random) ? Int.max : 2
+                var parts = 0
+                while !topics.isDone {
+                    tables.apply(&topics, atMost: limit)
+                    parts += 1
+                }
+                #expect(parts <= 20)
                 registered.insert(broker)
                 for name in names { model[name, default: []].insert(broker) }
             }
@@ -270,6 +278,34 @@ struct RouteTablesModelTests {
                 #expect(tables.route(of: name)?.queueDatas.map(\.brokerName) == brokers.sorted())
             }
         }
+    }
+
+    @Test("topics that are still being entered when their broker says something newer, or leaves, are dropped")
+    func overtaken() {
+        var tables = RouteTables()
+        func broker(_ names: [String], version: Int64) -> BrokerRegistration {
+            RouteTablesTests.broker(
+                "a", addr: "a:1", topics: names.map { TopicConfig(topicName: $0) }, version: version)
+        }
+        var (_, old) = tables.beginRegistration(
+            broker(["Old1", "Old2", "Both"], version: 1), connection: 1, now: 0, expiresAfter: 1000)
+        tables.apply(&old, atMost: 1)
+        #expect(tables.topics == ["Old1"])
+        #expect(!old.isDone)
+        #expect(!tables.takeEvents().contains(.brokerRegistered(address: "a:1", name: "a")))
+        _ = tables.register(broker(["New", "Both"], version: 2), connection: 1, now: 0)
+        tables.apply(&old, atMost: .max)
+        #expect(old.isDone)
+        #expect(tables.topics == ["Both", "New", "Old1"])
+
+        var (_, last) = tables.beginRegistration(
+            broker(["Last1", "Last2"], version: 3), connection: 1, now: 0, expiresAfter: 1000)
+        tables.apply(&last, atMost: 1)
+        tables.unregister(clusterName: "C", brokerAddr: "a:1", brokerName: "a", brokerID: 0)
+        tables.apply(&last, atMost: 1)
+        #expect(last.isDone)
+        #expect(tables.topics == [])
+        #expect(tables.route(of: "Last2") == nil)
     }
 
     private struct Seeded: RandomNumberGenerator {

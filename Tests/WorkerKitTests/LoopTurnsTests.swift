@@ -36,6 +36,7 @@ struct LoopTurnsTests {
         turns.turn(from: start, to: start + .seconds(3))
         #expect(turns.words == "", "opening the worker does not count")
         turns.serve()
+        turns.turn(from: start, to: start + .seconds(3))
         turns.turn(from: start, to: start + .milliseconds(7))
         turns.turn(from: start + .milliseconds(8), to: start + .milliseconds(10))
         #expect(turns.longest == .milliseconds(7))
@@ -54,8 +55,9 @@ struct LoopTurnsTests {
     func warning() {
         let log = Lines()
         let turns = LoopTurns(logger: Logger(label: "test") { _ in log })
-        turns.serve()
         let start = NIODeadline.now()
+        turns.serve()
+        turns.turn(from: start, to: start + .seconds(3))
         turns.note(.milliseconds(30), "short")
         turns.note(.milliseconds(120), "requests of 127.0.0.1:5, the last of code 34,")
         turns.note(.milliseconds(60), "shorter")
