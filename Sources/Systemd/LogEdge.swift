@@ -15,6 +15,8 @@ package final class LogEdge: Sendable {
     /// Lines of one place in the source that pass in a window; debug lines are not counted.
     package static let linesMax = 50
     package static let windowMilliseconds: Int64 = 10_000
+    /// The value beside a line that says how many like it were not written before it.
+    package static let countKey = "heldBack"
 
     /// A line fit to be written.
     package struct Line: Sendable {
@@ -72,7 +74,7 @@ package final class LogEdge: Sendable {
             account.passed += 1
             if let suppressed = account.suppressed {
                 account.suppressed = nil
-                line.metadata["suppressed"] = "\(suppressed.count)"
+                line.metadata[Self.countKey] = "\(suppressed.count)"
             }
             return line
         }

@@ -26,7 +26,7 @@ package enum Logs {
     package static func reportSuppressed(_ logger: Logger) {
         for suppressed in LogEdge.shared.takeSuppressed() {
             var metadata = suppressed.line.metadata
-            metadata["suppressed"] = "\(suppressed.count)"
+            metadata[LogEdge.countKey] = "\(suppressed.count)"
             logger.log(level: suppressed.level, "\(suppressed.line.message)", metadata: metadata)
         }
     }

@@ -175,12 +175,15 @@ package final class WorkerEnvironment {
     /// Decides how many connections fit beside the files of this worker, and holds descriptors back for those. To be asked
     /// when the files it needs from the start on are open. What does not fit is said in the log and in `apus status`.
     ///
-    /// - Parameter growth: files it may open later on, at most.
-    package func boundConnections(growth: Int) -> ConnectionBounds {
+    /// - Parameters:
+    ///   - growth: files it may open later on, at most.
+    ///   - adopted: clients' connections of a former life that are open already.
+    package func boundConnections(growth: Int, adopted: Int = 0) -> ConnectionBounds {
         let wanted = max(1, settings.int("connectionsMax", default: 10_000))
         let perAddress = max(1, settings.int("connectionsPerAddressMax", default: max(wanted / 4, 1)))
         let limit = OpenFiles.limit
-        let plan = DescriptorPlan(limit: limit, inUse: OpenFiles.count ?? 64, growth: growth, wanted: wanted)
+        let plan = DescriptorPlan(
+            limit: limit, inUse: (OpenFiles.count ?? 64) - adopted, growth: growth, wanted: wanted)
         DescriptorReserve.shared.hold(plan.reserve)
         if plan.connections < wanted {
             connectionsNote =

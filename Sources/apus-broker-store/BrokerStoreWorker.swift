@@ -118,7 +118,8 @@ final class BrokerStoreWorker: Worker {
                 this.value.broker.slavesMoved()
             }
             // Consume queues, log and index files, and what is written beside them.
-            let bounds = environment.boundConnections(growth: MessageStore.openQueueFilesMax + 64)
+            let bounds = environment.boundConnections(
+                growth: MessageStore.openQueueFilesMax + 64, adopted: adopted.count)
             server.admission.connectionsMax = bounds.total
             server.admission.connectionsPerAddressMax = bounds.perAddress
             let remoting = try environment.listener("remoting")

@@ -56,7 +56,7 @@ final class NameserverWorker: Worker {
             return self.environment.eventLoop.makeFailedFuture(error)
         }
         self.nameServer.start(on: self.environment.eventLoop)
-        let bounds = self.environment.boundConnections(growth: 16)
+        let bounds = self.environment.boundConnections(growth: 16, adopted: self.adopted.count)
         self.server.admission.connectionsMax = bounds.total
         self.server.admission.connectionsPerAddressMax = bounds.perAddress
         let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)

@@ -35,8 +35,12 @@ enum EntryPoint {
             }
         } catch {
             let status = program.exitCode(for: error)
-            let text = PlainText.escaped(program.fullMessage(for: error), keepsLines: true)
-            if status.isSuccess { print(text) } else if !text.isEmpty { StandardError.write(text + "\n") }
+            let text = program.fullMessage(for: error)
+            // Help and completion scripts are the parser's own.
+            if status.isSuccess, !text.isEmpty { Swift.print(text) }
+            if !status.isSuccess, !text.isEmpty {
+                StandardError.write(PlainText.escaped(text, keepsLines: true) + "\n")
+            }
             exit(status.rawValue)
         }
     }

@@ -20,15 +20,26 @@ struct ConsumedMessage: Sendable {
     var key: String? { properties["KEYS"] }
     var id: String? { properties["UNIQ_KEY"] }
 
+    /// Bodies of one answer may inflate to so many bytes together; one of 64 MiB is the largest that is inflated.
+    private static let inflatedBytesMax = 256 << 20
+
     /// The records of a pull response, in order.
     static func decode(_ bytes: [UInt8], brokerName: String) throws -> [ConsumedMessage] {
         try bytes.withUnsafeBytes { buffer in
             var messages: [ConsumedMessage] = []
             var position = 0
+            var bodyBytes = 0
             while position < buffer.count {
                 switch CommitLogRecord.parse(UnsafeRawBufferPointer(rebasing: buffer[position...])) {
                 case .record(let record):
-                    messages.append(try ConsumedMessage(record, brokerName: brokerName))
+                    let message = try ConsumedMessage(record, brokerName: brokerName)
+                    bodyBytes += message.body.count
+                    guard bodyBytes <= Self.inflatedBytesMax else {
+                        throw CommandFailure(
+                            "the bodies of one answer of broker \(brokerName) inflate to more than \(Self.inflatedBytesMax >> 20) MiB"
+                        )
+                    }
+                    messages.append(message)
                     position += record.totalSize
                 case .blank, .incomplete, .invalid:
                     throw CommandFailure(
@@ -38,8 +49,10 @@ struct ConsumedMessage: Sendable {
             return messages
         }
     }
+}
 
-    private init(_ record: CommitLogRecordView, brokerName: String) throws {
+extension ConsumedMessage {
+    fileprivate init(_ record: CommitLogRecordView, brokerName: String) throws {
         topic = String(decoding: record.topic, as: UTF8.self)
         self.brokerName = brokerName
         queueId = Int(record.queueId)

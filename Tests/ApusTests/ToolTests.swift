@@ -32,6 +32,29 @@ struct ToolTests {
         #expect(throws: (any Error).self) { try LineLayout(columns: list, separator: "\t") }
     }
 
+    @Test("on a terminal a message's words stay words; elsewhere every byte is as it was sent")
+    func terminal() throws {
+        let body = Array("two\nlines \u{1B}]0;title\u{7} \u{202E}".utf8) + [0xFF]
+        let message = ConsumedMessage(
+            topic: "T", brokerName: "b", queueId: 0, queueOffset: 0, storeTimestamp: 0, bornTimestamp: 0,
+            reconsumeTimes: 0, properties: ["TAGS": "a\rb"], body: body)
+        func line(escapes: Bool, json: Bool = false) throws -> [UInt8] {
+            var output: [UInt8] = []
+            let format = try MessageFormat(columns: "tag,body", separator: "\t", json: json, escapes: escapes)
+            format.write(message, to: &output)
+            return output
+        }
+        #expect(try line(escapes: false) == Array("a\rb\t".utf8) + body + [0x0A])
+        let shown = String(decoding: try line(escapes: true), as: UTF8.self)
+        #expect(shown == "a\\rb\ttwo\\nlines \\u001b]0;title\\u0007 \\u202e\u{FFFD}\n")
+        let json = String(decoding: try line(escapes: true, json: true), as: UTF8.self)
+        #expect(!json.dropLast().unicodeScalars.contains { $0.value < 0x20 || $0 == "\u{202E}" })
+        // It is still the same text to whoever reads JSON.
+        let read = try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any]
+        #expect(read?["body"] as? String == String(decoding: body, as: UTF8.self))
+        #expect(Columns("%-4s|").line("a\u{1B}b") == "a\\u001bb|")
+    }
+
     @Test("queues are shared as AllocateMessageQueueAveragely does")
     func allocation() {
         let queues = (0..<8).map { MessageQueue(topic: "T", brokerName: $0 < 4 ? "a" : "b", queueId: $0 % 4) }

@@ -1,5 +1,6 @@
 import FastJSON
 import Foundation
+import Logging
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -63,6 +64,22 @@ import Testing
         #expect(try listed(reader, "deleteWhen") == "05")
         #expect(try listed(reader, "listenPort") == "31911")
         #expect(log.lines.contains { $0.contains("take effect with its next start: listenPort") }, "\(log.lines)")
+    }
+
+    @Test("the record of a change names its client, the key, the old and the new value")
+    func recorded() throws {
+        var log = LogLines()
+        log.logLevel = .notice
+        let harness = try BrokerHarness([("fileReservedTime", "70")], log: log)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        #expect(try change(connection, "fileReservedTime=48\nsomethingOfTheirs=a b").code == 0)
+        #expect(try change(connection, "fileReservedTime=49").code == 0)
+        let records = log.lines.filter { $0.contains("settings changed by 127.0.0.1:") }
+        #expect(records.count == 2, "\(log.lines)")
+        #expect(
+            records.first?.hasSuffix("fileReservedTime from '70' to '48', somethingOfTheirs from '' to 'a b'") == true)
+        #expect(records.last?.hasSuffix("fileReservedTime from '48' to '49'") == true)
     }
 
     @Test("a change that cannot hold is refused with the reason, and then nothing of it holds")

@@ -176,7 +176,11 @@ extension PlatformTests {
             let platform = try await Platform.start()
             let pids = Self.pids(platform)
             raiseDescriptorLimit()
-            // The broker takes no frame of 16 MB and is sent the largest it takes.
+            let large = try RawSocket(platform.broker)
+            large.write([1, 0, 0, 0])
+            try await eventually("16 MB are refused by their length") { large.isClosedByPeer }
+            #expect(platform.log.contains("maxMessageSize and room for a header"))
+            // So it is sent the largest it takes.
             let cases = [
                 ("broker-store", platform.broker, 5 << 20, 150), ("nameserver", platform.nameServer, 16 << 20, 60),
             ]
@@ -205,11 +209,26 @@ extension PlatformTests {
                 #expect(sent.status == 0, "\(sent.errorText)")
                 #expect(platform.pid(of: kind) == pid)
             }
-            let large = try RawSocket(platform.broker)
-            large.write([1, 0, 0, 0])
-            try await eventually("16 MB are refused by their length") { large.isClosedByPeer }
-            #expect(platform.log.contains("maxMessageSize and room for a header"))
             #expect(platform.log.contains("comes too slowly while others wait for memory"))
+            try await platform.stop()
+        }
+
+        @Test("the HA port takes a bounded number of peers and tells what is no slave", .timeLimit(.minutes(1)))
+        func replicationPort() async throws {
+            let platform = try await Platform.start()
+            let settings = try await platform.ask(platform.broker, RemotingCommand(.getBrokerConfig)).body
+            let lines = String(decoding: settings, as: UTF8.self).split(separator: "\n")
+            let port = try #require(lines.first { $0.hasPrefix("haListenPort=") }?.split(separator: "=").last)
+            let address = "127.0.0.1:\(port)"
+            let pid = try #require(platform.pid(of: "replication"))
+            let web = try RawSocket(address)
+            web.write(Array("GET / HTTP/1.1\r\n\r\n".utf8))
+            try await eventually("who asks for a page is left") { web.isClosedByPeer }
+            #expect(platform.log.contains("looks like HTTP/1"))
+            let sockets = try (0..<200).map { _ in try RawSocket(address) }
+            try await eventually("all but 64 are closed") { sockets.filter { !$0.isClosedByPeer }.count == 64 }
+            #expect(platform.log.contains("connection to the HA port refused: too many connections: 64 are open"))
+            #expect(platform.pid(of: "replication") == pid)
             try await platform.stop()
         }
 
@@ -234,7 +253,7 @@ extension PlatformTests {
             for _ in 0..<2000 { flood.write(lacking) }
             try await eventually("the refusals are logged") { platform.log.contains("request refused") }
             try await eventually("the number of the others is logged", within: .seconds(20)) {
-                platform.log.contains("suppressed=")
+                platform.log.contains("heldBack=")
             }
             let lines = platform.log.split(separator: "\n")
             #expect(lines.filter { $0.contains("request refused") }.count < 150)

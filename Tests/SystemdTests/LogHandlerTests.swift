@@ -71,8 +71,8 @@ import Testing
         // Another place is not held back.
         #expect(edge.pass(event("other", line: 2), [:], now: 9_000) != nil)
         let next = try #require(edge.pass(event("refused again"), [:], now: 10_500))
-        #expect(next.metadata["suppressed"] == "\(57_000 - LogEdge.linesMax)")
-        #expect(edge.pass(event("refused again"), [:], now: 10_501)?.metadata["suppressed"] == nil)
+        #expect(next.metadata["heldBack"] == "\(57_000 - LogEdge.linesMax)")
+        #expect(edge.pass(event("refused again"), [:], now: 10_501)?.metadata["heldBack"] == nil)
     }
 
     /// When the flood ends the number is said all the same.
