@@ -32,8 +32,6 @@ package final class PluginFolders {
 
     /// A file that changes is looked at after so many nanoseconds of peace.
     static let quiet: Int64 = 250_000_000
-    /// So long after its last change a file is taken to be nobody's work any more.
-    static let settled: Int64 = 1_000_000_000
     /// A file that is not whole by its own headers is refused after so long.
     static let abandoned: Int64 = 2_000_000_000
 
@@ -143,7 +141,8 @@ package final class PluginFolders {
         _ path: String, _ identity: FrozenFile.Identity, _ now: Int64, _ today: Int64
     ) -> LibraryShape? {
         let shape = LibraryShape.of(path)
-        if shape == .whole, today &- identity.modified > Self.settled { return shape }
+        // Whole, and at peace since before this process looked for the first time.
+        if shape == .whole, today &- identity.modified > Self.quiet { return shape }
         guard let waiting = pending[path], waiting.identity == identity else {
             pending[path] = Pending(identity: identity, since: now)
             return nil

@@ -55,7 +55,19 @@ final class FilterWorker: Worker {
             PluginPlaces.ofOperators(environment.settings, beside: executables), catalogue: catalogue)
         service = FilterService(catalogue: catalogue, disk: RealDisk(), logger: logger)
         if let explanation = conduct.explanation { environment.tell(.explained(cause: explanation)) }
-        if role != .builtIns { look() }
+        if role != .builtIns { lookAtStart() }
+    }
+
+    /// What a file that was written a moment ago is decides itself soon; to say before that that nobody serves its type would be
+    /// an error to its consumers.
+    private func lookAtStart() {
+        let end = MonotonicClock.milliseconds + 500
+        var look = folders.look(role.share)
+        while look.isPending, look.stale == nil, MonotonicClock.milliseconds < end {
+            usleep(50_000)
+            look = folders.look(role.share)
+        }
+        if look.isPending { lookSoon(inMillis: 100) }
     }
 
     /// Plugin files a worker can take before a fresh one has to.

@@ -33,14 +33,14 @@ struct PluginFoldersTests {
         return try Data(contentsOf: URL(fileURLWithPath: path))
     }
 
-    /// Looks again and again, as a worker does, for so many milliseconds.
+    /// Looks again and again, as a worker does, for so many milliseconds; `today` is before every change, so that none is old.
     @discardableResult
     func look(for milliseconds: Int64 = 600, _ share: PluginFolders.Share = .init()) -> PluginFolders.Look {
-        var last = folders.look(share, now: time.now)
+        var last = folders.look(share, now: time.now, today: 0)
         var new = last.new
         for _ in 0..<milliseconds / 100 where last.stale == nil {
             time.now += 100_000_000
-            last = folders.look(share, now: time.now)
+            last = folders.look(share, now: time.now, today: 0)
             new += last.new
         }
         last.new = new
@@ -59,11 +59,11 @@ struct PluginFoldersTests {
     func whole() throws {
         let bytes = try version("1")
         try PluginFoldersTests.put(file, bytes.prefix(bytes.count / 2))
-        #expect(folders.look(now: time.now) == .init(isPending: true))
+        #expect(folders.look(now: time.now, today: 0) == .init(isPending: true))
         #expect(look(for: 1500).isPending, "half a library is not tried")
         #expect(catalogue.plugins.isEmpty && catalogue.refusals.isEmpty)
         try overwrite(bytes)
-        #expect(folders.look(now: time.now).isPending)
+        #expect(folders.look(now: time.now, today: 0).isPending)
         #expect(look() == .init(new: 1))
         #expect(catalogue.plugins.map(\.release) == ["1"])
         let old = folder + "/libTwo.so"
@@ -117,7 +117,7 @@ struct PluginFoldersTests {
         try overwrite(bytes)
         #expect(look() == .init())
         try FileManager.default.removeItem(atPath: file)
-        #expect(folders.look(now: time.now) == .init(isPending: true))
+        #expect(folders.look(now: time.now, today: 0) == .init(isPending: true))
         try PluginFoldersTests.put(file, bytes)
         #expect(look() == .init(), "gone for a moment")
         try FileManager.default.removeItem(atPath: file)
@@ -149,14 +149,15 @@ struct PluginFoldersTests {
         let both = PluginFolders([folder, inner], catalogue: catalogue)
         for _ in 0..<6 {
             time.now += 100_000_000
-            #expect(both.look(now: time.now).stale == nil)
+            #expect(both.look(now: time.now, today: 0).stale == nil)
         }
         #expect(catalogue.plugins.map(\.path) == [inner + "/libInner.so"])
         try PluginFoldersTests.put(folder + "/other", Data())
         try PluginFoldersTests.put(file, try version("1", type: "OTHER"))
         for _ in 0..<6 {
             time.now += 100_000_000
-            #expect(both.look(now: time.now).stale == nil, "a file in one folder takes nothing from the other")
+            #expect(
+                both.look(now: time.now, today: 0).stale == nil, "a file in one folder takes nothing from the other")
         }
     }
 

@@ -630,11 +630,14 @@ extension PlatformTests {
             #expect(listed.lines == ["libPriceRange.so\tprice-range 1.0, expressions of the type RANGE"])
 
             // Replaced while a consumer reads: a fresh worker takes over, and the subscription goes on.
+            let next = folder.file("next")
+            try FileManager.default.createDirectory(atPath: next, withIntermediateDirectories: true)
+            try await T09_Plugins.range("2.0", "\(next)/libPriceRange.so")
             var pulls = 0
             let (more, _) = try await Self.consume(platform, type: "RANGE", "n 10 69", upTo: ends) {
                 pulls += 1
                 guard pulls == 3 else { return }
-                let again = try await plugin(["add", file, "--directory", plugins])
+                let again = try await plugin(["add", "\(next)/libPriceRange.so", "--directory", plugins])
                 #expect(again.status == 0, "\(again.errorText)")
             }
             #expect(pulls > 4)
