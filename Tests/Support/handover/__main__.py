@@ -131,6 +131,9 @@ class Scenario:
         elif entry[4] and not self.options.orderly:
             # A newcomer asks for the offset in the moment in which the owner is told to give the queue up: RocketMQ's way without locks.
             self.twice["finished, not committed"] += 1
+        elif entry[4] and ("official" in name or "official" in entry[3]):
+            # The C++ client asks for the offset before it has the lock, and drops queues in the middle of a message.
+            self.twice["by the official client"] += 1
         elif entry[4] and self.now() > self.unclean_until:
             self.twice["finished before"] += 1
             if self.twice["finished before"] < 20:
