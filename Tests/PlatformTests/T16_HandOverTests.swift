@@ -10,7 +10,7 @@ extension PlatformTests {
             print("T16 seed \(seed)")
             let outcome = try await Program.run(
                 Binaries.packageRoot + "/Tests/Scripts/handover",
-                ["6", seed, "--bin", Binaries.folder] + arguments
+                ["4", seed, "--bin", Binaries.folder] + arguments
                     + (OfficialClient.isInstalled ? ["--official", "40"] : []), within: .seconds(280))
             let said = outcome.lines.suffix(60).joined(separator: "\n")
             #expect(outcome.status == 0, "seed \(seed): \(said)\(outcome.errorText)")

@@ -23,7 +23,7 @@ def arguments():
     parser.add_argument("seed", nargs="?", default=os.environ.get("APUS_SEED") or str(time.time_ns() // 1_000_000 % 10**9))
     parser.add_argument("--bin", default=os.environ.get("APUS_BIN_DIR", ".build/release"), help="folder of the programs")
     parser.add_argument("--focus", choices=sorted(plan.FOCUS), help="one kind of request more often")
-    parser.add_argument("--only", metavar="KIND,…", help="steps of these kinds only, such as transactions or heavy:held_pulls")
+    parser.add_argument("--only", metavar="KIND,…", help="steps of these kinds only, such as transactions, code:103 or heavy:held_pulls")
     parser.add_argument("--except", dest="passed", default="(?!)", help="a pattern of findings to pass over: for development only")
     parser.add_argument("--stall", type=float, default=1.0, help="seconds a cheap request may take")
     parser.add_argument("--memory", type=int, default=512, help="MiB of anonymous memory a worker may have")

@@ -1,8 +1,8 @@
 """Carries out a plan against a world: steps, restarts and kills, and what must hold in between."""
 
 import json
-import random
 import time
+import zlib
 
 import bodies
 import codes
@@ -120,7 +120,9 @@ class Fuzz:
         self.counts["steps"] += 1
         kind = step["kind"]
         if kind in ("request", "burst"):
-            self.request(dice, 40 if kind == "burst" else 1)
+            self.request(codes.draw(dice.of("code"), self.options.focus), dice, 40 if kind == "burst" else 1)
+        elif kind.startswith("code:"):
+            self.request(codes.BY_NUMBER[int(kind[5:])], dice, 4)
         elif kind == "mischief":
             self.mischief.step(dice)
         elif kind.startswith("heavy:"):
@@ -133,8 +135,7 @@ class Fuzz:
         # As much as a few busy clients have under way.
         self.net.until(lambda: sum(len(each.pending) for each in self.net.all) < 300, 0.5)
 
-    def request(self, dice, count):
-        code = codes.draw(dice.of("code"), self.options.focus)
+    def request(self, code, dice, count):
         if code.destroys and count > 1:
             count = 4
         for index in range(count):
@@ -157,6 +158,8 @@ class Fuzz:
                 continue
             said[name] = values.draw(kind, dice.of(name), self.model, mode(name), said)
         body = bodies.draw(code.body, dice.of("body"), self.model, mode("body")) if code.body else b""
+        if code.number == 103 and said.get("compressed") == "true" and dice.chance(90):
+            body = zlib.compress(body)
         if code.destroys and self.hits_own(code.number, said, body):
             return
         try:
@@ -266,7 +269,11 @@ class Fuzz:
         self.net.wait(0.1)
         killed = end.startswith("kill")
         self.watch.look(force=True)
-        if end != "go on":
+        if end == "time passes":
+            # Longer than the scans for silent brokers (10 s) and the flushes of tables: with all that is held and registered.
+            self.net.wait(11)
+        runs_on = end in ("go on", "time passes")
+        if not runs_on:
             self.watch.hush()
             self.counts["kills" if killed else "restarts"] += 1
         if killed:
@@ -287,7 +294,7 @@ class Fuzz:
             kind = end.removeprefix("kill ")
             self.world.kill(kind, self.net.until)
             self.net.wait(0.2)
-        if end != "go on":
+        if not runs_on:
             self.serve_again()
             self.reconnect()
             self.watch.tell()

@@ -6,6 +6,7 @@ import struct
 import time
 
 import wire
+from net import STRANGER
 
 
 def pulls(fuzz, connection, count, topic, queue, suspend=20000):
@@ -141,7 +142,7 @@ def unfinished_frames(fuzz, dice, scale):
     open_ones = []
     for _ in range(int(64 * scale)):
         try:
-            each = socket.create_connection(("127.0.0.1", port), timeout=5)
+            each = socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(STRANGER, 0))
         except OSError:
             break
         open_ones.append(each)
@@ -159,6 +160,8 @@ def unfinished_frames(fuzz, dice, scale):
         if time.monotonic() >= end and len(open_ones) > 8 and len(view) > 1 << 20:
             break
     fuzz.net.wait(1)
+    # Whoever else sends something large is served all the same.
+    fuzz.traffic.one(dice, "Verified-0", 100_000)
     for each in open_ones:
         each.close()
     fuzz.net.wait(0.5)

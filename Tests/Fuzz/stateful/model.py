@@ -46,8 +46,8 @@ class Model:
         self.groups = [f"fz-group-{index}" for index in range(6)] + ["g" * 119]
         self.producer_groups = [f"fz-producer-{index}" for index in range(4)]
         self.clients = [f"127.0.0.1@fz-{index}" for index in range(8)]
-        self.brokers = [f"fz-broker-{index}" for index in range(6)]
-        self.addresses = [f"127.0.0.1:{1000 + index}" for index in range(6)]
+        self.brokers = [f"fz-broker-{index}" for index in range(12)]
+        self.addresses = [f"127.0.0.1:{1000 + index}" for index in range(80)]
         self.system = ["TBW102", "SCHEDULE_TOPIC_XXXX", "RMQ_SYS_TRANS_HALF_TOPIC", "RMQ_SYS_TRANS_OP_HALF_TOPIC",
                        "rmq_sys_wheel_timer", "OFFSET_MOVED_EVENT", "SELF_TEST_TOPIC", "CID_RMQ_SYS_TRANS",
                        "TRANS_CHECK_MAX_TIME_TOPIC", "BenchmarkTest", "broker-a", "DefaultCluster"]

@@ -9,8 +9,15 @@ import time
 import wire
 
 
+STRANGER = "127.0.0.2"
+
+
 class Connection:
-    """Non-blocking; `reads` False: takes nothing of what is sent to it."""
+    """Non-blocking; `reads` False: takes nothing of what is sent to it.
+
+    Strangers come from an address of their own: what is bounded per address leaves the verified traffic alone."""
+
+    OWN = {"own", "verifier", "routes", "waits"}
 
     def __init__(self, net, name, port, reads=True):
         self.net, self.name, self.port, self.reads = net, name, port, reads
@@ -25,6 +32,7 @@ class Connection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.settimeout(5)
         try:
+            self.socket.bind(("127.0.0.1" if name in self.OWN else STRANGER, 0))
             self.socket.connect(("127.0.0.1", port))
         except OSError:
             self.socket.close()

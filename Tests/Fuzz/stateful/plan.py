@@ -12,7 +12,7 @@ FOCUS = {
     "delivery": {"request": 5, "send": 10, "batch": 3, "cpp_batch": 2, "delayed": 5, "transactions": 8, "send_back": 10,
                  "raised_queues": 3, "recreate": 6, "offsets": 3, "hold": 2},
 }
-ENDS = {"go on": 45, "stop": 15, "stop under load": 8, "kill broker-store": 14, "kill nameserver": 5, "kill platform": 10,
+ENDS = {"go on": 40, "time passes": 6, "stop": 15, "stop under load": 8, "kill broker-store": 14, "kill nameserver": 5, "kill platform": 10,
         "kill filter": 1.5, "kill replication": 1.5}
 STEPS = 150
 # Rounds a platform lives before the next one begins with an empty folder.

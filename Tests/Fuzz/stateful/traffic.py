@@ -199,9 +199,9 @@ class Traffic:
             raise Finding("lost", f"{topic} was deleted and made again, and {group} begins at {answer.number('offset')}: "
                           "its first messages are skipped")
 
-    def one(self, dice, topic):
-        body, epoch = self.body(dice), self.model.epoch[topic]
-        answer = self.ask(310, letters(topic, 0), body)
+    def one(self, dice, topic, size=0):
+        body, epoch = self.body(dice) + b"v" * size, self.model.epoch[topic]
+        answer = self.ask(310, letters(topic, 0), body, 60)
         if answer.code == 0:
             self.model.confirmed(topic, 0, answer.number("queueOffset"), body, epoch)
 

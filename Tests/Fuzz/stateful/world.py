@@ -1,8 +1,10 @@
 """The judged platform: `apus up` in a folder of its own, its workers found in /proc, its log."""
 
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -28,6 +30,20 @@ def workspace(folder=None):
     return tempfile.mkdtemp(prefix="apus-fuzz-", dir=folder)
 
 
+def free_port(around):
+    """A port nobody listens at, nor at the two below and the one above it if `around`."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        try:
+            for each in range(port - 2, port + 2) if around else [port]:
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", each))
+            return port
+        except OSError:
+            continue
+
+
 class World:
     DEPTH = "a/b/c/d/e/f/run"
     WORKERS = ("nameserver", "broker-store", "replication", "filter")
@@ -39,13 +55,15 @@ class World:
         os.makedirs(self.run)
         self.log_path = os.path.join(base, "log")
         self.process = None
-        self.ports = (0, 0)
+        # Below those a connection gets, so that none takes them between two starts.
+        self.broker = free_port(True)
+        self.nameserver = free_port(False)
         self.pids = {}
 
     def start(self, seconds=60):
         """Until it serves; a Finding when it does not."""
         arguments = [os.path.join(self.binaries, "apus"), "up", "--data-dir", self.data,
-                     "--nameserver-port", str(self.ports[0]), "--broker-port", str(self.ports[1])]
+                     "--nameserver-port", str(self.nameserver), "--broker-port", str(self.broker)]
         for key, value in self.settings.items():
             arguments += ["--set", f"{key}={value}"]
         log = open(self.log_path, "ab")
@@ -61,10 +79,6 @@ class World:
                 raise Finding("start", f"the platform {state} at its start: " + self.evidence())
             said += self.process.stdout.read() or b""
             time.sleep(0.01)
-        fields = dict(part.split("=", 1) for part in said.decode().split()[1:])
-        self.nameserver = int(fields["nameserver"].rsplit(":", 1)[1])
-        self.broker = int(fields["broker"].rsplit(":", 1)[1])
-        self.ports = (self.nameserver, self.broker)
         self.pids = self.workers()
 
     def workers(self):

@@ -59,8 +59,16 @@ class Official:
                 self.scenario.finished(said["body"].encode())
 
     def leave(self):
+        """Its shutdown is known to hang now and then, and it goes on with its heartbeats: then nobody has its queues."""
         self.scenario.note(self, "leaves")
         self.process.stdin.close()
+        self.scenario.after(10, self.give_up)
+
+    def give_up(self):
+        if self.process.poll() is None:
+            self.scenario.note(self, "hangs in its shutdown and is killed")
+            self.scenario.hung += 1
+            self.process.kill()
 
     def kill(self):
         self.scenario.note(self, "is killed")
@@ -85,6 +93,9 @@ class Scenario:
         self.twice = collections.Counter()
         self.sending = True
         self.unclean_until = 0.0
+        # Official clients that hung in their own shutdown.
+        self.hung = 0
+        self.limit = options.limit
         self.producer = None
 
     # Time
@@ -131,6 +142,9 @@ class Scenario:
         elif entry[4] and not self.options.orderly:
             # A newcomer asks for the offset in the moment in which the owner is told to give the queue up: RocketMQ's way without locks.
             self.twice["finished, not committed"] += 1
+        elif entry[4] and ("official" in name or "official" in entry[3]):
+            # The C++ client asks for the offset before it has the lock, and drops queues in the middle of a message.
+            self.twice["by the official client"] += 1
         elif entry[4] and self.now() > self.unclean_until:
             self.twice["finished before"] += 1
             if self.twice["finished before"] < 20:
@@ -195,6 +209,8 @@ class Scenario:
         if self.queues < 16:
             self.queues += self.dice.choice([1, 2])
             self.make_topic()
+            # The official client looks at its routes every 30 s: until then members divide different numbers of queues.
+            self.limit = self.options.limit + (40 if self.options.official else 0)
             self.note("route", f"has {self.queues} queues")
 
     def make_topic(self):
@@ -223,18 +239,19 @@ class Scenario:
             # Often in the middle of what the last one has caused.
             self.go_on(self.dice.choice([0, 0.005, 0.03, 0.1, 0.3, 1.5]))
         # Whoever has waited with a lock for 20 s, or looks at its route every 30 s, is done by then.
-        settled = self.settle(45)
+        settled = self.settle(20 + self.limit)
         waits = [(entry[2] - entry[0], body) for body, entry in self.messages.items() if entry[0] and entry[2]]
         longest = max(waits, default=(0, b""))
         missing = [(body, entry) for body, entry in self.messages.items() if entry[0] and entry[2] is None]
         print(f"round {number}: {', '.join(events)}; {len(self.members)} members, {self.queues} queues, {self.sent - first} messages, "
-              f"longest wait {longest[0] * 1000:.0f} ms, twice {dict(self.twice)}, {self.now() - began:.0f} s", flush=True)
+              f"longest wait {longest[0] * 1000:.0f} ms, twice {dict(self.twice)}, {self.now() - began:.0f} s"
+              + (f", {self.hung} official clients hung in their shutdown" if self.hung else ""), flush=True)
         if not settled and missing:
             body, entry = missing[0]
             self.wrong.append(f"{body.decode()} of queue {entry[1]} has not come within {self.now() - entry[0]:.0f} s; {len(missing)} like it")
-        if longest[0] > self.options.limit:
+        if longest[0] > self.limit:
             entry = self.messages[longest[1]]
-            self.wrong.append(f"{longest[1].decode()} of queue {entry[1]} waited {longest[0]:.1f} s (bound {self.options.limit} s), came "
+            self.wrong.append(f"{longest[1].decode()} of queue {entry[1]} waited {longest[0]:.1f} s (bound {self.limit} s), came "
                               f"to {entry[3]}")
         if self.wrong:
             print("\n".join(self.wrong))
