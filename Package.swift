@@ -79,25 +79,26 @@ let package = Package(
         // Floor 2: words and formats
         room("FastJSON"),
         room("StoreFormat", ["CLinux"]),
-        room("WorkerProtocol"),
+        room("SettingTable", ["FastJSON"]),
+        room("WorkerProtocol", ["SettingTable"]),
         room("RemotingProtocol", ["FastJSON", "CZlib", nioCore]),
 
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),
         room("RemotingTransport", ["RemotingProtocol", logging, nioCore, nioPosix]),
-        room("WorkerKit", ["LinuxSystem", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
+        room("WorkerKit", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
         room(
-            "MessageStore", ["LinuxSystem", "FastJSON", "StoreFormat", "StoreReader", logging],
+            "MessageStore", ["LinuxSystem", "FastJSON", "SettingTable", "StoreFormat", "StoreReader", logging],
             exclude: ["README.md"]),
         room(
             "BrokerService",
             [
-                "FastJSON", "LinuxSystem", "RemotingProtocol", "StoreFormat", "WorkerProtocol", "StoreReader",
-                "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
+                "FastJSON", "LinuxSystem", "RemotingProtocol", "SettingTable", "StoreFormat", "WorkerProtocol",
+                "StoreReader", "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
             ], exclude: ["README.md"]),
-        room("RouteRegistry", ["FastJSON", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
+        room("RouteRegistry", ["FastJSON", "RemotingProtocol", "RemotingTransport", "SettingTable", logging, nioCore]),
         room(
             "Replication",
             [
@@ -107,7 +108,7 @@ let package = Package(
         room(
             "FilterEngine",
             ["CFilterPlugin", "CLinux", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
-        room("Supervision", ["LinuxSystem", "Systemd", "WorkerProtocol", logging]),
+        room("Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging]),
 
         // Floor 5: workers and the command line
         worker(
@@ -126,8 +127,8 @@ let package = Package(
         worker(
             "apus-broker-store",
             [
-                "BrokerService", "MessageStore", "StoreFormat", "WorkerKit", "WorkerProtocol", "RemotingTransport",
-                "LinuxSystem", logging, nioCore, nioPosix,
+                "BrokerService", "MessageStore", "SettingTable", "StoreFormat", "WorkerKit", "WorkerProtocol",
+                "RemotingTransport", "LinuxSystem", logging, nioCore, nioPosix,
             ]),
         worker(
             "apus-replication",
@@ -139,7 +140,7 @@ let package = Package(
             "apus",
             [
                 "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "RemotingProtocol", "RemotingTransport",
-                "StoreFormat", "Supervision", logging, nioCore, nioPosix, argumentParser,
+                "SettingTable", "StoreFormat", "Supervision", logging, nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 
@@ -150,6 +151,7 @@ let package = Package(
         // Tests
         tests("MessageKindsTests", ["BrokerService", "LinuxSystem", "TestTools"]),
         tests("TidyTests", []),
+        tests("SettingTableTests", ["FastJSON", "SettingTable"]),
         tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
         tests("WorkerProtocolTests", ["TestTools", "WorkerProtocol"]),
         tests("SystemdTests", ["Systemd", logging]),
@@ -157,7 +159,8 @@ let package = Package(
         tests(
             "SupervisionTests",
             [
-                "EchoWorker", "LinuxSystem", "Supervision", "Systemd", "TestFolders", "TestTools", "WorkerProtocol",
+                "EchoWorker", "LinuxSystem", "SettingTable", "Supervision", "Systemd", "TestFolders", "TestTools",
+                "WorkerProtocol",
                 "apusd", logging,
             ]),
         .executableTarget(
@@ -168,7 +171,9 @@ let package = Package(
             name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
-        tests("ApusTests", ["apus", "FastJSON", "RemotingProtocol", "StoreFormat", "Supervision", argumentParser]),
+        tests(
+            "ApusTests",
+            ["apus", "FastJSON", "RemotingProtocol", "SettingTable", "StoreFormat", "Supervision", argumentParser]),
         tests(
             "PlatformTests",
             [
@@ -179,7 +184,8 @@ let package = Package(
             "BrokerServiceTests",
             [
                 "BrokerService", "FastJSON", "LinuxSystem", "MessageStore", "RemotingProtocol", "RemotingTransport",
-                "StoreFormat", "StoreJudge", "TestFolders", "TestTools", "WorkerProtocol", logging, nioCore, nioPosix,
+                "SettingTable", "StoreFormat", "StoreJudge", "TestFolders", "TestTools", "WorkerProtocol", logging,
+                nioCore, nioPosix,
                 nioEmbedded,
             ]),
         .executableTarget(
@@ -211,7 +217,10 @@ let package = Package(
             ["RemotingTransport", "RemotingProtocol", logging, nioCore, nioPosix]),
         tests(
             "RouteRegistryTests",
-            ["RouteRegistry", "RemotingTransport", "RemotingProtocol", "FastJSON", logging, nioCore, nioPosix],
+            [
+                "RouteRegistry", "RemotingTransport", "RemotingProtocol", "SettingTable", "FastJSON", logging, nioCore,
+                nioPosix,
+            ],
             resources: [.copy("Fixtures")]),
         tests(
             "ReplicationTests",

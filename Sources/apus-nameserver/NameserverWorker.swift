@@ -115,6 +115,15 @@ final class KVConfigFile: NameServerStorage {
         try self.disk.synchronizeDirectory(self.folder)
     }
 
+    private var changedSettingsPath: String { self.folder + "/changedNamesrvSettings.json" }
+
+    func loadChangedSettings() throws -> [UInt8]? { try self.load(self.changedSettingsPath) }
+
+    func saveChangedSettings(_ bytes: [UInt8]) throws {
+        try self.save(bytes, self.changedSettingsPath, durably: true)
+        try self.disk.synchronizeDirectory(self.folder)
+    }
+
     /// A file that cannot be read costs the next start its patience and nothing else.
     func loadBrokers() -> [String] {
         guard let bytes = try? self.load(self.brokersPath), let list = try? JSONValue(parsing: bytes).array else {

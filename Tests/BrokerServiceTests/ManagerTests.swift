@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import RemotingProtocol
+import SettingTable
 import Testing
 import WorkerProtocol
 
@@ -12,13 +13,13 @@ import WorkerProtocol
             parsing: [UInt8](Data(contentsOf: GoldenFlow.folder.appendingPathComponent(name + ".json"))))
     }
 
-    private func topics(_ settings: [(String, String)] = []) -> TopicConfigManager {
-        TopicConfigManager(BrokerConfiguration(settings), now: { 1000 })
+    private func topics(_ settings: [(String, String)] = []) throws -> TopicConfigManager {
+        TopicConfigManager(try BrokerConfiguration(settings), now: { 1000 })
     }
 
     @Test("a new broker has Apache's system topics, with its queues and permissions")
     func systemTopics() throws {
-        let ours = topics([("brokerName", "golden-a")])
+        let ours = try topics([("brokerName", "golden-a")])
         let theirs = try TopicConfigSerializeWrapper(json: try golden("topics")).topicConfigTable
         // What clients made begins otherwise.
         let system = theirs.filter { !$0.topicName.hasPrefix("Golden") && !$0.topicName.hasPrefix("%") }
@@ -26,13 +27,13 @@ import WorkerProtocol
         for topic in system where !made.contains(topic.topicName) {
             #expect(ours[topic.topicName]?.config == topic)
         }
-        #expect(topics([("autoCreateTopicEnable", "false")])["TBW102"] == nil)
-        #expect(topics([("traceTopicEnable", "true")])["RMQ_SYS_TRACE_TOPIC"] != nil)
+        #expect(try topics([("autoCreateTopicEnable", "false")])["TBW102"] == nil)
+        #expect(try topics([("traceTopicEnable", "true")])["RMQ_SYS_TRACE_TOPIC"] != nil)
     }
 
     @Test("a topic made by a send takes the client's queues, at most the default topic's, and its permission")
-    func createForSend() {
-        let topics = topics()
+    func createForSend() throws {
+        let topics = try topics()
         #expect(
             topics.createForSend("A", defaultTopic: "TBW102", clientQueueNums: 4, topicSysFlag: 0)?.config
                 == TopicConfig(topicName: "A", readQueueNums: 4, writeQueueNums: 4, perm: 6))
@@ -47,7 +48,7 @@ import WorkerProtocol
 
     @Test("tables Apache wrote are read, and written back the same")
     func tablesRoundTrip() throws {
-        let topics = topics([("brokerName", "golden-a")])
+        let topics = try topics([("brokerName", "golden-a")])
         let json = try golden("topics")
         try topics.load(json)
         #expect(topics.json["dataVersion"] == json["dataVersion"])
@@ -66,9 +67,9 @@ import WorkerProtocol
 
     @Test("a slave's table becomes its master's; its own system topics stay")
     func replaceTopics() throws {
-        let slave = topics()
+        let slave = try topics()
         slave.update(TopicConfig(topicName: "OnlyHere"))
-        let master = topics()
+        let master = try topics()
         master.update(TopicConfig(topicName: "OnlyThere"))
         master.bump(nil)
         try slave.replace(master.json)
@@ -79,13 +80,13 @@ import WorkerProtocol
     }
 
     @Test("groups make themselves known, unless that is off")
-    func groups() {
+    func groups() throws {
         let open = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
         #expect(open.find("G")?.config.retryMaxTimes == 16)
         #expect(open.find("") == nil)
         #expect(open.find(String(repeating: "g", count: 256)) == nil)
         let closed = SubscriptionGroupManager(
-            BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
+            try BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
         #expect(closed.find("G") == nil)
         #expect(closed.find("CID_RMQ_SYS_x") != nil)
         #expect(closed.find("TOOLS_CONSUMER") != nil)
@@ -177,26 +178,24 @@ import WorkerProtocol
     }
 
     @Test("settings: RocketMQ's keys and defaults; what does not parse changes nothing")
-    func configuration() {
-        var configuration = BrokerConfiguration([
+    func configuration() throws {
+        var configuration = try BrokerConfiguration([
             ("brokerRole", "SLAVE"), ("namesrvAddr", "a:1;b:2"), ("flushDiskType", "SYNC_FLUSH"), ("other", "kept"),
+            ("traceOn", "False"), ("autoCreateTopicEnable", " FALSE "), ("longPollingEnable", "TRUE"),
+            ("brokerIP1", ""),
         ])
+        #expect(!configuration.traceOn && !configuration.autoCreateTopicEnable && configuration.longPollingEnable)
+        #expect(configuration.raw("traceOn") == "false" && configuration.brokerIP1 == "127.0.0.1")
         #expect(configuration.isSlave)
         #expect(configuration.namesrvAddr == ["a:1", "b:2"])
         #expect(configuration.syncFlush)
         #expect(configuration.raw("other") == "kept")
-        let taken = configuration.set("brokerId", "x")
-        #expect(!taken)
+        #expect(throws: SettingRefusal.self) { try configuration.set("brokerId", "x") }
+        #expect(throws: SettingRefusal.self) { try BrokerConfiguration([("traceOn", "no")]) }
+        #expect(configuration.raw("brokerId") == nil)
         #expect(configuration.brokerId == 0)
         #expect(configuration.delayLevels.count == 18)
         #expect(configuration.delayLevels.last == 7_200_000)
         #expect(configuration.address == "127.0.0.1:10911")
-    }
-
-    @Test("properties text of a tool")
-    func propertiesText() {
-        let pairs = Properties.parse("# comment\nfileReservedTime=71\n\n key : v = w \nbroken\n")
-        #expect(pairs.map(\.0) == ["fileReservedTime", "key"])
-        #expect(pairs.map(\.1) == ["71", "v = w"])
     }
 }

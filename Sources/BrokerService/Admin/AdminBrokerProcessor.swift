@@ -2,6 +2,7 @@ import FastJSON
 import Logging
 import MessageStore
 import RemotingProtocol
+import SettingTable
 import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
@@ -79,6 +80,13 @@ final class AdminBrokerProcessor {
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
         guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else { throw .badField("readQueueNums") }
+        guard (0...Permission.all).contains(config.perm) else {
+            return client.answer(
+                frame.returnAddress, .systemError,
+                remark:
+                    "perm \(config.perm) of the topic \(topic) is no permission: 2 writes, 4 reads, 6 both (1 more: others "
+                    + "inherit); nothing was changed")
+        }
         broker.topics.update(config)
         broker.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
@@ -225,7 +233,12 @@ final class AdminBrokerProcessor {
     }
 
     private func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
-        let pairs = Properties.parse(String(decoding: frame.body, as: UTF8.self))
+        let pairs: [(String, String)]
+        do throws(JavaProperties.Malformed) {
+            pairs = try JavaProperties.parse(String(decoding: frame.body, as: UTF8.self)).map { ($0.key, $0.value) }
+        } catch {
+            return client.answer(frame.returnAddress, .systemError, remark: "\(error); nothing was changed")
+        }
         let forbidden = Set(
             broker.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
         guard !pairs.contains(where: { forbidden.contains($0.0) }) else {
@@ -235,22 +248,8 @@ final class AdminBrokerProcessor {
         if let refusal = broker.change(settings: pairs) {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
-        broker.logger.notice("settings changed by \(client.address): \(pairs.map(\.0).joined(separator: " "))")
+        let values = pairs.map { "\($0)=\(SettingRefusal.shown($1))" }.joined(separator: " ")
+        broker.logger.notice("settings changed by \(client.address): \(values)")
         client.answer(frame.returnAddress, .success)
-    }
-}
-
-/// Java properties as tools send them: `key=value` lines, `#` comments.
-enum Properties {
-    static func parse(_ text: String) -> [(String, String)] {
-        text.split(whereSeparator: \.isNewline).compactMap { line in
-            let line = String(line).trimmedBlanks
-            guard !line.isEmpty, !line.hasPrefix("#"), !line.hasPrefix("!"),
-                let separator = line.firstIndex(where: { $0 == "=" || $0 == ":" })
-            else { return nil }
-            return (
-                String(line[..<separator]).trimmedBlanks, String(line[line.index(after: separator)...]).trimmedBlanks
-            )
-        }
     }
 }

@@ -1,5 +1,6 @@
 import FastJSON
 import RemotingProtocol
+import SettingTable
 
 extension Broker.ConfigurationFile {
     /// Whether bytes are this table, in the shape RocketMQ and we write it: then nothing in it is silently left out when it is loaded. A file
