@@ -80,26 +80,29 @@ let package = Package(
         room("FastJSON"),
         room("MessageModel"),
         room("StoreFormat", ["CLinux"]),
-        room("WorkerProtocol"),
+        room("SettingTable", ["FastJSON"]),
+        room("WorkerProtocol", ["SettingTable"]),
         room("RemotingProtocol", ["FastJSON", "MessageModel", "CZlib", nioCore]),
 
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),
         room("RemotingTransport", ["LinuxSystem", "RemotingProtocol", logging, nioCore, nioPosix]),
-        room("WorkerKit", ["LinuxSystem", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
+        room("WorkerKit", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
         room(
-            "MessageStore", ["LinuxSystem", "FastJSON", "MessageModel", "StoreFormat", "StoreReader", logging],
+            "MessageStore",
+            ["LinuxSystem", "FastJSON", "MessageModel", "SettingTable", "StoreFormat", "StoreReader", logging],
             exclude: ["README.md"]),
         room(
             "BrokerService",
             [
-                "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "StoreFormat", "WorkerProtocol",
-                "StoreReader", "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
+                "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "SettingTable", "StoreFormat",
+                "WorkerProtocol", "StoreReader", "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
             ], exclude: ["README.md"]),
         room(
-            "RouteRegistry", ["FastJSON", "MessageModel", "RemotingProtocol", "RemotingTransport", logging, nioCore]),
+            "RouteRegistry",
+            ["FastJSON", "MessageModel", "RemotingProtocol", "RemotingTransport", "SettingTable", logging, nioCore]),
         room(
             "Replication",
             [
@@ -109,7 +112,7 @@ let package = Package(
         room(
             "FilterEngine",
             ["CFilterPlugin", "CLinux", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
-        room("Supervision", ["LinuxSystem", "Systemd", "WorkerProtocol", logging]),
+        room("Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging]),
 
         // Floor 5: workers and the command line
         worker(
@@ -128,8 +131,8 @@ let package = Package(
         worker(
             "apus-broker-store",
             [
-                "BrokerService", "MessageStore", "StoreFormat", "WorkerKit", "WorkerProtocol", "RemotingTransport",
-                "LinuxSystem", logging, nioCore, nioPosix,
+                "BrokerService", "MessageStore", "SettingTable", "StoreFormat", "WorkerKit", "WorkerProtocol",
+                "RemotingTransport", "LinuxSystem", logging, nioCore, nioPosix,
             ]),
         worker(
             "apus-replication",
@@ -144,8 +147,8 @@ let package = Package(
             "apus",
             [
                 "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel", "RemotingProtocol",
-                "RemotingTransport",
-                "StoreFormat", "Supervision", logging, nioCore, nioPosix, argumentParser,
+                "RemotingTransport", "SettingTable", "StoreFormat", "Supervision", logging, nioCore, nioPosix,
+                argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 
@@ -157,6 +160,7 @@ let package = Package(
         tests("MessageKindsTests", ["BrokerService", "LinuxSystem", "TestTools"]),
         tests("TidyTests", []),
         tests("MessageModelTests", ["MessageModel", "TestTools"]),
+        tests("SettingTableTests", ["FastJSON", "SettingTable"]),
         tests("LinuxSystemTests", ["CLinux", "CZlib", "LinuxSystem"]),
         tests("WorkerProtocolTests", ["TestTools", "WorkerProtocol"]),
         tests("SystemdTests", ["Systemd", logging]),
@@ -164,7 +168,8 @@ let package = Package(
         tests(
             "SupervisionTests",
             [
-                "EchoWorker", "LinuxSystem", "Supervision", "Systemd", "TestFolders", "TestTools", "WorkerProtocol",
+                "EchoWorker", "LinuxSystem", "SettingTable", "Supervision", "Systemd", "TestFolders", "TestTools",
+                "WorkerProtocol",
                 "apusd", logging,
             ]),
         .executableTarget(
@@ -175,7 +180,9 @@ let package = Package(
             name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
-        tests("ApusTests", ["apus", "FastJSON", "RemotingProtocol", "StoreFormat", "Supervision", argumentParser]),
+        tests(
+            "ApusTests",
+            ["apus", "FastJSON", "RemotingProtocol", "SettingTable", "StoreFormat", "Supervision", argumentParser]),
         tests(
             "PlatformTests",
             [
@@ -186,7 +193,8 @@ let package = Package(
             "BrokerServiceTests",
             [
                 "BrokerService", "FastJSON", "LinuxSystem", "MessageModel", "MessageStore", "RemotingProtocol",
-                "RemotingTransport", "StoreFormat", "StoreJudge", "TestFolders", "TestTools", "WorkerProtocol", logging,
+                "RemotingTransport", "SettingTable", "StoreFormat", "StoreJudge", "TestFolders", "TestTools",
+                "WorkerProtocol", logging,
                 nioCore, nioPosix,
                 nioEmbedded,
             ]),
@@ -221,7 +229,10 @@ let package = Package(
             ["RemotingTransport", "RemotingProtocol", logging, nioCore, nioPosix]),
         tests(
             "RouteRegistryTests",
-            ["RouteRegistry", "RemotingTransport", "RemotingProtocol", "FastJSON", logging, nioCore, nioPosix],
+            [
+                "RouteRegistry", "RemotingTransport", "RemotingProtocol", "SettingTable", "FastJSON", logging, nioCore,
+                nioPosix,
+            ],
             resources: [.copy("Fixtures")]),
         tests(
             "ReplicationTests",

@@ -6,6 +6,7 @@ import MessageStore
 package import NIOCore
 import RemotingProtocol
 package import RemotingTransport
+import SettingTable
 import StoreFormat
 package import WorkerProtocol
 

@@ -2,100 +2,22 @@ import FastJSON
 import Logging
 import MessageStore
 import RemotingProtocol
-import WorkerProtocol
-
-/// Settings operators have changed while the broker runs (UPDATE_BROKER_CONFIG, 25), in `config/changedSettings.json`:
-/// `{"settings":{"fileReservedTime":{"value":"48","file":"72"}}}`.
-///
-/// RocketMQ rewrites the file it was started with. Here that file is the operator's and may stand for several brokers, so a change
-/// is kept beside the broker's tables, with what the file said at that time (`file`, absent where it said nothing). Who changes the
-/// file later is the last to have spoken: then the file holds.
-struct ChangedSettings {
-    struct Change: Equatable {
-        var value: String
-        var file: String?
-    }
-
-    private(set) var changes: [String: Change] = [:]
-    /// What the configuration file (or the command line) says.
-    private var file: [String: String]
-    /// What holds for a key the file does not name.
-    private let standard: [String: String]
-    private(set) var isDirty = false
-
-    init(file: [(String, String)], standard: [(String, String)] = []) {
-        self.file = Dictionary(file, uniquingKeysWith: { $1 })
-        self.standard = Dictionary(standard, uniquingKeysWith: { $1 })
-    }
-
-    mutating func change(_ key: String, to value: String) {
-        // The value the file gives, or the default, is no change any more.
-        let change = (file[key] ?? standard[key]) == value ? nil : Change(value: value, file: file[key])
-        if changes[key] != change { isDirty = true }
-        changes[key] = change
-    }
-
-    /// The file was read again: returns what it says anew.
-    mutating func reload(_ settings: [(String, String)]) -> [(String, String)] {
-        let news = settings.filter { file[$0.0] != $0.1 }
-        for (key, value) in news {
-            file[key] = value
-            if changes.removeValue(forKey: key) != nil { isDirty = true }
-        }
-        return news
-    }
-
-    /// Takes the changes that still hold; returns those and the keys of the others.
-    mutating func load(_ json: JSONValue) -> (held: [(String, String)], outdated: [String]) {
-        var outdated: [String] = []
-        for member in json["settings"]?.object?.members ?? [] {
-            guard let value = member.value["value"]?.string else { continue }
-            let change = Change(value: value, file: member.value["file"]?.string)
-            if change.file == file[member.key] {
-                changes[member.key] = change
-            } else {
-                outdated.append(member.key)
-                isDirty = true
-            }
-        }
-        return (changes.sorted { $0.key < $1.key }.map { ($0.key, $0.value.value) }, outdated)
-    }
-
-    var json: JSONValue {
-        let members = changes.sorted { $0.key < $1.key }.map { key, change in
-            (
-                key,
-                Optional(
-                    JSONValue.fields([("value", .string(change.value)), ("file", change.file.map { .string($0) })]))
-            )
-        }
-        return .fields([("settings", .fields(members))])
-    }
-
-    mutating func markWritten() { isDirty = false }
-
-    static func accepts(_ json: JSONValue) -> Bool {
-        guard let settings = json["settings"]?.object else { return false }
-        return settings.members.allSatisfy {
-            $0.value["value"]?.string != nil && ($0.value["file"].map { $0.string != nil } ?? true)
-        }
-    }
-}
+import SettingTable
 
 extension Broker {
-    /// Settings that are read once, when the broker starts or earlier.
-    static let settingsReadAtStart = BrokerSettings.readAtStart
-
     /// An operator changes settings (25): they hold at once, and in the next life too.
     /// - Returns: why nothing was changed, or `nil` when all was.
     func change(settings: [(String, String)]) -> String? {
         var next = configuration
         for (key, value) in settings {
-            guard !Self.settingsReadAtStart.contains(key) else {
-                return "\(key) is read when the broker starts, nothing was changed: set it in the configuration file, "
-                    + "then restart the worker (apus restart broker-store)"
+            let refusal = SettingTable.refusal(
+                ofChange: key, to: value, by: .broker, restart: "apus restart broker-store")
+            if let refusal { return "\(refusal); nothing was changed" }
+            do throws(SettingRefusal) {
+                try next.set(key, value)
+            } catch {
+                return "\(error); nothing was changed"
             }
-            guard next.set(key, value) else { return "\(key)=\(value) is not usable, nothing was changed" }
         }
         guard next.isSlave == configuration.isSlave else {
             return "a broker becomes a slave or a master by its configuration file and a restart; nothing was changed"
@@ -106,43 +28,47 @@ extension Broker {
             return "\(error); nothing was changed"
         }
         apply(settings)
-        for (key, value) in settings { changedSettings.change(key, to: value.trimmedBlanks) }
+        // As the table has it: the file's text, which it is compared with, is in that form, too.
+        for (key, _) in settings { changedSettings.change(key, to: next.raw(key) ?? "") }
         return nil
     }
 
     /// The configuration file was read again. What it says as before does not undo what operators changed since.
     package func reload(settings: [(String, String)]) {
         let news = changedSettings.reload(settings)
-        let later = news.filter { Self.settingsReadAtStart.contains($0.0) }
+        let later = news.filter { SettingTable.setting($0.0).map { $0.change == .start } ?? false }
         if !later.isEmpty {
             logger.warning(
                 "settings that are read when the broker starts take effect with its next start: \(later.map(\.0).joined(separator: " "))"
             )
         }
-        apply(news.filter { !Self.settingsReadAtStart.contains($0.0) })
+        apply(news.filter { SettingTable.setting($0.0)?.change == .running })
     }
 
     func load(changedSettings json: JSONValue) {
-        let (held, outdated) = changedSettings.load(json)
-        if !outdated.isEmpty {
+        let loaded = changedSettings.load(json, by: .broker)
+        if !loaded.outdated.isEmpty {
             logger.notice(
-                "the configuration file has changed since these were set with updateBrokerConfig; the file holds: \(outdated.joined(separator: " "))"
+                "the configuration file has changed since these were set with updateBrokerConfig; the file holds: \(loaded.outdated.joined(separator: " "))"
             )
         }
-        apply(held)
+        for refusal in loaded.refused {
+            logger.warning("a setting changed with updateBrokerConfig is given up, the file holds: \(refusal)")
+        }
+        apply(loaded.held.map { ($0.key, $0.value) })
     }
 
     private func apply(_ settings: [(String, String)]) {
         guard !settings.isEmpty else { return }
         let couldWrite = configuration.brokerPermission & Permission.write != 0
         for (key, value) in settings {
-            do throws(StoreError) {
+            do {
+                var next = configuration
+                try next.set(key, value)
                 try store.change([(key, value)])
-                if !configuration.set(key, value) {
-                    logger.warning("setting \(key)=\(value) is not usable and was left as it is")
-                }
+                configuration = next
             } catch {
-                logger.warning("setting \(key)=\(value) was left as it is: \(error)")
+                logger.warning("setting \(key) was left as it is: \(error)")
             }
         }
         gate.conditions = AckGate.Conditions(configuration)
@@ -154,5 +80,6 @@ extension Broker {
             if couldWrite { writeWithdrawnMillis = now() }
             topics.bump(nil)
         }
+        if settings.contains(where: { $0.0 == "namesrvAddr" }) { registration.nameServersChanged() }
     }
 }

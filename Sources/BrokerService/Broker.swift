@@ -5,6 +5,7 @@ package import MessageStore
 package import NIOCore
 package import RemotingProtocol
 package import RemotingTransport
+import SettingTable
 package import StoreFormat
 package import WorkerProtocol
 
@@ -115,14 +116,7 @@ package final class Broker: RemotingService {
         configuration: BrokerConfiguration, store: MessageStore, disk: any Disk, eventLoop: any EventLoop,
         logger: Logger, now: @escaping () -> Int64 = Clock.nowMillis
     ) throws(BrokerError) {
-        guard
-            let address = RemotingProtocol.HostAddress(
-                ipv4Text: "\(configuration.brokerIP1):\(configuration.listenPort)")
-        else {
-            throw BrokerError.configuration(
-                "brokerIP1=\(configuration.brokerIP1) is no IPv4 address; set it to the one clients reach this broker at"
-            )
-        }
+        let address = try Self.storeHost(configuration)
         self.configuration = configuration
         self.store = store
         self.disk = disk
@@ -133,7 +127,7 @@ package final class Broker: RemotingService {
         delayLevels = configuration.delayLevels
         timerSettings = TimerSettings(configuration)
         locks = RebalanceLockManager(maxLiveMillis: configuration.rebalanceLockMaxLiveTime)
-        storesReplies = configuration.raw("storeReplyMessageEnable") != "false"
+        storesReplies = configuration.flag("storeReplyMessageEnable") ?? true
         sendResponseFields = [
             ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
         ]
@@ -153,6 +147,27 @@ package final class Broker: RemotingService {
             file: configuration.pairs.map { ($0.key, $0.value) },
             standard: (configuration.listing + store.configuration.listing).map { ($0.key, $0.value) })
         wire()
+    }
+
+    /// The host in message identifiers, which has room for IPv4 addresses. Of a host name the address it has now, for the life of this
+    /// process: identifiers lead back here, and clients are told the name itself.
+    private static func storeHost(
+        _ configuration: BrokerConfiguration
+    ) throws(BrokerError) -> RemotingProtocol.HostAddress {
+        let name = configuration.brokerIP1
+        let address: String
+        do throws(HostName.Failure) {
+            address = try HostName.ipv4(of: name)
+        } catch {
+            throw .configuration(
+                "brokerIP1 = \(name): \(error); set it to the address clients reach this broker at, or give the name an address "
+                    + "(DNS, /etc/hosts)")
+        }
+        guard let host = RemotingProtocol.HostAddress(ipv4Text: "\(address):\(configuration.listenPort)") else {
+            throw .configuration(
+                "brokerIP1 = \(name), listenPort = \(configuration.listenPort) are no IPv4 address and port")
+        }
+        return host
     }
 
     private func wire() {

@@ -1,9 +1,10 @@
 import MessageStore
 import RemotingProtocol
+package import SettingTable
 package import WorkerProtocol
 
-/// The settings of one broker, under RocketMQ's key names with RocketMQ's meanings and defaults. The raw pairs are
-/// kept: GET_BROKER_CONFIG answers with them, unknown keys included.
+/// The settings of one broker, under RocketMQ's key names with RocketMQ's meanings and defaults; types and bounds are those of
+/// `SettingTable`. The pairs are kept: GET_BROKER_CONFIG answers with them, unknown keys included.
 package struct BrokerConfiguration {
     /// Master and slaves share it; clients see it in every route.
     package var brokerName = "broker-a"
@@ -88,8 +89,12 @@ package struct BrokerConfiguration {
     /// Everything as it came, in order, later pairs winning.
     package private(set) var pairs: [(key: String, value: String)] = []
 
-    package init(_ pairs: [(String, String)] = []) {
-        for (key, value) in pairs { set(key, value) }
+    /// Everything at its default.
+    package init() {}
+
+    /// - Throws: the first pair whose value is not usable.
+    package init(_ pairs: [(String, String)]) throws(SettingRefusal) {
+        for (key, value) in pairs { try set(key, value) }
     }
 
     /// The `ip:port` clients reach this broker at.
@@ -101,85 +106,100 @@ package struct BrokerConfiguration {
     /// As it was written; nil when it was not.
     package func raw(_ key: String) -> String? { pairs.last { $0.key == key }?.value }
 
-    /// Takes one pair; a value that does not parse leaves the setting as it was and is reported by returning false.
-    @discardableResult
-    package mutating func set(_ key: String, _ text: String) -> Bool {
-        let value = text.trimmedBlanks
+    /// A whole number as it was written; nil when it was not.
+    func integer(_ key: String) -> Int64? { raw(key).flatMap { SettingType.integer($0) } }
+
+    /// `true` or `false` as it was written; nil when it was not.
+    func flag(_ key: String) -> Bool? { raw(key).flatMap { SettingType.boolean($0) } }
+
+    /// Takes one pair; of one key the later counts.
+    /// - Throws: why the value is not usable; then nothing has changed.
+    package mutating func set(_ key: String, _ text: String) throws(SettingRefusal) {
+        let value = try SettingTable.canonical(key, text.trimmedBlanks)
         if let index = pairs.firstIndex(where: { $0.key == key }) {
             pairs[index].value = value
         } else {
             pairs.append((key, value))
         }
+        // A text without letters is as if it were not set.
+        guard !value.isEmpty else { return takeStandard(key) }
+        if let path = Self.flags[key], let flag = SettingType.boolean(value) {
+            self[keyPath: path] = flag
+        } else if let number = SettingType.integer(value) {
+            take(key, number)
+        }
+        take(key, value)
+    }
+
+    private static let flags: [String: any WritableKeyPath<BrokerConfiguration, Bool> & Sendable] = [
+        "autoCreateTopicEnable": \.autoCreateTopicEnable,
+        "autoCreateSubscriptionGroup": \.autoCreateSubscriptionGroup,
+        "clusterTopicEnable": \.clusterTopicEnable,
+        "brokerTopicEnable": \.brokerTopicEnable,
+        "traceTopicEnable": \.traceTopicEnable,
+        "traceOn": \.traceOn,
+        "rejectTransactionMessage": \.rejectTransactionMessage,
+        "longPollingEnable": \.longPollingEnable,
+        "slaveReadEnable": \.slaveReadEnable,
+        "notifyConsumerIdsChangedEnable": \.notifyConsumerIdsChangedEnable,
+        "offsetCheckInSlave": \.offsetCheckInSlave,
+    ]
+
+    /// The bounds of the table make every conversion exact.
+    private mutating func take(_ key: String, _ number: Int64) {
         switch key {
-        case "brokerName": return take(value, \.brokerName)
-        case "brokerClusterName": return take(value, \.brokerClusterName)
-        case "brokerId": return take(Int64(value), \.brokerId)
-        case "brokerRole": return take(BrokerRole(name: value), \.brokerRole)
-        case "brokerIP1": return take(value, \.brokerIP1)
-        case "brokerIP2": return take(value, \.brokerIP2)
-        case "listenPort": return take(Int(value), \.listenPort)
-        case "haListenPort": return take(Int(value), \.haListenPort)
-        case "namesrvAddr":
-            return take(value.split(whereSeparator: { $0 == ";" || $0 == "," }).map(String.init), \.namesrvAddr)
-        case "storePathRootDir": return take(value, \.storePathRootDir)
-        case "brokerPermission": return take(Int32(value), \.brokerPermission)
-        case "defaultTopicQueueNums": return take(Int(value), \.defaultTopicQueueNums)
-        case "msgTraceTopicName": return take(value, \.msgTraceTopicName)
-        case "regionId": return take(value, \.regionId)
-        case "shortPollingTimeMills": return take(Int64(value), \.shortPollingTimeMills)
-        case "flushConsumerOffsetInterval": return take(Int64(value), \.flushConsumerOffsetInterval)
-        case "rebalanceLockMaxLiveTime":
-            return take(Int64(value).flatMap { $0 > 0 ? $0 : nil }, \.rebalanceLockMaxLiveTime)
-        case "registerNameServerPeriod":
-            // RocketMQ's own bounds.
-            return take(Int64(value).map { min(max($0, 10_000), 60_000) }, \.registerNameServerPeriod)
-        case "startAcceptSendRequestTimeStamp": return take(Int64(value), \.startAcceptSendRequestTimeStamp)
-        case "configBlackList":
-            return take(value.split(separator: ";").map(String.init), \.configBlackList)
-        case "sendThreadPoolQueueCapacity": return take(Int(value).flatMap { $0 > 0 ? $0 : nil }, \.sendsWaitingMax)
-        case "maxMessageSize": return take(Int(value), \.maxMessageSize)
-        case "flushDiskType": return take(value == "SYNC_FLUSH", \.syncFlush)
-        case "syncFlushTimeout": return take(Int64(value), \.syncFlushTimeout)
-        case "haSlaveFallbehindMax":
-            return take(Int64(value).flatMap { $0 >= 0 ? $0 : nil }, \.haSlaveFallbehindMax)
-        case "slaveTimeout": return take(Int64(value), \.slaveTimeout)
-        case "messageDelayLevel": return take(DelayLevels(value) == nil ? nil : value, \.messageDelayLevel)
-        case "maxTransferBytesOnMessageInMemory": return take(Int(value), \.maxTransferBytesOnMessageInMemory)
-        case "maxTransferCountOnMessageInMemory": return take(Int(value), \.maxTransferCountOnMessageInMemory)
-        case "defaultQueryMaxNum": return take(Int(value), \.defaultQueryMaxNum)
-        default: return setSwitch(key, value)
+        case "brokerId": brokerId = number
+        case "listenPort": listenPort = Int(number)
+        case "haListenPort": haListenPort = Int(number)
+        case "brokerPermission": brokerPermission = Int32(truncatingIfNeeded: number)
+        case "defaultTopicQueueNums": defaultTopicQueueNums = Int(number)
+        case "shortPollingTimeMills": shortPollingTimeMills = number
+        case "flushConsumerOffsetInterval": flushConsumerOffsetInterval = number
+        case "rebalanceLockMaxLiveTime": rebalanceLockMaxLiveTime = number
+        // RocketMQ's own bounds.
+        case "registerNameServerPeriod": registerNameServerPeriod = min(max(number, 10_000), 60_000)
+        case "startAcceptSendRequestTimeStamp": startAcceptSendRequestTimeStamp = number
+        case "sendThreadPoolQueueCapacity": sendsWaitingMax = Int(number)
+        case "maxMessageSize": maxMessageSize = Int(number)
+        case "syncFlushTimeout": syncFlushTimeout = number
+        case "slaveTimeout": slaveTimeout = number
+        case "haSlaveFallbehindMax": haSlaveFallbehindMax = number
+        case "maxTransferBytesOnMessageInMemory": maxTransferBytesOnMessageInMemory = Int(number)
+        case "maxTransferCountOnMessageInMemory": maxTransferCountOnMessageInMemory = Int(number)
+        case "defaultQueryMaxNum": defaultQueryMaxNum = Int(number)
+        default: break
         }
     }
 
-    private mutating func setSwitch(_ key: String, _ value: String) -> Bool {
-        let on = value == "true" ? true : value == "false" ? false : nil
+    private mutating func take(_ key: String, _ value: String) {
         switch key {
-        case "autoCreateTopicEnable": return take(on, \.autoCreateTopicEnable)
-        case "autoCreateSubscriptionGroup": return take(on, \.autoCreateSubscriptionGroup)
-        case "clusterTopicEnable": return take(on, \.clusterTopicEnable)
-        case "brokerTopicEnable": return take(on, \.brokerTopicEnable)
-        case "traceTopicEnable": return take(on, \.traceTopicEnable)
-        case "traceOn": return take(on, \.traceOn)
-        case "rejectTransactionMessage": return take(on, \.rejectTransactionMessage)
-        case "longPollingEnable": return take(on, \.longPollingEnable)
-        case "slaveReadEnable": return take(on, \.slaveReadEnable)
-        case "notifyConsumerIdsChangedEnable": return take(on, \.notifyConsumerIdsChangedEnable)
-        case "offsetCheckInSlave": return take(on, \.offsetCheckInSlave)
-        case "enablePropertyFilter":
-            enablePropertyFilter = on
-            return on != nil
-        default: return true
+        case "brokerName": brokerName = value
+        case "brokerClusterName": brokerClusterName = value
+        case "brokerRole": brokerRole = BrokerRole(name: value) ?? brokerRole
+        case "brokerIP1": brokerIP1 = value
+        case "brokerIP2": brokerIP2 = value
+        case "namesrvAddr": namesrvAddr = value.split(separator: ";").map(String.init)
+        case "storePathRootDir": storePathRootDir = value
+        case "msgTraceTopicName": msgTraceTopicName = value
+        case "regionId": regionId = value
+        case "configBlackList": configBlackList = value.split(separator: ";").map(String.init)
+        case "flushDiskType": syncFlush = value == "SYNC_FLUSH"
+        case "messageDelayLevel": messageDelayLevel = value
+        case "enablePropertyFilter": enablePropertyFilter = SettingType.boolean(value)
+        default: break
         }
     }
 
-    private mutating func take<Value>(_ value: Value?, _ path: WritableKeyPath<Self, Value>) -> Bool {
-        guard let value else { return false }
-        self[keyPath: path] = value
-        return true
+    private mutating func takeStandard(_ key: String) {
+        switch key {
+        case "namesrvAddr": namesrvAddr = []
+        case "configBlackList": configBlackList = BrokerConfiguration().configBlackList
+        default: break
+        }
     }
 
     /// Delays of `messageDelayLevel` in milliseconds; index 0 is level 1. Never empty.
-    package var delayLevels: [Int64] { (DelayLevels(messageDelayLevel) ?? .standard).delays }
+    package var delayLevels: [Int64] { SettingType.delays(messageDelayLevel) ?? DelayLevels.standard.delays }
 }
 
 extension Permission {

@@ -109,8 +109,8 @@ struct TimerSettings {
     let isRecallEnabled: Bool
 
     init(_ configuration: BrokerConfiguration) {
-        let seconds = configuration.raw("timerMaxDelaySec").flatMap { Int64($0) } ?? Self.maxDelaySeconds
+        let seconds = configuration.integer("timerMaxDelaySec") ?? Self.maxDelaySeconds
         maxDelay = min(max(seconds, 0), 10 * Self.maxDelaySeconds) * 1000
-        isRecallEnabled = configuration.raw("recallMessageEnable") != "false"
+        isRecallEnabled = configuration.flag("recallMessageEnable") ?? true
     }
 }

@@ -22,6 +22,8 @@ extension MessageStore {
         }
         lockFile = lock
         try onDisk { () throws(SystemError) in try write("lock", to: lock) }
+        try refuseEmptyLog()
+        try onDisk { () throws(SystemError) in try takeBeginAnew() }
         // The file `abort` exists exactly while a broker is running.
         let wasClean = try onDisk { () throws(SystemError) in try disk.information(abortPath) == nil }
         let foreignKill =

@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import Logging
+import SettingTable
 import StoreFormat
 import StoreReader
 
@@ -151,9 +152,7 @@ extension MessageStore {
         var seconds = time_t(now / 1000)
         var local = tm()
         localtime_r(&seconds, &local)
-        return configuration.deleteWhen.split(separator: ";").contains {
-            Int($0.filter { $0 != " " }) == Int(local.tm_hour)
-        }
+        return SettingType.hours(configuration.deleteWhen)?.contains(Int(local.tm_hour)) ?? false
     }
 
     // MARK: Space

@@ -168,7 +168,7 @@ package final class MessageStore {
         liveness.store = self
     }
 
-    /// Takes over values of `StoreConfiguration.liveKeys`; other keys are left alone.
+    /// Takes over values of settings that can change while the store is open; other keys are left alone.
     /// - Throws: the first key whose value is not understood; then nothing has changed.
     package func change(_ settings: [(String, String)]) throws(StoreError) {
         configuration = try configuration.changed(settings)

@@ -1,3 +1,4 @@
+import SettingTable
 import StoreFormat
 
 /// The store's settings under RocketMQ's own keys, meanings and defaults (`MessageStoreConfig`), and a few of Apus' own.
@@ -115,90 +116,72 @@ package struct StoreConfiguration: Sendable {
         try take(value)
     }
 
-    /// Settings that can change while the store is open.
-    package static let liveKeys: Set<String> = [
-        "accessMessageInMemoryMaxRatio", "backgroundCheckBytesPerSecond", "cleanFileForciblyEnable",
-        "cleanResourceInterval", "deleteWhen", "diskMaxUsedSpaceRatio", "diskReservedBytes", "fileReservedTime",
-        "flushCommitLogLeastPages", "flushCommitLogThoroughInterval", "flushConsumeQueueThoroughInterval",
-        "flushDiskType", "flushIntervalCommitLog", "flushIntervalConsumeQueue", "maxMessageSize", "maxMsgsNumBatch",
-        "maxTransferBytesOnMessageInDisk", "maxTransferBytesOnMessageInMemory", "maxTransferCountOnMessageInDisk",
-        "maxTransferCountOnMessageInMemory", "offsetCheckInSlave",
-    ]
-
-    /// This configuration with other values for some of `liveKeys`; other keys are left alone.
+    /// This configuration with other values for some of the keys that can change while the store is open; other keys are left alone.
     /// - Throws: the first key whose value is not understood.
     package func changed(_ settings: [(String, String)]) throws(StoreError) -> StoreConfiguration {
         var next = self
         try next.take { key in
-            Self.liveKeys.contains(key) ? settings.last { $0.0 == key }?.1 : nil
+            SettingTable.setting(key)?.change == .running ? settings.last { $0.0 == key }?.1 : nil
         }
         return next
     }
 
     private mutating func take(_ value: (String) -> String?) throws(StoreError) {
-        func integer(_ key: String, _ range: ClosedRange<Int>, _ target: inout Int) throws(StoreError) {
-            guard let text = value(key), !text.isEmpty else { return }
-            guard let number = Int(text), range.contains(number) else {
-                throw .configuration(
-                    key: key, value: text, expected: "a number from \(range.lowerBound) to \(range.upperBound)")
+        func text(_ key: String) throws(StoreError) -> String? {
+            guard let text = value(key) else { return nil }
+            do throws(SettingRefusal) {
+                let canonical = try SettingTable.canonical(key, text)
+                return canonical.isEmpty ? nil : canonical
+            } catch {
+                throw .configuration(error)
             }
-            target = number
+        }
+        func integer(_ key: String, _ target: inout Int) throws(StoreError) {
+            if let number = try text(key).flatMap({ SettingType.integer($0) }) { target = Int(number) }
         }
         func flag(_ key: String, _ target: inout Bool) throws(StoreError) {
-            guard let text = value(key), !text.isEmpty else { return }
-            guard let parsed = Bool(text) else {
-                throw .configuration(key: key, value: text, expected: "true or false")
-            }
-            target = parsed
+            if let flag = try text(key).flatMap({ SettingType.boolean($0) }) { target = flag }
         }
-        if let path = value("storePathCommitLog"), !path.isEmpty { storePathCommitLog = path }
-        // Records must fit: the smallest sensible log file holds one record of the largest size; tests use 4 KiB.
-        try integer("mappedFileSizeCommitLog", 4096...Int(Int32.max), &mappedFileSizeCommitLog)
-        try integer("mappedFileSizeConsumeQueue", 20...Int(Int32.max), &mappedFileSizeConsumeQueue)
+        if let path = try text("storePathCommitLog") { storePathCommitLog = path }
+        try integer("mappedFileSizeCommitLog", &mappedFileSizeCommitLog)
+        try integer("mappedFileSizeConsumeQueue", &mappedFileSizeConsumeQueue)
         try flag("messageIndexEnable", &messageIndexEnable)
         try flag("recordSumEnable", &recordSumEnable)
-        try integer("maxHashSlotNum", 1...Int(Int32.max) / 4, &maxHashSlotNum)
-        try integer("maxIndexNum", 2...Int(Int32.max) / 20, &maxIndexNum)
-        try integer("maxMsgsNumBatch", 1...100_000, &maxMsgsNumBatch)
-        if let type = value("flushDiskType"), !type.isEmpty {
-            switch type {
-            case "ASYNC_FLUSH": flushDiskType = .asyncFlush
-            case "SYNC_FLUSH": flushDiskType = .syncFlush
-            default: throw .configuration(key: "flushDiskType", value: type, expected: "ASYNC_FLUSH or SYNC_FLUSH")
-            }
-        }
-        try integer("flushIntervalCommitLog", 1...3_600_000, &flushIntervalCommitLog)
-        try integer("flushCommitLogLeastPages", 0...1_000_000, &flushCommitLogLeastPages)
-        try integer("flushCommitLogThoroughInterval", 1...3_600_000, &flushCommitLogThoroughInterval)
-        try integer("flushIntervalConsumeQueue", 1...3_600_000, &flushIntervalConsumeQueue)
-        try integer("flushConsumeQueueThoroughInterval", 1...3_600_000, &flushConsumeQueueThoroughInterval)
-        try integer("maxMessageSize", 1...(1 << 30), &maxMessageSize)
+        try integer("maxHashSlotNum", &maxHashSlotNum)
+        try integer("maxIndexNum", &maxIndexNum)
+        try integer("maxMsgsNumBatch", &maxMsgsNumBatch)
+        if let type = try text("flushDiskType") { flushDiskType = type == "SYNC_FLUSH" ? .syncFlush : .asyncFlush }
+        try integer("flushIntervalCommitLog", &flushIntervalCommitLog)
+        try integer("flushCommitLogLeastPages", &flushCommitLogLeastPages)
+        try integer("flushCommitLogThoroughInterval", &flushCommitLogThoroughInterval)
+        try integer("flushIntervalConsumeQueue", &flushIntervalConsumeQueue)
+        try integer("flushConsumeQueueThoroughInterval", &flushConsumeQueueThoroughInterval)
+        try integer("maxMessageSize", &maxMessageSize)
         try flag("checkCRCOnRecover", &checkCRCOnRecover)
         try flag("enabledAppendPropCRC", &enabledAppendPropCRC)
         try flag("forceVerifyPropCRC", &forceVerifyPropCRC)
-        try integer("maxTransferBytesOnMessageInMemory", 1...(1 << 30), &maxTransferBytesOnMessageInMemory)
-        try integer("maxTransferCountOnMessageInMemory", 1...1_000_000, &maxTransferCountOnMessageInMemory)
-        try integer("maxTransferBytesOnMessageInDisk", 1...(1 << 30), &maxTransferBytesOnMessageInDisk)
-        try integer("maxTransferCountOnMessageInDisk", 1...1_000_000, &maxTransferCountOnMessageInDisk)
-        try integer("accessMessageInMemoryMaxRatio", 0...100, &accessMessageInMemoryMaxRatio)
-        if let levels = value("messageDelayLevel") {
+        try integer("maxTransferBytesOnMessageInMemory", &maxTransferBytesOnMessageInMemory)
+        try integer("maxTransferCountOnMessageInMemory", &maxTransferCountOnMessageInMemory)
+        try integer("maxTransferBytesOnMessageInDisk", &maxTransferBytesOnMessageInDisk)
+        try integer("maxTransferCountOnMessageInDisk", &maxTransferCountOnMessageInDisk)
+        try integer("accessMessageInMemoryMaxRatio", &accessMessageInMemoryMaxRatio)
+        if let levels = try text("messageDelayLevel") {
             guard let parsed = DelayLevels(levels) else {
-                throw .configuration(key: "messageDelayLevel", value: levels, expected: DelayLevels.form)
+                throw .configuration(SettingRefusal(name: "messageDelayLevel", value: levels, reason: DelayLevels.form))
             }
             delayLevels = parsed
         }
-        if let role = value("brokerRole") { isSlave = role == "SLAVE" }
+        if let role = try text("brokerRole") { isSlave = role == "SLAVE" }
         try flag("offsetCheckInSlave", &offsetCheckInSlave)
-        try integer("fileReservedTime", 0...1_000_000, &fileReservedTime)
-        if let hours = value("deleteWhen"), !hours.isEmpty { deleteWhen = hours }
-        try integer("diskMaxUsedSpaceRatio", 0...100, &diskMaxUsedSpaceRatio)
+        try integer("fileReservedTime", &fileReservedTime)
+        if let hours = try text("deleteWhen") { deleteWhen = hours }
+        try integer("diskMaxUsedSpaceRatio", &diskMaxUsedSpaceRatio)
         try flag("cleanFileForciblyEnable", &cleanFileForciblyEnable)
-        try integer("cleanResourceInterval", 10...3_600_000, &cleanResourceInterval)
+        try integer("cleanResourceInterval", &cleanResourceInterval)
         var reserved = Int(diskReservedBytes)
-        try integer("diskReservedBytes", 0...Int.max, &reserved)
+        try integer("diskReservedBytes", &reserved)
         diskReservedBytes = Int64(reserved)
-        try integer(
-            "backgroundCheckBytesPerSecond", 0...Int(Int32.max), &backgroundCheckBytesPerSecond)
-        try integer("allocateAheadBytes", 0...Int(Int32.max), &allocateAheadBytes)
+        try integer("backgroundCheckBytesPerSecond", &backgroundCheckBytesPerSecond)
+        try integer("allocateAheadBytes", &allocateAheadBytes)
     }
 }

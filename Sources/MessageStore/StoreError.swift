@@ -1,5 +1,6 @@
 package import LinuxSystem
 package import MessageModel
+package import SettingTable
 package import StoreFormat
 
 /// What the world can do to a store. The text names the cause and the remedy.
@@ -9,9 +10,11 @@ package enum StoreError: Error, CustomStringConvertible {
     /// Another process has this store open.
     case locked(path: String)
     /// A setting does not make sense.
-    case configuration(key: String, value: String, expected: String)
+    case configuration(SettingRefusal)
     /// A file is not what its name says, and opening it would lose data.
     case damaged(path: String, reason: String)
+    /// The log has no messages, and something beside it knows of some; nothing was changed.
+    case emptyLog(log: String, evidence: String, permit: String)
     /// The store takes no writes until it has been verified: a flush or a write failed.
     case notWritable(reason: String)
 
@@ -20,9 +23,11 @@ package enum StoreError: Error, CustomStringConvertible {
         case .disk(let error): "\(error)"
         case .locked(let path):
             "the store is in use: another broker holds the lock on \(path); stop it, or give this broker another storePathRootDir"
-        case .configuration(let key, let value, let expected):
-            "setting \(key)=\(value) is not usable: expected \(expected)"
+        case .configuration(let refusal): "\(refusal)"
         case .damaged(let path, let reason): "\(path) is damaged: \(reason)"
+        case .emptyLog(let log, let evidence, let permit):
+            "there are no messages in \(log), but \(evidence): is its disk mounted, and is storePathCommitLog right? Nothing was "
+                + "changed. To begin anew without those messages, make the file \(permit)"
         case .notWritable(let reason): "the store takes no messages: \(reason)"
         }
     }

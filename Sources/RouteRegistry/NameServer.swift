@@ -3,6 +3,7 @@ package import Logging
 package import NIOCore
 package import RemotingProtocol
 package import RemotingTransport
+import SettingTable
 
 /// Where a name server keeps what shall outlive it. Called on its event loop, seldom (an operator's command).
 package protocol NameServerStorage: AnyObject {
@@ -10,6 +11,10 @@ package protocol NameServerStorage: AnyObject {
     func loadKVConfig() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
     func saveKVConfig(_ bytes: [UInt8]) throws
+    /// What 318 has changed, as `saveChangedSettings` was given it; nil when there is nothing.
+    func loadChangedSettings() throws -> [UInt8]?
+    /// Replaces it as a whole, durably.
+    func saveChangedSettings(_ bytes: [UInt8]) throws
     /// The brokers that were registered last, as `saveBrokers` was given them; empty when nobody knows.
     func loadBrokers() throws -> [String]
     /// Replaces them as a whole. Need not survive a power failure. Called when a broker comes or goes.
@@ -26,6 +31,8 @@ package final class NameServer: RemotingService {
 
     package private(set) var tables = RouteTables()
     package private(set) var configuration: NameServerConfiguration
+    /// What operators have changed with 318.
+    private var changedSettings: ChangedSettings
     private var kvConfig = KVConfigTable()
     private let storage: (any NameServerStorage)?
     private let logger: Logger
@@ -47,6 +54,7 @@ package final class NameServer: RemotingService {
         milliseconds: @escaping () -> Int64 = { Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000) }
     ) throws {
         self.configuration = configuration
+        self.changedSettings = ChangedSettings(file: configuration.values.map { ($0.key, $0.value) })
         self.storage = storage
         self.logger = logger
         self.milliseconds = milliseconds
@@ -59,6 +67,9 @@ package final class NameServer: RemotingService {
                 )
             }
         }
+        self.savedBrokers = []
+        self.startHold = StartHold(awaiting: [])
+        self.loadChangedSettings()
         self.savedBrokers = Set(try storage?.loadBrokers() ?? [])
         self.startHold = StartHold(awaiting: self.savedBrokers)
     }
@@ -86,8 +97,54 @@ package final class NameServer: RemotingService {
     /// Whether a broker registered by this connection: those must notice that this life ends, the others need not.
     package func isBroker(_ connection: RemotingConnection) -> Bool { self.tables.isBroker(connection.id) }
 
+    /// The configuration file was read again. What it says as before does not undo what operators changed since.
     package func update(_ configuration: NameServerConfiguration) {
-        self.configuration = configuration
+        let news = self.changedSettings.reload(configuration.values.map { ($0.key, $0.value) })
+        var values = configuration.values
+        for (key, change) in self.changedSettings.changes { values[key] = change.value }
+        self.configuration = NameServerConfiguration(values)
+        if self.changedSettings.isDirty {
+            let keys = news.map(\.0).sorted().joined(separator: " ")
+            self.logger.notice(
+                "the configuration file says something new of settings changed online; the file holds: \(keys)")
+            _ = self.keepChangedSettings()
+        }
+    }
+
+    /// A file that cannot be read costs what was changed online, and is said; the name server serves all the same.
+    private func loadChangedSettings() {
+        do {
+            guard let bytes = try self.storage?.loadChangedSettings() else { return }
+            let json = try JSONValue(parsing: bytes)
+            guard ChangedSettings.accepts(json) else { throw RemotingDecodeError.badField("settings") }
+            let loaded = self.changedSettings.load(json, by: .nameserver)
+            for refusal in loaded.refused {
+                self.logger.warning(
+                    "a setting changed with updateNamesrvConfig is given up, the file holds: \(refusal)")
+            }
+            if !loaded.outdated.isEmpty {
+                let keys = loaded.outdated.joined(separator: " ")
+                self.logger.notice(
+                    "the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \(keys)"
+                )
+            }
+            if self.changedSettings.isDirty { _ = self.keepChangedSettings() }
+            _ = self.configuration.update(Dictionary(loaded.held.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
+        } catch {
+            self.logger.error(
+                "what was changed with updateNamesrvConfig cannot be read, the configuration file holds: \(error)")
+        }
+    }
+
+    private func keepChangedSettings() -> Answer {
+        do {
+            try self.storage?.saveChangedSettings(self.changedSettings.json.bytes(.pretty))
+            self.changedSettings.markWritten()
+            return .ok
+        } catch {
+            self.logger.error("changed settings could not be kept for the next start: \(error)")
+            return Answer(code: .systemError, remark: "changed, but not kept for the next start: \(error)")
+        }
     }
 
     /// Removes brokers that are silent for too long: on a running server one in a turn, since each takes its topics along.
@@ -388,17 +445,26 @@ package final class NameServer: RemotingService {
     // MARK: own configuration
 
     private func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer {
-        let properties = JavaProperties.parse(String(decoding: frame.body, as: UTF8.self))
+        let properties: [String: String]
+        do throws(JavaProperties.Malformed) {
+            properties = try JavaProperties.table(String(decoding: frame.body, as: UTF8.self))
+        } catch {
+            return Answer(code: .systemError, remark: "\(error); nothing was changed")
+        }
         let before = self.configuration.values
         switch self.configuration.update(properties) {
-        case .refused(let key):
-            self.logger.warning("configuration change refused", metadata: ["key": "\(key)"])
+        case .forbidden(let key):
+            self.logger.warning("configuration change refused", metadata: ["key": "\(SettingRefusal.shown(key))"])
             return Answer(code: .noPermission, remark: "Can not update config in black list.")
-        case .changed(let keys):
-            let changes = keys.map { "\($0) from '\(before[$0] ?? "")' to '\(self.configuration.values[$0] ?? "")'" }
+        case .refused(let reason): return Answer(code: .systemError, remark: reason)
+        case .changed(let values):
+            for (key, value) in values { self.changedSettings.change(key, to: value) }
+            let changes = values.sorted { $0.key < $1.key }.map {
+                "\($0.key) from '\(before[$0.key] ?? "")' to '\(SettingRefusal.shown($0.value))'"
+            }
             self.logger.notice(
                 "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")
-            return .ok
+            return self.changedSettings.isDirty ? self.keepChangedSettings() : .ok
         }
     }
 

@@ -1,3 +1,5 @@
+import SettingTable
+
 /// The settings of a name server under RocketMQ's names (`NamesrvConfig`), shown by 319 and changed by 318.
 package struct NameServerConfiguration: Equatable, Sendable {
     /// Never changed over the wire: each names a file or this list itself, and so a way to write anywhere on the
@@ -15,13 +17,13 @@ package struct NameServerConfiguration: Equatable, Sendable {
         "serverChannelMaxIdleTimeSeconds": "120",
     ]
 
-    /// `known` adds to the keys and values above, or replaces them.
+    /// `known` adds to the keys and values above, or replaces them. Its values are those the table of settings takes.
     package init(_ known: [String: String] = [:]) {
         self.values.merge(known) { $1 }
     }
 
     /// Whether 105 answers with the queue order set by `updateOrderConf`.
-    package var orderMessageEnable: Bool { self.values["orderMessageEnable"] == "true" }
+    package var orderMessageEnable: Bool { SettingType.boolean(self.values["orderMessageEnable"] ?? "") ?? false }
 
     /// Keys request 318 refuses.
     package var blackList: Set<String> {
@@ -30,22 +32,27 @@ package struct NameServerConfiguration: Equatable, Sendable {
 
     /// What came of request 318.
     package enum Update: Equatable, Sendable {
-        /// The keys that were changed; others are unknown here and passed over, as in RocketMQ.
-        case changed([String])
-        case refused(key: String)
+        /// Everything holds.
+        case changed([String: String])
+        /// In the black list.
+        case forbidden(key: String)
+        /// One of them is unknown, without effect, read at the start only, or has a value that is not usable: nothing was changed. RocketMQ
+        /// answers success to all of that and does nothing.
+        case refused(String)
     }
 
-    /// All of it or, with one refused key, nothing.
+    /// All of it or nothing.
     package mutating func update(_ properties: [String: String]) -> Update {
-        if let key = properties.keys.sorted().first(where: self.blackList.contains) {
-            return .refused(key: key)
+        if let key = properties.keys.sorted().first(where: self.blackList.contains) { return .forbidden(key: key) }
+        var changed: [String: String] = [:]
+        for (key, value) in properties.sorted(by: { $0.key < $1.key }) {
+            let refusal = SettingTable.refusal(
+                ofChange: key, to: value, by: .nameserver, restart: "apus restart nameserver")
+            if let refusal { return .refused("\(refusal); nothing was changed") }
+            changed[key] = (try? SettingTable.canonical(key, value)) ?? value
         }
-        var changed: [String] = []
-        for (key, value) in properties where self.values[key] != nil && self.values[key] != value {
-            self.values[key] = value
-            changed.append(key)
-        }
-        return .changed(changed.sorted())
+        self.values.merge(changed) { $1 }
+        return .changed(changed)
     }
 
     /// Java-properties text, one `key=value` a line.

@@ -1,3 +1,5 @@
+import SettingTable
+
 /// Raw settings as an operator wrote them, before defaults: RocketMQ's key names everywhere.
 package struct RawConfiguration: Hashable, Sendable {
     /// Keys outside any table; they hold for every broker.
@@ -11,12 +13,49 @@ package struct RawConfiguration: Hashable, Sendable {
     package var withoutBroker = false
     /// Folders, one disk each; a broker for each of them. nil: not set.
     package var disks: [String]?
+    /// Settings that promise what Apus does not have, and that it starts without all the same.
+    package var startWithout: [String] = []
     /// What workers may use: `filter.memory` and so on, for `limits.filter.memory`.
     package var limits: [String: String] = [:]
     /// Came from a RocketMQ `broker.conf`.
     package var isProperties = false
+    /// The file these came from, for `lines`; nil: none.
+    package var path: String?
+    /// Where settings stand in the file, by `place(of:in:)`, from 1 on. Those of the command line have no line.
+    package var lines: [String: Int] = [:]
+    /// What was wrong while reading; what could be read is there all the same.
+    package var problems: [ConfigurationProblem] = []
 
     package init() {}
+
+    /// Where a key stands: outside any table, in `[nameserver]`, `[filter]`, `[limits]`, or in one of the `[[broker]]` tables.
+    package enum Table: Hashable, Sendable {
+        case common, nameserver, filter, limits
+        case broker(Int)
+
+        /// As one writes it; nil for none.
+        package var title: String? {
+            switch self {
+            case .common: nil
+            case .nameserver: "[nameserver]"
+            case .filter: "[filter]"
+            case .limits: "[limits]"
+            case .broker: "[[broker]]"
+            }
+        }
+    }
+
+    package static func place(of key: String, in table: Table) -> String {
+        switch table {
+        case .common: key
+        case .nameserver: "nameserver.\(key)"
+        case .filter: "filter.\(key)"
+        case .limits: "limits.\(key)"
+        case .broker(let number): "broker#\(number).\(key)"
+        }
+    }
+
+    package func line(of key: String, in table: Table) -> Int? { lines[Self.place(of: key, in: table)] }
 
     /// Takes the settings that are no worker's out of `common`: lists are separated by `,` there.
     package mutating func sortOut() {
@@ -24,85 +63,88 @@ package struct RawConfiguration: Hashable, Sendable {
             text.split { $0 == "," || $0 == ";" || $0 == " " }.map(String.init)
         }
         if let text = common.removeValue(forKey: "disks") { disks = list(text) }
+        if let text = common.removeValue(forKey: "startWithout") { startWithout += list(text) }
         for (key, value) in common where key.hasPrefix("limits.") {
             limits[String(key.dropFirst("limits.".count))] = value
             common[key] = nil
         }
     }
+
+    /// Reads RocketMQ's properties into the keys outside any table; one malformed line is a problem and the end of the reading.
+    package mutating func read(properties text: String) {
+        isProperties = true
+        do throws(JavaProperties.Malformed) {
+            for entry in try JavaProperties.parse(text) {
+                common[entry.key] = entry.value
+                lines[entry.key] = entry.line
+            }
+        } catch {
+            problems.append(ConfigurationProblem(error.reason, line: error.line))
+        }
+    }
+
+    /// A `namesrv.conf`: what a name server reads belongs into its table.
+    package mutating func giveToNameserver() {
+        for (key, value) in common where key != "logLevel" && key != "bindAddress" {
+            let setting = SettingTable.setting(key)
+            guard setting == nil || setting?.readers.contains(.nameserver) == true else { continue }
+            if nameserver[key] == nil { nameserver[key] = value }
+            if let line = lines[key] { lines[Self.place(of: key, in: .nameserver)] = line }
+            common[key] = nil
+        }
+    }
 }
 
-/// Why a configuration cannot be used, with file and line where known.
+/// One thing that is wrong with a configuration.
+package struct ConfigurationProblem: Hashable, Sendable, CustomStringConvertible {
+    /// Names the key, the cause and the remedy.
+    package var text: String
+    /// Of the file, from 1 on; nil: the command line, or no one place.
+    package var line: Int?
+    /// The file it is about; nil: not said.
+    package var file: String?
+
+    package init(_ text: String, line: Int? = nil) {
+        self.text = text
+        self.line = line
+    }
+
+    package var description: String {
+        (file.map { "\($0): " } ?? "") + (line.map { "line \($0): " } ?? "") + text
+    }
+}
+
+/// Why a configuration cannot be used: everything that is wrong, in the order of the file.
 package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvertible {
-    package var description: String
-    package init(_ description: String) { self.description = description }
+    package private(set) var problems: [ConfigurationProblem]
+
+    package init(_ description: String) { problems = [ConfigurationProblem(description)] }
+
+    /// Each problem once.
+    package init(_ problems: [ConfigurationProblem]) {
+        var seen: Set<ConfigurationProblem> = []
+        self.problems = problems.filter { seen.insert($0).inserted }.enumerated()
+            .sorted { ($0.element.line ?? .max, $0.offset) < ($1.element.line ?? .max, $1.offset) }.map(\.element)
+    }
+
+    /// The same, said of a file.
+    package func located(in file: String?) -> ConfigurationError {
+        var located = self
+        for index in problems.indices where problems[index].file == nil { located.problems[index].file = file }
+        return located
+    }
+
+    /// One line for each problem.
+    package var description: String { problems.map(\.description).joined(separator: "\n") }
 }
 
-/// RocketMQ's `broker.conf`: Java properties, one `key=value` a line.
+/// RocketMQ's `broker.conf` as a table, for whoever needs neither lines nor order.
 package enum PropertiesFile {
-    /// Handles comments (`#`, `!`), `=` or `:` or blanks between key and value, line continuation by a final backslash
-    /// and the escapes \\ \t \n \r \: \= \# \uXXXX.
     package static func parse(_ text: String) throws(ConfigurationError) -> [String: String] {
-        var values: [String: String] = [:]
-        var logical = ""
-        var start = 1
-        for (number, raw) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
-            let line = raw.drop { $0 == " " || $0 == "\t" }
-            if logical.isEmpty {
-                if line.isEmpty || line.hasPrefix("#") || line.hasPrefix("!") { continue }
-                start = number + 1
-            }
-            let backslashes = line.reversed().prefix { $0 == "\\" }.count
-            if backslashes % 2 == 1 {
-                logical += line.dropLast()
-                continue
-            }
-            logical += line
-            let (key, value) = try pair(logical, line: start)
-            values[key] = value
-            logical = ""
-        }
-        if !logical.isEmpty {
-            let (key, value) = try pair(logical, line: start)
-            values[key] = value
-        }
-        return values
-    }
-
-    private static func pair(_ line: String, line number: Int) throws(ConfigurationError) -> (String, String) {
-        var key = ""
-        var characters = Array(line)[...]
-        while let character = characters.first, character != "=", character != ":", character != " ", character != "\t"
-        {
-            key.append(try unescaped(&characters, line: number))
-        }
-        characters = characters.drop { $0 == " " || $0 == "\t" }
-        if let separator = characters.first, separator == "=" || separator == ":" {
-            characters = characters.dropFirst().drop { $0 == " " || $0 == "\t" }
-        }
-        var value = ""
-        while !characters.isEmpty { value.append(try unescaped(&characters, line: number)) }
-        guard !key.isEmpty else { throw ConfigurationError("line \(number): no key before '='") }
-        while value.last == " " || value.last == "\t" { value.removeLast() }
-        return (key, value)
-    }
-
-    private static func unescaped(
-        _ characters: inout ArraySlice<Character>, line: Int
-    ) throws(ConfigurationError) -> Character {
-        let first = characters.removeFirst()
-        guard first == "\\", let escaped = characters.popFirst() else { return first }
-        switch escaped {
-        case "t": return "\t"
-        case "n": return "\n"
-        case "r": return "\r"
-        case "u":
-            let digits = String(characters.prefix(4))
-            guard digits.count == 4, let code = UInt32(digits, radix: 16), let scalar = Unicode.Scalar(code) else {
-                throw ConfigurationError("line \(line): \\u needs four hexadecimal digits")
-            }
-            characters = characters.dropFirst(4)
-            return Character(scalar)
-        default: return escaped
+        do throws(JavaProperties.Malformed) {
+            return try JavaProperties.table(text)
+        } catch {
+            throw ConfigurationError("\(error)")
         }
     }
 }

@@ -253,23 +253,15 @@ package final class Platform {
 
     // MARK: to the outside
 
-    private var brokerAddresses: [String] {
-        configuration.brokers.map {
-            let bind = $0.string("bindAddress", default: "127.0.0.1")
-            let host = bind == "0.0.0.0" || bind == "::" ? $0.string("brokerIP1", default: bind) : bind
-            return "\(host):\($0.string("listenPort", default: ""))"
-        }
-    }
-
     private var nameserverAddress: String {
-        configuration.nameserverAddress ?? configuration.brokers.first?["namesrvAddr"] ?? ""
+        configuration.announcedNameserver ?? configuration.brokers.first?["namesrvAddr"] ?? ""
     }
 
     private func becameReady() {
         Notifier.send([.ready])
         logger.notice("ready in \(MonotonicClock.milliseconds - startedAt) ms")
         let line =
-            "ready nameserver=\(nameserverAddress) broker=\(brokerAddresses.joined(separator: ",")) "
+            "ready nameserver=\(nameserverAddress) broker=\(configuration.announcedBrokers.joined(separator: ",")) "
             + "data=\(configuration.dataDirectory) pid=\(getpid())\n"
         // Nobody may be reading; that is no reason not to serve.
         _ = Glibc.write(1, line, line.utf8.count)
@@ -303,7 +295,7 @@ package final class Platform {
             }
         return StatusReport(
             pid: getpid(), state: name, uptimeMillis: now - startedAt, dataDirectory: configuration.dataDirectory,
-            nameserver: nameserverAddress, brokers: brokerAddresses, statusLine: state.statusLine,
+            nameserver: nameserverAddress, brokers: configuration.announcedBrokers, statusLine: state.statusLine,
             workers: state.workers, now: now)
     }
 }

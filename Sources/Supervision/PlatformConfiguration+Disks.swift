@@ -1,3 +1,4 @@
+import SettingTable
 import WorkerProtocol
 
 /// Brokers by disk, and what of freshly read settings can hold for a platform that runs.
@@ -60,33 +61,6 @@ extension PlatformConfiguration {
         return index < 26 ? "broker-\(UnicodeScalar(UInt8(97 + index)))" : "broker-\(index)"
     }
 
-    /// Settings that exclude each other, in words.
-    func refuseContradictions(_ raw: RawConfiguration) throws(ConfigurationError) {
-        if raw.withoutNameserver && !raw.nameserver.isEmpty {
-            throw ConfigurationError("nameserver = false and settings of [nameserver]: keep one of them")
-        }
-        if brokers.isEmpty {
-            let asked =
-                raw.brokers.isEmpty
-                ? ["brokerRole", "brokerId", "haMasterAddress"].first { raw.common[$0] != nil } : "[[broker]]"
-            if let asked {
-                throw ConfigurationError(
-                    "\(asked) is a broker's, and this platform is without (broker = false, --no-broker)")
-            }
-        }
-        let slaves = brokers.filter { $0["brokerRole"] == "SLAVE" }
-        for slave in slaves
-        where (slave["namesrvAddr"] ?? "").isEmpty && nameserver == nil && slave["haMasterAddress"] == nil {
-            throw ConfigurationError("a slave finds its master by haMasterAddress or a name server: set one of them")
-        }
-        let followed = slaves.compactMap { $0["haMasterAddress"] }
-        guard Set(followed).count == followed.count else {
-            throw ConfigurationError(
-                "two slaves of this platform follow the same haMasterAddress: a master's log belongs into one store each"
-            )
-        }
-    }
-
     /// Filter workers read every broker's log: `KEY#NUMBER` says where it is.
     mutating func describeStoresToFilters() {
         for (index, broker) in zip(brokerIndexes, brokers) {
@@ -107,7 +81,7 @@ extension PlatformConfiguration {
         zip(brokerIndexes, brokers).flatMap { index, broker -> [String] in
             guard let position = former.brokerIndexes.firstIndex(of: index) else { return [] }
             let old = former.brokers[position]
-            let keys = BrokerSettings.readAtStart.subtracting(PlatformConfiguration.fixedKeys)
+            let keys = SettingTable.readAtStart(by: .broker).subtracting(PlatformConfiguration.fixedKeys)
                 .filter { broker[$0] != old[$0] }.sorted()
             return keys.map {
                 "\(broker["brokerName"] ?? "broker \(index)").\($0): apus restart broker-store@\(index)"

@@ -1,3 +1,4 @@
+import SettingTable
 package import WorkerProtocol
 
 /// A complete description of one platform: what every worker is told. Made from an operator's settings by filling in
@@ -18,8 +19,13 @@ package struct PlatformConfiguration: Hashable, Sendable {
     package var logLevel: String?
     /// What workers may use.
     package var limits: WorkerLimits
-    /// Keys nobody here reads; they are passed on all the same.
-    package var unknownKeys: [String]
+    /// Settings without effect, and what to do about them. They are passed on to the workers all the same.
+    package private(set) var notes: [ConfigurationNote] = []
+    /// How other machines reach this one, if they do.
+    private let machineAddress: String?
+
+    /// Keys neither this platform nor its workers read, with their tables.
+    package var unknownKeys: [String] { notes.filter { SettingTable.setting($0.key) == nil }.map(\.name) }
 
     /// What the machine and the command line add to the file.
     package struct Surroundings: Sendable {
@@ -64,15 +70,37 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// Between brokers of one platform: leaves room for the VIP port below and the HA port above each.
     package static let brokerPortStep = 10
 
-    /// Throws, in words for the operator, for what contradicts itself or has no meaning.
+    /// - Throws: everything that contradicts itself or has no meaning, in words for the operator.
     package init(_ raw: RawConfiguration, _ surroundings: Surroundings) throws(ConfigurationError) {
+        let (draft, problems) = Self.draft(raw, surroundings)
+        guard problems.isEmpty else { throw ConfigurationError(problems) }
+        self = draft
+    }
+
+    /// What a configuration comes to with everything left out that cannot be, and all of that: nothing can be started with it while there are
+    /// problems, but ports and folders can be looked at.
+    package static func draft(
+        _ raw: RawConfiguration, _ surroundings: Surroundings
+    ) -> (PlatformConfiguration, [ConfigurationProblem]) {
+        var problems: [ConfigurationProblem] = []
+        let draft = PlatformConfiguration(raw, surroundings, problems: &problems)
+        return (draft, problems)
+    }
+
+    private init(_ given: RawConfiguration, _ surroundings: Surroundings, problems: inout [ConfigurationProblem]) {
+        var raw = given
+        raw.spellRoles()
+        let review = SettingReview(raw)
+        problems += review.problems
+        notes = review.notes
         dataDirectory = surroundings.dataDirectory
-        logLevel = raw.common["logLevel"]
-        limits = try WorkerLimits(raw.limits)
-        unknownKeys = KnownKeys.unknown(in: raw)
-        if let key = unknownKeys.first(where: KnownKeys.told.contains) {
-            throw ConfigurationError(
-                "\(key) is what the supervisor tells a broker: take it out (disks = [\"/data0\", …] names disks)")
+        machineAddress = surroundings.machineAddress
+        logLevel = raw.common["logLevel"].flatMap { PlatformConfiguration.canonical(["logLevel": $0])["logLevel"] }
+        do throws(ConfigurationError) {
+            limits = try WorkerLimits(raw.limits)
+        } catch {
+            problems += error.problems
+            limits = WorkerLimits()
         }
         filter = Settings()
         filterCount = 0
@@ -81,133 +109,78 @@ package struct PlatformConfiguration: Hashable, Sendable {
         let bindAddress = PlatformConfiguration.bindAddress(raw)
 
         if wantsNameserver {
-            var settings = raw.nameserver
+            var settings = PlatformConfiguration.canonical(raw.nameserver)
             settings.setDefault("listenPort", String(PlatformConfiguration.nameserverPort))
             settings.setDefault("bindAddress", bindAddress)
             settings.setDefault("kvConfigPath", "\(dataDirectory)/config/kvConfig.json")
             settings["logLevel"] = logLevel
             nameserver = Settings(settings)
-            if let refusal = SettingForms.refusal(of: Settings(settings)) {
-                throw ConfigurationError("[nameserver] \(refusal)")
-            }
         } else {
-            guard wantsBroker else { throw ConfigurationError("neither a name server nor a broker: nothing to run") }
+            if !wantsBroker {
+                problems.append(ConfigurationProblem("neither a name server nor a broker: nothing to run"))
+            }
             nameserver = nil
         }
 
         brokers = []
-        let places = try PlatformConfiguration.places(raw, surroundings, wantsBroker: wantsBroker)
-        for place in places {
+        var places: [Place] = []
+        do throws(ConfigurationError) {
+            places = try PlatformConfiguration.places(raw, surroundings, wantsBroker: wantsBroker)
+        } catch {
+            problems += error.problems
+        }
+        for (number, place) in places.enumerated() {
             let merged = raw.common.merging(place.table, uniquingKeysWith: { $1 })
+            let builder = BrokerBuilder(
+                raw: raw, number: number, index: place.index, isOfMany: raw.disks != nil || places.count > 1,
+                own: PlatformConfiguration.canonical(place.table), bindAddress: bindAddress)
             brokers.append(
-                try PlatformConfiguration.broker(
-                    merged, index: place.index, ofMany: raw.disks != nil || places.count > 1, own: place.table,
-                    bindAddress: bindAddress, surroundings))
+                builder.settings(PlatformConfiguration.canonical(merged), surroundings, problems: &problems))
             brokerIndexes.append(place.index)
         }
-        if !wantsNameserver {
-            guard brokers.allSatisfy({ $0["namesrvAddr"]?.isEmpty == false }) else {
-                throw ConfigurationError(
+        if wantsBroker, !wantsNameserver, !brokers.allSatisfy({ $0["namesrvAddr"]?.isEmpty == false }) {
+            problems.append(
+                ConfigurationProblem(
                     "without a name server of its own every broker needs one to register with: set namesrvAddr "
-                        + "(--namesrv-addr HOST:PORT)")
-            }
+                        + "(--namesrv-addr HOST:PORT)"))
         }
-        try refuseContradictions(raw)
-        let names = Set(brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerId"] ?? "")" })
-        guard names.count == brokers.count else {
-            throw ConfigurationError("two [[broker]] tables have the same brokerName and brokerId")
-        }
-        let roots = Set(brokers.map { $0["storePathRootDir"] ?? "" })
-        guard roots.count == brokers.count else {
-            throw ConfigurationError("two [[broker]] tables have the same storePathRootDir: a store has one writer")
-        }
+        problems += contradictions(raw)
 
         // Filter workers work for brokers.
-        filterCount = wantsBroker ? Settings(raw.filter).int("count", default: 1) : 0
-        guard (0...64).contains(filterCount) else { throw ConfigurationError("[filter] count must be 0 to 64") }
-        var filter = (brokers.first?.values ?? [:]).merging(raw.filter, uniquingKeysWith: { $1 })
+        let ofFilters = PlatformConfiguration.canonical(raw.filter)
+        filterCount = wantsBroker ? Settings(ofFilters).int("count", default: 1) : 0
+        var filter = (brokers.first?.values ?? [:]).merging(ofFilters, uniquingKeysWith: { $1 })
         filter["count"] = nil
         let most = Settings(raw.filter).int("pluginWorkers", default: PlatformConfiguration.pluginWorkersDefault)
         guard (1...32).contains(most) else { throw ConfigurationError("[filter] pluginWorkers must be 1 to 32") }
         pluginWorkersMax = filterCount == 0 ? 0 : most
         self.filter = Settings(filter)
-        if let refusal = SettingForms.refusal(of: self.filter) { throw ConfigurationError("[filter] \(refusal)") }
         describeStoresToFilters()
     }
 
-    private static func broker(
-        _ given: [String: String], index: Int, ofMany: Bool, own: [String: String], bindAddress: String,
-        _ surroundings: Surroundings
-    ) throws(ConfigurationError) -> Settings {
-        var values = given
-        if ofMany && own["brokerName"] == nil {
-            values["brokerName"] = brokerName(given["brokerName"], index: index)
+    /// As workers take them. What is not usable is a problem already and left out, like a text without letters, which means not set.
+    static func canonical(_ values: [String: String]) -> [String: String] {
+        var canonical: [String: String] = [:]
+        for (key, value) in values {
+            guard let text = try? SettingTable.canonical(key, value) else { continue }
+            if text.isEmpty, SettingTable.setting(key) != nil { continue }
+            canonical[key] = text
         }
-        values.setDefault("brokerName", brokerName(nil, index: index))
-        values.setDefault("brokerClusterName", "DefaultCluster")
-        values.setDefault("brokerRole", "ASYNC_MASTER")
-        values["brokerRole"] = values["brokerRole"]?.uppercased().replacingDash()
-        guard let role = BrokerRole(name: values["brokerRole"] ?? "") else {
-            throw ConfigurationError(
-                "brokerRole must be ASYNC_MASTER, SYNC_MASTER or SLAVE, not \(given["brokerRole"] ?? "")")
-        }
-        values.setDefault("brokerId", "0")
-        guard let id = Int(values["brokerId"] ?? ""), id >= 0 else {
-            throw ConfigurationError("brokerId must be a number")
-        }
-        if role == .slave && id == 0 {
-            throw ConfigurationError("a slave needs a brokerId above 0 (0 is the master's): --broker-id 1")
-        }
-        if role != .slave && id != 0 {
-            throw ConfigurationError("brokerId \(id) belongs to a slave; brokerRole is \(role.name)")
-        }
-
-        values.setDefault("bindAddress", bindAddress)
-        for key in ["listenPort", "fastListenPort", "haListenPort"] where ofMany && own[key] == nil {
-            guard let base = given[key].flatMap({ Int($0) }) ?? (key == "listenPort" ? brokerPort : nil) else {
-                continue
-            }
-            values[key] = String(base == 0 ? 0 : base + index * brokerPortStep)
-        }
-        values.setDefault("listenPort", String(brokerPort))
-        guard let port = Int(values["listenPort"] ?? ""), (0...65535).contains(port) else {
-            throw ConfigurationError("listenPort must be 0 to 65535, not \(values["listenPort"] ?? "")")
-        }
-        // Ports for one broker are not ports for all of them: neighbours of their own.
-        for key in ["fastListenPort", "haListenPort"] where ofMany && own[key] == nil { values[key] = nil }
-        // Port 0: the neighbours follow when the port is known (`Listeners`).
-        if port > 2 { values.setDefault("fastListenPort", String(port - 2)) }
-        if port > 0 { values.setDefault("haListenPort", String(port + 1)) }
-        let bind = values["bindAddress"] ?? bindAddress
-        values.setDefault(
-            "brokerIP1", bind == "0.0.0.0" || bind == "::" ? surroundings.machineAddress ?? "127.0.0.1" : bind)
-        values.setDefault("brokerIP2", values["brokerIP1"] ?? bind)
-
-        values.setDefault("storePathRootDir", index == 0 ? "store" : "store-\(index)")
-        let root = absolute(values["storePathRootDir"] ?? "", in: surroundings.dataDirectory)
-        values["storePathRootDir"] = root
-        values.setDefault("diskPath", root)
-        if let entry = surroundings.guarded[root] { values.merge(entry.settings, uniquingKeysWith: { $1 }) }
-        values["storePathCommitLog"] = absolute(values["storePathCommitLog"] ?? "commitlog", in: root)
-        values.setDefault("pluginDirectory", surroundings.plugins)
-
-        // As they were written: paths are from / on by now.
-        if let refusal = SettingForms.refusal(of: Settings(given)) { throw ConfigurationError(refusal) }
-        return Settings(values)
+        return canonical
     }
 
     /// RocketMQ listens everywhere, and so does a `broker.conf` taken over, or one that announces an address of the
     /// network; an Apus configuration listens on the loopback address unless it says otherwise.
     private static func bindAddress(_ raw: RawConfiguration) -> String {
-        if let given = raw.common["bindAddress"] { return given }
+        if let given = canonical(raw.common)["bindAddress"] { return given }
         if raw.isProperties { return "0.0.0.0" }
-        if let announced = raw.common["brokerIP1"], !announced.hasPrefix("127."), announced != "::1" {
+        if let announced = raw.common["brokerIP1"], !announced.isEmpty, !AddressText.isLoopback(announced) {
             return "0.0.0.0"
         }
         return "127.0.0.1"
     }
 
-    private static func absolute(_ path: String, in folder: String) -> String {
+    static func absolute(_ path: String, in folder: String) -> String {
         path.hasPrefix("/") ? path : "\(folder)/\(path)"
     }
 
@@ -264,12 +237,27 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// All of the platform, in the order they are shown.
     package var workers: [WorkerID] { WorkerTable.workers(indexes: indexes) }
 
-    /// Where clients find our name server: an address they can connect to, also when it listens everywhere.
-    package var nameserverAddress: String? {
+    /// Where this machine finds our name server, also when it listens everywhere.
+    package var nameserverAddress: String? { nameserverAddress(everywhere: "127.0.0.1") }
+
+    /// Where others find it: what is shown to people. One that listens everywhere is at this machine's address in the network.
+    package var announcedNameserver: String? { nameserverAddress(everywhere: machineAddress ?? "127.0.0.1") }
+
+    private func nameserverAddress(everywhere: String) -> String? {
         guard let nameserver else { return nil }
         let bind = nameserver.string("bindAddress", default: "127.0.0.1")
-        let host = bind == "0.0.0.0" || bind == "::" ? "127.0.0.1" : bind
-        return "\(host):\(nameserver.string("listenPort", default: ""))"
+        let host = AddressText.isEverywhere(bind) ? everywhere : bind
+        let shown = host.contains(":") ? "[\(host)]" : host
+        return "\(shown):\(nameserver.string("listenPort", default: ""))"
+    }
+
+    /// Where others find each broker: what its clients are told.
+    package var announcedBrokers: [String] {
+        brokers.map { broker in
+            let bind = broker.string("bindAddress", default: "127.0.0.1")
+            let host = AddressText.isEverywhere(bind) ? broker.string("brokerIP1", default: bind) : bind
+            return "\(host):\(broker.string("listenPort", default: ""))"
+        }
     }
 
     /// Once the ports are known: brokers register with our own name server and with those configured.
@@ -284,11 +272,19 @@ package struct PlatformConfiguration: Hashable, Sendable {
     }
 }
 
-extension [String: String] {
-    mutating func setDefault(_ key: String, _ value: String) { if self[key] == nil { self[key] = value } }
+extension RawConfiguration {
+    /// `async-master` on a command line is `ASYNC_MASTER` in a file.
+    mutating func spellRoles() {
+        func spelled(_ values: inout [String: String]) {
+            if let role = values["brokerRole"] {
+                values["brokerRole"] = String(role.uppercased().map { $0 == "-" ? "_" : $0 })
+            }
+        }
+        spelled(&common)
+        for index in brokers.indices { spelled(&brokers[index]) }
+    }
 }
 
-extension String {
-    /// `async-master` on a command line is `ASYNC_MASTER` in a file.
-    func replacingDash() -> String { String(map { $0 == "-" ? "_" : $0 }) }
+extension [String: String] {
+    mutating func setDefault(_ key: String, _ value: String) { if self[key] == nil { self[key] = value } }
 }

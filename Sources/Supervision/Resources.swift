@@ -153,7 +153,7 @@ package final class Resources {
     }
 
     /// What to do about a port that cannot be bound.
-    private static func explain(_ error: SystemError, _ configuration: PlatformConfiguration) -> String {
+    static func explain(_ error: SystemError, _ configuration: PlatformConfiguration) -> String {
         guard error.call == "bind" else { return error.description }
         let port = error.subject.split(separator: ":").last.map(String.init) ?? ""
         let option =

@@ -1,3 +1,4 @@
+import SettingTable
 package import WorkerProtocol
 
 /// What the workers of a kind may use: `limits.KIND.KEY` in the settings, KIND as in `apus status` (`broker-store`, `filter`, …).
@@ -26,24 +27,35 @@ package struct WorkerLimits: Hashable, Sendable {
 
     private var limits: [WorkerKind: Limit] = [:]
 
+    /// No limits.
+    package init() {}
+
     /// - Parameter settings: `filter.memory` → `256M` and so on.
-    package init(_ settings: [String: String] = [:]) throws(ConfigurationError) {
+    /// - Throws: all that cannot be.
+    package init(_ settings: [String: String]) throws(ConfigurationError) {
+        var problems: [ConfigurationProblem] = []
         for (key, value) in settings.sorted(by: { $0.key < $1.key }) {
             let parts = key.split(separator: ".").map(String.init)
             guard parts.count == 2, let kind = WorkerKind(rawValue: parts[0]), WorkerLimits.keys.contains(parts[1])
             else {
-                throw ConfigurationError(
-                    "there is no setting limits.\(key): it is limits.KIND.KEY with KIND one of "
-                        + WorkerKind.allCases.map(\.rawValue).joined(separator: ", ")
-                        + " and KEY one of \(WorkerLimits.keys.joined(separator: ", "))")
+                problems.append(
+                    ConfigurationProblem(
+                        "there is no setting limits.\(key): it is limits.KIND.KEY with KIND one of "
+                            + WorkerKind.allCases.map(\.rawValue).joined(separator: ", ")
+                            + " and KEY one of \(WorkerLimits.keys.joined(separator: ", "))"))
+                continue
             }
             var limit = limits[kind] ?? Limit()
             guard limit.take(parts[1], value) else {
-                throw ConfigurationError(
-                    "limits.\(key) = \(value) is not what this setting takes (\(Limit.help(parts[1])))")
+                problems.append(
+                    ConfigurationProblem(
+                        "limits.\(key) = \(SettingRefusal.shown(value)) is not what this setting takes (\(Limit.help(parts[1])))"
+                    ))
+                continue
             }
             limits[kind] = limit
         }
+        guard problems.isEmpty else { throw ConfigurationError(problems) }
     }
 
     package subscript(kind: WorkerKind) -> Limit { limits[kind] ?? Limit() }

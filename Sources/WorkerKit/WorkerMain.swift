@@ -3,6 +3,7 @@ import LinuxSystem
 import Logging
 import NIOCore
 import NIOPosix
+import SettingTable
 import Systemd
 import WorkerProtocol
 
@@ -32,6 +33,7 @@ package enum WorkerMain {
             let id = WorkerID(kind, index)
             Logs.bootstrap(worker: id.description, level: settings["logLevel"].flatMap(Logger.Level.init(rawValue:)))
             do {
+                try checkTable(settings)
                 try W.confine(settings: settings, logger: Logger(label: kind.rawValue))
             } catch {
                 failed(id, error, on: control)
@@ -51,11 +53,20 @@ package enum WorkerMain {
     /// Answers `SettingsCheck`: ends with 0, or with 78 and words under the name it was called by.
     private static func check<W: Worker>(_ type: W.Type) -> Never {
         do {
-            try W.check(settings: SettingsCheck.settings(CommandLine.arguments))
+            let settings = SettingsCheck.settings(CommandLine.arguments)
+            try checkTable(settings)
+            try W.check(settings: settings)
         } catch {
             end(SettingsCheck.unusable, "\(CommandLine.arguments[0]): \(error)")
         }
         end(0, "")
+    }
+
+    /// No worker begins with a value the table of settings does not take.
+    private static func checkTable(_ settings: Settings) throws(WorkerError) {
+        let refusals = SettingTable.refusals(settings.values)
+        guard !refusals.isEmpty else { return }
+        throw WorkerError(refusals.map(\.description).joined(separator: "; "), cause: .settings)
     }
 
     /// Ends only by an error of the channel itself.

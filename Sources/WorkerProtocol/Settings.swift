@@ -1,6 +1,7 @@
-/// Settings with RocketMQ's key names, as the supervisor hands them to a worker. A value that does not parse as the
-/// asked type is refused by the supervisor's configuration check where the key is known to it; the getters fall back to
-/// the default.
+import SettingTable
+
+/// Settings with RocketMQ's key names, as the supervisor hands them to a worker. Both supervisor and worker refuse values the table of
+/// settings does not take before anybody asks; the getters' defaults are for what is not set.
 package struct Settings: Hashable, Sendable {
     /// As an operator or the supervisor wrote them.
     package private(set) var values: [String: String]
@@ -17,16 +18,16 @@ package struct Settings: Hashable, Sendable {
 
     package func string(_ key: String, default fallback: String) -> String { values[key] ?? fallback }
 
-    /// The fallback also where the text is no whole number.
+    /// A whole number; `fallback` where it is not set.
     package func int(_ key: String, default fallback: Int) -> Int {
         guard let text = values[key] else { return fallback }
-        return Settings.parseInt(text) ?? fallback
+        return SettingType.integer(text).map { Int($0) } ?? fallback
     }
 
-    /// The fallback also where the text is neither `true` nor `false`.
+    /// `true` or `false`; `fallback` where it is not set.
     package func bool(_ key: String, default fallback: Bool) -> Bool {
         guard let text = values[key] else { return fallback }
-        return Settings.parseBool(text) ?? fallback
+        return SettingType.boolean(text) ?? fallback
     }
 
     /// `other`'s values win.
@@ -36,20 +37,4 @@ package struct Settings: Hashable, Sendable {
 
     /// Sorted by key, so that encodings and reports are stable.
     package var sorted: [(key: String, value: String)] { values.sorted { $0.key < $1.key } }
-
-    /// A whole number, `_` and blanks passed over.
-    package static func parseInt(_ text: String) -> Int? {
-        let digits = text.filter { $0 != "_" && $0 != " " }
-        // RocketMQ's own files write products such as 1024 * 1024 * 1024 only in Java; properties hold plain numbers.
-        return Int(digits)
-    }
-
-    /// `true`, `yes`, `on`, `1` or their opposites, in any case.
-    package static func parseBool(_ text: String) -> Bool? {
-        switch text.lowercased() {
-        case "true", "yes", "on", "1": true
-        case "false", "no", "off", "0": false
-        default: nil
-        }
-    }
 }

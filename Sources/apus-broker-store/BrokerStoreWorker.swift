@@ -5,6 +5,7 @@ import Logging
 import MessageStore
 import NIOCore
 import RemotingTransport
+import SettingTable
 import StoreFormat
 import WorkerKit
 import WorkerProtocol
@@ -47,7 +48,7 @@ final class BrokerStoreWorker: Worker {
         let store = MessageStore(
             configuration: storeConfiguration, disk: disk, logger: environment.logger,
             executor: { eventLoop.execute($0) })
-        let configuration = BrokerConfiguration(settings.sorted.map { ($0.key, $0.value) })
+        let configuration = try Self.brokerConfiguration(settings)
         let broker = try Broker(
             configuration: configuration, store: store, disk: disk, eventLoop: eventLoop, logger: environment.logger)
         self.broker = broker
@@ -76,6 +77,7 @@ final class BrokerStoreWorker: Worker {
     static func check(settings: Settings) throws {
         do {
             _ = try storeConfiguration(settings)
+            _ = try brokerConfiguration(settings)
         } catch {
             throw WorkerError("\(settings.string("brokerName", default: "broker")): \(error)", cause: .settings)
         }
@@ -88,6 +90,14 @@ final class BrokerStoreWorker: Worker {
         }
         do throws(StoreError) {
             return try StoreConfiguration(storePathRootDir: root) { settings[$0] }
+        } catch {
+            throw WorkerError("\(error)", cause: .settings)
+        }
+    }
+
+    private static func brokerConfiguration(_ settings: Settings) throws -> BrokerConfiguration {
+        do throws(SettingRefusal) {
+            return try BrokerConfiguration(settings.sorted.map { ($0.key, $0.value) })
         } catch {
             throw WorkerError("\(error)", cause: .settings)
         }

@@ -151,6 +151,14 @@ final class KVConfigFile: NameServerStorage {
     }
 
     func saveKVConfig(_ bytes: [UInt8]) throws { try self.file.save(bytes) }
+    private var changedSettingsPath: String { self.folder + "/changedNamesrvSettings.json" }
+
+    func loadChangedSettings() throws -> [UInt8]? { try self.load(self.changedSettingsPath) }
+
+    func saveChangedSettings(_ bytes: [UInt8]) throws {
+        try self.save(bytes, self.changedSettingsPath, durably: true)
+        try self.disk.synchronizeDirectory(self.folder)
+    }
 
     /// A file that cannot be read costs the next start its patience and nothing else.
     func loadBrokers() -> [String] {

@@ -93,10 +93,15 @@ actor GroupConsumer {
     /// - Parameter onFailure: called when consuming cannot go on; `failure` then says why.
     func start(onFailure: @escaping @Sendable () -> Void) async throws {
         self.onFailure = onFailure
-        guard let route = try await cluster.route(of: subscription.topic), !route.readable.isEmpty else {
+        guard let route = try await cluster.route(of: subscription.topic) else {
             throw CommandFailure(
                 "topic '\(subscription.topic)' does not exist at name server \(cluster.nameServers.joined(separator: ", ")); "
                     + "check its name, or send to it first: apus send --topic \(subscription.topic)")
+        }
+        guard !route.readable.isEmpty else {
+            throw CommandFailure(
+                "topic '\(subscription.topic)' exists, and none of its queues may be read (its perm, or brokerPermission, has no "
+                    + "4): apus admin updateTopicPerm -t \(subscription.topic) -p 6")
         }
         try await heartbeat(route)
         await rebalance()

@@ -1,4 +1,5 @@
 import ArgumentParser
+import SettingTable
 import Supervision
 
 /// A command that is not there, and the one that is meant perhaps.

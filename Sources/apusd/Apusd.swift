@@ -44,15 +44,9 @@ struct Apusd: ParsableCommand {
         let dataDirectory = options.resolvedDataDirectory
         let executables = try options.workerDirectory ?? OwnProgram.folder()
         let source = ConfigurationSource(options: options, dataDirectory: dataDirectory, executables: executables)
+        if options.isCheck { return try check(source, executables) }
         var configuration = try Apusd.read(source)
-        if options.onlyLooks {
-            if options.printConfiguration { print(configuration.listing) }
-            if options.isCheck {
-                try Apusd.askWorkers(configuration, executables, options.configurationPath)
-                Apusd.report(configuration, options.configurationPath)
-            }
-            return
-        }
+        if options.printConfiguration { return print(configuration.listing) }
         Logs.bootstrap(worker: "supervisor", level: configuration.logLevel.flatMap { Logger.Level(rawValue: $0) })
         let logger = Logger(label: "supervisor")
 
@@ -61,12 +55,9 @@ struct Apusd: ParsableCommand {
             logger.notice("waiting for the workers of the platform that ended before")
         }
         configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).count)
-        let resources = try Resources(&configuration, activated: activated, store: .systemd)
+        let resources = try bind(&configuration, activated)
         configuration.introduceNameserver()
-        if !configuration.unknownKeys.isEmpty {
-            let keys = configuration.unknownKeys.map(Apusd.unknown).joined(separator: ", ")
-            logger.warning("settings without effect in Apus (passed on all the same): \(keys)")
-        }
+        Apusd.log(configuration.notes, logger)
         var limits = SupervisorState.Limits()
         limits.heartbeatMillis = Int64(options.heartbeatMillis)
         let platform = try Platform(
@@ -79,44 +70,94 @@ struct Apusd: ParsableCommand {
     /// Starting again does not help, so that the unit does not try (RestartPreventExitStatus=).
     private static let unusableSettings = ExitCode(SettingsCheck.unusable)
 
-    /// The bounds of a broker's numbers are its worker's to know.
+    private static func read(_ source: ConfigurationSource) throws -> PlatformConfiguration {
+        do {
+            let (configuration, wrong, raw) = try source.draft()
+            // Folders nobody may write to are as wrong as a number; a disk that is away comes back, and its broker waits for it.
+            let problems = wrong + PlatformTrial().folderProblems(configuration, raw, disksToo: false)
+            guard problems.isEmpty else { throw ConfigurationError(problems).located(in: raw.path) }
+            return configuration
+        } catch let error as ConfigurationError {
+            say(error)
+            throw unusableSettings
+        }
+    }
+
+    private static func say(_ error: ConfigurationError) {
+        for problem in error.problems { Logs.fatal("\(Self._commandName): \(problem)") }
+    }
+
+    /// Binds the ports. One that cannot be bound is told with all others that cannot.
+    private func bind(
+        _ configuration: inout PlatformConfiguration, _ activated: [(name: String, fd: Int32)]
+    ) throws -> Resources {
+        let asked = configuration
+        do {
+            return try Resources(&configuration, activated: activated, store: .systemd)
+        } catch {
+            guard activated.isEmpty else { throw error }
+            let all = PlatformTrial().portProblems(asked, RawConfiguration())
+            throw all.count > 1 ? ConfigurationError(all) : error
+        }
+    }
+
+    /// Few lines, however many settings of RocketMQ's a file brings along.
+    private static func log(_ notes: [ConfigurationNote], _ logger: Logger) {
+        for note in notes where !note.isHarmless { logger.warning("\(note)") }
+        let harmless = notes.filter(\.isHarmless).map(\.name)
+        guard !harmless.isEmpty else { return }
+        logger.notice(
+            "settings without effect in Apus, harmless (apus config check says why): \(harmless.joined(separator: ", "))"
+        )
+    }
+
+    // MARK: checking
+
+    /// Everything that is wrong at once; nothing is started, and nothing written.
+    private func check(_ source: ConfigurationSource, _ executables: String) throws {
+        let path = options.configurationPath
+        do {
+            let (configuration, wrong, raw) = try source.draft()
+            let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
+            var problems = wrong + trial.problems(configuration, raw)
+            if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
+            guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
+            for note in configuration.notes { print(note) }
+            if let text = trial.portsNotTried { print(text) }
+            Self.report(configuration, path)
+        } catch let error as ConfigurationError {
+            Self.say(error)
+            throw Self.unusableSettings
+        }
+    }
+
+    /// What the brokers' workers themselves say.
     private static func askWorkers(
-        _ configuration: PlatformConfiguration, _ executables: String, _ path: String?
-    ) throws {
-        var isUsable = true
+        _ configuration: PlatformConfiguration, _ executables: String
+    ) throws -> [ConfigurationProblem] {
+        var problems: [ConfigurationProblem] = []
         for broker in configuration.brokers {
-            let name = "\(Self._commandName): \(path ?? "defaults")"
             let ending = try ChildProcess.spawn(
                 path: "\(executables)/apus-\(WorkerKind.brokerStore.rawValue)",
-                arguments: [name] + SettingsCheck.arguments(broker),
+                arguments: [Self._commandName] + SettingsCheck.arguments(broker),
                 environment: ChildProcess.environment(without: []), descriptors: [(0, 0), (1, 1), (2, 2)],
                 parentDeathSignal: 0, ownProcessGroup: false
             ).wait()
-            if ending != .code(0) { isUsable = false }
+            if ending != .code(0) {
+                problems.append(
+                    ConfigurationProblem(
+                        "the worker of \(broker["brokerName"] ?? "the broker") refuses its settings, see above"))
+            }
         }
-        if !isUsable { throw unusableSettings }
-    }
-
-    private static func unknown(_ key: String) -> String {
-        key + (KnownKeys.meant(by: key).map { " (is \($0) meant?)" } ?? "")
+        return problems
     }
 
     private static func report(_ configuration: PlatformConfiguration, _ path: String?) {
-        for key in configuration.unknownKeys { print("without effect in Apus: \(unknown(key))") }
-        let brokers = configuration.brokers.map { broker in
-            "broker \(broker["brokerName"] ?? "") (\(broker["brokerRole"] ?? "")) on \(broker["bindAddress"] ?? ""):"
-                + "\(broker["listenPort"] ?? ""), store in \(broker["storePathRootDir"] ?? "")"
+        let brokers = zip(configuration.brokers, configuration.announcedBrokers).map { broker, address in
+            "broker \(broker["brokerName"] ?? "") (\(broker["brokerRole"] ?? "")) at \(address), "
+                + "store in \(broker["storePathRootDir"] ?? "")"
         }
-        let parts = (configuration.nameserverAddress.map { ["name server on \($0)"] } ?? []) + brokers
+        let parts = (configuration.announcedNameserver.map { ["name server at \($0)"] } ?? []) + brokers
         print("\(path ?? "defaults"): usable\n  \(parts.joined(separator: "\n  "))")
-    }
-
-    private static func read(_ source: ConfigurationSource) throws -> PlatformConfiguration {
-        do {
-            return try source.read()
-        } catch let error as ConfigurationError {
-            Logs.fatal("\(Self._commandName): \(error)")
-            throw unusableSettings
-        }
     }
 }

@@ -8,24 +8,35 @@ struct ConfigurationSource {
     let dataDirectory: String
     let executables: String
 
+    /// - Throws: everything that is wrong, each with its file and line.
     func read() throws -> PlatformConfiguration {
+        let (draft, problems, raw) = try self.draft()
+        guard problems.isEmpty else { throw ConfigurationError(problems).located(in: raw.path) }
+        return draft
+    }
+
+    /// What the settings come to, what is wrong with them, and what they were.
+    /// - Throws: when the file cannot be read.
+    func draft() throws -> (PlatformConfiguration, [ConfigurationProblem], RawConfiguration) {
         var raw = RawConfiguration()
         if let path = options.configurationPath {
-            let text = try TextFile.read(path)
-            do {
-                raw = try ConfigurationSource.parse(text, path: path)
-            } catch let error as ConfigurationError {
-                throw ConfigurationError("\(path): \(error)")
-            }
+            raw = ConfigurationSource.parse(try TextFile.read(path), path: path)
+            raw.path = path
         }
         apply(options, to: &raw)
         raw.sortOut()
+        if options.withoutBroker, raw.isProperties { raw.giveToNameserver() }
         var surroundings = PlatformConfiguration.Surroundings(
             dataDirectory: dataDirectory, executables: executables, machineAddress: MachineAddress.firstIPv4())
         surroundings.withNameserver = !options.withoutNameserver
         surroundings.withBroker = !options.withoutBroker
-        try findDisks(raw, &surroundings)
-        return try PlatformConfiguration(raw, surroundings)
+        do {
+            try findDisks(raw, &surroundings)
+        } catch let error as ConfigurationError {
+            raw.problems += error.problems
+        }
+        let (draft, problems) = PlatformConfiguration.draft(raw, surroundings)
+        return (draft, problems, raw)
     }
 
     /// Which disk is which broker, as DATA/disks remembers it.
@@ -84,66 +95,22 @@ struct ConfigurationSource {
         }
     }
 
-    /// TOML by the ending `.toml`, RocketMQ's properties otherwise.
-    static func parse(_ text: String, path: String) throws -> RawConfiguration {
+    /// TOML by the ending `.toml`, RocketMQ's properties otherwise. What is wrong stands in `problems`.
+    static func parse(_ text: String, path: String) -> RawConfiguration {
+        var raw = RawConfiguration()
         guard path.hasSuffix(".toml") else {
-            var raw = RawConfiguration()
-            raw.common = try PropertiesFile.parse(text)
-            raw.isProperties = true
+            raw.read(properties: text)
             return raw
         }
         do {
-            return try raw(from: TOMLTable(string: text))
+            var reader = TOMLReader(lines: TOMLPlaces.lines(of: text))
+            reader.read(try TOMLTable(string: text))
+            raw = reader.raw
         } catch let error as TOMLParseError {
-            throw ConfigurationError(error.debugDescription)
-        }
-    }
-
-    private static func raw(from table: TOMLTable) throws -> RawConfiguration {
-        var raw = RawConfiguration()
-        for (key, value) in table {
-            switch (key, value.type) {
-            case ("nameserver", .table): raw.nameserver = try scalars(value.table, in: key)
-            case ("nameserver", .bool): raw.withoutNameserver = value.bool == false
-            case ("broker", .bool): raw.withoutBroker = value.bool == false
-            case ("filter", .table): raw.filter = try scalars(value.table, in: key)
-            case ("limits", .table): raw.limits = try limits(value.table)
-            case ("disks", .array):
-                raw.disks = try (value.array.map { Array($0) } ?? []).map { try scalar($0, key) }
-            case ("broker", .table): raw.brokers = [try scalars(value.table, in: key)]
-            case ("broker", .array):
-                raw.brokers = try (value.array.map { Array($0) } ?? []).map { try scalars($0.table, in: key) }
-            case (_, .table):
-                throw ConfigurationError(
-                    "there is no table [\(key)]: there are [nameserver], [filter], [limits.KIND], and [[broker]] for each of several brokers"
-                )
-            default: raw.common[key] = try scalar(value, key)
-            }
+            raw.problems.append(ConfigurationProblem(error.debugDescription))
+        } catch {
+            raw.problems.append(ConfigurationProblem("\(error)"))
         }
         return raw
-    }
-
-    /// `[limits.filter]` and `limits.filter.memory = …`, as `filter.memory`.
-    private static func limits(_ table: TOMLTable?) throws -> [String: String] {
-        var limits: [String: String] = [:]
-        for (kind, values) in table ?? TOMLTable() {
-            for (key, value) in try scalars(values.table, in: "limits.\(kind)") { limits["\(kind).\(key)"] = value }
-        }
-        return limits
-    }
-
-    private static func scalars(_ table: TOMLTable?, in name: String) throws -> [String: String] {
-        guard let table else { throw ConfigurationError("[\(name)] must be a table") }
-        var values: [String: String] = [:]
-        for (key, value) in table { values[key] = try scalar(value, "\(name).\(key)") }
-        return values
-    }
-
-    private static func scalar(_ value: any TOMLValueConvertible, _ key: String) throws -> String {
-        if let text = value.string { return text }
-        if let number = value.int { return String(number) }
-        if let flag = value.bool { return String(flag) }
-        if let number = value.double { return String(number) }
-        throw ConfigurationError("\(key) must be a text, a number or true/false")
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import FastJSON
 import RemotingProtocol
+import SettingTable
 import Supervision
 import Testing
 
@@ -107,13 +108,16 @@ struct ConfigImportTests {
         #expect(file["storePathRootDir"] == "/home/u/store" && file["fileReservedTime"] == "48")
         let reasons = Dictionary(uniqueKeysWithValues: file.dropped.map { ($0.key, $0.reason) })
         #expect(reasons["sendMessageThreadPoolNums"]?.contains("thread pools") == true)
-        #expect(reasons["aclEnable"]?.contains("access control") == true)
+        // It stays in the file, so that check and start refuse it until somebody decides.
+        #expect(file.promises.map(\.key) == ["aclEnable"] && file["aclEnable"] == "true")
+        #expect(file.notes.contains { $0.hasPrefix("ACT NOW: aclEnable = true: Apus has no access control") })
         #expect(reasons["brokrName"]?.contains("no such setting") == true)
         #expect(reasons["storePathCommitLog"]?.contains("${…}") == true)
         let toml = try ImportedConfiguration(files: [file], date: "today").toml
         #expect(toml.contains("\nfileReservedTime = 48\n") && toml.contains("\ndeleteWhen = \"04\"\n"))
         #expect(toml.contains("\nbindAddress = \"0.0.0.0\"\n") && !toml.contains("\nnameserver = false"))
         #expect(toml.contains("#   brokrName = typo\n"))
+        #expect(toml.contains("\naclEnable = \"true\"\n"))
     }
 
     @Test("a file that names the home folder is refused where nobody knows it, others are not")
@@ -193,16 +197,204 @@ struct ConfigImportTests {
             "serverSocketBacklog", "useEpollNativeSelector", "writeBufferHighWaterMark", "configStorePath",
         ])
     func foreign(key: String) {
-        #expect(ForeignSettings.reason(key) != nil)
+        #expect(RocketMQSettings.verdict(key, "true") != nil)
     }
 
-    @Test("the catalogue describes settings that exist, each once")
-    func catalogue() {
-        let known = Set(KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts)
-        let described = SettingDescription.all.map(\.key)
-        #expect(Set(described).count == described.count)
-        #expect(described.filter { !known.contains($0) } == [])
-        #expect(SettingsPage.text.contains(".TH APUS.TOML 5"))
+    @Test("whose file it is: by its keys, its name, its port, or as asked; and it is said")
+    func kinds() throws {
+        for (text, path, kind) in [
+            ("brokerName=a", "x.conf", ImportedFile.Kind.broker), ("listenPort=10911", "x.conf", .broker),
+            ("listenPort=9876\nserverWorkerThreads=8", "x.conf", .nameserver),
+            ("listenPort=9877", "namesrv.conf", .nameserver),
+            ("listenPort=9877\nkvConfigPath=/k", "broker.conf", .nameserver),
+            ("deleteTopicWithBrokerRegistration=true\nlistenPort=9877", "x.conf", .nameserver),
+        ] {
+            let file = try imported(text, path: path)
+            #expect(file.kind == kind, "\(text)")
+            #expect(
+                file.report.first?.contains("read as a \(kind == .broker ? "broker" : "name server")'s file") == true)
+        }
+        let asked = try ImportedFile(text: "listenPort=9877", path: "x", home: nil, kind: .nameserver)
+        #expect(asked.kind == .nameserver && asked.report[0].contains("as asked"))
+    }
+
+    @Test("a file that is none of RocketMQ's is refused")
+    func strangers() {
+        let readme = """
+            # Apache RocketMQ
+
+            [![Build Status](https://x)](https://y)
+            Apache RocketMQ is a distributed messaging and streaming platform.
+            It offers a variety of features:
+            * Messaging patterns including publish/subscribe
+            """
+        for text in [readme, "", "# nothing\n", "a=1\nb=2\nbrokerName=c"] {
+            let error = #expect(throws: ConfigurationError.self) { try imported(text, path: "README.md") }
+            #expect(error?.description.hasPrefix("README.md: this is no broker.conf or namesrv.conf") == true)
+        }
+    }
+
+    @Test("everything unusable in a file is told at once, with its lines")
+    func unusable() {
+        let error = #expect(throws: ConfigurationError.self) {
+            try imported("brokerName=a\ndeleteWhen=25\nmaxMessageSize=4MB\nfileReservedTime=48 # two days\n")
+        }
+        #expect(error?.problems.map(\.line) == [2, 3, 4])
+        #expect(error?.description.contains("broker.conf: line 3: maxMessageSize = 4MB") == true)
+    }
+
+    @Test("what would lose something is said on the terminal")
+    func losses() throws {
+        let none = try imported("brokerName=a\nenableDLegerCommitLog=true")
+        #expect(none.report.contains { $0.contains("Apus begins with an empty one") })
+        #expect(none.report.contains { $0.contains("the messages in DLedger's log are not read") })
+        #expect(try !imported("brokerName=a\nstorePathRootDir=/s").report.contains { $0.contains("empty one") })
+        let order = try imported("kvConfigPath=/home/u/namesrv/kvConfig.json", path: "namesrv.conf")
+        #expect(
+            order.report.contains { $0.contains("order configuration") && $0.contains("/home/u/namesrv/kvConfig.json") }
+        )
+        #expect(!order.report.contains { $0.contains("empty one") })
+    }
+
+    @Test("apus.toml(5) has every setting")
+    func page() {
+        let page = SettingsPage.text
+        #expect(page.contains(".TH APUS.TOML 5"))
+        for setting in SettingTable.all { #expect(page.contains("\\fB\(setting.name)\\fR"), "\(setting.name)") }
+    }
+}
+
+/// Lines as they stand in configuration files of the wild (guides, charts, container images), and what becomes of them: `apus config check` of the file
+/// as it is, and `apus config import`, read by one table.
+@Suite("lines of real configuration files")
+struct RealLineTests {
+    enum Outcome: Sendable {
+        case taken
+        /// Without effect, with the reason.
+        case harmless(String)
+        case act(String)
+        case unknown(String)
+        /// The value is not usable.
+        case refused(String)
+        /// It promises what is not there.
+        case promise(String)
+        /// It belongs to the other kind of file.
+        case elsewhere
+    }
+
+    struct Line: Sendable {
+        let text: String
+        let outcome: Outcome
+        let isNameserver: Bool
+
+        init(_ text: String, _ outcome: Outcome, nameserver: Bool = false) {
+            (self.text, self.outcome, isNameserver) = (text, outcome, nameserver)
+        }
+    }
+
+    static let lines = [
+        Line("brokerClusterName = DefaultCluster", .taken), Line("brokerName=broker-a", .taken),
+        Line("brokerId = 0", .taken), Line("deleteWhen = 04", .taken), Line("deleteWhen=04;16", .taken),
+        Line("fileReservedTime = 48", .taken), Line("brokerRole = ASYNC_MASTER", .taken),
+        Line("brokerRole=SYNC_MASTER", .taken), Line("flushDiskType = ASYNC_FLUSH", .taken),
+        Line("namesrvAddr=rocketmq-nameserver1:9876;rocketmq-nameserver2:9876", .taken),
+        Line("namesrvAddr = namesrv:9876", .taken), Line("brokerIP1=192.168.0.110", .taken),
+        Line("brokerIP1 = localhost", .taken), Line("brokerIP1=rmqbroker", .taken),
+        Line("listenPort=10911", .taken), Line("autoCreateTopicEnable = True", .taken),
+        Line("defaultTopicQueueNums=4", .taken), Line("storePathRootDir=/home/rocketmq/store", .taken),
+        Line("storePathCommitLog=/home/rocketmq/store/commitlog", .taken),
+        Line("mappedFileSizeCommitLog=1073741824", .taken), Line("mappedFileSizeConsumeQueue=300000", .taken),
+        Line("diskMaxUsedSpaceRatio=88", .taken), Line("maxMessageSize=65536", .taken),
+        Line("enablePropertyFilter=true", .taken),
+        Line("messageDelayLevel=1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h 1d", .taken),
+        Line("sendMessageThreadPoolNums=128", .harmless("thread pools")),
+        Line("pullMessageThreadPoolNums = 32", .harmless("thread pools")),
+        Line("transientStorePoolEnable=true", .harmless("memory and page cache")),
+        Line("osPageCacheBusyTimeOutMills=5000", .harmless("memory and page cache")),
+        Line("waitTimeMillsInSendQueue=1000", .harmless("do not wait in queues")),
+        Line("useReentrantLockWhenPutMessage=true", .harmless("memory and page cache")),
+        Line("brokerFastFailureEnable=true", .harmless("do not wait in queues")),
+        Line("storePathConsumeQueue=/home/rocketmq/store/consumequeue", .unknown("storePathConsumeQueue")),
+        Line("destroyMapedFileIntervalForcibly=120000", .harmless("memory and page cache")),
+        Line("aclEnable=true", .promise("no access control")), Line("aclEnable=false", .harmless("it is off")),
+        Line("enableDLegerCommitLog=true", .promise("no DLedger")),
+        Line("dLegerPeers=n0-127.0.0.1:40911;n1-127.0.0.1:40912", .harmless("part of DLedger")),
+        Line("enableControllerMode = true", .promise("no controller")),
+        Line("controllerAddr = 127.0.0.1:9878", .promise("no controller")),
+        Line("tls.server.mode=enforcing", .promise("no TLS")),
+        Line("authenticationEnabled = true", .promise("no access control")),
+        Line("inSyncReplicas=2", .promise("one slave at most")), Line("storeType=defaultRocksDB", .promise("RocksDB")),
+        Line("enableLmq = true", .act("LMQ")), Line("metricsExporterType=PROM", .act("no metrics")),
+        Line("fetchNamesrvAddrByAddressServer=false", .harmless("no address server")),
+        Line("autoCreateTopicEnable=on", .refused("RocketMQ takes on for false")),
+        Line("fileReservedTime=120 #hours", .refused("is 120 meant?")),
+        Line("maxMessageSize=4M", .refused("is 4194304 meant?")),
+        Line("deleteWhen=24", .refused("00 to 23")), Line("flushDiskType=SYNC", .refused("ASYNC_FLUSH or SYNC_FLUSH")),
+        Line("storePathCommitLog=/d0/commitlog,/d1/commitlog", .refused("over several")),
+        Line("brokerIP=10.0.0.1", .unknown("is brokerIP1 meant?")),
+        Line("autoCreateTopicEnabled=false", .unknown("is autoCreateTopicEnable meant?")),
+        Line("listenPort=9876", .taken, nameserver: true),
+        Line("kvConfigPath=/home/rocketmq/namesrv/kvConfig.json", .taken, nameserver: true),
+        Line("orderMessageEnable=true", .taken, nameserver: true),
+        Line("serverWorkerThreads=8", .harmless("Netty"), nameserver: true),
+        Line("rocketmqHome=/opt/rocketmq", .harmless("Java"), nameserver: true),
+        Line("clusterTest=false", .harmless("its own tables"), nameserver: true),
+        Line("enableControllerInNamesrv=true", .promise("no controller"), nameserver: true),
+        Line("waitSecondsForService=45", .harmless("name server's threads"), nameserver: true),
+        Line("orderMessageEnable=1", .refused("true or false"), nameserver: true),
+        Line("deleteWhen=04", .elsewhere, nameserver: true),
+    ]
+
+    @Test("check", arguments: lines) func check(_ line: Line) throws {
+        var raw = RawConfiguration()
+        raw.read(properties: "# a file\n\(line.text)\n")
+        raw.sortOut()
+        if line.isNameserver { raw.giveToNameserver() }
+        let surroundings = PlatformConfiguration.Surroundings(dataDirectory: "/data", executables: "/x")
+        let (draft, found) = PlatformConfiguration.draft(raw, surroundings)
+        let problems = found.filter { !$0.text.contains("brokerId") }
+        let notes = draft.notes
+        switch line.outcome {
+        case .taken: #expect(problems.isEmpty && notes.isEmpty, "\(problems) \(notes)")
+        case .harmless(let words):
+            #expect(problems.isEmpty && notes.count == 1 && notes[0].isHarmless, "\(problems) \(notes)")
+            #expect(notes.first?.description.contains(words) == true && notes.first?.line == 2, "\(notes)")
+        case .act(let words):
+            #expect(problems.isEmpty && notes.first?.description.contains("ACT NOW") == true, "\(problems) \(notes)")
+            #expect(notes.first?.description.contains(words) == true, "\(notes)")
+        case .unknown(let words):
+            #expect(problems.isEmpty && notes.first?.description.contains(words) == true, "\(problems) \(notes)")
+        case .refused(let words), .promise(let words):
+            #expect(problems.count == 1 && problems[0].text.contains(words) && problems[0].line == 2, "\(problems)")
+        case .elsewhere: break
+        }
+    }
+
+    @Test("import", arguments: lines) func importing(_ line: Line) throws {
+        let key = String(line.text.prefix { $0 != "=" && $0 != " " })
+        let around = line.isNameserver ? "bindAddress=0.0.0.0\n" : "regionId=r\n"
+        let file: ImportedFile
+        do throws(ConfigurationError) {
+            file = try ImportedFile(
+                text: "\(around)\(line.text)\n", path: "x.conf", home: "/h",
+                kind: line.isNameserver ? .nameserver : .broker)
+        } catch {
+            guard case .refused(let words) = line.outcome else { throw error }
+            #expect(error.description.hasPrefix("x.conf: line 2: ") && error.description.contains(words), "\(error)")
+            return
+        }
+        let dropped = file.dropped.first { $0.key == key }
+        switch line.outcome {
+        case .taken: #expect(file[key] != nil && file.promises.isEmpty)
+        case .harmless(let words): #expect(dropped?.reason.contains(words) == true, "\(file.report)")
+        case .act(let words):
+            #expect(
+                dropped?.reason.contains(words) == true && file.notes.contains { $0.hasPrefix("ACT NOW: \(key) = ") })
+        case .unknown: #expect(dropped?.reason.hasPrefix("RocketMQ has no such setting") == true)
+        case .promise(let words): #expect(file.promises.first?.reason.contains(words) == true && file[key] != nil)
+        case .refused: Issue.record("\(line.text) was taken over")
+        case .elsewhere: #expect(dropped?.reason.contains("a broker's file") == true, "\(file.report)")
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import SettingTable
 import Testing
 
 @testable import apus
@@ -65,6 +66,6 @@ struct OperatorTests {
         #expect(settings.original("fileReservedTime") == "24")
         let unsaid = RunningSettings(
             values: ["fileReservedTime": "48"], runtime: ["changedSetting_fileReservedTime": "48 (not in the file)"])
-        #expect(unsaid.original("fileReservedTime") == SettingDescription.of("fileReservedTime")?.standard)
+        #expect(unsaid.original("fileReservedTime") == SettingTable.setting("fileReservedTime")?.standard)
     }
 }

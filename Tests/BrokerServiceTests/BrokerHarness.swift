@@ -44,7 +44,7 @@ final class BrokerHarness: @unchecked Sendable {
                     configuration: try StoreConfiguration(storePathRootDir: self.folder.path) { table[$0] }, disk: disk,
                     logger: logger, executor: { loop.execute($0) })
                 let broker = try Broker(
-                    configuration: BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop,
+                    configuration: try BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop,
                     logger: logger,
                     now: clock.map { clock in { Clock.nowMillis() + clock.shift } } ?? Clock.nowMillis)
                 hosted = broker

@@ -297,7 +297,7 @@ import WorkerProtocol
 }
 
 /// Answers success to everything and remembers what came.
-private final class NameServerDouble: RemotingService, @unchecked Sendable {
+final class NameServerDouble: RemotingService, @unchecked Sendable {
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private let lock = NSLock()
     private var received: [RemotingCommand] = []

@@ -2,6 +2,7 @@ import FastJSON
 import Foundation
 import MessageModel
 import RemotingProtocol
+import SettingTable
 import Testing
 import WorkerProtocol
 
@@ -14,7 +15,7 @@ import WorkerProtocol
     }
 
     private func topics(_ settings: [(String, String)] = []) throws -> TopicConfigManager {
-        try TopicConfigManager(BrokerConfiguration(settings), now: { 1000 })
+        try TopicConfigManager(try BrokerConfiguration(settings), now: { 1000 })
     }
 
     @Test("a new broker has Apache's system topics, with its queues and permissions")
@@ -83,13 +84,13 @@ import WorkerProtocol
     }
 
     @Test("groups make themselves known, unless that is off")
-    func groups() {
+    func groups() throws {
         let open = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
         #expect(open.find("G")?.config.retryMaxTimes == 16)
         #expect(open.find("") == nil)
         #expect(open.find(String(repeating: "g", count: 256)) == nil)
         let closed = SubscriptionGroupManager(
-            BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
+            try BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
         #expect(closed.find("G") == nil)
         #expect(closed.find("CID_RMQ_SYS_x") != nil)
         #expect(closed.find("TOOLS_CONSUMER") != nil)
@@ -184,26 +185,24 @@ import WorkerProtocol
     }
 
     @Test("settings: RocketMQ's keys and defaults; what does not parse changes nothing")
-    func configuration() {
-        var configuration = BrokerConfiguration([
+    func configuration() throws {
+        var configuration = try BrokerConfiguration([
             ("brokerRole", "SLAVE"), ("namesrvAddr", "a:1;b:2"), ("flushDiskType", "SYNC_FLUSH"), ("other", "kept"),
+            ("traceOn", "False"), ("autoCreateTopicEnable", " FALSE "), ("longPollingEnable", "TRUE"),
+            ("brokerIP1", ""),
         ])
+        #expect(!configuration.traceOn && !configuration.autoCreateTopicEnable && configuration.longPollingEnable)
+        #expect(configuration.raw("traceOn") == "false" && configuration.brokerIP1 == "127.0.0.1")
         #expect(configuration.isSlave)
         #expect(configuration.namesrvAddr == ["a:1", "b:2"])
         #expect(configuration.syncFlush)
         #expect(configuration.raw("other") == "kept")
-        let taken = configuration.set("brokerId", "x")
-        #expect(!taken)
+        #expect(throws: SettingRefusal.self) { try configuration.set("brokerId", "x") }
+        #expect(throws: SettingRefusal.self) { try BrokerConfiguration([("traceOn", "no")]) }
+        #expect(configuration.raw("brokerId") == nil)
         #expect(configuration.brokerId == 0)
         #expect(configuration.delayLevels.count == 18)
         #expect(configuration.delayLevels.last == 7_200_000)
         #expect(configuration.address == "127.0.0.1:10911")
-    }
-
-    @Test("properties text of a tool")
-    func propertiesText() {
-        let pairs = Properties.parse("# comment\nfileReservedTime=71\n\n key : v = w \nbroken\n")
-        #expect(pairs.map(\.0) == ["fileReservedTime", "key"])
-        #expect(pairs.map(\.1) == ["71", "v = w"])
     }
 }

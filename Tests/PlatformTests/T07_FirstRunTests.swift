@@ -137,18 +137,19 @@ extension PlatformTests {
         func numberOutOfBounds() async throws {
             let folder = try TemporaryFolder()
             let file = folder.file("apus.toml")
-            let words = "setting mappedFileSizeCommitLog=1000 is not usable: expected a number from 4096"
-            try "mappedFileSizeCommitLog = 1000\n".write(toFile: file, atomically: true, encoding: .utf8)
+            let words = "mappedFileSizeCommitLog = 1000 is not what this setting takes: a whole number from 4096"
+            let free = "listenPort = 0\nnameserver.listenPort = 0\n"
+            try "mappedFileSizeCommitLog = 1000\n\(free)".write(toFile: file, atomically: true, encoding: .utf8)
             let checked = try await Program.run(Binaries.apus, ["config", "check", file], within: .seconds(10))
             #expect(checked.status == 78)
             #expect(
-                checked.errorText.contains("apus config check: \(file): broker-a: \(words)"), "\(checked.errorText)")
+                checked.errorText.contains("apus config check: \(file): line 1: \(words)"), "\(checked.errorText)")
             let ports = ["--nameserver-port", "0", "--broker-port", "0", "--data-dir", folder.file("data")]
             let started = try await Program.run(
                 Binaries.apus, ["up", "--config", file] + ports, within: .seconds(10))
             #expect(started.status == 78)
             #expect(started.errorText.contains(words), "\(started.errorText)")
-            try "mappedFileSizeCommitLog = 4096\n".write(toFile: file, atomically: true, encoding: .utf8)
+            try "mappedFileSizeCommitLog = 4096\n\(free)".write(toFile: file, atomically: true, encoding: .utf8)
             let usable = try await Program.run(Binaries.apus, ["config", "check", file], within: .seconds(10))
             #expect(usable.status == 0, "\(usable.errorText)")
         }

@@ -21,14 +21,17 @@ final class RunningNameServer: Sendable {
         var milliseconds: Int64 = 0
     }
 
-    init(storage: MemoryStorage? = nil) async throws {
+    init(
+        configuration: NameServerConfiguration = NameServerConfiguration(), storage: MemoryStorage? = nil
+    ) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
         let clock = Clock()
         let parts = try await eventLoop.submit {
             var logger = Logger(label: "nameserver")
             logger.logLevel = .critical
-            let nameServer = try NameServer(storage: storage, logger: logger, milliseconds: { clock.milliseconds })
+            let nameServer = try NameServer(
+                configuration: configuration, storage: storage, logger: logger, milliseconds: { clock.milliseconds })
             let server = RemotingServer(eventLoop: eventLoop, service: nameServer, logger: logger)
             return NIOLoopBound((nameServer, server), eventLoop: eventLoop)
         }.get()
@@ -90,6 +93,11 @@ final class MemoryStorage: NameServerStorage, @unchecked Sendable {
 
     func loadKVConfig() throws -> [UInt8]? { self.bytes }
     func saveKVConfig(_ bytes: [UInt8]) throws { self.bytes = bytes }
+
+    var changedSettings: [UInt8]?
+
+    func loadChangedSettings() throws -> [UInt8]? { self.changedSettings }
+    func saveChangedSettings(_ bytes: [UInt8]) throws { self.changedSettings = bytes }
 
     var brokers: [String] = []
 
@@ -372,6 +380,38 @@ struct NameServerTests {
         try await second.stop()
         #expect(
             storage.bytes.map { String(decoding: $0, as: UTF8.self) } == #"{"configTable":{"ORDER_TOPIC_CONFIG":{}}}"#)
+    }
+
+    @Test("settings changed with 318 hold over a restart, until the file says something else; nonsense is refused")
+    func changedSettings() async throws {
+        let storage = MemoryStorage()
+        func shown(_ configuration: NameServerConfiguration, change text: String? = nil) async throws -> Bool {
+            let server = try await RunningNameServer(configuration: configuration, storage: storage)
+            let client = try await server.connect()
+            if let text {
+                let body = Array(text.utf8)
+                #expect(try await client.invoke(RemotingCommand(.updateNamesrvConfig, body: body)).code == 0)
+                for (nonsense, words) in [
+                    ("orderMessageEnable=perhaps", "true or false"), ("x=1", "no setting x"), ("a=\\u1", "line 1"),
+                ] {
+                    let refused = try await client.invoke(
+                        RemotingCommand(.updateNamesrvConfig, body: Array(nonsense.utf8)))
+                    #expect(refused.code == 1 && refused.remark?.contains(words) == true, "\(refused.remark ?? "")")
+                }
+            }
+            let body = try await client.invoke(RemotingCommand(.getNamesrvConfig)).body
+            await client.close()
+            try await server.stop()
+            return String(decoding: body, as: UTF8.self).contains("orderMessageEnable=true\n")
+        }
+        #expect(try await shown(NameServerConfiguration(), change: "orderMessageEnable=True"))
+        #expect(try await shown(NameServerConfiguration()))
+        // The file speaks later: it holds, now and from then on.
+        #expect(try await !shown(NameServerConfiguration(["orderMessageEnable": "FALSE"])))
+        #expect(try await !shown(NameServerConfiguration()))
+        // What cannot be read costs what was changed, not the start.
+        storage.changedSettings = Array("{".utf8)
+        #expect(try await !shown(NameServerConfiguration()))
     }
 
     @Test("old clients get number keys without quotes, who asks for standard JSON gets it")

@@ -191,26 +191,36 @@ struct NameServerConfigurationTests {
     func blackList() {
         var configuration = NameServerConfiguration(["kvConfigPath": "/x"])
         for key in ["kvConfigPath", "configStorePath", "rocketmqHome", "configBlackList"] {
-            #expect(configuration.update(["orderMessageEnable": "true", key: "/tmp/evil"]) == .refused(key: key))
+            #expect(configuration.update(["orderMessageEnable": "true", key: "/tmp/evil"]) == .forbidden(key: key))
         }
         #expect(!configuration.orderMessageEnable)
-        #expect(
-            configuration.update(["orderMessageEnable": "true", "unknown": "1"]) == .changed(["orderMessageEnable"]))
+        #expect(configuration.update(["orderMessageEnable": "True"]) == .changed(["orderMessageEnable": "true"]))
         #expect(configuration.orderMessageEnable)
         #expect(configuration.text.contains("orderMessageEnable=true\n"))
         #expect(!configuration.text.contains("unknown"))
     }
 
-    @Test("properties text")
-    func properties() {
-        let text = "# comment\n! too\n\n a = b\nc:d\ne f\ng\\=h=i\\\n   j\nk=\\u0041\\t\\\\\nlast"
-        #expect(
-            JavaProperties.parse(text) == [
-                "a": "b", "c": "d", "e": "f", "g=h": "ij", "k": "A\t\\", "last": "",
-            ])
-        #expect(JavaProperties.parse("x=1\r\ny=2\r\n") == ["x": "1", "y": "2"])
-        #expect(JavaProperties.parse("") == [:])
-        #expect(JavaProperties.parse("\\") == [:])
+    @Test("what RocketMQ answers success to and does not do is refused in words, and nothing is changed")
+    func refusals() {
+        for (key, value, words) in [
+            ("unknown", "1", "there is no setting unknown"),
+            ("orderMessageEnabled", "true", "is orderMessageEnable meant?"),
+            ("orderMessageEnable", "yes", "true or false"), ("productEnvName", "x", "no effect"),
+            ("listenPort", "1", "read when the name server starts"),
+            ("fileReservedTime", "1", "no setting of a name server"),
+            ("serverWorkerThreads", "8", "has no effect in Apus"),
+        ] {
+            var configuration = NameServerConfiguration()
+            guard
+                case .refused(let text) = configuration.update(
+                    ["orderMessageEnable": "true"].merging([key: value]) { $1 })
+            else {
+                Issue.record("\(key) was taken")
+                continue
+            }
+            #expect(text.contains(words) && text.hasSuffix("nothing was changed"), "\(text)")
+            #expect(!configuration.orderMessageEnable)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import SettingTable
 import Supervision
 import Systemd
 import Testing
@@ -158,20 +159,21 @@ import WorkerProtocol
     }
 
     @Test func misspeltKeysAreRecognized() {
-        #expect(KnownKeys.meant(by: "lisenPort") == "listenPort")
-        #expect(KnownKeys.meant(by: "fileReservedtime") == "fileReservedTime")
-        #expect(KnownKeys.meant(by: "nameserver.kvConfigPaths") == "nameserver.kvConfigPath")
-        #expect(KnownKeys.meant(by: "flushDisktypes") == "flushDiskType")
-        #expect(KnownKeys.meant(by: "useEpollNativeSelector") == nil && KnownKeys.meant(by: "x") == nil)
-        #expect(KnownKeys.meant(by: "lsitenPort") == "listenPort")
-        #expect(KnownKeys.meant(by: "disk") == "disks" && KnownKeys.meant(by: "") == nil)
+        #expect(SettingTable.meant(by: "lisenPort") == "listenPort")
+        #expect(SettingTable.meant(by: "fileReservedtime") == "fileReservedTime")
+        #expect(SettingTable.meant(by: "nameserver.kvConfigPaths") == "nameserver.kvConfigPath")
+        #expect(SettingTable.meant(by: "flushDisktypes") == "flushDiskType")
+        #expect(SettingTable.meant(by: "useEpollNativeSelector") == nil && SettingTable.meant(by: "x") == nil)
+        #expect(SettingTable.meant(by: "lsitenPort") == "listenPort")
+        #expect(SettingTable.meant(by: "disk") == "disks" && SettingTable.meant(by: "") == nil)
     }
 
     @Test(arguments: [
         ("flushDiskType", "ASYNC", "SYNC_FLUSH"), ("flushDiskType", "sync_flush", "SYNC_FLUSH"),
         ("deleteWhen", "25", "00 to 23"), ("deleteWhen", "04;soon", "00 to 23"),
         ("messageDelayLevel", "1s 5x", "1s 5m"),
-        ("messageDelayLevel", "1s 0s", "1s 5m"), ("bindAddress", "localhost", "127.0.0.1"),
+        ("messageDelayLevel", "1s 0s", "1s 5m"), ("messageDelayLevel", "", "1s 5m"),
+        ("bindAddress", "localhost", "127.0.0.1"),
         ("storePathRootDir", "~/store", "a path"), ("fileReservedTime", "soon", "a whole number"),
         ("fileReservedTime", "", "a whole number"),
         ("autoCreateTopicEnable", "perhaps", "true or false"), ("logLevel", "loud", "debug"),
@@ -191,9 +193,9 @@ import WorkerProtocol
     }
 
     @Test func nobodySetsWhatTheSupervisorTells() {
-        for key in KnownKeys.told {
+        for key in SettingTable.told {
             let error = #expect(throws: ConfigurationError.self) { try configuration(brokers: [[key: "1"]]) }
-            #expect(error?.description.hasPrefix("\(key) is what the supervisor tells a broker") == true)
+            #expect(error?.description.contains("\(key) is what the supervisor tells a broker") == true)
         }
     }
 
@@ -420,39 +422,48 @@ private func inode(_ fd: Int32) -> UInt {
     }
 }
 
-/// Every key the sources ask settings for is known, so that no operator is told it has no effect.
+/// Every key the sources ask settings for is in the table, so that no operator is told it has no effect; and what the table says has an effect is
+/// asked for somewhere.
 @Suite struct KnownKeysTests {
-    @Test func allKeysTheSourcesReadAreKnown() throws {
+    private static func sources() throws -> [(name: String, text: String)] {
         var root = URL(fileURLWithPath: #filePath)
         for _ in 0..<3 { root.deleteLastPathComponent() }
-        let sources = root.appendingPathComponent("Sources")
-        let files = try #require(FileManager.default.enumerator(at: sources, includingPropertiesForKeys: nil))
-        let pattern = /[sS]ettings(?:\.(?:string|int|bool)\(|\[)"([A-Za-z0-9]+)"/
-        let known = Set(KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts + KnownKeys.told)
-        var missing: Set<String> = []
+        let folder = root.appendingPathComponent("Sources")
+        let files = try #require(FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil))
+        var found: [(name: String, text: String)] = []
         for case let file as URL in files where file.pathExtension == "swift" {
-            let text = try String(contentsOf: file, encoding: .utf8)
-            if file.path.contains("/BrokerService/") {
-                // Its settings come as pairs: `case "key": take…`, `raw("key")`, `set("key", \.path`.
-                let own = /(?:raw\(|\bset\(|case )"([a-z][A-Za-z0-9]+)"(?:\)|, \\\.|: (?:return )?(?:take|enable|\n))/
-                for match in text.matches(of: own) where !known.contains(String(match.1)) {
-                    missing.insert("\(match.1) (\(file.lastPathComponent))")
-                }
-            }
-            for match in text.matches(of: pattern) where !known.contains(String(match.1)) {
-                missing.insert("\(match.1) (\(file.lastPathComponent))")
-            }
-            // Two take all settings and look for the names they know.
-            let names: [Substring] =
-                switch file.lastPathComponent {
-                case "BrokerConfiguration.swift": text.matches(of: /case "([A-Za-z0-9]{3,})":/).map(\.1)
-                case "StoreConfiguration.swift": text.matches(of: /(?:value|integer|flag)\("([A-Za-z0-9]+)"/).map(\.1)
-                default: []
-                }
-            for name in names where !known.contains(String(name)) {
-                missing.insert("\(name) (\(file.lastPathComponent))")
-            }
+            if file.path.contains("/SettingTable/") || file.path.contains("/apus/") { continue }
+            found.append((file.lastPathComponent, try String(contentsOf: file, encoding: .utf8)))
         }
-        #expect(missing.isEmpty, "add to Sources/Supervision/KnownKeys.swift: \(missing.sorted())")
+        return found
+    }
+
+    @Test func allKeysTheSourcesReadAreKnown() throws {
+        let known = Set(SettingTable.all.map(\.name)).union(SettingTable.told)
+        // Those of `WorkerProtocol.Settings`, of BrokerConfiguration (`case "key":`, `integer("key")`) and of StoreConfiguration.
+        let anywhere = /[sS]ettings(?:\.(?:string|int|bool)\(|\[)"([A-Za-z0-9]+)"/
+        let own = /(?:\braw\(|\bset\(|configuration\.(?:integer|flag)\()"([a-z][A-Za-z0-9]+)"(?:\)|, \\\.)/
+        var missing: Set<String> = []
+        for (name, text) in try Self.sources() {
+            var keys = text.matches(of: anywhere).map(\.1)
+            keys += text.matches(of: own).map(\.1)
+            switch name {
+            case "BrokerConfiguration.swift": keys += text.matches(of: /(?:case |^ +)"([A-Za-z0-9]{3,})":/).map(\.1)
+            case "StoreConfiguration.swift":
+                keys += text.matches(of: /(?:text|integer|flag)\("([A-Za-z0-9]+)"/).map(\.1)
+            default: break
+            }
+            for key in keys where !known.contains(String(key)) { missing.insert("\(key) (\(name))") }
+        }
+        #expect(missing.isEmpty, "add to Sources/SettingTable: \(missing.sorted())")
+    }
+
+    @Test func whatHasAnEffectIsReadSomewhere() throws {
+        let all = try Self.sources().map(\.text).joined()
+        let unread = SettingTable.all.filter { setting in
+            guard case .holds = setting.effect else { return false }
+            return !all.contains("\"\(setting.name)\"")
+        }
+        #expect(unread.map(\.name) == [])
     }
 }

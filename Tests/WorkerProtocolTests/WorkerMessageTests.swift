@@ -102,7 +102,7 @@ import WorkerProtocol
 
 @Suite struct SettingsTests {
     @Test func gettersReadAndFallBack() {
-        let settings = Settings(["n": "42", "bad": "x", "yes": "TRUE", "no": "0", "empty": ""])
+        let settings = Settings(["n": "42", "bad": "x", "yes": "TRUE", "no": "False", "empty": ""])
         #expect(settings.int("n", default: 1) == 42)
         #expect(settings.int("bad", default: 1) == 1)
         #expect(settings.int("absent", default: 1) == 1)
@@ -110,8 +110,6 @@ import WorkerProtocol
         #expect(!settings.bool("no", default: true))
         #expect(settings.bool("bad", default: true))
         #expect(settings.string("empty", default: "d") == "")
-        #expect(Settings.parseInt("42") == 42 && Settings.parseInt("x") == nil)
-        #expect(Settings.parseBool("TRUE") == true && Settings.parseBool("x") == nil)
     }
 }
 

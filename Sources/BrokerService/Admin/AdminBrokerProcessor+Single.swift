@@ -92,6 +92,13 @@ extension AdminBrokerProcessor {
                     + "neither may be negative"
             )
         }
+        guard (0...Permission.all).contains(config.perm) else {
+            return (
+                .systemError,
+                "perm \(config.perm) of the topic \(topic) is no permission: 2 writes, 4 reads, 6 both (1 more: others "
+                    + "inherit); nothing was changed"
+            )
+        }
         let queues = max(config.readQueueNums, config.writeQueueNums)
         guard queues <= Self.queuesMax else {
             return (

@@ -3,6 +3,7 @@ import Logging
 import MessageModel
 import MessageStore
 import RemotingProtocol
+import SettingTable
 import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
@@ -274,7 +275,12 @@ final class AdminBrokerProcessor {
     }
 
     private func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
-        let pairs = Properties.parse(String(decoding: frame.body, as: UTF8.self))
+        let pairs: [(String, String)]
+        do throws(JavaProperties.Malformed) {
+            pairs = try JavaProperties.parse(String(decoding: frame.body, as: UTF8.self)).map { ($0.key, $0.value) }
+        } catch {
+            return client.answer(frame.returnAddress, .systemError, remark: "\(error); nothing was changed")
+        }
         let forbidden = Set(
             broker.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
         guard !pairs.contains(where: { forbidden.contains($0.0) }) else {
@@ -285,24 +291,11 @@ final class AdminBrokerProcessor {
         if let refusal = broker.change(settings: pairs) {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
-        let changes = pairs.map { "\($0.0) from '\(before[$0.0] ?? "")' to '\($0.1.trimmedBlanks)'" }
+        let changes = pairs.map {
+            "\($0.0) from '\(before[$0.0] ?? "")' to '\(SettingRefusal.shown($0.1.trimmedBlanks))'"
+        }
         broker.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
-    }
-}
-
-/// Java properties as tools send them: `key=value` lines, `#` comments.
-enum Properties {
-    static func parse(_ text: String) -> [(String, String)] {
-        text.split(whereSeparator: \.isNewline).compactMap { line in
-            let line = String(line).trimmedBlanks
-            guard !line.isEmpty, !line.hasPrefix("#"), !line.hasPrefix("!"),
-                let separator = line.firstIndex(where: { $0 == "=" || $0 == ":" })
-            else { return nil }
-            return (
-                String(line[..<separator]).trimmedBlanks, String(line[line.index(after: separator)...]).trimmedBlanks
-            )
-        }
     }
 }

@@ -25,6 +25,8 @@ final class NameserverRegistration {
         var retryMillis = NameserverRegistration.retryFirstMillis
         var retry: Scheduled<Void>?
         var failuresLogged = false
+        /// `namesrvAddr` names it no more.
+        var hasLeft = false
         /// Called when a registration that was begun after they asked has ended, well or not.
         var waiters: [() -> Void] = []
         var nextWaiters: [() -> Void] = []
@@ -44,6 +46,31 @@ final class NameserverRegistration {
     init(_ broker: Broker) {
         self.broker = broker
         servers = broker.configuration.namesrvAddr.map { NameServer($0) }
+    }
+
+    /// `namesrvAddr` was changed: those named anew are told of this broker, the others that it has left. The platform's own name server
+    /// (`ownNamesrvAddr`) stays: the platform's clients know no other.
+    func nameServersChanged() {
+        let own = broker.configuration.raw("ownNamesrvAddr").map { [$0] } ?? []
+        var addresses = own
+        for address in broker.configuration.namesrvAddr where !addresses.contains(address) { addresses.append(address) }
+        let former = servers
+        servers = addresses.map { address in former.first { $0.address == address } ?? NameServer(address) }
+        guard isRunning else { return }
+        for server in former where !addresses.contains(server.address) { leave(server) }
+        for server in servers where !former.contains(where: { $0 === server }) { register(server) }
+        broker.logger.notice("this broker registers with \(addresses.joined(separator: ";")) from now on")
+    }
+
+    private func leave(_ server: NameServer) {
+        server.hasLeft = true
+        server.retry?.cancel()
+        // Nobody waits for one that is left.
+        for waiter in server.waiters + server.nextWaiters { waiter() }
+        (server.waiters, server.nextWaiters) = ([], [])
+        guard let client = server.client, client.isActive else { return }
+        client.invoking(RemotingCommand(.unregisterBroker, extFields: identity), timeout: .seconds(1))
+            .whenComplete { _ in client.closeNow() }
     }
 
     func start() {
@@ -95,6 +122,7 @@ final class NameserverRegistration {
     // MARK: One name server
 
     private func register(_ server: NameServer) {
+        guard !server.hasLeft else { return }
         guard !server.isBusy else {
             server.isStale = true
             return
@@ -122,6 +150,7 @@ final class NameserverRegistration {
         server.nextWaiters = []
         for waiter in waiters { waiter() }
         guard isRunning else { return }
+        guard !server.hasLeft else { return leave(server) }
         if let failure {
             if !server.failuresLogged {
                 broker.logger.warning(
@@ -163,7 +192,7 @@ final class NameserverRegistration {
             // A name server that was restarted knows no broker: tell it at once, not at the next period.
             client.closeFuture.whenComplete { _ in
                 let (registration, server) = this.value
-                guard server.client === client, registration.isRunning else { return }
+                guard server.client === client, registration.isRunning, !server.hasLeft else { return }
                 server.client = nil
                 registration.register(server)
             }

@@ -29,7 +29,7 @@ final class PullMessageProcessor {
     init(_ broker: Broker) {
         self.broker = broker
         transfer = LogFileTransfer(broker.store)
-        sendfileBytesMin = broker.configuration.raw("sendfileBytesMin").flatMap { Int($0) } ?? Self.sendfileBytesMin
+        sendfileBytesMin = broker.configuration.integer("sendfileBytesMin").map { Int($0) } ?? Self.sendfileBytesMin
     }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {

@@ -1,6 +1,7 @@
 import FastJSON
 import MessageStore
 import RemotingProtocol
+import SettingTable
 
 extension Broker.ConfigurationFile {
     /// Whether bytes are this table, in the shape RocketMQ and we write it. A file that is JSON but not the table (a flipped

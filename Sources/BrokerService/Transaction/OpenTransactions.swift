@@ -232,7 +232,7 @@ extension OpenTransactions.Settings {
     init(_ configuration: BrokerConfiguration) {
         self.init()
         func set(_ key: String, _ path: WritableKeyPath<Self, Int64>, unit: Int64 = 1) {
-            guard let value = configuration.raw(key).flatMap({ Int64($0) }), value > 0, value < Int64.max / unit else {
+            guard let value = configuration.integer(key), value > 0, value < Int64.max / unit else {
                 return
             }
             self[keyPath: path] = value * unit
@@ -241,7 +241,7 @@ extension OpenTransactions.Settings {
         set("transactionCheckInterval", \.interval)
         set("fileReservedTime", \.keep, unit: 3_600_000)
         var checks = Int64(checkMax)
-        if let value = configuration.raw("transactionCheckMax").flatMap({ Int64($0) }), value > 0 { checks = value }
+        if let value = configuration.integer("transactionCheckMax"), value > 0 { checks = value }
         checkMax = Int(clamping: checks)
     }
 }

@@ -42,6 +42,8 @@ package enum Permission {
     package static let inherit: Int32 = 1
     package static let write: Int32 = 2
     package static let read: Int32 = 4
+    /// All bits there are.
+    package static let all: Int32 = 7
 }
 
 /// What a broker knows of a topic.

@@ -156,7 +156,7 @@ struct UpdateBrokerConfig: AdminCommand {
     static let configuration = CommandConfiguration(
         commandName: "updateBrokerConfig", abstract: "Change a setting of running brokers.",
         discussion: """
-            The change holds until the broker starts again; write it to the configuration file as well to keep it.
+            The change holds at once and over restarts, until the configuration file says something else.
             """)
 
     @OptionGroup var server: NameServerOption

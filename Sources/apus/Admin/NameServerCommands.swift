@@ -20,7 +20,7 @@ struct UpdateNamesrvConfig: AdminCommand {
     static let configuration = CommandConfiguration(
         commandName: "updateNamesrvConfig", abstract: "Change a setting of the running name servers.",
         discussion: """
-            The change holds until the name server starts again; write it to the configuration file as well to keep it.
+            The change holds at once and over restarts, until the configuration file says something else.
             """)
 
     @OptionGroup var server: NameServerOption

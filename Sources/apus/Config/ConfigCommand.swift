@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import LinuxSystem
+import SettingTable
 import Supervision
 import WorkerProtocol
 
@@ -32,14 +33,22 @@ struct ConfigCommand: ParsableCommand {
             abstract: "Make an apus.toml of RocketMQ's broker.conf and namesrv.conf.",
             discussion: """
                 Settings that mean something here are carried over; the others stand in the file as comments, each with the \
-                reason. Several broker.conf become several brokers of one platform.
+                reason. Several broker.conf become several brokers of one platform. A value that is not usable, or a file that \
+                is none of RocketMQ's, ends it with 78, and nothing is written.
 
                   apus config import conf/broker.conf
-                  apus config import broker-a.conf broker-b.conf namesrv.conf -o - | less
+                  apus config import broker-a.conf broker-b.conf --namesrv namesrv.conf -o - | less
                 """)
 
-        @Argument(help: ArgumentHelp("RocketMQ's files.", valueName: "FILE"), completion: .file())
-        var files: [String]
+        @Argument(
+            help: ArgumentHelp("RocketMQ's files; whose each is shows in its keys.", valueName: "FILE"),
+            completion: .file())
+        var files: [String] = []
+
+        @Option(
+            name: .long, help: ArgumentHelp("A name server's file, whatever its keys.", valueName: "FILE"),
+            completion: .file())
+        var namesrv: String?
 
         @Option(
             name: .shortAndLong, help: ArgumentHelp("Where to write; - is standard output.", valueName: "FILE"),
@@ -49,20 +58,39 @@ struct ConfigCommand: ParsableCommand {
         @Flag(name: .shortAndLong, help: "Replace the file; the old one is kept as FILE.old.")
         var force = false
 
+        func validate() throws {
+            guard !files.isEmpty || namesrv != nil else {
+                throw ValidationError(
+                    "name RocketMQ's files: apus config import conf/broker.conf --namesrv conf/namesrv.conf")
+            }
+        }
+
         func run() throws {
             let home = Self.home
-            let imported = try files.map { path in
-                try ImportedFile(text: try TextFile.read(path), path: path, home: home)
+            var imported: [ImportedFile] = []
+            var problems: [ConfigurationProblem] = []
+            let all = files.map { ($0, ImportedFile.Kind?.none) } + (namesrv.map { [($0, .nameserver)] } ?? [])
+            for (path, kind) in all {
+                do throws(ConfigurationError) {
+                    imported.append(try ImportedFile(text: try TextFile.read(path), path: path, home: home, kind: kind))
+                } catch {
+                    problems += error.problems
+                }
+            }
+            guard problems.isEmpty else {
+                for problem in problems { StandardError.write("apus config import: \(problem)\n") }
+                throw ExitCode(SettingsCheck.unusable)
             }
             let text = try ImportedConfiguration(
                 files: imported, date: String(AdminTime.seconds(Clock.milliseconds).prefix(10))
             ).toml
-            if output == "-" { return print(text, terminator: "") }
-            try write(text)
-            for file in imported {
-                print("\(file.path): \(counted(file.carried.count, "setting")) taken over, \(file.dropped.count) not")
-                for (key, _, reason) in file.dropped { print("  \(key): \(reason)") }
+            if output == "-" {
+                print(text, terminator: "")
+                for file in imported { StandardError.write(file.report.map { $0 + "\n" }.joined()) }
+                return
             }
+            try write(text)
+            for file in imported { print(file.report.joined(separator: "\n")) }
             print("wrote \(output)")
             try Check.run(output)
         }
@@ -136,14 +164,23 @@ struct ConfigCommand: ParsableCommand {
 
         func run() throws {
             if man { return print(SettingsPage.text, terminator: "") }
-            let columns = Columns("%-36s %-28s %s")
-            for table in SettingDescription.Table.allCases {
-                print("# \(table.rawValue)")
-                for setting in SettingDescription.all where setting.table == table {
-                    columns.show(setting.key, setting.standard.isEmpty ? "-" : setting.standard, setting.meaning)
+            let columns = Columns("%-36s %-28s %-8s %s")
+            columns.show("# key", "default", "changes", "meaning")
+            for section in Setting.Section.allCases {
+                print("# \(section.rawValue)")
+                for setting in SettingTable.all where setting.section == section {
+                    columns.show(
+                        setting.name, setting.standard.isEmpty ? "-" : setting.standard, Self.change(setting),
+                        "\(setting.meaning); \(setting.type.expectation)")
                 }
                 print("")
             }
+        }
+
+        /// When a new value takes effect.
+        private static func change(_ setting: Setting) -> String {
+            if case .none = setting.effect { return "never" }
+            return setting.change == .running ? "running" : "start"
         }
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import FastJSON
 import RemotingProtocol
+import SettingTable
 
 /// `apus config diff --running`: where each setting of the running brokers comes from.
 struct ConfigDiff: AsyncParsableCommand {
@@ -40,7 +41,7 @@ struct ConfigDiff: AsyncParsableCommand {
             if let change = settings.online[key] {
                 return Row(key: key, value: value, source: "online", instead: change)
             }
-            guard let standard = SettingDescription.of(key)?.standard else { return nil }
+            guard let standard = SettingTable.setting(key)?.standard else { return nil }
             // A default in words, such as "the machine's first address", is compared with nothing.
             guard value != standard, !value.isEmpty, !standard.contains(" ") else {
                 return all ? Row(key: key, value: value, source: "default", instead: "") : nil
@@ -59,7 +60,7 @@ struct ConfigRevert: AsyncParsableCommand {
     @OptionGroup var place: RunningBrokers
     @Argument(
         help: ArgumentHelp("Settings; none is every changed one.", valueName: "KEY"),
-        completion: .list(SettingDescription.all.map(\.key)))
+        completion: .list(SettingTable.all.map(\.name)))
     var keys: [String] = []
 
     func run() async throws {
@@ -113,7 +114,7 @@ struct RunningSettings {
     func original(_ key: String) -> String? {
         guard let text = online[key] else { return nil }
         if text.hasPrefix(Self.inFile) { return String(text.dropFirst(Self.inFile.count)) }
-        return SettingDescription.of(key).map(\.standard).flatMap { $0.isEmpty || $0.contains(" ") ? nil : $0 }
+        return SettingTable.setting(key).map(\.standard).flatMap { $0.isEmpty || $0.contains(" ") ? nil : $0 }
     }
 }
 

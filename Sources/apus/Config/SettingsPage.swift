@@ -1,3 +1,4 @@
+import SettingTable
 import Supervision
 
 /// apus.toml(5), made of the catalogue.
@@ -21,18 +22,23 @@ enum SettingsPage {
             "Most settings can be changed by \\fBsystemctl reload apus\\fR;",
             "what is fixed while the platform runs is reported then.",
         ]
-        for table in SettingDescription.Table.allCases {
-            lines.append(".SH \"\(roff(table.rawValue.uppercased()))\"")
-            for setting in SettingDescription.all where setting.table == table {
-                lines += [".TP", "\\fB\(roff(setting.key))\\fR\(standard(setting))", roff(setting.meaning) + "."]
+        for section in Setting.Section.allCases {
+            lines.append(".SH \"\(roff(section.rawValue.uppercased()))\"")
+            for setting in SettingTable.all where setting.section == section {
+                lines += [
+                    ".TP", "\\fB\(roff(setting.name))\\fR\(standard(setting))",
+                    roff("\(setting.meaning). Takes \(setting.type.expectation)\(change(setting))."),
+                ]
             }
         }
         lines += limits
-        let described = Set(SettingDescription.all.map(\.key))
-        let others = (KnownKeys.integers + KnownKeys.booleans + KnownKeys.texts).filter { !described.contains($0) }
-        if !others.isEmpty {
-            lines += [".SH \"OTHER KEYS\"", others.sorted().map(roff).joined(separator: ", ") + "."]
-        }
+        lines += [
+            ".SH \"WHAT APUS DOES NOT HAVE\"",
+            "A setting of RocketMQ's that promises protection, copies or messages Apus does not have (aclEnable, tls.*,",
+            "enableDLegerCommitLog, enableControllerMode, authenticationEnabled, storeType and others) keeps the platform from",
+            "starting, unless \\fBstartWithout\\fR names it. Other settings of RocketMQ's are without effect;",
+            "\\fBapus config check\\fR says which are harmless and where to act.",
+        ]
         lines += [".SH \"SEE ALSO\"", "\\fBapus\\fR(1), \\fBapusd\\fR(8)", ""]
         return lines.joined(separator: "\n")
     }
@@ -51,7 +57,13 @@ enum SettingsPage {
         ]
     }
 
-    private static func standard(_ setting: SettingDescription) -> String {
+    private static func change(_ setting: Setting) -> String {
+        if case .none(let reason) = setting.effect { return "; without effect: \(reason)" }
+        let command = setting.section == .nameserver ? "updateNamesrvConfig" : "updateBrokerConfig"
+        return setting.change == .running ? "; changed while running by \(command), too" : ""
+    }
+
+    private static func standard(_ setting: Setting) -> String {
         setting.standard.isEmpty ? "" : " (default: \(roff(setting.standard)))"
     }
 

@@ -87,7 +87,7 @@ final class SimulatedBroker: @unchecked Sendable {
                 logger: logger, background: DoneAtOnce(), clock: { clock.now },
                 executor: { loop.execute($0) })
             let broker = try Broker(
-                configuration: BrokerConfiguration(pairs), store: store, disk: RealDisk(), eventLoop: loop,
+                configuration: try BrokerConfiguration(pairs), store: store, disk: RealDisk(), eventLoop: loop,
                 logger: logger, now: { clock.now })
             let server = RemotingServer(
                 eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })

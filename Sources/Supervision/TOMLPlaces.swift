@@ -1,0 +1,41 @@
+/// Where settings stand in a TOML file. The parser tells only of its errors where they are; this looks for the lines that begin with a key, and is for
+/// messages alone.
+package enum TOMLPlaces {
+    /// By `RawConfiguration.place(of:in:)`, from 1 on.
+    package static func lines(of text: String) -> [String: Int] {
+        var lines: [String: Int] = [:]
+        var table = RawConfiguration.Table.common
+        var prefix = ""
+        var brokers = 0
+        for (number, raw) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
+            let line = raw.drop { $0 == " " || $0 == "\t" }
+            if line.hasPrefix("[") {
+                let name = line.drop { $0 == "[" || $0 == " " }.prefix { $0 != "]" && $0 != " " }
+                (table, prefix) = (.common, "")
+                switch name {
+                case "nameserver": table = .nameserver
+                case "filter": table = .filter
+                case "broker":
+                    table = .broker(brokers)
+                    brokers += 1
+                case _ where name == "limits" || name.hasPrefix("limits."):
+                    table = .limits
+                    prefix = name == "limits" ? "" : name.dropFirst("limits.".count) + "."
+                default: break
+                }
+                continue
+            }
+            guard let equals = line.firstIndex(of: "="), !line.hasPrefix("#") else { continue }
+            let key = line[..<equals].filter { $0 != " " && $0 != "\t" && $0 != "\"" && $0 != "'" }
+            guard !key.isEmpty else { continue }
+            // `filter.count = 2` outside any table.
+            let dotted = ["nameserver": RawConfiguration.Table.nameserver, "filter": .filter, "limits": .limits]
+            if table == .common, let dot = key.firstIndex(of: "."), let other = dotted[String(key[..<dot])] {
+                lines[RawConfiguration.place(of: String(key[key.index(after: dot)...]), in: other)] = number + 1
+            } else {
+                lines[RawConfiguration.place(of: prefix + key, in: table)] = number + 1
+            }
+        }
+        return lines
+    }
+}
