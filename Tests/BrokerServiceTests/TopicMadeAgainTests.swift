@@ -9,7 +9,6 @@ import Testing
     @Test("begins at its first message for every group, whatever was committed meanwhile")
     func beginsAtTheBeginning() throws {
         let harness = try BrokerHarness()
-        defer { try? harness.end() }
         let connection = try harness.connect()
         for number in 0..<5 { #expect(try connection.send(topic: "T", body: "old \(number)").code == 0) }
         func commit(_ offset: Int64) throws -> RemotingCommand {

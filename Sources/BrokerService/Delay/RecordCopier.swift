@@ -81,7 +81,9 @@ struct RecordCopier {
             topic.count(1, bytes: result.size, in: broker.stats)
             return .appended(result)
         case .refused(let refusal):
-            return refusal.isPassing ? .refused(refusal) : putAside(record, "\(refusal)")
+            if refusal.isPassing { return .refused(refusal) }
+            // What is only added must not be what makes it too large.
+            return suffix.isEmpty ? putAside(record, "\(refusal)") : append(record, topic, queueId, [])
         }
     }
 

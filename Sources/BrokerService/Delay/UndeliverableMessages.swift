@@ -30,7 +30,14 @@ final class UndeliverableMessages {
         // The reason may quote names; separators of properties must not come in by them.
         let text = reason.utf8.filter { $0 >= 32 && $0 != 127 }.prefix(512)
         let suffix = Array("\(Self.reason)\u{1}".utf8) + text
-        let outcome = Array(Self.topic.utf8).withUnsafeBytes { topic in
+        var outcome = append(record, suffix)
+        if case .refused(let refusal) = outcome, !refusal.isPassing { outcome = append(record, []) }
+        if case .appended(let result) = outcome { log(record, reason, result) }
+        return outcome
+    }
+
+    private func append(_ record: CommitLogRecordView, _ suffix: [UInt8]) -> AppendOutcome {
+        Array(Self.topic.utf8).withUnsafeBytes { topic in
             suffix.withUnsafeBytes { suffix in
                 var draft = MessageDraft(copyOf: record, topic: topic, queueId: 0, properties: record.properties)
                 if !SysFlag.entersConsumeQueue(draft.sysFlag) { draft.sysFlag &= ~SysFlag.transactionRollbackType }
@@ -39,8 +46,6 @@ final class UndeliverableMessages {
                 return broker.store.append(draft)
             }
         }
-        if case .appended(let result) = outcome { log(record, reason, result) }
-        return outcome
     }
 
     private func log(_ record: CommitLogRecordView, _ reason: String, _ result: AppendResult) {

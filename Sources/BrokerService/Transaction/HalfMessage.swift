@@ -113,9 +113,10 @@ enum CheckMessage {
         bytes.append(contentsOf: record.body)
         bytes.append(UInt8(topic.count))
         bytes.append(contentsOf: topic)
-        bytes.append(UInt8(truncatingIfNeeded: record.properties.count >> 8))
-        bytes.append(UInt8(truncatingIfNeeded: record.properties.count))
-        bytes.append(contentsOf: record.properties)
+        let properties = properties(record)
+        bytes.append(UInt8(truncatingIfNeeded: properties.count >> 8))
+        bytes.append(UInt8(truncatingIfNeeded: properties.count))
+        bytes.append(contentsOf: properties)
         bytes.withUnsafeMutableBytes { buffer in
             guard let base = buffer.baseAddress else { return }
             BigEndian.store(Int32(buffer.count), base, 0)
@@ -123,5 +124,13 @@ enum CheckMessage {
             BigEndian.store(queueId, base, CommitLogRecord.queueIdPosition)
         }
         return bytes
+    }
+
+    /// Without what is the broker's alone.
+    private static func properties(_ record: CommitLogRecordView) -> [UInt8] {
+        guard record.property(HalfMessage.firstQueueOffset) != nil else { return [UInt8](record.properties) }
+        var properties = PropertyList(record.properties)
+        properties["\(HalfMessage.firstQueueOffset)"] = nil
+        return properties.bytes
     }
 }

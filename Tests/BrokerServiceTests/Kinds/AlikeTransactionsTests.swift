@@ -83,10 +83,10 @@ import Testing
         var harness = try BrokerHarness(settings)
         var committed = 0
         var open: [RemotingCommand] = []
-        for _ in 0..<4 {
+        for _ in 0..<2 {
             let connection = try harness.connect()
             try connection.heartbeat("c", producerGroup: "PG")
-            for _ in 0..<40 {
+            for _ in 0..<60 {
                 switch random.next() % 4 {
                 case 0, 1: open += try prepare(connection, Self.alike[Int(random.next() % 2)], count: 1)
                 case 2 where !open.isEmpty:
