@@ -84,7 +84,7 @@ extension SettingTable {
             "count", .filter, .filter, .integer(0...64), "1", .start, "filter workers for tags and SQL92, 0 to 64 (Apus)"
         ),
         Setting(
-            "pluginWorkers", .filter, .filter, .integer(0...64), "4", .start,
+            "pluginWorkers", .filter, .filter, .integer(1...32), "4", .start,
             "most workers for your plugins, started as there are plugins: each has one of its own while they last (Apus)"
         ),
         Setting(

@@ -151,8 +151,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         filterCount = wantsBroker ? Settings(ofFilters).int("count", default: 1) : 0
         var filter = (brokers.first?.values ?? [:]).merging(ofFilters, uniquingKeysWith: { $1 })
         filter["count"] = nil
-        let most = Settings(raw.filter).int("pluginWorkers", default: PlatformConfiguration.pluginWorkersDefault)
-        guard (1...32).contains(most) else { throw ConfigurationError("[filter] pluginWorkers must be 1 to 32") }
+        let most = Settings(ofFilters).int("pluginWorkers", default: PlatformConfiguration.pluginWorkersDefault)
         pluginWorkersMax = filterCount == 0 ? 0 : most
         self.filter = Settings(filter)
         describeStoresToFilters()
