@@ -97,6 +97,18 @@ extension PlatformTests {
             #expect(made.status == 0, "\(made)")
             let sent = try await platform.apus(["send", "--topic", "Made"], input: .file("/etc/hostname"))
             #expect(sent.status == 0, "\(sent.errorText)")
+            func permit(_ perm: String) async throws -> (status: Int32, lines: [String], errorText: String) {
+                try await admin(platform, ["updateTopic", "-c", "DefaultCluster", "-t", "Made", "-p", perm])
+            }
+            let nonsense = try await permit("9")
+            #expect(
+                (nonsense.lines.joined() + nonsense.errorText).contains("no permission: 2 writes, 4 reads"),
+                "\(nonsense)")
+            #expect(try await permit("2").status == 0)
+            // A topic that is only written to is there.
+            let reader = try await platform.apus(["consume", "--topic", "Made", "--timeout", "1"])
+            #expect(reader.errorText.contains("'Made' exists, and none of its queues may be read"), "\(reader)")
+            #expect(try await platform.apus(["send", "--topic", "Made"], input: .file("/etc/hostname")).status == 0)
             let shown = try await admin(
                 platform,
                 [
