@@ -32,7 +32,7 @@ extension PlatformTests {
                 maxMessageSize = "4MB"
                 listenPort = 19876
                 storePathRootDir = "\(folder.file("no-folder"))"
-
+                tls.server.mode = "enforcing"
                 [nameserver]
                 listenPort = 19876
 
@@ -46,6 +46,7 @@ extension PlatformTests {
             for words in [
                 "line 1: aclEnable = true promises", "line 2: defaultTopicQueueNums = -4", "line 3: deleteWhen = 25",
                 "line 4: maxMessageSize = 4MB", "both listen on port 19876", "line 6: storePathRootDir: ",
+                "line 7: tls.server.mode = enforcing promises",
                 "line 12: [[broker]] disks is the whole platform's", "line 13: [[broker]] brokerPermission = 9",
             ] {
                 #expect(
