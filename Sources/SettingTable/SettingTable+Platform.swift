@@ -7,7 +7,7 @@ extension SettingTable {
             "how much is written to the journal: trace, debug, info, notice, warning, error or critical"),
         Setting(
             "namesrvAddr", .platform, [.platform, .broker], .addresses, "", .running,
-            "name servers to register with besides the platform's own, HOST:PORT separated by ;"),
+            "name servers to register with besides the platform's own"),
         Setting(
             "fetchNamesrvAddrByAddressServer", .platform, .broker, .boolean, "false", .start,
             "RocketMQ's address server", .none("name servers are named by namesrvAddr; there is no address server")),

@@ -66,7 +66,7 @@ extension SettingTable {
         ),
         Setting(
             "deleteWhen", .retention, .broker, .hours, "04", .running,
-            "hours of the day at which old files go, separated by ;"),
+            "hours of the day at which old files go"),
         Setting(
             "diskMaxUsedSpaceRatio", .retention, .broker, .integer(0...100), "75", .running,
             "per cent used above which the oldest files go"),

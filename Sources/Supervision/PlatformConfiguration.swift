@@ -92,7 +92,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
         raw.spellRoles()
         let review = SettingReview(raw)
         problems += review.problems
-        notes = review.notes
+        notes = review.notes.enumerated()
+            .sorted { ($0.element.line ?? .max, $0.offset) < ($1.element.line ?? .max, $1.offset) }.map(\.element)
         dataDirectory = surroundings.dataDirectory
         machineAddress = surroundings.machineAddress
         logLevel = raw.common["logLevel"].flatMap { PlatformConfiguration.canonical(["logLevel": $0])["logLevel"] }

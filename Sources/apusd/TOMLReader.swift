@@ -22,11 +22,24 @@ struct TOMLReader {
                 raw.brokers = (value.array.map { Array($0) } ?? []).enumerated().map { number, table in
                     scalars(table.table, .broker(number))
                 }
+            case ("tls", .table): flatten(value.table, "tls")
             case (_, .table):
                 problem(
                     "there is no table [\(key)]: there are [nameserver], [filter], [limits.KIND], and [[broker]] for each of several brokers",
                     key)
             default: raw.common[key] = scalar(value, key, .common)
+            }
+        }
+    }
+
+    /// `tls.server.mode = …` is one of RocketMQ's keys, and to TOML a table.
+    private mutating func flatten(_ table: TOMLTable?, _ prefix: String) {
+        for (key, value) in table ?? TOMLTable() {
+            let name = "\(prefix).\(key)"
+            if value.type == .table {
+                flatten(value.table, name)
+            } else {
+                raw.common[name] = scalar(value, name, .common)
             }
         }
     }

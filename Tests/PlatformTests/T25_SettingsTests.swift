@@ -32,7 +32,7 @@ extension PlatformTests {
                 maxMessageSize = "4MB"
                 listenPort = 19876
                 storePathRootDir = "\(folder.file("no-folder"))"
-
+                tls.server.mode = "enforcing"
                 [nameserver]
                 listenPort = 19876
 
@@ -46,6 +46,7 @@ extension PlatformTests {
             for words in [
                 "line 1: aclEnable = true promises", "line 2: defaultTopicQueueNums = -4", "line 3: deleteWhen = 25",
                 "line 4: maxMessageSize = 4MB", "both listen on port 19876", "line 6: storePathRootDir: ",
+                "line 7: tls.server.mode = enforcing promises",
                 "line 12: [[broker]] disks is the whole platform's", "line 13: [[broker]] brokerPermission = 9",
             ] {
                 #expect(
@@ -97,6 +98,18 @@ extension PlatformTests {
             #expect(made.status == 0, "\(made)")
             let sent = try await platform.apus(["send", "--topic", "Made"], input: .file("/etc/hostname"))
             #expect(sent.status == 0, "\(sent.errorText)")
+            func permit(_ perm: String) async throws -> (status: Int32, lines: [String], errorText: String) {
+                try await admin(platform, ["updateTopic", "-c", "DefaultCluster", "-t", "Made", "-p", perm])
+            }
+            let nonsense = try await permit("9")
+            #expect(
+                (nonsense.lines.joined() + nonsense.errorText).contains("no permission: 2 writes, 4 reads"),
+                "\(nonsense)")
+            #expect(try await permit("2").status == 0)
+            // A topic that is only written to is there.
+            let reader = try await platform.apus(["consume", "--topic", "Made", "--timeout", "1"])
+            #expect(reader.errorText.contains("'Made' exists, and none of its queues may be read"), "\(reader)")
+            #expect(try await platform.apus(["send", "--topic", "Made"], input: .file("/etc/hostname")).status == 0)
             let shown = try await admin(
                 platform,
                 [
