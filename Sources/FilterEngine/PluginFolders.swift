@@ -35,6 +35,9 @@ package final class PluginFolders {
     /// A file that is not whole by its own headers is refused after so long.
     static let abandoned: Int64 = 2_000_000_000
 
+    /// Files one process takes; a fresh one has room for as many.
+    package static let filesMax = 64
+
     private enum State {
         case loaded(FilterPlugin)
         case refused
@@ -125,6 +128,15 @@ package final class PluginFolders {
                 continue
             }
             pending[path] = nil
+            if !catalogue.canCopy, mine.count > Self.filesMax {
+                known[path] = Known(identity: identity, file: PluginFile(path: path), state: .refused)
+                catalogue.refuse(
+                    path,
+                    .unreadable(
+                        path: path,
+                        reason: "there are \(mine.count) plugins for one filter worker; \(Self.filesMax) are the most"))
+                continue
+            }
             guard catalogue.canCopy else {
                 look.stale = "\(path) is new and there is no room for it"
                 return look

@@ -19,11 +19,11 @@ enum FilterSandbox {
         let executables = try OwnProgram.folder()
         paths.formUnion(PluginPlaces.ofBuiltIns(beside: executables))
         let named = settings.string("filterReadable", default: "").split(separator: ":").map(String.init)
-        let own = (PluginPlaces.ofOperators(settings, beside: executables) + commitLogFolders(settings) + named).filter
-        {
-            !$0.isEmpty
-        }
-        paths.formUnion(own.map(existing))
+        // A plugin folder that is not there is not widened to the one above it, which may be the data directory.
+        let plugins = PluginPlaces.ofOperators(settings, beside: executables).filter { access($0, F_OK) == 0 }
+        let others = (commitLogFolders(settings) + named).filter { !$0.isEmpty }
+        let own = plugins + others
+        paths.formUnion(plugins + others.map(existing))
         do {
             guard let version = try Sandbox.restrictReading(to: paths.sorted()) else {
                 logger.warning(

@@ -40,7 +40,7 @@ final class FilterWorker: Worker {
         let builtIns = BuiltInPlugins.find(beside: executables)
         guard builtIns.missing.isEmpty else { throw Self.incomplete(builtIns.missing, executables) }
         // Memory for copies of plugins is made here: in the sandbox there is no more of it.
-        let supply = try FrozenFile.Supply(reserve: role == .builtIns ? 0 : Self.copiesMax)
+        let supply = try FrozenFile.Supply(reserve: role == .builtIns ? 0 : PluginFolders.filesMax)
         conduct = try FilterSandbox.enter(environment)
         catalogue = FilterCatalogue(logger: logger, conduct: conduct, supply: supply)
         for path in builtIns.paths {
@@ -69,9 +69,6 @@ final class FilterWorker: Worker {
         }
         if look.isPending { lookSoon(inMillis: 100) }
     }
-
-    /// Plugin files a worker can take before a fresh one has to.
-    private static let copiesMax = 64
 
     private static func incomplete(_ missing: [String], _ executables: String) -> WorkerError {
         WorkerError(

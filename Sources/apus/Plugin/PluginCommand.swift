@@ -162,7 +162,9 @@ struct PluginCommand: ParsableCommand {
             let end = MonotonicClock.milliseconds + Int64(timeout) * 1000
             while MonotonicClock.milliseconds < end {
                 if let rows = PluginReport.running(folder.platform)?.rows(of: name), !rows.isEmpty,
-                    rows.allSatisfy({ $0.modified == identity.modified && !$0.isPending })
+                    rows.allSatisfy({ $0.modified == identity.modified && !$0.isPending }),
+                    // Its own worker has spoken, unless its record is another's business.
+                    rows.contains(where: { $0.isMine && $0.role == "plugins" || $0.history != nil })
                 {
                     let use = PluginReport.use(rows)
                     print(use)
