@@ -17,6 +17,8 @@ package protocol RemotingService: AnyObject {
 }
 
 extension RemotingService {
+    /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which tells the producer why;
+    /// its name server gets all topics of a broker in one frame. What unfinished frames take together is bounded anyway.
     package var frameBytesMax: Int { RemotingLimits.frameBytes }
 }
 

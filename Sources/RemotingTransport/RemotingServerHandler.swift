@@ -270,7 +270,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         guard length > max, length <= RemotingLimits.frameBytes else {
             return RemotingDecodeError.badFrameLength(length).description
         }
-        return "a frame of \(length) bytes is announced and \(max) are taken here: maxMessageSize and room for a header"
+        return "a frame of \(length) bytes is announced and \(max) are taken here"
     }
 
     // MARK: holding back
