@@ -320,11 +320,6 @@ package final class Broker: RemotingService {
         if leave() { slices.add(leave) }
     }
 
-    /// Room for a message of the largest size with its header; never less than for RocketMQ's default of 4 MiB.
-    package var frameBytesMax: Int {
-        RemotingLimits.headerBytes + min(max(configuration.maxMessageSize, 4 << 20), RemotingLimits.frameBytes)
-    }
-
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let context = connection.context else { return }
         let client = unsafeDowncast(context, to: ClientContext.self)

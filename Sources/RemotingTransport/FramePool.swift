@@ -97,7 +97,8 @@ final class FrameMemory {
     init(_ configuration: RemotingServerConfiguration) {
         self.small = FramePool(capacity: configuration.unfinishedFrameBytesMax / 2)
         self.large = FramePool(capacity: configuration.unfinishedFrameBytesMax)
-        self.unreservedMax = configuration.unfinishedFrameBytesMax / 2
+        // Many honest peers may be held back at a time, each with what one read brought.
+        self.unreservedMax = configuration.unfinishedFrameBytesMax * 4
     }
 
     func pool(for bytes: Int) -> FramePool { bytes > Self.smallBytesMax ? self.large : self.small }

@@ -251,8 +251,8 @@ package final class RemotingConnection {
         }
     }
 
-    func sweep(now: NIODeadline) {
-        self.handler?.sweep(now: now)
+    func sweep(now: NIODeadline, judgesSlow: Bool) {
+        self.handler?.sweep(now: now, judgesSlow: judgesSlow)
         if !self.isClosed { self.countOutbound() }
     }
 

@@ -17,6 +17,8 @@ package protocol RemotingService: AnyObject {
 }
 
 extension RemotingService {
+    /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which tells the producer why;
+    /// its name server gets all topics of a broker in one frame. What unfinished frames take together is bounded anyway.
     package var frameBytesMax: Int { RemotingLimits.frameBytes }
 }
 
@@ -28,7 +30,7 @@ package struct RemotingServerConfiguration: Sendable {
     /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
     package var connectionsPerAddressMax = 2_500
     /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of that,
-    /// and so have peers that are held back. Who finds nothing left is not read until it is his turn.
+    /// requests of peers that are held back or wait four times as much. Who finds nothing left is not read until it is his turn.
     package var unfinishedFrameBytesMax = 64 << 20
     /// While others wait for that memory, a frame that has reserved some and grows slower is closed, in bytes a second.
     package var trickleBytesPerSecond = 32 << 10
@@ -83,6 +85,7 @@ package final class RemotingServer {
     private(set) var listeners: [any Channel] = []
     private var sweep: RepeatedTask?
     private var sweepPart: UInt64 = 0
+    private var lastSweep = NIODeadline.now()
     private(set) var refusals = RateLimit(perSecond: 10)
 
     let scratch = HeaderScratch()
@@ -300,8 +303,11 @@ package final class RemotingServer {
     }
 
     private func sweepConnections(now: NIODeadline, part: UInt64, of parts: UInt64) {
+        // A loop that stood still has not read: then nobody is slow but itself.
+        let isLate = now - self.lastSweep > self.configuration.sweepInterval
+        self.lastSweep = now
         for connection in self.connections.values where connection.id % parts == part {
-            connection.sweep(now: now)
+            connection.sweep(now: now, judgesSlow: !isLate)
         }
         if self.outboundBytes > self.configuration.outboundBytesMax { self.closeStalled(now: now) }
         self.resumeThoseThatWait()

@@ -29,7 +29,8 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     private var wanted: (pool: FramePool, bytes: Int, ticket: UInt64)?
     /// Bytes of `pending` that are kept without a reservation.
     private var unreserved = 0
-    /// How far the frame had come when it was last looked at.
+    /// Bytes that have come over this connection, and when that was last looked at.
+    private var bytesRead = 0
     private var progress = (at: NIODeadline.now(), bytes: 0)
     private var hasSpoken = false
 
@@ -113,6 +114,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         self.server.scheduleTick()
         self.lastRead = self.server.now
         defer { self.server.ended(.read(code: self.lastCode, peer: self.connection.remoteAddress)) }
+        self.bytesRead += buffer.readableBytes
         if self.pending.readableBytes > 0 {
             self.pending.writeBuffer(&buffer)
             self.handlePending()
@@ -152,7 +154,9 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
             return self.keepUnreserved(kept)
         }
         let bytes = 4 + Int(length)
-        if self.reservation?.bytes == bytes || self.wanted?.bytes == bytes { return }
+        if self.reservation?.bytes == bytes { return }
+        // What a read under way had still brought counts as well.
+        if self.wanted?.bytes == bytes { return self.keepUnreserved(kept) }
         self.releaseReservation()
         let pool = self.server.frameMemory.pool(for: bytes)
         if pool.reserve(bytes) {
@@ -165,7 +169,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
 
     private func take(_ pool: FramePool, _ bytes: Int) {
         self.reservation = (pool, bytes)
-        self.progress = (self.lastRead, self.pending.readableBytes)
+        self.progress = (self.lastRead, self.bytesRead)
         self.keepUnreserved(0)
         // In one piece, instead of doubling as it grows.
         if bytes > FrameMemory.smallBytesMax { self.pending.reserveCapacity(bytes) }
@@ -209,8 +213,8 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         guard let reservation = self.reservation else { return false }
         let watched = now - self.progress.at
         guard watched >= configuration.trickleTime else { return false }
-        let came = self.pending.readableBytes - self.progress.bytes
-        self.progress = (now, self.pending.readableBytes)
+        let came = self.bytesRead - self.progress.bytes
+        self.progress = (now, self.bytesRead)
         let least = Double(configuration.trickleBytesPerSecond) * Double(watched.nanoseconds) / 1e9
         return reservation.pool.isContended && Double(came) < least
     }
@@ -270,7 +274,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         guard length > max, length <= RemotingLimits.frameBytes else {
             return RemotingDecodeError.badFrameLength(length).description
         }
-        return "a frame of \(length) bytes is announced and \(max) are taken here: maxMessageSize and room for a header"
+        return "a frame of \(length) bytes is announced and \(max) are taken here"
     }
 
     // MARK: holding back
@@ -351,7 +355,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
 
     // MARK: time-outs
 
-    func sweep(now: NIODeadline) {
+    func sweep(now: NIODeadline, judgesSlow: Bool) {
         let configuration = self.server.configuration
         let waiting = self.bytesInChannel
         if waiting > 0 {
@@ -366,6 +370,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         } else {
             self.stalledSince = nil
         }
+        if !judgesSlow { self.progress = (now, self.bytesRead) }
         if self.trickles(now: now) {
             return self.refuse(
                 "a frame of \(self.reservation?.bytes ?? 0) bytes comes too slowly while others wait for memory")

@@ -13,7 +13,7 @@ package final class LogEdge: Sendable {
     package static let messageBytesMax = 8 << 10
     package static let valueBytesMax = 1 << 10
     /// Lines of one place in the source that pass in a window; debug lines are not counted.
-    package static let linesMax = 50
+    package static let linesMax = 100
     package static let windowMilliseconds: Int64 = 10_000
     /// The value beside a line that says how many like it were not written before it.
     package static let countKey = "heldBack"
@@ -36,6 +36,8 @@ package final class LogEdge: Sendable {
     private struct Place: Hashable {
         let file: String
         let line: UInt
+        /// The worker a line of the supervisor's is about: all it says of them comes from one place.
+        let about: String
     }
 
     private struct Account {
@@ -58,7 +60,7 @@ package final class LogEdge: Sendable {
             metadata: all.mapValues { .string(PlainText.escaped("\($0)", bytesMax: Self.valueBytesMax)) })
         guard event.level > .debug else { return line }
         return accounts.withLock { accounts -> Line? in
-            let place = Place(file: event.file, line: event.line)
+            let place = Place(file: event.file, line: event.line, about: all["about"].map { "\($0)" } ?? "")
             var account = accounts[place] ?? Account(windowStart: now)
             defer { accounts[place] = account }
             if now - account.windowStart >= Self.windowMilliseconds {

@@ -151,14 +151,22 @@ final class KVConfigFile: NameServerStorage {
     }
 
     func saveKVConfig(_ bytes: [UInt8]) throws { try self.file.save(bytes) }
-    private var changedSettingsPath: String { self.folder + "/changedNamesrvSettings.json" }
 
-    func loadChangedSettings() throws -> [UInt8]? { try self.load(self.changedSettingsPath) }
-
-    func saveChangedSettings(_ bytes: [UInt8]) throws {
-        try self.save(bytes, self.changedSettingsPath, durably: true)
-        try self.disk.synchronizeDirectory(self.folder)
+    private var changedSettings: MetadataFile {
+        MetadataFile(path: self.folder + "/changedNamesrvSettings.json", disk: self.disk)
     }
+
+    func loadChangedSettings() throws -> [UInt8]? {
+        switch try self.changedSettings.load(isGood: { (try? JSONValue(parsing: $0)) != nil }) {
+        case .absent, .empty: return nil
+        case .current(let bytes): return bytes
+        case .backup(let bytes, let reason):
+            self.logger.error("\(reason); its backup is used, and what was changed after that is lost")
+            return bytes
+        }
+    }
+
+    func saveChangedSettings(_ bytes: [UInt8]) throws { try self.changedSettings.save(bytes) }
 
     /// A file that cannot be read costs the next start its patience and nothing else.
     func loadBrokers() -> [String] {

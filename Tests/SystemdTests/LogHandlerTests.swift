@@ -68,7 +68,8 @@ import Testing
             passed += edge.pass(event("refused \(number)"), [:], now: Int64(number / 6)) == nil ? 0 : 1
         }
         #expect(passed == LogEdge.linesMax)
-        // Another place is not held back.
+        // Another place is not held back, nor what the supervisor says of another worker.
+        #expect(edge.pass(event("of another", ["about": "filter-0"]), [:], now: 9_000) != nil)
         #expect(edge.pass(event("other", line: 2), [:], now: 9_000) != nil)
         let next = try #require(edge.pass(event("refused again"), [:], now: 10_500))
         #expect(next.metadata["heldBack"] == "\(57_000 - LogEdge.linesMax)")
@@ -78,11 +79,12 @@ import Testing
     /// When the flood ends the number is said all the same.
     @Test func whatWasHeldBackIsReported() {
         let edge = LogEdge()
-        for number in 0..<60 { _ = edge.pass(event("refused \(number)", [:], line: 1, .warning), [:], now: 0) }
+        let lines = LogEdge.linesMax + 10
+        for number in 0..<lines { _ = edge.pass(event("refused \(number)", [:], line: 1, .warning), [:], now: 0) }
         #expect(edge.takeSuppressed(now: 5_000).isEmpty)
         let reports = edge.takeSuppressed(now: 10_000)
         #expect(reports.map(\.count) == [10])
-        #expect(reports.first?.line.message == "refused 59")
+        #expect(reports.first?.line.message == "refused \(lines - 1)")
         #expect(reports.first?.level == .warning)
         #expect(edge.takeSuppressed(now: 30_000).isEmpty)
     }
