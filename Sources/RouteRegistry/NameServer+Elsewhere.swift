@@ -107,12 +107,22 @@ extension NameServer {
     static let topicsPerSlice = 500
 
     private func enterInSlices(_ entry: Entry, _ finish: @escaping (Answer) -> Void) {
-        var entry = entry
-        self.enter(&entry, atMost: Self.topicsPerSlice)
-        guard !entry.topics.isDone, let eventLoop = self.eventLoop else { return finish(self.registered(entry)) }
-        let this = NIOLoopBound((self, entry, finish), eventLoop: eventLoop)
+        self.entering.append((entry, finish))
+        // One slice a turn, however many registrations there are.
+        if self.entering.count == 1 { self.enterSome() }
+    }
+
+    private func enterSome() {
+        guard !self.entering.isEmpty else { return }
+        self.enter(&self.entering[0].entry, atMost: Self.topicsPerSlice)
+        if self.entering[0].entry.topics.isDone {
+            let (entry, finish) = self.entering.removeFirst()
+            finish(self.registered(entry))
+        }
+        guard !self.entering.isEmpty, let eventLoop = self.eventLoop else { return }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
         // A moment ahead: what is handed to `execute` runs in the same turn.
-        eventLoop.scheduleTask(in: .microseconds(30)) { this.value.0.enterInSlices(this.value.1, this.value.2) }
+        eventLoop.scheduleTask(in: .microseconds(200)) { this.value.enterSome() }
     }
 
     /// Makes something on the other thread and answers with what `then` makes of it; nothing of a connection that has closed meanwhile.

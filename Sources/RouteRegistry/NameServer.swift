@@ -42,6 +42,8 @@ package final class NameServer: RemotingService {
     private var connections: [UInt64: RemotingConnection] = [:]
     private var scan: RepeatedTask?
     private(set) var eventLoop: (any EventLoop)?
+    /// Large registrations whose topics are being entered.
+    var entering: [(entry: Entry, finish: (Answer) -> Void)] = []
     private var isStopping = false
     /// From a start until the brokers of the last life are back.
     private var startHold: StartHold

@@ -13,7 +13,13 @@ import Testing
 struct TableWritingTests {
     private func topicsOnDisk(_ harness: BrokerHarness) throws -> Set<String> {
         let path = harness.folder.appendingPathComponent("config/topics.json")
-        let json = try JSONValue(parsing: [UInt8](Data(contentsOf: path)))
+        // Between two renames of the next write the file has the name of its backup.
+        var data = try? Data(contentsOf: path)
+        for _ in 0..<100 where data == nil {
+            usleep(10_000)
+            data = try? Data(contentsOf: path)
+        }
+        let json = try JSONValue(parsing: [UInt8](try #require(data)))
         return Set(json["topicConfigTable"]?.object?.members.map(\.key) ?? [])
     }
 
