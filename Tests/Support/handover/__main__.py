@@ -75,6 +75,21 @@ class Official:
         self.process.kill()
 
 
+def threads(pid):
+    """What a process's threads wait for, and how much they work."""
+    waits = collections.Counter()
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/wchan") as file:
+                where = file.read()
+            with open(f"/proc/{pid}/task/{task}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            waits[f"{fields[0]} {where} {int(fields[11]) + int(fields[12])} ticks"] += 1
+    except OSError as error:
+        return str(error)
+    return dict(waits)
+
+
 class Scenario:
     def __init__(self, options, seed, base):
         self.options, self.base = options, base
@@ -283,8 +298,27 @@ class Scenario:
             print("  members by the broker:", answer and answer.body.decode("utf-8", "replace"))
             answer = self.net.ask(link, 208, {"consumerGroup": "hand-over", "topic": TOPIC})
             print("  offsets by the broker:", answer and answer.body.decode("utf-8", "replace")[:2000])
+            # Locks that are free are given to whoever asks, and given back at once.
+            body = {"consumerGroup": "hand-over", "clientId": "evidence", "mqSet": [
+                {"topic": TOPIC, "brokerName": "broker-a", "queueId": queue} for queue in range(self.queues)]}
+            answer = self.net.ask(link, 41, {}, json.dumps(body).encode())
+            print("  locks nobody has:", sorted(each["queueId"] for each in answer.json()["lockOKMQSet"]) if answer else None)
+            self.net.ask(link, 42, {}, json.dumps(body).encode())
         except OSError as error:
             print("  the broker cannot be asked:", error)
+        # Bytes the broker has not read, and those its clients have not.
+        port = f":{self.world.broker:04X}"
+        with open("/proc/net/tcp") as file:
+            for line in file:
+                fields = line.split()
+                if port in fields[1] + fields[2] and fields[3] == "01" and fields[4] != "00000000:00000000":
+                    print(f"  {fields[1]} → {fields[2]}: not sent:not read {fields[4]}")
+        status = subprocess.run([os.path.join(self.world.binaries, "apus"), "status", "--data-dir", self.world.data],
+                                capture_output=True, text=True, check=False)
+        print("  " + status.stdout.strip().replace("\n", "\n  "))
+        for member in self.members:
+            if isinstance(member, Official):
+                print(f"  {member.name}: {threads(member.process.pid)}")
         print("  log: " + "\n       ".join(self.world.tail(15)))
 
     def run(self, rounds):
