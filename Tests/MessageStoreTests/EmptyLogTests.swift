@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 import Testing
 
@@ -96,7 +97,7 @@ import Testing
         try FileManager.default.moveItem(atPath: kept, toPath: folder.path + "/commitlog")
         let store = try store(folder)
         try store.open()
-        #expect(store.findConsumeQueue(topic: "T", queueId: 0).maxOffset == QueueOffset(10))
+        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueId: 0).maxOffset == QueueOffset(10))
         try store.close()
     }
 
@@ -146,7 +147,7 @@ import Testing
         try folder.make("begin-anew")
         let store = try store(folder)
         try store.open()
-        #expect(store.findConsumeQueue(topic: "T", queueId: 0).maxOffset == QueueOffset(0))
+        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueId: 0).maxOffset == QueueOffset(0))
         try store.close()
         let names = Set(folder.contents.keys)
         #expect(!names.contains("begin-anew") && !names.contains("config/consumerOffset.json"))
@@ -161,7 +162,7 @@ import Testing
         try folder.make("config/consumerOffset.json", #"{"offsetTable":{"T@G":{0:5}}}"#)
         let store = try store(folder)
         try store.open()
-        #expect(store.findConsumeQueue(topic: "T", queueId: 0).maxOffset == QueueOffset(10))
+        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueId: 0).maxOffset == QueueOffset(10))
         try store.close()
         #expect(folder.contents["begin-anew"] == nil && folder.contents["config/consumerOffset.json"] != nil)
     }
