@@ -59,7 +59,7 @@ struct ConfigRevert: AsyncParsableCommand {
     @OptionGroup var place: RunningBrokers
     @Argument(
         help: ArgumentHelp("Settings; none is every changed one.", valueName: "KEY"),
-        completion: .list(SettingDescription.all.map(\.key)))
+        completion: Completions.setting)
     var keys: [String] = []
 
     func run() async throws {
