@@ -23,7 +23,7 @@ struct LogsCommand: ParsableCommand {
     var lines = 100
     @Argument(
         help: ArgumentHelp("Only lines of this worker, such as broker-store@0.", valueName: "WORKER"),
-        completion: .custom { _, _, _ in Completions.workers() })
+        completion: Completions.worker)
     var worker: String?
 
     func validate() throws {

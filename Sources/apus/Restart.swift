@@ -12,7 +12,8 @@ struct Restart: ParsableCommand {
     @OptionGroup var directory: AdminClient.DataDirectory
 
     @Argument(
-        help: ArgumentHelp("KIND@N as in broker-store@1; N may be left out where there is one.", valueName: "WORKER"))
+        help: ArgumentHelp("KIND@N as in broker-store@1; N may be left out where there is one.", valueName: "WORKER"),
+        completion: Completions.worker)
     var worker: String
 
     @Option(help: ArgumentHelp("How long to wait for it to serve again.", valueName: "SECONDS"))

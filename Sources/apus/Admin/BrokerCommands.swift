@@ -161,8 +161,9 @@ struct UpdateBrokerConfig: AdminCommand {
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
-    @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "The setting.") var key:
-        String
+    @Option(
+        name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "The setting.",
+        completion: Completions.setting) var key: String
     @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Its new value.") var value:
         String
 

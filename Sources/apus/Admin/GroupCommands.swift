@@ -9,7 +9,7 @@ struct GroupOption: ParsableArguments {
     @Option(
         name: [.customShort("g"), .customLong("groupName"), .customLong("consumerGroup"), .customLong("group")],
         parsing: .unconditional,
-        help: ArgumentHelp("Consumer group.", valueName: "GROUP"))
+        help: ArgumentHelp("Consumer group.", valueName: "GROUP"), completion: Completions.group)
     var name: String
 }
 

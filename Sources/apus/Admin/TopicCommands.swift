@@ -6,7 +6,7 @@ import RemotingProtocol
 struct TopicOption: ParsableArguments {
     @Option(
         name: [.customShort("t"), .customLong("topic")], parsing: .unconditional,
-        help: ArgumentHelp("Topic.", valueName: "TOPIC"))
+        help: ArgumentHelp("Topic.", valueName: "TOPIC"), completion: Completions.topic)
     var name: String
 }
 

@@ -60,7 +60,7 @@ struct ConfigRevert: AsyncParsableCommand {
     @OptionGroup var place: RunningBrokers
     @Argument(
         help: ArgumentHelp("Settings; none is every changed one.", valueName: "KEY"),
-        completion: .list(SettingTable.all.map(\.name)))
+        completion: Completions.setting)
     var keys: [String] = []
 
     func run() async throws {

@@ -17,11 +17,14 @@ struct WhyCommand: AsyncParsableCommand {
             """)
 
     @OptionGroup var server: ServerOption
-    @Option(name: .shortAndLong, parsing: .unconditional, help: ArgumentHelp("The consumer group.", valueName: "NAME"))
+    @Option(
+        name: .shortAndLong, parsing: .unconditional, help: ArgumentHelp("The consumer group.", valueName: "NAME"),
+        completion: Completions.group)
     var group: String
     @Option(
         name: .shortAndLong, parsing: .unconditional,
-        help: ArgumentHelp("One topic (default: those the group subscribes to).", valueName: "NAME"))
+        help: ArgumentHelp("One topic (default: those the group subscribes to).", valueName: "NAME"),
+        completion: Completions.topic)
     var topic: String?
     @Option(help: ArgumentHelp("How many of a topic's newest messages to look at.", valueName: "N"))
     var sample = 256

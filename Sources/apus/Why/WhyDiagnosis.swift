@@ -1,3 +1,4 @@
+import SettingTable
 import Supervision
 
 /// What the facts mean: pure, so that each cause has a test without servers. Causes stand in the order in which a person would
