@@ -3,6 +3,8 @@ import LinuxSystem
 import MessageStore
 import NIOCore
 import StoreFormat
+import SettingTable
+import MessageModel
 
 extension Broker {
     /// Whether the queue's first message is so far behind the log's end that a slave should serve it
@@ -16,7 +18,7 @@ extension Broker {
 
     /// A message has been stored in a dead-letter topic.
     func deadLetter(in topic: TopicEntry, _ queueId: Int32, _ result: AppendResult, tries: Int32) {
-        let group = String(topic.name.dropFirst(TopicNames.deadLetterPrefix.count))
+        let group = String(topic.name.dropFirst(TopicName.deadLetterPrefix.count))
         consumerNotices.deadLetter(
             group: group, place: "queue \(queueId) offset \(result.queueOffset)", tries: tries, now: now(), logger)
     }

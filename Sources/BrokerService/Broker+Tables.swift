@@ -2,6 +2,7 @@ import FastJSON
 import MessageStore
 import RemotingProtocol
 import StoreFormat
+import SettingTable
 
 /// The tables on their way to disk and to those who ask for all of one.
 extension Broker {

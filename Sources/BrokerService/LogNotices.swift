@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 
 /// So many lines a second and no more; the others are counted, and the count is said with the next line or after a while.
 struct LineLimiter {
@@ -53,7 +54,7 @@ struct ConsumerNotices {
         }
         let (isAllowed, omitted) = deadLetterLines.allows(at: now)
         guard isAllowed else { return }
-        let topic = TopicNames.deadLetter(group)
+        let topic = TopicName.deadLetterPrefix + group
         let more = omitted > 0 ? "; \(omitted) more dead letters were not written here" : ""
         logger.warning(
             "a message of consumer group \(group) was given up after \(tries) deliveries and lies in \(topic) \(place); \(deadLettersByGroup[group] ?? 0) of the group since the start (apus admin printMsg -t \(topic))\(more)",

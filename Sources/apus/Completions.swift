@@ -1,4 +1,5 @@
 import ArgumentParser
+import SettingTable
 import FastJSON
 import LinuxSystem
 
@@ -10,7 +11,7 @@ enum Completions {
     static let group = CompletionKind.custom { _, _, _ in
         topics().filter { $0.hasPrefix(retryPrefix) }.map { String($0.dropFirst(retryPrefix.count)) }
     }
-    static let setting = CompletionKind.list(SettingDescription.all.map(\.key))
+    static let setting = CompletionKind.list(SettingTable.all.map(\.name))
 
     /// Groups are known by their retry topics.
     private static let retryPrefix = "%RETRY%"

@@ -1,6 +1,7 @@
 import FastJSON
 import Logging
 import RemotingProtocol
+import MessageModel
 
 /// What tools of RocketMQ 5 ask about one topic or group (351, 352), and change of many at once (18, 225).
 extension AdminBrokerProcessor {

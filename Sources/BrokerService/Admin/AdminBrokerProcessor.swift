@@ -168,10 +168,10 @@ final class AdminBrokerProcessor {
         let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
-        guard broker.groups.find(destination) != nil else {
+        guard broker.groups.find(destination.text) != nil else {
             return client.answer(
                 frame.returnAddress, .subscriptionGroupNotExist,
-                remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination))
+                remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination.text))
         }
         for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
             guard let topicName = broker.topics[topic]?.topicName else { continue }

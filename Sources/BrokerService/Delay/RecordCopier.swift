@@ -83,7 +83,7 @@ struct RecordCopier {
         case .refused(let refusal):
             if refusal.isPassing { return .refused(refusal) }
             // What is only added must not be what makes it too large.
-            return suffix.isEmpty ? putAside(record, "\(refusal)") : append(record, topic, queueId, [])
+            return dequeued == nil ? putAside(record, "\(refusal)") : append(record, topic, queueId, dequeued: nil)
         }
     }
 
