@@ -53,7 +53,7 @@ struct LoopTimeTests {
         let harness = try BrokerHarness()
         let connection = try harness.connect()
         try harness.onLoop { broker in
-            for number in 0..<6000 { broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
+            for number in 0..<6000 { try broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
         }
         let opaque = try connection.post(.getAllTopicConfig)
         try wait { try harness.onLoop { $0.tableAnswers.texts } == 1 }
@@ -298,7 +298,7 @@ struct LoopTimeTests {
         defer { try? harness.end() }
         let connection = try harness.connect()
         try harness.onLoop { broker in
-            for number in 0..<9000 { broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
+            for number in 0..<9000 { try broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
         }
         let first = try connection.post(.getAllTopicConfig)
         let second = try connection.post(.getMaxOffset, ["topic": "Table1", "queueId": "0"])

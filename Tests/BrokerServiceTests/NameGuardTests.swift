@@ -170,8 +170,8 @@ import WorkerProtocol
         arguments: evil.filter { $0 != "evil\n" })
     func settings(_ name: String) {
         for key in ["brokerName", "brokerClusterName"] {
-            let settings = BrokerConfiguration([(key, name)])
             do {
+                let settings = try BrokerConfiguration([(key, name)])
                 _ = try TopicConfigManager(settings, now: { 1 })
                 Issue.record("\(key)=\(name) was taken")
             } catch {

@@ -1,9 +1,11 @@
 import FastJSON
 import Foundation
+import MessageModel
 import MessageStore
 import NIOCore
 import NIOEmbedded
 import RemotingProtocol
+import TestTools
 import Testing
 
 @testable import BrokerService
@@ -161,8 +163,8 @@ struct TableWritingTests {
     }
 
     @Test("whose offsets they are is found without looking at all of them, whatever was removed")
-    func offsetsByName() {
-        var random = SystemRandomNumberGenerator()
+    func offsetsByName() throws {
+        var random = SplitMix(state: 20_261_129)
         let manager = ConsumerOffsetManager()
         var model: [String: [String: Int64]] = [:]
         for step in 0..<4000 {
@@ -176,10 +178,11 @@ struct TableWritingTests {
                 manager.remove(group: group)
                 for known in model.keys { model[known]?[group] = nil }
             case 2:
-                manager.clone(from: group, to: "G0", topic: topic)
+                manager.clone(from: group, to: try GroupName("G0"), topic: try TopicName(topic))
                 if let offset = model[topic]?[group] { model[topic]?["G0"] = offset }
             default:
-                manager.commit(topic: topic, group: group, queueId: 0, offset: Int64(step))
+                manager.commit(
+                    topic: try TopicName(topic), group: try GroupName(group), queueId: 0, offset: Int64(step))
                 model[topic, default: [:]][group] = Int64(step)
             }
             #expect(manager.groups(of: topic) == (model[topic] ?? [:]).keys.sorted())
@@ -189,7 +192,7 @@ struct TableWritingTests {
                     == (model[topic] ?? [:]).filter { $0.key != "G1" }.values.min())
         }
         let again = ConsumerOffsetManager()
-        again.load(manager.json)
+        #expect(try again.load(manager.json).isEmpty)
         #expect(again.json == manager.json)
         #expect(again.topics(of: "G3") == manager.topics(of: "G3"))
     }

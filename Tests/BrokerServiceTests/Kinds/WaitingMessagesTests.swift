@@ -204,7 +204,7 @@ struct WaitingMessagesTests {
         try harness.onLoop { broker in
             var config = SubscriptionGroupConfig(groupName: "H")
             config.retryQueueNums = 8
-            broker.groups.update(config)
+            _ = try broker.groups.update(config)
         }
         for _ in 0..<40 { #expect(try connection.sendBack("H", offset: offset).code == 0) }
         usleep(1_200_000)
