@@ -1,10 +1,10 @@
 import Glibc
 import LinuxSystem
+import MessageModel
 import MessageStore
 import NIOCore
-import StoreFormat
 import SettingTable
-import MessageModel
+import StoreFormat
 
 extension Broker {
     /// Whether the queue's first message is so far behind the log's end that a slave should serve it

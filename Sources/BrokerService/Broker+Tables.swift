@@ -1,8 +1,8 @@
 import FastJSON
 import MessageStore
 import RemotingProtocol
-import StoreFormat
 import SettingTable
+import StoreFormat
 
 /// The tables on their way to disk and to those who ask for all of one.
 extension Broker {

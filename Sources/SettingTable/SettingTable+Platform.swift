@@ -81,7 +81,8 @@ extension SettingTable {
 
     static let filter: [Setting] = [
         Setting(
-            "count", .filter, .filter, .integer(0...64), "1", .start, "filter workers for tags and SQL92, 0 to 64 (Apus)"
+            "count", .filter, .filter, .integer(0...64), "1", .start,
+            "filter workers for tags and SQL92, 0 to 64 (Apus)"
         ),
         Setting(
             "pluginWorkers", .filter, .filter, .integer(1...32), "4", .start,

@@ -179,7 +179,8 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
             lookAtLimits()
             Logs.reportSuppressed(logger)
             let notes = [
-                serving ? worker.status() : "", serving ? turns.words : "", environment?.connectionsNote ?? "", limitNote,
+                serving ? worker.status() : "", serving ? turns.words : "", environment?.connectionsNote ?? "",
+                limitNote,
             ]
             let status = notes.filter { !$0.isEmpty }.joined(separator: "; ")
             control.send(.pong(number, status: status), wait: false)

@@ -1,7 +1,7 @@
 import ArgumentParser
-import SettingTable
 import FastJSON
 import LinuxSystem
+import SettingTable
 
 /// What the shell offers: of the platform or the name server that runs, nothing when none does. Every failure is an empty list: a
 /// completion has nowhere to say why.

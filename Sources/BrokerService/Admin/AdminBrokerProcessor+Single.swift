@@ -1,7 +1,7 @@
 import FastJSON
 import Logging
-import RemotingProtocol
 import MessageModel
+import RemotingProtocol
 
 /// What tools of RocketMQ 5 ask about one topic or group (351, 352), and change of many at once (18, 225).
 extension AdminBrokerProcessor {
@@ -38,7 +38,8 @@ extension AdminBrokerProcessor {
                 return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
             }
             if let (code, remark) = refusal(of: config, client) {
-                return client.answer(frame.returnAddress, code == .systemError ? .invalidParameter : code, remark: remark)
+                return client.answer(
+                    frame.returnAddress, code == .systemError ? .invalidParameter : code, remark: remark)
             }
             do throws(TopicAttributes.Refusal) {
                 let current = broker.topics[config.topicName].map { $0.config.attributes ?? [:] }

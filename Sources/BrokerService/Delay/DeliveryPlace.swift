@@ -76,7 +76,8 @@ extension GroupName {
     /// longer than a topic's.
     var retryRefusal: String? {
         guard retryTopic == nil || deadLetterTopic == nil else { return nil }
-        return "the group's name has \(text.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a topic "
+        return
+            "the group's name has \(text.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a topic "
             + "can be (\(TopicName.bytesMax) bytes): give the group a shorter name"
     }
 }

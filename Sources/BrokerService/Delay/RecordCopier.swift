@@ -114,7 +114,8 @@ extension AppendRefusal {
     var isPassing: Bool {
         switch self {
         case .diskFull, .notWritable: true
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch, .unreadable: false
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch, .unreadable:
+            false
         }
     }
 }

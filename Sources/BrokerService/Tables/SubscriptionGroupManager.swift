@@ -117,7 +117,8 @@ final class SubscriptionGroupManager {
     /// What a group that is not there would be if it showed up; nil when it would not be made.
     func configIfCreated(_ name: String) -> SubscriptionGroupConfig? {
         let isSystem = name.hasPrefix("CID_RMQ_SYS_")
-        return (autoCreate || isSystem) && GroupName.problem(name) == nil ? SubscriptionGroupConfig(groupName: name) : nil
+        return (autoCreate || isSystem) && GroupName.problem(name) == nil
+            ? SubscriptionGroupConfig(groupName: name) : nil
     }
 
     var all: [SubscriptionGroupEntry] { table.values }
