@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import SettingTable
@@ -64,10 +65,19 @@ extension Broker {
         scheduleTick()
     }
 
+    /// Between two tries of writing the topics because somebody sends to a new one.
+    private static let topicsRetryMillis: Int64 = 500
+
     /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is on disk, or
     /// on its way there: then the acknowledgement waits (`AckGate`).
     func reasonNotKept(_ topic: TopicEntry) -> String? {
         guard topic.madeAt > topics.kept, let failure = keeper.failure(.topics) else { return nil }
+        // There may be room again: the sender's next try shall find the topic on disk.
+        let time = now()
+        if abs(time -| topicsTriedMillis) >= Self.topicsRetryMillis, !keeper.isBusy(.topics) {
+            topicsTriedMillis = time
+            persist(.topics)
+        }
         return "the topic[\(topic.name)] is new and could not be put on disk: \(failure)"
     }
 

@@ -74,6 +74,8 @@ package final class Broker: RemotingService {
     unowned(unsafe) var requester: ClientContext?
     /// Connections there have been.
     private var connectionCount = 0
+    /// When the topics were last written because of a send that was refused (`reasonNotKept`); milliseconds since 1970.
+    var topicsTriedMillis: Int64 = 0
     var timers: [RepeatedTask] = []
     private var notices = MembershipNotices()
     var consumerNotices = ConsumerNotices()

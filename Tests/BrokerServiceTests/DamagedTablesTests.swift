@@ -87,6 +87,8 @@ import Testing
         }
         let delays = "{\"offsetTable\":{1:-5,2:9223372036854775807,99:3}}"
         try Data(delays.utf8).write(to: config.appendingPathComponent("delayOffset.json"))
+        // The log is empty, as its operator means it to be.
+        try Data().write(to: folder.appendingPathComponent("begin-anew"))
         let log = LogLines()
         let harness = try BrokerHarness(folder: folder, log: log)
         #expect(

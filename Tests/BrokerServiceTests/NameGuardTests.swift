@@ -128,6 +128,8 @@ import WorkerProtocol
         ] {
             try Data(bytes).write(to: config.appendingPathComponent(name + ".json"))
         }
+        // The log is empty, as its operator means it to be.
+        try Data().write(to: outer.appendingPathComponent("deep/store/begin-anew"))
         let log = LogLines()
         let harness = try harness(outer, log: log)
         let connection = try harness.connect()

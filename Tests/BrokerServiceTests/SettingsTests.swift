@@ -71,12 +71,12 @@ import Testing
         let harness = try BrokerHarness([("fileReservedTime", "70")], log: log)
         defer { try? harness.end() }
         let connection = try harness.connect()
-        #expect(try change(connection, "fileReservedTime=48\nsomethingOfTheirs=a b").code == 0)
+        #expect(try change(connection, "fileReservedTime=48\ndeleteWhen=05").code == 0)
         #expect(try change(connection, "fileReservedTime=49").code == 0)
         let records = log.lines.filter { $0.contains("settings changed by 127.0.0.1:") }
         #expect(records.count == 2, "\(log.lines)")
         #expect(
-            records.first?.hasSuffix("fileReservedTime from '70' to '48', somethingOfTheirs from '' to 'a b'") == true)
+            records.first?.hasSuffix("fileReservedTime from '70' to '48', deleteWhen from '04' to '05'") == true)
         #expect(records.last?.hasSuffix("fileReservedTime from '48' to '49'") == true)
     }
 

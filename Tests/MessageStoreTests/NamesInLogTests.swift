@@ -266,6 +266,7 @@ import Testing
         first.store.removeTopics { $0 == "T" }
         try first.store.close()
         try FileManager.default.removeItem(atPath: configuration.commitLogPath)
+        try Data().write(to: URL(fileURLWithPath: folder.path + "/store/begin-anew"))
         let second = Harness(configuration)
         try second.store.open()
         second.send("T", body: "new")

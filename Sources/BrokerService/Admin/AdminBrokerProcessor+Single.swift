@@ -130,7 +130,7 @@ extension AdminBrokerProcessor {
     }
 
     func refusal(ofGroup name: String) -> String? {
-        GroupName.problem(name).map { "\($0)" }
+        GroupName.problem(name) == nil ? nil : String(broker.groups.remedy(for: name).dropFirst())
     }
 }
 

@@ -91,7 +91,7 @@ final class AdminBrokerProcessor {
         if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
         var config = TopicConfig(
             topicName: topic, readQueueNums: try fields.required(.readQueueNums),
-            writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.required(.perm))
+            writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.requiredInt32("perm"))
         config.topicFilterType = fields.string("topicFilterType") ?? "SINGLE_TAG"
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false

@@ -78,6 +78,7 @@ extension GroupName {
         guard retryTopic == nil || deadLetterTopic == nil else { return nil }
         return
             "the group's name has \(text.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a topic "
-            + "can be (\(TopicName.bytesMax) bytes): give the group a shorter name"
+            + "can be (\(TopicName.bytesMax) bytes): give the group a name of at most "
+            + "\(TopicName.bytesMax - TopicName.retryPrefix.utf8.count) bytes"
     }
 }
