@@ -67,7 +67,7 @@ extension AdminBrokerProcessor {
             if let remark = refusal(ofGroup: config.groupName) {
                 return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
             }
-            if let (code, remark) = refusalToMake(group: config.groupName, client) {
+            if let (code, remark) = refusalToMake(config, client) {
                 return client.answer(frame.returnAddress, code, remark: remark)
             }
         }
@@ -119,8 +119,16 @@ extension AdminBrokerProcessor {
         return nil
     }
 
-    /// Why a group is not made: the client's rate of new groups.
-    func refusalToMake(group: String, _ client: ClientContext) -> (ResponseCode, String)? {
+    /// Why a group is not made or changed: the number of its retry queues, or the client's rate of new groups.
+    func refusalToMake(_ config: SubscriptionGroupConfig, _ client: ClientContext) -> (ResponseCode, String)? {
+        let group = config.groupName
+        guard (0...Self.queuesMax).contains(config.retryQueueNums) else {
+            return (
+                .systemError,
+                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(Self.queuesMax); nothing "
+                    + "was changed"
+            )
+        }
         guard broker.groups[group] == nil, !broker.creations.mayMakeGroup(client) else { return nil }
         return (
             .systemBusy,

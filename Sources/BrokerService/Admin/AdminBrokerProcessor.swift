@@ -137,7 +137,7 @@ final class AdminBrokerProcessor {
         if let remark = refusal(ofGroup: config.groupName) {
             return client.answer(frame.returnAddress, .systemError, remark: remark)
         }
-        if let (code, remark) = refusalToMake(group: config.groupName, client) {
+        if let (code, remark) = refusalToMake(config, client) {
             return client.answer(frame.returnAddress, code, remark: remark)
         }
         let group = try broker.groups.update(config)

@@ -63,7 +63,7 @@ extension Broker {
     /// RocketMQ never enlarges it: after `retryQueueNums` was raised it stores into queues no consumer knows.
     func retryTopic(of group: GroupName, unitFlag: Int32 = 0, mayWait: Bool = false) -> TopicEntry? {
         guard let name = group.retryTopic else { return nil }
-        let queues = max(1, groups[group.text]?.config.retryQueueNums ?? 1)
+        let queues = min(max(1, groups[group.text]?.config.retryQueueNums ?? 1), AdminBrokerProcessor.queuesMax)
         let topic = topics.findOrCreate(
             name, queueNums: queues, perm: Permission.read | Permission.write, topicSysFlag: unitFlag, mayWait: mayWait)
         topics.enlarge(topic, to: queues)

@@ -30,18 +30,31 @@ final class QueryMessageProcessor {
         let fields = frame.extFields
         let isUniqueKey = fields.string("_UNIQUE_KEY_QUERY") == "true"
         let maxNum = Int(try fields.requiredInt32("maxNum"))
-        var query = broker.store.beginQuery(
-            topic: try fields.required("topic"), key: try fields.required("key"),
-            maxCount: isUniqueKey ? broker.configuration.defaultQueryMaxNum : maxNum, bytesMax: Self.answerBytesMax,
-            begin: try fields.requiredInt64("beginTimestamp"), end: try fields.requiredInt64("endTimestamp"))
+        let (topic, key) = (try fields.required("topic"), try fields.required("key"))
+        let (begin, end) = (try fields.requiredInt64("beginTimestamp"), try fields.requiredInt64("endTimestamp"))
+        func search(from begin: Int64) -> KeyQuery {
+            broker.store.beginQuery(
+                topic: topic, key: key, maxCount: isUniqueKey ? broker.configuration.defaultQueryMaxNum : maxNum,
+                bytesMax: Self.answerBytesMax, begin: begin, end: end)
+        }
+        var query = search(from: begin)
+        // Tools read the beginning from the unique key. Those of the official C++ client (2.0) have their bytes in another
+        // order, and what is read there may lie days after the message (findings/cpp-client-message-id-time.sh).
+        var mayBeEarlier = isUniqueKey && begin > 0 && end == Int64.max
         let address = frame.returnAddress
         // `true` when there is more to do.
         let slice = { [unowned self] () -> Bool in
             guard !client.connection.isClosed else { return false }
             broker.store.advance(&query, steps: Self.stepsPerSlice, bytes: Self.bytesPerSlice)
             guard query.isDone else { return true }
+            let result = broker.store.result(of: query)
+            if result.records.isEmpty, mayBeEarlier {
+                mayBeEarlier = false
+                query = search(from: 0)
+                return true
+            }
             client.connection.awaitsAnswer = false
-            answer(broker.store.result(of: query), address, client)
+            answer(result, address, client)
             return false
         }
         client.connection.awaitsAnswer = true

@@ -305,8 +305,9 @@ final class TopicConfigManager {
         guard config.topicName == member.key else {
             throw TableError("it calls itself \(config.topicName)")
         }
-        guard config.readQueueNums >= 0, config.writeQueueNums >= 0 else {
-            throw TableError("it has a negative number of queues")
+        let queues = 0...QueueLimits.queuesPerTopic
+        guard queues.contains(config.readQueueNums), queues.contains(config.writeQueueNums) else {
+            throw TableError("its number of queues is not within 0 to \(QueueLimits.queuesPerTopic)")
         }
         return (config, try TopicName(existing: member.key))
     }
