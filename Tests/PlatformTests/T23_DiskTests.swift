@@ -439,7 +439,7 @@ extension PlatformTests {
             let spent = Platform.cpuMillis(of: pid) - before
             print("T23 at the limit of open files the broker used \(spent) ms of processor time in 2 s")
             #expect(spent < 500, "\(spent) ms in 2 s")
-            #expect(try await platform.status().statusLine == "4 of 4 workers ready")
+            #expect(try await platform.status().statusLine.hasPrefix("4 of 4 workers ready"))
             #expect(platform.log.contains("too many connections"))
             sockets.removeLast(3)
             // Each topic has queues of its own, and each queue a file.
@@ -460,9 +460,9 @@ extension PlatformTests {
 
         @Test("a worker at its limit of memory is replaced, with the reason", .timeLimit(.minutes(1)))
         func limitOfMemory() async throws {
-            let platform = try await Platform.start(["--set", "limits.nameserver.memory=96M"])
+            let platform = try await Platform.start(["--set", "limits.nameserver.memory=64M"])
             let before = try #require(try await platform.status()["nameserver-0"]?.pid)
-            // Frames that never end: each connection makes the name server keep what it has got.
+            // Frames that never end, of all of which together the name server keeps 64 MiB: as much as it may have.
             let beginning: [UInt8] = [0, 0xF0, 0, 0, 0, 0, 1, 0] + [UInt8](repeating: 0x20, count: 12 << 20)
             var sockets: [RawSocket] = []
             for _ in 0..<16 {
