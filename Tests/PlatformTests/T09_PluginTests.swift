@@ -135,8 +135,9 @@ extension PlatformTests {
             try await eventually("the looping plugin is out of use", within: .seconds(40)) {
                 let (sql, _) = try await Filters.consume(platform, type: "SQL92", "n > \(rounds % 100)", upTo: ends)
                 #expect(sql.sorted() == Filters.names(rounds % 100 + 1..<200))
-                let (range, _) = try await Filters.consume(platform, type: "RANGE", "n 5 \(50 + rounds % 100)", upTo: ends)
-                #expect(range.sorted() == Filters.names(5...50 + rounds % 100))
+                let last = 50 + rounds % 100
+                let (range, _) = try await Filters.consume(platform, type: "RANGE", "n 5 \(last)", upTo: ends)
+                #expect(range.sorted() == Filters.names(5...last))
                 rounds += 1
                 let status = try await Self.plugin(["status", "--data-dir", platform.data])
                 return status.status == 1
