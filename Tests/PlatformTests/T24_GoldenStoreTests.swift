@@ -194,10 +194,10 @@ extension PlatformTests {
                 guard record.transaction != 12 else { continue }
                 let time = record.storeTime
                 if let unique = record.property("UNIQ_KEY") {
-                    // Without an end the beginning hides nothing: tools read it in the key (`QueryTests`).
-                    for (begin, end) in [(time, time), (0, Int.max), (time + 1, Int.max)] {
+                    for (begin, end) in [(time, time), (0, Int.max)] {
                         #expect(try await query(record, unique, begin, end, isUnique: true), "\(unique) \(begin)")
                     }
+                    // Without an end the beginning hides nothing, unless there is a later copy (`QueryTests`).
                     for (begin, end) in [(time + 1, Int.max - 1), (0, time - 1)] {
                         #expect(try await !query(record, unique, begin, end, isUnique: true), "\(unique) \(begin)")
                     }
