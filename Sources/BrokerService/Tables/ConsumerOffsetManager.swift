@@ -27,7 +27,7 @@ final class ConsumerOffsetManager {
     /// What may be stored. -1 is RocketMQ's "none".
     static let bounds = QueueLimits.offsets
 
-    private var tables = BytesKeyedTable<Table>()
+    private(set) var tables = BytesKeyedTable<Table>()
     /// The same tables, found without looking at all of them.
     private var byTopic: [String: [String: Table]] = [:]
     private var byGroup: [String: [String: Table]] = [:]
@@ -142,13 +142,8 @@ final class ConsumerOffsetManager {
         return .fields([("offsetTable", .object(all))])
     }
 
-    private static func copy(_ table: Table) -> Copy {
+    static func copy(_ table: Table) -> Copy {
         Copy(key: table.topic + separator + table.group, offsets: table.offsets)
-    }
-
-    /// What is to be made a text of; at once for a table of ordinary size.
-    func copied(in slices: SlicedWork, then: @escaping ([Copy]) -> Void) {
-        TableCopy.make(in: slices, table: { self.tables }, Self.copy, then: then)
     }
 
     func markWritten() { isDirty = false }
