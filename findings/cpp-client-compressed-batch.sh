@@ -8,7 +8,7 @@
 # compresses a batch; a broker that splits the body as it came finds no message in it.
 # For a broker: inflate first when batch=1 and the compressed bit are both set (bounded by maxMessageSize), then
 # split.
-source "$(dirname "$0")/lib/client.sh"
+source "$(dirname "$0")/lib/client.bash"
 with_client <<'PYTHON'
 import os
 import struct

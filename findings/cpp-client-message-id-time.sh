@@ -10,7 +10,7 @@
 # For a broker: mqadmin's query by unique key (QUERY_MESSAGE with a begin time) starts at the time it reads, minus 13
 # hours. For a C++ client's message that is any day of two months: if it is later than the real one, the message is
 # "not found". A unique key names one message: the begin time of such a query must not hide it.
-source "$(dirname "$0")/lib/client.sh"
+source "$(dirname "$0")/lib/client.bash"
 with_client <<'PYTHON'
 import os
 import time

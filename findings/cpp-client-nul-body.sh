@@ -9,7 +9,7 @@
 # Why: the C API hands a body out as a C string (GetMessageBody), without its length.
 # For a broker: nothing in its log explains such a report; the stored message is whole. Tests with this client use
 # bodies without zeros.
-source "$(dirname "$0")/lib/client.sh"
+source "$(dirname "$0")/lib/client.bash"
 with_client <<'PYTHON'
 import os
 import time

@@ -7,7 +7,7 @@
 # UNREGISTER_CLIENT (35) follows.
 # For a broker: a lock lives for 60 s. The next member of the group waits that long for the forgotten queue, unless
 # the broker frees what is left when the client unregisters from the group.
-source "$(dirname "$0")/lib/client.sh"
+source "$(dirname "$0")/lib/client.bash"
 with_client <<'PYTHON'
 import json
 import os

@@ -143,7 +143,7 @@ struct LoadingTests {
         try workshop.plugin("d_same_type", type: "A")
         try "readme".write(
             toFile: workshop.folder.appendingPathComponent("README").path, atomically: true, encoding: .utf8)
-        let folders = PluginFolders([workshop.folder.path, "/proc/1/root/none"], catalogue: catalogue)
+        let folders = PluginFolders([workshop.folder.path, "\(workshop.folder.path)/none"], catalogue: catalogue)
         for step in 0..<6 { _ = folders.look(now: Int64(step) * 100_000_000) }
         #expect(catalogue.plugins.map(\.name) == ["a_good", "c_good"])
         #expect(catalogue.refusals.count == 2)
