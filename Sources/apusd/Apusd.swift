@@ -121,8 +121,9 @@ struct Apusd: ParsableCommand {
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
             var problems = wrong + trial.problems(configuration, raw)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
-            guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
+            // What is only noted, a misspelt key say, is told beside what is wrong: one look shows all there is to mend.
             for note in configuration.notes { print(note) }
+            guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
             if let text = trial.portsNotTried { print(text) }
             Self.report(configuration, path)
         } catch let error as ConfigurationError {

@@ -39,6 +39,7 @@ extension PlatformTests {
                 [broker]
                 disks = "/data0"
                 brokerPermission = 9
+                flushDiskTyp = "SYNC_FLUSH"
                 """, folder)
             let checked = try await Program.run(Binaries.apus, ["config", "check", file], within: .seconds(10))
             #expect(checked.status == 78)
@@ -53,6 +54,8 @@ extension PlatformTests {
                     found.contains { $0.hasPrefix("apus config check: \(file): ") && $0.contains(words) },
                     "\(words) in \(found)")
             }
+            // What only has no effect is told beside what is wrong.
+            #expect(checked.lines.contains { $0.contains("is flushDiskType meant?") }, "\(checked.lines)")
             let started = try await Program.run(
                 Binaries.apus, ["up", "--config", file, "--data-dir", folder.file("data")], within: .seconds(10))
             #expect(started.status == 78)
