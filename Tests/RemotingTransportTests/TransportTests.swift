@@ -231,26 +231,37 @@ struct TransportTests {
         try await server.stop()
         _ = await asked.result
         await #expect(throws: RemotingError.self) { try await client.invoke(Self.request([])) }
-        // The port is taken, and nobody listens there: another test's server may otherwise be given it.
-        let taken = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(taken) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(server.port).bigEndian
-        address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
-        var reuse: Int32 = 1
-        setsockopt(taken, SOL_SOCKET, SO_REUSEADDR, &reuse, socklen_t(MemoryLayout<Int32>.size))
-        let bound = withUnsafeBytes(of: &address) {
-            bind(taken, $0.baseAddress?.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count))
-        }
-        try #require(bound == 0)
+        let silent = try PortWithoutListener()
+        defer { close(silent.descriptor) }
         do {
-            _ = try await RemotingClient.connect(to: "127.0.0.1:\(server.port)", group: group)
+            _ = try await RemotingClient.connect(to: "127.0.0.1:\(silent.port)", group: group)
             Issue.record("connected to nobody")
         } catch {
-            #expect("\(error)".contains("cannot connect to 127.0.0.1:\(server.port)"))
+            #expect("\(error)".contains("cannot connect to 127.0.0.1:\(silent.port)"))
         }
         await #expect(throws: RemotingError.self) { try await RemotingClient.connect(to: "nonsense", group: group) }
         try await group.shutdownGracefully()
+    }
+}
+
+/// A port of the loopback address that is taken and where nobody listens. The kernel chooses it: a port that another
+/// socket has just given back may belong to another test by now.
+private struct PortWithoutListener {
+    let descriptor: Int32
+    let port: Int
+
+    init() throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let descriptor = descriptor
+        let failed = withUnsafeMutableBytes(of: &address) {
+            let pointer = $0.baseAddress?.assumingMemoryBound(to: sockaddr.self)
+            return bind(descriptor, pointer, length) != 0 || getsockname(descriptor, pointer, &length) != 0
+        }
+        try #require(!failed, "no port can be bound on 127.0.0.1: errno \(errno)")
+        port = Int(UInt16(bigEndian: address.sin_port))
     }
 }
