@@ -15,7 +15,9 @@ package import WorkerProtocol
 /// message into the store's write buffer; `endOfTick` then writes all of it with one call, releases what waited for
 /// that and wakes held pulls; then the transport flushes each connection once.
 package final class Broker: RemotingService {
-    package internal(set) var configuration: BrokerConfiguration
+    package internal(set) var configuration: BrokerConfiguration {
+        didSet { stateChanged() }
+    }
     package let store: MessageStore
     package let eventLoop: any EventLoop
     package let logger: Logger
@@ -82,9 +84,16 @@ package final class Broker: RemotingService {
     private var noticesTask: Scheduled<Void>?
     /// When `brokerPermission` lost its write; 0 when it started without.
     var writeWithdrawnMillis: Int64 = 0
-    var isDraining = false
+    var isDraining = false {
+        didSet { stateChanged() }
+    }
     /// Why this broker leaves although nobody asked it to stop, in words for senders.
-    var withdrawal: String?
+    var withdrawal: String? {
+        didSet { stateChanged() }
+    }
+    /// Nothing but load keeps this broker from taking messages. Looked at for each message, and so kept instead of worked out;
+    /// where it is false `reasonNotToTakeMessages` and `reasonToBeEarly` decide.
+    private(set) var takesMessages = false
     /// Topics clients' messages have made here or at another broker of this platform: those all of its brokers have.
     var autoCreated = AutoCreatedTopics()
     /// A client's message has made this topic: tell the other brokers of the platform.
@@ -173,6 +182,7 @@ package final class Broker: RemotingService {
     }
 
     private func wire() {
+        stateChanged()
         slices.run = { [unowned self] slice in measured("a slice of long work", slice) }
         store.arrival = { [unowned self] queue, arrival in hold.arrived(queue, arrival) }
         store.written = { [unowned self] offset in writtenMoved?(offset) }
@@ -230,6 +240,12 @@ package final class Broker: RemotingService {
         }
     }
 
+    private func stateChanged() {
+        takesMessages =
+            withdrawal == nil && !isDraining && !configuration.isSlave
+            && configuration.startAcceptSendRequestTimeStamp <= 0
+    }
+
     /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
     var reasonNotToTakeMessages: String? {
         if let withdrawal { return "service not available now. \(withdrawal)" }
@@ -262,10 +278,13 @@ package final class Broker: RemotingService {
     /// Twice the time between two looks of a client at its routes.
     static let routesSpreadMillis: Int64 = 60_000
 
+    @inline(__always)
+    var isBusy: Bool { gate.waitingCount >= configuration.sendsWaitingMax }
+
     /// Why messages are refused for a while: more wait for disk or slave than may. Connections have been held back before
     /// that (`AckGate.waitingPerConnectionMax`), so there are very many of them.
     var reasonToBeBusy: String? {
-        guard gate.waitingCount >= configuration.sendsWaitingMax else { return nil }
+        guard isBusy else { return nil }
         let remedy =
             configuration.syncFlush
             ? "the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster disk"
@@ -320,6 +339,10 @@ package final class Broker: RemotingService {
             }
         }
         if leave() { slices.add(leave) }
+    }
+
+    package func isLight(code: Int32) -> Bool {
+        code == RequestCode.sendMessageV2.rawValue || code == RequestCode.sendMessage.rawValue
     }
 
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {

@@ -14,12 +14,15 @@ package protocol RemotingService: AnyObject {
     /// A frame with more bytes behind its length word is refused as soon as that is read. Asked for large frames only; at
     /// least 1 MiB.
     var frameBytesMax: Int { get }
+    /// Requests of this code are many and take microseconds each. Several are measured as one piece.
+    func isLight(code: Int32) -> Bool
 }
 
 extension RemotingService {
     /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which tells the producer why;
     /// its name server gets all topics of a broker in one frame. What unfinished frames take together is bounded anyway.
     package var frameBytesMax: Int { RemotingLimits.frameBytes }
+    package func isLight(code: Int32) -> Bool { false }
 }
 
 /// Bounds of a server. Times are RocketMQ's where RocketMQ has one.
@@ -278,6 +281,22 @@ package final class RemotingServer {
             self.resumeThoseThatWait()
         }
         self.ended(.flush)
+    }
+
+    /// Reads of requests that cost little by themselves, since the clock was last looked at.
+    private var lightReads = 0
+    /// So many of them are one piece: to look at the clock costs as much as to read a frame's header.
+    private static let lightReadsMax = 8
+
+    /// Behind each read; `code` is that of its last request.
+    @inline(__always)
+    func readEnded(code: Int32, peer: @autoclosure () -> HostAddress) {
+        if self.service.isLight(code: code), self.lightReads < Self.lightReadsMax {
+            self.lightReads += 1
+            return
+        }
+        self.lightReads = 0
+        self.ended(.read(code: code, peer: peer()))
     }
 
     /// To be called behind each piece: it began where the one before ended.

@@ -113,7 +113,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         guard !self.connection.isClosed else { return }
         self.server.scheduleTick()
         self.lastRead = self.server.now
-        defer { self.server.ended(.read(code: self.lastCode, peer: self.connection.remoteAddress)) }
+        defer { self.server.readEnded(code: self.lastCode, peer: self.connection.remoteAddress) }
         self.bytesRead += buffer.readableBytes
         if self.pending.readableBytes > 0 {
             self.pending.writeBuffer(&buffer)

@@ -14,19 +14,19 @@ public enum CommitLogRecord {
     /// Version 2 of RocketMQ 5: a 2-byte topic length.
     @inlinable public static var magicV2: Int32 { -626_843_477 }
     /// `CommitLog.BLANK_MAGIC_CODE`: no record follows in this file.
-    package static let blankMagic: Int32 = -875_286_124
+    @inlinable package static var blankMagic: Int32 { -875_286_124 }
     /// Total size and magic: the smallest thing that can end a file.
-    package static let blankSize = 8
+    @inlinable package static var blankSize: Int { 8 }
     /// Bytes of the longest topic a record of version 1 can name.
-    package static let topicLengthMax = 127
+    @inlinable package static var topicLengthMax: Int { 127 }
 
     /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed place.
     @inlinable public static var magicPosition: Int { 4 }
-    package static let bodyCRCPosition = 8
-    package static let queueIdPosition = 12
-    package static let flagPosition = 16
-    package static let queueOffsetPosition = 20
-    package static let physicalOffsetPosition = 28
+    @inlinable package static var bodyCRCPosition: Int { 8 }
+    @inlinable package static var queueIdPosition: Int { 12 }
+    @inlinable package static var flagPosition: Int { 16 }
+    @inlinable package static var queueOffsetPosition: Int { 20 }
+    @inlinable package static var physicalOffsetPosition: Int { 28 }
     /// Of `SysFlag`'s bits.
     @inlinable public static var sysFlagPosition: Int { 36 }
     /// Of the producer's time.

@@ -7,9 +7,9 @@
 /// Entry 0 is never used: the count in the header is one more than there are.
 package struct IndexLayout: Sendable {
     /// Bytes, as of the next two.
-    package static let headerSize = 40
-    package static let slotSize = 4
-    package static let entrySize = 20
+    @inlinable package static var headerSize: Int { 40 }
+    @inlinable package static var slotSize: Int { 4 }
+    @inlinable package static var entrySize: Int { 20 }
 
     /// How many, by `maxHashSlotNum` and `maxIndexNum`.
     package let slots: Int

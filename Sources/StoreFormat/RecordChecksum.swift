@@ -8,7 +8,7 @@ import CLinux
 /// so it covers every field, the queue offset and the physical offset too.
 package enum RecordChecksum {
     /// Bytes of the property (`CommitLog.CRC32_RESERVED_LEN`).
-    package static let size = 20
+    @inlinable package static var size: Int { 20 }
     static let digits = 10
     /// `__CRC32#` as the number its bytes make, read as little-endian.
     static let name = UInt64(littleEndian: 0x2332_3343_5243_5F5F)

@@ -5,9 +5,9 @@ import CLinux
 /// No two records begin in the same 64 bytes, because the smallest has more. The file ends behind the last sum.
 package enum RecordSum {
     /// Bytes of the log that share a place.
-    package static let stride: Int64 = 64
+    @inlinable package static var stride: Int64 { 64 }
     /// Bytes of a sum.
-    package static let size = 4
+    @inlinable package static var size: Int { 4 }
 
     /// Of a whole record; never 0.
     @inline(__always)

@@ -1,35 +1,35 @@
 /// Bits of a record's system flag, named as in RocketMQ's `MessageSysFlag`. Public for the reason `BigEndian` is.
 public enum SysFlag {
     /// The body is compressed, by `compressionTypeMask`.
-    package static let compressed: Int32 = 0x1
+    @inlinable package static var compressed: Int32 { 0x1 }
     /// The message has several tags, separated by `||` (topics with the filter type MULTI_TAG).
-    package static let multiTags: Int32 = 0x2
+    @inlinable package static var multiTags: Int32 { 0x2 }
     /// Two bits: an ordinary message, …
-    package static let transactionNotType: Int32 = 0
+    @inlinable package static var transactionNotType: Int32 { 0 }
     /// … a half message, …
-    package static let transactionPreparedType: Int32 = 0x4
+    @inlinable package static var transactionPreparedType: Int32 { 0x4 }
     /// … one whose transaction was committed, …
-    package static let transactionCommitType: Int32 = 0x8
+    @inlinable package static var transactionCommitType: Int32 { 0x8 }
     /// … or rolled back. Also the mask of the two.
-    package static let transactionRollbackType: Int32 = 0xC
+    @inlinable package static var transactionRollbackType: Int32 { 0xC }
     /// The born host has 20 bytes instead of 8.
     @inlinable public static var bornHostV6: Int32 { 0x10 }
     /// The store host has 20 bytes instead of 8.
     @inlinable public static var storeHostAddressV6: Int32 { 0x20 }
     /// RocketMQ 5: the record is part of an inner batch and is to be unwrapped.
-    package static let needUnwrap: Int32 = 0x40
+    @inlinable package static var needUnwrap: Int32 { 0x40 }
     /// RocketMQ 5: the body holds a batch as one record.
-    package static let innerBatch: Int32 = 0x80
+    @inlinable package static var innerBatch: Int32 { 0x80 }
     /// 0: zlib, as all 4.x clients; 0x100 LZ4, 0x200 ZSTD, 0x300 zlib (RocketMQ 5's `CompressionType`).
-    package static let compressionTypeMask: Int32 = 0x700
+    @inlinable package static var compressionTypeMask: Int32 { 0x700 }
 
     /// The two transaction bits.
-    package static func transactionValue(_ flag: Int32) -> Int32 {
+    @inlinable package static func transactionValue(_ flag: Int32) -> Int32 {
         flag & transactionRollbackType
     }
 
     /// Prepared and rolled back messages enter the log but no consume queue and take no queue offset.
-    package static func entersConsumeQueue(_ flag: Int32) -> Bool {
+    @inlinable package static func entersConsumeQueue(_ flag: Int32) -> Bool {
         let type = transactionValue(flag)
         return type == transactionNotType || type == transactionCommitType
     }

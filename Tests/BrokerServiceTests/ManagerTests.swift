@@ -138,9 +138,9 @@ import WorkerProtocol
 
     @Test("properties: WAIT goes, CLUSTER comes, what is no pair is dropped, the rest stays as it is")
     func storedProperties() {
-        var properties = StoredProperties()
+        var properties = StoredProperties(cluster: "C", region: "R", traceOn: true)
         func take(_ text: String) -> String {
-            Array(text.utf8).withUnsafeBytes { properties.take($0, own: StoredProperties.Own(cluster: "C")) }
+            Array(text.utf8).withUnsafeBytes { properties.take($0, region: false) }
             return String(decoding: properties.bytes, as: UTF8.self)
         }
         #expect(take("") == "CLUSTER\u{1}C")
@@ -150,9 +150,8 @@ import WorkerProtocol
         #expect(!properties.waitStoreMsgOK)
         #expect(take("\u{1}v\u{2}k\u{1}\u{2}novalue\u{2}CLUSTER\u{1}other\u{2}a\u{1}1") == "a\u{1}1\u{2}CLUSTER\u{1}C")
         _ = take("DELAY\u{1}99\u{2}TRAN_MSG\u{1}TRUE")
-        let region = StoredProperties.Own(cluster: "C", region: "R", traceOn: true)
         let given = Array("TRACE_ON\u{1}false\u{2}K\u{1}v\u{2}MSG_REGION\u{1}elsewhere".utf8)
-        given.withUnsafeBytes { properties.take($0, own: region) }
+        given.withUnsafeBytes { properties.take($0, region: true) }
         #expect(
             String(decoding: properties.bytes, as: UTF8.self)
                 == "K\u{1}v\u{2}CLUSTER\u{1}C\u{2}MSG_REGION\u{1}R\u{2}TRACE_ON\u{1}true")

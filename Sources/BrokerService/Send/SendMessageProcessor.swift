@@ -18,18 +18,12 @@ final class SendMessageProcessor {
 
     // The broker owns this and outlives it.
     private unowned(unsafe) let broker: Broker
-    private var properties = StoredProperties()
-    private let own: StoredProperties.Own
-    private let ownWithRegion: StoredProperties.Own
-    private let scheduleTopic = Array(TopicNames.schedule.utf8)
-    private let halfTopic = Array(TopicNames.half.utf8)
-    private let timerTopic = Array(TimerMessageStore.topic.utf8)
+    private var properties: StoredProperties
 
     init(_ broker: Broker) {
         self.broker = broker
         let configuration = broker.configuration
-        own = StoredProperties.Own(cluster: configuration.brokerClusterName)
-        ownWithRegion = StoredProperties.Own(
+        properties = StoredProperties(
             cluster: configuration.brokerClusterName, region: configuration.regionId, traceOn: configuration.traceOn)
     }
 
@@ -66,24 +60,25 @@ final class SendMessageProcessor {
     }
 
     func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
-        if let reason = broker.reasonNotToTakeMessages {
-            return refuse(frame, client, .serviceNotAvailable, reason)
+        if !broker.takesMessages || broker.isBusy {
+            if let reason = broker.reasonNotToTakeMessages {
+                return refuse(frame, client, .serviceNotAvailable, reason)
+            }
+            if let reason = broker.reasonToBeEarly { return refuse(frame, client, .systemError, reason) }
+            if let reason = broker.reasonToBeBusy { return refuse(frame, client, .systemBusy, reason) }
         }
-        if let reason = broker.reasonToBeEarly { return refuse(frame, client, .systemError, reason) }
-        if let reason = broker.reasonToBeBusy { return refuse(frame, client, .systemBusy, reason) }
         guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
-        let configuration = broker.configuration
-        if configuration.brokerPermission & Permission.write == 0, topic.config.order || broker.refusesWrites {
+        if broker.configuration.brokerPermission & Permission.write == 0, topic.config.order || broker.refusesWrites {
             return refuse(
                 frame, client, .noPermission,
-                "the broker[\(configuration.brokerIP1)] sending message is forbidden"
+                "the broker[\(broker.configuration.brokerIP1)] sending message is forbidden"
                     + " (brokerPermission has no write; mqadmin updateBrokerConfig)")
         }
         guard topic.mayBeSentTo else {
             return refuse(frame, client, .noPermission, Self.forbidden(topic.name))
         }
         var queueId = header.queueID
-        if queueId >= max(topic.config.writeQueueNums, topic.config.readQueueNums) {
+        if queueId >= topic.queueNums {
             return refuse(
                 frame, client, .systemError,
                 "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(client.address)"
@@ -104,7 +99,7 @@ final class SendMessageProcessor {
             guard let redirected = redirectRetry(target, header, frame, client) else { return nil }
             target = redirected
         }
-        if let reason = broker.reasonNotKept(target.topic) {
+        if target.topic.madeAt > broker.topics.kept, let reason = broker.reasonNotKept(target.topic) {
             return refuse(frame, client, .serviceNotAvailable, "service not available now. \(reason)")
         }
         return target
@@ -185,30 +180,63 @@ final class SendMessageProcessor {
     private func store(
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
-        properties.take(header.properties, own: own(for: frame, target.topic))
-        guard let place = place(target, header, frame, client) else { return }
-        let outcome = place.topic.withUnsafeBytes { topic in
-            properties.bytes.withUnsafeBytes { properties in
-                var draft = MessageDraft(
-                    topic: topic, queueId: place.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
-                    body: frame.body)
-                draft.flag = header.flag
-                draft.sysFlag = place.sysFlag
-                draft.bornTimestamp = header.bornTimestamp
-                draft.reconsumeTimes = header.reconsumeTimes
-                draft.properties = properties
-                draft.growth = place.growth
-                return broker.store.append(draft)
-            }
-        }
+        properties.take(header.properties, region: storesRegion(frame, target.topic))
+        if mayWait(target) { return storeWaiting(header, frame, client, target) }
+        let outcome = append(
+            header, frame, client, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         switch outcome {
         case .appended(let result):
             broker.statistics.put(messages: 1)
             if target.topic.isDeadLetterTopic {
                 broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
             }
-            (place.waitsIn ?? target.topic).count(1, bytes: result.size, in: broker.stats)
-            if let waitsIn = place.waitsIn, waitsIn.name == TopicNames.schedule {
+            target.topic.count(1, bytes: result.size, in: broker.stats)
+            broker.gate.add(
+                PendingAck(
+                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
+                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, waits: properties.waitStoreMsgOK, topicMadeAt: target.topic.madeAt))
+        case .refused(let refusal): refuse(frame, client, refusal)
+        }
+    }
+
+    @inline(__always)
+    private func append(
+        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, topic: TopicEntry,
+        queueId: Int32, sysFlag: Int32, growth: Int? = nil
+    ) -> AppendOutcome {
+        topic.nameBytes.withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { properties in
+                var draft = MessageDraft(
+                    topic: topic, queueId: queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    body: frame.body)
+                draft.flag = header.flag
+                draft.sysFlag = sysFlag
+                draft.bornTimestamp = header.bornTimestamp
+                draft.reconsumeTimes = header.reconsumeTimes
+                draft.properties = properties
+                draft.growth = growth
+                return broker.store.append(draft)
+            }
+        }
+    }
+
+    /// A message that may have to wait for its time or its outcome, or must not wait any more.
+    private func storeWaiting(
+        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+    ) {
+        guard let place = waitingPlace(target, header, frame, client) else { return }
+        let outcome = append(
+            header, frame, client, topic: place.topic, queueId: place.queueId, sysFlag: place.sysFlag,
+            growth: place.growth)
+        switch outcome {
+        case .appended(let result):
+            broker.statistics.put(messages: 1)
+            if target.topic.isDeadLetterTopic {
+                broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
+            }
+            place.topic.count(1, bytes: result.size, in: broker.stats)
+            if place.topic.name == TopicNames.schedule {
                 broker.stats.delayed(queueId: place.queueId, bytes: result.size)
             }
             broker.gate.add(
@@ -216,7 +244,7 @@ final class SendMessageProcessor {
                     client: client, address: frame.returnAddress, kind: place.acknowledgement, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: properties.waitStoreMsgOK,
-                    topicMadeAt: max(target.topic.madeAt, place.waitsIn?.madeAt ?? 0)))
+                    topicMadeAt: max(target.topic.madeAt, place.topic.madeAt)))
         case .refused(let refusal): refuse(frame, client, refusal)
         }
     }
@@ -224,37 +252,29 @@ final class SendMessageProcessor {
     /// Consumers of 5.x need region and switch to trace (RocketMQ 5 stores them always, 39 bytes; 4.9 never). Messages of older
     /// producers get them once somebody traces here, so that nobody else pays for it.
     @inline(__always)
-    private func own(for frame: RemotingFrame, _ topic: TopicEntry) -> StoredProperties.Own {
-        if frame.version >= Self.regionVersion { return ownWithRegion }
-        guard let trace = broker.topics.traceEntry, trace !== topic else { return own }
-        return ownWithRegion
+    private func storesRegion(_ frame: RemotingFrame, _ topic: TopicEntry) -> Bool {
+        if frame.version >= Self.regionVersion { return true }
+        guard let trace = broker.topics.traceEntry else { return false }
+        return trace !== topic
     }
 
     // MARK: Messages that wait
 
     /// Where a message is stored: under its own topic, or where it waits for its time or its outcome.
     private struct Place {
-        var topic: [UInt8]
+        var topic: TopicEntry
         var queueId: Int32
         var sysFlag: Int32
         var acknowledgement = PendingAck.Kind.send
-        /// The topic of messages that wait, if it is one of them.
-        var waitsIn: TopicEntry?
         /// Bytes of properties that may be added before it is delivered; `nil` for what does not wait.
         var growth: Int?
     }
 
-    /// Looks at `properties`; `nil` when the message was refused.
+    /// Whether `properties` or flags say that the message is not one of the usual kind, which is delivered at once.
     @inline(__always)
-    private func place(
-        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
-    ) -> Place? {
-        if properties.isPreparedTransaction || properties.delayLevel > 0 || properties.hasTimer
+    private func mayWait(_ target: Target) -> Bool {
+        properties.isPreparedTransaction || properties.delayLevel > 0 || properties.hasTimer
             || properties.hasIllegalDelay || !SysFlag.entersConsumeQueue(target.sysFlag)
-        {
-            return waitingPlace(target, header, frame, client)
-        }
-        return Place(topic: target.topic.nameBytes, queueId: target.queueId, sysFlag: target.sysFlag)
     }
 
     /// RocketMQ's broker fails at a DELAY that is no number, and answers 1.
@@ -265,10 +285,11 @@ final class SendMessageProcessor {
                 + " or 0 for none")
     }
 
+    /// Looks at `properties`; `nil` when the message was refused.
     private func waitingPlace(
         _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
     ) -> Place? {
-        var place = Place(topic: target.topic.nameBytes, queueId: target.queueId, sysFlag: target.sysFlag)
+        var place = Place(topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         if target.isDeadLetter {
             properties.removeWaiting()
             place.sysFlag &= ~SysFlag.transactionRollbackType
@@ -295,9 +316,8 @@ final class SendMessageProcessor {
                     "the broker[\(broker.configuration.brokerIP1)] sending transaction message is forbidden")
                 return nil
             }
-            broker.transactions.makeTopics()
             properties.remove(HalfMessage.brokersOwn)
-            place.topic = halfTopic
+            place.topic = broker.transactions.makeTopics()
             place.queueId = 0
             place.growth = HalfMessage.growth
             // It must enter its queue, to be found there.
@@ -305,7 +325,8 @@ final class SendMessageProcessor {
         } else if properties.delayLevel > 0 {
             properties.normalizeDelay(largest: Int32(clamping: broker.delayLevels.count))
             if properties.hasTimer { properties.removeTimer() }
-            place.topic = scheduleTopic
+            place.topic = broker.topics.findOrCreate(
+                .schedule, queueNums: TopicConfigManager.scheduleQueueNums, perm: Permission.read | Permission.write)
             place.queueId = properties.delayLevel - 1
             place.growth = 0
         } else if properties.hasTimer {
@@ -326,16 +347,14 @@ final class SendMessageProcessor {
                 if let handle = recallHandle(target.topic, due) {
                     place.acknowledgement = .sendWith(broker.sendResponseFields + [("recallHandle", handle)])
                 }
-                broker.timerMessages.makeTopic()
                 properties.append(TimerProperties.outMilliseconds, String(due).utf8)
-                place.topic = timerTopic
+                place.topic = broker.timerMessages.makeTopic()
                 place.queueId = 0
                 place.growth = 0
             }
         } else {
             return place
         }
-        place.waitsIn = place.topic.withUnsafeBytes { broker.topics[$0] }
         properties.append("REAL_TOPIC", target.topic.nameBytes)
         properties.append("REAL_QID", String(target.queueId).utf8)
         return place
@@ -359,7 +378,7 @@ final class SendMessageProcessor {
     private func storeBatch(
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
-        properties.take(header.properties, own: own(for: frame, target.topic))
+        properties.take(header.properties, region: storesRegion(frame, target.topic))
         guard !properties.hasIllegalDelay else { return refuseIllegalDelay(frame, client) }
         guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {
             return refuse(

@@ -22,25 +22,29 @@ struct StoredProperties {
     /// Where the value of DELAY stands in `bytes`, for a level that must be cut down to the largest one.
     private(set) var delayRange: Range<Int>?
 
-    init() { bytes.reserveCapacity(4096) }
+    /// As RocketMQ 4.9 stores a message, and as RocketMQ 5 does.
+    private let own: Own
+    private let ownWithRegion: Own
+
+    init(cluster: String, region: String, traceOn: Bool) {
+        own = Own(cluster: cluster)
+        ownWithRegion = Own(cluster: cluster, region: region, traceOn: traceOn)
+        bytes.reserveCapacity(4096)
+    }
 
     /// What the broker adds to each message.
-    struct Own {
+    private struct Own {
         /// `name \u{1} value`, separated by `\u{2}`.
         let bytes: [UInt8]
-        /// MSG_REGION and TRACE_ON are among them: those of the message are dropped.
-        let holdsRegion: Bool
 
         /// As RocketMQ 4.9 stores them.
         init(cluster: String) {
             bytes = Array("CLUSTER\u{1}\(cluster)".utf8)
-            holdsRegion = false
         }
 
         /// As RocketMQ 5 stores them: without MSG_REGION its consumers throw their trace records away (AsyncTraceDispatcher).
         init(cluster: String, region: String, traceOn: Bool) {
             bytes = Array("CLUSTER\u{1}\(cluster)\u{2}MSG_REGION\u{1}\(region)\u{2}TRACE_ON\u{1}\(traceOn)".utf8)
-            holdsRegion = true
         }
     }
 
@@ -48,8 +52,9 @@ struct StoredProperties {
     private var dropsRegion = false
 
     /// Reads `source` and leaves the properties to store in `bytes`, the broker's own behind those of the message.
-    mutating func take(_ source: UnsafeRawBufferPointer, own: Own) {
-        dropsRegion = own.holdsRegion
+    /// - Parameter region: MSG_REGION and TRACE_ON are among the broker's own.
+    mutating func take(_ source: UnsafeRawBufferPointer, region: Bool) {
+        dropsRegion = region
         bytes.removeAll(keepingCapacity: true)
         waitStoreMsgOK = true
         delayLevel = 0
@@ -69,7 +74,11 @@ struct StoredProperties {
             index = end + 1
         }
         separate()
-        bytes.append(contentsOf: own.bytes)
+        if region {
+            bytes.append(contentsOf: ownWithRegion.bytes)
+        } else {
+            bytes.append(contentsOf: own.bytes)
+        }
     }
 
     private static func next(_ byte: UInt8, in source: UnsafeRawBufferPointer, from index: Int) -> Int {

@@ -6,9 +6,12 @@ import RemotingProtocol
 /// `config` goes through `TopicConfigManager`, which counts the version and persists.
 final class TopicEntry {
     fileprivate(set) var config: TopicConfig {
-        didSet { isMultiTag = config.topicFilterType == "MULTI_TAG" }
+        didSet { (isMultiTag, queueNums) = Self.derived(from: config) }
     }
+    /// What each message asks of `config`.
     private(set) var isMultiTag: Bool
+    /// Queues that are written or read: those messages may lie in.
+    private(set) var queueNums: Int32
     /// Checked: files may be named after it.
     let topicName: TopicName
     let name: String
@@ -32,7 +35,7 @@ final class TopicEntry {
     fileprivate init(_ topicName: TopicName, _ config: TopicConfig) {
         self.config = config
         self.topicName = topicName
-        isMultiTag = config.topicFilterType == "MULTI_TAG"
+        (isMultiTag, queueNums) = Self.derived(from: config)
         name = topicName.text
         nameBytes = Array(name.utf8)
         mayBeSentTo = !TopicNames.notAllowedToSend.contains(name)
@@ -40,8 +43,9 @@ final class TopicEntry {
         isDeadLetterTopic = name.hasPrefix(TopicName.deadLetterPrefix)
     }
 
-    /// Queues that are written or read: those messages may lie in.
-    var queueNums: Int32 { max(0, config.readQueueNums, config.writeQueueNums) }
+    private static func derived(from config: TopicConfig) -> (isMultiTag: Bool, queueNums: Int32) {
+        (config.topicFilterType == "MULTI_TAG", max(0, config.readQueueNums, config.writeQueueNums))
+    }
 
     /// One of the queues that are both written and read, chosen at random; of those that are written if none is read.
     var anyReadableQueue: Int32 {

@@ -134,8 +134,9 @@ final class TimerMessageStore {
     }
 
     /// The topic is there as soon as somebody uses it, so that nobody takes its queue for a leftover.
-    func makeTopic() {
-        _ = broker.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
+    @discardableResult
+    func makeTopic() -> TopicEntry {
+        broker.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
     }
 
     func stop() {

@@ -87,8 +87,9 @@ final class TransactionalMessageService {
     }
 
     /// The topic of half messages is there as soon as somebody uses it, as with Apache.
-    func makeTopics() {
-        _ = broker.topics.findOrCreate(.half, queueNums: 1, perm: Permission.read | Permission.write)
+    @discardableResult
+    func makeTopics() -> TopicEntry {
+        broker.topics.findOrCreate(.half, queueNums: 1, perm: Permission.read | Permission.write)
     }
 
     /// The store is closed: all of the log survives power loss.

@@ -39,11 +39,11 @@ package struct DataVersion: JSONBody, Hashable {
 
 /// `PermName`.
 package enum Permission {
-    package static let inherit: Int32 = 1
-    package static let write: Int32 = 2
-    package static let read: Int32 = 4
+    @inlinable package static var inherit: Int32 { 1 }
+    @inlinable package static var write: Int32 { 2 }
+    @inlinable package static var read: Int32 { 4 }
     /// All bits there are.
-    package static let all: Int32 = 7
+    @inlinable package static var all: Int32 { 7 }
 }
 
 /// What a broker knows of a topic.

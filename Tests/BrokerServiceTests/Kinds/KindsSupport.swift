@@ -126,9 +126,11 @@ extension BrokerHarness {
     }
 
     /// A broker on a copy of this one's files as they are at this moment: what `kill -9` leaves.
-    /// - Parameter change: what happens to the files before that broker opens them.
+    /// - Parameters:
+    ///   - clock: that broker's; nil: the machine's.
+    ///   - change: what happens to the files before that broker opens them.
     func afterKill(
-        _ settings: [(String, String)] = [], change: (URL) throws -> Void = { _ in }
+        _ settings: [(String, String)] = [], clock: ShiftedClock? = nil, change: (URL) throws -> Void = { _ in }
     ) throws -> BrokerHarness {
         let copy = try TestFolder.make("broker")
         try FileManager.default.removeItem(at: copy)
@@ -136,6 +138,6 @@ extension BrokerHarness {
         // On its loop, so that it does nothing meanwhile.
         try onLoop { _ in try FileManager.default.copyItem(at: folder, to: copy) }
         try change(copy)
-        return try BrokerHarness(settings, folder: copy)
+        return try BrokerHarness(settings, folder: copy, clock: clock)
     }
 }
