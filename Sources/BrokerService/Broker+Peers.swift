@@ -56,7 +56,7 @@ extension Broker {
     /// This broker cannot go on: senders are refused with words from now on, and name servers are told, those that answer
     /// within a second.
     package func withdraw(because reason: String) -> EventLoopFuture<Void> {
-        withdrawal = reason
+        admission.withdraw(because: reason)
         isDraining = true
         return registration.end(nil)
     }

@@ -72,6 +72,7 @@ extension Broker {
             }
         }
         gate.conditions = AckGate.Conditions(configuration)
+        admission.settingsChanged(configuration)
         groups.autoCreate = configuration.autoCreateSubscriptionGroup
         topics.autoCreateChanged(configuration)
         transactions.settingsChanged()

@@ -3,7 +3,7 @@ package import LinuxSystem
 package import Logging
 package import MessageStore
 package import NIOCore
-package import RemotingProtocol
+import RemotingProtocol
 package import RemotingTransport
 import SettingTable
 package import StoreFormat
@@ -15,9 +15,7 @@ package import WorkerProtocol
 /// message into the store's write buffer; `endOfTick` then writes all of it with one call, releases what waited for
 /// that and wakes held pulls; then the transport flushes each connection once.
 package final class Broker: RemotingService {
-    package internal(set) var configuration: BrokerConfiguration {
-        didSet { stateChanged() }
-    }
+    package internal(set) var configuration: BrokerConfiguration
     package let store: MessageStore
     package let eventLoop: any EventLoop
     package let logger: Logger
@@ -61,16 +59,20 @@ package final class Broker: RemotingService {
     private(set) lazy var tableAnswers = TableAnswers(self, work: textWork)
 
     private(set) lazy var send = SendMessageProcessor(self)
-    private lazy var reply = ReplyMessageProcessor(self)
-    private lazy var recall = RecallMessageProcessor(self)
-    private lazy var endTransaction = EndTransactionProcessor(self)
+    private(set) lazy var reply = ReplyMessageProcessor(self)
+    private(set) lazy var recall = RecallMessageProcessor(self)
+    private(set) lazy var endTransaction = EndTransactionProcessor(self)
     private(set) lazy var pull = PullMessageProcessor(self)
-    private lazy var sendBack = SendBackProcessor(self)
-    private lazy var clients = ClientManageProcessor(self)
-    private lazy var queues = QueueProcessor(self)
-    private lazy var queries = QueryMessageProcessor(self)
-    private lazy var admin = AdminBrokerProcessor(self)
-    private lazy var relay = ClientRelayProcessor(self)
+    private(set) lazy var sendBack = SendBackProcessor(self)
+    private(set) lazy var clients = ClientManageProcessor(self)
+    private(set) lazy var queues = QueueProcessor(self)
+    private(set) lazy var queries = QueryMessageProcessor(self)
+    private(set) lazy var admin = AdminBrokerProcessor(self)
+    private(set) lazy var consumeStats = ConsumeStatsProcessor(self)
+    private(set) lazy var relay = ClientRelayProcessor(self)
+
+    /// By request code.
+    let requests = RequestTable.byCode
 
     /// Whose request was handled last; it is still there while its request is handled.
     unowned(unsafe) var requester: ClientContext?
@@ -84,16 +86,12 @@ package final class Broker: RemotingService {
     private var noticesTask: Scheduled<Void>?
     /// When `brokerPermission` lost its write; 0 when it started without.
     var writeWithdrawnMillis: Int64 = 0
-    var isDraining = false {
-        didSet { stateChanged() }
+    var isDraining: Bool {
+        get { admission.isDraining }
+        set { admission.isDraining = newValue }
     }
-    /// Why this broker leaves although nobody asked it to stop, in words for senders.
-    var withdrawal: String? {
-        didSet { stateChanged() }
-    }
-    /// Nothing but load keeps this broker from taking messages. Looked at for each message, and so kept instead of worked out;
-    /// where it is false `reasonNotToTakeMessages` and `reasonToBeEarly` decide.
-    private(set) var takesMessages = false
+    /// What is refused at the moment, and why.
+    var admission: Admission
     /// Topics clients' messages have made here or at another broker of this platform: those all of its brokers have.
     var autoCreated = AutoCreatedTopics()
     /// A client's message has made this topic: tell the other brokers of the platform.
@@ -148,6 +146,7 @@ package final class Broker: RemotingService {
         gate = AckGate(
             conditions: AckGate.Conditions(configuration), storeHost: address,
             responseFields: isUsual ? nil : sendResponseFields, eventLoop: eventLoop, now: now)
+        admission = Admission(configuration, gate: gate, sendResponseFields: sendResponseFields, now: now)
         slices = SlicedWork(eventLoop: eventLoop)
         hold = PullRequestHold(eventLoop: eventLoop, slices: slices, now: now)
         filters = FilterLink(eventLoop: eventLoop, now: now)
@@ -182,7 +181,6 @@ package final class Broker: RemotingService {
     }
 
     private func wire() {
-        stateChanged()
         slices.run = { [unowned self] slice in measured("a slice of long work", slice) }
         store.arrival = { [unowned self] queue, arrival in hold.arrived(queue, arrival) }
         store.written = { [unowned self] offset in writtenMoved?(offset) }
@@ -240,34 +238,6 @@ package final class Broker: RemotingService {
         }
     }
 
-    private func stateChanged() {
-        takesMessages =
-            withdrawal == nil && !isDraining && !configuration.isSlave
-            && configuration.startAcceptSendRequestTimeStamp <= 0
-    }
-
-    /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
-    var reasonNotToTakeMessages: String? {
-        if let withdrawal { return "service not available now. \(withdrawal)" }
-        if isDraining {
-            return "service not available now. the broker \(configuration.brokerName) is being stopped; "
-                + "the client will find another one"
-        }
-        if configuration.isSlave {
-            return "service not available now. this broker is a slave (brokerRole=SLAVE) and takes no messages; "
-                + "send to the master of \(configuration.brokerName)"
-        }
-        return nil
-    }
-
-    /// The operator wants no messages before a moment that has not come.
-    var reasonToBeEarly: String? {
-        guard configuration.startAcceptSendRequestTimeStamp > 0, now() < configuration.startAcceptSendRequestTimeStamp
-        else { return nil }
-        return "broker unable to service, until \(configuration.startAcceptSendRequestTimeStamp) "
-            + "(startAcceptSendRequestTimeStamp, milliseconds since 1970)"
-    }
-
     /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them is gone.
     ///
     /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at once would have
@@ -277,21 +247,6 @@ package final class Broker: RemotingService {
 
     /// Twice the time between two looks of a client at its routes.
     static let routesSpreadMillis: Int64 = 60_000
-
-    @inline(__always)
-    var isBusy: Bool { gate.waitingCount >= configuration.sendsWaitingMax }
-
-    /// Why messages are refused for a while: more wait for disk or slave than may. Connections have been held back before
-    /// that (`AckGate.waitingPerConnectionMax`), so there are very many of them.
-    var reasonToBeBusy: String? {
-        guard isBusy else { return nil }
-        let remedy =
-            configuration.syncFlush
-            ? "the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster disk"
-            : "the slave is slower than the producers (brokerRole=SYNC_MASTER): send more slowly, or see what holds the slave up"
-        return "[OVERLOAD]system busy, start flow control for a while: \(gate.waitingCount) messages wait to be "
-            + "acknowledged (sendThreadPoolQueueCapacity=\(configuration.sendsWaitingMax)); \(remedy)"
-    }
 
     /// Bounds on what is made because a client named it, by its address.
     private(set) lazy var creations = CreationRates(now: now)
@@ -339,63 +294,6 @@ package final class Broker: RemotingService {
             }
         }
         if leave() { slices.add(leave) }
-    }
-
-    package func isLight(code: Int32) -> Bool {
-        code == RequestCode.sendMessageV2.rawValue || code == RequestCode.sendMessage.rawValue
-    }
-
-    package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
-        guard let context = connection.context else { return }
-        let client = unsafeDowncast(context, to: ClientContext.self)
-        requester = client
-        do throws(RemotingDecodeError) {
-            try dispatch(frame, client)
-        } catch {
-            client.answer(frame.returnAddress, .systemError, remark: "\(error)")
-        }
-        requester = nil
-    }
-
-    private func dispatch(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        switch RequestCode(rawValue: frame.code) {
-        case .sendMessage, .sendMessageV2, .sendBatchMessage: try send.process(frame, client)
-        case .pullMessage, .litePullMessage: try pull.process(frame, client)
-        case .consumerSendMessageBack: try sendBack.process(frame, client)
-        case .endTransaction, .resumeCheckHalfMessage: try endTransaction.process(frame, client)
-        case .sendReplyMessage, .sendReplyMessageV2: try reply.process(frame, client)
-        case .recallMessage: try recall.process(frame, client)
-        case .heartBeat: try clients.process(frame, client)
-        case .unregisterClient, .checkClientConfig, .getConsumerListByGroup, .lockBatchMQ, .unlockBatchMQ:
-            if refusesLarge(frame, client) { return }
-            try clients.process(frame, client)
-        case .queryConsumerOffset, .updateConsumerOffset, .searchOffsetByTimestamp, .getMaxOffset, .getMinOffset,
-            .getEarliestMessageStoreTime:
-            try queues.process(frame, client)
-        case .queryMessage, .viewMessageByID: try queries.process(frame, client)
-        case .invokeBrokerToResetOffset, .invokeBrokerToGetConsumerStatus, .getConsumerRunningInfo,
-            .consumeMessageDirectly:
-            try relay.process(frame, client)
-        default:
-            if refusesLarge(frame, client) { return }
-            if try !admin.process(frame, client) {
-                client.answer(
-                    frame.returnAddress, .requestCodeNotSupported,
-                    remark: " request type \(frame.code) not supported")
-            }
-        }
-    }
-
-    /// Bytes of the body of a request that is no message and no heartbeat: JSON that is read on the event loop, a few thousand entries.
-    static let controlBytesMax = 256 << 10
-
-    private func refusesLarge(_ frame: RemotingFrame, _ client: ClientContext) -> Bool {
-        guard frame.body.count > Self.controlBytesMax else { return false }
-        client.answer(
-            frame.returnAddress, .systemError,
-            remark: "a request of code \(frame.code) with a body of \(frame.body.count) bytes is not taken, at most "
-                + "\(Self.controlBytesMax): divide it among several")
-        return true
     }
 
     // MARK: Ticks

@@ -139,7 +139,11 @@ extension PlatformTests {
                 let returned = ContinuousClock.now
                 switch loss {
                 case .unmounted: try await platform.inside("mount -o loop \(image) \(disk)")
-                case .readOnly, .failing: try await platform.inside("umount \(disk) && mount -o loop \(image) \(disk)")
+                case .readOnly, .failing:
+                    // Who looks whether the disk is back has it open for a moment.
+                    try await platform.inside(
+                        "for i in $(seq 50); do umount \(disk) && exit 0; sleep 0.1; done; fuser -vm \(disk); exit 1")
+                    try await platform.inside("mount -o loop \(image) \(disk)")
                 }
                 try await eventually("it is back by itself", within: .seconds(20)) {
                     let route = try await platform.route(of: "Disks")

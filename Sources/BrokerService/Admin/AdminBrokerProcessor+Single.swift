@@ -30,7 +30,6 @@ extension AdminBrokerProcessor {
     /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without a
     /// change when one of them is as it was before; here the others are changed.
     func updateTopics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        if refusedBySlave(frame, client) { return }
         let list = try CreateTopicListRequestBody(body: frame.body).topicConfigList
         var accepted: [TopicConfig] = []
         for var config in list {
@@ -61,7 +60,6 @@ extension AdminBrokerProcessor {
 
     /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST (225): all are checked before the first is changed.
     func updateGroups(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        if refusedBySlave(frame, client) { return }
         let list = try SubscriptionGroupList(body: frame.body).groupConfigList
         for config in list {
             if let remark = refusal(ofGroup: config.groupName) {

@@ -12,69 +12,41 @@ final class AdminBrokerProcessor {
     static let queuesMax: Int32 = 4096
 
     unowned let broker: Broker
-    private lazy var stats = ConsumeStatsProcessor(broker)
 
     init(_ broker: Broker) { self.broker = broker }
 
-    /// `false` for a code nobody here knows.
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> Bool {
-        switch RequestCode(rawValue: frame.code) {
-        case .updateAndCreateTopic: try updateTopic(frame, client)
-        case .updateAndCreateTopicList: try updateTopics(frame, client)
-        case .getTopicConfig: try topicConfig(frame, client)
-        case .deleteTopicInBroker: try deleteTopic(frame, client)
-        case .getAllTopicConfig: broker.answer(with: .topics, frame.returnAddress, client)
-        case .updateAndCreateSubscriptionGroup: try updateGroup(frame, client)
-        case .updateAndCreateSubscriptionGroupList: try updateGroups(frame, client)
-        case .getSubscriptionGroupConfig: try groupConfig(frame, client)
-        case .deleteSubscriptionGroup: try deleteGroup(frame, client)
-        case .getAllSubscriptionGroupConfig:
-            broker.answer(with: .subscriptionGroups, frame.returnAddress, client)
-        case .getAllConsumerOffset: broker.answer(with: .consumerOffsets, frame.returnAddress, client)
-        case .getAllDelayOffset: client.answer(frame.returnAddress, .success, body: broker.schedule.json.bytes())
-        case .getTimerCheckPoint:
-            client.answer(frame.returnAddress, .success, body: broker.timerMessages.checkpointBytes)
-        case .getTimerMetrics:
-            let metrics = broker.timerMessages.metrics.json(broker.topics, forFile: false)
-            client.answer(frame.returnAddress, .success, body: metrics.bytes())
-        case .getBrokerHAStatus: haStatus(frame, client)
-        case .resetMasterFlushOffset: try resetMasterFlushOffset(frame, client)
-        case .getBrokerConfig: getConfig(frame, client)
-        case .updateBrokerConfig: updateConfig(frame, client)
-        case .getBrokerRuntimeInfo:
-            client.answer(frame.returnAddress, .success, body: KVTable(table: broker.runtimeInformation).encoded())
-        case .getSystemTopicListFromBroker:
-            let list = TopicList(topicList: broker.topics.systemTopics.sorted())
-            client.answer(frame.returnAddress, .success, body: list.encoded())
-        case .cleanExpiredConsumeQueue:
-            broker.store.expireQueues()
-            broker.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
-            client.answer(frame.returnAddress, .success)
-        case .deleteExpiredCommitLog:
-            broker.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
-            broker.store.deleteExpiredFiles()
-            client.answer(frame.returnAddress, .success)
-        case .cleanUnusedTopic:
-            broker.removeUnusedTopics()
-            client.answer(frame.returnAddress, .success)
-        case .getConsumerConnectionList: try consumerConnections(frame, client)
-        case .getProducerConnectionList: try producerConnections(frame, client)
-        case .getAllProducerInfo: producerInfo(frame, client)
-        case .cloneGroupOffset: try cloneOffsets(frame, client)
-        case .queryCorrectionOffset: try correctionOffset(frame, client)
-        default: return try stats.process(frame, client)
-        }
-        return true
+    // MARK: The broker
+
+    func runtimeInformation(_ frame: RemotingFrame, _ client: ClientContext) {
+        client.answer(
+            frame.returnAddress, .success, body: KVTable(table: broker.runtimeInformation).encoded())
     }
 
-    /// A slave's tables are its master's.
-    func refusedBySlave(_ frame: RemotingFrame, _ client: ClientContext) -> Bool {
-        guard broker.configuration.isSlave else { return false }
-        client.answer(
-            frame.returnAddress, .systemError,
-            remark: "Can't modify topic or subscription group from slave broker, "
-                + "please execute it from master broker.")
-        return true
+    func systemTopics(_ frame: RemotingFrame, _ client: ClientContext) {
+        let list = TopicList(topicList: broker.topics.systemTopics.sorted())
+        client.answer(frame.returnAddress, .success, body: list.encoded())
+    }
+
+    func timerMetrics(_ frame: RemotingFrame, _ client: ClientContext) {
+        let metrics = broker.timerMessages.metrics.json(broker.topics, forFile: false)
+        client.answer(frame.returnAddress, .success, body: metrics.bytes())
+    }
+
+    func cleanExpiredQueues(_ frame: RemotingFrame, _ client: ClientContext) {
+        broker.store.expireQueues()
+        broker.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
+        client.answer(frame.returnAddress, .success)
+    }
+
+    func deleteExpiredLog(_ frame: RemotingFrame, _ client: ClientContext) {
+        broker.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
+        broker.store.deleteExpiredFiles()
+        client.answer(frame.returnAddress, .success)
+    }
+
+    func cleanUnusedTopics(_ frame: RemotingFrame, _ client: ClientContext) {
+        broker.removeUnusedTopics()
+        client.answer(frame.returnAddress, .success)
     }
 
     private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
@@ -85,10 +57,10 @@ final class AdminBrokerProcessor {
 
     // MARK: Topics
 
-    private func updateTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func updateTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
         let topic = try fields.required("topic")
-        if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
+        if refusedName(topic, frame, client) { return }
         var config = TopicConfig(
             topicName: topic, readQueueNums: try fields.required(.readQueueNums),
             writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.requiredInt32("perm"))
@@ -120,9 +92,9 @@ final class AdminBrokerProcessor {
         }
     }
 
-    private func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
-        if refusedBySlave(frame, client) || refusedName(topic, frame, client) { return }
+        if refusedName(topic, frame, client) { return }
         broker.delete(topic: topic)
         broker.logger.info("topic \(topic) deleted by \(client.address)")
         let address = frame.returnAddress
@@ -131,8 +103,7 @@ final class AdminBrokerProcessor {
 
     // MARK: Groups
 
-    private func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        if refusedBySlave(frame, client) { return }
+    func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let config = try SubscriptionGroupConfig(body: frame.body)
         if let remark = refusal(ofGroup: config.groupName) {
             return client.answer(frame.returnAddress, .systemError, remark: remark)
@@ -149,8 +120,7 @@ final class AdminBrokerProcessor {
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
-    private func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        if refusedBySlave(frame, client) { return }
+    func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("groupName")
         broker.groups.delete(group)
         broker.stats.forget { _, name in name == group }
@@ -163,7 +133,7 @@ final class AdminBrokerProcessor {
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
-    private func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let source = try frame.extFields.required("srcGroup")
         let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
         let wanted = frame.extFields.string("topic") ?? ""
@@ -186,7 +156,7 @@ final class AdminBrokerProcessor {
         client.answer(frame.returnAddress, .success)
     }
 
-    private func correctionOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func correctionOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         let excluded = Set((frame.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
         let compared = broker.offsets.offsets(topic: topic, group: try frame.extFields.required("compareGroup")) ?? [:]
@@ -213,7 +183,7 @@ final class AdminBrokerProcessor {
         ])
     }
 
-    private func consumerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func consumerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("consumerGroup")
         guard let group = broker.consumers[name] else {
             return client.answer(
@@ -229,7 +199,7 @@ final class AdminBrokerProcessor {
             with: body, entries: group.clients.count + subscriptions.count, frame.returnAddress, client)
     }
 
-    private func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("producerGroup")
         guard let clients = broker.producers.clients(of: name) else {
             return client.answer(
@@ -239,7 +209,7 @@ final class AdminBrokerProcessor {
         broker.answer(with: body, entries: clients.count, frame.returnAddress, client)
     }
 
-    private func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
+    func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
         let data = broker.producers.all.map { group, clients in
             (
                 group,
@@ -261,7 +231,7 @@ final class AdminBrokerProcessor {
 
     // MARK: The broker's settings
 
-    private func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
+    func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
         let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
         client.answer(
             frame.returnAddress, .success, fields: [("version", broker.configurationVersion.json.text())],
@@ -274,7 +244,7 @@ final class AdminBrokerProcessor {
         return Dictionary((holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
 
-    private func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
+    func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
         let pairs: [(String, String)]
         do throws(JavaProperties.Malformed) {
             pairs = try JavaProperties.parse(String(decoding: frame.body, as: UTF8.self)).map { ($0.key, $0.value) }

@@ -16,22 +16,9 @@ final class ConsumeStatsProcessor {
 
     init(_ broker: Broker) { self.broker = broker }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> Bool {
-        switch RequestCode(rawValue: frame.code) {
-        case .getTopicStatsInfo: try topicStats(frame, client)
-        case .getConsumeStats: try consumeStats(frame, client)
-        case .queryTopicConsumeByWho: try consumedByWhom(frame, client)
-        case .queryConsumeTimeSpan: try timeSpan(frame, client)
-        case .getBrokerConsumeStats: try brokerConsumeStats(frame, client)
-        case .queryConsumeQueue: try consumeQueue(frame, client)
-        case .queryTopicsByConsumer:
-            let topics = broker.offsets.topics(of: try frame.extFields.required("group"))
-            client.answer(frame.returnAddress, .success, body: TopicList(topicList: topics).encoded())
-        case .querySubscriptionByConsumer: try subscription(frame, client)
-        case .viewBrokerStatsData: try stats(frame, client)
-        default: return false
-        }
-        return true
+    func topics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let topics = broker.offsets.topics(of: try frame.extFields.required("group"))
+        client.answer(frame.returnAddress, .success, body: TopicList(topicList: topics).encoded())
     }
 
     private func key(_ topic: String, _ queueId: Int32) -> String {
@@ -51,7 +38,7 @@ final class ConsumeStatsProcessor {
         return nil
     }
 
-    private func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         guard let entry = try topic(frame, client) else { return }
         var table = JSONObject()
         for queueId in 0..<entry.queueNums {
@@ -119,7 +106,7 @@ final class ConsumeStatsProcessor {
 
     // MARK: VIEW_BROKER_STATS_DATA
 
-    private func stats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func stats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("statsName")
         let key = try frame.extFields.required("statsKey")
         guard let (item, measure) = statsItem(name, key) else {
@@ -200,7 +187,7 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    private func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("consumerGroup")
         let wanted = frame.extFields.string("topic") ?? ""
         let address = frame.returnAddress
@@ -220,7 +207,7 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    private func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let onlyOrdered = frame.extFields.bool("isOrder") ?? false
         let address = frame.returnAddress
         let groups = broker.groups.all.map(\.name)
@@ -248,7 +235,7 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    private func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         let address = frame.returnAddress
         client.connection.awaitsAnswer = true
@@ -260,7 +247,7 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    private func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         guard let entry = try topic(frame, client) else { return }
         let group = try frame.extFields.required("group")
         let now = broker.now()
@@ -284,7 +271,7 @@ final class ConsumeStatsProcessor {
             body: JSONValue.fields([("consumeTimeSpanSet", .array(spans))]).bytes())
     }
 
-    private func subscription(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func subscription(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("group")
         let topic = frame.extFields.string("topic") ?? ""
         let all = broker.consumers[group]?.subscriptions.values ?? []
@@ -295,7 +282,7 @@ final class ConsumeStatsProcessor {
         client.answer(frame.returnAddress, .success, body: body.bytes())
     }
 
-    private func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
         let topic = try fields.required("topic")
         let queueId = try fields.required(.queueID)

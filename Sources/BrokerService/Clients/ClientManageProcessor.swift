@@ -13,18 +13,6 @@ final class ClientManageProcessor {
 
     init(_ broker: Broker) { self.broker = broker }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        switch RequestCode(rawValue: frame.code) {
-        case .heartBeat: try heartBeat(frame, client)
-        case .unregisterClient: try unregister(frame, client)
-        case .checkClientConfig: try checkClientConfig(frame, client)
-        case .getConsumerListByGroup: try consumerList(frame, client)
-        case .lockBatchMQ: try lock(frame, client)
-        case .unlockBatchMQ: try unlock(frame, client)
-        default: preconditionFailure("not a request of clients: \(frame.code)")
-        }
-    }
-
     // MARK: HEART_BEAT
 
     /// Bytes of a heartbeat; RocketMQ's frame limit is its only one. A subscription takes some 200 bytes.
@@ -39,7 +27,7 @@ final class ClientManageProcessor {
     static let groupsPerSlice = 64
     static let subscriptionsPerSlice = 512
 
-    private func heartBeat(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func heartBeat(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let address = frame.returnAddress
         guard frame.body.count <= Self.heartbeatBytesMax else {
             return client.answer(
@@ -184,7 +172,7 @@ final class ClientManageProcessor {
         }
     }
 
-    private func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         client.said = nil  // It is not true any more; the next heartbeat is.
         if let group = frame.extFields.string("producerGroup") { broker.producers.unregister(client, from: group) }
         if let group = frame.extFields.string("consumerGroup") {
@@ -201,7 +189,7 @@ final class ClientManageProcessor {
     }
 
     /// A client asks before it subscribes whether its expression is understood; the filter worker knows.
-    private func checkClientConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func checkClientConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let address = frame.returnAddress
         let body = try CheckClientRequestBody(body: frame.body)
         let subscription = body.subscriptionData
@@ -235,7 +223,7 @@ final class ClientManageProcessor {
         }
     }
 
-    private func consumerList(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func consumerList(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("consumerGroup")
         guard let group = broker.consumers[name] else {
             return client.answer(
@@ -255,7 +243,7 @@ final class ClientManageProcessor {
         }
     }
 
-    private func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let address = frame.returnAddress
         let body = try LockBatchRequestBody(body: frame.body)
         guard broker.groups.find(body.consumerGroup) != nil else {
@@ -272,9 +260,10 @@ final class ClientManageProcessor {
             address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
     }
 
-    private func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let body = try UnlockBatchRequestBody(body: frame.body)
         let asker = asker(body.clientID, client, body.consumerGroup)
+        endPulls(of: client, group: body.consumerGroup, queues: body.mqSet)
         let held = broker.locks.held(group: body.consumerGroup, by: asker)
         let given = held.intersection(body.mqSet)
         // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but one.
@@ -287,6 +276,23 @@ final class ClientManageProcessor {
             broker.rebalance(body.consumerGroup)
         }
         client.answer(frame.returnAddress, .success)
+    }
+
+    /// A client pulls no more from queues whose locks it gives back: what it waits for there is answered at once.
+    ///
+    /// The official C++ client (2.0.1) that gets such a queue again waits for that answer, with the lock held that all its other work
+    /// needs. Another notice of a change meanwhile takes the last thread that could read the answer: the client stands for good,
+    /// and its queues with it.
+    private func endPulls(of client: ClientContext, group: String, queues: [MessageQueue]) {
+        guard client.held.count > 0 else { return }
+        let brokerName = broker.configuration.brokerName
+        let given = Set(queues)
+        let ended = broker.hold.takeHeld(by: client) { pull in
+            pull.group.name == group
+                && given.contains(
+                    MessageQueue(topic: pull.topic.name, brokerName: brokerName, queueID: pull.queueId))
+        }
+        for pull in ended { broker.pull.answerNothingYet(pull) }
     }
 
     private func armGivenBack() {

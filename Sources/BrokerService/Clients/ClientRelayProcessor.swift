@@ -15,19 +15,13 @@ final class ClientRelayProcessor {
 
     init(_ broker: Broker) { self.broker = broker }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        switch RequestCode(rawValue: frame.code) {
-        case .invokeBrokerToResetOffset: try resetOffset(frame, client)
-        case .invokeBrokerToGetConsumerStatus: try consumerStatus(frame, client)
-        case .getConsumerRunningInfo: try relay(frame, client, body: [])
-        case .consumeMessageDirectly: try consumeDirectly(frame, client)
-        default: preconditionFailure("not a request to relay: \(frame.code)")
-        }
-    }
-
     // MARK: 307, 309
 
-    private func consumeDirectly(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func runningInfo(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        try relay(frame, client, body: [])
+    }
+
+    func consumeDirectly(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let id = try frame.extFields.required("msgId")
         guard let (_, offset) = OffsetMessageID.parse(id),
             let range = broker.store.lookMessage(at: PhysicalOffset(offset)),
@@ -77,7 +71,7 @@ final class ClientRelayProcessor {
 
     // MARK: 222
 
-    private func resetOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func resetOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         let group = try frame.extFields.required("group")
         let timestamp = try frame.extFields.requiredInt64("timestamp")
@@ -148,7 +142,7 @@ final class ClientRelayProcessor {
     // MARK: 223
 
     /// Asks the group's clients (or one) where they are, with GET_CONSUMER_STATUS_FROM_CLIENT (221).
-    private func consumerStatus(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func consumerStatus(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         let group = try frame.extFields.required("group")
         let wanted = frame.extFields.string("clientAddr") ?? ""

@@ -345,7 +345,7 @@ final class PullMessageProcessor {
 
     /// RocketMQ leaves a message for monitors whenever a consumer's offset had to be corrected.
     private func offsetMoved(_ pull: PullRequest, _ result: GetMessageResult) {
-        guard broker.reasonNotToTakeMessages == nil else { return }
+        guard broker.admission.takesMessages else { return }
         let event = JSONValue.fields([
             ("consumerGroup", .string(pull.group.name)),
             (

@@ -215,6 +215,15 @@ final class PullRequestHold {
         if letGo() { slices.add(letGo) }
     }
 
+    /// Lets go of what a client waits for in some queues; the caller answers. A client with more pulls than a slice may look at keeps
+    /// them until their deadlines.
+    func takeHeld(by client: ClientContext, where condition: (PullRequest) -> Bool) -> [PullRequest] {
+        guard client.held.count <= Self.looksPerSlice else { return [] }
+        let taken = client.held.filter(condition)
+        for pull in taken { release(pull) }
+        return taken
+    }
+
     // MARK: Deadlines
 
     private func link(_ pull: PullRequest, key: Int64) {

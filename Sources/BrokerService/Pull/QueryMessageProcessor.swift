@@ -18,15 +18,7 @@ final class QueryMessageProcessor {
 
     init(_ broker: Broker) { self.broker = broker }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        if frame.code == RequestCode.viewMessageByID.rawValue {
-            try view(frame, client)
-        } else {
-            try query(frame, client)
-        }
-    }
-
-    private func query(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func query(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
         let isUniqueKey = fields.string("_UNIQUE_KEY_QUERY") == "true"
         let maxNum = Int(try fields.requiredInt32("maxNum"))
@@ -74,7 +66,7 @@ final class QueryMessageProcessor {
         broker.pull.answer(with: result.records, address, client, fields: fields)
     }
 
-    private func view(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func view(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let offset = try frame.extFields.requiredInt64("offset")
         guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)) else {
             return client.answer(

@@ -10,41 +10,58 @@ final class QueueProcessor {
 
     init(_ broker: Broker) { self.broker = broker }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let fields = frame.extFields
-        guard let topic = fields.bytes("topic") else { throw .missingField("topic") }
-        let queueId = try fields.required(.queueID)
-        func answer(_ name: String, _ value: Int64) {
-            client.answer(frame.returnAddress, .success, fields: [(name, String(value))])
-        }
-        let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
-        switch RequestCode(rawValue: frame.code) {
-        case .queryConsumerOffset: try queryConsumerOffset(frame, client, topic, queueId, queue)
-        case .updateConsumerOffset: try commit(frame, client, topic, queueId, queue)
-        case .searchOffsetByTimestamp:
-            let timestamp = try fields.requiredInt64("timestamp")
-            let name = String(decoding: topic, as: UTF8.self)
-            answer("offset", broker.store.offset(topic: name, queueId: queueId, byTimestamp: timestamp).rawValue)
-        case .getMaxOffset: answer("offset", queue?.maxOffset.rawValue ?? 0)
-        case .getMinOffset: answer("offset", queue?.minOffset.rawValue ?? 0)
-        case .getEarliestMessageStoreTime:
-            answer("timestamp", queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1)
-        default: preconditionFailure("not a request about a queue: \(frame.code)")
-        }
+    /// The queue a request is about.
+    private struct Asked {
+        let topic: UnsafeRawBufferPointer
+        let queueId: Int32
+        /// `nil`: nothing was ever stored in it.
+        let queue: ConsumeQueue?
+
+        var topicName: String { String(decoding: topic, as: UTF8.self) }
+    }
+
+    private func asked(_ frame: RemotingFrame) throws(RemotingDecodeError) -> Asked {
+        guard let topic = frame.extFields.bytes("topic") else { throw .missingField("topic") }
+        let queueId = try frame.extFields.required(.queueID)
+        return Asked(
+            topic: topic, queueId: queueId, queue: broker.store.consumeQueue(topic: topic, queueId: queueId))
+    }
+
+    private func answer(_ frame: RemotingFrame, _ client: ClientContext, _ name: String, _ value: Int64) {
+        client.answer(frame.returnAddress, .success, fields: [(name, String(value))])
+    }
+
+    func searchOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let asked = try asked(frame)
+        let timestamp = try frame.extFields.requiredInt64("timestamp")
+        let offset = broker.store.offset(topic: asked.topicName, queueId: asked.queueId, byTimestamp: timestamp)
+        answer(frame, client, "offset", offset.rawValue)
+    }
+
+    func maxOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        answer(frame, client, "offset", try asked(frame).queue?.maxOffset.rawValue ?? 0)
+    }
+
+    func minOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        answer(frame, client, "offset", try asked(frame).queue?.minOffset.rawValue ?? 0)
+    }
+
+    func earliestTime(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let time = try asked(frame).queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) }
+        answer(frame, client, "timestamp", time ?? -1)
     }
 
     /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it is told), and of queues
     /// the topic has or had.
-    private func commit(
-        _ frame: RemotingFrame, _ client: ClientContext, _ name: UnsafeRawBufferPointer, _ queueId: Int32,
-        _ queue: ConsumeQueue?
-    ) throws(RemotingDecodeError) {
+    func commit(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let asked = try asked(frame)
+        let queueId = asked.queueId
         guard let groupName = frame.extFields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
         let offset = try frame.extFields.required(.commitOffset)
-        guard let topic = broker.topics[name] else {
+        guard let topic = broker.topics[asked.topic] else {
             return client.answer(
                 frame.returnAddress, .topicNotExist,
-                remark: "Topic \(String(decoding: name, as: UTF8.self)) not exist! Its offsets cannot be kept.")
+                remark: "Topic \(asked.topicName) not exist! Its offsets cannot be kept.")
         }
         guard let group = broker.groups.find(groupName) else {
             let name = String(decoding: groupName, as: UTF8.self)
@@ -52,7 +69,7 @@ final class QueueProcessor {
                 frame.returnAddress, .subscriptionGroupNotExist,
                 remark: "Group \(name) not exist!" + broker.groups.remedy(for: name))
         }
-        guard queueId < max(topic.config.readQueueNums, topic.config.writeQueueNums) || queue != nil else {
+        guard queueId < max(topic.config.readQueueNums, topic.config.writeQueueNums) || asked.queue != nil else {
             return client.answer(
                 frame.returnAddress, .systemError,
                 remark: "queueId[\(queueId)] is illegal, \(topic.description): it has no such queue")
@@ -63,17 +80,15 @@ final class QueueProcessor {
 
     /// A group that never committed here begins at 0 while the queue's first message is still there and in memory;
     /// otherwise the client decides by its consumeFromWhere.
-    private func queryConsumerOffset(
-        _ frame: RemotingFrame, _ client: ClientContext, _ topic: UnsafeRawBufferPointer, _ queueId: Int32,
-        _ queue: ConsumeQueue?
-    ) throws(RemotingDecodeError) {
+    func consumerOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let asked = try asked(frame)
         let group = try frame.extFields.required("consumerGroup")
-        let name = String(decoding: topic, as: UTF8.self)
-        if let offset = broker.offsets.offset(topic: name, group: group, queueId: queueId), offset >= 0 {
-            return client.answer(frame.returnAddress, .success, fields: [("offset", String(offset))])
+        if let offset = broker.offsets.offset(topic: asked.topicName, group: group, queueId: asked.queueId), offset >= 0
+        {
+            return answer(frame, client, "offset", offset)
         }
-        if (queue?.minOffset.rawValue ?? 0) <= 0, !broker.isFirstMessageOnDisk(queue) {
-            return client.answer(frame.returnAddress, .success, fields: [("offset", "0")])
+        if (asked.queue?.minOffset.rawValue ?? 0) <= 0, !broker.isFirstMessageOnDisk(asked.queue) {
+            return answer(frame, client, "offset", 0)
         }
         client.answer(
             frame.returnAddress, .queryNotFound,

@@ -38,6 +38,8 @@ struct HeldPulls {
     var count: Int { pulls.count }
     var last: PullRequest? { pulls.last }
 
+    func filter(_ condition: (PullRequest) -> Bool) -> [PullRequest] { pulls.filter(condition) }
+
     mutating func insert(_ pull: PullRequest) {
         pull.placeInClient = pulls.count
         pulls.append(pull)

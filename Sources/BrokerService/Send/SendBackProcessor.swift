@@ -18,8 +18,6 @@ final class SendBackProcessor {
         func refuse(_ code: ResponseCode, _ remark: String) {
             client.answer(frame.returnAddress, code, remark: remark)
         }
-        if let reason = broker.reasonNotToTakeMessages { return refuse(.serviceNotAvailable, reason) }
-        if let reason = broker.reasonToBeBusy { return refuse(.systemBusy, reason) }
         guard let group = broker.groups.find(groupName) else {
             return refuse(
                 .subscriptionGroupNotExist,

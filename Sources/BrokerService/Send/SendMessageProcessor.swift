@@ -60,13 +60,6 @@ final class SendMessageProcessor {
     }
 
     func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
-        if !broker.takesMessages || broker.isBusy {
-            if let reason = broker.reasonNotToTakeMessages {
-                return refuse(frame, client, .serviceNotAvailable, reason)
-            }
-            if let reason = broker.reasonToBeEarly { return refuse(frame, client, .systemError, reason) }
-            if let reason = broker.reasonToBeBusy { return refuse(frame, client, .systemBusy, reason) }
-        }
         guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
         if broker.configuration.brokerPermission & Permission.write == 0, topic.config.order || broker.refusesWrites {
             return refuse(

@@ -23,10 +23,6 @@ final class RecallMessageProcessor {
         guard broker.timerSettings.isRecallEnabled else {
             return refuse(.noPermission, "recall failed, operation is forbidden")
         }
-        if let reason = broker.reasonNotToTakeMessages {
-            let code: ResponseCode = broker.configuration.isSlave ? .slaveNotAvailable : .serviceNotAvailable
-            return refuse(code, "recall failed, \(reason)")
-        }
         guard broker.topics[topic] != nil else {
             return refuse(.topicNotExist, "recall failed, the topic[\(topic)] not exist")
         }

@@ -9,7 +9,6 @@ final class EndTransactionProcessor {
     init(_ broker: Broker) { self.broker = broker }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        if frame.code == RequestCode.resumeCheckHalfMessage.rawValue { return try resumeCheck(frame, client) }
         let group = try frame.extFields.required("producerGroup")
         let queueOffset = try frame.extFields.requiredInt64("tranStateTableOffset")
         let physicalOffset = try frame.extFields.requiredInt64("commitLogOffset")
@@ -17,8 +16,7 @@ final class EndTransactionProcessor {
         let address = frame.returnAddress
         guard broker.transactions.isRunning else {
             return client.answer(
-                address, broker.configuration.isSlave ? .slaveNotAvailable : .serviceNotAvailable,
-                remark: broker.reasonNotToTakeMessages ?? "this broker ends no transactions at the moment")
+                address, .serviceNotAvailable, remark: "this broker ends no transactions at the moment")
         }
         // Neither committed nor rolled back: the producer does not know yet and will be asked.
         guard outcome == SysFlag.transactionCommitType || outcome == SysFlag.transactionRollbackType else {
@@ -43,7 +41,7 @@ final class EndTransactionProcessor {
         }
     }
 
-    private func resumeCheck(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+    func resumeCheck(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let id = try frame.extFields.required("msgId")
         if let (_, offset) = OffsetMessageID.parse(id), broker.transactions.resumeCheck(physicalOffset: offset) {
             client.answer(frame.returnAddress, .success)

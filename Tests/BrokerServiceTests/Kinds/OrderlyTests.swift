@@ -85,6 +85,41 @@ import Testing
         }
     }
 
+    /// The official C++ client waits for that answer with all its threads before it pulls from such a queue again.
+    @Test("whoever gives a queue's lock back is answered what it waits for there, and nothing else")
+    func pullsOfQueuesGivenBack() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        _ = try harness.connect().send(topic: "Orderly")
+        let member = Member("m1", try harness.connect())
+        let other = try harness.connect()
+        try member.heartbeat()
+        #expect(try member.lock([0, 1]) == [0, 1])
+        func pull(_ connection: RawConnection, _ queueId: Int32, group: String = "G") throws -> Int32 {
+            try connection.post(
+                .pullMessage,
+                RawConnection.pullFields(
+                    topic: "Orderly", queueId: queueId, offset: queueId == 0 ? 1 : 0, group: group,
+                    suspendMillis: 15_000))
+        }
+        let given = try pull(member.connection, 0)
+        for (connection, queueId, group) in [
+            (member.connection, Int32(1), "G"), (member.connection, 0, "H"), (other, 0, "G"),
+        ] {
+            _ = try pull(connection, queueId, group: group)
+        }
+        try wait { try harness.onLoop { $0.heldPulls } == 4 }
+        let body = UnlockBatchRequestBody(
+            consumerGroup: "G", clientID: "m1",
+            mqSet: [MessageQueue(topic: "Orderly", brokerName: "broker-a", queueID: 0)])
+        let unlock = try member.connection.post(.unlockBatchMQ, body: body.encoded())
+        let answers = [try member.connection.receive(), try member.connection.receive()]
+        #expect(answers.map(\.opaque) == [given, unlock])
+        #expect(answers.map(\.code) == [ResponseCode.pullNotFound.rawValue, 0])
+        #expect(answers[0].extFields["nextBeginOffset"] == "1")
+        #expect(try harness.onLoop { $0.heldPulls } == 3)
+    }
+
     @Test("no inversion while members join, leave, say nothing and are cut off", arguments: [UInt64(4711), 20_261_121])
     func inversion(_ seed: UInt64) throws {
         print("orderly rebalances: seed \(seed)")
