@@ -6,7 +6,7 @@ import Testing
 /// The table of units/MIGRATING.md says what `apus migrate check` finds.
 @Suite("units/MIGRATING.md: what goes along") struct MigratingPageTests {
     /// A store with one row's peculiarity; everything else in it goes along.
-    private static let cases: [String: (inout StoreReport) -> Void] = [
+    private static let cases: [String: @Sendable (inout StoreReport) -> Void] = [
         "messages, queues, their offsets, keys": { report in
             report.topics = [topic("T", messages: 7)]
         },

@@ -154,7 +154,7 @@ extension PlatformTests {
             #expect(second.lastRunBy.writer == "apus" && second.lastRunBy.stoppedInOrder)
             #expect(second.messages("GoldenNormal") == 330 && second.lag("journey", "GoldenNormal") == 0)
             #expect(second.lag("G_GOLDEN_TagA", "GoldenNormal") == 230)
-            #expect(second.delays.map { [$0.level, $0.pending] } == [[18, 7]])
+            #expect(second.delays.map { [$0.level, $0.pending] } == [[18, 5]])
             #expect(second.timers.pending == 3 && second.timers.deliveredAgain == 10 && second.timers.onlyInApus == 0)
             #expect(second.settings.map { "\($0.key)=\($0.value)" } == ["fileReservedTime=999999"])
             let four = try await report(store, ["--to", "rocketmq4"]).1.decisions.map(\.text)
@@ -162,7 +162,7 @@ extension PlatformTests {
             let (after, home) = try await report(store, ["--to", "apus"])
             #expect(after == 0 && home.canMove && home.decisions.isEmpty)
             for topic in first.topics where !["GoldenNormal", "SCHEDULE_TOPIC_XXXX"].contains(topic.topic) {
-                #expect(second.messages(topic.topic) == topic.messages, "\(topic.topic)")
+                #expect(second.messages(topic.topic) == Self.expected(topic), "\(topic.topic)")
             }
             try judge(store, before, delivered: now + level + soon, delayed: later, timed: hours)
 
@@ -173,6 +173,11 @@ extension PlatformTests {
             ])
             #expect(again.lines.isEmpty, "\(again.lines)")
             try await platform.stop()
+        }
+
+        /// The two messages that waited for two hours in 2026 are delivered when Apus starts.
+        private static func expected(_ topic: Report.Topic) -> Int {
+            topic.messages + (topic.topic == "GoldenDelay" ? 2 : 0)
         }
 
         /// The group's consumer gets exactly what it had not got from Apache.
@@ -206,13 +211,13 @@ extension PlatformTests {
             #expect(golden.count == 100 && Set(golden).count == 100)
             let found = bodies("GoldenNormal").filter { !$0.hasPrefix("normal-") }
             #expect(found.sorted() == delivered.sorted(), "missing or doubled")
-            // What Apache would still deliver of the delay levels: nothing of level 1, all of level 18.
+            // What Apache would still deliver of the delay levels: only what was sent to level 18.
             let levels = try offsets(store, "delayOffset.json")
             for level in 1...18 {
                 let next = levels[String(level)] as? Int ?? 0
                 let pending = bodies("SCHEDULE_TOPIC_XXXX", queue: level - 1, from: next)
                 #expect(pending.filter { $0.hasPrefix("later-") }.sorted() == (level == 18 ? delayed.sorted() : []))
-                #expect(pending.count == (level == 18 ? 7 : 0), "level \(level)")
+                #expect(pending.count == (level == 18 ? 5 : 0), "level \(level)")
             }
             #expect(bodies("rmq_sys_wheel_timer").filter { $0.hasPrefix("hours-") }.sorted() == timed.sorted())
             // And where its consumers would go on.
@@ -354,10 +359,10 @@ extension PlatformTests {
                 Report.self, from: Data(contentsOf: URL(fileURLWithPath: folder.file("before.json"))))
             let after = try await report(store).1
             for topic in before.topics where topic.topic.hasPrefix("Golden") {
-                #expect(after.messages(topic.topic) == topic.messages, "\(topic.topic)")
+                #expect(after.messages(topic.topic) == Self.expected(topic), "\(topic.topic)")
             }
-            #expect(
-                after.delays.map { [$0.level, $0.pending] } == [[18, 2]] && after.to == ["rocketmq4", "rocketmq5"])
+            #expect(before.delays.map { [$0.level, $0.pending] } == [[18, 2]] && after.delays.isEmpty)
+            #expect(after.to == ["rocketmq4", "rocketmq5"])
         }
 
         /// Something that holds the store's lock as Java does, and RocketMQ's folders `bin` and `conf`.
