@@ -113,6 +113,11 @@ extension PlatformTests {
             }
             #expect(first.lag("G_GOLDEN_TagA", "GoldenNormal") == 6 && first.openTransactions == 4)
 
+            let queues = try await check(store, ["--queues"]).lines.filter { $0.hasPrefix("GoldenNormal ") }
+            #expect(
+                queues.map { $0.split(separator: " ").dropFirst().joined(separator: " ") }
+                    == (0..<4).map { "\($0) 25 0 25" })
+
             // Apus serves it.
             var platform = try await Platform.start(in: folder, Golden.clean.settings)
             let running = try await check(store)
@@ -252,8 +257,8 @@ extension PlatformTests {
             #expect(second.timers.deliveredAgain == 1 && second.timers.pending == 0)
             let remedy = try #require(second.decisions.first { $0.text.contains("once more") }?.remedy)
             let command = try #require(remedy.split(separator: ": ").last)
-            let removed = try await Program.run("/bin/sh", ["-c", "cd \(store) && \(command)"])
-            #expect(removed.status == 0 && command.hasPrefix("rm -rf "), "\(command)")
+            let removed = try await Program.run("/bin/sh", ["-c", String(command)])
+            #expect(removed.status == 0 && command.hasPrefix("cd \(store) && rm -rf "), "\(command)")
             let (done, third) = try await report(store, ["--to", "rocketmq5"])
             #expect(done == 0 && third.timers.deliveredAgain == 0, "\(third.decisions)")
             // It harms nobody who stays.

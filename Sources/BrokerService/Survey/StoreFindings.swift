@@ -197,13 +197,13 @@ package struct StoreFindings {
                 for: [.rocketMQ5], "in broker.conf: timerWheelEnable=true, which is the default")
         }
         if timers.deliveredAgain > 0 {
-            let files = "timerwheel timerlog config/timercheck consumequeue/rmq_sys_wheel_timer"
+            let remedy =
+                "cd \(report.folder) && rm -rf timerwheel timerlog config/timercheck consumequeue/\(TimerMessageStore.topic)"
             decide(
                 "RocketMQ 5.x does not know which timer messages Apus has delivered: it would deliver "
                     + "\(timers.deliveredAgain) of them once more", for: [.rocketMQ5],
                 timers.pending > 0
-                    ? "when none wait any more, stop Apus, and in the store: rm -rf \(files)"
-                    : "in the store, while nothing runs: rm -rf \(files)")
+                    ? "when none wait any more, stop Apus, then: \(remedy)" : "while nothing runs: \(remedy)")
         }
     }
 

@@ -17,7 +17,11 @@ extension StoreSurvey {
         }
         if let json = try table(.consumerOffsets) {
             var queues: [RefusedEntry] = []
-            offsets = entries(json, "offsetTable", .consumerOffsets) { try ConsumerOffsetManager.entry($0, &queues) }
+            for table in entries(
+                json, "offsetTable", .consumerOffsets, { try ConsumerOffsetManager.entry($0, &queues) })
+            {
+                offsets[table.topic, default: [:]][table.group] = table.offsets
+            }
             note(queues, of: .consumerOffsets)
         }
         if let json = try table(.changedSettings) {
@@ -102,25 +106,27 @@ extension StoreSurvey {
     static let reviveGroup = "CID_RMQ_SYS_REVIVE_GROUP"
 
     func offsets(of group: String, in topic: String) -> [Int32: Int64] {
-        offsets.first { $0.group == group && $0.topic == topic }?.offsets ?? [:]
+        offsets[topic]?[group] ?? [:]
     }
 
     private mutating func readProgress() {
-        for table in offsets where !Self.ownGroups.contains(table.group) {
-            let queues = report.queues(of: table.topic)
-            var lag: Int64 = 0
-            var without = 0
-            for queue in queues {
-                if let offset = table.offsets[queue.queueId] {
-                    lag = lag +| queue.lag(at: offset)
-                } else if queue.end > queue.first {
-                    without += 1
+        let queues = Dictionary(uniqueKeysWithValues: report.topics.map { ($0.name, $0.queues) })
+        for (topic, groups) in offsets {
+            for (group, offsets) in groups where !Self.ownGroups.contains(group) {
+                var lag: Int64 = 0
+                var without = 0
+                for queue in queues[topic] ?? [] {
+                    if let offset = offsets[queue.queueId] {
+                        lag = lag +| queue.lag(at: offset)
+                    } else if queue.end > queue.first {
+                        without += 1
+                    }
                 }
+                report.progress.append(
+                    StoreReport.Progress(
+                        group: group, topic: topic, lag: lag, queues: offsets.count, queuesWithout: without,
+                        offsets: offsets))
             }
-            report.progress.append(
-                StoreReport.Progress(
-                    group: table.group, topic: table.topic, lag: lag, queues: table.offsets.count,
-                    queuesWithout: without, offsets: table.offsets))
         }
         report.progress.sort { ($0.group, $0.topic) < ($1.group, $1.topic) }
     }

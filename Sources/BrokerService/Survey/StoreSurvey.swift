@@ -47,8 +47,8 @@ package struct StoreSurvey {
     let disk: any Disk
     let log: LogFolder
     var report: StoreReport
-    /// Offsets by topic and group, system groups among them.
-    var offsets: [ConsumerOffsetManager.Table] = []
+    /// Offsets by topic, then group; system groups are among them.
+    var offsets: [String: [String: [Int32: Int64]]] = [:]
 
     private var folder: String { configuration.storePathRootDir }
 
@@ -65,14 +65,19 @@ package struct StoreSurvey {
         if let text = try readable({ () throws(SystemError) in try missing(configuration, disk) }) {
             throw .noStore(text)
         }
-        if let holder = try readable({ () throws(SystemError) in try FileLock.holder(of: folder + "/lock") }) {
-            throw .inUse(folder: folder, holder: holder)
-        }
-        return try readable { () throws(SystemError) in
+        if let holder = try lockHolder(folder) { throw .inUse(folder: folder, holder: holder) }
+        let report = try readable { () throws(SystemError) in
             var survey = try StoreSurvey(configuration, disk)
             try survey.readAll()
             return survey.report
         }
+        // Nor may one have been started meanwhile.
+        if let holder = try lockHolder(folder) { throw .inUse(folder: folder, holder: holder) }
+        return report
+    }
+
+    private static func lockHolder(_ folder: String) throws(Refusal) -> FileLock.Holder? {
+        try readable { () throws(SystemError) in try FileLock.holder(of: folder + "/lock") }
     }
 
     private static func readable<R>(_ read: () throws(SystemError) -> R) throws(Refusal) -> R {

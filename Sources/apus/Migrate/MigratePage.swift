@@ -133,7 +133,8 @@ struct MigratePage {
         for finding in findings {
             let whom = finding.targets.filter { targets.contains($0) }
             // What concerns one of two only says which.
-            let prefix = targets.count > 1 && whom.count == 1 ? "\(whom[0].name): " : ""
+            let isNamed = whom.count != 1 || finding.text.contains(whom[0].name)
+            let prefix = targets.count > 1 && !isNamed ? "\(whom[0].name): " : ""
             lines += Self.wrapped(finding.weight == .decide ? "! " : "- ", prefix + finding.text)
             if let remedy = finding.remedy { lines += Self.wrapped("    → ", remedy) }
         }
