@@ -146,8 +146,9 @@ let package = Package(
         worker(
             "apus",
             [
-                "Bench", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel", "RemotingProtocol",
-                "RemotingTransport", "SettingTable", "StoreFormat", "Supervision", logging, nioCore, nioPosix,
+                "Bench", "BrokerService", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel",
+                "RemotingProtocol", "RemotingTransport", "SettingTable", "StoreFormat", "Supervision", logging, nioCore,
+                nioPosix,
                 argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),

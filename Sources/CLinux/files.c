@@ -21,6 +21,13 @@ int apus_try_lock(int descriptor) {
     return fcntl(descriptor, F_OFD_SETLK, &range) == 0 ? 0 : -errno;
 }
 
+int apus_lock_holder(int descriptor) {
+    struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+    if (fcntl(descriptor, F_GETLK, &range) != 0) return -errno - 1;
+    if (range.l_type == F_UNLCK) return 0;
+    return range.l_pid > 0 ? range.l_pid : -1;
+}
+
 void apus_set_thread_name(const char *name) { (void)pthread_setname_np(pthread_self(), name); }
 
 int apus_direct_flag(void) { return O_DIRECT; }

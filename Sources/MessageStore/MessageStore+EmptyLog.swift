@@ -1,5 +1,5 @@
 import FastJSON
-import LinuxSystem
+package import LinuxSystem
 import Logging
 import StoreFormat
 
@@ -10,23 +10,21 @@ extension MessageStore {
     package static let beginAnewName = "begin-anew"
     private var beginAnewPath: String { configuration.storePathRootDir + "/" + Self.beginAnewName }
 
+    private var evidence: EmptyLogEvidence { EmptyLogEvidence(configuration: configuration, disk: disk) }
+
     /// To be called with the lock held, before anything is written.
     /// - Throws: `StoreError.emptyLog` with what still knows of messages.
     func refuseEmptyLog() throws(StoreError) {
-        let evidence: String? = try onDisk { () throws(SystemError) in
-            guard try logIsEmpty() else { return nil }
-            if try disk.information(beginAnewPath) != nil { return nil }
-            return try evidenceOfMessages()
-        }
-        if let evidence {
-            throw .emptyLog(log: configuration.commitLogPath, evidence: evidence, permit: beginAnewPath)
+        let found: String? = try onDisk { () throws(SystemError) in try evidence.find() }
+        if let found {
+            throw .emptyLog(log: configuration.commitLogPath, evidence: found, permit: beginAnewPath)
         }
     }
 
     /// The operator's word counts once. What knew of the former messages goes: consumers would else skip as many of the new ones.
     func takeBeginAnew() throws(SystemError) {
         guard try disk.information(beginAnewPath) != nil else { return }
-        if try logIsEmpty() {
+        if try evidence.logIsEmpty() {
             logger.warning(
                 "\(beginAnewPath) is there: the store begins anew, queues, index and consumers' offsets of before are removed"
             )
@@ -39,14 +37,34 @@ extension MessageStore {
         try disk.remove(beginAnewPath)
         try disk.synchronizeDirectory(configuration.storePathRootDir)
     }
+}
+
+/// What beside a log without messages still knows of some. Only reads.
+package struct EmptyLogEvidence {
+    private let configuration: StoreConfiguration
+    private let disk: any Disk
+
+    package init(configuration: StoreConfiguration, disk: any Disk) {
+        self.configuration = configuration
+        self.disk = disk
+    }
+
+    /// In words; nil when the log has messages, when nothing knows of any, or when an operator has said that it is meant.
+    /// - Throws: the store's folder cannot be read.
+    package func find() throws(SystemError) -> String? {
+        guard try logIsEmpty() else { return nil }
+        if try disk.information("\(configuration.storePathRootDir)/\(MessageStore.beginAnewName)") != nil { return nil }
+        return try evidenceOfMessages()
+    }
 
     /// No file, or after an orderly end one file whose beginning no record was ever written to (a broker of Java's makes its first file early).
-    private func logIsEmpty() throws(SystemError) -> Bool {
+    func logIsEmpty() throws(SystemError) -> Bool {
         let folder = configuration.commitLogPath
         guard try disk.information(folder) != nil else { return true }
         let bases = try disk.list(folder).compactMap { StoreFileName.offset(of: $0) }.sorted()
         guard let first = bases.first else { return true }
-        guard bases.count == 1, first == 0, try disk.information(abortPath) == nil else { return false }
+        guard bases.count == 1, first == 0, try disk.information(configuration.storePathRootDir + "/abort") == nil
+        else { return false }
         return try isZero("\(folder)/\(StoreFileName.of(offset: 0))", bytes: 8)
     }
 
@@ -59,6 +77,7 @@ extension MessageStore {
                 if try !isZero("\(indexes)/\(name)", bytes: 8, at: 24) { return "the index file \(name) has entries" }
             }
         }
+        let checkpointPath = configuration.storePathRootDir + "/checkpoint"
         if try disk.information(checkpointPath) != nil, try !isZero(checkpointPath, bytes: 8) {
             return "the file checkpoint knows of messages"
         }

@@ -64,7 +64,7 @@ extension MessageStore {
     }
 
     /// What `abort` holds while Apus writes queues, which it does queue by queue and not in the order of the log. RocketMQ asks only whether it is there.
-    private static var ownWord: String { "apus" }
+    static var ownWord: String { "apus" }
 
     /// To be done before queues are written.
     func markOwned() throws(SystemError) {

@@ -162,7 +162,8 @@ package final class MessageStore {
                 directory: configuration.recordSumPath, disk: disk, fileSize: files.fileSize, logger: logger)
             : nil
         delayLevels = configuration.delayLevels
-        recoveryPoint = RecoveryPointFile(path: configuration.consumeQueuePath + "/.apus-recovery", disk: disk)
+        recoveryPoint = RecoveryPointFile(
+            path: configuration.consumeQueuePath + "/" + RecoveryPoint.fileName, disk: disk)
         memoryBytes = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
         liveness = StoreLiveness()
         liveness.store = self

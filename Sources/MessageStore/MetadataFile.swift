@@ -125,7 +125,7 @@ package struct MetadataFile {
         return FoundSum(sum: MetadataSums.Sum(bytes, modified: modified))
     }
 
-    private func readSums() throws(SystemError) -> MetadataSums? {
+    func readSums() throws(SystemError) -> MetadataSums? {
         try read(MetadataSums.path(of: path)).flatMap { MetadataSums($0) }
     }
 
@@ -138,7 +138,7 @@ package struct MetadataFile {
         try file.synchronize()
     }
 
-    private func read(_ path: String) throws(SystemError) -> [UInt8]? {
+    func read(_ path: String) throws(SystemError) -> [UInt8]? {
         guard try disk.information(path) != nil else { return nil }
         let file = try disk.open(path, .read)
         let size = Int(try file.size())

@@ -5,6 +5,9 @@ import StoreFormat
 /// From where a recovery has to read the log again, so that its time does not depend on the store's size. Lies in the consume queues' folder
 /// (`.apus-recovery`), where RocketMQ looks at folders only: whoever deletes that folder deletes this too, and everything is built anew.
 struct RecoveryPoint: Equatable {
+    /// In the consume queues' folder.
+    static let fileName = ".apus-recovery"
+
     /// Which start of the machine wrote it: written pages survive the process, but not the machine.
     var boot: [UInt8] = Array(repeating: 0, count: 16)
     /// Queues and index on disk hold everything below.

@@ -72,6 +72,13 @@ package struct ChangedSettings: Sendable {
         return loaded
     }
 
+    /// All changes such a file has, sorted by key, whether they still hold or not.
+    package static func listed(_ json: JSONValue) -> [(key: String, change: Change)] {
+        (json["settings"]?.object?.members ?? []).compactMap { member in
+            member.value["value"]?.string.map { (member.key, Change(value: $0, file: member.value["file"]?.string)) }
+        }.sorted { $0.key < $1.key }
+    }
+
     package var json: JSONValue {
         let members = changes.sorted { $0.key < $1.key }.map { key, change in
             (

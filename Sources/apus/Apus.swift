@@ -67,7 +67,7 @@ struct Apus: AsyncParsableCommand {
                 subcommands: [SendCommand.self, ConsumeCommand.self, WhyCommand.self, BenchCommand.self]),
             CommandGroup(
                 name: "Management",
-                subcommands: [AdminCommandGroup.self, ConfigCommand.self, PluginCommand.self]),
+                subcommands: [AdminCommandGroup.self, ConfigCommand.self, MigrateCommand.self, PluginCommand.self]),
         ]
     )
 }

@@ -13,6 +13,8 @@ import StoreFormat
 /// `log end` is the commit log's end at that moment. After power loss the log may have come back shorter than that: then
 /// deliveries this file counts are lost, and it is not believed.
 struct DeliveryProgress: Equatable {
+    /// In the folder of the timer's files.
+    static let fileName = "progress"
     static let magic: UInt32 = 0x4150_4450
     static let size = 512
     static let headerSize = 44
@@ -72,7 +74,7 @@ final class DeliveryProgressFile {
     init(disk: any Disk, storePath: String) throws(SystemError) {
         let directory = storePath + "/" + TimerFiles.folder
         try disk.createDirectory(directory)
-        file = try disk.open(directory + "/progress", .create)
+        file = try disk.open("\(directory)/\(DeliveryProgress.fileName)", .create)
     }
 
     /// - Parameter logEnd: where the recovered log ends; a record from beyond it is not believed.

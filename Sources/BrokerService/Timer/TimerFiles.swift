@@ -228,19 +228,30 @@ final class TimerFiles: @unchecked Sendable {
         try disk.synchronizeDirectory(directory)
     }
 
-    /// Milliseconds: what was due up to then RocketMQ 5 has delivered, by its own note `config/timercheck`, whose first 8
-    /// bytes, big-endian, are the next second of its wheel to be read (TimerCheckpoint.lastReadTimeMs). `nil` without one.
-    func deliveredByApache() throws(SystemError) -> Int64? {
+    /// RocketMQ 5's own note of its wheel, `config/timercheck` (`TimerCheckpoint`), big-endian.
+    struct ApacheNote: Equatable, Sendable {
+        /// Milliseconds: what was due up to then has been delivered. The file has the next second of the wheel to be read.
+        let delivered: Int64
+        /// In the timer queue: what lies before has been put into the wheel, in files of RocketMQ's own.
+        let taken: Int64
+    }
+
+    /// `nil` when RocketMQ 5 has not run here, or had not read anything yet.
+    func apacheNote() throws(SystemError) -> ApacheNote? {
         let path = directory.dropLast(Self.folder.count) + "config/timercheck"
         guard try disk.information(String(path)) != nil else { return nil }
         let file = try disk.open(String(path), .read)
-        var bytes = [UInt8](repeating: 0, count: 8)
+        var bytes = [UInt8](repeating: 0, count: 32)
         let result = bytes.withUnsafeMutableBytes { buffer in
             Self.outcome { () throws(SystemError) in _ = try file.read(into: buffer, at: 0) }
         }
         try result.get()
-        let next = bytes.withUnsafeBytes { $0.loadUnaligned(as: Int64.self).bigEndian }
-        return next > 0 ? min(next - 1, 1 << 56) : nil
+        // Next second, end of the timer log, offset in the timer queue, the same as the master has it.
+        let numbers = bytes.withUnsafeBytes { bytes in
+            (0..<4).map { bytes.loadUnaligned(fromByteOffset: $0 * 8, as: Int64.self).bigEndian }
+        }
+        guard numbers[0] > 0 else { return nil }
+        return ApacheNote(delivered: min(numbers[0] - 1, 1 << 56), taken: max(0, min(numbers[2], numbers[3])))
     }
 
     // MARK: Checkpoint

@@ -26,7 +26,7 @@ final class TimerMessageStore {
     static let checkpointMillis: Int64 = 10_000
     static let sleepMaxMillis: Int64 = 30_000
     /// A master is believed to have delivered what was due this long before the last message it stored.
-    static let deliveryLagMillis: Int64 = 60_000
+    static let deliveryLagMillis = TimerStanding.deliveryLagMillis
 
     private unowned let broker: Broker
     private let files: TimerFiles
@@ -78,26 +78,14 @@ final class TimerMessageStore {
     func prepare(progress: TimerWheel.Progress?) throws(SystemError) {
         let buckets = try files.scan()
         let queue = broker.store.findConsumeQueue(topic: .timer, queueId: 0)
-        let checkpoint = try files.loadCheckpoint()
-        var known =
-            progress ?? checkpoint?.progress
-            ?? TimerWheel.Progress(ingested: queue.minOffset.rawValue, watermark: .lowest)
-        if let floor = checkpoint?.progress, floor.watermark > known.watermark { known = floor }
-        var replayFrom = checkpoint?.replayFrom ?? queue.minOffset.rawValue
-        // The log may have come back shorter (power loss) or have forgotten its beginning.
-        replayFrom = min(max(replayFrom, queue.minOffset.rawValue), queue.maxOffset.rawValue)
-        known.ingested = min(known.ingested, queue.maxOffset.rawValue)
         let wasFollower = try files.isFollower()
         if isFollowing, !wasFollower { try files.setFollower(true) }
-        if !isFollowing, wasFollower || (checkpoint == nil && progress == nil) {
-            // Until now somebody else has delivered: the master, or Apache in whose folder this is.
-            let due = try files.deliveredByApache() ?? lastStoreTimestamp() -| Self.deliveryLagMillis
-            known.watermark = max(known.watermark, TimerKey(due: due, sequence: Int64.max))
-            known.ingested = queue.maxOffset.rawValue
-        }
-        wheel = TimerWheel(progress: known, replayFrom: replayFrom, files: buckets)
-        saved = checkpoint
-        durableReplayFrom = checkpoint?.replayFrom
+        let standing = try TimerStanding(
+            files, progress: progress, first: queue.minOffset.rawValue, end: queue.maxOffset.rawValue,
+            follower: isFollowing ? .isOne : wasFollower ? .wasOne : .never, lastStored: lastStoreTimestamp)
+        wheel = TimerWheel(progress: standing.progress, replayFrom: standing.replayFrom, files: buckets)
+        saved = standing.checkpoint
+        durableReplayFrom = standing.checkpoint?.replayFrom
         self.queue = queue
         metrics.assumeCounted(to: queue.maxOffset.rawValue)
     }

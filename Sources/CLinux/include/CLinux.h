@@ -134,6 +134,9 @@ int apus_sync_filesystem(int descriptor);
 // Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
 // (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when somebody holds it.
 int apus_try_lock(int descriptor);
+// Who holds a lock on byte 0 against that one; the descriptor needs no write access. 0: nobody; the process, or -1 when the lock belongs
+// to an open file description (as ours does) and the kernel does not tell whose. Below -1: -errno - 1.
+int apus_lock_holder(int descriptor);
 // O_DIRECT, which is another number on every architecture.
 int apus_direct_flag(void);
 // Of the calling thread, at most 15 bytes.

@@ -1,0 +1,179 @@
+/// What a store directory of RocketMQ or Apus holds, as `StoreSurvey` has read it: facts only. `StoreFindings` says
+/// what they mean.
+///
+/// Times are milliseconds since 1970, sizes bytes.
+package struct StoreReport: Sendable {
+    /// Who ran on the store last.
+    package enum Writer: String, Sendable {
+        case nobody, apus
+        case rocketMQ4 = "rocketmq4"
+        case rocketMQ5 = "rocketmq5"
+    }
+
+    /// The commit log.
+    package struct Log: Sendable {
+        package var folder: String
+        package var files = 0
+        /// Of each file; 0 without any.
+        package var fileSize: Int64 = 0
+        /// Where the oldest file begins, and where the last whole record ends.
+        package var first: Int64 = 0
+        package var end: Int64 = 0
+        /// Of the newest message that was read; 0 for none.
+        package var newestMillis: Int64 = 0
+        /// Messages behind the queues' ends: the next start enters them.
+        package var unqueued: Int64 = 0
+        /// What is wrong with the files, in words.
+        package var damage: [String] = []
+        /// No message at all.
+        package var isEmpty = true
+        /// What knows of messages beside an empty log; nil when nothing does.
+        package var emptyBeside: String?
+    }
+
+    /// One consume queue.
+    package struct Queue: Sendable {
+        package let topic: String
+        package let queueId: Int32
+        /// The first message still in the log, and the offset the next one gets.
+        package var first: Int64
+        package var end: Int64
+        /// Where the newest entry's record ends in the log; 0 for none.
+        package var logEnd: Int64
+    }
+
+    /// A topic's queues added up.
+    package struct Topic: Sendable {
+        package let name: String
+        package var queues: [Queue]
+        /// `topics.json` has it.
+        package var isKnown: Bool
+        package var attributes: [String: String] = [:]
+        package var messages: Int64 { queues.reduce(0) { $0 + max(0, $1.end - $1.first) } }
+    }
+
+    /// How far a group has come in one topic.
+    package struct Progress: Sendable {
+        package let group: String
+        package let topic: String
+        /// Messages behind the committed offsets.
+        package var lag: Int64
+        /// Queues with an offset, and those with messages and none.
+        package var queues: Int
+        package var queuesWithout: Int
+        /// By queue.
+        package var offsets: [Int32: Int64]
+    }
+
+    /// What a group could not consume.
+    package struct Returned: Sendable {
+        package let group: String
+        /// Waiting to be delivered again.
+        package var retries: Int64
+        /// Given up.
+        package var deadLetters: Int64
+    }
+
+    /// A delay level with messages that wait.
+    package struct Delay: Sendable {
+        package let level: Int
+        /// Nil: RocketMQ's standard levels do not have it.
+        package let delayMillis: Int64?
+        package var pending: Int64
+        /// Of those: delivered by Apus, and not counted in RocketMQ's file.
+        package var uncounted: Int64
+    }
+
+    /// Messages with a time of their own.
+    package struct Timers: Sendable {
+        package var pending: Int64 = 0
+        /// When the first and the last of them are due; 0 without any.
+        package var firstDueMillis: Int64 = 0
+        package var lastDueMillis: Int64 = 0
+        /// Of those: the log has forgotten them, only Apus's own files hold them.
+        package var onlyInApus: Int64 = 0
+        /// Apus has delivered them, and RocketMQ 5 would once more: its own notes are older.
+        package var deliveredAgain: Int64 = 0
+    }
+
+    /// A setting that was changed while Apus ran, and is in no configuration file.
+    package struct Setting: Equatable, Sendable {
+        package let key: String
+        package let value: String
+        /// What the file said then; nil: nothing.
+        package let file: String?
+    }
+
+    /// Files RocketMQ does not look at.
+    package struct OwnFile: Sendable {
+        package let name: String
+        package let bytes: Int64
+        package let meaning: String
+    }
+
+    /// A table that is not what it should be.
+    package struct Table: Sendable {
+        /// What a broker makes of it.
+        package enum Consequence: Sendable { case backupUsed, nothingUsed, entriesLeftOut }
+
+        package let name: String
+        package let problem: String
+        package let consequence: Consequence
+    }
+
+    package var folder: String
+    package var writer = Writer.nobody
+    /// By what the writer was recognized.
+    package var writerSign = ""
+    /// No file `abort`.
+    package var isClean = true
+    package var log: Log
+    package var topics: [Topic] = []
+    package var progress: [Progress] = []
+    package var returned: [Returned] = []
+    /// In `subscriptionGroup.json`.
+    package var groupCount = 0
+    package var delays: [Delay] = []
+    package var timers = Timers()
+    /// Half messages without an outcome.
+    package var openTransactions: Int64 = 0
+    package var settings: [Setting] = []
+    package var ownFiles: [OwnFile] = []
+    package var tables: [Table] = []
+    /// What of RocketMQ's the folder has and Apus does not read.
+    package var foreign: [ForeignPart] = []
+    /// Bytes of each consume queue file; 0 without any.
+    package var queueFileSize: Int64 = 0
+    /// Of the broker whose disk this is (`.apus-disk` above the store).
+    package var brokerName: String?
+
+    package init(folder: String, log: Log) {
+        self.folder = folder
+        self.log = log
+    }
+
+    /// The topic's queues; none when there is no such topic.
+    package func queues(of topic: String) -> [Queue] { topics.first { $0.name == topic }?.queues ?? [] }
+}
+
+/// Parts of a RocketMQ store that Apus does not have, with what that means for who moves over.
+package enum ForeignPart: Equatable, Sendable {
+    /// Folders of DLedger's log.
+    case dledger(folders: [String])
+    /// Folders RocksDB lies in.
+    case rocksDB(folders: [String])
+    /// Topics that keep the newest message of each key.
+    case compaction(topics: [String])
+    /// Topics with queues of batches (`batchconsumequeue`).
+    case batchQueues(topics: [String])
+    /// Static topics (`topicQueueMapping.json`).
+    case staticTopics([String])
+    /// Groups that consume by POP, and the entries of its revive log nobody has looked at.
+    case pop(groups: [String], unrevived: Int64)
+    /// Tag filters of queues with extensions are looked up there.
+    case queueExtensions
+    /// Older messages lie in another storage.
+    case tieredStore
+    /// Topics longer than a record of RocketMQ 4 can name.
+    case longTopics([String])
+}

@@ -1,0 +1,58 @@
+import LinuxSystem
+import MessageModel
+
+/// How far timer messages had come when whoever wrote the folder last ended, as its files tell. Only reads.
+struct TimerStanding {
+    /// Who delivers what lies in the folder.
+    enum Follower {
+        /// This broker, and it always has.
+        case never
+        /// Until now a master elsewhere.
+        case wasOne
+        /// A master elsewhere.
+        case isOne
+    }
+
+    /// Somebody else is believed to have delivered what was due this long before the last message was stored.
+    static let deliveryLagMillis: Int64 = 60_000
+
+    let progress: TimerWheel.Progress
+    /// From where in the queue messages are taken in again.
+    let replayFrom: Int64
+    /// Apus's own; nil before the first one.
+    let checkpoint: TimerFiles.Checkpoint?
+
+    /// - Parameters:
+    ///   - progress: what was delivered, if that is known exactly.
+    ///   - first: the timer queue's first offset.
+    ///   - end: the one behind its last.
+    ///   - lastStored: when the last message of the log was stored.
+    init(
+        _ files: TimerFiles, progress: TimerWheel.Progress?, first: Int64, end: Int64, follower: Follower,
+        lastStored: () -> Int64
+    ) throws(SystemError) {
+        checkpoint = try files.loadCheckpoint()
+        var known =
+            progress ?? checkpoint?.progress ?? TimerWheel.Progress(ingested: first, watermark: .lowest)
+        if let floor = checkpoint?.progress, floor.watermark > known.watermark { known = floor }
+        // The log may have come back shorter (power loss) or have forgotten its beginning.
+        replayFrom = min(max(checkpoint?.replayFrom ?? first, first), end)
+        known.ingested = min(known.ingested, end)
+        if follower != .isOne {
+            let apache = try files.apacheNote()?.delivered
+            var elsewhere: Int64?
+            if follower == .wasOne || (checkpoint == nil && progress == nil) {
+                // Until now somebody else has delivered: the master, or Apache in whose folder this is.
+                elsewhere = apache ?? lastStored() -| Self.deliveryLagMillis
+            } else if let apache, apache > known.watermark.due {
+                // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that passes.
+                elsewhere = apache
+            }
+            if let elsewhere {
+                known.watermark = max(known.watermark, TimerKey(due: elsewhere, sequence: Int64.max))
+                known.ingested = end
+            }
+        }
+        self.progress = known
+    }
+}
