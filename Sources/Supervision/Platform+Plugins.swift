@@ -31,19 +31,28 @@ extension Platform {
         handle(.changed(added: added, removed: []))
     }
 
-    /// What the filter workers reported, as one line of JSON.
+    /// Below what a socket takes at once, see `AdminSocket`.
+    private static let reportBytesMax = 128 << 10
+
+    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON. With very many
+    /// brokers the last ones' reports are left out (`null`).
     var pluginReport: String {
-        let rows = state.workers.filter { $0.id.kind == .filter }.map { worker in
-            JSONText.object([
-                ("index", String(worker.id.index)), ("state", JSONText.string(worker.phaseName)),
-                ("restarts", String(worker.restarts)), ("lastFailure", JSONText.string(worker.lastFailure)),
-                ("report", worker.report.isEmpty ? "null" : worker.report),
-            ])
+        var left = Self.reportBytesMax
+        func rows(_ kind: WorkerKind) -> String {
+            let rows = state.workers.filter { $0.id.kind == kind }.map { worker in
+                left -= worker.report.utf8.count
+                return JSONText.object([
+                    ("index", String(worker.id.index)), ("state", JSONText.string(worker.phaseName)),
+                    ("restarts", String(worker.restarts)), ("lastFailure", JSONText.string(worker.lastFailure)),
+                    ("report", worker.report.isEmpty || left < 0 ? "null" : worker.report),
+                ])
+            }
+            return "[" + rows.joined(separator: ",") + "]"
         }
         return JSONText.object([
             ("folder", JSONText.string(configuration.filter.string("pluginDirectory", default: ""))),
             ("folders", "[" + plugins.folders.map(JSONText.string).joined(separator: ",") + "]"),
-            ("builtIns", JSONText.string(executables)), ("workers", "[" + rows.joined(separator: ",") + "]"),
+            ("builtIns", JSONText.string(executables)), ("workers", rows(.filter)), ("brokers", rows(.brokerStore)),
         ])
     }
 }

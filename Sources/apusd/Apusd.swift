@@ -119,7 +119,7 @@ struct Apusd: ParsableCommand {
         do {
             let (configuration, wrong, raw) = try source.draft()
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
-            var problems = wrong + trial.problems(configuration, raw)
+            var problems = wrong + trial.problems(configuration, raw, executables: executables)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
             // What is only noted, a misspelt key say, is told beside what is wrong: one look shows all there is to mend.
             for note in configuration.notes { print(note) }

@@ -1,3 +1,4 @@
+import FastJSON
 import Foundation
 import NIOCore
 import NIOEmbedded
@@ -41,6 +42,29 @@ struct FilterRoutingTests {
                 nil
             }
         }
+    }
+
+    @Test(
+        "the report of those who depend on plugins has its bound, whatever clients call themselves, and the whole count"
+    )
+    func report() throws {
+        let few = ["b", "a"].map {
+            PluginSubscription(group: $0, topic: "T", type: "SQL92", expression: "PLUGIN('A', 'x')", calls: ["A"])
+        }
+        #expect(
+            PluginSubscriptionReport.json([few[1]], bytesMax: 12_288)
+                == #"{"subscriptions":[{"group":"a","topic":"T","type":"SQL92","expression":"PLUGIN('A', 'x')","calls":["A"]}],"#
+                + #""subscriptionCount":1}"#)
+        let many = (0..<1000).map { number in
+            PluginSubscription(
+                group: "\(number)" + String(repeating: "\u{1}", count: 200), topic: "T", type: "A",
+                expression: String(repeating: "\"é\u{7}", count: 1000), calls: [])
+        }
+        let json = PluginSubscriptionReport.json(many, bytesMax: 12_288)
+        #expect(json.utf8.count <= 12_288)
+        let value = try JSONValue(parsing: json)
+        let shown = value["subscriptions"]?.array?.count ?? 0
+        #expect(shown > 3 && shown < 1000 && value["subscriptionCount"]?.integer == 1000)
     }
 
     @Test("by type, by what is called, by rank; what has moved is compiled anew, what is away is waited for")

@@ -35,7 +35,7 @@ final class CompiledSubscription {
     /// The filter worker that serves it.
     fileprivate var worker = 0
     /// The plugins it calls besides its own type's, once a worker has said so.
-    fileprivate var calls: [String] = []
+    fileprivate(set) var calls: [String] = []
     fileprivate var lastUsedMillis: Int64 = 0
 
     init(type: String, expression: String) {
@@ -182,6 +182,8 @@ package final class FilterLink {
     }
 
     var isConnected: Bool { !workers.isEmpty }
+    /// Whether there is an expression that is not by tags; looks at all that are known.
+    var hasPluginExpressions: Bool { subscriptions.keys.contains { !Subscription.isTagType($0.type) } }
     /// Why a pull cannot be filtered now, for a remark.
     var absence: String {
         isConnected
