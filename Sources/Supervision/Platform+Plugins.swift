@@ -12,14 +12,19 @@ extension Platform {
         growFilters()
     }
 
-    /// Starts the workers that the plugins there are now need; those that are there stay, and share anew.
+    /// Starts the workers that the plugins there are now need; those that are there stay, and keep what they have.
     func growFilters() {
         var fresh = configuration
-        fresh.setPlugins(plugins.count)
+        let omitted = fresh.setPlugins(plugins.names)
+        if let first = omitted.first {
+            logger.error(
+                "\(counted(omitted.count, "plugin file")) too many, not loaded: \(first)\(omitted.count > 1 ? ", …" : ""); take some out of \(plugins.folders.joined(separator: ", "))"
+            )
+        }
         let added = fresh.workers.filter { !configuration.workers.contains($0) }
-        guard !added.isEmpty else { return }
+        guard !added.isEmpty || fresh.filter != configuration.filter else { return }
         do {
-            try resources.add(added, &fresh)
+            if !added.isEmpty { try resources.add(added, &fresh) }
         } catch {
             logger.error("no filter workers for plugins can be started: \(error)")
             return
@@ -28,7 +33,7 @@ extension Platform {
         for worker in state.workers where worker.id.kind == .filter && worker.isRunning {
             send(.reload(settings: configuration.settings(of: worker.id)), to: worker.id)
         }
-        handle(.changed(added: added, removed: []))
+        if !added.isEmpty { handle(.changed(added: added, removed: [])) }
     }
 
     /// Below what a socket takes at once, see `AdminSocket`.

@@ -54,7 +54,7 @@ struct Apusd: ParsableCommand {
         let workersLock = try WorkersLock(in: runDirectory) {
             logger.notice("waiting for the workers of the platform that ended before")
         }
-        configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).count)
+        configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).names)
         let resources = try bind(&configuration, activated)
         configuration.introduceNameserver()
         Apusd.log(configuration.notes, logger)

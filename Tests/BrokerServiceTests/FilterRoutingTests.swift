@@ -18,7 +18,18 @@ struct FilterRoutingTests {
         /// What the workers for built-in plugins answer to expressions that call plugins.
         var calls: [String: [String]] = [:]
 
-        init() { link = FilterLink(eventLoop: loop) { 0 } }
+        init() {
+            let clock = clock
+            link = FilterLink(eventLoop: loop) { clock.now }
+        }
+
+        private let clock = Clock()
+        private final class Clock { var now: Int64 = 0 }
+
+        func pass(milliseconds: Int64) {
+            clock.now += milliseconds
+            loop.advanceTime(by: .milliseconds(milliseconds))
+        }
 
         func connect(_ index: Int, rank: UInt8, _ types: [String]) {
             link.connect(index) { [unowned self] message in
@@ -65,6 +76,39 @@ struct FilterRoutingTests {
         let value = try JSONValue(parsing: json)
         let shown = value["subscriptions"]?.array?.count ?? 0
         #expect(shown > 3 && shown < 1000 && value["subscriptionCount"]?.integer == 1000)
+    }
+
+    /// A pull that does not wait for messages, and a client that checks its expression, have nothing else that would answer them.
+    @Test("who waits for an expression is called back, wherever it goes meanwhile and whoever is away")
+    func waiters() {
+        let workers = Workers()
+        workers.connect(0, rank: 0, ["TAG", "SQL92"])
+        workers.connect(1, rank: 2, ["A"])
+        workers.connect(2, rank: 1, ["A"])
+        let subscription = workers.link.subscription(type: "A", expression: "a")
+        // Its worker died of the plugin, and somebody asks meanwhile.
+        workers.link.disconnect(2)
+        var calls = 0
+        workers.link.whenCompiled(subscription) { calls += 1 }
+        #expect(calls == 0)
+        // It is back, is asked, and serves nothing any more before it answers: the other one is asked at once.
+        workers.link.connect(2) { _ in }
+        workers.link.receive(.filterServes(rank: 1, types: []), from: 2)
+        #expect(calls == 1)
+        guard case .program(2) = subscription.state else {
+            Issue.record("not compiled by the worker for plugins with a record: \(subscription.state)")
+            return
+        }
+        // Nobody comes back: the wait ends all the same, also of who comes later.
+        workers.link.disconnect(1)
+        for round in 2...3 {
+            workers.link.prepare(subscription)
+            workers.link.whenCompiled(subscription) { calls += 1 }
+            workers.pass(milliseconds: 2_999)
+            #expect(calls == round - 1)
+            workers.pass(milliseconds: 1)
+            #expect(calls == round)
+        }
     }
 
     @Test("by type, by what is called, by rank; what has moved is compiled anew, what is away is waited for")

@@ -167,6 +167,8 @@ package final class FilterLink {
     private var forgetAt = FilterLink.subscriptionsMax
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
+    /// Expressions somebody waits for while their worker is away, by a request that nobody gets.
+    private var waiting: [UInt64: CompiledSubscription] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
     private var deadlines: [(request: UInt64, millis: Int64)] = []
     private var firstDeadline = 0
@@ -271,6 +273,8 @@ package final class FilterLink {
         subscription.worker = worker
         subscription.forgetWorker()
         for batch in lost.values { batch.completion(nil) }
+        // Who waits for the answer of the former worker gets the new one's: nobody else may ask for this expression.
+        if !subscription.waiters.isEmpty, case .unknown = subscription.state { compile(subscription) }
     }
 
     /// A message of filter worker `index`.
@@ -341,10 +345,14 @@ package final class FilterLink {
         }
     }
 
-    /// Calls back once the compilation has ended in whatever way; at once if it has already.
+    /// Calls back once the compilation has ended in whatever way, in time or not; at once if it has already.
     func whenCompiled(_ subscription: CompiledSubscription, _ completion: @escaping () -> Void) {
         switch subscription.state {
-        case .unknown, .compiling: subscription.waiters.append(completion)
+        case .unknown:
+            // Its worker is away, and may be for long: no request is there to end the wait.
+            if subscription.waiters.isEmpty { waiting[newRequest()] = subscription }
+            subscription.waiters.append(completion)
+        case .compiling: subscription.waiters.append(completion)
         default: completion()
         }
     }
@@ -459,6 +467,9 @@ package final class FilterLink {
             }
             if let subscription = compiling.removeValue(forKey: request) {
                 subscription.state = .unknown
+                finish(subscription)
+            }
+            if let subscription = waiting.removeValue(forKey: request), case .unknown = subscription.state {
                 finish(subscription)
             }
         }
