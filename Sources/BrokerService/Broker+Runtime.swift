@@ -37,6 +37,18 @@ extension Broker {
     /// Why it takes no messages at present, with the remedy, for people; nil when its store takes them.
     package var trouble: String? { store.notWritable.map { "takes no messages: \($0)" } }
 
+    /// Hands over which connected consumer groups depend on filter plugins, sorted: at once, or after some turns of the event loop. Does
+    /// nothing while it is still looking for an earlier call.
+    package func reportPluginSubscriptions(_ report: @escaping ([PluginSubscription]) -> Void) {
+        guard !isLookingForPluginSubscriptions else { return }
+        guard filters.hasPluginExpressions else { return report([]) }
+        isLookingForPluginSubscriptions = true
+        consumers.pluginSubscriptions(in: slices) { [unowned self] found in
+            isLookingForPluginSubscriptions = false
+            report(found)
+        }
+    }
+
     /// What GET_BROKER_RUNTIME_INFO (28) answers, under RocketMQ's keys. Apus has no thread pools: their queues are
     /// empty by design and said to be.
     var runtimeInformation: [String: String] {

@@ -81,6 +81,7 @@ package final class Broker: RemotingService {
     /// When the topics were last written because of a send that was refused (`reasonNotKept`); milliseconds since 1970.
     var topicsTriedMillis: Int64 = 0
     var timers: [RepeatedTask] = []
+    var isLookingForPluginSubscriptions = false
     private var notices = MembershipNotices()
     var consumerNotices = ConsumerNotices()
     private var noticesTask: Scheduled<Void>?

@@ -83,14 +83,6 @@ package final class FilterCatalogue {
 package enum BuiltInPlugins {
     /// Their paths, or the names of those that lie nowhere.
     package static func find(beside executables: String) -> (paths: [String], missing: [String]) {
-        var paths: [String] = []
-        var missing: [String] = []
-        for file in PluginPlaces.builtIns {
-            let found = PluginPlaces.ofBuiltIns(beside: executables).map { "\($0)/\(file)" }.first {
-                FrozenFile.Identity.of($0) != nil
-            }
-            if let found { paths.append(found) } else { missing.append(file) }
-        }
-        return (paths, missing)
+        PluginPlaces.findBuiltIns(beside: executables) { FrozenFile.Identity.of($0) != nil }
     }
 }

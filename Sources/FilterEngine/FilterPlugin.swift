@@ -117,19 +117,20 @@ package final class FilterPlugin {
         return String(cString: text)
     }
 
-    /// Calls of compile and match_batch in a row that the plugin said it could not do; 0 after one it could.
-    package private(set) var failures = 0
+    private var failures = PluginFailures()
     /// All calls of compile and match_batch.
     package private(set) var calls: UInt64 = 0
 
-    private func count(succeeded: Bool) {
+    private func count(_ expression: String, succeeded: Bool) {
         calls &+= 1
-        failures = succeeded ? 0 : failures + 1
+        failures.note(expression, succeeded: succeeded, now: CallGuard.now)
     }
 
     /// What is wrong with it while it fails: for status lines; nil: nothing.
     package var failing: String? {
-        failures < 3 ? nil : "plugin \(name) failed its last \(failures) calls"
+        failures.worst(now: CallGuard.now()).map { expression, count in
+            "plugin \(name) failed its last \(count) calls for \"\(expression.prefix(100))\": its consumers get nothing"
+        }
     }
 
     /// What `compile` of a plugin answered.
@@ -164,7 +165,7 @@ package final class FilterPlugin {
                     guarded(.compile) { compileFunction(text.baseAddress, text.count, &compiled) }
                 }
             }
-            count(succeeded: status == APUS_FILTER_OK || status == APUS_FILTER_REFUSED)
+            count(expression, succeeded: status == APUS_FILTER_OK || status == APUS_FILTER_REFUSED)
             switch status {
             case APUS_FILTER_OK:
                 return program(from: compiled, expression: expression)
@@ -241,12 +242,13 @@ package final class FilterPlugin {
         return String(validating: UnsafeRawBufferPointer(start: start, count: Int(size)), as: UTF8.self)
     }
 
+    /// - Parameter expression: what `program` was made of.
     func match(
-        _ program: UnsafeMutableRawPointer?, _ units: UnsafePointer<apus_filter_unit>, _ count: Int,
-        _ bitmap: UnsafeMutablePointer<UInt8>
+        _ program: UnsafeMutableRawPointer?, of expression: String, _ units: UnsafePointer<apus_filter_unit>,
+        _ count: Int, _ bitmap: UnsafeMutablePointer<UInt8>
     ) -> Bool {
         let succeeded = guarded(.match) { matchFunction(program, units, UInt32(count), bitmap) } == APUS_FILTER_OK
-        self.count(succeeded: succeeded)
+        self.count(expression, succeeded: succeeded)
         return succeeded
     }
 
@@ -392,6 +394,6 @@ package final class FilterProgram {
     func match(
         _ units: UnsafePointer<apus_filter_unit>, _ count: Int, _ bitmap: UnsafeMutablePointer<UInt8>
     ) -> Bool {
-        plugin.match(pointer, units, count, bitmap)
+        plugin.match(pointer, of: expression, units, count, bitmap)
     }
 }

@@ -149,10 +149,13 @@ package final class FilterService {
     package var status: String {
         let loaded = catalogue.plugins.map { "\($0.type) by \($0.name)" }.joined(separator: ", ")
         let refused = catalogue.refusals.isEmpty ? "" : ", \(counted(catalogue.refusals.count, "plugin file")) refused"
-        // After `; `: what the supervisor repeats in the platform's own line.
-        let troubles = catalogue.plugins.compactMap { $0.unavailability ?? $0.failing }.map { "; \($0)" }.joined()
         return "\(loaded.isEmpty ? "no plugins" : loaded)\(refused), \(counted(programs.count, "program")), "
-            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))\(troubles)"
+            + "\(counted(batches, "batch", plural: "batches")) of \(counted(records, "record"))"
+    }
+
+    /// The plugins that are out of use or fail each call, with the reason, for people; empty when all of them answer.
+    package var trouble: String {
+        catalogue.plugins.compactMap { $0.unavailability ?? $0.failing }.joined(separator: "; ")
     }
 
     /// The expressions in use, with how many broker-stores hold each.

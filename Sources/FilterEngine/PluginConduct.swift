@@ -271,11 +271,16 @@ struct PluginFile: Hashable {
 
     /// - Parameter checksum: CRC-32 of the file's contents.
     init(path: String, checksum: UInt32 = 0) {
-        name = path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
+        name = Self.name(of: path)
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
         for shift in [0, 8, 16, 24] { hash = (hash ^ UInt64(checksum >> UInt32(shift) & 0xFF)) &* 0x100_0000_01B3 }
         self.hash = hash & ~3 == 0 ? 4 : hash & ~3
+    }
+
+    /// What stands behind the last slash of a path.
+    static func name(of path: String) -> String {
+        path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
     }
 
     /// Whether people mean this file: its name, or that without `lib` and `.so`.

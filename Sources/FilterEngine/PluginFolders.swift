@@ -19,12 +19,12 @@ package final class PluginFolders {
 
     /// Which files are this process's.
     package struct Share {
-        /// Of the file's place among all of them, and how many there are.
-        package var isMine: (_ place: Int, _ count: Int) -> Bool
+        /// By the file's name.
+        package var isMine: (_ name: String) -> Bool
         /// Whether it also takes plugins that filter workers have died of.
         package var takesRecorded: Bool
 
-        package init(takesRecorded: Bool = true, isMine: @escaping (Int, Int) -> Bool = { _, _ in true }) {
+        package init(takesRecorded: Bool = true, isMine: @escaping (String) -> Bool = { _ in true }) {
             self.isMine = isMine
             self.takesRecorded = takesRecorded
         }
@@ -107,7 +107,7 @@ package final class PluginFolders {
     ) -> Look {
         var look = Look()
         let all = listed()
-        mine = Set(all.enumerated().filter { share.isMine($0.offset, all.count) }.map(\.element))
+        mine = Set(all.filter { share.isMine(PluginFile.name(of: $0)) })
         for path in all {
             guard let identity = FrozenFile.Identity.of(path) else { continue }
             if let before = known[path], before.identity == identity, !isToBeTriedAgain(path, before) {

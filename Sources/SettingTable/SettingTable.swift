@@ -8,7 +8,7 @@ package enum SettingTable {
 
     /// What the supervisor tells a broker of its disk and of the platform; nobody sets them.
     package static let told: Set<String> = [
-        "diskIdentity", "diskPath", "diskServed", "diskSlot", "filterBuiltIns", "filterPlugins", "ownNamesrvAddr",
+        "diskIdentity", "diskPath", "diskServed", "diskSlot", "filterBuiltIns", "filterShares", "ownNamesrvAddr",
     ]
 
     /// nil: Apus has no such setting.

@@ -12,14 +12,19 @@ extension Platform {
         growFilters()
     }
 
-    /// Starts the workers that the plugins there are now need; those that are there stay, and share anew.
+    /// Starts the workers that the plugins there are now need; those that are there stay, and keep what they have.
     func growFilters() {
         var fresh = configuration
-        fresh.setPlugins(plugins.count)
+        let omitted = fresh.setPlugins(plugins.names)
+        if let first = omitted.first {
+            logger.error(
+                "\(counted(omitted.count, "plugin file")) too many, not loaded: \(first)\(omitted.count > 1 ? ", …" : ""); take some out of \(plugins.folders.joined(separator: ", "))"
+            )
+        }
         let added = fresh.workers.filter { !configuration.workers.contains($0) }
-        guard !added.isEmpty else { return }
+        guard !added.isEmpty || fresh.filter != configuration.filter else { return }
         do {
-            try resources.add(added, &fresh)
+            if !added.isEmpty { try resources.add(added, &fresh) }
         } catch {
             logger.error("no filter workers for plugins can be started: \(error)")
             return
@@ -28,22 +33,31 @@ extension Platform {
         for worker in state.workers where worker.id.kind == .filter && worker.isRunning {
             send(.reload(settings: configuration.settings(of: worker.id)), to: worker.id)
         }
-        handle(.changed(added: added, removed: []))
+        if !added.isEmpty { handle(.changed(added: added, removed: [])) }
     }
 
-    /// What the filter workers reported, as one line of JSON.
+    /// Below what a socket takes at once, see `AdminSocket`.
+    private static let reportBytesMax = 128 << 10
+
+    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON. With very many
+    /// brokers the last ones' reports are left out (`null`).
     var pluginReport: String {
-        let rows = state.workers.filter { $0.id.kind == .filter }.map { worker in
-            JSONText.object([
-                ("index", String(worker.id.index)), ("state", JSONText.string(worker.phaseName)),
-                ("restarts", String(worker.restarts)), ("lastFailure", JSONText.string(worker.lastFailure)),
-                ("report", worker.report.isEmpty ? "null" : worker.report),
-            ])
+        var left = Self.reportBytesMax
+        func rows(_ kind: WorkerKind) -> String {
+            let rows = state.workers.filter { $0.id.kind == kind }.map { worker in
+                left -= worker.report.utf8.count
+                return JSONText.object([
+                    ("index", String(worker.id.index)), ("state", JSONText.string(worker.phaseName)),
+                    ("restarts", String(worker.restarts)), ("lastFailure", JSONText.string(worker.lastFailure)),
+                    ("report", worker.report.isEmpty || left < 0 ? "null" : worker.report),
+                ])
+            }
+            return "[" + rows.joined(separator: ",") + "]"
         }
         return JSONText.object([
             ("folder", JSONText.string(configuration.filter.string("pluginDirectory", default: ""))),
             ("folders", "[" + plugins.folders.map(JSONText.string).joined(separator: ",") + "]"),
-            ("builtIns", JSONText.string(executables)), ("workers", "[" + rows.joined(separator: ",") + "]"),
+            ("builtIns", JSONText.string(executables)), ("workers", rows(.filter)), ("brokers", rows(.brokerStore)),
         ])
     }
 }

@@ -111,7 +111,8 @@ extension PlatformConfiguration {
         }
         pluginWorkers = running.pluginWorkers
         pluginWorkersMax = running.pluginWorkersMax
-        setPlugins(0)
+        pluginShares = running.pluginShares
+        describePluginsToFilters()
         if brokers.isEmpty != running.brokers.isEmpty {
             changes.kept.append("whether there are brokers")
             (brokers, brokerIndexes) = (running.brokers, running.brokerIndexes)

@@ -57,11 +57,23 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// The most there may be: `pluginWorkers` of `[filter]`.
     package var pluginWorkersMax = 0
 
-    /// There are so many plugin files: each gets a worker of its own, while there are enough. Workers that are there stay.
-    package mutating func setPlugins(_ count: Int) {
-        pluginWorkers = max(pluginWorkers, min(count, pluginWorkersMax))
+    /// Which of them has which plugin file.
+    var pluginShares = PluginShares()
+
+    /// There are these plugin files: each gets a worker of its own, while there are enough. Workers that are there stay, and so does what they
+    /// have.
+    /// - Returns: the files that no worker takes, for there are too many.
+    @discardableResult
+    package mutating func setPlugins(_ names: Set<String>) -> [String] {
+        pluginWorkers = max(pluginWorkers, min(names.count, pluginWorkersMax))
+        let omitted = pluginShares.share(names, among: pluginWorkers)
+        describePluginsToFilters()
+        return omitted
+    }
+
+    mutating func describePluginsToFilters() {
         filter["filterBuiltIns"] = String(filterCount)
-        filter["filterPlugins"] = String(pluginWorkers)
+        filter[PluginShares.setting] = pluginShares.text
     }
 
     /// RocketMQ's default ports.

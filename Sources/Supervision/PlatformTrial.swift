@@ -33,8 +33,21 @@ package struct PlatformTrial {
     }
 
     /// Everything that would keep it from starting.
-    package func problems(_ configuration: PlatformConfiguration, _ raw: RawConfiguration) -> [ConfigurationProblem] {
+    /// - Parameter executables: the folder of the worker executables.
+    package func problems(
+        _ configuration: PlatformConfiguration, _ raw: RawConfiguration, executables: String
+    ) -> [ConfigurationProblem] {
         folderProblems(configuration, raw) + portProblems(configuration, raw)
+            + Self.pluginProblems(executables: executables)
+    }
+
+    // MARK: plugins
+
+    /// A filter worker without one of the plugins that come with Apus ends the start.
+    private static func pluginProblems(executables: String) -> [ConfigurationProblem] {
+        let missing = PluginPlaces.findBuiltIns(beside: executables) { FrozenFile.Identity.of($0) != nil }.missing
+        guard !missing.isEmpty else { return [] }
+        return [ConfigurationProblem(PluginPlaces.complaint(missing: missing, beside: executables))]
     }
 
     // MARK: ports

@@ -1,19 +1,19 @@
 import Glibc
 package import WorkerProtocol
 
-/// How many plugin files an operator has, for the supervisor, which looks at no plugin: the names in the folders.
+/// Which plugin files an operator has, for the supervisor, which looks at no plugin: the names in the folders.
 package struct PluginFolder: Sendable {
     package let folders: [String]
     private var changes: [String: Int] = [:]
-    /// Plugin files at the last look.
-    package private(set) var count = 0
+    /// Names of plugin files at the last look.
+    package private(set) var names: Set<String> = []
 
     package init(_ settings: Settings, executables: String) {
         folders = PluginPlaces.ofOperators(settings, beside: executables)
         _ = look()
     }
 
-    /// Counts again where a folder changed, and says whether the count is another one.
+    /// Reads the names again where a folder changed, and says whether they are others.
     package mutating func look() -> Bool {
         var times: [String: Int] = [:]
         for folder in folders {
@@ -23,21 +23,21 @@ package struct PluginFolder: Sendable {
         }
         guard times != changes else { return false }
         changes = times
-        let before = count
-        count = folders.reduce(0) { $0 + PluginFolder.files(in: $1) }
-        return count != before
+        let before = names
+        names = folders.reduce(into: []) { $0.formUnion(PluginFolder.files(in: $1)) }
+        return names != before
     }
 
-    private static func files(in folder: String) -> Int {
-        guard let stream = opendir(folder) else { return 0 }
+    private static func files(in folder: String) -> [String] {
+        guard let stream = opendir(folder) else { return [] }
         defer { closedir(stream) }
-        var count = 0
+        var found: [String] = []
         while let entry = readdir(stream) {
             let name = withUnsafePointer(to: &entry.pointee.d_name) {
                 $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            if PluginPlaces.isOperators(name) { count += 1 }
+            if PluginPlaces.isOperators(name) { found.append(name) }
         }
-        return count
+        return found
     }
 }

@@ -29,6 +29,7 @@ package struct StatusReport: Sendable {
                 ("anonymousBytes", String(statistics?.anonymousBytes ?? 0)),
                 ("cpuMillis", String(statistics?.cpuMillis ?? 0)), ("detail", JSONText.string(worker.detail)),
                 ("status", JSONText.string(StatusReport.status(worker))),
+                ("trouble", JSONText.string(worker.trouble)),
                 ("lastFailure", JSONText.string(worker.lastFailure)),
             ]
             return JSONText.object(fields)

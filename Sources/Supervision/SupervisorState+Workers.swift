@@ -21,6 +21,7 @@ extension SupervisorState {
         workers[index].refusal = nil
         workers[index].refusalCause = .own
         workers[index].status = ""
+        workers[index].trouble = ""
         workers[index].report = ""
         actions.append(.spawn(workers[index].id))
     }
@@ -58,11 +59,12 @@ extension SupervisorState {
             log(.info, id, "ready in \(now - since) ms\(detail.isEmpty ? "" : ": \(detail)")")
             diskIsBack(id)
             becomeReady()
-        case .pong(_, let status):
+        case .pong(_, let status, let trouble):
             update(id) {
                 $0.awaitsPong = false
                 $0.missed = 0
                 $0.status = status
+                $0.trouble = trouble
             }
         case .failed(let reason, let cause):
             update(id) {

@@ -112,6 +112,8 @@ package struct SupervisorState: Sendable {
         /// What it said of itself when it was ready, then what it says with each heartbeat.
         package var detail = ""
         package var status = ""
+        /// What keeps it from doing all its work, as it said with its last heartbeat; empty when it serves.
+        package var trouble = ""
         /// Why it ended last, for people.
         package var lastFailure = ""
         /// What it said with `failed` in this life.
@@ -138,12 +140,6 @@ package struct SupervisorState: Sendable {
             case .starting, .ready, .draining: true
             case .waiting, .killed, .stopped: false
             }
-        }
-
-        /// What keeps a running worker from doing all its work: what its status says after the first `; `, or the limit it is at.
-        package var trouble: String? {
-            if let mark = status.firstRange(of: "; ") { return String(status[mark.upperBound...]) }
-            return note.isEmpty ? nil : note
         }
 
         package var isReady: Bool { if case .ready = phase { true } else { false } }
@@ -273,8 +269,8 @@ package struct SupervisorState: Sendable {
             } else if worker.missed >= 2 || mode == .running && !worker.isReady {
                 let reason = worker.isReady || worker.lastFailure.isEmpty ? "" : " (\(worker.lastFailure))"
                 parts.append("\(worker.id) \(worker.phaseName)\(reason)")
-            } else if let trouble = worker.trouble {
-                parts.append("\(worker.id) \(trouble)")
+            } else {
+                parts += [worker.trouble, worker.note].filter { !$0.isEmpty }.map { "\(worker.id) \($0)" }
             }
         }
         return parts.joined(separator: "; ")

@@ -46,8 +46,12 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// What is held against a plugin of this name is forgotten.
     func pardon(name: String)
 
-    /// One line for STATUS= and `apus status`; empty when there is nothing to say.
+    /// One line for `apus status`; empty when there is nothing to say.
     func status() -> String
+
+    /// What keeps it from doing all its work at present, with the remedy, for STATUS= and `apus status`, which ends with 1 then; empty
+    /// when it serves.
+    func trouble() -> String
 }
 
 extension Worker {
@@ -60,6 +64,7 @@ extension Worker {
     package func reload(settings: Settings) {}
     package func pardon(name: String) {}
     package func status() -> String { "" }
+    package func trouble() -> String { "" }
 }
 
 /// Why a worker cannot serve: the cause and the remedy, in words for the operator.

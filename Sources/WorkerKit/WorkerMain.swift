@@ -178,12 +178,15 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         case .ping(let number):
             lookAtLimits()
             Logs.reportSuppressed(logger)
-            let notes = [
-                serving ? worker.status() : "", serving ? turns.words : "", environment?.connectionsNote ?? "",
-                limitNote,
-            ]
-            let status = notes.filter { !$0.isEmpty }.joined(separator: "; ")
-            control.send(.pong(number, status: status), wait: false)
+            func joined(_ notes: [String]) -> String { notes.filter { !$0.isEmpty }.joined(separator: "; ") }
+            control.send(
+                .pong(
+                    number,
+                    status: joined([
+                        serving ? worker.status() : "", serving ? turns.words : "",
+                        environment?.connectionsNote ?? "",
+                    ]), trouble: joined([serving ? worker.trouble() : "", limitNote])),
+                wait: false)
         case .drain(let reason): drain(reason, because: nil)
         case .reload(let settings):
             environment?.settings = settings

@@ -15,6 +15,29 @@ package enum PluginPlaces {
         ["\(executables)/plugins", executables, "/usr/lib/apus/plugins"]
     }
 
+    /// The paths of the built-in plugins, and the names of those that lie nowhere.
+    /// - Parameter isThere: whether a file is.
+    package static func findBuiltIns(
+        beside executables: String, isThere: (String) -> Bool
+    ) -> (paths: [String], missing: [String]) {
+        var paths: [String] = []
+        var missing: [String] = []
+        for file in builtIns {
+            if let found = ofBuiltIns(beside: executables).map({ "\($0)/\(file)" }).first(where: isThere) {
+                paths.append(found)
+            } else {
+                missing.append(file)
+            }
+        }
+        return (paths, missing)
+    }
+
+    /// What follows when built-in plugins are missing, where they were looked for, and what to do about it.
+    package static func complaint(missing: [String], beside executables: String) -> String {
+        "without \(missing.joined(separator: " and ")) there are no subscriptions by tag or by SQL92: looked for in "
+            + "\(ofBuiltIns(beside: executables).joined(separator: ", ")). Install Apus again."
+    }
+
     /// The folders of operators' plugins: the one that is set, and the one beside the programs, where they lay up to 0.6.
     package static func ofOperators(_ settings: Settings, beside executables: String) -> [String] {
         let given = settings.string("pluginDirectory", default: "")

@@ -69,10 +69,11 @@ extension WorkerMessage {
         case .ready(let detail):
             begin(.ready)
             writer.string(detail)
-        case .pong(let number, let status):
+        case .pong(let number, let status, let trouble):
             begin(.pong)
             writer.integer(number)
             writer.string(status)
+            writer.string(trouble)
         case .failed(let reason, let cause):
             begin(.failed)
             writer.string(reason)
@@ -193,7 +194,8 @@ extension WorkerMessage {
         case .reload: .reload(settings: try reader.settings())
         case .extend: .extend(descriptors: try reader.strings())
         case .ready: .ready(detail: try reader.string())
-        case .pong: .pong(try reader.integer(), status: try reader.string())
+        case .pong:
+            .pong(try reader.integer(), status: try reader.string(), trouble: try reader.string())
         case .failed: .failed(reason: try reader.string(), cause: try reader.cause())
         case .drained: .drained
         case .pardon: .pardon(name: try reader.string())

@@ -43,9 +43,11 @@ package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible
 /// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
-    package static let version: UInt8 = 4
+    package static let version: UInt8 = 5
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
+    /// The supervisor answers with the reports of many workers in one message.
+    package static let reportBytesMax = 12 * 1024
     /// Bytes of an entry of `filterBatch`.
     package static let filterEntryBytes = 20
     /// Entries of one `filterBatch` at most.
@@ -81,8 +83,8 @@ package enum WorkerMessage: Hashable, Sendable {
 
     /// Serving. `detail` is for people, e.g. the addresses.
     case ready(detail: String)
-    /// `status`: one line for people.
-    case pong(UInt64, status: String)
+    /// `status`: one line for people. `trouble`: what keeps it from doing all its work, with the remedy; empty when it serves.
+    case pong(UInt64, status: String, trouble: String)
     /// Cannot serve, and why; the worker exits after it.
     case failed(reason: String, cause: FailureCause)
     case drained
@@ -90,7 +92,7 @@ package enum WorkerMessage: Hashable, Sendable {
     case renew(reason: String)
     /// What the last life of this worker died of is known and dealt with: the next start need not be throttled.
     case explained(cause: String)
-    /// What the worker has to report in full, as one line of JSON; the last one counts.
+    /// What the worker has to report in full, as one line of JSON of at most `reportBytesMax`; the last one counts.
     case report(json: String)
 
     // MARK: broker-store → broker-store

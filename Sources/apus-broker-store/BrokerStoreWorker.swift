@@ -33,6 +33,8 @@ final class BrokerStoreWorker: Worker {
     private var wasRefusing = false
     private var isOpen = false
     private var isLeaving = false
+    /// What the supervisor was told of last.
+    private var reported: [PluginSubscription] = []
     /// Of clients, from a former life of this worker.
     var adopted: [Int32] = []
 
@@ -143,6 +145,7 @@ final class BrokerStoreWorker: Worker {
             }.map {
                 this.value.broker.start()
                 this.value.serveAdopted()
+                this.value.reportPluginSubscriptions()
                 let configuration = this.value.broker.configuration
                 return "\(configuration.brokerName) \(configuration.address) store \(configuration.storePathRootDir)"
             }
@@ -202,6 +205,26 @@ final class BrokerStoreWorker: Worker {
             this.value.environment.fail(text, cause: .disk)
         }
     }
+
+    // MARK: Plugins
+
+    /// Tells the supervisor who depends on filter plugins, for `apus plugin status`, when that has changed.
+    private func reportPluginSubscriptions() {
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        environment.eventLoop.scheduleRepeatedTask(
+            initialDelay: Self.pluginReportInterval, delay: Self.pluginReportInterval
+        ) { _ in
+            this.value.broker.reportPluginSubscriptions { found in
+                let worker = this.value
+                guard found != worker.reported, !worker.isLeaving else { return }
+                worker.reported = found
+                let json = PluginSubscriptionReport.json(found, bytesMax: WorkerMessage.reportBytesMax)
+                worker.environment.tell(.report(json: json))
+            }
+        }
+    }
+
+    private static let pluginReportInterval = TimeAmount.seconds(1)
 
     // MARK: Peers
 
@@ -290,8 +313,9 @@ final class BrokerStoreWorker: Worker {
 
     func status() -> String {
         broker.statusLine + ", " + counted(server.connectionCount, "connection")
-            + (broker.trouble.map { "; \($0)" } ?? "")
     }
+
+    func trouble() -> String { broker.trouble ?? "" }
 
     func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         guard isOpen else { return environment.eventLoop.makeSucceededVoidFuture() }

@@ -4,8 +4,6 @@ import WorkerProtocol
 
 /// What a filter worker knows of its plugins, as one line of JSON for `apus plugin status`.
 enum FilterReport {
-    /// Longer reports lose their expressions: the supervisor answers with all of them in one message.
-    private static let bytesMax = 12 * 1024
     private static let expressionsMax = 20
 
     static func json(
@@ -30,7 +28,8 @@ enum FilterReport {
             ]).text()
         }
         let full = write(expressionsMax)
-        return full.utf8.count <= bytesMax ? full : write(0)
+        // Longer reports lose their expressions.
+        return full.utf8.count <= WorkerMessage.reportBytesMax ? full : write(0)
     }
 
     private static func seconds(_ milliseconds: Int64) -> JSONValue {

@@ -6,25 +6,26 @@ import WorkerProtocol
 enum FilterRole: Equatable {
     case builtIns
     case recorded
-    /// Takes the plugin files whose place, modulo `count`, is `number`.
-    case plugins(number: Int, count: Int)
+    /// Takes the plugin files of these names.
+    case plugins(files: Set<String>)
 
     /// - Parameters:
-    ///   - builtIns, plugins: how many workers there are for each, as the supervisor says.
-    init(index: Int, builtIns: Int, plugins: Int) {
+    ///   - builtIns: how many workers there are for the plugins that come with Apus, as the supervisor says.
+    ///   - shares: who has which of the others.
+    init(index: Int, builtIns: Int, shares: PluginShares) {
         if index < builtIns {
             self = .builtIns
         } else if index == builtIns {
             self = .recorded
         } else {
-            self = .plugins(number: index - builtIns - 1, count: max(plugins, index - builtIns))
+            self = .plugins(files: shares.files(of: index - builtIns - 1))
         }
     }
 
     init(index: Int, _ settings: Settings) {
         self.init(
             index: index, builtIns: max(1, settings.int("filterBuiltIns", default: 1)),
-            plugins: settings.int("filterPlugins", default: 0))
+            shares: PluginShares(settings.string(PluginShares.setting, default: "")))
     }
 
     /// Of several workers that serve a type, the lowest rank is asked.
@@ -38,9 +39,9 @@ enum FilterRole: Equatable {
 
     var share: PluginFolders.Share {
         switch self {
-        case .builtIns: .init(takesRecorded: false) { _, _ in false }
+        case .builtIns: .init(takesRecorded: false) { _ in false }
         case .recorded: .init(takesRecorded: true)
-        case .plugins(let number, let count): .init(takesRecorded: false) { place, _ in place % count == number }
+        case .plugins(let files): .init(takesRecorded: false) { files.contains($0) }
         }
     }
 

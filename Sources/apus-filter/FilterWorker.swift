@@ -71,10 +71,7 @@ final class FilterWorker: Worker {
     }
 
     private static func incomplete(_ missing: [String], _ executables: String) -> WorkerError {
-        WorkerError(
-            "without \(missing.joined(separator: " and ")) there are no subscriptions by tag or by SQL92: looked for in "
-                + "\(PluginPlaces.ofBuiltIns(beside: executables).joined(separator: ", ")). Install Apus again.",
-            cause: .settings)
+        WorkerError(PluginPlaces.complaint(missing: missing, beside: executables), cause: .settings)
     }
 
     func start() -> EventLoopFuture<String> {
@@ -234,6 +231,8 @@ final class FilterWorker: Worker {
     }
 
     func status() -> String { "\(role.words): \(service.status)" }
+
+    func trouble() -> String { service.trouble }
 
     static func confine(settings: Settings, logger: Logger) throws {
         try FilterSandbox.confine(settings: settings, logger: logger)

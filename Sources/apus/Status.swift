@@ -8,8 +8,8 @@ struct Status: ParsableCommand {
         discussion: """
             Without --data-dir the platform `apus up` started, else that of the service.
 
-            EXIT STATUS: 0 when every worker serves, 1 when one does not (or the platform starts, stops or does not \
-            answer), 3 when nothing runs.
+            EXIT STATUS: 0 when every worker serves, 1 when one does not or not all it should (a disk is full, a plugin is out of use or \
+            fails; or the platform starts, stops or does not answer), 3 when nothing runs.
             """)
 
     @OptionGroup var directory: AdminClient.DataDirectory
@@ -30,6 +30,8 @@ struct Status: ParsableCommand {
             var cpuMillis: Int64
             var detail: String
             var status: String
+            /// What keeps it from doing all its work; empty when it serves.
+            var trouble: String
             var lastFailure: String
 
             init(_ json: JSONValue) {
@@ -45,6 +47,7 @@ struct Status: ParsableCommand {
                 cpuMillis = number("cpuMillis")
                 detail = text("detail")
                 status = text("status")
+                trouble = text("trouble")
                 lastFailure = text("lastFailure")
             }
         }
@@ -58,8 +61,10 @@ struct Status: ParsableCommand {
         var brokers: [String]
         var workers: [Worker]
 
-        /// Nothing starts, waits, stops or has failed.
-        var allServe: Bool { state == "running" && workers.allSatisfy { $0.state == "ready" } }
+        /// Nothing starts, waits, stops or has failed, and nobody is kept from its work.
+        var allServe: Bool {
+            state == "running" && workers.allSatisfy { $0.state == "ready" && $0.trouble.isEmpty }
+        }
 
         init(_ json: JSONValue) {
             pid = json["pid"]?.integer ?? 0
@@ -103,6 +108,8 @@ struct Status: ParsableCommand {
         ])
         for worker in report.workers {
             var note = worker.status.isEmpty ? worker.detail : worker.status
+            // First, because the rest of the line may be long.
+            if !worker.trouble.isEmpty { note = "\(worker.trouble); \(note)" }
             if worker.state != "ready", !worker.lastFailure.isEmpty { note = worker.lastFailure }
             // Why it is not the process it was, while that is news.
             if worker.state == "ready", worker.uptimeMillis < 3_600_000, !worker.lastFailure.isEmpty {

@@ -54,7 +54,7 @@ struct Apusd: ParsableCommand {
         let workersLock = try WorkersLock(in: runDirectory) {
             logger.notice("waiting for the workers of the platform that ended before")
         }
-        configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).count)
+        configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).names)
         let resources = try bind(&configuration, activated)
         configuration.introduceNameserver()
         Apusd.log(configuration.notes, logger)
@@ -119,7 +119,7 @@ struct Apusd: ParsableCommand {
         do {
             let (configuration, wrong, raw) = try source.draft()
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
-            var problems = wrong + trial.problems(configuration, raw)
+            var problems = wrong + trial.problems(configuration, raw, executables: executables)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
             // What is only noted, a misspelt key say, is told beside what is wrong: one look shows all there is to mend.
             for note in configuration.notes { print(note) }

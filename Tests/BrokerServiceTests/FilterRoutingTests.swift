@@ -1,3 +1,4 @@
+import FastJSON
 import Foundation
 import NIOCore
 import NIOEmbedded
@@ -17,7 +18,18 @@ struct FilterRoutingTests {
         /// What the workers for built-in plugins answer to expressions that call plugins.
         var calls: [String: [String]] = [:]
 
-        init() { link = FilterLink(eventLoop: loop) { 0 } }
+        init() {
+            let clock = clock
+            link = FilterLink(eventLoop: loop) { clock.now }
+        }
+
+        private let clock = Clock()
+        private final class Clock { var now: Int64 = 0 }
+
+        func pass(milliseconds: Int64) {
+            clock.now += milliseconds
+            loop.advanceTime(by: .milliseconds(milliseconds))
+        }
 
         func connect(_ index: Int, rank: UInt8, _ types: [String]) {
             link.connect(index) { [unowned self] message in
@@ -40,6 +52,62 @@ struct FilterRoutingTests {
             } else {
                 nil
             }
+        }
+    }
+
+    @Test(
+        "the report of those who depend on plugins has its bound, whatever clients call themselves, and the whole count"
+    )
+    func report() throws {
+        let few = ["b", "a"].map {
+            PluginSubscription(group: $0, topic: "T", type: "SQL92", expression: "PLUGIN('A', 'x')", calls: ["A"])
+        }
+        #expect(
+            PluginSubscriptionReport.json([few[1]], bytesMax: 12_288)
+                == #"{"subscriptions":[{"group":"a","topic":"T","type":"SQL92","expression":"PLUGIN('A', 'x')","calls":["A"]}],"#
+                + #""subscriptionCount":1}"#)
+        let many = (0..<1000).map { number in
+            PluginSubscription(
+                group: "\(number)" + String(repeating: "\u{1}", count: 200), topic: "T", type: "A",
+                expression: String(repeating: "\"é\u{7}", count: 1000), calls: [])
+        }
+        let json = PluginSubscriptionReport.json(many, bytesMax: 12_288)
+        #expect(json.utf8.count <= 12_288)
+        let value = try JSONValue(parsing: json)
+        let shown = value["subscriptions"]?.array?.count ?? 0
+        #expect(shown > 3 && shown < 1000 && value["subscriptionCount"]?.integer == 1000)
+    }
+
+    /// A pull that does not wait for messages, and a client that checks its expression, have nothing else that would answer them.
+    @Test("who waits for an expression is called back, wherever it goes meanwhile and whoever is away")
+    func waiters() {
+        let workers = Workers()
+        workers.connect(0, rank: 0, ["TAG", "SQL92"])
+        workers.connect(1, rank: 2, ["A"])
+        workers.connect(2, rank: 1, ["A"])
+        let subscription = workers.link.subscription(type: "A", expression: "a")
+        // Its worker died of the plugin, and somebody asks meanwhile.
+        workers.link.disconnect(2)
+        var calls = 0
+        workers.link.whenCompiled(subscription) { calls += 1 }
+        #expect(calls == 0)
+        // It is back, is asked, and serves nothing any more before it answers: the other one is asked at once.
+        workers.link.connect(2) { _ in }
+        workers.link.receive(.filterServes(rank: 1, types: []), from: 2)
+        #expect(calls == 1)
+        guard case .program(2) = subscription.state else {
+            Issue.record("not compiled by the worker for plugins with a record: \(subscription.state)")
+            return
+        }
+        // Nobody comes back: the wait ends all the same, also of who comes later.
+        workers.link.disconnect(1)
+        for round in 2...3 {
+            workers.link.prepare(subscription)
+            workers.link.whenCompiled(subscription) { calls += 1 }
+            workers.pass(milliseconds: 2_999)
+            #expect(calls == round - 1)
+            workers.pass(milliseconds: 1)
+            #expect(calls == round)
         }
     }
 

@@ -150,7 +150,18 @@ struct PluginCallTests {
         #expect(throws: FilterProbe.Failed.self) { try FilterProbe(program).ask(properties: []) }
         #expect(program.culprit?.name == "has")
         for _ in 0..<3 { _ = try? FilterProbe(program).ask(properties: []) }
-        #expect(program.culprit?.failing == "plugin has failed its last 4 calls")
+        #expect(
+            program.culprit?.failing == "plugin has failed its last 4 calls for \"fails\": its consumers get nothing")
+        // What works in between hides nothing, and what works again is no failure any more.
+        guard case .program(let good, _) = programs.compile(type: "HAS", expression: "x"),
+            let other = programs.program(good)
+        else {
+            Issue.record("refused")
+            return
+        }
+        _ = try FilterProbe(other).ask(properties: [])
+        programs.release(good)
+        #expect(program.culprit?.failing?.contains("its last 4 calls") == true)
         #expect(programs.inUse.map(\.plugins) == [["sql92", "has"]])
         let many = (0..<65).map { "PLUGIN('HAS', 'p\($0)')" }.joined(separator: " OR ")
         guard

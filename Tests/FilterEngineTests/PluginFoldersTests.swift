@@ -167,13 +167,17 @@ struct PluginFoldersTests {
             try FileManager.default.copyItem(
                 atPath: try workshop.plugin("p\(name)", type: name), toPath: folder + "/lib\(name).so")
         }
-        let second = PluginFolders.Share(takesRecorded: false) { place, _ in place % 2 == 1 }
+        let second = PluginFolders.Share(takesRecorded: false) { $0 == "libB.so" }
         #expect(look(second).new == 1)
         #expect(folders.types(second) == ["B"])
-        // Another file before them shifts the places: what is loaded stays loaded and is another's business.
+        // A file of somebody else's is nothing here, wherever it stands.
         try PluginFoldersTests.put(folder + "/libAa.so", try version("1"))
-        look(second)
-        #expect(folders.types(second) == ["ONE", "C"])
+        #expect(look(second) == PluginFolders.Look())
+        #expect(folders.types(second) == ["B"])
+        // Its share is another one now: what is loaded stays loaded and is another's business.
+        let other = PluginFolders.Share(takesRecorded: false) { $0 == "libAa.so" || $0 == "libC.so" }
+        look(other)
+        #expect(folders.types(other) == ["ONE", "C"])
     }
 
     @Test("what a plugin did is held against its contents: new bytes start clean, and a pardon forgets")

@@ -253,16 +253,19 @@ extension PlatformTests {
 
         /// One pull of queue 0 with a hostile expression; the answer's code and whether messages came.
         static func provoke(_ platform: Platform, _ deed: String) async throws -> (code: Int32, bytes: Int) {
-            let reply = try await platform.ask(
-                platform.broker,
-                RemotingCommand(
-                    .pullMessage,
-                    extFields: [
-                        "consumerGroup": "T09", "topic": topic, "queueId": "0", "queueOffset": "0", "maxMsgNums": "8",
-                        "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": deed,
-                        "subVersion": "0", "expressionType": "HOSTILE",
-                    ]))
+            let reply = try await platform.ask(platform.broker, pull("HOSTILE", deed))
             return (reply.code, reply.body.count)
+        }
+
+        /// A pull of queue 0 from its beginning, with a subscription of its own.
+        static func pull(_ type: String, _ expression: String) -> RemotingCommand {
+            RemotingCommand(
+                .pullMessage,
+                extFields: [
+                    "consumerGroup": "T09", "topic": topic, "queueId": "0", "queueOffset": "0", "maxMsgNums": "8",
+                    "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0", "subscription": expression,
+                    "subVersion": "0", "expressionType": type,
+                ])
         }
 
         static let forbiddenDeeds = [

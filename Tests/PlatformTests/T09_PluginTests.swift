@@ -62,7 +62,20 @@ extension PlatformTests {
             #expect(try await up.finish(within: .seconds(30)) == 78, "\(up.errorText)")
             #expect(
                 up.errorText.contains("without libApusSQL92Filter.so there are no subscriptions by tag or by SQL92"))
-            #expect(up.errorText.contains("looked for in \(programs)/plugins, \(programs), /usr/lib/apus/plugins"))
+            let places = "looked for in \(programs)/plugins, \(programs), /usr/lib/apus/plugins"
+            #expect(up.errorText.contains(places))
+            // Before anybody starts it, the check says the same.
+            try "".write(toFile: folder.file("apus.toml"), atomically: true, encoding: .utf8)
+            let checked = try await Program.run("\(programs)/apus", ["config", "check", folder.file("apus.toml")])
+            #expect(checked.status == 78, "\(checked)")
+            #expect(
+                checked.errorText.contains("without libApusSQL92Filter.so there are no")
+                    && checked.errorText.contains(places),
+                "\(checked)")
+            try FileManager.default.copyItem(
+                atPath: "\(Binaries.folder)/libApusSQL92Filter.so", toPath: "\(programs)/libApusSQL92Filter.so")
+            let whole = try await Program.run("\(programs)/apus", ["config", "check", folder.file("apus.toml")])
+            #expect(!whole.errorText.contains("there are no subscriptions"), "\(whole)")
         }
 
         @Test(
@@ -344,7 +357,7 @@ extension PlatformTests {
                 throw ScenarioFailure("\(error): \(shown)")
             }
             for (name, words) in [
-                ("libRange.so", "1 subscription expression in use depend"),
+                ("libRange.so", "libRange.so is needed by 1 subscription:\n  in use: RANGE \"n 1 5\"\n"),
                 ("libApusSQL92Filter.so", "comes with Apus"),
             ] {
                 let asked = try await Self.plugin(["remove", name] + running)
@@ -358,6 +371,139 @@ extension PlatformTests {
             #expect(try await Filters.restarts(platform).allSatisfy { $0 == 0 })
             try await platform.stop()
             #expect(try await Self.plugin(["status"] + running).status == 3)
+        }
+
+        @Test("status, list and remove name the consumer groups and topics that need a plugin", .timeLimit(.minutes(1)))
+        func dependents() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try Self.folder(folder)
+            try await Self.range("1.0", "\(plugins)/libRange.so")
+            let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(plugins)"])
+            let running = ["--data-dir", platform.data]
+            try await Filters.served(platform, "RANGE")
+            try await Filters.fill(platform, 0..<8)
+            let call = "n = 1 AND PLUGIN('RANGE', 'n 1 5')"
+            let consumers = try [
+                ("direct", "RANGE", "n 1 5"), ("called", "SQL92", call), ("condition", "SQL92", "n > 5"),
+                ("tags", "", "red"),
+            ].map { group, type, expression in
+                try Program(
+                    Binaries.apus,
+                    ["consume", "--topic", Filters.topic, "--group", group, "--name-server", platform.nameServer]
+                        + (type.isEmpty ? ["--tag", expression] : ["--expression", type, expression]))
+            }
+            let direct = "  group direct, topic Filtered: RANGE \"n 1 5\""
+            let called = "  group called, topic Filtered: SQL92 \"\(call)\""
+            let condition = "  group condition, topic Filtered: SQL92 \"n > 5\""
+            var shown: (status: Int32, lines: [String], errorText: String)?
+            do {
+                try await eventually("all of them are named", within: .seconds(20)) {
+                    let status = try await Self.plugin(["status"] + running)
+                    shown = status
+                    guard let range = status.lines.firstIndex(where: { $0.hasPrefix("libRange.so: ") }),
+                        let sql = status.lines.firstIndex(where: { $0.hasPrefix("libApusSQL92Filter.so: ") })
+                    else { return false }
+                    // Sorted by file: SQL92's lines end where the next plugin's begin.
+                    return status.lines[(range + 1)...].prefix(2) == [called, direct]
+                        && status.lines[(sql + 1)...].prefix(3) == [called, condition, status.lines[sql + 3]]
+                        && status.lines[sql + 3].hasPrefix("lib") && status.status == 0
+                        && !status.lines.contains { $0.contains("group tags") || $0.contains("in use: ") }
+                }
+            } catch {
+                throw ScenarioFailure("\(error): \(String(describing: shown))")
+            }
+            let list = try await Self.plugin(["list"] + running).lines
+            #expect(list.suffix(2) == [called, direct], "\(list)")
+            let asked = try await Self.plugin(["remove", "libRange.so"] + running)
+            #expect(
+                asked.status == 1
+                    && asked.errorText.hasPrefix(
+                        "libRange.so is needed by 2 subscriptions:\n\(called)\n\(direct)\nRemove it?"),
+                "\(asked)")
+            // The broker's next life hears of them again from the clients.
+            let old = try #require(platform.pid(of: "broker-store"))
+            kill(old, SIGKILL)
+            _ = try await platform.newPid(of: "broker-store", after: old)
+            try await eventually("named again", within: .seconds(40)) {
+                try await Self.plugin(["status", "RANGE"] + running).lines.suffix(2) == [called, direct]
+            }
+            // Without it they are named all the same.
+            #expect(try await Self.plugin(["remove", "libRange.so", "--yes"] + running).status == 0)
+            try await eventually("what nobody serves is named") {
+                let status = try await Self.plugin(["status"] + running)
+                return status.status == 1
+                    && status.lines.suffix(2) == [called, direct].map { "no plugin serves RANGE:\($0.dropFirst())" }
+            }
+            for consumer in consumers { consumer.send(signal: SIGINT) }
+            for consumer in consumers { try await consumer.finish() }
+            try await eventually("they have gone") {
+                try await Self.plugin(["status"] + running).lines.allSatisfy { !$0.contains("group ") }
+            }
+            try await platform.stop()
+        }
+
+        @Test(
+            "a plugin that fails each call is named by apus status with the count, until it answers again",
+            .timeLimit(.minutes(1)))
+        func failing() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try Self.folder(folder)
+            // Answers an error to every batch of the expression "fail": no crash, nothing to be held against it.
+            let example = try String(
+                contentsOfFile: "\(Binaries.packageRoot)/plugins/Examples/PriceRange/price_range.c", encoding: .utf8)
+            let line = "const struct range *range = program;"
+            let source = example.replacingOccurrences(
+                of: line, with: "\(line) if (range->low == 666) return APUS_FILTER_FAILED;")
+            #expect(source != example)
+            try source.write(toFile: folder.file("failing.c"), atomically: false, encoding: .utf8)
+            try await Self.build(folder.file("failing.c"), "\(plugins)/libFailing.so")
+            let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(plugins)"])
+            try await Filters.served(platform, "RANGE")
+            try await Filters.fill(platform, 0..<40)
+            let ends = try await platform.queueSizes(topic: Filters.topic, queues: Filters.queues)
+            func status() async throws -> (status: Int32, lines: [String], errorText: String) {
+                try await Program.run(Binaries.apus, ["status", "--data-dir", platform.data])
+            }
+            #expect(try await status().status == 0)
+            let pulling = Task {
+                var bodies: [String] = []
+                while !Task.isCancelled {
+                    let reply = try await platform.ask(
+                        platform.broker, Filters.pull("RANGE", "n 666 667"))
+                    bodies += Filters.bodies(reply.body)
+                    try? await Task.sleep(for: .milliseconds(20))
+                }
+                return bodies
+            }
+            let words = #/plugin price-range failed its last (\d+) calls for "n 666 667": its consumers get nothing/#
+            var counts: [Int] = []
+            try await eventually("the count is told, and grows", within: .seconds(20)) {
+                let shown = try await status()
+                // What another expression gets is no reason to say that all is well.
+                let (bodies, _) = try await Filters.consume(platform, type: "RANGE", "n 5 9", upTo: ends)
+                #expect(bodies.sorted() == Filters.names(5...9))
+                guard let row = shown.lines.first(where: { $0.hasPrefix("filter-2") }),
+                    let match = row.firstMatch(of: words), let count = Int(match.1)
+                else { return false }
+                #expect(shown.status == 1, "\(shown)")
+                counts.append(count)
+                return count > counts[0]
+            }
+            let report = try await platform.status()
+            #expect(report["filter-2"]?.state == "ready" && report["filter-2"]?.restarts == 0, "\(report)")
+            #expect(
+                report.statusLine.contains("; filter-2 plugin price-range failed its last "), "\(report.statusLine)")
+            let ofPlugins = try await Self.plugin(["status", "RANGE", "--data-dir", platform.data])
+            #expect(ofPlugins.status == 1 && ofPlugins.lines.contains { $0.contains(words) }, "\(ofPlugins)")
+            pulling.cancel()
+            #expect(try await pulling.value == [], "nothing is delivered unfiltered")
+            // Replaced by one that answers it is well at once.
+            try await Self.build(
+                "\(Binaries.packageRoot)/plugins/Examples/PriceRange/price_range.c", folder.file("libFailing.so"))
+            let added = try await Self.plugin(["add", folder.file("libFailing.so"), "--data-dir", platform.data])
+            #expect(added.status == 0, "\(added)")
+            try await eventually("all is well") { try await status().status == 0 }
+            try await platform.stop()
         }
 
         @Test("every command of plugins/README.md does what the page says", .timeLimit(.minutes(3)))

@@ -37,6 +37,25 @@ extension PlatformTests {
             #expect(lost.isEmpty, "\(lost.count) of \(acknowledged.count) acknowledged are lost: \(lost.prefix(3))")
         }
 
+        /// `apus status` ends with 1 while no messages are taken, and says why; with 0 when they are.
+        private static func checkStatus(_ platform: Platform, _ disk: SmallDisk, isFull: Bool) async throws {
+            var last: (status: Int32, lines: [String], errorText: String)?
+            do {
+                try await eventually("apus status ends with \(isFull ? 1 : 0)", within: patience) {
+                    let shown = try await Program.run(
+                        disk.launcher[0],
+                        disk.launcher.dropFirst() + [Binaries.apus, "status", "--data-dir", platform.data])
+                    last = shown
+                    return shown.status == (isFull ? 1 : 0)
+                }
+            } catch {
+                throw ScenarioFailure("\(error): \(String(describing: last))")
+            }
+            let row = last?.lines.first { $0.hasPrefix("broker-store-0") } ?? ""
+            #expect(row.contains("takes no messages: ") == isFull, "\(row)")
+            if isFull { #expect(row.contains("MiB free") && row.contains(" ready "), "\(row)") }
+        }
+
         /// Sends are refused in words, reads go on.
         private static func meetTheEnd(_ platform: Platform, _ disk: SmallDisk, _ oracle: Oracle) async throws {
             let refusals = oracle.refusals.count
@@ -47,6 +66,7 @@ extension PlatformTests {
             let count = oracle.acknowledged.count
             try await Task.sleep(for: .seconds(2))
             checkRemark(oracle, since: refusals)
+            try await checkStatus(platform, disk, isFull: true)
             try await checkStored(platform, oracle)
             let read = try await platform.apus([
                 "consume", "--topic", topic, "--group", "late-\(count)", "--from", "first", "--timeout", "3",
@@ -89,6 +109,7 @@ extension PlatformTests {
                 oracle.acknowledged.count > before + 50
             }
             print("T12 \(kind): taken again \(freed.duration(to: .now)) after space was freed")
+            try await Self.checkStatus(platform, disk, isFull: false)
             try await Self.checkStored(platform, oracle)
 
             // Killed on the full disk: it starts, serves reads, refuses in words.

@@ -1,10 +1,11 @@
 import Foundation
 import LinuxSystem
 import SettingTable
-import Supervision
 import Systemd
 import Testing
 import WorkerProtocol
+
+@testable import Supervision
 
 @Suite struct PropertiesFileTests {
     @Test func rocketMQsBrokerConf() throws {
@@ -120,16 +121,31 @@ import WorkerProtocol
         var platform = try PlatformConfiguration(raw, .init(dataDirectory: "/data", executables: "/x"))
         func numbers() -> [Int] { platform.workers.filter { $0.kind == .filter }.map(\.index) }
         #expect(numbers() == [0, 1])
-        platform.setPlugins(0)
+        #expect(platform.setPlugins([]) == [])
         #expect(numbers() == [0, 1])
-        platform.setPlugins(1)
+        platform.setPlugins(["libM.so"])
         #expect(numbers() == [0, 1, 2, 3])
-        platform.setPlugins(7)
+        #expect(platform.setPlugins(["libM.so", "libA.so", "libZ.so", "libB.so", "libC.so"]) == [])
         #expect(numbers() == [0, 1, 2, 3, 4, 5])
-        platform.setPlugins(2)
+        func shares() -> PluginShares {
+            PluginShares(platform.settings(of: WorkerID(.filter, 4)).string("filterShares", default: ""))
+        }
+        #expect(shares().workers == ["libM.so": 0, "libA.so": 1, "libB.so": 2, "libC.so": 0, "libZ.so": 1])
+        platform.setPlugins(["libZ.so", "libM.so"])
         #expect(numbers() == [0, 1, 2, 3, 4, 5], "those that are there stay")
+        #expect(shares().workers == ["libM.so": 0, "libZ.so": 1], "and so does what they have")
+        platform.setPlugins(["libZ.so", "libM.so", "libA.so"])
+        #expect(shares().files(of: 2) == ["libA.so"], "a new one gets the worker that has nothing")
+        var reread = try PlatformConfiguration(raw, .init(dataDirectory: "/data", executables: "/x"))
+        _ = reread.keepRunning(platform)
+        #expect(reread.settings(of: WorkerID(.filter, 3)) == platform.settings(of: WorkerID(.filter, 3)))
         let settings = platform.settings(of: WorkerID(.filter, 4))
-        #expect(settings["filterBuiltIns"] == "2" && settings["filterPlugins"] == "3")
+        #expect(settings["filterBuiltIns"] == "2")
+        // However many somebody copies there: a worker's settings are one datagram.
+        let many = Set((0..<1000).map { "lib\($0)\(String(repeating: "x", count: 200)).so" })
+        let omitted = platform.setPlugins(many)
+        #expect(omitted.count > 900 && shares().workers.count == 1000 - omitted.count)
+        #expect(platform.settings(of: WorkerID(.filter, 3)).string("filterShares", default: "").utf8.count <= 16_384)
         #expect(settings["pluginDirectory"] == "/data/plugins", "an operator's folder, whatever the programs' is")
         raw.filter = ["pluginWorkers": "0"]
         #expect(throws: ConfigurationError.self) {

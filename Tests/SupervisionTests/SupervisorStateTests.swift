@@ -54,7 +54,7 @@ private struct Driver {
             let actions = handle(.tick)
             all += actions
             for case .send(let id, .ping(let number)) in actions where !silent.contains(id) {
-                all += handle(.message(id, .pong(number, status: "")))
+                all += handle(.message(id, .pong(number, status: "", trouble: "")))
             }
         }
         return all
@@ -225,9 +225,11 @@ private struct Driver {
 
         driver = Driver.running()
         _ = driver.handle(
-            .message(broker, .pong(1, status: "broker-a put 1, 2 connections; takes no messages: disk full")))
+            .message(
+                broker,
+                .pong(1, status: "broker-a put 1; longest turn 3 ms", trouble: "takes no messages: disk full")))
         #expect(driver.state.statusLine == "4 of 4 workers ready; broker-store-0 takes no messages: disk full")
-        _ = driver.handle(.message(broker, .pong(2, status: "broker-a put 1, 2 connections")))
+        _ = driver.handle(.message(broker, .pong(2, status: "broker-a put 1; longest turn 3 ms", trouble: "")))
         #expect(driver.state.statusLine == "4 of 4 workers ready")
         _ = driver.handle(.stop("SIGTERM"))
         #expect(driver.state.statusLine.hasPrefix("Stopping: "))
@@ -266,7 +268,7 @@ private struct Driver {
     @Test func lateAnswerIsForgiven() {
         var driver = Driver.running()
         #expect(driver.pass(4_500, silent: [broker]).contains(.kill(broker)) == false)
-        _ = driver.handle(.message(broker, .pong(1, status: "late")))
+        _ = driver.handle(.message(broker, .pong(1, status: "late", trouble: "")))
         #expect(driver.pass(60_000).contains(.kill(broker)) == false)
         #expect(driver.state.worker(broker)?.status == "")
     }
@@ -510,7 +512,7 @@ private struct Driver {
             case 2...3 where alive.contains(id):
                 alive.remove(id)
                 apply(driver.killed(id))
-            case 4 where alive.contains(id): apply(driver.handle(.message(id, .pong(1, status: ""))))
+            case 4 where alive.contains(id): apply(driver.handle(.message(id, .pong(1, status: "", trouble: ""))))
             case 5 where alive.contains(id):
                 apply(
                     driver.handle(.message(id, .failed(reason: "x", cause: Bool.random(using: &random) ? .own : .disk)))

@@ -14,8 +14,9 @@ import WorkerProtocol
         .renew(reason: "libA.so was replaced"), .explained(cause: "it crashed"), .report(json: "{}"),
         .pardon(name: "libA.so"), .filterServes(rank: 2, types: ["RANGE", "é"]),
         .filterCompiled(request: 5, result: .elsewhere(types: ["RANGE"], reason: "none")),
-        .reload(settings: Settings(["a": "b"])), .ready(detail: "127.0.0.1:9876"), .pong(7, status: ""),
-        .pong(.max, status: "12 connections"), .failed(reason: "Platte voll", cause: .disk), .drained,
+        .reload(settings: Settings(["a": "b"])), .ready(detail: "127.0.0.1:9876"), .pong(7, status: "", trouble: ""),
+        .pong(.max, status: "12 connections", trouble: "takes no messages: disk full"),
+        .failed(reason: "Platte voll", cause: .disk), .drained,
         .extend(descriptors: ["segment:watermarks#3"]),
         .topicCreated(
             AutoCreatedTopic(

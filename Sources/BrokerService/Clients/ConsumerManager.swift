@@ -218,9 +218,14 @@ final class ConsumerManager {
 
     /// Looks at all groups, in slices.
     func groups(subscribedTo topic: String, in slices: SlicedWork, then: @escaping ([String]) -> Void) {
-        TableCopy.make(
-            in: slices, table: { self.groups }, { $0.subscriptions[topic] != nil ? $0.name : nil },
-            then: { then($0.compactMap { $0 }) })
+        copy({ $0.subscriptions[topic] != nil ? $0.name : nil }, in: slices) { then($0.compactMap { $0 }) }
+    }
+
+    /// Copies something of each group, in slices.
+    func copy<Copy>(
+        _ copy: @escaping (ConsumerGroup) -> Copy, in slices: SlicedWork, then: @escaping ([Copy]) -> Void
+    ) {
+        TableCopy.make(in: slices, table: { self.groups }, copy, then: then)
     }
 
     struct Registration {

@@ -35,7 +35,7 @@ final class CompiledSubscription {
     /// The filter worker that serves it.
     fileprivate var worker = 0
     /// The plugins it calls besides its own type's, once a worker has said so.
-    fileprivate var calls: [String] = []
+    fileprivate(set) var calls: [String] = []
     fileprivate var lastUsedMillis: Int64 = 0
 
     init(type: String, expression: String) {
@@ -167,6 +167,8 @@ package final class FilterLink {
     private var forgetAt = FilterLink.subscriptionsMax
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
+    /// Expressions somebody waits for while their worker is away, by a request that nobody gets.
+    private var waiting: [UInt64: CompiledSubscription] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
     private var deadlines: [(request: UInt64, millis: Int64)] = []
     private var firstDeadline = 0
@@ -182,6 +184,8 @@ package final class FilterLink {
     }
 
     var isConnected: Bool { !workers.isEmpty }
+    /// Whether there is an expression that is not by tags; looks at all that are known.
+    var hasPluginExpressions: Bool { subscriptions.keys.contains { !Subscription.isTagType($0.type) } }
     /// Why a pull cannot be filtered now, for a remark.
     var absence: String {
         isConnected
@@ -269,6 +273,8 @@ package final class FilterLink {
         subscription.worker = worker
         subscription.forgetWorker()
         for batch in lost.values { batch.completion(nil) }
+        // Who waits for the answer of the former worker gets the new one's: nobody else may ask for this expression.
+        if !subscription.waiters.isEmpty, case .unknown = subscription.state { compile(subscription) }
     }
 
     /// A message of filter worker `index`.
@@ -339,10 +345,14 @@ package final class FilterLink {
         }
     }
 
-    /// Calls back once the compilation has ended in whatever way; at once if it has already.
+    /// Calls back once the compilation has ended in whatever way, in time or not; at once if it has already.
     func whenCompiled(_ subscription: CompiledSubscription, _ completion: @escaping () -> Void) {
         switch subscription.state {
-        case .unknown, .compiling: subscription.waiters.append(completion)
+        case .unknown:
+            // Its worker is away, and may be for long: no request is there to end the wait.
+            if subscription.waiters.isEmpty { waiting[newRequest()] = subscription }
+            subscription.waiters.append(completion)
+        case .compiling: subscription.waiters.append(completion)
         default: completion()
         }
     }
@@ -457,6 +467,9 @@ package final class FilterLink {
             }
             if let subscription = compiling.removeValue(forKey: request) {
                 subscription.state = .unknown
+                finish(subscription)
+            }
+            if let subscription = waiting.removeValue(forKey: request), case .unknown = subscription.state {
                 finish(subscription)
             }
         }

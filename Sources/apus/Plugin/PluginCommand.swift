@@ -82,6 +82,7 @@ struct PluginCommand: ParsableCommand {
                     let (isGood, text) = try PluginCommand.examine(file)
                     let use = report.map { "\t\($0.use(of: name))" } ?? ""
                     print("\(name)\t\(isGood ? text : "refused: \(text)"), comes with Apus\(use)")
+                    for dependent in report?.dependents(of: name) ?? [] { print("  \(PlainText.escaped(dependent))") }
                 }
                 guard access(path, F_OK) == 0 else { return }
             }
@@ -89,6 +90,7 @@ struct PluginCommand: ParsableCommand {
                 let (isGood, text) = try PluginCommand.examine("\(path)/\(name)")
                 let use = report.map { "\t\($0.use(of: name))" } ?? ""
                 print("\(name)\t\(isGood ? text : "refused: \(text)")\(use)")
+                for dependent in report?.dependents(of: name) ?? [] { print("  \(PlainText.escaped(dependent))") }
             }
         }
     }
@@ -213,10 +215,12 @@ struct PluginCommand: ParsableCommand {
                 try confirm(
                     "\(name) comes with Apus: without it subscriptions by \(name.contains("Tag") ? "tag" : "SQL92") stop and the "
                         + "service does not start. Remove it?")
-            } else if !yes, let rows = folder.report(on: path)?.expressions(of: name), !rows.isEmpty {
+            } else if !yes, let rows = folder.report(on: path)?.dependents(of: name), !rows.isEmpty {
+                let more = rows.count > 3 ? "\n  … (apus plugin status \(name) shows all)" : ""
                 try confirm(
-                    "\(counted(rows.count, "subscription expression")) in use depend on \(name): "
-                        + "\(rows.prefix(3).joined(separator: ", ")). Remove it?")
+                    "\(name) is needed by \(counted(rows.count, "subscription")):\n  "
+                        + "\(rows.prefix(3).map { PlainText.escaped($0) }.joined(separator: "\n  "))\(more)\nRemove it?"
+                )
             }
             try call("unlink", path) { unlink("\(path)/\(name)") }
             print("removed \(path)/\(name)")

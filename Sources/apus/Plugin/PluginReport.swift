@@ -49,10 +49,38 @@ struct PluginReport {
         var plugins: [String]
     }
 
+    /// What a connected consumer group wants of a topic.
+    struct Subscription: Hashable {
+        var group: String
+        var topic: String
+        var type: String
+        /// Its beginning, where it is long.
+        var expression: String
+        /// The types of the plugins it calls: `PLUGIN('TYPE', …)`.
+        var calls: [String]
+
+        init(_ json: JSONValue) {
+            func text(_ key: String) -> String { json[key]?.string ?? "" }
+            group = text("group")
+            topic = text("topic")
+            type = text("type")
+            expression = text("expression")
+            calls = json["calls"]?.array?.compactMap(\.string) ?? []
+        }
+
+        func needs(_ types: Set<String>) -> Bool { types.contains(type) || !types.isDisjoint(with: calls) }
+
+        var words: String { "group \(group), topic \(topic): \(type) \"\(expression)\"" }
+    }
+
     let folder: String
     let folders: [String]
     let rows: [Row]
     let expressions: [Expression]
+    /// Of all brokers, each once, sorted.
+    let subscriptions: [Subscription]
+    /// Subscriptions that did not fit the brokers' reports.
+    let unnamedSubscriptions: Int
     /// Filter workers that do not serve, with the reason.
     let absent: [String]
 
@@ -80,6 +108,12 @@ struct PluginReport {
         self.rows = rows
         self.expressions = expressions
         self.absent = absent
+        let reports = (json["brokers"]?.array ?? []).compactMap { $0["report"] }
+        let named = reports.map { $0["subscriptions"]?.array?.map(Subscription.init) ?? [] }
+        subscriptions = Set(named.joined()).sorted { ($0.group, $0.topic) < ($1.group, $1.topic) }
+        unnamedSubscriptions = zip(reports, named).reduce(0) { sum, broker in
+            sum + max(0, Int(clamping: broker.0["subscriptionCount"]?.integer ?? 0) - broker.1.count)
+        }
     }
 
     /// nil: no platform runs there, or it does not answer.
@@ -115,12 +149,25 @@ struct PluginReport {
         return "loaded by filter-\(row.worker)\(record)"
     }
 
-    /// The expressions in use that need a plugin file, as people write them.
-    func expressions(of file: String) -> [String] {
-        let names = Set(rows(of: file).compactMap(\.name))
-        return Set(
-            expressions.filter { !names.isDisjoint(with: $0.plugins) }.map { "\($0.type) \"\($0.expression)\"" }
-        ).sorted()
+    /// What needs a plugin file, as people write it: the subscriptions of connected consumer groups, then expressions in use without one
+    /// (of clients that pull and do not subscribe).
+    func dependents(of file: String) -> [String] {
+        let rows = rows(of: file)
+        let types = Set(rows.compactMap(\.type))
+        let needing = subscriptions.filter { $0.needs(types) }
+        let said = Set(needing.map { "\($0.type) \"\($0.expression)\"" })
+        let names = Set(rows.compactMap(\.name))
+        let used = Set(
+            expressions.filter { !names.isDisjoint(with: $0.plugins) }.map { "\($0.type) \"\($0.expression)\"" })
+        return needing.map(\.words) + used.subtracting(said).sorted().map { "in use: \($0)" }
+    }
+
+    /// Subscriptions that name a type which no plugin of the platform has.
+    var unserved: [(type: String, subscription: Subscription)] {
+        let known = Set(rows.compactMap(\.type))
+        return subscriptions.flatMap { subscription in
+            Set(subscription.calls + [subscription.type]).subtracting(known).sorted().map { ($0, subscription) }
+        }
     }
 }
 
@@ -128,7 +175,11 @@ struct PluginReport {
 struct PluginStatus: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Show the plugins of a running platform and what depends on them.",
-        discussion: "Ends with 0 when all of them are in use, 1 when one is not, 3 when nothing runs.")
+        discussion: """
+            Below each plugin stand the connected consumer groups that need it, with topic and expression; PLUGIN('TYPE', …) inside \
+            SQL92 counts. Tags need no plugin once they are compiled, so that groups that select by tags are not listed.
+            Ends with 0 when all of them are in use, 1 when one is not or a group names a type nobody serves, 3 when nothing runs.
+            """)
 
     @Argument(help: "One plugin: its file, its name or its type.") var name: String?
     @OptionGroup var platform: AdminClient.DataDirectory
@@ -152,8 +203,19 @@ struct PluginStatus: ParsableCommand {
             let row = rows.first { $0.name != nil } ?? rows[0]
             let type = row.type.map { ", expressions of the type \($0)" } ?? ""
             print("\(file): \(row.name.map { "\($0) \(row.release)" } ?? "no plugin")\(type): \(use)")
-            for expression in report.expressions(of: file) { print("  in use: \(expression)") }
+            for dependent in report.dependents(of: file) { print("  \(PlainText.escaped(dependent))") }
             if !use.hasPrefix("loaded by") { isGood = false }
+        }
+        if report.unnamedSubscriptions > 0 {
+            print(
+                "\(report.unnamedSubscriptions) more subscriptions are not named: apus why --group G says what a group needs"
+            )
+        }
+        if name == nil {
+            for (type, subscription) in report.unserved {
+                print("no plugin serves \(PlainText.escaped(type)): \(PlainText.escaped(subscription.words))")
+                isGood = false
+            }
         }
         if !isGood { throw ExitCode(1) }
     }

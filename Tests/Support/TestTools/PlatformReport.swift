@@ -7,6 +7,8 @@ package struct PlatformReport: Decodable, Sendable {
         package var state: String
         package var restarts: Int
         package var status: String
+        /// What keeps it from doing all its work; empty when it serves.
+        package var trouble: String
         package var lastFailure: String
 
         /// As in the journal: `broker-store-0`.
