@@ -26,6 +26,13 @@ package struct FrozenFile: Sendable {
             guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
             return Identity(status)
         }
+
+        /// Whether `path`, which led to this file, can be opened for reading now, and the file is small enough for a copy.
+        package func isReadable(_ path: String) -> Bool {
+            guard size <= FrozenFile.bytesMax, let file = try? FrozenFile.open(path) else { return false }
+            withExtendedLifetime(file) {}
+            return true
+        }
     }
 
     /// Empty memory files, made while a process may still make some. Confined to one thread.

@@ -223,6 +223,25 @@ struct PluginFoldersTests {
         }
     }
 
+    /// It came and went in the list with each look, and was looked at ten times a second.
+    @Test("a file that cannot be read is refused once and stays in the list; readable, it is taken")
+    func unreadable() throws {
+        try PluginFoldersTests.put(file, Data("no library".utf8))
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: file))
+        try handle.truncate(atOffset: UInt64(FrozenFile.bytesMax) + 1)
+        try handle.close()
+        look()
+        for _ in 0..<5 {
+            let one = look(for: 100)
+            #expect(!one.isPending && one.new == 0)
+            #expect(folders.entries.map(\.path) == [file])
+            #expect(folders.entries.first?.refusal?.contains("cannot be read: File too large") == true)
+        }
+        try overwrite(try version("1"))
+        look()
+        #expect(folders.entries.first?.plugin?.type == "ONE" && folders.entries.first?.refusal == nil)
+    }
+
     /// Whoever runs in another filter worker writes its segment: SQL92 must not be refused everywhere for it.
     @Test("what other workers hold against a plugin that comes with Apus does not count")
     func slander() async {
