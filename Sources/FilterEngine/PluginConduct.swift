@@ -1,5 +1,6 @@
 package import LinuxSystem
 package import Logging
+internal import WorkerProtocol
 
 /// What this process was doing inside a plugin.
 enum PluginPhase: UInt64 {
@@ -57,7 +58,8 @@ package final class PluginConduct {
     private static let entries = 64
 
     private let segment: SharedSegment
-    /// Those of the other filter workers, read only: what a plugin did there counts here.
+    /// Those of the other filter workers, read only: what a plugin did there counts here. Not what stands there of plugins that
+    /// come with Apus: foreign code runs in those workers, writes there, and could have them refused everywhere.
     package var others: [SharedSegment] = []
     /// What the worker before died of, in words; nil: of nothing a plugin did.
     package private(set) var explanation: String?
@@ -172,7 +174,7 @@ package final class PluginConduct {
 
     /// The milliseconds for which the plugin is not called yet; nil: it is called.
     func pause(_ file: PluginFile) -> Int64? {
-        let longest = entries(of: file.hash).map { segment, entry in
+        let longest = entries(of: file).map { segment, entry in
             let until = Int64(clamping: segment.atomicLoad(slot: entry + 3))
             let left = until.subtractingReportingOverflow(now())
             // Whatever stands there, no pause is longer than the longest.
@@ -183,14 +185,14 @@ package final class PluginConduct {
 
     /// Whether it was while the file was being loaded that the last worker died of it.
     func diesWhenLoaded(_ file: PluginFile) -> Bool {
-        entries(of: file.hash).contains { segment, entry in
+        entries(of: file).contains { segment, entry in
             segment.atomicLoad(slot: entry) & 3 == PluginPhase.load.rawValue
         }
     }
 
     /// What is known against a plugin; nil when there is nothing, or it is forgotten.
     func history(_ file: PluginFile) -> String? {
-        let known = entries(of: file.hash).filter { !isForgotten($0, $1) }
+        let known = entries(of: file).filter { !isForgotten($0, $1) }
         let last = known.max { $0.0.atomicLoad(slot: $0.1 + 2) < $1.0.atomicLoad(slot: $1.1 + 2) }
         guard let (segment, entry) = last else { return nil }
         let phase = PluginPhase(rawValue: segment.atomicLoad(slot: entry) & 3) ?? .match
@@ -213,8 +215,12 @@ package final class PluginConduct {
         return last == 0 || age.overflow || age.partialValue > limits.forgetMilliseconds || age.partialValue < 0
     }
 
-    private func entries(of hash: UInt64) -> [(SharedSegment, Int)] {
-        ([segment] + others).compactMap { segment in
+    private func entries(of file: PluginFile) -> [(SharedSegment, Int)] {
+        entries(of: file.hash, in: file.isBuiltIn ? [segment] : [segment] + others)
+    }
+
+    private func entries(of hash: UInt64, in segments: [SharedSegment]) -> [(SharedSegment, Int)] {
+        segments.compactMap { segment in
             guard segment.slots >= Self.table + 4 * Self.entries, segment.atomicLoad(slot: 0) == Self.magic else {
                 return nil
             }
@@ -252,7 +258,7 @@ package final class PluginConduct {
         segment.atomicStore(slot: entry, death.mark)
         segment.atomicStore(slot: entry + 1, points << 32 | min(death.cause, 0xFFFF_FFFF))
         segment.atomicStore(slot: entry + 2, UInt64(time))
-        let all = entries(of: hash).filter { !isForgotten($0, $1) }
+        let all = entries(of: hash, in: [segment] + others).filter { !isForgotten($0, $1) }
             .reduce(UInt64(0)) { $0 + min($1.0.atomicLoad(slot: $1.1 + 1) >> 32, 1 << 20) }
         if all >= limits.points {
             let doublings = min((all - limits.points) / limits.pointsOfCrash, 16)
@@ -282,6 +288,9 @@ struct PluginFile: Hashable {
     static func name(of path: String) -> String {
         path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
     }
+
+    /// Comes with Apus. No file of an operator's is taken under such a name.
+    var isBuiltIn: Bool { PluginPlaces.builtIns.contains(name) }
 
     /// Whether people mean this file: its name, or that without `lib` and `.so`.
     func isCalled(_ other: String) -> Bool { name == other || name == "lib\(other).so" }

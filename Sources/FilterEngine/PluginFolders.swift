@@ -189,6 +189,7 @@ package final class PluginFolders {
             }
             load(path, identity, file, &look)
         } catch {
+            known[path] = Known(identity: identity, file: PluginFile(path: path), state: .refused)
             catalogue.refuse(path, .unreadable(path: path, reason: SystemError.text(error.errno)))
         }
     }
@@ -219,15 +220,18 @@ package final class PluginFolders {
         }
     }
 
-    /// A record that was forgotten or pardoned opens the door again.
+    /// A record that was forgotten or pardoned opens the door again, and so does a permission that was given.
     private func isToBeTriedAgain(_ path: String, _ known: Known) -> Bool {
         guard mine.contains(path) else { return false }
         switch known.state {
         case .loaded: return false
         case .left: return catalogue.conduct?.history(known.file) == nil
         case .refused:
-            guard case .harmful? = catalogue.refusals[path] else { return false }
-            return catalogue.conduct?.refusal(known.file) == nil
+            switch catalogue.refusals[path] {
+            case .harmful: return catalogue.conduct?.refusal(known.file) == nil
+            case .unreadable: return known.identity.isReadable(path)
+            default: return false
+            }
         }
     }
 

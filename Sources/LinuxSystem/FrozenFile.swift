@@ -17,7 +17,7 @@ package struct FrozenFile: Sendable {
             device = UInt64(status.st_dev)
             inode = UInt64(status.st_ino)
             size = Int64(status.st_size)
-            modified = Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+            modified = FileTime.modified(status, perSecond: 1_000_000_000)
         }
 
         /// nil: there is no such regular file, or it cannot be seen.
@@ -25,6 +25,13 @@ package struct FrozenFile: Sendable {
             var status = stat()
             guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
             return Identity(status)
+        }
+
+        /// Whether `path`, which led to this file, can be opened for reading now, and the file is small enough for a copy.
+        package func isReadable(_ path: String) -> Bool {
+            guard size <= FrozenFile.bytesMax, let file = try? FrozenFile.open(path) else { return false }
+            withExtendedLifetime(file) {}
+            return true
         }
     }
 
@@ -93,11 +100,14 @@ package struct FrozenFile: Sendable {
         self.memory = memory
     }
 
-    /// CRC-32 of a file's contents.
+    /// CRC-32 of a file's contents. Throws EFBIG above `bytesMax`.
     package static func checksum(of path: String) throws(SystemError) -> UInt32 {
         let source = try open(path)
         var checksum: UInt32 = 0
+        var total: Int64 = 0
         try read(source.raw, path) { bytes throws(SystemError) in
+            total += Int64(bytes.count)
+            guard total <= Self.bytesMax else { throw SystemError(errno: EFBIG, call: "read", subject: path) }
             checksum = apus_crc32_continue(checksum, bytes.baseAddress, bytes.count)
         }
         return checksum
@@ -125,6 +135,20 @@ package struct FrozenFile: Sendable {
                 try body(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             }
         }
+    }
+}
+
+/// Times of files, which anybody may set to anything (touch -d).
+enum FileTime {
+    /// Of the last change of its contents, since 1970, in parts of a second; the nearest number there is.
+    ///
+    /// - Parameter perSecond: 1000 for milliseconds, 10^9 for nanoseconds.
+    static func modified(_ status: stat, perSecond: Int64) -> Int64 {
+        let seconds = Int64(status.st_mtim.tv_sec)
+        let (whole, isBeyond) = seconds.multipliedReportingOverflow(by: perSecond)
+        let (sum, isToo) = whole.addingReportingOverflow(Int64(status.st_mtim.tv_nsec) / (1_000_000_000 / perSecond))
+        guard isBeyond || isToo else { return sum }
+        return seconds < 0 ? .min : .max
     }
 }
 

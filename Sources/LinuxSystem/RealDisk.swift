@@ -45,7 +45,7 @@ package final class RealDisk: Disk {
             if errno == ENOENT || errno == ENOTDIR { return nil }
             throw SystemError(errno: errno, call: "stat", subject: path)
         }
-        let modified = Int64(status.st_mtim.tv_sec) * 1000 + Int64(status.st_mtim.tv_nsec) / 1_000_000
+        let modified = FileTime.modified(status, perSecond: 1000)
         return DiskFileInformation(
             size: Int64(status.st_size), modified: modified, isDirectory: status.st_mode & S_IFMT == S_IFDIR)
     }

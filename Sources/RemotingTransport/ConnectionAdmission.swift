@@ -18,33 +18,19 @@ package final class ConnectionAdmission {
     package var refused: (_ reason: String, _ peer: String) -> Void = { _, _ in }
     /// Asked to close so many connections because files need their descriptors.
     package var shed: (_ count: Int) -> Void = { _ in }
+    /// Asked to close one connection for a new one when `connectionsMax` are open. False: every one there is in use.
+    package var makesWay: () -> Bool = { false }
 
     private let eventLoop: any EventLoop
     private let logger: Logger
     private let reserve: DescriptorReserve
     private var total = 0
-    private var counts: [Network: Int] = [:]
+    private var counts: [RemoteNetwork: Int] = [:]
     private var listeners: [any Channel] = []
     private var pauseMilliseconds: Int64 = 0
 
     private static let firstPause: Int64 = 50
     private static let longestPause: Int64 = 1000
-
-    private struct Network: Hashable {
-        let high: UInt64
-        let low: UInt64
-
-        /// nil: this machine itself, or not known.
-        init?(_ address: HostAddress) {
-            if address.isIPv6 {
-                guard !(address.high == 0 && address.low <= 1) else { return nil }
-                (high, low) = (address.high, .max)
-            } else {
-                guard address.low != 0, address.low >> 24 != 127 else { return nil }
-                (high, low) = (0, address.low)
-            }
-        }
-    }
 
     package init(
         connectionsMax: Int, connectionsPerAddressMax: Int, eventLoop: any EventLoop, logger: Logger,
@@ -59,14 +45,16 @@ package final class ConnectionAdmission {
 
     /// Why a connection from there cannot be taken; nil: it is taken, and counts until `left`.
     package func admit(_ address: HostAddress) -> String? {
-        guard self.total < self.connectionsMax else { return "too many connections: \(self.total) are open" }
-        if let network = Network(address) {
-            let count = self.counts[network, default: 0]
-            guard count < self.connectionsPerAddressMax else {
-                return "too many connections from this address: \(count) are open (connectionsPerAddressMax)"
-            }
-            self.counts[network] = count + 1
+        let network = RemoteNetwork(address)
+        let count = self.counts[network, default: 0]
+        guard count < self.connectionsPerAddressMax || RemoteNetwork.isLoopback(address) else {
+            return "too many connections from this address: \(count) are open (connectionsPerAddressMax)"
         }
+        // The one that gives way is counted until the event loop has let go of it, a moment later.
+        guard self.total < self.connectionsMax || self.makesWay() else {
+            return "too many connections: \(self.total) are open"
+        }
+        self.counts[network] = count + 1
         self.total += 1
         return nil
     }
@@ -74,9 +62,13 @@ package final class ConnectionAdmission {
     /// A connection that was admitted has ended.
     package func left(_ address: HostAddress) {
         self.total -= 1
-        guard let network = Network(address), let count = self.counts[network] else { return }
+        let network = RemoteNetwork(address)
+        guard let count = self.counts[network] else { return }
         self.counts[network] = count > 1 ? count - 1 : nil
     }
+
+    /// Connections from the address, or the network, of this one.
+    func count(of address: HostAddress) -> Int { self.counts[RemoteNetwork(address), default: 0] }
 
     /// The handler for the pipeline of a listening channel, before the one that accepts.
     package func gate() -> any ChannelHandler { AcceptGate(self) }

@@ -48,7 +48,7 @@ extension RemotingServer {
         if let reason = self.admission.admit(address) { throw RemotingError.connectionRefused(reason) }
         let this = NIOLoopBound(self, eventLoop: self.eventLoop)
         channel.closeFuture.whenComplete { _ in this.value.admission.left(address) }
-        try self.accept(channel)
+        try self.accept(channel, hasSpoken: true)
     }
 
     /// Serves a connection that a former life gave away; owns the descriptor.

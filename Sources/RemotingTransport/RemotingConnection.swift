@@ -150,6 +150,15 @@ package final class RemotingConnection {
     /// When its client last sent something.
     var lastRead: NIODeadline { self.handler?.lastRead ?? .uptimeNanoseconds(0) }
 
+    /// A request of its client's was complete.
+    var hasSpoken: Bool { self.handler?.hasSpoken ?? false }
+    /// Something has come from its client.
+    var hasBegun: Bool { self.handler?.hasBegun ?? false }
+    /// When it was accepted.
+    let opened = NIODeadline.now()
+    /// `GivingWay` knows that it has been silent for long.
+    var isListedIdle = false
+
     /// Goes on with requests that waited.
     func resume() { self.handler?.resume() }
 

@@ -39,6 +39,9 @@ package struct RemotingServerConfiguration: Sendable {
     package var trickleBytesPerSecond = 32 << 10
     /// How long a frame is watched before it is called slow.
     package var trickleTime = TimeAmount.seconds(1)
+    /// While others wait for that memory, a frame must also keep to a pace that completes it in this time. 64 MiB in 8 s are
+    /// 67 Mbit/s: honest peers of a slower network that send more than that at once are out of time with or without it.
+    package var contendedFrameTime = TimeAmount.seconds(8)
     /// A connection that says nothing for so long is closed (`serverChannelMaxIdleTimeSeconds`, 120).
     package var idleTimeout = TimeAmount.seconds(120)
     /// A frame that is not complete so long after its first byte closes its connection.
@@ -96,6 +99,7 @@ package final class RemotingServer {
     private(set) var outboundBytes = 0
     /// Peers whose requests wait until others have taken their answers.
     private var waitingForRoom: [UInt64: RemotingConnection] = [:]
+    var givingWay = GivingWay()
     private var dirty: [RemotingConnection] = []
     private var flushing: [RemotingConnection] = []
     /// The time of the current tick's first read or write.
@@ -139,7 +143,8 @@ package final class RemotingServer {
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         self.runTick = { this.value.tick() }
         self.admission.refused = { [unowned self] in self.refused($0, $1) }
-        self.admission.shed = { [unowned self] in self.closeIdlest($0) }
+        self.admission.shed = { [unowned self] in self.freeDescriptors($0) }
+        self.admission.makesWay = { [unowned self] in self.closeOne("its place is needed for a new connection") }
     }
 
     /// Open now, of all listeners.
@@ -216,14 +221,19 @@ package final class RemotingServer {
 
     // MARK: connections
 
-    func accept(_ channel: any Channel) throws {
+    /// - Parameter hasSpoken: its client has completed requests in a former life of this server.
+    func accept(_ channel: any Channel, hasSpoken: Bool = false) throws {
         self.lastConnectionID += 1
         let connection = RemotingConnection(id: self.lastConnectionID, channel: channel, server: self)
-        try channel.pipeline.syncOperations.addHandler(RemotingServerHandler(connection: connection, server: self))
+        try channel.pipeline.syncOperations.addHandler(
+            RemotingServerHandler(connection: connection, server: self, hasSpoken: hasSpoken))
     }
 
     func opened(_ connection: RemotingConnection) {
         self.connections[connection.id] = connection
+        if !connection.hasSpoken {
+            self.givingWay.opened(connection.id) { self.connections[$0]?.hasSpoken ?? true }
+        }
         self.service.connectionOpened(connection)
     }
 
@@ -327,6 +337,7 @@ package final class RemotingServer {
         self.lastSweep = now
         for connection in self.connections.values where connection.id % parts == part {
             connection.sweep(now: now, judgesSlow: !isLate)
+            self.noticeIdle(connection, now: now)
         }
         if self.outboundBytes > self.configuration.outboundBytesMax { self.closeStalled(now: now) }
         self.resumeThoseThatWait()
@@ -376,13 +387,6 @@ package final class RemotingServer {
         }
     }
 
-    /// Those that have been silent longest give their descriptors to files.
-    private func closeIdlest(_ count: Int) {
-        for connection in self.connections.values.sorted(by: { $0.lastRead < $1.lastRead }).prefix(count) {
-            self.refused("its descriptor is needed for a file of this worker", connection.remoteAddress.text)
-            connection.abandon()
-        }
-    }
 }
 
 /// Lets a few events a second pass and counts the rest.

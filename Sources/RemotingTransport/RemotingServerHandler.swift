@@ -29,10 +29,12 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     private var wanted: (pool: FramePool, bytes: Int, ticket: UInt64)?
     /// Bytes of `pending` that are kept without a reservation.
     private var unreserved = 0
-    /// Bytes that have come over this connection, and when that was last looked at.
+    /// Bytes that have come over this connection.
     private var bytesRead = 0
-    private var progress = (at: NIODeadline.now(), bytes: 0)
-    private var hasSpoken = false
+    private var pace = FramePace()
+    /// A request was complete.
+    private(set) var hasSpoken: Bool
+    var hasBegun: Bool { self.bytesRead > 0 }
 
     private(set) var lastRead = NIODeadline.now()
     private var frameBegan: NIODeadline?
@@ -44,9 +46,10 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     /// Of `bytesInChannel`, those that lie in files.
     private var fileBytesInChannel = 0
 
-    init(connection: RemotingConnection, server: RemotingServer) {
+    init(connection: RemotingConnection, server: RemotingServer, hasSpoken: Bool = false) {
         self.connection = connection
         self.server = server
+        self.hasSpoken = hasSpoken
     }
 
     // MARK: life
@@ -74,7 +77,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     private func forget() {
         self.context = nil
         self.pending = ByteBuffer()
-        self.releaseMemory()
+        self.releaseMemory(isWhole: false)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -88,7 +91,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     private func refuse(_ reason: String) {
         self.server.refused(reason, self.connection.remoteAddress.text)
         self.pending = ByteBuffer()
-        self.releaseMemory()
+        self.releaseMemory(isWhole: false)
         self.connection.abandon()
     }
 
@@ -162,14 +165,14 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         if pool.reserve(bytes) {
             self.take(pool, bytes)
         } else {
-            self.wanted = (pool, bytes, pool.wait(self, for: bytes))
+            self.wanted = (pool, bytes, pool.wait(self, for: bytes, of: self.network))
             self.keepUnreserved(kept)
         }
     }
 
     private func take(_ pool: FramePool, _ bytes: Int) {
         self.reservation = (pool, bytes)
-        self.progress = (self.lastRead, self.bytesRead)
+        self.restartPace(at: self.lastRead)
         self.keepUnreserved(0)
         // In one piece, instead of doubling as it grows.
         if bytes > FrameMemory.smallBytesMax { self.pending.reserveCapacity(bytes) }
@@ -191,32 +194,43 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         self.refuse("no memory is left for requests of peers that wait: \(bytes) bytes of this one")
     }
 
-    private func releaseReservation() {
+    /// - Parameter isWhole: the frame is complete.
+    private func releaseReservation(isWhole: Bool = true) {
         if let wanted = self.wanted {
             self.wanted = nil
             wanted.pool.cancel(wanted.ticket)
         }
         if let reservation = self.reservation {
             self.reservation = nil
-            reservation.pool.release(reservation.bytes)
+            reservation.pool.release(
+                reservation.bytes, of: self.network,
+                after: reservation.pool.isContended ? .now() - self.pace.isTimedFrom : .zero, isWhole: isWhole)
         }
     }
 
-    private func releaseMemory() {
-        self.releaseReservation()
+    private func releaseMemory(isWhole: Bool = true) {
+        self.releaseReservation(isWhole: isWhole)
         if self.unreserved > 0 { self.keepUnreserved(0) }
+    }
+
+    private var network: RemoteNetwork {
+        RemoteNetwork(remote: self.connection.remoteAddress, local: self.connection.localAddress)
+    }
+
+    private func restartPace(at now: NIODeadline) {
+        let bytes = self.reservation?.bytes ?? 0
+        self.pace.restart(at: now, bytes: self.bytesRead, rest: bytes - self.pending.readableBytes)
     }
 
     /// Whether the frame that has memory reserved comes too slowly for those that wait for it.
     private func trickles(now: NIODeadline) -> Bool {
-        let configuration = self.server.configuration
         guard let reservation = self.reservation else { return false }
-        let watched = now - self.progress.at
-        guard watched >= configuration.trickleTime else { return false }
-        let came = self.bytesRead - self.progress.bytes
-        self.progress = (now, self.bytesRead)
-        let least = Double(configuration.trickleBytesPerSecond) * Double(watched.nanoseconds) / 1e9
-        return reservation.pool.isContended && Double(came) < least
+        // A peer that is held back for what others do cannot send; one that takes no answers could.
+        guard reservation.pool.isContended, !self.isHeldBack || self.channelIsFull else {
+            self.restartPace(at: now)
+            return false
+        }
+        return self.pace.isTooSlow(at: now, bytes: self.bytesRead, self.server.configuration)
     }
 
     // MARK: frames
@@ -370,7 +384,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         } else {
             self.stalledSince = nil
         }
-        if !judgesSlow { self.progress = (now, self.bytesRead) }
+        if !judgesSlow { self.restartPace(at: now) }
         if self.trickles(now: now) {
             return self.refuse(
                 "a frame of \(self.reservation?.bytes ?? 0) bytes comes too slowly while others wait for memory")

@@ -20,6 +20,8 @@ final class MasterConnection: ChannelInboundHandler {
     private var context: ChannelHandlerContext?
     private var pumping = false
     private var closing = false
+    /// When it was accepted.
+    let opened = NIODeadline.now()
     private var lastRead = NIODeadline.now()
     private var lastWrite = NIODeadline.now()
     private var timer: Scheduled<Void>?
@@ -42,6 +44,12 @@ final class MasterConnection: ChannelInboundHandler {
             address: address, acknowledged: session.acknowledged ?? -1, next: session.next ?? -1,
             bytesPerSecond: rate.perSecond(at: Self.second))
     }
+
+    /// It has not said yet where it stands, and is not on its way out.
+    var hasNotReported: Bool { session.acknowledged == nil && !closing }
+
+    /// Closes it for another.
+    func giveWay() { close("it has reported nothing, and its place is needed for a new connection") }
 
     func channelActive(context: ChannelHandlerContext) {
         self.context = context

@@ -37,6 +37,19 @@ package final class ReplicationMaster {
             connectionsMax: Self.slavesMax, connectionsPerAddressMax: Self.slavesPerAddressMax, eventLoop: eventLoop,
             logger: logger)
         admission.refused = { logger.warning("connection to the HA port refused: \($0)", metadata: ["peer": "\($1)"]) }
+        admission.makesWay = { [unowned self] in self.closeOneThatSaysNothing() }
+    }
+
+    /// A slave reports as soon as it is connected.
+    private static let firstReport = TimeAmount.seconds(2)
+
+    /// For a new connection when all places are taken: the oldest that has not reported.
+    private func closeOneThatSaysNothing() -> Bool {
+        let limit = NIODeadline.now() - Self.firstReport
+        let silent = slaves.values.filter { $0.hasNotReported && $0.opened < limit }
+        guard let oldest = silent.min(by: { $0.opened < $1.opened }) else { return false }
+        oldest.giveWay()
+        return true
     }
 
     /// Slaves of one master; then those from one address: a machine may carry several, or a gateway hide them.

@@ -206,10 +206,19 @@ package final class Platform {
         }
     }
 
-    private func receive(from id: WorkerID, _ child: Child) {
+    /// Messages of one worker that are handled before the others have their turn: one that never stops talking, as a plugin might
+    /// make it, holds up nobody.
+    private static let messagesInTurn = 64
+    /// More than a channel holds.
+    private static let lastWordsMax = 10_000
+
+    private func receive(from id: WorkerID, _ child: Child, atMost most: Int = Platform.messagesInTurn) {
         do {
-            while let (message, descriptors) = try Platform.receive(child.control.raw) {
-                if case .connections = message {
+            var count = 0
+            while count < most, let (message, descriptors) = try Platform.receive(child.control.raw) {
+                count += 1
+                // Without a listener there are no clients: what a filter worker passes would only use up descriptors here.
+                if case .connections = message, !WorkerTable.row(id.kind).listeners.isEmpty {
                     resources.keep(connections: descriptors, of: id)
                     continue
                 }
@@ -240,7 +249,7 @@ package final class Platform {
 
     private func reap(_ id: WorkerID, _ child: Child) throws(SystemError) {
         // Its last words (why it failed) may still lie in the channel.
-        receive(from: id, child)
+        receive(from: id, child, atMost: Platform.lastWordsMax)
         guard let ending = try child.process.reap() else { return }
         children[id] = nil
         switch ending {

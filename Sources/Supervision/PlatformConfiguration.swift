@@ -220,6 +220,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
             settings["filterMemoryMegabytes"] = String(
                 min(megabytes, settings.int("filterMemoryMegabytes", default: megabytes)))
         }
+        // Whom a broker believes to serve the plugins that come with Apus.
+        if worker.isBroker { settings["filterBuiltIns"] = String(filterCount) }
         if let logLevel { settings["logLevel"] = logLevel }
         return settings
     }

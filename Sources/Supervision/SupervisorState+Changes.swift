@@ -42,13 +42,27 @@ extension SupervisorState {
         }
         switch workers[index].phase {
         case .starting, .ready:
-            log(.notice, id, reason)
-            workers[index].restartAsked = true
-            workers[index].isRenewed = true
+            let isExcused = excuse(index, now)
+            log(isExcused ? .notice : .error, id, isExcused ? reason : "\(reason); too often: \(Self.unexcused)")
+            workers[index].restartAsked = isExcused
+            workers[index].isRenewed = isExcused
             workers[index].phase = .draining(since: now)
             actions.append(.send(id, .drain(.restart)))
         case .waiting, .draining, .killed, .stopped: break
         }
+    }
+
+    /// Ends of one worker that are no crashes because it says so, in a minute. It may be a plugin's code that says it.
+    static let excusesMax = 20
+    static let excuseMillis: Int64 = 60_000
+    static let unexcused = "more than \(excusesMax) in a minute are throttled as crashes are"
+
+    /// Whether the worker is still believed.
+    mutating func excuse(_ index: Int, _ now: Int64) -> Bool {
+        let (since, count) = workers[index].excuses
+        let isOld = since == .min || now - since >= Self.excuseMillis
+        workers[index].excuses = isOld ? (now, 1) : (since, min(count + 1, Self.excusesMax + 1))
+        return workers[index].excuses.count <= Self.excusesMax
     }
 
     // MARK: workers come and go

@@ -75,9 +75,11 @@ extension SupervisorState {
             break  // its exit follows and is what counts
         case .renew(let reason): renew(id, reason, now)
         case .explained(let cause):
+            guard let index = workers.firstIndex(where: { $0.id == id }) else { return }
             // Whoever did it is dealt with: the others need not wait for the next start.
-            log(.warning, id, "its last end is explained: \(cause)")
-            update(id) { $0.crashes = 0 }
+            let isExcused = excuse(index, now)
+            log(.warning, id, "its last end is explained: \(cause)" + (isExcused ? "" : "; \(Self.unexcused)"))
+            if isExcused { workers[index].crashes = 0 }
         case .report(let json): update(id) { $0.report = json }
         default:
             log(.error, id, "unexpected message; killed")

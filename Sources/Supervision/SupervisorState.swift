@@ -129,6 +129,8 @@ package struct SupervisorState: Sendable {
         var restartAsked = false
         /// The restart is of its own asking, because of what happened outside: none to be counted.
         var isRenewed = false
+        /// Its ends that were not counted as crashes, and since when they are counted.
+        var excuses = (since: Int64.min, count: 0)
         /// What it reported last with `report`: JSON, or nothing.
         package var report = ""
         /// The limit it is at, in words.

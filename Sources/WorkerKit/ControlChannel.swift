@@ -26,7 +26,7 @@ struct ControlChannel: Sendable {
     /// Answers to heartbeats are dropped rather than waited for when the supervisor does not read (`wait` false). What
     /// cannot be sent because the supervisor is gone is dropped, too: `receive` notices.
     func send(_ message: WorkerMessage, descriptors: [Int32] = [], wait: Bool) {
-        let bytes = message.encoded()
+        let bytes = Self.fitting(message)
         precondition(bytes.count <= WorkerMessage.controlBytesMax, "a control message of \(bytes.count) bytes")
         do {
             try bytes.withUnsafeBytes {
@@ -40,5 +40,24 @@ struct ControlChannel: Sendable {
         } catch {
             preconditionFailure("control channel: \(error)")
         }
+    }
+
+    /// Longer texts are cut where a message would not fit: they name files, settings and what plugins and peers said.
+    private static let textBytesMax = 8 << 10
+
+    static func fitting(_ message: WorkerMessage) -> [UInt8] {
+        let whole = message.encoded()
+        guard whole.count > WorkerMessage.controlBytesMax else { return whole }
+        func cut(_ text: String) -> String { PlainText.escaped(text, bytesMax: textBytesMax) }
+        let short: WorkerMessage =
+            switch message {
+            case .ready(let detail): .ready(detail: cut(detail))
+            case .pong(let number, let status): .pong(number, status: cut(status))
+            case .failed(let reason, let cause): .failed(reason: cut(reason), cause: cause)
+            case .renew(let reason): .renew(reason: cut(reason))
+            case .explained(let cause): .explained(cause: cut(cause))
+            default: message
+            }
+        return short.encoded()
     }
 }

@@ -53,6 +53,7 @@ final class BrokerStoreWorker: Worker {
         let configuration = try Self.brokerConfiguration(settings)
         let broker = try Broker(
             configuration: configuration, store: store, disk: disk, eventLoop: eventLoop, logger: environment.logger)
+        broker.filters.builtInWorkers = max(1, settings.int("filterBuiltIns", default: 1))
         self.broker = broker
         var limits = RemotingServerConfiguration()
         limits.idleTimeout = .seconds(Int64(settings.int("serverChannelMaxIdleTimeSeconds", default: 120)))

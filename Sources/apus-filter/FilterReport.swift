@@ -1,19 +1,26 @@
 import FastJSON
 import FilterEngine
+import LinuxSystem
 import WorkerProtocol
 
 /// What a filter worker knows of its plugins, as one line of JSON for `apus plugin status`.
 enum FilterReport {
+    /// Longer reports lose their expressions, then plugins: the supervisor answers with all of them in one message, and a control
+    /// message has an end. A folder may hold thousands of libraries, each with a reason why it is no plugin.
+    private static let bytesMax = WorkerMessage.reportBytesMax
     private static let expressionsMax = 20
+    /// Of the reason why a file was refused, which its own code may have worded.
+    private static let refusalBytesMax = 512
 
     static func json(
         role: FilterRole, folders: PluginFolders, catalogue: FilterCatalogue, service: FilterService
     ) -> String {
         let expressions = service.expressions
-        func write(_ most: Int) -> String {
+        let all = plugins(role, folders, catalogue)
+        func write(_ most: Int, _ plugins: some Collection<JSONValue>) -> String {
             JSONValue.fields([
                 ("role", .string(role.words)),
-                ("plugins", .array(plugins(role, folders, catalogue))),
+                ("plugins", .array(Array(plugins))), ("pluginsLeftOut", .integer(all.count - plugins.count)),
                 (
                     "expressions",
                     .array(
@@ -27,25 +34,33 @@ enum FilterReport {
                 ), ("expressionCount", .integer(expressions.count)),
             ]).text()
         }
-        let full = write(expressionsMax)
-        // Longer reports lose their expressions.
-        return full.utf8.count <= WorkerMessage.reportBytesMax ? full : write(0)
+        let full = write(expressionsMax, all)
+        if full.utf8.count <= bytesMax { return full }
+        var room = bytesMax - write(0, []).utf8.count
+        let fitting = all.prefix { plugin in
+            room -= plugin.text().utf8.count + 1
+            return room >= 0
+        }
+        return write(0, fitting)
     }
 
+    /// In steps of 10: each second would be another report, which goes to the supervisor.
     private static func seconds(_ milliseconds: Int64) -> JSONValue {
-        let seconds = (milliseconds + 999) / 1000
-        return .integer(seconds)
+        let rounded = (milliseconds + 9_999) / 10_000 * 10
+        return .integer(rounded)
     }
 
     private static func plugins(
         _ role: FilterRole, _ folders: PluginFolders, _ catalogue: FilterCatalogue
     ) -> [JSONValue] {
-        let known = folders.entries.map { entry in
+        // Those that are loaded first: the end of a long list may be cut off.
+        let entries = folders.entries
+        let known = (entries.filter { $0.plugin != nil } + entries.filter { $0.plugin == nil }).map { entry in
             JSONValue.fields([
                 ("path", .string(entry.path)), ("name", entry.plugin.map { .string($0.name) }),
                 ("type", entry.plugin.map { .string($0.type) }), ("release", entry.plugin.map { .string($0.release) }),
-                ("refusal", entry.refusal.map { .string($0) }), ("history", entry.history.map { .string($0) }),
-                // In steps, so that a report is not another one each second.
+                ("refusal", entry.refusal.map { .string(PlainText.escaped($0, bytesMax: refusalBytesMax)) }),
+                ("history", entry.history.map { .string($0) }),
                 ("pauseSeconds", entry.pause.map { seconds($0) }),
                 ("failing", entry.plugin?.failing.map { .string($0) }), ("pending", .bool(entry.isPending)),
                 ("mine", .bool(entry.isMine)), ("modified", .integer(entry.modified)),

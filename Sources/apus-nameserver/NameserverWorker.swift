@@ -130,21 +130,25 @@ final class KVConfigFile: NameServerStorage {
 
     /// - Throws: neither the file nor its backup can be read; the text names both and the remedy.
     func loadKVConfig() throws -> [UInt8]? {
-        try self.checkSize(self.path)
-        switch try self.file.load(isGood: { KVConfigTable.accepts($0) }) {
+        try self.load(self.file, what: "a KV configuration") { KVConfigTable.accepts($0) }
+    }
+
+    private func load(_ file: MetadataFile, what: String, isGood: ([UInt8]) -> Bool) throws -> [UInt8]? {
+        try self.checkSize(file.path)
+        switch try file.load(isGood: isGood) {
         case .absent: return nil
         case .empty(let reason):
             self.logger.error(
-                "\(reason), and it has no backup: the name server begins without a KV configuration; if there was one, stop the name server and restore the file"
+                "\(reason), and it has no backup: the name server begins without \(what); if there was one, stop the name server and restore the file"
             )
             return nil
         case .current(let bytes): return bytes
         case .backup(let bytes, let reason):
             self.logger.error("\(reason); its backup is used, and what was changed after that is lost")
             do {
-                try self.file.restore(bytes)
+                try file.restore(bytes)
             } catch {
-                self.logger.error("\(self.path) could not be written anew: \(error)")
+                self.logger.error("\(file.path) could not be written anew: \(error)")
             }
             return bytes
         }
@@ -156,14 +160,9 @@ final class KVConfigFile: NameServerStorage {
         MetadataFile(path: self.folder + "/changedNamesrvSettings.json", disk: self.disk)
     }
 
+    /// - Throws: as `loadKVConfig`.
     func loadChangedSettings() throws -> [UInt8]? {
-        switch try self.changedSettings.load(isGood: { (try? JSONValue(parsing: $0)) != nil }) {
-        case .absent, .empty: return nil
-        case .current(let bytes): return bytes
-        case .backup(let bytes, let reason):
-            self.logger.error("\(reason); its backup is used, and what was changed after that is lost")
-            return bytes
-        }
+        try self.load(self.changedSettings, what: "settings changed online") { (try? JSONValue(parsing: $0)) != nil }
     }
 
     func saveChangedSettings(_ bytes: [UInt8]) throws { try self.changedSettings.save(bytes) }

@@ -41,6 +41,29 @@ struct WhyTests {
         #expect(WhyCommand.lines(diagnosis).first == "nothing keeps messages from group G")
     }
 
+    /// What clients say of themselves comes through the broker as they said it.
+    @Test("numbers, names and tags of a hostile client break neither the tool, nor its lines, nor a shell")
+    func hostile() {
+        var facts = healthy()
+        let id = "x'; touch /tmp/y; '\n  ! all is well\u{1B}[2J"
+        facts.members = (0..<2).map { _ in
+            WhyFacts.Member(
+                id: id, address: "c:1", hasAnswered: true, cached: .max, failedPerHour: .max)
+        }
+        facts.topics[0].queues = Self.queues.map {
+            WhyFacts.Queue(queue: $0, minimum: 0, end: .max, consumed: $0.queueId == 0 ? -1 : .min)
+        }
+        facts.topics[0].queues.append(
+            WhyFacts.Queue(queue: Self.queues[0], minimum: .max, end: .min, consumed: .max))
+        let diagnosis = WhyDiagnosis(facts)
+        let lines = WhyCommand.lines(diagnosis)
+        #expect(!lines.contains { $0.contains("\n") || $0.contains("\u{1B}") })
+        let quoted = "'x'\\''; touch /tmp/y; '\\''\\n  ! all is well\\u001b[2J'"
+        let commands = diagnosis.findings.compactMap(\.command)
+        #expect(commands.contains("apus admin consumerStatus -g G -i \(quoted)"), "\(commands)")
+        #expect(commands.contains { $0.hasPrefix("apus admin allocateMQ -t T -i 'x'\\''; touch") }, "\(commands)")
+    }
+
     @Test("each cause is found, alone, with the command to type next")
     func each() throws {
         let cases: [(String, String, (inout WhyFacts) -> Void)] = [

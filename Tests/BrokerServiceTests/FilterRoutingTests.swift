@@ -145,4 +145,40 @@ struct FilterRoutingTests {
         #expect(workers.program("A", "a") == 3)
         #expect(workers.asked[3] == ["b"], "who served on was not asked again: \(workers.asked)")
     }
+
+    /// A plugin's code runs in its worker, and can write to the broker: it must not answer for SQL92.
+    @Test("a worker with foreign code gets no built-in type, and answers only what it was asked")
+    func foreign() {
+        let workers = Workers()
+        workers.link.builtInWorkers = 1
+        workers.connect(0, rank: 0, ["TAG", "SQL92"])
+        workers.connect(1, rank: 0, ["TAG", "SQL92", "A"])
+        for number in 0..<16 { #expect(workers.program("SQL92", "a = \(number)") == 1) }
+        #expect(workers.program("A", "a") == 2)
+        // Worker 0 is asked and has not answered yet; the numbers of requests can be guessed.
+        var asked: UInt64?
+        workers.link.connect(0) { message in
+            if case .filterCompile(let request, _, "b = 1") = message { asked = request }
+            if case .filterBatch(let request, _, _) = message { asked = request }
+        }
+        let subscription = workers.link.subscription(type: "SQL92", expression: "b = 1")
+        guard let request = asked else {
+            Issue.record("worker 0 was not asked")
+            return
+        }
+        workers.link.receive(.filterCompiled(request: request, result: .tagsCodes([])), from: 1)
+        #expect(subscription.mayMatch(tagsCode: 1), "an answer of somebody else's was taken")
+        workers.link.receive(.filterCompiled(request: request, result: .program(9)), from: 0)
+        guard case .program(9) = subscription.state else {
+            Issue.record("\(subscription.state)")
+            return
+        }
+        var verdicts: [[UInt8]?] = []
+        workers.link.match(subscription, program: 9, entries: [UInt8](repeating: 0, count: 20)) { verdicts.append($0) }
+        workers.link.receive(.filterMatched(request: asked ?? 0, bitmap: [0]), from: 1)
+        workers.link.receive(.filterFailed(request: asked ?? 0, unknownProgram: true, reason: ""), from: 1)
+        #expect(verdicts.isEmpty, "a verdict of somebody else's was taken")
+        workers.link.receive(.filterMatched(request: asked ?? 0, bitmap: [1]), from: 0)
+        #expect(verdicts == [[1]])
+    }
 }

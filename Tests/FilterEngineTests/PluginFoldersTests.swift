@@ -227,6 +227,55 @@ struct PluginFoldersTests {
         }
     }
 
+    /// It came and went in the list with each look, and was looked at ten times a second.
+    @Test("a file that cannot be read is refused once and stays in the list; readable, it is taken")
+    func unreadable() throws {
+        try PluginFoldersTests.put(file, Data("no library".utf8))
+        let handle = try FileHandle(forWritingTo: URL(fileURLWithPath: file))
+        try handle.truncate(atOffset: UInt64(FrozenFile.bytesMax) + 1)
+        try handle.close()
+        look()
+        for _ in 0..<5 {
+            let one = look(for: 100)
+            #expect(!one.isPending && one.new == 0)
+            #expect(folders.entries.map(\.path) == [file])
+            #expect(folders.entries.first?.refusal?.contains("cannot be read: File too large") == true)
+        }
+        try overwrite(try version("1"))
+        look()
+        #expect(folders.entries.first?.plugin?.type == "ONE" && folders.entries.first?.refusal == nil)
+    }
+
+    /// Whoever runs in another filter worker writes its segment: SQL92 must not be refused everywhere for it.
+    @Test("what other workers hold against a plugin that comes with Apus does not count")
+    func slander() async {
+        await #expect(processExitsWith: .success) {
+            let (mine, another) = (
+                try SharedSegment.create(name: "a", bytes: 4096), try SharedSegment.create(name: "b", bytes: 4096)
+            )
+            let clock = TestClock()
+            let builtIn = PluginFile(path: "/usr/lib/apus/plugins/libApusSQL92Filter.so", checksum: 7)
+            let foreign = PluginFile(path: "/usr/local/lib/apus/plugins/libForeign.so", checksum: 7)
+            _ = try PluginConduct(segment: another, logger: LogBook().logger) { clock.now }
+            for file in [builtIn, foreign] {
+                for _ in 0..<3 {
+                    IsolationTests.die(another, file, .load, cause: UInt64(SIGSEGV))
+                    _ = try PluginConduct(segment: another, logger: LogBook().logger) { clock.now }
+                }
+            }
+            let conduct = try PluginConduct(segment: mine, others: [another], logger: LogBook().logger) { clock.now }
+            #expect(conduct.refusal(foreign) != nil && conduct.diesWhenLoaded(foreign))
+            #expect(conduct.refusal(builtIn) == nil && !conduct.diesWhenLoaded(builtIn))
+            #expect(conduct.history(builtIn) == nil)
+            // What it did here counts.
+            for _ in 0..<3 {
+                IsolationTests.die(mine, builtIn, .match, cause: UInt64(SIGSEGV))
+                _ = try PluginConduct(segment: mine, logger: LogBook().logger) { clock.now }
+            }
+            #expect(conduct.refusal(builtIn) != nil)
+        }
+    }
+
     static func put(_ path: String, _ bytes: Data) throws {
         try bytes.write(to: URL(fileURLWithPath: path))
     }

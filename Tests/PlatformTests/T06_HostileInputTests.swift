@@ -223,6 +223,13 @@ extension PlatformTests {
             let sockets = try (0..<200).map { _ in try RawSocket(address) }
             try await eventually("all but 64 are closed") { sockets.filter { !$0.isClosedByPeer }.count == 64 }
             #expect(platform.log.contains("connection to the HA port refused: too many connections: 64 are open"))
+            // They say nothing: a slave that comes finds a place all the same.
+            try await Task.sleep(for: .milliseconds(2100))
+            let slave = try RawSocket(address)
+            slave.write([UInt8](repeating: 0, count: 8))
+            try await eventually("the oldest has given way") { sockets.filter { !$0.isClosedByPeer }.count == 63 }
+            #expect(platform.log.contains("it has reported nothing, and its place is needed"))
+            #expect(!slave.isClosedByPeer)
             #expect(platform.pid(of: "replication") == pid)
             try await platform.stop()
         }

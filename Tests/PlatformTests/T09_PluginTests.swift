@@ -41,6 +41,27 @@ extension PlatformTests {
             return plugins
         }
 
+        /// Their reasons did not fit a control message: the worker trapped, and SQL92 was blamed for it.
+        @Test("hundreds of files that are no plugins cost no worker", .timeLimit(.minutes(1)))
+        func manyFiles() async throws {
+            let temporary = try TemporaryFolder()
+            let folder = try Self.folder(temporary)
+            for number in 0..<400 {
+                try "no library".write(
+                    toFile: "\(folder)/libNoPluginWithARatherLongName\(number).so", atomically: false, encoding: .utf8)
+            }
+            let platform = try await Platform.start(["--set", "filter.pluginDirectory=\(folder)"])
+            try await eventually("they are refused", within: .seconds(20)) {
+                platform.log.split(separator: "\n").filter { $0.contains("filter plugin refused") }.count > 100
+            }
+            try await Task.sleep(for: .seconds(3))
+            #expect(!platform.log.contains("killed by") && !platform.log.contains("its last end is explained"))
+            let listed = try await Self.plugin(["status", "--data-dir", platform.data])
+            #expect(listed.status == 0 || listed.status == 1, "\(listed.errorText)")
+            #expect(listed.lines.contains { $0.contains("libNoPluginWithARatherLongName") }, "\(listed.lines)")
+            try await platform.stop()
+        }
+
         @Test("without a built-in plugin the service does not start, and says which and where", .timeLimit(.minutes(1)))
         func builtIns() async throws {
             let folder = try TemporaryFolder()

@@ -16,28 +16,93 @@ private final class Member: FramePoolMember {
 
 @Suite("memory that connections share")
 struct FramePoolTests {
+    private static func network(_ number: UInt32) -> RemoteNetwork {
+        RemoteNetwork(HostAddress(ipv4: 0x0a00_0000 + number, port: 1))
+    }
+
     @Test("in the order of asking, never more than there is, and one frame always fits")
     func order() {
         let pool = FramePool(capacity: 100)
+        let one = Self.network(1)
         #expect(pool.reserve(60))
         let members = (0..<4).map { _ in Member() }
-        _ = pool.wait(members[0], for: 50)
-        let second = pool.wait(members[1], for: 10)
-        _ = pool.wait(members[2], for: 10)
+        _ = pool.wait(members[0], for: 50, of: one)
+        let second = pool.wait(members[1], for: 10, of: one)
+        _ = pool.wait(members[2], for: 10, of: one)
         // Ten would fit; but who came first is first.
         #expect(!pool.reserve(10) && pool.isContended)
         pool.cancel(second)
-        pool.release(60)
+        pool.release(60, of: one, after: .zero)
         #expect(members.map(\.granted) == [1, 0, 1, 0])
         #expect(pool.reserved == 60 && !pool.isContended)
         // Larger than all of it: when it is alone.
-        _ = pool.wait(members[3], for: 1000)
-        pool.release(50)
+        _ = pool.wait(members[3], for: 1000, of: one)
+        pool.release(50, of: one, after: .zero)
         #expect(members[3].granted == 0)
-        pool.release(10)
+        pool.release(10, of: one, after: .zero)
         #expect(members[3].granted == 1 && pool.reserved == 1000)
-        pool.release(1000)
+        pool.release(1000, of: one, after: .zero)
         #expect(pool.reserve(5000))
+    }
+
+    @Test("one network's many frames wait for each other, not the others' for them")
+    func fairness() {
+        let pool = FramePool(capacity: 100)
+        #expect(pool.reserve(100))
+        let (greedy, modest, late) = (Self.network(1), Self.network(2), Self.network(3))
+        let many = (0..<50).map { _ in Member() }
+        let (one, other) = (Member(), Member())
+        for member in many { _ = pool.wait(member, for: 10, of: greedy) }
+        _ = pool.wait(one, for: 10, of: modest)
+        pool.release(20, of: greedy, after: .zero)
+        #expect(many.filter { $0.granted > 0 }.count == 1 && one.granted == 1)
+        // Ten more have had their turn; who comes new is next all the same.
+        for _ in 0..<10 { pool.release(10, of: greedy, after: .zero) }
+        _ = pool.wait(other, for: 10, of: late)
+        pool.release(10, of: greedy, after: .zero)
+        #expect(many.filter { $0.granted > 0 }.count == 11 && other.granted == 1)
+    }
+
+    @Test("what a network has kept for long delays its next frames")
+    func slowFramesCost() {
+        let pool = FramePool(capacity: 100)
+        let (slow, quick) = (Self.network(1), Self.network(2))
+        #expect(pool.reserve(100))
+        let first = Member()
+        _ = pool.wait(first, for: 100, of: slow)
+        let quicks = (0..<5).map { _ in Member() }
+        for member in quicks { _ = pool.wait(member, for: 100, of: quick) }
+        pool.release(100, of: quick, after: .zero)
+        #expect(first.granted == 1)
+        // It keeps them for 3 s: its next frame comes behind those up to 400, not behind the first.
+        pool.release(100, of: slow, after: .seconds(3))
+        let again = Member()
+        _ = pool.wait(again, for: 100, of: slow)
+        var order: [Int] = []
+        for _ in 0..<6 {
+            order.append(again.granted)
+            pool.release(100, of: quick, after: .zero)
+        }
+        #expect(quicks.allSatisfy { $0.granted == 1 } && order == [0, 0, 0, 0, 0, 1], "\(order)")
+    }
+
+    @Test("frames that never come to their end delay their network's next ones most")
+    func falseFramesCost() {
+        let pool = FramePool(capacity: 100)
+        let (false1, honest) = (Self.network(1), Self.network(2))
+        #expect(pool.reserve(100))
+        let members = (0..<2).map { _ in Member() }
+        for member in members { _ = pool.wait(member, for: 100, of: false1) }
+        pool.release(100, of: false1, after: .zero, isWhole: false)
+        // 1000 by now: eight frames of somebody else's pass before the next.
+        let late = Member()
+        _ = pool.wait(late, for: 100, of: false1)
+        let honests = (0..<9).map { _ in Member() }
+        for member in honests { _ = pool.wait(member, for: 100, of: honest) }
+        for _ in 0..<10 { pool.release(100, of: honest, after: .zero) }
+        #expect(honests.allSatisfy { $0.granted == 1 } && members.allSatisfy { $0.granted == 1 } && late.granted == 0)
+        pool.release(100, of: honest, after: .zero)
+        #expect(late.granted == 1)
     }
 
     @Test("whatever comes and goes, nobody waits while all are gone, and the sum is right")
@@ -53,18 +118,21 @@ struct FramePoolTests {
         final class Client: FramePoolMember {
             var holds = 0
             var wants: (bytes: Int, ticket: UInt64)?
+            let network: RemoteNetwork
+            init(_ network: RemoteNetwork) { self.network = network }
             func framePoolGranted() {
                 self.holds = self.wants?.bytes ?? 0
                 self.wants = nil
             }
         }
-        let clients = (0..<40).map { _ in Client() }
+        let clients = (0..<40).map { Client(Self.network(UInt32($0 % 7))) }
         for _ in 0..<20_000 {
             let client = clients[next(clients.count)]
             if client.holds > 0 {
                 let bytes = client.holds
                 client.holds = 0
-                pool.release(bytes)
+                pool.release(
+                    bytes, of: client.network, after: .milliseconds(Int64(next(3000))), isWhole: next(2) == 0)
             } else if let wants = client.wants {
                 if next(4) == 0 {
                     client.wants = nil
@@ -75,7 +143,7 @@ struct FramePoolTests {
                 if pool.reserve(bytes) {
                     client.holds = bytes
                 } else {
-                    client.wants = (bytes, pool.wait(client, for: bytes))
+                    client.wants = (bytes, pool.wait(client, for: bytes, of: client.network))
                 }
             }
             #expect(pool.reserved == clients.map(\.holds).reduce(0, +))
@@ -85,7 +153,7 @@ struct FramePoolTests {
             for client in clients where client.holds > 0 {
                 let bytes = client.holds
                 client.holds = 0
-                pool.release(bytes)
+                pool.release(bytes, of: client.network, after: .zero)
             }
         }
         #expect(clients.allSatisfy { $0.wants == nil } && pool.reserved == 0)
@@ -174,6 +242,59 @@ struct SharedMemoryTests {
         }
         #expect(!server.log.contains("too slowly"))
         for client in clients { await client.close() }
+        try await loops.shutdownGracefully()
+        try await server.stop()
+    }
+
+    /// Each of 16 addresses has three frames of 4 MiB announced, of which one sixty-fourth comes a second, and comes back
+    /// when it is closed. In the order of asking an honest frame waited behind all of them, 30 s for each four.
+    @Test("frames that trickle from many addresses hold up an honest one for a bounded time only")
+    func trickleFromManyAddresses() async throws {
+        var configuration = RemotingServerConfiguration()
+        configuration.unfinishedFrameBytesMax = 16 << 20
+        configuration.trickleTime = .milliseconds(300)
+        configuration.contendedFrameTime = .seconds(2)
+        configuration.sweepInterval = .milliseconds(100)
+        let server = try await EchoServer(configuration)
+        let port = server.port
+        let attack = Task.detached {
+            let head = RobustnessTests.word(4 << 20) + [UInt8](repeating: 0x20, count: 100)
+            let piece = [UInt8](repeating: 0x20, count: 6554)
+            var closed = 0
+            func one(_ index: Int) throws -> RawConnection {
+                let raw = try RawConnection(port: port, source: 0x7f00_0200 + UInt32(index % 16))
+                raw.send(head)
+                return raw
+            }
+            var raws = try (0..<48).map(one)
+            while !Task.isCancelled {
+                for index in raws.indices {
+                    if raws[index].isClosedByPeer {
+                        raws[index] = try one(index)
+                        closed += 1
+                    }
+                    _ = Glibc.send(raws[index].descriptor, piece, piece.count, noSignal | Int32(MSG_DONTWAIT))
+                }
+                try? await Task.sleep(for: .milliseconds(100))
+            }
+            return closed
+        }
+        try await eventually("all of them hold or wait") { try await server.connectionCount() >= 48 }
+        let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let client = try await RemotingClient.connect(host: "127.0.0.1", port: port, group: loops)
+        var waits: [Duration] = []
+        for _ in 0..<5 {
+            let began = ContinuousClock.now
+            let answer = try await client.invoke(
+                TransportTests.request([UInt8](repeating: 1, count: 4 << 20)), timeout: .seconds(20))
+            #expect(answer.body.count == 4 << 20)
+            waits.append(began.duration(to: .now))
+        }
+        print("honest frames of 4 MiB among those that trickle: \(waits)")
+        attack.cancel()
+        let closed = try await attack.value
+        #expect(closed > 0 && server.log.contains("comes too slowly while others wait"))
+        await client.close()
         try await loops.shutdownGracefully()
         try await server.stop()
     }

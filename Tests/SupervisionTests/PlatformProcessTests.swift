@@ -226,6 +226,20 @@ struct PlatformProcessTests {
         }
     }
 
+    /// What runs in a filter worker may be a plugin's code, and it can write to the channel.
+    @Test func aWorkerThatNeverStopsTalkingHoldsUpNobody() throws {
+        try with(heartbeatMillis: 1000) { (platform: EchoPlatform) throws in
+            let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
+            #expect(try platform.ask(ha, "chatter") == "chattering")
+            for _ in 0..<20 {
+                let report = try platform.admin("status")
+                try #require(report.contains("\"state\":\"running\""), "no answer: \(report)")
+            }
+            #expect(try platform.report().workers.allSatisfy { $0.restarts == 0 })
+            #expect(platform.stop() == 0)
+        }
+    }
+
     /// What a worker says of itself may hold what a peer sent: it is a line of the log like any other.
     @Test func noWorkerForgesLines() throws {
         let platform = try EchoPlatform(

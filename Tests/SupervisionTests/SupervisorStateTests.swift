@@ -119,6 +119,33 @@ private struct Driver {
         #expect(driver.state.worker(filter)?.restarts == 0 && driver.state.worker(filter)?.lastFailure == "")
     }
 
+    /// What explains or renews may be the code of a plugin: a process that does it all the time is throttled.
+    @Test(arguments: [true, false])
+    func whoExplainsOrRenewsWithoutEndIsThrottled(renews: Bool) {
+        var driver = Driver.running()
+        var lives = 0
+        let end = driver.now + 30_000
+        while driver.now < end {
+            if renews {
+                _ = driver.handle(.message(filter, .renew(reason: "again")))
+                lives += driver.handle(.exited(filter, .code(0))).filter { $0 == .spawn(filter) }.count
+            } else {
+                lives += driver.killed(filter).filter { $0 == .spawn(filter) }.count
+                _ = driver.handle(.message(filter, .explained(cause: "plugin x crashed")))
+            }
+            _ = driver.ready(filter)
+            lives += driver.pass(1).filter { $0 == .spawn(filter) }.count
+        }
+        #expect((20...30).contains(lives), "\(lives)")
+        #expect(driver.state.worker(filter)?.isCrashLoop == true)
+        // A quiet time later it is believed again.
+        _ = driver.pass(15_000)
+        _ = driver.ready(filter)
+        _ = driver.pass(60_000)
+        _ = driver.handle(.message(filter, .renew(reason: "replaced")))
+        #expect(driver.handle(.exited(filter, .code(0))).contains(.spawn(filter)))
+    }
+
     /// Without the plugins that come with Apus nothing is served: the start says why and ends.
     @Test func aFilterWorkerThatRefusesEndsTheStart() {
         var driver = Driver()

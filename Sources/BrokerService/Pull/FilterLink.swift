@@ -277,12 +277,19 @@ package final class FilterLink {
         if !subscription.waiters.isEmpty, case .unknown = subscription.state { compile(subscription) }
     }
 
-    /// A message of filter worker `index`.
+    /// Workers below this index run no foreign code: only they are believed to have rank 0, that of TAG and SQL92.
+    package var builtInWorkers = Int.max
+
+    /// A message of filter worker `index`. What runs in it may be a plugin's code: it answers for nobody else.
     package func receive(_ message: WorkerMessage, from index: Int) {
-        if case .filterServes(let rank, let types) = message {
-            serves(index, rank: rank, types: types)
-        } else {
-            receive(message)
+        switch message {
+        case .filterServes(let rank, let types):
+            serves(index, rank: index < builtInWorkers ? rank : max(rank, 1), types: types)
+        case .filterCompiled(let request, _):
+            if compiling[request]?.worker == index { receive(message) }
+        case .filterMatched(let request, _), .filterFailed(let request, _, _):
+            if batches[request]?.subscription.worker == index { receive(message) }
+        default: break
         }
     }
 

@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import LinuxSystem
 
 /// `apus why --group G [--topic T]`: why a consumer group does not get what somebody expects.
 struct WhyCommand: AsyncParsableCommand {
@@ -54,7 +55,12 @@ struct WhyCommand: AsyncParsableCommand {
         .fields([("findings", .array(diagnosis.findings.map(\.json))), ("facts", diagnosis.facts.json)])
     }
 
+    /// Each fit for a terminal: names in them are what clients say, and could break off a line to begin another.
     static func lines(_ diagnosis: WhyDiagnosis) -> [String] {
+        plainLines(diagnosis).map { PlainText.escaped($0) }
+    }
+
+    private static func plainLines(_ diagnosis: WhyDiagnosis) -> [String] {
         let facts = diagnosis.facts
         var lines: [String] = []
         let causes = diagnosis.findings.filter { $0.weight == .cause }
@@ -91,7 +97,7 @@ struct WhyCommand: AsyncParsableCommand {
             lines.append(
                 columns.line(
                     queue.queue.brokerName, String(queue.queue.queueId), String(queue.end), String(queue.consumed),
-                    String(max(0, queue.end - max(queue.consumed, queue.minimum))),
+                    String(queue.waiting),
                     owners.isEmpty ? "-" : owners.joined(separator: " ")))
         }
         return lines

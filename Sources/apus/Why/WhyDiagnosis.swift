@@ -1,3 +1,4 @@
+import MessageModel
 import SettingTable
 import Supervision
 
@@ -18,12 +19,12 @@ struct WhyDiagnosis {
 
     var hasCause: Bool { findings.contains { $0.weight == .cause } }
 
-    private mutating func cause(_ text: String, _ command: String? = nil) {
-        findings.append(WhyFinding(weight: .cause, text: text, command: command))
+    private mutating func cause(_ text: String, _ command: ShellCommand? = nil) {
+        findings.append(WhyFinding(weight: .cause, text: text, command: command?.text))
     }
 
-    private mutating func note(_ text: String, _ command: String? = nil) {
-        findings.append(WhyFinding(weight: .note, text: text, command: command))
+    private mutating func note(_ text: String, _ command: ShellCommand? = nil) {
+        findings.append(WhyFinding(weight: .note, text: text, command: command?.text))
     }
 
     // MARK: Brokers and members
@@ -73,7 +74,7 @@ struct WhyDiagnosis {
         for member in facts.members where member.failedPerHour > 0 {
             note(
                 "client \(member.id) could not process \(member.failedPerHour) messages within the last hour; they come again later",
-                "apus admin consumerStatus -g \(group) -i '\(member.id)'")
+                "apus admin consumerStatus -g \(group) -i \(member.id)")
         }
     }
 
@@ -135,8 +136,8 @@ struct WhyDiagnosis {
                 "\(lost.count) of \(topic.queues.count) queues of \(topic.name) belong to no client: "
                     + "\(lost.map { "\($0.brokerName)/\($0.queueId)" }.joined(separator: ", ")); "
                     + "clients divide them anew every 20 s, so look again",
-                "apus admin allocateMQ -t \(topic.name) -i "
-                    + facts.members.map { String($0.id.prefix { $0 != "@" }) }.joined(separator: ","))
+                "apus admin allocateMQ -t \(topic.name) -i \(facts.members.map { String($0.id.prefix { $0 != "@" }) }.joined(separator: ","))"
+            )
         }
         let twice = topic.queues.map(\.queue).filter { queue in
             facts.members.filter { $0.queues.contains(queue) }.count > 1
@@ -164,11 +165,11 @@ struct WhyDiagnosis {
                 "the group's offset is beyond the end of \(beyond.count) queues of \(topic.name): it waits for messages that do not exist yet",
                 "apus admin resetOffsetByTime -g \(group) -t \(topic.name) -s now")
         }
-        let gone = topic.queues.reduce(Int64(0)) { $0 + max(0, $1.consumed > 0 ? $1.minimum - $1.consumed : 0) }
+        let gone = topic.queues.reduce(Int64(0)) { $0 +| max(0, $1.consumed > 0 ? $1.minimum -| $1.consumed : 0) }
         if gone > 0 {
             note("\(gone) messages of \(topic.name) were deleted (fileReservedTime) before the group had them")
         }
-        let waiting = topic.queues.reduce(Int64(0)) { $0 + max(0, $1.end - max($1.consumed, $1.minimum)) }
+        let waiting = topic.queues.reduce(Int64(0)) { $0 +| $1.waiting }
         let hasOffset = topic.queues.contains { $0.consumed > 0 }
         if !hasOffset, waiting > 0, facts.consumeFromWhere == "CONSUME_FROM_LAST_OFFSET" {
             note(
@@ -176,13 +177,13 @@ struct WhyDiagnosis {
                     + "so that the \(waiting) messages there now are not for it",
                 "apus admin resetOffsetByTime -g \(group) -t \(topic.name) -s 0")
         } else if waiting > 0, topic.isSubscribed, !facts.members.isEmpty {
-            let held = facts.members.reduce(Int64(0)) { $0 + $1.cached }
+            let held = facts.members.reduce(Int64(0)) { $0 +| $1.cached }
             note(
                 "\(waiting) messages of \(topic.name) wait for the group"
                     + (held > 0
                         ? "; its clients hold \(held) they have not finished: they are slow, or stand still" : ""),
                 held > 0
-                    ? "apus admin consumerStatus -g \(group) -i '\(facts.members.first?.id ?? "")' -s"
+                    ? "apus admin consumerStatus -g \(group) -i \(facts.members.first?.id ?? "") -s"
                     : "apus admin consumerProgress -g \(group)")
         }
     }
@@ -221,7 +222,7 @@ struct WhyDiagnosis {
                 + "Properties there: \(seen.isEmpty ? "none" : seen)"
                 + (hints.isEmpty ? "" : "; " + hints.joined(separator: ", "))
         }
-        let command = "apus admin printMsg -t \(topic.name)"
+        let command: ShellCommand = "apus admin printMsg -t \(topic.name)"
         if sample.matched == 0 { cause(text, command) } else { note("\(rest) not chosen: " + text, command) }
     }
 

@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 
 /// What is known about a consumer group and what it should get: asked by `WhyInquiry`, judged by `WhyDiagnosis`. A value, so that a
 /// console can show it as well as `apus why`.
@@ -47,6 +48,9 @@ struct WhyFacts: Equatable, Sendable {
         let end: Int64
         /// The group's offset; 0 also when it has none.
         let consumed: Int64
+
+        /// Messages there that the group has not had.
+        var waiting: Int64 { max(0, end -| max(consumed, minimum)) }
     }
 
     /// Recent messages of a topic, and which of them one expression chooses.

@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import NIOCore
 import RemotingProtocol
 
@@ -104,10 +105,10 @@ struct WhyInquiry: Sendable {
         for entry in info["mqTable"]?.object?.members ?? [] {
             guard let queue = MessageQueue(key: entry.key) else { continue }
             member.queues.insert(queue)
-            member.cached += entry.value["cachedMsgCount"]?.integer ?? 0
+            member.cached = member.cached +| (entry.value["cachedMsgCount"]?.integer ?? 0)
         }
         for status in info["statusTable"]?.object?.members ?? [] {
-            member.failedPerHour += status.value["consumeFailedMsgs"]?.integer ?? 0
+            member.failedPerHour = member.failedPerHour +| (status.value["consumeFailedMsgs"]?.integer ?? 0)
         }
     }
 
@@ -150,7 +151,7 @@ struct WhyInquiry: Sendable {
     }
 
     private func backlog(of topic: String) async -> Int64 {
-        ((try? await session.consumeStats(group, topic: topic))?.rows ?? []).reduce(0) { $0 + max(0, $1.difference) }
+        ((try? await session.consumeStats(group, topic: topic))?.rows ?? []).reduce(0) { $0 +| max(0, $1.difference) }
     }
 
     private func count(of topic: String) async -> Int64 {
@@ -161,7 +162,7 @@ struct WhyInquiry: Sendable {
                 let minimum = try? await session.offset(.getMinOffset, queue, at: address),
                 let end = try? await session.offset(.getMaxOffset, queue, at: address)
             else { continue }
-            count += max(0, end - max(0, minimum))
+            count = count +| max(0, end -| max(0, minimum))
         }
         return count
     }
@@ -186,7 +187,7 @@ struct WhySampler: Sendable {
         let share = Int64(max(1, size / filled.count))
         do {
             for queue in filled {
-                try await look(at: queue, from: max(queue.minimum, queue.end - share), wanted, &sample)
+                try await look(at: queue, from: max(queue.minimum, queue.end -| share), wanted, &sample)
             }
         } catch {
             sample.failure = "\(error)"

@@ -9,6 +9,7 @@
 //   slot N        slot N of the segment it may read or write
 //   store N V     stores V there
 //   crash, hang, refuse REASON
+//   chatter       reports to the supervisor without end, as fast as it can
 //
 // Settings: echoRefuse = fail at start with this reason; echoDrainMillis = how long draining takes.
 
@@ -76,6 +77,12 @@ class EchoWorker {
 
     func status() -> String { "\(peers.count) peers" }
 
+    private static func report() {
+        let bytes = WorkerMessage.report(json: "{}").encoded()
+        // Descriptor 3 is the control channel.
+        try? bytes.withUnsafeBytes { try DescriptorPassing.send($0, to: 3, wait: true) }
+    }
+
     private func answer(_ line: String) -> String {
         let words = line.split(separator: " ", maxSplits: 1).map(String.init)
         let rest = words.count > 1 ? words[1] : ""
@@ -96,6 +103,9 @@ class EchoWorker {
             return "stored"
         case "crash": abort()
         case "hang": while true { poll(nil, 0, -1) }
+        case "chatter":
+            for _ in 0..<2 { Thread.detachNewThread { while true { Self.report() } } }
+            return "chattering"
         case "refuse":
             environment.fail(rest)
             return ""
