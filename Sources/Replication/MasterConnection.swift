@@ -8,7 +8,7 @@ final class MasterConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = IOData
 
-    /// From this many bytes on `sendfile` costs less than a copy (DESIGN section 4).
+    /// From this many bytes on `sendfile` costs less than a copy (Decisions/0006).
     private static let sendfileMinimum = 8 * 1024
     /// One slave sends at most this much before the others and the reports get their turn, in bytes.
     private static let turn = 1024 * 1024

@@ -280,9 +280,8 @@ final class ClientManageProcessor {
 
     /// A client pulls no more from queues whose locks it gives back: what it waits for there is answered at once.
     ///
-    /// The official C++ client (2.0.1) that gets such a queue again waits for that answer, with the lock held that all its other work
-    /// needs. Another notice of a change meanwhile takes the last thread that could read the answer: the client stands for good,
-    /// and its queues with it.
+    /// The official C++ client (PyPI `rocketmq` 0.4.4) may stand still, and its queues with it, when it gets such a queue again
+    /// before that answer has come.
     private func endPulls(of client: ClientContext, group: String, queues: [MessageQueue]) {
         guard client.held.count > 0 else { return }
         let brokerName = broker.configuration.brokerName
