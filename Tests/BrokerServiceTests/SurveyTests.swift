@@ -238,6 +238,21 @@ import Testing
         #expect(torn.decisions.count == 1 && torn.decisions[0].text.contains("it ends at 1702292 because"))
     }
 
+    @Test("a queue file that was cut off, one that is empty, and a table of RocketMQ 5's that is no JSON")
+    func cutOff() throws {
+        let queue = try after {
+            try cut($0.appendingPathComponent("consumequeue/GoldenMany/0/00000000000000006000"), to: 100)
+            try cut($0.appendingPathComponent("consumequeue/GoldenBig/2/00000000000000000000"), to: 0)
+        }
+        #expect(queue.report.damagedQueues == ["GoldenBig/2", "GoldenMany/0"] && queue.report.queueFileSize == 2000)
+        #expect(queue.report.topics.first { $0.name == "GoldenMany" }?.messages == 305)
+        #expect(queue.decisions.count == 1, "\(queue.decisions)")
+        #expect(queue.decisions[0].remedy?.contains("a start builds it anew from the log") == true)
+        let table = try after { try write("{ not", $0, "config/topicQueueMapping.json") }
+        #expect(table.decisions.count == 1)
+        #expect(table.decisions[0].text == "config/topicQueueMapping.json cannot be used: it is not readable as JSON")
+    }
+
     @Test("queues that ended early: their messages are in the log, and in no queue yet")
     func unqueued() throws {
         let found = try after { folder in

@@ -6,8 +6,11 @@ import StoreFormat
 struct QueueFolder {
     private let path: String
     private let disk: any Disk
-    /// Bytes of a file, and the names of the unbroken run up to the newest.
+    /// Bytes of a file; of the largest, should they differ.
     let fileSize: Int64
+    /// Some file has another size, or none has room for an entry.
+    let isDamaged: Bool
+    /// Where the files of the unbroken run up to the newest begin, in bytes.
     private var bases: [Int64]
     private var files: [Int64: any DiskFile] = [:]
 
@@ -16,11 +19,11 @@ struct QueueFolder {
     /// Nil when the folder has no queue files.
     init?(_ path: String, _ disk: any Disk) throws(SystemError) {
         var bases = try disk.list(path).compactMap { StoreFileName.offset(of: $0) }.sorted()
-        guard let newest = bases.last,
-            let size = try disk.information("\(path)/\(StoreFileName.of(offset: newest))")?.size,
-            size >= Self.entrySize
-        else { return nil }
-        let whole = size / Self.entrySize * Self.entrySize
+        guard !bases.isEmpty else { return nil }
+        var sizes: [Int64] = []
+        for base in bases { sizes.append(try disk.information("\(path)/\(StoreFileName.of(offset: base))")?.size ?? 0) }
+        let whole = max((sizes.max() ?? 0) / Self.entrySize * Self.entrySize, Self.entrySize)
+        isDamaged = sizes.contains { $0 != whole }
         // What lies before a gap belongs to the queue no more: so say RocketMQ and Apus when they open it.
         if let gap = bases.indices.dropFirst().last(where: { bases[$0] - bases[$0 - 1] != whole }) {
             bases.removeFirst(gap)

@@ -88,6 +88,12 @@ package struct StoreFindings {
                     + damage,
                 "put the missing files into one folder, or restore them; a start reads what is whole")
         }
+        if let first = report.damagedQueues.first {
+            decide(
+                "files of \(counted(report.damagedQueues.count, "queue")) (\(first)) do not have the size of the others: they are "
+                    + "cut off, and what is missing is not counted here",
+                "while nothing runs, move \(report.folder)/consumequeue away: a start builds it anew from the log")
+        }
         guard !report.log.isEmpty else { return }
         let beyond = report.topics.flatMap(\.queues).filter { $0.logEnd > report.log.end }
         if let first = beyond.first {

@@ -144,6 +144,8 @@ package struct StoreReport: Sendable {
     package var foreign: [ForeignPart] = []
     /// Bytes of each consume queue file; 0 without any.
     package var queueFileSize: Int64 = 0
+    /// Queues (TOPIC/QUEUE) with files of another size: cut off, or of other settings.
+    package var damagedQueues: [String] = []
     /// Of the broker whose disk this is (`.apus-disk` above the store).
     package var brokerName: String?
 

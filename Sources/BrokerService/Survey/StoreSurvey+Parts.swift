@@ -35,7 +35,8 @@ extension StoreSurvey {
             if try holdsSomething("\(root)/batchconsumequeue/\(name)") { batches.append(name) }
         }
         note(.batchQueues(topics: batches), if: !batches.isEmpty)
-        let mapped = try json("topicQueueMapping.json")?["topicQueueMappingInfoMap"]?.object?.members.map(\.key) ?? []
+        let mapped =
+            try foreignTable("topicQueueMapping.json")?["topicQueueMappingInfoMap"]?.object?.members.map(\.key) ?? []
         note(.staticTopics(mapped.sorted()), if: !mapped.isEmpty)
         try notePop()
         note(.queueExtensions, if: try holdsSomething(root + "/consumequeue_ext"))
@@ -46,7 +47,7 @@ extension StoreSurvey {
 
     private mutating func notePop() throws(SystemError) {
         var groups: Set<String> = []
-        for topic in try json("messageRequestMode.json")?["messageRequestModeMap"]?.object?.members ?? [] {
+        for topic in try foreignTable("messageRequestMode.json")?["messageRequestModeMap"]?.object?.members ?? [] {
             for group in topic.value.object?.members ?? [] where group.value["mode"]?.string == "POP" {
                 groups.insert(group.key)
             }
@@ -58,6 +59,16 @@ extension StoreSurvey {
         }
         guard !groups.isEmpty || unrevived > 0 else { return }
         report.foreign.append(.pop(groups: groups.sorted(), unrevived: unrevived))
+    }
+
+    /// A table only RocketMQ 5 has; nil when there is none, or when it is not readable, which is noted.
+    private mutating func foreignTable(_ name: String) throws(SystemError) -> JSONValue? {
+        let table = try json(name)
+        if table == nil, try holdsSomething("\(configuration.configPath)/\(name)") {
+            report.tables.append(
+                .init(name: name, problem: "it is not readable as JSON", consequence: .nothingUsed))
+        }
+        return table
     }
 
     /// A file that is not empty, here or in a folder below.

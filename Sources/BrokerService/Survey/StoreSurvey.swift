@@ -144,13 +144,16 @@ package struct StoreSurvey {
     private mutating func readQueues() throws(SystemError) {
         let root = configuration.consumeQueuePath
         var topics: [StoreReport.Topic] = []
+        var sizes: [Int64: Int] = [:]
+        var found: [(name: String, size: Int64, isDamaged: Bool)] = []
         for topic in try disk.list(root).sorted() where !topic.hasPrefix(".") {
             var queues: [StoreReport.Queue] = []
             for name in try disk.list("\(root)/\(topic)") {
                 guard let queueId = Int32(name), queueId >= 0,
                     var queue = try QueueFolder("\(root)/\(topic)/\(name)", disk)
                 else { continue }
-                report.queueFileSize = max(report.queueFileSize, queue.fileSize)
+                sizes[queue.fileSize, default: 0] += 1
+                found.append(("\(topic)/\(name)", queue.fileSize, queue.isDamaged))
                 let end = try queue.end()
                 let last = try queue.entry(end - 1).flatMap { $0 == .preBlank ? nil : $0 }
                 queues.append(
@@ -162,6 +165,8 @@ package struct StoreSurvey {
             if !queues.isEmpty { topics.append(StoreReport.Topic(name: topic, queues: queues, isKnown: false)) }
         }
         report.topics = topics
+        report.queueFileSize = sizes.max { ($0.value, $0.key) < ($1.value, $1.key) }?.key ?? 0
+        report.damagedQueues = found.filter { $0.isDamaged || $0.size != report.queueFileSize }.map(\.name)
     }
 
     private mutating func readLog() throws(SystemError) {

@@ -26,8 +26,8 @@ struct MigrateCheck: ParsableCommand {
               apus migrate check /data/rocketmq/store --queues
               apus migrate check /var/lib/apus/store --to rocketmq4 --json
 
-            EXIT STATUS: 0 all of it can move, 1 something would be lost or needs a decision (each with the remedy), or a broker has \
-            the store open, 64 the command line is not understood, 66 there is no such store.
+            Ends with 0 when all of it can move, 1 when something would be lost or needs a decision (each with the remedy) or a \
+            broker has the store open, 66 when there is no such store.
             """)
 
     /// EX_NOINPUT of sysexits.h.
