@@ -420,7 +420,8 @@ package final class Broker: RemotingService {
     /// Members told in one slice: each is a write and a send of its own.
     static let noticesPerSlice = 256
 
-    private func tell(_ members: [ClientChannelInfo], _ frame: ByteBuffer) {
+    /// Sends members the same frame, in slices.
+    func tell(_ members: [ClientChannelInfo], _ frame: ByteBuffer) {
         var left = members[...]
         let slice = { () -> Bool in
             for member in left.prefix(Self.noticesPerSlice) {
