@@ -123,7 +123,7 @@ final class ConsumerGroup {
             else { return said }
             wish.subscription.renew(version: said.subVersion)
             // It may be the newest now.
-            if all.count > 1 { set(all, for: said.topic) }
+            if all.count > 1 { noteNewest(wish.subscription) }
             return wish.subscription
         }
         guard isNew || now.count != before.count || !zip(now, before).allSatisfy({ $0 === $1 }) else {
@@ -138,29 +138,39 @@ final class ConsumerGroup {
     }
 
     private func add(_ subscription: Subscription) {
-        var all = wishes[subscription.topic] ?? []
+        let topic = subscription.topic
+        var all = wishes[topic] ?? []
         if let known = all.firstIndex(where: { $0.subscription === subscription }) {
             all[known].clients += 1
         } else {
             all.append(Wish(subscription: subscription))
         }
-        set(all, for: subscription.topic)
+        wishes[topic] = all
+        noteNewest(subscription)
+    }
+
+    /// One that is newer than the topic's takes its place.
+    private func noteNewest(_ subscription: Subscription) {
+        let newest = subscriptions[subscription.topic]
+        if newest.map({ $0.subVersion < subscription.subVersion }) ?? true {
+            subscriptions[subscription.topic] = subscription
+        }
     }
 
     /// `true` when nobody wants the topic any more.
     private func remove(_ subscription: Subscription) -> Bool {
-        guard var all = wishes[subscription.topic],
-            let known = all.firstIndex(where: { $0.subscription === subscription })
-        else { return false }
+        let topic = subscription.topic
+        guard var all = wishes[topic], let known = all.firstIndex(where: { $0.subscription === subscription }) else {
+            return false
+        }
         all[known].clients -= 1
-        if all[known].clients == 0 { all.remove(at: known) }
-        set(all, for: subscription.topic)
-        return all.isEmpty
-    }
-
-    private func set(_ all: [Wish], for topic: String) {
+        let isGone = all[known].clients == 0
+        if isGone { all.remove(at: known) }
         wishes[topic] = all.isEmpty ? nil : all
-        subscriptions[topic] = all.map(\.subscription).max { $0.subVersion < $1.subVersion }
+        if isGone, subscriptions[topic] === subscription {
+            subscriptions[topic] = all.map(\.subscription).max { $0.subVersion < $1.subVersion }
+        }
+        return all.isEmpty
     }
 
     /// Clients one is compared with for a line of the log.
