@@ -80,7 +80,14 @@ extension Broker {
             logger.warning("client \(info.clientId) at \(info.client.address) has not been heard of for 120 s")
             info.client.connection.close(reason: "no heartbeat for 120 s")
         }
-        for group in locks.removeExpired(now: time) { rebalance(group) }
+        var left = locks.groups[...]
+        let slice = { [self] () -> Bool in
+            let some = left.prefix(RebalanceLockManager.groupsPerSlice)
+            left = left.dropFirst(some.count)
+            for group in locks.removeExpired(in: some, now: time) { rebalance(group) }
+            return !left.isEmpty
+        }
+        if slice() { slices.add(slice) }
     }
 
     // MARK: Tables on disk

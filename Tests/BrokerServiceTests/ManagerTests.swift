@@ -5,6 +5,7 @@ import NIOCore
 import NIOEmbedded
 import RemotingProtocol
 import SettingTable
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -126,6 +127,32 @@ import WorkerProtocol
         #expect(offsets.topics(of: "A") == [])
     }
 
+    @Test("so many locks are held and no more, and those given back or expired make room")
+    func lockBound() {
+        var random = SplitMix(state: 5)
+        var locks = RebalanceLockManager(locksMax: 40)
+        var now: Int64 = 0
+        for _ in 0..<3000 {
+            let group = "G\(Int.random(in: 0..<4, using: &random))"
+            let asker = RebalanceLockManager.Asker(clientId: "c\(Int.random(in: 0..<3, using: &random))")
+            let queues = (0..<Int.random(in: 1..<8, using: &random)).map { _ in
+                MessageQueue(topic: "T", brokerName: "b", queueID: Int32.random(in: 0..<30, using: &random))
+            }
+            now += Int64.random(in: 0..<4000, using: &random)
+            switch Int.random(in: 0..<8, using: &random) {
+            case 0: _ = locks.unlock(group: group, queues: queues, by: asker)
+            case 1: locks.unlockAll(group: group, by: asker)
+            case 2: _ = locks.removeExpired(in: locks.groups, now: now)
+            default: _ = locks.tryLock(group: group, queues: queues, by: asker, now: now)
+            }
+            let held = locks.groups.flatMap { group in
+                (0..<3).map { locks.held(group: group, by: .init(clientId: "c\($0)")).count }
+            }
+            #expect(locks.count == held.reduce(0, +) && locks.count <= 40)
+        }
+        #expect(locks.count > 0)
+    }
+
     @Test("a queue's lock is one client's for 60 s since it was last renewed")
     func locks() {
         var locks = RebalanceLockManager()
@@ -144,7 +171,7 @@ import WorkerProtocol
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 119_001) == [queue])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_002) == [])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 120_000) == [queue])
-        let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(now: $0) }
+        let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(in: locks.groups, now: $0) }
         #expect(wished == [[], ["G"], []])
     }
 
