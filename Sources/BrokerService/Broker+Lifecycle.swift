@@ -80,7 +80,14 @@ extension Broker {
             logger.warning("client \(info.clientId) at \(info.client.address) has not been heard of for 120 s")
             info.client.connection.close(reason: "no heartbeat for 120 s")
         }
-        for group in locks.removeExpired(now: time) { rebalance(group) }
+        var left = locks.groups[...]
+        let slice = { [self] () -> Bool in
+            let some = left.prefix(RebalanceLockManager.groupsPerSlice)
+            left = left.dropFirst(some.count)
+            for group in locks.removeExpired(in: some, now: time) { rebalance(group) }
+            return !left.isEmpty
+        }
+        if slice() { slices.add(slice) }
     }
 
     // MARK: Tables on disk
@@ -162,19 +169,33 @@ extension Broker {
         if let entry = topics[topic] {
             // Statistics of a topic that is not there any more are not asked for; they may go later.
             TableCopy.make(in: slices, table: { self.groups.table }, { $0.forget(topic: entry) }, then: { _ in })
-            stats.forget { name, _ in name == topic }
+            stats.forget(topic: topic)
         }
         topics.delete(topic)
         autoCreated.remove(topic)
-        offsets.remove(topic: topic)
-        hold.expireAll { $0.topic.name == topic }
-        store.removeTopics { $0 == topic }
+        offsets.remove(topic: topic, in: slices)
+        hold.expire(at: store.removeTopic(topic))
     }
 
-    /// Queues of topics that exist no more.
-    func removeUnusedTopics() {
-        let known = Set(topics.names)
-        store.removeTopics { !known.contains($0) && !topics.isSystemTopic($0) }
+    /// Topics looked at, and queues removed, in one slice.
+    private static let unusedPerSlice = 1024
+
+    /// Removes queues of topics that exist no more, in slices.
+    func removeUnusedTopics(for client: ClientContext, then: @escaping () -> Void) {
+        var names = store.topicsWithQueues[...]
+        inSlices(for: client) { [self] in
+            var budget = Self.unusedPerSlice
+            while budget > 0, let name = names.popFirst() {
+                budget -= 1
+                guard topics[name] == nil, !topics.isSystemTopic(name) else { continue }
+                let removed = store.removeTopic(name)
+                budget -= removed.count
+                hold.expire(at: removed)
+            }
+            return !names.isEmpty
+        } then: { [self] in
+            store.whenRemoved(then)
+        }
     }
 
     // MARK: Stopping

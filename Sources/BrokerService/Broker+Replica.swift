@@ -32,28 +32,34 @@ extension Broker {
     /// A table that is larger is read on another thread.
     private static let replicaBytesAtOnce = 32 << 10
 
-    /// Replaces one of the tables by the master's.
+    /// Replaces one of the tables by the master's, in slices if it is large.
     package func replicate(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) {
         // In the order they came.
         guard bytes.count > Self.replicaBytesAtOnce || replicaTablesInWork > 0 else {
-            return take(kind, Result { try JSONValue(parsing: bytes) })
+            return take(kind, Result { try ReplicaTable(kind, bytes) })
         }
         replicaTablesInWork += 1
-        textWork.submit({ Result { try JSONValue(parsing: bytes) } }) { [self] json in
+        textWork.submit({ Result { try ReplicaTable(kind, bytes) } }) { [self] table in
             replicaTablesInWork -= 1
-            take(kind, json)
+            take(kind, table)
         }
     }
 
-    private func take(_ kind: ReplicaMetadataKind, _ json: Result<JSONValue, any Error>) {
+    private func take(_ kind: ReplicaMetadataKind, _ table: Result<ReplicaTable, any Error>) {
         do {
-            let json = try json.get()
             let refused: [RefusedEntry]
-            switch kind {
-            case .topics: refused = try topics.replace(json)
-            case .subscriptionGroup: refused = try groups.replace(json)
-            case .consumerOffset: refused = try offsets.load(json)
-            case .delayOffset:
+            let done = { [self] in scheduleTick() }
+            switch try table.get() {
+            case .topics(let read):
+                refused = read.refused
+                topics.replace(by: read, in: slices, then: done)
+            case .subscriptionGroups(let read):
+                refused = read.refused
+                groups.replace(by: read, in: slices, then: done)
+            case .consumerOffsets(let read):
+                refused = read.refused
+                offsets.replace(by: read, in: slices, then: done)
+            case .delayOffsets(let json):
                 refused = try schedule.load(json)
                 persist(.delayOffsets)
             }
@@ -61,9 +67,28 @@ extension Broker {
                 logger.error(
                     "\(refused.count) entries of the master's \(kind) are none and are not taken: \(refused.summary)")
             }
-            scheduleTick()
         } catch {
             logger.error("the master's \(kind) cannot be read: \(error); the slave keeps its own")
+        }
+    }
+}
+
+/// A table of the master, read.
+private enum ReplicaTable: Sendable {
+    case topics(TopicConfigManager.Entries)
+    case subscriptionGroups(SubscriptionGroupManager.Entries)
+    case consumerOffsets(ConsumerOffsetManager.Entries)
+    /// A few levels: read where they are taken over.
+    case delayOffsets(JSONValue)
+
+    /// Any thread.
+    init(_ kind: ReplicaMetadataKind, _ bytes: [UInt8]) throws {
+        let json = try JSONValue(parsing: bytes)
+        switch kind {
+        case .topics: self = .topics(try TopicConfigManager.read(json))
+        case .subscriptionGroup: self = .subscriptionGroups(try SubscriptionGroupManager.read(json))
+        case .consumerOffset: self = .consumerOffsets(try ConsumerOffsetManager.read(json))
+        case .delayOffset: self = .delayOffsets(json)
         }
     }
 }

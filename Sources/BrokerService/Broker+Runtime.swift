@@ -49,6 +49,9 @@ extension Broker {
         }
     }
 
+    /// Groups shown one by one in the runtime information, which is made on the event loop; the totals count all.
+    static let groupsShownMax = 1024
+
     /// What GET_BROKER_RUNTIME_INFO (28) answers, under RocketMQ's keys. Apus has no thread pools: their queues are
     /// empty by design and said to be.
     var runtimeInformation: [String: String] {
@@ -119,12 +122,17 @@ extension Broker {
         table["loopLongestTurnOfLastMinuteMicros"] = String(turns.lastMinute.nanoseconds / 1000)
         table["slicesOfLongWork"] = String(slices.slices)
         table["openTransactions"] = String(transactions.openCount)
-        for group in consumers.all where !group.isConsistent {
-            table["inconsistentGroup_\(group.name)"] =
-                "passed over \(group.passedOver) messages another client may want"
+        if consumers.inconsistentCount > 0 {
+            table["inconsistentGroups"] = String(consumers.inconsistentCount)
+            for group in consumers.all.lazy.filter({ !$0.isConsistent }).prefix(Self.groupsShownMax) {
+                table["inconsistentGroup_\(group.name)"] =
+                    "passed over \(group.passedOver) messages another client may want"
+            }
         }
         table["deadLetters"] = String(consumerNotices.deadLetters)
-        for (group, count) in consumerNotices.deadLettersByGroup { table["deadLetters_\(group)"] = String(count) }
+        for (group, count) in consumerNotices.mostDeadLetters(of: Self.groupsShownMax) {
+            table["deadLetters_\(group)"] = String(count)
+        }
         for (key, change) in changedSettings.changes {
             let file = change.file.map { "file: \($0)" } ?? "not in the file"
             table["changedSetting_\(key)"] = "\(change.value) (\(file))"

@@ -322,6 +322,8 @@ package final class Broker: RemotingService {
         guard !notices.isEmpty else { return }
         let isEnabled = configuration.notifyConsumerIdsChangedEnable
         let time = now()
+        // Of all groups together: a connection may have left two thousand.
+        var mayBeToldNow = Self.noticesPerSlice
         let next = notices.tell(now: time) { group in
             guard isEnabled, let members = consumers[group]?.clients else { return 0 }
             // The same bytes for everybody: nobody answers, so that the number of the request means nothing.
@@ -329,7 +331,8 @@ package final class Broker: RemotingService {
             notice.flag = RemotingFrame.onewayFlag
             var frame = ByteBuffer()
             notice.encode(into: &frame)
-            tell(members, frame)
+            tell(members, frame, isLater: mayBeToldNow <= 0)
+            mayBeToldNow -= members.count
             return members.count
         }
         noticesTask?.cancel()
@@ -342,7 +345,9 @@ package final class Broker: RemotingService {
     /// Members told in one slice: each is a write and a send of its own.
     static let noticesPerSlice = 256
 
-    private func tell(_ members: [ClientChannelInfo], _ frame: ByteBuffer) {
+    /// Sends members the same frame, in slices.
+    /// - Parameter isLater: the first slice is for a later turn, too.
+    func tell(_ members: [ClientChannelInfo], _ frame: ByteBuffer, isLater: Bool = false) {
         var left = members[...]
         let slice = { () -> Bool in
             for member in left.prefix(Self.noticesPerSlice) {
@@ -351,7 +356,7 @@ package final class Broker: RemotingService {
             left = left.dropFirst(Self.noticesPerSlice)
             return !left.isEmpty
         }
-        if slice() { slices.add(slice) }
+        if isLater || slice() { slices.add(slice) }
     }
 
     private func commit() {

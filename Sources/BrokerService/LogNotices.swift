@@ -40,6 +40,13 @@ struct ConsumerNotices {
     /// Dead letters since the broker's start, in all and by group.
     private(set) var deadLetters: Int64 = 0
     private(set) var deadLettersByGroup: [String: Int64] = [:]
+    /// Those groups that have the most.
+    func mostDeadLetters(of groups: Int) -> [(group: String, count: Int64)] {
+        let all = deadLettersByGroup.map { (group: $0.key, count: $0.value) }
+        guard all.count > groups else { return all }
+        return Array(all.sorted { $0.count > $1.count }.prefix(groups))
+    }
+
     private var deadLetterLines = LineLimiter()
     private var leavingLines = LineLimiter()
 

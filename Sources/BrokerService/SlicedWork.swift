@@ -1,4 +1,5 @@
 import NIOCore
+import RemotingTransport
 
 /// Long work of the event loop, cut into slices: one slice a turn, so that reads, answers and timers of others come in between.
 /// Jobs take turns. Confined to its event loop.
@@ -60,5 +61,25 @@ final class SlicedWork {
             jobs.remove(at: place)
         }
         arm()
+    }
+}
+
+extension Broker {
+    /// Work for one request: a slice now, the rest in later turns. Meanwhile no further request of the connection is read; once
+    /// it has closed nobody wants the result.
+    /// - Parameters:
+    ///   - slice: does a bounded part; `true` when there is more.
+    ///   - then: called when all is done. It answers.
+    func inSlices(for client: ClientContext, _ slice: @escaping () -> Bool, then: @escaping () -> Void) {
+        let step = { () -> Bool in
+            guard !client.connection.isClosed else { return false }
+            if slice() { return true }
+            client.connection.awaitsAnswer = false
+            then()
+            return false
+        }
+        guard step() else { return }
+        client.connection.awaitsAnswer = true
+        slices.add(step)
     }
 }

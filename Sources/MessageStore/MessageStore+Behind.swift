@@ -216,13 +216,13 @@ extension ConsumeQueueFiles {
         return QueueFilesWork(items: items, disk: disk, fileBytes: fileBytes)
     }
 
-    /// Takes over what was made. A queue that was removed or began again meanwhile has no use for its file.
+    /// Takes over what was made. A queue that began again meanwhile has no use for its file; that of a removed one goes with the
+    /// topic's folder, which the same lane moves away afterwards.
     func adopt(_ work: QueueFilesWork) throws(SystemError) {
         for (item, file) in zip(work.items, work.files) {
             let queue = item.queue
-            if queue.isRemoved {
-                try remove(queue)
-            } else if queue.generation != item.generation {
+            if queue.isRemoved { continue }
+            if queue.generation != item.generation {
                 if queue.lastFile < queue.firstFile || item.number > queue.lastFile || item.number < queue.firstFile {
                     try disk.remove(item.path)
                 }

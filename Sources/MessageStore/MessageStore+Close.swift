@@ -22,6 +22,7 @@ extension MessageStore {
         if tailIsDirty || flushBroken {
             throw .notWritable(reason: "a failed write could not be undone; the next start does that")
         }
+        finishRemovals()
         try onDisk { () throws(SystemError) in
             try writeAllBehind()
             try noteCheckpoint()

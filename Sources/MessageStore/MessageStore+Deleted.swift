@@ -69,19 +69,176 @@ extension MessageStore {
         if deleted != before { saveDeleted() }
     }
 
-    /// To be called before the queues' files go.
-    func noteDeleted(_ queues: [ConsumeQueue]) {
-        deleted.fit(first: logFiles.first ?? 0, end: logEnd)
-        for queue in queues { deleted.note(queue.storedTopic.topic, before: logEnd) }
-        saveDeleted()
+    private func saveDeleted() {
+        if let failure = Self.save(deleted, deletedFile) { logger.error("\(failure)") }
     }
 
-    private func saveDeleted() {
+    /// - Returns: what is wrong when it could not be kept.
+    private static func save(_ deleted: DeletedTopics, _ file: MetadataFile) -> String? {
         do throws(StoreError) {
-            try deletedFile.save(deleted.json.bytes(.pretty))
+            try file.save(deleted.json.bytes(.pretty))
+            return nil
         } catch {
-            logger.error(
-                "which topics were deleted was not kept: their queues come back if queues are built anew: \(error)")
+            return "which topics were deleted was not kept: their queues come back if queues are built anew: \(error)"
         }
+    }
+}
+
+/// Folders of removed queues on their way out.
+struct QueueRemovals {
+    /// Topics whose folders are still in their places.
+    fileprivate var topics: [TopicName] = []
+    fileprivate var isRunning = false
+    /// Removals asked for; how many of them are done.
+    fileprivate var asked: Int64 = 0
+    fileprivate var done: Int64 = 0
+    fileprivate var waiters: [(upTo: Int64, completion: () -> Void)] = []
+    /// The next folder's number.
+    fileprivate var number: Int64 = 0
+
+    /// Begins the name of a folder whose topic was removed. Starts read no folder whose name begins with a dot.
+    static let prefix = ".removed-"
+}
+
+extension MessageStore {
+    /// Names of the topics that have queues, in no order.
+    package var topicsWithQueues: [String] { table.topicNames.map(\.text) }
+
+    /// Forgets the queues of a topic at once. The lane `behind` then notes that for the next start, and moves the topic's
+    /// folder away, before it makes a file for a new queue of that name. The messages stay in the log until it expires.
+    /// - Returns: the queues the topic had.
+    @discardableResult
+    package func removeTopic(_ name: String) -> [ConsumeQueue] {
+        guard let topic = try? TopicName(existing: name) else { return [] }
+        let removed = table.remove(topic)
+        guard !removed.isEmpty else { return [] }
+        deleted.note(topic, before: logEnd)
+        for queue in removed {
+            if queue.openFile != nil { queueFiles.close(queue) }
+            queue.isRemoved = true
+        }
+        // A recovery that replayed from before this moment would bring the queues back.
+        maintenance.recoveryPointDue = true
+        removals.asked += 1
+        removals.topics.append(topic)
+        moveRemovedFolders()
+        return removed
+    }
+
+    /// Calls back when a kill cannot bring back any queue that has been removed so far, nor its files.
+    package func whenRemoved(_ completion: @escaping () -> Void) {
+        guard removals.done < removals.asked else { return completion() }
+        removals.waiters.append((removals.asked, completion))
+    }
+
+    /// One job at a time; topics removed meanwhile go with the next one.
+    private func moveRemovedFolders() {
+        guard !removals.isRunning, !removals.topics.isEmpty else { return }
+        removals.isRunning = true
+        let job = takeRemoved()
+        let (upTo, deleted, file) = (removals.asked, deleted, deletedFile)
+        let (executor, liveness) = (executor, liveness)
+        background.submit(.behind) {
+            // The note comes first: without it a start could build the queues anew from the log.
+            let failures = [Self.save(deleted, file)].compactMap { $0 } + job.move()
+            executor { liveness.store?.movedFolders(job, upTo, failures) }
+        }
+    }
+
+    private func takeRemoved() -> FolderRemoval {
+        deleted.fit(first: logFiles.first ?? 0, end: logEnd)
+        let job = FolderRemoval(
+            topics: removals.topics, directory: queueFiles.directory, firstNumber: removals.number, disk: disk)
+        removals.number += Int64(job.topics.count)
+        removals.topics = []
+        return job
+    }
+
+    private func movedFolders(_ job: FolderRemoval, _ upTo: Int64, _ failures: [String]) {
+        guard isOpen else { return }
+        for failure in failures { logger.error("\(failure)") }
+        background.submit(.check) { job.deleteMoved() }
+        removals.isRunning = false
+        removals.done = upTo
+        let ready = removals.waiters.filter { $0.upTo <= upTo }
+        removals.waiters.removeAll { $0.upTo <= upTo }
+        for waiter in ready { waiter.completion() }
+        moveRemovedFolders()
+    }
+
+    /// What a kill has left of removed topics.
+    func removeLeftFolders() {
+        guard let left = leftFolders() else { return }
+        background.submit(.check) { left.deleteMoved() }
+    }
+
+    /// For the end, when the lanes have come to rest: nothing is left in the folder that RocketMQ would take for a topic.
+    func finishRemovals() {
+        if !removals.topics.isEmpty {
+            let job = takeRemoved()
+            saveDeleted()
+            for failure in job.move() { logger.error("\(failure)") }
+        }
+        leftFolders()?.deleteMoved()
+    }
+
+    private func leftFolders() -> FolderRemoval? {
+        do throws(SystemError) {
+            let left = try disk.list(queueFiles.directory).filter { $0.hasPrefix(QueueRemovals.prefix) }
+            let numbers = left.compactMap { Int64($0.dropFirst(QueueRemovals.prefix.count)) }
+            removals.number = max(removals.number, (numbers.max() ?? -1) +| 1)
+            return left.isEmpty ? nil : FolderRemoval(moved: left, directory: queueFiles.directory, disk: disk)
+        } catch {
+            logger.warning("folders of removed topics stay in \(queueFiles.directory): \(error)")
+            return nil
+        }
+    }
+}
+
+/// Moves folders of topics away, and deletes what was moved. A move costs the same however many queues a topic has. Used by
+/// one thread after the other.
+private final class FolderRemoval: @unchecked Sendable {
+    let topics: [TopicName]
+    private let directory: String
+    private let firstNumber: Int64
+    private let disk: any Disk
+    private var moved: [String]
+
+    init(topics: [TopicName] = [], moved: [String] = [], directory: String, firstNumber: Int64 = 0, disk: any Disk) {
+        self.topics = topics
+        self.moved = moved
+        self.directory = directory
+        self.firstNumber = firstNumber
+        self.disk = disk
+    }
+
+    /// - Returns: what could not be moved, in words.
+    func move() -> [String] {
+        var failures: [String] = []
+        for (index, topic) in topics.enumerated() {
+            let name = "\(QueueRemovals.prefix)\(firstNumber + Int64(index))"
+            do throws(SystemError) {
+                // A topic whose queues never got a file has no folder.
+                guard try disk.information("\(directory)/\(topic.text)") != nil else { continue }
+                try disk.rename("\(directory)/\(topic.text)", to: "\(directory)/\(name)")
+                moved.append(name)
+            } catch {
+                failures.append("the queues of the deleted topic \(topic) keep their files: \(error)")
+            }
+        }
+        return failures
+    }
+
+    /// What cannot be deleted is tried again by the next start.
+    func deleteMoved() {
+        for name in moved { try? delete("\(directory)/\(name)") }
+        moved = []
+    }
+
+    private func delete(_ path: String) throws(SystemError) {
+        if try disk.information(path)?.isDirectory == true {
+            for name in try disk.list(path) { try delete("\(path)/\(name)") }
+        }
+        try disk.remove(path)
     }
 }

@@ -33,7 +33,9 @@ struct MaintenanceState {
     var lastCleaning: Int64 = 0
     var lastRetry: Int64 = 0
     var reportedDamage: Int64 = -1
+    /// Queues that are still to be shortened to what the log holds; then all of them once more if the log has moved meanwhile.
     var expiring: [ConsumeQueue] = []
+    var expiresAgain = false
     /// Unexpired messages that a full disk has cost; reported when all queues have been shortened.
     var forced: ForcedDeletion?
     /// An operator wants expired files deleted at this hour too.

@@ -40,6 +40,7 @@ extension MessageStore {
         fitDeleted(first: logFiles.first ?? 0)
         try loadSums()
         isOpen = true
+        removeLeftFolders()
         maintenance.begin(now: clock(), dispatched: dispatchedEnd)
         maintenance.recoveryPointDue = true
         if needsCheck { beginCheck() }
@@ -146,7 +147,7 @@ extension MessageStore {
             for folder in folders {
                 try queueFiles.remove(findConsumeQueue(topic: folder.topic, queueId: folder.queueId))
             }
-            _ = table.remove { _ in true }
+            table.removeAll()
             if let index {
                 try index.load(keepingUpTo: 0)
             }

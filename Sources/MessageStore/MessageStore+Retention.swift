@@ -36,7 +36,7 @@ extension MessageStore {
                 if must { makeRoom?(PhysicalOffset(oldest.base + logFiles.fileSize)) }
                 break
             }
-            guard removeOldestFile() else { break }
+            guard removeOldestFile(isUrgent: must) else { break }
             removed += 1
             if !isOld { note(oldest.base) }
             if must, lookAtSpace() != .forced { break }
@@ -48,7 +48,7 @@ extension MessageStore {
                 metadata: [
                     "expired": "\(isTime || isWished)", "pressure": "\(pressure)", "first": "\(logFiles.first ?? -1)",
                 ])
-            maintenance.expiring = table.queues
+            beginExpiring()
             minimumMoved?(minPhysicalOffset)
         }
     }
@@ -65,16 +65,17 @@ extension MessageStore {
     /// What consume queues and index hold of messages that are no longer in the log goes now (RocketMQ's
     /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of `runMaintenance`.
     package func expireQueues() {
-        maintenance.expiring = table.queues
+        beginExpiring()
         expireSomeQueues()
     }
 
     /// Deletes the oldest commit log file that is full and flushed, whatever its age; false when there is none.
     package func deleteOldestFile() -> Bool {
         guard logFiles.files.count > 1, let oldest = logFiles.files.first,
-            oldest.base + logFiles.fileSize <= min(writtenEnd, flushedEnd), !isNeeded(oldest.base), removeOldestFile()
+            oldest.base + logFiles.fileSize <= min(writtenEnd, flushedEnd), !isNeeded(oldest.base),
+            removeOldestFile(isUrgent: true)
         else { return false }
-        maintenance.expiring = table.queues
+        beginExpiring()
         minimumMoved?(minPhysicalOffset)
         return true
     }
@@ -92,11 +93,15 @@ extension MessageStore {
         return true
     }
 
-    private func removeOldestFile() -> Bool {
+    /// - Parameter isUrgent: its room is needed now; whoever calls looks at the disk next.
+    private func removeOldestFile(isUrgent: Bool) -> Bool {
         do throws(SystemError) {
+            let removed = LastReference(logFiles.files.first?.file)
             try logFiles.removeFirst()
             windows.reset()
             expireSums()
+            // The kernel frees a gigabyte of pages and blocks when nobody has the file open any more: on another thread if that can wait.
+            if !isUrgent { background.submit(.check) { removed.release() } }
             return true
         } catch {
             logger.error("deleting the oldest commit log file failed: \(error)")
@@ -104,20 +109,37 @@ extension MessageStore {
         }
     }
 
+    /// All queues are to follow the log. Where they are at it, they go on and begin once more behind that: begun anew each
+    /// time, many queues would never come to the last one.
+    private func beginExpiring() {
+        if maintenance.expiring.isEmpty { maintenance.expiring = table.queues } else { maintenance.expiresAgain = true }
+    }
+
+    /// Milliseconds after which a call stops shortening queues.
+    private static let expiringMillis: Int64 = 2
+
     /// Queues and index follow the log, a bounded number per call.
     private func expireSomeQueues() {
         guard !maintenance.expiring.isEmpty, let first = logFiles.first else { return }
         do throws(SystemError) {
+            let began = clock()
             var budget = 256
             while budget > 0, let queue = maintenance.expiring.popLast() {
                 budget -= 1
+                if budget % 8 == 0, clock() - began >= Self.expiringMillis { budget = 0 }
                 guard !queue.isRemoved else { continue }
                 try countForced(queue)
                 try queueFiles.expire(queue, before: first)
                 maintenance.forced?.shortened(to: queue)
             }
             if maintenance.expiring.isEmpty {
+                let forced = maintenance.forced
                 reportForced()
+                if maintenance.expiresAgain {
+                    maintenance.expiresAgain = false
+                    maintenance.expiring = table.queues
+                    maintenance.forced = forced.map { ForcedDeletion(from: $0.from) }
+                }
                 try index?.expire(before: first)
             }
         } catch {
@@ -134,6 +156,7 @@ extension MessageStore {
     private func reportForced() {
         guard let forced = maintenance.forced else { return }
         maintenance.forced = nil
+        guard forced.files > 0 || forced.messages > 0 else { return }
         logger.error(
             "deleted \(forced.messages) messages of \(forced.topics.count) topics before their time was over, with \(forced.files) commit log files: the disk is nearly full, and cleanFileForciblyEnable=true lets the oldest messages go then, consumed or not. Free space or lower fileReservedTime (\(configuration.fileReservedTime) h); with cleanFileForciblyEnable=false new messages are refused instead",
             metadata: ["topics": "\(forced.topics.sorted().prefix(20).joined(separator: " "))"])
@@ -208,6 +231,15 @@ extension MessageStore {
             return -1
         }
     }
+}
+
+/// A file that is to be closed on another thread, which takes the last reference to it there.
+private final class LastReference: @unchecked Sendable {
+    private var file: (any DiskFile)?
+
+    init(_ file: (any DiskFile)?) { self.file = file }
+
+    func release() { file = nil }
 }
 
 /// What went because the disk was full, not because its time was over.

@@ -74,6 +74,7 @@ package final class MessageStore {
     /// In a replay: records that do not continue their queues, until those go on.
     var held: [ObjectIdentifier: HeldRecord] = [:]
     var deleted = DeletedTopics()
+    var removals = QueueRemovals()
     /// Records dispatched since the start that no queue can hold.
     var withoutQueue: Int64 = 0
     let index: IndexService?
@@ -214,31 +215,8 @@ package final class MessageStore {
             ?? table.make(topic, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
     }
 
-    /// Every queue, in the order of creation.
+    /// Every queue; in the order of creation until topics are removed.
     package var consumeQueues: [ConsumeQueue] { table.queues }
-
-    /// Forgets the queues of the topics and deletes their files; the messages stay in the log until it expires.
-    package func removeTopics(where remove: (String) -> Bool) {
-        var verdicts: [String: Bool] = [:]
-        let removed = table.remove { queue in
-            if let known = verdicts[queue.topic] { return known }
-            let verdict = remove(queue.topic)
-            verdicts[queue.topic] = verdict
-            return verdict
-        }
-        guard !removed.isEmpty else { return }
-        noteDeleted(removed)
-        for queue in removed {
-            do throws(SystemError) {
-                try queueFiles.remove(queue)
-            } catch {
-                logger.error("deleting the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
-            }
-        }
-        dirtyQueues.removeAll { $0.isRemoved }
-        // A recovery that replayed from before this moment would bring the queues back.
-        maintenance.recoveryPointDue = true
-    }
 }
 
 /// The default clock.

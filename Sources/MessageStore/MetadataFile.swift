@@ -93,24 +93,35 @@ package struct MetadataFile {
 
     /// Replaces the file: temporary file, synchronize, checksums, old one to `.bak`, rename, synchronize the folder. After a power cut either the
     /// old or the new bytes are loadable.
+    ///
+    /// There is a `.bak` after every save: where no good old file can become it, it holds the new bytes. RocketMQ has none after the
+    /// first save (`MixAll.string2File`), and starts with an empty table when that file is damaged.
     package func save(_ bytes: [UInt8]) throws(StoreError) {
         try onDisk { () throws(SystemError) in
             let directory = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             try disk.createDirectory(directory)
-            try write(bytes, path + ".tmp", .replace)
-            let modified = try disk.information(path + ".tmp")?.modified ?? 0
+            let written = try writeBeside(path, bytes)
             // The sums know the new bytes and whatever lies under the two names now, so that they are right at every moment in between.
             let known = try readSums()
             let current = try sum(path, known)
             let backup = try sum(path + ".bak", known)
-            let sums = [MetadataSums.Sum(bytes, modified: modified)] + [current?.sum, backup?.sum].compactMap { $0 }
+            let lacksBackup = current?.sum == nil && backup == nil
+            let copy = lacksBackup ? try writeBeside(path + ".bak", bytes) : nil
+            let sums = [written] + [copy, current?.sum, backup?.sum].compactMap { $0 }
             try write(MetadataSums(sums).encoded, MetadataSums.path(of: path), .replace)
             // Renaming keeps the old bytes under a name at every moment; between the two renames `.bak` is the good one. Damaged bytes never
             // take the place of a good backup.
-            if let current, current.sum != nil { try disk.rename(path, to: path + ".bak") }
+            if current?.sum != nil { try disk.rename(path, to: path + ".bak") }
             try disk.rename(path + ".tmp", to: path)
+            if copy != nil { try disk.rename(path + ".bak.tmp", to: path + ".bak") }
             try disk.synchronizeDirectory(directory)
         }
+    }
+
+    /// Writes what is to be renamed to `path`.
+    private func writeBeside(_ path: String, _ bytes: [UInt8]) throws(SystemError) -> MetadataSums.Sum {
+        try write(bytes, path + ".tmp", .replace)
+        return MetadataSums.Sum(bytes, modified: try disk.information(path + ".tmp")?.modified ?? 0)
     }
 
     private struct FoundSum {

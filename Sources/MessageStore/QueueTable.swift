@@ -10,6 +10,8 @@ final class StoredTopic {
     /// `String.hashCode` of `name#`, the prefix of every index key of the topic.
     let keyHashPrefix: Int32
     let isSchedule: Bool
+    /// Numbers of the topic's queues, in the order of their creation. `QueueTable` alone changes them.
+    fileprivate(set) var queueIds: [Int32] = []
 
     init(_ topic: TopicName) {
         self.topic = topic
@@ -63,23 +65,69 @@ struct QueueTable {
         return queue
     }
 
-    mutating func remove(where condition: (ConsumeQueue) -> Bool) -> [ConsumeQueue] {
-        let removed = queues.filter(condition)
-        guard !removed.isEmpty else { return [] }
-        let kept = queues.filter { !condition($0) }
-        queues = []
-        topics = [:]
+    /// Every topic that has queues, in no order.
+    var topicNames: [TopicName] { Array(topics.keys) }
+
+    /// Removes the queues of a topic. Costs what they cost, however many others there are.
+    mutating func remove(_ topic: TopicName) -> [ConsumeQueue] {
+        guard let stored = topics.removeValue(forKey: topic) else { return [] }
         last = nil
-        slots = Array(repeating: (0, 0), count: 64)
-        for queue in kept {
-            topics[queue.storedTopic.topic] = queue.storedTopic
-            insert(queue)
+        defer { stored.queueIds = [] }
+        return stored.queueIds.compactMap { remove(stored.bytes, $0) }
+    }
+
+    private mutating func remove(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue? {
+        let hash = Self.hash(topic, queueId)
+        let found = slot(hash) {
+            queues[$0].queueId == queueId && MessageProperties.equal(queues[$0].storedTopic.bytes, topic)
         }
-        return removed
+        guard let found else { return nil }
+        let index = Int(slots[found].index) - 1
+        let queue = queues[index]
+        let moved = queues.removeLast()
+        if moved !== queue {
+            let place = slot(Self.hash(moved.storedTopic.bytes, moved.queueId)) { $0 == queues.count }
+            guard let place else { preconditionFailure("every queue has a slot") }
+            slots[place].index = Int32(index + 1)
+            queues[index] = moved
+        }
+        closeGap(found)
+        return queue
+    }
+
+    /// The slot of a queue, by its hash and its place in `queues`.
+    private func slot(_ hash: UInt32, where isIt: (Int) -> Bool) -> Int? {
+        var slot = Int(hash) & (slots.count - 1)
+        while slots[slot].index != 0 {
+            if slots[slot].hash == hash, isIt(Int(slots[slot].index) - 1) { return slot }
+            slot = (slot + 1) & (slots.count - 1)
+        }
+        return nil
+    }
+
+    /// Moves entries a search would not reach any more into the freed slot.
+    private mutating func closeGap(_ freed: Int) {
+        let mask = slots.count - 1
+        var free = freed
+        var slot = (free + 1) & mask
+        while slots[slot].index != 0 {
+            let home = Int(slots[slot].hash) & mask
+            if (slot - home) & mask >= (slot - free) & mask {
+                slots[free] = slots[slot]
+                free = slot
+            }
+            slot = (slot + 1) & mask
+        }
+        slots[free] = (0, 0)
+    }
+
+    mutating func removeAll() {
+        self = QueueTable()
     }
 
     private mutating func insert(_ queue: ConsumeQueue) {
         queues.append(queue)
+        queue.storedTopic.queueIds.append(queue.queueId)
         if queues.count * 2 > slots.count {
             slots = Array(repeating: (0, 0), count: slots.count * 4)
             for (index, queue) in queues.enumerated() { place(queue, index) }

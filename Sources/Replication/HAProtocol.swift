@@ -11,9 +11,9 @@ package enum HAProtocol {
     /// Bytes; so the next.
     package static let reportSize = 8
     package static let headerSize = 12
-    /// Largest body a slave takes, in bytes: Apache's slave has a buffer of this size for header and body together.
-    /// No log begins behind it: adding to it must not overflow.
+    /// No log begins behind this offset: adding to one must not overflow.
     static let offsetMax: Int64 = 1 << 60
+    /// Largest body a slave takes, in bytes: Apache's slave has a buffer of this size for header and body together.
     package static let maximumBody = 4 * 1024 * 1024 - headerSize
 }
 

@@ -59,7 +59,8 @@ extension NameServer {
         guard self.elsewhere != nil, self.eventLoop != nil else { return false }
         let tables = self.tables
         switch code {
-        case .registerBroker where frame.body.count > Self.bytesAtOnce:
+        case .registerBroker where frame.body.count > Self.bytesAtOnce || frame.extFields.bool("compressed") == true:
+            // How large a compressed one is nobody knows before.
             try self.registerElsewhere(frame, connection)
             return true
         case .getAllTopicListFromNameServer, .getTopicsByCluster, .getUnitTopicList, .getHasUnitSubTopicList,

@@ -48,6 +48,10 @@ package final class NameServer: RemotingService {
     /// From a start until the brokers of the last life are back.
     private var startHold: StartHold
     private var savedBrokers: Set<String>
+    /// Brokers are to be saved in a moment.
+    private var keepsBrokers = false
+    /// Questions that were held after the start and are being answered.
+    private var heldQuestions: ArraySlice<StartHold.Question> = []
 
     /// `milliseconds` is a clock that only goes forward. Throws what `storage` throws.
     package init(
@@ -93,7 +97,9 @@ package final class NameServer: RemotingService {
         self.scan?.cancel()
         self.scan = nil
         self.isStopping = true
-        for question in self.startHold.end() { self.answer(question) }
+        for question in self.heldQuestions + self.startHold.end() { self.answer(question) }
+        self.heldQuestions = []
+        if self.keepsBrokers { self.keepBrokers() }
     }
 
     /// Whether a broker registered by this connection: those must notice that this life ends, the others need not.
@@ -161,6 +167,9 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .microseconds(100)) { if !this.value.isStopping { this.value.expireBrokers() } }
     }
 
+    /// Bytes of the body of a request that is no registration: it is read on the event loop.
+    static let controlBytesMax = 256 << 10
+
     // MARK: RemotingService
 
     package func connectionOpened(_ connection: RemotingConnection) {
@@ -180,6 +189,13 @@ package final class NameServer: RemotingService {
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let code = RequestCode(rawValue: frame.code) else {
             return connection.respondNotSupported(to: frame)
+        }
+        guard code == .registerBroker || frame.body.count <= Self.controlBytesMax else {
+            return connection.respond(
+                to: frame.returnAddress, .systemError,
+                remark:
+                    "a request of code \(frame.code) with a body of \(frame.body.count) bytes is not taken, at most "
+                    + "\(Self.controlBytesMax): divide it among several")
         }
         do throws(RemotingDecodeError) {
             if let question = try self.question(code, frame, connection), self.startHold.hold(question) { return }
@@ -238,8 +254,27 @@ package final class NameServer: RemotingService {
 
     /// The time is over: those who did not come back are not waited for any more.
     package func endStartHold() {
-        for question in self.startHold.end() { self.answer(question) }
+        self.answer(held: self.startHold.end())
         self.keepBrokers()
+    }
+
+    /// Questions answered in one turn of the loop.
+    private static let questionsPerSlice = 32
+
+    /// Answers questions that were held, some in each turn: there may be ten thousand.
+    private func answer(held questions: [StartHold.Question]) {
+        let isUnderWay = !self.heldQuestions.isEmpty
+        self.heldQuestions += questions
+        if !isUnderWay { self.answerSome() }
+    }
+
+    private func answerSome() {
+        let count = self.eventLoop == nil ? self.heldQuestions.count : Self.questionsPerSlice
+        for question in self.heldQuestions.prefix(count) { self.answer(question) }
+        self.heldQuestions = self.heldQuestions.dropFirst(count)
+        guard !self.heldQuestions.isEmpty, let eventLoop = self.eventLoop else { return }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: .microseconds(200)) { this.value.answerSome() }
     }
 
     /// nil: the request is none of a name server's.
@@ -358,7 +393,7 @@ package final class NameServer: RemotingService {
     func registered(_ entry: Entry) -> Answer {
         let (broker, master) = (entry.broker, entry.master)
         let held = self.startHold.registered(RouteTables.identity(broker.brokerName, broker.brokerID))
-        for question in held { self.answer(question) }
+        self.answer(held: held)
         var answer = Answer.ok
         if let master {
             answer.fields = [("haServerAddr", master.haServerAddr), ("masterAddr", master.masterAddr)]
@@ -421,6 +456,7 @@ package final class NameServer: RemotingService {
 
     /// For the next start: who is worth waiting for.
     private func keepBrokers() {
+        self.keepsBrokers = false
         let brokers = self.tables.brokers.union(self.startHold.awaited)
         guard let storage, brokers != self.savedBrokers else { return }
         self.savedBrokers = brokers
@@ -431,6 +467,15 @@ package final class NameServer: RemotingService {
                 "which brokers are registered could not be kept: a restart will not wait for them",
                 metadata: ["reason": "\(error)"])
         }
+    }
+
+    /// Brokers that come and go within a moment are saved together: it costs all there are.
+    private func keepBrokersSoon() {
+        guard let eventLoop = self.eventLoop, !self.isStopping else { return self.keepBrokers() }
+        guard !self.keepsBrokers else { return }
+        self.keepsBrokers = true
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: .milliseconds(100)) { if this.value.keepsBrokers { this.value.keepBrokers() } }
     }
 
     private func keepKVConfig() -> Answer {
@@ -474,7 +519,7 @@ package final class NameServer: RemotingService {
 
     func logEvents() {
         guard self.tables.hasEvents else { return }
-        defer { self.keepBrokers() }
+        defer { self.keepBrokersSoon() }
         for event in self.tables.takeEvents() {
             switch event {
             case .brokerRegistered(let address, let name):

@@ -52,7 +52,8 @@ struct ControlChannel: Sendable {
         let short: WorkerMessage =
             switch message {
             case .ready(let detail): .ready(detail: cut(detail))
-            case .pong(let number, let status): .pong(number, status: cut(status))
+            case .pong(let number, let status, let trouble):
+                .pong(number, status: cut(status), trouble: cut(trouble))
             case .failed(let reason, let cause): .failed(reason: cut(reason), cause: cause)
             case .renew(let reason): .renew(reason: cut(reason))
             case .explained(let cause): .explained(cause: cut(cause))

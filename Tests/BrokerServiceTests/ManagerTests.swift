@@ -1,8 +1,11 @@
 import FastJSON
 import Foundation
 import MessageModel
+import NIOCore
+import NIOEmbedded
 import RemotingProtocol
 import SettingTable
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -76,7 +79,11 @@ import WorkerProtocol
         let master = try topics()
         try master.update(TopicConfig(topicName: "OnlyThere"))
         master.bump(nil)
-        #expect(try slave.replace(master.json).isEmpty)
+        let loop = EmbeddedEventLoop()
+        defer { try? loop.syncShutdownGracefully() }
+        let read = try TopicConfigManager.read(master.json)
+        #expect(read.refused.isEmpty)
+        slave.replace(by: read, in: SlicedWork(eventLoop: loop)) {}
         #expect(slave["OnlyHere"] == nil)
         #expect(slave["OnlyThere"] != nil)
         #expect(slave["TBW102"] != nil)
@@ -96,6 +103,12 @@ import WorkerProtocol
         #expect(closed.find("TOOLS_CONSUMER") != nil)
     }
 
+    private func smallest(_ offsets: ConsumerOffsetManager, but group: String = "", begin: Int64) -> [Int32: Int64] {
+        var found: [Int32: Int64] = [:]
+        for table in offsets.tables(of: "T") where table.group != group { table.lower(&found) { _ in begin } }
+        return found
+    }
+
     @Test("offsets: commit, clone, remove, minimum over groups")
     func offsets() throws {
         let offsets = ConsumerOffsetManager()
@@ -106,12 +119,38 @@ import WorkerProtocol
         #expect(offsets.offset(topic: "T", group: "A", queueId: 0) == 3)
         offsets.clone(from: "A", to: groups.b, topic: topic)
         offsets.commit(topic: topic, group: groups.b, queueId: 0, offset: 9)
-        #expect(offsets.minimumOffsets(topic: "T", excluding: [], begin: { _ in 3 }) == [0: 3])
-        #expect(offsets.minimumOffsets(topic: "T", excluding: [], begin: { _ in 4 }) == [0: 9])
-        #expect(offsets.minimumOffsets(topic: "T", excluding: ["A"], begin: { _ in 0 }) == [0: 9])
+        #expect(smallest(offsets, begin: 3) == [0: 3])
+        #expect(smallest(offsets, begin: 4) == [0: 9])
+        #expect(smallest(offsets, but: "A", begin: 0) == [0: 9])
         #expect(offsets.groups(of: "T").sorted() == ["A", "B"])
-        offsets.remove(group: "A")
+        for table in offsets.forget(group: "A") { offsets.remove(table) }
         #expect(offsets.topics(of: "A") == [])
+    }
+
+    @Test("so many locks are held and no more, and those given back or expired make room")
+    func lockBound() {
+        var random = SplitMix(state: 5)
+        var locks = RebalanceLockManager(locksMax: 40)
+        var now: Int64 = 0
+        for _ in 0..<3000 {
+            let group = "G\(Int.random(in: 0..<4, using: &random))"
+            let asker = RebalanceLockManager.Asker(clientId: "c\(Int.random(in: 0..<3, using: &random))")
+            let queues = (0..<Int.random(in: 1..<8, using: &random)).map { _ in
+                MessageQueue(topic: "T", brokerName: "b", queueID: Int32.random(in: 0..<30, using: &random))
+            }
+            now += Int64.random(in: 0..<4000, using: &random)
+            switch Int.random(in: 0..<8, using: &random) {
+            case 0: _ = locks.unlock(group: group, queues: queues, by: asker)
+            case 1: locks.unlockAll(group: group, by: asker)
+            case 2: _ = locks.removeExpired(in: locks.groups, now: now)
+            default: _ = locks.tryLock(group: group, queues: queues, by: asker, now: now)
+            }
+            let held = locks.groups.flatMap { group in
+                (0..<3).map { locks.held(group: group, by: .init(clientId: "c\($0)")).count }
+            }
+            #expect(locks.count == held.reduce(0, +) && locks.count <= 40)
+        }
+        #expect(locks.count > 0)
     }
 
     @Test("a queue's lock is one client's for 60 s since it was last renewed")
@@ -132,7 +171,7 @@ import WorkerProtocol
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 119_001) == [queue])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_002) == [])
         #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 120_000) == [queue])
-        let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(now: $0) }
+        let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(in: locks.groups, now: $0) }
         #expect(wished == [[], ["G"], []])
     }
 

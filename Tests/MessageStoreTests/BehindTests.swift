@@ -60,7 +60,7 @@ import Testing
         harness.store.runMaintenance()
         // The files are being made now.
         #expect(!FileManager.default.fileExists(atPath: folder.path + "/consumequeue/Stay"))
-        harness.store.removeTopics { $0 == "Go" }
+        harness.store.removeTopic("Go")
         harness.send("Go", 1, body: "new")
         try harness.store.commitTick()
         #expect(harness.bodies("Go", 1) == ["new"] && harness.bodies("Stay", 4) == ["old 4"])

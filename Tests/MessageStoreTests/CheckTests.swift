@@ -126,7 +126,7 @@ import Testing
             }
             try harness.store.commitTick()
             harness.maintain()
-            if life < 2 { harness.store.removeTopics { $0 == "T" } }
+            if life < 2 { harness.store.removeTopic("T") }
         }
         #expect(harness.store.deleteOldestFile())
         harness.maintain(5000)

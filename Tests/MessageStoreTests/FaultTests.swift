@@ -316,7 +316,7 @@ import Testing
         for number in 0..<150 { harness.send("T", body: "old \(number)") }
         try harness.store.commitTick()
         harness.maintain()
-        harness.store.removeTopics { $0 == "T" }
+        harness.store.removeTopic("T")
         #expect(harness.store.consumeQueue(topic: "T", queueId: 0) == nil)
         harness.send("T", body: "new 0")
         try harness.store.commitTick()

@@ -1,4 +1,5 @@
 import LinuxSystem
+import Synchronization
 import Testing
 
 @testable import MessageStore
@@ -96,5 +97,44 @@ import Testing
         // And is the next backup.
         try file.save(new)
         #expect(disk.bytes(path + ".bak") == theirs)
+    }
+
+    /// The first file has a copy too, and so has one that takes the place of a damaged file without a backup.
+    @Test func everySaveLeavesABackup() throws {
+        let disk = SimulatedDisk(now: { [clock] in clock.now })
+        try MetadataFile(path: path, disk: disk).save(old)
+        #expect(disk.bytes(path + ".bak") == old)
+        for byte in old.indices {
+            let image = disk.afterKill()
+            image.flip(path, byte: byte, bit: byte % 8)
+            guard case .backup(old, _) = try load(image) else {
+                Issue.record("byte \(byte) was not found")
+                return
+            }
+            // The copy has a checksum of its own.
+            image.flip(path + ".bak", byte: byte, bit: byte % 8)
+            #expect(throws: StoreError.self) { _ = try load(image) }
+        }
+        disk.flip(path, byte: 1, bit: 1)
+        try disk.remove(path + ".bak")
+        clock.advance(1)
+        try MetadataFile(path: path, disk: disk).save(new)
+        #expect(disk.bytes(path) == new && disk.bytes(path + ".bak") == new)
+    }
+
+    /// A kill at any step of the first save leaves nothing, or the whole file.
+    @Test func firstSaveIsAllOrNothing() throws {
+        final class Images: @unchecked Sendable { var all: [SimulatedDisk] = [] }
+        let images = Images()
+        let disk = SimulatedDisk(now: { [clock] in clock.now })
+        disk.watcher.withLock { $0 = { _ in images.all.append(disk.afterKill()) } }
+        try MetadataFile(path: path, disk: disk).save(old)
+        #expect(images.all.count > 8)
+        for (step, image) in images.all.enumerated() {
+            switch try load(image) {
+            case .absent, .current(old), .backup(old, _): break
+            case let other: Issue.record("before step \(step): \(other)")
+            }
+        }
     }
 }

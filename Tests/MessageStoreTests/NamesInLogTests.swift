@@ -1,6 +1,8 @@
 import Foundation
 import LinuxSystem
+import MessageModel
 import StoreFormat
+import Synchronization
 import Testing
 
 @testable import MessageStore
@@ -227,7 +229,7 @@ import Testing
         try first.store.commitTick()
         // In the tick in which it is deleted, too.
         first.send("Gone", body: "late")
-        first.store.removeTopics { $0 == "Gone" }
+        first.store.removeTopic("Gone")
         try first.store.commitTick()
         #expect(first.store.consumeQueue(topic: "Gone", queueId: 0) == nil)
         if isMadeAgain {
@@ -263,7 +265,7 @@ import Testing
         try first.store.open()
         for number in 0..<50 { first.send("T", body: "old \(number)") }
         try first.store.commitTick()
-        first.store.removeTopics { $0 == "T" }
+        first.store.removeTopic("T")
         try first.store.close()
         try FileManager.default.removeItem(atPath: configuration.commitLogPath)
         try Data().write(to: URL(fileURLWithPath: folder.path + "/store/begin-anew"))
@@ -277,5 +279,71 @@ import Testing
         try third.store.open()
         #expect(third.bodies("T") == ["new"])
         try third.store.close()
+    }
+
+    @Test(
+        "a kill at any moment of a removal leaves all of the topic's queues or none, and none once the removal is done")
+    func killsWithinARemoval() throws {
+        final class Images: @unchecked Sendable { var all: [SimulatedDisk] = [] }
+        let clock = TestClock()
+        let disk = SimulatedDisk(now: { clock.now })
+        let background = ManualBackground(immediate: false)
+        let first = Harness(.small("/store"), disk: disk, clock: clock, background: background)
+        try first.store.open()
+        for queue in 0..<20 {
+            first.send("Gone", Int32(queue), body: "old \(queue)")
+            first.send("Stays", Int32(queue), body: "\(queue)")
+        }
+        try first.store.commitTick()
+        first.maintain(5000)
+        let images = Images()
+        disk.watcher.withLock { $0 = { _ in images.all.append(disk.afterKill()) } }
+        #expect(first.store.removeTopic("Gone").count == 20)
+        #expect(first.store.topicsWithQueues == ["Stays"])
+        var isDone = false
+        first.store.whenRemoved { isDone = true }
+        #expect(!isDone)
+        first.settle()
+        #expect(isDone)
+        images.all.append(disk.afterKill())
+        disk.watcher.withLock { $0 = nil }
+        #expect(images.all.count > 10)
+        for (step, image) in images.all.enumerated() {
+            let next = Harness(.small("/store"), disk: image, clock: clock)
+            try next.store.open()
+            let left = (0..<20).map { next.bodies("Gone", Int32($0)) }
+            let isGone = left.allSatisfy { $0.isEmpty }
+            #expect(isGone || left == (0..<20).map { ["old \($0)"] }, "step \(step): \(left)")
+            if step == images.all.count - 1 { #expect(isGone) }
+            for queue in 0..<20 { #expect(next.bodies("Stays", Int32(queue)) == ["\(queue)"]) }
+            next.settle()
+            #expect(!image.paths.contains { $0.contains("/.removed-") })
+            next.store.abandon()
+        }
+    }
+
+    @Test("removed and made again without end: every queue is found, and none that was removed")
+    func table() throws {
+        var random = SeededGenerator(seed: 8)
+        var table = QueueTable()
+        var model: [TopicName: [Int32: ObjectIdentifier]] = [:]
+        for _ in 0..<6000 {
+            let topic = try TopicName("T\(Int.random(in: 0..<60, using: &random))")
+            if random.chance(5) {
+                #expect(Set(table.remove(topic).map(\.queueId)) == Set((model[topic] ?? [:]).keys))
+                model[topic] = nil
+            } else {
+                let id = Int32.random(in: 0..<40, using: &random)
+                guard model[topic]?[id] == nil else { continue }
+                model[topic, default: [:]][id] = ObjectIdentifier(table.make(topic, id, entriesPerFile: 10))
+            }
+            let asked = try TopicName("T\(Int.random(in: 0..<60, using: &random))")
+            for id in Int32(0)..<40 {
+                let found = Array(asked.text.utf8).withUnsafeBytes { table.find($0, id) }
+                #expect(found.map { ObjectIdentifier($0) } == model[asked]?[id])
+            }
+        }
+        #expect(table.queues.count == model.values.map(\.count).reduce(0, +))
+        #expect(Set(table.topicNames) == Set(model.keys))
     }
 }

@@ -148,7 +148,15 @@ final class SimulatedDisk: Disk {
             switch change {
             case .link(let path, let content): files[path] = content
             case .unlink(let path): files[path] = nil
-            case .rename(let source, let target): files[target] = files.removeValue(forKey: source)
+            case .rename(let source, let target):
+                if let file = files.removeValue(forKey: source) { files[target] = file }
+                for path in files.keys where path.hasPrefix(source + "/") {
+                    files[target + path.dropFirst(source.count)] = files.removeValue(forKey: path)
+                }
+                for path in folders where path == source || path.hasPrefix(source + "/") {
+                    folders.remove(path)
+                    folders.insert(target + path.dropFirst(source.count))
+                }
             case .makeDirectory(let path): folders.insert(path)
             case .removeDirectory(let path): folders.remove(path)
             }
@@ -383,7 +391,7 @@ final class SimulatedDisk: Disk {
 
     func rename(_ source: String, to target: String) throws(SystemError) {
         try check("rename", source)
-        guard state.withLock({ $0.live.files[source] != nil }) else {
+        guard state.withLock({ $0.live.files[source] != nil || $0.live.folders.contains(source) }) else {
             throw SystemError(errno: ENOENT, call: "rename", subject: source)
         }
         change(.rename(source, target))

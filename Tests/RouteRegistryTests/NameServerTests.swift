@@ -555,4 +555,45 @@ struct LargeBodyTests {
         await client.close()
         try await server.stop()
     }
+
+    @Test("a request with a large body is refused in words, and a compressed registration is read on the other thread")
+    func largeBodies() async throws {
+        let server = try await RunningNameServer()
+        let used = NIOLockedValueBox(0)
+        try await server.serveLargeBodies { work in
+            used.withLockedValue { $0 += 1 }
+            NIOThreadPool.singleton.submit { _ in work() }
+        }
+        let client = try await server.connect()
+        let body = [UInt8](repeating: UInt8(ascii: " "), count: 300_000)
+        for code in [RequestCode.queryDataVersion, .registerTopicInNamesrv, .updateNamesrvConfig] {
+            let fields = ["topic": "T", "brokerAddr": "a:1"]
+            let answer = try await client.invoke(RemotingCommand(code, extFields: fields, body: body))
+            #expect(answer.code == ResponseCode.systemError.rawValue)
+            #expect(answer.remark?.contains("body of 300000 bytes") == true, "\(code): \(answer.remark ?? "")")
+        }
+        #expect(used.withLockedValue { $0 } == 0)
+        let small = NameServerTests.register("a", topics: [TopicConfig(topicName: "T")], compressed: true)
+        #expect(try await client.invoke(small).code == 0)
+        #expect(used.withLockedValue { $0 } == 1)
+        #expect(try await client.invoke(NameServerTests.route("T")).code == 0)
+        await client.close()
+        try await server.stop()
+    }
+
+    @Test("questions held after a start are all answered when the brokers are back, whatever their number")
+    func manyHeld() async throws {
+        let storage = MemoryStorage()
+        storage.brokers = ["a/0"]
+        let server = try await RunningNameServer(storage: storage)
+        try await server.serveLargeBodies { work in NIOThreadPool.singleton.submit { _ in work() } }
+        let client = try await server.connect()
+        let answers = (0..<500).map { _ in client.invoking(NameServerTests.route("T"), timeout: .seconds(30)) }
+        let broker = try await server.connect()
+        #expect(try await broker.invoke(NameServerTests.register("a", topics: [TopicConfig(topicName: "T")])).code == 0)
+        for answer in answers { #expect(try await answer.get().code == 0) }
+        await client.close()
+        await broker.close()
+        try await server.stop()
+    }
 }

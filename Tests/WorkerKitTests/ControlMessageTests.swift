@@ -8,7 +8,7 @@ import WorkerProtocol
     private static let long = String(repeating: "ü\n", count: 100_000)
 
     private static let messages: [WorkerMessage] = [
-        .ready(detail: long), .pong(7, status: long), .failed(reason: long, cause: .disk), .renew(reason: long),
+        .ready(detail: long), .pong(7, status: long, trouble: ""), .failed(reason: long, cause: .disk), .renew(reason: long),
         .explained(cause: long),
     ]
 

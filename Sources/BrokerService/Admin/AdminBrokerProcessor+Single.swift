@@ -55,7 +55,9 @@ extension AdminBrokerProcessor {
         }
         broker.logger.info("\(accepted.count) topics updated by \(client.address)")
         let address = frame.returnAddress
-        broker.registration.whenRegistered { client.answer(address, .success) }
+        broker.answerWhenKept(address, client) { [broker] in
+            broker.registration.whenRegistered { client.answer(address, .success) }
+        }
     }
 
     /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST (225): all are checked before the first is changed.
@@ -69,7 +71,7 @@ extension AdminBrokerProcessor {
                 return client.answer(frame.returnAddress, code, remark: remark)
             }
         }
-        for config in list { try broker.groups.update(config) }
+        for config in list { try update(config) }
         broker.logger.info("\(list.count) consumer groups updated by \(client.address)")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }

@@ -45,8 +45,8 @@ final class AdminBrokerProcessor {
     }
 
     func cleanUnusedTopics(_ frame: RemotingFrame, _ client: ClientContext) {
-        broker.removeUnusedTopics()
-        client.answer(frame.returnAddress, .success)
+        let address = frame.returnAddress
+        broker.removeUnusedTopics(for: client) { client.answer(address, .success) }
     }
 
     private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
@@ -111,22 +111,27 @@ final class AdminBrokerProcessor {
         if let (code, remark) = refusalToMake(config, client) {
             return client.answer(frame.returnAddress, code, remark: remark)
         }
-        let group = try broker.groups.update(config)
-        if let retryTopic = group.groupName.retryTopic, broker.topics[retryTopic.text] != nil {
-            _ = broker.retryTopic(of: group.groupName)
-        }
+        try update(config)
         broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         let address = frame.returnAddress
         broker.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
+    /// A retry topic that is there has all the queues its group has from now on.
+    func update(_ config: SubscriptionGroupConfig) throws(RemotingDecodeError) {
+        let group = try broker.groups.update(config)
+        if let retryTopic = group.groupName.retryTopic, broker.topics[retryTopic.text] != nil {
+            _ = broker.retryTopic(of: group.groupName)
+        }
+    }
+
     func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("groupName")
         broker.groups.delete(group)
-        broker.stats.forget { _, name in name == group }
+        broker.stats.forget(group: group)
         // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
         if frame.extFields.bool("removeOffset") ?? frame.extFields.bool("cleanOffset") ?? false {
-            broker.offsets.remove(group: group)
+            broker.offsets.remove(group: group, in: broker.slices)
         }
         broker.logger.info("consumer group \(group) deleted by \(client.address)")
         let address = frame.returnAddress
@@ -143,90 +148,59 @@ final class AdminBrokerProcessor {
                 frame.returnAddress, .subscriptionGroupNotExist,
                 remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination.text))
         }
-        for topic in wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted] {
-            guard let topicName = broker.topics[topic]?.topicName else { continue }
-            // An online group that does not consume the topic any more: what it left there is not to be copied.
-            if !isOffline, let group = broker.consumers[source], !group.subscriptions.values.isEmpty,
-                group.subscriptions[topic] == nil
-            {
-                continue
+        let address = frame.returnAddress
+        var topics = (wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted])[...]
+        broker.inSlices(for: client) { [broker] in
+            for topic in topics.prefix(Self.topicsPerSlice) {
+                guard let topicName = broker.topics[topic]?.topicName else { continue }
+                // An online group that does not consume the topic any more: what it left there is not to be copied.
+                if !isOffline, let group = broker.consumers[source], group.subscriptions.count > 0,
+                    group.subscriptions[topic] == nil
+                {
+                    continue
+                }
+                broker.offsets.clone(from: source, to: destination, topic: topicName)
             }
-            broker.offsets.clone(from: source, to: destination, topic: topicName)
+            topics = topics.dropFirst(Self.topicsPerSlice)
+            return !topics.isEmpty
+        } then: {
+            client.answer(address, .success)
         }
-        client.answer(frame.returnAddress, .success)
     }
+
+    /// Topics whose offsets are copied in one slice, and offsets compared.
+    private static let topicsPerSlice = 256
+    private static let offsetsPerSlice = 4096
 
     func correctionOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         let excluded = Set((frame.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
-        let compared = broker.offsets.offsets(topic: topic, group: try frame.extFields.required("compareGroup")) ?? [:]
-        var table = JSONObject()
-        let smallest = broker.offsets.minimumOffsets(topic: topic, excluding: excluded) {
-            broker.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0
+        let group = try frame.extFields.required("compareGroup")
+        let address = frame.returnAddress
+        var left = broker.offsets.tables(of: topic)[...]
+        var smallest: [Int32: Int64] = [:]
+        broker.inSlices(for: client) { [broker] in
+            var budget = Self.offsetsPerSlice
+            while budget > 0, let table = left.popFirst() {
+                budget -= 1 + table.offsets.count
+                guard !excluded.contains(table.group) else { continue }
+                table.lower(&smallest) { broker.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0 }
+            }
+            return !left.isEmpty
+        } then: { [broker] in
+            let compared = broker.offsets.offsets(topic: topic, group: group) ?? [:]
+            let found = smallest
+            broker.answer(entries: found.count, address, client) {
+                var table = JSONObject()
+                for (queue, offset) in found.sorted(by: { $0.key < $1.key }) {
+                    // A group that is ahead of the compared one has nothing to correct there.
+                    let isPast = compared[queue].map { offset > $0 } ?? false
+                    let corrected: Int64 = isPast ? .max : offset
+                    table.append(rawKey: String(queue), JSONValue.integer(corrected))
+                }
+                return .fields([("correctionOffsets", .object(table))])
+            }
         }
-        for (queue, offset) in smallest.sorted(by: { $0.key < $1.key }) {
-            // A group that is ahead of the compared one has nothing to correct there.
-            let isPast = compared[queue].map { offset > $0 } ?? false
-            let corrected: Int64 = isPast ? .max : offset
-            table.append(rawKey: String(queue), JSONValue.integer(corrected))
-        }
-        client.answer(
-            frame.returnAddress, .success, body: JSONValue.fields([("correctionOffsets", .object(table))]).bytes())
-    }
-
-    // MARK: Connections
-
-    private func connection(_ info: ClientChannelInfo) -> JSONValue {
-        .fields([
-            ("clientAddr", .string(info.client.address)), ("clientId", .string(info.clientId)),
-            ("language", .string("\(info.language.name)")), ("version", .integer(info.version)),
-        ])
-    }
-
-    func consumerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("consumerGroup")
-        guard let group = broker.consumers[name] else {
-            return client.answer(
-                frame.returnAddress, .consumerNotOnline, remark: "the consumer group[\(name)] not online")
-        }
-        let subscriptions = group.subscriptions.values.map { ($0.topic, Optional($0.data.json)) }
-        let body = JSONValue.fields([
-            ("connectionSet", .array(group.clients.map(connection))),
-            ("consumeFromWhere", .string(group.consumeFromWhere)), ("consumeType", .string(group.consumeType)),
-            ("messageModel", .string(group.messageModel)), ("subscriptionTable", .fields(subscriptions)),
-        ])
-        broker.answer(
-            with: body, entries: group.clients.count + subscriptions.count, frame.returnAddress, client)
-    }
-
-    func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("producerGroup")
-        guard let clients = broker.producers.clients(of: name) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
-        }
-        let body = JSONValue.fields([("connectionSet", .array(clients.map(connection)))])
-        broker.answer(with: body, entries: clients.count, frame.returnAddress, client)
-    }
-
-    func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
-        let data = broker.producers.all.map { group, clients in
-            (
-                group,
-                Optional(
-                    JSONValue.array(
-                        clients.map { info in
-                            .fields([
-                                ("clientId", .string(info.clientId)), ("language", .string("\(info.language.name)")),
-                                ("lastUpdateTimestamp", .integer(info.lastUpdateMillis)),
-                                ("remoteIP", .string("/" + info.client.address)), ("version", .integer(info.version)),
-                            ])
-                        }))
-            )
-        }
-        let count = data.count
-        broker.answer(
-            with: JSONValue.fields([("data", .fields(data))]), entries: count, frame.returnAddress, client)
     }
 
     // MARK: The broker's settings

@@ -18,11 +18,7 @@ final class ConsumeStatsProcessor {
 
     func topics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topics = broker.offsets.topics(of: try frame.extFields.required("group"))
-        client.answer(frame.returnAddress, .success, body: TopicList(topicList: topics).encoded())
-    }
-
-    private func key(_ topic: String, _ queueId: Int32) -> String {
-        MessageQueue(topic: topic, brokerName: broker.configuration.brokerName, queueID: queueId).json.text()
+        broker.answer(entries: topics.count, frame.returnAddress, client) { TopicList(topicList: topics).json }
     }
 
     private func storeTime(_ queue: ConsumeQueue?, _ offset: Int64) -> Int64 {
@@ -40,54 +36,95 @@ final class ConsumeStatsProcessor {
 
     func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         guard let entry = try topic(frame, client) else { return }
-        var table = JSONObject()
-        for queueId in 0..<entry.queueNums {
+        let address = frame.returnAddress
+        var rows: [TopicRow] = []
+        forEachQueue(of: entry, for: client, atMost: Self.queuesPerSlice) { [self] queueId in
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
-            let start = max(0, queue?.minOffset.rawValue ?? 0)
-            let updated = end > 0 ? storeTime(queue, end - 1) : 0
-            table.append(
-                rawKey: key(entry.name, queueId),
-                JSONValue.fields([
-                    ("lastUpdateTimestamp", .integer(updated)), ("maxOffset", .integer(end)),
-                    ("minOffset", .integer(start)),
-                ]))
+            rows.append(
+                TopicRow(
+                    queueId: queueId, start: max(0, queue?.minOffset.rawValue ?? 0), end: end,
+                    updated: end > 0 ? storeTime(queue, end - 1) : 0))
+        } then: { [self] in
+            let tps = entry.puts?.snapshot(.minute, .count).tps ?? 0
+            let (topic, brokerName, made) = (entry.name, broker.configuration.brokerName, rows)
+            rows = []
+            broker.answer(entries: made.count, address, client) {
+                var table = JSONObject()
+                for row in made { table.append(rawKey: Self.key(topic, brokerName, row.queueId), row.json) }
+                return .fields([("offsetTable", .object(table)), ("topicPutTps", .number(tps))])
+            }
         }
-        let tps = entry.puts?.snapshot(.minute, .count).tps ?? 0
-        let body = JSONValue.fields([("offsetTable", .object(table)), ("topicPutTps", .number(tps))])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
     }
 
-    /// One group's place in one topic, queue by queue; `difference` is what it has not consumed.
-    private func offsetTable(_ group: String, _ entry: TopicEntry, queues: Int32) -> (JSONObject, difference: Int64) {
-        var table = JSONObject()
-        var difference: Int64 = 0
-        for queueId in 0..<max(0, queues) {
-            let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
-            let end = queue?.maxOffset.rawValue ?? 0
-            let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
-            let pulled = max(consumed, heldOffset(group, queue))
-            difference = difference +| (end -| consumed)
-            table.append(
-                rawKey: key(entry.name, queueId),
-                .fields([
-                    ("brokerOffset", .integer(end)), ("consumerOffset", .integer(consumed)),
-                    ("lastTimestamp", .integer(storeTime(queue, consumed - 1))),
-                    ("pullOffset", .integer(pulled)),
-                ]))
+    /// One queue of GET_TOPIC_STATS_INFO.
+    private struct TopicRow: Sendable {
+        let queueId: Int32
+        let start: Int64
+        let end: Int64
+        /// Milliseconds since 1970.
+        let updated: Int64
+
+        var json: JSONValue {
+            .fields([
+                ("lastUpdateTimestamp", .integer(updated)), ("maxOffset", .integer(end)),
+                ("minOffset", .integer(start)),
+            ])
         }
-        return (table, difference)
+    }
+
+    /// Goes through the queues of one topic, so many in a slice.
+    private func forEachQueue(
+        of topic: TopicEntry, for client: ClientContext, atMost limit: Int, _ each: @escaping (Int32) -> Void,
+        then: @escaping () -> Void
+    ) {
+        var next: Int32 = 0
+        broker.inSlices(for: client) {
+            for _ in 0..<limit where next < topic.queueNums {
+                each(next)
+                next += 1
+            }
+            return next < topic.queueNums
+        } then: {
+            then()
+        }
+    }
+
+    /// One group's place in one queue.
+    private struct GroupRow: Sendable {
+        let topic: String
+        let queueId: Int32
+        let end: Int64
+        let consumed: Int64
+        let pulled: Int64
+        /// Milliseconds since 1970, of the last message the group has consumed.
+        let lastMillis: Int64
+
+        var json: JSONValue {
+            .fields([
+                ("brokerOffset", .integer(end)), ("consumerOffset", .integer(consumed)),
+                ("lastTimestamp", .integer(lastMillis)), ("pullOffset", .integer(pulled)),
+            ])
+        }
+    }
+
+    private func row(_ group: String, _ entry: TopicEntry, _ queueId: Int32) -> GroupRow {
+        let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
+        let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
+        return GroupRow(
+            topic: entry.name, queueId: queueId, end: queue?.maxOffset.rawValue ?? 0, consumed: consumed,
+            pulled: max(consumed, heldOffset(group, queue)), lastMillis: storeTime(queue, consumed - 1))
     }
 
     /// The largest queue offset of the group's pulls that are suspended at a queue; 0 when there is none among the first
     /// `heldPullsMax`, which bounds the time on the loop. Apache 5 notes the offset with each pull.
     private func heldOffset(_ group: String, _ queue: ConsumeQueue?) -> Int64 {
-        guard let watch = queue?.context as? QueueWatch else { return 0 }
+        guard let watch = queue?.context as? QueueWatch, let group = broker.groups[group] else { return 0 }
         var largest: Int64 = 0
         var next = watch.pulls.first
         for _ in 0..<Self.heldPullsMax {
             guard let pull = next else { break }
-            if pull.group.name == group { largest = max(largest, pull.queueOffset) }
+            if pull.group === group { largest = max(largest, pull.queueOffset) }
             next = pull.nextInList
         }
         return largest
@@ -155,35 +192,45 @@ final class ConsumeStatsProcessor {
         case "TOPIC_PUT_SIZE": return broker.topics[key]?.puts.map { ($0, .bytes) }
         case "GROUP_GET_NUMS": return ofGroup().map { ($0, .count) }
         case "GROUP_GET_SIZE": return ofGroup().map { ($0, .bytes) }
-        case "SNDBCK_PUT_NUMS": return broker.stats.sendBacks[key].map { ($0, .count) }
+        case "SNDBCK_PUT_NUMS": return broker.stats.sendBacks(key: key).map { ($0, .count) }
         case "BROKER_PUT_NUMS": return ofBroker(broker.stats.brokerPuts).map { ($0, .count) }
         case "BROKER_GET_NUMS": return ofBroker(broker.stats.brokerGets).map { ($0, .count) }
         default: return nil
         }
     }
 
-    /// Queues a slice looks at before it stops: each costs a look into the log.
-    static let queuesPerSlice = 256
+    /// Queues, or topics, a slice looks at: each queue costs a look into the log …
+    private static let queuesPerSlice = 128
+    /// … or three of them.
+    private static let timeSpansPerSlice = 48
 
-    /// Goes through topics of groups in slices; `each` returns the number of queues it has looked at.
+    /// Goes through queues of groups in slices.
+    /// - Parameters:
+    ///   - next: the next group and topic; nil behind the last one.
+    ///   - queues: how many of the topic's queues count.
+    ///   - each: looks at one queue.
+    ///   - begins: a group and a topic before its queues.
     private func walk(
-        _ pairs: [(group: String, topic: TopicEntry)], _ client: ClientContext,
-        _ each: @escaping (String, TopicEntry) -> Int, then: @escaping () -> Void
+        for client: ClientContext, next: @escaping () -> (group: String, topic: String)?,
+        queues: @escaping (TopicEntry) -> Int32, begins: @escaping (String, TopicEntry) -> Bool,
+        each: @escaping (String, TopicEntry, Int32) -> Void, then: @escaping () -> Void
     ) {
-        var left = pairs[...]
-        let slice = { () -> Bool in
-            guard !client.connection.isClosed else { return false }
-            var queues = 0
-            while queues < Self.queuesPerSlice, let (group, topic) = left.popFirst() {
-                queues += max(1, each(group, topic))
+        var present: (group: String, topic: TopicEntry, queueId: Int32)?
+        broker.inSlices(for: client) { [self] in
+            for _ in 0..<Self.queuesPerSlice {
+                if let (group, topic, queueId) = present, queueId < queues(topic) {
+                    present?.queueId += 1
+                    each(group, topic, queueId)
+                    continue
+                }
+                present = nil
+                guard let (group, name) = next() else { return false }
+                guard let topic = broker.topics[name], begins(group, topic) else { continue }
+                present = (group, topic, 0)
             }
-            guard left.isEmpty else { return true }
+            return true
+        } then: {
             then()
-            return false
-        }
-        if slice() {
-            client.connection.awaitsAnswer = true
-            broker.slices.add(slice)
         }
     }
 
@@ -191,48 +238,99 @@ final class ConsumeStatsProcessor {
         let group = try frame.extFields.required("consumerGroup")
         let wanted = frame.extFields.string("topic") ?? ""
         let address = frame.returnAddress
-        var table = JSONObject()
+        var rows: [GroupRow] = []
         var tps = 0.0
-        let pairs = (wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted]).compactMap { topic in
-            isRelevant(topic, to: group) ? broker.topics[topic].map { (group, $0) } : nil
-        }
-        walk(pairs, client) { [self] group, entry in
-            let members = offsetTable(group, entry, queues: entry.config.readQueueNums).0.members
-            table.members.append(contentsOf: members)
-            tps += consumeTps(group, entry)
-            return members.count
+        var topics = (wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted])[...]
+        walk(for: client) {
+            topics.popFirst().map { (group, $0) }
+        } queues: { topic in
+            topic.config.readQueueNums
+        } begins: { [self] group, topic in
+            guard isRelevant(topic.name, to: group) else { return false }
+            tps += consumeTps(group, topic)
+            return true
+        } each: { [self] group, topic, queueId in
+            rows.append(row(group, topic, queueId))
         } then: { [self] in
-            let body = JSONValue.fields([("consumeTps", .number(tps)), ("offsetTable", .object(table))])
-            broker.answer(with: body, entries: table.count, address, client)
+            let (made, rate, brokerName) = (rows, tps, broker.configuration.brokerName)
+            rows = []
+            broker.answer(entries: made.count, address, client) {
+                .fields([("consumeTps", .number(rate)), ("offsetTable", .object(Self.table(made[...], brokerName)))])
+            }
         }
+    }
+
+    /// What GET_BROKER_CONSUME_STATS has of one group and topic.
+    private struct GroupStats: Sendable {
+        let group: String
+        let tps: Double
+        /// Among all rows.
+        var rows: Range<Int>
     }
 
     func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let onlyOrdered = frame.extFields.bool("isOrder") ?? false
         let address = frame.returnAddress
-        let groups = broker.groups.all.map(\.name)
-        let pairs = groups.flatMap { group in
-            broker.offsets.topics(of: group).compactMap { topic in broker.topics[topic].map { (group, $0) } }
-        }
-        var stats: [String: [JSONValue]] = [:]
+        let groups = broker.groups.all
+        var left = groups[...]
+        var topics: ArraySlice<String> = []
+        var group = ""
+        var stats: [GroupStats] = []
+        var rows: [GroupRow] = []
         var total: Int64 = 0
-        var entries = groups.count
-        walk(pairs, client) { [self] group, entry in
-            guard !onlyOrdered || entry.config.order, isRelevant(entry.name, to: group) else { return 1 }
-            let (table, difference) = offsetTable(group, entry, queues: entry.queueNums)
-            total = total +| difference
-            entries += table.count
-            stats[group, default: []].append(
-                .fields([("consumeTps", .number(consumeTps(group, entry))), ("offsetTable", .object(table))]))
-            return table.count
+        walk(for: client) { [self] in
+            if let topic = topics.popFirst() { return (group, topic) }
+            guard let entry = left.popFirst() else { return nil }
+            group = entry.name
+            topics = broker.offsets.topics(of: group)[...]
+            // No topic has this name: the group alone is one look.
+            return topics.popFirst().map { (group, $0) } ?? (group, "")
+        } queues: { topic in
+            topic.queueNums
+        } begins: { [self] group, topic in
+            guard !onlyOrdered || topic.config.order, isRelevant(topic.name, to: group) else { return false }
+            stats.append(
+                GroupStats(group: group, tps: consumeTps(group, topic), rows: rows.endIndex..<rows.endIndex))
+            return true
+        } each: { [self] group, topic, queueId in
+            let row = row(group, topic, queueId)
+            total = total +| (row.end -| row.consumed)
+            rows.append(row)
+            stats[stats.endIndex - 1].rows = stats[stats.endIndex - 1].rows.lowerBound..<rows.endIndex
         } then: { [self] in
-            let list = groups.map { JSONValue.fields([($0, .array(stats[$0] ?? []))]) }
-            let body = JSONValue.fields([
-                ("brokerAddr", .string(broker.configuration.address)), ("consumeStatsList", .array(list)),
-                ("totalDiff", .integer(total)),
-            ])
-            broker.answer(with: body, entries: entries, address, client)
+            let (made, found, difference) = (rows, stats, total)
+            (rows, stats) = ([], [])
+            let (brokerName, brokerAddress) = (broker.configuration.brokerName, broker.configuration.address)
+            let names = groups.map(\.name)
+            broker.answer(entries: names.count + made.count, address, client) {
+                let byGroup = Dictionary(grouping: found, by: \.group)
+                let list = names.map { name in
+                    let topics = (byGroup[name] ?? []).map { topic in
+                        JSONValue.fields([
+                            ("consumeTps", .number(topic.tps)),
+                            ("offsetTable", .object(Self.table(made[topic.rows], brokerName))),
+                        ])
+                    }
+                    return JSONValue.fields([(name, .array(topics))])
+                }
+                return .fields([
+                    ("brokerAddr", .string(brokerAddress)), ("consumeStatsList", .array(list)),
+                    ("totalDiff", .integer(difference)),
+                ])
+            }
         }
+    }
+
+    /// An `offsetTable`; any thread.
+    private static func table(_ rows: ArraySlice<GroupRow>, _ brokerName: String) -> JSONObject {
+        var table = JSONObject()
+        for row in rows { table.append(rawKey: key(row.topic, brokerName, row.queueId), row.json) }
+        return table
+    }
+
+    /// The key of a queue in such a table; any thread.
+    private static func key(_ topic: String, _ brokerName: String, _ queueId: Int32) -> String {
+        MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json.text()
     }
 
     func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -240,35 +338,54 @@ final class ConsumeStatsProcessor {
         let address = frame.returnAddress
         client.connection.awaitsAnswer = true
         broker.consumers.groups(subscribedTo: topic, in: broker.slices) { [broker] online in
-            let groups = Set(online + broker.offsets.groups(of: topic))
-            client.connection.awaitsAnswer = false
-            client.answer(
-                address, .success, body: JSONValue.fields([("groupList", .strings(groups.sorted()))]).bytes())
+            let committed = broker.offsets.groups(of: topic)
+            broker.answer(entries: online.count + committed.count, address, client) {
+                .fields([("groupList", .strings(Set(online + committed).sorted()))])
+            }
         }
     }
 
     func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         guard let entry = try topic(frame, client) else { return }
         let group = try frame.extFields.required("group")
+        let address = frame.returnAddress
         let now = broker.now()
-        let spans = (0..<entry.queueNums).map { queueId -> JSONValue in
+        var rows: [TimeSpanRow] = []
+        forEachQueue(of: entry, for: client, atMost: Self.timeSpansPerSlice) { [self] queueId in
             let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
             let first = queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
-            let consumeTime = consumed > 0 ? storeTime(queue, consumed - 1) : first
-            let delay = consumed < end ? now -| storeTime(queue, max(0, consumed)) : 0
-            let last = storeTime(queue, end - 1)
-            let name = MessageQueue(
-                topic: entry.name, brokerName: broker.configuration.brokerName, queueID: queueId)
-            return JSONValue.fields([
-                ("consumeTimeStamp", .integer(consumeTime)), ("delayTime", .integer(delay)),
-                ("maxTimeStamp", .integer(last)), ("messageQueue", name.json), ("minTimeStamp", .integer(first)),
+            rows.append(
+                TimeSpanRow(
+                    queueId: queueId, first: first, last: storeTime(queue, end - 1),
+                    consumed: consumed > 0 ? storeTime(queue, consumed - 1) : first,
+                    delay: consumed < end ? now -| storeTime(queue, max(0, consumed)) : 0))
+        } then: { [self] in
+            let (topic, brokerName, made) = (entry.name, broker.configuration.brokerName, rows)
+            rows = []
+            broker.answer(entries: made.count, address, client) {
+                .fields([("consumeTimeSpanSet", .array(made.map { $0.json(topic, brokerName) }))])
+            }
+        }
+    }
+
+    /// One queue of QUERY_CONSUME_TIME_SPAN; milliseconds since 1970, but for the delay.
+    private struct TimeSpanRow: Sendable {
+        let queueId: Int32
+        let first: Int64
+        let last: Int64
+        let consumed: Int64
+        let delay: Int64
+
+        func json(_ topic: String, _ brokerName: String) -> JSONValue {
+            .fields([
+                ("consumeTimeStamp", .integer(consumed)), ("delayTime", .integer(delay)),
+                ("maxTimeStamp", .integer(last)),
+                ("messageQueue", MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json),
+                ("minTimeStamp", .integer(first)),
             ])
         }
-        client.answer(
-            frame.returnAddress, .success,
-            body: JSONValue.fields([("consumeTimeSpanSet", .array(spans))]).bytes())
     }
 
     func subscription(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -299,22 +416,21 @@ final class ConsumeStatsProcessor {
                 frame.returnAddress, .success, remark: "Index \(index) of \(queueId)@\(topic) is not exist!")
         }
         let entries = broker.store.entries(queue, from: QueueOffset(index), maxCount: Int(count))
-        let body = JSONValue.fields([
-            // RocketMQ's compiled expressions are not ours; its tools print the word.
-            ("filterData", group.map { .string(subscription == nil ? "\($0)@\(topic) is not online!" : "null") }),
-            ("maxQueueIndex", .integer(queue.maxOffset.rawValue)),
-            ("minQueueIndex", .integer(queue.minOffset.rawValue)),
-            (
-                "queueData",
-                .array(
-                    entries.map { entry in
-                        .fields([
-                            ("eval", .bool(false)), ("physicOffset", .integer(entry.physicalOffset.rawValue)),
-                            ("physicSize", .integer(entry.recordSize)), ("tagsCode", .integer(entry.tagsCode)),
-                        ])
-                    })
-            ), ("subscriptionData", subscription?.data.json),
-        ])
-        broker.answer(with: body, entries: entries.count, frame.returnAddress, client)
+        let (start, end) = (queue.minOffset.rawValue, queue.maxOffset.rawValue)
+        // RocketMQ's compiled expressions are not ours; its tools print the word.
+        let filter = group.map { JSONValue.string(subscription == nil ? "\($0)@\(topic) is not online!" : "null") }
+        let wanted = subscription?.data.json
+        broker.answer(entries: entries.count, frame.returnAddress, client) {
+            let data = entries.map { entry in
+                JSONValue.fields([
+                    ("eval", .bool(false)), ("physicOffset", .integer(entry.physicalOffset.rawValue)),
+                    ("physicSize", .integer(entry.recordSize)), ("tagsCode", .integer(entry.tagsCode)),
+                ])
+            }
+            return .fields([
+                ("filterData", filter), ("maxQueueIndex", .integer(end)), ("minQueueIndex", .integer(start)),
+                ("queueData", .array(data)), ("subscriptionData", wanted),
+            ])
+        }
     }
 }

@@ -131,8 +131,8 @@ final class StatsTable {
     private(set) var delivered: [Int32: StatsItem] = [:]
     /// … and GROUP_GET_NUMS and GROUP_GET_SIZE, of all levels.
     private(set) var deliveredInAll: StatsItem?
-    /// SNDBCK_PUT_NUMS, by `topic@group`.
-    private(set) var sendBacks: [String: StatsItem] = [:]
+    /// SNDBCK_PUT_NUMS, by topic and group.
+    private(set) var sendBacks: [String: [String: StatsItem]] = [:]
 
     init(now: Int64) { last = (now, now, now) }
 
@@ -156,17 +156,24 @@ final class StatsTable {
     }
 
     func sentBack(topic: String, group: String) {
-        let key = topic + "@" + group
-        let item = sendBacks[key] ?? makeItem()
-        sendBacks[key] = item
+        let item = sendBacks[topic]?[group] ?? makeItem()
+        sendBacks[topic, default: [:]][group] = item
         item.add(1)
     }
 
-    /// A topic or a group is gone, and its statistics with it.
-    func forget(_ isGone: (_ topic: Substring, _ group: Substring) -> Bool) {
-        sendBacks = sendBacks.filter { key, _ in
-            let at = key.firstIndex(of: "@") ?? key.endIndex
-            return !isGone(key[..<at], key[at...].dropFirst())
+    /// SNDBCK_PUT_NUMS by RocketMQ's key, `topic@group`.
+    func sendBacks(key: String) -> StatsItem? {
+        guard let at = key.firstIndex(of: "@") else { return nil }
+        return sendBacks[String(key[..<at])]?[String(key[key.index(after: at)...])]
+    }
+
+    /// A topic is gone, and its statistics with it.
+    func forget(topic: String) { sendBacks[topic] = nil }
+
+    /// A group is gone.
+    func forget(group: String) {
+        for topic in sendBacks.keys where sendBacks[topic]?.removeValue(forKey: group) != nil {
+            if sendBacks[topic]?.isEmpty == true { sendBacks[topic] = nil }
         }
     }
 

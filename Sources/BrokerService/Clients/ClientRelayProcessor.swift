@@ -82,49 +82,82 @@ final class ClientRelayProcessor {
                 address, .systemError,
                 remark: "[reset-offset] reset offset failed, no topic in this broker. topic=\(topic)")
         }
-        var table: [(queue: MessageQueue, offset: Int64)] = []
+        var offsets: [Int64?] = []
+        var refusal: String?
         // RocketMQ leaves out the queues that are only read: a group would go on there as if nobody had reset it.
-        for queueId in 0..<entry.queueNums {
-            guard let consumed = broker.offsets.offset(topic: topic, group: group, queueId: queueId) else {
-                // In a queue that is only read, or not read, a group may never have begun.
-                if queueId >= min(entry.config.writeQueueNums, entry.config.readQueueNums) { continue }
-                return client.answer(address, .systemError, remark: "THe consumer group <\(group)> not exist")
+        broker.inSlices(for: client) { [broker] in
+            let end = min(Int(entry.queueNums), offsets.count + Self.queuesPerSlice)
+            for queueId in Int32(offsets.count)..<max(Int32(offsets.count), Int32(end)) {
+                guard let consumed = broker.offsets.offset(topic: topic, group: group, queueId: queueId) else {
+                    // In a queue that is only read, or not read, a group may never have begun.
+                    guard queueId >= min(entry.config.writeQueueNums, entry.config.readQueueNums) else {
+                        refusal = "THe consumer group <\(group)> not exist"
+                        return false
+                    }
+                    offsets.append(nil)
+                    continue
+                }
+                let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
+                let wanted =
+                    timestamp == -1
+                    ? queue?.maxOffset.rawValue ?? 0
+                    : max(0, broker.store.offset(topic: topic, queueId: queueId, byTimestamp: timestamp).rawValue)
+                offsets.append(isForce || wanted < consumed ? wanted : consumed)
             }
-            let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
-            let wanted =
-                timestamp == -1
-                ? queue?.maxOffset.rawValue ?? 0
-                : max(0, broker.store.offset(topic: topic, queueId: queueId, byTimestamp: timestamp).rawValue)
-            table.append(
-                (
-                    MessageQueue(topic: topic, brokerName: broker.configuration.brokerName, queueID: queueId),
-                    isForce || wanted < consumed ? wanted : consumed
-                ))
+            return end < Int(entry.queueNums)
+        } then: { [self] in
+            if let refusal { return client.answer(address, .systemError, remark: refusal) }
+            let table = offsets.enumerated().compactMap { queueId, offset in
+                offset.map {
+                    (
+                        MessageQueue(
+                            topic: topic, brokerName: broker.configuration.brokerName, queueID: Int32(queueId)), $0
+                    )
+                }
+            }
+            guard let members = broker.consumers[group]?.clients, !members.isEmpty else {
+                return client.answer(
+                    address, .consumerNotOnline,
+                    remark: "Consumer not online, so can not reset offset, Group: \(group) Topic: \(topic) "
+                        + "Timestamp: \(timestamp)")
+            }
+            let body = Self.mapForm(table)
+            reset(members, table, body: body, ["topic": topic, "group": group, "timestamp": String(timestamp)])
+            client.answer(address, .success, body: body)
         }
-        guard let consumers = broker.consumers[group], !consumers.clients.isEmpty else {
-            return client.answer(
-                address, .consumerNotOnline,
-                remark: "Consumer not online, so can not reset offset, Group: \(group) Topic: \(topic) "
-                    + "Timestamp: \(timestamp)")
-        }
-        var offsets = JSONObject()
-        for (queue, offset) in table { offsets.append(rawKey: queue.json.text(), .integer(offset)) }
-        let body = JSONValue.fields([("offsetTable", .object(offsets))]).bytes()
-        for member in consumers.clients {
-            // The C++ client cannot read objects as keys and has its own form (ResetOffsetBodyForC).
-            let memberBody = member.language == .cpp ? listForm(table) : body
-            member.client.connection.oneway(
-                RemotingCommand(
-                    .resetConsumerClientOffset,
-                    extFields: [
-                        // The offsets are final: RocketMQ never forwards isForce.
-                        "topic": topic, "group": group, "timestamp": String(timestamp), "isForce": "false",
-                    ], body: memberBody))
-        }
-        client.answer(address, .success, body: body)
     }
 
-    private func listForm(_ table: [(queue: MessageQueue, offset: Int64)]) -> [UInt8] {
+    /// Queues a slice searches for a time: each search reads some twenty messages of the log.
+    private static let queuesPerSlice = 24
+
+    /// Tells the members to begin there: RESET_CONSUMER_CLIENT_OFFSET (220).
+    private func reset(
+        _ members: [ClientChannelInfo], _ table: [(queue: MessageQueue, offset: Int64)], body: [UInt8],
+        _ fields: [String: String]
+    ) {
+        // The offsets are final: RocketMQ never forwards isForce.
+        let fields = fields.merging(["isForce": "false"]) { $1 }
+        func frame(_ body: [UInt8]) -> ByteBuffer {
+            // The same bytes for everybody: nobody answers, so that the number of the request means nothing.
+            var request = RemotingCommand(.resetConsumerClientOffset, extFields: fields, body: body)
+            request.flag = RemotingFrame.onewayFlag
+            var frame = ByteBuffer()
+            request.encode(into: &frame)
+            return frame
+        }
+        // The C++ client cannot read objects as keys and has its own form (ResetOffsetBodyForC).
+        let others = members.filter { $0.language == .cpp }
+        if others.count < members.count { broker.tell(members.filter { $0.language != .cpp }, frame(body)) }
+        if !others.isEmpty { broker.tell(others, frame(Self.listForm(table))) }
+    }
+
+    private static func mapForm(_ table: [(queue: MessageQueue, offset: Int64)]) -> [UInt8] {
+        var offsets = JSONObject()
+        for (queue, offset) in table { offsets.append(rawKey: queue.json.text(), .integer(offset)) }
+        return JSONValue.fields([("offsetTable", .object(offsets))]).bytes()
+    }
+
+    private static func listForm(_ table: [(queue: MessageQueue, offset: Int64)]) -> [UInt8] {
         JSONValue.fields([
             (
                 "offsetTable",
@@ -154,29 +187,39 @@ final class ClientRelayProcessor {
         }
         let request = RemotingCommand(
             .getConsumerStatusFromClient, extFields: ["topic": topic, "group": group])
-        var statuses: [(id: String, table: JSONObject)] = []
+        // Instances that share an identifier are one to whoever asks.
+        var statuses: [String: JSONObject] = [:]
         var left = members.count
-        for member in members {
-            member.client.connection.request(request, timeout: .seconds(5)).assumeIsolated()
-                .whenComplete { [broker] result in
-                    if case .success(let answer) = result, answer.responseCode == .success,
-                        let table = try? answer.json()["messageQueueTable"]?.object
-                    {
-                        // Instances that share an identifier are one to whoever asks.
-                        if let index = statuses.firstIndex(where: { $0.id == member.clientId }) {
-                            statuses[index].table.members += table.members
-                        } else {
-                            statuses.append((member.clientId, table))
-                        }
-                    }
-                    left -= 1
-                    guard left == 0 else { return }
-                    let body = JSONValue.fields([
-                        ("consumerTable", .fields(statuses.map { ($0.id, .object($0.table)) }))
-                    ])
-                    client.answer(address, .success, body: body.bytes())
-                    broker.scheduleTick()
+        var toAsk = members[...]
+        let ask = { [broker] (member: ClientChannelInfo) in
+            member.client.connection.request(request, timeout: .seconds(5)).assumeIsolated().whenComplete { result in
+                if case .success(let answer) = result, answer.responseCode == .success,
+                    let table = try? answer.json()["messageQueueTable"]?.object
+                {
+                    statuses[member.clientId, default: JSONObject()].members += table.members
                 }
+                left -= 1
+                guard left == 0 else { return }
+                let found = statuses
+                broker.answer(entries: found.count, address, client) {
+                    .fields([
+                        (
+                            "consumerTable",
+                            .fields(found.sorted { $0.key < $1.key }.map { ($0.key, Optional(.object($0.value))) })
+                        )
+                    ])
+                }
+                broker.scheduleTick()
+            }
         }
+        let slice = { () -> Bool in
+            for member in toAsk.prefix(Self.membersPerSlice) { ask(member) }
+            toAsk = toAsk.dropFirst(Self.membersPerSlice)
+            return !toAsk.isEmpty
+        }
+        if slice() { broker.slices.add(slice) }
     }
+
+    /// Members asked in one slice.
+    private static let membersPerSlice = 128
 }

@@ -44,9 +44,9 @@ final class ConsumerGroup {
     var consumeFromWhere: String
     /// What any of the clients wants; of several expressions for a topic the newest.
     private(set) var subscriptions = BytesKeyedTable<Subscription>()
-    fileprivate(set) var clients: [ClientChannelInfo] = [] {
-        didSet { knownList = nil }
-    }
+    fileprivate(set) var clients: [ClientChannelInfo] = []
+    /// What the clients want of each topic: one subscription, which all share, unless they disagree.
+    private var wishes = BytesKeyedTable<[Wish]>()
     /// The answer to GET_CONSUMER_LIST_BY_GROUP: each of ten thousand members asks for all of them.
     private var knownList: [UInt8]?
     var clientList: [UInt8] {
@@ -55,6 +55,12 @@ final class ConsumerGroup {
         knownList = list
         return list
     }
+    /// A subscription, and how many clients have it.
+    private struct Wish {
+        let subscription: Subscription
+        var clients = 1
+    }
+
     /// All clients want the same.
     private(set) var isConsistent = true
     private var reported: Set<SubscriptionConflict.Key> = []
@@ -88,111 +94,121 @@ final class ConsumerGroup {
     func others(than client: ClientContext, topic: String) -> [Subscription] {
         guard !isConsistent, let own = clients.first(where: { $0.client === client }) else { return [] }
         let mine = own.subscriptions.first { $0.topic == topic }
-        var found: [Subscription] = []
-        for member in clients where member.client !== client {
-            for other in member.subscriptions where other.topic == topic {
-                if mine?.selectsTheSame(as: other) == true || found.contains(where: { $0.selectsTheSame(as: other) }) {
-                    continue
-                }
-                found.append(other)
-            }
-        }
-        return found
+        return (wishes[topic] ?? []).map(\.subscription).filter { $0 !== mine }
     }
 
-    /// Takes what a client says now.
+    fileprivate func add(_ info: ClientChannelInfo) {
+        clients.append(info)
+        knownList = nil
+    }
+
+    /// The same client again; what it wants is `update`'s to change.
+    fileprivate func renew(_ info: ClientChannelInfo, at index: Int) {
+        if clients[index].clientId != info.clientId { knownList = nil }
+        let subscriptions = clients[index].subscriptions
+        clients[index] = info
+        clients[index].subscriptions = subscriptions
+    }
+
+    /// Takes what a client says now. Costs what this client wants, and not what all others do.
     /// - Returns: whether the group's set of topics changed, and a disagreement not reported yet.
     fileprivate func update(
         _ index: Int, _ latest: [Subscription], isNew: Bool
     ) -> (changed: Bool, conflict: SubscriptionConflict?) {
-        let before = SubscriptionsByTopic(clients[index].subscriptions)
-        let now = latest.map { said in
-            for known in [subscriptions[said.topic], before[said.topic]] {
-                guard let known, known.selectsTheSame(as: said) else { continue }
-                known.renew(version: said.subVersion)
-                return known
-            }
-            return said
+        let before = clients[index].subscriptions
+        var topics: Set<String> = []
+        let now = latest.filter { topics.insert($0.topic).inserted }.map { said in
+            guard let all = wishes[said.topic],
+                let wish = all.first(where: { $0.subscription.selectsTheSame(as: said) })
+            else { return said }
+            wish.subscription.renew(version: said.subVersion)
+            // It may be the newest now.
+            if all.count > 1 { noteNewest(wish.subscription) }
+            return wish.subscription
         }
-        guard isNew || now.count != before.all.count || !zip(now, before.all).allSatisfy({ $0 === $1 }) else {
+        guard isNew || now.count != before.count || !zip(now, before).allSatisfy({ $0 === $1 }) else {
             return (false, nil)
         }
         clients[index].subscriptions = now
-        var changed = false
-        for subscription in now {
-            if let old = subscriptions[subscription.topic] {
-                if old !== subscription { subscriptions[subscription.topic] = newest(subscription.topic) }
-            } else {
-                subscriptions[subscription.topic] = subscription
-                changed = true
-            }
-        }
-        if removeUnwanted(before.all, after: now) { changed = true }
-        return (changed, checkConsistency(of: index))
+        let count = subscriptions.count
+        for subscription in now { add(subscription) }
+        let added = subscriptions.count > count
+        let removed = before.reduce(false) { remove($1) || $0 }
+        return (added || removed, checkConsistency(of: index))
     }
 
-    private func newest(_ topic: String) -> Subscription? {
-        clients.lazy.flatMap(\.subscriptions).filter { $0.topic == topic }.max { $0.subVersion < $1.subVersion }
-    }
-
-    /// Topics nobody wants any more go: only those this client has wanted until now can be among them.
-    private func removeUnwanted(_ before: [Subscription], after latest: [Subscription]) -> Bool {
-        var changed = false
-        let wanted = SubscriptionsByTopic(latest)
-        for old in before where wanted[old.topic] == nil {
-            let newest = newest(old.topic)
-            if let newest {
-                subscriptions[old.topic] = newest
-            } else {
-                subscriptions[old.topic] = nil
-                changed = true
-            }
-        }
-        return changed
-    }
-
-    /// While all agree one comparison tells whether the newcomer does too.
-    private func checkConsistency(of index: Int) -> SubscriptionConflict? {
-        let member = clients[index]
-        guard clients.count > 1 else {
-            isConsistent = true
-            return nil
-        }
-        let others = clients.indices.lazy.filter { $0 != index }
-        var conflict: SubscriptionConflict?
-        if isConsistent {
-            conflict = others.first.flatMap { SubscriptionConflict(clients[$0], member) }
+    private func add(_ subscription: Subscription) {
+        let topic = subscription.topic
+        var all = wishes[topic] ?? []
+        if let known = all.firstIndex(where: { $0.subscription === subscription }) {
+            all[known].clients += 1
         } else {
-            conflict = others.compactMap { SubscriptionConflict(self.clients[$0], member) }.first
-            if conflict == nil { recheck() }
+            all.append(Wish(subscription: subscription))
         }
-        guard let conflict else { return nil }
-        isConsistent = false
-        guard reported.count < SubscriptionConflict.reportedMax, reported.insert(conflict.key).inserted else {
-            return nil
-        }
-        return conflict
+        wishes[topic] = all
+        noteNewest(subscription)
     }
 
-    /// Whether those who differed have gone or come round.
-    private func recheck() {
-        guard let first = clients.first else {
-            isConsistent = true
-            return
+    /// One that is newer than the topic's takes its place.
+    private func noteNewest(_ subscription: Subscription) {
+        let newest = subscriptions[subscription.topic]
+        if newest.map({ $0.subVersion < subscription.subVersion }) ?? true {
+            subscriptions[subscription.topic] = subscription
         }
-        isConsistent = clients.dropFirst().allSatisfy { SubscriptionConflict(first, $0) == nil }
-        // Should they differ again, that is news.
-        if isConsistent { reported = [] }
+    }
+
+    /// `true` when nobody wants the topic any more.
+    private func remove(_ subscription: Subscription) -> Bool {
+        let topic = subscription.topic
+        guard var all = wishes[topic], let known = all.firstIndex(where: { $0.subscription === subscription }) else {
+            return false
+        }
+        all[known].clients -= 1
+        let isGone = all[known].clients == 0
+        if isGone { all.remove(at: known) }
+        wishes[topic] = all.isEmpty ? nil : all
+        if isGone, subscriptions[topic] === subscription {
+            subscriptions[topic] = all.map(\.subscription).max { $0.subVersion < $1.subVersion }
+        }
+        return all.isEmpty
+    }
+
+    /// Clients one is compared with for a line of the log.
+    private static let comparedMax = 4
+
+    private func checkConsistency(of index: Int) -> SubscriptionConflict? {
+        isConsistent = allAgree
+        guard !isConsistent else {
+            // Should they differ again, that is news.
+            reported = []
+            return nil
+        }
+        guard reported.count < SubscriptionConflict.reportedMax else { return nil }
+        let others = clients.indices.lazy.filter { $0 != index }.prefix(Self.comparedMax)
+        let conflict = others.compactMap { SubscriptionConflict(self.clients[$0], self.clients[index]) }.first
+        return conflict.flatMap { reported.insert($0.key).inserted ? $0 : nil }
+    }
+
+    /// Whether all clients want the same: of each topic one subscription, which every client has, but for retry topics.
+    private var allAgree: Bool {
+        guard let first = clients.first, clients.count > 1 else { return true }
+        guard clients.allSatisfy({ $0.messageModel == first.messageModel }) else { return false }
+        for place in 0..<wishes.count {
+            let all = wishes.value(at: place)
+            guard let wish = all.first, all.count == 1 else { return false }
+            if wish.clients < clients.count, !wish.subscription.topic.hasPrefix(TopicNames.retryPrefix) { return false }
+        }
+        return true
     }
 
     fileprivate func remove(_ client: ClientContext) {
         guard let index = clients.firstIndex(where: { $0.client === client }) else { return }
         let leaving = clients.remove(at: index)
+        knownList = nil
+        for subscription in leaving.subscriptions { _ = remove(subscription) }
         guard !isConsistent else { return }
-        for subscription in leaving.subscriptions {
-            subscriptions[subscription.topic] = newest(subscription.topic)
-        }
-        recheck()
+        isConsistent = allAgree
+        if isConsistent { reported = [] }
     }
 }
 
@@ -257,11 +273,10 @@ final class ConsumerManager {
         let index: Int
         if let known = group.clients.firstIndex(where: { $0.client === info.client }) {
             index = known
-            info.subscriptions = group.clients[known].subscriptions
-            group.clients[known] = info
+            group.renew(info, at: known)
         } else {
             index = group.clients.count
-            group.clients.append(info)
+            group.add(info)
             info.client.consumerGroups.insert(group.name)
             isNew = true
         }
@@ -357,10 +372,8 @@ final class ProducerManager {
 
     func clients(of group: String) -> [ClientChannelInfo]? { groups[group] }
 
-    /// Of all groups, by name.
-    var all: [(group: String, clients: [ClientChannelInfo])] {
-        groups.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
-    }
+    /// Of all groups, in no order.
+    var all: [(group: String, clients: [ClientChannelInfo])] { groups.map { ($0.key, $0.value) } }
 
     func expired(now: Int64) -> [ClientChannelInfo] {
         groups.values.flatMap { clients in

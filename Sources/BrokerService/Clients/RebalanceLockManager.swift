@@ -20,9 +20,18 @@ struct RebalanceLockManager {
 
     let maxLiveMillis: Int64
     private var locks: [String: [MessageQueue: Lock]] = [:]
+    /// Locks that are held, or were not given back and have not been looked at since they expired.
+    private(set) var count = 0
+    /// More are refused as if somebody else held them: RocketMQ has no bound, and a lock names any queue.
+    let locksMax: Int
+    /// Groups looked at in one slice.
+    static let groupsPerSlice = 64
 
     /// - Parameter maxLiveMillis: `rebalanceLockMaxLiveTime`.
-    init(maxLiveMillis: Int64 = lockMaxLiveMillis) { self.maxLiveMillis = maxLiveMillis }
+    init(maxLiveMillis: Int64 = lockMaxLiveMillis, locksMax: Int = 500_000) {
+        self.maxLiveMillis = maxLiveMillis
+        self.locksMax = locksMax
+    }
 
     /// Nobody holds any.
     var isEmpty: Bool { locks.isEmpty }
@@ -49,6 +58,8 @@ struct RebalanceLockManager {
                 locks[group]?[queue]?.isWanted = true
                 continue
             }
+            guard lock != nil || count < locksMax else { continue }
+            if lock == nil { count += 1 }
             locks[group, default: [:]][queue] = Lock(
                 clientId: asker.clientId, instance: asker.instance, lastUpdateMillis: now,
                 isWanted: isMine && lock?.isWanted == true)
@@ -62,6 +73,7 @@ struct RebalanceLockManager {
         var isWanted = false
         for queue in queues {
             guard let lock = locks[group]?[queue], asker.holds(lock) else { continue }
+            count -= 1
             if locks[group]?.removeValue(forKey: queue)?.isWanted == true { isWanted = true }
         }
         if locks[group]?.isEmpty == true { locks[group] = nil }
@@ -72,18 +84,23 @@ struct RebalanceLockManager {
     mutating func unlockAll(group: String, by asker: Asker) {
         guard let table = locks[group] else { return }
         let others = table.filter { !asker.holds($0.value) }
+        count -= table.count - others.count
         locks[group] = others.isEmpty ? nil : others
     }
 
-    /// Drops what has expired, so that groups that are gone cost nothing. Returns the groups in which somebody waits for a
-    /// queue that is free now.
-    mutating func removeExpired(now: Int64) -> [String] {
+    /// Groups of which locks are held.
+    var groups: [String] { Array(locks.keys) }
+
+    /// Drops what has expired, so that groups that are gone cost nothing. Returns those of the groups in which somebody waits
+    /// for a queue that is free now.
+    mutating func removeExpired(in groups: some Sequence<String>, now: Int64) -> [String] {
         var waiting: [String] = []
-        for (group, table) in locks {
-            let expired = table.filter { now - $0.value.lastUpdateMillis > maxLiveMillis }
-            guard !expired.isEmpty else { continue }
-            if expired.values.contains(where: \.isWanted) { waiting.append(group) }
-            let live = table.filter { expired[$0.key] == nil }
+        for group in groups {
+            guard let table = locks[group] else { continue }
+            let live = table.filter { now - $0.value.lastUpdateMillis <= maxLiveMillis }
+            guard live.count < table.count else { continue }
+            if table.contains(where: { $0.value.isWanted && live[$0.key] == nil }) { waiting.append(group) }
+            count -= table.count - live.count
             locks[group] = live.isEmpty ? nil : live
         }
         return waiting

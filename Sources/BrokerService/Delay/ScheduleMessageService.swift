@@ -12,8 +12,9 @@ import StoreFormat
 /// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`) and in RocketMQ's own file
 /// `config/delayOffset.json`, which is written every 10 s and counts only deliveries that survive power loss.
 final class ScheduleMessageService {
-    /// Delivered at once before other work gets its turn.
-    static let batchMax = 512
+    /// Delivered in one slice, all levels together, and bytes after which it ends.
+    static let deliverBatch = 256
+    static let deliverBytes = 4 << 20
     static let retryMillis: Int64 = 100
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
     static let sleepMaxMillis: Int64 = 30_000
@@ -29,6 +30,10 @@ final class ScheduleMessageService {
     private(set) var isDirty = false
     private var isRunning = false
     private var hasAppended = false
+    /// More is due than a slice delivers.
+    private var isCatchingUp = false
+    /// The level the next slice begins with: a busy one keeps no other waiting.
+    private var firstLevel = 0
 
     /// Offsets that wait for the log to be flushed up to there, and those that no longer do.
     private var candidate: (logEnd: Int64, offsets: [Int64])?
@@ -124,23 +129,51 @@ final class ScheduleMessageService {
     private func deliver() {
         timer = nil
         timerAtMillis = Int64.max
-        guard isRunning else { return }
-        let now = broker.now()
-        for index in levels.indices where levels[index].dueMillis <= now { deliver(index, now) }
-        if hasAppended { broker.scheduleTick() }
-        arm()
+        guard !isCatchingUp else { return }
+        isCatchingUp = deliverSome()
+        guard isCatchingUp else { return arm() }
+        broker.slices.add { [unowned self] in
+            isCatchingUp = deliverSome()
+            if !isCatchingUp { arm() }
+            return isCatchingUp
+        }
     }
 
-    private func deliver(_ index: Int, _ now: Int64) {
+    /// Delivers what is due, no more than a slice; `true` when there is more.
+    private func deliverSome() -> Bool {
+        guard isRunning else { return false }
+        let now = broker.now()
+        var budget = Budget()
+        for step in levels.indices where !budget.isSpent {
+            let index = (firstLevel + step) % levels.count
+            if levels[index].dueMillis <= now { deliver(index, now, &budget) }
+            if budget.isSpent { firstLevel = (index + 1) % levels.count }
+        }
+        if hasAppended { broker.scheduleTick() }
+        return budget.isSpent
+    }
+
+    /// What a slice may still deliver.
+    private struct Budget {
+        var messages = ScheduleMessageService.deliverBatch
+        var bytes = ScheduleMessageService.deliverBytes
+        var isSpent: Bool { messages <= 0 || bytes <= 0 }
+    }
+
+    private func deliver(_ index: Int, _ now: Int64, _ budget: inout Budget) {
         guard let queue = queue(index) else { return }
         let entries = broker.store.entries(
-            queue, from: QueueOffset(levels[index].next), maxCount: Self.batchMax)
+            queue, from: QueueOffset(levels[index].next), maxCount: budget.messages)
         for entry in entries {
+            // What is left of the level is due as before.
+            guard !budget.isSpent else { return }
             let due = due(index, entry, queue)
             if due > now {
                 levels[index].dueMillis = due
                 return
             }
+            budget.messages -= 1
+            budget.bytes -= Int(entry.recordSize)
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             switch copier.deliver(range) {
             case .appended(let result):

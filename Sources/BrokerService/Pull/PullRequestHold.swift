@@ -144,13 +144,28 @@ final class PullRequestHold {
         return false
     }
 
+    /// Answers pulls held at these queues as at their deadlines: their topic goes away.
+    func expire(at queues: [ConsumeQueue]) {
+        var watches = queues.compactMap { $0.context as? QueueWatch }[...]
+        guard !watches.isEmpty else { return }
+        let slice = { [unowned self] () -> Bool in
+            var runs = Self.runsPerSlice
+            while runs > 0, let watch = watches.first {
+                guard let pull = watch.batch?.pulls.first ?? watch.pulls.first else {
+                    watches.removeFirst()
+                    continue
+                }
+                runs -= 1
+                release(pull)
+                run?(pull, true)
+            }
+            return !watches.isEmpty
+        }
+        if slice() { slices.add(slice) }
+    }
+
     /// Wakes everything that waits for the filter worker.
-    func wakeAll(where condition: @escaping (PullRequest) -> Bool) { runAll(expired: false, condition) }
-
-    /// Answers held pulls as at their deadlines: their topic goes away.
-    func expireAll(where condition: @escaping (PullRequest) -> Bool) { runAll(expired: true, condition) }
-
-    private func runAll(expired: Bool, _ condition: @escaping (PullRequest) -> Bool) {
+    func wakeAll(where condition: @escaping (PullRequest) -> Bool) {
         var all = everyPull()[...]
         let slice = { [unowned self] () -> Bool in
             var runs = Self.runsPerSlice
@@ -160,7 +175,7 @@ final class PullRequestHold {
                 guard pull.isHeld, condition(pull) else { continue }
                 runs -= 1
                 release(pull)
-                run?(pull, expired)
+                run?(pull, false)
             }
             return !all.isEmpty
         }

@@ -20,7 +20,7 @@ extension StoreSurvey {
             for table in entries(
                 json, "offsetTable", .consumerOffsets, { try ConsumerOffsetManager.entry($0, &queues) })
             {
-                offsets[table.topic, default: [:]][table.group] = table.offsets
+                offsets[table.topic.text, default: [:]][table.group.text] = table.offsets
             }
             note(queues, of: .consumerOffsets)
         }

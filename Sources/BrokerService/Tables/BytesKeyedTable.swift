@@ -33,6 +33,9 @@ struct BytesKeyedTable<Value> {
         entries[places.clamped(to: entries.indices)].map(\.value)
     }
 
+    /// The value in one of the places `0..<count`.
+    func value(at place: Int) -> Value { entries[place].value }
+
     private func hash(_ key: UnsafeRawBufferPointer) -> UInt64 {
         var hash = seed ^ UInt64(truncatingIfNeeded: key.count)
         var index = 0

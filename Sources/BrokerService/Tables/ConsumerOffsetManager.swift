@@ -10,10 +10,19 @@ final class ConsumerOffsetManager {
         let topic: String
         let group: String
         var offsets: [Int32: Int64] = [:]
+        /// Its topic or group was deleted: it counts no more, and leaves the tables in slices.
+        fileprivate(set) var isGone = false
 
         init(_ topic: TopicName, _ group: GroupName) {
             self.topic = topic.text
             self.group = group.text
+        }
+
+        /// Makes offsets those of this group where they are smaller. An offset below the queue's begin does not count.
+        func lower(_ smallest: inout [Int32: Int64], begin: (_ queueId: Int32) -> Int64) {
+            for (queueId, offset) in offsets where offset < smallest[queueId] ?? .max && offset >= begin(queueId) {
+                smallest[queueId] = offset
+            }
         }
     }
 
@@ -21,6 +30,23 @@ final class ConsumerOffsetManager {
     struct Copy: Sendable {
         let key: String
         let offsets: [Int32: Int64]
+    }
+
+    /// One entry of a table that was read; any thread may read it.
+    struct Entry: Sendable {
+        let topic: TopicName
+        let group: GroupName
+        fileprivate(set) var offsets: [Int32: Int64] = [:]
+
+        var key: String { topic.text + separator + group.text }
+    }
+
+    /// A table that was read.
+    struct Entries: Sendable {
+        let entries: [Entry]
+        /// What is none: whole entries, and single queues of others.
+        let refused: [RefusedEntry]
+        let keys: Set<String>
     }
 
     static let separator = "@"
@@ -34,6 +60,8 @@ final class ConsumerOffsetManager {
     /// Reused to join topic and group without allocating.
     private var scratch: [UInt8] = []
     private(set) var isDirty = false
+    /// Replacements by a master's table that were begun.
+    var replacements = 0
 
     init() { scratch.reserveCapacity(512) }
 
@@ -45,10 +73,12 @@ final class ConsumerOffsetManager {
         scratch.append(contentsOf: topic)
         scratch.append(UInt8(ascii: "@"))
         scratch.append(contentsOf: group)
-        return scratch.withUnsafeBytes { tables[$0] }
+        return present(scratch.withUnsafeBytes { tables[$0] })
     }
 
-    private func find(_ topic: String, _ group: String) -> Table? { tables[topic + Self.separator + group] }
+    private func find(_ topic: String, _ group: String) -> Table? { present(tables[topic + Self.separator + group]) }
+
+    private func present(_ table: Table?) -> Table? { table?.isGone == false ? table : nil }
 
     private func insert(_ table: Table) {
         tables[table.topic + Self.separator + table.group] = table
@@ -56,12 +86,23 @@ final class ConsumerOffsetManager {
         byGroup[table.group, default: [:]][table.topic] = table
     }
 
-    private func remove(topic: String, group: String) {
-        tables[topic + Self.separator + group] = nil
-        byTopic[topic]?[group] = nil
+    /// Takes it out, unless another one has its place by now.
+    func remove(_ table: Table) {
+        let (topic, group) = (table.topic, table.group)
+        let key = topic + Self.separator + group
+        if tables[key] === table { tables[key] = nil }
+        if byTopic[topic]?[group] === table { byTopic[topic]?[group] = nil }
         if byTopic[topic]?.isEmpty == true { byTopic[topic] = nil }
-        byGroup[group]?[topic] = nil
+        if byGroup[group]?[topic] === table { byGroup[group]?[topic] = nil }
         if byGroup[group]?.isEmpty == true { byGroup[group] = nil }
+    }
+
+    /// They count no more from now on. The caller has `remove` take them out.
+    private func forget(_ tables: [String: Table]?) -> [Table] {
+        isDirty = true
+        let gone = Array((tables ?? [:]).values)
+        for table in gone { table.isGone = true }
+        return gone
     }
 
     /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset outside
@@ -89,10 +130,17 @@ final class ConsumerOffsetManager {
 
     func offsets(topic: String, group: String) -> [Int32: Int64]? { find(topic, group)?.offsets }
 
-    /// In the order of the alphabet; so is the next.
-    func topics(of group: String) -> [String] { byGroup[group]?.keys.sorted() ?? [] }
+    /// In the order of the alphabet, unless they are so many that sorting them would take long; so is the next.
+    func topics(of group: String) -> [String] { Self.names(byGroup[group]) }
 
-    func groups(of topic: String) -> [String] { byTopic[topic]?.keys.sorted() ?? [] }
+    func groups(of topic: String) -> [String] { Self.names(byTopic[topic]) }
+
+    private static let sortedMax = 1024
+
+    private static func names(_ tables: [String: Table]?) -> [String] {
+        let names = (tables ?? [:]).compactMap { $0.value.isGone ? nil : $0.key }
+        return names.count <= sortedMax ? names.sorted() : names
+    }
 
     func clone(from source: String, to destination: GroupName, topic: TopicName) {
         guard let table = find(topic.text, source) else { return }
@@ -100,28 +148,16 @@ final class ConsumerOffsetManager {
         isDirty = true
     }
 
-    func remove(group: String) {
-        for topic in topics(of: group) { remove(topic: topic, group: group) }
-        isDirty = true
-    }
+    /// - Returns: what `remove` is to take out.
+    func forget(group: String) -> [Table] { forget(byGroup.removeValue(forKey: group)) }
 
     /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ 5's
     /// `cleanOffsetByTopic`; 4.9 keeps the offsets).
-    func remove(topic: String) {
-        for group in groups(of: topic) { remove(topic: topic, group: group) }
-        isDirty = true
-    }
+    /// - Returns: what `remove` is to take out.
+    func forget(topic: String) -> [Table] { forget(byTopic.removeValue(forKey: topic)) }
 
-    /// The smallest offset of each queue over all groups but the filtered ones. An offset below the queue's begin does not count.
-    func minimumOffsets(
-        topic: String, excluding groups: Set<String>, begin: (_ queueId: Int32) -> Int64
-    ) -> [Int32: Int64] {
-        var result: [Int32: Int64] = [:]
-        for (group, table) in byTopic[topic] ?? [:] where !groups.contains(group) {
-            result.merge(table.offsets.filter { $0.value >= begin($0.key) }, uniquingKeysWith: min)
-        }
-        return result
-    }
+    /// Of all groups that have committed in the topic, in no order.
+    func tables(of topic: String) -> [Table] { (byTopic[topic] ?? [:]).values.filter { !$0.isGone } }
 
     // MARK: config/consumerOffset.json
 
@@ -129,10 +165,10 @@ final class ConsumerOffsetManager {
     var json: JSONValue { Self.json(tables.values.map(Self.copy)) }
 
     /// As `json`; any thread.
-    static func json(_ copies: [Copy]) -> JSONValue {
+    static func json(_ copies: [Copy?]) -> JSONValue {
         var all = JSONObject()
         all.members.reserveCapacity(copies.count)
-        for table in copies {
+        for case let table? in copies {
             var queues = JSONObject()
             for (queueId, offset) in table.offsets.sorted(by: { $0.key < $1.key }) {
                 queues.append(rawKey: String(queueId), .integer(offset))
@@ -142,36 +178,51 @@ final class ConsumerOffsetManager {
         return .fields([("offsetTable", .object(all))])
     }
 
-    static func copy(_ table: Table) -> Copy {
-        Copy(key: table.topic + separator + table.group, offsets: table.offsets)
+    /// `nil` for what is on its way out.
+    static func copy(_ table: Table) -> Copy? {
+        table.isGone ? nil : Copy(key: table.topic + separator + table.group, offsets: table.offsets)
     }
+
+    func markChanged() { isDirty = true }
 
     func markWritten() { isDirty = false }
 
-    /// Replaces the whole table, as a slave does with its master's.
-    /// - Returns: the entries that are none, which are left out: whole ones, and single queues of others.
+    /// Takes the whole table over at the start.
+    /// - Returns: the entries that are none, which are left out.
     /// - Throws: it is no such table; then nothing has changed.
     func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
-        var queues: [RefusedEntry] = []
-        let read = try TableEntries<Table>(json, "offsetTable") { try Self.entry($0, &queues) }
+        let read = try Self.read(json)
         tables.removeAll()
         byTopic = [:]
         byGroup = [:]
-        for table in read.entries { insert(table) }
+        for entry in read.entries { set(entry) }
         isDirty = true
-        return read.refused + queues
+        return read.refused
     }
 
-    static func entry(_ member: JSONObject.Member, _ refused: inout [RefusedEntry]) throws -> Table {
+    /// Takes over what a table holds of one group and topic.
+    func set(_ entry: Entry) {
+        (find(entry.topic.text, entry.group.text) ?? make(entry.topic, entry.group)).offsets = entry.offsets
+    }
+
+    /// Any thread.
+    /// - Throws: it is no such table.
+    static func read(_ json: JSONValue) throws(TableError) -> Entries {
+        var queues: [RefusedEntry] = []
+        let read = try TableEntries<Entry>(json, "offsetTable") { try entry($0, &queues) }
+        return Entries(entries: read.entries, refused: read.refused + queues, keys: Set(read.entries.map(\.key)))
+    }
+
+    static func entry(_ member: JSONObject.Member, _ refused: inout [RefusedEntry]) throws -> Entry {
         guard let at = member.key.firstIndex(of: "@"), let queues = member.value.object else {
             throw TableError("it is not topic@group with queues and offsets")
         }
-        let table = Table(
-            try TopicName(existing: String(member.key[..<at])),
-            try GroupName(existing: String(member.key[member.key.index(after: at)...])))
+        var entry = Entry(
+            topic: try TopicName(existing: String(member.key[..<at])),
+            group: try GroupName(existing: String(member.key[member.key.index(after: at)...])))
         for queue in queues.members {
             if let queueId = Int32(queue.key), queueId >= 0, let offset = queue.value.integer, bounds.contains(offset) {
-                table.offsets[queueId] = offset
+                entry.offsets[queueId] = offset
             } else {
                 refused.append(
                     RefusedEntry(
@@ -179,6 +230,6 @@ final class ConsumerOffsetManager {
                         reason: "no queue has this number, or none this offset"))
             }
         }
-        return table
+        return entry
     }
 }

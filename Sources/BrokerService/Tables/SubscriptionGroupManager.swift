@@ -52,6 +52,8 @@ final class SubscriptionGroupManager {
     /// `autoCreateSubscriptionGroup` as it is now.
     var autoCreate: Bool
     private let now: () -> Int64
+    /// Replacements by a master's table that were begun.
+    private var replacements = 0
     /// Asked before a group is made because a client named it.
     var mayCreate: () -> Bool = { true }
 
@@ -169,28 +171,51 @@ final class SubscriptionGroupManager {
     /// - Returns: the entries that are none, which are left out.
     /// - Throws: it is no such table.
     func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
-        let read = try TableEntries<(SubscriptionGroupConfig, GroupName)>(json, "subscriptionGroupTable", Self.entry)
+        let read = try Self.read(json)
         for (config, name) in read.entries { insert(config, name) }
-        dataVersion = json.dataVersion ?? dataVersion
+        dataVersion = read.version ?? dataVersion
         return read.refused
     }
 
-    /// A slave takes its master's table as it is.
-    /// - Returns: the entries that are none, which are left out.
+    /// A table that was read.
+    struct Entries: Sendable {
+        let entries: [(config: SubscriptionGroupConfig, name: GroupName)]
+        let refused: [RefusedEntry]
+        let names: Set<GroupName>
+        let version: DataVersion?
+    }
+
+    /// Any thread.
     /// - Throws: it is no such table.
-    func replace(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
-        let read = try TableEntries<(SubscriptionGroupConfig, GroupName)>(json, "subscriptionGroupTable", Self.entry)
-        let version = json.dataVersion
-        guard version != dataVersion else { return [] }
-        let kept = Set(read.entries.map(\.1)).union(Self.systemGroups)
-        for entry in table.values where !kept.contains(entry.groupName) { table[entry.name] = nil }
-        for (config, name) in read.entries { insert(config, name) }
-        dataVersion = version ?? dataVersion
-        isDirty = true
-        return read.refused
+    static func read(_ json: JSONValue) throws(TableError) -> Entries {
+        let read = try TableEntries<(config: SubscriptionGroupConfig, name: GroupName)>(
+            json, "subscriptionGroupTable", entry)
+        return Entries(
+            entries: read.entries, refused: read.refused, names: Set(read.entries.map(\.name)).union(systemGroups),
+            version: json.dataVersion)
     }
 
-    static func entry(_ member: JSONObject.Member) throws -> (SubscriptionGroupConfig, GroupName) {
+    /// A slave takes its master's table as it is, in slices.
+    func replace(by read: Entries, in slices: SlicedWork, then: @escaping () -> Void) {
+        guard read.version != dataVersion else { return }
+        replacements += 1
+        let mine = replacements
+        let target = TableReplacement.Target<(config: SubscriptionGroupConfig, name: GroupName)>(
+            put: { [self] entry in insert(entry.config, entry.name) },
+            count: { [self] in table.count },
+            removeUnlessKept: { [self] place in
+                let entry = table.value(at: place)
+                if !read.names.contains(entry.groupName) { table[entry.name] = nil }
+            })
+        TableReplacement.run(read.entries, into: target, in: slices, while: { [self] in replacements == mine }) {
+            [self] in
+            dataVersion = read.version ?? dataVersion
+            isDirty = true
+            then()
+        }
+    }
+
+    static func entry(_ member: JSONObject.Member) throws -> (config: SubscriptionGroupConfig, name: GroupName) {
         let config = try SubscriptionGroupConfig(json: member.value)
         guard config.groupName == member.key else {
             throw TableError("it calls itself \(config.groupName)")

@@ -71,13 +71,21 @@ final class TableAnswers {
 extension Broker {
     /// Answers with a body that may be large: its text is then made on another thread, and shared, not copied.
     func answer(with body: JSONValue, entries: Int, _ address: ReturnAddress, _ client: ClientContext) {
+        answer(entries: entries, address, client) { body }
+    }
+
+    /// The same where making the body takes a while, too: of many entries that is done on the other thread.
+    func answer(
+        entries: Int, _ address: ReturnAddress, _ client: ClientContext,
+        making body: @escaping @Sendable () -> JSONValue
+    ) {
         guard entries >= TableAnswers.entriesAtOnce else {
             client.connection.awaitsAnswer = false
-            return client.answer(address, .success, body: body.bytes())
+            return client.answer(address, .success, body: body().bytes())
         }
         client.connection.awaitsAnswer = true
         textWork.submit(
-            { () -> ByteBuffer in ByteBuffer(bytes: body.bytes()) },
+            { () -> ByteBuffer in ByteBuffer(bytes: body().bytes()) },
             then: { text in
                 client.connection.awaitsAnswer = false
                 client.connection.respond(to: address, .success, sharedBody: text)

@@ -35,10 +35,3 @@ enum TableCopy {
         if slice() { slices.add(slice) }
     }
 }
-
-extension ConsumerOffsetManager {
-    /// What is to be made a text of; at once for a table of ordinary size.
-    func copied(in slices: SlicedWork, then: @escaping ([Copy]) -> Void) {
-        TableCopy.make(in: slices, table: { self.tables }, Self.copy, then: then)
-    }
-}

@@ -1,7 +1,7 @@
 import FastJSON
 
 /// An entry of a table that is none: a name no topic can have, a number out of its bounds. The table is used without it.
-struct RefusedEntry {
+struct RefusedEntry: Sendable {
     let key: String
     let value: JSONValue
     let reason: String

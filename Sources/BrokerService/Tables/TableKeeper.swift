@@ -75,9 +75,13 @@ final class TableKeeper {
         let path = broker.path(file)
         let disk = broker.disk
         broker.copy(file) { [self] text in
-            (file == .consumerOffsets ? broker.offsetWork : work).submit(
-                { () -> String? in Self.save(text(), path, disk) },
-                then: { [self] failure in ended(file, upTo, made, failure) })
+            let save = { [self] in
+                (file == .consumerOffsets ? broker.offsetWork : work).submit(
+                    { () -> String? in Self.save(text(), path, disk) },
+                    then: { [self] failure in ended(file, upTo, made, failure) })
+            }
+            // A deleted topic that is on disk again must not find its former queues there after a kill.
+            if file == .topics { broker.store.whenRemoved(save) } else { save() }
         }
     }
 

@@ -84,6 +84,8 @@ final class TopicConfigManager {
     /// Called after every change, with the changed topic's name if there is one: persist and register.
     var changed: ((String?) -> Void)?
     private let now: () -> Int64
+    /// Replacements by a master's table that were begun.
+    private var replacements = 0
     /// `autoCreateTopicEnable` as it is now; `TBW102` stays in the table when that is switched off.
     private var isAutoCreateEnabled: Bool
 
@@ -267,9 +269,9 @@ final class TopicConfigManager {
     /// - Returns: the entries that are none, which are left out.
     /// - Throws: it is no such table.
     func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
-        let read = try TableEntries<(TopicConfig, TopicName)>(json, "topicConfigTable", Self.entry)
+        let read = try Self.read(json)
         for (config, name) in read.entries where name != .autoCreateKey { insert(config, name) }
-        dataVersion = json.dataVersion ?? dataVersion
+        dataVersion = read.version ?? dataVersion
         kept = made
         return read.refused
     }
@@ -288,23 +290,45 @@ final class TopicConfigManager {
 
     var count: Int { table.count }
 
-    /// A slave takes its master's table as it is: topics the master no longer has go.
-    /// - Returns: the entries that are none, which are left out.
-    /// - Throws: it is no such table.
-    func replace(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
-        let read = try TableEntries<(TopicConfig, TopicName)>(json, "topicConfigTable", Self.entry)
-        let version = json.dataVersion
-        guard version != dataVersion else { return [] }
-        let kept = Set(read.entries.map(\.1.text))
-        for name in names where !kept.contains(name) && !isSystemTopic(name) { remove(name) }
-        for (config, name) in read.entries { insert(config, name) }
-        dataVersion = version ?? dataVersion
-        isDirty = true
-        changed?(nil)
-        return read.refused
+    /// A table that was read.
+    struct Entries: Sendable {
+        let entries: [(config: TopicConfig, name: TopicName)]
+        let refused: [RefusedEntry]
+        let names: Set<String>
+        let version: DataVersion?
     }
 
-    static func entry(_ member: JSONObject.Member) throws -> (TopicConfig, TopicName) {
+    /// Any thread.
+    /// - Throws: it is no such table.
+    static func read(_ json: JSONValue) throws(TableError) -> Entries {
+        let read = try TableEntries<(config: TopicConfig, name: TopicName)>(json, "topicConfigTable", entry)
+        return Entries(
+            entries: read.entries, refused: read.refused, names: Set(read.entries.map(\.name.text)),
+            version: json.dataVersion)
+    }
+
+    /// A slave takes its master's table as it is, in slices: topics the master no longer has go.
+    func replace(by read: Entries, in slices: SlicedWork, then: @escaping () -> Void) {
+        guard read.version != dataVersion else { return }
+        replacements += 1
+        let mine = replacements
+        let target = TableReplacement.Target<(config: TopicConfig, name: TopicName)>(
+            put: { [self] entry in insert(entry.config, entry.name) },
+            count: { [self] in table.count },
+            removeUnlessKept: { [self] place in
+                let name = table.value(at: place).name
+                if !read.names.contains(name), !isSystemTopic(name) { remove(name) }
+            })
+        TableReplacement.run(read.entries, into: target, in: slices, while: { [self] in replacements == mine }) {
+            [self] in
+            dataVersion = read.version ?? dataVersion
+            isDirty = true
+            changed?(nil)
+            then()
+        }
+    }
+
+    static func entry(_ member: JSONObject.Member) throws -> (config: TopicConfig, name: TopicName) {
         let config = try TopicConfig(json: member.value)
         guard config.topicName == member.key else {
             throw TableError("it calls itself \(config.topicName)")

@@ -13,9 +13,10 @@ import StoreFormat
 /// queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
 final class TimerMessageStore {
     static let topic = TopicName.timer.text
-    /// Taken in or delivered before other work gets its turn.
-    static let takeInBatch = 2000
-    static let deliverBatch = 1000
+    /// Taken in or delivered in one slice, and bytes after which it ends.
+    static let takeInBatch = 256
+    static let takeInBytes = 4 << 20
+    static let deliverBatch = 256
     static let deliverBytes = 4 << 20
     /// Frames collected for files before they are handed to the file thread, and how much may be on its way at most:
     /// beyond, messages stay in their queue.
@@ -57,6 +58,8 @@ final class TimerMessageStore {
     private var task: Scheduled<Void>?
     private var taskAtMillis = Int64.max
     private var turnIsDue = false
+    /// There is more to do than one slice does.
+    private var isCatchingUp = false
     private var isRunning = false
     /// On a slave: messages are taken in, so that they outlive the log here too, and dropped when the master has
     /// delivered them. Time is then what the master's log says.
@@ -185,18 +188,28 @@ final class TimerMessageStore {
 
     private func turn() {
         turnIsDue = false
-        guard isRunning else { return }
+        guard !isCatchingUp else { return }
+        isCatchingUp = doSome()
+        if isCatchingUp {
+            broker.slices.add { [unowned self] in
+                isCatchingUp = doSome()
+                return isCatchingUp
+            }
+        }
+    }
+
+    /// One slice; `true` when there is more to do now.
+    private func doSome() -> Bool {
+        guard isRunning else { return false }
         let now = clock()
         runFileJob(now)
         takeIn(now)
         let isMoreDue = isFollowing ? drop(now -| Self.deliveryLagMillis) : deliver(now)
-        guard let wheel else { return }
+        guard let wheel else { return false }
         if wheel.awaitsCommit { broker.scheduleTick() }
-        if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) {
-            scheduleTurn()
-        } else if !isFollowing, let wake = wheel.nextWake(now: now) {
-            arm(at: wake)
-        }
+        if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) { return true }
+        if !isFollowing, let wake = wheel.nextWake(now: now) { arm(at: wake) }
+        return false
     }
 
     // MARK: Taking in
@@ -221,7 +234,9 @@ final class TimerMessageStore {
             wheel.skip(from - 1)
         }
         let entries = broker.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
+        var bytes = 0
         for (index, entry) in entries.enumerated() {
+            bytes += Int(entry.recordSize)
             let sequence = from + Int64(index)
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             let isTaken: Bool? =
@@ -236,7 +251,7 @@ final class TimerMessageStore {
                 broker.logger.error("the timer message at \(entry.physicalOffset) is not there and was passed over")
                 wheel.skip(sequence)
             }
-            if collectedBytes + writingBytes >= Self.collectBytesMax { break }
+            if bytes >= Self.takeInBytes || collectedBytes + writingBytes >= Self.collectBytesMax { break }
         }
         if collectedBytes >= Self.collectBytes { writeCollected() } else { scheduleCollected() }
         touched()

@@ -26,21 +26,38 @@ extension TransactionalMessageService {
     func check() {
         task = nil
         taskAtMillis = Int64.max
-        guard isRunning else { return }
+        guard !isCatchingUp else { return }
+        isCatchingUp = checkSome()
+        guard isCatchingUp else { return arm() }
+        broker.slices.add { [unowned self] in
+            isCatchingUp = checkSome()
+            if !isCatchingUp { arm() }
+            return isCatchingUp
+        }
+    }
+
+    /// One slice; `true` when more is due.
+    private func checkSome() -> Bool {
+        guard isRunning else { return false }
         let now = broker.now()
         let owed = owedOps
         owedOps = []
         for (halfOffset, late) in owed { storeOp(halfOffset, late: late) }
         var count = 0
-        while count < Self.checkBatch, let due = open?.nextDue(now: now) {
+        var bytes = 0
+        while count < Self.checkBatch, bytes < Self.checkBytes, let due = open?.nextDue(now: now) {
             count += 1
             switch due {
-            case .check(let half): check(half, now)
-            case .giveUp(let half): giveUp(half, now)
+            case .check(let half):
+                bytes += Int(half.size)
+                check(half, now)
+            case .giveUp(let half):
+                bytes += Int(half.size)
+                giveUp(half, now)
             }
         }
         if hasAppended { broker.scheduleTick() }
-        arm()
+        return count == Self.checkBatch || bytes >= Self.checkBytes
     }
 
     private func check(_ half: HalfMessage, _ now: Int64) {
@@ -51,9 +68,7 @@ extension TransactionalMessageService {
         }
         guard broker.producers.clients(of: group)?.isEmpty == false else {
             // Asked as soon as one is there, and looked at again for its age.
-            if waiting[group]?.contains(half.queueOffset) != true {
-                waiting[group, default: []].append(half.queueOffset)
-            }
+            waiting[group, default: []].insert(half.queueOffset)
             open?.postpone(half.queueOffset, until: Int64.max)
             return
         }
@@ -132,9 +147,17 @@ extension TransactionalMessageService {
     /// A producer has connected: what waits for its group is asked now.
     func producerJoined(_ group: String) {
         guard let offsets = waiting.removeValue(forKey: group) else { return }
-        let now = broker.now()
-        for offset in offsets { open?.postpone(offset, until: now) }
-        arm()
+        // The oldest first.
+        var left = offsets.sorted()[...]
+        let slice = { [unowned self] () -> Bool in
+            guard isRunning else { return false }
+            let now = broker.now()
+            for offset in left.prefix(Self.postponeBatch) { open?.postpone(offset, until: now) }
+            left = left.dropFirst(Self.postponeBatch)
+            arm()
+            return !left.isEmpty
+        }
+        if slice() { broker.slices.add(slice) }
     }
 
     func ask(_ half: HalfMessage) {

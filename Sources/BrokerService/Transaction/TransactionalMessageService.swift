@@ -15,8 +15,10 @@ import StoreFormat
 final class TransactionalMessageService {
     static let group = GroupName(constant: "CID_RMQ_SYS_TRANS")
     static let checkMaxTimeQueues: Int32 = 1
-    /// Checked before other work gets its turn.
-    static let checkBatch = 200
+    /// Checked in one slice, and bytes after which it ends; and postponed in one.
+    static let checkBatch = 128
+    static let checkBytes = 4 << 20
+    static let postponeBatch = 2048
     static let readBatch = 1000
     /// More than the log is written in one tick.
     static let tornWriteMax: Int64 = 64 << 20
@@ -41,7 +43,9 @@ final class TransactionalMessageService {
     private var justEnded: Set<Int64> = []
 
     /// Half messages whose producers cannot be asked because none is connected, by group.
-    var waiting: [String: [Int64]] = [:]
+    var waiting: [String: Set<Int64>] = [:]
+    /// More is due than a slice checks.
+    var isCatchingUp = false
     var nextProducer = 0
 
     private var candidate: (logEnd: Int64, half: Int64, op: Int64)?

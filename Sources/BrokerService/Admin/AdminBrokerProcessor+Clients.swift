@@ -1,0 +1,118 @@
+import FastJSON
+import RemotingProtocol
+import RemotingTransport
+
+/// Who is connected: GET_CONSUMER_CONNECTION_LIST (203), GET_PRODUCER_CONNECTION_LIST (204), GET_ALL_PRODUCER_INFO (328). There
+/// may be ten thousand of them: they are noted in slices, and another thread makes the text.
+extension AdminBrokerProcessor {
+    /// Clients noted in one slice.
+    private static let clientsPerSlice = 256
+
+    /// One client as it is shown; any thread.
+    private struct ClientRow: Sendable {
+        let group: String
+        let clientId: String
+        let address: String
+        let language: String
+        let version: Int32
+        /// Milliseconds since 1970.
+        let lastUpdate: Int64
+
+        init(_ info: ClientChannelInfo, of group: String) {
+            self.group = group
+            clientId = info.clientId
+            address = info.client.address
+            language = "\(info.language.name)"
+            version = info.version
+            lastUpdate = info.lastUpdateMillis
+        }
+
+        var connection: JSONValue {
+            .fields([
+                ("clientAddr", .string(address)), ("clientId", .string(clientId)), ("language", .string(language)),
+                ("version", .integer(version)),
+            ])
+        }
+
+        var producer: JSONValue {
+            .fields([
+                ("clientId", .string(clientId)), ("language", .string(language)),
+                ("lastUpdateTimestamp", .integer(lastUpdate)), ("remoteIP", .string("/" + address)),
+                ("version", .integer(version)),
+            ])
+        }
+    }
+
+    /// Notes the clients of groups in slices.
+    private func note(
+        _ groups: [(group: String, clients: [ClientChannelInfo])], for client: ClientContext,
+        then: @escaping ([ClientRow]) -> Void
+    ) {
+        var left = groups[...]
+        var clients: ArraySlice<ClientChannelInfo> = []
+        var group = ""
+        var rows: [ClientRow] = []
+        broker.inSlices(for: client) {
+            for _ in 0..<Self.clientsPerSlice {
+                if let info = clients.popFirst() {
+                    rows.append(ClientRow(info, of: group))
+                } else if let next = left.popFirst() {
+                    (group, clients) = (next.group, next.clients[...])
+                } else {
+                    return false
+                }
+            }
+            return true
+        } then: {
+            let noted = rows
+            rows = []
+            then(noted)
+        }
+    }
+
+    func consumerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let name = try frame.extFields.required("consumerGroup")
+        guard let group = broker.consumers[name] else {
+            return client.answer(
+                frame.returnAddress, .consumerNotOnline, remark: "the consumer group[\(name)] not online")
+        }
+        let address = frame.returnAddress
+        note([(name, group.clients)], for: client) { [broker] rows in
+            let subscriptions = group.subscriptions.values.map(\.data)
+            let (from, type, model) = (group.consumeFromWhere, group.consumeType, group.messageModel)
+            broker.answer(entries: rows.count + subscriptions.count, address, client) {
+                .fields([
+                    ("connectionSet", .array(rows.map(\.connection))), ("consumeFromWhere", .string(from)),
+                    ("consumeType", .string(type)), ("messageModel", .string(model)),
+                    ("subscriptionTable", .fields(subscriptions.map { ($0.topic, Optional($0.json)) })),
+                ])
+            }
+        }
+    }
+
+    func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
+        let name = try frame.extFields.required("producerGroup")
+        guard let clients = broker.producers.clients(of: name) else {
+            return client.answer(
+                frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
+        }
+        let address = frame.returnAddress
+        note([(name, clients)], for: client) { [broker] rows in
+            broker.answer(entries: rows.count, address, client) {
+                .fields([("connectionSet", .array(rows.map(\.connection)))])
+            }
+        }
+    }
+
+    func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
+        let address = frame.returnAddress
+        note(broker.producers.all, for: client) { [broker] rows in
+            broker.answer(entries: rows.count, address, client) {
+                let groups = Dictionary(grouping: rows, by: \.group).sorted { $0.key < $1.key }
+                return .fields([
+                    ("data", .fields(groups.map { ($0.key, Optional(JSONValue.array($0.value.map(\.producer)))) }))
+                ])
+            }
+        }
+    }
+}
