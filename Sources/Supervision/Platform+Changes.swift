@@ -30,11 +30,9 @@ extension Platform {
         do {
             var fresh = try readAgain()
             var changes = fresh.keepRunning(configuration)
-            for text in changes.kept {
-                logger.warning("\(text) changes only by a restart")
-                outcome.pending.append("\(text): restart the platform")
-            }
+            outcome.pending += changes.kept.map { "\($0): restart the platform" }
             outcome.pending += fresh.readAtStart(since: configuration)
+            for text in outcome.pending { logger.warning("reload: without effect until a restart: \(text)") }
             let workers = fresh.workers
             for index in changes.added {
                 do {

@@ -143,7 +143,13 @@ package struct PlatformTrial {
             existing = PlatformTrial.parent(of: existing)
         }
         guard status.st_mode & S_IFMT == S_IFDIR else { return "\(existing) is no folder" }
-        if (try? MountPoint.isReadOnly(existing)) == true { return "\(existing) is read-only" }
+        if (try? MountPoint.isReadOnly(existing)) == true {
+            let what = existing == path ? "\(path) is read-only" : "there is no \(path), and \(existing) is read-only"
+            guard StateFolder.ofUnit != nil else { return what }
+            return
+                "\(what) for the service: make the folder, give it to \(account.name), and add ReadWritePaths=\(path) in a drop-in "
+                + "(systemctl edit; /usr/share/doc/apus/examples/data-disk.conf)"
+        }
         let mayWrite =
             account.user == geteuid()
             ? faccessat(AT_FDCWD, existing, W_OK | X_OK, AT_EACCESS) == 0

@@ -16,6 +16,8 @@ package final class Resources {
     private var gone: Set<WorkerID> = []
     private var given: GivenDescriptors
     private let store: DescriptorStore
+    /// Bound, and left with the store only when all the others are: it would hold a port that is said to be taken.
+    private var unkept: [(socket: SharedDescriptor, name: String)] = []
 
     /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units by
     /// their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
@@ -33,6 +35,7 @@ package final class Resources {
                 try createShared(worker, configuration)
                 connections[worker] = given.takeKept(GivenDescriptors.connectionsName(owner: worker))
             }
+            keepBound()
         } catch {
             throw ConfigurationError(Resources.explain(error, configuration))
         }
@@ -55,7 +58,9 @@ package final class Resources {
                 try bind(worker, &configuration)
                 try createShared(worker, configuration)
             }
+            keepBound()
         } catch {
+            unkept = []
             for worker in workers { removeListeners(of: worker) }
             throw ConfigurationError(Resources.explain(error, configuration))
         }
@@ -114,7 +119,12 @@ package final class Resources {
     ) throws(SystemError) {
         configuration.set(row.portKey, String(try ListenSocket.port(of: socket.raw)), for: worker)
         listeners[worker, default: []].append((row.name, socket))
-        store.keep(socket.raw, GivenDescriptors.listenerName(owner: "\(worker)", row.name))
+        unkept.append((socket, GivenDescriptors.listenerName(owner: "\(worker)", row.name)))
+    }
+
+    private func keepBound() {
+        for (socket, name) in unkept { store.keep(socket.raw, name) }
+        unkept = []
     }
 
     /// Any free broker port whose neighbours are free too: clients derive the VIP port (2 below) from it, and slaves'

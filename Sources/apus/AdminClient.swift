@@ -7,12 +7,13 @@ import Supervision
 /// Talks to the supervisor of a data directory over DIR/run/apus.sock.
 struct AdminClient {
     struct DataDirectory: ParsableArguments {
-        @Option(help: ArgumentHelp("The platform's data directory.", valueName: "DIR"))
+        @Option(help: ArgumentHelp("The platform's data directory.", valueName: "DIR"), completion: .directory)
         var dataDir: String?
 
         init() {}
 
-        init(_ path: String) { dataDir = path }
+        /// Outside of a command line, which sets the option otherwise. nil: as without the option.
+        init(_ path: String?) { dataDir = path }
 
         /// As apusd chooses it; the service's when one's own platform does not run and that one does.
         var path: String {

@@ -20,7 +20,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     @OptionGroup var server: ServerOption
 
-    @Option(name: [.long, .short], help: "Topic; created when it does not exist.")
+    @Option(name: [.long, .short], help: "Topic; created when it does not exist.", completion: Completions.topic)
     var topic = "BenchTopic"
 
     @Option(help: "Queues the topic gets when it is created.")
@@ -65,7 +65,7 @@ struct BenchCommand: AsyncParsableCommand {
     @Option(help: "Tag expression of the consuming side.")
     var filter = "*"
 
-    @Option(help: "Consumer group.")
+    @Option(help: "Consumer group.", completion: Completions.group)
     var group = "BENCH_GROUP"
 
     @Option(help: "Messages asked for in one pull.")

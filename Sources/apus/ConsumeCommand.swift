@@ -48,10 +48,10 @@ struct ConsumeCommand: AsyncParsableCommand {
 
     @OptionGroup var server: ServerOption
 
-    @Option(name: [.long, .short], help: "Topic.")
+    @Option(name: [.long, .short], help: "Topic.", completion: Completions.topic)
     var topic: String
 
-    @Option(name: [.long, .short], help: "Consumer group.")
+    @Option(name: [.long, .short], help: "Consumer group.", completion: Completions.group)
     var group = "APUS_CONSUME"
 
     @Option(name: [.customLong("tag"), .customLong("filter")], help: "Tags wanted: '*', 'TagA' or 'TagA || TagB'.")

@@ -28,7 +28,7 @@ struct SendCommand: AsyncParsableCommand {
 
     @OptionGroup var server: ServerOption
 
-    @Option(name: [.long, .short], help: "Topic of the messages.")
+    @Option(name: [.long, .short], help: "Topic of the messages.", completion: Completions.topic)
     var topic: String?
 
     @Option(help: "Tag of the messages.")

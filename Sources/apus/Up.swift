@@ -7,7 +7,8 @@ struct Up: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Start a platform in the foreground (options: apus up --help).")
 
-    @Argument(parsing: .captureForPassthrough)
+    // apusd knows its options; some take files.
+    @Argument(parsing: .captureForPassthrough, completion: .file())
     var arguments: [String] = []
 
     func run() throws { try Beside.become("apusd", arguments, as: "apus up") }

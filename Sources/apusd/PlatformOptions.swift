@@ -3,10 +3,10 @@ import Glibc
 import Supervision
 
 struct PlatformOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Stores, configuration and the admin socket.", valueName: "DIR"))
+    @Option(help: ArgumentHelp("Stores, configuration and the admin socket.", valueName: "DIR"), completion: .directory)
     var dataDir: String?
 
-    @Option(help: ArgumentHelp("apus.toml, or a RocketMQ broker.conf.", valueName: "FILE"))
+    @Option(help: ArgumentHelp("apus.toml, or a RocketMQ broker.conf.", valueName: "FILE"), completion: .file())
     var config: String?
 
     @Option(help: ArgumentHelp("Name server port; 0 picks a free one (default: 9876).", valueName: "N"))

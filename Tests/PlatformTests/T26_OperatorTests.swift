@@ -80,6 +80,75 @@ extension PlatformTests {
             try await platform.stop()
         }
 
+        /// The script as the package installs it, run by bash the way it is run for the tabulator key; `apus` is found by its name.
+        @Test("bash completes workers, topics, groups, settings, plugins, files and commands", .timeLimit(.minutes(1)))
+        func completion() async throws {
+            let folder = try TemporaryFolder()
+            let platform = try await Platform.start(in: folder)
+            for topic in ["CompleteMe", "CompleteOther"] {
+                let sent = try await platform.apus(["send", "--topic", topic], input: .file("/etc/hostname"))
+                #expect(sent.status == 0, "\(sent)")
+            }
+            let consumed = try await platform.apus([
+                "consume", "--topic", "CompleteMe", "--group", "CompletedGroup", "--from", "first", "--count", "1",
+            ])
+            #expect(consumed.status == 0, "\(consumed)")
+            try await T09_Plugins.range("1.0", folder.file("libRange.so"))
+            _ = try await apus(["plugin", "add", folder.file("libRange.so"), "--data-dir", platform.data], status: 0)
+            let script = try await apus(["--generate-completion-script", "bash"], status: 0).lines
+            try script.joined(separator: "\n").write(toFile: folder.file("apus"), atomically: true, encoding: .utf8)
+            try "".write(toFile: folder.file("settings.toml"), atomically: true, encoding: .utf8)
+            try FileManager.default.createDirectory(atPath: folder.file("state"), withIntermediateDirectories: true)
+            try FileManager.default.createSymbolicLink(
+                atPath: folder.file("state/apus"), withDestinationPath: platform.data)
+            let asked = """
+                source ./apus
+                COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMP_TYPE=9 COMP_KEY=9 COMPREPLY=()
+                COMP_POINT=${#COMP_LINE}
+                _apus apus "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" || echo "ended with $?"
+                printf '%s\\n' "${COMPREPLY[@]}"
+                """
+            try asked.write(toFile: folder.file("ask"), atomically: true, encoding: .utf8)
+            func offered(_ line: String, server: String? = nil) async throws -> [String] {
+                // A line that ends with a space asks for the next word.
+                let words = line.split(separator: " ", omittingEmptySubsequences: false).map(String.init)
+                let outcome = try await Program.run(
+                    "/bin/sh",
+                    [
+                        "-c",
+                        "cd \(folder.path) && PATH=\(Binaries.folder):$PATH XDG_STATE_HOME=\(folder.file("state")) "
+                            + "NAMESRV_ADDR=\(server ?? platform.nameServer) exec bash ./ask \"$@\"", "sh",
+                    ] + words)
+                #expect(outcome.status == 0 && outcome.errorText.isEmpty, "\(line): \(outcome)")
+                return outcome.lines.filter { !$0.isEmpty }
+            }
+            let workers = ["nameserver@0", "broker-store@0", "replication@0", "filter@0", "filter@1", "filter@2"]
+            let lines: [(String, [String])] = [
+                ("apus restart ", workers), ("apus restart bro", ["broker-store@0"]),
+                ("apus logs filter@1", ["filter@1"]), ("apus send --topic Complete", ["CompleteMe", "CompleteOther"]),
+                ("apus consume --group Compl", ["CompletedGroup"]),
+                ("apus why --group Compl", ["CompletedGroup"]),
+                ("apus admin topicRoute -t CompleteO", ["CompleteOther"]),
+                ("apus admin updateBrokerConfig -k fileRes", ["fileReservedTime"]),
+                ("apus config revert fileRes", ["fileReservedTime"]), ("apus config check set", ["settings.toml"]),
+                ("apus plugin add libR", ["libRange.so", "libRange.so.c"]), ("apus plugin remove ", ["libRange.so"]),
+                ("apus up --config set", ["settings.toml"]), ("apus sta", ["status"]),
+                ("apus admin consumerPro", ["consumerProgress"]),
+            ]
+            for (line, wanted) in lines {
+                let found = try await offered(line)
+                #expect(found.sorted() == wanted.sorted(), "\(line): \(found)")
+            }
+            // What the line itself says comes before the surroundings.
+            let elsewhere = try await offered(
+                "apus consume --name-server \(platform.nameServer) --topic CompleteM", server: "127.0.0.1:1")
+            #expect(elsewhere == ["CompleteMe"])
+            // Nothing runs there: nothing is offered, and nothing printed into the line.
+            #expect(try await offered("apus consume --topic Complete", server: "127.0.0.1:1") == [])
+            #expect(try await offered("apus restart --data-dir \(folder.file("nowhere")) ") == [])
+            try await platform.stop()
+        }
+
         @Test("a start that fails is STATUS= with the reason: port taken, folder missing", .timeLimit(.minutes(1)))
         func failedStarts() async throws {
             let platform = try await Platform.start()

@@ -184,7 +184,7 @@ struct PlatformProcessTests {
             #expect(try platform.ask(platform.broker, "setting brokerName") == "b")
             #expect(try platform.ask(platform.broker, "setting listenPort") == port)
             #expect(try platform.ask(platform.broker, "setting namesrvAddr") == namesrvAddr)
-            #expect(platform.errors.contains("brokerName changes only by a restart"))
+            #expect(platform.errors.contains("without effect until a restart: brokerName: restart the platform"))
 
             // Who asks for the reload hears what needs a restart, and of what.
             try write("maxMessageSize = 2000\nbrokerName = \"other\"\nregionId = \"north\"\n[nameserver]\nmyKey = 2\n")

@@ -143,7 +143,7 @@ struct ConsumerProgress: AdminCommand {
     @OptionGroup var server: NameServerOption
     @Option(
         name: [.customShort("g"), .customLong("groupName")], parsing: .unconditional,
-        help: ArgumentHelp("One consumer group, queue by queue.", valueName: "GROUP"))
+        help: ArgumentHelp("One consumer group, queue by queue.", valueName: "GROUP"), completion: Completions.group)
     var group: String?
     @Option(
         name: [.customShort("t"), .customLong("topicName")], parsing: .unconditional, help: "With -g: this topic only.")

@@ -20,7 +20,8 @@ extension MessageQuery {
 struct DirectConsumer: ParsableArguments {
     @Option(
         name: [.customShort("g"), .customLong("consumerGroup")], parsing: .unconditional,
-        help: ArgumentHelp("With -d: have this group's consumer consume it.", valueName: "GROUP"))
+        help: ArgumentHelp("With -d: have this group's consumer consume it.", valueName: "GROUP"),
+        completion: Completions.group)
     var group: String?
     @Option(
         name: [.customShort("d"), .customLong("clientId")], parsing: .unconditional,
@@ -53,7 +54,7 @@ struct QueryMsgById: MessageQuery {
     var ids: String
     @Option(
         name: [.customShort("t"), .customLong("topic")], parsing: .unconditional,
-        help: ArgumentHelp("Topic of ids that clients made.", valueName: "TOPIC"))
+        help: ArgumentHelp("Topic of ids that clients made.", valueName: "TOPIC"), completion: Completions.topic)
     var topic: String?
     @OptionGroup var consumer: DirectConsumer
     @Option(

@@ -9,11 +9,11 @@ struct CloneGroupOffset: AdminCommand {
     @OptionGroup var server: NameServerOption
     @Option(
         name: [.customShort("s"), .customLong("srcGroup")], parsing: .unconditional,
-        help: ArgumentHelp("From.", valueName: "GROUP"))
+        help: ArgumentHelp("From.", valueName: "GROUP"), completion: Completions.group)
     var source: String
     @Option(
         name: [.customShort("d"), .customLong("destGroup")], parsing: .unconditional,
-        help: ArgumentHelp("To.", valueName: "GROUP"))
+        help: ArgumentHelp("To.", valueName: "GROUP"), completion: Completions.group)
     var destination: String
     @OptionGroup var topic: TopicOption
     @Option(

@@ -126,7 +126,7 @@ struct ConsumeMessage: AdminCommand {
     ) var offset: Int64?
     @Option(
         name: [.customShort("g"), .customLong("consumerGroup")], parsing: .unconditional,
-        help: "Consumer group to pull as.")
+        help: "Consumer group to pull as.", completion: Completions.group)
     var group = AdminSession.toolsGroup
     @Option(
         name: [.customShort("s"), .customLong("beginTimestamp")], parsing: .unconditional,

@@ -11,7 +11,7 @@ struct StatsAll: AdminCommand {
     var activeOnly = false
     @Option(
         name: [.customShort("t"), .customLong("topic")], parsing: .unconditional,
-        help: ArgumentHelp("This topic only.", valueName: "TOPIC"))
+        help: ArgumentHelp("This topic only.", valueName: "TOPIC"), completion: Completions.topic)
     var topic: String?
 
     private static let columns = Columns("%-64s  %-64s %12s %11s %11s %14s %14s")

@@ -21,7 +21,8 @@ struct PluginCommand: ParsableCommand {
     struct Folder: ParsableArguments {
         @Option(
             name: .customLong("directory"),
-            help: ArgumentHelp("The plugin folder (default: the running platform's).", valueName: "DIR"))
+            help: ArgumentHelp("The plugin folder (default: the running platform's).", valueName: "DIR"),
+            completion: .directory)
         var given: String?
 
         @OptionGroup var platform: AdminClient.DataDirectory
@@ -193,7 +194,7 @@ struct PluginCommand: ParsableCommand {
     struct Remove: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Take a plugin's file out of the folder.")
 
-        @Argument(help: "The file's name, lib….so.") var name: String
+        @Argument(help: "The file's name, lib….so.", completion: Completions.plugin) var name: String
         @OptionGroup var folder: Folder
         @Flag(name: .shortAndLong, help: "Do not ask.") var yes = false
 
@@ -245,7 +246,8 @@ struct PluginCommand: ParsableCommand {
             abstract: "Forget what is held against a plugin: it is called again at once.",
             discussion: "A mended version needs no pardon: what is held against a file belongs to its contents.")
 
-        @Argument(help: "The plugin's file, lib….so, its name or its type.") var name: String
+        @Argument(help: "The plugin's file, lib….so, its name or its type.", completion: Completions.plugin) var name:
+            String
         @OptionGroup var platform: AdminClient.DataDirectory
 
         func validate() throws {

@@ -181,7 +181,7 @@ struct PluginStatus: ParsableCommand {
             Ends with 0 when all of them are in use, 1 when one is not or a group names a type nobody serves, 3 when nothing runs.
             """)
 
-    @Argument(help: "One plugin: its file, its name or its type.") var name: String?
+    @Argument(help: "One plugin: its file, its name or its type.", completion: Completions.plugin) var name: String?
     @OptionGroup var platform: AdminClient.DataDirectory
 
     func run() throws {
