@@ -98,6 +98,7 @@ extension MessageStore {
         }
         guard !withoutFile.isEmpty else { return maintenance.passQueues.isEmpty }
         maintenance.waitingForFile = withoutFile
+        moveRemovedFolders(isUrgent: true)
         let job = queueFiles.makeFiles(for: withoutFile)
         submitBehind(job) { store throws(SystemError) in
             store.maintenance.waitingForFile = []

@@ -88,7 +88,8 @@ extension MessageStore {
 struct QueueRemovals {
     /// Topics whose folders are still in their places.
     fileprivate var topics: [TopicName] = []
-    fileprivate var isRunning = false
+    /// Jobs that move folders, submitted and not heard of.
+    fileprivate var running = 0
     /// Removals asked for; how many of them are done.
     fileprivate var asked: Int64 = 0
     fileprivate var done: Int64 = 0
@@ -131,10 +132,12 @@ extension MessageStore {
         removals.waiters.append((removals.asked, completion))
     }
 
-    /// One job at a time; topics removed meanwhile go with the next one.
-    private func moveRemovedFolders() {
-        guard !removals.isRunning, !removals.topics.isEmpty else { return }
-        removals.isRunning = true
+    /// Topics removed while a job runs go together with the next one.
+    /// - Parameter isUrgent: work is about to be submitted that makes files: folders must be out of its way, for they may
+    ///   be those of new queues of the same names.
+    func moveRemovedFolders(isUrgent: Bool = false) {
+        guard !removals.topics.isEmpty, isUrgent || removals.running == 0 else { return }
+        removals.running += 1
         let job = takeRemoved()
         let (upTo, deleted, file) = (removals.asked, deleted, deletedFile)
         let (executor, liveness) = (executor, liveness)
@@ -158,7 +161,8 @@ extension MessageStore {
         guard isOpen else { return }
         for failure in failures { logger.error("\(failure)") }
         background.submit(.check) { job.deleteMoved() }
-        removals.isRunning = false
+        removals.running -= 1
+        // The lane works in order.
         removals.done = upTo
         let ready = removals.waiters.filter { $0.upTo <= upTo }
         removals.waiters.removeAll { $0.upTo <= upTo }

@@ -11,7 +11,16 @@ package struct KVConfigTable: Equatable, Sendable {
     /// namespace → key → value.
     package private(set) var table: [String: [String: String]] = [:]
 
+    /// Bytes of namespaces, keys and values.
+    package private(set) var bytes = 0
+    /// So many it takes. RocketMQ has no bound; here each change writes the whole table, and a start reads it.
+    package static let bytesMax = 8 << 20
+
     package init() {}
+
+    private static func bytes(_ namespace: String, _ key: String, _ value: String) -> Int {
+        namespace.utf8.count + key.utf8.count + value.utf8.count
+    }
 
     /// What the file holds; what has another shape is left out and counted in `refused`.
     package init(json: JSONValue, refused: inout Int) {
@@ -22,7 +31,7 @@ package struct KVConfigTable: Equatable, Sendable {
             }
             for entry in entries.members {
                 if let value = entry.value.string {
-                    self.table[namespace.key, default: [:]][entry.key] = value
+                    self.set(namespace.key, entry.key, value)
                 } else {
                     refused += 1
                 }
@@ -49,8 +58,19 @@ package struct KVConfigTable: Equatable, Sendable {
         ])
     }
 
-    package mutating func put(namespace: String, key: String, value: String) {
-        self.table[namespace, default: [:]][key] = value
+    /// `false`: there is no room for it, nothing was changed.
+    package mutating func put(namespace: String, key: String, value: String) -> Bool {
+        let former = self.table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
+        guard self.bytes - former + Self.bytes(namespace, key, value) <= Self.bytesMax else { return false }
+        self.set(namespace, key, value)
+        return true
+    }
+
+    private mutating func set(_ namespace: String, _ key: String, _ value: String) {
+        if let former = self.table[namespace, default: [:]].updateValue(value, forKey: key) {
+            self.bytes -= Self.bytes(namespace, key, former)
+        }
+        self.bytes += Self.bytes(namespace, key, value)
     }
 
     package func value(namespace: String, key: String) -> String? {
@@ -58,7 +78,8 @@ package struct KVConfigTable: Equatable, Sendable {
     }
 
     package mutating func delete(namespace: String, key: String) {
-        self.table[namespace]?[key] = nil
+        guard let former = self.table[namespace]?.removeValue(forKey: key) else { return }
+        self.bytes -= Self.bytes(namespace, key, former)
     }
 
     /// nil when there is no such namespace.

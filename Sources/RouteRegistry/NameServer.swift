@@ -5,8 +5,9 @@ package import RemotingProtocol
 package import RemotingTransport
 import SettingTable
 
-/// Where a name server keeps what shall outlive it. Called on its event loop, seldom (an operator's command).
-package protocol NameServerStorage: AnyObject {
+/// Where a name server keeps what shall outlive it. What loads is called before it serves, `saveBrokers` on its event loop, what
+/// saves an operator's change on another thread; of each file one call at a time.
+package protocol NameServerStorage: AnyObject, Sendable {
     /// nil when there is none yet.
     func loadKVConfig() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
@@ -34,6 +35,15 @@ package final class NameServer: RemotingService {
     /// What operators have changed with 318.
     private var changedSettings: ChangedSettings
     private var kvConfig = KVConfigTable()
+    private lazy var kvFile = KeptFile { [unowned self] in
+        let (storage, table) = (self.storage, self.kvConfig)
+        return { try storage?.saveKVConfig(table.json.bytes()) }
+    }
+    private lazy var settingsFile = KeptFile { [unowned self] in
+        let (storage, changed) = (self.storage, self.changedSettings)
+        self.changedSettings.markWritten()
+        return { try storage?.saveChangedSettings(changed.json.bytes(.pretty)) }
+    }
     private let storage: (any NameServerStorage)?
     private let logger: Logger
     private let milliseconds: () -> Int64
@@ -115,7 +125,7 @@ package final class NameServer: RemotingService {
             let keys = news.map(\.0).sorted().joined(separator: " ")
             self.logger.notice(
                 "the configuration file says something new of settings changed online; the file holds: \(keys)")
-            _ = self.keepChangedSettings()
+            self.keepChangedSettings()
         }
     }
 
@@ -136,7 +146,7 @@ package final class NameServer: RemotingService {
                     "the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \(keys)"
                 )
             }
-            if self.changedSettings.isDirty { _ = self.keepChangedSettings() }
+            if self.changedSettings.isDirty { self.keepChangedSettings() }
             _ = self.configuration.update(Dictionary(loaded.held.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
         } catch {
             self.logger.error(
@@ -144,14 +154,10 @@ package final class NameServer: RemotingService {
         }
     }
 
-    private func keepChangedSettings() -> Answer {
-        do {
-            try self.storage?.saveChangedSettings(self.changedSettings.json.bytes(.pretty))
-            self.changedSettings.markWritten()
-            return .ok
-        } catch {
-            self.logger.error("changed settings could not be kept for the next start: \(error)")
-            return Answer(code: .systemError, remark: "changed, but not kept for the next start: \(error)")
+    /// At the start and when the configuration file was read again: nobody waits for it.
+    private func keepChangedSettings() {
+        self.settingsFile.keep(elsewhere: self.elsewhere, self.eventLoop) { [unowned self] failure in
+            if let failure { self.logger.error("changed settings could not be kept for the next start: \(failure)") }
         }
     }
 
@@ -200,6 +206,7 @@ package final class NameServer: RemotingService {
         do throws(RemotingDecodeError) {
             if let question = try self.question(code, frame, connection), self.startHold.hold(question) { return }
             if try self.answersElsewhere(code, frame, connection) { return }
+            if try self.changesFile(code, frame, connection) { return self.logEvents() }
             guard let answer = try self.answer(code, frame, connection) else {
                 return connection.respondNotSupported(to: frame)
             }
@@ -292,11 +299,7 @@ package final class NameServer: RemotingService {
             self.tables.touch(try fields.required("brokerAddr"), connection: connection.id, now: self.milliseconds())
             return .ok
         case .getBrokerMemberGroup: return self.memberGroup(try fields.required("brokerName"))
-        case .putKVConfig: return try self.putKVConfig(fields)
         case .getKVConfig: return try self.getKVConfig(fields)
-        case .deleteKVConfig:
-            self.kvConfig.delete(namespace: try fields.required("namespace"), key: try fields.required("key"))
-            return self.keepKVConfig()
         case .getKVListByNamespace: return try self.kvList(fields)
         case .wipeWritePermOfBroker:
             let count = self.tables.wipeWritePermission(of: try fields.required("brokerName"))
@@ -323,7 +326,6 @@ package final class NameServer: RemotingService {
         case .getUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 1 != 0 }))
         case .getHasUnitSubTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 2 != 0 }))
         case .getHasUnitSubUnUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 3 == 2 }))
-        case .updateNamesrvConfig: return self.updateConfiguration(frame, connection)
         case .getNamesrvConfig: return Answer(body: Array(self.configuration.text.utf8))
         default: return nil
         }
@@ -430,11 +432,48 @@ package final class NameServer: RemotingService {
 
     // MARK: KV configuration
 
-    private func putKVConfig(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
-        self.kvConfig.put(
-            namespace: try fields.required("namespace"), key: try fields.required("key"),
-            value: try fields.required("value"))
-        return self.keepKVConfig()
+    /// Changes of what is kept in a file are answered when they are on disk. `false`: it is no such request.
+    private func changesFile(
+        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Bool {
+        let fields = frame.extFields
+        switch code {
+        case .putKVConfig:
+            let isTaken = self.kvConfig.put(
+                namespace: try fields.required("namespace"), key: try fields.required("key"),
+                value: try fields.required("value"))
+            guard isTaken else {
+                let remark =
+                    "the KV configuration holds \(self.kvConfig.bytes) bytes, and at most \(KVConfigTable.bytesMax): nothing "
+                    + "was changed; delete what is not needed (mqadmin deleteKvConfig)"
+                connection.respond(to: frame.returnAddress, .systemError, remark: remark)
+                return true
+            }
+            self.keep(self.kvFile, frame.returnAddress, connection)
+        case .deleteKVConfig:
+            self.kvConfig.delete(namespace: try fields.required("namespace"), key: try fields.required("key"))
+            self.keep(self.kvFile, frame.returnAddress, connection)
+        case .updateNamesrvConfig:
+            if let refusal = self.updateConfiguration(frame, connection) {
+                connection.respond(to: frame.returnAddress, refusal.code, remark: refusal.remark)
+            } else {
+                self.keep(self.settingsFile, frame.returnAddress, connection)
+            }
+        default: return false
+        }
+        return true
+    }
+
+    /// Answers when the file holds what is true now.
+    private func keep(_ file: KeptFile, _ address: ReturnAddress, _ connection: RemotingConnection) {
+        connection.awaitsAnswer = true
+        file.keep(elsewhere: self.elsewhere, self.eventLoop) { [unowned self] failure in
+            connection.awaitsAnswer = false
+            guard let failure else { return connection.respond(to: address, .success) }
+            self.logger.error("a change could not be kept for the next start: \(failure)")
+            connection.respond(
+                to: address, .systemError, remark: "changed, but not kept for the next start: \(failure)")
+        }
     }
 
     private func getKVConfig(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
@@ -478,20 +517,10 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .milliseconds(100)) { if this.value.keepsBrokers { this.value.keepBrokers() } }
     }
 
-    private func keepKVConfig() -> Answer {
-        do {
-            try self.storage?.saveKVConfig(self.kvConfig.json.bytes())
-            return .ok
-        } catch {
-            self.logger.error("the KV configuration could not be kept", metadata: ["reason": "\(error)"])
-            return Answer(
-                code: .systemError, remark: "changed, but not kept for the next start: \(error)")
-        }
-    }
-
     // MARK: own configuration
 
-    private func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer {
+    /// - Returns: why nothing was changed; nil when all was.
+    private func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
         let properties: [String: String]
         do throws(JavaProperties.Malformed) {
             properties = try JavaProperties.table(String(decoding: frame.body, as: UTF8.self))
@@ -511,7 +540,7 @@ package final class NameServer: RemotingService {
             }
             self.logger.notice(
                 "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")
-            return self.changedSettings.isDirty ? self.keepChangedSettings() : .ok
+            return nil
         }
     }
 

@@ -322,6 +322,36 @@ import Testing
         }
     }
 
+    @Test("a topic that is made again while another one's folder is moved keeps its new files")
+    func madeAgainWhileAnotherMoves() throws {
+        let clock = TestClock()
+        let disk = SimulatedDisk(now: { clock.now })
+        let background = ManualBackground(immediate: false)
+        let first = Harness(.small("/store"), disk: disk, clock: clock, background: background)
+        try first.store.open()
+        for number in 0..<150 {
+            first.send("Other", body: "other \(number)")
+            first.send("Again", body: "old \(number)")
+        }
+        try first.store.commitTick()
+        first.maintain(5000)
+        first.store.removeTopic("Other")
+        // Waits for the first.
+        first.store.removeTopic("Again")
+        for number in 0..<3 { first.send("Again", body: "new \(number)") }
+        try first.store.commitTick()
+        clock.advance(5000)
+        first.store.runMaintenance()
+        first.maintain(5000)
+        #expect(first.bodies("Again") == ["new 0", "new 1", "new 2"])
+        #expect(disk.paths.contains { $0.hasPrefix("/store/consumequeue/Again/0/") })
+        let next = Harness(.small("/store"), disk: disk.afterKill(), clock: clock)
+        try next.store.open()
+        #expect(next.bodies("Again") == ["new 0", "new 1", "new 2"])
+        #expect(next.bodies("Other").isEmpty)
+        try next.store.close()
+    }
+
     @Test("removed and made again without end: every queue is found, and none that was removed")
     func table() throws {
         var random = SeededGenerator(seed: 8)

@@ -92,7 +92,12 @@ final class MemoryStorage: NameServerStorage, @unchecked Sendable {
     var bytes: [UInt8]?
 
     func loadKVConfig() throws -> [UInt8]? { self.bytes }
-    func saveKVConfig(_ bytes: [UInt8]) throws { self.bytes = bytes }
+    /// How often it was saved.
+    var saves = 0
+    func saveKVConfig(_ bytes: [UInt8]) throws {
+        self.bytes = bytes
+        self.saves += 1
+    }
 
     var changedSettings: [UInt8]?
 
@@ -595,5 +600,66 @@ struct LargeBodyTests {
         await client.close()
         await broker.close()
         try await server.stop()
+    }
+
+    private static func put(_ key: String, _ value: String) -> RemotingCommand {
+        RemotingCommand(.putKVConfig, extFields: ["namespace": "N", "key": key, "value": value])
+    }
+
+    @Test("the KV configuration has a bound: what strangers put there never keeps a name server from starting")
+    func kvBound() async throws {
+        let storage = MemoryStorage()
+        let server = try await RunningNameServer(storage: storage)
+        let client = try await server.connect()
+        try await server.serveLargeBodies { work in NIOThreadPool.singleton.submit { _ in work() } }
+        let value = String(repeating: "v", count: 900_000)
+        var answers: [RemotingCommand] = []
+        for number in 0..<12 {
+            answers.append(try await client.invoke(Self.put("k\(number)", value), timeout: .seconds(30)))
+        }
+        let taken = answers.prefix { $0.code == 0 }.count
+        #expect(taken == KVConfigTable.bytesMax / 900_000)
+        #expect(answers.dropFirst(taken).allSatisfy { $0.code == ResponseCode.systemError.rawValue })
+        #expect(answers.last?.remark?.contains("deleteKvConfig") == true, "\(answers.last?.remark ?? "")")
+        let delete = RemotingCommand(.deleteKVConfig, extFields: ["namespace": "N", "key": "k0"])
+        #expect(try await client.invoke(delete, timeout: .seconds(30)).code == 0)
+        #expect(try await client.invoke(Self.put("another", value), timeout: .seconds(30)).code == 0)
+        await client.close()
+        try await server.stop()
+        var refused = 0
+        let again = KVConfigTable(json: try JSONValue(parsing: storage.bytes ?? []), refused: &refused)
+        #expect(refused == 0 && again.entries(namespace: "N")?.count == taken && again.bytes <= KVConfigTable.bytesMax)
+        // What JSON makes of the worst of them is still a file a start reads (64 MiB).
+        var worst = KVConfigTable()
+        let isTaken = worst.put(namespace: "N", key: "k", value: String(repeating: "\u{1}", count: 10_000))
+        #expect(isTaken)
+        #expect(worst.json.bytes().count * (KVConfigTable.bytesMax / worst.bytes) < 64 << 20)
+    }
+
+    @Test("changes of the KV configuration are written by another thread, together, and answered when they are")
+    func kvTogether() async throws {
+        let storage = MemoryStorage()
+        let server = try await RunningNameServer(storage: storage)
+        try await server.serveLargeBodies { work in
+            NIOThreadPool.singleton.submit { _ in
+                usleep(20_000)
+                work()
+            }
+        }
+        var clients: [RemotingClient] = []
+        for _ in 0..<40 { clients.append(try await server.connect()) }
+        let answers = clients.enumerated().map { number, client in
+            client.invoking(Self.put("k\(number)", "v"), timeout: .seconds(30))
+        }
+        for answer in answers { #expect(try await answer.get().code == 0) }
+        let watcher = try await server.connect()
+        let list = try await watcher.invoke(
+            RemotingCommand(.getKVListByNamespace, extFields: ["namespace": "N"]))
+        #expect(try KVTable(body: list.body).table.count == 40)
+        for client in clients + [watcher] { await client.close() }
+        try await server.stop()
+        #expect(storage.saves < 40)
+        let kept = try JSONValue(parsing: storage.bytes ?? [])["configTable"]?["N"]?.object
+        #expect(kept?.count == 40)
     }
 }
