@@ -11,35 +11,45 @@ protocol FramePoolMember: AnyObject {
 /// A frame reserves its whole length before more than its beginning is kept. So no two frames can each hold what the other
 /// needs: one that has a reservation can always finish.
 ///
-/// While there is not enough, networks take turns by start-time fair queueing: each wait begins at a point of virtual time,
-/// the lowest is granted first, and the network's next wait begins later by what this one cost. That is its bytes, its bytes
-/// again for each second it kept them, and eight times its bytes when it never came to its end. So one network's many, slow
-/// or false frames delay its own next ones; a network that comes new is next in line.
+/// While there is not enough, networks take turns by start-time fair queueing: the one that has used least is granted next.
+/// A frame costs its bytes, its bytes again for each second it kept them, and eight times its bytes when it never came to
+/// its end. So one network's many, slow or false frames delay its own next ones; a network that comes new is next in line.
 final class FramePool {
     private struct Waiter {
-        let start: Int
         let ticket: UInt64
         let bytes: Int
+    }
+
+    /// What a network has used, and who waits there in the order of asking.
+    private struct Account {
+        /// A point of virtual time: where its next grant begins.
+        var start: Int
+        var waiters: [Waiter] = []
+        /// Where the queue begins in `waiters`.
+        var first = 0
+        /// Of the waiters, those that have not been cancelled.
+        var live = 0
+        var isInTurns = false
+    }
+
+    private struct Member {
+        let member: any FramePoolMember
+        let network: RemoteNetwork
     }
 
     /// Bytes.
     let capacity: Int
     /// Bytes promised to frames that are not complete.
     private(set) var reserved = 0
-    /// In the order of their turns, from `first` on.
-    private var waiters: [Waiter] = []
-    private var first = 0
-    /// Of the tickets that still count.
-    private var members: [UInt64: any FramePoolMember] = [:]
+    private var members: [UInt64: Member] = [:]
     private var lastTicket: UInt64 = 0
-    /// Where the last wait that was granted began. Zero again when nobody waits.
+    private var accounts: [RemoteNetwork: Account] = [:]
+    private var turns = FrameTurns()
+    /// Where the last grant began. Zero again when nobody waits.
     private var virtualTime = 0
-    /// Where a network's next wait begins, when that is later than `virtualTime`.
-    private var nextStarts: [RemoteNetwork: Int] = [:]
 
-    /// Networks remembered at a time, at most; when there are more the past is forgotten.
+    /// Networks remembered at a time, besides those that wait; when there are more the past is forgotten.
     private static let networksMax = 16_384
-
     private static let costOfUnfinished = 8
 
     init(capacity: Int) {
@@ -60,15 +70,29 @@ final class FramePool {
     /// `cancel`, which takes the ticket answered here.
     func wait(_ member: any FramePoolMember, for bytes: Int, of network: RemoteNetwork) -> UInt64 {
         self.lastTicket += 1
-        self.members[self.lastTicket] = member
-        let start = max(self.virtualTime, self.nextStarts[network] ?? 0)
-        self.charge(network, bytes)
-        self.insert(Waiter(start: start, ticket: self.lastTicket, bytes: bytes))
+        self.members[self.lastTicket] = Member(member: member, network: network)
+        var account = self.takeAccount(network)
+        account.waiters.append(Waiter(ticket: self.lastTicket, bytes: bytes))
+        account.live += 1
+        if !account.isInTurns {
+            account.isInTurns = true
+            account.start = max(self.virtualTime, account.start)
+            self.turns.insert(.init(start: account.start, ticket: self.lastTicket, network: network))
+        }
+        self.accounts[network] = account
         return self.lastTicket
     }
 
     func cancel(_ ticket: UInt64) {
-        guard self.members.removeValue(forKey: ticket) != nil else { return }
+        guard let member = self.members.removeValue(forKey: ticket) else { return }
+        var account = self.takeAccount(member.network)
+        account.live -= 1
+        if account.waiters.count > 2 * account.live + 64 {
+            account.waiters.removeFirst(account.first)
+            account.waiters.removeAll { self.members[$0.ticket] == nil }
+            account.first = 0
+        }
+        self.accounts[member.network] = account
         self.grant()
     }
 
@@ -80,53 +104,116 @@ final class FramePool {
         self.reserved -= bytes
         guard self.isContended else { return }
         let held = Int(Double(bytes) * Double(max(0, time.nanoseconds)) / 1e9)
-        self.charge(network, held + (isWhole ? 0 : bytes * Self.costOfUnfinished))
+        var account = self.takeAccount(network)
+        account.start = max(self.virtualTime, account.start) + held + (isWhole ? 0 : bytes * Self.costOfUnfinished)
+        self.accounts[network] = account
         self.grant()
     }
 
     private func fits(_ bytes: Int) -> Bool { self.reserved == 0 || bytes <= self.capacity - self.reserved }
 
-    private func charge(_ network: RemoteNetwork, _ cost: Int) {
-        if self.nextStarts.count >= Self.networksMax, self.nextStarts[network] == nil {
-            self.nextStarts = self.nextStarts.filter { $0.value > self.virtualTime }
-            if self.nextStarts.count >= Self.networksMax { self.nextStarts = [:] }
+    /// To be put back when it has changed: so that its list of waiters is not copied.
+    private func takeAccount(_ network: RemoteNetwork) -> Account {
+        if let known = self.accounts.removeValue(forKey: network) { return known }
+        if self.accounts.count >= Self.networksMax {
+            self.accounts = self.accounts.filter { $0.value.isInTurns || $0.value.start > self.virtualTime }
+            if self.accounts.count >= Self.networksMax { self.accounts = self.accounts.filter { $0.value.isInTurns } }
         }
-        self.nextStarts[network] = max(self.virtualTime, self.nextStarts[network] ?? 0) + cost
-    }
-
-    /// Behind all that begin no later.
-    private func insert(_ waiter: Waiter) {
-        if self.waiters.count > 64, self.waiters.count > 2 * self.members.count {
-            self.waiters.removeFirst(self.first)
-            self.first = 0
-            self.waiters.removeAll { self.members[$0.ticket] == nil && $0.ticket != waiter.ticket }
-        }
-        var (low, high) = (self.first, self.waiters.count)
-        while low < high {
-            let middle = (low + high) / 2
-            if self.waiters[middle].start <= waiter.start { low = middle + 1 } else { high = middle }
-        }
-        self.waiters.insert(waiter, at: low)
+        return Account(start: self.virtualTime)
     }
 
     private func grant() {
-        while self.first < self.waiters.count {
-            let next = self.waiters[self.first]
-            if let member = self.members[next.ticket] {
-                guard self.fits(next.bytes) else { return }
-                self.members[next.ticket] = nil
-                self.reserved += next.bytes
-                self.virtualTime = max(self.virtualTime, next.start)
-                self.first += 1
-                member.framePoolGranted()
-            } else {
-                self.first += 1
-            }
+        while let (network, waiter) = self.next() {
+            guard self.fits(waiter.bytes) else { return }
+            self.reserved += waiter.bytes
+            var account = self.takeAccount(network)
+            account.first += 1
+            account.live -= 1
+            self.virtualTime = max(self.virtualTime, account.start)
+            account.start = self.virtualTime + waiter.bytes
+            self.accounts[network] = account
+            self.members.removeValue(forKey: waiter.ticket)?.member.framePoolGranted()
         }
-        self.waiters.removeAll(keepingCapacity: self.waiters.capacity < 4096)
-        self.first = 0
+        guard self.members.isEmpty else { return }
+        self.accounts = [:]
+        self.turns = FrameTurns()
         self.virtualTime = 0
-        self.nextStarts = [:]
+    }
+
+    /// Whose turn it is. What a network has used since its place was chosen counts now: places only move back.
+    private func next() -> (RemoteNetwork, Waiter)? {
+        while let turn = self.turns.first {
+            var account = self.takeAccount(turn.network)
+            while account.first < account.waiters.count, self.members[account.waiters[account.first].ticket] == nil {
+                account.first += 1
+            }
+            if account.first > 64, account.first * 2 > account.waiters.count {
+                account.waiters.removeFirst(account.first)
+                account.first = 0
+            }
+            guard account.first < account.waiters.count else {
+                account.waiters = []
+                account.first = 0
+                account.isInTurns = false
+                self.accounts[turn.network] = account
+                self.turns.removeFirst()
+                continue
+            }
+            let waiter = account.waiters[account.first]
+            let due = FrameTurns.Turn(start: account.start, ticket: waiter.ticket, network: turn.network)
+            self.accounts[turn.network] = account
+            if due.isBefore(turn) || turn.isBefore(due) {
+                self.turns.replaceFirst(due)
+                continue
+            }
+            return (turn.network, waiter)
+        }
+        return nil
+    }
+}
+
+/// Networks that wait, the one whose turn is next first: a binary heap.
+private struct FrameTurns {
+    struct Turn {
+        let start: Int
+        /// Of its first waiter: among equals who asked first.
+        let ticket: UInt64
+        let network: RemoteNetwork
+
+        func isBefore(_ other: Turn) -> Bool { (self.start, self.ticket) < (other.start, other.ticket) }
+    }
+
+    private var heap: [Turn] = []
+
+    var first: Turn? { self.heap.first }
+
+    mutating func insert(_ turn: Turn) {
+        var index = self.heap.count
+        self.heap.append(turn)
+        while index > 0, self.heap[index].isBefore(self.heap[(index - 1) / 2]) {
+            self.heap.swapAt(index, (index - 1) / 2)
+            index = (index - 1) / 2
+        }
+    }
+
+    mutating func removeFirst() {
+        guard let last = self.heap.popLast(), !self.heap.isEmpty else { return }
+        self.replaceFirst(last)
+    }
+
+    mutating func replaceFirst(_ turn: Turn) {
+        self.heap[0] = turn
+        var index = 0
+        while true {
+            var least = index
+            for child in [2 * index + 1, 2 * index + 2]
+            where child < self.heap.count && self.heap[child].isBefore(self.heap[least]) {
+                least = child
+            }
+            guard least != index else { return }
+            self.heap.swapAt(index, least)
+            index = least
+        }
     }
 }
 

@@ -3,7 +3,7 @@ import RemotingProtocol
 
 /// Connections that are closed for others: see `GivingWay`.
 extension RemotingServer {
-    /// Half of the idle time-out: whoever keeps to that is never so silent.
+    /// Half of the idle time-out: a client that keeps to that is never so silent.
     private var idleEnough: TimeAmount { .nanoseconds(self.configuration.idleTimeout.nanoseconds / 2) }
 
     /// With each sweep: remembers one that has been silent for long.
