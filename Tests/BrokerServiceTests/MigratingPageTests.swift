@@ -103,6 +103,22 @@ import Testing
         }
     }
 
+    @Test("deliveries RocketMQ's file does not count, Apus's own files and names: for the way back alone")
+    func wayBack() {
+        var report = Self.store()
+        report.delays = [.init(level: 3, delayMillis: 10_000, pending: 0, uncounted: 2)]
+        #expect(StoreTarget.allCases.map { Self.word(report, $0) } == ["yes", "decide", "decide"])
+        report = Self.store()
+        report.topics = [Self.topic("rmq_sys_UNDELIVERABLE", messages: 2)]
+        report.ownFiles = [.init(name: "config/deletedTopics.json", bytes: 40, meaning: "")]
+        report.brokerName = "broker-b"
+        #expect(StoreTarget.allCases.map { Self.word(report, $0) } == ["yes", "note", "note"])
+        let texts = StoreFindings(report).all.map { $0.text + " " + ($0.remedy ?? "") }
+        for words in ["UNDELIVERABLE", "topics were deleted", "1 file or folder of Apus's", "brokerName=broker-b"] {
+            #expect(texts.contains { $0.contains(words) }, "\(words): \(texts)")
+        }
+    }
+
     @Test("what has to be decided has a remedy, always")
     func remedies() {
         for (row, change) in Self.cases {

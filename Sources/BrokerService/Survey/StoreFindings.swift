@@ -255,7 +255,7 @@ package struct StoreFindings {
         }
         if !report.ownFiles.isEmpty {
             note(
-                "RocketMQ does not look at \(counted(report.ownFiles.count, "file")) and folders of Apus's "
+                "RocketMQ does not look at \(counted(report.ownFiles.count, "file or folder", plural: "files and folders")) of Apus's "
                     + "(\(Self.some(report.ownFiles.map(\.name)))); they may stay",
                 for: Self.rocketMQ)
         }

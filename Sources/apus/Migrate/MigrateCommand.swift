@@ -41,7 +41,7 @@ struct MigrateCheck: ParsableCommand {
             "Where the commit log lies, when not in the store (storePathCommitLog).", valueName: "FOLDER"),
         completion: .directory)
     var commitLog: String?
-    @Option(help: ArgumentHelp("Who is to run on the store.", valueName: "WHOM"))
+    @Option(help: ArgumentHelp("Who is to run on the store: apus, rocketmq4 or rocketmq5.", valueName: "WHOM"))
     var to: StoreTarget?
     @Flag(help: "A line for each queue, not for each topic.") var queues = false
     @Flag(help: "As a JSON object.") var json = false
