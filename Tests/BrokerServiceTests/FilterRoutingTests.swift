@@ -111,6 +111,26 @@ struct FilterRoutingTests {
         }
     }
 
+    @Test("who waits while an expression moves to a worker that is away is called back after a while")
+    func movedToNobody() {
+        let workers = Workers()
+        workers.connect(0, rank: 0, ["TAG", "SQL92"])
+        workers.connect(1, rank: 2, ["A"])
+        workers.connect(2, rank: 1, ["A"])
+        let subscription = workers.link.subscription(type: "A", expression: "a")
+        workers.link.disconnect(1)
+        workers.link.disconnect(2)
+        workers.link.connect(2) { _ in }
+        var calls = 0
+        // Asked, and before there is an answer the worker has the type no more.
+        workers.link.whenCompiled(subscription) { calls += 1 }
+        workers.link.receive(.filterServes(rank: 1, types: []), from: 2)
+        workers.pass(milliseconds: 2_999)
+        #expect(calls == 0)
+        workers.pass(milliseconds: 1)
+        #expect(calls == 1)
+    }
+
     @Test("by type, by what is called, by rank; what has moved is compiled anew, what is away is waited for")
     func routes() {
         let workers = Workers()

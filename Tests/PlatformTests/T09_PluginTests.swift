@@ -194,6 +194,83 @@ extension PlatformTests {
             try await platform.stop()
         }
 
+        /// How long the neighbours wait meanwhile is measured by `Tests/Scripts/stall-benchmark`.
+        @Test(
+            "neighbours get all they want and nothing else, from the same processes, while one plugin loops, crashes, is replaced, and others come and go",
+            .timeLimit(.minutes(2)))
+        func beside() async throws {
+            let folder = try TemporaryFolder()
+            let plugins = try await Filters.buildHostile(in: folder)
+            try await Self.range("1.0", "\(plugins)/libRange.so")
+            try await Self.range("1.0", type: "ANOTHER", folder.file("libAnother.so"))
+            let platform = try await Platform.start([
+                "--set", "filter.pluginDirectory=\(plugins)", "--set", "filter.filterTimeBudgetMillis=200",
+            ])
+            try await Filters.fill(platform, 0..<200)
+            let ends = try await platform.queueSizes(topic: Filters.topic, queues: Filters.queues)
+            for type in ["HOSTILE", "RANGE"] { try await Filters.served(platform, type) }
+            /// The process that serves RANGE, and the one for SQL92.
+            func servers() async throws -> [pid_t] {
+                let rows = try await platform.status().workers.filter { $0.kind == "filter" && $0.state == "ready" }
+                let range = rows.filter { $0.status.hasPrefix("plugins: ") && $0.status.contains("RANGE by") }
+                return (rows.prefix(1) + range).map { pid_t($0.pid) }
+            }
+            try await eventually("both have said what they serve") { try await servers().count == 2 }
+            let before = try await servers()
+            let hostile = try Data(contentsOf: URL(fileURLWithPath: "\(plugins)/libHostile.so"))
+            func replaceHostile(_ round: Int) throws {
+                // Other bytes behind its headers: another version that behaves alike.
+                try (hostile + Data(repeating: UInt8(round), count: 64)).write(
+                    to: URL(fileURLWithPath: "\(plugins)/.new"))
+                guard rename("\(plugins)/.new", "\(plugins)/libHostile.so") == 0 else {
+                    throw ScenarioFailure("rename: \(errno)")
+                }
+            }
+            let another = "\(plugins)/libAnother.so"
+            for (deed, happening) in [
+                ("spin", "nothing"), ("crash", "nothing"), ("spin", "replaced"), ("spin", "others"),
+            ] {
+                let provoking = Task {
+                    var got = 0
+                    while !Task.isCancelled {
+                        got += (try? await Filters.provoke(platform, deed).bytes) ?? 0
+                        try? await Task.sleep(for: .milliseconds(20))
+                    }
+                    return got
+                }
+                let restarts = try await Filters.restarts(platform).reduce(0, +)
+                var rounds = 0
+                try await eventually("\(deed), \(happening)", within: .seconds(30)) {
+                    rounds += 1
+                    // Called again and again, not put out of use for good.
+                    _ = try await Self.plugin(["pardon", "HOSTILE", "--data-dir", platform.data])
+                    if happening == "replaced" { try replaceHostile(rounds) }
+                    if happening == "others" {
+                        if rounds % 2 == 1 {
+                            try FileManager.default.copyItem(atPath: folder.file("libAnother.so"), toPath: another)
+                        } else {
+                            try FileManager.default.removeItem(atPath: another)
+                        }
+                    }
+                    // Expressions of their own, so that each is asked about everything.
+                    let last = 100 + rounds
+                    for (type, expression, wanted) in [
+                        ("SQL92", "n > \(last)", Array(last + 1..<200)), ("RANGE", "n 5 \(last)", Array(5...last)),
+                        ("SQL92", "n > 50 AND PLUGIN('RANGE', 'n 5 \(last)')", Array(51...last)),
+                    ] {
+                        let (bodies, _) = try await Filters.consume(platform, type: type, expression, upTo: ends)
+                        #expect(bodies.sorted() == Filters.names(wanted), "\(deed), \(happening): \(expression)")
+                    }
+                    try await Task.sleep(for: .milliseconds(300))
+                    return try await Filters.restarts(platform).reduce(0, +) >= restarts + 3 && rounds >= 6
+                }
+                provoking.cancel()
+                #expect(await provoking.value == 0)
+                #expect(try await servers() == before, "\(deed), \(happening): \(platform.log.suffix(2000))")
+            }
+            try await platform.stop()
+        }
+
         @Test(
             "PLUGIN() inside SQL92 reaches a plugin from every client, with what each message must get",
             .timeLimit(.minutes(2)))

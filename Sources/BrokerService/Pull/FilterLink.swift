@@ -32,6 +32,8 @@ final class CompiledSubscription {
     private var recent = [FilterWindow?](repeating: nil, count: CompiledSubscription.recentMax)
     private static let recentMax = 32
     fileprivate var waiters: [() -> Void] = []
+    /// The wait ends by itself, whoever answers or not.
+    fileprivate var hasDeadline = false
     /// The filter worker that serves it.
     fileprivate var worker = 0
     /// The plugins it calls besides its own type's, once a worker has said so.
@@ -356,16 +358,22 @@ package final class FilterLink {
     func whenCompiled(_ subscription: CompiledSubscription, _ completion: @escaping () -> Void) {
         switch subscription.state {
         case .unknown:
-            // Its worker is away, and may be for long: no request is there to end the wait.
-            if subscription.waiters.isEmpty { waiting[newRequest()] = subscription }
             subscription.waiters.append(completion)
+            limitWait(subscription)
         case .compiling: subscription.waiters.append(completion)
         default: completion()
         }
     }
 
+    /// Its worker is away, and may be for long: no request is there to end the wait of those who wait.
+    private func limitWait(_ subscription: CompiledSubscription) {
+        guard !subscription.hasDeadline, !subscription.waiters.isEmpty else { return }
+        subscription.hasDeadline = true
+        waiting[newRequest()] = subscription
+    }
+
     private func compile(_ subscription: CompiledSubscription) {
-        guard let send = workers[subscription.worker] else { return }
+        guard let send = workers[subscription.worker] else { return limitWait(subscription) }
         subscription.state = .compiling
         let request = newRequest()
         compiling[request] = subscription
@@ -476,8 +484,9 @@ package final class FilterLink {
                 subscription.state = .unknown
                 finish(subscription)
             }
-            if let subscription = waiting.removeValue(forKey: request), case .unknown = subscription.state {
-                finish(subscription)
+            if let subscription = waiting.removeValue(forKey: request) {
+                subscription.hasDeadline = false
+                if case .unknown = subscription.state { finish(subscription) }
             }
         }
         if firstDeadline == deadlines.count {
