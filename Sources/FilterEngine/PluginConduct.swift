@@ -19,7 +19,7 @@ enum PluginPhase: UInt64 {
 
 /// Remembers, over the deaths of filter workers, which plugins they died of.
 ///
-/// The memory is a segment that outlives the worker and that only the worker in office writes: a mark while a plugin is called,
+/// The memory is a segment that outlives the worker and that only the running worker writes: a mark while a plugin is called,
 /// the cause when the process dies of it, and a table of the guilty. The next worker reads them when it starts. A
 /// plugin with too many points is not called for a while, and for twice as long each time after. A hostile plugin can scribble
 /// there, too: then it disables itself or its like, and nobody's messages are touched.

@@ -86,7 +86,7 @@ package final class ConnectionAdmission {
     /// True: it is taken.
     fileprivate func takes(_ channel: any Channel) -> Bool {
         let address = HostAddress(channel.remoteAddress)
-        // A file has taken a descriptor of the reserve: that of whoever has been silent longest goes there, or this one's.
+        // A file has taken a descriptor of the reserve: the longest silent connection gives its own, or this one does.
         if self.isShort, !self.makesRoom() {
             self.refused("no descriptor is free for it: the files of this worker need the last ones", address.text)
             channel.close(promise: nil)

@@ -50,7 +50,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     /// Rounded up from half of one.
     package static func milliseconds(_ time: TimeAmount) -> Int64 { (time.nanoseconds + 500_000) / 1_000_000 }
 
-    /// Turns behind this one count: opening a store keeps nobody waiting.
+    /// Turns after this one count: opening a store keeps nobody waiting.
     package func serve() { if self.phase == .opening { self.phase = .opened } }
 
     /// The first read of a round: its turn began now at the latest.

@@ -87,7 +87,7 @@ struct Apusd: ParsableCommand {
         for problem in error.problems { Logs.fatal("\(Self._commandName): \(problem)") }
     }
 
-    /// Binds the ports. One that cannot be bound is told with all others that cannot.
+    /// Binds the ports. One that cannot be bound is reported with all others that cannot.
     private func bind(
         _ configuration: inout PlatformConfiguration, _ activated: [(name: String, fd: Int32)]
     ) throws -> Resources {
@@ -121,7 +121,7 @@ struct Apusd: ParsableCommand {
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
             var problems = wrong + trial.problems(configuration, raw, executables: executables)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
-            // What is only noted, a misspelt key say, is told beside what is wrong: one look shows all there is to mend.
+            // What is only noted, a misspelt key say, is printed beside what is wrong: one look shows all there is to mend.
             for note in configuration.notes { print(note) }
             guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
             if let text = trial.portsNotTried { print(text) }
