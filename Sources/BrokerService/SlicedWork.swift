@@ -64,6 +64,27 @@ final class SlicedWork {
     }
 }
 
+/// Work of which more may be due than one slice does: the first slice runs now, the rest in later turns. Confined to its event
+/// loop.
+final class CatchUp {
+    private var isUnderWay = false
+
+    /// Does nothing while it is under way: the slices that follow see to what has come meanwhile.
+    /// - Parameters:
+    ///   - slice: does a bounded part; `true` when there is more.
+    ///   - then: called when nothing more is due.
+    func run(in slices: SlicedWork, _ slice: @escaping () -> Bool, then: @escaping () -> Void) {
+        guard !isUnderWay else { return }
+        isUnderWay = slice()
+        guard isUnderWay else { return then() }
+        slices.add { [self] in
+            isUnderWay = slice()
+            if !isUnderWay { then() }
+            return isUnderWay
+        }
+    }
+}
+
 extension Broker {
     /// Work for one request: a slice now, the rest in later turns. Meanwhile no further request of the connection is read; once
     /// it has closed nobody wants the result.

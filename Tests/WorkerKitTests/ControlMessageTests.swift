@@ -8,8 +8,8 @@ import WorkerProtocol
     private static let long = String(repeating: "ü\n", count: 100_000)
 
     private static let messages: [WorkerMessage] = [
-        .ready(detail: long), .pong(7, status: long, trouble: ""), .failed(reason: long, cause: .disk), .renew(reason: long),
-        .explained(cause: long),
+        .ready(detail: long), .pong(7, status: long, trouble: ""), .failed(reason: long, cause: .disk),
+        .renew(reason: long), .explained(cause: long),
     ]
 
     // By number: the log of the tests shows arguments in full.

@@ -12,7 +12,7 @@ final class ConsumeStatsProcessor {
     /// Suspended pulls of one queue that are looked at for one request.
     private static let heldPullsMax = 256
 
-    private unowned let broker: Broker
+    unowned let broker: Broker
 
     init(_ broker: Broker) { self.broker = broker }
 
@@ -57,22 +57,6 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    /// One queue of GET_TOPIC_STATS_INFO.
-    private struct TopicRow: Sendable {
-        let queueId: Int32
-        let start: Int64
-        let end: Int64
-        /// Milliseconds since 1970.
-        let updated: Int64
-
-        var json: JSONValue {
-            .fields([
-                ("lastUpdateTimestamp", .integer(updated)), ("maxOffset", .integer(end)),
-                ("minOffset", .integer(start)),
-            ])
-        }
-    }
-
     /// Goes through the queues of one topic, so many in a slice.
     private func forEachQueue(
         of topic: TopicEntry, for client: ClientContext, atMost limit: Int, _ each: @escaping (Int32) -> Void,
@@ -87,24 +71,6 @@ final class ConsumeStatsProcessor {
             return next < topic.queueNums
         } then: {
             then()
-        }
-    }
-
-    /// One group's place in one queue.
-    private struct GroupRow: Sendable {
-        let topic: String
-        let queueId: Int32
-        let end: Int64
-        let consumed: Int64
-        let pulled: Int64
-        /// Milliseconds since 1970, of the last message the group has consumed.
-        let lastMillis: Int64
-
-        var json: JSONValue {
-            .fields([
-                ("brokerOffset", .integer(end)), ("consumerOffset", .integer(consumed)),
-                ("lastTimestamp", .integer(lastMillis)), ("pullOffset", .integer(pulled)),
-            ])
         }
     }
 
@@ -139,64 +105,6 @@ final class ConsumeStatsProcessor {
     /// Messages a second the group has pulled of the topic within the last minute.
     private func consumeTps(_ group: String, _ topic: TopicEntry) -> Double {
         broker.groups[group]?.gets(of: topic)?.snapshot(.minute, .count).tps ?? 0
-    }
-
-    // MARK: VIEW_BROKER_STATS_DATA
-
-    func stats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("statsName")
-        let key = try frame.extFields.required("statsKey")
-        guard let (item, measure) = statsItem(name, key) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "The stats <\(name)> <\(key)> not exist")
-        }
-        func window(_ window: StatsItem.Window) -> JSONValue {
-            let snapshot = item.snapshot(window, measure)
-            return .fields([
-                ("avgpt", .number(snapshot.average)), ("sum", .integer(snapshot.sum)), ("tps", .number(snapshot.tps)),
-            ])
-        }
-        let body = JSONValue.fields([
-            ("statsDay", window(.day)), ("statsHour", window(.hour)), ("statsMinute", window(.minute)),
-        ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
-    }
-
-    /// By RocketMQ's names and keys. Not kept: GROUP_GET_LATENCY (a pull is answered within the tick that reads it), and what
-    /// RocketMQ 4.9 lists but never counts (GROUP_GET_FROM_DISK_NUMS and the like).
-    private func statsItem(_ name: String, _ key: String) -> (StatsItem, StatsItem.Measure)? {
-        func ofGroup() -> StatsItem? {
-            guard let at = key.firstIndex(of: "@"), let topic = broker.topics[String(key[..<at])] else { return nil }
-            return broker.groups[String(key[key.index(after: at)...])]?.gets(of: topic)
-        }
-        func ofBroker(_ item: StatsItem) -> StatsItem? {
-            key == broker.configuration.brokerClusterName ? item : nil
-        }
-        func ofLevel(_ items: [Int32: StatsItem], _ suffix: String) -> StatsItem? {
-            let parts = key.split(separator: "@", maxSplits: 2, omittingEmptySubsequences: false)
-            guard parts.count >= 2, parts[0] == TopicNames.schedule, (parts.count == 3 ? parts[2] : "") == suffix
-            else { return nil }
-            return Int32(parts[1]).flatMap { items[$0] }
-        }
-        if name == "GROUP_GET_NUMS" || name == "GROUP_GET_SIZE",
-            key == "\(TopicNames.schedule)@\(ScheduleMessageService.group)"
-        {
-            return broker.stats.deliveredInAll.map { ($0, name == "GROUP_GET_NUMS" ? .count : .bytes) }
-        }
-        switch name {
-        case "QUEUE_PUT_NUMS": return ofLevel(broker.stats.delayed, "").map { ($0, .count) }
-        case "QUEUE_PUT_SIZE": return ofLevel(broker.stats.delayed, "").map { ($0, .bytes) }
-        case "QUEUE_GET_NUMS": return ofLevel(broker.stats.delivered, ScheduleMessageService.group).map { ($0, .count) }
-        case "QUEUE_GET_SIZE": return ofLevel(broker.stats.delivered, ScheduleMessageService.group).map { ($0, .bytes) }
-        case "TOPIC_PUT_NUMS": return broker.topics[key]?.puts.map { ($0, .count) }
-        case "TOPIC_PUT_SIZE": return broker.topics[key]?.puts.map { ($0, .bytes) }
-        case "GROUP_GET_NUMS": return ofGroup().map { ($0, .count) }
-        case "GROUP_GET_SIZE": return ofGroup().map { ($0, .bytes) }
-        case "SNDBCK_PUT_NUMS": return broker.stats.sendBacks(key: key).map { ($0, .count) }
-        case "BROKER_PUT_NUMS": return ofBroker(broker.stats.brokerPuts).map { ($0, .count) }
-        case "BROKER_GET_NUMS": return ofBroker(broker.stats.brokerGets).map { ($0, .count) }
-        default: return nil
-        }
     }
 
     /// Queues, or topics, a slice looks at: each queue costs a look into the log …
@@ -258,14 +166,6 @@ final class ConsumeStatsProcessor {
                 .fields([("consumeTps", .number(rate)), ("offsetTable", .object(Self.table(made[...], brokerName)))])
             }
         }
-    }
-
-    /// What GET_BROKER_CONSUME_STATS has of one group and topic.
-    private struct GroupStats: Sendable {
-        let group: String
-        let tps: Double
-        /// Among all rows.
-        var rows: Range<Int>
     }
 
     func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -367,24 +267,6 @@ final class ConsumeStatsProcessor {
             broker.answer(entries: made.count, address, client) {
                 .fields([("consumeTimeSpanSet", .array(made.map { $0.json(topic, brokerName) }))])
             }
-        }
-    }
-
-    /// One queue of QUERY_CONSUME_TIME_SPAN; milliseconds since 1970, but for the delay.
-    private struct TimeSpanRow: Sendable {
-        let queueId: Int32
-        let first: Int64
-        let last: Int64
-        let consumed: Int64
-        let delay: Int64
-
-        func json(_ topic: String, _ brokerName: String) -> JSONValue {
-            .fields([
-                ("consumeTimeStamp", .integer(consumed)), ("delayTime", .integer(delay)),
-                ("maxTimeStamp", .integer(last)),
-                ("messageQueue", MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json),
-                ("minTimeStamp", .integer(first)),
-            ])
         }
     }
 

@@ -30,8 +30,7 @@ final class ScheduleMessageService {
     private(set) var isDirty = false
     private var isRunning = false
     private var hasAppended = false
-    /// More is due than a slice delivers.
-    private var isCatchingUp = false
+    private let catchUp = CatchUp()
     /// The level the next slice begins with: a busy one keeps no other waiting.
     private var firstLevel = 0
 
@@ -129,13 +128,10 @@ final class ScheduleMessageService {
     private func deliver() {
         timer = nil
         timerAtMillis = Int64.max
-        guard !isCatchingUp else { return }
-        isCatchingUp = deliverSome()
-        guard isCatchingUp else { return arm() }
-        broker.slices.add { [unowned self] in
-            isCatchingUp = deliverSome()
-            if !isCatchingUp { arm() }
-            return isCatchingUp
+        catchUp.run(in: broker.slices) { [unowned self] in
+            deliverSome()
+        } then: { [unowned self] in
+            arm()
         }
     }
 

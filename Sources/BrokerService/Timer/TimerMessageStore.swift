@@ -58,8 +58,7 @@ final class TimerMessageStore {
     private var task: Scheduled<Void>?
     private var taskAtMillis = Int64.max
     private var turnIsDue = false
-    /// There is more to do than one slice does.
-    private var isCatchingUp = false
+    private let catchUp = CatchUp()
     private var isRunning = false
     /// On a slave: messages are taken in, so that they outlive the log here too, and dropped when the master has
     /// delivered them. Time is then what the master's log says.
@@ -188,14 +187,7 @@ final class TimerMessageStore {
 
     private func turn() {
         turnIsDue = false
-        guard !isCatchingUp else { return }
-        isCatchingUp = doSome()
-        if isCatchingUp {
-            broker.slices.add { [unowned self] in
-                isCatchingUp = doSome()
-                return isCatchingUp
-            }
-        }
+        catchUp.run(in: broker.slices, { [unowned self] in doSome() }, then: {})
     }
 
     /// One slice; `true` when there is more to do now.

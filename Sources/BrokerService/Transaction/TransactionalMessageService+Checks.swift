@@ -26,13 +26,10 @@ extension TransactionalMessageService {
     func check() {
         task = nil
         taskAtMillis = Int64.max
-        guard !isCatchingUp else { return }
-        isCatchingUp = checkSome()
-        guard isCatchingUp else { return arm() }
-        broker.slices.add { [unowned self] in
-            isCatchingUp = checkSome()
-            if !isCatchingUp { arm() }
-            return isCatchingUp
+        catchUp.run(in: broker.slices) { [unowned self] in
+            checkSome()
+        } then: { [unowned self] in
+            arm()
         }
     }
 

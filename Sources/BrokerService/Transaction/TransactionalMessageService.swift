@@ -44,8 +44,7 @@ final class TransactionalMessageService {
 
     /// Half messages whose producers cannot be asked because none is connected, by group.
     var waiting: [String: Set<Int64>] = [:]
-    /// More is due than a slice checks.
-    var isCatchingUp = false
+    let catchUp = CatchUp()
     var nextProducer = 0
 
     private var candidate: (logEnd: Int64, half: Int64, op: Int64)?
