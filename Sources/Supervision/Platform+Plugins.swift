@@ -39,17 +39,19 @@ extension Platform {
     /// Below what a socket takes at once, see `AdminSocket`.
     private static let reportBytesMax = 128 << 10
 
-    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON. With very many
-    /// brokers the last ones' reports are left out (`null`).
+    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON. Each report is a text
+    /// in it, which the reader parses: a plugin that has taken its worker over can say wrong things of itself, and of nobody else.
+    /// With very many brokers the last ones' reports are left out (`null`).
     var pluginReport: String {
         var left = Self.reportBytesMax
         func rows(_ kind: WorkerKind) -> String {
             let rows = state.workers.filter { $0.id.kind == kind }.map { worker in
-                left -= worker.report.utf8.count
+                let report = JSONText.string(worker.report)
+                left -= report.utf8.count
                 return JSONText.object([
                     ("index", String(worker.id.index)), ("state", JSONText.string(worker.phaseName)),
                     ("restarts", String(worker.restarts)), ("lastFailure", JSONText.string(worker.lastFailure)),
-                    ("report", worker.report.isEmpty || left < 0 ? "null" : worker.report),
+                    ("report", worker.report.isEmpty || left < 0 ? "null" : report),
                 ])
             }
             return "[" + rows.joined(separator: ",") + "]"

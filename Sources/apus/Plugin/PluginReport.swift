@@ -92,7 +92,7 @@ struct PluginReport {
         var absent: [String] = []
         for worker in json["workers"]?.array ?? [] {
             let index = worker["index"]?.integer ?? 0
-            let report = worker["report"]
+            let report = Self.report(of: worker)
             if worker["state"]?.string != "ready" {
                 absent.append(
                     "filter-\(index) is \(worker["state"]?.string ?? "gone"): \(worker["lastFailure"]?.string ?? "")")
@@ -108,12 +108,19 @@ struct PluginReport {
         self.rows = rows
         self.expressions = expressions
         self.absent = absent
-        let reports = (json["brokers"]?.array ?? []).compactMap { $0["report"] }
+        let reports = (json["brokers"]?.array ?? []).compactMap(Self.report)
         let named = reports.map { $0["subscriptions"]?.array?.map(Subscription.init) ?? [] }
         subscriptions = Set(named.joined()).sorted { ($0.group, $0.topic) < ($1.group, $1.topic) }
         unnamedSubscriptions = zip(reports, named).reduce(0) { sum, broker in
             sum + max(0, Int(clamping: broker.0["subscriptionCount"]?.integer ?? 0) - broker.1.count)
         }
+    }
+
+    /// What a worker reported of itself; nil: nothing, or nothing that can be read.
+    private static func report(of worker: JSONValue) -> JSONValue? {
+        guard let text = worker["report"]?.string, let report = try? JSONValue(parsing: text), report.object != nil
+        else { return nil }
+        return report
     }
 
     /// nil: no platform runs there, or it does not answer.
