@@ -12,7 +12,7 @@ package import RemotingProtocol
 package final class ConnectionAdmission {
     /// Connections beyond this are closed at once.
     package var connectionsMax: Int
-    /// The same for one remote address; of IPv6 for one /64 network. Addresses of this machine itself are not bounded by it.
+    /// The same for one remote address; of IPv6 for one /64 network. The loopback addresses are not bounded by it.
     package var connectionsPerAddressMax: Int
     /// Told of each refusal: the reason and the peer.
     package var refused: (_ reason: String, _ peer: String) -> Void = { _, _ in }

@@ -29,7 +29,7 @@ extension RemotingService {
 package struct RemotingServerConfiguration: Sendable {
     /// Connections beyond this are closed at once.
     package var connectionsMax = 10_000
-    /// The same for one remote address, or one /64 network of IPv6; this machine's own connections are not bounded by it. A
+    /// The same for one remote address, or one /64 network of IPv6; the loopback addresses are not bounded by it. A
     /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
     package var connectionsPerAddressMax = 2_500
     /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of that,

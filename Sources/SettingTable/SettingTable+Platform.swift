@@ -45,7 +45,7 @@ extension SettingTable {
         Setting(
             "connectionsPerAddressMax", .network, [.broker, .nameserver], .integer(1...2_147_483_647),
             "connectionsMax / 4", .start,
-            "of those, from one remote address; this machine's own are not counted (Apus)"),
+            "of those, from one remote address; the loopback addresses are not bounded (Apus)"),
         Setting(
             "serverChannelMaxIdleTimeSeconds", .network, [.broker, .nameserver], .integer(1...2_147_483_647), "120",
             .start, "connections silent for so long are closed"),
