@@ -102,7 +102,8 @@ let package = Package(
             ], exclude: ["README.md"]),
         room(
             "RouteRegistry",
-            ["FastJSON", "MessageModel", "RemotingProtocol", "RemotingTransport", "SettingTable", logging, nioCore]),
+            ["FastJSON", "MessageModel", "RemotingProtocol", "RemotingTransport", "SettingTable", logging, nioCore],
+            exclude: ["README.md"]),
         room(
             "Replication",
             [

@@ -52,41 +52,56 @@ extension NameServer {
     /// With more topics lists of them are made elsewhere.
     static let topicsAtOnce = 1000
 
-    /// False: it is answered here and now.
-    func answersElsewhere(
-        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
-    ) throws(RemotingDecodeError) -> Bool {
-        guard self.elsewhere != nil, self.eventLoop != nil else { return false }
-        let tables = self.tables
-        switch code {
-        case .registerBroker where frame.body.count > Self.bytesAtOnce || frame.extFields.bool("compressed") == true:
-            // How large a compressed one is nobody knows before.
-            try self.registerElsewhere(frame, connection)
-            return true
-        case .getAllTopicListFromNameServer, .getTopicsByCluster, .getUnitTopicList, .getHasUnitSubTopicList,
-            .getHasUnitSubUnUnitTopicList:
-            guard tables.topicCount > Self.topicsAtOnce else { return false }
-            let cluster = code == .getTopicsByCluster ? try frame.extFields.required("cluster") : ""
-            self.make(frame.returnAddress, connection) {
-                switch code {
-                case .getTopicsByCluster: .body(TopicList(topicList: tables.topics(of: cluster)))
-                case .getUnitTopicList: .body(TopicList(topicList: tables.topics { $0 & 1 != 0 }))
-                case .getHasUnitSubTopicList: .body(TopicList(topicList: tables.topics { $0 & 2 != 0 }))
-                case .getHasUnitSubUnUnitTopicList: .body(TopicList(topicList: tables.topics { $0 & 3 == 2 }))
-                default: .body(TopicList(topicList: tables.topics))
-                }
-            } then: { answer, finish in
-                finish(answer)
-            }
-            return true
-        default: return false
-        }
+    private var hasElsewhere: Bool { self.elsewhere != nil && self.eventLoop != nil }
+
+    /// How large a compressed one is nobody knows before.
+    func isReadElsewhere(_ frame: RemotingFrame) -> Bool {
+        self.hasElsewhere && (frame.body.count > Self.bytesAtOnce || frame.extFields.bool("compressed") == true)
     }
 
-    private func registerElsewhere(
+    func allTopics(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        self.list(frame, connection) { $0.topics }
+    }
+
+    func topicsOfCluster(
         _ frame: RemotingFrame, _ connection: RemotingConnection
-    ) throws(RemotingDecodeError) {
-        let request = try RegistrationRequest(frame)
+    ) throws(RemotingDecodeError) -> Answer? {
+        let cluster = try frame.extFields.required("cluster")
+        return self.list(frame, connection) { $0.topics(of: cluster) }
+    }
+
+    func unitTopics(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        self.list(frame, connection) { $0.topics { $0 & 1 != 0 } }
+    }
+
+    func topicsUnitsSubscribeTo(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        self.list(frame, connection) { $0.topics { $0 & 2 != 0 } }
+    }
+
+    func commonTopicsUnitsSubscribeTo(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        self.list(frame, connection) { $0.topics { $0 & 3 == 2 } }
+    }
+
+    /// A list of topics: made here when there are few, and elsewhere when there are many.
+    private func list(
+        _ frame: RemotingFrame, _ connection: RemotingConnection,
+        _ select: @escaping @Sendable (RouteTables) -> [String]
+    ) -> Answer? {
+        let tables = self.tables
+        guard self.hasElsewhere, tables.topicCount > Self.topicsAtOnce else {
+            return .body(TopicList(topicList: select(tables)))
+        }
+        self.make(frame.returnAddress, connection) {
+            Answer.body(TopicList(topicList: select(tables)))
+        } then: { answer, finish in
+            finish(answer)
+        }
+        return nil
+    }
+
+    func registerElsewhere(
+        _ request: RegistrationRequest, _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) {
         let bytes = [UInt8](frame.body)
         self.make(frame.returnAddress, connection) {
             bytes.withUnsafeBytes { bytes in

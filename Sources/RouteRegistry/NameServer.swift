@@ -173,9 +173,6 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .microseconds(100)) { if !this.value.isStopping { this.value.expireBrokers() } }
     }
 
-    /// Bytes of the body of a request that is no registration: it is read on the event loop.
-    static let controlBytesMax = 256 << 10
-
     // MARK: RemotingService
 
     package func connectionOpened(_ connection: RemotingConnection) {
@@ -193,23 +190,18 @@ package final class NameServer: RemotingService {
     }
 
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
-        guard let code = RequestCode(rawValue: frame.code) else {
+        guard let request = NameServerRequests.byCode[frame.code] else {
             return connection.respondNotSupported(to: frame)
         }
-        guard code == .registerBroker || frame.body.count <= Self.controlBytesMax else {
+        guard frame.body.count <= request.bodyBytesMax else {
             return connection.respond(
                 to: frame.returnAddress, .systemError,
                 remark:
                     "a request of code \(frame.code) with a body of \(frame.body.count) bytes is not taken, at most "
-                    + "\(Self.controlBytesMax): divide it among several")
+                    + "\(request.bodyBytesMax): divide it among several")
         }
         do throws(RemotingDecodeError) {
-            if let question = try self.question(code, frame, connection), self.startHold.hold(question) { return }
-            if try self.answersElsewhere(code, frame, connection) { return }
-            if try self.changesFile(code, frame, connection) { return self.logEvents() }
-            guard let answer = try self.answer(code, frame, connection) else {
-                return connection.respondNotSupported(to: frame)
-            }
+            guard let answer = try request.processor(self)(frame, connection) else { return self.logEvents() }
             connection.respond(
                 to: frame.returnAddress, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
         } catch {
@@ -236,25 +228,25 @@ package final class NameServer: RemotingService {
         static func body(_ body: some JSONBody) -> Answer { Answer(body: body.encoded()) }
     }
 
-    /// nil: none that is held after a start.
-    private func question(
-        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
-    ) throws(RemotingDecodeError) -> StartHold.Question? {
-        guard self.startHold.isActive else { return nil }
-        switch code {
-        case .getRouteInfoByTopic:
-            return StartHold.Question(connection, frame.returnAddress, .route(try self.routeQuestion(frame)))
-        case .getBrokerClusterInfo: return StartHold.Question(connection, frame.returnAddress, .clusterInfo)
-        default: return nil
+    /// A question that may have to wait for brokers after a start.
+    private func ask(
+        _ asked: StartHold.Asked, _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) -> Answer? {
+        if self.startHold.isActive, self.startHold.hold(StartHold.Question(connection, frame.returnAddress, asked)) {
+            return nil
+        }
+        return self.answer(to: asked)
+    }
+
+    private func answer(to asked: StartHold.Asked) -> Answer {
+        switch asked {
+        case .route(let question): self.route(question)
+        case .clusterInfo: .body(self.tables.clusterInfo)
         }
     }
 
     private func answer(_ question: StartHold.Question) {
-        let answer =
-            switch question.asked {
-            case .route(let asked): self.route(asked)
-            case .clusterInfo: Answer.body(self.tables.clusterInfo)
-            }
+        let answer = self.answer(to: question.asked)
         question.connection.respond(
             to: question.address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
     }
@@ -284,51 +276,50 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .microseconds(200)) { this.value.answerSome() }
     }
 
-    /// nil: the request is none of a name server's.
-    private func answer(
-        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
+    // MARK: requests about routes
+
+    func routeInfo(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
+        self.ask(.route(try self.routeQuestion(frame)), frame, connection)
+    }
+
+    func clusterInfo(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        self.ask(.clusterInfo, frame, connection)
+    }
+
+    func wipeWritePermission(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
-        let fields = frame.extFields
-        switch code {
-        case .getRouteInfoByTopic: return self.route(try self.routeQuestion(frame))
-        case .registerBroker: return try self.registerBroker(frame, connection.id)
-        case .queryDataVersion: return try self.queryDataVersion(frame, connection.id)
-        case .unregisterBroker: return try self.unregisterBroker(fields)
-        case .getBrokerClusterInfo: return .body(self.tables.clusterInfo)
-        case .brokerHeartbeat:
-            self.tables.touch(try fields.required("brokerAddr"), connection: connection.id, now: self.milliseconds())
-            return .ok
-        case .getBrokerMemberGroup: return self.memberGroup(try fields.required("brokerName"))
-        case .getKVConfig: return try self.getKVConfig(fields)
-        case .getKVListByNamespace: return try self.kvList(fields)
-        case .wipeWritePermOfBroker:
-            let count = self.tables.wipeWritePermission(of: try fields.required("brokerName"))
-            return Answer(fields: [("wipeTopicCount", String(count))])
-        case .addWritePermOfBroker:
-            let count = self.tables.addWritePermission(of: try fields.required("brokerName"))
-            return Answer(fields: [("addTopicCount", String(count))])
-        case .getAllTopicListFromNameServer: return .body(TopicList(topicList: self.tables.topics))
-        case .deleteTopicInNamesrv:
-            let topic = try fields.required("topic")
-            if let cluster = fields.string("clusterName"), !cluster.isEmpty {
-                self.tables.delete(topic: topic, in: cluster)
-            } else {
-                self.tables.delete(topic: topic)
-            }
-            return .ok
-        case .registerTopicInNamesrv:
-            let queues = try TopicRouteData(body: frame.body).queueDatas
-            self.tables.register(topic: try fields.required("topic"), queues: queues)
-            return .ok
-        case .getTopicsByCluster:
-            return .body(TopicList(topicList: self.tables.topics(of: try fields.required("cluster"))))
-        case .getSystemTopicListFromNameServer: return .body(self.tables.systemTopics)
-        case .getUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 1 != 0 }))
-        case .getHasUnitSubTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 2 != 0 }))
-        case .getHasUnitSubUnUnitTopicList: return .body(TopicList(topicList: self.tables.topics { $0 & 3 == 2 }))
-        case .getNamesrvConfig: return Answer(body: Array(self.configuration.text.utf8))
-        default: return nil
+        let count = self.tables.wipeWritePermission(of: try frame.extFields.required("brokerName"))
+        return Answer(fields: [("wipeTopicCount", String(count))])
+    }
+
+    func addWritePermission(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
+        let count = self.tables.addWritePermission(of: try frame.extFields.required("brokerName"))
+        return Answer(fields: [("addTopicCount", String(count))])
+    }
+
+    func deleteTopic(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
+        let topic = try frame.extFields.required("topic")
+        if let cluster = frame.extFields.string("clusterName"), !cluster.isEmpty {
+            self.tables.delete(topic: topic, in: cluster)
+        } else {
+            self.tables.delete(topic: topic)
         }
+        return .ok
+    }
+
+    func registerTopic(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
+        let queues = try TopicRouteData(body: frame.body).queueDatas
+        self.tables.register(topic: try frame.extFields.required("topic"), queues: queues)
+        return .ok
+    }
+
+    func systemTopics(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        .body(self.tables.systemTopics)
     }
 
     private func routeQuestion(_ frame: RemotingFrame) throws(RemotingDecodeError) -> StartHold.RouteQuestion {
@@ -353,11 +344,15 @@ package final class NameServer: RemotingService {
         return Answer(body: route.encoded(asked.isStandard ? [.standard, .sorted] : []))
     }
 
-    private func registerBroker(
-        _ frame: RemotingFrame, _ connection: UInt64
-    ) throws(RemotingDecodeError) -> Answer {
-        let registration = try RegistrationRequest(frame)
-        return self.register(registration, try registration.parse(frame.body), connection)
+    func registerBroker(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
+        let request = try RegistrationRequest(frame)
+        if self.isReadElsewhere(frame) {
+            self.registerElsewhere(request, frame, connection)
+            return nil
+        }
+        return self.register(request, try request.parse(frame.body), connection.id)
     }
 
     /// Enters what a broker has said of itself.
@@ -406,66 +401,68 @@ package final class NameServer: RemotingService {
         return answer
     }
 
-    private func queryDataVersion(
-        _ frame: RemotingFrame, _ connection: UInt64
-    ) throws(RemotingDecodeError) -> Answer {
+    func queryDataVersion(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
         let brokerAddr = try frame.extFields.required("brokerAddr")
         let hasChanged = self.tables.hasChanged(brokerAddr, dataVersion: try DataVersion(body: frame.body))
         if !hasChanged {
-            self.tables.touch(brokerAddr, connection: connection, now: self.milliseconds())
+            self.tables.touch(brokerAddr, connection: connection.id, now: self.milliseconds())
         }
         return Answer(
             fields: [("changed", String(hasChanged))], body: self.tables.dataVersion(of: brokerAddr)?.encoded() ?? [])
     }
 
-    private func unregisterBroker(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
+    func brokerHeartbeat(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
+        self.tables.touch(
+            try frame.extFields.required("brokerAddr"), connection: connection.id, now: self.milliseconds())
+        return .ok
+    }
+
+    func unregisterBroker(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
+        let fields = frame.extFields
         self.tables.unregister(
             clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
             brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"))
         return .ok
     }
 
-    private func memberGroup(_ brokerName: String) -> Answer {
-        let group = self.tables.brokerData(brokerName)
+    func memberGroup(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
+        let group = self.tables.brokerData(try frame.extFields.required("brokerName"))
         return Answer(body: JSONValue.fields([("brokerMemberGroup", group?.json)]).bytes())
     }
 
     // MARK: KV configuration
 
-    /// Changes of what is kept in a file are answered when they are on disk. `false`: it is no such request.
-    private func changesFile(
-        _ code: RequestCode, _ frame: RemotingFrame, _ connection: RemotingConnection
-    ) throws(RemotingDecodeError) -> Bool {
+    func putKVConfig(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
-        switch code {
-        case .putKVConfig:
-            let isTaken = self.kvConfig.put(
-                namespace: try fields.required("namespace"), key: try fields.required("key"),
-                value: try fields.required("value"))
-            guard isTaken else {
-                let remark =
+        let isTaken = self.kvConfig.put(
+            namespace: try fields.required("namespace"), key: try fields.required("key"),
+            value: try fields.required("value"))
+        guard isTaken else {
+            return Answer(
+                code: .systemError,
+                remark:
                     "the KV configuration holds \(self.kvConfig.bytes) bytes, and at most \(KVConfigTable.bytesMax): nothing "
-                    + "was changed; delete what is not needed (mqadmin deleteKvConfig)"
-                connection.respond(to: frame.returnAddress, .systemError, remark: remark)
-                return true
-            }
-            self.keep(self.kvFile, frame.returnAddress, connection)
-        case .deleteKVConfig:
-            self.kvConfig.delete(namespace: try fields.required("namespace"), key: try fields.required("key"))
-            self.keep(self.kvFile, frame.returnAddress, connection)
-        case .updateNamesrvConfig:
-            if let refusal = self.updateConfiguration(frame, connection) {
-                connection.respond(to: frame.returnAddress, refusal.code, remark: refusal.remark)
-            } else {
-                self.keep(self.settingsFile, frame.returnAddress, connection)
-            }
-        default: return false
+                    + "was changed; delete what is not needed (mqadmin deleteKvConfig)")
         }
-        return true
+        return self.keep(self.kvFile, frame.returnAddress, connection)
+    }
+
+    func deleteKVConfig(
+        _ frame: RemotingFrame, _ connection: RemotingConnection
+    ) throws(RemotingDecodeError) -> Answer? {
+        self.kvConfig.delete(
+            namespace: try frame.extFields.required("namespace"), key: try frame.extFields.required("key"))
+        return self.keep(self.kvFile, frame.returnAddress, connection)
     }
 
     /// Answers when the file holds what is true now.
-    private func keep(_ file: KeptFile, _ address: ReturnAddress, _ connection: RemotingConnection) {
+    private func keep(_ file: KeptFile, _ address: ReturnAddress, _ connection: RemotingConnection) -> Answer? {
         connection.awaitsAnswer = true
         file.keep(elsewhere: self.elsewhere, self.eventLoop) { [unowned self] failure in
             connection.awaitsAnswer = false
@@ -474,19 +471,20 @@ package final class NameServer: RemotingService {
             connection.respond(
                 to: address, .systemError, remark: "changed, but not kept for the next start: \(failure)")
         }
+        return nil
     }
 
-    private func getKVConfig(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
-        let namespace = try fields.required("namespace")
-        let key = try fields.required("key")
+    func getKVConfig(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
+        let namespace = try frame.extFields.required("namespace")
+        let key = try frame.extFields.required("key")
         guard let value = self.kvConfig.value(namespace: namespace, key: key) else {
             return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace) Key: \(key)")
         }
         return Answer(fields: [("value", value)])
     }
 
-    private func kvList(_ fields: ExtFields) throws(RemotingDecodeError) -> Answer {
-        let namespace = try fields.required("namespace")
+    func kvList(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
+        let namespace = try frame.extFields.required("namespace")
         guard let entries = self.kvConfig.entries(namespace: namespace) else {
             return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace)")
         }
@@ -519,8 +517,11 @@ package final class NameServer: RemotingService {
 
     // MARK: own configuration
 
-    /// - Returns: why nothing was changed; nil when all was.
-    private func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+    func getConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
+        Answer(body: Array(self.configuration.text.utf8))
+    }
+
+    func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
         let properties: [String: String]
         do throws(JavaProperties.Malformed) {
             properties = try JavaProperties.table(String(decoding: frame.body, as: UTF8.self))
@@ -540,7 +541,7 @@ package final class NameServer: RemotingService {
             }
             self.logger.notice(
                 "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")
-            return nil
+            return self.keep(self.settingsFile, frame.returnAddress, connection)
         }
     }
 

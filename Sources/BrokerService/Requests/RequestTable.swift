@@ -1,45 +1,5 @@
 import RemotingProtocol
 
-/// What a request does, in the words of RocketMQ 5's access control (`org.apache.rocketmq.common.action.Action`).
-enum RequestAction: String {
-    case publish = "PUB"
-    case subscribe = "SUB"
-    case publishOrSubscribe = "PUB, SUB"
-    case create = "CREATE"
-    case update = "UPDATE"
-    case delete = "DELETE"
-    case get = "GET"
-    case list = "LIST"
-}
-
-/// What a request touches, and where its frame names it.
-enum RequestResource: Equatable {
-    /// A header field with a topic's name.
-    case topic(StaticString)
-    /// A header field with a group's name.
-    case group(StaticString)
-    /// Names in the body.
-    case body
-    /// All topics, all groups.
-    case allTopics, allGroups
-    /// The broker as a whole.
-    case cluster
-
-    static func == (left: Self, right: Self) -> Bool { left.text == right.text }
-
-    /// As the table of the README shows it.
-    var text: String {
-        switch self {
-        case .topic(let field): "topic `\(field)`"
-        case .group(let field): "group `\(field)`"
-        case .body: "body"
-        case .allTopics: "topics"
-        case .allGroups: "groups"
-        case .cluster: "cluster"
-        }
-    }
-}
-
 /// One request code that the broker answers.
 ///
 /// A class, so that finding it copies nothing.
