@@ -29,13 +29,15 @@ import Testing
         #expect((plan.reserve, plan.connections) == expected)
     }
 
-    /// The soft limit is lowered for one open(2): tests that run beside this one open nothing of importance meanwhile.
-    @Test("a file is opened although connections have taken every free descriptor", arguments: [0, 4])
-    func fileInNeed(held: Int) throws {
-        #expect(try Self.openInNeed(held: held) == (held > 0))
+    /// In a process of its own: the limit is the whole process's, and other tests run at the same time.
+    @Test("a file is opened although connections have taken every free descriptor")
+    func fileInNeed() async {
+        await #expect(processExitsWith: .success) {
+            for held in [0, 4] { #expect(Self.openInNeed(held: held) == (held > 0), "\(held) held") }
+        }
     }
 
-    private static func openInNeed(held: Int) throws -> Bool {
+    private static func openInNeed(held: Int) -> Bool {
         let path = "/tmp/apus-descriptors-\(getpid())-\(held)"
         defer { unlink(path) }
         var before = rlimit()
