@@ -591,10 +591,12 @@ struct LargeBodyTests {
         let storage = MemoryStorage()
         storage.brokers = ["a/0"]
         let server = try await RunningNameServer(storage: storage)
-        try await server.serveLargeBodies { work in NIOThreadPool.singleton.submit { _ in work() } }
         let client = try await server.connect()
-        let answers = (0..<500).map { _ in client.invoking(NameServerTests.route("T"), timeout: .seconds(30)) }
+        let answers = (0..<500).map { _ in client.invoking(NameServerTests.route("T"), timeout: .seconds(60)) }
+        // Answered at once, behind all of them: they are held. Only now the time begins in which the broker must come.
+        #expect(try await client.invoke(RemotingCommand(.getNamesrvConfig)).code == 0)
         let broker = try await server.connect()
+        try await server.serveLargeBodies { work in NIOThreadPool.singleton.submit { _ in work() } }
         #expect(try await broker.invoke(NameServerTests.register("a", topics: [TopicConfig(topicName: "T")])).code == 0)
         for answer in answers { #expect(try await answer.get().code == 0) }
         await client.close()

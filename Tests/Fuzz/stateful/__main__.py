@@ -118,7 +118,7 @@ def fuzz_for(options):
     print(f"stateful fuzzing of {options.bin} for {options.seconds:.0f} s, seed {options.seed}"
           + (f", focus {options.focus}" if options.focus else ""), flush=True)
     while time.monotonic() < end or era == 0:
-        settings = plan.settings(options.seed, era, options.focus)
+        settings = plan.settings(options.seed, era)
         base = workspace(options.dir)
         try:
             finding, rounds, fuzz = run_era(
