@@ -229,7 +229,8 @@ class Fuzz:
         if "TRAN_MSG" in pairs or flags & 12 or said.get("batch", "").lower() in ("true", "1"):
             self.model.odd.append(physical)
             return
-        if "DELAY" in pairs:
+        # RocketMQ drops properties without a value.
+        if pairs.get("DELAY"):
             return self.sent_delayed(topic, pairs["DELAY"], body, step)
         timers = [name for name in pairs if name.startswith("TIMER_")]
         if timers:
