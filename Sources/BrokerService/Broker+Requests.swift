@@ -27,9 +27,8 @@ extension Broker {
         guard frame.body.count <= row.bodyBytesMax else {
             return client.answer(
                 frame.returnAddress, .systemError,
-                remark:
-                    "a request of code \(frame.code) with a body of \(frame.body.count) bytes is not taken, at most "
-                    + "\(row.bodyBytesMax): divide it among several")
+                remark: ControlBody.refusal(
+                    code: frame.code, bytes: frame.body.count, bytesMax: row.bodyBytesMax))
         }
         if let refusal = admission.refusal(of: row) {
             return client.answer(frame.returnAddress, refusal.code, remark: refusal.remark, fields: refusal.fields)

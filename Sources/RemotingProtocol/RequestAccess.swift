@@ -37,3 +37,14 @@ package enum RequestResource: Equatable, Sendable {
         }
     }
 }
+
+/// Bodies of requests that are no messages, heartbeats or registrations: JSON that is read on the event loop.
+package enum ControlBody {
+    /// Bytes, at most: a few thousand entries.
+    package static let bytesMax = 256 << 10
+
+    /// Why such a request is refused, for the answer.
+    package static func refusal(code: Int32, bytes: Int, bytesMax: Int) -> String {
+        "a request of code \(code) with a body of \(bytes) bytes is not taken, at most \(bytesMax): divide it among several"
+    }
+}

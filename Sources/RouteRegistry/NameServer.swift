@@ -196,9 +196,8 @@ package final class NameServer: RemotingService {
         guard frame.body.count <= request.bodyBytesMax else {
             return connection.respond(
                 to: frame.returnAddress, .systemError,
-                remark:
-                    "a request of code \(frame.code) with a body of \(frame.body.count) bytes is not taken, at most "
-                    + "\(request.bodyBytesMax): divide it among several")
+                remark: ControlBody.refusal(
+                    code: frame.code, bytes: frame.body.count, bytesMax: request.bodyBytesMax))
         }
         do throws(RemotingDecodeError) {
             guard let answer = try request.processor(self)(frame, connection) else { return self.logEvents() }

@@ -27,7 +27,7 @@ final class NameServerRequest: Sendable {
         self.name = name
         self.action = action
         self.resources = resources
-        self.bodyBytesMax = isRegistration ? .max : NameServerRequests.controlBytesMax
+        self.bodyBytesMax = isRegistration ? .max : ControlBody.bytesMax
         self.text = text
         self.processor = processor
     }
@@ -36,9 +36,6 @@ final class NameServerRequest: Sendable {
 /// Every request code the name server answers. A code that is not here is answered with REQUEST_CODE_NOT_SUPPORTED, and the
 /// connection is kept. Actions and resources are those of RocketMQ 5.3's annotations.
 enum NameServerRequests {
-    /// Bytes of the body of a request that is no registration.
-    static let controlBytesMax = 256 << 10
-
     static let rows: [NameServerRequest] = brokerRows + routeRows + settingRows
 
     static let byCode = Dictionary(uniqueKeysWithValues: rows.map { ($0.code.rawValue, $0) })

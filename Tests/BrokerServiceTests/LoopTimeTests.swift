@@ -228,8 +228,8 @@ struct LoopTimeTests {
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        let body = [UInt8](repeating: UInt8(ascii: " "), count: RequestTable.controlBytesMax + 1)
-        let small = RequestTable.rows.filter { $0.bodyBytesMax == RequestTable.controlBytesMax }
+        let body = [UInt8](repeating: UInt8(ascii: " "), count: ControlBody.bytesMax + 1)
+        let small = RequestTable.rows.filter { $0.bodyBytesMax == ControlBody.bytesMax }
         #expect(small.count > 50)
         for code in small.map(\.code) {
             let answer = try connection.invoke(code, body: body)

@@ -34,7 +34,7 @@ final class RequestRow: Sendable {
         self.resources = resources
         refusedIn = refusal.states
         self.refusal = refusal
-        bodyBytesMax = hasMessageBody ? .max : RequestTable.controlBytesMax
+        bodyBytesMax = hasMessageBody ? .max : ControlBody.bytesMax
         self.text = text
         self.processor = processor
     }
@@ -46,9 +46,6 @@ final class RequestRow: Sendable {
 /// `Broker.dispatch` calls the processors of messages and offsets directly, by the same rows: a method taken from a row is an
 /// allocation for each request.
 enum RequestTable {
-    /// Bytes of the body of a request that is no message and no heartbeat: a few thousand entries of JSON.
-    static let controlBytesMax = 256 << 10
-
     static let rows: [RequestRow] =
         sendRows + pullRows + clientRows + offsetRows + queryRows + topicRows + groupRows + brokerRows + statsRows
 

@@ -178,19 +178,28 @@ final class SendMessageProcessor {
         let outcome = append(
             header, frame, client, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         switch outcome {
-        case .appended(let result):
-            broker.statistics.put(messages: 1)
-            if target.topic.isDeadLetterTopic {
-                broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
-            }
-            target.topic.count(1, bytes: result.size, in: broker.stats)
-            broker.gate.add(
-                PendingAck(
-                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
-                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
-                    end: result.end.rawValue, waits: properties.waitStoreMsgOK, topicMadeAt: target.topic.madeAt))
+        case .appended(let result): stored(result, in: target.topic, .send, header, frame, client, target)
         case .refused(let refusal): refuse(frame, client, refusal)
         }
+    }
+
+    /// Counts a message and has its sender's answer wait for what it promises. `topic`: the one it lies in.
+    @inline(__always)
+    private func stored(
+        _ result: AppendResult, in topic: TopicEntry, _ acknowledgement: PendingAck.Kind,
+        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+    ) {
+        broker.statistics.put(messages: 1)
+        if target.topic.isDeadLetterTopic {
+            broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
+        }
+        topic.count(1, bytes: result.size, in: broker.stats)
+        broker.gate.add(
+            PendingAck(
+                client: client, address: frame.returnAddress, kind: acknowledgement, queueId: target.queueId,
+                queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                end: result.end.rawValue, waits: properties.waitStoreMsgOK,
+                topicMadeAt: max(target.topic.madeAt, topic.madeAt)))
     }
 
     @inline(__always)
@@ -224,20 +233,10 @@ final class SendMessageProcessor {
             growth: place.growth)
         switch outcome {
         case .appended(let result):
-            broker.statistics.put(messages: 1)
-            if target.topic.isDeadLetterTopic {
-                broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
-            }
-            place.topic.count(1, bytes: result.size, in: broker.stats)
             if place.topic.name == TopicNames.schedule {
                 broker.stats.delayed(queueId: place.queueId, bytes: result.size)
             }
-            broker.gate.add(
-                PendingAck(
-                    client: client, address: frame.returnAddress, kind: place.acknowledgement, queueId: target.queueId,
-                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
-                    end: result.end.rawValue, waits: properties.waitStoreMsgOK,
-                    topicMadeAt: max(target.topic.madeAt, place.topic.madeAt)))
+            stored(result, in: place.topic, place.acknowledgement, header, frame, client, target)
         case .refused(let refusal): refuse(frame, client, refusal)
         }
     }
