@@ -10,13 +10,13 @@ extension Broker {
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let context = connection.context else { return }
         let client = unsafeDowncast(context, to: ClientContext.self)
-        requester = client
+        tables.creations.requester = client
         do throws(RemotingDecodeError) {
             try dispatch(frame, client)
         } catch {
             client.answer(frame.returnAddress, .systemError, remark: "\(error)")
         }
-        requester = nil
+        tables.creations.requester = nil
     }
 
     private func dispatch(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
@@ -30,17 +30,17 @@ extension Broker {
                 remark: ControlBody.refusal(
                     code: frame.code, bytes: frame.body.count, bytesMax: row.bodyBytesMax))
         }
-        if let refusal = admission.refusal(of: row) {
+        if let refusal = storage.admission.refusal(of: row) {
             return client.answer(frame.returnAddress, refusal.code, remark: refusal.remark, fields: refusal.fields)
         }
         switch row.code {
         // Those that are many, without an allocation for each.
-        case .sendMessageV2, .sendMessage, .sendBatchMessage: try send.process(frame, client)
-        case .pullMessage, .litePullMessage: try pull.process(frame, client)
-        case .updateConsumerOffset: try queues.commit(frame, client)
-        case .consumerSendMessageBack: try sendBack.process(frame, client)
-        case .endTransaction: try endTransaction.process(frame, client)
-        default: try row.processor(self)(frame, client)
+        case .sendMessageV2, .sendMessage, .sendBatchMessage: try processors.send.process(frame, client)
+        case .pullMessage, .litePullMessage: try processors.pull.process(frame, client)
+        case .updateConsumerOffset: try processors.queues.commit(frame, client)
+        case .consumerSendMessageBack: try processors.sendBack.process(frame, client)
+        case .endTransaction: try processors.endTransaction.process(frame, client)
+        default: try row.processor(processors)(frame, client)
         }
     }
 }

@@ -6,7 +6,8 @@ import StoreFormat
 /// Everything that makes a stored message appear somewhere else later: delay levels, timers, transactions. Told by the
 /// broker of every write of the log, on its loop.
 final class MessageKinds {
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let storage: StoreAccess
     let schedule: ScheduleMessageService
     let timers: TimerMessageStore
     let transactions: TransactionalMessageService
@@ -15,21 +16,22 @@ final class MessageKinds {
     private var known: DeliveryProgress?
     private var hasUnsavedProgress = false
 
-    init(_ broker: Broker) {
-        self.broker = broker
-        schedule = ScheduleMessageService(broker)
-        timers = TimerMessageStore(broker, work: broker.timerFileWork)
-        transactions = TransactionalMessageService(broker)
-        undeliverable = UndeliverableMessages(broker)
+    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
+        self.environment = environment
+        self.storage = storage
+        undeliverable = UndeliverableMessages(environment, tables, storage)
+        schedule = ScheduleMessageService(environment, tables, storage, undeliverable)
+        timers = TimerMessageStore(environment, tables, storage, undeliverable)
+        transactions = TransactionalMessageService(environment, tables, storage, undeliverable)
     }
 
     /// Reads what was delivered before; the store is open.
     func prepare() throws(BrokerError) {
         do throws(SystemError) {
-            guard !broker.configuration.isSlave else { return try timers.prepare(progress: nil) }
+            guard !environment.configuration.isSlave else { return try timers.prepare(progress: nil) }
             let file = try DeliveryProgressFile(
-                disk: broker.disk, storePath: broker.store.configuration.storePathRootDir)
-            known = try file.load(logEnd: broker.store.writtenOffset.rawValue)
+                disk: environment.disk, storePath: storage.store.configuration.storePathRootDir)
+            known = try file.load(logEnd: storage.store.writtenOffset.rawValue)
             progressFile = file
             try timers.prepare(progress: known?.timer)
         } catch {
@@ -40,14 +42,14 @@ final class MessageKinds {
     /// Begins to deliver. A slave does not: its master's log holds the deliveries; it only keeps timer messages.
     func start() {
         timers.start()
-        guard !broker.configuration.isSlave else { return }
+        guard !environment.configuration.isSlave else { return }
         schedule.start(offsets: known?.levels ?? [])
         transactions.start()
         saveProgress()
         do throws(SystemError) {
             if !hasUnsavedProgress { try timers.becameMaster() }
         } catch {
-            broker.logger.error("timer messages: \(error); after the next start some may come twice")
+            environment.logger.error("timer messages: \(error); after the next start some may come twice")
         }
     }
 
@@ -86,13 +88,13 @@ final class MessageKinds {
     private func saveProgress() {
         guard let progressFile, let timer = timers.progress else { return }
         let progress = DeliveryProgress(
-            logEnd: broker.store.writtenOffset.rawValue, timer: timer, levels: schedule.committedOffsets)
+            logEnd: storage.store.writtenOffset.rawValue, timer: timer, levels: schedule.committedOffsets)
         do throws(SystemError) {
             try progressFile.save(progress)
             hasUnsavedProgress = false
         } catch {
             // Deliveries go on; after a crash some of them would come twice.
-            if !hasUnsavedProgress { broker.logger.error("the progress of deliveries was not noted: \(error)") }
+            if !hasUnsavedProgress { environment.logger.error("the progress of deliveries was not noted: \(error)") }
             hasUnsavedProgress = true
         }
     }

@@ -62,7 +62,7 @@ import WorkerProtocol
         for member in json["topicConfigTable"]?.object?.members ?? [] {
             #expect(topics.json["topicConfigTable"]?[member.key] == member.value)
         }
-        let groups = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
+        let groups = SubscriptionGroupManager(BrokerConfiguration(), rates: CreationRates(now: { 1 }), now: { 1 })
         #expect(try groups.load(try golden("subscriptionGroup")).isEmpty)
         #expect(groups.json == (try golden("subscriptionGroup")))
         let offsets = ConsumerOffsetManager()
@@ -92,12 +92,13 @@ import WorkerProtocol
 
     @Test("groups make themselves known, unless that is off")
     func groups() throws {
-        let open = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
+        let open = SubscriptionGroupManager(BrokerConfiguration(), rates: CreationRates(now: { 1 }), now: { 1 })
         #expect(open.find("G")?.config.retryMaxTimes == 16)
         #expect(open.find("") == nil)
         #expect(open.find(String(repeating: "g", count: 256)) == nil)
         let closed = SubscriptionGroupManager(
-            try BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
+            try BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), rates: CreationRates(now: { 1 }),
+            now: { 1 })
         #expect(closed.find("G") == nil)
         #expect(closed.find("CID_RMQ_SYS_x") != nil)
         #expect(closed.find("TOOLS_CONSUMER") != nil)

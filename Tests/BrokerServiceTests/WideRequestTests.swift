@@ -250,7 +250,7 @@ struct WideRequestTests {
         let most = Most()
         @Sendable func stored(_ broker: Broker) -> Int64 { broker.store.runtimeInformation.putMessageTimesTotal }
         let before = try harness.onLoop { broker in
-            broker.slices.run = { [unowned broker] slice in
+            broker.slices.around = { [unowned broker] slice in
                 let before = stored(broker)
                 defer { most.appended = max(most.appended, stored(broker) - before) }
                 return slice()

@@ -52,7 +52,7 @@ extension AdminBrokerProcessor {
         var clients: ArraySlice<ClientChannelInfo> = []
         var group = ""
         var rows: [ClientRow] = []
-        broker.inSlices(for: client) {
+        environment.slices.work(for: client) {
             for _ in 0..<Self.clientsPerSlice {
                 if let info = clients.popFirst() {
                     rows.append(ClientRow(info, of: group))
@@ -72,15 +72,15 @@ extension AdminBrokerProcessor {
 
     func consumerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("consumerGroup")
-        guard let group = broker.consumers[name] else {
+        guard let group = tables.consumers[name] else {
             return client.answer(
                 frame.returnAddress, .consumerNotOnline, remark: "the consumer group[\(name)] not online")
         }
         let address = frame.returnAddress
-        note([(name, group.clients)], for: client) { [broker] rows in
+        note([(name, group.clients)], for: client) { [self] rows in
             let subscriptions = group.subscriptions.values.map(\.data)
             let (from, type, model) = (group.consumeFromWhere, group.consumeType, group.messageModel)
-            broker.answer(entries: rows.count + subscriptions.count, address, client) {
+            answers.answer(entries: rows.count + subscriptions.count, address, client) {
                 .fields([
                     ("connectionSet", .array(rows.map(\.connection))), ("consumeFromWhere", .string(from)),
                     ("consumeType", .string(type)), ("messageModel", .string(model)),
@@ -92,13 +92,13 @@ extension AdminBrokerProcessor {
 
     func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("producerGroup")
-        guard let clients = broker.producers.clients(of: name) else {
+        guard let clients = tables.producers.clients(of: name) else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
         }
         let address = frame.returnAddress
-        note([(name, clients)], for: client) { [broker] rows in
-            broker.answer(entries: rows.count, address, client) {
+        note([(name, clients)], for: client) { [self] rows in
+            answers.answer(entries: rows.count, address, client) {
                 .fields([("connectionSet", .array(rows.map(\.connection)))])
             }
         }
@@ -106,8 +106,8 @@ extension AdminBrokerProcessor {
 
     func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
         let address = frame.returnAddress
-        note(broker.producers.all, for: client) { [broker] rows in
-            broker.answer(entries: rows.count, address, client) {
+        note(tables.producers.all, for: client) { [self] rows in
+            answers.answer(entries: rows.count, address, client) {
                 let groups = Dictionary(grouping: rows, by: \.group).sorted { $0.key < $1.key }
                 return .fields([
                     ("data", .fields(groups.map { ($0.key, Optional(JSONValue.array($0.value.map(\.producer)))) }))

@@ -9,7 +9,7 @@ extension AdminBrokerProcessor {
     /// absent, as Apache leaves it out.
     func topicConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("topic")
-        guard var config = broker.topics[name]?.config else {
+        guard var config = tables.topics[name]?.config else {
             return client.answer(
                 frame.returnAddress, .topicNotExist, remark: "No topic in this broker. topic: \(name)")
         }
@@ -21,7 +21,7 @@ extension AdminBrokerProcessor {
     /// it answers the same, and a misspelt name leaves no group.
     func groupConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("group")
-        guard let config = broker.groups[name]?.config ?? broker.groups.configIfCreated(name) else {
+        guard let config = tables.groups[name]?.config ?? tables.groups.configIfCreated(name) else {
             return client.answer(frame.returnAddress, .subscriptionGroupNotExist, remark: "No group in this broker")
         }
         client.answer(frame.returnAddress, .success, body: config.jsonOfVersion5.bytes())
@@ -41,7 +41,7 @@ extension AdminBrokerProcessor {
                     frame.returnAddress, code == .systemError ? .invalidParameter : code, remark: remark)
             }
             do throws(TopicAttributes.Refusal) {
-                let current = broker.topics[config.topicName].map { $0.config.attributes ?? [:] }
+                let current = tables.topics[config.topicName].map { $0.config.attributes ?? [:] }
                 config.attributes = try TopicAttributes.altered(current, by: config.attributes ?? [:])
             } catch {
                 return client.answer(frame.returnAddress, .systemError, remark: "\(config.topicName): \(error)")
@@ -49,14 +49,14 @@ extension AdminBrokerProcessor {
             accepted.append(config)
         }
         do throws(NameError) {
-            for config in accepted { try broker.topics.update(config) }
+            for config in accepted { try tables.topics.update(config) }
         } catch {
             throw .badName("\(error)")
         }
-        broker.logger.info("\(accepted.count) topics updated by \(client.address)")
+        environment.logger.info("\(accepted.count) topics updated by \(client.address)")
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { [broker] in
-            broker.registration.whenRegistered { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { [self] in
+            registration.whenRegistered { client.answer(address, .success) }
         }
     }
 
@@ -72,16 +72,16 @@ extension AdminBrokerProcessor {
             }
         }
         for config in list { try update(config) }
-        broker.logger.info("\(list.count) consumer groups updated by \(client.address)")
+        environment.logger.info("\(list.count) consumer groups updated by \(client.address)")
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     // MARK: Refusals
 
     func refusal(ofTopic name: String) -> String? {
         if let problem = TopicName.problem(name) { return "\(problem)" }
-        return broker.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
+        return tables.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
     }
 
     /// Why a topic is not made or changed: its numbers of queues, or the client's rate of new topics.
@@ -109,7 +109,7 @@ extension AdminBrokerProcessor {
                     + "state looks at each of its queues"
             )
         }
-        guard broker.topics[topic] != nil || broker.creations.mayMakeTopic(client) else {
+        guard tables.topics[topic] != nil || tables.creations.mayMakeTopic(client) else {
             return (
                 .systemBusy,
                 "topic[\(topic)] was not made: this address has made more than \(CreationRates.topics.words); "
@@ -129,7 +129,7 @@ extension AdminBrokerProcessor {
                     + "was changed"
             )
         }
-        guard broker.groups[group] == nil, !broker.creations.mayMakeGroup(client) else { return nil }
+        guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client) else { return nil }
         return (
             .systemBusy,
             "group [\(group)] was not made: this address has made more than \(CreationRates.groups.words); "
@@ -138,7 +138,7 @@ extension AdminBrokerProcessor {
     }
 
     func refusal(ofGroup name: String) -> String? {
-        GroupName.problem(name) == nil ? nil : String(broker.groups.remedy(for: name).dropFirst())
+        GroupName.problem(name) == nil ? nil : String(tables.groups.remedy(for: name).dropFirst())
     }
 }
 

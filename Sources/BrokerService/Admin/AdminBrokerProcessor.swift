@@ -11,42 +11,74 @@ final class AdminBrokerProcessor {
     /// Queues of one topic on this broker; RocketMQ has no bound. Its largest own topic has 1024.
     static let queuesMax: Int32 = 4096
 
-    unowned let broker: Broker
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
+    let keeper: TableKeeper
+    let answers: TableAnswers
+    let settings: BrokerSettings
+    let registration: NameserverRegistration
+    let runtime: RuntimeInformation
+    let replica: ReplicaStatus
+    let kinds: MessageKinds
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ answers: TableAnswers, _ settings: BrokerSettings, _ registration: NameserverRegistration,
+        _ runtime: RuntimeInformation, _ replica: ReplicaStatus, _ kinds: MessageKinds
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.keeper = keeper
+        self.answers = answers
+        self.settings = settings
+        self.registration = registration
+        self.runtime = runtime
+        self.replica = replica
+        self.kinds = kinds
+    }
 
     // MARK: The broker
 
     func runtimeInformation(_ frame: RemotingFrame, _ client: ClientContext) {
         client.answer(
-            frame.returnAddress, .success, body: KVTable(table: broker.runtimeInformation).encoded())
+            frame.returnAddress, .success, body: KVTable(table: runtime.information).encoded())
     }
 
     func systemTopics(_ frame: RemotingFrame, _ client: ClientContext) {
-        let list = TopicList(topicList: broker.topics.systemTopics.sorted())
+        let list = TopicList(topicList: tables.topics.systemTopics.sorted())
         client.answer(frame.returnAddress, .success, body: list.encoded())
     }
 
     func timerMetrics(_ frame: RemotingFrame, _ client: ClientContext) {
-        let metrics = broker.timerMessages.metrics.json(broker.topics, forFile: false)
+        let metrics = kinds.timers.metrics.json(forFile: false)
         client.answer(frame.returnAddress, .success, body: metrics.bytes())
     }
 
+    func timerCheckpoint(_ frame: RemotingFrame, _ client: ClientContext) {
+        client.answer(frame.returnAddress, .success, body: kinds.timers.checkpointBytes)
+    }
+
+    func delayOffsets(_ frame: RemotingFrame, _ client: ClientContext) {
+        client.answer(frame.returnAddress, .success, body: kinds.schedule.json.bytes())
+    }
+
     func cleanExpiredQueues(_ frame: RemotingFrame, _ client: ClientContext) {
-        broker.store.expireQueues()
-        broker.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
+        storage.store.expireQueues()
+        environment.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
         client.answer(frame.returnAddress, .success)
     }
 
     func deleteExpiredLog(_ frame: RemotingFrame, _ client: ClientContext) {
-        broker.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
-        broker.store.deleteExpiredFiles()
+        environment.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
+        storage.store.deleteExpiredFiles()
         client.answer(frame.returnAddress, .success)
     }
 
     func cleanUnusedTopics(_ frame: RemotingFrame, _ client: ClientContext) {
         let address = frame.returnAddress
-        broker.removeUnusedTopics(for: client) { client.answer(address, .success) }
+        removeUnusedTopics(for: client) { client.answer(address, .success) }
     }
 
     private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
@@ -68,7 +100,7 @@ final class AdminBrokerProcessor {
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
         do throws(TopicAttributes.Refusal) {
-            let current = broker.topics[topic].map { $0.config.attributes ?? [:] }
+            let current = tables.topics[topic].map { $0.config.attributes ?? [:] }
             let changed = try TopicAttributes.altered(
                 current, by: try TopicAttributes.parse(fields.string("attributes") ?? ""))
             // A topic without any stays as RocketMQ 4.9 writes it.
@@ -80,25 +112,25 @@ final class AdminBrokerProcessor {
             return client.answer(frame.returnAddress, code, remark: remark)
         }
         do throws(NameError) {
-            try broker.topics.update(config)
+            try tables.topics.update(config)
         } catch {
             throw .badName("\(error)")
         }
-        broker.logger.info("topic \(topic) updated by \(client.address)")
+        environment.logger.info("topic \(topic) updated by \(client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { [broker] in
-            broker.registration.whenRegistered { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { [self] in
+            registration.whenRegistered { client.answer(address, .success) }
         }
     }
 
     func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         if refusedName(topic, frame, client) { return }
-        broker.delete(topic: topic)
-        broker.logger.info("topic \(topic) deleted by \(client.address)")
+        delete(topic: topic)
+        environment.logger.info("topic \(topic) deleted by \(client.address)")
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     // MARK: Groups
@@ -112,54 +144,54 @@ final class AdminBrokerProcessor {
             return client.answer(frame.returnAddress, code, remark: remark)
         }
         try update(config)
-        broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
+        environment.logger.info("consumer group \(config.groupName) updated by \(client.address)")
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     /// A retry topic that is there has all the queues its group has from now on.
     func update(_ config: SubscriptionGroupConfig) throws(RemotingDecodeError) {
-        let group = try broker.groups.update(config)
-        if let retryTopic = group.groupName.retryTopic, broker.topics[retryTopic.text] != nil {
-            _ = broker.retryTopic(of: group.groupName)
+        let group = try tables.groups.update(config)
+        if let retryTopic = group.groupName.retryTopic, tables.topics[retryTopic.text] != nil {
+            _ = tables.retryTopic(of: group.groupName)
         }
     }
 
     func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("groupName")
-        broker.groups.delete(group)
-        broker.stats.forget(group: group)
+        tables.groups.delete(group)
+        storage.stats.forget(group: group)
         // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
         if frame.extFields.bool("removeOffset") ?? frame.extFields.bool("cleanOffset") ?? false {
-            broker.offsets.remove(group: group, in: broker.slices)
+            tables.offsets.remove(group: group, in: environment.slices)
         }
-        broker.logger.info("consumer group \(group) deleted by \(client.address)")
+        environment.logger.info("consumer group \(group) deleted by \(client.address)")
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 
     func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let source = try frame.extFields.required("srcGroup")
-        let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
+        let destination = try tables.groups.checked(try frame.extFields.required("destGroup"))
         let wanted = frame.extFields.string("topic") ?? ""
         let isOffline = frame.extFields.bool("offline") ?? false
-        guard broker.groups.find(destination.text) != nil else {
+        guard tables.groups.find(destination.text) != nil else {
             return client.answer(
                 frame.returnAddress, .subscriptionGroupNotExist,
-                remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination.text))
+                remark: "Group \(destination) not exist!" + tables.groups.remedy(for: destination.text))
         }
         let address = frame.returnAddress
-        var topics = (wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted])[...]
-        broker.inSlices(for: client) { [broker] in
+        var topics = (wanted.isEmpty ? tables.offsets.topics(of: source) : [wanted])[...]
+        environment.slices.work(for: client) { [self] in
             for topic in topics.prefix(Self.topicsPerSlice) {
-                guard let topicName = broker.topics[topic]?.topicName else { continue }
+                guard let topicName = tables.topics[topic]?.topicName else { continue }
                 // An online group that does not consume the topic any more: what it left there is not to be copied.
-                if !isOffline, let group = broker.consumers[source], group.subscriptions.count > 0,
+                if !isOffline, let group = tables.consumers[source], group.subscriptions.count > 0,
                     group.subscriptions[topic] == nil
                 {
                     continue
                 }
-                broker.offsets.clone(from: source, to: destination, topic: topicName)
+                tables.offsets.clone(from: source, to: destination, topic: topicName)
             }
             topics = topics.dropFirst(Self.topicsPerSlice)
             return !topics.isEmpty
@@ -177,20 +209,22 @@ final class AdminBrokerProcessor {
         let excluded = Set((frame.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
         let group = try frame.extFields.required("compareGroup")
         let address = frame.returnAddress
-        var left = broker.offsets.tables(of: topic)[...]
+        var left = tables.offsets.tables(of: topic)[...]
         var smallest: [Int32: Int64] = [:]
-        broker.inSlices(for: client) { [broker] in
+        environment.slices.work(for: client) { [self] in
             var budget = Self.offsetsPerSlice
             while budget > 0, let table = left.popFirst() {
                 budget -= 1 + table.offsets.count
                 guard !excluded.contains(table.group) else { continue }
-                table.lower(&smallest) { broker.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0 }
+                table.lower(&smallest) {
+                    storage.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0
+                }
             }
             return !left.isEmpty
-        } then: { [broker] in
-            let compared = broker.offsets.offsets(topic: topic, group: group) ?? [:]
+        } then: { [self] in
+            let compared = tables.offsets.offsets(topic: topic, group: group) ?? [:]
             let found = smallest
-            broker.answer(entries: found.count, address, client) {
+            answers.answer(entries: found.count, address, client) {
                 var table = JSONObject()
                 for (queue, offset) in found.sorted(by: { $0.key < $1.key }) {
                     // A group that is ahead of the compared one has nothing to correct there.
@@ -208,14 +242,15 @@ final class AdminBrokerProcessor {
     func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
         let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
         client.answer(
-            frame.returnAddress, .success, fields: [("version", broker.configurationVersion.json.text())],
+            frame.returnAddress, .success, fields: [("version", settings.version.json.text())],
             body: Array(text.utf8))
     }
 
     /// What somebody set stands as it was set; what nobody did by the value it has.
     private func settingsHeld() -> [String: String] {
-        let holding = broker.configuration.listing + broker.store.configuration.listing
-        return Dictionary((holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
+        let holding = environment.configuration.listing + storage.store.configuration.listing
+        return Dictionary(
+            (holding + environment.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
 
     func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
@@ -226,20 +261,20 @@ final class AdminBrokerProcessor {
             return client.answer(frame.returnAddress, .systemError, remark: "\(error); nothing was changed")
         }
         let forbidden = Set(
-            broker.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
+            environment.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
         guard !pairs.contains(where: { forbidden.contains($0.0) }) else {
             return client.answer(
                 frame.returnAddress, .noPermission, remark: "Can not update config in black list.")
         }
         let before = settingsHeld()
-        if let refusal = broker.change(settings: pairs) {
+        if let refusal = settings.change(settings: pairs) {
             return client.answer(frame.returnAddress, .systemError, remark: refusal)
         }
         let changes = pairs.map {
             "\($0.0) from '\(before[$0.0] ?? "")' to '\(SettingRefusal.shown($0.1.trimmedBlanks))'"
         }
-        broker.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
+        environment.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
         let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
     }
 }

@@ -34,7 +34,8 @@ final class NameserverRegistration {
         init(_ address: String) { self.address = address }
     }
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
     private var servers: [NameServer]
     private var period: RepeatedTask?
     private var isScheduled = false
@@ -43,23 +44,26 @@ final class NameserverRegistration {
     private var notBeforeMillis: Int64 = 0
     static let gatherMaxMillis: Int64 = 5000
 
-    init(_ broker: Broker) {
-        self.broker = broker
-        servers = broker.configuration.namesrvAddr.map { NameServer($0) }
+    init(_ environment: BrokerEnvironment, _ tables: BrokerTables) {
+        self.environment = environment
+        self.tables = tables
+        servers = environment.configuration.namesrvAddr.map { NameServer($0) }
     }
 
     /// `namesrvAddr` was changed: those named anew are told of this broker, the others that it has left. The platform's own name server
     /// (`ownNamesrvAddr`) stays: the platform's clients know no other.
     func nameServersChanged() {
-        let own = broker.configuration.raw("ownNamesrvAddr").map { [$0] } ?? []
+        let own = environment.configuration.raw("ownNamesrvAddr").map { [$0] } ?? []
         var addresses = own
-        for address in broker.configuration.namesrvAddr where !addresses.contains(address) { addresses.append(address) }
+        for address in environment.configuration.namesrvAddr where !addresses.contains(address) {
+            addresses.append(address)
+        }
         let former = servers
         servers = addresses.map { address in former.first { $0.address == address } ?? NameServer(address) }
         guard isRunning else { return }
         for server in former where !addresses.contains(server.address) { leave(server) }
         for server in servers where !former.contains(where: { $0 === server }) { register(server) }
-        broker.logger.notice("this broker registers with \(addresses.joined(separator: ";")) from now on")
+        environment.logger.notice("this broker registers with \(addresses.joined(separator: ";")) from now on")
     }
 
     private func leave(_ server: NameServer) {
@@ -75,28 +79,37 @@ final class NameserverRegistration {
 
     func start() {
         isRunning = true
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        let interval = TimeAmount.milliseconds(broker.configuration.registerNameServerPeriod)
-        period = broker.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        let interval = TimeAmount.milliseconds(environment.configuration.registerNameServerPeriod)
+        period = environment.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
             this.value.registerAll()
         }
         registerAll()
     }
 
-    /// Topics changed: registers at the end of the tick.
-    func topicsChanged() {
+    /// Changes of topics that were seen here.
+    private var seenChanges: Int64 = 0
+
+    /// At the end of a tick: if topics have changed in it, name servers are told.
+    func endOfTick() {
+        guard tables.topics.changes != seenChanges else { return }
+        seenChanges = tables.topics.changes
+        topicsChanged()
+    }
+
+    private func topicsChanged() {
         guard isRunning, !isScheduled else { return }
         isScheduled = true
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         @Sendable func register() {
             this.value.isScheduled = false
             this.value.registerAll()
         }
-        let wait = min(notBeforeMillis - broker.now(), Self.gatherMaxMillis)
+        let wait = min(notBeforeMillis - environment.now(), Self.gatherMaxMillis)
         if wait > 0 {
-            broker.eventLoop.scheduleTask(in: .milliseconds(wait)) { register() }
+            environment.eventLoop.scheduleTask(in: .milliseconds(wait)) { register() }
         } else {
-            broker.eventLoop.execute { register() }
+            environment.eventLoop.execute { register() }
         }
     }
 
@@ -153,20 +166,20 @@ final class NameserverRegistration {
         guard !server.hasLeft else { return leave(server) }
         if let failure {
             if !server.failuresLogged {
-                broker.logger.warning(
+                environment.logger.warning(
                     "cannot register with name server \(server.address): \(failure); trying again until it works")
                 server.failuresLogged = true
             }
             server.client?.closeNow()
             server.client = nil
-            let this = NIOLoopBound((self, server), eventLoop: broker.eventLoop)
-            server.retry = broker.eventLoop.scheduleTask(in: .milliseconds(server.retryMillis)) {
+            let this = NIOLoopBound((self, server), eventLoop: environment.eventLoop)
+            server.retry = environment.eventLoop.scheduleTask(in: .milliseconds(server.retryMillis)) {
                 this.value.0.register(this.value.1)
             }
             server.retryMillis = min(server.retryMillis * 2, Self.retryMaxMillis)
             return
         }
-        if server.failuresLogged { broker.logger.notice("registered with name server \(server.address) again") }
+        if server.failuresLogged { environment.logger.notice("registered with name server \(server.address) again") }
         server.failuresLogged = false
         server.retryMillis = Self.retryFirstMillis
         if !server.waiters.isEmpty {
@@ -177,16 +190,16 @@ final class NameserverRegistration {
     }
 
     private func connected(_ server: NameServer) -> EventLoopFuture<RemotingClient> {
-        if let client = server.client, client.isActive { return broker.eventLoop.makeSucceededFuture(client) }
+        if let client = server.client, client.isActive { return environment.eventLoop.makeSucceededFuture(client) }
         guard let colon = server.address.lastIndex(of: ":"),
             let port = Int(server.address[server.address.index(after: colon)...])
         else {
-            return broker.eventLoop.makeFailedFuture(
+            return environment.eventLoop.makeFailedFuture(
                 RemotingError.connectFailed(address: server.address, cause: "namesrvAddr is host:port;host:port…"))
         }
-        let this = NIOLoopBound((self, server), eventLoop: broker.eventLoop)
+        let this = NIOLoopBound((self, server), eventLoop: environment.eventLoop)
         return RemotingClient.connecting(
-            host: String(server.address[..<colon]), port: port, group: broker.eventLoop
+            host: String(server.address[..<colon]), port: port, group: environment.eventLoop
         ).map { client in
             this.value.1.client = client
             // A name server that was restarted knows no broker: tell it at once, not at the next period.
@@ -201,7 +214,7 @@ final class NameserverRegistration {
     }
 
     private var identity: [String: String] {
-        let configuration = broker.configuration
+        let configuration = environment.configuration
         return [
             "brokerName": configuration.brokerName, "brokerAddr": configuration.address,
             "clusterName": configuration.brokerClusterName, "brokerId": String(configuration.brokerId),
@@ -214,23 +227,23 @@ final class NameserverRegistration {
     /// All topics as they are now, in the form of REGISTER_BROKER. With very many it takes a while to make and to read, and so comes
     /// less often.
     private func registrationRequest() -> EventLoopFuture<RemotingCommand> {
-        let begin = broker.now()
-        let permission = broker.configuration.brokerPermission
+        let begin = environment.now()
+        let permission = environment.configuration.brokerPermission
         var fields = identity
-        fields["haServerAddr"] = broker.configuration.haServerAddress
+        fields["haServerAddr"] = environment.configuration.haServerAddress
         fields["compressed"] = "false"
-        let promise = broker.eventLoop.makePromise(of: RemotingCommand.self)
+        let promise = environment.eventLoop.makePromise(of: RemotingCommand.self)
         let base = fields
-        broker.topics.copied(in: broker.slices) { [self] table in
+        tables.topics.copied(in: environment.slices) { [self] table in
             func made(_ request: RemotingCommand) {
-                let end = broker.now()
+                let end = environment.now()
                 notBeforeMillis = end + 10 * max(0, end - begin)
                 promise.succeed(request)
             }
             if table.topicConfigTable.count <= Self.topicsAtOnce {
                 made(Self.request(base, table, permission))
             } else {
-                broker.textWork.submit({ Self.request(base, table, permission) }, then: made)
+                environment.textWork.submit({ Self.request(base, table, permission) }, then: made)
             }
         }
         return promise.futureResult
@@ -261,7 +274,7 @@ final class NameserverRegistration {
         period?.cancel()
         period = nil
         let request = RemotingCommand(.unregisterBroker, extFields: identity)
-        let own = broker.configuration.raw("ownNamesrvAddr")
+        let own = environment.configuration.raw("ownNamesrvAddr")
         let requests = servers.compactMap { server -> EventLoopFuture<Void>? in
             server.retry?.cancel()
             if reason == .restart || reason == .stop && server.address == own { return nil }
@@ -270,6 +283,6 @@ final class NameserverRegistration {
             ended.whenComplete { _ in client.closeNow() }
             return ended
         }
-        return EventLoopFuture.andAllComplete(requests, on: broker.eventLoop)
+        return EventLoopFuture.andAllComplete(requests, on: environment.eventLoop)
     }
 }

@@ -7,11 +7,28 @@ import RemotingTransport
 /// What clients say about themselves: HEART_BEAT (34), UNREGISTER_CLIENT (35), CHECK_CLIENT_CONFIG (46),
 /// GET_CONSUMER_LIST_BY_GROUP (38), LOCK_BATCH_MQ (41), UNLOCK_BATCH_MQ (42).
 final class ClientManageProcessor {
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let filters: FilterLink
+    private let pulls: PullMessageProcessor
+    private let transactions: TransactionalMessageService
+    private let notifier: GroupNotifier
     private var givenBack = LocksGivenBack()
     private var isArmed = false
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
+        _ pulls: PullMessageProcessor, _ transactions: TransactionalMessageService, _ notifier: GroupNotifier
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.filters = filters
+        self.pulls = pulls
+        self.transactions = transactions
+        self.notifier = notifier
+    }
 
     // MARK: HEART_BEAT
 
@@ -38,7 +55,7 @@ final class ClientManageProcessor {
         let said = ClientContext.Heartbeat(language: frame.language, version: frame.version, body: Array(frame.body))
         guard said.body.count > Self.bytesAtOnce else { return take(try said.data, said, client, address) }
         client.connection.awaitsAnswer = true
-        broker.textWork.submit({ said.parsed }) { [self] parsed in
+        environment.textWork.submit({ said.parsed }) { [self] parsed in
             switch parsed {
             case .success(let data): take(data, said, client, address)
             case .failure(let error):
@@ -89,7 +106,7 @@ final class ClientManageProcessor {
 
     /// All or nothing: a client is not a member of half its groups.
     private func checkNames(_ data: HeartbeatData) throws(RemotingDecodeError) {
-        for consumer in data.consumerDataSet { _ = try broker.groups.checked(consumer.groupName) }
+        for consumer in data.consumerDataSet { _ = try tables.groups.checked(consumer.groupName) }
         for producer in data.producerGroups { try Self.checkProducer(producer) }
     }
 
@@ -111,14 +128,14 @@ final class ClientManageProcessor {
         client.said = said
         let info = ClientChannelInfo(
             client: client, clientId: data.clientID, language: said.language, version: said.version,
-            lastUpdateMillis: broker.now())
+            lastUpdateMillis: environment.now())
         var consumers = data.consumerDataSet[...]
         var producers = data.producerGroups[...]
         let slice = { [self] () -> Bool in
             // Who is gone must not come back.
             guard !client.connection.isClosed else { return false }
-            broker.requester = client
-            defer { broker.requester = nil }
+            tables.creations.requester = client
+            defer { tables.creations.requester = nil }
             var groups = Self.groupsPerSlice
             var subscriptions = Self.subscriptionsPerSlice
             while groups > 0, subscriptions > 0, let consumer = consumers.popFirst() {
@@ -128,7 +145,7 @@ final class ClientManageProcessor {
             }
             while groups > 0, consumers.isEmpty, let group = producers.popFirst() {
                 groups -= 1
-                broker.producers.register(info, in: group)
+                if tables.producers.register(info, in: group) { transactions.producerJoined(group) }
             }
             guard consumers.isEmpty, producers.isEmpty else { return true }
             then()
@@ -136,28 +153,28 @@ final class ClientManageProcessor {
         }
         if slice() {
             client.connection.awaitsAnswer = true
-            broker.slices.add(slice)
+            environment.slices.add(slice)
         }
     }
 
     private func register(_ consumer: ConsumerData, _ info: ClientChannelInfo, notifies: Bool) {
         let client = info.client
-        let group = broker.groups.find(consumer.groupName)
-        if let group, !broker.configuration.isSlave {
-            _ = broker.retryTopic(of: group.groupName, unitFlag: consumer.unitMode ? 2 : 0, mayWait: true)
+        let group = tables.groups.find(consumer.groupName)
+        if let group, !environment.configuration.isSlave {
+            _ = tables.retryTopic(of: group.groupName, unitFlag: consumer.unitMode ? 2 : 0, mayWait: true)
         }
-        let changed = broker.consumers.register(
+        let changed = tables.consumers.register(
             ConsumerManager.Registration(
                 group: consumer.groupName, consumeType: consumer.consumeType, messageModel: consumer.messageModel,
                 consumeFromWhere: consumer.consumeFromWhere,
                 subscriptions: consumer.subscriptionDataSet.map { data in
-                    Subscription(data, filter: broker.filter(type: data.expressionType, expression: data.subString))
+                    Subscription(data, filter: filters.filter(type: data.expressionType, expression: data.subString))
                 }),
             info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
         if changed {
-            broker.logger.info("consumer \(info.clientId) at \(client.address) in group \(consumer.groupName)")
+            environment.logger.info("consumer \(info.clientId) at \(client.address) in group \(consumer.groupName)")
             if let refusal = group?.groupName.retryRefusal {
-                broker.logger.warning(
+                environment.logger.warning(
                     "consumer group \(consumer.groupName) consumes, but nothing it sends back is taken: \(refusal)")
             }
         }
@@ -174,16 +191,16 @@ final class ClientManageProcessor {
 
     func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         client.said = nil  // It is not true any more; the next heartbeat is.
-        if let group = frame.extFields.string("producerGroup") { broker.producers.unregister(client, from: group) }
+        if let group = frame.extFields.string("producerGroup") { tables.producers.unregister(client, from: group) }
         if let group = frame.extFields.string("consumerGroup") {
-            let notify = broker.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
+            let notify = tables.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
             // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue of each
             // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
             if let clientId = frame.extFields.string("clientID") {
-                broker.locks.unlockAll(group: group, by: asker(clientId, client, group))
+                tables.locks.unlockAll(group: group, by: asker(clientId, client, group))
                 givenBack.forget(group: group, client: client)
             }
-            broker.consumers.unregister(client, from: group, notifyChange: notify)
+            tables.consumers.unregister(client, from: group, notifyChange: notify)
         }
         client.answer(frame.returnAddress, .success)
     }
@@ -194,17 +211,17 @@ final class ClientManageProcessor {
         let body = try CheckClientRequestBody(body: frame.body)
         let subscription = body.subscriptionData
         guard !Subscription.isTagType(subscription.expressionType) else { return client.answer(address, .success) }
-        guard broker.configuration.enablePropertyFilter != false else {
+        guard environment.configuration.enablePropertyFilter != false else {
             return client.answer(
                 address, .systemError,
                 remark: "The broker does not support consumer to filter message by \(subscription.expressionType)")
         }
-        guard broker.filters.isConnected else {
-            return client.answer(address, .systemBusy, remark: broker.filters.absence)
+        guard filters.isConnected else {
+            return client.answer(address, .systemBusy, remark: filters.absence)
         }
-        let compiled = broker.filters.subscription(
+        let compiled = filters.subscription(
             type: subscription.expressionType, expression: subscription.subString)
-        broker.filters.whenCompiled(compiled) { [unowned broker] in
+        filters.whenCompiled(compiled) { [self] in
             switch compiled.state {
             case .everything, .tagsCodes, .program: client.answer(address, .success)
             case .refused(let position, let reason):
@@ -218,14 +235,14 @@ final class ClientManageProcessor {
                     remark: "The broker does not support consumer to filter message by "
                         + "\(subscription.expressionType): \(reason)")
             case .unknown, .compiling:
-                client.answer(address, .systemBusy, remark: broker.filters.absence)
+                client.answer(address, .systemBusy, remark: filters.absence)
             }
         }
     }
 
     func consumerList(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let name = try frame.extFields.required("consumerGroup")
-        guard let group = broker.consumers[name] else {
+        guard let group = tables.consumers[name] else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "no consumer for this group, \(name)")
         }
@@ -246,15 +263,15 @@ final class ClientManageProcessor {
     func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let address = frame.returnAddress
         let body = try LockBatchRequestBody(body: frame.body)
-        guard broker.groups.find(body.consumerGroup) != nil else {
+        guard tables.groups.find(body.consumerGroup) != nil else {
             return client.answer(
                 address, .subscriptionGroupNotExist,
                 remark: "subscription group not exist, \(body.consumerGroup)"
-                    + broker.groups.remedy(for: body.consumerGroup))
+                    + tables.groups.remedy(for: body.consumerGroup))
         }
-        let held = broker.locks.tryLock(
+        let held = tables.locks.tryLock(
             group: body.consumerGroup, queues: body.mqSet, by: asker(body.clientID, client, body.consumerGroup),
-            now: broker.now())
+            now: environment.now())
         givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: client)
         client.answer(
             address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
@@ -264,16 +281,16 @@ final class ClientManageProcessor {
         let body = try UnlockBatchRequestBody(body: frame.body)
         let asker = asker(body.clientID, client, body.consumerGroup)
         endPulls(of: client, group: body.consumerGroup, queues: body.mqSet)
-        let held = broker.locks.held(group: body.consumerGroup, by: asker)
+        let held = tables.locks.held(group: body.consumerGroup, by: asker)
         let given = held.intersection(body.mqSet)
         // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but one.
         let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
-                group: body.consumerGroup, queues: Array(given), asker: asker, client: client, now: broker.now())
+                group: body.consumerGroup, queues: Array(given), asker: asker, client: client, now: environment.now())
             armGivenBack()
-        } else if broker.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: asker) {
-            broker.rebalance(body.consumerGroup)
+        } else if tables.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: asker) {
+            notifier.rebalance(body.consumerGroup, tables.groups)
         }
         client.answer(frame.returnAddress, .success)
     }
@@ -284,30 +301,30 @@ final class ClientManageProcessor {
     /// before that answer has come.
     private func endPulls(of client: ClientContext, group: String, queues: [MessageQueue]) {
         guard client.held.count > 0 else { return }
-        let brokerName = broker.configuration.brokerName
+        let brokerName = environment.configuration.brokerName
         let given = Set(queues)
-        let ended = broker.hold.takeHeld(by: client) { pull in
+        let ended = storage.hold.takeHeld(by: client) { pull in
             pull.group.name == group
                 && given.contains(
                     MessageQueue(topic: pull.topic.name, brokerName: brokerName, queueID: pull.queueId))
         }
-        for pull in ended { broker.pull.answerNothingYet(pull) }
+        for pull in ended { pulls.answerNothingYet(pull) }
     }
 
     private func armGivenBack() {
         guard !isArmed, let next = givenBack.nextMillis else { return }
         isArmed = true
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        let sleep = min(max(1, next - broker.now()), LocksGivenBack.graceMillis)
-        broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.freeGivenBack() }
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        let sleep = min(max(1, next - environment.now()), LocksGivenBack.graceMillis)
+        environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.freeGivenBack() }
     }
 
     /// Those who gave them back have not left: what they have still to say has been said by now.
     private func freeGivenBack() {
         isArmed = false
-        for given in givenBack.take(now: broker.now())
-        where broker.locks.unlock(group: given.group, queues: given.queues, by: given.asker) {
-            broker.rebalance(given.group)
+        for given in givenBack.take(now: environment.now())
+        where tables.locks.unlock(group: given.group, queues: given.queues, by: given.asker) {
+            notifier.rebalance(given.group, tables.groups)
         }
         armGivenBack()
     }

@@ -11,9 +11,22 @@ import StoreFormat
 final class ClientRelayProcessor {
     static let answerTimeout = TimeAmount.seconds(10)
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let answers: TableAnswers
+    private let notifier: GroupNotifier
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ answers: TableAnswers,
+        _ notifier: GroupNotifier
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.answers = answers
+        self.notifier = notifier
+    }
 
     // MARK: 307, 309
 
@@ -24,8 +37,8 @@ final class ClientRelayProcessor {
     func consumeDirectly(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let id = try frame.extFields.required("msgId")
         guard let (_, offset) = OffsetMessageID.parse(id),
-            let range = broker.store.lookMessage(at: PhysicalOffset(offset)),
-            let body = broker.store.withBytes(range, { Array($0) })
+            let range = storage.store.lookMessage(at: PhysicalOffset(offset)),
+            let body = storage.store.withBytes(range, { Array($0) })
         else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "can not find message by the id, \(id)")
@@ -36,17 +49,17 @@ final class ClientRelayProcessor {
     private func relay(_ frame: RemotingFrame, _ client: ClientContext, body: [UInt8]) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("consumerGroup")
         let clientId = frame.extFields.string("clientId") ?? ""
-        guard let target = broker.consumers[group]?.client(clientId) else {
+        guard let target = tables.consumers[group]?.client(clientId) else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "The Consumer <\(group)> <\(clientId)> not online")
         }
         var fields = frame.extFields.dictionary()
         // Only who is to consume the message is told where it comes from.
-        if !body.isEmpty { fields["brokerName"] = broker.configuration.brokerName }
+        if !body.isEmpty { fields["brokerName"] = environment.configuration.brokerName }
         let request = RemotingCommand(code: frame.code, extFields: fields, body: body)
         let address = frame.returnAddress
         target.client.connection.request(request, serialization: address.serialization, timeout: Self.answerTimeout)
-            .assumeIsolated().whenComplete { [broker] result in
+            .assumeIsolated().whenComplete { [self] result in
                 switch result {
                 case .success(let answer):
                     client.connection.write { buffer in
@@ -65,7 +78,7 @@ final class ClientRelayProcessor {
                     client.answer(
                         address, code, remark: "consumer <\(group)> <\(clientId)> did not answer: \(error)")
                 }
-                broker.scheduleTick()
+                storage.scheduleTick()
             }
     }
 
@@ -77,7 +90,7 @@ final class ClientRelayProcessor {
         let timestamp = try frame.extFields.requiredInt64("timestamp")
         let isForce = frame.extFields.bool("isForce") ?? false
         let address = frame.returnAddress
-        guard let entry = broker.topics[topic] else {
+        guard let entry = tables.topics[topic] else {
             return client.answer(
                 address, .systemError,
                 remark: "[reset-offset] reset offset failed, no topic in this broker. topic=\(topic)")
@@ -85,10 +98,10 @@ final class ClientRelayProcessor {
         var offsets: [Int64?] = []
         var refusal: String?
         // RocketMQ leaves out the queues that are only read: a group would go on there as if nobody had reset it.
-        broker.inSlices(for: client) { [broker] in
+        environment.slices.work(for: client) { [self] in
             let end = min(Int(entry.queueNums), offsets.count + Self.queuesPerSlice)
             for queueId in Int32(offsets.count)..<max(Int32(offsets.count), Int32(end)) {
-                guard let consumed = broker.offsets.offset(topic: topic, group: group, queueId: queueId) else {
+                guard let consumed = tables.offsets.offset(topic: topic, group: group, queueId: queueId) else {
                     // In a queue that is only read, or not read, a group may never have begun.
                     guard queueId >= min(entry.config.writeQueueNums, entry.config.readQueueNums) else {
                         refusal = "THe consumer group <\(group)> not exist"
@@ -97,11 +110,11 @@ final class ClientRelayProcessor {
                     offsets.append(nil)
                     continue
                 }
-                let queue = broker.store.consumeQueue(topic: topic, queueId: queueId)
+                let queue = storage.store.consumeQueue(topic: topic, queueId: queueId)
                 let wanted =
                     timestamp == -1
                     ? queue?.maxOffset.rawValue ?? 0
-                    : max(0, broker.store.offset(topic: topic, queueId: queueId, byTimestamp: timestamp).rawValue)
+                    : max(0, storage.store.offset(topic: topic, queueId: queueId, byTimestamp: timestamp).rawValue)
                 offsets.append(isForce || wanted < consumed ? wanted : consumed)
             }
             return end < Int(entry.queueNums)
@@ -111,11 +124,11 @@ final class ClientRelayProcessor {
                 offset.map {
                     (
                         MessageQueue(
-                            topic: topic, brokerName: broker.configuration.brokerName, queueID: Int32(queueId)), $0
+                            topic: topic, brokerName: environment.configuration.brokerName, queueID: Int32(queueId)), $0
                     )
                 }
             }
-            guard let members = broker.consumers[group]?.clients, !members.isEmpty else {
+            guard let members = tables.consumers[group]?.clients, !members.isEmpty else {
                 return client.answer(
                     address, .consumerNotOnline,
                     remark: "Consumer not online, so can not reset offset, Group: \(group) Topic: \(topic) "
@@ -147,8 +160,8 @@ final class ClientRelayProcessor {
         }
         // The C++ client cannot read objects as keys and has its own form (ResetOffsetBodyForC).
         let others = members.filter { $0.language == .cpp }
-        if others.count < members.count { broker.tell(members.filter { $0.language != .cpp }, frame(body)) }
-        if !others.isEmpty { broker.tell(others, frame(Self.listForm(table))) }
+        if others.count < members.count { notifier.tell(members.filter { $0.language != .cpp }, frame(body)) }
+        if !others.isEmpty { notifier.tell(others, frame(Self.listForm(table))) }
     }
 
     private static func mapForm(_ table: [(queue: MessageQueue, offset: Int64)]) -> [UInt8] {
@@ -180,7 +193,7 @@ final class ClientRelayProcessor {
         let group = try frame.extFields.required("group")
         let wanted = frame.extFields.string("clientAddr") ?? ""
         let address = frame.returnAddress
-        let members = (broker.consumers[group]?.clients ?? []).filter { wanted.isEmpty || $0.clientId == wanted }
+        let members = (tables.consumers[group]?.clients ?? []).filter { wanted.isEmpty || $0.clientId == wanted }
         guard !members.isEmpty else {
             return client.answer(
                 address, .systemError, remark: "No Any Consumer online in the consumer group: [\(group)]")
@@ -191,7 +204,7 @@ final class ClientRelayProcessor {
         var statuses: [String: JSONObject] = [:]
         var left = members.count
         var toAsk = members[...]
-        let ask = { [broker] (member: ClientChannelInfo) in
+        let ask = { [answers, storage] (member: ClientChannelInfo) in
             member.client.connection.request(request, timeout: .seconds(5)).assumeIsolated().whenComplete { result in
                 if case .success(let answer) = result, answer.responseCode == .success,
                     let table = try? answer.json()["messageQueueTable"]?.object
@@ -201,7 +214,7 @@ final class ClientRelayProcessor {
                 left -= 1
                 guard left == 0 else { return }
                 let found = statuses
-                broker.answer(entries: found.count, address, client) {
+                answers.answer(entries: found.count, address, client) {
                     .fields([
                         (
                             "consumerTable",
@@ -209,7 +222,7 @@ final class ClientRelayProcessor {
                         )
                     ])
                 }
-                broker.scheduleTick()
+                storage.scheduleTick()
             }
         }
         let slice = { () -> Bool in
@@ -217,7 +230,7 @@ final class ClientRelayProcessor {
             toAsk = toAsk.dropFirst(Self.membersPerSlice)
             return !toAsk.isEmpty
         }
-        if slice() { broker.slices.add(slice) }
+        if slice() { environment.slices.add(slice) }
     }
 
     /// Members asked in one slice.

@@ -10,7 +10,7 @@ enum DeliveryPlace {
     case nowhere(String)
 }
 
-extension Broker {
+extension BrokerTables {
     /// Looks at topic and queue as they are now. A topic that was deleted meanwhile is made again where a send would make it; a
     /// queue the topic no longer has is replaced by one it has.
     ///
@@ -49,8 +49,9 @@ extension Broker {
                 topicName, defaultTopic: TopicNames.autoCreateKey, clientQueueNums: max(wanted, Self.clientQueueNums),
                 topicSysFlag: 0)
         else { return nil }
-        autoCreated(made.config)
-        logger.notice("topic \(name) was made again for messages that have waited for their time or their outcome")
+        clientMade(made.config)
+        environment.logger.notice(
+            "topic \(name) was made again for messages that have waited for their time or their outcome")
         return made
     }
 

@@ -119,6 +119,11 @@ enum SubscriptionFilter {
     }
 }
 
+/// Learns that a filter worker can be asked (again). On the event loop.
+protocol FilterLinkObserver: AnyObject {
+    func filterWorkerIsAvailable()
+}
+
 /// The broker's side of the link to `apus-filter`. An expression is compiled once and remembered; a restarted filter
 /// worker (a new peer) compiles again by itself what is in use. While it is gone, subscriptions the plugin answered
 /// with tags codes go on; the others wait: nobody gets an unfiltered message, nobody's offset moves past one.
@@ -177,12 +182,20 @@ package final class FilterLink {
     private var timer: Scheduled<Void>?
     private var nextRequest: UInt64 = 1
 
-    /// The worker is there (again): held pulls that waited for it may go on.
-    var available: (() -> Void)?
+    private weak var observer: (any FilterLinkObserver)?
 
-    init(eventLoop: any EventLoop, now: @escaping () -> Int64) {
+    /// - Parameter now: milliseconds.
+    init(eventLoop: any EventLoop, observer: (any FilterLinkObserver)?, now: @escaping () -> Int64) {
+        self.observer = observer
         self.eventLoop = eventLoop
         self.now = now
+    }
+
+    /// What pulls of a type and an expression select by; an expression that was not seen yet is compiled.
+    func filter(type: String, expression: String) -> SubscriptionFilter {
+        let isTag = Subscription.isTagType(type)
+        if isTag, expression.isEmpty || expression == "*" { return .all }
+        return .compiled(subscription(type: isTag ? "TAG" : type, expression: expression))
     }
 
     var isConnected: Bool { !workers.isEmpty }
@@ -206,7 +219,7 @@ package final class FilterLink {
             route()
         }
         compileUnknown(index)
-        available?()
+        observer?.filterWorkerIsAvailable()
     }
 
     /// Filter worker `index` serves these types from now on. Expressions go to the workers of the lowest rank that serve all they call.
@@ -214,7 +227,7 @@ package final class FilterLink {
         served[index] = (rank, Set(types))
         route()
         compileUnknown(index)
-        available?()
+        observer?.filterWorkerIsAvailable()
     }
 
     private func route() {

@@ -13,22 +13,22 @@ extension PullMessageProcessor {
 
     func awaitCompilation(_ pull: PullRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
         if expired { return answerNothingYet(pull) }
-        guard pull.maySuspend || (broker.filters.isConnected && pull.compilationsAwaited == 0) else {
-            return pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
+        guard pull.maySuspend || (filters.isConnected && pull.compilationsAwaited == 0) else {
+            return pull.client.answer(pull.address, .systemBusy, remark: filters.absence)
         }
-        if pull.maySuspend { broker.hold.hold(pull) }
+        if pull.maySuspend { storage.hold.hold(pull) }
         guard !pull.awaitsCompilation else { return }
         pull.awaitsCompilation = true
-        broker.filters.whenCompiled(subscription) { [unowned self] in
+        filters.whenCompiled(subscription) { [unowned self] in
             pull.awaitsCompilation = false
             pull.compilationsAwaited += 1
             // A held pull may have been answered at its deadline meanwhile.
             if pull.maySuspend {
                 guard pull.isHeld else { return }
-                broker.hold.release(pull)
+                storage.hold.release(pull)
             }
             run(pull, expired: false)
-            broker.scheduleTick()
+            storage.scheduleTick()
         }
     }
 
@@ -37,23 +37,23 @@ extension PullMessageProcessor {
     ) {
         guard
             let queue = pull.topic.nameBytes.withUnsafeBytes({
-                broker.store.consumeQueue(topic: $0, queueId: pull.queueId)
+                storage.store.consumeQueue(topic: $0, queueId: pull.queueId)
             }), pull.queueOffset >= queue.minOffset.rawValue, pull.queueOffset < queue.maxOffset.rawValue
         else { return readNothing(pull, expired) }
-        let window = broker.filters.window(subscription, queue, pull.group)
+        let window = filters.window(subscription, queue, pull.group)
         while pull.queueOffset < queue.maxOffset.rawValue {
             guard let verdicts = window.verdicts(at: pull.queueOffset) else {
-                if let until = pull.scanUntilMillis, broker.now() >= until { break }
+                if let until = pull.scanUntilMillis, environment.now() >= until { break }
                 switch ask(window, subscription, program, from: pull.queueOffset) {
                 case .decided: continue
                 case .asked:
-                    if pull.scanUntilMillis == nil { pull.scanUntilMillis = broker.now() + Self.scanMillis }
+                    if pull.scanUntilMillis == nil { pull.scanUntilMillis = environment.now() + Self.scanMillis }
                     return window.wait(.init(pull: pull, expired: expired))
                 case .impossible: return notFiltered(pull, expired)
                 case .unreadable: return readNothing(pull, expired)
                 }
             }
-            let result = broker.store.selectMessages(
+            let result = storage.store.selectMessages(
                 queue, from: QueueOffset(pull.queueOffset), verdicts: verdicts, maxCount: max(1, pull.maxMessageNums),
                 maxBytes: pull.maxMessageBytes ?? Int.max, into: &ranges)
             if !pull.others.isEmpty {
@@ -75,7 +75,7 @@ extension PullMessageProcessor {
         pull.scanUntilMillis = nil
         if !expired, pull.maySuspend, pull.queueOffset >= queue.maxOffset.rawValue {
             // All there is was looked at: the pull waits on behind it instead of going back and forth.
-            return broker.hold.hold(pull)
+            return storage.hold.hold(pull)
         }
         var result = look(pull)
         result.messageCount = 0
@@ -111,7 +111,7 @@ extension PullMessageProcessor {
         // One question at a time; who waits for this one looks again when it is answered.
         guard !window.isAsking else { return .asked }
         var entries: [UInt8] = []
-        broker.store.appendEntries(
+        storage.store.appendEntries(
             window.queue, from: QueueOffset(offset),
             maxCount: window.begin(from: offset, atMost: subscription.batchMax),
             to: &entries)
@@ -121,7 +121,7 @@ extension PullMessageProcessor {
             return .unreadable
         }
         // With the answer there is no need to read them again.
-        let kept = broker.filters.entryMemory.keep(entries)
+        let kept = filters.entryMemory.keep(entries)
         func decided(_ verdicts: EntryVerdicts) -> EntryVerdicts {
             var verdicts = verdicts
             verdicts.entries = kept
@@ -129,7 +129,7 @@ extension PullMessageProcessor {
         }
         func outcome() -> Asked { window.isAsking ? .asked : window.covers(offset) ? .decided : .impossible }
         guard let prefilter = subscription.prefilter else {
-            broker.filters.match(subscription, program: program, entries: entries) { [unowned self] bitmap in
+            filters.match(subscription, program: program, entries: entries) { [unowned self] bitmap in
                 answered(
                     window,
                     bitmap.map { decided(EntryVerdicts(start: offset, count: min(count, $0.count * 8), bitmap: $0)) })
@@ -153,7 +153,7 @@ extension PullMessageProcessor {
             _ = window.ended(EntryVerdicts(start: offset, count: count, bitmap: []))
             return .decided
         }
-        broker.filters.match(subscription, program: program, entries: wanted) { [unowned self] bitmap in
+        filters.match(subscription, program: program, entries: wanted) { [unowned self] bitmap in
             answered(
                 window,
                 bitmap.map {
@@ -173,7 +173,7 @@ extension PullMessageProcessor {
                 notFiltered(waiter.pull, waiter.expired)
             }
         }
-        broker.scheduleTick()
+        storage.scheduleTick()
     }
 
     /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did not see.
@@ -184,9 +184,9 @@ extension PullMessageProcessor {
             answerNothingYet(pull)
         } else if pull.maySuspend {
             // Runs again when the worker is back, at the next arrival, or ends at its deadline.
-            broker.hold.hold(pull)
+            storage.hold.hold(pull)
         } else {
-            pull.client.answer(pull.address, .systemBusy, remark: broker.filters.absence)
+            pull.client.answer(pull.address, .systemBusy, remark: filters.absence)
         }
     }
 }

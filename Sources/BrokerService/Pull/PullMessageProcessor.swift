@@ -18,24 +18,30 @@ final class PullMessageProcessor {
     /// `Tests/Scripts/pull-benchmark` measures both ways.
     static let sendfileBytesMin = 8 << 10
 
-    // The broker owns this and outlives it.
-    unowned(unsafe) let broker: Broker
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
+    let filters: FilterLink
     var ranges: [LogRange] = []
 
     let transfer: LogFileTransfer
     /// Runs of the log of at least so many bytes leave by `sendfile`; shorter ones are copied.
     private let sendfileBytesMin: Int
 
-    init(_ broker: Broker) {
-        self.broker = broker
-        transfer = LogFileTransfer(broker.store)
-        sendfileBytesMin = broker.configuration.integer("sendfileBytesMin").map { Int($0) } ?? Self.sendfileBytesMin
+    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.filters = filters
+        transfer = LogFileTransfer(storage.store)
+        sendfileBytesMin =
+            environment.configuration.integer("sendfileBytesMin").map { Int($0) } ?? Self.sendfileBytesMin
     }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let header = try PullMessageRequestHeader(frame)
         let address = frame.returnAddress
-        let configuration = broker.configuration
+        let configuration = environment.configuration
         func refuse(_ code: ResponseCode, _ remark: String) { client.answer(address, code, remark: remark) }
 
         guard configuration.brokerPermission & Permission.read != 0 else {
@@ -44,19 +50,19 @@ final class PullMessageProcessor {
                 "the broker[\(configuration.brokerIP1)] pulling message is forbidden"
                     + " (brokerPermission has no read; mqadmin updateBrokerConfig)")
         }
-        guard let group = broker.groups.find(header.consumerGroup) else {
+        guard let group = tables.groups.find(header.consumerGroup) else {
             let name = String(decoding: header.consumerGroup, as: UTF8.self)
             return refuse(
                 .subscriptionGroupNotExist,
                 "subscription group [\(name)] does not exist, " + SendMessageProcessor.faq
-                    + broker.groups.remedy(for: name))
+                    + tables.groups.remedy(for: name))
         }
         guard group.config.consumeEnable else {
             return refuse(
                 .noPermission,
                 "subscription group no permission, \(group.name) (consumeEnable=false; mqadmin updateSubGroup -s true)")
         }
-        guard let topic = broker.topics[header.topic] else {
+        guard let topic = tables.topics[header.topic] else {
             let name = String(decoding: header.topic, as: UTF8.self)
             return refuse(
                 .topicNotExist,
@@ -79,15 +85,15 @@ final class PullMessageProcessor {
         guard let filter = subscribe(header, client, group, topic, refuse) else { return }
 
         if header.hasCommitOffset, !configuration.isSlave {
-            broker.offsets.commit(
+            tables.offsets.commit(
                 topic: topic, group: group, queueId: header.queueID, offset: header.commitOffset)
         }
         let suspend =
             configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
         let pull = PullRequest(
-            client: client, address: address, topic: topic, group: group, header: header,
+            by: self, client: client, address: address, topic: topic, group: group, header: header,
             suspendTimeoutMillis: suspend, filter: filter)
-        if broker.consumers.inconsistentCount > 0, let consumers = broker.consumers[header.consumerGroup] {
+        if tables.consumers.inconsistentCount > 0, let consumers = tables.consumers[header.consumerGroup] {
             pull.others = consumers.others(than: client, topic: topic.name)
         }
         run(pull, expired: false)
@@ -100,8 +106,8 @@ final class PullMessageProcessor {
     ) -> SubscriptionFilter? {
         if header.hasSubscription {
             // What was found here was accepted when it was put here, and whatever changes since is looked at in `run`.
-            if broker.configuration.enablePropertyFilter != false, let expression = header.subscription,
-                let known = broker.filters.recentSubscription(type: header.expressionType, expression: expression)
+            if environment.configuration.enablePropertyFilter != false, let expression = header.subscription,
+                let known = filters.recentSubscription(type: header.expressionType, expression: expression)
             {
                 return .compiled(known)
             }
@@ -112,13 +118,13 @@ final class PullMessageProcessor {
                 refuse(.subscriptionParseFailed, "parse the consumer's subscription failed: the expression is empty")
                 return nil
             }
-            let filter = broker.filter(type: type, expression: expression)
+            let filter = filters.filter(type: type, expression: expression)
             if case .compiled(let subscription) = filter, let bytes = header.subscription {
-                broker.filters.remember(subscription, type: header.expressionType, expression: bytes)
+                filters.remember(subscription, type: header.expressionType, expression: bytes)
             }
             return filter
         }
-        guard let consumers = broker.consumers[header.consumerGroup] else {
+        guard let consumers = tables.consumers[header.consumerGroup] else {
             refuse(
                 .subscriptionNotExist,
                 "the consumer's group info not exist" + SendMessageProcessor.faq
@@ -149,7 +155,7 @@ final class PullMessageProcessor {
     }
 
     private func accepts(_ type: String, _ refuse: (ResponseCode, String) -> Void) -> Bool {
-        if Subscription.isTagType(type) || broker.configuration.enablePropertyFilter != false { return true }
+        if Subscription.isTagType(type) || environment.configuration.enablePropertyFilter != false { return true }
         refuse(.systemError, "The broker does not support consumer to filter message by \(type)")
         return false
     }
@@ -160,9 +166,9 @@ final class PullMessageProcessor {
     func run(_ pull: PullRequest, expired: Bool) {
         guard !pull.client.connection.isClosed else { return }
         // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
-        if expired, broker.topics[pull.topic.name] == nil { return answerNothingYet(pull) }
+        if expired, tables.topics[pull.topic.name] == nil { return answerNothingYet(pull) }
         guard case .compiled(let subscription) = pull.filter else { return read(pull, nil, expired) }
-        broker.filters.prepare(subscription)
+        filters.prepare(subscription)
         switch subscription.state {
         case .everything: read(pull, nil, expired)
         case .tagsCodes(let codes): read(pull, codes, expired)
@@ -183,7 +189,7 @@ final class PullMessageProcessor {
 
     private func read(_ pull: PullRequest, _ codes: [Int64]?, _ expired: Bool) {
         let result = pull.topic.nameBytes.withUnsafeBytes { topic in
-            broker.store.selectMessages(
+            storage.store.selectMessages(
                 topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset),
                 maxCount: max(1, pull.maxMessageNums), maxBytes: pull.maxMessageBytes ?? Int.max, tagsCodes: codes,
                 into: &ranges)
@@ -194,7 +200,7 @@ final class PullMessageProcessor {
     /// The state of the queue as a read at the pull's offset sees it.
     func look(_ pull: PullRequest) -> GetMessageResult {
         pull.topic.nameBytes.withUnsafeBytes { topic in
-            broker.store.selectMessages(
+            storage.store.selectMessages(
                 topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset), maxCount: 1, into: &ranges)
         }
     }
@@ -202,11 +208,11 @@ final class PullMessageProcessor {
     func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
         let code = responseCode(result.status, pull)
         if code == .pullNotFound, !expired, pull.maySuspend, pull.client.held.count < Self.heldPerConnectionMax,
-            broker.hold.mayHold
+            storage.hold.mayHold
         {
-            return broker.hold.hold(pull)
+            return storage.hold.hold(pull)
         }
-        if code == .pullOffsetMoved, broker.configuration.isSlave, !broker.configuration.offsetCheckInSlave {
+        if code == .pullOffsetMoved, environment.configuration.isSlave, !environment.configuration.offsetCheckInSlave {
             return answer(pull, .pullRetryImmediately, result, suggest: pull.group.config.brokerID)
         }
         if !pull.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
@@ -227,7 +233,7 @@ final class PullMessageProcessor {
     }
 
     func suggestion(_ pull: PullRequest, _ result: GetMessageResult) -> Int64 {
-        guard broker.configuration.slaveReadEnable else { return 0 }
+        guard environment.configuration.slaveReadEnable else { return 0 }
         return result.suggestPullingFromSlave
             ? pull.group.config.whichBrokerWhenConsumeSlowly : pull.group.config.brokerID
     }
@@ -241,17 +247,17 @@ final class PullMessageProcessor {
                 let frame = begin(pull, code, result, suggest, &buffer)
                 if code == .success {
                     for range in ranges {
-                        _ = broker.store.withBytes(range) { buffer.writeBytes($0) }
+                        _ = storage.store.withBytes(range) { buffer.writeBytes($0) }
                     }
                 }
                 ResponseEncoder.finish(frame, in: &buffer)
             }
         }
         if code == .success {
-            broker.statistics.get(messages: result.messageCount)
-            pull.group.count(result.messageCount, bytes: result.bytes, of: pull.topic, in: broker.stats)
+            storage.statistics.get(messages: result.messageCount)
+            pull.group.count(result.messageCount, bytes: result.bytes, of: pull.topic, in: storage.stats)
         } else {
-            broker.statistics.missed()
+            storage.statistics.missed()
         }
     }
 
@@ -281,13 +287,13 @@ final class PullMessageProcessor {
     private func send(_ ranges: [LogRange], on connection: RemotingConnection) {
         for range in ranges {
             if range.length >= sendfileBytesMin, let run = transfer.find(range) {
-                let file = NIOLoopBound(run.file, eventLoop: broker.eventLoop)
+                let file = NIOLoopBound(run.file, eventLoop: environment.eventLoop)
                 connection.write(file: run.region).whenComplete { _ in withExtendedLifetime(file.value) {} }
                 continue
             }
             var isThere = false
             connection.write { buffer in
-                isThere = broker.store.withBytes(range) { _ = buffer.writeBytes($0) } != nil
+                isThere = storage.store.withBytes(range) { _ = buffer.writeBytes($0) } != nil
             }
             // Its length has been promised already.
             guard isThere else { return connection.close(reason: "the log could not be read at \(range.start)") }
@@ -320,10 +326,10 @@ final class PullMessageProcessor {
     /// The group's offset moves over messages that this client does not want and another of its group does: counted, and
     /// said once a minute.
     func passOver(_ pull: PullRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
-        guard end > pull.queueOffset, let consumers = broker.consumers[pull.group.name],
-            let queue = broker.store.consumeQueue(topic: pull.topic.name, queueId: pull.queueId)
+        guard end > pull.queueOffset, let consumers = tables.consumers[pull.group.name],
+            let queue = storage.store.consumeQueue(topic: pull.topic.name, queueId: pull.queueId)
         else { return }
-        let entries = broker.store.entries(
+        let entries = storage.store.entries(
             queue, from: QueueOffset(pull.queueOffset), maxCount: Int(end - pull.queueOffset))
         var count: Int64 = 0
         for (index, entry) in entries.enumerated() where !isMine(index, entry) {
@@ -331,12 +337,12 @@ final class PullMessageProcessor {
         }
         guard count > 0 else { return }
         consumers.passedOver += count
-        let now = broker.now()
+        let now = environment.now()
         guard now - consumers.passedOverLog.millis >= Self.passedOverLogMillis else { return }
         let since = consumers.passedOver - consumers.passedOverLog.count
         consumers.passedOverLog = (now, consumers.passedOver)
         let expressions = pull.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")
-        broker.logger.warning(
+        environment.logger.warning(
             "consumer group \(consumers.name) has passed over \(since) messages of topic \(pull.topic.name), the last in queue \(pull.queueId): another of its clients may want them (\(expressions)), but the queue is assigned to \(pull.client.address), which does not; let all clients of a group subscribe to the same",
             metadata: ["consumerGroup": "\(consumers.name)", "topic": "\(pull.topic.name)"])
     }
@@ -345,13 +351,13 @@ final class PullMessageProcessor {
 
     /// RocketMQ leaves a message for monitors whenever a consumer's offset had to be corrected.
     private func offsetMoved(_ pull: PullRequest, _ result: GetMessageResult) {
-        guard broker.admission.takesMessages else { return }
+        guard storage.admission.takesMessages else { return }
         let event = JSONValue.fields([
             ("consumerGroup", .string(pull.group.name)),
             (
                 "messageQueue",
                 .fields([
-                    ("brokerName", .string(broker.configuration.brokerName)), ("queueId", .integer(pull.queueId)),
+                    ("brokerName", .string(environment.configuration.brokerName)), ("queueId", .integer(pull.queueId)),
                     ("topic", .string(pull.topic.name)),
                 ])
             ),
@@ -360,7 +366,7 @@ final class PullMessageProcessor {
         var properties = PropertyList()
         properties[PropertyName.keys] = pull.group.name
         properties[PropertyName.tags] = pull.group.name
-        broker.storeOwn(topic: TopicNames.offsetMovedEvent, queueId: 0, properties: properties, body: event.bytes())
+        storage.storeOwn(topic: TopicNames.offsetMovedEvent, queueId: 0, properties: properties, body: event.bytes())
     }
 }
 

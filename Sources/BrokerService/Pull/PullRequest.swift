@@ -5,6 +5,7 @@ import RemotingTransport
 /// One pull while it is being worked on: what the request said, resolved to the broker's own objects, so that it can
 /// wait (long polling, filter worker) after the frame is gone.
 final class PullRequest {
+    private unowned(unsafe) let processor: PullMessageProcessor
     let client: ClientContext
     let address: ReturnAddress
     let topic: TopicEntry
@@ -45,9 +46,11 @@ final class PullRequest {
     unowned(unsafe) var previousByDeadline: PullRequest?
 
     init(
-        client: ClientContext, address: ReturnAddress, topic: TopicEntry, group: SubscriptionGroupEntry,
-        header: PullMessageRequestHeader, suspendTimeoutMillis: Int64, filter: SubscriptionFilter
+        by processor: PullMessageProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
+        group: SubscriptionGroupEntry, header: PullMessageRequestHeader, suspendTimeoutMillis: Int64,
+        filter: SubscriptionFilter
     ) {
+        self.processor = processor
         self.client = client
         self.address = address
         self.topic = topic
@@ -60,4 +63,7 @@ final class PullRequest {
         maySuspend = header.hasSuspend
         self.suspendTimeoutMillis = suspendTimeoutMillis
     }
+
+    /// Runs it again; after its deadline it must be answered, not suspended.
+    func resume(expired: Bool) { processor.run(self, expired: expired) }
 }

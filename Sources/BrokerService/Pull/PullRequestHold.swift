@@ -38,13 +38,13 @@ final class PullRequestHold {
     private(set) var count = 0
     private let now: () -> Int64
 
-    /// Runs a pull again; after its deadline it must be answered, not held.
-    var run: ((_ pull: PullRequest, _ expired: Bool) -> Void)?
+    private let store: MessageStore
 
-    init(eventLoop: any EventLoop, slices: SlicedWork, now: @escaping () -> Int64) {
-        self.eventLoop = eventLoop
-        self.slices = slices
-        self.now = now
+    init(_ environment: BrokerEnvironment, _ store: MessageStore) {
+        eventLoop = environment.eventLoop
+        slices = environment.slices
+        now = environment.now
+        self.store = store
     }
 
     deinit {
@@ -57,9 +57,6 @@ final class PullRequestHold {
             }
         }
     }
-
-    /// The queue a pull waits at, made (in memory) if nothing was ever stored in it.
-    var findQueue: ((PullRequest) -> ConsumeQueue)?
 
     /// Whether there is room for one more.
     var mayHold: Bool { count < Self.heldMax }
@@ -77,11 +74,11 @@ final class PullRequestHold {
         let key = max(1, (pull.deadlineMillis - time) / Self.granularityMillis)
         pull.listDeadlineMillis = time + key * Self.granularityMillis
         link(pull, key: key)
-        if let queue = findQueue?(pull) {
-            pull.queue = queue
-            QueueWatch.of(queue).pulls.append(pull)
-            queue.wantsArrival = true
-        }
+        // Made (in memory) if nothing was ever stored in it.
+        let queue = store.findConsumeQueue(topic: pull.topic.topicName, queueId: pull.queueId)
+        pull.queue = queue
+        QueueWatch.of(queue).pulls.append(pull)
+        queue.wantsArrival = true
         pull.client.held.insert(pull)
         arm(at: pull.listDeadlineMillis)
     }
@@ -136,7 +133,7 @@ final class PullRequestHold {
                 runs -= 1
                 queue = pull.queue
                 release(pull)
-                run?(pull, false)
+                pull.resume(expired: false)
             }
             watch.batch = nil
             if watch.isIdle { queue?.wantsArrival = false }
@@ -157,7 +154,7 @@ final class PullRequestHold {
                 }
                 runs -= 1
                 release(pull)
-                run?(pull, true)
+                pull.resume(expired: true)
             }
             return !watches.isEmpty
         }
@@ -175,7 +172,7 @@ final class PullRequestHold {
                 guard pull.isHeld, condition(pull) else { continue }
                 runs -= 1
                 release(pull)
-                run?(pull, false)
+                pull.resume(expired: false)
             }
             return !all.isEmpty
         }
@@ -186,7 +183,7 @@ final class PullRequestHold {
     func expireAllNow() {
         for pull in everyPull() where pull.isHeld {
             release(pull)
-            run?(pull, true)
+            pull.resume(expired: true)
         }
     }
 
@@ -293,7 +290,7 @@ final class PullRequestHold {
                 guard runs > 0 else { return true }
                 runs -= 1
                 release(pull)
-                run?(pull, true)
+                pull.resume(expired: true)
             }
         }
         return false

@@ -14,9 +14,15 @@ final class QueryMessageProcessor {
     /// Bytes of one answer: what RocketMQ's clients take in a frame (16 MB), less its header.
     static let answerBytesMax = RemotingLimits.frameBytes - (64 << 10)
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let storage: StoreAccess
+    private let pull: PullMessageProcessor
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ environment: BrokerEnvironment, _ storage: StoreAccess, _ pull: PullMessageProcessor) {
+        self.environment = environment
+        self.storage = storage
+        self.pull = pull
+    }
 
     func query(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let fields = frame.extFields
@@ -25,8 +31,8 @@ final class QueryMessageProcessor {
         let (topic, key) = (try fields.required("topic"), try fields.required("key"))
         let (begin, end) = (try fields.requiredInt64("beginTimestamp"), try fields.requiredInt64("endTimestamp"))
         func search(from begin: Int64) -> KeyQuery {
-            broker.store.beginQuery(
-                topic: topic, key: key, maxCount: isUniqueKey ? broker.configuration.defaultQueryMaxNum : maxNum,
+            storage.store.beginQuery(
+                topic: topic, key: key, maxCount: isUniqueKey ? environment.configuration.defaultQueryMaxNum : maxNum,
                 bytesMax: Self.answerBytesMax, begin: begin, end: end)
         }
         var query = search(from: begin)
@@ -37,9 +43,9 @@ final class QueryMessageProcessor {
         // `true` when there is more to do.
         let slice = { [unowned self] () -> Bool in
             guard !client.connection.isClosed else { return false }
-            broker.store.advance(&query, steps: Self.stepsPerSlice, bytes: Self.bytesPerSlice)
+            storage.store.advance(&query, steps: Self.stepsPerSlice, bytes: Self.bytesPerSlice)
             guard query.isDone else { return true }
-            let result = broker.store.result(of: query)
+            let result = storage.store.result(of: query)
             if result.records.isEmpty, mayBeEarlier {
                 mayBeEarlier = false
                 query = search(from: 0)
@@ -51,7 +57,7 @@ final class QueryMessageProcessor {
         }
         client.connection.awaitsAnswer = true
         // Most searches take two slices: one in the index, one in the log.
-        if slice(), slice() { broker.slices.add(slice) }
+        if slice(), slice() { environment.slices.add(slice) }
     }
 
     private func answer(_ result: QueryResult, _ address: ReturnAddress, _ client: ClientContext) {
@@ -63,15 +69,15 @@ final class QueryMessageProcessor {
             return client.answer(
                 address, .queryNotFound, remark: "can not find message, maybe time range not correct", fields: fields)
         }
-        broker.pull.answer(with: result.records, address, client, fields: fields)
+        pull.answer(with: result.records, address, client, fields: fields)
     }
 
     func view(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let offset = try frame.extFields.requiredInt64("offset")
-        guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)) else {
+        guard let range = storage.store.lookMessage(at: PhysicalOffset(offset)) else {
             return client.answer(
                 frame.returnAddress, .systemError, remark: "can not find message by the offset, \(offset)")
         }
-        broker.pull.answer(with: [range], frame.returnAddress, client)
+        pull.answer(with: [range], frame.returnAddress, client)
     }
 }

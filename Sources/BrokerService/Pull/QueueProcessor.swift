@@ -5,10 +5,13 @@ import StoreFormat
 /// Questions about one queue: QUERY_CONSUMER_OFFSET (14), UPDATE_CONSUMER_OFFSET (15), SEARCH_OFFSET_BY_TIMESTAMP (29),
 /// GET_MAX_OFFSET (30), GET_MIN_OFFSET (31), GET_EARLIEST_MSG_STORETIME (32).
 final class QueueProcessor {
-    // The broker owns this and outlives it.
-    private unowned(unsafe) let broker: Broker
+    private let tables: BrokerTables
+    private let storage: StoreAccess
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ tables: BrokerTables, _ storage: StoreAccess) {
+        self.tables = tables
+        self.storage = storage
+    }
 
     /// The queue a request is about.
     private struct Asked {
@@ -24,7 +27,7 @@ final class QueueProcessor {
         guard let topic = frame.extFields.bytes("topic") else { throw .missingField("topic") }
         let queueId = try frame.extFields.required(.queueID)
         return Asked(
-            topic: topic, queueId: queueId, queue: broker.store.consumeQueue(topic: topic, queueId: queueId))
+            topic: topic, queueId: queueId, queue: storage.store.consumeQueue(topic: topic, queueId: queueId))
     }
 
     private func answer(_ frame: RemotingFrame, _ client: ClientContext, _ name: String, _ value: Int64) {
@@ -34,7 +37,7 @@ final class QueueProcessor {
     func searchOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let asked = try asked(frame)
         let timestamp = try frame.extFields.requiredInt64("timestamp")
-        let offset = broker.store.offset(topic: asked.topicName, queueId: asked.queueId, byTimestamp: timestamp)
+        let offset = storage.store.offset(topic: asked.topicName, queueId: asked.queueId, byTimestamp: timestamp)
         answer(frame, client, "offset", offset.rawValue)
     }
 
@@ -47,7 +50,7 @@ final class QueueProcessor {
     }
 
     func earliestTime(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let time = try asked(frame).queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) }
+        let time = try asked(frame).queue.map { storage.store.storeTimestamp($0, at: $0.minOffset) }
         answer(frame, client, "timestamp", time ?? -1)
     }
 
@@ -58,23 +61,23 @@ final class QueueProcessor {
         let queueId = asked.queueId
         guard let groupName = frame.extFields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
         let offset = try frame.extFields.required(.commitOffset)
-        guard let topic = broker.topics[asked.topic] else {
+        guard let topic = tables.topics[asked.topic] else {
             return client.answer(
                 frame.returnAddress, .topicNotExist,
                 remark: "Topic \(asked.topicName) not exist! Its offsets cannot be kept.")
         }
-        guard let group = broker.groups.find(groupName) else {
+        guard let group = tables.groups.find(groupName) else {
             let name = String(decoding: groupName, as: UTF8.self)
             return client.answer(
                 frame.returnAddress, .subscriptionGroupNotExist,
-                remark: "Group \(name) not exist!" + broker.groups.remedy(for: name))
+                remark: "Group \(name) not exist!" + tables.groups.remedy(for: name))
         }
         guard queueId < max(topic.config.readQueueNums, topic.config.writeQueueNums) || asked.queue != nil else {
             return client.answer(
                 frame.returnAddress, .systemError,
                 remark: "queueId[\(queueId)] is illegal, \(topic.description): it has no such queue")
         }
-        broker.offsets.commit(topic: topic, group: group, queueId: queueId, offset: offset)
+        tables.offsets.commit(topic: topic, group: group, queueId: queueId, offset: offset)
         client.answer(frame.returnAddress, .success)
     }
 
@@ -83,11 +86,11 @@ final class QueueProcessor {
     func consumerOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let asked = try asked(frame)
         let group = try frame.extFields.required("consumerGroup")
-        if let offset = broker.offsets.offset(topic: asked.topicName, group: group, queueId: asked.queueId), offset >= 0
+        if let offset = tables.offsets.offset(topic: asked.topicName, group: group, queueId: asked.queueId), offset >= 0
         {
             return answer(frame, client, "offset", offset)
         }
-        if (asked.queue?.minOffset.rawValue ?? 0) <= 0, !broker.isFirstMessageOnDisk(asked.queue) {
+        if (asked.queue?.minOffset.rawValue ?? 0) <= 0, !storage.isFirstMessageOnDisk(asked.queue) {
             return answer(frame, client, "offset", 0)
         }
         client.answer(

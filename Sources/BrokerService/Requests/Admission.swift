@@ -28,7 +28,7 @@ struct BrokerStates: OptionSet, Sendable {
 /// tell, message by message, because the broker's own may use its reserve (`AppendRefusal`).
 ///
 /// On the event loop.
-struct Admission {
+final class Admission {
     /// How a request is refused.
     enum Refusal: Sendable {
         /// Not at all.
@@ -87,15 +87,13 @@ struct Admission {
         }
     }
 
-    init(
-        _ configuration: BrokerConfiguration, gate: AckGate, sendResponseFields: [(String, String)],
-        now: @escaping () -> Int64
-    ) {
+    init(_ environment: BrokerEnvironment, _ gate: AckGate) {
+        let configuration = environment.configuration
         brokerName = configuration.brokerName
         regionID = configuration.regionId
-        self.sendResponseFields = sendResponseFields
+        sendResponseFields = environment.sendResponseFields
         self.gate = gate
-        self.now = now
+        now = environment.now
         settings = Settings(configuration)
         if configuration.isSlave { states.insert(.slave) }
         if settings.startMillis > 0 { states.insert(.early) }
@@ -104,14 +102,14 @@ struct Admission {
     // MARK: States
 
     /// Settings have been changed.
-    mutating func settingsChanged(_ configuration: BrokerConfiguration) {
+    func settingsChanged(_ configuration: BrokerConfiguration) {
         settings = Settings(configuration)
         if settings.startMillis > 0 { states.insert(.early) } else { states.remove(.early) }
         if configuration.isSlave { states.insert(.slave) } else { states.remove(.slave) }
     }
 
     /// - Parameter reason: why, in words for senders.
-    mutating func withdraw(because reason: String) {
+    func withdraw(because reason: String) {
         withdrawal = reason
         states.insert(.withdrawn)
     }
@@ -124,18 +122,33 @@ struct Admission {
     /// Messages are taken, from clients and from the broker itself, if there are not too many.
     var takesMessages: Bool { states.isDisjoint(with: [.withdrawn, .draining, .slave]) }
 
+    // MARK: brokerPermission
+
+    /// When `brokerPermission` lost its write, milliseconds since 1970; 0 when the broker started without.
+    var writeWithdrawnMillis: Int64 = 0
+
+    /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them is gone.
+    ///
+    /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at once would have
+    /// operators who drain a broker cause errors at its producers; never refusing them would leave the setting without effect for
+    /// producers that do not ask for routes.
+    var refusesWrites: Bool { now() - writeWithdrawnMillis >= Self.routesSpreadMillis }
+
+    /// Twice the time between two looks of a client at its routes.
+    static let routesSpreadMillis: Int64 = 60_000
+
     // MARK: Requests
 
     /// What a request of this row is answered while it is refused; `nil`: it is carried out.
     @inline(__always)
-    mutating func refusal(of row: RequestRow) -> Answer? {
+    func refusal(of row: RequestRow) -> Answer? {
         let isBusy = gate.waitingCount >= settings.sendsWaitingMax
         if states.isDisjoint(with: row.refusedIn), !isBusy || !row.refusedIn.contains(.busy) { return nil }
         return firstRefusal(of: row)
     }
 
     @inline(never)
-    private mutating func firstRefusal(of row: RequestRow) -> Answer? {
+    private func firstRefusal(of row: RequestRow) -> Answer? {
         let refused = row.refusedIn
         if !refused.isDisjoint(with: [.withdrawn, .draining, .slave]), let reason = reasonNotToTakeMessages {
             return answer(row.refusal, reason)
@@ -195,7 +208,7 @@ struct Admission {
 
     /// The operator wants no messages before a moment that has not come.
     private var reasonToBeEarly: String? {
-        mutating get {
+        get {
             guard states.contains(.early) else { return nil }
             guard now() < settings.startMillis else {
                 states.remove(.early)

@@ -21,12 +21,12 @@ final class RequestRow: Sendable {
     let bodyBytesMax: Int
     /// One line for the README.
     let text: String
-    let processor: @Sendable (Broker) -> Processor
+    let processor: @Sendable (Processors) -> Processor
 
     init(
         _ code: RequestCode, _ name: String, _ action: RequestAction, _ resources: [RequestResource],
         refused refusal: Admission.Refusal = .never, hasMessageBody: Bool = false, _ text: String,
-        _ processor: @escaping @Sendable (Broker) -> Processor
+        _ processor: @escaping @Sendable (Processors) -> Processor
     ) {
         self.code = code
         self.name = name

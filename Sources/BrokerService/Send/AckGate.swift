@@ -1,3 +1,4 @@
+import MessageStore
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
@@ -91,20 +92,22 @@ final class AckGate {
     private var flushedOffset: Int64 = 0
     private var slaveAckOffset: Int64 = 0
 
-    /// Asked when a tick has messages that wait for the disk: start a flush.
-    var requestFlush: (() -> Void)?
-    /// Connected slaves and the offset the best of them has.
-    var slaves: () -> (count: UInt64, ackOffset: Int64) = { (0, 0) }
+    private let environment: BrokerEnvironment
+    private let store: MessageStore
 
-    init(
-        conditions: Conditions, storeHost: RemotingProtocol.HostAddress, responseFields: [(String, String)]?,
-        eventLoop: any EventLoop, now: @escaping () -> Int64
-    ) {
-        self.conditions = conditions
+    /// - Parameters:
+    ///   - store: asked for a flush when a tick has messages that wait for the disk.
+    ///   - storeHost: the address in message identifiers.
+    init(_ environment: BrokerEnvironment, _ store: MessageStore, storeHost: RemotingProtocol.HostAddress) {
+        self.environment = environment
+        self.store = store
         self.storeHost = storeHost
-        self.responseFields = responseFields
-        self.eventLoop = eventLoop
-        self.now = now
+        let configuration = environment.configuration
+        conditions = Conditions(configuration)
+        let isUsual = configuration.regionId == "DefaultRegion" && configuration.traceOn
+        responseFields = isUsual ? nil : environment.sendResponseFields
+        eventLoop = environment.eventLoop
+        now = environment.now
         pending.reserveCapacity(1024)
     }
 
@@ -141,7 +144,7 @@ final class AckGate {
         }
         pending.removeAll(keepingCapacity: true)
         batchOffsets.removeAll(keepingCapacity: true)
-        if mustFlush { requestFlush?() }
+        if mustFlush { store.requestFlush() }
         arm()
     }
 
@@ -160,7 +163,7 @@ final class AckGate {
                 answer(ack, .success, offsets: offsets[...])
             }
         }
-        if mustFlush { requestFlush?() }
+        if mustFlush { store.requestFlush() }
         arm()
     }
 
@@ -210,7 +213,7 @@ final class AckGate {
             needsSlave: conditions.syncMaster, flushDeadline: time + conditions.flushTimeout,
             slaveDeadline: time + conditions.slaveTimeout)
         if conditions.syncMaster {
-            let slaves = self.slaves()
+            let slaves = self.environment.platform.slaves
             slaveAckOffset = max(slaveAckOffset, slaves.ackOffset)
             if slaves.count == 0 || written - slaves.ackOffset > conditions.slaveFallBehindMax {
                 // The message is stored; its sender learns that no slave has it.

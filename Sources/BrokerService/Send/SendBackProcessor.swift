@@ -6,10 +6,22 @@ import StoreFormat
 /// CONSUMER_SEND_MSG_BACK (36): a consumer could not process a message. It is stored again for its group's retry topic,
 /// delayed by its retry count, or after the last retry for the dead-letter topic.
 final class SendBackProcessor {
-    // The broker owns this and outlives it.
-    private unowned(unsafe) let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let keeper: TableKeeper
+    private let notifier: GroupNotifier
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ notifier: GroupNotifier
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.keeper = keeper
+        self.notifier = notifier
+    }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let groupName = try frame.extFields.required("group")
@@ -18,28 +30,28 @@ final class SendBackProcessor {
         func refuse(_ code: ResponseCode, _ remark: String) {
             client.answer(frame.returnAddress, code, remark: remark)
         }
-        guard let group = broker.groups.find(groupName) else {
+        guard let group = tables.groups.find(groupName) else {
             return refuse(
                 .subscriptionGroupNotExist,
                 "subscription group not exist, \(groupName) " + SendMessageProcessor.faq
-                    + broker.groups.remedy(for: groupName))
+                    + tables.groups.remedy(for: groupName))
         }
-        guard broker.configuration.brokerPermission & Permission.write != 0 else {
+        guard environment.configuration.brokerPermission & Permission.write != 0 else {
             return refuse(
-                .noPermission, "the broker[\(broker.configuration.brokerIP1)] sending message is forbidden")
+                .noPermission, "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden")
         }
         guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
         let readWrite = Permission.read | Permission.write
         let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
         guard let deadLetterTopic = group.groupName.deadLetterTopic,
-            var topic = broker.retryTopic(of: group.groupName, unitFlag: unitFlag)
+            var topic = tables.retryTopic(of: group.groupName, unitFlag: unitFlag)
         else {
             return refuse(.messageIllegal, group.groupName.retryRefusal ?? "")
         }
         guard topic.config.perm & Permission.write != 0 else {
             return refuse(.noPermission, "the topic[\(topic.name)] sending message is forbidden")
         }
-        guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)) else {
+        guard let range = storage.store.lookMessage(at: PhysicalOffset(offset)) else {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
@@ -48,11 +60,11 @@ final class SendBackProcessor {
         {
             maxReconsumeTimes = wanted
         }
-        if let reason = broker.reasonNotKept(topic) {
+        if let reason = keeper.reasonNotKept(topic) {
             return refuse(.serviceNotAvailable, "service not available now. \(reason)")
         }
         // A copy: the draft must not point into the log while the log is written.
-        guard let bytes = broker.store.withBytes(range, { Array($0) }) else {
+        guard let bytes = storage.store.withBytes(range, { Array($0) }) else {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var origin = ""
@@ -72,7 +84,7 @@ final class SendBackProcessor {
             }
             var queueId: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
-                topic = broker.topics.findOrCreate(
+                topic = tables.topics.findOrCreate(
                     deadLetterTopic, queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
                 queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
                 for name in TimerProperties.requests { properties["\(name)"] = nil }
@@ -84,17 +96,17 @@ final class SendBackProcessor {
                 let level = delayLevel == 0 ? 3 +| record.reconsumeTimes : delayLevel
                 properties[PropertyName.delayLevel] = String(level)
             }
-            return broker.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+            return storage.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
                 draft.reconsumeTimes = record.reconsumeTimes +| 1
             }
         }
         switch outcome {
         case .appended(let result):
-            broker.statistics.put(messages: 1)
-            if topic.isDeadLetterTopic { broker.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
+            storage.statistics.put(messages: 1)
+            if topic.isDeadLetterTopic { notifier.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
             // The name is what the message says: only topics that are there are counted.
-            if broker.topics[origin] != nil { broker.stats.sentBack(topic: origin, group: groupName) }
-            broker.gate.add(
+            if tables.topics[origin] != nil { storage.stats.sentBack(topic: origin, group: groupName) }
+            storage.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,

@@ -16,13 +16,25 @@ final class SendMessageProcessor {
     static let regionVersion: Int32 = 414
     static let faq = "\nSee http://rocketmq.apache.org/docs/faq/ for further details."
 
-    // The broker owns this and outlives it.
-    private unowned(unsafe) let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let keeper: TableKeeper
+    private let kinds: MessageKinds
+    private let notifier: GroupNotifier
     private var properties: StoredProperties
 
-    init(_ broker: Broker) {
-        self.broker = broker
-        let configuration = broker.configuration
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ kinds: MessageKinds, _ notifier: GroupNotifier
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.keeper = keeper
+        self.kinds = kinds
+        self.notifier = notifier
+        let configuration = environment.configuration
         properties = StoredProperties(
             cluster: configuration.brokerClusterName, region: configuration.regionId, traceOn: configuration.traceOn)
     }
@@ -49,7 +61,7 @@ final class SendMessageProcessor {
     private func refuse(
         _ frame: RemotingFrame, _ client: ClientContext, _ code: ResponseCode, _ remark: String
     ) -> Target? {
-        client.answer(frame.returnAddress, code, remark: remark, fields: broker.sendResponseFields)
+        client.answer(frame.returnAddress, code, remark: remark, fields: environment.sendResponseFields)
         return nil
     }
 
@@ -60,11 +72,13 @@ final class SendMessageProcessor {
     }
 
     func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
-        guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
-        if broker.configuration.brokerPermission & Permission.write == 0, topic.config.order || broker.refusesWrites {
+        guard let topic = tables.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
+        if environment.configuration.brokerPermission & Permission.write == 0,
+            topic.config.order || storage.admission.refusesWrites
+        {
             return refuse(
                 frame, client, .noPermission,
-                "the broker[\(broker.configuration.brokerIP1)] sending message is forbidden"
+                "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden"
                     + " (brokerPermission has no write; mqadmin updateBrokerConfig)")
         }
         guard topic.mayBeSentTo else {
@@ -92,7 +106,7 @@ final class SendMessageProcessor {
             guard let redirected = redirectRetry(target, header, frame, client) else { return nil }
             target = redirected
         }
-        if target.topic.madeAt > broker.topics.kept, let reason = broker.reasonNotKept(target.topic) {
+        if target.topic.madeAt > tables.topics.kept, let reason = keeper.reasonNotKept(target.topic) {
             return refuse(frame, client, .serviceNotAvailable, "service not available now. \(reason)")
         }
         return target
@@ -115,7 +129,7 @@ final class SendMessageProcessor {
         if TopicNames.notAllowedToSend.contains(name) {
             return refuse(.noPermission, Self.forbidden(name))
         }
-        guard broker.creations.mayMakeTopic(client) else {
+        guard tables.creations.mayMakeTopic(client) else {
             return refuse(
                 .systemBusy,
                 "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
@@ -124,17 +138,17 @@ final class SendMessageProcessor {
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
         let topicSysFlag: Int32 = header.unitMode ? (isRetry ? 2 : 1) : 0
-        if let entry = broker.topics.createForSend(
+        if let entry = tables.topics.createForSend(
             topicName, defaultTopic: String(decoding: header.defaultTopic, as: UTF8.self),
             clientQueueNums: header.defaultTopicQueueNums, topicSysFlag: topicSysFlag)
         {
-            broker.autoCreated(entry.config)
-            broker.logger.info(
+            tables.clientMade(entry.config)
+            environment.logger.info(
                 "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(client.address)")
             return entry
         }
         if isRetry {
-            return broker.topics.findOrCreate(
+            return tables.topics.findOrCreate(
                 topicName, queueNums: 1, perm: Permission.read | Permission.write, topicSysFlag: topicSysFlag)
         }
         return refuse(
@@ -148,10 +162,10 @@ final class SendMessageProcessor {
         _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
     ) -> Target? {
         let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
-        guard let group = broker.groups.find(groupName) else {
+        guard let group = tables.groups.find(groupName) else {
             return refuse(
                 frame, client, .subscriptionGroupNotExist,
-                "subscription group not exist, \(groupName) " + Self.faq + broker.groups.remedy(for: groupName))
+                "subscription group not exist, \(groupName) " + Self.faq + tables.groups.remedy(for: groupName))
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
         if frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
@@ -160,7 +174,7 @@ final class SendMessageProcessor {
         guard header.reconsumeTimes >= maxReconsumeTimes else { return target }
         // The retry topic's name is longer, and fits.
         guard let deadLetterTopic = group.groupName.deadLetterTopic else { return target }
-        let topic = broker.topics.findOrCreate(
+        let topic = tables.topics.findOrCreate(
             deadLetterTopic, queueNums: Self.deadLetterQueues,
             perm: Permission.read | Permission.write)
         return Target(
@@ -189,12 +203,12 @@ final class SendMessageProcessor {
         _ result: AppendResult, in topic: TopicEntry, _ acknowledgement: PendingAck.Kind,
         _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
     ) {
-        broker.statistics.put(messages: 1)
+        storage.statistics.put(messages: 1)
         if target.topic.isDeadLetterTopic {
-            broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
+            notifier.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
         }
-        topic.count(1, bytes: result.size, in: broker.stats)
-        broker.gate.add(
+        topic.count(1, bytes: result.size, in: storage.stats)
+        storage.gate.add(
             PendingAck(
                 client: client, address: frame.returnAddress, kind: acknowledgement, queueId: target.queueId,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
@@ -210,7 +224,7 @@ final class SendMessageProcessor {
         topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
-                    topic: topic, queueId: queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    topic: topic, queueId: queueId, bornHost: client.bornHost, storeHost: environment.storeHost,
                     body: frame.body)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
@@ -218,7 +232,7 @@ final class SendMessageProcessor {
                 draft.reconsumeTimes = header.reconsumeTimes
                 draft.properties = properties
                 draft.growth = growth
-                return broker.store.append(draft)
+                return storage.store.append(draft)
             }
         }
     }
@@ -234,7 +248,7 @@ final class SendMessageProcessor {
         switch outcome {
         case .appended(let result):
             if place.topic.name == TopicNames.schedule {
-                broker.stats.delayed(queueId: place.queueId, bytes: result.size)
+                storage.stats.delayed(queueId: place.queueId, bytes: result.size)
             }
             stored(result, in: place.topic, place.acknowledgement, header, frame, client, target)
         case .refused(let refusal): refuse(frame, client, refusal)
@@ -246,7 +260,7 @@ final class SendMessageProcessor {
     @inline(__always)
     private func storesRegion(_ frame: RemotingFrame, _ topic: TopicEntry) -> Bool {
         if frame.version >= Self.regionVersion { return true }
-        guard let trace = broker.topics.traceEntry else { return false }
+        guard let trace = tables.topics.traceEntry else { return false }
         return trace !== topic
     }
 
@@ -273,7 +287,7 @@ final class SendMessageProcessor {
     private func refuseIllegalDelay(_ frame: RemotingFrame, _ client: ClientContext) {
         _ = refuse(
             frame, client, .systemError,
-            "the message's property DELAY is no number; it is a delay level from 1 to \(broker.delayLevels.count),"
+            "the message's property DELAY is no number; it is a delay level from 1 to \(environment.delayLevels.count),"
                 + " or 0 for none")
     }
 
@@ -302,29 +316,29 @@ final class SendMessageProcessor {
             place.sysFlag &= ~SysFlag.transactionRollbackType
         }
         if isPrepared {
-            guard !broker.configuration.rejectTransactionMessage else {
+            guard !environment.configuration.rejectTransactionMessage else {
                 _ = refuse(
                     frame, client, .noPermission,
-                    "the broker[\(broker.configuration.brokerIP1)] sending transaction message is forbidden")
+                    "the broker[\(environment.configuration.brokerIP1)] sending transaction message is forbidden")
                 return nil
             }
             properties.remove(HalfMessage.brokersOwn)
-            place.topic = broker.transactions.makeTopics()
+            place.topic = kinds.transactions.makeTopics()
             place.queueId = 0
             place.growth = HalfMessage.growth
             // It must enter its queue, to be found there.
             place.sysFlag &= ~SysFlag.transactionRollbackType
         } else if properties.delayLevel > 0 {
-            properties.normalizeDelay(largest: Int32(clamping: broker.delayLevels.count))
+            properties.normalizeDelay(largest: Int32(clamping: environment.delayLevels.count))
             if properties.hasTimer { properties.removeTimer() }
-            place.topic = broker.topics.findOrCreate(
+            place.topic = tables.topics.findOrCreate(
                 .schedule, queueNums: TopicConfigManager.scheduleQueueNums, perm: Permission.read | Permission.write)
             place.queueId = properties.delayLevel - 1
             place.growth = 0
         } else if properties.hasTimer {
-            let maxDelay = broker.timerSettings.maxDelay
+            let maxDelay = environment.timerSettings.maxDelay
             let request = properties.bytes.withUnsafeBytes {
-                TimerProperties.request($0, now: broker.now(), maxDelay: maxDelay)
+                TimerProperties.request($0, now: environment.now(), maxDelay: maxDelay)
             }
             switch request {
             case .now: return place
@@ -337,10 +351,10 @@ final class SendMessageProcessor {
                     return nil
                 }
                 if let handle = recallHandle(target.topic, due) {
-                    place.acknowledgement = .sendWith(broker.sendResponseFields + [("recallHandle", handle)])
+                    place.acknowledgement = .sendWith(environment.sendResponseFields + [("recallHandle", handle)])
                 }
                 properties.append(TimerProperties.outMilliseconds, String(due).utf8)
-                place.topic = broker.timerMessages.makeTopic()
+                place.topic = kinds.timers.makeTopic()
                 place.queueId = 0
                 place.growth = 0
             }
@@ -354,7 +368,7 @@ final class SendMessageProcessor {
 
     /// With it the producer can cancel the message; a retry has none.
     private func recallHandle(_ topic: TopicEntry, _ due: Int64) -> String? {
-        guard broker.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
+        guard environment.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
         let uniqueKey = properties.bytes.withUnsafeBytes { bytes in
             StoreFormat.MessageProperties.value(of: StoreFormat.MessageProperties.uniqueKey, in: bytes).map {
                 String(decoding: $0, as: UTF8.self)
@@ -362,7 +376,7 @@ final class SendMessageProcessor {
         }
         guard let uniqueKey else { return nil }
         return RecallHandle(
-            topic: topic.name, brokerName: broker.configuration.brokerName, timestamp: String(due),
+            topic: topic.name, brokerName: environment.configuration.brokerName, timestamp: String(due),
             uniqueKey: uniqueKey
         ).text
     }
@@ -377,7 +391,7 @@ final class SendMessageProcessor {
                 frame, client, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
         }
         let body = BatchBody(
-            frame.body, sysFlag: target.sysFlag, bytesMax: broker.configuration.maxMessageSize)
+            frame.body, sysFlag: target.sysFlag, bytesMax: environment.configuration.maxMessageSize)
         let batch: AppendOutcome
         switch body {
         case .plain: batch = append(batch: frame.body, sysFlag: target.sysFlag, header, client, target)
@@ -388,9 +402,9 @@ final class SendMessageProcessor {
         }
         switch batch {
         case .appended(let result):
-            broker.statistics.put(messages: result.count)
-            target.topic.count(result.count, bytes: result.size, in: broker.stats)
-            broker.gate.add(
+            storage.statistics.put(messages: result.count)
+            target.topic.count(result.count, bytes: result.size, in: storage.stats)
+            storage.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
@@ -408,14 +422,14 @@ final class SendMessageProcessor {
         target.topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { suffix in
                 var draft = MessageDraft(
-                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: environment.storeHost,
                     body: batch)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
                 draft.bornTimestamp = header.bornTimestamp
                 draft.reconsumeTimes = header.reconsumeTimes
                 draft.properties = suffix
-                return broker.store.appendBatch(draft, physicalOffsets: &broker.gate.batchOffsets)
+                return storage.store.appendBatch(draft, physicalOffsets: &storage.gate.batchOffsets)
             }
         }
     }
@@ -428,13 +442,13 @@ final class SendMessageProcessor {
             code = .messageIllegal
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. "
-                + "msg body length limit \(broker.configuration.maxMessageSize)B, msg properties length limit 32KB."
+                + "msg body length limit \(environment.configuration.maxMessageSize)B, msg properties length limit 32KB."
                 + " Here: \(refusal)"
         case .diskFull, .notWritable:
             code = .serviceNotAvailable
             remark = "service not available now. \(refusal)"
         }
-        client.answer(frame.returnAddress, code, remark: remark, fields: broker.sendResponseFields)
+        client.answer(frame.returnAddress, code, remark: remark, fields: environment.sendResponseFields)
     }
 }
 

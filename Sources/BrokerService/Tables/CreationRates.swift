@@ -7,6 +7,8 @@ final class CreationRates {
     static let topics = TokenBuckets.Rate(burst: 2000, perSecond: 50)
     static let groups = TokenBuckets.Rate(burst: 20_000, perSecond: 500)
 
+    /// Whose request is handled; it is there as long as that.
+    unowned(unsafe) var requester: ClientContext?
     private let topicBuckets: TokenBuckets
     private let groupBuckets: TokenBuckets
 
@@ -16,6 +18,9 @@ final class CreationRates {
     }
 
     func mayMakeTopic(_ client: ClientContext) -> Bool { topicBuckets.take(client.connection.remoteAddress) }
+    /// For the client whose request is handled; for the broker's own work always.
+    var mayMakeGroup: Bool { requester.map { mayMakeGroup($0) } ?? true }
+
     func mayMakeGroup(_ client: ClientContext) -> Bool { groupBuckets.take(client.connection.remoteAddress) }
 }
 

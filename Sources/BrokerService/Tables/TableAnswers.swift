@@ -7,7 +7,7 @@ import RemotingTransport
 /// before it was begun, and its bytes are shared by their connections. Whoever asks is not read from until it is answered, so that a
 /// connection has one such answer under way. Confined to the broker's event loop.
 final class TableAnswers {
-    typealias File = Broker.ConfigurationFile
+    typealias File = ConfigurationFile
 
     /// A table with fewer entries is answered at once.
     static let entriesAtOnce = 256
@@ -17,29 +17,26 @@ final class TableAnswers {
         let address: ReturnAddress
     }
 
-    private unowned let broker: Broker
-    private let work: any TimerFileWork
+    private let slices: SlicedWork
+    private let files: TableFiles
+    private let work: any BackgroundWork
     /// Those whose text is being made, and those who came after it was begun: what they ask for may be newer.
     private var asking: [File: [Asker]] = [:]
     private var next: [File: [Asker]] = [:]
     /// Texts made on the other thread; for tests.
     private(set) var texts = 0
 
-    init(_ broker: Broker, work: any TimerFileWork) {
-        self.broker = broker
-        self.work = work
+    init(_ environment: BrokerEnvironment, _ files: TableFiles) {
+        slices = environment.slices
+        work = environment.textWork
+        self.files = files
     }
 
+    /// Answers with a whole table as GET_ALL_… asks for it.
     func answer(with file: File, _ address: ReturnAddress, _ client: ClientContext) {
-        let count =
-            switch file {
-            case .topics: broker.topics.count
-            case .subscriptionGroups: broker.groups.count
-            case .consumerOffsets: broker.offsets.count
-            case .changedSettings, .delayOffsets, .autoCreatedTopics, .timerMetrics: 0
-            }
-        guard count >= Self.entriesAtOnce else {
-            return client.answer(address, .success, body: broker.json(file).bytes())
+        let table = files[file]
+        guard table.entryCount >= Self.entriesAtOnce else {
+            return client.answer(address, .success, body: table.fileJSON.bytes())
         }
         client.connection.awaitsAnswer = true
         let asker = Asker(client: client, address: address)
@@ -47,10 +44,33 @@ final class TableAnswers {
         begin(file, [asker])
     }
 
+    /// Answers with a body that may be large: its text is then made on another thread, and shared, not copied.
+    func answer(with body: JSONValue, entries: Int, _ address: ReturnAddress, _ client: ClientContext) {
+        answer(entries: entries, address, client) { body }
+    }
+
+    /// The same where making the body takes a while, too: of many entries that is done on the other thread.
+    func answer(
+        entries: Int, _ address: ReturnAddress, _ client: ClientContext,
+        making body: @escaping @Sendable () -> JSONValue
+    ) {
+        guard entries >= Self.entriesAtOnce else {
+            client.connection.awaitsAnswer = false
+            return client.answer(address, .success, body: body().bytes())
+        }
+        client.connection.awaitsAnswer = true
+        work.submit(
+            { () -> ByteBuffer in ByteBuffer(bytes: body().bytes()) },
+            then: { text in
+                client.connection.awaitsAnswer = false
+                client.connection.respond(to: address, .success, sharedBody: text)
+            })
+    }
+
     private func begin(_ file: File, _ askers: [Asker]) {
         asking[file] = askers
         texts += 1
-        broker.copy(file) { [self] json in
+        files[file].copied(in: slices) { [self] json in
             work.submit(
                 { () -> ByteBuffer in ByteBuffer(bytes: json().bytes()) },
                 then: { [self] text in made(file, text) })
@@ -65,35 +85,4 @@ final class TableAnswers {
         if let askers = next.removeValue(forKey: file) { begin(file, askers) }
     }
 
-    func stop() { work.stop() }
-}
-
-extension Broker {
-    /// Answers with a body that may be large: its text is then made on another thread, and shared, not copied.
-    func answer(with body: JSONValue, entries: Int, _ address: ReturnAddress, _ client: ClientContext) {
-        answer(entries: entries, address, client) { body }
-    }
-
-    /// The same where making the body takes a while, too: of many entries that is done on the other thread.
-    func answer(
-        entries: Int, _ address: ReturnAddress, _ client: ClientContext,
-        making body: @escaping @Sendable () -> JSONValue
-    ) {
-        guard entries >= TableAnswers.entriesAtOnce else {
-            client.connection.awaitsAnswer = false
-            return client.answer(address, .success, body: body().bytes())
-        }
-        client.connection.awaitsAnswer = true
-        textWork.submit(
-            { () -> ByteBuffer in ByteBuffer(bytes: body().bytes()) },
-            then: { text in
-                client.connection.awaitsAnswer = false
-                client.connection.respond(to: address, .success, sharedBody: text)
-            })
-    }
-
-    /// Answers with a whole table as GET_ALL_… asks for it.
-    func answer(with file: ConfigurationFile, _ address: ReturnAddress, _ client: ClientContext) {
-        tableAnswers.answer(with: file, address, client)
-    }
 }

@@ -3,7 +3,7 @@ import MessageStore
 import RemotingProtocol
 import SettingTable
 
-extension Broker.ConfigurationFile {
+extension ConfigurationFile {
     /// Whether bytes are this table, in the shape RocketMQ and we write it. A file that is JSON but not the table (a flipped
     /// bit in a name, another file's content) is unusable, and its backup is used: nothing is silently left out. Entries that
     /// are none make it no more than usable: loading puts them aside.

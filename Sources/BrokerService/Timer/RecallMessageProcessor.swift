@@ -8,37 +8,43 @@ import StoreFormat
 final class RecallMessageProcessor {
     static let tag = "_RECALL_TAG_"
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+    }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let topic = try frame.extFields.required("topic")
         let text = try frame.extFields.required("recallHandle")
         let group = frame.extFields.string("producerGroup") ?? ""
-        let region = [("MSG_REGION", broker.configuration.regionId)]
+        let region = [("MSG_REGION", environment.configuration.regionId)]
         func refuse(_ code: ResponseCode, _ remark: String) {
             client.answer(frame.returnAddress, code, remark: remark, fields: region)
         }
-        guard broker.timerSettings.isRecallEnabled else {
+        guard environment.timerSettings.isRecallEnabled else {
             return refuse(.noPermission, "recall failed, operation is forbidden")
         }
-        guard broker.topics[topic] != nil else {
+        guard tables.topics[topic] != nil else {
             return refuse(.topicNotExist, "recall failed, the topic[\(topic)] not exist")
         }
         guard let handle = RecallHandle(text) else { return refuse(.illegalOperation, "recall handle is invalid") }
         guard handle.topic == topic else { return refuse(.illegalOperation, "recall failed, topic not match") }
-        guard handle.brokerName == broker.configuration.brokerName else {
+        guard handle.brokerName == environment.configuration.brokerName else {
             return refuse(.illegalOperation, "recall failed, broker service not available")
         }
-        let now = broker.now()
-        guard let due = Int64(handle.timestamp), due > now, due - now <= broker.timerSettings.maxDelay else {
+        let now = environment.now()
+        guard let due = Int64(handle.timestamp), due > now, due - now <= environment.timerSettings.maxDelay else {
             return refuse(.illegalOperation, "recall failed, timestamp invalid")
         }
         switch store(handle, due: due, group: group, bornHost: client.bornHost, now: now) {
         case .appended(let result):
             let fields = [("msgId", handle.uniqueKey)] + region
-            broker.gate.add(
+            storage.gate.add(
                 PendingAck(
                     client: client, address: frame.returnAddress, kind: .fields(fields), queueId: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
@@ -64,10 +70,10 @@ final class RecallMessageProcessor {
             properties.bytes.withUnsafeBytes { properties in
                 Array("0".utf8).withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: bornHost, storeHost: broker.storeHost, body: body)
+                        topic: topic, queueId: 0, bornHost: bornHost, storeHost: environment.storeHost, body: body)
                     draft.bornTimestamp = now
                     draft.properties = properties
-                    return broker.store.append(draft)
+                    return storage.store.append(draft)
                 }
             }
         }

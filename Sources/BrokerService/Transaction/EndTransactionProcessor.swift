@@ -4,9 +4,15 @@ import StoreFormat
 
 /// END_TRANSACTION (37): commit or roll back a prepared message; and RESUME_CHECK_HALF_MESSAGE (323).
 final class EndTransactionProcessor {
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let storage: StoreAccess
+    private let transactions: TransactionalMessageService
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ environment: BrokerEnvironment, _ storage: StoreAccess, _ transactions: TransactionalMessageService) {
+        self.environment = environment
+        self.storage = storage
+        self.transactions = transactions
+    }
 
     func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let group = try frame.extFields.required("producerGroup")
@@ -14,7 +20,7 @@ final class EndTransactionProcessor {
         let physicalOffset = try frame.extFields.requiredInt64("commitLogOffset")
         let outcome = try frame.extFields.requiredInt32("commitOrRollback")
         let address = frame.returnAddress
-        guard broker.transactions.isRunning else {
+        guard transactions.isRunning else {
             return client.answer(
                 address, .serviceNotAvailable, remark: "this broker ends no transactions at the moment")
         }
@@ -23,18 +29,18 @@ final class EndTransactionProcessor {
             return client.answer(address, .success)
         }
         let isCommit = outcome == SysFlag.transactionCommitType
-        switch broker.transactions.end(
+        switch transactions.end(
             producerGroup: group, physicalOffset: physicalOffset, queueOffset: queueOffset, isCommit: isCommit)
         {
         case .done(let end):
-            if isCommit { broker.statistics.put(messages: 1) }
-            broker.gate.add(
+            if isCommit { storage.statistics.put(messages: 1) }
+            storage.gate.add(
                 PendingAck(
                     client: client, address: address, kind: .sendBack, queueId: 0, queueOffset: 0, physicalOffset: 0,
                     end: end, waits: false))
         case .endedBefore: client.answer(address, .success)
         case .refused(let code, let remark):
-            broker.logger.warning(
+            environment.logger.warning(
                 "the end of the transaction at \(physicalOffset), said by \(client.address) of \(group), was refused: \(remark)"
             )
             client.answer(address, code, remark: remark)
@@ -43,7 +49,7 @@ final class EndTransactionProcessor {
 
     func resumeCheck(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
         let id = try frame.extFields.required("msgId")
-        if let (_, offset) = OffsetMessageID.parse(id), broker.transactions.resumeCheck(physicalOffset: offset) {
+        if let (_, offset) = OffsetMessageID.parse(id), transactions.resumeCheck(physicalOffset: offset) {
             client.answer(frame.returnAddress, .success)
         } else {
             client.answer(

@@ -1,14 +1,14 @@
 import NIOCore
 import NIOPosix
 
-/// Where work on timer files is done: one piece after the other, in the order asked for, the results back on the loop.
-protocol TimerFileWork: AnyObject {
+/// Where files and texts are worked on: one piece after the other, in the order asked for, the results back on the loop.
+package protocol BackgroundWork: AnyObject {
     func submit<Result: Sendable>(_ work: @escaping @Sendable () -> Result, then: @escaping (Result) -> Void)
     func stop()
 }
 
 /// A thread of its own, started when there is something to do for the first time.
-final class TimerFileThread: TimerFileWork {
+final class BackgroundThread: BackgroundWork {
     private let eventLoop: any EventLoop
     private var pool: NIOThreadPool?
 
