@@ -131,7 +131,7 @@ package final class Broker: RemotingService {
         store.neededFrom = { [kinds] in kinds.neededFrom }
         store.makeRoom = { [kinds] place in kinds.transactions.move(before: place) }
         store.minimumMoved = { [environment, processors] offset in
-            processors.pull.transfer.release(below: offset)
+            processors.sender.transfer.release(below: offset)
             environment.platform.logBegins(at: offset)
         }
         store.flushFailed = { [environment, gate] error in

@@ -7,44 +7,42 @@ import RemotingProtocol
 extension AdminBrokerProcessor {
     /// GET_TOPIC_CONFIG (351). Static topics, whose `mappingDetail` would stand here, do not exist in Apus: the member is
     /// absent, as Apache leaves it out.
-    func topicConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("topic")
+    func topicConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("topic")
         guard var config = tables.topics[name]?.config else {
-            return client.answer(
-                frame.returnAddress, .topicNotExist, remark: "No topic in this broker. topic: \(name)")
+            return request.answer(.topicNotExist, remark: "No topic in this broker. topic: \(name)")
         }
         config.attributes = config.attributes ?? [:]
-        client.answer(frame.returnAddress, .success, body: config.encoded())
+        request.answer(.success, body: config.encoded())
     }
 
     /// GET_SUBSCRIPTIONGROUP_CONFIG (352). With `autoCreateSubscriptionGroup` Apache makes the group when it is asked for; here
     /// it answers the same, and a misspelt name leaves no group.
-    func groupConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("group")
+    func groupConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("group")
         guard let config = tables.groups[name]?.config ?? tables.groups.configIfCreated(name) else {
-            return client.answer(frame.returnAddress, .subscriptionGroupNotExist, remark: "No group in this broker")
+            return request.answer(.subscriptionGroupNotExist, remark: "No group in this broker")
         }
-        client.answer(frame.returnAddress, .success, body: config.jsonOfVersion5.bytes())
+        request.answer(.success, body: config.jsonOfVersion5.bytes())
     }
 
     /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without a
     /// change when one of them is as it was before; here the others are changed.
-    func updateTopics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let list = try CreateTopicListRequestBody(body: frame.body).topicConfigList
+    func updateTopics(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let list = try CreateTopicListRequestBody(body: request.body).topicConfigList
         var accepted: [TopicConfig] = []
         for var config in list {
             if let remark = refusal(ofTopic: config.topicName) {
-                return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
+                return request.answer(.invalidParameter, remark: remark)
             }
-            if let (code, remark) = refusal(of: config, client) {
-                return client.answer(
-                    frame.returnAddress, code == .systemError ? .invalidParameter : code, remark: remark)
+            if let (code, remark) = refusal(of: config, request.client) {
+                return request.answer(code == .systemError ? .invalidParameter : code, remark: remark)
             }
             do throws(TopicAttributes.Refusal) {
                 let current = tables.topics[config.topicName].map { $0.config.attributes ?? [:] }
                 config.attributes = try TopicAttributes.altered(current, by: config.attributes ?? [:])
             } catch {
-                return client.answer(frame.returnAddress, .systemError, remark: "\(config.topicName): \(error)")
+                return request.answer(.systemError, remark: "\(config.topicName): \(error)")
             }
             accepted.append(config)
         }
@@ -53,28 +51,28 @@ extension AdminBrokerProcessor {
         } catch {
             throw .badName("\(error)")
         }
-        environment.logger.info("\(accepted.count) topics updated by \(client.address)")
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { [self] in
-            registration.whenRegistered { client.answer(address, .success) }
+        environment.logger.info("\(accepted.count) topics updated by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { [self] in
+            registration.whenRegistered { asker.answer(.success) }
         }
     }
 
     /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST (225): all are checked before the first is changed.
-    func updateGroups(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let list = try SubscriptionGroupList(body: frame.body).groupConfigList
+    func updateGroups(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let list = try SubscriptionGroupList(body: request.body).groupConfigList
         for config in list {
             if let remark = refusal(ofGroup: config.groupName) {
-                return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
+                return request.answer(.invalidParameter, remark: remark)
             }
-            if let (code, remark) = refusalToMake(config, client) {
-                return client.answer(frame.returnAddress, code, remark: remark)
+            if let (code, remark) = refusalToMake(config, request.client) {
+                return request.answer(code, remark: remark)
             }
         }
         for config in list { try update(config) }
-        environment.logger.info("\(list.count) consumer groups updated by \(client.address)")
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("\(list.count) consumer groups updated by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     // MARK: Refusals

@@ -41,58 +41,58 @@ final class AdminBrokerProcessor {
 
     // MARK: The broker
 
-    func runtimeInformation(_ frame: RemotingFrame, _ client: ClientContext) {
-        client.answer(
-            frame.returnAddress, .success, body: KVTable(table: runtime.information).encoded())
+    func runtimeInformation(_ request: borrowing Request) {
+        request.answer(.success, body: KVTable(table: runtime.information).encoded())
     }
 
-    func systemTopics(_ frame: RemotingFrame, _ client: ClientContext) {
+    func systemTopics(_ request: borrowing Request) {
         let list = TopicList(topicList: tables.topics.systemTopics.sorted())
-        client.answer(frame.returnAddress, .success, body: list.encoded())
+        request.answer(.success, body: list.encoded())
     }
 
-    func timerMetrics(_ frame: RemotingFrame, _ client: ClientContext) {
+    func timerMetrics(_ request: borrowing Request) {
         let metrics = kinds.timers.metrics.json(forFile: false)
-        client.answer(frame.returnAddress, .success, body: metrics.bytes())
+        request.answer(.success, body: metrics.bytes())
     }
 
-    func timerCheckpoint(_ frame: RemotingFrame, _ client: ClientContext) {
-        client.answer(frame.returnAddress, .success, body: kinds.timers.checkpointBytes)
+    func timerCheckpoint(_ request: borrowing Request) {
+        request.answer(.success, body: kinds.timers.checkpointBytes)
     }
 
-    func delayOffsets(_ frame: RemotingFrame, _ client: ClientContext) {
-        client.answer(frame.returnAddress, .success, body: kinds.schedule.json.bytes())
+    func delayOffsets(_ request: borrowing Request) {
+        request.answer(.success, body: kinds.schedule.json.bytes())
     }
 
-    func cleanExpiredQueues(_ frame: RemotingFrame, _ client: ClientContext) {
+    func cleanExpiredQueues(_ request: borrowing Request) {
         storage.store.expireQueues()
-        environment.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+        environment.logger.notice(
+            "consume queues are shortened to what the log holds, asked for by \(request.client.address)")
+        request.answer(.success)
     }
 
-    func deleteExpiredLog(_ frame: RemotingFrame, _ client: ClientContext) {
-        environment.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
+    func deleteExpiredLog(_ request: borrowing Request) {
+        environment.logger.notice("expired commit log files are deleted, asked for by \(request.client.address)")
         storage.store.deleteExpiredFiles()
-        client.answer(frame.returnAddress, .success)
+        request.answer(.success)
     }
 
-    func cleanUnusedTopics(_ frame: RemotingFrame, _ client: ClientContext) {
-        let address = frame.returnAddress
-        removeUnusedTopics(for: client) { client.answer(address, .success) }
+    func cleanUnusedTopics(_ request: borrowing Request) {
+        let asker = request.asker
+        removeUnusedTopics(for: request.client) { asker.answer(.success) }
     }
 
-    private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
+    private func refusedName(_ topic: String, _ request: borrowing Request) -> Bool {
         guard let remark = refusal(ofTopic: topic) else { return false }
-        client.answer(frame.returnAddress, .systemError, remark: remark)
+        request.answer(.systemError, remark: remark)
         return true
     }
 
     // MARK: Topics
 
-    func updateTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let fields = frame.extFields
+    func updateTopic(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let fields = request.extFields
         let topic = try fields.required("topic")
-        if refusedName(topic, frame, client) { return }
+        if refusedName(topic, request) { return }
         var config = TopicConfig(
             topicName: topic, readQueueNums: try fields.required(.readQueueNums),
             writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.requiredInt32("perm"))
@@ -106,47 +106,47 @@ final class AdminBrokerProcessor {
             // A topic without any stays as RocketMQ 4.9 writes it.
             config.attributes = changed.isEmpty ? nil : changed
         } catch {
-            return client.answer(frame.returnAddress, .systemError, remark: "\(error)")
+            return request.answer(.systemError, remark: "\(error)")
         }
-        if let (code, remark) = refusal(of: config, client) {
-            return client.answer(frame.returnAddress, code, remark: remark)
+        if let (code, remark) = refusal(of: config, request.client) {
+            return request.answer(code, remark: remark)
         }
         do throws(NameError) {
             try tables.topics.update(config)
         } catch {
             throw .badName("\(error)")
         }
-        environment.logger.info("topic \(topic) updated by \(client.address)")
+        environment.logger.info("topic \(topic) updated by \(request.client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { [self] in
-            registration.whenRegistered { client.answer(address, .success) }
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { [self] in
+            registration.whenRegistered { asker.answer(.success) }
         }
     }
 
-    func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        if refusedName(topic, frame, client) { return }
+    func deleteTopic(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        if refusedName(topic, request) { return }
         delete(topic: topic)
-        environment.logger.info("topic \(topic) deleted by \(client.address)")
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("topic \(topic) deleted by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     // MARK: Groups
 
-    func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let config = try SubscriptionGroupConfig(body: frame.body)
+    func updateGroup(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let config = try SubscriptionGroupConfig(body: request.body)
         if let remark = refusal(ofGroup: config.groupName) {
-            return client.answer(frame.returnAddress, .systemError, remark: remark)
+            return request.answer(.systemError, remark: remark)
         }
-        if let (code, remark) = refusalToMake(config, client) {
-            return client.answer(frame.returnAddress, code, remark: remark)
+        if let (code, remark) = refusalToMake(config, request.client) {
+            return request.answer(code, remark: remark)
         }
         try update(config)
-        environment.logger.info("consumer group \(config.groupName) updated by \(client.address)")
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("consumer group \(config.groupName) updated by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     /// A retry topic that is there has all the queues its group has from now on.
@@ -157,32 +157,32 @@ final class AdminBrokerProcessor {
         }
     }
 
-    func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("groupName")
+    func deleteGroup(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("groupName")
         tables.groups.delete(group)
         storage.stats.forget(group: group)
         // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
-        if frame.extFields.bool("removeOffset") ?? frame.extFields.bool("cleanOffset") ?? false {
+        if request.extFields.bool("removeOffset") ?? request.extFields.bool("cleanOffset") ?? false {
             tables.offsets.remove(group: group, in: environment.slices)
         }
-        environment.logger.info("consumer group \(group) deleted by \(client.address)")
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("consumer group \(group) deleted by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
-    func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let source = try frame.extFields.required("srcGroup")
-        let destination = try tables.groups.checked(try frame.extFields.required("destGroup"))
-        let wanted = frame.extFields.string("topic") ?? ""
-        let isOffline = frame.extFields.bool("offline") ?? false
+    func cloneOffsets(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let source = try request.extFields.required("srcGroup")
+        let destination = try tables.groups.checked(try request.extFields.required("destGroup"))
+        let wanted = request.extFields.string("topic") ?? ""
+        let isOffline = request.extFields.bool("offline") ?? false
         guard tables.groups.find(destination.text) != nil else {
-            return client.answer(
-                frame.returnAddress, .subscriptionGroupNotExist,
+            return request.answer(
+                .subscriptionGroupNotExist,
                 remark: "Group \(destination) not exist!" + tables.groups.remedy(for: destination.text))
         }
-        let address = frame.returnAddress
+        let asker = request.asker
         var topics = (wanted.isEmpty ? tables.offsets.topics(of: source) : [wanted])[...]
-        environment.slices.work(for: client) { [self] in
+        environment.slices.work(for: request.client) { [self] in
             for topic in topics.prefix(Self.topicsPerSlice) {
                 guard let topicName = tables.topics[topic]?.topicName else { continue }
                 // An online group that does not consume the topic any more: what it left there is not to be copied.
@@ -196,7 +196,7 @@ final class AdminBrokerProcessor {
             topics = topics.dropFirst(Self.topicsPerSlice)
             return !topics.isEmpty
         } then: {
-            client.answer(address, .success)
+            asker.answer(.success)
         }
     }
 
@@ -204,14 +204,14 @@ final class AdminBrokerProcessor {
     private static let topicsPerSlice = 256
     private static let offsetsPerSlice = 4096
 
-    func correctionOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let excluded = Set((frame.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
-        let group = try frame.extFields.required("compareGroup")
-        let address = frame.returnAddress
+    func correctionOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let excluded = Set((request.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
+        let group = try request.extFields.required("compareGroup")
+        let asker = request.asker
         var left = tables.offsets.tables(of: topic)[...]
         var smallest: [Int32: Int64] = [:]
-        environment.slices.work(for: client) { [self] in
+        environment.slices.work(for: request.client) { [self] in
             var budget = Self.offsetsPerSlice
             while budget > 0, let table = left.popFirst() {
                 budget -= 1 + table.offsets.count
@@ -224,7 +224,7 @@ final class AdminBrokerProcessor {
         } then: { [self] in
             let compared = tables.offsets.offsets(topic: topic, group: group) ?? [:]
             let found = smallest
-            answers.answer(entries: found.count, address, client) {
+            answers.answer(entries: found.count, asker) {
                 var table = JSONObject()
                 for (queue, offset) in found.sorted(by: { $0.key < $1.key }) {
                     // A group that is ahead of the compared one has nothing to correct there.
@@ -239,10 +239,10 @@ final class AdminBrokerProcessor {
 
     // MARK: The broker's settings
 
-    func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
+    func getConfig(_ request: borrowing Request) {
         let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
-        client.answer(
-            frame.returnAddress, .success, fields: [("version", settings.version.json.text())],
+        request.answer(
+            .success, fields: [("version", settings.version.json.text())],
             body: Array(text.utf8))
     }
 
@@ -253,28 +253,27 @@ final class AdminBrokerProcessor {
             (holding + environment.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
 
-    func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
+    func updateConfig(_ request: borrowing Request) {
         let pairs: [(String, String)]
         do throws(JavaProperties.Malformed) {
-            pairs = try JavaProperties.parse(String(decoding: frame.body, as: UTF8.self)).map { ($0.key, $0.value) }
+            pairs = try JavaProperties.parse(String(decoding: request.body, as: UTF8.self)).map { ($0.key, $0.value) }
         } catch {
-            return client.answer(frame.returnAddress, .systemError, remark: "\(error); nothing was changed")
+            return request.answer(.systemError, remark: "\(error); nothing was changed")
         }
         let forbidden = Set(
             environment.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
         guard !pairs.contains(where: { forbidden.contains($0.0) }) else {
-            return client.answer(
-                frame.returnAddress, .noPermission, remark: "Can not update config in black list.")
+            return request.answer(.noPermission, remark: "Can not update config in black list.")
         }
         let before = settingsHeld()
         if let refusal = settings.change(settings: pairs) {
-            return client.answer(frame.returnAddress, .systemError, remark: refusal)
+            return request.answer(.systemError, remark: refusal)
         }
         let changes = pairs.map {
             "\($0.0) from '\(before[$0.0] ?? "")' to '\(SettingRefusal.shown($0.1.trimmedBlanks))'"
         }
-        environment.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
-        let address = frame.returnAddress
-        keeper.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.notice("settings changed by \(request.client.address): \(changes.joined(separator: ", "))")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 }

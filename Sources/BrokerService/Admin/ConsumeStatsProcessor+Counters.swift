@@ -4,12 +4,11 @@ import RemotingTransport
 
 /// VIEW_BROKER_STATS_DATA (315).
 extension ConsumeStatsProcessor {
-    func stats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("statsName")
-        let key = try frame.extFields.required("statsKey")
+    func stats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("statsName")
+        let key = try request.extFields.required("statsKey")
         guard let (item, measure) = statsItem(name, key) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "The stats <\(name)> <\(key)> not exist")
+            return request.answer(.systemError, remark: "The stats <\(name)> <\(key)> not exist")
         }
         func window(_ window: StatsItem.Window) -> JSONValue {
             let snapshot = item.snapshot(window, measure)
@@ -20,7 +19,7 @@ extension ConsumeStatsProcessor {
         let body = JSONValue.fields([
             ("statsDay", window(.day)), ("statsHour", window(.hour)), ("statsMinute", window(.minute)),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        request.answer(.success, body: body.bytes())
     }
 
     /// By RocketMQ's names and keys. Not kept: GROUP_GET_LATENCY (a pull is answered within the tick that reads it), and what

@@ -26,9 +26,9 @@ final class ConsumeStatsProcessor {
         self.answers = answers
     }
 
-    func topics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topics = tables.offsets.topics(of: try frame.extFields.required("group"))
-        answers.answer(entries: topics.count, frame.returnAddress, client) { TopicList(topicList: topics).json }
+    func topics(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topics = tables.offsets.topics(of: try request.extFields.required("group"))
+        answers.answer(entries: topics.count, request.asker) { TopicList(topicList: topics).json }
     }
 
     private func storeTime(_ queue: ConsumeQueue?, _ offset: Int64) -> Int64 {
@@ -37,18 +37,18 @@ final class ConsumeStatsProcessor {
     }
 
     /// The topic, or the answer that there is none.
-    private func topic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> TopicEntry? {
-        let name = try frame.extFields.required("topic")
+    private func topic(_ request: borrowing Request) throws(RemotingDecodeError) -> TopicEntry? {
+        let name = try request.extFields.required("topic")
         if let entry = tables.topics[name] { return entry }
-        client.answer(frame.returnAddress, .topicNotExist, remark: "topic[\(name)] not exist")
+        request.answer(.topicNotExist, remark: "topic[\(name)] not exist")
         return nil
     }
 
-    func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard let entry = try topic(frame, client) else { return }
-        let address = frame.returnAddress
+    func topicStats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard let entry = try topic(request) else { return }
+        let asker = request.asker
         var rows: [TopicRow] = []
-        forEachQueue(of: entry, for: client, atMost: Self.queuesPerSlice) { [self] queueId in
+        forEachQueue(of: entry, for: request.client, atMost: Self.queuesPerSlice) { [self] queueId in
             let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             rows.append(
@@ -59,7 +59,7 @@ final class ConsumeStatsProcessor {
             let tps = entry.puts?.snapshot(.minute, .count).tps ?? 0
             let (topic, brokerName, made) = (entry.name, environment.configuration.brokerName, rows)
             rows = []
-            answers.answer(entries: made.count, address, client) {
+            answers.answer(entries: made.count, asker) {
                 var table = JSONObject()
                 for row in made { table.append(rawKey: Self.key(topic, brokerName, row.queueId), row.json) }
                 return .fields([("offsetTable", .object(table)), ("topicPutTps", .number(tps))])
@@ -152,14 +152,14 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("consumerGroup")
-        let wanted = frame.extFields.string("topic") ?? ""
-        let address = frame.returnAddress
+    func consumeStats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("consumerGroup")
+        let wanted = request.extFields.string("topic") ?? ""
+        let asker = request.asker
         var rows: [GroupRow] = []
         var tps = 0.0
         var topics = (wanted.isEmpty ? tables.offsets.topics(of: group) : [wanted])[...]
-        walk(for: client) {
+        walk(for: request.client) {
             topics.popFirst().map { (group, $0) }
         } queues: { topic in
             topic.config.readQueueNums
@@ -172,15 +172,15 @@ final class ConsumeStatsProcessor {
         } then: { [self] in
             let (made, rate, brokerName) = (rows, tps, environment.configuration.brokerName)
             rows = []
-            answers.answer(entries: made.count, address, client) {
+            answers.answer(entries: made.count, asker) {
                 .fields([("consumeTps", .number(rate)), ("offsetTable", .object(Self.table(made[...], brokerName)))])
             }
         }
     }
 
-    func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let onlyOrdered = frame.extFields.bool("isOrder") ?? false
-        let address = frame.returnAddress
+    func brokerConsumeStats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let onlyOrdered = request.extFields.bool("isOrder") ?? false
+        let asker = request.asker
         let groups = tables.groups.all
         var left = groups[...]
         var topics: ArraySlice<String> = []
@@ -188,7 +188,7 @@ final class ConsumeStatsProcessor {
         var stats: [GroupStats] = []
         var rows: [GroupRow] = []
         var total: Int64 = 0
-        walk(for: client) { [self] in
+        walk(for: request.client) { [self] in
             if let topic = topics.popFirst() { return (group, topic) }
             guard let entry = left.popFirst() else { return nil }
             group = entry.name
@@ -212,7 +212,7 @@ final class ConsumeStatsProcessor {
             (rows, stats) = ([], [])
             let (brokerName, brokerAddress) = (environment.configuration.brokerName, environment.configuration.address)
             let names = groups.map(\.name)
-            answers.answer(entries: names.count + made.count, address, client) {
+            answers.answer(entries: names.count + made.count, asker) {
                 let byGroup = Dictionary(grouping: found, by: \.group)
                 let list = names.map { name in
                     let topics = (byGroup[name] ?? []).map { topic in
@@ -243,25 +243,25 @@ final class ConsumeStatsProcessor {
         MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json.text()
     }
 
-    func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let address = frame.returnAddress
-        client.connection.awaitsAnswer = true
+    func consumedByWhom(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let asker = request.asker
+        request.client.connection.awaitsAnswer = true
         tables.consumers.groups(subscribedTo: topic, in: environment.slices) { [self] online in
             let committed = tables.offsets.groups(of: topic)
-            answers.answer(entries: online.count + committed.count, address, client) {
+            answers.answer(entries: online.count + committed.count, asker) {
                 .fields([("groupList", .strings(Set(online + committed).sorted()))])
             }
         }
     }
 
-    func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard let entry = try topic(frame, client) else { return }
-        let group = try frame.extFields.required("group")
-        let address = frame.returnAddress
+    func timeSpan(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard let entry = try topic(request) else { return }
+        let group = try request.extFields.required("group")
+        let asker = request.asker
         let now = environment.now()
         var rows: [TimeSpanRow] = []
-        forEachQueue(of: entry, for: client, atMost: Self.timeSpansPerSlice) { [self] queueId in
+        forEachQueue(of: entry, for: request.client, atMost: Self.timeSpansPerSlice) { [self] queueId in
             let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             let consumed = tables.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
@@ -274,45 +274,43 @@ final class ConsumeStatsProcessor {
         } then: { [self] in
             let (topic, brokerName, made) = (entry.name, environment.configuration.brokerName, rows)
             rows = []
-            answers.answer(entries: made.count, address, client) {
+            answers.answer(entries: made.count, asker) {
                 .fields([("consumeTimeSpanSet", .array(made.map { $0.json(topic, brokerName) }))])
             }
         }
     }
 
-    func subscription(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("group")
-        let topic = frame.extFields.string("topic") ?? ""
+    func subscription(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("group")
+        let topic = request.extFields.string("topic") ?? ""
         let all = tables.consumers[group]?.subscriptions.values ?? []
         let wanted = all.filter { topic.isEmpty || $0.topic == topic }.map(\.data.json)
         let body = JSONValue.fields([
             ("group", .string(group)), ("subscriptionData", .array(wanted)), ("topic", .string(topic)),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        request.answer(.success, body: body.bytes())
     }
 
-    func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let fields = frame.extFields
+    func consumeQueue(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let fields = request.extFields
         let topic = try fields.required("topic")
         let queueId = try fields.required(.queueID)
         guard let queue = storage.store.consumeQueue(topic: topic, queueId: queueId) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "\(queueId)@\(topic) is not exist!")
+            return request.answer(.systemError, remark: "\(queueId)@\(topic) is not exist!")
         }
         let count = min(max(0, try fields.requiredInt32("count")), 10_000)
         let group = fields.string("consumerGroup")
         let subscription = group.flatMap { tables.consumers[$0]?.subscriptions[topic] }
         let index = try fields.requiredInt64("index")
         guard index >= queue.minOffset.rawValue, index < queue.maxOffset.rawValue else {
-            return client.answer(
-                frame.returnAddress, .success, remark: "Index \(index) of \(queueId)@\(topic) is not exist!")
+            return request.answer(.success, remark: "Index \(index) of \(queueId)@\(topic) is not exist!")
         }
         let entries = storage.store.entries(queue, from: QueueOffset(index), maxCount: Int(count))
         let (start, end) = (queue.minOffset.rawValue, queue.maxOffset.rawValue)
         // RocketMQ's compiled expressions are not ours; its tools print the word.
         let filter = group.map { JSONValue.string(subscription == nil ? "\($0)@\(topic) is not online!" : "null") }
         let wanted = subscription?.data.json
-        answers.answer(entries: entries.count, frame.returnAddress, client) {
+        answers.answer(entries: entries.count, request.asker) {
             let data = entries.map { entry in
                 JSONValue.fields([
                     ("eval", .bool(false)), ("physicOffset", .integer(entry.physicalOffset.rawValue)),

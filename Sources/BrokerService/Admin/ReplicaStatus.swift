@@ -13,7 +13,7 @@ final class ReplicaStatus {
     private let environment: BrokerEnvironment
     private let storage: StoreAccess
     /// Questions to the replication worker that are not answered.
-    private var waiting: [UInt64: (address: ReturnAddress, client: ClientContext)] = [:]
+    private var waiting: [UInt64: Asker] = [:]
     private var lastRequest: UInt64 = 0
     /// Of a slave: its master.
     var master = ""
@@ -35,27 +35,27 @@ final class ReplicaStatus {
     /// The replication worker says who follows: the answer to `BrokerPlatform.askForSlaves`.
     func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
         guard let asker = waiting.removeValue(forKey: request) else { return }
-        answerHAStatus(asker.address, asker.client, reports)
+        answerHAStatus(asker, reports)
     }
 
-    func haStatus(_ address: ReturnAddress, _ client: ClientContext) {
+    func haStatus(_ asker: Asker) {
         lastRequest &+= 1
         let request = lastRequest
-        waiting[request] = (address, client)
+        waiting[request] = asker
         guard !environment.configuration.isSlave, environment.platform.askForSlaves(request: request) else {
             return slavesReported(request: request, [])
         }
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         environment.eventLoop.scheduleTask(in: .milliseconds(Self.slavesAnswerMillis)) {
             guard let asker = this.value.waiting.removeValue(forKey: request) else { return }
-            asker.client.answer(
-                asker.address, .systemError,
+            asker.answer(
+                .systemError,
                 remark: "Can not get HARuntimeInfo: the replication worker has not answered for "
                     + "\(Self.slavesAnswerMillis) ms; see apus status")
         }
     }
 
-    private func answerHAStatus(_ address: ReturnAddress, _ client: ClientContext, _ reports: [SlaveReport]) {
+    private func answerHAStatus(_ asker: Asker, _ reports: [SlaveReport]) {
         let end = storage.store.writtenOffset.rawValue
         func gap(_ report: SlaveReport) -> Int64 { end.subtractingReportingOverflow(report.acknowledged).partialValue }
         func isInSync(_ report: SlaveReport) -> Bool {
@@ -87,20 +87,20 @@ final class ReplicaStatus {
             ("inSyncSlaveNums", .integer(inSync)), ("master", .bool(!isSlave)),
             ("masterCommitLogMaxOffset", .integer(masterEnd)),
         ])
-        client.answer(address, .success, body: body.bytes())
+        asker.answer(.success, body: body.bytes())
     }
 }
 
 extension AdminBrokerProcessor {
-    func haStatus(_ frame: RemotingFrame, _ client: ClientContext) { replica.haStatus(frame.returnAddress, client) }
+    func haStatus(_ request: borrowing Request) { replica.haStatus(request.asker) }
 
     /// RESET_MASTER_FLUSH_OFFSET (908). On a master Apache answers "success" and does nothing. A slave of Apus keeps no such
     /// offset: its log ends where it ends, so there is nothing to set, and it says so.
-    func resetMasterFlushOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard environment.configuration.isSlave else { return client.answer(frame.returnAddress, .success) }
-        _ = try frame.extFields.requiredInt64("masterFlushOffset")
-        client.answer(
-            frame.returnAddress, .systemError,
+    func resetMasterFlushOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard environment.configuration.isSlave else { return request.answer(.success) }
+        _ = try request.extFields.requiredInt64("masterFlushOffset")
+        request.answer(
+            .systemError,
             remark: "this slave keeps no flush offset of its master, nothing was changed: "
                 + "it compares its log with the master's each time it connects")
     }

@@ -11,7 +11,7 @@ final class ClientManageProcessor {
     private let tables: BrokerTables
     private let storage: StoreAccess
     private let filters: FilterLink
-    private let pulls: PullMessageProcessor
+    private let reader: MessageReader
     private let transactions: TransactionalMessageService
     private let notifier: GroupNotifier
     private var givenBack = LocksGivenBack()
@@ -19,13 +19,13 @@ final class ClientManageProcessor {
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
-        _ pulls: PullMessageProcessor, _ transactions: TransactionalMessageService, _ notifier: GroupNotifier
+        _ reader: MessageReader, _ transactions: TransactionalMessageService, _ notifier: GroupNotifier
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.filters = filters
-        self.pulls = pulls
+        self.reader = reader
         self.transactions = transactions
         self.notifier = notifier
     }
@@ -44,43 +44,44 @@ final class ClientManageProcessor {
     static let groupsPerSlice = 64
     static let subscriptionsPerSlice = 512
 
-    func heartBeat(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let address = frame.returnAddress
-        guard frame.body.count <= Self.heartbeatBytesMax else {
-            return client.answer(
-                address, .systemError,
-                remark: "a heartbeat of \(frame.body.count) bytes is not taken, at most \(Self.heartbeatBytesMax): "
+    func heartBeat(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let asker = request.asker
+        guard request.body.count <= Self.heartbeatBytesMax else {
+            return asker.answer(
+                .systemError,
+                remark: "a heartbeat of \(request.body.count) bytes is not taken, at most \(Self.heartbeatBytesMax): "
                     + "let one client take part in fewer groups")
         }
-        let said = ClientContext.Heartbeat(language: frame.language, version: frame.version, body: Array(frame.body))
-        guard said.body.count > Self.bytesAtOnce else { return take(try said.data, said, client, address) }
-        client.connection.awaitsAnswer = true
+        let said = ClientContext.Heartbeat(
+            language: request.frame.language, version: request.frame.version, body: Array(request.body))
+        guard said.body.count > Self.bytesAtOnce else { return take(try said.data, said, asker) }
+        request.client.connection.awaitsAnswer = true
         environment.textWork.submit({ said.parsed }) { [self] parsed in
             switch parsed {
-            case .success(let data): take(data, said, client, address)
+            case .success(let data): take(data, said, asker)
             case .failure(let error):
-                client.connection.awaitsAnswer = false
-                client.answer(address, .systemError, remark: "\(error)")
+                asker.client.connection.awaitsAnswer = false
+                asker.answer(.systemError, remark: "\(error)")
             }
         }
     }
 
     private func take(
-        _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, _ address: ReturnAddress
+        _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ asker: Asker
     ) {
-        if let refusal = refusal(data, client) {
-            client.connection.awaitsAnswer = false
-            return client.answer(address, .systemError, remark: refusal)
+        if let refusal = refusal(data, asker.client) {
+            asker.client.connection.awaitsAnswer = false
+            return asker.answer(.systemError, remark: refusal)
         }
         do throws(RemotingDecodeError) {
             try checkNames(data)
         } catch {
-            client.connection.awaitsAnswer = false
-            return client.answer(address, .systemError, remark: "\(error)")
+            asker.client.connection.awaitsAnswer = false
+            return asker.answer(.systemError, remark: "\(error)")
         }
-        register(data, said, client, notifies: true) {
-            client.connection.awaitsAnswer = false
-            client.answer(address, .success)
+        register(data, said, asker.client, notifies: true) {
+            asker.client.connection.awaitsAnswer = false
+            asker.answer(.success)
         }
     }
 
@@ -189,70 +190,71 @@ final class ClientManageProcessor {
         }
     }
 
-    func unregister(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        client.said = nil  // It is not true any more; the next heartbeat is.
-        if let group = frame.extFields.string("producerGroup") { tables.producers.unregister(client, from: group) }
-        if let group = frame.extFields.string("consumerGroup") {
+    func unregister(_ request: borrowing Request) throws(RemotingDecodeError) {
+        request.client.said = nil  // It is not true any more; the next heartbeat is.
+        if let group = request.extFields.string("producerGroup") {
+            tables.producers.unregister(request.client, from: group)
+        }
+        if let group = request.extFields.string("consumerGroup") {
             let notify = tables.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
             // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue of each
             // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
-            if let clientId = frame.extFields.string("clientID") {
-                tables.locks.unlockAll(group: group, by: asker(clientId, client, group))
-                givenBack.forget(group: group, client: client)
+            if let clientId = request.extFields.string("clientID") {
+                tables.locks.unlockAll(group: group, by: lockOwner(clientId, request.client, group))
+                givenBack.forget(group: group, client: request.client)
             }
-            tables.consumers.unregister(client, from: group, notifyChange: notify)
+            tables.consumers.unregister(request.client, from: group, notifyChange: notify)
         }
-        client.answer(frame.returnAddress, .success)
+        request.answer(.success)
     }
 
     /// A client asks before it subscribes whether its expression is understood; the filter worker knows.
-    func checkClientConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let address = frame.returnAddress
-        let body = try CheckClientRequestBody(body: frame.body)
+    func checkClientConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let asker = request.asker
+        let body = try CheckClientRequestBody(body: request.body)
         let subscription = body.subscriptionData
-        guard !Subscription.isTagType(subscription.expressionType) else { return client.answer(address, .success) }
+        guard !Subscription.isTagType(subscription.expressionType) else { return asker.answer(.success) }
         guard environment.configuration.enablePropertyFilter != false else {
-            return client.answer(
-                address, .systemError,
+            return asker.answer(
+                .systemError,
                 remark: "The broker does not support consumer to filter message by \(subscription.expressionType)")
         }
         guard filters.isConnected else {
-            return client.answer(address, .systemBusy, remark: filters.absence)
+            return asker.answer(.systemBusy, remark: filters.absence)
         }
         let compiled = filters.subscription(
             type: subscription.expressionType, expression: subscription.subString)
         filters.whenCompiled(compiled) { [self] in
             switch compiled.state {
-            case .everything, .tagsCodes, .program: client.answer(address, .success)
+            case .everything, .tagsCodes, .program: asker.answer(.success)
             case .refused(let position, let reason):
                 let place = position >= 0 ? " at position \(position)" : ""
-                client.answer(
-                    address, .subscriptionParseFailed,
+                asker.answer(
+                    .subscriptionParseFailed,
                     remark: "\(subscription.expressionType) \(subscription.subString)\(place): \(reason)")
             case .unavailable(let reason, _):
-                client.answer(
-                    address, .systemError,
+                asker.answer(
+                    .systemError,
                     remark: "The broker does not support consumer to filter message by "
                         + "\(subscription.expressionType): \(reason)")
             case .unknown, .compiling:
-                client.answer(address, .systemBusy, remark: filters.absence)
+                asker.answer(.systemBusy, remark: filters.absence)
             }
         }
     }
 
-    func consumerList(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("consumerGroup")
+    func consumerList(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("consumerGroup")
         guard let group = tables.consumers[name] else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "no consumer for this group, \(name)")
+            return request.answer(.systemError, remark: "no consumer for this group, \(name)")
         }
-        client.answer(frame.returnAddress, .success, body: group.clientList)
+        request.answer(.success, body: group.clientList)
     }
 
     /// Another connection with the same client identifier is another instance when both are members of the group, or when the other
     /// one was still there while this one was. A client that comes back on a new connection, or that locks on another one than its
     /// heartbeats come on, is the same.
-    private func asker(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Asker {
+    private func lockOwner(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Asker {
         RebalanceLockManager.Asker(clientId: clientId, instance: client) { other in
             if other === client { return false }
             if let end = other.closedBefore { return client.number < end }
@@ -260,39 +262,40 @@ final class ClientManageProcessor {
         }
     }
 
-    func lock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let address = frame.returnAddress
-        let body = try LockBatchRequestBody(body: frame.body)
+    func lock(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let asker = request.asker
+        let body = try LockBatchRequestBody(body: request.body)
         guard tables.groups.find(body.consumerGroup) != nil else {
-            return client.answer(
-                address, .subscriptionGroupNotExist,
+            return asker.answer(
+                .subscriptionGroupNotExist,
                 remark: "subscription group not exist, \(body.consumerGroup)"
                     + tables.groups.remedy(for: body.consumerGroup))
         }
         let held = tables.locks.tryLock(
-            group: body.consumerGroup, queues: body.mqSet, by: asker(body.clientID, client, body.consumerGroup),
+            group: body.consumerGroup, queues: body.mqSet,
+            by: lockOwner(body.clientID, request.client, body.consumerGroup),
             now: environment.now())
-        givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: client)
-        client.answer(
-            address, .success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
+        givenBack.lockedAgain(group: body.consumerGroup, queues: held, client: request.client)
+        asker.answer(.success, body: LockBatchResponseBody(lockOKMQSet: held).encoded())
     }
 
-    func unlock(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let body = try UnlockBatchRequestBody(body: frame.body)
-        let asker = asker(body.clientID, client, body.consumerGroup)
-        endPulls(of: client, group: body.consumerGroup, queues: body.mqSet)
-        let held = tables.locks.held(group: body.consumerGroup, by: asker)
+    func unlock(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let body = try UnlockBatchRequestBody(body: request.body)
+        let owner = lockOwner(body.clientID, request.client, body.consumerGroup)
+        endPulls(of: request.client, group: body.consumerGroup, queues: body.mqSet)
+        let held = tables.locks.held(group: body.consumerGroup, by: owner)
         let given = held.intersection(body.mqSet)
         // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but one.
         let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
-                group: body.consumerGroup, queues: Array(given), asker: asker, client: client, now: environment.now())
+                group: body.consumerGroup, queues: Array(given), asker: owner, client: request.client,
+                now: environment.now())
             armGivenBack()
-        } else if tables.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: asker) {
+        } else if tables.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: owner) {
             notifier.rebalance(body.consumerGroup, tables.groups)
         }
-        client.answer(frame.returnAddress, .success)
+        request.answer(.success)
     }
 
     /// A client pulls no more from queues whose locks it gives back: what it waits for there is answered at once.
@@ -308,7 +311,7 @@ final class ClientManageProcessor {
                 && given.contains(
                     MessageQueue(topic: pull.topic.name, brokerName: brokerName, queueID: pull.queueId))
         }
-        for pull in ended { pulls.answerNothingYet(pull) }
+        for pull in ended { reader.answerNothingYet(pull) }
     }
 
     private func armGivenBack() {

@@ -30,75 +30,74 @@ final class ClientRelayProcessor {
 
     // MARK: 307, 309
 
-    func runningInfo(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        try relay(frame, client, body: [])
+    func runningInfo(_ request: borrowing Request) throws(RemotingDecodeError) {
+        try relay(request, body: [])
     }
 
-    func consumeDirectly(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let id = try frame.extFields.required("msgId")
+    func consumeDirectly(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let id = try request.extFields.required("msgId")
         guard let (_, offset) = OffsetMessageID.parse(id),
             let range = storage.store.lookMessage(at: PhysicalOffset(offset)),
             let body = storage.store.withBytes(range, { Array($0) })
         else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "can not find message by the id, \(id)")
+            return request.answer(.systemError, remark: "can not find message by the id, \(id)")
         }
-        try relay(frame, client, body: body)
+        try relay(request, body: body)
     }
 
-    private func relay(_ frame: RemotingFrame, _ client: ClientContext, body: [UInt8]) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("consumerGroup")
-        let clientId = frame.extFields.string("clientId") ?? ""
+    private func relay(_ request: borrowing Request, body: [UInt8]) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("consumerGroup")
+        let clientId = request.extFields.string("clientId") ?? ""
         guard let target = tables.consumers[group]?.client(clientId) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "The Consumer <\(group)> <\(clientId)> not online")
+            return request.answer(.systemError, remark: "The Consumer <\(group)> <\(clientId)> not online")
         }
-        var fields = frame.extFields.dictionary()
+        var fields = request.extFields.dictionary()
         // Only who is to consume the message is told where it comes from.
         if !body.isEmpty { fields["brokerName"] = environment.configuration.brokerName }
-        let request = RemotingCommand(code: frame.code, extFields: fields, body: body)
-        let address = frame.returnAddress
-        target.client.connection.request(request, serialization: address.serialization, timeout: Self.answerTimeout)
-            .assumeIsolated().whenComplete { [self] result in
-                switch result {
-                case .success(let answer):
-                    client.connection.write { buffer in
-                        ResponseEncoder.encode(
-                            into: &buffer, address, answer.code, remark: answer.remark,
-                            fields: answer.extFields.map { ($0.key, $0.value) }, bodyCount: answer.body.count)
-                        buffer.writeBytes(answer.body)
-                    }
-                case .failure(let error):
-                    let code: ResponseCode
-                    if case RemotingError.timedOut = error {
-                        code = .consumeMessageTimeout
-                    } else {
-                        code = .systemError
-                    }
-                    client.answer(
-                        address, code, remark: "consumer <\(group)> <\(clientId)> did not answer: \(error)")
+        let forwarded = RemotingCommand(code: request.frame.code, extFields: fields, body: body)
+        let asker = request.asker
+        target.client.connection.request(
+            forwarded, serialization: asker.address.serialization, timeout: Self.answerTimeout
+        )
+        .assumeIsolated().whenComplete { [self] result in
+            switch result {
+            case .success(let answer):
+                asker.client.connection.write { buffer in
+                    ResponseEncoder.encode(
+                        into: &buffer, asker.address, answer.code, remark: answer.remark,
+                        fields: answer.extFields.map { ($0.key, $0.value) }, bodyCount: answer.body.count)
+                    buffer.writeBytes(answer.body)
                 }
-                storage.scheduleTick()
+            case .failure(let error):
+                let code: ResponseCode
+                if case RemotingError.timedOut = error {
+                    code = .consumeMessageTimeout
+                } else {
+                    code = .systemError
+                }
+                asker.answer(code, remark: "consumer <\(group)> <\(clientId)> did not answer: \(error)")
             }
+            storage.scheduleTick()
+        }
     }
 
     // MARK: 222
 
-    func resetOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let group = try frame.extFields.required("group")
-        let timestamp = try frame.extFields.requiredInt64("timestamp")
-        let isForce = frame.extFields.bool("isForce") ?? false
-        let address = frame.returnAddress
+    func resetOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let group = try request.extFields.required("group")
+        let timestamp = try request.extFields.requiredInt64("timestamp")
+        let isForce = request.extFields.bool("isForce") ?? false
+        let asker = request.asker
         guard let entry = tables.topics[topic] else {
-            return client.answer(
-                address, .systemError,
+            return asker.answer(
+                .systemError,
                 remark: "[reset-offset] reset offset failed, no topic in this broker. topic=\(topic)")
         }
         var offsets: [Int64?] = []
         var refusal: String?
         // RocketMQ leaves out the queues that are only read: a group would go on there as if nobody had reset it.
-        environment.slices.work(for: client) { [self] in
+        environment.slices.work(for: request.client) { [self] in
             let end = min(Int(entry.queueNums), offsets.count + Self.queuesPerSlice)
             for queueId in Int32(offsets.count)..<max(Int32(offsets.count), Int32(end)) {
                 guard let consumed = tables.offsets.offset(topic: topic, group: group, queueId: queueId) else {
@@ -119,7 +118,7 @@ final class ClientRelayProcessor {
             }
             return end < Int(entry.queueNums)
         } then: { [self] in
-            if let refusal { return client.answer(address, .systemError, remark: refusal) }
+            if let refusal { return asker.answer(.systemError, remark: refusal) }
             let table = offsets.enumerated().compactMap { queueId, offset in
                 offset.map {
                     (
@@ -129,14 +128,14 @@ final class ClientRelayProcessor {
                 }
             }
             guard let members = tables.consumers[group]?.clients, !members.isEmpty else {
-                return client.answer(
-                    address, .consumerNotOnline,
+                return asker.answer(
+                    .consumerNotOnline,
                     remark: "Consumer not online, so can not reset offset, Group: \(group) Topic: \(topic) "
                         + "Timestamp: \(timestamp)")
             }
             let body = Self.mapForm(table)
             reset(members, table, body: body, ["topic": topic, "group": group, "timestamp": String(timestamp)])
-            client.answer(address, .success, body: body)
+            asker.answer(.success, body: body)
         }
     }
 
@@ -188,15 +187,14 @@ final class ClientRelayProcessor {
     // MARK: 223
 
     /// Asks the group's clients (or one) where they are, with GET_CONSUMER_STATUS_FROM_CLIENT (221).
-    func consumerStatus(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let group = try frame.extFields.required("group")
-        let wanted = frame.extFields.string("clientAddr") ?? ""
-        let address = frame.returnAddress
+    func consumerStatus(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let group = try request.extFields.required("group")
+        let wanted = request.extFields.string("clientAddr") ?? ""
+        let asker = request.asker
         let members = (tables.consumers[group]?.clients ?? []).filter { wanted.isEmpty || $0.clientId == wanted }
         guard !members.isEmpty else {
-            return client.answer(
-                address, .systemError, remark: "No Any Consumer online in the consumer group: [\(group)]")
+            return asker.answer(.systemError, remark: "No Any Consumer online in the consumer group: [\(group)]")
         }
         let request = RemotingCommand(
             .getConsumerStatusFromClient, extFields: ["topic": topic, "group": group])
@@ -214,7 +212,7 @@ final class ClientRelayProcessor {
                 left -= 1
                 guard left == 0 else { return }
                 let found = statuses
-                answers.answer(entries: found.count, address, client) {
+                answers.answer(entries: found.count, asker) {
                     .fields([
                         (
                             "consumerTable",

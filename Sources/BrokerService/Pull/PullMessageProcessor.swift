@@ -8,41 +8,32 @@ import StoreFormat
 import WorkerProtocol
 
 /// PULL_MESSAGE (11) and LITE_PULL_MESSAGE (361): checks the request, reads a range of the consume queue, and answers,
-/// holds the pull, or asks the filter worker.
+/// suspends the pull, or asks the filter worker (`MessageReader`).
 final class PullMessageProcessor {
-    static let passedOverLogMillis: Int64 = 60_000
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let filters: FilterLink
+    let reader: MessageReader
+    private let sender: RecordSender
 
-    /// Held pulls of one connection; a client has one for each queue it consumes. More are answered "nothing found".
-    static let heldPerConnectionMax = 16_384
-
-    /// `Tests/Scripts/pull-benchmark` measures both ways.
-    static let sendfileBytesMin = 8 << 10
-
-    let environment: BrokerEnvironment
-    let tables: BrokerTables
-    let storage: StoreAccess
-    let filters: FilterLink
-    var ranges: [LogRange] = []
-
-    let transfer: LogFileTransfer
-    /// Runs of the log of at least so many bytes leave by `sendfile`; shorter ones are copied.
-    private let sendfileBytesMin: Int
-
-    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink) {
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
+        _ reader: MessageReader, _ sender: RecordSender
+    ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.filters = filters
-        transfer = LogFileTransfer(storage.store)
-        sendfileBytesMin =
-            environment.configuration.integer("sendfileBytesMin").map { Int($0) } ?? Self.sendfileBytesMin
+        self.reader = reader
+        self.sender = sender
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let header = try PullMessageRequestHeader(frame)
-        let address = frame.returnAddress
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try PullMessageRequestHeader(request.frame)
+        let asker = request.asker
         let configuration = environment.configuration
-        func refuse(_ code: ResponseCode, _ remark: String) { client.answer(address, code, remark: remark) }
+        func refuse(_ code: ResponseCode, _ remark: String) { asker.answer(code, remark: remark) }
 
         guard configuration.brokerPermission & Permission.read != 0 else {
             return refuse(
@@ -79,10 +70,10 @@ final class PullMessageProcessor {
             return refuse(
                 .systemError,
                 "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] topicConfig.readQueueNums:"
-                    + "[\(topic.config.readQueueNums)] consumer:[\(client.address)]"
+                    + "[\(topic.config.readQueueNums)] consumer:[\(request.client.address)]"
                     + " (queues are numbered from 0; the consumer's route may be old)")
         }
-        guard let filter = subscribe(header, client, group, topic, refuse) else { return }
+        guard let filter = subscribe(header, request.client, group, topic, refuse) else { return }
 
         if header.hasCommitOffset, !configuration.isSlave {
             tables.offsets.commit(
@@ -91,12 +82,13 @@ final class PullMessageProcessor {
         let suspend =
             configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
         let pull = PullRequest(
-            by: self, client: client, address: address, topic: topic, group: group, header: header,
+            by: self, client: request.client, address: request.returnAddress, topic: topic, group: group,
+            header: header,
             suspendTimeoutMillis: suspend, filter: filter)
         if tables.consumers.inconsistentCount > 0, let consumers = tables.consumers[header.consumerGroup] {
-            pull.others = consumers.others(than: client, topic: topic.name)
+            pull.others = consumers.others(than: request.client, topic: topic.name)
         }
-        run(pull, expired: false)
+        reader.read(pull, expired: false)
     }
 
     /// What the pull selects by: from its own header, or from what its client said in heartbeats.
@@ -160,66 +152,25 @@ final class PullMessageProcessor {
         return false
     }
 
-    // MARK: Running
+    // MARK: - Answers
 
-    /// Answers the pull, or sees to it that it runs again. `expired`: it must be answered now.
-    func run(_ pull: PullRequest, expired: Bool) {
-        guard !pull.client.connection.isClosed else { return }
-        // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
-        if expired, tables.topics[pull.topic.name] == nil { return answerNothingYet(pull) }
-        guard case .compiled(let subscription) = pull.filter else { return read(pull, nil, expired) }
-        filters.prepare(subscription)
-        switch subscription.state {
-        case .everything: read(pull, nil, expired)
-        case .tagsCodes(let codes): read(pull, codes, expired)
-        case .program(let program): readFiltered(pull, subscription, program, expired)
-        case .unknown, .compiling: awaitCompilation(pull, subscription, expired)
-        case .refused(let position, let reason):
-            let place = position >= 0 ? " at position \(position)" : ""
-            pull.client.answer(
-                pull.address, .subscriptionParseFailed,
-                remark: "parse the consumer's subscription failed: \(subscription.type) \(subscription.expression)"
-                    + "\(place): \(reason)")
-        case .unavailable(let reason, _):
-            pull.client.answer(
-                pull.address, .systemError,
-                remark: "The broker does not support consumer to filter message by \(subscription.type): \(reason)")
+    /// - Parameter found: ranges of the log, for `.read` alone.
+    func answer(_ pull: PullRequest, _ outcome: ReadOutcome, _ found: [LogRange]) {
+        switch outcome {
+        case .read(let result):
+            let code = responseCode(result.status, pull)
+            let configuration = environment.configuration
+            if code == .pullOffsetMoved, configuration.isSlave, !configuration.offsetCheckInSlave {
+                return answer(pull, .pullRetryImmediately, result, found, suggest: pull.group.config.brokerID)
+            }
+            answer(pull, code, result, found, suggest: suggestion(pull, result))
+            if code == .pullOffsetMoved { offsetMoved(pull, result) }
+        case .noMatch(let result):
+            answer(pull, .pullRetryImmediately, result, [], suggest: suggestion(pull, result))
+        case .nothingYet(let result):
+            answer(pull, .pullNotFound, result, [], suggest: suggestion(pull, result))
+        case .refused(let code, let remark): pull.client.answer(pull.address, code, remark: remark)
         }
-    }
-
-    private func read(_ pull: PullRequest, _ codes: [Int64]?, _ expired: Bool) {
-        let result = pull.topic.nameBytes.withUnsafeBytes { topic in
-            storage.store.selectMessages(
-                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset),
-                maxCount: max(1, pull.maxMessageNums), maxBytes: pull.maxMessageBytes ?? Int.max, tagsCodes: codes,
-                into: &ranges)
-        }
-        finish(pull, result, expired)
-    }
-
-    /// The state of the queue as a read at the pull's offset sees it.
-    func look(_ pull: PullRequest) -> GetMessageResult {
-        pull.topic.nameBytes.withUnsafeBytes { topic in
-            storage.store.selectMessages(
-                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset), maxCount: 1, into: &ranges)
-        }
-    }
-
-    func finish(_ pull: PullRequest, _ result: GetMessageResult, _ expired: Bool) {
-        let code = responseCode(result.status, pull)
-        if code == .pullNotFound, !expired, pull.maySuspend, pull.client.held.count < Self.heldPerConnectionMax,
-            storage.hold.mayHold
-        {
-            return storage.hold.hold(pull)
-        }
-        if code == .pullOffsetMoved, environment.configuration.isSlave, !environment.configuration.offsetCheckInSlave {
-            return answer(pull, .pullRetryImmediately, result, suggest: pull.group.config.brokerID)
-        }
-        if !pull.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
-            passOver(pull, to: result.nextBeginOffset.rawValue) { pull.filter.wants(tagsCode: $1.tagsCode) }
-        }
-        answer(pull, code, result, suggest: suggestion(pull, result))
-        if code == .pullOffsetMoved { offsetMoved(pull, result) }
     }
 
     private func responseCode(_ status: GetMessageStatus, _ pull: PullRequest) -> ResponseCode {
@@ -232,24 +183,28 @@ final class PullMessageProcessor {
         }
     }
 
-    func suggestion(_ pull: PullRequest, _ result: GetMessageResult) -> Int64 {
+    private func suggestion(_ pull: PullRequest, _ result: GetMessageResult) -> Int64 {
         guard environment.configuration.slaveReadEnable else { return 0 }
         return result.suggestPullingFromSlave
             ? pull.group.config.whichBrokerWhenConsumeSlowly : pull.group.config.brokerID
     }
 
-    func answer(_ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, suggest: Int64) {
+    private func answer(
+        _ pull: PullRequest, _ code: ResponseCode, _ result: GetMessageResult, _ found: [LogRange], suggest: Int64
+    ) {
         guard !pull.address.isOneway else { return }
-        if code == .success, ranges.contains(where: { $0.length >= sendfileBytesMin }) {
-            answerBySendfile(pull, result, suggest)
+        let connection = pull.client.connection
+        if code == .success, sender.needsSendfile(found) {
+            let total = found.reduce(0) { $0 + $1.length }
+            connection.write { buffer in
+                let frame = begin(pull, .success, result, suggest, &buffer)
+                ResponseEncoder.finish(frame, in: &buffer, bytesElsewhere: total)
+            }
+            sender.send(found, on: connection)
         } else {
-            pull.client.connection.write { buffer in
+            connection.write { buffer in
                 let frame = begin(pull, code, result, suggest, &buffer)
-                if code == .success {
-                    for range in ranges {
-                        _ = storage.store.withBytes(range) { buffer.writeBytes($0) }
-                    }
-                }
+                if code == .success { sender.copy(found, into: &buffer) }
                 ResponseEncoder.finish(frame, in: &buffer)
             }
         }
@@ -271,83 +226,7 @@ final class PullMessageProcessor {
             maxOffset: result.maxOffset.rawValue, suggestWhichBrokerID: suggest)
     }
 
-    /// Header and short runs through the buffer, long runs from the log file's pages. All of it is written and lies below the log's end, so none of it
-    /// changes; the file lives as long as the transfer.
-    private func answerBySendfile(_ pull: PullRequest, _ result: GetMessageResult, _ suggest: Int64) {
-        let connection = pull.client.connection
-        let total = ranges.reduce(0) { $0 + $1.length }
-        connection.write { buffer in
-            let frame = begin(pull, .success, result, suggest, &buffer)
-            ResponseEncoder.finish(frame, in: &buffer, bytesElsewhere: total)
-        }
-        send(ranges, on: connection)
-    }
-
-    /// Runs of the log behind a header that has promised them: long ones by `sendfile`, short ones through the buffer.
-    private func send(_ ranges: [LogRange], on connection: RemotingConnection) {
-        for range in ranges {
-            if range.length >= sendfileBytesMin, let run = transfer.find(range) {
-                let file = NIOLoopBound(run.file, eventLoop: environment.eventLoop)
-                connection.write(file: run.region).whenComplete { _ in withExtendedLifetime(file.value) {} }
-                continue
-            }
-            var isThere = false
-            connection.write { buffer in
-                isThere = storage.store.withBytes(range) { _ = buffer.writeBytes($0) } != nil
-            }
-            // Its length has been promised already.
-            guard isThere else { return connection.close(reason: "the log could not be read at \(range.start)") }
-        }
-    }
-
-    /// Answers a request that is no pull with messages.
-    func answer(
-        with ranges: [LogRange], _ address: ReturnAddress, _ client: ClientContext, fields: [(String, String)] = []
-    ) {
-        guard !address.isOneway else { return }
-        let total = ranges.reduce(0) { $0 + $1.length }
-        client.connection.write { buffer in
-            ResponseEncoder.encode(
-                into: &buffer, address, ResponseCode.success.rawValue, remark: nil, fields: fields, bodyCount: total)
-        }
-        send(ranges, on: client.connection)
-    }
-
-    /// A pull that cannot be filtered now and may not wait: its offset stays as it is.
-    func answerNothingYet(_ pull: PullRequest) {
-        var result = look(pull)
-        result.status = .noMatchedMessage
-        result.nextBeginOffset = QueueOffset(pull.queueOffset)
-        answer(pull, .pullNotFound, result, suggest: suggestion(pull, result))
-    }
-
-    // MARK: Clients that disagree
-
-    /// The group's offset moves over messages that this client does not want and another of its group does: counted, and
-    /// said once a minute.
-    func passOver(_ pull: PullRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
-        guard end > pull.queueOffset, let consumers = tables.consumers[pull.group.name],
-            let queue = storage.store.consumeQueue(topic: pull.topic.name, queueId: pull.queueId)
-        else { return }
-        let entries = storage.store.entries(
-            queue, from: QueueOffset(pull.queueOffset), maxCount: Int(end - pull.queueOffset))
-        var count: Int64 = 0
-        for (index, entry) in entries.enumerated() where !isMine(index, entry) {
-            if pull.others.contains(where: { $0.filter.wants(tagsCode: entry.tagsCode) }) { count += 1 }
-        }
-        guard count > 0 else { return }
-        consumers.passedOver += count
-        let now = environment.now()
-        guard now - consumers.passedOverLog.millis >= Self.passedOverLogMillis else { return }
-        let since = consumers.passedOver - consumers.passedOverLog.count
-        consumers.passedOverLog = (now, consumers.passedOver)
-        let expressions = pull.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")
-        environment.logger.warning(
-            "consumer group \(consumers.name) has passed over \(since) messages of topic \(pull.topic.name), the last in queue \(pull.queueId): another of its clients may want them (\(expressions)), but the queue is assigned to \(pull.client.address), which does not; let all clients of a group subscribe to the same",
-            metadata: ["consumerGroup": "\(consumers.name)", "topic": "\(pull.topic.name)"])
-    }
-
-    // MARK: OFFSET_MOVED_EVENT
+    // MARK: - OFFSET_MOVED_EVENT
 
     /// RocketMQ leaves a message for monitors whenever a consumer's offset had to be corrected.
     private func offsetMoved(_ pull: PullRequest, _ result: GetMessageResult) {

@@ -16,16 +16,16 @@ final class QueryMessageProcessor {
 
     private let environment: BrokerEnvironment
     private let storage: StoreAccess
-    private let pull: PullMessageProcessor
+    private let sender: RecordSender
 
-    init(_ environment: BrokerEnvironment, _ storage: StoreAccess, _ pull: PullMessageProcessor) {
+    init(_ environment: BrokerEnvironment, _ storage: StoreAccess, _ sender: RecordSender) {
         self.environment = environment
         self.storage = storage
-        self.pull = pull
+        self.sender = sender
     }
 
-    func query(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let fields = frame.extFields
+    func query(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let fields = request.extFields
         let isUniqueKey = fields.string("_UNIQUE_KEY_QUERY") == "true"
         let maxNum = Int(try fields.requiredInt32("maxNum"))
         let (topic, key) = (try fields.required("topic"), try fields.required("key"))
@@ -39,10 +39,10 @@ final class QueryMessageProcessor {
         // Tools read the beginning from the unique key. Those of the official C++ client (2.0) have their bytes in another
         // order, and what is read there may lie days after the message (findings/cpp-client-message-id-time.sh).
         var mayBeEarlier = isUniqueKey && begin > 0 && end == Int64.max
-        let address = frame.returnAddress
+        let asker = request.asker
         // `true` when there is more to do.
         let slice = { [unowned self] () -> Bool in
-            guard !client.connection.isClosed else { return false }
+            guard !asker.client.connection.isClosed else { return false }
             storage.store.advance(&query, steps: Self.stepsPerSlice, bytes: Self.bytesPerSlice)
             guard query.isDone else { return true }
             let result = storage.store.result(of: query)
@@ -51,33 +51,32 @@ final class QueryMessageProcessor {
                 query = search(from: 0)
                 return true
             }
-            client.connection.awaitsAnswer = false
-            answer(result, address, client)
+            asker.client.connection.awaitsAnswer = false
+            answer(result, asker)
             return false
         }
-        client.connection.awaitsAnswer = true
+        asker.client.connection.awaitsAnswer = true
         // Most searches take two slices: one in the index, one in the log.
         if slice(), slice() { environment.slices.add(slice) }
     }
 
-    private func answer(_ result: QueryResult, _ address: ReturnAddress, _ client: ClientContext) {
+    private func answer(_ result: QueryResult, _ asker: Asker) {
         let fields = [
             ("indexLastUpdatePhyoffset", String(result.indexLastUpdatePhyoffset.rawValue)),
             ("indexLastUpdateTimestamp", String(result.indexLastUpdateTimestamp)),
         ]
         guard !result.records.isEmpty else {
-            return client.answer(
-                address, .queryNotFound, remark: "can not find message, maybe time range not correct", fields: fields)
+            return asker.answer(
+                .queryNotFound, remark: "can not find message, maybe time range not correct", fields: fields)
         }
-        pull.answer(with: result.records, address, client, fields: fields)
+        sender.answer(with: result.records, asker, fields: fields)
     }
 
-    func view(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let offset = try frame.extFields.requiredInt64("offset")
+    func view(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let offset = try request.extFields.requiredInt64("offset")
         guard let range = storage.store.lookMessage(at: PhysicalOffset(offset)) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "can not find message by the offset, \(offset)")
+            return request.answer(.systemError, remark: "can not find message by the offset, \(offset)")
         }
-        pull.answer(with: [range], frame.returnAddress, client)
+        sender.answer(with: [range], request.asker)
     }
 }

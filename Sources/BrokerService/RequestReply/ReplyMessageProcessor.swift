@@ -42,28 +42,29 @@ final class ReplyMessageProcessor {
         let body: [UInt8]
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let header = try SendMessageRequestHeader(frame)
-        guard let target = send.admit(header, frame, client) else { return }
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try SendMessageRequestHeader(request.frame)
+        guard let target = send.admit(header, request) else { return }
         let reply = Reply(
             topic: target.topic.nameBytes, queueId: target.queueId, flag: header.flag, sysFlag: header.sysFlag,
             bornTimestamp: header.bornTimestamp, reconsumeTimes: header.reconsumeTimes,
-            properties: [UInt8](header.properties), body: [UInt8](frame.body))
-        let address = frame.returnAddress
+            properties: [UInt8](header.properties), body: [UInt8](request.body))
+        let asker = request.asker
         var properties = PropertyList(header.properties)
-        guard let asker = properties[Self.replyToClient] else {
+        guard let requester = properties[Self.replyToClient] else {
             return finish(
-                reply, client, address, failure: "reply message properties[\(Self.replyToClient)] is null")
+                reply, asker, failure: "reply message properties[\(Self.replyToClient)] is null")
         }
-        let members = tables.producers.clients(withId: asker)
+        let members = tables.producers.clients(withId: requester)
         guard !members.isEmpty else {
             return finish(
-                reply, client, address, failure: "push reply message fail, channel of <\(asker)> not found.")
+                reply, asker, failure: "push reply message fail, channel of <\(requester)> not found.")
         }
         let now = environment.now()
         properties[Self.pushReplyTime] = String(now)
         let fields = [
-            "bornHost": client.address, "storeHost": environment.configuration.address, "storeTimestamp": String(now),
+            "bornHost": request.client.address, "storeHost": environment.configuration.address,
+            "storeTimestamp": String(now),
             "producerGroup": String(decoding: header.producerGroup, as: UTF8.self), "topic": target.topic.name,
             "defaultTopic": String(decoding: header.defaultTopic, as: UTF8.self),
             "defaultTopicQueueNums": String(header.defaultTopicQueueNums), "queueId": String(header.queueID),
@@ -76,43 +77,45 @@ final class ReplyMessageProcessor {
         var left = members.count
         var isTaken = false
         for member in members {
-            member.client.connection.request(push, serialization: address.serialization, timeout: Self.pushTimeout)
-                .assumeIsolated().whenComplete { [self] result in
-                    left -= 1
-                    let isLast = left == 0
-                    switch result {
-                    case .success(let answer) where answer.responseCode == .success:
-                        if !isTaken { finish(reply, client, address, failure: nil) }
-                        isTaken = true
-                    case .success(let answer):
-                        environment.logger.warning(
-                            "client <\(asker)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
-                    case .failure(let error):
-                        environment.logger.warning("client <\(asker)> did not take a reply: \(error)")
-                    }
-                    if isLast, !isTaken {
-                        finish(reply, client, address, failure: "push reply message to \(asker)fail.")
-                    }
-                    storage.scheduleTick()
+            member.client.connection.request(
+                push, serialization: asker.address.serialization, timeout: Self.pushTimeout
+            )
+            .assumeIsolated().whenComplete { [self] result in
+                left -= 1
+                let isLast = left == 0
+                switch result {
+                case .success(let answer) where answer.responseCode == .success:
+                    if !isTaken { finish(reply, asker, failure: nil) }
+                    isTaken = true
+                case .success(let answer):
+                    environment.logger.warning(
+                        "client <\(requester)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
+                case .failure(let error):
+                    environment.logger.warning("client <\(requester)> did not take a reply: \(error)")
                 }
+                if isLast, !isTaken {
+                    finish(reply, asker, failure: "push reply message to \(requester)fail.")
+                }
+                storage.scheduleTick()
+            }
         }
     }
 
-    private func finish(_ reply: Reply, _ client: ClientContext, _ address: ReturnAddress, failure: String?) {
-        let stored = storesReplies ? store(reply, client) : nil
+    private func finish(_ reply: Reply, _ asker: Asker, failure: String?) {
+        let stored = storesReplies ? store(reply, asker.client) : nil
         if let failure {
-            return client.answer(address, .systemError, remark: failure, fields: environment.sendResponseFields)
+            return asker.answer(.systemError, remark: failure, fields: environment.sendResponseFields)
         }
         guard case .appended(let result) = stored else {
             // Zeros: the clients of RocketMQ read these fields as numbers.
-            return client.answer(
-                address, .success,
+            return asker.answer(
+                .success,
                 fields: [("msgId", "0"), ("queueId", String(reply.queueId)), ("queueOffset", "0")]
                     + environment.sendResponseFields)
         }
         storage.gate.add(
             PendingAck(
-                client: client, address: address, kind: .send, queueId: reply.queueId,
+                client: asker.client, address: asker.address, kind: .send, queueId: reply.queueId,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                 end: result.end.rawValue, waits: false,
                 topicMadeAt: reply.topic.withUnsafeBytes { tables.topics[$0]?.madeAt } ?? 0))

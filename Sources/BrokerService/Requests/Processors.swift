@@ -13,6 +13,7 @@ final class Processors {
     let consumeStats: ConsumeStatsProcessor
     let relay: ClientRelayProcessor
     let answers: TableAnswers
+    let sender: RecordSender
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, filters: FilterLink,
@@ -24,11 +25,13 @@ final class Processors {
         reply = ReplyMessageProcessor(environment, tables, storage, send)
         recall = RecallMessageProcessor(environment, tables, storage)
         endTransaction = EndTransactionProcessor(environment, storage, kinds.transactions)
-        pull = PullMessageProcessor(environment, tables, storage, filters)
+        let reader = MessageReader(environment, tables, storage, filters)
+        sender = RecordSender(environment, storage.store)
+        pull = PullMessageProcessor(environment, tables, storage, filters, reader, sender)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
-        clients = ClientManageProcessor(environment, tables, storage, filters, pull, kinds.transactions, notifier)
+        clients = ClientManageProcessor(environment, tables, storage, filters, reader, kinds.transactions, notifier)
         queues = QueueProcessor(tables, storage)
-        queries = QueryMessageProcessor(environment, storage, pull)
+        queries = QueryMessageProcessor(environment, storage, sender)
         let runtime = RuntimeInformation(
             environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
             notifier: notifier)

@@ -153,7 +153,7 @@ extension RequestTable {
             ) { $0.admin.correctionOffset },
             RequestRow(
                 .getAllConsumerOffset, "GET_ALL_CONSUMER_OFFSET", .get, [.cluster], "the table of offsets, for slaves"
-            ) { processors in { processors.answers.answer(with: .consumerOffsets, $0.returnAddress, $1) } },
+            ) { processors in { processors.answers.answer(with: .consumerOffsets, $0.asker) } },
             RequestRow(
                 .getAllDelayOffset, "GET_ALL_DELAY_OFFSET", .get, [.cluster],
                 "how far each delay level is, for slaves"
@@ -195,7 +195,7 @@ extension RequestTable {
                 "deletes a topic with its messages and offsets"
             ) { $0.admin.deleteTopic },
             RequestRow(.getAllTopicConfig, "GET_ALL_TOPIC_CONFIG", .list, [.allTopics], "all topics, for slaves too") {
-                processors in { processors.answers.answer(with: .topics, $0.returnAddress, $1) }
+                processors in { processors.answers.answer(with: .topics, $0.asker) }
             },
             RequestRow(
                 .getSystemTopicListFromBroker, "GET_SYSTEM_TOPIC_LIST_FROM_BROKER", .list, [.allTopics],
@@ -228,7 +228,7 @@ extension RequestTable {
             RequestRow(
                 .getAllSubscriptionGroupConfig, "GET_ALL_SUBSCRIPTIONGROUP_CONFIG", .list, [.allGroups],
                 "all groups, for slaves too"
-            ) { processors in { processors.answers.answer(with: .subscriptionGroups, $0.returnAddress, $1) } },
+            ) { processors in { processors.answers.answer(with: .subscriptionGroups, $0.asker) } },
         ]
     }
 

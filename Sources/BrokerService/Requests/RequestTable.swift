@@ -6,7 +6,7 @@ import RemotingProtocol
 final class RequestRow: Sendable {
     /// Carries a request out on the event loop. The frame is valid inside this call only.
     /// - Throws: the request cannot be understood; it is answered with code 1 and the reason.
-    typealias Processor = (RemotingFrame, ClientContext) throws(RemotingDecodeError) -> Void
+    typealias Processor = (borrowing Request) throws(RemotingDecodeError) -> Void
 
     let code: RequestCode
     /// RocketMQ's constant; in lower case the label of metrics.

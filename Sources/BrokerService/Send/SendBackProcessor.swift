@@ -23,12 +23,12 @@ final class SendBackProcessor {
         self.notifier = notifier
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let groupName = try frame.extFields.required("group")
-        let offset = try frame.extFields.requiredInt64("offset")
-        let delayLevel = try frame.extFields.requiredInt32("delayLevel")
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let groupName = try request.extFields.required("group")
+        let offset = try request.extFields.requiredInt64("offset")
+        let delayLevel = try request.extFields.requiredInt32("delayLevel")
         func refuse(_ code: ResponseCode, _ remark: String) {
-            client.answer(frame.returnAddress, code, remark: remark)
+            request.answer(code, remark: remark)
         }
         guard let group = tables.groups.find(groupName) else {
             return refuse(
@@ -40,9 +40,9 @@ final class SendBackProcessor {
             return refuse(
                 .noPermission, "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden")
         }
-        guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
+        guard group.config.retryQueueNums > 0 else { return request.answer(.success) }
         let readWrite = Permission.read | Permission.write
-        let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
+        let unitFlag: Int32 = request.extFields.bool("unitMode") == true ? 2 : 0
         guard let deadLetterTopic = group.groupName.deadLetterTopic,
             var topic = tables.retryTopic(of: group.groupName, unitFlag: unitFlag)
         else {
@@ -55,8 +55,8 @@ final class SendBackProcessor {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
-        if frame.version >= SendMessageProcessor.maxReconsumeTimesVersion,
-            let wanted = try frame.extFields.int32("maxReconsumeTimes")
+        if request.frame.version >= SendMessageProcessor.maxReconsumeTimesVersion,
+            let wanted = try request.extFields.int32("maxReconsumeTimes")
         {
             maxReconsumeTimes = wanted
         }
@@ -108,7 +108,7 @@ final class SendBackProcessor {
             if tables.topics[origin] != nil { storage.stats.sentBack(topic: origin, group: groupName) }
             storage.gate.add(
                 PendingAck(
-                    client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,
+                    client: request.client, address: request.returnAddress, kind: .sendBack, queueId: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: false, topicMadeAt: topic.madeAt))
         case .refused(let refusal): refuse(.systemError, "\(refusal)")

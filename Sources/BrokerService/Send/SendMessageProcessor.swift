@@ -48,20 +48,20 @@ final class SendMessageProcessor {
         var isDeadLetter = false
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let header = try SendMessageRequestHeader(frame)
-        guard let target = admit(header, frame, client) else { return }
-        if frame.code == RequestCode.sendBatchMessage.rawValue || header.batch {
-            storeBatch(header, frame, client, target)
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try SendMessageRequestHeader(request.frame)
+        guard let target = admit(header, request) else { return }
+        if request.frame.code == RequestCode.sendBatchMessage.rawValue || header.batch {
+            storeBatch(header, request, target)
         } else {
-            store(header, frame, client, target)
+            store(header, request, target)
         }
     }
 
     private func refuse(
-        _ frame: RemotingFrame, _ client: ClientContext, _ code: ResponseCode, _ remark: String
+        _ request: borrowing Request, _ code: ResponseCode, _ remark: String
     ) -> Target? {
-        client.answer(frame.returnAddress, code, remark: remark, fields: environment.sendResponseFields)
+        request.answer(code, remark: remark, fields: environment.sendResponseFields)
         return nil
     }
 
@@ -71,30 +71,30 @@ final class SendMessageProcessor {
         "Sending message to topic[\(topic)] is forbidden. Only the broker itself writes there; choose another topic."
     }
 
-    func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
-        guard let topic = tables.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
+    func admit(_ header: SendMessageRequestHeader, _ request: borrowing Request) -> Target? {
+        guard let topic = tables.topics[header.topic] ?? createTopic(header, request) else { return nil }
         if environment.configuration.brokerPermission & Permission.write == 0,
             topic.config.order || storage.admission.refusesWrites
         {
             return refuse(
-                frame, client, .noPermission,
+                request, .noPermission,
                 "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden"
                     + " (brokerPermission has no write; mqadmin updateBrokerConfig)")
         }
         guard topic.mayBeSentTo else {
-            return refuse(frame, client, .noPermission, Self.forbidden(topic.name))
+            return refuse(request, .noPermission, Self.forbidden(topic.name))
         }
         var queueId = header.queueID
         if queueId >= topic.queueNums {
             return refuse(
-                frame, client, .systemError,
-                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(client.address)"
+                request, .systemError,
+                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(request.client.address)"
                     + " (queues are numbered from 0; the producer's route may be old)")
         }
         if queueId < 0 {
             guard topic.config.writeQueueNums > 0 else {
                 return refuse(
-                    frame, client, .systemError,
+                    request, .systemError,
                     "topic[\(topic.name)] has no queue to write to; give it writeQueueNums > 0 (mqadmin updateTopic)")
             }
             queueId = Int32.random(in: 0..<topic.config.writeQueueNums)
@@ -103,20 +103,20 @@ final class SendMessageProcessor {
         if topic.isMultiTag { sysFlag |= SysFlag.multiTags }
         var target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
         if topic.isRetryTopic {
-            guard let redirected = redirectRetry(target, header, frame, client) else { return nil }
+            guard let redirected = redirectRetry(target, header, request) else { return nil }
             target = redirected
         }
         if target.topic.madeAt > tables.topics.kept, let reason = keeper.reasonNotKept(target.topic) {
-            return refuse(frame, client, .serviceNotAvailable, "service not available now. \(reason)")
+            return refuse(request, .serviceNotAvailable, "service not available now. \(reason)")
         }
         return target
     }
 
     private func createTopic(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+        _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> TopicEntry? {
         func refuse(_ code: ResponseCode, _ remark: String) -> TopicEntry? {
-            _ = self.refuse(frame, client, code, remark)
+            _ = self.refuse(request, code, remark)
             return nil
         }
         let name = String(decoding: header.topic, as: UTF8.self)
@@ -129,7 +129,7 @@ final class SendMessageProcessor {
         if TopicNames.notAllowedToSend.contains(name) {
             return refuse(.noPermission, Self.forbidden(name))
         }
-        guard tables.creations.mayMakeTopic(client) else {
+        guard tables.creations.mayMakeTopic(request.client) else {
             return refuse(
                 .systemBusy,
                 "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
@@ -144,7 +144,8 @@ final class SendMessageProcessor {
         {
             tables.clientMade(entry.config)
             environment.logger.info(
-                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(client.address)")
+                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(request.client.address)"
+            )
             return entry
         }
         if isRetry {
@@ -159,16 +160,16 @@ final class SendMessageProcessor {
 
     /// A consumer sends to its own retry topic: after too many retries the message goes to the dead-letter topic.
     private func redirectRetry(
-        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+        _ target: Target, _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> Target? {
         let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
         guard let group = tables.groups.find(groupName) else {
             return refuse(
-                frame, client, .subscriptionGroupNotExist,
+                request, .subscriptionGroupNotExist,
                 "subscription group not exist, \(groupName) " + Self.faq + tables.groups.remedy(for: groupName))
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
-        if frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
+        if request.frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
             maxReconsumeTimes = wanted
         }
         guard header.reconsumeTimes >= maxReconsumeTimes else { return target }
@@ -185,15 +186,15 @@ final class SendMessageProcessor {
     // MARK: Storing
 
     private func store(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        properties.take(header.properties, region: storesRegion(frame, target.topic))
-        if mayWait(target) { return storeWaiting(header, frame, client, target) }
+        properties.take(header.properties, region: storesRegion(request.frame, target.topic))
+        if mayWait(target) { return storeWaiting(header, request, target) }
         let outcome = append(
-            header, frame, client, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
+            header, request, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         switch outcome {
-        case .appended(let result): stored(result, in: target.topic, .send, header, frame, client, target)
-        case .refused(let refusal): refuse(frame, client, refusal)
+        case .appended(let result): stored(result, in: target.topic, .send, header, request, target)
+        case .refused(let refusal): refuse(request, refusal)
         }
     }
 
@@ -201,7 +202,7 @@ final class SendMessageProcessor {
     @inline(__always)
     private func stored(
         _ result: AppendResult, in topic: TopicEntry, _ acknowledgement: PendingAck.Kind,
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
         storage.statistics.put(messages: 1)
         if target.topic.isDeadLetterTopic {
@@ -210,7 +211,7 @@ final class SendMessageProcessor {
         topic.count(1, bytes: result.size, in: storage.stats)
         storage.gate.add(
             PendingAck(
-                client: client, address: frame.returnAddress, kind: acknowledgement, queueId: target.queueId,
+                client: request.client, address: request.returnAddress, kind: acknowledgement, queueId: target.queueId,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                 end: result.end.rawValue, waits: properties.waitStoreMsgOK,
                 topicMadeAt: max(target.topic.madeAt, topic.madeAt)))
@@ -218,14 +219,14 @@ final class SendMessageProcessor {
 
     @inline(__always)
     private func append(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, topic: TopicEntry,
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, topic: TopicEntry,
         queueId: Int32, sysFlag: Int32, growth: Int? = nil
     ) -> AppendOutcome {
         topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
-                    topic: topic, queueId: queueId, bornHost: client.bornHost, storeHost: environment.storeHost,
-                    body: frame.body)
+                    topic: topic, queueId: queueId, bornHost: request.client.bornHost, storeHost: environment.storeHost,
+                    body: request.body)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
                 draft.bornTimestamp = header.bornTimestamp
@@ -239,19 +240,19 @@ final class SendMessageProcessor {
 
     /// A message that may have to wait for its time or its outcome, or must not wait any more.
     private func storeWaiting(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        guard let place = waitingPlace(target, header, frame, client) else { return }
+        guard let place = waitingPlace(target, header, request) else { return }
         let outcome = append(
-            header, frame, client, topic: place.topic, queueId: place.queueId, sysFlag: place.sysFlag,
+            header, request, topic: place.topic, queueId: place.queueId, sysFlag: place.sysFlag,
             growth: place.growth)
         switch outcome {
         case .appended(let result):
             if place.topic.name == TopicNames.schedule {
                 storage.stats.delayed(queueId: place.queueId, bytes: result.size)
             }
-            stored(result, in: place.topic, place.acknowledgement, header, frame, client, target)
-        case .refused(let refusal): refuse(frame, client, refusal)
+            stored(result, in: place.topic, place.acknowledgement, header, request, target)
+        case .refused(let refusal): refuse(request, refusal)
         }
     }
 
@@ -284,16 +285,16 @@ final class SendMessageProcessor {
     }
 
     /// RocketMQ's broker fails at a DELAY that is no number, and answers 1.
-    private func refuseIllegalDelay(_ frame: RemotingFrame, _ client: ClientContext) {
+    private func refuseIllegalDelay(_ request: borrowing Request) {
         _ = refuse(
-            frame, client, .systemError,
+            request, .systemError,
             "the message's property DELAY is no number; it is a delay level from 1 to \(environment.delayLevels.count),"
                 + " or 0 for none")
     }
 
     /// Looks at `properties`; `nil` when the message was refused.
     private func waitingPlace(
-        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+        _ target: Target, _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> Place? {
         var place = Place(topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         if target.isDeadLetter {
@@ -302,7 +303,7 @@ final class SendMessageProcessor {
             return place
         }
         guard !properties.hasIllegalDelay else {
-            refuseIllegalDelay(frame, client)
+            refuseIllegalDelay(request)
             return nil
         }
         // Clients before 4.6.1 send a committed message back with the mark of its transaction.
@@ -310,7 +311,7 @@ final class SendMessageProcessor {
         let isPrepared = properties.isPreparedTransaction && !isRetry
         if !isPrepared, !SysFlag.entersConsumeQueue(place.sysFlag) {
             guard isRetry else {
-                refuse(frame, client, AppendRefusal.unreadable)
+                refuse(request, AppendRefusal.unreadable)
                 return nil
             }
             place.sysFlag &= ~SysFlag.transactionRollbackType
@@ -318,7 +319,7 @@ final class SendMessageProcessor {
         if isPrepared {
             guard !environment.configuration.rejectTransactionMessage else {
                 _ = refuse(
-                    frame, client, .noPermission,
+                    request, .noPermission,
                     "the broker[\(environment.configuration.brokerIP1)] sending transaction message is forbidden")
                 return nil
             }
@@ -337,17 +338,17 @@ final class SendMessageProcessor {
             place.growth = 0
         } else if properties.hasTimer {
             let maxDelay = environment.timerSettings.maxDelay
-            let request = properties.bytes.withUnsafeBytes {
+            let delivery = properties.bytes.withUnsafeBytes {
                 TimerProperties.request($0, now: environment.now(), maxDelay: maxDelay)
             }
-            switch request {
+            switch delivery {
             case .now: return place
             case .illegal:
-                _ = refuse(frame, client, .messageIllegal, TimerProperties.illegalRemark(maxDelay: maxDelay))
+                _ = refuse(request, .messageIllegal, TimerProperties.illegalRemark(maxDelay: maxDelay))
                 return nil
             case .at(let due):
                 guard properties.bytes.count + TimerProperties.reservedBytes <= Int(Int16.max) else {
-                    refuse(frame, client, AppendRefusal.propertiesTooLarge)
+                    refuse(request, AppendRefusal.propertiesTooLarge)
                     return nil
                 }
                 if let handle = recallHandle(target.topic, due) {
@@ -382,23 +383,23 @@ final class SendMessageProcessor {
     }
 
     private func storeBatch(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        properties.take(header.properties, region: storesRegion(frame, target.topic))
-        guard !properties.hasIllegalDelay else { return refuseIllegalDelay(frame, client) }
+        properties.take(header.properties, region: storesRegion(request.frame, target.topic))
+        guard !properties.hasIllegalDelay else { return refuseIllegalDelay(request) }
         guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {
             return refuse(
-                frame, client, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
+                request, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
         }
         let body = BatchBody(
-            frame.body, sysFlag: target.sysFlag, bytesMax: environment.configuration.maxMessageSize)
+            request.body, sysFlag: target.sysFlag, bytesMax: environment.configuration.maxMessageSize)
         let batch: AppendOutcome
         switch body {
-        case .plain: batch = append(batch: frame.body, sysFlag: target.sysFlag, header, client, target)
+        case .plain: batch = append(batch: request.body, sysFlag: target.sysFlag, header, request.client, target)
         case .inflated(let bytes):
             let sysFlag = target.sysFlag & ~(SysFlag.compressed | SysFlag.compressionTypeMask)
-            batch = bytes.withUnsafeBytes { append(batch: $0, sysFlag: sysFlag, header, client, target) }
-        case .refused(let reason): return refuse(frame, client, AppendRefusal.malformedBatch(reason))
+            batch = bytes.withUnsafeBytes { append(batch: $0, sysFlag: sysFlag, header, request.client, target) }
+        case .refused(let reason): return refuse(request, AppendRefusal.malformedBatch(reason))
         }
         switch batch {
         case .appended(let result):
@@ -406,11 +407,11 @@ final class SendMessageProcessor {
             target.topic.count(result.count, bytes: result.size, in: storage.stats)
             storage.gate.add(
                 PendingAck(
-                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
+                    client: request.client, address: request.returnAddress, kind: .send, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: properties.waitStoreMsgOK, topicMadeAt: target.topic.madeAt,
                     batchCount: Int32(result.count)))
-        case .refused(let refusal): refuse(frame, client, refusal)
+        case .refused(let refusal): refuse(request, refusal)
         }
     }
 
@@ -434,7 +435,7 @@ final class SendMessageProcessor {
         }
     }
 
-    private func refuse(_ frame: RemotingFrame, _ client: ClientContext, _ refusal: AppendRefusal) {
+    private func refuse(_ request: borrowing Request, _ refusal: AppendRefusal) {
         let code: ResponseCode
         let remark: String
         switch refusal {
@@ -448,7 +449,7 @@ final class SendMessageProcessor {
             code = .serviceNotAvailable
             remark = "service not available now. \(refusal)"
         }
-        client.answer(frame.returnAddress, code, remark: remark, fields: environment.sendResponseFields)
+        request.answer(code, remark: remark, fields: environment.sendResponseFields)
     }
 }
 

@@ -12,11 +12,6 @@ final class TableAnswers {
     /// A table with fewer entries is answered at once.
     static let entriesAtOnce = 256
 
-    private struct Asker {
-        let client: ClientContext
-        let address: ReturnAddress
-    }
-
     private let slices: SlicedWork
     private let files: TableFiles
     private let work: any BackgroundWork
@@ -33,37 +28,36 @@ final class TableAnswers {
     }
 
     /// Answers with a whole table as GET_ALL_… asks for it.
-    func answer(with file: File, _ address: ReturnAddress, _ client: ClientContext) {
+    func answer(with file: File, _ asker: Asker) {
         let table = files[file]
         guard table.entryCount >= Self.entriesAtOnce else {
-            return client.answer(address, .success, body: table.fileJSON.bytes())
+            return asker.answer(.success, body: table.fileJSON.bytes())
         }
-        client.connection.awaitsAnswer = true
-        let asker = Asker(client: client, address: address)
+        asker.client.connection.awaitsAnswer = true
         guard asking[file] == nil else { return next[file, default: []].append(asker) }
         begin(file, [asker])
     }
 
     /// Answers with a body that may be large: its text is then made on another thread, and shared, not copied.
-    func answer(with body: JSONValue, entries: Int, _ address: ReturnAddress, _ client: ClientContext) {
-        answer(entries: entries, address, client) { body }
+    func answer(with body: JSONValue, entries: Int, _ asker: Asker) {
+        answer(entries: entries, asker) { body }
     }
 
     /// The same where making the body takes a while, too: of many entries that is done on the other thread.
     func answer(
-        entries: Int, _ address: ReturnAddress, _ client: ClientContext,
+        entries: Int, _ asker: Asker,
         making body: @escaping @Sendable () -> JSONValue
     ) {
         guard entries >= Self.entriesAtOnce else {
-            client.connection.awaitsAnswer = false
-            return client.answer(address, .success, body: body().bytes())
+            asker.client.connection.awaitsAnswer = false
+            return asker.answer(.success, body: body().bytes())
         }
-        client.connection.awaitsAnswer = true
+        asker.client.connection.awaitsAnswer = true
         work.submit(
             { () -> ByteBuffer in ByteBuffer(bytes: body().bytes()) },
             then: { text in
-                client.connection.awaitsAnswer = false
-                client.connection.respond(to: address, .success, sharedBody: text)
+                asker.client.connection.awaitsAnswer = false
+                asker.client.connection.respond(to: asker.address, .success, sharedBody: text)
             })
     }
 

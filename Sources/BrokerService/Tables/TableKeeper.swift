@@ -212,12 +212,12 @@ extension TableKeeper {
     }
 
     /// Answers once every change of a table so far is on disk; a failure is answered in its place.
-    func answerWhenKept(_ address: ReturnAddress, _ client: ClientContext, _ answer: @escaping () -> Void) {
+    func answerWhenKept(_ asker: Asker, _ answer: @escaping () -> Void) {
         persistChanges()
         whenKept { failure in
             guard let failure else { return answer() }
-            client.answer(
-                address, .systemError,
+            asker.answer(
+                .systemError,
                 remark: "changed in memory, but not kept for the next start: \(failure); free the disk and say it again"
             )
         }

@@ -18,13 +18,13 @@ final class RecallMessageProcessor {
         self.storage = storage
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let text = try frame.extFields.required("recallHandle")
-        let group = frame.extFields.string("producerGroup") ?? ""
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let text = try request.extFields.required("recallHandle")
+        let group = request.extFields.string("producerGroup") ?? ""
         let region = [("MSG_REGION", environment.configuration.regionId)]
         func refuse(_ code: ResponseCode, _ remark: String) {
-            client.answer(frame.returnAddress, code, remark: remark, fields: region)
+            request.answer(code, remark: remark, fields: region)
         }
         guard environment.timerSettings.isRecallEnabled else {
             return refuse(.noPermission, "recall failed, operation is forbidden")
@@ -41,12 +41,12 @@ final class RecallMessageProcessor {
         guard let due = Int64(handle.timestamp), due > now, due - now <= environment.timerSettings.maxDelay else {
             return refuse(.illegalOperation, "recall failed, timestamp invalid")
         }
-        switch store(handle, due: due, group: group, bornHost: client.bornHost, now: now) {
+        switch store(handle, due: due, group: group, bornHost: request.client.bornHost, now: now) {
         case .appended(let result):
             let fields = [("msgId", handle.uniqueKey)] + region
             storage.gate.add(
                 PendingAck(
-                    client: client, address: frame.returnAddress, kind: .fields(fields), queueId: 0,
+                    client: request.client, address: request.returnAddress, kind: .fields(fields), queueId: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: true))
         case .refused(let refusal): refuse(.systemError, "recall failed, execute error: \(refusal)")

@@ -14,19 +14,18 @@ final class EndTransactionProcessor {
         self.transactions = transactions
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("producerGroup")
-        let queueOffset = try frame.extFields.requiredInt64("tranStateTableOffset")
-        let physicalOffset = try frame.extFields.requiredInt64("commitLogOffset")
-        let outcome = try frame.extFields.requiredInt32("commitOrRollback")
-        let address = frame.returnAddress
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("producerGroup")
+        let queueOffset = try request.extFields.requiredInt64("tranStateTableOffset")
+        let physicalOffset = try request.extFields.requiredInt64("commitLogOffset")
+        let outcome = try request.extFields.requiredInt32("commitOrRollback")
+        let asker = request.asker
         guard transactions.isRunning else {
-            return client.answer(
-                address, .serviceNotAvailable, remark: "this broker ends no transactions at the moment")
+            return asker.answer(.serviceNotAvailable, remark: "this broker ends no transactions at the moment")
         }
         // Neither committed nor rolled back: the producer does not know yet and will be asked.
         guard outcome == SysFlag.transactionCommitType || outcome == SysFlag.transactionRollbackType else {
-            return client.answer(address, .success)
+            return asker.answer(.success)
         }
         let isCommit = outcome == SysFlag.transactionCommitType
         switch transactions.end(
@@ -36,24 +35,24 @@ final class EndTransactionProcessor {
             if isCommit { storage.statistics.put(messages: 1) }
             storage.gate.add(
                 PendingAck(
-                    client: client, address: address, kind: .sendBack, queueId: 0, queueOffset: 0, physicalOffset: 0,
+                    client: request.client, address: request.returnAddress, kind: .sendBack, queueId: 0, queueOffset: 0,
+                    physicalOffset: 0,
                     end: end, waits: false))
-        case .endedBefore: client.answer(address, .success)
+        case .endedBefore: asker.answer(.success)
         case .refused(let code, let remark):
             environment.logger.warning(
-                "the end of the transaction at \(physicalOffset), said by \(client.address) of \(group), was refused: \(remark)"
+                "the end of the transaction at \(physicalOffset), said by \(request.client.address) of \(group), was refused: \(remark)"
             )
-            client.answer(address, code, remark: remark)
+            asker.answer(code, remark: remark)
         }
     }
 
-    func resumeCheck(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let id = try frame.extFields.required("msgId")
+    func resumeCheck(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let id = try request.extFields.required("msgId")
         if let (_, offset) = OffsetMessageID.parse(id), transactions.resumeCheck(physicalOffset: offset) {
-            client.answer(frame.returnAddress, .success)
+            request.answer(.success)
         } else {
-            client.answer(
-                frame.returnAddress, .systemError, remark: "Put message back to RMQ_SYS_TRANS_HALF_TOPIC failed.")
+            request.answer(.systemError, remark: "Put message back to RMQ_SYS_TRANS_HALF_TOPIC failed.")
         }
     }
 }

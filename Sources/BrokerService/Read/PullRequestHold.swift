@@ -21,8 +21,8 @@ final class PullRequestHold {
     static let looksPerSlice = 2048
 
     private struct DeadlineList {
-        var head: PullRequest?
-        var tail: PullRequest?
+        var head: ReadRequest?
+        var tail: ReadRequest?
     }
 
     /// By time-out in units of `granularityMillis`.
@@ -62,7 +62,7 @@ final class PullRequestHold {
     var mayHold: Bool { count < Self.heldMax }
 
     /// Holds a pull until something arrives or its time is over.
-    func hold(_ pull: PullRequest) {
+    func hold(_ pull: ReadRequest) {
         precondition(!pull.isHeld, "a pull is held once")
         let time = now()
         if pull.deadlineMillis == 0 {
@@ -162,7 +162,7 @@ final class PullRequestHold {
     }
 
     /// Wakes everything that waits for the filter worker.
-    func wakeAll(where condition: @escaping (PullRequest) -> Bool) {
+    func wakeAll(where condition: @escaping (ReadRequest) -> Bool) {
         var all = everyPull()[...]
         let slice = { [unowned self] () -> Bool in
             var runs = Self.runsPerSlice
@@ -187,8 +187,8 @@ final class PullRequestHold {
         }
     }
 
-    private func everyPull() -> [PullRequest] {
-        var all: [PullRequest] = []
+    private func everyPull() -> [ReadRequest] {
+        var all: [ReadRequest] = []
         all.reserveCapacity(count)
         for list in lists.values {
             var next = list.head
@@ -202,7 +202,7 @@ final class PullRequestHold {
 
     // MARK: Letting go
 
-    func release(_ pull: PullRequest) {
+    func release(_ pull: ReadRequest) {
         guard pull.isHeld else { return }
         pull.isHeld = false
         count -= 1
@@ -229,7 +229,7 @@ final class PullRequestHold {
 
     /// Lets go of what a client waits for in some queues; the caller answers. A client with more pulls than a slice may look at keeps
     /// them until their deadlines.
-    func takeHeld(by client: ClientContext, where condition: (PullRequest) -> Bool) -> [PullRequest] {
+    func takeHeld(by client: ClientContext, where condition: (ReadRequest) -> Bool) -> [ReadRequest] {
         guard client.held.count <= Self.looksPerSlice else { return [] }
         let taken = client.held.filter(condition)
         for pull in taken { release(pull) }
@@ -238,7 +238,7 @@ final class PullRequestHold {
 
     // MARK: Deadlines
 
-    private func link(_ pull: PullRequest, key: Int64) {
+    private func link(_ pull: ReadRequest, key: Int64) {
         var list = lists[key] ?? DeadlineList()
         pull.listKey = key
         pull.previousByDeadline = list.tail
@@ -247,7 +247,7 @@ final class PullRequestHold {
         lists[key] = list
     }
 
-    private func unlink(_ pull: PullRequest) {
+    private func unlink(_ pull: ReadRequest) {
         guard var list = lists[pull.listKey] else { return }
         let previous = pull.previousByDeadline
         let next = pull.nextByDeadline

@@ -6,15 +6,15 @@ import WorkerProtocol
 
 // Pulls whose filter needs the filter worker: its verdicts come in stretches (`FilterWindow`), and a pull reads on through as
 // many as it takes to find something.
-extension PullMessageProcessor {
+extension MessageReader {
     /// How long one pull reads on without finding anything before its client is told where to go on. Others are served
     /// meanwhile; this only keeps the answer well inside every client's time-out.
     static let scanMillis: Int64 = 300
 
-    func awaitCompilation(_ pull: PullRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
+    func awaitCompilation(_ pull: ReadRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
         if expired { return answerNothingYet(pull) }
         guard pull.maySuspend || (filters.isConnected && pull.compilationsAwaited == 0) else {
-            return pull.client.answer(pull.address, .systemBusy, remark: filters.absence)
+            return refuse(pull, .systemBusy, filters.absence)
         }
         if pull.maySuspend { storage.hold.hold(pull) }
         guard !pull.awaitsCompilation else { return }
@@ -27,13 +27,13 @@ extension PullMessageProcessor {
                 guard pull.isHeld else { return }
                 storage.hold.release(pull)
             }
-            run(pull, expired: false)
+            read(pull, expired: false)
             storage.scheduleTick()
         }
     }
 
     func readFiltered(
-        _ pull: PullRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
+        _ pull: ReadRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
     ) {
         guard
             let queue = pull.topic.nameBytes.withUnsafeBytes({
@@ -54,11 +54,13 @@ extension PullMessageProcessor {
                 }
             }
             let result = storage.store.selectMessages(
-                queue, from: QueueOffset(pull.queueOffset), verdicts: verdicts, maxCount: max(1, pull.maxMessageNums),
+                queue, from: QueueOffset(pull.queueOffset), verdicts: verdicts, maxCount: pull.maxMessageNums,
                 maxBytes: pull.maxMessageBytes ?? Int.max, into: &ranges)
             if !pull.others.isEmpty {
                 let first = pull.queueOffset
-                passOver(pull, to: result.nextBeginOffset.rawValue) { index, _ in verdicts.wants(first + Int64(index)) }
+                skipped.note(pull, to: result.nextBeginOffset.rawValue) { index, _ in
+                    verdicts.wants(first + Int64(index))
+                }
             }
             guard result.status == .noMatchedMessage else {
                 finish(pull, result, expired)
@@ -83,11 +85,11 @@ extension PullMessageProcessor {
         result.status = .noMatchedMessage
         result.nextBeginOffset = QueueOffset(pull.queueOffset)
         ranges.removeAll(keepingCapacity: true)
-        answer(pull, .pullRetryImmediately, result, suggest: suggestion(pull, result))
+        pull.answer(.noMatch(result), [])
     }
 
     /// A pull whose offset has no message: the rules of a read (offset too small, at the end, …) are the store's.
-    private func readNothing(_ pull: PullRequest, _ expired: Bool) {
+    private func readNothing(_ pull: ReadRequest, _ expired: Bool) {
         let result = look(pull)
         ranges.removeAll(keepingCapacity: true)
         finish(pull, result, expired)
@@ -168,7 +170,7 @@ extension PullMessageProcessor {
     private func answered(_ window: FilterWindow, _ verdicts: EntryVerdicts?) {
         for waiter in window.ended(verdicts) {
             if verdicts != nil {
-                run(waiter.pull, expired: waiter.expired)
+                read(waiter.pull, expired: waiter.expired)
             } else {
                 notFiltered(waiter.pull, waiter.expired)
             }
@@ -177,7 +179,7 @@ extension PullMessageProcessor {
     }
 
     /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did not see.
-    private func notFiltered(_ pull: PullRequest, _ expired: Bool) {
+    private func notFiltered(_ pull: ReadRequest, _ expired: Bool) {
         guard !pull.client.connection.isClosed else { return }
         pull.scanUntilMillis = nil
         if expired {
@@ -186,7 +188,7 @@ extension PullMessageProcessor {
             // Runs again when the worker is back, at the next arrival, or ends at its deadline.
             storage.hold.hold(pull)
         } else {
-            pull.client.answer(pull.address, .systemBusy, remark: filters.absence)
+            refuse(pull, .systemBusy, filters.absence)
         }
     }
 }

@@ -2,8 +2,8 @@ import MessageStore
 
 /// Pulls in the order they came, each of which leaves in constant time.
 final class PullList {
-    private(set) var first: PullRequest?
-    private unowned(unsafe) var last: PullRequest?
+    private(set) var first: ReadRequest?
+    private unowned(unsafe) var last: ReadRequest?
 
     var isEmpty: Bool { first == nil }
 
@@ -12,14 +12,14 @@ final class PullList {
         while let pull = first { remove(pull) }
     }
 
-    func append(_ pull: PullRequest) {
+    func append(_ pull: ReadRequest) {
         pull.list = self
         pull.previousInList = last
         if let last { last.nextInList = pull } else { first = pull }
         last = pull
     }
 
-    func remove(_ pull: PullRequest) {
+    func remove(_ pull: ReadRequest) {
         let next = pull.nextInList
         let previous = pull.previousInList
         if let next { next.previousInList = previous } else { last = previous }
@@ -33,19 +33,19 @@ final class PullList {
 
 /// The held pulls of one connection, in no order; each is found by its place.
 struct HeldPulls {
-    private var pulls: [PullRequest] = []
+    private var pulls: [ReadRequest] = []
 
     var count: Int { pulls.count }
-    var last: PullRequest? { pulls.last }
+    var last: ReadRequest? { pulls.last }
 
-    func filter(_ condition: (PullRequest) -> Bool) -> [PullRequest] { pulls.filter(condition) }
+    func filter(_ condition: (ReadRequest) -> Bool) -> [ReadRequest] { pulls.filter(condition) }
 
-    mutating func insert(_ pull: PullRequest) {
+    mutating func insert(_ pull: ReadRequest) {
         pull.placeInClient = pulls.count
         pulls.append(pull)
     }
 
-    mutating func remove(_ pull: PullRequest) {
+    mutating func remove(_ pull: ReadRequest) {
         let place = pull.placeInClient
         let moved = pulls.removeLast()
         guard moved !== pull else { return }

@@ -35,7 +35,7 @@ final class FilterWindow {
 
     /// A pull that needs the next verdict.
     struct Waiter {
-        let pull: PullRequest
+        let pull: ReadRequest
         let expired: Bool
     }
 
