@@ -10,7 +10,7 @@ extension Broker {
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let context = connection.context else { return }
         let client = unsafeDowncast(context, to: ClientContext.self)
-        tables.creations.requester = client
+        tables.creations.requester = connection.remoteAddress
         do throws(RemotingDecodeError) {
             try dispatch(Request(frame, client))
         } catch {
@@ -29,7 +29,7 @@ extension Broker {
                 remark: ControlBody.refusal(
                     code: request.frame.code, bytes: request.body.count, bytesMax: row.bodyBytesMax))
         }
-        if let refusal = storage.admission.refusal(of: row) {
+        if let refusal = storage.admission.refusal(of: row.refusal, in: row.refusedIn) {
             return request.answer(refusal.code, remark: refusal.remark, fields: refusal.fields)
         }
         switch row.code {

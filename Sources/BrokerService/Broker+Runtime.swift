@@ -8,7 +8,7 @@ import StoreFormat
 
 extension Broker {
     /// Pulls that wait for a message or for the filter worker.
-    package var heldPulls: Int { storage.hold.count }
+    package var heldPulls: Int { hold.count }
 
     /// One line for `apus status`.
     package var statusLine: String {

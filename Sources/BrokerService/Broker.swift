@@ -26,6 +26,7 @@ package final class Broker: RemotingService {
     let keeper: TableKeeper
     let replica: ReplicaStatus
     let processors: Processors
+    let hold: PullRequestHold
     package let filters: FilterLink
 
     /// By request code.
@@ -77,9 +78,10 @@ package final class Broker: RemotingService {
         (self.settings, self.files) = (settings, files)
         keeper = TableKeeper(environment, tables, storage, files)
         replica = ReplicaStatus(environment, storage)
-        filters = FilterLink(eventLoop: eventLoop, observer: storage, now: now)
+        hold = PullRequestHold(environment, store)
+        filters = FilterLink(eventLoop: eventLoop, observer: hold, now: now)
         processors = Processors(
-            environment, tables, storage, filters: filters, kinds: kinds, keeper: keeper,
+            environment, tables, storage, hold: hold, filters: filters, kinds: kinds, keeper: keeper,
             answers: TableAnswers(environment, files), settings: settings, registration: registration,
             replica: replica, notifier: notifier)
         wire()
@@ -97,7 +99,6 @@ package final class Broker: RemotingService {
     var consumers: ConsumerManager { tables.consumers }
     var producers: ProducerManager { tables.producers }
     var gate: AckGate { storage.gate }
-    var hold: PullRequestHold { storage.hold }
 
     /// The host in message identifiers, which has room for IPv4 addresses. Of a host name the address it has now, for the life of this
     /// process: identifiers lead back here, and clients are told the name itself.
@@ -196,23 +197,6 @@ package final class Broker: RemotingService {
             // The store's own words say which disk, how full and what frees it.
             gate.failed(store.notWritable.map { "\($0)" } ?? "\(error)")
             kinds.failed()
-        }
-    }
-}
-
-/// Why a broker cannot start; the text names cause and remedy.
-package enum BrokerError: Error, CustomStringConvertible {
-    case configuration(String)
-    case store(StoreError)
-    /// A file of the configuration cannot be read, nor its backup.
-    case metadata(path: String, reason: String)
-
-    package var description: String {
-        switch self {
-        case .configuration(let text): text
-        case .store(let error): "\(error)"
-        case .metadata(let path, let reason):
-            "\(path) and its .bak are unusable: \(reason); restore one of them, or remove both to begin without"
         }
     }
 }

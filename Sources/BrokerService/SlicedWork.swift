@@ -90,23 +90,3 @@ final class CatchUp {
         }
     }
 }
-
-extension SlicedWork {
-    /// Work for one request: a slice now, the rest in later turns. Meanwhile no further request of the connection is read; after it
-    /// has closed the result is not wanted.
-    /// - Parameters:
-    ///   - slice: does a bounded part; `true` when there is more.
-    ///   - then: called when all is done. It answers.
-    func work(for client: ClientContext, _ slice: @escaping () -> Bool, then: @escaping () -> Void) {
-        let step = { () -> Bool in
-            guard !client.connection.isClosed else { return false }
-            if slice() { return true }
-            client.connection.awaitsAnswer = false
-            then()
-            return false
-        }
-        guard step() else { return }
-        client.connection.awaitsAnswer = true
-        add(step)
-    }
-}

@@ -135,7 +135,7 @@ import WorkerProtocol
         var now: Int64 = 0
         for _ in 0..<3000 {
             let group = "G\(Int.random(in: 0..<4, using: &random))"
-            let asker = RebalanceLockManager.Asker(clientId: "c\(Int.random(in: 0..<3, using: &random))")
+            let asker = RebalanceLockManager.Owner(clientId: "c\(Int.random(in: 0..<3, using: &random))")
             let queues = (0..<Int.random(in: 1..<8, using: &random)).map { _ in
                 MessageQueue(topic: "T", brokerName: "b", queueID: Int32.random(in: 0..<30, using: &random))
             }

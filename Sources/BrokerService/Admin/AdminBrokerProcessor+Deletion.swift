@@ -14,7 +14,7 @@ extension AdminBrokerProcessor {
         tables.topics.delete(topic)
         tables.autoCreated.remove(topic)
         tables.offsets.remove(topic: topic, in: environment.slices)
-        storage.hold.expire(at: storage.store.removeTopic(topic))
+        hold.expire(at: storage.store.removeTopic(topic))
     }
 
     /// Topics looked at, and queues removed, in one slice.
@@ -23,14 +23,14 @@ extension AdminBrokerProcessor {
     /// Removes queues of topics that do not exist any more, in slices.
     func removeUnusedTopics(for client: ClientContext, then: @escaping () -> Void) {
         var names = storage.store.topicsWithQueues[...]
-        environment.slices.work(for: client) { [tables, storage] in
+        environment.slices.work(for: client) { [tables, storage, hold] in
             var budget = Self.unusedPerSlice
             while budget > 0, let name = names.popFirst() {
                 budget -= 1
                 guard tables.topics[name] == nil, !tables.topics.isSystemTopic(name) else { continue }
                 let removed = storage.store.removeTopic(name)
                 budget -= removed.count
-                storage.hold.expire(at: removed)
+                hold.expire(at: removed)
             }
             return !names.isEmpty
         } then: { [storage] in

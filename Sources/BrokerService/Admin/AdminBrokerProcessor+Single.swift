@@ -2,6 +2,7 @@ import FastJSON
 import Logging
 import MessageModel
 import RemotingProtocol
+import RemotingTransport
 
 /// What tools of RocketMQ 5 ask about one topic or group (351, 352), and change of many at once (18, 225).
 extension AdminBrokerProcessor {
@@ -100,14 +101,14 @@ extension AdminBrokerProcessor {
             )
         }
         let queues = max(config.readQueueNums, config.writeQueueNums)
-        guard queues <= Self.queuesMax else {
+        guard queues <= QueueCounts.maximum else {
             return (
                 .systemError,
-                "topic[\(topic)] with \(queues) queues is not made, at most \(Self.queuesMax): a request for a topic's "
+                "topic[\(topic)] with \(queues) queues is not made, at most \(QueueCounts.maximum): a request for a topic's "
                     + "state looks at each of its queues"
             )
         }
-        guard tables.topics[topic] != nil || tables.creations.mayMakeTopic(client) else {
+        guard tables.topics[topic] != nil || tables.creations.mayMakeTopic(client.connection.remoteAddress) else {
             return (
                 .systemBusy,
                 "topic[\(topic)] was not made: this address has made more than \(CreationRates.topics.words); "
@@ -120,14 +121,16 @@ extension AdminBrokerProcessor {
     /// Why a group is not made or changed: the number of its retry queues, or the client's rate of new groups.
     func refusalToMake(_ config: SubscriptionGroupConfig, _ client: ClientContext) -> (ResponseCode, String)? {
         let group = config.groupName
-        guard (0...Self.queuesMax).contains(config.retryQueueNums) else {
+        guard (0...QueueCounts.maximum).contains(config.retryQueueNums) else {
             return (
                 .systemError,
-                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(Self.queuesMax); nothing "
+                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(QueueCounts.maximum); nothing "
                     + "was changed"
             )
         }
-        guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client) else { return nil }
+        guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client.connection.remoteAddress) else {
+            return nil
+        }
         return (
             .systemBusy,
             "group [\(group)] was not made: this address has made more than \(CreationRates.groups.words); "

@@ -8,12 +8,11 @@ import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
 final class AdminBrokerProcessor {
-    /// Queues of one topic on this broker; RocketMQ has no bound. Its largest own topic has 1024.
-    static let queuesMax: Int32 = 4096
 
     let environment: BrokerEnvironment
     let tables: BrokerTables
     let storage: StoreAccess
+    let hold: PullRequestHold
     let keeper: TableKeeper
     let answers: TableAnswers
     let settings: BrokerSettings
@@ -23,13 +22,15 @@ final class AdminBrokerProcessor {
     let kinds: MessageKinds
 
     init(
-        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
+        _ keeper: TableKeeper,
         _ answers: TableAnswers, _ settings: BrokerSettings, _ registration: NameserverRegistration,
         _ runtime: RuntimeInformation, _ replica: ReplicaStatus, _ kinds: MessageKinds
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
+        self.hold = hold
         self.keeper = keeper
         self.answers = answers
         self.settings = settings

@@ -14,13 +14,12 @@ final class Subscription {
     /// The client's clock when it subscribed; a newer one replaces an older one.
     var subVersion: Int64 { data.subVersion }
 
-    static func isTagType(_ type: String) -> Bool { type.isEmpty || type == "TAG" }
-
     /// The same messages are wanted of the same topic.
     func selectsTheSame(as other: Subscription) -> Bool {
         topic == other.topic && data.subString == other.data.subString
             && (data.expressionType == other.data.expressionType
-                || Self.isTagType(data.expressionType) && Self.isTagType(other.data.expressionType))
+                || SubscriptionFilter.isTagType(data.expressionType)
+                    && SubscriptionFilter.isTagType(other.data.expressionType))
     }
 
     /// The same was said again, later: one object serves all clients that agree.

@@ -5,6 +5,9 @@ import StoreFormat
 /// delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers still
 /// carries them all, DELAY among them. What has no such place is put aside (`UndeliverableMessages`).
 struct RecordCopier {
+    /// Milliseconds between two tries of a delivery that could not be made.
+    static let retryMillis: Int64 = 100
+
     enum Outcome {
         case appended(AppendResult)
         /// It cannot be delivered and lies among the undeliverable messages.

@@ -15,7 +15,6 @@ final class ScheduleMessageService {
     /// Delivered in one slice, all levels together, and bytes after which it ends.
     static let deliverBatch = 256
     static let deliverBytes = 4 << 20
-    static let retryMillis: Int64 = 100
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
     static let sleepMaxMillis: Int64 = 30_000
 
@@ -184,7 +183,7 @@ final class ScheduleMessageService {
             case .putAside, nil: hasAppended = true
             case .refused:
                 // Disk full or so: the message stays where it is and is tried again.
-                levels[index].dueMillis = now + Self.retryMillis
+                levels[index].dueMillis = now + RecordCopier.retryMillis
                 return
             case .undeliverable(let reason):
                 environment.logger.error(
@@ -212,7 +211,7 @@ final class ScheduleMessageService {
         hasAppended = false
         for index in levels.indices where levels[index].next != levels[index].committed { levels[index].rollBack() }
         let service = NIOLoopBound(self, eventLoop: environment.eventLoop)
-        environment.eventLoop.scheduleTask(in: .milliseconds(Self.retryMillis)) { service.value.arm() }
+        environment.eventLoop.scheduleTask(in: .milliseconds(RecordCopier.retryMillis)) { service.value.arm() }
     }
 
     // MARK: config/delayOffset.json
@@ -263,5 +262,19 @@ final class ScheduleMessageService {
         durable = committedOffsets
         isDirty = true
         return read.refused
+    }
+}
+
+extension ScheduleMessageService: PersistentTable {
+    /// Only what survives a power cut counts as delivered.
+    var fileJSON: JSONValue {
+        defer { markWritten() }
+        return durableJSON(
+            flushed: storage.store.flushedOffset.rawValue, logEnd: storage.store.writtenOffset.rawValue)
+    }
+    func load(file json: JSONValue) throws -> [RefusedEntry] {
+        let refused = try load(json)
+        markWritten()
+        return refused
     }
 }

@@ -68,7 +68,7 @@ final class CompiledSubscription {
     var windowCount: Int { windows.count }
 
     /// What is known about a queue for a group.
-    func window(_ queue: ConsumeQueue, _ group: SubscriptionGroupEntry) -> FilterWindow {
+    func window(_ queue: ConsumeQueue, _ group: AnyObject) -> FilterWindow {
         let place = FilterWindow.place(queue, group) % Self.recentMax
         if let window = recent[place], window.isOf(queue, group) { return window }
         let key = FilterWindow.Key(queue, group)

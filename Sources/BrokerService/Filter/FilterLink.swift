@@ -76,14 +76,14 @@ package final class FilterLink {
 
     /// What pulls of a type and an expression select by; an expression that was not seen yet is compiled.
     func filter(type: String, expression: String) -> SubscriptionFilter {
-        let isTag = Subscription.isTagType(type)
+        let isTag = SubscriptionFilter.isTagType(type)
         if isTag, expression.isEmpty || expression == "*" { return .all }
         return .compiled(subscription(type: isTag ? "TAG" : type, expression: expression))
     }
 
     var isConnected: Bool { !workers.isEmpty }
     /// Whether there is an expression that is not by tags; looks at all that are known.
-    var hasPluginExpressions: Bool { subscriptions.keys.contains { !Subscription.isTagType($0.type) } }
+    var hasPluginExpressions: Bool { subscriptions.keys.contains { !SubscriptionFilter.isTagType($0.type) } }
     /// Why a pull cannot be filtered now, for a remark.
     var absence: String {
         isConnected
@@ -339,7 +339,7 @@ package final class FilterLink {
 
     /// The window of a queue and a group; bounds how many there are.
     func window(
-        _ subscription: CompiledSubscription, _ queue: ConsumeQueue, _ group: SubscriptionGroupEntry
+        _ subscription: CompiledSubscription, _ queue: ConsumeQueue, _ group: AnyObject
     ) -> FilterWindow {
         let before = subscription.windowCount
         let window = subscription.window(queue, group)

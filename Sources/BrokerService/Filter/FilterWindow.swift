@@ -3,6 +3,12 @@ import MessageStore
 import StoreFormat
 import WorkerProtocol
 
+/// Waits for verdicts of the filter worker. On the broker's event loop.
+protocol FilterWaiter: AnyObject {
+    /// - Parameter hasVerdicts: `false`: the filter worker is gone, late, or could not tell.
+    func filterAnswered(_ hasVerdicts: Bool, expired: Bool)
+}
+
 /// What the filter worker has said about a stretch of one queue, for one group of consumers: the pulls that follow find it here
 /// and ask nobody. Messages never change and a program's answer depends on nothing else, so a verdict holds as long as its
 /// program.
@@ -15,7 +21,7 @@ final class FilterWindow {
         private let queue: ObjectIdentifier
         private let group: ObjectIdentifier
 
-        init(_ queue: ConsumeQueue, _ group: SubscriptionGroupEntry) {
+        init(_ queue: ConsumeQueue, _ group: AnyObject) {
             self.queue = ObjectIdentifier(queue)
             self.group = ObjectIdentifier(group)
         }
@@ -23,19 +29,20 @@ final class FilterWindow {
 
     /// Differs for most windows of one subscription.
     @inline(__always)
-    static func place(_ queue: ConsumeQueue, _ group: SubscriptionGroupEntry) -> Int {
+    static func place(_ queue: ConsumeQueue, _ group: AnyObject) -> Int {
         let bits = UInt(bitPattern: ObjectIdentifier(queue)) ^ UInt(bitPattern: ObjectIdentifier(group)) &* 31
         return Int((bits &* 0x9E37_79B9_7F4A_7C15) >> 32)
     }
 
     @inline(__always)
-    func isOf(_ queue: ConsumeQueue, _ group: SubscriptionGroupEntry) -> Bool {
+    func isOf(_ queue: ConsumeQueue, _ group: AnyObject) -> Bool {
         self.queue === queue && self.group === group
     }
 
-    /// A pull that needs the next verdict.
+    /// A read that needs the next verdict.
     struct Waiter {
-        let pull: ReadRequest
+        let reader: any FilterWaiter
+        /// It must be answered now.
         let expired: Bool
     }
 
@@ -43,7 +50,7 @@ final class FilterWindow {
     static let firstBatch = 256
 
     let queue: ConsumeQueue
-    private let group: SubscriptionGroupEntry
+    private let group: AnyObject
     /// One or two stretches, one behind the other.
     private var stretches: [EntryVerdicts] = []
     /// Where the last stretch ended, also after it was used up.
@@ -54,7 +61,7 @@ final class FilterWindow {
     private(set) var isAsking = false
     private var waiters: [Waiter] = []
 
-    init(queue: ConsumeQueue, group: SubscriptionGroupEntry) {
+    init(queue: ConsumeQueue, group: AnyObject) {
         self.queue = queue
         self.group = group
     }

@@ -3,6 +3,9 @@ enum SubscriptionFilter {
     case all
     case compiled(CompiledSubscription)
 
+    /// Whether an expression type of a subscription is RocketMQ's tags.
+    static func isTagType(_ type: String) -> Bool { type.isEmpty || type == "TAG" }
+
     @inline(__always)
     func mayMatch(tagsCode: Int64) -> Bool {
         switch self {

@@ -45,7 +45,7 @@ final class PullMessageProcessor {
             let name = String(decoding: header.consumerGroup, as: UTF8.self)
             return refuse(
                 .subscriptionGroupNotExist,
-                "subscription group [\(name)] does not exist, " + SendMessageProcessor.faq
+                "subscription group [\(name)] does not exist, " + Remarks.faq
                     + tables.groups.remedy(for: name))
         }
         guard group.config.consumeEnable else {
@@ -57,7 +57,7 @@ final class PullMessageProcessor {
             let name = String(decoding: header.topic, as: UTF8.self)
             return refuse(
                 .topicNotExist,
-                "topic[\(name)] not exist, apply first please! " + SendMessageProcessor.faq
+                "topic[\(name)] not exist, apply first please! " + Remarks.faq
                     + "\nCreate it (mqadmin updateTopic), or send to it first.")
         }
         guard topic.config.perm & Permission.read != 0 else {
@@ -106,7 +106,7 @@ final class PullMessageProcessor {
             let type = header.expressionType.map { String(decoding: $0, as: UTF8.self) } ?? "TAG"
             let expression = header.subscription.map { String(decoding: $0, as: UTF8.self) } ?? ""
             guard accepts(type, refuse) else { return nil }
-            if expression.isEmpty, !Subscription.isTagType(type) {
+            if expression.isEmpty, !SubscriptionFilter.isTagType(type) {
                 refuse(.subscriptionParseFailed, "parse the consumer's subscription failed: the expression is empty")
                 return nil
             }
@@ -119,7 +119,7 @@ final class PullMessageProcessor {
         guard let consumers = tables.consumers[header.consumerGroup] else {
             refuse(
                 .subscriptionNotExist,
-                "the consumer's group info not exist" + SendMessageProcessor.faq
+                "the consumer's group info not exist" + Remarks.faq
                     + "\nNo client of the group is known here yet: pull after a heartbeat.")
             return nil
         }
@@ -133,7 +133,7 @@ final class PullMessageProcessor {
         guard let subscription = consumers.subscription(header.topic, of: client) else {
             refuse(
                 .subscriptionNotExist,
-                "the consumer's subscription not exist" + SendMessageProcessor.faq
+                "the consumer's subscription not exist" + Remarks.faq
                     + "\nIts last heartbeat does not name the topic: all clients of a group must subscribe to the same."
             )
             return nil
@@ -147,7 +147,7 @@ final class PullMessageProcessor {
     }
 
     private func accepts(_ type: String, _ refuse: (ResponseCode, String) -> Void) -> Bool {
-        if Subscription.isTagType(type) || environment.configuration.enablePropertyFilter != false { return true }
+        if SubscriptionFilter.isTagType(type) || environment.configuration.enablePropertyFilter != false { return true }
         refuse(.systemError, "The broker does not support consumer to filter message by \(type)")
         return false
     }

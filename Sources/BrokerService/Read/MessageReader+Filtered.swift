@@ -16,7 +16,7 @@ extension MessageReader {
         guard pull.maySuspend || (filters.isConnected && pull.compilationsAwaited == 0) else {
             return refuse(pull, .systemBusy, filters.absence)
         }
-        if pull.maySuspend { storage.hold.hold(pull) }
+        if pull.maySuspend { hold.hold(pull) }
         guard !pull.awaitsCompilation else { return }
         pull.awaitsCompilation = true
         filters.whenCompiled(subscription) { [unowned self] in
@@ -25,7 +25,7 @@ extension MessageReader {
             // A held pull may have been answered at its deadline meanwhile.
             if pull.maySuspend {
                 guard pull.isHeld else { return }
-                storage.hold.release(pull)
+                hold.release(pull)
             }
             read(pull, expired: false)
             storage.scheduleTick()
@@ -48,7 +48,7 @@ extension MessageReader {
                 case .decided: continue
                 case .asked:
                     if pull.scanUntilMillis == nil { pull.scanUntilMillis = environment.now() + Self.scanMillis }
-                    return window.wait(.init(pull: pull, expired: expired))
+                    return window.wait(.init(reader: pull, expired: expired))
                 case .impossible: return notFiltered(pull, expired)
                 case .unreadable: return readNothing(pull, expired)
                 }
@@ -77,7 +77,7 @@ extension MessageReader {
         pull.scanUntilMillis = nil
         if !expired, pull.maySuspend, pull.queueOffset >= queue.maxOffset.rawValue {
             // All there is was looked at: the pull waits on behind it instead of going back and forth.
-            return storage.hold.hold(pull)
+            return hold.hold(pull)
         }
         var result = look(pull)
         result.messageCount = 0
@@ -169,24 +169,20 @@ extension MessageReader {
 
     private func answered(_ window: FilterWindow, _ verdicts: EntryVerdicts?) {
         for waiter in window.ended(verdicts) {
-            if verdicts != nil {
-                read(waiter.pull, expired: waiter.expired)
-            } else {
-                notFiltered(waiter.pull, waiter.expired)
-            }
+            waiter.reader.filterAnswered(verdicts != nil, expired: waiter.expired)
         }
         storage.scheduleTick()
     }
 
     /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did not see.
-    private func notFiltered(_ pull: ReadRequest, _ expired: Bool) {
+    func notFiltered(_ pull: ReadRequest, _ expired: Bool) {
         guard !pull.client.connection.isClosed else { return }
         pull.scanUntilMillis = nil
         if expired {
             answerNothingYet(pull)
         } else if pull.maySuspend {
             // Runs again when the worker is back, at the next arrival, or ends at its deadline.
-            storage.hold.hold(pull)
+            hold.hold(pull)
         } else {
             refuse(pull, .systemBusy, filters.absence)
         }

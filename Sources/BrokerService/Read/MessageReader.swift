@@ -11,16 +11,21 @@ final class MessageReader {
 
     let environment: BrokerEnvironment
     let storage: StoreAccess
+    let hold: PullRequestHold
     let filters: FilterLink
     let skipped: SkippedMessages
     private let tables: BrokerTables
     /// What the read of this moment has found.
     var ranges: [LogRange] = []
 
-    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink) {
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
+        _ filters: FilterLink
+    ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
+        self.hold = hold
         self.filters = filters
         skipped = SkippedMessages(environment: environment, tables: tables, store: storage.store)
     }
@@ -72,9 +77,10 @@ final class MessageReader {
     /// The queue was read: suspends the request if nothing is there yet, and answers it otherwise.
     func finish(_ pull: ReadRequest, _ result: GetMessageResult, _ expired: Bool) {
         if isNothingYet(result.status, pull), !expired, pull.maySuspend,
-            pull.client.held.count < Self.heldPerConnectionMax, storage.hold.mayHold
+            hold.mayHold,
+            SuspendedReads.of(pull.client).count < Self.heldPerConnectionMax
         {
-            return storage.hold.hold(pull)
+            return hold.hold(pull)
         }
         if !pull.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
             skipped.note(pull, to: result.nextBeginOffset.rawValue) { pull.filter.wants(tagsCode: $1.tagsCode) }

@@ -38,9 +38,11 @@ final class PullRequestHold {
     private(set) var count = 0
     private let now: () -> Int64
 
+    private let environment: BrokerEnvironment
     private let store: MessageStore
 
     init(_ environment: BrokerEnvironment, _ store: MessageStore) {
+        self.environment = environment
         eventLoop = environment.eventLoop
         slices = environment.slices
         now = environment.now
@@ -79,7 +81,7 @@ final class PullRequestHold {
         pull.queue = queue
         QueueWatch.of(queue).pulls.append(pull)
         queue.wantsArrival = true
-        pull.client.held.insert(pull)
+        SuspendedReads.of(pull.client).insert(pull)
         arm(at: pull.listDeadlineMillis)
     }
 
@@ -212,17 +214,18 @@ final class PullRequestHold {
             if let watch = queue.context as? QueueWatch, watch.isIdle { queue.wantsArrival = false }
             pull.queue = nil
         }
-        pull.client.held.remove(pull)
+        SuspendedReads.of(pull.client).remove(pull)
     }
 
     /// Its pulls are let go in slices. One that is run meanwhile is not answered: its connection is closed.
     func connectionClosed(_ client: ClientContext) {
+        guard let reads = client.suspended as? SuspendedReads else { return }
         func letGo() -> Bool {
             for _ in 0..<Self.looksPerSlice {
-                guard let pull = client.held.last else { return false }
+                guard let pull = reads.last else { return false }
                 release(pull)
             }
-            return client.held.count > 0
+            return reads.count > 0
         }
         if letGo() { slices.add(letGo) }
     }
@@ -230,8 +233,8 @@ final class PullRequestHold {
     /// Lets go of what a client waits for in some queues; the caller answers. A client with more pulls than a slice may look at keeps
     /// them until their deadlines.
     func takeHeld(by client: ClientContext, where condition: (ReadRequest) -> Bool) -> [ReadRequest] {
-        guard client.held.count <= Self.looksPerSlice else { return [] }
-        let taken = client.held.filter(condition)
+        guard let reads = client.suspended as? SuspendedReads, reads.count <= Self.looksPerSlice else { return [] }
+        let taken = reads.filter(condition)
         for pull in taken { release(pull) }
         return taken
     }
@@ -302,5 +305,19 @@ final class PullRequestHold {
             if let head = list.head { earliest = min(earliest, head.listDeadlineMillis) }
         }
         if earliest < Int64.max { arm(at: earliest) }
+    }
+}
+
+extension PullRequestHold: FilterLinkObserver {
+    /// Pulls that wait for more than tags go on with the new worker.
+    func filterWorkerIsAvailable() {
+        wakeAll { pull in
+            guard case .compiled(let subscription) = pull.filter else { return false }
+            switch subscription.state {
+            case .everything, .tagsCodes: return false
+            default: return true
+            }
+        }
+        environment.scheduleTick()
     }
 }

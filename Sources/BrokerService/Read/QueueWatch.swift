@@ -31,8 +31,15 @@ final class PullList {
     }
 }
 
-/// The held pulls of one connection, in no order; each is found by its place.
-struct HeldPulls {
+/// The suspended reads of one connection, in no order; each is found by its index. Hangs at `ClientContext.suspended`.
+final class SuspendedReads {
+    static func of(_ client: ClientContext) -> SuspendedReads {
+        if let suspended = client.suspended { return unsafeDowncast(suspended, to: SuspendedReads.self) }
+        let reads = SuspendedReads()
+        client.suspended = reads
+        return reads
+    }
+
     private var pulls: [ReadRequest] = []
 
     var count: Int { pulls.count }
@@ -40,12 +47,12 @@ struct HeldPulls {
 
     func filter(_ condition: (ReadRequest) -> Bool) -> [ReadRequest] { pulls.filter(condition) }
 
-    mutating func insert(_ pull: ReadRequest) {
+    func insert(_ pull: ReadRequest) {
         pull.placeInClient = pulls.count
         pulls.append(pull)
     }
 
-    mutating func remove(_ pull: ReadRequest) {
+    func remove(_ pull: ReadRequest) {
         let place = pull.placeInClient
         let moved = pulls.removeLast()
         guard moved !== pull else { return }

@@ -74,6 +74,12 @@ class ReadRequest {
     }
 }
 
+extension ReadRequest: FilterWaiter {
+    final func filterAnswered(_ hasVerdicts: Bool, expired: Bool) {
+        if hasVerdicts { reader.read(self, expired: expired) } else { reader.notFiltered(self, expired) }
+    }
+}
+
 /// What came of a read.
 enum ReadOutcome {
     /// The queue was read: messages were found, or the result says why not.

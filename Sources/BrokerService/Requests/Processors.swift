@@ -16,7 +16,8 @@ final class Processors {
     let sender: RecordSender
 
     init(
-        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, filters: FilterLink,
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, hold: PullRequestHold,
+        filters: FilterLink,
         kinds: MessageKinds, keeper: TableKeeper, answers: TableAnswers, settings: BrokerSettings,
         registration: NameserverRegistration, replica: ReplicaStatus, notifier: GroupNotifier
     ) {
@@ -25,18 +26,19 @@ final class Processors {
         reply = ReplyMessageProcessor(environment, tables, storage, send)
         recall = RecallMessageProcessor(environment, tables, storage)
         endTransaction = EndTransactionProcessor(environment, storage, kinds.transactions)
-        let reader = MessageReader(environment, tables, storage, filters)
+        let reader = MessageReader(environment, tables, storage, hold, filters)
         sender = RecordSender(environment, storage.store)
         pull = PullMessageProcessor(environment, tables, storage, filters, reader, sender)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
-        clients = ClientManageProcessor(environment, tables, storage, filters, reader, kinds.transactions, notifier)
+        clients = ClientManageProcessor(
+            environment, tables, storage, hold, filters, reader, kinds.transactions, notifier)
         queues = QueueProcessor(tables, storage)
         queries = QueryMessageProcessor(environment, storage, sender)
         let runtime = RuntimeInformation(
             environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
             notifier: notifier)
         admin = AdminBrokerProcessor(
-            environment, tables, storage, keeper, answers, settings, registration, runtime, replica, kinds)
+            environment, tables, storage, hold, keeper, answers, settings, registration, runtime, replica, kinds)
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }

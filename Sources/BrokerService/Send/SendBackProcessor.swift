@@ -33,7 +33,7 @@ final class SendBackProcessor {
         guard let group = tables.groups.find(groupName) else {
             return refuse(
                 .subscriptionGroupNotExist,
-                "subscription group not exist, \(groupName) " + SendMessageProcessor.faq
+                "subscription group not exist, \(groupName) " + Remarks.faq
                     + tables.groups.remedy(for: groupName))
         }
         guard environment.configuration.brokerPermission & Permission.write != 0 else {
@@ -85,8 +85,8 @@ final class SendBackProcessor {
             var queueId: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
                 topic = tables.topics.findOrCreate(
-                    deadLetterTopic, queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
-                queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
+                    deadLetterTopic, queueNums: QueueCounts.deadLetter, perm: readWrite)
+                queueId = Int32.random(in: 0..<QueueCounts.deadLetter)
                 for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"
                 deadLetterQueue = queueId

@@ -2,19 +2,17 @@ import Logging
 import MessageModel
 import MessageStore
 import RemotingProtocol
+import RemotingTransport
 import StoreFormat
 
 /// SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): everything that must be refused is refused here,
 /// the rest goes into the store's write buffer and waits in the ack gate for the end of the tick. Nothing on this
 /// path allocates per message.
 final class SendMessageProcessor {
-    /// DLQ_NUMS_PER_GROUP.
-    static let deadLetterQueues: Int32 = 1
     /// V3_4_9: clients from here on may say how often they want a retry.
     static let maxReconsumeTimesVersion: Int32 = 121
     /// V5_0_0: what producers from here on send is stored with region and trace switch, as RocketMQ 5 does.
     static let regionVersion: Int32 = 414
-    static let faq = "\nSee http://rocketmq.apache.org/docs/faq/ for further details."
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
@@ -129,7 +127,7 @@ final class SendMessageProcessor {
         if TopicNames.notAllowedToSend.contains(name) {
             return refuse(.noPermission, Self.forbidden(name))
         }
-        guard tables.creations.mayMakeTopic(request.client) else {
+        guard tables.creations.mayMakeTopic(request.client.connection.remoteAddress) else {
             return refuse(
                 .systemBusy,
                 "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
@@ -154,7 +152,7 @@ final class SendMessageProcessor {
         }
         return refuse(
             .topicNotExist,
-            "topic[\(name)] not exist, apply first please!" + Self.faq
+            "topic[\(name)] not exist, apply first please!" + Remarks.faq
                 + "\nCreate it (mqadmin updateTopic), or set autoCreateTopicEnable=true.")
     }
 
@@ -166,7 +164,7 @@ final class SendMessageProcessor {
         guard let group = tables.groups.find(groupName) else {
             return refuse(
                 request, .subscriptionGroupNotExist,
-                "subscription group not exist, \(groupName) " + Self.faq + tables.groups.remedy(for: groupName))
+                "subscription group not exist, \(groupName) " + Remarks.faq + tables.groups.remedy(for: groupName))
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
         if request.frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
@@ -176,10 +174,10 @@ final class SendMessageProcessor {
         // The retry topic's name is longer, and fits.
         guard let deadLetterTopic = group.groupName.deadLetterTopic else { return target }
         let topic = tables.topics.findOrCreate(
-            deadLetterTopic, queueNums: Self.deadLetterQueues,
+            deadLetterTopic, queueNums: QueueCounts.deadLetter,
             perm: Permission.read | Permission.write)
         return Target(
-            topic: topic, queueId: Int32.random(in: 0..<Self.deadLetterQueues), sysFlag: target.sysFlag,
+            topic: topic, queueId: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
             isDeadLetter: true)
     }
 

@@ -8,7 +8,7 @@ final class CreationRates {
     static let groups = TokenBuckets.Rate(burst: 20_000, perSecond: 500)
 
     /// Whose request is handled; it is there as long as that.
-    unowned(unsafe) var requester: ClientContext?
+    var requester: RemotingProtocol.HostAddress?
     private let topicBuckets: TokenBuckets
     private let groupBuckets: TokenBuckets
 
@@ -17,11 +17,11 @@ final class CreationRates {
         groupBuckets = TokenBuckets(Self.groups, now: now)
     }
 
-    func mayMakeTopic(_ client: ClientContext) -> Bool { topicBuckets.take(client.connection.remoteAddress) }
+    func mayMakeTopic(_ address: RemotingProtocol.HostAddress) -> Bool { topicBuckets.take(address) }
     /// For the client whose request is handled; for the broker's own work always.
-    var mayMakeGroup: Bool { requester.map { mayMakeGroup($0) } ?? true }
+    var requesterMayMakeGroup: Bool { requester.map { mayMakeGroup($0) } ?? true }
 
-    func mayMakeGroup(_ client: ClientContext) -> Bool { groupBuckets.take(client.connection.remoteAddress) }
+    func mayMakeGroup(_ address: RemotingProtocol.HostAddress) -> Bool { groupBuckets.take(address) }
 }
 
 /// A token bucket for each address, whatever its port.

@@ -61,28 +61,6 @@ extension ConsumerOffsetManager: PersistentTable {
     }
 }
 
-extension ScheduleMessageService: PersistentTable {
-    /// Only what survives a power cut counts as delivered.
-    var fileJSON: JSONValue {
-        defer { markWritten() }
-        return durableJSON(
-            flushed: storage.store.flushedOffset.rawValue, logEnd: storage.store.writtenOffset.rawValue)
-    }
-    func load(file json: JSONValue) throws -> [RefusedEntry] {
-        let refused = try load(json)
-        markWritten()
-        return refused
-    }
-}
-
-extension TimerMetrics: PersistentTable {
-    var fileJSON: JSONValue { json(forFile: true) }
-    func load(file json: JSONValue) throws -> [RefusedEntry] {
-        try load(json)
-        return []
-    }
-}
-
 /// The names of topics that clients' messages have made, in `config/autoCreatedTopics.json`: a list of texts.
 final class AutoCreatedTopics: PersistentTable {
     private(set) var names: Set<String> = []

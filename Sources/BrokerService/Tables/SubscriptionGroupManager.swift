@@ -110,7 +110,8 @@ final class SubscriptionGroupManager {
     }
 
     private func create(_ name: String) -> SubscriptionGroupEntry? {
-        guard let config = configIfCreated(name), let groupName = try? GroupName(name), rates.mayMakeGroup else {
+        guard let config = configIfCreated(name), let groupName = try? GroupName(name), rates.requesterMayMakeGroup
+        else {
             return nil
         }
         let entry = insert(config, groupName)

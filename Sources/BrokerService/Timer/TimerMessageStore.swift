@@ -419,7 +419,7 @@ final class TimerMessageStore {
                 environment.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")
             case .refused:
                 wheel.putBack(entry)
-                later(ScheduleMessageService.retryMillis) { $0.scheduleTurn() }
+                later(RecordCopier.retryMillis) { $0.scheduleTurn() }
                 return false
             }
             count += 1
@@ -486,7 +486,7 @@ final class TimerMessageStore {
     func failed() {
         guard wheel?.awaitsCommit == true else { return }
         wheel?.rollBack()
-        later(ScheduleMessageService.retryMillis) { $0.scheduleTurn() }
+        later(RecordCopier.retryMillis) { $0.scheduleTurn() }
     }
 
     // MARK: Checkpoint

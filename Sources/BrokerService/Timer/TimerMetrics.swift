@@ -92,3 +92,11 @@ final class TimerMetrics {
         ])
     }
 }
+
+extension TimerMetrics: PersistentTable {
+    var fileJSON: JSONValue { json(forFile: true) }
+    func load(file json: JSONValue) throws -> [RefusedEntry] {
+        try load(json)
+        return []
+    }
+}

@@ -51,7 +51,7 @@ struct EndedTransactions {
         case .none: break
         }
         // Resumed and committed then, or a kill came between the message and its mark.
-        for topic in [realTopic, TopicNames.schedule, TimerMessageStore.topic, TopicNames.undeliverable] {
+        for topic in [realTopic, TopicNames.schedule, TopicNames.timer, TopicNames.undeliverable] {
             switch find(topic, uniqueKey, { isDelivery($0, of: half) }) {
             case .found: return .ended
             case .unknown: return .unknown

@@ -41,7 +41,7 @@ extension BrokerTables {
         }
         if name.hasPrefix(TopicName.deadLetterPrefix) {
             return topics.findOrCreate(
-                topicName, queueNums: SendMessageProcessor.deadLetterQueues, perm: Permission.read | Permission.write)
+                topicName, queueNums: QueueCounts.deadLetter, perm: Permission.read | Permission.write)
         }
         let wanted = min(max(queueId, 0), Int32.max - 1) + 1
         guard
@@ -64,7 +64,7 @@ extension BrokerTables {
     /// RocketMQ never enlarges it: after `retryQueueNums` was raised it stores into queues no consumer knows.
     func retryTopic(of group: GroupName, unitFlag: Int32 = 0, mayWait: Bool = false) -> TopicEntry? {
         guard let name = group.retryTopic else { return nil }
-        let queues = min(max(1, groups[group.text]?.config.retryQueueNums ?? 1), AdminBrokerProcessor.queuesMax)
+        let queues = min(max(1, groups[group.text]?.config.retryQueueNums ?? 1), QueueCounts.maximum)
         let topic = topics.findOrCreate(
             name, queueNums: queues, perm: Permission.read | Permission.write, topicSysFlag: unitFlag, mayWait: mayWait)
         topics.enlarge(topic, to: queues)

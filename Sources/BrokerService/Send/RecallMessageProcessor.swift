@@ -66,7 +66,7 @@ final class RecallMessageProcessor {
         properties[PropertyName.tags] = Self.tag
         properties[PropertyName.realTopic] = handle.topic
         properties[PropertyName.realQueueId] = "0"
-        return Array(TimerMessageStore.topic.utf8).withUnsafeBytes { topic in
+        return Array(TopicNames.timer.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 Array("0".utf8).withUnsafeBytes { body in
                     var draft = MessageDraft(

@@ -141,23 +141,23 @@ final class Admission {
 
     /// What a request of this row is answered while it is refused; `nil`: it is carried out.
     @inline(__always)
-    func refusal(of row: RequestRow) -> Answer? {
+    func refusal(of kind: Refusal, in refusedIn: BrokerStates) -> Answer? {
         let isBusy = gate.waitingCount >= settings.sendsWaitingMax
-        if states.isDisjoint(with: row.refusedIn), !isBusy || !row.refusedIn.contains(.busy) { return nil }
-        return firstRefusal(of: row)
+        if states.isDisjoint(with: refusedIn), !isBusy || !refusedIn.contains(.busy) { return nil }
+        return firstRefusal(of: kind)
     }
 
     @inline(never)
-    private func firstRefusal(of row: RequestRow) -> Answer? {
-        let refused = row.refusedIn
+    private func firstRefusal(of kind: Refusal) -> Answer? {
+        let refused = kind.states
         if !refused.isDisjoint(with: [.withdrawn, .draining, .slave]), let reason = reasonNotToTakeMessages {
-            return answer(row.refusal, reason)
+            return answer(kind, reason)
         }
         if refused.contains(.early), let reason = reasonToBeEarly {
-            return Answer(code: .systemError, remark: reason, fields: fields(row.refusal))
+            return Answer(code: .systemError, remark: reason, fields: fields(kind))
         }
         if refused.contains(.busy), let reason = reasonToBeBusy {
-            return Answer(code: .systemBusy, remark: reason, fields: fields(row.refusal))
+            return Answer(code: .systemBusy, remark: reason, fields: fields(kind))
         }
         return nil
     }

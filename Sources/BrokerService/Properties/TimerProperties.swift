@@ -20,7 +20,7 @@ enum TimerProperties {
     /// What the broker adds on the way in and out must still fit into 32 767 bytes of properties.
     static let reservedBytes = 512
 
-    enum Request: Equatable {
+    enum Delivery: Equatable {
         /// An ordinary message: nothing about time, or its time is over.
         case now
         /// Milliseconds since 1970.
@@ -32,7 +32,7 @@ enum TimerProperties {
     /// - Parameters:
     ///   - properties: as they will be stored, without a delay level: that one wins.
     ///   - maxDelay: milliseconds.
-    static func request(_ properties: UnsafeRawBufferPointer, now: Int64, maxDelay: Int64) -> Request {
+    static func request(_ properties: UnsafeRawBufferPointer, now: Int64, maxDelay: Int64) -> Delivery {
         if MessageProperties.value(of: outMilliseconds, in: properties) != nil { return .now }
         let due: Int64?
         if let text = MessageProperties.value(of: delaySeconds, in: properties) {

@@ -17,7 +17,7 @@ struct LocksGivenBack {
     private struct Entry {
         /// Kept, so that its identity is nobody else's.
         var client: ClientContext
-        var asker: RebalanceLockManager.Asker
+        var owner: RebalanceLockManager.Owner
         var queues: Set<MessageQueue>
     }
 
@@ -30,10 +30,10 @@ struct LocksGivenBack {
     }
 
     mutating func add(
-        group: String, queues: [MessageQueue], asker: RebalanceLockManager.Asker, client: ClientContext, now: Int64
+        group: String, queues: [MessageQueue], owner: RebalanceLockManager.Owner, client: ClientContext, now: Int64
     ) {
         let key = Self.key(group, client)
-        entries[key, default: Entry(client: client, asker: asker, queues: [])].queues.formUnion(queues)
+        entries[key, default: Entry(client: client, owner: owner, queues: [])].queues.formUnion(queues)
         order.append((key, now + Self.graceMillis))
     }
 
@@ -52,12 +52,12 @@ struct LocksGivenBack {
     var nextMillis: Int64? { order.first?.dueMillis }
 
     /// What is to be freed now.
-    mutating func take(now: Int64) -> [(group: String, asker: RebalanceLockManager.Asker, queues: [MessageQueue])] {
+    mutating func take(now: Int64) -> [(group: String, owner: RebalanceLockManager.Owner, queues: [MessageQueue])] {
         // A clock that was set back frees them as well.
         let due = order.prefix { $0.dueMillis <= now || $0.dueMillis > now + Self.graceMillis }
         order.removeFirst(due.count)
         return due.compactMap { next in
-            entries.removeValue(forKey: next.key).map { (next.key.group, $0.asker, $0.queues.sorted()) }
+            entries.removeValue(forKey: next.key).map { (next.key.group, $0.owner, $0.queues.sorted()) }
         }
     }
 }

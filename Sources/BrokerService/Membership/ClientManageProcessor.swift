@@ -10,6 +10,7 @@ final class ClientManageProcessor {
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let storage: StoreAccess
+    private let hold: PullRequestHold
     private let filters: FilterLink
     private let reader: MessageReader
     private let transactions: TransactionalMessageService
@@ -18,12 +19,14 @@ final class ClientManageProcessor {
     private var isArmed = false
 
     init(
-        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
+        _ filters: FilterLink,
         _ reader: MessageReader, _ transactions: TransactionalMessageService, _ notifier: GroupNotifier
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
+        self.hold = hold
         self.filters = filters
         self.reader = reader
         self.transactions = transactions
@@ -135,7 +138,7 @@ final class ClientManageProcessor {
         let slice = { [self] () -> Bool in
             // Who is gone must not come back.
             guard !client.connection.isClosed else { return false }
-            tables.creations.requester = client
+            tables.creations.requester = client.connection.remoteAddress
             defer { tables.creations.requester = nil }
             var groups = Self.groupsPerSlice
             var subscriptions = Self.subscriptionsPerSlice
@@ -213,7 +216,7 @@ final class ClientManageProcessor {
         let asker = request.asker
         let body = try CheckClientRequestBody(body: request.body)
         let subscription = body.subscriptionData
-        guard !Subscription.isTagType(subscription.expressionType) else { return asker.answer(.success) }
+        guard !SubscriptionFilter.isTagType(subscription.expressionType) else { return asker.answer(.success) }
         guard environment.configuration.enablePropertyFilter != false else {
             return asker.answer(
                 .systemError,
@@ -254,8 +257,8 @@ final class ClientManageProcessor {
     /// Another connection with the same client identifier is another instance when both are members of the group, or when the other
     /// one was still there while this one was. A client that comes back on a new connection, or that locks on another one than its
     /// heartbeats come on, is the same.
-    private func lockOwner(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Asker {
-        RebalanceLockManager.Asker(clientId: clientId, instance: client) { other in
+    private func lockOwner(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {
+        RebalanceLockManager.Owner(clientId: clientId, instance: client) { other in
             if other === client { return false }
             if let end = other.closedBefore { return client.number < end }
             return other.consumerGroups.contains(group) && client.consumerGroups.contains(group)
@@ -289,7 +292,7 @@ final class ClientManageProcessor {
         let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
-                group: body.consumerGroup, queues: Array(given), asker: owner, client: request.client,
+                group: body.consumerGroup, queues: Array(given), owner: owner, client: request.client,
                 now: environment.now())
             armGivenBack()
         } else if tables.locks.unlock(group: body.consumerGroup, queues: body.mqSet, by: owner) {
@@ -303,10 +306,10 @@ final class ClientManageProcessor {
     /// The official C++ client (PyPI `rocketmq` 0.4.4) may stand still, and its queues with it, when it gets such a queue again
     /// before that answer has come.
     private func endPulls(of client: ClientContext, group: String, queues: [MessageQueue]) {
-        guard client.held.count > 0 else { return }
+        guard client.suspended != nil else { return }
         let brokerName = environment.configuration.brokerName
         let given = Set(queues)
-        let ended = storage.hold.takeHeld(by: client) { pull in
+        let ended = hold.takeHeld(by: client) { pull in
             pull.group.name == group
                 && given.contains(
                     MessageQueue(topic: pull.topic.name, brokerName: brokerName, queueID: pull.queueId))
@@ -326,7 +329,7 @@ final class ClientManageProcessor {
     private func freeGivenBack() {
         isArmed = false
         for given in givenBack.take(now: environment.now())
-        where tables.locks.unlock(group: given.group, queues: given.queues, by: given.asker) {
+        where tables.locks.unlock(group: given.group, queues: given.queues, by: given.owner) {
             notifier.rebalance(given.group, tables.groups)
         }
         armGivenBack()

@@ -11,6 +11,7 @@ enum TopicNames {
     static let transactionCheckMaxTime = TopicName.transactionCheckMaxTime.text
     static let selfTest = "SELF_TEST_TOPIC"
     static let offsetMovedEvent = "OFFSET_MOVED_EVENT"
+    static let timer = TopicName.timer.text
     /// Apus's own (`UndeliverableMessages`).
     static let undeliverable = TopicName.undeliverable.text
     static let systemPrefix = "rmq_sys_"
@@ -22,7 +23,7 @@ enum TopicNames {
     ]
     /// Topics only the broker itself may write.
     static let notAllowedToSend: Set<String> = [
-        schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent, TimerMessageStore.topic,
+        schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent, TopicNames.timer,
         undeliverable,
     ]
 }

@@ -5,7 +5,7 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// The store with what stands before and behind it: admission, acknowledgements, suspended pulls, counts. Made once by `Broker`;
+/// The store with what stands before and behind it: admission, acknowledgements, counts. Made once by `Broker`;
 /// confined to its event loop.
 final class StoreAccess {
     private let environment: BrokerEnvironment
@@ -15,7 +15,6 @@ final class StoreAccess {
     let gate: AckGate
     /// What is refused at the moment, and why.
     let admission: Admission
-    let hold: PullRequestHold
     var statistics: BrokerStatistics
     let stats: StatsTable
 
@@ -28,7 +27,6 @@ final class StoreAccess {
         self.store = store
         self.gate = gate
         self.admission = admission
-        hold = PullRequestHold(environment, store)
         statistics = BrokerStatistics(bootMillis: environment.now())
         stats = StatsTable(now: environment.now())
     }
@@ -77,11 +75,11 @@ final class StoreAccess {
                 now: environment.now(), maxDelay: environment.timerSettings.maxDelay)
         {
             properties.makeTimer(due: due, topic: topic, queueId: queueId)
-            topic = TimerMessageStore.topic
+            topic = TopicNames.timer
             queueId = 0
         }
         let isDelayed = topic == TopicNames.schedule
-        let waits = isDelayed || topic == TimerMessageStore.topic
+        let waits = isDelayed || topic == TopicNames.timer
         return Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: properties)
@@ -104,19 +102,5 @@ final class StoreAccess {
         let memory = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
         let inMemory = memory / 100 * Int64(store.configuration.accessMessageInMemoryMaxRatio)
         return store.writtenOffset.rawValue - first.physicalOffset.rawValue > inMemory
-    }
-}
-
-extension StoreAccess: FilterLinkObserver {
-    /// Pulls that wait for more than tags go on with the new worker.
-    func filterWorkerIsAvailable() {
-        hold.wakeAll { pull in
-            guard case .compiled(let subscription) = pull.filter else { return false }
-            switch subscription.state {
-            case .everything, .tagsCodes: return false
-            default: return true
-            }
-        }
-        environment.scheduleTick()
     }
 }
