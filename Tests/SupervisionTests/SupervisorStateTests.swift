@@ -273,6 +273,24 @@ private struct Driver {
         #expect(driver.killed(broker).first == .spawn(broker))
     }
 
+    @Test func whoSaysThatItFailsAndDoesNotEndIsKilled() {
+        var driver = Driver.running()
+        _ = driver.handle(.message(filter, .failed(reason: "no memory", cause: .own)))
+        #expect(driver.state.worker(filter)?.phaseName == "failing")
+        #expect(!driver.pass(4_000).contains(.kill(filter)))
+        #expect(driver.pass(1_000).contains(.kill(filter)))
+        #expect(driver.killed(filter).contains(.spawn(filter)))
+        #expect(driver.state.worker(filter)?.lastFailure == "no memory")
+    }
+
+    @Test func aFailureWhileItDrainsIsLogged() {
+        var driver = Driver.running()
+        _ = driver.handle(.stop("SIGTERM"))
+        let actions = driver.state.handle(
+            .message(broker, .failed(reason: "cannot flush", cause: .own)), at: driver.now)
+        #expect(actions.contains(.log(.warning, broker, "cannot flush, while it was being ended")))
+    }
+
     @Test func launchThatFailsIsACrashLikeAnother() {
         var driver = Driver.running()
         _ = driver.killed(filter)
@@ -472,6 +490,28 @@ private struct Driver {
         _ = driver.handle(.start)
         _ = driver.handle(.message(broker, .failed(reason: "no disk", cause: .disk)))
         #expect(driver.handle(.exited(broker, .code(1))).contains(.stopping))
+    }
+
+    /// A restart asked for before the disk went away does not launch a worker that has no disk.
+    @Test func aRestartWaitsForTheDisk() {
+        var driver = Driver.running(Self.two)
+        #expect(driver.handle(.restart(Self.secondReplication)) == [.send(Self.secondReplication, .drain(.restart))])
+        #expect(lose(&driver).contains(.kill(Self.secondReplication)))
+        #expect(driver.killed(Self.secondReplication) == [])
+        #expect(driver.handle(.restart(Self.secondReplication)) == [])
+        #expect(driver.state.worker(Self.secondReplication)?.phase == .parked)
+        _ = driver.pass(600)
+        #expect(driver.ready(Self.second).contains(.spawn(Self.secondReplication)))
+    }
+
+    /// Ended by SIGKILL for its disk's sake, and the disk is back before it has ended.
+    @Test func aDiskThatIsBackSoonIsNoCrashOfThoseThatShareIt() {
+        var driver = Driver.running(Self.two)
+        _ = lose(&driver)
+        _ = driver.pass(600)
+        #expect(!driver.ready(Self.second).contains(.spawn(Self.secondReplication)))
+        #expect(driver.killed(Self.secondReplication).contains(.spawn(Self.secondReplication)))
+        #expect(driver.state.worker(Self.secondReplication)?.crashes == 0)
     }
 
     /// In the kernel with a disk that hangs: not even SIGKILL ends it.
