@@ -4,13 +4,12 @@ import SettingTable
 package struct RawConfiguration: Hashable, Sendable {
     /// Keys outside any table; they hold for every broker.
     package var common: [String: String] = [:]
-    package var nameserver: [String: String] = [:]
+    /// The keys of `[nameserver]` and the like, by the table's name.
+    package var tables: [String: [String: String]] = [:]
     /// One per broker-store, on top of `common`. Empty: one without anything of its own.
     package var brokers: [[String: String]] = []
-    package var filter: [String: String] = [:]
-    /// `nameserver = false` and `broker = false` in place of those tables: what this platform is without.
-    package var withoutNameserver = false
-    package var withoutBroker = false
+    /// Tables in whose place stands `NAME = false`: this platform does without their kinds.
+    package var absent: Set<String> = []
     /// Folders, one disk each; a broker for each of them. nil: not set.
     package var disks: [String]?
     /// Settings that promise what Apus does not have, and that it starts without all the same.
@@ -28,17 +27,18 @@ package struct RawConfiguration: Hashable, Sendable {
 
     package init() {}
 
-    /// Where a key stands: outside any table, in `[nameserver]`, `[filter]`, `[limits]`, or in one of the `[[broker]]` tables.
+    /// Where a key stands: outside any table, in `[limits]`, in the table of a kind of worker, or in one of the `[[broker]]`
+    /// tables.
     package enum Table: Hashable, Sendable {
-        case common, nameserver, filter, limits
+        case common, limits
+        case named(String)
         case broker(Int)
 
         /// As one writes it; nil for none.
         package var title: String? {
             switch self {
             case .common: nil
-            case .nameserver: "[nameserver]"
-            case .filter: "[filter]"
+            case .named(let name): "[\(name)]"
             case .limits: "[limits]"
             case .broker: "[[broker]]"
             }
@@ -48,8 +48,7 @@ package struct RawConfiguration: Hashable, Sendable {
     package static func place(of key: String, in table: Table) -> String {
         switch table {
         case .common: key
-        case .nameserver: "nameserver.\(key)"
-        case .filter: "filter.\(key)"
+        case .named(let name): "\(name).\(key)"
         case .limits: "limits.\(key)"
         case .broker(let number): "broker#\(number).\(key)"
         }
@@ -80,17 +79,6 @@ package struct RawConfiguration: Hashable, Sendable {
             }
         } catch {
             problems.append(ConfigurationProblem(error.reason, line: error.line))
-        }
-    }
-
-    /// A `namesrv.conf`: what a name server reads belongs into its table.
-    package mutating func giveToNameserver() {
-        for (key, value) in common where key != "logLevel" && key != "bindAddress" {
-            let setting = SettingTable.setting(key)
-            guard setting == nil || setting?.readers.contains(.nameserver) == true else { continue }
-            if nameserver[key] == nil { nameserver[key] = value }
-            if let line = lines[key] { lines[Self.place(of: key, in: .nameserver)] = line }
-            common[key] = nil
         }
     }
 }

@@ -34,8 +34,9 @@ package final class Platform {
     /// Milliseconds of the monotonic clock.
     var nextPluginLook: Int64 = 0
 
-    /// - executables: the folder of the worker executables.
-    /// - readAgain: reads the configuration anew, for SIGHUP.
+    /// - Parameters:
+    ///   - executables: the folder of the worker executables.
+    ///   - readAgain: reads the configuration anew, for SIGHUP.
     package init(
         _ configuration: PlatformConfiguration, executables: String, resources: Resources, runDirectory: RunDirectory,
         workersLock: WorkersLock, signals: consuming Signals, limits: SupervisorState.Limits = .init(), logger: Logger,
@@ -50,10 +51,10 @@ package final class Platform {
         self.logger = logger
         self.readAgain = readAgain
         limiter = Limiter(configuration)
-        plugins = PluginFolder(configuration.filter, executables: executables)
+        plugins = configuration.pluginFolder(executables: executables)
         var limits = limits
         limits.watchdogMillis = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
-        state = SupervisorState(workers: configuration.workers, limits: limits)
+        state = SupervisorState(workers: configuration.workers, limits: limits, table: configuration.table)
     }
 
     /// The signals this process takes as data; block them before any other thread starts.
@@ -217,8 +218,8 @@ package final class Platform {
             var count = 0
             while count < most, let (message, descriptors) = try Platform.receive(child.control.raw) {
                 count += 1
-                // Without a listener there are no clients: what a filter worker passes would only use up descriptors here.
-                if case .connections = message, !WorkerTable.row(id.kind).listeners.isEmpty {
+                // Without a listener there are no clients: what such a worker passes would only use up descriptors here.
+                if case .connections = message, !configuration.row(of: id).listeners.isEmpty {
                     resources.keep(connections: descriptors, of: id)
                     continue
                 }
@@ -284,7 +285,7 @@ package final class Platform {
             return reload().json
         case .plugins: return pluginReport
         case .pardon:
-            for id in children.keys where id.kind == .filter { send(.pardon(name: subject ?? ""), to: id) }
+            pardon(subject ?? "")
             return JSONText.object([("ok", "true")])
         case .stop:
             let count = children.count

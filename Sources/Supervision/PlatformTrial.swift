@@ -102,20 +102,9 @@ package struct PlatformTrial {
                     "\(key): \(text)", line: raw.line(of: key, in: table) ?? raw.line(of: key, in: .common)))
         }
         check(configuration.dataDirectory, "data directory", .common)
-        if let path = configuration.nameserver?["kvConfigPath"] {
-            check(PlatformTrial.parent(of: path), "kvConfigPath", .nameserver)
-        }
-        for (number, broker) in configuration.brokers.enumerated() {
-            let isGuarded = broker["diskIdentity"] != nil
-            if isGuarded && !disksToo { continue }
-            let root = broker["storePathRootDir"] ?? ""
-            if isGuarded, let disk = broker["diskPath"], disk != root {
-                check(disk, "disks", .common, mustExist: true)
-            } else {
-                check(root, "storePathRootDir", .broker(number))
-            }
-            if let log = broker["storePathCommitLog"], !log.hasPrefix("\(root)/") {
-                check(log, "storePathCommitLog", .broker(number))
+        for row in configuration.table.rows {
+            for folder in row.rules.folders(configuration, disksToo: disksToo) {
+                check(folder.path, folder.key, folder.table, mustExist: folder.mustExist)
             }
         }
         for path in unit?.missing ?? [] {
@@ -163,7 +152,7 @@ package struct PlatformTrial {
         return nil
     }
 
-    private static func parent(of path: String) -> String {
+    static func parent(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return "/" }
         return String(path[..<slash])
     }

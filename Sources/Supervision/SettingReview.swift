@@ -7,14 +7,22 @@ struct SettingReview {
     /// What an operator should know.
     private(set) var notes: [ConfigurationNote] = []
     private let raw: RawConfiguration
+    private let kinds: WorkerTable
 
-    init(_ raw: RawConfiguration) {
+    init(_ raw: RawConfiguration, _ kinds: WorkerTable) {
         self.raw = raw
+        self.kinds = kinds
         problems = raw.problems
-        review(raw.common, .common, [.platform, .broker, .filter])
-        review(raw.nameserver, .nameserver, .nameserver)
-        review(raw.filter, .filter, .filter)
-        for (number, table) in raw.brokers.enumerated() { review(table, .broker(number), .broker) }
+        let common = kinds.rows.filter(\.readsCommonSettings).reduce(Setting.Readers.platform) { $0.union($1.readers) }
+        review(raw.common, .common, common)
+        for row in kinds.rows {
+            guard let name = row.table else { continue }
+            if row.count == .perBroker {
+                for (number, table) in raw.brokers.enumerated() { review(table, .broker(number), row.readers) }
+            } else {
+                review(raw.tables[name] ?? [:], .named(name), row.readers)
+            }
+        }
         for name in raw.startWithout where RocketMQSettings.verdict(name, "true") == nil {
             problems.append(
                 ConfigurationProblem(
@@ -40,15 +48,21 @@ struct SettingReview {
             if setting.readers == .platform, table != .common {
                 problem(key, table, "\(key) is the whole platform's: \(Self.example(of: key)) above all tables")
             } else if setting.readers.isDisjoint(with: readers) {
-                let whose =
-                    setting.readers.contains(.nameserver)
-                    ? "[nameserver]" : setting.readers == .filter ? "[filter]" : "a broker"
-                note(key, table, .attention("it is a setting of \(whose), and nobody reads it here"))
+                note(key, table, .attention("it is a setting of \(owner(of: setting)), and nobody reads it here"))
             } else if case .none(let reason) = setting.effect {
                 let isAsked = key == "fetchNamesrvAddrByAddressServer" && SettingType.boolean(value) == true
                 note(key, table, isAsked ? .attention(reason) : .harmless(reason))
             }
         }
+    }
+
+    /// Where the setting belongs: the table of the kind that alone reads it, else a broker.
+    private func owner(of setting: Setting) -> String {
+        let row = kinds.rows.first {
+            $0.count != .perBroker && !$0.readers.isEmpty
+                && ($0.readsCommonSettings ? setting.readers == $0.readers : setting.readers.isSuperset(of: $0.readers))
+        }
+        return row?.table.map { "[\($0)]" } ?? "a broker"
     }
 
     private static func example(of key: String) -> String {

@@ -29,7 +29,7 @@ extension SupervisorState {
         actions.append(.send(id, .setupDone))
     }
 
-    var pairs: [WorkerPair] { WorkerTable.pairs(among: workers.map(\.id)) }
+    var pairs: [WorkerPair] { table.pairs(among: workers.map(\.id)) }
 
     /// Links between `fresh` workers and all that run.
     mutating func introduce(_ fresh: Set<WorkerID>) {

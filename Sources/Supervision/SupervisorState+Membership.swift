@@ -15,9 +15,9 @@ extension SupervisorState {
             log(.error, id, "still draining: read the configuration again when it has ended")
         }
         guard !fresh.isEmpty else { return }
-        workers += fresh.map { Worker(id: $0, row: WorkerTable.row($0.kind)) }
-        workers.sort { $0.id < $1.id }
-        for worker in workers where worker.isRunning && worker.row.segments.contains(where: { $0.sharing == .all }) {
+        workers += fresh.map { Worker(id: $0, row: table.row($0.kind)) }
+        workers.sort { table.isBefore($0.id, $1.id) }
+        for worker in workers where worker.isRunning && worker.row.segments.contains(where: \.isOfAll) {
             actions.append(.extend(worker.id))
         }
         for id in fresh {

@@ -95,6 +95,7 @@ package struct SupervisorState: Sendable {
     /// Workers that are no part of the platform any more, and drain when those before them have ended.
     var leaving: Set<WorkerID> = []
     let limits: Limits
+    let table: WorkerTable
     var nextHeartbeat: Int64 = 0
     var nextWatchdog: Int64?
     var pings: UInt64 = 0
@@ -105,8 +106,10 @@ package struct SupervisorState: Sendable {
     var actions: [Action] = []
 
     /// All of them waiting; nothing happens before the event `start`.
-    package init(workers ids: [WorkerID], limits: Limits = Limits()) {
-        workers = ids.map { Worker(id: $0, row: WorkerTable.row($0.kind)) }
+    /// - Parameter table: a row for each kind of them.
+    package init(workers ids: [WorkerID], limits: Limits = Limits(), table: WorkerTable = .standard) {
+        self.table = table
+        workers = ids.map { Worker(id: $0, row: table.row($0.kind)) }
         self.limits = limits
     }
 

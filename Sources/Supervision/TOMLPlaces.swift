@@ -2,7 +2,9 @@
 /// messages alone.
 package enum TOMLPlaces {
     /// By `RawConfiguration.place(of:in:)`, from 1 on.
-    package static func lines(of text: String) -> [String: Int] {
+    /// - Parameter kinds: which tables there are.
+    package static func lines(of text: String, kinds: WorkerTable = .standard) -> [String: Int] {
+        let named = Dictionary(uniqueKeysWithValues: kinds.tables.map { ($0, RawConfiguration.Table.named($0)) })
         var lines: [String: Int] = [:]
         var table = RawConfiguration.Table.common
         var prefix = ""
@@ -13,8 +15,7 @@ package enum TOMLPlaces {
                 let name = line.drop { $0 == "[" || $0 == " " }.prefix { $0 != "]" && $0 != " " }
                 (table, prefix) = (.common, "")
                 switch name {
-                case "nameserver": table = .nameserver
-                case "filter": table = .filter
+                case _ where named[String(name)] != nil: table = .named(String(name))
                 case "broker":
                     table = .broker(brokers)
                     brokers += 1
@@ -29,8 +30,9 @@ package enum TOMLPlaces {
             let key = line[..<equals].filter { $0 != " " && $0 != "\t" && $0 != "\"" && $0 != "'" }
             guard !key.isEmpty else { continue }
             // `filter.count = 2` outside any table.
-            let dotted = ["nameserver": RawConfiguration.Table.nameserver, "filter": .filter, "limits": .limits]
-            if table == .common, let dot = key.firstIndex(of: "."), let other = dotted[String(key[..<dot])] {
+            if table == .common, let dot = key.firstIndex(of: "."),
+                let other = key[..<dot] == "limits" ? .limits : named[String(key[..<dot])]
+            {
                 lines[RawConfiguration.place(of: String(key[key.index(after: dot)...]), in: other)] = number + 1
             } else {
                 lines[RawConfiguration.place(of: prefix + key, in: table)] = number + 1

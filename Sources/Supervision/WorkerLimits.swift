@@ -30,18 +30,21 @@ package struct WorkerLimits: Hashable, Sendable {
     /// No limits.
     package init() {}
 
-    /// - Parameter settings: `filter.memory` → `256M` and so on.
+    /// - Parameters:
+    ///   - settings: `filter.memory` → `256M` and so on.
+    ///   - kinds: the kinds of workers there can be.
     /// - Throws: all that cannot be.
-    package init(_ settings: [String: String]) throws(ConfigurationError) {
+    package init(_ settings: [String: String], kinds: [WorkerKind]) throws(ConfigurationError) {
         var problems: [ConfigurationProblem] = []
         for (key, value) in settings.sorted(by: { $0.key < $1.key }) {
             let parts = key.split(separator: ".").map(String.init)
-            guard parts.count == 2, let kind = WorkerKind(rawValue: parts[0]), WorkerLimits.keys.contains(parts[1])
+            guard parts.count == 2, let kind = kinds.first(where: { $0.rawValue == parts[0] }),
+                WorkerLimits.keys.contains(parts[1])
             else {
                 problems.append(
                     ConfigurationProblem(
                         "there is no setting limits.\(key): it is limits.KIND.KEY with KIND one of "
-                            + WorkerKind.allCases.map(\.rawValue).joined(separator: ", ")
+                            + kinds.map(\.rawValue).joined(separator: ", ")
                             + " and KEY one of \(WorkerLimits.keys.joined(separator: ", "))"))
                 continue
             }

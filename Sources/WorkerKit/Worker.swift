@@ -141,28 +141,33 @@ package final class WorkerEnvironment {
     /// The same for one that need not be there.
     package func takeListener(_ name: String) -> Int32? { listeners.removeValue(forKey: name) }
 
-    /// A shared segment; mapped writable only in its one writer. A worker that serves several broker-stores (filter) gets
-    /// `NAME#0`, `NAME#1`, … and finds number 0 as `NAME`, too.
+    /// A shared segment that the worker writes, or that the worker of the same number writes for it. Mapped writable only in
+    /// its one writer.
+    /// - Throws: the supervisor passed none of that name.
     package func segment(_ name: String) throws(WorkerError) -> SharedSegment {
-        guard let segment = segments[name] ?? segments["\(name)#0"] else {
-            throw WorkerError("\(kind.rawValue) was given no segment \(name)")
-        }
+        guard let segment = segments[name] else { throw WorkerError("\(kind.rawValue) was given no segment \(name)") }
         return segment
     }
 
-    /// Those called `PREFIX` and a number: `plugins#` is a prefix.
-    package func segments(called prefix: String) -> [(number: Int, segment: SharedSegment)] {
-        segments.compactMap { name, segment in
-            guard name.hasPrefix(prefix), let number = Int(name.dropFirst(prefix.count)) else { return nil }
-            return (number, segment)
-        }.sorted { $0.number < $1.number }
+    /// The segment that worker writes, read-only: for kinds that read those of all workers of a kind.
+    /// - Throws: the supervisor passed none of that name.
+    package func segment(_ name: String, of worker: WorkerID) throws(WorkerError) -> SharedSegment {
+        try segment(worker.segment(name))
     }
 
-    /// An eventfd, owned by this environment for the life of the process. Names as for segments.
+    /// Those of all workers of a kind, by the workers' numbers.
+    package func segments(_ name: String, of kind: WorkerKind) -> [(index: Int, segment: SharedSegment)] {
+        let prefix = "\(name)@\(kind.rawValue)-"
+        return segments.compactMap { name, segment in
+            guard name.hasPrefix(prefix), let index = Int(name.dropFirst(prefix.count)) else { return nil }
+            return (index, segment)
+        }.sorted { $0.index < $1.index }
+    }
+
+    /// An eventfd, owned by this environment until the process ends.
+    /// - Throws: the supervisor passed none of that name.
     package func event(_ name: String) throws(WorkerError) -> Int32 {
-        guard let fd = events[name] ?? events["\(name)#0"] else {
-            throw WorkerError("\(kind.rawValue) was given no event \(name)")
-        }
+        guard let fd = events[name] else { throw WorkerError("\(kind.rawValue) was given no event \(name)") }
         return fd
     }
 

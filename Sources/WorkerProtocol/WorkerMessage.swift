@@ -1,41 +1,3 @@
-/// The kinds of worker processes. The executable of a kind is `apus-<rawValue>`.
-package enum WorkerKind: String, CaseIterable, Sendable, Codable {
-    case nameserver
-    case brokerStore = "broker-store"
-    case replication
-    case filter
-
-    var code: UInt8 {
-        switch self {
-        case .nameserver: 1
-        case .brokerStore: 2
-        case .replication: 3
-        case .filter: 4
-        }
-    }
-
-    init?(code: UInt8) {
-        guard let kind = WorkerKind.allCases.first(where: { $0.code == code }) else { return nil }
-        self = kind
-    }
-}
-
-/// One worker process of the platform; it keeps its identity over restarts.
-package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible {
-    package var kind: WorkerKind
-    /// Counts from 0 within the kind.
-    package var index: Int
-
-    package init(_ kind: WorkerKind, _ index: Int) {
-        self.kind = kind
-        self.index = index
-    }
-
-    package var description: String { "\(kind.rawValue)-\(index)" }
-
-    package static func < (a: WorkerID, b: WorkerID) -> Bool { (a.kind.code, a.index) < (b.kind.code, b.index) }
-}
-
 /// Every message between processes of one platform. All of them come from one build, so there is one version and no
 /// negotiation: a message of another version is refused.
 ///
@@ -43,7 +5,7 @@ package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible
 /// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
-    package static let version: UInt8 = 5
+    package static let version: UInt8 = 6
     package static let controlBytesMax = 64 * 1024
     package static let peerBytesMax = 16 * 1024 * 1024
     /// The supervisor answers with the reports of many workers in one message.

@@ -234,7 +234,7 @@ final class BrokerStoreWorker: Worker {
         case .filter: connectFilter(index, descriptor)
         case .replication: connectReplication(descriptor)
         case .brokerStore: connectBroker(index, descriptor)
-        case .nameserver:
+        default:
             _ = Descriptor(owning: descriptor)
             environment.logger.error("introduced to \(kind.rawValue), which a broker does not talk to")
         }

@@ -108,6 +108,6 @@ enum FilterSandbox {
 
     /// What the other filter workers remember, as far as it was given to this one.
     static func others(_ environment: WorkerEnvironment) -> [SharedSegment] {
-        environment.segments(called: "plugins#").filter { $0.number != environment.index }.map(\.segment)
+        environment.segments("plugins", of: .filter).filter { $0.index != environment.index }.map(\.segment)
     }
 }

@@ -197,7 +197,7 @@ final class FilterWorker: Worker {
         links[index]?.close()
         service.storeReplaced(index: index)
         do {
-            let watermarks = try environment.segment(index == 0 ? "watermarks" : "watermarks#\(index)")
+            let watermarks = try environment.segment("watermarks", of: WorkerID(.brokerStore, index))
             service.addStore(index: index, directory: log, watermarks: watermarks)
         } catch {
             environment.logger.error("broker-store \(index) cannot be served: \(error)")

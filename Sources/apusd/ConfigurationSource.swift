@@ -85,10 +85,8 @@ struct ConfigurationSource {
         if let port = options.nameserverPort { raw.nameserver["listenPort"] = String(port) }
         for setting in options.settings {
             let parts = setting.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-            if parts[0].hasPrefix("nameserver.") {
-                raw.nameserver[String(parts[0].dropFirst("nameserver.".count))] = parts[1]
-            } else if parts[0].hasPrefix("filter.") {
-                raw.filter[String(parts[0].dropFirst("filter.".count))] = parts[1]
+            if let table = WorkerTable.standard.tables.first(where: { parts[0].hasPrefix("\($0).") }) {
+                raw.tables[table, default: [:]][String(parts[0].dropFirst(table.count + 1))] = parts[1]
             } else {
                 set(parts[0], parts[1])
             }

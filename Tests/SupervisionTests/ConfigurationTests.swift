@@ -89,7 +89,7 @@ import WorkerProtocol
         #expect(platform.settings(of: WorkerID(.filter, 0))["storePathCommitLog#1"] == "/disk2/commitlog")
         #expect(platform.workers.count == 6)
         // Each broker with its replication worker and the filter worker, and with each other.
-        #expect(WorkerTable.pairs(among: platform.workers).count == 5)
+        #expect(WorkerTable.standard.pairs(among: platform.workers).count == 5)
         #expect(throws: ConfigurationError.self) {
             try configuration(brokers: [["storePathRootDir": "/d"], ["storePathRootDir": "/d"]])
         }
@@ -244,7 +244,7 @@ import WorkerProtocol
         #expect(resources.descriptors(for: WorkerID(.replication, 0)).first?.name == "listener:ha")
         #expect(
             resources.descriptors(for: WorkerID(.filter, 0)).map(\.name) == [
-                "segment:plugins", "segment:watermarks#0", "segment:plugins#0",
+                "segment:plugins", "segment:watermarks@broker-store-0", "segment:plugins@filter-0",
             ])
 
         // The same ports again: in use, with the port, the remedy and the option in words.

@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import Supervision
 import TestFolders
 import TestTools
 import Testing
@@ -24,7 +25,7 @@ final class EchoPlatform {
         self.folder = try folder ?? TestFolder.make("echo").path
         let workers = "\(self.folder)/bin"
         try FileManager.default.createDirectory(atPath: workers, withIntermediateDirectories: true)
-        for kind in WorkerKind.allCases {
+        for kind in WorkerTable.standard.rows.map(\.kind) {
             try? FileManager.default.createSymbolicLink(
                 atPath: "\(workers)/apus-\(kind.rawValue)", withDestinationPath: "\(Self.build)/EchoWorker")
         }

@@ -121,16 +121,18 @@ private final class Pair {
         defer { close(event) }
         let environment = try environment([
             ("listener:remoting", listener.raw), ("event:watermarks", event),
-            ("segment:watermarks#0", SharedSegment.createDescriptor(name: "a", bytes: 8).release()),
-            ("segment:watermarks#1", SharedSegment.createDescriptor(name: "b", bytes: 16).release()),
+            ("segment:watermarks", SharedSegment.createDescriptor(name: "a", bytes: 8).release()),
+            ("segment:watermarks@broker-store-1", SharedSegment.createDescriptor(name: "b", bytes: 16).release()),
         ])
         #expect(try environment.listener("remoting") == listener.raw)
         // Given away: a second time there is none.
         #expect(throws: WorkerError.self) { try environment.listener("remoting") }
         #expect(try environment.event("watermarks") == event)
         #expect(try environment.segment("watermarks").slots == 1)
-        #expect(try environment.segment("watermarks#1").slots == 2)
+        #expect(try environment.segment("watermarks", of: WorkerID(.brokerStore, 1)).slots == 2)
+        #expect(environment.segments("watermarks", of: .brokerStore).map(\.index) == [1])
         #expect(throws: WorkerError.self) { try environment.segment("replication") }
+        #expect(throws: WorkerError.self) { try environment.segment("watermarks", of: WorkerID(.replication, 1)) }
     }
 
     @Test func unknownDescriptorNamesAreRefused() {

@@ -36,6 +36,11 @@ extension Platform {
         if !added.isEmpty { handle(.changed(added: added, removed: [])) }
     }
 
+    /// What filter workers hold against a plugin is forgotten.
+    func pardon(_ name: String) {
+        for id in children.keys where id.kind == .filter { send(.pardon(name: name), to: id) }
+    }
+
     /// Below what a socket takes at once, see `AdminSocket`.
     private static let reportBytesMax = 128 << 10
 
