@@ -14,7 +14,7 @@ package struct RawConfiguration: Hashable, Sendable {
     package var disks: [String]?
     /// Settings that promise what Apus does not have, and that it starts without all the same.
     package var startWithout: [String] = []
-    /// What workers may use: `filter.memory` and so on, for `limits.filter.memory`.
+    /// What workers may use: `KIND.memory` and so on, for `limits.KIND.memory`.
     package var limits: [String: String] = [:]
     /// Came from a RocketMQ `broker.conf`.
     package var isProperties = false

@@ -5,15 +5,15 @@ extension PlatformConfiguration {
     /// What a reload makes of the platform besides new values.
     package struct Changes: Sendable {
         /// Numbers of brokers that join and leave.
-        var added: [Int] = []
-        var removed: [Int] = []
+        package var added: [Int] = []
+        package var removed: [Int] = []
         /// What was asked for without effect, as text.
-        var kept: [String] = []
+        package var kept: [String] = []
     }
 
     /// Turns freshly read settings into what can hold for the running platform: brokers whose store is new are added, those
     /// whose store is not named any more removed; fixed settings and the other workers stay.
-    mutating func keepRunning(_ running: PlatformConfiguration) -> Changes {
+    package mutating func keepRunning(_ running: PlatformConfiguration) -> Changes {
         var changes = Changes()
         for row in table.rows { row.rules.keepRunning(&self, row, running, &changes) }
         introduceNameserver()

@@ -14,6 +14,11 @@ package final class WorkerTable: Sendable, Hashable {
         precondition(Set(rows.map(\.shortName)).count == rows.count, "two kinds with one short name")
         let tables = rows.compactMap(\.table)
         precondition(Set(tables).count == tables.count, "two kinds with one table of settings")
+        for row in rows {
+            if case .configured = row.count {
+                precondition(row.listeners.isEmpty, "\(row.kind.rawValue): several workers cannot listen on one port")
+            }
+        }
         self.rows = rows
     }
 
