@@ -8,8 +8,6 @@ final class MasterConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = IOData
 
-    /// From this many bytes on `sendfile` costs less than a copy (Decisions/0006).
-    private static let sendfileMinimum = 8 * 1024
     /// One slave sends at most this much before the others and the reports get their turn, in bytes.
     private static let turn = 1024 * 1024
 
@@ -119,9 +117,9 @@ final class MasterConnection: ChannelInboundHandler {
 
     private func send(_ transfer: HASession.Transfer, _ log: HASession.Log, _ context: ChannelHandlerContext) -> Bool {
         guard let file = master.file(at: transfer.offset, fileSize: log.fileSize) else { return false }
-        buffer.clear(minimumCapacity: HAProtocol.headerSize + Self.sendfileMinimum)
+        buffer.clear(minimumCapacity: HAProtocol.headerSize + FileSending.bytesMin)
         transfer.writeHeader(into: &buffer)
-        if transfer.size < Self.sendfileMinimum {
+        if transfer.size < FileSending.bytesMin {
             guard file.read(at: transfer.offset, size: transfer.size, into: &buffer) else { return false }
             context.write(wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
         } else {

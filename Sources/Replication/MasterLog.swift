@@ -1,6 +1,7 @@
 internal import Glibc
 package import LinuxSystem
 internal import NIOCore
+internal import RemotingTransport
 internal import StoreFormat
 internal import StoreReader
 internal import WorkerProtocol
@@ -64,7 +65,7 @@ final class LogFile: @unchecked Sendable {
     init(descriptor: Int32, start: Int64) {
         self.start = start
         self.descriptor = descriptor
-        handle = NIOFileHandle(_deprecatedTakingOwnershipOfDescriptor: descriptor)
+        handle = FileSending.handle(owning: descriptor)
     }
 
     deinit {

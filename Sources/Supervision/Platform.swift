@@ -27,7 +27,7 @@ package final class Platform {
     var limiter: Limiter
     /// Operators' plugins, by their files' names.
     var plugins: PluginFolder
-    private var admin: AdminSocket?
+    private var control: ControlSocket?
     private var pending: [SupervisorState.Event] = []
     private var exitCode: Int32?
     private var handsBusy = false
@@ -62,11 +62,11 @@ package final class Platform {
 
     /// Runs the platform until it has stopped; answers the exit status of apusd.
     package func run() throws(SystemError) -> Int32 {
-        admin = try AdminSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0, $1) }
+        control = try ControlSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0, $1) }
         for text in limiter.complaints { logger.warning("\(text)") }
         handle(.start)
         while exitCode == nil { try turn() }
-        admin = nil
+        control = nil
         workersLock.remove()
         runDirectory.remove()
         return exitCode ?? 0
@@ -82,7 +82,7 @@ package final class Platform {
             polled.append(pollfd(fd: child.process.pidfd.raw, events: Int16(POLLIN), revents: 0))
             owners += [id, id]
         }
-        for fd in admin?.descriptors ?? [] {
+        for fd in control?.descriptors ?? [] {
             polled.append(pollfd(fd: fd, events: Int16(POLLIN), revents: 0))
             owners.append(nil)
         }
@@ -99,7 +99,7 @@ package final class Platform {
             } else if entry.fd == signals.descriptor.raw {
                 while let signal = try signals.take() { handle(signal: signal) }
             } else {
-                _ = admin?.readable(entry.fd)
+                _ = control?.readable(entry.fd)
             }
         }
         handle(.tick)
@@ -277,7 +277,7 @@ package final class Platform {
         _ = Glibc.write(1, line, line.utf8.count)
     }
 
-    private func answer(_ command: AdminSocket.Command, _ subject: String?) -> String {
+    private func answer(_ command: ControlSocket.Command, _ subject: String?) -> String {
         switch command {
         case .restart: return restart(subject ?? "")
         case .status: return report.json

@@ -1,7 +1,7 @@
 import LinuxSystem
 import WorkerProtocol
 
-/// The answer of the admin socket to `status`: one line of JSON.
+/// The answer of the control socket to `status`: one line of JSON.
 package struct StatusReport: Sendable {
     package var pid: Int32
     package var state: String

@@ -16,7 +16,7 @@ final class PullMessageProcessor {
     static let heldPerConnectionMax = 16_384
 
     /// `Tests/Scripts/pull-benchmark` measures both ways.
-    static let sendfileBytesMin = 8 << 10
+    static let sendfileBytesMin = FileSending.bytesMin
 
     // The broker owns this and outlives it.
     unowned(unsafe) let broker: Broker

@@ -41,7 +41,7 @@ extension Platform {
         for id in children.keys where id.kind == .filter { send(.pardon(name: name), to: id) }
     }
 
-    /// Below what a socket takes at once, see `AdminSocket`.
+    /// Below what a socket takes at once, see `ControlSocket`.
     private static let reportBytesMax = 128 << 10
 
     /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON. Each report is a text

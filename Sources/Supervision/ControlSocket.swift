@@ -4,7 +4,7 @@ import LinuxSystem
 /// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, `plugins`, `pardon PLUGIN`, or as JSON {"command":"status"}), one
 /// line of JSON as the answer. Only the platform's own user and root may connect. A client that asked to stop keeps its connection and sees its
 /// end when the platform has stopped.
-final class AdminSocket {
+final class ControlSocket {
     enum Command: String {
         case status
         case stop
@@ -61,18 +61,18 @@ final class AdminSocket {
             // A refused connection harms nobody else; the client sees it closed.
             while let socket = try ListenSocket.accept(listener.raw) {
                 guard ListenSocket.isOwnUser(socket.raw) else { continue }
-                if connections.count >= AdminSocket.connectionsMax { closeIdle() }
-                guard connections.count < AdminSocket.connectionsMax else { continue }
+                if connections.count >= ControlSocket.connectionsMax { closeIdle() }
+                guard connections.count < ControlSocket.connectionsMax else { continue }
                 let shared = SharedDescriptor(socket)
                 connections[shared.raw] = Connection(socket: shared)
             }
         } catch {
-            pausedUntil = MonotonicClock.milliseconds + AdminSocket.pauseMillis
+            pausedUntil = MonotonicClock.milliseconds + ControlSocket.pauseMillis
         }
     }
 
     private func closeIdle() {
-        let limit = MonotonicClock.milliseconds - AdminSocket.idleMillisMax
+        let limit = MonotonicClock.milliseconds - ControlSocket.idleMillisMax
         for (fd, connection) in connections where connection.lastRead < limit && !connection.hasAskedToStop {
             connections[fd] = nil
         }
@@ -93,7 +93,7 @@ final class AdminSocket {
             if line.contains("stop") { connections[fd]?.hasAskedToStop = true }
             write(reply(to: line), to: fd)
         }
-        if connections[fd]?.received.count ?? 0 > AdminSocket.lineBytesMax { connections[fd] = nil }
+        if connections[fd]?.received.count ?? 0 > ControlSocket.lineBytesMax { connections[fd] = nil }
     }
 
     private func reply(to line: String) -> String {
