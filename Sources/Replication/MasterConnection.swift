@@ -43,11 +43,11 @@ final class MasterConnection: ChannelInboundHandler {
             bytesPerSecond: rate.perSecond(at: Self.second))
     }
 
-    /// It has not said yet where it stands, and is not on its way out.
+    /// It has not reported its offset yet, and is not being closed.
     var hasNotReported: Bool { session.acknowledged == nil && !closing }
 
     /// Closes it for another.
-    func giveWay() { close("it has reported nothing, and its place is needed for a new connection") }
+    func giveWay() { close("it has reported nothing, and a new connection needs its slot") }
 
     func channelActive(context: ChannelHandlerContext) {
         self.context = context
@@ -151,7 +151,7 @@ final class MasterConnection: ChannelInboundHandler {
             return close("it was silent for \(master.housekeeping.nanoseconds / 1_000_000) ms")
         }
         if now >= lastWrite + master.heartbeat {
-            // Before the slave said where it stands there is nothing to say to it.
+            // Before the slave's first report there is nothing to send to it.
             if let heartbeat = session.heartbeat, channel.isWritable {
                 buffer.clear()
                 heartbeat.writeHeader(into: &buffer)

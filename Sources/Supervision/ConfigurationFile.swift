@@ -20,15 +20,15 @@ package struct RawConfiguration: Hashable, Sendable {
     package var isProperties = false
     /// The file these came from, for `lines`; nil: none.
     package var path: String?
-    /// Where settings stand in the file, by `place(of:in:)`, from 1 on. Those of the command line have no line.
+    /// Where settings stand in the file, by `path(of:in:)`, from 1 on. Those of the command line have no line.
     package var lines: [String: Int] = [:]
     /// What was wrong while reading; what could be read is there all the same.
     package var problems: [ConfigurationProblem] = []
 
     package init() {}
 
-    /// Where a key stands: outside any table, in `[limits]`, in the table of a kind of worker, or in one of the `[[broker]]`
-    /// tables.
+    /// Where a key stands: outside any table, in `[limits]`, in the table of a kind of worker, or in one of the
+    /// `[[broker]]` tables.
     package enum Table: Hashable, Sendable {
         case common, limits
         case named(String)
@@ -45,7 +45,8 @@ package struct RawConfiguration: Hashable, Sendable {
         }
     }
 
-    package static func place(of key: String, in table: Table) -> String {
+    /// The key with its table, as `lines` has it: `nameserver.KEY`, `broker#0.KEY`.
+    package static func path(of key: String, in table: Table) -> String {
         switch table {
         case .common: key
         case .named(let name): "\(name).\(key)"
@@ -54,7 +55,8 @@ package struct RawConfiguration: Hashable, Sendable {
         }
     }
 
-    package func line(of key: String, in table: Table) -> Int? { lines[Self.place(of: key, in: table)] }
+    /// The line of the file the key is on, from 1 on; nil: it is not in the file.
+    package func line(of key: String, in table: Table) -> Int? { lines[Self.path(of: key, in: table)] }
 
     /// Takes the settings that are no worker's out of `common`: lists are separated by `,` there.
     package mutating func sortOut() {
@@ -69,7 +71,8 @@ package struct RawConfiguration: Hashable, Sendable {
         }
     }
 
-    /// Reads RocketMQ's properties into the keys outside any table; one malformed line is a problem and the end of the reading.
+    /// Reads RocketMQ's properties into the keys outside any table; one malformed line is a problem and the end of the
+    /// reading.
     package mutating func read(properties text: String) {
         isProperties = true
         do throws(JavaProperties.Malformed) {
@@ -87,9 +90,9 @@ package struct RawConfiguration: Hashable, Sendable {
 package struct ConfigurationProblem: Hashable, Sendable, CustomStringConvertible {
     /// Names the key, the cause and the remedy.
     package var text: String
-    /// Of the file, from 1 on; nil: the command line, or no one place.
+    /// Of the file, from 1 on; nil: the command line, or no line alone.
     package var line: Int?
-    /// The file it is about; nil: not said.
+    /// The file it is about; nil: unknown.
     package var file: String?
 
     package init(_ text: String, line: Int? = nil) {
@@ -104,6 +107,7 @@ package struct ConfigurationProblem: Hashable, Sendable, CustomStringConvertible
 
 /// Why a configuration cannot be used: everything that is wrong, in the order of the file.
 package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// At least one.
     package private(set) var problems: [ConfigurationProblem]
 
     package init(_ description: String) { problems = [ConfigurationProblem(description)] }
@@ -115,7 +119,7 @@ package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConver
             .sorted { ($0.element.line ?? .max, $0.offset) < ($1.element.line ?? .max, $1.offset) }.map(\.element)
     }
 
-    /// The same, said of a file.
+    /// The same, with the file's name.
     package func located(in file: String?) -> ConfigurationError {
         var located = self
         for index in problems.indices where problems[index].file == nil { located.problems[index].file = file }
@@ -126,8 +130,9 @@ package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConver
     package var description: String { problems.map(\.description).joined(separator: "\n") }
 }
 
-/// RocketMQ's `broker.conf` as a table, for whoever needs neither lines nor order.
+/// RocketMQ's `broker.conf` as a table, for callers that need neither lines nor order.
 package enum PropertiesFile {
+    /// - Throws: the first line that is malformed.
     package static func parse(_ text: String) throws(ConfigurationError) -> [String: String] {
         do throws(JavaProperties.Malformed) {
             return try JavaProperties.table(text)

@@ -1,9 +1,9 @@
 import Glibc
 import LinuxSystem
 
-/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, `plugins`, `pardon PLUGIN`, or as JSON {"command":"status"}), one
-/// line of JSON as the answer. Only the platform's own user and root may connect. A client that asked to stop keeps its connection and sees its
-/// end when the platform has stopped.
+/// DIR/run/apus.sock: one command a line (`status`, `stop`, `reload`, `restart WORKER`, `plugins`, `pardon PLUGIN`, or
+/// as JSON {"command":"status"}), one line of JSON as the answer. Only the platform's own user and root may connect. A
+/// client that asked to stop keeps its connection and sees its end when the platform has stopped.
 final class ControlSocket {
     enum Command: String {
         case status
@@ -18,7 +18,7 @@ final class ControlSocket {
 
     private static let connectionsMax = 16
     private static let lineBytesMax = 4096
-    /// A connection that asks nothing for so long makes room for others.
+    /// A connection that asks nothing for so long may be closed for another one.
     private static let idleMillisMax: Int64 = 60_000
     /// Without a free descriptor a connection stays where it waits: looking again at once would take a whole processor.
     private static let pauseMillis: Int64 = 500
@@ -58,7 +58,7 @@ final class ControlSocket {
 
     private func acceptAll() {
         do throws(SystemError) {
-            // A refused connection harms nobody else; the client sees it closed.
+            // A refused connection harms no other; the client sees it closed.
             while let socket = try ListenSocket.accept(listener.raw) {
                 guard ListenSocket.isOwnUser(socket.raw) else { continue }
                 if connections.count >= ControlSocket.connectionsMax { closeIdle() }
@@ -97,10 +97,10 @@ final class ControlSocket {
     }
 
     private func reply(to line: String) -> String {
-        // {"command":"stop"} and stop: the words are all there is to tell apart.
-        let words = line.split { !($0.isLetter || $0.isNumber || "@-_.".contains($0)) }.filter { $0 != "command" }
-        guard let command = words.first.flatMap({ Command(rawValue: String($0)) }),
-            words.count == (command.takesSubject ? 2 : 1)
+        // {"command":"stop"} and stop: only the names in a line count.
+        let names = line.split { !($0.isLetter || $0.isNumber || "@-_.".contains($0)) }.filter { $0 != "command" }
+        guard let command = names.first.flatMap({ Command(rawValue: String($0)) }),
+            names.count == (command.takesSubject ? 2 : 1)
         else {
             return JSONText.object([
                 (
@@ -110,7 +110,7 @@ final class ControlSocket {
                 )
             ])
         }
-        return answer(command, words.count == 2 ? String(words[1]) : nil)
+        return answer(command, names.count == 2 ? String(names[1]) : nil)
     }
 
     /// An answer fits the socket's buffer many times over; a client that does not read loses its connection.

@@ -1,8 +1,8 @@
 import LinuxSystem
 import WorkerProtocol
 
-/// What systemd passed to this process at its start: sockets of socket units, which the operator chose, and what an earlier
-/// process of the platform kept in systemd's descriptor store, known by its names.
+/// What systemd passed to this process at its start: sockets of socket units, which the operator chose, and what an
+/// earlier process of the platform kept in systemd's descriptor store, known by its names.
 struct GivenDescriptors {
     /// Nothing else systemd passes is called so.
     private static let keptPrefix = "k-"
@@ -59,6 +59,6 @@ struct GivenDescriptors {
     /// The names of what the store keeps and no worker took.
     var stale: [String] { kept.keys.sorted() }
 
-    /// Sockets of socket units that no worker has a use for, in words.
+    /// Sockets of socket units that no worker has a use for, as text.
     var unused: [String] { sockets.map { "\($0.name) (\(ListenSocket.description(of: $0.socket.raw)))" }.sorted() }
 }

@@ -1,19 +1,19 @@
 package import LinuxSystem
 package import WorkerProtocol
 
-/// Puts `limits.*` into effect and tells when one of them is hit: by cgroups where systemd has handed this service its own
-/// (Delegate=yes), by resource limits of the process otherwise.
+/// Puts `limits.*` into effect and reports when one of them is hit: by cgroups where systemd has handed this service
+/// its own (Delegate=yes), by resource limits of the process otherwise.
 package struct Limiter {
     private var limits: WorkerLimits
     private let table: WorkerTable
     private let groups: ControlGroups?
-    /// What does not hold here, in words.
+    /// What does not hold here, as text.
     package private(set) var complaints: [String] = []
     private var refusals: [WorkerID: ControlGroups.Refusals] = [:]
     private var ownKills: UInt64
 
-    /// - Parameter own: the group this service may divide, if there is one. Asked for only when there is something to divide: a limit, or
-    ///   more than one disk.
+    /// - Parameter own: the group this service may divide, if there is one. Asked for only when there is something to
+    ///   divide: a limit, or more than one disk.
     package init(_ configuration: PlatformConfiguration, own: () -> ControlGroups? = { ControlGroups() }) {
         limits = configuration.limits
         table = configuration.table
@@ -54,7 +54,7 @@ package struct Limiter {
         var group = ControlGroups.Limits()
         if has("memory") { group.memory = limit.memory }
         if has("pids") { group.tasks = limit.tasks }
-        // Everybody's share is the same unless told otherwise: a busy disk does not starve the others.
+        // All workers have the same share unless set otherwise: a busy disk does not starve the others.
         if has("cpu") { (group.cpuWeight, group.cpuPercent) = (limit.cpuWeight ?? 100, limit.cpuPercent) }
         if has("io") { group.ioWeight = limit.ioWeight ?? 100 }
         var failures = groups.prepare("\(id)", group)

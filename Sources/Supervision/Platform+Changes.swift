@@ -21,7 +21,8 @@ extension Platform {
         }
     }
 
-    /// Workers get the new settings, brokers come and go. What cannot change while running keeps its value and is reported.
+    /// Workers get the new settings, brokers come and go. What cannot change while running keeps its value and is
+    /// reported.
     @discardableResult
     func reload() -> Reloaded {
         var outcome = Reloaded()
@@ -65,8 +66,8 @@ extension Platform {
         }
     }
 
-    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here; with one worker of
-    /// the kind its number may be left out.
+    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here; with one
+    /// worker of the kind its number may be left out.
     func restart(_ name: String) -> String {
         func refused(_ reason: String) -> String {
             JSONText.object([("error", JSONText.string(reason))])

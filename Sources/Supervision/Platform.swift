@@ -4,8 +4,8 @@ package import Logging
 import Systemd
 import WorkerProtocol
 
-/// Carries out what `SupervisorState` decides: the one thread, the one poll loop of apusd. It never touches a message, maps
-/// a segment or loads a plug-in, so that it outlives everything it supervises.
+/// Carries out what `SupervisorState` decides: the one thread, the one poll loop of apusd. It never touches a message,
+/// maps a segment or loads a plug-in, so that it outlives everything it supervises.
 package final class Platform {
     /// A worker process and its control channel.
     struct Child {
@@ -207,18 +207,19 @@ package final class Platform {
         }
     }
 
-    /// Messages of one worker that are handled before the others have their turn: one that never stops talking, as a plugin might
-    /// make it, holds up nobody.
+    /// Messages of one worker that are handled before the others have their turn: one that never stops talking, as a
+    /// plugin might make it, delays no other.
     private static let messagesInTurn = 64
     /// More than a channel holds.
-    private static let lastWordsMax = 10_000
+    private static let lastMessagesMax = 10_000
 
     private func receive(from id: WorkerID, _ child: Child, atMost most: Int = Platform.messagesInTurn) {
         do {
             var count = 0
             while count < most, let (message, descriptors) = try Platform.receive(child.control.raw) {
                 count += 1
-                // Without a listener there are no clients: what such a worker passes would only use up descriptors here.
+                // Without a listener there are no clients: what such a worker passes would only use up descriptors
+                // here.
                 if case .connections = message, !configuration.row(of: id).listeners.isEmpty {
                     resources.keep(connections: descriptors, of: id)
                     continue
@@ -249,8 +250,8 @@ package final class Platform {
     }
 
     private func reap(_ id: WorkerID, _ child: Child) throws(SystemError) {
-        // Its last words (why it failed) may still lie in the channel.
-        receive(from: id, child, atMost: Platform.lastWordsMax)
+        // Its last messages (why it failed) may still lie in the channel.
+        receive(from: id, child, atMost: Platform.lastMessagesMax)
         guard let ending = try child.process.reap() else { return }
         children[id] = nil
         switch ending {
@@ -273,7 +274,7 @@ package final class Platform {
         let line =
             "ready nameserver=\(nameserverAddress) broker=\(configuration.announcedBrokers.joined(separator: ",")) "
             + "data=\(configuration.dataDirectory) pid=\(getpid())\n"
-        // Nobody may be reading; that is no reason not to serve.
+        // Without a reader the platform serves all the same.
         _ = Glibc.write(1, line, line.utf8.count)
     }
 

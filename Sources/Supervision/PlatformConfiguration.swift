@@ -1,16 +1,18 @@
 import SettingTable
 package import WorkerProtocol
 
-/// A complete description of one platform: what every worker is told. Made from an operator's settings by filling in
+/// A complete description of one platform: the settings of every worker. Made from an operator's settings by filling in
 /// RocketMQ's defaults; ports may still be 0 (any free one) until the listeners are bound.
 package struct PlatformConfiguration: Hashable, Sendable {
+    /// Absolute.
     package var dataDirectory: String
     /// The kinds of workers there can be.
     package let table: WorkerTable
-    /// By kind, what its workers are told. Kinds that read another kind's settings have no entry.
+    /// By kind, what `setup` tells its workers. Kinds that read another kind's settings have no entry.
     package internal(set) var settings: [WorkerKind: [WorkerSettings]] = [:]
     /// Which filter workers there are for plugins.
     package internal(set) var filterWorkers = FilterWorkers()
+    /// `debug`, `info` and so on; nil: the default of each worker.
     package var logLevel: String?
     /// What workers may use.
     package var limits: WorkerLimits
@@ -24,10 +26,11 @@ package struct PlatformConfiguration: Hashable, Sendable {
 
     /// What the machine and the command line add to the file.
     package struct Surroundings: Sendable {
+        /// Absolute.
         package var dataDirectory: String
         /// Where the executables lie: default for plug-ins.
         package var executables: String
-        /// Where filter plugins lie when the settings do not say.
+        /// Where filter plugins lie unless the settings name a folder.
         package var plugins: String
         /// The address other machines reach this one by, if there is one.
         package var machineAddress: String?
@@ -56,15 +59,15 @@ package struct PlatformConfiguration: Hashable, Sendable {
         "mappedFileSizeCommitLog", "brokerName", "brokerClusterName", "brokerId", "brokerRole",
     ]
 
-    /// - Throws: everything that contradicts itself or has no meaning, in words for the operator.
+    /// - Throws: everything that contradicts itself or has no meaning, as text for the operator.
     package init(_ raw: RawConfiguration, _ surroundings: Surroundings) throws(ConfigurationError) {
         let (draft, problems) = Self.draft(raw, surroundings)
         guard problems.isEmpty else { throw ConfigurationError(problems) }
         self = draft
     }
 
-    /// What a configuration comes to with everything left out that cannot be, and all of that: nothing can be started with it while there are
-    /// problems, but ports and folders can be looked at.
+    /// What a configuration comes to with everything left out that cannot be, and all of that: nothing can be started
+    /// with it while there are problems, but ports and folders can be looked at.
     package static func draft(
         _ raw: RawConfiguration, _ surroundings: Surroundings
     ) -> (PlatformConfiguration, [ConfigurationProblem]) {
@@ -101,7 +104,8 @@ package struct PlatformConfiguration: Hashable, Sendable {
         problems += contradictions(raw)
     }
 
-    /// As workers take them. What is not usable is a problem already and left out, like a text without letters, which means not set.
+    /// As workers take them. What is not usable is a problem already and left out, like a text without letters, which
+    /// means not set.
     static func canonical(_ values: [String: String]) -> [String: String] {
         var canonical: [String: String] = [:]
         for (key, value) in values {
@@ -132,14 +136,14 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// What `setup` and `reload` tell it.
     package func settings(of worker: WorkerID) -> Settings {
         let row = row(of: worker)
-        var told = entry(of: worker).flatMap { settings[$0.kind]?[$0.position].settings } ?? Settings()
+        var values = entry(of: worker).flatMap { settings[$0.kind]?[$0.position].settings } ?? Settings()
         if case .worker(let key) = row.memoryLimit, let memory = limits[worker.kind].memory {
             let megabytes = Int(memory >> 20)
-            told[key] = String(min(megabytes, told.int(key, default: megabytes)))
+            values[key] = String(min(megabytes, values.int(key, default: megabytes)))
         }
-        table.row(row.settingsOf ?? row.kind).rules.refine(&told, of: worker, self)
-        if let logLevel { told["logLevel"] = logLevel }
-        return told
+        table.row(row.settingsOf ?? row.kind).rules.refine(&values, of: worker, self)
+        if let logLevel { values["logLevel"] = logLevel }
+        return values
     }
 
     /// For one worker and those that read the same settings; used for ports once they are bound.
@@ -170,6 +174,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
 package struct WorkerSettings: Hashable, Sendable {
     /// The workers' numbers.
     package internal(set) var indexes: [Int]
+    /// What `setup` tells all of them.
     package internal(set) var settings: Settings
 }
 

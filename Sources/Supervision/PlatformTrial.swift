@@ -3,8 +3,8 @@ import LinuxSystem
 import SettingTable
 import WorkerProtocol
 
-/// Whether a platform could start as configured, without starting it: its ports are bound and closed again, its folders looked at as its user would
-/// find them, in its unit's sandbox too.
+/// Whether a platform could start as configured, without starting it: its ports are bound and closed again, its folders
+/// looked at as its user would find them, in its unit's sandbox too.
 package struct PlatformTrial {
     /// Who will run it.
     package var account: Account
@@ -20,7 +20,8 @@ package struct PlatformTrial {
         self.unit = unit
     }
 
-    /// For the file of a service (`/etc/apus/NAME.toml`) as the service meets it, else as whoever runs this program does.
+    /// For the file of a service (`/etc/apus/NAME.toml`) as the service meets it, else as the user of this program
+    /// does.
     package init(file: String?, dataDirectory: String) {
         let unit = file.flatMap { UnitRules.unit(of: $0) }.flatMap { UnitRules(unit: $0) }
         self.init(account: unit?.user.flatMap { Account(named: $0) } ?? .own, unit: unit)
@@ -52,12 +53,13 @@ package struct PlatformTrial {
 
     // MARK: ports
 
-    /// What is to be said of ports that were not tried; nil when they were.
+    /// Why ports were not tried; nil when they were.
     package var portsNotTried: String? {
         if let running { return "ports are not tried: the platform of this data directory runs (pid \(running))" }
         return hasSocketUnit ? "ports are not tried: systemd holds them for the service (apus.socket)" : nil
     }
 
+    /// Ports that cannot be bound. Empty when they were not tried.
     package func portProblems(_ configuration: PlatformConfiguration, _ raw: RawConfiguration) -> [ConfigurationProblem]
     {
         guard portsNotTried == nil else { return [] }

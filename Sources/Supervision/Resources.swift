@@ -2,8 +2,8 @@ package import LinuxSystem
 package import Systemd
 package import WorkerProtocol
 
-/// What outlives the workers: listening sockets, shared segments, eventfds. Kept over restarts, so that clients' connects
-/// wait in the backlog, and passed to every process of a worker. The supervisor maps none of the segments.
+/// What outlives the workers: listening sockets, shared segments, eventfds. Kept over restarts, so that clients'
+/// connects wait in the backlog, and passed to every process of a worker. The supervisor maps none of the segments.
 ///
 /// Sockets and segments are also left with systemd (`DescriptorStore`), so that they outlive the supervisor, too.
 package final class Resources {
@@ -23,11 +23,11 @@ package final class Resources {
     private var gone: Set<WorkerID> = []
     private var given: GivenDescriptors
     private let store: DescriptorStore
-    /// Bound, and left with the store only when all the others are: it would hold a port that is said to be taken.
+    /// Bound, and left with the store only when all the others are: it would hold a port that is reported as taken.
     private var unkept: [(socket: SharedDescriptor, name: String)] = []
 
-    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units by
-    /// their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
+    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units
+    /// by their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
     ///
     /// What the store holds for no listener or segment of this configuration is removed from it.
     package init(
@@ -134,8 +134,8 @@ package final class Resources {
         unkept = []
     }
 
-    /// Any free port whose neighbours are free too. Neighbours of this worker are bound with it; those of a worker that reads
-    /// the same settings are bound when its turn comes.
+    /// Any free port whose neighbours are free too. Neighbours of this worker are bound with it; those of a worker that
+    /// reads the same settings are bound when its turn comes.
     private func bindWithNeighbours(
         _ row: WorkerRow.ListenerRow, _ worker: WorkerID, _ address: String,
         _ configuration: inout PlatformConfiguration
@@ -195,7 +195,8 @@ package final class Resources {
         }
     }
 
-    /// So many of a worker are handed over; more end with the worker. Names of all of them must fit one environment variable.
+    /// So many of a worker are handed over; more end with the worker. Names of all of them must fit one environment
+    /// variable.
     package static let connectionsMax = 4000
 
     /// A worker that drains gives its clients' connections away: they stay open, and what clients send waits in them.
@@ -203,8 +204,8 @@ package final class Resources {
     /// Those of a worker that is gone for good end here.
     package func keep(connections new: [SharedDescriptor], of worker: WorkerID) {
         guard !gone.contains(worker) else { return }
-        let room = Resources.connectionsMax - (connections[worker]?.count ?? 0)
-        for connection in new.prefix(room) {
+        let free = Resources.connectionsMax - (connections[worker]?.count ?? 0)
+        for connection in new.prefix(free) {
             connections[worker, default: []].append(connection)
             store.keep(connection.raw, connectionsName(worker))
         }
@@ -219,11 +220,12 @@ package final class Resources {
         store.forget(connectionsName(worker))
     }
 
-    /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a restart.
+    /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a
+    /// restart.
     package func closeListeners(of worker: WorkerID) { listeners[worker] = nil }
 
-    /// Connects are refused at once until the worker, back again, listens on its sockets anew. They stay bound, so that nobody
-    /// else takes the ports.
+    /// Connects are refused at once until the worker, back again, listens on its sockets anew. They stay bound, so that
+    /// no process else takes the ports.
     package func pauseListeners(of worker: WorkerID) {
         endConnections(of: worker)
         for listener in listeners[worker] ?? [] { ListenSocket.pause(listener.socket.raw) }
@@ -254,7 +256,7 @@ package final class Resources {
     private func createShared(_ worker: WorkerID, _ configuration: PlatformConfiguration) throws(SystemError) {
         let row = table.row(worker.kind)
         for case .writes(let name, let bytes) in row.segments {
-            // What a segment says is about the one store its worker works on.
+            // A segment is about the one store its worker works on.
             let label = GivenDescriptors.segmentName(
                 name, owner: "\(worker)", layout: WorkerTable.segmentLayout,
                 subject: configuration.settings(of: worker).string("storePathRootDir", default: ""))

@@ -1,6 +1,6 @@
 import SettingTable
 
-/// What is to be said of each setting of a configuration, before anything is made of it.
+/// Problems and notes of each setting of a configuration, before anything is made of it.
 struct SettingReview {
     /// What keeps the platform from starting.
     private(set) var problems: [ConfigurationProblem] = []
@@ -48,7 +48,7 @@ struct SettingReview {
             if setting.readers == .platform, table != .common {
                 problem(key, table, "\(key) is the whole platform's: \(Self.example(of: key)) above all tables")
             } else if setting.readers.isDisjoint(with: readers) {
-                note(key, table, .attention("it is a setting of \(owner(of: setting)), and nobody reads it here"))
+                note(key, table, .attention("it is a setting of \(owner(of: setting)), and no worker reads it here"))
             } else if case .none(let reason) = setting.effect {
                 let isAsked = key == "fetchNamesrvAddrByAddressServer" && SettingType.boolean(value) == true
                 note(key, table, isAsked ? .attention(reason) : .harmless(reason))
@@ -106,8 +106,9 @@ struct SettingReview {
     }
 }
 
-/// A setting without effect in Apus, and whether somebody should act.
+/// A setting without effect in Apus, and whether an operator should act.
 package struct ConfigurationNote: Hashable, Sendable, CustomStringConvertible {
+    /// What the note means for an operator.
     package enum Kind: Hashable, Sendable {
         /// Nothing is lost without it.
         case harmless(String)
@@ -117,9 +118,13 @@ package struct ConfigurationNote: Hashable, Sendable, CustomStringConvertible {
         case unknown(meant: String?)
     }
 
+    /// The setting.
     package var key: String
+    /// The table the setting is in.
     package var table: RawConfiguration.Table
+    /// What the note means for an operator.
     package var kind: Kind
+    /// Of the file, from 1 on; nil: the command line.
     package var line: Int?
 
     /// Whether an operator should act.
@@ -129,17 +134,17 @@ package struct ConfigurationNote: Hashable, Sendable, CustomStringConvertible {
     package var name: String {
         switch table {
         case .common, .broker: SettingRefusal.shown(key)
-        default: SettingRefusal.shown(RawConfiguration.place(of: key, in: table))
+        default: SettingRefusal.shown(RawConfiguration.path(of: key, in: table))
         }
     }
 
     package var description: String {
-        let place = line.map { "line \($0): " } ?? ""
+        let position = line.map { "line \($0): " } ?? ""
         return switch kind {
-        case .harmless(let reason): "\(place)without effect in Apus, harmless: \(name): \(reason)"
-        case .attention(let reason): "\(place)ACT NOW: \(name): \(reason)"
+        case .harmless(let reason): "\(position)without effect in Apus, harmless: \(name): \(reason)"
+        case .attention(let reason): "\(position)ACT NOW: \(name): \(reason)"
         case .unknown(let meant):
-            "\(place)without effect in Apus: \(name)"
+            "\(position)without effect in Apus: \(name)"
                 + (meant.map { " (is \($0) meant?)" }
                     ?? ": neither Apus nor RocketMQ has such a setting; is it spelled right?")
         }

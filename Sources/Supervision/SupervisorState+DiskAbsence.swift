@@ -1,9 +1,11 @@
 import Logging
 import WorkerProtocol
 
-/// A worker whose disk is away is launched again until the disk is back. Workers that share the disk are parked meanwhile.
+/// A worker whose disk is away is launched again until the disk is back. Workers that share the disk are parked
+/// meanwhile.
 extension SupervisorState {
-    /// How soon after its end a worker looks for its disk again, in milliseconds: doubled from try to try up to the second.
+    /// How soon after its end a worker looks for its disk again, in milliseconds: doubled from try to try up to the
+    /// second.
     static let absenceMillis: ClosedRange<Int64> = 500...5_000
 
     mutating func diskIsAway(_ index: Int, _ text: String, _ now: Int64) {

@@ -41,7 +41,8 @@ extension SupervisorState {
 
     // MARK: - Messages of workers
 
-    /// Every message a worker may send to the supervisor. One that is none of its own is a fault of the worker: it is killed.
+    /// Every message a worker may send to the supervisor. One that is none of its own is a fault of the worker: it is
+    /// killed.
     mutating func received(_ message: WorkerMessage, from id: WorkerID, _ now: Int64) {
         switch message {
         case .ready(let detail): becameReady(id, detail, now)
@@ -94,8 +95,8 @@ extension SupervisorState {
         actions.append(.ready)
     }
 
-    /// Whether READY need not wait for it: a worker whose disk is away, or that cannot start, holds READY back only when no
-    /// other worker does its work.
+    /// Whether READY need not wait for it: a worker whose disk is away, or that cannot start, holds READY back only
+    /// when no other worker does its work.
     func isSettled(_ worker: Worker) -> Bool {
         if worker.isReady || worker.isParked { return true }
         let isLost = worker.absence != nil || worker.isCrashLoop

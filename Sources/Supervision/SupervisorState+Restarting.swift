@@ -46,7 +46,8 @@ extension SupervisorState {
 
     // MARK: - Excused ends
 
-    /// Ends of one worker in `excuseMillis` that are no crashes because the worker reports so. A plugin may forge reports.
+    /// Ends of one worker in `excuseMillis` that are no crashes because the worker reports so. A plugin may forge
+    /// reports.
     static let excusesMax = 20
     static let excuseMillis: Int64 = 60_000
     static let unexcused = "more than \(excusesMax) in a minute are throttled as crashes are"

@@ -71,6 +71,7 @@ package struct SupervisorState: Sendable {
 
     /// Times it decides by.
     package struct Limits: Sendable {
+        /// Between two heartbeats of a worker, in milliseconds.
         package var heartbeatMillis: Int64 = 1_000
         /// So many heartbeats in a row unanswered: the worker hangs.
         package var missedMax = 5
@@ -90,7 +91,9 @@ package struct SupervisorState: Sendable {
         case ended
     }
 
+    /// In launch order.
     package internal(set) var workers: [Worker]
+    /// Of the whole platform.
     package internal(set) var mode = Mode.starting
     /// Workers that are no part of the platform any more, and drain when those before them have ended.
     var leaving: Set<WorkerID> = []
@@ -156,6 +159,7 @@ package struct SupervisorState: Sendable {
         return earliest
     }
 
+    /// No worker is launched any more.
     package var isStopping: Bool {
         switch mode {
         case .starting, .running: false
@@ -201,6 +205,7 @@ package struct SupervisorState: Sendable {
         return parts.joined(separator: "; ")
     }
 
+    /// nil: it is no part of the platform.
     package func worker(_ id: WorkerID) -> Worker? { workers.first { $0.id == id } }
 
     mutating func update(_ id: WorkerID, _ body: (inout Worker) -> Void) {

@@ -1,7 +1,7 @@
-/// Where settings stand in a TOML file. The parser tells only of its errors where they are; this looks for the lines that begin with a key, and is for
-/// messages alone.
-package enum TOMLPlaces {
-    /// By `RawConfiguration.place(of:in:)`, from 1 on.
+/// Where settings stand in a TOML file. The parser knows only where its errors are; this looks for the lines that begin
+/// with a key, and is for messages alone.
+package enum TOMLLines {
+    /// By `RawConfiguration.path(of:in:)`, from 1 on.
     /// - Parameter kinds: which tables there are.
     package static func lines(of text: String, kinds: WorkerTable = .standard) -> [String: Int] {
         let named = Dictionary(uniqueKeysWithValues: kinds.tables.map { ($0, RawConfiguration.Table.named($0)) })
@@ -33,9 +33,9 @@ package enum TOMLPlaces {
             if table == .common, let dot = key.firstIndex(of: "."),
                 let other = key[..<dot] == "limits" ? .limits : named[String(key[..<dot])]
             {
-                lines[RawConfiguration.place(of: String(key[key.index(after: dot)...]), in: other)] = number + 1
+                lines[RawConfiguration.path(of: String(key[key.index(after: dot)...]), in: other)] = number + 1
             } else {
-                lines[RawConfiguration.place(of: prefix + key, in: table)] = number + 1
+                lines[RawConfiguration.path(of: prefix + key, in: table)] = number + 1
             }
         }
         return lines

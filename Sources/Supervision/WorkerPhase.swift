@@ -1,7 +1,7 @@
 package import WorkerProtocol
 
-/// What the supervisor knows of one worker. Its process is described by one enum, so that states which exclude each other
-/// cannot be combined.
+/// What the supervisor knows of one worker. Its process is described by one enum, so that states which exclude each
+/// other cannot be combined.
 extension SupervisorState {
     /// Where a worker stands. Times are those of `handle(_:at:)`, in milliseconds.
     package enum Phase: Hashable, Sendable {
@@ -42,7 +42,9 @@ extension SupervisorState {
 
     /// Why a worker cannot serve, as it reported with `failed`.
     package struct Refusal: Hashable, Sendable {
+        /// For people: cause and remedy.
         package var reason: String
+        /// What its end is to be taken for.
         package var cause: FailureCause
     }
 
@@ -64,8 +66,10 @@ extension SupervisorState {
 
     /// All that is known of one worker.
     package struct Worker: Sendable {
+        /// Kind and number.
         package let id: WorkerID
         let row: WorkerRow
+        /// Its process.
         package var phase = Phase.waiting(until: 0, why: .launch)
         /// Of its process, 0 without one.
         package var pid: Int32 = 0
@@ -103,7 +107,9 @@ extension SupervisorState {
             }
         }
 
+        /// It serves.
         package var isReady: Bool { if case .ready = phase { true } else { false } }
+        /// It crashed too often in a row: restarts are throttled.
         package var isCrashLoop: Bool { crashes >= row.restart.crashLoop }
 
         /// Heartbeats that should have been answered by now.

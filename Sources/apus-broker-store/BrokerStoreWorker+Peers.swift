@@ -20,7 +20,8 @@ extension BrokerStoreWorker {
         }
     }
 
-    /// Every message of a peer that a broker takes, by the kind of the peer: a plugin may have taken a filter worker over.
+    /// Every message of a peer that a broker takes, by the kind of the peer: a plugin may have taken a filter worker
+    /// over.
     private func received(_ message: WorkerMessage, from peer: WorkerID) {
         switch (peer.kind, message) {
         case (.filter, .filterServes), (.filter, .filterCompiled), (.filter, .filterMatched), (.filter, .filterFailed):

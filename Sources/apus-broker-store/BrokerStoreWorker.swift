@@ -25,7 +25,7 @@ final class BrokerStoreWorker: Worker {
     var replication: PeerLink?
     /// The other brokers of this platform.
     var brokers: [Int: PeerLink] = [:]
-    /// Told before the store was open.
+    /// Received before the store was open.
     var earlyTopics: [AutoCreatedTopic] = []
     private let diskGuard: DiskGuard
     private var diskWatch: DiskWatch?
@@ -33,9 +33,9 @@ final class BrokerStoreWorker: Worker {
     private var wasRefusing = false
     var isOpen = false
     private var isLeaving = false
-    /// What the supervisor was told of last.
+    /// What was reported to the supervisor last.
     private var reported: [PluginSubscription] = []
-    /// Of clients, from a former life of this worker.
+    /// Of clients, from the process before this one.
     var adopted: [Int32] = []
 
     init(environment: WorkerEnvironment) throws {
@@ -184,7 +184,8 @@ final class BrokerStoreWorker: Worker {
         diskWatch = watch
         let interval = TimeAmount.milliseconds(100)
         diskLook = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
-            // The store has failed to write and tries again by itself; whether that is of any use the disk itself tells.
+            // The store has failed to write and tries again by itself; whether that is of any use the disk itself
+            // tells.
             let refusal = this.value.broker.store.notWritable
             if case .notWritable = refusal { watch.lookNow() }
             if refusal != nil && !this.value.wasRefusing { watch.lookNow() }
@@ -209,7 +210,8 @@ final class BrokerStoreWorker: Worker {
 
     // MARK: Plugins
 
-    /// Tells the supervisor who depends on filter plugins, for `apus plugin status`, when that has changed.
+    /// Reports to the supervisor which groups depend on filter plugins, for `apus plugin status`, when that has
+    /// changed.
     private func reportPluginSubscriptions() {
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         environment.eventLoop.scheduleRepeatedTask(
@@ -220,7 +222,7 @@ final class BrokerStoreWorker: Worker {
                 guard found != worker.reported, !worker.isLeaving else { return }
                 worker.reported = found
                 let json = PluginSubscriptionReport.json(found, bytesMax: WorkerMessage.reportBytesMax)
-                worker.environment.tell(.report(json: json))
+                worker.environment.send(.report(json: json))
             }
         }
     }

@@ -73,7 +73,8 @@ struct Apusd: ParsableCommand {
     private static func read(_ source: ConfigurationSource) throws -> PlatformConfiguration {
         do {
             let (configuration, wrong, raw) = try source.draft()
-            // Folders nobody may write to are as wrong as a number; a disk that is away comes back, and its broker waits for it.
+            // Folders that cannot be written to are as wrong as a number; a disk that is away comes back, and its
+            // broker waits for it.
             let problems = wrong + PlatformTrial().folderProblems(configuration, raw, disksToo: false)
             guard problems.isEmpty else { throw ConfigurationError(problems).located(in: raw.path) }
             return configuration
@@ -121,7 +122,8 @@ struct Apusd: ParsableCommand {
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
             var problems = wrong + trial.problems(configuration, raw, executables: executables)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
-            // What is only noted, a misspelt key say, is printed beside what is wrong: one look shows all there is to mend.
+            // What is only noted, a misspelt key say, is printed beside what is wrong: one look shows all there is to
+            // mend.
             for note in configuration.notes { print(note) }
             guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
             if let text = trial.portsNotTried { print(text) }

@@ -45,7 +45,7 @@ struct ConfigurationSource {
     ) throws {
         if let disks = raw.disks {
             var register = try DiskRegister(dataDirectory: dataDirectory, isReadOnly: options.onlyLooks)
-            surroundings.disks = try register.places(for: disks.map { try PlatformConfiguration.cleanDisk($0) }) {
+            surroundings.disks = try register.entries(for: disks.map { try PlatformConfiguration.cleanDisk($0) }) {
                 PlatformConfiguration.brokerName(raw.common["brokerName"], index: $0)
             }
             return
@@ -101,7 +101,7 @@ struct ConfigurationSource {
             return raw
         }
         do {
-            var reader = TOMLReader(lines: TOMLPlaces.lines(of: text))
+            var reader = TOMLReader(lines: TOMLLines.lines(of: text))
             reader.read(try TOMLTable(string: text))
             raw = reader.raw
         } catch let error as TOMLParseError {

@@ -93,7 +93,7 @@ import WorkerProtocol
             twice?.description
                 == "the name server (listenPort) and the gateway (listenPort) both listen on port 9876: give one of them another"
         )
-        #expect(TOMLPlaces.lines(of: "[gateway]\nlistenPort = 1", kinds: Self.table) == ["gateway.listenPort": 2])
+        #expect(TOMLLines.lines(of: "[gateway]\nlistenPort = 1", kinds: Self.table) == ["gateway.listenPort": 2])
     }
 
     @Test func aReloadKeepsWhatIsFixedOfIt() throws {

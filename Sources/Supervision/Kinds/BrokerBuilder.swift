@@ -4,17 +4,17 @@ import WorkerProtocol
 /// Fills one broker's settings up with RocketMQ's defaults, and notes everything in them that cannot be.
 struct BrokerBuilder {
     let raw: RawConfiguration
-    /// Its place among the `[[broker]]` tables.
+    /// Its position among the `[[broker]]` tables.
     let number: Int
     /// The number of its workers.
     let index: Int
     let isOfMany: Bool
-    /// What its own table says.
+    /// The settings of its own table.
     let own: [String: String]
     /// Of the platform.
     let bindAddress: String
 
-    /// - Parameter given: what file and command line say, as workers take it.
+    /// - Parameter given: settings of file and command line, as workers take them.
     func settings(
         _ given: [String: String], _ surroundings: PlatformConfiguration.Surroundings,
         problems: inout [ConfigurationProblem]

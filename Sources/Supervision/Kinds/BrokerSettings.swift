@@ -1,8 +1,8 @@
 import SettingTable
 package import WorkerProtocol
 
-/// Brokers: RocketMQ's rules for roles and ports, one broker for each disk, and brokers that join and leave. Replication
-/// workers read the same settings.
+/// Brokers: RocketMQ's rules for roles and ports, one broker for each disk, and brokers that join and leave.
+/// Replication workers read the same settings.
 enum BrokerSettings: SettingsRules {
     static func configure(
         _ configuration: inout PlatformConfiguration, _ row: WorkerRow, _ sources: ConfigurationSources,
@@ -10,19 +10,19 @@ enum BrokerSettings: SettingsRules {
     ) {
         let (raw, surroundings) = (sources.raw, sources.surroundings)
         let wantsBroker = sources.wants(row)
-        var places: [PlatformConfiguration.Place] = []
+        var tables: [PlatformConfiguration.BrokerTable] = []
         do throws(ConfigurationError) {
-            places = try PlatformConfiguration.places(raw, surroundings, wantsBroker: wantsBroker)
+            tables = try PlatformConfiguration.brokerTables(raw, surroundings, wantsBroker: wantsBroker)
         } catch {
             problems += error.problems
         }
-        configuration.settings[row.kind] = places.enumerated().map { number, place in
-            let merged = raw.common.merging(place.table, uniquingKeysWith: { $1 })
+        configuration.settings[row.kind] = tables.enumerated().map { number, broker in
+            let merged = raw.common.merging(broker.table, uniquingKeysWith: { $1 })
             let builder = BrokerBuilder(
-                raw: raw, number: number, index: place.index, isOfMany: raw.disks != nil || places.count > 1,
-                own: PlatformConfiguration.canonical(place.table), bindAddress: sources.bindAddress)
+                raw: raw, number: number, index: broker.index, isOfMany: raw.disks != nil || tables.count > 1,
+                own: PlatformConfiguration.canonical(broker.table), bindAddress: sources.bindAddress)
             return WorkerSettings(
-                indexes: [place.index],
+                indexes: [broker.index],
                 settings: builder.settings(PlatformConfiguration.canonical(merged), surroundings, problems: &problems))
         }
         let isRegistered = configuration.brokers.allSatisfy { $0["namesrvAddr"]?.isEmpty == false }
@@ -137,14 +137,14 @@ enum BrokerSettings: SettingsRules {
 extension PlatformConfiguration {
     /// RocketMQ's default port.
     package static let brokerPort = 10911
-    /// Between brokers of one platform: leaves room for the VIP port below and the HA port above each.
+    /// Between brokers of one platform: leaves the VIP port below and the HA port above each free.
     package static let brokerPortStep = 10
 
     /// In the order of `brokerIndexes`.
     package var brokers: [Settings] { (settings[.brokerStore] ?? []).map(\.settings) }
 
-    /// The number of each broker's workers: with `disks` it belongs to the disk, else it is the position among the tables.
-    /// Ascending, not always without gaps.
+    /// The number of each broker's workers: with `disks` it belongs to the disk, else it is the position among the
+    /// tables. Ascending, not always without gaps.
     package var brokerIndexes: [Int] { (settings[.brokerStore] ?? []).flatMap(\.indexes) }
 
     mutating func updateBrokers(_ body: (inout Settings) -> Void) {
@@ -155,7 +155,7 @@ extension PlatformConfiguration {
     /// A broker that cannot be added after all.
     mutating func remove(broker index: Int) { settings[.brokerStore]?.removeAll { $0.indexes == [index] } }
 
-    /// Where others find each broker: what its clients are told.
+    /// Where others find each broker: what name servers report to clients.
     package var announcedBrokers: [String] {
         brokers.map { broker in
             let bind = broker.string("bindAddress", default: "127.0.0.1")
@@ -178,17 +178,17 @@ extension PlatformConfiguration {
     // MARK: - Disks
 
     /// One broker: its number and the settings of its own.
-    struct Place {
+    struct BrokerTable {
         var index: Int
         var table: [String: String]
     }
 
-    static func places(
+    static func brokerTables(
         _ raw: RawConfiguration, _ surroundings: Surroundings, wantsBroker: Bool
-    ) throws(ConfigurationError) -> [Place] {
+    ) throws(ConfigurationError) -> [BrokerTable] {
         guard let disks = raw.disks else {
             let tables = !wantsBroker ? [] : raw.brokers.isEmpty ? [[:]] : raw.brokers
-            return tables.enumerated().map { Place(index: $0.offset, table: $0.element) }
+            return tables.enumerated().map { BrokerTable(index: $0.offset, table: $0.element) }
         }
         guard wantsBroker else { throw ConfigurationError("disks are a broker's, and this platform has none") }
         guard raw.brokers.isEmpty else {
@@ -209,11 +209,11 @@ extension PlatformConfiguration {
         let known = Dictionary(surroundings.disks.map { ($0.path, $0) }, uniquingKeysWith: { $1 })
         return clean.enumerated().map { position, path in
             guard let entry = known[path] else {
-                return Place(index: position, table: ["diskPath": path, "storePathRootDir": storeFolder(path)])
+                return BrokerTable(index: position, table: ["diskPath": path, "storePathRootDir": storeFolder(path)])
             }
             var table = entry.settings
             table["storePathRootDir"] = storeFolder(path)
-            return Place(index: entry.slot ?? position, table: table)
+            return BrokerTable(index: entry.slot ?? position, table: table)
         }.sorted { $0.index < $1.index }
     }
 
@@ -237,7 +237,8 @@ extension PlatformConfiguration {
 
     // MARK: - Reload
 
-    /// Settings that differ from those of the same brokers before and are read when a broker starts, with the command to type.
+    /// Settings that differ from those of the same brokers before and are read when a broker starts, with the command
+    /// to type.
     func readAtStart(since former: PlatformConfiguration) -> [String] {
         zip(brokerIndexes, brokers).flatMap { index, broker -> [String] in
             guard let position = former.brokerIndexes.firstIndex(of: index) else { return [] }
@@ -252,6 +253,7 @@ extension PlatformConfiguration {
 }
 
 extension PlatformConfiguration.Surroundings {
+    /// False with `--no-broker`.
     package var withBroker: Bool {
         get { !absent.contains("broker") }
         set { absent.set("broker", !newValue) }
@@ -278,7 +280,7 @@ extension RawConfiguration {
 }
 
 extension DiskRegister.Entry {
-    /// What the broker is told of its disk.
+    /// What `setup` tells the broker of its disk.
     var settings: [String: String] {
         var settings = [
             "diskPath": path, "diskIdentity": identity, "diskServed": String(served), "brokerName": brokerName,

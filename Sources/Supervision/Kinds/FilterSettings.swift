@@ -55,8 +55,8 @@ extension PlatformConfiguration {
         body(&settings[.filter, default: []][0].settings)
     }
 
-    /// These plugin files exist now: each gets a worker of its own, while there are enough. Workers stay, and so does what
-    /// they have.
+    /// These plugin files exist now: each gets a worker of its own, while there are enough. Workers stay, and so does
+    /// what they have.
     /// - Returns: the files that no worker takes, for there are too many.
     @discardableResult
     package mutating func setPlugins(_ names: Set<String>) -> [String] {

@@ -19,7 +19,8 @@ extension PlatformConfiguration {
     /// Where this machine finds our name server, also when it listens everywhere.
     package var nameserverAddress: String? { nameserverAddress(everywhere: "127.0.0.1") }
 
-    /// Where others find it: what is shown to people. One that listens everywhere is at this machine's address in the network.
+    /// Where others find it: what is shown to people. One that listens everywhere is at this machine's address in the
+    /// network.
     package var announcedNameserver: String? { nameserverAddress(everywhere: machineAddress ?? "127.0.0.1") }
 
     private func nameserverAddress(everywhere: String) -> String? {
@@ -43,6 +44,7 @@ extension PlatformConfiguration {
 }
 
 extension PlatformConfiguration.Surroundings {
+    /// False with `--no-nameserver`.
     package var withNameserver: Bool {
         get { !absent.contains("nameserver") }
         set { absent.set("nameserver", !newValue) }
@@ -68,12 +70,13 @@ extension RawConfiguration {
             let setting = SettingTable.setting(key)
             guard setting == nil || setting?.readers.contains(.nameserver) == true else { continue }
             if nameserver[key] == nil { nameserver[key] = value }
-            if let line = lines[key] { lines[Self.place(of: key, in: .nameserver)] = line }
+            if let line = lines[key] { lines[Self.path(of: key, in: .nameserver)] = line }
             common[key] = nil
         }
     }
 }
 
 extension RawConfiguration.Table {
+    /// `[nameserver]`.
     package static let nameserver = RawConfiguration.Table.named("nameserver")
 }

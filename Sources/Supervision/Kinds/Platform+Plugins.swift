@@ -2,7 +2,8 @@ import LinuxSystem
 import Logging
 import WorkerProtocol
 
-/// Operators' plugins come and go: with the first of them come workers for plugins. No plugin is looked at here, only names in folders.
+/// Operators' plugins come and go: with the first of them come workers for plugins. No plugin is looked at here, only
+/// names in folders.
 extension Platform {
     func lookForPlugins() {
         let now = MonotonicClock.milliseconds
@@ -44,9 +45,9 @@ extension Platform {
     /// Below what a socket takes at once, see `ControlSocket`.
     private static let reportBytesMax = 128 << 10
 
-    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON. Each report is a text
-    /// in it, which the reader parses: a plugin that has taken its worker over can say wrong things of itself, and of nobody else.
-    /// With very many brokers the last ones' reports are left out (`null`).
+    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON.
+    /// Each report is a text in it, which the reader parses: a plugin that has taken its worker over can forge its own
+    /// worker's report, and no other. With very many brokers the last ones' reports are left out (`null`).
     var pluginReport: String {
         var left = Self.reportBytesMax
         func rows(_ kind: WorkerKind) -> String {

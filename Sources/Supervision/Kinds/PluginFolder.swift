@@ -3,6 +3,7 @@ package import WorkerProtocol
 
 /// Which plugin files an operator has, for the supervisor, which looks at no plugin: the names in the folders.
 package struct PluginFolder: Sendable {
+    /// Absolute paths.
     package let folders: [String]
     private var changes: [String: Int] = [:]
     /// Names of plugin files at the last look.
@@ -13,7 +14,7 @@ package struct PluginFolder: Sendable {
         _ = look()
     }
 
-    /// Reads the names again where a folder changed, and says whether they are others.
+    /// Reads the names again where a folder changed, and answers whether they are others.
     package mutating func look() -> Bool {
         var times: [String: Int] = [:]
         for folder in folders {

@@ -1,8 +1,8 @@
 import SettingTable
 package import WorkerProtocol
 
-/// What a kind of worker does with its settings beyond its row: RocketMQ's rules for brokers, shares of plugins, and so on.
-/// Every rule has a default, which `PlainSettings` shows.
+/// What a kind of worker does with its settings beyond its row: RocketMQ's rules for brokers, shares of plugins, and so
+/// on. Every rule has a default, which `PlainSettings` shows.
 package protocol SettingsRules: SendableMetatype {
     /// Fills `configuration.settings[row.kind]` in from what the operator wrote.
     static func configure(
@@ -25,6 +25,7 @@ package protocol SettingsRules: SendableMetatype {
 
 /// A folder a worker writes to.
 package struct FolderUse: Sendable {
+    /// Absolute.
     package var path: String
     /// The setting that names it, and the table the setting stands in.
     package var key: String
@@ -35,7 +36,9 @@ package struct FolderUse: Sendable {
 
 /// What an operator and the machine say, for `SettingsRules.configure`.
 package struct ConfigurationSources: Sendable {
+    /// File and command line.
     package let raw: RawConfiguration
+    /// The machine, and options that are no settings.
     package let surroundings: PlatformConfiguration.Surroundings
     /// Where everything listens that has no address of its own.
     package let bindAddress: String

@@ -1,8 +1,8 @@
 package import SettingTable
 package import WorkerProtocol
 
-/// One kind of worker: everything the supervisor knows of it. A new kind is a row of `WorkerTable.standard` and its program;
-/// no other file of this module names kinds.
+/// One kind of worker: everything the supervisor knows of it. A new kind is a row of `WorkerTable.standard` and its
+/// program; no other file of this module names kinds.
 package struct WorkerRow: Sendable {
     /// How many workers of the kind there are.
     package enum Count: Sendable, Hashable {
@@ -38,7 +38,9 @@ package struct WorkerRow: Sendable {
 
     /// An eventfd a worker shares with the worker of `owner`, which signals it, of the same number.
     package struct EventUse: Sendable, Hashable {
+        /// As the workers ask for it.
         package var name: String
+        /// The kind that signals it.
         package var owner: WorkerKind
 
         package init(_ name: String, of owner: WorkerKind) {
@@ -57,13 +59,15 @@ package struct WorkerRow: Sendable {
         package var socketUnitName: String
         /// The option of the command line that sets the port, or another that moves it.
         package var option: String
-        /// When any free port is chosen for this listener: settings of further ports of the same worker or of the one that
-        /// reads the same settings, and how far above this port they lie. All of them must be free.
+        /// When any free port is chosen for this listener: settings of further ports of the same worker or of the one
+        /// that reads the same settings, and how far above this port they lie. All of them must be free.
         package var neighbours: [Neighbour] = []
 
         /// A port beside a listener's.
         package struct Neighbour: Sendable, Hashable {
+            /// The setting that holds the further port.
             package var portKey: String
+            /// How far it lies above the listener's port; below, when negative.
             package var offset: Int
         }
     }
@@ -76,6 +80,7 @@ package struct WorkerRow: Sendable {
         case worker(setting: String)
     }
 
+    /// No other row has it.
     package var kind: WorkerKind
     /// One character for names that must be short; no other kind has it.
     package var shortName: String
@@ -83,6 +88,7 @@ package struct WorkerRow: Sendable {
     package var title: String
     /// The setting that holds a worker's own name for people, if it has one.
     package var nameKey: String?
+    /// How many workers of the kind there are.
     package var count: Count
 
     /// Its table in apus.toml: `[TABLE]`, for `.perBroker` `[[TABLE]]`. nil: it has no settings of its own.
@@ -106,15 +112,22 @@ package struct WorkerRow: Sendable {
     package var critical: Bool
     /// A start in which all workers of the kind report why they cannot serve is given up.
     package var refusesStart: Bool
+    /// Sockets it gets with `setup`.
     package var listeners: [ListenerRow] = []
+    /// Shared memory it gets with `setup`.
     package var segments: [SegmentUse] = []
+    /// Event descriptors it gets with `setup`.
     package var events: [EventUse] = []
+    /// Links it gets; one side of a pair names it.
     package var peers: [PeerRule] = []
     /// It writes to the disk that the settings `diskPath` and `diskIdentity` name.
     package var ownsDisk = false
-    /// Works on the disk of the worker of that kind with its number: while that one waits for its disk, so does this one.
+    /// Works on the disk of the worker of that kind with its number: while that one waits for its disk, so does this
+    /// one.
     package var sharesDiskOf: WorkerKind?
+    /// Who keeps it below its limit of memory.
     package var memoryLimit = MemoryLimit.supervisor
+    /// When it is launched again after a crash.
     package var restart = RestartRule()
     /// How long it may take from its launch to `ready`, in milliseconds.
     package var startMillisMax: Int64

@@ -2,10 +2,11 @@ package import WorkerProtocol
 
 /// The platform as a table: one row for each kind of worker, in launch order. Compared by identity.
 package final class WorkerTable: Sendable, Hashable {
+    /// In launch order.
     package let rows: [WorkerRow]
 
-    /// What the slots of the segments mean. Raised with any change of it: then a new version of the platform does not take
-    /// over the segments that systemd kept of the old one.
+    /// What the slots of the segments mean. Raised with any change of it: then a new version of the platform does not
+    /// take over the segments that systemd kept of the old one.
     package static let segmentLayout = 1
 
     /// - Parameter rows: kinds, their short names and their tables occur once each.
@@ -68,7 +69,9 @@ package final class WorkerTable: Sendable, Hashable {
 
 /// Two workers with a peer link between them.
 package struct WorkerPair: Hashable, Sendable {
+    /// The worker whose row names the link.
     package var a: WorkerID
+    /// The worker on its other end.
     package var b: WorkerID
 
     package init(a: WorkerID, b: WorkerID) {
@@ -76,5 +79,6 @@ package struct WorkerPair: Hashable, Sendable {
         self.b = b
     }
 
+    /// The other end; nil: `worker` is none of the two.
     package func other(than worker: WorkerID) -> WorkerID? { worker == a ? b : worker == b ? a : nil }
 }

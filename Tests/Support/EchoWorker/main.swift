@@ -1,5 +1,5 @@
-// A worker of any kind for the tests of the supervisor: it is what it is called (apus-nameserver, …) and does what a line on
-// its listener says. Every answer is one line.
+// A worker of any kind for the tests of the supervisor: it is what it is called (apus-nameserver, …) and does what a
+// line on its listener says. Every answer is one line.
 //
 //   echo TEXT     TEXT
 //   pid           its process id

@@ -3,7 +3,7 @@ import CZlib
 import Testing
 
 /// zlib is the oracle; RocketMQ's is java.util.zip.CRC32, which is zlib's.
-@Suite struct ChecksumTests {
+@Suite struct CRC32Tests {
     static let bytes: [UInt8] = {
         var state: UInt64 = 88_172_645_463_325_252
         return (0..<70_000).map { _ in

@@ -19,67 +19,12 @@ func patterned(_ count: Int, seed: Int = 0) -> [UInt8] {
     }
 }
 
-@Suite("against the recorded conversation of two Apache brokers", .serialized)
-struct GoldenTests {
-    @Test("our slave takes Apache's stream and ends with the same bytes")
-    func slaveTakesRecordedStream() async throws {
-        let golden = try GoldenStream()
-        let expected = golden.log()
-        #expect(expected.count == 0x39b9)
-        let slave = try await SlaveHouse(store: FakeStore())
-        // A master that plays the recording: pieces as recorded, each after the slave's first report.
-        let player = try await Player(pieces: golden.conversation.filter { !$0.fromSlave }.map(\.bytes))
-        try await slave.restartStore()
-        try await slave.find(port: player.port)
-        #expect(await eventually { slave.store.written == Int64(expected.count) })
-        #expect(try slave.store.contents() == expected)
-        #expect(await eventually { player.reports.last == Int64(expected.count) })
-        #expect(player.reports.first == 0)
-        #expect(player.reports == player.reports.sorted(), "reports never go back")
-        try await slave.stop()
-        try await player.stop()
-    }
-
-    @Test("our master's stream satisfies the recorded slave")
-    func masterSatisfiesRecordedSlave() async throws {
-        let golden = try GoldenStream()
-        let expected = golden.log()
-        let store = try FakeStore()
-        let master = try await MasterHouse(store: store, times: HATimes(heartbeatMilliseconds: 100))
-        let socket = try BlockingClient(port: master.port)
-        var receiver = HAReceiver(next: 0)
-        var got: [UInt8] = []
-        // The slave's recorded reports, each once it has as much as it had then; the log grows to that point first.
-        for report in golden.conversation.filter({ $0.fromSlave }).map(\.bytes) {
-            let offset = report.reduce(Int64(0)) { $0 << 8 | Int64($1) }
-            if Int(offset) > store.written { store.append(Array(expected[Int(store.written)..<Int(offset)])) }
-            while got.count < Int(offset) {
-                var input = ByteBuffer(bytes: try socket.read())
-                while let event = try receiver.read(&input) {
-                    if case .bytes(_, let bytes) = event { got += Array(bytes.readableBytesView) }
-                }
-            }
-            try socket.write(report)
-            #expect(await eventually { master.acknowledged == offset })
-        }
-        #expect(got == expected)
-        #expect(master.slaves == 1)
-        // Then only heartbeats come.
-        var input = ByteBuffer(bytes: try socket.read())
-        #expect(try receiver.read(&input) == .heartbeat)
-        socket.end()
-        #expect(await eventually { master.slaves == 0 })
-        #expect(master.acknowledged == Int64(expected.count))
-        try await master.stop()
-    }
-}
-
 @Suite("master and slave together", .serialized)
-struct PairTests {
+struct MasterSlaveTests {
     @Test("everything arrives byte for byte, across files, while the log grows", arguments: [500, 32 * 1024])
     func identical(batchSize: Int) async throws {
-        let master = try await MasterHouse(store: FakeStore(), batchSize: batchSize)
-        let slave = try await SlaveHouse(store: FakeStore())
+        let master = try await MasterHarness(store: FakeStore(), batchSize: batchSize)
+        let slave = try await SlaveHarness(store: FakeStore())
         try await slave.restartStore()
         // An empty slave begins with the master's last file: it is to be there before the first is full.
         master.store.append(patterned(1))
@@ -87,7 +32,8 @@ struct PairTests {
         #expect(await eventually { slave.store.written == master.store.written })
         for round in 0..<40 {
             master.store.append(patterned(round * 997 % 20_000 + 1, seed: round))
-            if round % 8 == 0 { try await Task.sleep(for: .milliseconds(2)) }
+            // Now and then the slave has all there is, and the next append finds it waiting.
+            if round % 8 == 0 { #expect(await eventually { slave.store.written == master.store.written }) }
         }
         #expect(await eventually { slave.store.written == master.store.written })
         #expect(try slave.store.contents() == master.store.contents())
@@ -99,9 +45,9 @@ struct PairTests {
 
     @Test("a slow broker-store is not run over: bytes in flight are bounded")
     func backPressure() async throws {
-        let master = try await MasterHouse(store: FakeStore(fileSize: 64 << 20))
+        let master = try await MasterHarness(store: FakeStore(fileSize: 64 << 20))
         master.store.append(patterned(24 << 20))
-        let slave = try await SlaveHouse(store: FakeStore(fileSize: 64 << 20, startingAt: 0))
+        let slave = try await SlaveHarness(store: FakeStore(fileSize: 64 << 20, startingAt: 0))
         slave.backend.delay = 20
         master.store.append([1, 2, 3])
         try await slave.restartStore()
@@ -110,7 +56,7 @@ struct PairTests {
         #expect(try slave.store.contents() == master.store.contents())
         // One read of the socket may add to what was let in.
         #expect(slave.backend.mostWaiting <= Int(ReplicationSlave.inFlightMaximum) + (4 << 20))
-        #expect(slave.backend.largestPiece <= ReplicationSlave.pieceMaximum)
+        #expect(slave.backend.largestChunk <= ReplicationSlave.pieceMaximum)
         try await slave.stop()
         try await master.stop()
     }
@@ -119,22 +65,26 @@ struct PairTests {
     func restartsUnderLoad() async throws {
         let store = try FakeStore()
         let replica = try FakeStore()
-        var master = try await MasterHouse(store: store)
-        var slave = try await SlaveHouse(store: replica)
+        var master = try await MasterHarness(store: store)
+        var slave = try await SlaveHarness(store: replica)
         slave.backend.delay = 1
         try await slave.restartStore()
         let port = master.port
         try await slave.find(port: port)
+        // Where the replica's log ended at the last restart.
+        var mark: Int64 = 0
         for round in 0..<60 {
             store.append(patterned(5000 + round * 31, seed: round))
-            try await Task.sleep(for: .milliseconds(2))
+            // Bytes are on their way again before the next restart.
+            if round % 5 == 3 { #expect(await eventually { replica.written > mark }) }
+            if round % 5 == 4 { mark = replica.written }
             switch round % 15 {
             case 4:
                 try await master.stop()
-                master = try await MasterHouse(store: store, port: port)
+                master = try await MasterHarness(store: store, port: port)
             case 9:
                 try await slave.stop()
-                slave = try await SlaveHouse(store: replica)
+                slave = try await SlaveHarness(store: replica)
                 slave.backend.delay = 1
                 try await slave.restartStore()
                 try await slave.find(port: port)
@@ -152,9 +102,9 @@ struct PairTests {
 
     @Test("an empty slave of a grown master begins with the master's last file")
     func lastFileOnly() async throws {
-        let master = try await MasterHouse(store: FakeStore(fileSize: 4096))
+        let master = try await MasterHarness(store: FakeStore(fileSize: 4096))
         master.store.append(patterned(10_000))
-        let slave = try await SlaveHouse(store: FakeStore(fileSize: 4096))
+        let slave = try await SlaveHarness(store: FakeStore(fileSize: 4096))
         try await slave.restartStore()
         try await slave.find(port: master.port)
         #expect(await eventually { slave.store.written == 10_000 })
@@ -165,9 +115,9 @@ struct PairTests {
 
     @Test("a slave with more than its master is refused loudly on both sides, and nothing is written")
     func slaveAhead() async throws {
-        let master = try await MasterHouse(store: FakeStore())
+        let master = try await MasterHarness(store: FakeStore())
         master.store.append(patterned(1000))
-        let slave = try await SlaveHouse(store: FakeStore())
+        let slave = try await SlaveHarness(store: FakeStore())
         slave.store.append(patterned(1500, seed: 9))
         try await slave.restartStore()
         try await slave.find(port: master.port)
@@ -175,8 +125,13 @@ struct PairTests {
             await eventually { master.book.lines.contains { $0.contains("holds messages the master does not have") } })
         #expect(await eventually { slave.book.lines.contains { $0.contains("why it refuses this slave's position") } })
         // Also when the master's log grows past the gap later.
+        func refusals() -> Int {
+            master.book.lines.count { $0.contains("holds messages the master does not have") }
+        }
+        let before = refusals()
         master.store.append(patterned(400, seed: 2))
-        try await Task.sleep(for: .milliseconds(300))
+        // The next attempt meets the grown log; of an attempt that was on its way the one after it is certain to.
+        #expect(await eventually { refusals() >= before + 2 })
         #expect(slave.store.written == 1500)
         #expect(master.acknowledged == 0)
         try await slave.stop()
@@ -185,9 +140,9 @@ struct PairTests {
 
     @Test("bytes the broker-store refuses are asked for again, with patience")
     func refusedBytes() async throws {
-        let master = try await MasterHouse(store: FakeStore())
+        let master = try await MasterHarness(store: FakeStore())
         master.store.append(patterned(3000))
-        let slave = try await SlaveHouse(store: FakeStore())
+        let slave = try await SlaveHarness(store: FakeStore())
         slave.backend.refuse = "the disk is full"
         try await slave.restartStore()
         try await slave.find(port: master.port)
@@ -202,14 +157,19 @@ struct PairTests {
 
     @Test("nothing is sent or judged while the master's store is not open")
     func notReady() async throws {
-        let master = try await MasterHouse(store: FakeStore())
+        let master = try await MasterHarness(store: FakeStore())
         master.store.append(patterned(1000))
         master.store.watermarks.atomicStore(slot: WatermarkSlot.ready, 0)
-        let slave = try await SlaveHouse(store: FakeStore())
+        let slave = try await SlaveHarness(store: FakeStore())
         try await slave.restartStore()
         try await slave.find(port: master.port)
         #expect(await eventually { master.slaves == 1 })
-        try await Task.sleep(for: .milliseconds(50))
+        // The master has looked at its log again, and every event loop has had its turn.
+        EventFD.signal(master.store.event.raw)
+        for _ in 0..<3 {
+            try await master.turn()
+            _ = try await slave.isConnected
+        }
         #expect(slave.store.written == 0)
         master.store.watermarks.atomicStore(slot: WatermarkSlot.ready, 1)
         EventFD.signal(master.store.event.raw)
@@ -221,26 +181,28 @@ struct PairTests {
     @Test("silence ends a connection on either side, heartbeats keep it")
     func silence() async throws {
         let times = HATimes(heartbeatMilliseconds: 30, housekeepingMilliseconds: 200)
-        let master = try await MasterHouse(store: FakeStore(), times: times)
+        let master = try await MasterHarness(store: FakeStore(), times: times)
         master.store.append(patterned(10))
         let mute = try BlockingClient(port: master.port)
-        let slave = try await SlaveHouse(store: FakeStore(), times: times)
+        let slave = try await SlaveHarness(store: FakeStore(), times: times)
         try await slave.restartStore()
         try await slave.find(port: master.port)
         #expect(await eventually { master.slaves == 2 })
         #expect(await eventually { master.slaves == 1 })
         #expect(master.book.lines.contains { $0.contains("was silent for 200 ms") })
-        try await Task.sleep(for: .milliseconds(300))
+        // Its reports go on for longer than the silence that ended the other.
+        let report = master.lastReport
+        #expect(await eventually { master.lastReport >= report + 300 })
         #expect(master.slaves == 1)
         #expect(try await slave.isConnected)
         mute.end()
         // A master that accepts and says nothing.
-        let deaf = try await Player(pieces: [])
-        let other = try await SlaveHouse(store: FakeStore(), times: times)
+        let deaf = try await RecordedMaster(pieces: [])
+        let other = try await SlaveHarness(store: FakeStore(), times: times)
         try await other.restartStore()
         try await other.find(port: deaf.port)
         #expect(await eventually { other.book.lines.contains { $0.contains("the master was silent for 200 ms") } })
-        for house in [slave, other] { try await house.stop() }
+        for harness in [slave, other] { try await harness.stop() }
         try await deaf.stop()
         try await master.stop()
     }
@@ -250,18 +212,18 @@ struct PairTests {
         var header = ByteBuffer(integer: Int64(77))
         header.writeInteger(Int32(3))
         header.writeBytes([1, 2, 3])
-        let player = try await Player(pieces: [Array(header.readableBytesView)])
-        let slave = try await SlaveHouse(store: FakeStore())
+        let recorded = try await RecordedMaster(pieces: [Array(header.readableBytesView)])
+        let slave = try await SlaveHarness(store: FakeStore())
         slave.store.append(patterned(50))
         try await slave.restartStore()
-        try await slave.find(port: player.port)
+        try await slave.find(port: recorded.port)
         #expect(
             await eventually {
                 slave.book.lines.contains { $0.contains("the master sends from 77 on, this slave's log ends at 50") }
             })
-        #expect(await eventually { player.connections >= 2 })
+        #expect(await eventually { recorded.connections >= 2 })
         #expect(slave.store.written == 50)
         try await slave.stop()
-        try await player.stop()
+        try await recorded.stop()
     }
 }

@@ -88,7 +88,7 @@ final class FakeStore: @unchecked Sendable {
 }
 
 /// The master side of the protocol over a fake store, on a free port of the loopback.
-final class MasterHouse {
+final class MasterHarness {
     let store: FakeStore
     let segment: SharedSegment
     let event: Descriptor
@@ -125,7 +125,8 @@ final class MasterHouse {
         }.get()
     }
 
-    /// `port` 0: a free one below those that outgoing connections get, so that it is still free when a master comes back.
+    /// `port` 0: a free one below those that outgoing connections get, so that it is still free when a master comes
+    /// back.
     static func listen(_ port: Int) throws -> (descriptor: Int32, port: Int) {
         guard port == 0 else { return try bound(port) }
         for _ in 0..<50 {
@@ -160,6 +161,12 @@ final class MasterHouse {
     var acknowledged: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.slaveAckOffset)) }
     var slaves: Int { Int(segment.atomicLoad(slot: ReplicationSlot.connectedSlaves)) }
 
+    /// When a slave last reported, in milliseconds since 1970.
+    var lastReport: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.lastAckMilliseconds)) }
+
+    /// All that was due on the master's event loop has been done.
+    func turn() async throws { try await loop.submit {}.get() }
+
     /// As if the process ended.
     func stop() async throws {
         watch.stop()
@@ -169,10 +176,10 @@ final class MasterHouse {
 }
 
 /// The slave side with a fake broker-store behind it.
-final class SlaveHouse {
+final class SlaveHarness {
     let store: FakeStore
     let book = LogBook()
-    let backend: FakeBackend
+    let backend: FakeBrokerStore
     private let loop: any EventLoop
     private let slave: NIOLoopBound<ReplicationSlave>
 
@@ -184,7 +191,7 @@ final class SlaveHouse {
         slave = try await loop.submit {
             NIOLoopBound(ReplicationSlave(eventLoop: loop, times: times, logger: book.logger), eventLoop: loop)
         }.get()
-        backend = FakeBackend(store: store, loop: loop, slave: slave)
+        backend = FakeBrokerStore(store: store, loop: loop, slave: slave)
     }
 
     func find(port: Int) async throws {
@@ -217,12 +224,12 @@ final class SlaveHouse {
 }
 
 /// The slave's broker-store behind the link: appends at exactly the offset or refuses. Lives on the slave's loop.
-final class FakeBackend: StoreLink, @unchecked Sendable {
+final class FakeBrokerStore: StoreLink, @unchecked Sendable {
     let store: FakeStore
     private let loop: any EventLoop
     private let slave: NIOLoopBound<ReplicationSlave>
     private var generation = 0
-    private(set) var largestPiece = 0
+    private(set) var largestChunk = 0
     /// Milliseconds an append takes.
     var delay = 0
     var waiting = 0
@@ -248,7 +255,7 @@ final class FakeBackend: StoreLink, @unchecked Sendable {
             messages.append(message)
             return
         }
-        largestPiece = max(largestPiece, bytes.count)
+        largestChunk = max(largestChunk, bytes.count)
         waiting += bytes.count
         mostWaiting = max(mostWaiting, waiting)
         let generation = generation

@@ -3,18 +3,18 @@ import Supervision
 import Testing
 
 /// `apusd --check` and `--print-configuration`: what they show, and that they leave no trace.
-@Suite struct LookingTests {
+@Suite struct ConfigurationCheckTests {
     @Test func whoOnlyLooksRemembersNoDisk() throws {
         let folder = NSTemporaryDirectory() + "apus-looking-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: folder) }
         var looking = try DiskRegister(dataDirectory: folder, isReadOnly: true)
-        let entries = try looking.places(for: ["\(folder)/disk0", "\(folder)/disk1"]) { "broker-\($0)" }
+        let entries = try looking.entries(for: ["\(folder)/disk0", "\(folder)/disk1"]) { "broker-\($0)" }
         #expect(entries.map(\.brokerName) == ["broker-0", "broker-1"])
         _ = try looking.guarded("\(folder)/store", brokerName: "own")
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == [])
         var starting = try DiskRegister(dataDirectory: folder)
-        _ = try starting.places(for: ["\(folder)/disk0"]) { "broker-\($0)" }
+        _ = try starting.entries(for: ["\(folder)/disk0"]) { "broker-\($0)" }
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == [DiskRegister.fileName])
     }
 

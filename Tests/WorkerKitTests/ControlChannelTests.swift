@@ -4,7 +4,7 @@ import WorkerProtocol
 @testable import WorkerKit
 
 /// A worker that had more to say than a control message holds trapped instead of saying why it fails.
-@Suite struct ControlMessageTests {
+@Suite struct ControlChannelTests {
     private static let long = String(repeating: "ü\n", count: 100_000)
 
     private static let messages: [WorkerMessage] = [

@@ -4,7 +4,7 @@ import NIOPosix
 import Testing
 
 /// A master that plays what it was given to each connection after its first report, and keeps the reports.
-final class Player: @unchecked Sendable {
+final class RecordedMaster: @unchecked Sendable {
     private let lock = NSLock()
     private var heard: [Int64] = []
     private var accepted = 0
@@ -20,7 +20,9 @@ final class Player: @unchecked Sendable {
                 channel.eventLoop.makeCompletedFuture {
                     self?.lock.withLock { self?.accepted += 1 }
                     try channel.pipeline.syncOperations.addHandler(
-                        PlayerHandler(pieces: pieces) { report in self?.lock.withLock { self?.heard.append(report) } })
+                        RecordedMasterHandler(pieces: pieces) { report in
+                            self?.lock.withLock { self?.heard.append(report) }
+                        })
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
@@ -31,7 +33,7 @@ final class Player: @unchecked Sendable {
     func stop() async throws { try await server?.close() }
 }
 
-private final class PlayerHandler: ChannelInboundHandler {
+private final class RecordedMasterHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
