@@ -171,8 +171,7 @@ let package = Package(
             "SupervisionTests",
             [
                 "EchoWorker", "LinuxSystem", "SettingTable", "Supervision", "Systemd", "TestFolders", "TestTools",
-                "WorkerProtocol",
-                "apusd", logging,
+                "WorkerProtocol", "apusd", logging,
             ]),
         .executableTarget(
             name: "EchoWorker",

@@ -4,6 +4,7 @@ internal import WorkerProtocol
 
 /// The plugins of this process by the expression type they serve.
 package final class FilterCatalogue {
+    /// In the order they were loaded.
     package private(set) var plugins: [FilterPlugin] = []
     /// The files that were looked at and not taken, with the reason.
     package private(set) var refusals: [String: FilterPluginError] = [:]
@@ -22,11 +23,11 @@ package final class FilterCatalogue {
         host = FilterHost(logger: logger)
     }
 
-    /// Loads a file as it lies: for those that nobody replaces in place.
+    /// Loads a file as it lies: for plugins that are not replaced in place.
     @discardableResult
     package func load(path: String) throws(FilterPluginError) -> FilterPlugin {
         var checksum: UInt32 = 0
-        // Whoever cannot read it is told by the loader.
+        // A file that cannot be read is reported by the loader.
         do { checksum = try FrozenFile.checksum(of: path) } catch { checksum = 0 }
         return try take(path, image: nil, file: PluginFile(path: path, checksum: checksum))
     }
@@ -43,7 +44,7 @@ package final class FilterCatalogue {
         return try FrozenFile(copying: path, into: supply)
     }
 
-    /// Whether there is room for a copy of one more plugin in a process that cannot make more.
+    /// Whether there is memory for a copy of one more plugin in a process that cannot make more.
     var canCopy: Bool { supply?.isExhausted != true }
 
     private func take(
@@ -76,6 +77,7 @@ package final class FilterCatalogue {
 
     func forget(refusalOf path: String) { refusals[path] = nil }
 
+    /// nil: no plugin serves the type.
     package func plugin(forType type: String) -> FilterPlugin? { plugins.first { $0.type == type } }
 }
 

@@ -11,14 +11,14 @@ internal import WorkerProtocol
 package final class FilterEvaluator {
     /// The most entries of one batch.
     package static let maximumEntries = WorkerMessage.filterBatchMax
-    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache between being found and
-    /// being read, and what one call costs does not matter any more.
+    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache between
+    /// being found and being read, and what one call costs does not matter any more.
     static let maximumUnits = 256
     /// Records whose memory is on its way while one is read.
     private static let lookAhead = 12
-    /// Records in one aligned stretch of this many bytes of a log file are evaluated by one `match_batch`: `CommitLogView`
-    /// maps such stretches, and copies what lies in two of them.
-    private static let stretch: Int64 = 4 * 1024 * 1024
+    /// Records in one aligned block of this many bytes of a log file are evaluated by one `match_batch`:
+    /// `CommitLogView` maps such blocks, and copies what lies in two of them.
+    private static let blockBytes: Int64 = 4 * 1024 * 1024
     /// After this long a batch is answered as far as it has come, so that a slow program keeps no other waiting.
     private static let sliceNanoseconds: UInt64 = 250_000_000
 
@@ -31,7 +31,7 @@ package final class FilterEvaluator {
 
     private let logger: Logger
     private let units: UnsafeMutablePointer<apus_filter_unit>
-    /// The place of each unit's entry among those of its group.
+    /// The position of each unit's entry among those of its group.
     private let entryOfUnit: UnsafeMutablePointer<Int32>
     private let places: UnsafeMutablePointer<Place>
     private let guarded = GuardedBitmap(maximumBytes: (FilterEvaluator.maximumUnits + 7) / 8)
@@ -137,34 +137,35 @@ package final class FilterEvaluator {
     ) -> Group {
         var start: Int64 = 0
         var end: Int64 = 0
-        var stretchEnd: Int64 = -1
+        var blockEnd: Int64 = -1
         var index = entries.lowerBound
         let limit = min(entries.upperBound, index + Self.maximumUnits)
         while index < limit {
             let entry = ConsumeQueueEntry(base + index &* ConsumeQueueEntry.size)
             let from = entry.physicalOffset.rawValue
             let size = Int64(entry.recordSize)
-            // A place without a record, as before the beginning of a queue: nothing to match, and a group of its own.
+            // A position without a record, as before the beginning of a queue: nothing to match, and a group of its
+            // own.
             if size <= 0 || size > fileSize || from < 0 {
-                if stretchEnd < 0 { return Group(entries: index..<index + 1, bytes: nil) }
+                if blockEnd < 0 { return Group(entries: index..<index + 1, bytes: nil) }
                 break
             }
             guard from <= written - size else { break }
-            if stretchEnd < 0 {
+            if blockEnd < 0 {
                 start = from
                 end = from + size
                 // Not across files either: one of them may be gone.
                 let file = from / fileSize * fileSize
-                stretchEnd = min(file + fileSize, file + ((from - file) / Self.stretch + 1) * Self.stretch)
+                blockEnd = min(file + fileSize, file + ((from - file) / Self.blockBytes + 1) * Self.blockBytes)
             } else {
-                guard from >= end, from + size <= stretchEnd else { break }
+                guard from >= end, from + size <= blockEnd else { break }
                 end = from + size
             }
             places[index &- entries.lowerBound] = Place(
                 start: Int(from &- start), size: Int(size), tagsCode: entry.tagsCode)
             index &+= 1
         }
-        return Group(entries: entries.lowerBound..<index, bytes: stretchEnd < 0 ? nil : start..<end)
+        return Group(entries: entries.lowerBound..<index, bytes: blockEnd < 0 ? nil : start..<end)
     }
 
     /// Units for programs that look at the tags code only.
@@ -216,8 +217,8 @@ package final class FilterEvaluator {
         return count
     }
 
-    /// Begins to bring a record into the processor's cache: its head, which may lie in three lines, and its end, where the properties
-    /// are.
+    /// Begins to bring a record into the processor's cache: its head, which may lie in three lines, and its end, where
+    /// the properties are.
     @inline(__always)
     private func fetch(_ base: UnsafeRawPointer, _ place: Place) {
         let record = base + place.start

@@ -2,13 +2,16 @@ internal import CFilterPlugin
 internal import Glibc
 internal import LinuxSystem
 
-/// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory may
-/// belong to it. A new version of a plugin is taken by a fresh worker process.
+/// A loaded plugin. Never unloaded: `dlclose` of a library with a Swift runtime in it crashes, and a program's memory
+/// may belong to it. A new version of a plugin is taken by a fresh worker process.
 package final class FilterPlugin {
     /// The file it was loaded from.
     package let path: String
+    /// As the plugin reports it.
     package let name: String
+    /// The expression type it serves.
     package let type: String
+    /// Its version, for people.
     package let release: String
     /// The `APUS_FILTER_NEEDS_…` bits of the plugin's programs together.
     let capabilities: UInt64
@@ -35,7 +38,7 @@ package final class FilterPlugin {
     /// Loads a file and checks it, in the order of `FilterPluginError`'s cases. `loaded` are the plugins already there.
     /// - Parameters:
     ///   - path: what the file is called.
-    ///   - image: what is loaded in its place: a copy that nobody changes; nil: the file itself.
+    ///   - image: what is loaded instead: a copy that cannot change; nil: the file itself.
     ///   - conduct: guards the calls of the plugin; nil: they are not guarded.
     static func load(
         path: String, image: FrozenFile? = nil, file: PluginFile, host: FilterHost, after loaded: [FilterPlugin],
@@ -45,7 +48,8 @@ package final class FilterPlugin {
             throw .harmful(path: path, reason: reason)
         }
         func guarded<R>(_ body: () -> R) -> R { conduct?.call(file, .load, body) ?? body() }
-        // The loader knows libraries by the paths they were opened by: a path that came to mean another copy would give the old one.
+        // The loader knows libraries by the paths they were opened by: a path that came to mean another copy would give
+        // the old one.
         if let image { _ = Unmanaged.passRetained(KeptImage(image)) }
         // RTLD_NOW: a missing symbol is refused here, not in the middle of a batch. RTLD_LOCAL: plugins do not see each
         // other's symbols.
@@ -201,7 +205,7 @@ package final class FilterPlugin {
             return failed("answered a tags_codes_kind this host does not know (\(compiled.tags_codes_kind))")
         }
         guard compiled.needs & ~capabilities == 0 else {
-            return failed("a program needs more than the plugin's capabilities say")
+            return failed("a program needs more than the plugin's capabilities promise")
         }
         let calls: [FilterProgram.Call]
         switch Self.calls(of: compiled) {
@@ -279,7 +283,7 @@ private final class KeptImage {
     init(_ image: FrozenFile) { self.image = image }
 }
 
-/// A compiled expression. Releases the plugin's program when nobody holds it any more.
+/// A compiled expression. Releases the plugin's program with the last reference.
 package final class FilterProgram {
     enum TagsCodes {
         case unused
@@ -288,12 +292,14 @@ package final class FilterProgram {
         case everything
     }
 
-    /// The only tags codes a matching message can have; nil: any. Whoever asks `match` has left out the others.
+    /// The only tags codes a matching message can have; nil: any. Callers of `match` have left out the others.
     package var prefilter: [Int64]? {
         if case .prefilter(let codes) = tagsCodes { codes.sorted() } else { nil }
     }
 
+    /// The plugin that compiled it.
     package let plugin: FilterPlugin
+    /// As the consumer wrote it.
     package let expression: String
     let tagsCodes: TagsCodes
     private let pointer: UnsafeMutableRawPointer?
@@ -361,7 +367,7 @@ package final class FilterProgram {
         return bits
     }
 
-    /// Writes what this program says of each message into one bit of its inputs. False: the plugin failed.
+    /// Writes this program's verdict on each message into one bit of its inputs. False: the plugin failed.
     private func answer(
         _ units: UnsafeMutablePointer<apus_filter_unit>, _ count: Int, _ bitmap: GuardedBitmap, bit: UInt64
     ) -> Bool {

@@ -1,7 +1,7 @@
 /// Compiled expressions, each compiled once however many consumers subscribe with it.
 ///
-/// Programs are counted: one per `compile` that answered `.program`, one less per `release`. A program nobody uses stays
-/// for the next consumer until more than `idleMaximum` are idle.
+/// Programs are counted: one per `compile` that answered `.program`, one less per `release`. A program without users
+/// stays for the next consumer until more than `idleMaximum` are idle.
 package final class FilterPrograms {
     /// The answer to a broker-store, as `WorkerProtocol` spells it.
     package enum Answer: Equatable {
@@ -42,7 +42,8 @@ package final class FilterPrograms {
     private var live: [UInt32: Live] = [:]
     private var nextID: UInt32
 
-    /// `firstID`: program numbers start at random, so that a number of a worker that died means nothing to the next one.
+    /// `firstID`: program numbers start at random, so that a number of a worker that died means nothing to the next
+    /// one.
     package init(catalogue: FilterCatalogue, idleMaximum: Int = 1024, firstID: UInt32 = .random(in: 1...UInt32.max)) {
         precondition(idleMaximum > 0, "the compile cache needs room for at least one expression")
         self.catalogue = catalogue
@@ -53,7 +54,7 @@ package final class FilterPrograms {
     /// Programs in the cache, used or idle.
     package var count: Int { live.count }
 
-    /// Programs that somebody holds, in the order they were made.
+    /// Programs with users, in the order they were compiled.
     package var inUse: [(type: String, expression: String, plugins: [String], uses: Int)] {
         live.filter { $0.value.uses > 0 }.sorted { $0.key < $1.key }.map { _, entry in
             (
@@ -149,7 +150,7 @@ package final class FilterPrograms {
 
     private static let everywhere: Set<String> = ["TAG", "SQL92"]
 
-    /// A place in a call's expression as one of the whole expression, where each quote in it is written twice.
+    /// A position in a call's expression as one of the whole expression, where each quote in it is written twice.
     private static func position(_ position: Int32, of call: FilterProgram.Call, in expression: String) -> Int32 {
         let whole = Array(expression.utf8)
         var at = call.expressionPosition
@@ -159,6 +160,7 @@ package final class FilterPrograms {
         return Int32(clamping: min(at, whole.count))
     }
 
+    /// nil: released, or of another process.
     package func program(_ id: UInt32) -> FilterProgram? { live[id]?.program }
 
     /// One use less. An unknown number is no error: the broker-store may speak of a worker that is gone.

@@ -42,9 +42,9 @@ package final class FilterService {
         func releaseWindows() { view?.release() }
     }
 
-    /// Windows of 4 MiB over one log. Batches of several queues go over the same part of it in turn, and the more queues there are the
-    /// longer that part is: with 96 queues of 470-byte records a batch spans 180 MB, and windows mapped anew for each cost three times
-    /// what the rest does. What is not used goes after a second or two.
+    /// Windows of 4 MiB over one log. Batches of several queues go over the same part of it in turn, and the more
+    /// queues there are the longer that part is: with 96 queues of 470-byte records a batch spans 180 MB, and windows
+    /// mapped anew for each cost three times what the rest does. What is not used goes after a second or two.
     private static let windows = 128
 
     private let catalogue: FilterCatalogue
@@ -71,7 +71,7 @@ package final class FilterService {
         stores[index] = Store(directory: directory, watermarks: watermarks, disk: disk)
     }
 
-    /// The broker-store was restarted: what its former process held is given back.
+    /// The broker-store was restarted: what its former process used is released.
     package func storeReplaced(index: Int) {
         for (program, uses) in usesByStore.removeValue(forKey: index) ?? [:] {
             for _ in 0..<uses { programs.release(program) }
@@ -115,7 +115,7 @@ package final class FilterService {
         records &+= UInt64(entries.count / ConsumeQueueEntry.size)
         store.failure = nil
         let outcome = entries.withUnsafeBytes { evaluator.match(program, $0, in: log, written: store.written) }
-        // What cannot be read is not what is gone: nothing may be passed over for it.
+        // What cannot be read is not what is gone: nothing may be skipped for it.
         if let failure = store.failure { return failed("the log cannot be read: \(failure)") }
         switch outcome {
         case .bitmap(let bitmap):

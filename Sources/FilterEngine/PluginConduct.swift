@@ -8,7 +8,7 @@ enum PluginPhase: UInt64 {
     case compile = 2
     case match = 3
 
-    var words: String {
+    var text: String {
         switch self {
         case .load: "while it was loaded"
         case .compile: "in compile"
@@ -19,10 +19,10 @@ enum PluginPhase: UInt64 {
 
 /// Remembers, over the deaths of filter workers, which plugins they died of.
 ///
-/// The memory is a segment that outlives the worker and that only the running worker writes: a mark while a plugin is called,
-/// the cause when the process dies of it, and a table of the guilty. The next worker reads them when it starts. A
-/// plugin with too many points is not called for a while, and for twice as long each time after. A hostile plugin can scribble
-/// there, too: then it disables itself or its like, and nobody's messages are touched.
+/// The memory is a segment that outlives the worker and that only the running worker writes: a mark while a plugin is
+/// called, the cause when the process dies of it, and a table of the guilty. The next worker reads them when it starts.
+/// A plugin with too many points is not called for a while, and for twice as long each time after. A hostile plugin can
+/// scribble there, too: then it disables itself or its like, and no message is touched.
 package final class PluginConduct {
     /// How much misconduct is borne, and what follows.
     package struct Limits: Sendable {
@@ -46,9 +46,9 @@ package final class PluginConduct {
         package init() {}
     }
 
-    /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began, from 8 on four for each guilty plugin: mark, points and cause, time of the last death,
-    /// time until which it is not called (milliseconds since 1970).
-    /// "APUSPLG2"
+    /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began, from 8 on four for
+    /// each guilty plugin: mark, points and cause, time of the last death, time until which it is not called
+    /// (milliseconds since 1970). "APUSPLG2"
     private static let magic: UInt64 = 0x4150_5553_504C_4732
     private static let markSlot = 1
     private static let lastMarkSlot = 3
@@ -58,10 +58,11 @@ package final class PluginConduct {
     private static let entries = 64
 
     private let segment: SharedSegment
-    /// Those of the other filter workers, read only: what a plugin did there counts here. Not what stands there of plugins that
-    /// come with Apus: foreign code runs in those workers, writes there, and could have them refused everywhere.
+    /// Those of the other filter workers, read only: what a plugin did there counts here. Not what stands there of
+    /// plugins that come with Apus: foreign code runs in those workers, writes there, and could have them refused
+    /// everywhere.
     package var others: [SharedSegment] = []
-    /// What the worker before died of, in words; nil: of nothing a plugin did.
+    /// What the worker before ended of, as text; nil: of nothing a plugin did.
     package private(set) var explanation: String?
     private let guarded: CallGuard
     private let limits: Limits
@@ -90,7 +91,7 @@ package final class PluginConduct {
         guarded = try CallGuard(segment: segment, slot: Self.markSlot, memory: limits.memory)
         if let death {
             blame(death)
-            explanation = Self.words(death, limits)
+            explanation = Self.explain(death, limits)
         }
     }
 
@@ -108,7 +109,7 @@ package final class PluginConduct {
         let lastMark = segment.atomicLoad(slot: lastMarkSlot)
         var cause = segment.atomicLoad(slot: markSlot + 1)
         if mark != 0, cause == 0 {
-            // Nobody outlives four budgets who has not kept the guard's signal away: the supervisor had to end it.
+            // A worker outlives four budgets only when the guard's signal was kept away: the supervisor had to kill it.
             let began = segment.atomicLoad(slot: beganSlot)
             let elapsed = CallGuard.now().subtractingReportingOverflow(began)
             let longest = UInt64(limits.budgetMilliseconds) * 4_000_000
@@ -121,23 +122,23 @@ package final class PluginConduct {
         return nil
     }
 
-    private static func words(_ death: Death, _ limits: Limits) -> String {
-        words(death.cause, death.phase, limits)
+    private static func explain(_ death: Death, _ limits: Limits) -> String {
+        explain(death.cause, death.phase, limits)
     }
 
-    private static func words(_ cause: UInt64, _ phase: PluginPhase, _ limits: Limits) -> String {
+    private static func explain(_ cause: UInt64, _ phase: PluginPhase, _ limits: Limits) -> String {
         switch cause {
-        case 0: "a filter worker was killed \(phase.words)"
-        case Sandbox.exit: "it called exit \(phase.words)"
-        case Sandbox.memory: "it used up the memory \(phase.words)"
-        case Sandbox.timeout: "a call took longer than \(limits.budgetMilliseconds) ms \(phase.words)"
-        default: "a filter worker crashed \(phase.words) or after (\(Sandbox.signalName(cause)))"
+        case 0: "a filter worker was killed \(phase.text)"
+        case Sandbox.exit: "it called exit \(phase.text)"
+        case Sandbox.memory: "it used up the memory \(phase.text)"
+        case Sandbox.timeout: "a call took longer than \(limits.budgetMilliseconds) ms \(phase.text)"
+        default: "a filter worker crashed \(phase.text) or after (\(Sandbox.signalName(cause)))"
         }
     }
 
-    /// What a process that has ended did in its last call, as its segment says; nil: it ended outside of calls.
+    /// What a process that has ended did in its last call, by its segment; nil: it ended outside of calls.
     package static func verdict(in segment: SharedSegment, limits: Limits = Limits()) -> String? {
-        death(in: segment, limits).map { words($0, limits) }
+        death(in: segment, limits).map { explain($0, limits) }
     }
 
     private static let finishedSlot = 5
@@ -198,7 +199,7 @@ package final class PluginConduct {
         let phase = PluginPhase(rawValue: segment.atomicLoad(slot: entry) & 3) ?? .match
         let cause = segment.atomicLoad(slot: entry + 1) & 0xFFFF_FFFF
         let points = known.reduce(UInt64(0)) { $0 + min($1.0.atomicLoad(slot: $1.1 + 1) >> 32, 1 << 20) }
-        return "\(Self.words(cause, phase, limits)), \(points) of \(limits.points) points"
+        return "\(Self.explain(cause, phase, limits)), \(points) of \(limits.points) points"
     }
 
     /// Forgets what is held against a plugin by this worker. Whether there was anything.
@@ -268,8 +269,8 @@ package final class PluginConduct {
     }
 }
 
-/// A plugin as `PluginConduct` knows it: by its file's name and contents. Other contents are another plugin, which starts without a
-/// record.
+/// A plugin as `PluginConduct` knows it: by its file's name and contents. Other contents are another plugin, which
+/// starts without a record.
 struct PluginFile: Hashable {
     let name: String
     /// The two lowest bits are free for the phase.

@@ -1,4 +1,5 @@
-/// The expressions a plugin said it could not serve, each with how often in a row: an expression that works hides none that fails.
+/// The expressions a plugin reported it cannot serve, each with how often in a row: an expression that works hides none
+/// that fails.
 struct PluginFailures {
     private struct Failure {
         var count: Int
@@ -8,7 +9,7 @@ struct PluginFailures {
 
     /// From so many failures in a row on it is worth telling.
     private static let tellFrom = 3
-    /// Consumers ask again each second or so: after half a minute of silence nobody wants the expression any more.
+    /// Consumers ask again each second or so: after half a minute of silence no consumer wants the expression any more.
     private static let forgetNanoseconds: UInt64 = 30_000_000_000
     private static let expressionsMax = 64
 

@@ -4,8 +4,9 @@ internal import LinuxSystem
 internal import Logging
 internal import WorkerProtocol
 
-/// The operators' folders of plugins, looked at again and again: what is whole and new is loaded, what is gone or other than before asks
-/// for a fresh process. A file is whole when it was not touched for a moment and its own headers say that nothing is missing.
+/// The operators' folders of plugins, looked at again and again: what is whole and new is loaded, what is gone or other
+/// than before asks for a fresh process. A file is whole when it was not touched for a moment and by its own headers
+/// nothing is missing.
 package final class PluginFolders {
     /// What one look has shown.
     package struct Look: Equatable {
@@ -35,7 +36,7 @@ package final class PluginFolders {
     /// A file that is not whole by its own headers is refused after so long.
     static let abandoned: Int64 = 2_000_000_000
 
-    /// Files one process takes; a fresh one has room for as many.
+    /// Files one process takes; a fresh process takes as many again.
     package static let filesMax = 64
 
     private enum State {
@@ -57,6 +58,7 @@ package final class PluginFolders {
         var since: Int64
     }
 
+    /// Absolute paths.
     package let folders: [String]
     private let catalogue: FilterCatalogue
     private var known: [String: Known] = [:]
@@ -138,7 +140,7 @@ package final class PluginFolders {
                 continue
             }
             guard catalogue.canCopy else {
-                look.stale = "\(path) is new and there is no room for it"
+                look.stale = "\(path) is new and this process takes no more files"
                 return look
             }
             take(path, identity, shape, share, &look)
@@ -257,7 +259,8 @@ package final class PluginFolders {
         for path in pending.keys where known[path] == nil && !present.contains(path) { pending[path] = nil }
     }
 
-    /// The types this process serves for others: of its own files, without those whose record is another worker's business.
+    /// The types this process serves for others: of its own files, without those whose record is another worker's
+    /// business.
     package func types(_ share: Share) -> [String] {
         known.sorted { $0.key < $1.key }.compactMap { path, known in
             guard case .loaded(let plugin) = known.state, mine.contains(path) else { return nil }
@@ -265,7 +268,8 @@ package final class PluginFolders {
         }
     }
 
-    /// Forgets what this worker holds against the plugins of this name: a file's name, that without `lib` and `.so`, or the plugin's own.
+    /// Forgets what this worker holds against the plugins of this name: a file's name, that without `lib` and `.so`, or
+    /// the plugin's own.
     package func pardon(_ name: String) -> Bool {
         var found = false
         for known in known.values {

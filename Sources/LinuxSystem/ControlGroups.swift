@@ -1,8 +1,8 @@
 import CLinux
 import Glibc
 
-/// The part of the cgroup v2 tree that systemd has handed to this service (Delegate=yes), with a group for each worker. Files of
-/// the kernel: nothing here waits.
+/// The part of the cgroup v2 tree that systemd has handed to this service (Delegate=yes), with a group for each worker.
+/// Files of the kernel: nothing here waits.
 package final class ControlGroups {
     /// What the processes of one group may use; nil: as much as the machine has.
     package struct Limits: Sendable, Hashable {
@@ -20,7 +20,7 @@ package final class ControlGroups {
         package init() {}
     }
 
-    /// How often the kernel has had to say no so far.
+    /// How often the kernel has refused so far.
     package struct Refusals: Sendable, Hashable {
         /// Processes killed for memory.
         package var kills: UInt64 = 0
@@ -35,14 +35,14 @@ package final class ControlGroups {
     /// What can be limited here.
     package let available: Set<String>
 
-    /// Our own group if systemd says it is ours to divide; nil otherwise.
+    /// Our own group if systemd has delegated it to us; nil otherwise.
     package convenience init?() {
         guard let own = ControlGroups.ownPath(), ControlGroups.isDelegated(own) else { return nil }
         self.init(path: own)
     }
 
-    /// - Parameter path: a folder like that of a delegated group. This process moves into a group of its own below, because
-    ///   only groups without processes can hand controllers on. nil when that cannot be done.
+    /// - Parameter path: a folder like that of a delegated group. This process moves into a group of its own below,
+    ///   because only groups without processes can hand controllers on. nil when that cannot be done.
     package init?(path: String) {
         self.path = path
         do throws(SystemError) {
@@ -68,7 +68,7 @@ package final class ControlGroups {
 
     // MARK: workers
 
-    /// Makes the group of a worker, or finds it, and sets its limits. Answers what could not be set, in words.
+    /// Makes the group of a worker, or finds it, and sets its limits. Answers what could not be set, as text.
     package func prepare(_ name: String, _ limits: Limits) -> [String] {
         let group = "\(path)/\(name)"
         var failures: [String] = []
@@ -198,7 +198,7 @@ package enum OwnLimits {
 }
 
 extension ChildProcess {
-    /// For a child that has just been launched and has one thread yet. Answers what could not be set, in words.
+    /// For a child that has just been launched and has one thread yet. Answers what could not be set, as text.
     package func limit(files: UInt64?, memory: UInt64?, nice: Int32, ioLevel: Int32?) -> [String] {
         var failures: [String] = []
         func attempt(_ name: String, _ body: () -> Int32) {

@@ -5,7 +5,7 @@ import Glibc
 package struct Descriptor: ~Copyable, Sendable {
     package let raw: Int32
 
-    /// - Parameter raw: an open descriptor nobody else closes.
+    /// - Parameter raw: an open descriptor that only this value closes.
     package init(owning raw: Int32) {
         precondition(raw >= 0, "not a descriptor: \(raw)")
         self.raw = raw

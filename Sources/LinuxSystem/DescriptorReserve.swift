@@ -4,8 +4,8 @@ import Synchronization
 
 /// Descriptors held back for files, so that connections cannot take the last ones. One for the process; any thread.
 ///
-/// A file that finds no free descriptor takes one of these (`lend`). Servers take no new connection until the reserve is
-/// whole again (`refill`).
+/// A file that finds no free descriptor takes one of these (`lend`). Servers take no new connection until the reserve
+/// is whole again (`refill`).
 package final class DescriptorReserve: Sendable {
     /// The one all disks and servers of this process share. Empty until `hold` is called.
     package static let shared = DescriptorReserve()
@@ -61,8 +61,8 @@ package final class DescriptorReserve: Sendable {
 
 /// The number of descriptors this process may have and has.
 package enum OpenFiles {
-    /// Raises the soft limit of this process to the hard one, at most 2^20. The soft limit is often 1024, for programs that
-    /// use select(2); none here does.
+    /// Raises the soft limit of this process to the hard one, at most 2^20. The soft limit is often 1024, for programs
+    /// that use select(2); none here does.
     package static func raiseLimit() {
         let most: rlim_t = 1 << 20
         var now = rlimit()
@@ -75,7 +75,7 @@ package enum OpenFiles {
     /// The soft limit; `Int.max` when there is none.
     package static var limit: Int { Int(clamping: apus_files_limit()) }
 
-    /// Open now; nil when /proc does not tell.
+    /// Open now; nil when /proc cannot be read.
     package static var count: Int? {
         guard let folder = opendir("/proc/self/fd") else { return nil }
         defer { closedir(folder) }

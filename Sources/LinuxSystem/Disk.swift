@@ -1,6 +1,6 @@
-/// The disk seam: everything the store asks of a disk, and nothing else. `RealDisk` is the kernel; the tests have a disk
-/// that loses, tears and reorders what was not synchronized. One call per tick or per file, never one per message, so an
-/// existential costs nothing that can be measured.
+/// The disk seam: everything the store asks of a disk, and nothing else. `RealDisk` is the kernel; the tests have a
+/// disk that loses, tears and reorders what was not synchronized. One call per tick or per file, never one per message,
+/// so an existential costs nothing that can be measured.
 package protocol Disk: AnyObject, Sendable {
     /// Opens a file. The handle may be used by several threads at once: all its calls take explicit offsets.
     func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile
@@ -21,7 +21,7 @@ package protocol Disk: AnyObject, Sendable {
     /// Size and free bytes of the filesystem that holds `path`.
     func space(_ path: String) throws(SystemError) -> DiskSpace
     /// Takes an exclusive lock on byte 0 of the file (created when absent) that other processes' `fcntl` locks, Java's
-    /// `FileChannel.tryLock` among them, conflict with. Nil when somebody else holds it. Released when the handle goes.
+    /// `FileChannel.tryLock` among them, conflict with. Nil when another process holds it. Released with the handle.
     func lock(_ path: String) throws(SystemError) -> (any DiskFile)?
 }
 
@@ -37,12 +37,13 @@ package enum DiskOpenMode: Sendable {
     case replace
 }
 
-/// What stat(2) says of a file or folder.
+/// What stat(2) reports of a file or folder.
 package struct DiskFileInformation: Sendable {
     /// Bytes.
     package let size: Int64
     /// Milliseconds since 1970.
     package let modified: Int64
+    /// A folder, not a file.
     package let isDirectory: Bool
 
     package init(size: Int64, modified: Int64, isDirectory: Bool) {
@@ -52,7 +53,7 @@ package struct DiskFileInformation: Sendable {
     }
 }
 
-/// A filesystem's room, in bytes.
+/// A filesystem's space, in bytes.
 package struct DiskSpace: Sendable {
     /// Bytes of the file system.
     package let total: Int64
@@ -64,7 +65,7 @@ package struct DiskSpace: Sendable {
         self.available = available
     }
 
-    /// Used part of the room, 0...1, as RocketMQ's `UtilAll.getDiskPartitionSpaceUsedPercent` counts it.
+    /// Used part of the space, 0...1, as RocketMQ's `UtilAll.getDiskPartitionSpaceUsedPercent` counts it.
     package var usedRatio: Double {
         total <= 0 ? 0 : Double(total - available) / Double(total)
     }
@@ -88,9 +89,11 @@ package protocol DiskFile: AnyObject, Sendable {
     func truncate(to size: Int64) throws(SystemError)
     /// Reserves blocks without changing the size; false when the filesystem cannot.
     func allocate(from offset: Int64, length: Int64) throws(SystemError) -> Bool
-    /// Where the first unwritten stretch at or behind `offset` begins; the size when there is none or the filesystem does not tell.
+    /// Where the first unwritten range at or behind `offset` begins; the size when there is none or the filesystem does
+    /// not know.
     func firstHole(from offset: Int64) -> Int64
-    /// Where written bytes begin at or behind `offset`; nil when only unwritten ones follow. `offset` itself when the filesystem does not tell.
+    /// Where written bytes begin at or behind `offset`; nil when only unwritten ones follow. `offset` itself when the
+    /// filesystem does not know.
     func firstData(from offset: Int64) -> Int64?
     /// Maps a range read-only and shared. `offset` is a multiple of 4096 and the range lies inside the file.
     func map(from offset: Int64, length: Int) throws(SystemError) -> MappedRegion

@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// The file `.apus-disk` at the top of a disk: by it a disk is known again wherever it is mounted, and its absence tells a
-/// mount point without its disk from the disk. Three lines of text: `id=`, `slot=` (absent when the broker has no number
-/// of its own) and `brokerName=`.
+/// The file `.apus-disk` at the top of a disk: by it a disk is known again wherever it is mounted, and its absence
+/// distinguishes a mount point without its disk from the disk. Three lines of text: `id=`, `slot=` (absent when the
+/// broker has no number of its own) and `brokerName=`.
 package struct DiskMark: Hashable, Sendable {
     /// In the disk's top folder.
     package static let fileName = ".apus-disk"
@@ -11,6 +11,7 @@ package struct DiskMark: Hashable, Sendable {
 
     /// 32 hexadecimal digits.
     package var identity: String
+    /// The broker's number with `disks`; nil for a `[[broker]]` table.
     package var slot: Int?
     /// Whose store lies here.
     package var brokerName: String
@@ -100,7 +101,7 @@ package struct DiskMark: Hashable, Sendable {
                 } catch {
                     answer = [3, UInt8(truncatingIfNeeded: error.errno)]
                 }
-                // Nobody listens any more: the answer came too late.
+                // The caller waits no longer: the answer came too late.
                 _ = Glibc.send(question.answer.raw, answer, answer.count, Int32(MSG_NOSIGNAL))
                 return nil
             }, question.toOpaque())
@@ -146,7 +147,7 @@ package enum MountPoint {
     }
 }
 
-/// Asks a disk itself whether it works. Throws only what says that it does not: a full disk works.
+/// Asks a disk itself whether it works. Throws only when it does not: a full disk works.
 package enum DiskProbe {
     private static let blockBytes = 4096
 

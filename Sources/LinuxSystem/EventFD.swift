@@ -7,7 +7,7 @@ package enum EventFD {
         Descriptor(owning: try check(apus_eventfd(), "eventfd", "new"))
     }
 
-    /// Wakes whoever waits. A full counter (2^64 - 2 unread signals) still wakes, so that is no failure.
+    /// Wakes the reader that waits. A full counter (2^64 - 2 unread signals) still wakes, so that is no failure.
     package static func signal(_ fd: Int32) {
         let result = apus_eventfd_signal(fd)
         precondition(result == 0, "eventfd_write \(fd): \(SystemError.text(-result))")
@@ -25,8 +25,8 @@ package enum EventFD {
 
 /// inotify(7), as a descriptor an event loop can wait for.
 package enum FolderWatch {
-    /// A descriptor that becomes readable when a file of the folder was written and closed, moved in or out, or removed. What
-    /// is read from it says which; whoever looks at the whole folder anyway may ignore it.
+    /// A descriptor that becomes readable when a file of the folder was written and closed, moved in or out, or
+    /// removed. What is read from it names the file; a reader that lists the whole folder anyway may ignore it.
     package static func create(_ path: String) throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_watch_folder(path), "inotify_add_watch", path))
     }

@@ -17,7 +17,7 @@ package enum FileLock {
         }
     }
 
-    /// Nil when nobody holds it, also when there is no such file.
+    /// Nil when no process holds it, also when there is no such file.
     /// - Throws: the file cannot be opened for reading, or its filesystem has no locks.
     package static func holder(of path: String) throws(SystemError) -> Holder? {
         let opened = Glibc.open(path, O_RDONLY | O_CLOEXEC)
@@ -31,7 +31,7 @@ package enum FileLock {
         return Holder(pid: pid, program: pid.flatMap(program))
     }
 
-    /// The process that has the file open. A lock of an open file description names nobody, so /proc is looked through.
+    /// The process that has the file open. A lock of an open file description names no process, so /proc is searched.
     private static func process(holding file: stat) -> Int32? {
         let own = getpid()
         return names("/proc").compactMap { Int32($0) }.filter { $0 != own }.first { pid in
@@ -52,7 +52,7 @@ package enum FileLock {
         return String(decoding: bytes[..<count].prefix { $0 != 10 }, as: UTF8.self)
     }
 
-    /// What another user's process has open nobody may list: that has no names.
+    /// What another user's process has open may not be listed: it has no names.
     private static func names(_ folder: String) -> [String] {
         guard let stream = opendir(folder) else { return [] }
         defer { closedir(stream) }

@@ -1,8 +1,8 @@
 import CLinux
 import Glibc
 
-/// A file's contents as they were at one moment, in sealed memory: whatever is done to the file, nobody who maps the copy gets SIGBUS
-/// or other bytes.
+/// A file's contents as they were at one moment, in sealed memory: whatever is done to the file, no reader of the copy
+/// gets SIGBUS or other bytes.
 package struct FrozenFile: Sendable {
     /// Which file a path led to, and in which state.
     package struct Identity: Hashable, Sendable {
@@ -27,7 +27,8 @@ package struct FrozenFile: Sendable {
             return Identity(status)
         }
 
-        /// Whether `path`, which led to this file, can be opened for reading now, and the file is small enough for a copy.
+        /// Whether `path`, which led to this file, can be opened for reading now, and the file is small enough for a
+        /// copy.
         package func isReadable(_ path: String) -> Bool {
             guard size <= FrozenFile.bytesMax, let file = try? FrozenFile.open(path) else { return false }
             withExtendedLifetime(file) {}
@@ -146,16 +147,16 @@ enum FileTime {
     static func modified(_ status: stat, perSecond: Int64) -> Int64 {
         let seconds = Int64(status.st_mtim.tv_sec)
         let (whole, isBeyond) = seconds.multipliedReportingOverflow(by: perSecond)
-        let (sum, isToo) = whole.addingReportingOverflow(Int64(status.st_mtim.tv_nsec) / (1_000_000_000 / perSecond))
-        guard isBeyond || isToo else { return sum }
+        let (time, isToo) = whole.addingReportingOverflow(Int64(status.st_mtim.tv_nsec) / (1_000_000_000 / perSecond))
+        guard isBeyond || isToo else { return time }
         return seconds < 0 ? .min : .max
     }
 }
 
-/// Whether a shared library's file is all there, by what its own headers say.
+/// Whether a shared library's file is complete, by its own headers.
 package enum LibraryShape: Equatable, Sendable {
     case whole
-    /// Ends before `bytes`, where its headers say that it goes on.
+    /// Ends before `bytes`, although its headers go on.
     case truncated(bytes: Int64)
     /// No ELF file of 64 bits, or its headers make no sense.
     case other
@@ -179,9 +180,9 @@ package enum LibraryShape: Equatable, Sendable {
         }
         var end: UInt64 = 0
         func reach(_ offset: UInt64, _ length: UInt64) -> Bool {
-            let (sum, overflow) = offset.addingReportingOverflow(length)
-            guard !overflow, sum <= UInt64(Int64.max) else { return false }
-            end = max(end, sum)
+            let (partEnd, overflow) = offset.addingReportingOverflow(length)
+            guard !overflow, partEnd <= UInt64(Int64.max) else { return false }
+            end = max(end, partEnd)
             return true
         }
         let programs = field(32, UInt64.self, head)

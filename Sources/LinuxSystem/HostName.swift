@@ -11,12 +11,12 @@ package enum HostName {
 
     /// The first IPv4 address a name has, in numbers; one in numbers already is answered as it is.
     ///
-    /// Asked on a thread of its own: the resolver may wait for name servers much longer than the caller can. The caller waits for at most
-    /// `timeoutMillis`; the thread, which nobody can end, then ends by itself.
+    /// Asked on a thread of its own: the resolver may wait for name servers much longer than the caller can. The caller
+    /// waits for at most `timeoutMillis`; the thread, which cannot be cancelled, then ends by itself.
     /// - Throws: `Failure` when there is none, or no answer in that time.
     package static func ipv4(of name: String, timeoutMillis: Int = 3000) throws(Failure) -> String {
-        var room = in_addr()
-        if inet_pton(AF_INET, name, &room) == 1 { return name }
+        var address = in_addr()
+        if inet_pton(AF_INET, name, &address) == 1 { return name }
         let question = Question(name)
         var thread = pthread_t()
         let failure = pthread_create(

@@ -59,12 +59,13 @@ package enum ListenSocket {
     package static func port(of socket: Int32) throws(SystemError) -> Int {
         let (storage, _) = try boundAddress(of: socket)
         return withUnsafeBytes(of: storage) { bytes in
-            // sin_port and sin6_port lie at the same place: after the family.
+            // sin_port and sin6_port have the same offset: after the family.
             Int(UInt16(bigEndian: bytes.load(fromByteOffset: 2, as: UInt16.self)))
         }
     }
 
-    /// Connects are refused at once, also those that wait; the port stays taken. listen(2) ends it, by whoever has the socket.
+    /// Connects are refused at once, also those that wait; the port stays taken. listen(2) by any process that has the
+    /// socket ends it.
     package static func pause(_ socket: Int32) {
         var listening: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)
@@ -87,12 +88,13 @@ package enum ListenSocket {
         return withUnsafeBytes(of: bound) { $0.prefix(Int(size)).elementsEqual(bytes) }
     }
 
+    /// Whether the descriptor is a socket of any kind.
     package static func isSocket(_ descriptor: Int32) -> Bool {
         var status = stat()
         return fstat(descriptor, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
     }
 
-    /// `address:port` of a socket, for people; words for what is none.
+    /// `address:port` of a socket, for people; a text for what is none.
     package static func description(of socket: Int32) -> String {
         guard let (bound, size) = try? boundAddress(of: socket) else { return "no socket" }
         var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))

@@ -1,9 +1,9 @@
 import Glibc
 
 /// A read-only view of a range of a file, unmapped when the last reference goes. The bytes change when the file does;
-/// whoever reads must stay below the published end of what was written.
+/// readers must stay below the published end of what was written.
 package final class MappedRegion: @unchecked Sendable {
-    /// Valid as long as the region lives.
+    /// Valid until the region is released.
     package let bytes: UnsafeRawBufferPointer
     private let release: (@Sendable (UnsafeRawBufferPointer) -> Void)?
 

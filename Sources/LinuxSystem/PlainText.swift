@@ -1,11 +1,11 @@
 /// Text that others wrote, made fit for a terminal, the journal and a line of a log.
 ///
 /// Control characters would forge lines and steer a terminal; overrides of the writing direction would show a text in
-/// another order than it has. Both are shown as escapes: `\n`, `\r`, `\t`, and `\u001b` for the rest, which stay valid in
-/// the strings of a JSON text.
+/// another order than it has. Both are shown as escapes: `\n`, `\r`, `\t`, and `\u001b` for the rest, which stay valid
+/// in the strings of a JSON text.
 package enum PlainText {
     /// - Parameters:
-    ///   - bytesMax: a longer text is cut, and how much of it is missing is said.
+    ///   - bytesMax: a longer text is cut, and ends with how much of it is missing.
     ///   - keepsLines: line feeds and tabulators stay as they are, for texts of several lines.
     package static func escaped(_ text: String, bytesMax: Int = .max, keepsLines: Bool = false) -> String {
         guard text.utf8.count > bytesMax || !isPlain(text, keepsLines) else { return text }

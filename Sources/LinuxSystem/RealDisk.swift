@@ -8,8 +8,8 @@ package final class RealDisk: Disk {
 
     package init() {}
 
-    /// From now on `createDirectory` never makes this folder again: it was there, so when it is missing its disk has gone, and
-    /// what would be made is a folder below the mount point.
+    /// From now on `createDirectory` never makes this folder again: it was there, so when it is missing its disk has
+    /// gone, and what would be made is a folder below the mount point.
     package func expect(directory: String) {
         found.withLock { _ = $0.insert(directory) }
     }
@@ -115,7 +115,7 @@ package final class RealDisk: Disk {
         guard statvfs(path, &status) == 0 else {
             throw SystemError(errno: errno, call: "statvfs", subject: path)
         }
-        // Java's File.getTotalSpace counts the blocks reserved for root as room; RocketMQ's ratio is built on it.
+        // Java's File.getTotalSpace counts the blocks reserved for root as space; RocketMQ's ratio is built on it.
         let block = Int64(status.f_frsize)
         return DiskSpace(total: Int64(status.f_blocks) * block, available: Int64(status.f_bavail) * block)
     }
@@ -211,7 +211,7 @@ final class RealDiskFile: DiskFile {
         return true
     }
 
-    // lseek moves a position nobody uses: all reads and writes here carry their offset.
+    // lseek moves a position that is not used: all reads and writes here carry their offset.
     func firstHole(from offset: Int64) -> Int64 {
         let seekHole: Int32 = 4
         let found = lseek(descriptor, Int(offset), seekHole)

@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// A folder that holds `apus.pid`, locked for the life of the platform that runs on the data directory, and the admin
+/// A folder that holds `apus.pid`, locked until the platform that runs on the data directory ends, and the control
 /// socket.
 package final class RunDirectory: Sendable {
     /// Why the folder cannot be taken.
@@ -21,6 +21,7 @@ package final class RunDirectory: Sendable {
 
     /// The two files in it.
     package static let pidName = "apus.pid"
+    /// Of the supervisor's control socket in the folder.
     package static let socketName = "apus.sock"
 
     /// The folder, opened.
@@ -38,8 +39,8 @@ package final class RunDirectory: Sendable {
         } catch {
             throw .system(error)
         }
-        // With the lock file's end the lock ends, however this process ends. `runningPid` of a program that looks just now
-        // holds it for a moment.
+        // With the lock file's end the lock ends, however this process ends. `runningPid` of a program that looks just
+        // now holds it for a moment.
         var attempts = 20
         while flock(pidFile.raw, LOCK_EX | LOCK_NB) != 0 {
             attempts -= 1
@@ -53,7 +54,7 @@ package final class RunDirectory: Sendable {
         _ = pwrite(pidFile.raw, text, text.utf8.count, 0)
     }
 
-    /// Removes what a clean stop leaves nobody a use for.
+    /// Removes what is of no use after a clean stop.
     package func remove() {
         unlinkat(directory.raw, RunDirectory.socketName, 0)
         unlinkat(directory.raw, RunDirectory.pidName, 0)

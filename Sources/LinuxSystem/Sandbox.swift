@@ -3,15 +3,16 @@ import Glibc
 
 /// For a process that runs code of others: what it may still do, and what it leaves behind when it dies of it.
 package enum Sandbox {
-    /// From now on this process opens nothing for writing, makes no socket and no process, and has at most `memory` bytes of
-    /// memory of its own (0: no limit). There is no way back. What the runtime and the loader need stays allowed.
+    /// From now on this process opens nothing for writing, makes no socket and no process, and has at most `memory`
+    /// bytes of memory of its own (0: no limit). There is no way back. What the runtime and the loader need stays
+    /// allowed.
     package static func enter(memory: UInt64) throws(SystemError) {
         try check(apus_sandbox_enter(memory), "seccomp", "sandbox of this process")
     }
 
-    /// From now on the calling thread, and the threads it starts, open only what lies below `paths` (files or folders), and only for
-    /// reading: Landlock. To be called before there are other threads. Nil: this kernel has no Landlock, and nothing
-    /// changed; otherwise its version.
+    /// From now on the calling thread, and the threads it starts, open only what lies below `paths` (files or folders),
+    /// and only for reading: Landlock. To be called before there are other threads. Nil: this kernel has no Landlock,
+    /// and nothing changed; otherwise its version.
     package static func restrictReading(to paths: [String]) throws(SystemError) -> Int? {
         _ = try memoryInUse()
         var copies = paths.map { UnsafePointer(strdup($0)) }
@@ -51,7 +52,9 @@ package enum Sandbox {
 
     /// What `CallGuard` finds in its second slot after its process died: a signal's number, or one of these.
     package static let timeout = UInt64(APUS_GUARD_TIMEOUT)
+    /// The plugin called exit.
     package static let exit = UInt64(APUS_GUARD_EXIT)
+    /// The plugin used up the memory.
     package static let memory = UInt64(APUS_GUARD_MEMORY)
 
     private static let statisticsPath = "/proc/self/statm"
@@ -81,13 +84,15 @@ package enum Sandbox {
     }
 }
 
+/// Memory that was needed to start only.
 package enum StartupMemory {
-    /// After a start that ran much code once (loaders, self-tests): its pages leave the resident memory, and those that are needed
-    /// come back from the page cache.
+    /// After a start that ran much code once (loaders, self-tests): its pages leave the resident memory, and those that
+    /// are needed come back from the page cache.
     package static func release() { apus_drop_code_pages() }
 }
 
-/// Marks in a shared segment what this process is in the middle of, so that the next one knows what the last one died of.
+/// Marks in a shared segment what this process is in the middle of, so that the next one knows what the last one died
+/// of.
 package final class CallGuard {
     /// How often, at most, the memory in use is looked at after short calls.
     private static let memoryLookNanoseconds: UInt64 = 200_000_000
@@ -101,7 +106,8 @@ package final class CallGuard {
 
     /// - Parameters:
     ///   - segment: one this process writes; slots `slot` (mark) and `slot + 1` (cause of death) are the guard's.
-    ///   - memory: bytes of its own from which on the process is given up, as `Sandbox.memoryInUse` counts; 0: no matter.
+    ///   - memory: bytes of its own from which on the process is given up, as `Sandbox.memoryInUse` counts; 0: no
+    ///     matter.
     ///
     /// Must be called on the thread that makes the guarded calls, once in a process.
     package init(segment: SharedSegment, slot: Int, memory: UInt64 = 0) throws(SystemError) {

@@ -1,8 +1,8 @@
 import CLinux
 import Glibc
 
-/// A mapping of a sealed memfd, seen as slots of 8 bytes. One process writes a slot, others read it; there are no locks.
-/// Whoever creates segments for others (the supervisor) uses `createDescriptor` and maps nothing.
+/// A mapping of a sealed memfd, seen as slots of 8 bytes. One process writes a slot, others read it; there are no
+/// locks. A process that creates segments for others (the supervisor) uses `createDescriptor` and maps nothing.
 package final class SharedSegment: @unchecked Sendable {
     // Safe to share between threads: the mapping never moves, its size is sealed, and every access is atomic.
     private let base: UnsafeMutableRawPointer
@@ -12,6 +12,7 @@ package final class SharedSegment: @unchecked Sendable {
     package let writable: Bool
     private let descriptor: SharedDescriptor
 
+    /// To pass on; stays this segment's.
     package var fd: Int32 { descriptor.raw }
     /// 8-byte slots it has.
     package var slots: Int { bytes / 8 }
@@ -95,15 +96,16 @@ package final class SharedSegment: @unchecked Sendable {
         return apus_load_acquire(base + slot &* 8)
     }
 
-    /// Release: what this thread did before is visible to whoever loads this value. Only the segment's one writer stores.
+    /// Release: what this thread did before is visible to a thread that loads this value. Only the segment's one writer
+    /// stores.
     package func atomicStore(slot: Int, _ value: UInt64) {
         precondition(writable, "this process only reads the segment")
         precondition(slot >= 0 && slot < slots, "slot \(slot) of \(slots)")
         apus_store_release(base + slot &* 8, value)
     }
 
-    /// Orders this thread's stores so far before its loads to come, in any segment. Two processes that each store, fence
-    /// and then look at the other's slot cannot both miss the other's store.
+    /// Orders this thread's stores so far before its loads to come, in any segment. Two processes that each store,
+    /// fence and then look at the other's slot cannot both miss the other's store.
     package static func fence() { apus_fence() }
 
     /// Where a slot lies, for C code that stores there atomically; valid as long as the segment.

@@ -5,9 +5,10 @@ import Glibc
 package struct Signals: ~Copyable, Sendable {
     package let descriptor: Descriptor
 
-    /// Blocks `signals` in this thread; call before other threads start, which inherit it. All others that would end the
-    /// process by accident become ignored: SIGPIPE (a closed connection is an EPIPE where it is written to), SIGXFSZ (an
-    /// EFBIG), SIGUSR1 and the like. What is left is meant: SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU, crashes.
+    /// Blocks `signals` in this thread; call before other threads start, which inherit it. All others that would end
+    /// the process by accident become ignored: SIGPIPE (a closed connection is an EPIPE where it is written to),
+    /// SIGXFSZ (an EFBIG), SIGUSR1 and the like. What is left is meant: SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU,
+    /// crashes.
     package init(_ signals: [Int32]) throws(SystemError) {
         apus_ignore_strays()
         descriptor = Descriptor(owning: try check(apus_signalfd(signals, signals.count), "signalfd", "\(signals)"))

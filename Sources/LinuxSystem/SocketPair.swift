@@ -44,7 +44,7 @@ package enum DescriptorPassing {
     package static func receive(
         into buffer: UnsafeMutableRawBufferPointer, from socket: Int32, wait: Bool
     ) throws(SystemError) -> (count: Int, descriptors: [Int32])? {
-        guard let base = buffer.baseAddress else { preconditionFailure("no room to receive into") }
+        guard let base = buffer.baseAddress else { preconditionFailure("no buffer to receive into") }
         let flags = wait ? 0 : Int32(MSG_DONTWAIT)
         var received = 0
         var descriptorCount = 0

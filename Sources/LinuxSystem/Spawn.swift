@@ -3,7 +3,9 @@ import Glibc
 
 /// A child process: its pid, and a pidfd that cannot come to mean another process and is readable once it has ended.
 package struct ChildProcess: Sendable {
+    /// Valid until the process is reaped.
     package let pid: Int32
+    /// Readable when the process has ended.
     package let pidfd: SharedDescriptor
 
     /// How a process ended.
@@ -13,8 +15,8 @@ package struct ChildProcess: Sendable {
     }
 
     /// Launches `path`. In the child exactly `descriptors` are open, each at its target number, and it gets
-    /// `parentDeathSignal` when the *thread* that called this ends. `ignoringStrays`: signals that would end it by accident
-    /// (SIGHUP, SIGUSR1, …) are ignored from its first instruction on; for programs of our own.
+    /// `parentDeathSignal` when the *thread* that called this ends. `ignoringStrays`: signals that would end it by
+    /// accident (SIGHUP, SIGUSR1, …) are ignored from its first instruction on; for programs of our own.
     package static func spawn(
         path: String, arguments: [String], environment: [String], descriptors: [(source: Int32, target: Int32)],
         parentDeathSignal: Int32, ownProcessGroup: Bool, ignoringStrays: Bool = false

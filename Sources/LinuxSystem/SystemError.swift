@@ -1,6 +1,6 @@
 import Glibc
 
-/// The world said no: which call failed, on what, with which errno. The text names the remedy where one is known.
+/// A system call failed: which one, on what, with which errno. The text names the remedy where one is known.
 /// Errors that can only be our own bug (EBADF, EFAULT) trap instead: see `check`.
 package struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
     /// The positive errno value.

@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// A lock that every worker of a platform inherits as an open descriptor, so that it is held as long as one of them lives, also
-/// beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a second writer of
-/// a store, or a second listener of a port.
+/// A lock that every worker of a platform inherits as an open descriptor, so that it is held as long as one of them
+/// runs, also beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a
+/// second writer of a store, or a second listener of a port.
 package final class WorkersLock: Sendable {
     /// Why the lock cannot be taken.
     package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {
@@ -29,7 +29,7 @@ package final class WorkersLock: Sendable {
     package let descriptor: SharedDescriptor
     private let directory: SharedDescriptor
 
-    /// Waits until no worker of a former platform is left. The caller holds `run`, so nobody else starts any.
+    /// Waits until no worker of a former platform is left. The caller holds `run`, so no other supervisor starts any.
     package init(in run: RunDirectory, waiting: () -> Void = {}) throws(Failure) {
         directory = run.directory
         let file = Glibc.openat(directory.raw, WorkersLock.name, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
@@ -51,7 +51,7 @@ package final class WorkersLock: Sendable {
         }
     }
 
-    /// Which processes hold the lock now, for the message of whoever waits for it in vain.
+    /// Which processes hold the lock now, for the message to the operator who waits.
     package func note(workers: [Int32]) {
         let text = workers.sorted().map(String.init).joined(separator: " ") + "\n"
         _ = ftruncate(descriptor.raw, 0)

@@ -10,6 +10,7 @@ package import NIOCore
 package enum HAProtocol {
     /// Bytes; so the next.
     package static let reportSize = 8
+    /// Bytes before the log's: offset 8, size 4.
     package static let headerSize = 12
     /// No log begins behind this offset: adding to one must not overflow.
     static let offsetMax: Int64 = 1 << 60
@@ -49,7 +50,9 @@ package struct HASession {
     package struct Log: Equatable {
         /// Where its first file begins, where it ends, and the bytes of a file.
         package var minimum: Int64
+        /// End of the log: a physical offset.
         package var written: Int64
+        /// Bytes of a commit log file.
         package var fileSize: Int64
 
         package init(minimum: Int64, written: Int64, fileSize: Int64) {
@@ -62,7 +65,7 @@ package struct HASession {
 
     /// `haTransferBatchSize`.
     private let batchSize: Int
-    /// What the slave said last; nil before its first report.
+    /// What the slave reported last; nil before its first report.
     package private(set) var acknowledged: Int64?
     /// What the slave gets next; nil until the log has been looked at after the first report.
     package private(set) var next: Int64?
@@ -86,7 +89,7 @@ package struct HASession {
         }
     }
 
-    /// Compares what the slave said with the log. To be asked after each report and whenever the log was opened anew.
+    /// Compares the slave's report with the log. To be called after each report and whenever the log was opened anew.
     package mutating func judge(_ log: Log) -> Judgement {
         guard let acknowledged else { return .carryOn }
         guard acknowledged >= 0 else { return .close(reason: "the slave reports the offset \(acknowledged)") }
@@ -122,7 +125,7 @@ package struct HASession {
         return Transfer(offset: next, size: Int(size))
     }
 
-    /// A header without bytes; nil before the slave has said where it stands.
+    /// A header without bytes; nil before the slave has reported its offset.
     package var heartbeat: Transfer? { next.map { Transfer(offset: $0, size: 0) } }
 }
 

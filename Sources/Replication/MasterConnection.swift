@@ -8,8 +8,6 @@ final class MasterConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = IOData
 
-    /// From this many bytes on `sendfile` costs less than a copy (Decisions/0006).
-    private static let sendfileMinimum = 8 * 1024
     /// One slave sends at most this much before the others and the reports get their turn, in bytes.
     private static let turn = 1024 * 1024
 
@@ -45,11 +43,11 @@ final class MasterConnection: ChannelInboundHandler {
             bytesPerSecond: rate.perSecond(at: Self.second))
     }
 
-    /// It has not said yet where it stands, and is not on its way out.
+    /// It has not reported its offset yet, and is not being closed.
     var hasNotReported: Bool { session.acknowledged == nil && !closing }
 
     /// Closes it for another.
-    func giveWay() { close("it has reported nothing, and its place is needed for a new connection") }
+    func giveWay() { close("it has reported nothing, and a new connection needs its slot") }
 
     func channelActive(context: ChannelHandlerContext) {
         self.context = context
@@ -119,9 +117,9 @@ final class MasterConnection: ChannelInboundHandler {
 
     private func send(_ transfer: HASession.Transfer, _ log: HASession.Log, _ context: ChannelHandlerContext) -> Bool {
         guard let file = master.file(at: transfer.offset, fileSize: log.fileSize) else { return false }
-        buffer.clear(minimumCapacity: HAProtocol.headerSize + Self.sendfileMinimum)
+        buffer.clear(minimumCapacity: HAProtocol.headerSize + FileSending.bytesMin)
         transfer.writeHeader(into: &buffer)
-        if transfer.size < Self.sendfileMinimum {
+        if transfer.size < FileSending.bytesMin {
             guard file.read(at: transfer.offset, size: transfer.size, into: &buffer) else { return false }
             context.write(wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
         } else {
@@ -153,7 +151,7 @@ final class MasterConnection: ChannelInboundHandler {
             return close("it was silent for \(master.housekeeping.nanoseconds / 1_000_000) ms")
         }
         if now >= lastWrite + master.heartbeat {
-            // Before the slave said where it stands there is nothing to say to it.
+            // Before the slave's first report there is nothing to send to it.
             if let heartbeat = session.heartbeat, channel.isWritable {
                 buffer.clear()
                 heartbeat.writeHeader(into: &buffer)

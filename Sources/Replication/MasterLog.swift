@@ -1,11 +1,12 @@
 internal import Glibc
 package import LinuxSystem
 internal import NIOCore
+internal import RemotingTransport
 internal import StoreFormat
 internal import StoreReader
 internal import WorkerProtocol
 
-/// The commit log a master serves: files read-only, ends told by the broker-store's watermarks.
+/// The commit log a master serves: files read-only, up to the broker-store's watermarks.
 package final class MasterLog {
     private let directory: String
     private let disk: any Disk
@@ -36,7 +37,7 @@ package final class MasterLog {
         let view = view ?? CommitLogView(directory: directory, fileSize: Int(fileSize), disk: disk)
         self.view = view
         guard let found = view.file(at: PhysicalOffset(offset)) else { return nil }
-        // The view's descriptor lives until its next call, a transfer until the slave's socket took it.
+        // The view's descriptor stays open until its next call, a transfer until the slave's socket took it.
         let descriptor = fcntl(found.descriptor, F_DUPFD_CLOEXEC, 0)
         guard descriptor >= 0 else { return nil }
         // On to the next file: those that were deleted meanwhile are let go, or their space would stay taken.
@@ -64,7 +65,7 @@ final class LogFile: @unchecked Sendable {
     init(descriptor: Int32, start: Int64) {
         self.start = start
         self.descriptor = descriptor
-        handle = NIOFileHandle(_deprecatedTakingOwnershipOfDescriptor: descriptor)
+        handle = FileSending.handle(owning: descriptor)
     }
 
     deinit {

@@ -8,13 +8,15 @@ internal import WorkerProtocol
 /// Finds the master and copies its metadata (topics, consumer offsets, delay offsets, subscription groups) to the local
 /// broker-store, at the start and every ten seconds, as Apache's slaves do. Confined to one event loop.
 package final class MetadataSync {
-    /// What a slave knows of its place in the world.
+    /// What a slave knows of its master and its name servers.
     package struct Configuration {
+        /// RocketMQ's `brokerName`, the same on master and slave.
         package var brokerName: String
         /// `namesrvAddr`: `host:port;host:port`. Empty: there is no name server to ask.
         package var nameServers: [String]
-        /// `haMasterAddress`: `host:port` of the master's HA port. Empty: derived from what the name server says.
+        /// `haMasterAddress`: `host:port` of the master's HA port. Empty: derived from the name server's answer.
         package var haMasterAddress: String
+        /// Between two copies of the master's tables.
         package var interval: TimeAmount
 
         package init(
@@ -92,6 +94,7 @@ package final class MetadataSync {
         round().whenComplete { result in sync.value.ended(result) }
     }
 
+    /// On the event loop; nothing is asked for any more.
     package func stop() {
         stopped = true
         timer?.cancel()
@@ -106,7 +109,7 @@ package final class MetadataSync {
             lastFailure = nil
         case .failure(let error):
             let text = "\(error)"
-            // Every ten seconds the same line would say nothing new.
+            // The same line every ten seconds would bring nothing new.
             if text != lastFailure { logger.error("metadata of the master cannot be copied: \(text)") }
             lastFailure = text
             client?.closeNow()
@@ -130,7 +133,7 @@ package final class MetadataSync {
 
     // MARK: finding the master
 
-    /// The master's remoting address; tells `found` the HA address on the way.
+    /// The master's remoting address; passes the HA address to `found` on the way.
     private func locate() -> EventLoopFuture<HostPort> {
         let configured = HostPort(configuration.haMasterAddress)
         if let ha = configured ?? learned { found(ha.host, ha.port) }

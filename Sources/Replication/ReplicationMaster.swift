@@ -54,6 +54,7 @@ package final class ReplicationMaster {
 
     /// Slaves of one master; then those from one address: a machine may carry several, or a gateway hide them.
     package static let slavesMax = 64
+    /// Connections from one remote address at most.
     package static let slavesPerAddressMax = 16
 
     /// Takes over the listening socket and serves slaves on it. The text is the address.
@@ -110,7 +111,7 @@ package final class ReplicationMaster {
     func file(at offset: Int64, fileSize: Int64) -> LogFile? { log.file(at: offset, fileSize: fileSize) }
 
     func opened(_ connection: MasterConnection) {
-        // Accepted while the listener was being closed: nobody would part with it any more.
+        // Accepted while the listener was being closed: nothing would close it later.
         guard !isStopped else { return connection.channel.close(promise: nil) }
         slaves[ObjectIdentifier(connection)] = connection
         publisher.connected(slaves.count)
@@ -131,6 +132,7 @@ package final class ReplicationMaster {
 package final class AckPublisher {
     private let segment: SharedSegment
     private let event: Int32
+    /// The most any slave has reported: a physical offset.
     package private(set) var acknowledged: Int64 = 0
 
     /// - Parameter event: eventfd the broker-store waits on; stays the caller's.

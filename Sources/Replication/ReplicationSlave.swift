@@ -12,10 +12,10 @@ package protocol StoreLink: AnyObject {
 
 /// The slave side: fetches the log from the master and hands it to the broker-store, piece by piece.
 ///
-/// Two offsets are kept apart: `stored` is what the broker-store said its log ends at, and only that is reported to the
-/// master; `HAReceiver.next` is what has been handed over. Between them lie at most `inFlightMaximum` bytes: above that the
-/// master's socket is not read. Whenever either side is replaced everything in flight is forgotten and fetched again
-/// from `stored` on, so nothing can be written twice or at a wrong place. Confined to one event loop.
+/// Two offsets are kept apart: `stored` is the end of the log that the broker-store reported, and only that is reported
+/// to the master; `HAReceiver.next` is what has been handed over. Between them lie at most `inFlightMaximum` bytes:
+/// above that the master's socket is not read. Whenever either side is replaced everything in flight is forgotten and
+/// fetched again from `stored` on, so nothing can be written twice or at a wrong offset. Confined to one event loop.
 package final class ReplicationSlave {
     /// Bytes handed to the broker-store and not yet confirmed.
     static let inFlightMaximum: Int64 = 8 * 1024 * 1024
@@ -30,9 +30,10 @@ package final class ReplicationSlave {
     private let times: HATimes
     private let logger: Logger
     private var store: (any StoreLink)?
-    /// End of the slave's log, as its broker-store said; nil while there is no broker-store.
+    /// End of the slave's log, as its broker-store reported; nil while there is no broker-store.
     package private(set) var stored: Int64?
-    /// End of the last bytes handed to this broker-store that it has not answered; a new connection waits for the answer.
+    /// End of the last bytes handed to this broker-store that it has not answered; a new connection waits for the
+    /// answer.
     private var unanswered: Int64?
     /// Where the master's HA port is; nil: not known yet.
     private var master: (host: String, port: Int)?
@@ -50,12 +51,14 @@ package final class ReplicationSlave {
         self.logger = logger
     }
 
+    /// The master has accepted the connection.
     package var isConnected: Bool { connection?.isUp ?? false }
+    /// `host:port`; nil before the master was found.
     package var masterAddress: String? { master.map { "\($0.host):\($0.port)" } }
 
-    // MARK: what the owner tells
+    // MARK: - From the owner
 
-    /// A new broker-store process: nothing is known of its log until it says where it ends.
+    /// A new broker-store process: nothing is known of its log until it reports where it ends.
     package func storeConnected(_ link: any StoreLink) {
         disconnect()
         store = link
@@ -63,6 +66,7 @@ package final class ReplicationSlave {
         unanswered = nil
     }
 
+    /// The broker-store ended: nothing is fetched until the next one reports its offset.
     package func storeDisconnected() {
         disconnect()
         store = nil
@@ -112,6 +116,7 @@ package final class ReplicationSlave {
         connectIfPossible()
     }
 
+    /// On the event loop; no new attempt follows.
     package func stop() {
         stopped = true
         disconnect()
@@ -142,7 +147,7 @@ package final class ReplicationSlave {
             }
     }
 
-    /// Ends the connection without a word and without a new attempt.
+    /// Ends the connection without a log line and without a new attempt.
     private func disconnect() {
         attempt += 1
         retry?.cancel()
@@ -154,7 +159,7 @@ package final class ReplicationSlave {
         if wasUp { store?.send(.replicaState(connected: false, master: masterAddress ?? "")) }
     }
 
-    // MARK: what the connection tells
+    // MARK: - From the connection
 
     var heartbeat: TimeAmount { times.heartbeat }
     var housekeeping: TimeAmount { times.housekeeping }

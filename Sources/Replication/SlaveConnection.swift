@@ -12,7 +12,7 @@ final class SlaveConnection: ChannelDuplexHandler {
     private var abandoned = false
     /// NIO asked to read and was not let.
     private var readHeldBack = false
-    /// What the master was told last.
+    /// What was reported to the master last.
     private var reported: Int64?
     private var reportScheduled = false
     private var lastRead = NIODeadline.now()

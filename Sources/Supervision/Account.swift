@@ -2,7 +2,9 @@ import Glibc
 
 /// A user of this machine, for the question what it may write.
 package struct Account: Hashable, Sendable {
+    /// The user's name, or its number as text.
     package var name: String
+    /// The user's number.
     package var user: UInt32
     /// All of its groups.
     package var groups: Set<UInt32>
@@ -13,7 +15,7 @@ package struct Account: Hashable, Sendable {
         self.groups = groups
     }
 
-    /// Whoever runs this program.
+    /// The user who runs this program.
     package static var own: Account {
         var groups = [gid_t](repeating: 0, count: 256)
         let count = getgroups(Int32(groups.count), &groups)

@@ -4,58 +4,59 @@ import SettingTable
 package struct RawConfiguration: Hashable, Sendable {
     /// Keys outside any table; they hold for every broker.
     package var common: [String: String] = [:]
-    package var nameserver: [String: String] = [:]
+    /// The keys of `[nameserver]` and the like, by the table's name.
+    package var tables: [String: [String: String]] = [:]
     /// One per broker-store, on top of `common`. Empty: one without anything of its own.
     package var brokers: [[String: String]] = []
-    package var filter: [String: String] = [:]
-    /// `nameserver = false` and `broker = false` in place of those tables: what this platform is without.
-    package var withoutNameserver = false
-    package var withoutBroker = false
+    /// Tables in whose place stands `NAME = false`: this platform does without their kinds.
+    package var absent: Set<String> = []
     /// Folders, one disk each; a broker for each of them. nil: not set.
     package var disks: [String]?
     /// Settings that promise what Apus does not have, and that it starts without all the same.
     package var startWithout: [String] = []
-    /// What workers may use: `filter.memory` and so on, for `limits.filter.memory`.
+    /// What workers may use: `KIND.memory` and so on, for `limits.KIND.memory`.
     package var limits: [String: String] = [:]
     /// Came from a RocketMQ `broker.conf`.
     package var isProperties = false
     /// The file these came from, for `lines`; nil: none.
     package var path: String?
-    /// Where settings stand in the file, by `place(of:in:)`, from 1 on. Those of the command line have no line.
+    /// Where settings stand in the file, by `path(of:in:)`, from 1 on. Those of the command line have no line.
     package var lines: [String: Int] = [:]
     /// What was wrong while reading; what could be read is there all the same.
     package var problems: [ConfigurationProblem] = []
 
     package init() {}
 
-    /// Where a key stands: outside any table, in `[nameserver]`, `[filter]`, `[limits]`, or in one of the `[[broker]]` tables.
+    /// Where a key stands: outside any table, in `[limits]`, in the table of a kind of worker, or in one of the
+    /// `[[broker]]` tables.
     package enum Table: Hashable, Sendable {
-        case common, nameserver, filter, limits
+        case common, limits
+        case named(String)
         case broker(Int)
 
         /// As one writes it; nil for none.
         package var title: String? {
             switch self {
             case .common: nil
-            case .nameserver: "[nameserver]"
-            case .filter: "[filter]"
+            case .named(let name): "[\(name)]"
             case .limits: "[limits]"
             case .broker: "[[broker]]"
             }
         }
     }
 
-    package static func place(of key: String, in table: Table) -> String {
+    /// The key with its table, as `lines` has it: `nameserver.KEY`, `broker#0.KEY`.
+    package static func path(of key: String, in table: Table) -> String {
         switch table {
         case .common: key
-        case .nameserver: "nameserver.\(key)"
-        case .filter: "filter.\(key)"
+        case .named(let name): "\(name).\(key)"
         case .limits: "limits.\(key)"
         case .broker(let number): "broker#\(number).\(key)"
         }
     }
 
-    package func line(of key: String, in table: Table) -> Int? { lines[Self.place(of: key, in: table)] }
+    /// The line of the file the key is on, from 1 on; nil: it is not in the file.
+    package func line(of key: String, in table: Table) -> Int? { lines[Self.path(of: key, in: table)] }
 
     /// Takes the settings that are no worker's out of `common`: lists are separated by `,` there.
     package mutating func sortOut() {
@@ -70,7 +71,8 @@ package struct RawConfiguration: Hashable, Sendable {
         }
     }
 
-    /// Reads RocketMQ's properties into the keys outside any table; one malformed line is a problem and the end of the reading.
+    /// Reads RocketMQ's properties into the keys outside any table; one malformed line is a problem and the end of the
+    /// reading.
     package mutating func read(properties text: String) {
         isProperties = true
         do throws(JavaProperties.Malformed) {
@@ -82,26 +84,15 @@ package struct RawConfiguration: Hashable, Sendable {
             problems.append(ConfigurationProblem(error.reason, line: error.line))
         }
     }
-
-    /// A `namesrv.conf`: what a name server reads belongs into its table.
-    package mutating func giveToNameserver() {
-        for (key, value) in common where key != "logLevel" && key != "bindAddress" {
-            let setting = SettingTable.setting(key)
-            guard setting == nil || setting?.readers.contains(.nameserver) == true else { continue }
-            if nameserver[key] == nil { nameserver[key] = value }
-            if let line = lines[key] { lines[Self.place(of: key, in: .nameserver)] = line }
-            common[key] = nil
-        }
-    }
 }
 
 /// One thing that is wrong with a configuration.
 package struct ConfigurationProblem: Hashable, Sendable, CustomStringConvertible {
     /// Names the key, the cause and the remedy.
     package var text: String
-    /// Of the file, from 1 on; nil: the command line, or no one place.
+    /// Of the file, from 1 on; nil: the command line, or no line alone.
     package var line: Int?
-    /// The file it is about; nil: not said.
+    /// The file it is about; nil: unknown.
     package var file: String?
 
     package init(_ text: String, line: Int? = nil) {
@@ -116,6 +107,7 @@ package struct ConfigurationProblem: Hashable, Sendable, CustomStringConvertible
 
 /// Why a configuration cannot be used: everything that is wrong, in the order of the file.
 package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// At least one.
     package private(set) var problems: [ConfigurationProblem]
 
     package init(_ description: String) { problems = [ConfigurationProblem(description)] }
@@ -127,7 +119,7 @@ package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConver
             .sorted { ($0.element.line ?? .max, $0.offset) < ($1.element.line ?? .max, $1.offset) }.map(\.element)
     }
 
-    /// The same, said of a file.
+    /// The same, with the file's name.
     package func located(in file: String?) -> ConfigurationError {
         var located = self
         for index in problems.indices where problems[index].file == nil { located.problems[index].file = file }
@@ -138,8 +130,9 @@ package struct ConfigurationError: Error, Hashable, Sendable, CustomStringConver
     package var description: String { problems.map(\.description).joined(separator: "\n") }
 }
 
-/// RocketMQ's `broker.conf` as a table, for whoever needs neither lines nor order.
+/// RocketMQ's `broker.conf` as a table, for callers that need neither lines nor order.
 package enum PropertiesFile {
+    /// - Throws: the first line that is malformed.
     package static func parse(_ text: String) throws(ConfigurationError) -> [String: String] {
         do throws(JavaProperties.Malformed) {
             return try JavaProperties.table(text)

@@ -1,21 +1,26 @@
 import Glibc
 import LinuxSystem
 
-/// Which disk is which broker, remembered in DATA/disks so that number, name and port stay with a disk however the setting
-/// `disks` is reordered, and so that a mount point whose disk is missing is known as such. One line a disk:
+/// Which disk is which broker, remembered in DATA/disks so that number, name and port stay with a disk however the
+/// setting `disks` is reordered, and so that a mount point whose disk is missing is known as such. One line a disk:
 ///
 ///     SLOT ID STATE BROKERNAME PATH
 ///
-/// SLOT is `-` for a `[[broker]]` table, which names its own; STATE is `served` once the broker has been ready there, else
-/// `new`. Lines stay when a disk is taken out of the settings: should it come back it is the same broker again. Removing a
-/// line by hand makes Apus forget the disk.
+/// SLOT is `-` for a `[[broker]]` table, which names its own; STATE is `served` once the broker has been ready there,
+/// else `new`. Lines stay when a disk is taken out of the settings: should it come back it is the same broker again.
+/// Removing a line by hand makes Apus forget the disk.
 package struct DiskRegister: Hashable, Sendable {
     /// One line of the file: a disk and whose it is.
     package struct Entry: Hashable, Sendable {
+        /// The broker's number; nil for a `[[broker]]` table.
         package var slot: Int?
+        /// As in the disk's mark.
         package var identity: String
+        /// The broker has been ready on this disk: from then on the mark must be there.
         package var served: Bool
+        /// RocketMQ's `brokerName`.
         package var brokerName: String
+        /// Where the disk is mounted.
         package var path: String
 
         package init(slot: Int?, identity: String, served: Bool, brokerName: String, path: String) {
@@ -34,6 +39,7 @@ package struct DiskRegister: Hashable, Sendable {
 
     private let file: String
     private let isReadOnly: Bool
+    /// In the order of the file.
     package private(set) var entries: [Entry] = []
 
     /// - Parameter isReadOnly: only to look what would be; nothing is remembered.
@@ -44,7 +50,7 @@ package struct DiskRegister: Hashable, Sendable {
         do throws(SystemError) {
             text = try DurableFile.read(file)
         } catch {
-            // Who only looks may be somebody who cannot look everywhere.
+            // A user who only checks may not read every file.
             guard isReadOnly, error.errno == EACCES else { throw ConfigurationError("\(error)") }
             text = nil
         }
@@ -74,9 +80,9 @@ package struct DiskRegister: Hashable, Sendable {
         }
     }
 
-    /// The entries of these disks, in this order; new ones get the lowest free slot and `name` of it. A disk that carries
-    /// the mark of an entry has it also when it is mounted elsewhere than last time.
-    package mutating func places(
+    /// The entries of these disks, in this order; new ones get the lowest free slot and `name` of it. A disk that
+    /// carries the mark of an entry has it also when it is mounted elsewhere than last time.
+    package mutating func entries(
         for paths: [String], name: (Int) -> String
     ) throws(ConfigurationError) -> [Entry] {
         let before = entries

@@ -1,28 +1,31 @@
 package import LinuxSystem
 package import WorkerProtocol
 
-/// Puts `limits.*` into effect and tells when one of them is hit: by cgroups where systemd has handed this service its own
-/// (Delegate=yes), by resource limits of the process otherwise.
+/// Puts `limits.*` into effect and reports when one of them is hit: by cgroups where systemd has handed this service
+/// its own (Delegate=yes), by resource limits of the process otherwise.
 package struct Limiter {
     private var limits: WorkerLimits
+    private let table: WorkerTable
     private let groups: ControlGroups?
-    /// What does not hold here, in words.
+    /// What does not hold here, as text.
     package private(set) var complaints: [String] = []
     private var refusals: [WorkerID: ControlGroups.Refusals] = [:]
     private var ownKills: UInt64
 
-    /// - Parameter own: the group this service may divide, if there is one. Asked for only when there is something to divide: a limit, or
-    ///   more than one disk.
+    /// - Parameter own: the group this service may divide, if there is one. Asked for only when there is something to
+    ///   divide: a limit, or more than one disk.
     package init(_ configuration: PlatformConfiguration, own: () -> ControlGroups? = { ControlGroups() }) {
         limits = configuration.limits
-        groups = limits.isEmpty && configuration.brokers.count < 2 ? nil : own()
+        table = configuration.table
+        let disks = configuration.workers.count { configuration.row(of: $0).ownsDisk }
+        groups = limits.isEmpty && disks < 2 ? nil : own()
         ownKills = ControlGroups.ownKills() ?? 0
         complaints = unmet
     }
 
     /// Limits that only a cgroup can hold; the others have something of the process's own to fall back on.
     private var unmet: [String] {
-        WorkerKind.allCases.flatMap { kind in
+        table.rows.map(\.kind).flatMap { kind in
             let limit = limits[kind]
             return [("tasks", limit.tasks != nil, "pids"), ("cpu", limit.cpuPercent != nil, "cpu")]
                 .filter { $0.1 && groups?.available.contains($0.2) != true }
@@ -44,25 +47,29 @@ package struct Limiter {
     package mutating func apply(to child: ChildProcess, _ id: WorkerID) -> [String] {
         let limit = limits[id.kind]
         guard let groups else {
-            // The filter worker puts itself under its limit of memory, which it can explain by plugin.
-            let memory = id.kind == .filter ? nil : limit.memory
+            let memory = limitsItself(id) ? nil : limit.memory
             return child.limit(files: limit.files, memory: memory, nice: limit.niceness, ioLevel: limit.ioLevel)
         }
         func has(_ controller: String) -> Bool { groups.available.contains(controller) }
         var group = ControlGroups.Limits()
         if has("memory") { group.memory = limit.memory }
         if has("pids") { group.tasks = limit.tasks }
-        // Everybody's share is the same unless told otherwise: a busy disk does not starve the others.
+        // All workers have the same share unless set otherwise: a busy disk does not starve the others.
         if has("cpu") { (group.cpuWeight, group.cpuPercent) = (limit.cpuWeight ?? 100, limit.cpuPercent) }
         if has("io") { group.ioWeight = limit.ioWeight ?? 100 }
         var failures = groups.prepare("\(id)", group)
         do throws(SystemError) { try groups.place(child.pid, in: "\(id)") } catch { failures.append("\(error)") }
-        let memory = has("memory") || id.kind == .filter ? nil : limit.memory
+        let memory = has("memory") || limitsItself(id) ? nil : limit.memory
         let nice = has("cpu") ? 0 : limit.niceness
         let ioLevel = has("io") ? nil : limit.ioLevel
         failures += child.limit(files: limit.files, memory: memory, nice: nice, ioLevel: ioLevel)
         refusals[id] = groups.refusals(of: "\(id)")
         return failures
+    }
+
+    /// Whether the worker keeps itself below its limit of memory.
+    private func limitsItself(_ id: WorkerID) -> Bool {
+        if case .worker = table.row(id.kind).memoryLimit { true } else { false }
     }
 
     /// Looked at with every heartbeat: what the kernel has refused a worker that runs.

@@ -21,7 +21,8 @@ extension Platform {
         }
     }
 
-    /// Workers get the new settings, brokers come and go. What cannot change while running keeps its value and is reported.
+    /// Workers get the new settings, brokers come and go. What cannot change while running keeps its value and is
+    /// reported.
     @discardableResult
     func reload() -> Reloaded {
         var outcome = Reloaded()
@@ -36,7 +37,7 @@ extension Platform {
             let workers = fresh.workers
             for index in changes.added {
                 do {
-                    try resources.add(workers.filter { $0.index == index && $0.isBroker }, &fresh)
+                    try resources.add(workers.filter { $0.index == index && isPerBroker($0) }, &fresh)
                 } catch {
                     logger.error("broker \(index) is not added: \(error)")
                     outcome.pending.append("broker \(index) is not added: \(error)")
@@ -51,13 +52,13 @@ extension Platform {
             }
             logger.notice("configuration read again")
             handle(.reload)
-            plugins = PluginFolder(fresh.filter, executables: executables)
+            plugins = fresh.pluginFolder(executables: executables)
             growFilters()
             guard !changes.added.isEmpty || !changes.removed.isEmpty else { return outcome }
             handle(
                 .changed(
-                    added: configuration.workers.filter { $0.isBroker && changes.added.contains($0.index) },
-                    removed: state.workers.map(\.id).filter { $0.isBroker && changes.removed.contains($0.index) }))
+                    added: configuration.workers.filter { isPerBroker($0) && changes.added.contains($0.index) },
+                    removed: state.workers.map(\.id).filter { isPerBroker($0) && changes.removed.contains($0.index) }))
             return outcome
         } catch {
             logger.error("reload refused, the former configuration stays: \(error)")
@@ -65,8 +66,8 @@ extension Platform {
         }
     }
 
-    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here; with one worker of
-    /// the kind its number may be left out.
+    /// `broker-store@1`, as units of systemd's are called, or `broker-store-1`, as the worker is called here; with one
+    /// worker of the kind its number may be left out.
     func restart(_ name: String) -> String {
         func refused(_ reason: String) -> String {
             JSONText.object([("error", JSONText.string(reason))])
@@ -90,7 +91,7 @@ extension Platform {
     /// A broker serves from its disk: from now on the disk must be there, or the broker is not started.
     func remember(diskOf id: WorkerID) {
         let settings = configuration.settings(of: id)
-        guard id.kind == .brokerStore, let identity = settings["diskIdentity"],
+        guard configuration.row(of: id).ownsDisk, let identity = settings["diskIdentity"],
             !settings.bool("diskServed", default: false)
         else { return }
         do {
@@ -101,9 +102,7 @@ extension Platform {
             logger.error("\(id): \(error)")
         }
     }
-}
 
-extension WorkerID {
     /// Comes and goes with a broker.
-    var isBroker: Bool { WorkerTable.row(kind).count == .brokers }
+    private func isPerBroker(_ worker: WorkerID) -> Bool { configuration.row(of: worker).count == .perBroker }
 }

@@ -4,8 +4,8 @@ package import Logging
 import Systemd
 import WorkerProtocol
 
-/// Carries out what `SupervisorState` decides: the one thread, the one poll loop of apusd. It never touches a message, maps
-/// a segment or loads a plug-in, so that it outlives everything it supervises.
+/// Carries out what `SupervisorState` decides: the one thread, the one poll loop of apusd. It never touches a message,
+/// maps a segment or loads a plug-in, so that it outlives everything it supervises.
 package final class Platform {
     /// A worker process and its control channel.
     struct Child {
@@ -27,15 +27,16 @@ package final class Platform {
     var limiter: Limiter
     /// Operators' plugins, by their files' names.
     var plugins: PluginFolder
-    private var admin: AdminSocket?
+    private var control: ControlSocket?
     private var pending: [SupervisorState.Event] = []
     private var exitCode: Int32?
     private var handsBusy = false
     /// Milliseconds of the monotonic clock.
     var nextPluginLook: Int64 = 0
 
-    /// - executables: the folder of the worker executables.
-    /// - readAgain: reads the configuration anew, for SIGHUP.
+    /// - Parameters:
+    ///   - executables: the folder of the worker executables.
+    ///   - readAgain: reads the configuration anew, for SIGHUP.
     package init(
         _ configuration: PlatformConfiguration, executables: String, resources: Resources, runDirectory: RunDirectory,
         workersLock: WorkersLock, signals: consuming Signals, limits: SupervisorState.Limits = .init(), logger: Logger,
@@ -50,10 +51,10 @@ package final class Platform {
         self.logger = logger
         self.readAgain = readAgain
         limiter = Limiter(configuration)
-        plugins = PluginFolder(configuration.filter, executables: executables)
+        plugins = configuration.pluginFolder(executables: executables)
         var limits = limits
         limits.watchdogMillis = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
-        state = SupervisorState(workers: configuration.workers, limits: limits)
+        state = SupervisorState(workers: configuration.workers, limits: limits, table: configuration.table)
     }
 
     /// The signals this process takes as data; block them before any other thread starts.
@@ -61,11 +62,11 @@ package final class Platform {
 
     /// Runs the platform until it has stopped; answers the exit status of apusd.
     package func run() throws(SystemError) -> Int32 {
-        admin = try AdminSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0, $1) }
+        control = try ControlSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0, $1) }
         for text in limiter.complaints { logger.warning("\(text)") }
         handle(.start)
         while exitCode == nil { try turn() }
-        admin = nil
+        control = nil
         workersLock.remove()
         runDirectory.remove()
         return exitCode ?? 0
@@ -81,7 +82,7 @@ package final class Platform {
             polled.append(pollfd(fd: child.process.pidfd.raw, events: Int16(POLLIN), revents: 0))
             owners += [id, id]
         }
-        for fd in admin?.descriptors ?? [] {
+        for fd in control?.descriptors ?? [] {
             polled.append(pollfd(fd: fd, events: Int16(POLLIN), revents: 0))
             owners.append(nil)
         }
@@ -98,7 +99,7 @@ package final class Platform {
             } else if entry.fd == signals.descriptor.raw {
                 while let signal = try signals.take() { handle(signal: signal) }
             } else {
-                _ = admin?.readable(entry.fd)
+                _ = control?.readable(entry.fd)
             }
         }
         handle(.tick)
@@ -206,19 +207,20 @@ package final class Platform {
         }
     }
 
-    /// Messages of one worker that are handled before the others have their turn: one that never stops talking, as a plugin might
-    /// make it, holds up nobody.
+    /// Messages of one worker that are handled before the others have their turn: one that never stops talking, as a
+    /// plugin might make it, delays no other.
     private static let messagesInTurn = 64
     /// More than a channel holds.
-    private static let lastWordsMax = 10_000
+    private static let lastMessagesMax = 10_000
 
     private func receive(from id: WorkerID, _ child: Child, atMost most: Int = Platform.messagesInTurn) {
         do {
             var count = 0
             while count < most, let (message, descriptors) = try Platform.receive(child.control.raw) {
                 count += 1
-                // Without a listener there are no clients: what a filter worker passes would only use up descriptors here.
-                if case .connections = message, !WorkerTable.row(id.kind).listeners.isEmpty {
+                // Without a listener there are no clients: what such a worker passes would only use up descriptors
+                // here.
+                if case .connections = message, !configuration.row(of: id).listeners.isEmpty {
                     resources.keep(connections: descriptors, of: id)
                     continue
                 }
@@ -248,8 +250,8 @@ package final class Platform {
     }
 
     private func reap(_ id: WorkerID, _ child: Child) throws(SystemError) {
-        // Its last words (why it failed) may still lie in the channel.
-        receive(from: id, child, atMost: Platform.lastWordsMax)
+        // Its last messages (why it failed) may still lie in the channel.
+        receive(from: id, child, atMost: Platform.lastMessagesMax)
         guard let ending = try child.process.reap() else { return }
         children[id] = nil
         switch ending {
@@ -272,11 +274,11 @@ package final class Platform {
         let line =
             "ready nameserver=\(nameserverAddress) broker=\(configuration.announcedBrokers.joined(separator: ",")) "
             + "data=\(configuration.dataDirectory) pid=\(getpid())\n"
-        // Nobody may be reading; that is no reason not to serve.
+        // Without a reader the platform serves all the same.
         _ = Glibc.write(1, line, line.utf8.count)
     }
 
-    private func answer(_ command: AdminSocket.Command, _ subject: String?) -> String {
+    private func answer(_ command: ControlSocket.Command, _ subject: String?) -> String {
         switch command {
         case .restart: return restart(subject ?? "")
         case .status: return report.json
@@ -284,7 +286,7 @@ package final class Platform {
             return reload().json
         case .plugins: return pluginReport
         case .pardon:
-            for id in children.keys where id.kind == .filter { send(.pardon(name: subject ?? ""), to: id) }
+            pardon(subject ?? "")
             return JSONText.object([("ok", "true")])
         case .stop:
             let count = children.count

@@ -3,57 +3,16 @@ import WorkerProtocol
 
 /// Settings that exclude each other.
 extension PlatformConfiguration {
-    /// All of them, in words, where known with the line of the setting to change.
+    /// All of them, as text for the operator, where known with the line of the setting to change.
     func contradictions(_ raw: RawConfiguration) -> [ConfigurationProblem] {
-        roleContradictions(raw) + twins + samePorts(raw)
+        let denied = table.tables.filter { raw.absent.contains($0) && raw.tables[$0]?.isEmpty == false }
+        return denied.map {
+            ConfigurationProblem(
+                "\($0) = false and settings of [\($0)]: keep one of them", line: raw.line(of: $0, in: .common))
+        } + table.rows.flatMap { $0.rules.contradictions(self, raw) } + samePorts(raw)
     }
 
-    private func roleContradictions(_ raw: RawConfiguration) -> [ConfigurationProblem] {
-        var problems: [ConfigurationProblem] = []
-        func problem(_ text: String, _ key: String? = nil) {
-            problems.append(ConfigurationProblem(text, line: key.flatMap { raw.line(of: $0, in: .common) }))
-        }
-        if raw.withoutNameserver && !raw.nameserver.isEmpty {
-            problem("nameserver = false and settings of [nameserver]: keep one of them", "nameserver")
-        }
-        if brokers.isEmpty {
-            let asked =
-                raw.brokers.isEmpty
-                ? ["brokerRole", "brokerId", "haMasterAddress"].first { raw.common[$0] != nil } : "[[broker]]"
-            if let asked {
-                problem("\(asked) is a broker's, and this platform is without (broker = false, --no-broker)", asked)
-            }
-        }
-        let slaves = brokers.filter { $0["brokerRole"] == BrokerRole.slave.name }
-        if nameserver == nil,
-            slaves.contains(where: { ($0["namesrvAddr"] ?? "").isEmpty && $0["haMasterAddress"] == nil })
-        {
-            problem("a slave finds its master by haMasterAddress or a name server: set one of them", "brokerRole")
-        }
-        let followed = slaves.compactMap { $0["haMasterAddress"] }
-        if Set(followed).count != followed.count {
-            problem(
-                "two slaves of this platform follow the same haMasterAddress: a master's log belongs into one store each"
-            )
-        }
-        return problems
-    }
-
-    private var twins: [ConfigurationProblem] {
-        var problems: [ConfigurationProblem] = []
-        let names = Set(brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerId"] ?? "")" })
-        if names.count != brokers.count {
-            problems.append(ConfigurationProblem("two [[broker]] tables have the same brokerName and brokerId"))
-        }
-        let roots = Set(brokers.map { $0["storePathRootDir"] ?? "" })
-        if roots.count != brokers.count {
-            problems.append(
-                ConfigurationProblem("two [[broker]] tables have the same storePathRootDir: a store has one writer"))
-        }
-        return problems
-    }
-
-    // MARK: ports
+    // MARK: - Ports
 
     /// One port this platform listens on.
     struct Port: Hashable {
@@ -69,20 +28,24 @@ extension PlatformConfiguration {
 
     /// All that are known before they are bound.
     func ports(_ raw: RawConfiguration = RawConfiguration()) -> [Port] {
-        func port(_ settings: Settings, _ key: String, _ owner: String, _ table: RawConfiguration.Table) -> Port? {
-            guard let text = settings[key], let number = Int(text) else { return nil }
-            return Port(
-                owner: owner, key: key, address: settings.string("bindAddress", default: "127.0.0.1"), number: number,
-                line: raw.line(of: key, in: table)
-                    ?? (table == .nameserver ? nil : raw.line(of: key, in: .common)))
-        }
-        let ofNameserver = nameserver.flatMap { port($0, "listenPort", "the name server", .nameserver) }
-        return (ofNameserver.map { [$0] } ?? [])
-            + brokers.enumerated().flatMap { number, broker in
-                ["listenPort", "fastListenPort", "haListenPort"].compactMap {
-                    port(broker, $0, broker["brokerName"] ?? "the broker", .broker(number))
-                }
+        table.rows.flatMap { row in
+            let keys = table.rows.filter { ($0.settingsOf ?? $0.kind) == row.kind }.flatMap(\.listeners).map(\.portKey)
+            return (settings[row.kind] ?? []).enumerated().flatMap { number, entry in
+                keys.compactMap { port(entry.settings, $0, row, number, raw) }
             }
+        }
+    }
+
+    private func port(
+        _ settings: Settings, _ key: String, _ row: WorkerRow, _ number: Int, _ raw: RawConfiguration
+    ) -> Port? {
+        guard let text = settings[key], let port = Int(text) else { return nil }
+        let table = row.count == .perBroker ? RawConfiguration.Table.broker(number) : .named(row.table ?? "")
+        return Port(
+            owner: row.nameKey.flatMap { settings[$0] } ?? "the \(row.title)", key: key,
+            address: settings.string("bindAddress", default: "127.0.0.1"), number: port,
+            line: raw.line(of: key, in: table)
+                ?? (row.readsCommonSettings ? raw.line(of: key, in: .common) : nil))
     }
 
     private func samePorts(_ raw: RawConfiguration) -> [ConfigurationProblem] {

@@ -3,8 +3,8 @@ import LinuxSystem
 import SettingTable
 import WorkerProtocol
 
-/// Whether a platform could start as configured, without starting it: its ports are bound and closed again, its folders looked at as its user would
-/// find them, in its unit's sandbox too.
+/// Whether a platform could start as configured, without starting it: its ports are bound and closed again, its folders
+/// looked at as its user would find them, in its unit's sandbox too.
 package struct PlatformTrial {
     /// Who will run it.
     package var account: Account
@@ -20,7 +20,8 @@ package struct PlatformTrial {
         self.unit = unit
     }
 
-    /// For the file of a service (`/etc/apus/NAME.toml`) as the service meets it, else as whoever runs this program does.
+    /// For the file of a service (`/etc/apus/NAME.toml`) as the service meets it, else as the user of this program
+    /// does.
     package init(file: String?, dataDirectory: String) {
         let unit = file.flatMap { UnitRules.unit(of: $0) }.flatMap { UnitRules(unit: $0) }
         self.init(account: unit?.user.flatMap { Account(named: $0) } ?? .own, unit: unit)
@@ -52,12 +53,13 @@ package struct PlatformTrial {
 
     // MARK: ports
 
-    /// What is to be said of ports that were not tried; nil when they were.
+    /// Why ports were not tried; nil when they were.
     package var portsNotTried: String? {
         if let running { return "ports are not tried: the platform of this data directory runs (pid \(running))" }
         return hasSocketUnit ? "ports are not tried: systemd holds them for the service (apus.socket)" : nil
     }
 
+    /// Ports that cannot be bound. Empty when they were not tried.
     package func portProblems(_ configuration: PlatformConfiguration, _ raw: RawConfiguration) -> [ConfigurationProblem]
     {
         guard portsNotTried == nil else { return [] }
@@ -102,20 +104,9 @@ package struct PlatformTrial {
                     "\(key): \(text)", line: raw.line(of: key, in: table) ?? raw.line(of: key, in: .common)))
         }
         check(configuration.dataDirectory, "data directory", .common)
-        if let path = configuration.nameserver?["kvConfigPath"] {
-            check(PlatformTrial.parent(of: path), "kvConfigPath", .nameserver)
-        }
-        for (number, broker) in configuration.brokers.enumerated() {
-            let isGuarded = broker["diskIdentity"] != nil
-            if isGuarded && !disksToo { continue }
-            let root = broker["storePathRootDir"] ?? ""
-            if isGuarded, let disk = broker["diskPath"], disk != root {
-                check(disk, "disks", .common, mustExist: true)
-            } else {
-                check(root, "storePathRootDir", .broker(number))
-            }
-            if let log = broker["storePathCommitLog"], !log.hasPrefix("\(root)/") {
-                check(log, "storePathCommitLog", .broker(number))
+        for row in configuration.table.rows {
+            for folder in row.rules.folders(configuration, disksToo: disksToo) {
+                check(folder.path, folder.key, folder.table, mustExist: folder.mustExist)
             }
         }
         for path in unit?.missing ?? [] {
@@ -163,7 +154,7 @@ package struct PlatformTrial {
         return nil
     }
 
-    private static func parent(of path: String) -> String {
+    static func parent(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return "/" }
         return String(path[..<slash])
     }

@@ -2,38 +2,46 @@ package import LinuxSystem
 package import Systemd
 package import WorkerProtocol
 
-/// What outlives the workers: listening sockets, shared segments, eventfds. Kept over restarts, so that clients' connects
-/// wait in the backlog, and passed to every new life of a worker. The supervisor maps none of the segments.
+/// What outlives the workers: listening sockets, shared segments, eventfds. Kept over restarts, so that clients'
+/// connects wait in the backlog, and passed to every process of a worker. The supervisor maps none of the segments.
 ///
-/// Sockets and segments are also left with systemd (`DescriptorStore`), so that the next life of the supervisor has them, too.
+/// Sockets and segments are also left with systemd (`DescriptorStore`), so that they outlive the supervisor, too.
 package final class Resources {
+    /// A segment or an event: its name, and the worker it belongs to.
+    private struct Key: Hashable {
+        var name: String
+        var owner: WorkerID
+    }
+
+    private let table: WorkerTable
     private var listeners: [WorkerID: [(name: String, socket: SharedDescriptor)]] = [:]
-    private var segments: [String: (writable: SharedDescriptor, readOnly: SharedDescriptor)] = [:]
-    private var events: [String: SharedDescriptor] = [:]
-    /// Of clients: from a worker that has drained to its next life.
+    private var segments: [Key: (writable: SharedDescriptor, readOnly: SharedDescriptor)] = [:]
+    private var events: [Key: SharedDescriptor] = [:]
+    /// Of clients: from a worker that has drained, for its next process.
     private var connections: [WorkerID: [SharedDescriptor]] = [:]
-    /// Workers without a next life.
+    /// Workers that left the platform.
     private var gone: Set<WorkerID> = []
     private var given: GivenDescriptors
     private let store: DescriptorStore
-    /// Bound, and left with the store only when all the others are: it would hold a port that is said to be taken.
+    /// Bound, and left with the store only when all the others are: it would hold a port that is reported as taken.
     private var unkept: [(socket: SharedDescriptor, name: String)] = []
 
-    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units by
-    /// their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
+    /// Binds what `configuration` asks for, but takes `activated` descriptors where they fit: sockets of socket units
+    /// by their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
     ///
     /// What the store holds for no listener or segment of this configuration is removed from it.
     package init(
         _ configuration: inout PlatformConfiguration, activated: [(name: String, fd: Int32)],
         store: DescriptorStore = .none
     ) throws(ConfigurationError) {
+        table = configuration.table
         given = GivenDescriptors(activated)
         self.store = store
         do throws(SystemError) {
             for worker in configuration.workers {
                 try bind(worker, &configuration)
                 try createShared(worker, configuration)
-                connections[worker] = given.takeKept(GivenDescriptors.connectionsName(owner: worker))
+                connections[worker] = given.takeKept(connectionsName(worker))
             }
             keepBound()
         } catch {
@@ -41,7 +49,7 @@ package final class Resources {
         }
         guard given.unused.isEmpty else {
             let names = given.unused.joined(separator: ", ")
-            let known = WorkerTable.rows.flatMap(\.listeners).map(\.socketUnitName).joined(separator: ", ")
+            let known = table.rows.flatMap(\.listeners).map(\.socketUnitName).joined(separator: ", ")
             throw ConfigurationError(
                 "systemd passed sockets that no worker listens on: \(names); make ListenStream= of the socket unit and the "
                     + "ports of the configuration agree, or set FileDescriptorName= to one of \(known)")
@@ -66,11 +74,12 @@ package final class Resources {
         }
     }
 
-    // MARK: listeners
+    // MARK: - Listeners
 
     private func bind(_ worker: WorkerID, _ configuration: inout PlatformConfiguration) throws(SystemError) {
-        let rows = WorkerTable.row(worker.kind).listeners
-        for row in rows {
+        for row in table.row(worker.kind).listeners {
+            // Bound with a listener before it, as its neighbour.
+            if listeners[worker]?.contains(where: { $0.name == row.name }) == true { continue }
             let unitName = worker.index == 0 ? row.socketUnitName : "\(row.socketUnitName)#\(worker.index)"
             let settings = configuration.settings(of: worker)
             let address = settings.string("bindAddress", default: "127.0.0.1")
@@ -83,13 +92,11 @@ package final class Resources {
                 continue
             } else if let port, let kept = keptListener(worker, row.name, address, port) {
                 socket = kept
-                if port == 0 && worker.kind == .brokerStore {
-                    setNeighbours(of: try ListenSocket.port(of: kept.raw), worker, &configuration)
-                }
+                if port == 0 { setNeighbours(of: try ListenSocket.port(of: kept.raw), row, worker, &configuration) }
             } else if let port {
-                if worker.kind == .brokerStore && row.name == "remoting" && port == 0 {
-                    try bindAnyBroker(worker, address, &configuration)
-                    return
+                if port == 0, !row.neighbours.isEmpty {
+                    try bindWithNeighbours(row, worker, address, &configuration)
+                    continue
                 }
                 socket = SharedDescriptor(try ListenSocket.tcp(address: address, port: port))
             } else {
@@ -105,7 +112,7 @@ package final class Resources {
         }
     }
 
-    /// What a former life left with systemd under `name`, if it still `fits`; removed there if not.
+    /// What an earlier supervisor left with systemd under `name`, if it still `fits`; removed there if not.
     private func kept(_ name: String, where fits: (Int32) -> Bool) -> SharedDescriptor? {
         guard let found = given.takeKept(name) else { return nil }
         if found.count == 1, fits(found[0].raw) { return found[0] }
@@ -127,27 +134,31 @@ package final class Resources {
         unkept = []
     }
 
-    /// Any free broker port whose neighbours are free too: clients derive the VIP port (2 below) from it, and slaves'
-    /// operators the HA port (1 above). The HA port itself is bound when replication's turn comes.
-    private func bindAnyBroker(
-        _ worker: WorkerID, _ address: String, _ configuration: inout PlatformConfiguration
+    /// Any free port whose neighbours are free too. Neighbours of this worker are bound with it; those of a worker that
+    /// reads the same settings are bound when its turn comes.
+    private func bindWithNeighbours(
+        _ row: WorkerRow.ListenerRow, _ worker: WorkerID, _ address: String,
+        _ configuration: inout PlatformConfiguration
     ) throws(SystemError) {
         let settings = configuration.settings(of: worker)
+        let own = table.row(worker.kind).listeners
         for attempt in 1...64 {
             let main = SharedDescriptor(try ListenSocket.tcp(address: address, port: 0))
             let port = try ListenSocket.port(of: main.raw)
             do throws(SystemError) {
-                let vip = try ListenSocket.tcp(
-                    address: address, port: settings.int("fastListenPort", default: port - 2))
-                if settings["haListenPort"] == nil {
-                    // Free now; nobody else picks it in the moment until it is bound for replication.
-                    _ = try ListenSocket.tcp(address: address, port: port + 1)
+                var bound = [(main, row)]
+                for neighbour in row.neighbours {
+                    if let listener = own.first(where: { $0.portKey == neighbour.portKey }) {
+                        let wanted = settings.int(neighbour.portKey, default: port + neighbour.offset)
+                        let socket = SharedDescriptor(try ListenSocket.tcp(address: address, port: wanted))
+                        bound.append((socket, listener))
+                    } else if settings[neighbour.portKey] == nil {
+                        // Free now; that another process takes it before it is bound is unlikely.
+                        _ = try ListenSocket.tcp(address: address, port: port + neighbour.offset)
+                    }
                 }
-                let rows = WorkerTable.row(worker.kind).listeners
-                for (row, socket) in zip(rows, [main, SharedDescriptor(vip)]) {
-                    try add(socket, row, worker, &configuration)
-                }
-                setNeighbours(of: port, worker, &configuration)
+                for (socket, listener) in bound { try add(socket, listener, worker, &configuration) }
+                setNeighbours(of: port, row, worker, &configuration)
                 return
             } catch  where attempt < 64 {
                 continue
@@ -155,10 +166,12 @@ package final class Resources {
         }
     }
 
-    private func setNeighbours(of port: Int, _ worker: WorkerID, _ configuration: inout PlatformConfiguration) {
+    private func setNeighbours(
+        of port: Int, _ row: WorkerRow.ListenerRow, _ worker: WorkerID, _ configuration: inout PlatformConfiguration
+    ) {
         let settings = configuration.settings(of: worker)
-        for (key, neighbour) in [("fastListenPort", port - 2), ("haListenPort", port + 1)] where settings[key] == nil {
-            configuration.set(key, String(neighbour), for: worker)
+        for neighbour in row.neighbours where settings[neighbour.portKey] == nil {
+            configuration.set(neighbour.portKey, String(port + neighbour.offset), for: worker)
         }
     }
 
@@ -166,8 +179,10 @@ package final class Resources {
     static func explain(_ error: SystemError, _ configuration: PlatformConfiguration) -> String {
         guard error.call == "bind" else { return error.description }
         let port = error.subject.split(separator: ":").last.map(String.init) ?? ""
-        let option =
-            if configuration.nameserver?["listenPort"] == port { "--nameserver-port" } else { "--broker-port" }
+        let listeners = configuration.workers.flatMap { worker in
+            configuration.row(of: worker).listeners.filter { configuration.settings(of: worker)[$0.portKey] == port }
+        }
+        let option = listeners.first?.option ?? "--set KEY=PORT"
         switch error.errno {
         case 98:  // EADDRINUSE
             return "port \(port) is in use (\(error.subject)): stop what listens there (ss -ltnp 'sport = :\(port)') "
@@ -180,7 +195,8 @@ package final class Resources {
         }
     }
 
-    /// So many of a worker are handed over; more end with the worker. Names of all of them must fit one environment variable.
+    /// So many of a worker are handed over; more end with the worker. Names of all of them must fit one environment
+    /// variable.
     package static let connectionsMax = 4000
 
     /// A worker that drains gives its clients' connections away: they stay open, and what clients send waits in them.
@@ -188,33 +204,34 @@ package final class Resources {
     /// Those of a worker that is gone for good end here.
     package func keep(connections new: [SharedDescriptor], of worker: WorkerID) {
         guard !gone.contains(worker) else { return }
-        let room = Resources.connectionsMax - (connections[worker]?.count ?? 0)
-        for connection in new.prefix(room) {
+        let free = Resources.connectionsMax - (connections[worker]?.count ?? 0)
+        for connection in new.prefix(free) {
             connections[worker, default: []].append(connection)
-            store.keep(connection.raw, GivenDescriptors.connectionsName(owner: worker))
+            store.keep(connection.raw, connectionsName(worker))
         }
     }
 
-    /// Its next life takes them; from then on they are nobody else's, so that they end when the worker ends them.
+    /// Its next process takes them; from then on only the worker has them, so that it can close them.
     func giveConnections(of worker: WorkerID, send: ([Int32]) -> Void) {
         guard let kept = connections.removeValue(forKey: worker) else { return }
         for start in stride(from: 0, to: kept.count, by: DescriptorPassing.descriptorsMax) {
             send(kept[start...].prefix(DescriptorPassing.descriptorsMax).map(\.raw))
         }
-        store.forget(GivenDescriptors.connectionsName(owner: worker))
+        store.forget(connectionsName(worker))
     }
 
-    /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a restart.
+    /// The platform stops: from now on connects to this worker are refused, unless systemd keeps the sockets for a
+    /// restart.
     package func closeListeners(of worker: WorkerID) { listeners[worker] = nil }
 
-    /// Connects are refused at once until the worker, back again, listens on its sockets anew. They stay bound, so that nobody
-    /// else takes the ports.
+    /// Connects are refused at once until the worker, back again, listens on its sockets anew. They stay bound, so that
+    /// no process else takes the ports.
     package func pauseListeners(of worker: WorkerID) {
         endConnections(of: worker)
         for listener in listeners[worker] ?? [] { ListenSocket.pause(listener.socket.raw) }
     }
 
-    /// The worker is gone for good: connects are refused at once, also under systemd.
+    /// The worker left the platform: connects are refused at once, also under systemd.
     package func removeListeners(of worker: WorkerID) {
         for listener in listeners[worker] ?? [] {
             store.forget(GivenDescriptors.listenerName(owner: "\(worker)", listener.name))
@@ -226,59 +243,71 @@ package final class Resources {
 
     private func endConnections(of worker: WorkerID) {
         guard connections.removeValue(forKey: worker) != nil else { return }
-        store.forget(GivenDescriptors.connectionsName(owner: worker))
+        store.forget(connectionsName(worker))
     }
 
-    // MARK: segments and events
+    /// As short as can be, for there may be thousands of that name.
+    private func connectionsName(_ worker: WorkerID) -> String {
+        GivenDescriptors.connectionsName(table.row(worker.kind).shortName, worker.index)
+    }
 
-    /// `watermarks` of number 1 is called `watermarks#1` here.
-    private static func key(_ name: String, _ index: Int) -> String { "\(name)#\(index)" }
+    // MARK: - Segments and events
 
     private func createShared(_ worker: WorkerID, _ configuration: PlatformConfiguration) throws(SystemError) {
-        let row = WorkerTable.row(worker.kind)
-        for use in row.segments where use.writes {
-            let name = Resources.key(use.name, worker.index)
-            // What a segment says is about the one store its worker works on.
+        let row = table.row(worker.kind)
+        for case .writes(let name, let bytes) in row.segments {
+            // A segment is about the one store its worker works on.
             let label = GivenDescriptors.segmentName(
-                name, layout: WorkerTable.segmentLayout,
+                name, owner: "\(worker)", layout: WorkerTable.segmentLayout,
                 subject: configuration.settings(of: worker).string("storePathRootDir", default: ""))
             let writable: SharedDescriptor
-            if let found = kept(label, where: { SharedSegment.isSegment($0, bytes: WorkerTable.segmentBytes) }) {
+            if let found = kept(label, where: { SharedSegment.isSegment($0, bytes: bytes) }) {
                 writable = found
             } else {
                 writable = SharedDescriptor(
-                    try SharedSegment.createDescriptor(name: "apus-\(name)", bytes: WorkerTable.segmentBytes))
+                    try SharedSegment.createDescriptor(name: "apus-\(worker)-\(name)", bytes: bytes))
                 store.keep(writable.raw, label)
             }
-            segments[name] = (writable, SharedDescriptor(try SharedSegment.readOnly(writable.raw)))
+            segments[Key(name: name, owner: worker)] = (
+                writable, SharedDescriptor(try SharedSegment.readOnly(writable.raw))
+            )
         }
         for event in row.events {
-            let name = Resources.key(event, worker.index)
-            if events[name] == nil { events[name] = SharedDescriptor(try EventFD.create()) }
+            let key = Key(name: event.name, owner: WorkerID(event.owner, worker.index))
+            if events[key] == nil { events[key] = SharedDescriptor(try EventFD.create()) }
         }
     }
 
-    /// Names and descriptors for `setup`; they stay ours.
+    /// Names and descriptors for `setup`; the descriptors stay ours.
     package func descriptors(for worker: WorkerID) -> [(name: String, fd: Int32)] {
         var all = (listeners[worker] ?? []).map { (name: "listener:\($0.name)", fd: $0.socket.raw) }
-        let row = WorkerTable.row(worker.kind)
-        for use in row.segments where use.sharing == .own {
-            guard let segment = segments[Resources.key(use.name, worker.index)] else { continue }
-            all.append(("segment:\(use.name)", use.writes ? segment.writable.raw : segment.readOnly.raw))
+        let row = table.row(worker.kind)
+        for use in row.segments {
+            switch use {
+            case .writes(let name, _):
+                guard let segment = segments[Key(name: name, owner: worker)] else { continue }
+                all.append(("segment:\(name)", segment.writable.raw))
+            case .reads(let name, let kind):
+                guard let segment = segments[Key(name: name, owner: WorkerID(kind, worker.index))] else { continue }
+                all.append(("segment:\(name)", segment.readOnly.raw))
+            case .readsAll: break
+            }
         }
         all += sharedDescriptors(for: worker)
         for event in row.events {
-            guard let fd = events[Resources.key(event, worker.index)] else { continue }
-            all.append(("event:\(event)", fd.raw))
+            guard let fd = events[Key(name: event.name, owner: WorkerID(event.owner, worker.index))] else { continue }
+            all.append(("event:\(event.name)", fd.raw))
         }
         return all
     }
 
-    /// The part of them that is every worker's: it grows with the platform.
+    /// The part of them that grows with the platform: segments of all workers of a kind.
     package func sharedDescriptors(for worker: WorkerID) -> [(name: String, fd: Int32)] {
-        WorkerTable.row(worker.kind).segments.filter { $0.sharing == .all }.flatMap { use in
-            segments.sorted { $0.key < $1.key }.filter { $0.key.hasPrefix("\(use.name)#") }
-                .map { (name: "segment:\($0.key)", fd: $0.value.readOnly.raw) }
+        table.row(worker.kind).segments.flatMap { use -> [(name: String, fd: Int32)] in
+            guard case .readsAll(let name, let kind) = use else { return [] }
+            return segments.filter { $0.key.name == name && $0.key.owner.kind == kind }
+                .sorted { $0.key.owner.index < $1.key.owner.index }
+                .map { (name: "segment:\($0.key.owner.segment(name))", fd: $0.value.readOnly.raw) }
         }
     }
 }

@@ -1,20 +1,28 @@
 import SettingTable
 
-/// What is to be said of each setting of a configuration, before anything is made of it.
+/// Problems and notes of each setting of a configuration, before anything is made of it.
 struct SettingReview {
     /// What keeps the platform from starting.
     private(set) var problems: [ConfigurationProblem] = []
     /// What an operator should know.
     private(set) var notes: [ConfigurationNote] = []
     private let raw: RawConfiguration
+    private let kinds: WorkerTable
 
-    init(_ raw: RawConfiguration) {
+    init(_ raw: RawConfiguration, _ kinds: WorkerTable) {
         self.raw = raw
+        self.kinds = kinds
         problems = raw.problems
-        review(raw.common, .common, [.platform, .broker, .filter])
-        review(raw.nameserver, .nameserver, .nameserver)
-        review(raw.filter, .filter, .filter)
-        for (number, table) in raw.brokers.enumerated() { review(table, .broker(number), .broker) }
+        let common = kinds.rows.filter(\.readsCommonSettings).reduce(Setting.Readers.platform) { $0.union($1.readers) }
+        review(raw.common, .common, common)
+        for row in kinds.rows {
+            guard let name = row.table else { continue }
+            if row.count == .perBroker {
+                for (number, table) in raw.brokers.enumerated() { review(table, .broker(number), row.readers) }
+            } else {
+                review(raw.tables[name] ?? [:], .named(name), row.readers)
+            }
+        }
         for name in raw.startWithout where RocketMQSettings.verdict(name, "true") == nil {
             problems.append(
                 ConfigurationProblem(
@@ -40,15 +48,21 @@ struct SettingReview {
             if setting.readers == .platform, table != .common {
                 problem(key, table, "\(key) is the whole platform's: \(Self.example(of: key)) above all tables")
             } else if setting.readers.isDisjoint(with: readers) {
-                let whose =
-                    setting.readers.contains(.nameserver)
-                    ? "[nameserver]" : setting.readers == .filter ? "[filter]" : "a broker"
-                note(key, table, .attention("it is a setting of \(whose), and nobody reads it here"))
+                note(key, table, .attention("it is a setting of \(owner(of: setting)), and no worker reads it here"))
             } else if case .none(let reason) = setting.effect {
                 let isAsked = key == "fetchNamesrvAddrByAddressServer" && SettingType.boolean(value) == true
                 note(key, table, isAsked ? .attention(reason) : .harmless(reason))
             }
         }
+    }
+
+    /// Where the setting belongs: the table of the kind that alone reads it, else a broker.
+    private func owner(of setting: Setting) -> String {
+        let row = kinds.rows.first {
+            $0.count != .perBroker && !$0.readers.isEmpty
+                && ($0.readsCommonSettings ? setting.readers == $0.readers : setting.readers.isSuperset(of: $0.readers))
+        }
+        return row?.table.map { "[\($0)]" } ?? "a broker"
     }
 
     private static func example(of key: String) -> String {
@@ -92,8 +106,9 @@ struct SettingReview {
     }
 }
 
-/// A setting without effect in Apus, and whether somebody should act.
+/// A setting without effect in Apus, and whether an operator should act.
 package struct ConfigurationNote: Hashable, Sendable, CustomStringConvertible {
+    /// What the note means for an operator.
     package enum Kind: Hashable, Sendable {
         /// Nothing is lost without it.
         case harmless(String)
@@ -103,9 +118,13 @@ package struct ConfigurationNote: Hashable, Sendable, CustomStringConvertible {
         case unknown(meant: String?)
     }
 
+    /// The setting.
     package var key: String
+    /// The table the setting is in.
     package var table: RawConfiguration.Table
+    /// What the note means for an operator.
     package var kind: Kind
+    /// Of the file, from 1 on; nil: the command line.
     package var line: Int?
 
     /// Whether an operator should act.
@@ -115,17 +134,17 @@ package struct ConfigurationNote: Hashable, Sendable, CustomStringConvertible {
     package var name: String {
         switch table {
         case .common, .broker: SettingRefusal.shown(key)
-        default: SettingRefusal.shown(RawConfiguration.place(of: key, in: table))
+        default: SettingRefusal.shown(RawConfiguration.path(of: key, in: table))
         }
     }
 
     package var description: String {
-        let place = line.map { "line \($0): " } ?? ""
+        let position = line.map { "line \($0): " } ?? ""
         return switch kind {
-        case .harmless(let reason): "\(place)without effect in Apus, harmless: \(name): \(reason)"
-        case .attention(let reason): "\(place)ACT NOW: \(name): \(reason)"
+        case .harmless(let reason): "\(position)without effect in Apus, harmless: \(name): \(reason)"
+        case .attention(let reason): "\(position)ACT NOW: \(name): \(reason)"
         case .unknown(let meant):
-            "\(place)without effect in Apus: \(name)"
+            "\(position)without effect in Apus: \(name)"
                 + (meant.map { " (is \($0) meant?)" }
                     ?? ": neither Apus nor RocketMQ has such a setting; is it spelled right?")
         }

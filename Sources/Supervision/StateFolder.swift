@@ -5,7 +5,8 @@ package enum StateFolder {
     /// The data directory of `apus.service`.
     package static let ofService = "/var/lib/apus"
 
-    /// What systemd made for the unit this process belongs to (`StateDirectory=`), the first of several; nil outside of one.
+    /// What systemd made for the unit this process belongs to (`StateDirectory=`), the first of several; nil outside of
+    /// one.
     package static var ofUnit: String? { variable("STATE_DIRECTORY")?.split(separator: ":").first.map(String.init) }
 
     /// `$XDG_STATE_HOME/apus`, else `$HOME/.local/state/apus`; nil where neither is set.
@@ -14,7 +15,7 @@ package enum StateFolder {
     }
 
     /// The home folder of a user by their entry in the system's list of users (`getpwnam_r`); without a name, that of
-    /// whoever runs this program: `$HOME`, else by their entry. nil where there is none, or nobody of that name.
+    /// the user of this program: `$HOME`, else by their entry. nil where there is none, or no user of that name.
     package static func home(of user: String? = nil) -> String? {
         guard let user else {
             return variable("HOME") ?? folder { getpwuid_r(geteuid(), $0, $1, $2, $3) }
@@ -22,7 +23,8 @@ package enum StateFolder {
         return folder { getpwnam_r(user, $0, $1, $2, $3) }
     }
 
-    /// - Parameter find: one of libc's two look-ups, which want room for the entry's texts and say ERANGE while it is too little.
+    /// - Parameter find: one of libc's two look-ups, which want a buffer for the entry's texts and return ERANGE while
+    ///   it is too small.
     private static func folder(
         _ find: (
             UnsafeMutablePointer<passwd>, UnsafeMutablePointer<CChar>, Int,

@@ -1,16 +1,25 @@
 import LinuxSystem
 import WorkerProtocol
 
-/// The answer of the admin socket to `status`: one line of JSON.
+/// The answer of the control socket to `status`: one line of JSON.
 package struct StatusReport: Sendable {
+    /// Of the supervisor.
     package var pid: Int32
+    /// `starting`, `running`, `stopping` or `stopped`.
     package var state: String
+    /// Since the supervisor's start, in milliseconds.
     package var uptimeMillis: Int64
+    /// Absolute.
     package var dataDirectory: String
+    /// Its address as others find it; empty: unknown.
     package var nameserver: String
+    /// Their addresses as others find them.
     package var brokers: [String]
+    /// As in `systemctl status`.
     package var statusLine: String
+    /// In launch order.
     package var workers: [SupervisorState.Worker]
+    /// Milliseconds of the monotonic clock.
     package var now: Int64
 
     private static func status(_ worker: SupervisorState.Worker) -> String {

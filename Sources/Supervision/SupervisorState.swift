@@ -18,7 +18,7 @@ package struct SupervisorState: Sendable {
         case changed(added: [WorkerID], removed: [WorkerID])
         /// Drain and start anew; its listeners stay open, so that connects wait.
         case restart(WorkerID)
-        /// Something people should know of a worker that runs: it is at one of its limits.
+        /// A worker that runs is at one of its limits.
         case noticed(WorkerID, String)
         /// Stop in order; the second time: hurry.
         case stop(String)
@@ -56,7 +56,7 @@ package struct SupervisorState: Sendable {
         case closeListeners(WorkerID)
         /// Connects are refused until the worker listens again.
         case pauseListeners(WorkerID)
-        /// It does not come back: nobody keeps its sockets.
+        /// It does not come back: its sockets are closed.
         case removeListeners(WorkerID)
         /// Give it the shared descriptors again: there are more.
         case extend(WorkerID)
@@ -71,6 +71,7 @@ package struct SupervisorState: Sendable {
 
     /// Times it decides by.
     package struct Limits: Sendable {
+        /// Between two heartbeats of a worker, in milliseconds.
         package var heartbeatMillis: Int64 = 1_000
         /// So many heartbeats in a row unanswered: the worker hangs.
         package var missedMax = 5
@@ -82,92 +83,6 @@ package struct SupervisorState: Sendable {
         package init() {}
     }
 
-    /// Where a worker is in its life; times are those of `handle(_:at:)`.
-    package enum Phase: Hashable, Sendable {
-        case waiting(until: Int64)
-        case starting(since: Int64)
-        case ready(since: Int64)
-        case draining(since: Int64)
-        /// SIGKILL is sent.
-        case killed(since: Int64)
-        case stopped
-    }
-
-    /// All that is known of one worker.
-    package struct Worker: Sendable {
-        package let id: WorkerID
-        let row: WorkerRow
-        package var phase = Phase.waiting(until: 0)
-        /// Of its process, 0 without one.
-        package var pid: Int32 = 0
-        /// When its present process was launched.
-        package var launchedAt: Int64 = 0
-        /// Since the platform's start.
-        package var restarts = 0
-        /// In a row, without a stable time in between.
-        package var crashes = 0
-        /// Heartbeats unanswered in a row.
-        package var missed = 0
-        var awaitsPong = false
-        /// What it said of itself when it was ready, then what it says with each heartbeat.
-        package var detail = ""
-        package var status = ""
-        /// What keeps it from doing all its work, as it said with its last heartbeat; empty when it serves.
-        package var trouble = ""
-        /// Why it ended last, for people.
-        package var lastFailure = ""
-        /// What it said with `failed` in this life.
-        var refusal: String?
-        var refusalCause = FailureCause.own
-        /// Why its disk is away, while it is.
-        package var absence: String?
-        var absences = 0
-        /// Its disk is another worker's, which waits for it.
-        var isParked = false
-        /// Not part of the platform any more: gone when it has ended.
-        var isLeaving = false
-        var restartAsked = false
-        /// The restart is of its own asking, because of what happened outside: none to be counted.
-        var isRenewed = false
-        /// Its ends that were not counted as crashes, and since when they are counted.
-        var excuses = (since: Int64.min, count: 0)
-        /// What it reported last with `report`: JSON, or nothing.
-        package var report = ""
-        /// The limit it is at, in words.
-        package var note = ""
-
-        /// It has a process that is not on its way out by force.
-        package var isRunning: Bool {
-            switch phase {
-            case .starting, .ready, .draining: true
-            case .waiting, .killed, .stopped: false
-            }
-        }
-
-        package var isReady: Bool { if case .ready = phase { true } else { false } }
-        package var isCrashLoop: Bool { crashes >= row.restart.crashLoop }
-
-        /// `waiting`, `starting`, `ready`, … and `crash loop`.
-        package var phaseName: String {
-            switch phase {
-            case .waiting, .starting:
-                if absence != nil || isParked {
-                    "disk away"
-                } else if isCrashLoop {
-                    "crash loop"
-                } else if case .starting = phase {
-                    "starting"
-                } else {
-                    "restarting"
-                }
-            case .ready: missed >= 2 ? "not answering" : "ready"
-            case .draining: restartAsked ? "restarting" : "draining"
-            case .killed: "killed"
-            case .stopped: "stopped"
-            }
-        }
-    }
-
     /// Of the whole platform.
     package enum Mode: Hashable, Sendable {
         case starting
@@ -176,9 +91,14 @@ package struct SupervisorState: Sendable {
         case ended
     }
 
+    /// In launch order.
     package internal(set) var workers: [Worker]
+    /// Of the whole platform.
     package internal(set) var mode = Mode.starting
+    /// Workers that are no part of the platform any more, and drain when those before them have ended.
+    var leaving: Set<WorkerID> = []
     let limits: Limits
+    let table: WorkerTable
     var nextHeartbeat: Int64 = 0
     var nextWatchdog: Int64?
     var pings: UInt64 = 0
@@ -189,12 +109,16 @@ package struct SupervisorState: Sendable {
     var actions: [Action] = []
 
     /// All of them waiting; nothing happens before the event `start`.
-    package init(workers ids: [WorkerID], limits: Limits = Limits()) {
-        workers = ids.map { Worker(id: $0, row: WorkerTable.row($0.kind)) }
+    /// - Parameter table: a row for each kind of them.
+    package init(workers ids: [WorkerID], limits: Limits = Limits(), table: WorkerTable = .standard) {
+        self.table = table
+        workers = ids.map { Worker(id: $0, row: table.row($0.kind)) }
         self.limits = limits
     }
 
-    /// The one way in. - Parameter now: milliseconds of a monotonic clock, never less than before.
+    /// The one way in.
+    /// - Parameter now: milliseconds of a monotonic clock, never less than before.
+    /// - Returns: what is to be done, in this order.
     package mutating func handle(_ event: Event, at now: Int64) -> [Action] {
         actions = []
         switch event {
@@ -224,15 +148,18 @@ package struct SupervisorState: Sendable {
         if let nextWatchdog { earliest = min(earliest, nextWatchdog) }
         for worker in workers {
             switch worker.phase {
-            case .waiting(let until): if !isStopping && !worker.isParked { earliest = min(earliest, until) }
-            case .starting(let since): earliest = min(earliest, since + worker.row.startMillisMax)
-            case .draining(let since): earliest = min(earliest, since + drainLimit(worker))
-            case .ready, .killed, .stopped: break
+            case .waiting(let until, _):
+                if !isStopping && !leaving.contains(worker.id) { earliest = min(earliest, until) }
+            case .starting(let since, _): earliest = min(earliest, since + worker.row.startMillisMax)
+            case .failing(let since, _, _), .draining(let since, _):
+                earliest = min(earliest, since + drainLimit(worker))
+            case .parked, .ready, .killed, .stopped: break
             }
         }
         return earliest
     }
 
+    /// No worker is launched any more.
     package var isStopping: Bool {
         switch mode {
         case .starting, .running: false
@@ -240,7 +167,7 @@ package struct SupervisorState: Sendable {
         }
     }
 
-    // MARK: telling
+    // MARK: - Status
 
     private mutating func showStatus(_ now: Int64) {
         let text = statusLine
@@ -263,12 +190,12 @@ package struct SupervisorState: Sendable {
         }
         for worker in workers where !isStopping {
             if let absence = worker.absence, !worker.isReady {
-                parts.append("\(worker.id) waits for its disk (\(absence))")
+                parts.append("\(worker.id) waits for its disk (\(absence.text))")
             } else if worker.isParked {
                 continue
             } else if worker.isCrashLoop && !worker.isReady {
                 parts.append("\(worker.id) crash loop, \(worker.restarts) restarts (\(worker.lastFailure))")
-            } else if worker.missed >= 2 || mode == .running && !worker.isReady {
+            } else if worker.isSilent || mode == .running && !worker.isReady {
                 let reason = worker.isReady || worker.lastFailure.isEmpty ? "" : " (\(worker.lastFailure))"
                 parts.append("\(worker.id) \(worker.phaseName)\(reason)")
             } else {
@@ -278,6 +205,7 @@ package struct SupervisorState: Sendable {
         return parts.joined(separator: "; ")
     }
 
+    /// nil: it is no part of the platform.
     package func worker(_ id: WorkerID) -> Worker? { workers.first { $0.id == id } }
 
     mutating func update(_ id: WorkerID, _ body: (inout Worker) -> Void) {

@@ -1,7 +1,7 @@
 import Glibc
 import LinuxSystem
 
-/// Reading a small file whole, with the system's own words when that fails.
+/// Reading a small file whole, with the system's own text when that fails.
 package enum TextFile {
     private static let bytesMax = 4 << 20
 

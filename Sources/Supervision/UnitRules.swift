@@ -4,6 +4,7 @@ import Glibc
 package struct UnitRules: Hashable, Sendable {
     /// `apus.service`, `apus@NAME.service`.
     package let unit: String
+    /// `User=`; nil: root.
     package private(set) var user: String?
     /// `ReadWritePaths=`, without the `-` and `+` in front.
     package private(set) var writable: [String] = []
@@ -11,8 +12,11 @@ package struct UnitRules: Hashable, Sendable {
     package private(set) var required: [String] = []
     /// Full paths of `StateDirectory=`.
     package private(set) var stateFolders: [String] = []
+    /// `ProtectSystem=`.
     package private(set) var protectsSystem = ""
+    /// `ProtectHome=`.
     package private(set) var protectsHome = ""
+    /// `PrivateTmp=`.
     package private(set) var hasPrivateTemporary = false
 
     /// The unit that reads a file in /etc/apus: apus.toml is the service's, NAME.toml that of the instance NAME.
@@ -38,7 +42,8 @@ package struct UnitRules: Hashable, Sendable {
             let text = try? TextFile.read(file)
         else { return nil }
         take(text, instance)
-        // A drop-in of one name in an earlier folder stands for those in later ones; all apply in the order of their names.
+        // A drop-in of one name in an earlier folder stands for those in later ones; all apply in the order of their
+        // names.
         var dropIns: [String: String] = [:]
         for folder in folders.reversed() {
             for name in names.reversed() {
@@ -70,22 +75,22 @@ package struct UnitRules: Hashable, Sendable {
             let line = raw.drop { $0 == " " || $0 == "\t" }
             guard !line.hasPrefix("#"), !line.hasPrefix(";"), let equals = line.firstIndex(of: "=") else { continue }
             let value = line[line.index(after: equals)...].replacing("%i", with: instance)
-            let words = value.split(separator: " ").map(String.init)
+            let items = value.split(separator: " ").map(String.init)
             switch line[..<equals].filter({ $0 != " " }) {
-            case "User": user = words.first
+            case "User": user = items.first
             case "ReadWritePaths":
-                if words.isEmpty { (writable, required) = ([], []) }
-                for word in words {
-                    let path = String(word.drop { "-+".contains($0) })
+                if items.isEmpty { (writable, required) = ([], []) }
+                for item in items {
+                    let path = String(item.drop { "-+".contains($0) })
                     writable.append(path)
-                    if !word.prefix(while: { "-+".contains($0) }).contains("-") { required.append(path) }
+                    if !item.prefix(while: { "-+".contains($0) }).contains("-") { required.append(path) }
                 }
             case "StateDirectory":
-                if words.isEmpty { stateFolders = [] }
-                stateFolders += words.map { "/var/lib/\($0.prefix { $0 != ":" })" }
-            case "ProtectSystem": protectsSystem = words.first ?? ""
-            case "ProtectHome": protectsHome = words.first ?? ""
-            case "PrivateTmp": hasPrivateTemporary = ["yes", "true", "on", "1"].contains(words.first ?? "")
+                if items.isEmpty { stateFolders = [] }
+                stateFolders += items.map { "/var/lib/\($0.prefix { $0 != ":" })" }
+            case "ProtectSystem": protectsSystem = items.first ?? ""
+            case "ProtectHome": protectsHome = items.first ?? ""
+            case "PrivateTmp": hasPrivateTemporary = ["yes", "true", "on", "1"].contains(items.first ?? "")
             default: break
             }
         }

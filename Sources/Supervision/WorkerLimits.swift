@@ -1,7 +1,8 @@
 import SettingTable
 package import WorkerProtocol
 
-/// What the workers of a kind may use: `limits.KIND.KEY` in the settings, KIND as in `apus status` (`broker-store`, `filter`, …).
+/// What the workers of a kind may use: `limits.KIND.KEY` in the settings, KIND as in `apus status` (`broker-store`,
+/// `filter`, …).
 package struct WorkerLimits: Hashable, Sendable {
     /// Of each worker of one kind; nil: none.
     package struct Limit: Hashable, Sendable {
@@ -11,7 +12,7 @@ package struct WorkerLimits: Hashable, Sendable {
         package var files: UInt64?
         /// Processes and threads; needs a cgroup.
         package var tasks: UInt64?
-        /// 1 to 10000, 100 is everybody's: the share of processor time when there is too little of it.
+        /// 1 to 10000, 100 is the default of all workers: the share of processor time when there is too little of it.
         package var cpuWeight: Int?
         /// The same for the disk.
         package var ioWeight: Int?
@@ -20,9 +21,11 @@ package struct WorkerLimits: Hashable, Sendable {
 
         package init() {}
 
+        /// No limit is set.
         package var isEmpty: Bool { self == Limit() }
     }
 
+    /// The last part of `limits.KIND.KEY`.
     package static let keys = ["memory", "files", "tasks", "cpuWeight", "ioWeight", "cpu"]
 
     private var limits: [WorkerKind: Limit] = [:]
@@ -30,18 +33,21 @@ package struct WorkerLimits: Hashable, Sendable {
     /// No limits.
     package init() {}
 
-    /// - Parameter settings: `filter.memory` → `256M` and so on.
+    /// - Parameters:
+    ///   - settings: `filter.memory` → `256M` and so on.
+    ///   - kinds: the kinds of workers there can be.
     /// - Throws: all that cannot be.
-    package init(_ settings: [String: String]) throws(ConfigurationError) {
+    package init(_ settings: [String: String], kinds: [WorkerKind]) throws(ConfigurationError) {
         var problems: [ConfigurationProblem] = []
         for (key, value) in settings.sorted(by: { $0.key < $1.key }) {
             let parts = key.split(separator: ".").map(String.init)
-            guard parts.count == 2, let kind = WorkerKind(rawValue: parts[0]), WorkerLimits.keys.contains(parts[1])
+            guard parts.count == 2, let kind = kinds.first(where: { $0.rawValue == parts[0] }),
+                WorkerLimits.keys.contains(parts[1])
             else {
                 problems.append(
                     ConfigurationProblem(
                         "there is no setting limits.\(key): it is limits.KIND.KEY with KIND one of "
-                            + WorkerKind.allCases.map(\.rawValue).joined(separator: ", ")
+                            + kinds.map(\.rawValue).joined(separator: ", ")
                             + " and KEY one of \(WorkerLimits.keys.joined(separator: ", "))"))
                 continue
             }
@@ -58,7 +64,9 @@ package struct WorkerLimits: Hashable, Sendable {
         guard problems.isEmpty else { throw ConfigurationError(problems) }
     }
 
+    /// Of each worker of the kind; empty where none is set.
     package subscript(kind: WorkerKind) -> Limit { limits[kind] ?? Limit() }
+    /// No kind has a limit.
     package var isEmpty: Bool { limits.isEmpty }
 }
 
@@ -94,7 +102,7 @@ extension WorkerLimits.Limit {
         case "files": "a number from 64 on"
         case "tasks": "a number from 8 on"
         case "cpu": "percent of one processor, such as 150%"
-        default: "1 to 10000; 100 is what everybody has"
+        default: "1 to 10000; 100 is the default"
         }
     }
 
@@ -113,8 +121,8 @@ extension WorkerLimits.Limit {
         return number << shift
     }
 
-    /// The nearest niceness for `cpuWeight` where there is no cgroup: a step of 1 is a factor of 1.25 in the kernel's scheduler.
-    /// Never below 0, which needs a privilege.
+    /// The nearest niceness for `cpuWeight` where there is no cgroup: a step of 1 is a factor of 1.25 in the kernel's
+    /// scheduler. Never below 0, which needs a privilege.
     package var niceness: Int32 {
         guard let cpuWeight, cpuWeight < 100 else { return 0 }
         var nice: Int32 = 0
@@ -126,7 +134,7 @@ extension WorkerLimits.Limit {
         return nice
     }
 
-    /// The best-effort level of ioprio_set(2) for `ioWeight`, 0 (most) to 7; 4 is everybody's.
+    /// The best-effort level of ioprio_set(2) for `ioWeight`, 0 (most) to 7; 4 is the default.
     package var ioLevel: Int32? {
         guard let ioWeight else { return nil }
         return switch ioWeight {

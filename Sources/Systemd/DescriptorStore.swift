@@ -1,7 +1,8 @@
 import CSystemd
 
-/// systemd's store of open descriptors (FileDescriptorStoreMax=): what is kept there comes back with `SocketActivation.take` to
-/// the next main process of the service, after a crash as after `systemctl restart`. A stopped service's store is emptied.
+/// systemd's store of open descriptors (FileDescriptorStoreMax=): what is kept there comes back with
+/// `SocketActivation.take` to the next main process of the service, after a crash as after `systemctl restart`. A
+/// stopped service's store is emptied.
 ///
 /// A value of closures, so that a test can stand in for systemd.
 package struct DescriptorStore {

@@ -33,13 +33,15 @@ package struct JournalLogHandler: LogHandler {
         JournalLogHandler.send(fields)
     }
 
-    /// Also in the text, for who reads the journal without its fields. The worker a line is about is named in it anyway.
+    /// Also in the text, for who reads the journal without its fields. The worker a line is about is named in it
+    /// anyway.
     static func text(_ message: Logger.Message, _ metadata: Logger.Metadata) -> String {
         metadata.sorted { $0.key < $1.key }.filter { $0.key != "about" }
             .reduce("\(message)") { "\($0) \($1.key)=\($1.value)" }
     }
 
-    /// `consumerGroup` → `APUS_CONSUMER_GROUP`: capitals, digits and underscores are what the journal allows; at most 64.
+    /// `consumerGroup` → `APUS_CONSUMER_GROUP`: capitals, digits and underscores are what the journal allows; at most
+    /// 64.
     package static func fieldName(_ key: String) -> String {
         var name = "APUS_"
         var previousIsLower = false

@@ -3,7 +3,7 @@ package import Logging
 import Synchronization
 
 /// What every line passes on its way out, whichever handler writes it: control characters are escaped, lengths bounded,
-/// and a place in the source that logs too often is held back, with a count. So nobody who reaches this process over the
+/// and a source line that logs too often is suppressed, with a count. So no peer that reaches this process over the
 /// network can forge a line, steer the operator's terminal or flood the journal. Any thread.
 package final class LogEdge: Sendable {
     /// The one of this process.
@@ -11,11 +11,13 @@ package final class LogEdge: Sendable {
 
     /// Bytes of a message, and of one value beside it.
     package static let messageBytesMax = 8 << 10
+    /// Bytes of a metadata value at most; longer ones are cut.
     package static let valueBytesMax = 1 << 10
-    /// Lines of one place in the source that pass in a window; debug lines are not counted.
+    /// Lines of one source line that pass in a window; debug lines are not counted.
     package static let linesMax = 100
+    /// Lines are counted in windows of this length.
     package static let windowMilliseconds: Int64 = 10_000
-    /// The value beside a line that says how many like it were not written before it.
+    /// The value beside a line that counts how many like it were not written before it.
     package static let countKey = "heldBack"
 
     /// A line fit to be written.
@@ -24,7 +26,7 @@ package final class LogEdge: Sendable {
         package var metadata: Logger.Metadata
     }
 
-    /// What was held back at one place.
+    /// What was suppressed of one source line.
     package struct Suppressed: Sendable {
         package var count: Int
         /// The last of them.
@@ -36,7 +38,7 @@ package final class LogEdge: Sendable {
     private struct Place: Hashable {
         let file: String
         let line: UInt
-        /// The worker a line of the supervisor's is about: all it says of them comes from one place.
+        /// The worker a line of the supervisor's is about: all its lines about workers come from one source line.
         let about: String
     }
 
@@ -50,7 +52,7 @@ package final class LogEdge: Sendable {
 
     package init() {}
 
-    /// The line to write for an event; nil: held back. A line after some that were held back says how many.
+    /// The line to write for an event; nil: suppressed. A line after some that were suppressed counts them.
     package func pass(
         _ event: LogEvent, _ metadata: Logger.Metadata, now: Int64 = MonotonicClock.milliseconds
     ) -> Line? {

@@ -4,8 +4,8 @@ package import Logging
 /// Where log lines go: the journal with fields when this process' stderr is connected to it, readable lines on stderr
 /// otherwise. Called once per process, before its first logger.
 package enum Logs {
-    /// What ends a program before it serves: an error in the journal (sd-daemon(3): `<3>`), plain text elsewhere; and the status of
-    /// the unit, so that `systemctl status` has the reason.
+    /// What ends a program before it serves: an error in the journal (sd-daemon(3): `<3>`), plain text elsewhere; and
+    /// the status of the unit, so that `systemctl status` has the reason.
     package static func fatal(_ text: String) {
         Notifier.send([.status("Failed: \(text)")])
         let mark = JournalLogHandler.isAvailable ? "<3>" : ""
@@ -22,7 +22,8 @@ package enum Logs {
             LoggingSystem.bootstrap { _ in StderrLogHandler(worker: worker, level: level) }
         }
     }
-    /// Says how many lines were held back at places that log too often (`LogEdge`). To be called every second or so.
+    /// Logs how many lines were suppressed at source lines that log too often (`LogEdge`). To be called every second or
+    /// so.
     package static func reportSuppressed(_ logger: Logger) {
         for suppressed in LogEdge.shared.takeSuppressed() {
             var metadata = suppressed.line.metadata

@@ -2,9 +2,9 @@ import CSystemd
 import Glibc
 import LinuxSystem
 
-/// What a service says to systemd, and what it was given by it. All of it is harmless where systemd is not.
+/// What a service reports to systemd, and what it was given by it. All of it is harmless without systemd.
 package enum Notifier {
-    /// What a service tells its manager (sd_notify(3)).
+    /// What a service reports to its manager (sd_notify(3)).
     package enum Notification: Sendable {
         case ready
         case stopping

@@ -66,7 +66,7 @@ package struct StderrLogHandler: LogHandler {
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
     }
 
-    /// One write a line, so that lines of several processes do not mix. Nobody can be told that stderr is gone.
+    /// One write a line, so that lines of several processes do not mix. Without stderr there is nowhere to report it.
     private func write(_ text: String) {
         var text = text
         text.withUTF8 { _ = Glibc.write(2, $0.baseAddress, $0.count) }

@@ -42,7 +42,7 @@ struct ControlChannel: Sendable {
         }
     }
 
-    /// Longer texts are cut where a message would not fit: they name files, settings and what plugins and peers said.
+    /// Longer texts are cut where a message would not fit: they name files, settings and texts of plugins and peers.
     private static let textBytesMax = 8 << 10
 
     static func fitting(_ message: WorkerMessage) -> [UInt8] {

@@ -2,11 +2,12 @@ package import Logging
 package import NIOCore
 package import NIOPosix
 
-/// How long the event loop's turns take: whatever runs in one keeps everybody else waiting. A turn is what lies between two looks at
-/// the kernel: from the first read of a round (`began`), or the first task, to the last task. Two readings of the clock a turn.
+/// How long the event loop's turns take: whatever runs in one keeps all other connections waiting. A turn is what lies
+/// between two looks at the kernel: from the first read of a round (`began`), or the first task, to the last task. Two
+/// readings of the clock a turn.
 ///
-/// `note` names what took long inside a turn. One line in ten seconds warns of turns above `warningAbove`, and says how many there were.
-/// Confined to the event loop that calls it: there is one in a worker.
+/// `note` names what took long inside a turn. One line in ten seconds warns of turns above `warningAbove`, with their
+/// number. Confined to the event loop that calls it: there is one in a worker.
 package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable {
     /// A turn that takes longer deserves a line.
     package static let warningAbove = TimeAmount.milliseconds(100)
@@ -42,7 +43,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     package var longestOfLastMinute: TimeAmount { self.maxima.max() ?? .zero }
 
     /// For `apus status`; empty before there was a turn of a millisecond.
-    package var words: String {
+    package var summary: String {
         let (ever, recent) = (Self.milliseconds(self.longest), Self.milliseconds(self.longestOfLastMinute))
         return ever == 0 ? "" : "loop max \(ever) ms (\(recent) in the last minute)"
     }
@@ -50,7 +51,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     /// Rounded up from half of one.
     package static func milliseconds(_ time: TimeAmount) -> Int64 { (time.nanoseconds + 500_000) / 1_000_000 }
 
-    /// Turns after this one count: opening a store keeps nobody waiting.
+    /// Turns after this one count: opening a store keeps no client waiting.
     package func serve() { if self.phase == .opening { self.phase = .opened } }
 
     /// The first read of a round: its turn began now at the latest.
@@ -98,7 +99,7 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
             self.piece.map { "\($0.name) took \(Self.milliseconds($0.took)) ms of it" }
             ?? "nothing in it took long alone"
         self.logger.warning(
-            "one turn of the event loop took \(Self.milliseconds(took)) ms, everybody else waited: \(what)",
+            "one turn of the event loop took \(Self.milliseconds(took)) ms, all connections waited: \(what)",
             metadata: ["suppressed": "\(self.suppressed)"])
         self.suppressed = 0
         self.lastWarning = now

@@ -62,6 +62,7 @@ package final class PeerLink {
         }
     }
 
+    /// What is sent now is dropped.
     package var isClosed: Bool { if case .closed = state { true } else { false } }
 
     /// Sends one message; it is dropped when the link is closed (`closed` was or will be called).

@@ -7,21 +7,21 @@ package import WorkerProtocol
 /// What one kind of worker process does. Every call comes on the worker's one event loop, which owns all its state.
 /// `main.swift` of a worker is `WorkerMain.run(ItsWorker.self)`.
 ///
-/// Life: `init` → `peer`… → `start` → (`peer`, `reload`, `status`)… → `drain` → exit. A worker is restarted as a fresh
-/// process, so nothing has to be undone.
+/// Sequence: `init` → `peer`… → `start` → (`peer`, `reload`, `status`)… → `drain` → exit. A worker is restarted as a
+/// fresh process, so nothing has to be undone.
 package protocol Worker: AnyObject, SendableMetatype {
     static var kind: WorkerKind { get }
 
-    /// Whether the process is ended, with the reason, before it uses up its memory limit. Not for a worker that knows better whose
-    /// fault that is.
+    /// Whether the process is ended, with the reason, before it uses up its memory limit. Not for a worker that knows
+    /// better whose fault that is.
     static var endsBeforeMemoryDoes: Bool { get }
 
-    /// Throws which setting cannot be used, and what it takes, as far as that can be told without the worker; for who only asks. `init`
-    /// throws the same.
+    /// Throws which setting cannot be used, and what it takes, as far as that can be told without the worker; for who
+    /// only asks. `init` throws the same.
     static func check(settings: Settings) throws
 
-    /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they start.
-    /// Throws what keeps the worker from serving.
+    /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they
+    /// start. Throws what keeps the worker from serving.
     static func confine(settings: Settings, logger: Logger) throws
 
     /// Throws what keeps it from serving at all, best as `WorkerError`: the supervisor shows the text.
@@ -34,7 +34,7 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// worker was restarted.
     func peer(kind: WorkerKind, index: Int, descriptor: Int32)
 
-    /// Clients' connections that its last life handed over, before `start`. Owns the descriptors.
+    /// Clients' connections that the process before handed over, before `start`. Owns the descriptors.
     func adopt(connections: [Int32])
 
     /// Takes no new work, finishes what is accepted, flushes. The process exits when the future is done.
@@ -46,11 +46,11 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// What is held against a plugin of this name is forgotten.
     func pardon(name: String)
 
-    /// One line for `apus status`; empty when there is nothing to say.
+    /// One line for `apus status`; empty when there is nothing to report.
     func status() -> String
 
-    /// What keeps it from doing all its work at present, with the remedy, for STATUS= and `apus status`, which ends with 1 then; empty
-    /// when it serves.
+    /// What keeps it from doing all its work at present, with the remedy, for STATUS= and `apus status`, which ends
+    /// with 1 then; empty when it serves.
     func trouble() -> String
 }
 
@@ -67,9 +67,11 @@ extension Worker {
     package func trouble() -> String { "" }
 }
 
-/// Why a worker cannot serve: the cause and the remedy, in words for the operator.
+/// Why a worker cannot serve: the cause and the remedy, as text for the operator.
 package struct WorkerError: Error, CustomStringConvertible, Sendable {
+    /// Cause and remedy.
     package var description: String
+    /// What the worker's end is to be taken for.
     package var cause: FailureCause
     package init(_ description: String, cause: FailureCause = .own) {
         self.description = description
@@ -79,12 +81,17 @@ package struct WorkerError: Error, CustomStringConvertible, Sendable {
 
 /// What the supervisor gave this worker. Lives on the event loop.
 package final class WorkerEnvironment {
+    /// This worker's.
     package let kind: WorkerKind
+    /// This worker's number within its kind.
     package let index: Int
     /// As they are now: a reload replaces them.
     package internal(set) var settings: Settings
+    /// With one thread.
     package let group: any EventLoopGroup
+    /// The worker's only one.
     package let eventLoop: any EventLoop
+    /// With the kind as its label.
     package let logger: Logger
     /// How long the turns of `eventLoop` take.
     package let turns: LoopTurns
@@ -95,7 +102,7 @@ package final class WorkerEnvironment {
     private(set) var connectionsNote = ""
     private let onFailure: @Sendable (WorkerError) -> Void
     private let onHandOver: @Sendable ([Int32]) -> Void
-    private let onTell: @Sendable (WorkerMessage) -> Void
+    private let onSend: @Sendable (WorkerMessage) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
     package init(
@@ -103,7 +110,7 @@ package final class WorkerEnvironment {
         logger: Logger, turns: LoopTurns? = nil, descriptors: [(name: String, fd: Int32)] = [],
         onFailure: @escaping @Sendable (WorkerError) -> Void = { _ in },
         onHandOver: @escaping @Sendable ([Int32]) -> Void = { _ in },
-        onTell: @escaping @Sendable (WorkerMessage) -> Void = { _ in }
+        onSend: @escaping @Sendable (WorkerMessage) -> Void = { _ in }
     ) throws {
         self.kind = kind
         self.index = index
@@ -114,7 +121,7 @@ package final class WorkerEnvironment {
         self.turns = turns ?? LoopTurns(logger: logger)
         self.onFailure = onFailure
         self.onHandOver = onHandOver
-        self.onTell = onTell
+        self.onSend = onSend
         try adopt(descriptors)
     }
 
@@ -141,48 +148,55 @@ package final class WorkerEnvironment {
     /// The same for one that need not be there.
     package func takeListener(_ name: String) -> Int32? { listeners.removeValue(forKey: name) }
 
-    /// A shared segment; mapped writable only in its one writer. A worker that serves several broker-stores (filter) gets
-    /// `NAME#0`, `NAME#1`, … and finds number 0 as `NAME`, too.
+    /// A shared segment that the worker writes, or that the worker of the same number writes for it. Mapped writable
+    /// only in its one writer.
+    /// - Throws: the supervisor passed none of that name.
     package func segment(_ name: String) throws(WorkerError) -> SharedSegment {
-        guard let segment = segments[name] ?? segments["\(name)#0"] else {
-            throw WorkerError("\(kind.rawValue) was given no segment \(name)")
-        }
+        guard let segment = segments[name] else { throw WorkerError("\(kind.rawValue) was given no segment \(name)") }
         return segment
     }
 
-    /// Those called `PREFIX` and a number: `plugins#` is a prefix.
-    package func segments(called prefix: String) -> [(number: Int, segment: SharedSegment)] {
-        segments.compactMap { name, segment in
-            guard name.hasPrefix(prefix), let number = Int(name.dropFirst(prefix.count)) else { return nil }
-            return (number, segment)
-        }.sorted { $0.number < $1.number }
+    /// The segment that worker writes, read-only: for kinds that read those of all workers of a kind.
+    /// - Throws: the supervisor passed none of that name.
+    package func segment(_ name: String, of worker: WorkerID) throws(WorkerError) -> SharedSegment {
+        try segment(worker.segment(name))
     }
 
-    /// An eventfd, owned by this environment for the life of the process. Names as for segments.
+    /// Those of all workers of a kind, by the workers' numbers.
+    package func segments(_ name: String, of kind: WorkerKind) -> [(index: Int, segment: SharedSegment)] {
+        let prefix = "\(name)@\(kind.rawValue)-"
+        return segments.compactMap { name, segment in
+            guard name.hasPrefix(prefix), let index = Int(name.dropFirst(prefix.count)) else { return nil }
+            return (index, segment)
+        }.sorted { $0.index < $1.index }
+    }
+
+    /// An eventfd, owned by this environment until the process ends.
+    /// - Throws: the supervisor passed none of that name.
     package func event(_ name: String) throws(WorkerError) -> Int32 {
-        guard let fd = events[name] ?? events["\(name)#0"] else {
-            throw WorkerError("\(kind.rawValue) was given no event \(name)")
-        }
+        guard let fd = events[name] else { throw WorkerError("\(kind.rawValue) was given no event \(name)") }
         return fd
     }
 
-    /// The worker cannot go on (say, its disk is gone): tells the supervisor why and ends the process at once, without
-    /// draining. It will be restarted with back-off.
+    /// The worker cannot go on (say, its disk is gone): reports why to the supervisor and ends the process at once,
+    /// without draining. It will be restarted with back-off.
     package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
 
     /// How many connections a worker serves.
     package struct ConnectionBounds: Sendable {
+        /// From all addresses.
         package var total: Int
         /// From one remote address.
         package var perAddress: Int
     }
 
-    /// Decides how many connections fit beside the files of this worker, and holds descriptors back for those. To be asked
-    /// when the files it needs from the start on are open. What does not fit is said in the log and in `apus status`.
+    /// Decides how many connections fit beside the files of this worker, and holds descriptors back for those. To be
+    /// asked when the files it needs from the start on are open. What does not fit is reported in the log and in `apus
+    /// status`.
     ///
     /// - Parameters:
     ///   - growth: files it may open later on, at most.
-    ///   - adopted: clients' connections of a former life that are open already.
+    ///   - adopted: clients' connections of the process before that are open already.
     package func boundConnections(growth: Int, adopted: Int = 0) -> ConnectionBounds {
         let wanted = max(1, settings.int("connectionsMax", default: 10_000))
         let perAddress = max(1, settings.int("connectionsPerAddressMax", default: max(wanted / 4, 1)))
@@ -204,10 +218,10 @@ package final class WorkerEnvironment {
         max(0, OpenFiles.limit / 2 - 64)
     }
 
-    /// Says `renew`, `explained` or `report` to the supervisor.
-    package func tell(_ message: WorkerMessage) { onTell(message) }
+    /// Sends `renew`, `explained` or `report` to the supervisor. From any thread.
+    package func send(_ message: WorkerMessage) { onSend(message) }
 
-    /// While draining: gives clients' connections to this worker's next life. Takes over the descriptors.
+    /// While draining: gives clients' connections to this worker's next process. Takes over the descriptors.
     package func handOver(connections: [Int32]) {
         onHandOver(connections)
         for connection in connections { _ = Descriptor(owning: connection) }

@@ -8,12 +8,12 @@ import Systemd
 import WorkerProtocol
 
 /// The main thread of a worker: takes the setup from the control channel, starts the event loop with the worker on it,
-/// then carries messages from the channel onto the loop until the supervisor says drain, or is gone.
+/// then carries messages from the channel onto the loop until the supervisor sends drain, or has ended.
 package enum WorkerMain {
     /// How long a worker whose supervisor died, or that got SIGTERM, may drain before it ends regardless.
     static let orphanDrainSecondsMax: Int32 = 10
 
-    /// The whole life of a worker process; ends it with the status its supervisor reads.
+    /// Runs a worker process from its start on, and ends it with the status its supervisor reads.
     package static func run<W: Worker>(_ type: W.Type) -> Never {
         if CommandLine.arguments.dropFirst().first == SettingsCheck.option { check(type) }
         OpenFiles.raiseLimit()
@@ -50,7 +50,7 @@ package enum WorkerMain {
         }
     }
 
-    /// Answers `SettingsCheck`: ends with 0, or with 78 and words under the name it was called by.
+    /// Answers `SettingsCheck`: ends with 0, or with 78 and a text under the name it was called by.
     private static func check<W: Worker>(_ type: W.Type) -> Never {
         do {
             let settings = SettingsCheck.settings(CommandLine.arguments)
@@ -118,7 +118,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private var environment: WorkerEnvironment?
     private var serving = false
     private var draining = false
-    /// The limit this process is at, in words.
+    /// The limit this process is at, as text.
     private var limitNote = ""
 
     init(
@@ -146,7 +146,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
                         let some = connections[start...].prefix(DescriptorPassing.descriptorsMax)
                         control.send(.connections, descriptors: Array(some), wait: true)
                     }
-                }, onTell: { [control] in control.send($0, wait: true) })
+                }, onSend: { [control] in control.send($0, wait: true) })
             self.environment = environment
             descriptors = []
             worker = try W(environment: environment)
@@ -183,7 +183,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
                 .pong(
                     number,
                     status: joined([
-                        serving ? worker.status() : "", serving ? turns.words : "",
+                        serving ? worker.status() : "", serving ? turns.summary : "",
                         environment?.connectionsNote ?? "",
                     ]), trouble: joined([serving ? worker.trouble() : "", limitNote])),
                 wait: false)
@@ -206,7 +206,8 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         }
     }
 
-    /// A process without memory would fail anywhere and say nothing; one without descriptors goes on, and should be seen to.
+    /// A process without memory would fail anywhere without a report; one without descriptors goes on, and should be
+    /// seen to.
     private func lookAtLimits() {
         if W.endsBeforeMemoryDoes, let (used, limit) = OwnLimits.memory(), used > limit / 16 * 15 {
             let reason =
@@ -234,7 +235,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     }
 }
 
-/// Says why and ends the process.
+/// Reports why and ends the process.
 private func failed(_ id: WorkerID, _ error: any Error, on control: ControlChannel) -> Never {
     let cause = (error as? WorkerError)?.cause ?? .own
     control.send(.failed(reason: "\(error)", cause: cause), wait: true)

@@ -38,14 +38,15 @@ package enum PluginPlaces {
             + "\(ofBuiltIns(beside: executables).joined(separator: ", ")). Install Apus again."
     }
 
-    /// The folders of operators' plugins: the one that is set, and the one beside the programs, where they lay up to 0.6.
+    /// The folders of operators' plugins: the one that is set, and the one beside the programs, where they lay up to
+    /// 0.6.
     package static func ofOperators(_ settings: Settings, beside executables: String) -> [String] {
         let given = settings.string("pluginDirectory", default: "")
         let beside = "\(executables)/plugins"
         return ([given].filter { !$0.isEmpty } + [beside]).reduce(into: []) { if !$0.contains($1) { $0.append($1) } }
     }
 
-    /// The operators' folder when nobody says: of the package's own, or of the platform's data directory.
+    /// The operators' folder unless a setting names one: of the package's own, or of the platform's data directory.
     package static func standard(executables: String, dataDirectory: String) -> String {
         executables == "/usr/lib/apus" ? "/usr/local/lib/apus/plugins" : "\(dataDirectory)/plugins"
     }

@@ -1,5 +1,5 @@
-/// Which worker for plugins has which plugin file, by the file's name. The supervisor decides: a file keeps its worker while others
-/// come and go, so that nobody else's consumers wait for a plugin to be loaded anew.
+/// Which worker for plugins has which plugin file, by the file's name. The supervisor decides: a file keeps its worker
+/// while others come and go, so that no other plugin's consumers wait for a plugin to be loaded anew.
 package struct PluginShares: Hashable, Sendable {
     /// The setting filter workers read it from.
     package static let setting = "filterShares"
@@ -14,20 +14,20 @@ package struct PluginShares: Hashable, Sendable {
     /// Reads what `text` wrote; what is none is left out.
     package init(_ text: String) {
         // No file's name has a slash.
-        let words = text.split(separator: "/")
-        for pair in stride(from: 0, to: words.count - 1, by: 2) {
-            if let number = Int(words[pair]), number >= 0 { workers[String(words[pair + 1])] = number }
+        let parts = text.split(separator: "/")
+        for pair in stride(from: 0, to: parts.count - 1, by: 2) {
+            if let number = Int(parts[pair]), number >= 0 { workers[String(parts[pair + 1])] = number }
         }
     }
 
-    /// Sorted by name, so that it changes only with what it says.
+    /// Sorted by name, so that it changes only with its contents.
     package var text: String {
         workers.sorted { $0.key < $1.key }.map { "\($0.value)/\($0.key)" }.joined(separator: "/")
     }
 
     /// The files there are now: those that stay keep their workers, each new one gets a worker that has fewest.
     /// - Parameter count: workers for plugins.
-    /// - Returns: the names for which there is no room.
+    /// - Returns: the names that do not fit.
     package mutating func share(_ names: some Sequence<String>, among count: Int) -> [String] {
         let present = Set(names)
         workers = workers.filter { present.contains($0.key) && $0.value < count }

@@ -1,6 +1,6 @@
 /// The slots of 8 bytes in the segment `watermarks`. Written by broker-store alone, read by replication and filter.
-/// `ready` is stored last after a start and set to 0 first on the way down; the event `watermarks` is signalled at the end of a
-/// tick in which `written` moved while a slave is connected, and when `ready` changes.
+/// `ready` is stored last after a start and set to 0 first on the way down; the event `watermarks` is signalled at the
+/// end of a tick in which `written` moved while a slave is connected, and when `ready` changes.
 package enum WatermarkSlot {
     @inlinable package static var magic: Int { 0 }
     /// Starts of broker-store so far.
@@ -24,10 +24,11 @@ package enum WatermarkSlot {
 /// event `replication` when a slot changed.
 package enum ReplicationSlot {
     @inlinable package static var magic: Int { 0 }
-    /// While it is 0 nobody waits for the log: broker-store does not signal that `written` moved. Whoever raises it looks at
-    /// `written` after a fence (`SharedSegment.fence`), as broker-store looks here after it has stored `written`.
+    /// While it is 0 no slave waits for the log: broker-store does not signal that `written` moved. The replication
+    /// worker that raises it looks at `written` after a fence (`SharedSegment.fence`), as broker-store looks here after
+    /// it has stored `written`.
     @inlinable package static var connectedSlaves: Int { 1 }
-    /// The most any slave has said it has: a physical offset. Never goes back while a replication worker lives.
+    /// The most any slave has reported it has: a physical offset. Never goes back while a replication worker runs.
     @inlinable package static var slaveAckOffset: Int { 2 }
     /// Milliseconds since 1970 of the last report of any slave.
     @inlinable package static var lastAckMilliseconds: Int { 3 }

@@ -1,7 +1,7 @@
 import SettingTable
 
-/// Settings with RocketMQ's key names, as the supervisor hands them to a worker. Both supervisor and worker refuse values the table of
-/// settings does not take before anybody asks; the getters' defaults are for what is not set.
+/// Settings with RocketMQ's key names, as the supervisor hands them to a worker. Both supervisor and worker refuse
+/// values the table of settings does not take before anybody asks; the getters' defaults are for what is not set.
 package struct Settings: Hashable, Sendable {
     /// As an operator or the supervisor wrote them.
     package private(set) var values: [String: String]
@@ -11,11 +11,13 @@ package struct Settings: Hashable, Sendable {
     /// Of several with one key the last counts.
     package init(_ pairs: [(String, String)]) { values = Dictionary(pairs, uniquingKeysWith: { $1 }) }
 
+    /// nil: not set.
     package subscript(key: String) -> String? {
         get { values[key] }
         set { values[key] = newValue }
     }
 
+    /// A text; `fallback` where it is not set.
     package func string(_ key: String, default fallback: String) -> String { values[key] ?? fallback }
 
     /// A whole number; `fallback` where it is not set.

@@ -1,6 +1,8 @@
-/// A worker's executable asked whether it could use some settings, without being started: only the workers know the bounds of their numbers. Its
-/// arguments are `option` and `KEY=VALUE` for each setting; it ends with 0, or with `unusable` and a line on standard error.
+/// A worker's executable asked whether it could use some settings, without being started: only the workers know the
+/// bounds of their numbers. Its arguments are `option` and `KEY=VALUE` for each setting; it ends with 0, or with
+/// `unusable` and a line on standard error.
 package enum SettingsCheck {
+    /// The first argument that asks a worker's program for a check.
     package static let option = "--check-settings"
     /// sysexits(3), EX_CONFIG: starting again does not help.
     package static let unusable: Int32 = 78

@@ -6,6 +6,7 @@ package struct SlaveReport: Hashable, Sendable {
     package var acknowledged: Int64
     /// Physical offset of what it is sent next; -1 before its first report.
     package var next: Int64
+    /// Of the commit log, over the last seconds.
     package var bytesPerSecond: Int64
 
     package init(address: String, acknowledged: Int64, next: Int64, bytesPerSecond: Int64) {
@@ -24,6 +25,7 @@ package struct ByteRate: Sendable {
 
     package init() {}
 
+    /// Bytes that left in the second `now`; seconds never go back.
     package mutating func add(_ count: Int, second now: Int64) {
         turn(now)
         bytes &+= Int64(count)

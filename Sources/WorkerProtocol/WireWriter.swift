@@ -126,7 +126,8 @@ struct WireReader {
     }
 
     mutating func kind() throws(WorkerMessageError) -> WorkerKind {
-        guard let kind = WorkerKind(code: try integer()) else { throw .invalidField("worker kind") }
-        return kind
+        let name = try string()
+        guard (1...WorkerKind.bytesMax).contains(name.utf8.count) else { throw .invalidField("worker kind") }
+        return WorkerKind(rawValue: name)
     }
 }

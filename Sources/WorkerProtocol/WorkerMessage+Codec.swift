@@ -44,13 +44,13 @@ extension WorkerMessage {
         switch self {
         case .setup(let kind, let index, let settings, let descriptors):
             begin(.setup)
-            writer.integer(kind.code)
+            writer.string(kind.rawValue)
             writer.integer(UInt32(index))
             writer.settings(settings)
             writer.strings(descriptors)
         case .peer(let kind, let index):
             begin(.peer)
-            writer.integer(kind.code)
+            writer.string(kind.rawValue)
             writer.integer(UInt32(index))
         case .setupDone: begin(.setupDone)
         case .connections: begin(.connections)

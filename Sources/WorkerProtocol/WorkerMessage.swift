@@ -1,41 +1,3 @@
-/// The kinds of worker processes. The executable of a kind is `apus-<rawValue>`.
-package enum WorkerKind: String, CaseIterable, Sendable, Codable {
-    case nameserver
-    case brokerStore = "broker-store"
-    case replication
-    case filter
-
-    var code: UInt8 {
-        switch self {
-        case .nameserver: 1
-        case .brokerStore: 2
-        case .replication: 3
-        case .filter: 4
-        }
-    }
-
-    init?(code: UInt8) {
-        guard let kind = WorkerKind.allCases.first(where: { $0.code == code }) else { return nil }
-        self = kind
-    }
-}
-
-/// One worker process of the platform; it keeps its identity over restarts.
-package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible {
-    package var kind: WorkerKind
-    /// Counts from 0 within the kind.
-    package var index: Int
-
-    package init(_ kind: WorkerKind, _ index: Int) {
-        self.kind = kind
-        self.index = index
-    }
-
-    package var description: String { "\(kind.rawValue)-\(index)" }
-
-    package static func < (a: WorkerID, b: WorkerID) -> Bool { (a.kind.code, a.index) < (b.kind.code, b.index) }
-}
-
 /// Every message between processes of one platform. All of them come from one build, so there is one version and no
 /// negotiation: a message of another version is refused.
 ///
@@ -43,8 +5,11 @@ package struct WorkerID: Hashable, Sendable, Comparable, CustomStringConvertible
 /// `controlBytesMax`; descriptors travel with it by SCM_RIGHTS. On a peer link (SOCK_STREAM) each message follows its
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
-    package static let version: UInt8 = 5
+    /// Of the layout. Raised with any change of it.
+    package static let version: UInt8 = 6
+    /// Bytes of a message on a control channel at most.
     package static let controlBytesMax = 64 * 1024
+    /// Bytes of a message on a peer link at most.
     package static let peerBytesMax = 16 * 1024 * 1024
     /// The supervisor answers with the reports of many workers in one message.
     package static let reportBytesMax = 12 * 1024
@@ -55,8 +20,9 @@ package enum WorkerMessage: Hashable, Sendable {
 
     // MARK: both ways
 
-    /// Clients' connections are attached, as many as a message carries; several of these may follow one another. From a worker
-    /// that drains: they go to its next life. To a worker before `setupDone`: they come from its last one.
+    /// Clients' connections are attached, as many as a message carries; several of these may follow one another. From a
+    /// worker that drains: they go to its next process. To a worker before `setupDone`: they come from the process
+    /// before.
     case connections
 
     // MARK: supervisor → worker
@@ -70,10 +36,11 @@ package enum WorkerMessage: Hashable, Sendable {
     case setupDone
     /// Answer `pong(n)` from the event loop.
     case ping(UInt64)
-    /// Take no new work, finish what is accepted, flush, say `drained` and exit.
+    /// Take no new work, finish what is accepted, flush, send `drained` and exit.
     case drain(DrainReason)
     case reload(settings: Settings)
-    /// More of what `setup` brought, for a worker that comes to the platform later: comes before the introduction to it.
+    /// More of what `setup` brought, for a worker that comes to the platform later: comes before the introduction to
+    /// it.
     case extend(descriptors: [String])
 
     /// To filter workers: what is held against a plugin is forgotten. `name` is its file's name, or its own.
@@ -83,14 +50,15 @@ package enum WorkerMessage: Hashable, Sendable {
 
     /// Serving. `detail` is for people, e.g. the addresses.
     case ready(detail: String)
-    /// `status`: one line for people. `trouble`: what keeps it from doing all its work, with the remedy; empty when it serves.
+    /// `status`: one line for people. `trouble`: what keeps it from doing all its work, with the remedy; empty when it
+    /// serves.
     case pong(UInt64, status: String, trouble: String)
     /// Cannot serve, and why; the worker exits after it.
     case failed(reason: String, cause: FailureCause)
     case drained
     /// A fresh process is to take over, because of what happened outside: no failure.
     case renew(reason: String)
-    /// What the last life of this worker died of is known and dealt with: the next start need not be throttled.
+    /// What ended the process before this one is known and dealt with: the next start need not be throttled.
     case explained(cause: String)
     /// What the worker has to report in full, as one line of JSON of at most `reportBytesMax`; the last one counts.
     case report(json: String)
@@ -104,20 +72,21 @@ package enum WorkerMessage: Hashable, Sendable {
 
     case filterCompile(request: UInt64, type: String, expression: String)
     case filterRelease(program: UInt32)
-    /// `entries`: consume queue entries as they are stored, `filterEntryBytes` each: offset in the commit log 8, bytes of the
-    /// record 4, tags code 8, big-endian.
+    /// `entries`: consume queue entries as they are stored, `filterEntryBytes` each: offset in the commit log 8, bytes
+    /// of the record 4, tags code 8, big-endian.
     case filterBatch(request: UInt64, program: UInt32, entries: [UInt8])
 
     // MARK: filter → broker-store
 
     case filterCompiled(request: UInt64, result: FilterCompilation)
-    /// Bit i (of byte i / 8, lowest bit first) is set where entry i matches. Fewer than (entries + 7) / 8 bytes: the entries
-    /// behind were not looked at, for lack of time; ask again from there.
+    /// Bit i (of byte i / 8, lowest bit first) is set where entry i matches. Fewer than (entries + 7) / 8 bytes: the
+    /// entries behind were not looked at, for lack of time; ask again from there.
     case filterMatched(request: UInt64, bitmap: [UInt8])
-    /// Not evaluated: nothing may be delivered or skipped on account of it. `unknownProgram`: this worker is not the one that
-    /// compiled the program; compile again. Else ask again later.
+    /// Not evaluated: nothing may be delivered or skipped on account of it. `unknownProgram`: this worker is not the
+    /// one that compiled the program; compile again. Else ask again later.
     case filterFailed(request: UInt64, unknownProgram: Bool, reason: String)
-    /// The expression types this worker serves from now on. Of several workers that serve one, those with the lowest rank are asked.
+    /// The expression types this worker serves from now on. Of several workers that serve one, those with the lowest
+    /// rank are asked.
     case filterServes(rank: UInt8, types: [String])
 
     // MARK: replication → broker-store (slave)
@@ -142,9 +111,9 @@ package enum WorkerMessage: Hashable, Sendable {
     case slavesWanted(request: UInt64)
 }
 
-/// What comes after a worker's drain, and so what it tells others of its going.
+/// What follows a worker's drain, and so what it reports to its clients.
 package enum DrainReason: UInt8, CaseIterable, Sendable {
-    /// The same worker, at once: nobody needs to go elsewhere.
+    /// The same worker, at once: no client needs to go elsewhere.
     case restart = 1
     /// Nothing, while the others of the platform go on.
     case leave = 2
@@ -155,7 +124,7 @@ package enum DrainReason: UInt8, CaseIterable, Sendable {
 /// What a worker's end is to be taken for.
 package enum FailureCause: UInt8, CaseIterable, Sendable {
     case own = 1
-    /// Its disk is away: nobody's fault here, and nothing to be called a crash. It is looked for again until it is back.
+    /// Its disk is away: no crash. It is looked for again until it is back.
     case disk = 2
     /// A setting it was given cannot be used: starting it again does not help.
     case settings = 3
@@ -163,10 +132,15 @@ package enum FailureCause: UInt8, CaseIterable, Sendable {
 
 /// A topic as `topics.json` has it, without its attributes.
 package struct AutoCreatedTopic: Hashable, Sendable {
+    /// The topic's name.
     package var name: String
+    /// `readQueueNums`.
     package var readQueues: Int32
+    /// `writeQueueNums`.
     package var writeQueues: Int32
+    /// `perm`: 4 read, 2 write.
     package var permission: Int32
+    /// `topicSysFlag`.
     package var sysFlag: Int32
     /// `SINGLE_TAG` or `MULTI_TAG`.
     package var filterType: String
@@ -194,8 +168,8 @@ package enum FilterCompilation: Hashable, Sendable {
     /// `position`: offset into the expression's UTF-8, or -1.
     case refused(position: Int32, reason: String)
     case unavailable(reason: String)
-    /// It calls plugins of these types, which this filter worker does not serve: a worker that serves all of them is to be asked.
-    /// `reason`: for the client, when there is none.
+    /// It calls plugins of these types, which this filter worker does not serve: a worker that serves all of them is to
+    /// be asked. `reason`: for the client, when there is none.
     case elsewhere(types: [String], reason: String)
 }
 

@@ -10,7 +10,7 @@ import WorkerProtocol
 extension BrokerStoreWorker {
     func adopt(connections: [Int32]) { adopted += connections }
 
-    /// Those that are sockets; the other descriptor is what their clients have said.
+    /// Those that are sockets; the other descriptor has what their clients reported.
     func serveAdopted() {
         let sockets = adopted.filter { ListenSocket.isSocket($0) }
         for other in Set(adopted).subtracting(sockets) {

@@ -21,21 +21,21 @@ final class BrokerStoreWorker: Worker {
     let server: RemotingServer
     let watermarks: Watermarks
     private var slaveWatch: EventWatch?
-    private var filters: [Int: PeerLink] = [:]
-    private(set) var replication: PeerLink?
+    var filters: [Int: PeerLink] = [:]
+    var replication: PeerLink?
     /// The other brokers of this platform.
-    private(set) var brokers: [Int: PeerLink] = [:]
-    /// Told before the store was open.
-    private var earlyTopics: [AutoCreatedTopic] = []
+    var brokers: [Int: PeerLink] = [:]
+    /// Received before the store was open.
+    var earlyTopics: [AutoCreatedTopic] = []
     private let diskGuard: DiskGuard
     private var diskWatch: DiskWatch?
     private var diskLook: RepeatedTask?
     private var wasRefusing = false
-    private var isOpen = false
+    var isOpen = false
     private var isLeaving = false
-    /// What the supervisor was told of last.
+    /// What was reported to the supervisor last.
     private var reported: [PluginSubscription] = []
-    /// Of clients, from a former life of this worker.
+    /// Of clients, from the process before this one.
     var adopted: [Int32] = []
 
     init(environment: WorkerEnvironment) throws {
@@ -105,8 +105,8 @@ final class BrokerStoreWorker: Worker {
                 written: broker.store.writtenOffset, flushed: broker.store.flushedOffset,
                 minimum: broker.store.minPhysicalOffset)
             isOpen = true
-            greetReplication()
-            for link in brokers.values { greet(link) }
+            startReplication()
+            for link in brokers.values { shareTopics(with: link) }
             for topic in earlyTopics { broker.create(topic) }
             earlyTopics = []
             try watchDisk()
@@ -168,7 +168,8 @@ final class BrokerStoreWorker: Worker {
         diskWatch = watch
         let interval = TimeAmount.milliseconds(100)
         diskLook = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
-            // The store has failed to write and tries again by itself; whether that is of any use the disk itself tells.
+            // The store has failed to write and tries again by itself; whether that is of any use the disk itself
+            // tells.
             let refusal = this.value.broker.store.notWritable
             if case .notWritable = refusal { watch.lookNow() }
             if refusal != nil && !this.value.wasRefusing { watch.lookNow() }
@@ -193,7 +194,8 @@ final class BrokerStoreWorker: Worker {
 
     // MARK: Plugins
 
-    /// Tells the supervisor who depends on filter plugins, for `apus plugin status`, when that has changed.
+    /// Reports to the supervisor which groups depend on filter plugins, for `apus plugin status`, when that has
+    /// changed.
     private func reportPluginSubscriptions() {
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         environment.eventLoop.scheduleRepeatedTask(
@@ -204,91 +206,14 @@ final class BrokerStoreWorker: Worker {
                 guard found != worker.reported, !worker.isLeaving else { return }
                 worker.reported = found
                 let json = PluginSubscriptionReport.json(found, bytesMax: WorkerMessage.reportBytesMax)
-                worker.environment.tell(.report(json: json))
+                worker.environment.send(.report(json: json))
             }
         }
     }
 
     private static let pluginReportInterval = TimeAmount.seconds(1)
 
-    // MARK: Peers
-
-    func peer(kind: WorkerKind, index: Int, descriptor: Int32) {
-        switch kind {
-        case .filter: connectFilter(index, descriptor)
-        case .replication: connectReplication(descriptor)
-        case .brokerStore: connectBroker(index, descriptor)
-        case .nameserver:
-            _ = Descriptor(owning: descriptor)
-            environment.logger.error("introduced to \(kind.rawValue), which a broker does not talk to")
-        }
-    }
-
-    private func connectFilter(_ index: Int, _ descriptor: Int32) {
-        filters[index]?.close()
-        let link = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
-            broker.filters.receive(message, from: index)
-        } closed: { [unowned self] in
-            filters[index] = nil
-            environment.logger.warning("the link to filter-\(index) closed; subscriptions that need it wait")
-            broker.filters.disconnect(index)
-        }
-        filters[index] = link
-        broker.filters.connect(index) { link.send($0) }
-    }
-
-    private func connectBroker(_ index: Int, _ descriptor: Int32) {
-        brokers[index]?.close()
-        let link = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
-            guard case .topicCreated(let topic) = message else {
-                return environment.logger.error("broker-store-\(index) sent what is not meant for a broker")
-            }
-            if isOpen { broker.create(topic) } else { earlyTopics.append(topic) }
-        } closed: { [unowned self] in
-            brokers[index] = nil
-        }
-        brokers[index] = link
-        if isOpen { greet(link) }
-    }
-
-    /// A broker that was away, or is new, gets the topics that were made meanwhile.
-    private func greet(_ link: PeerLink) {
-        for topic in broker.topicsToShare { link.send(.topicCreated(topic)) }
-    }
-
-    private func connectReplication(_ descriptor: Int32) {
-        replication?.close()
-        replication = PeerLink.attach(descriptor, on: environment.eventLoop) { [unowned self] message in
-            received(message)
-        } closed: { [unowned self] in
-            replication = nil
-        }
-        greetReplication()
-    }
-
-    /// Replication learns the role, and on a slave where the log goes on; not before the store is open.
-    private func greetReplication() {
-        guard isOpen, let replication else { return }
-        let master = environment.settings.string("haMasterAddress", default: "")
-        replication.send(.brokerRole(broker.configuration.brokerRole, masterAddress: master))
-        if broker.configuration.isSlave {
-            replication.send(.replicaPosition(next: broker.store.writtenOffset.rawValue))
-        }
-    }
-
-    private func received(_ message: WorkerMessage) {
-        switch message {
-        case .replicaBytes(let at, let bytes): replication?.send(broker.replicate(at: at, bytes))
-        case .replicaMetadata(let kind, let json): broker.replicate(kind, json)
-        case .slaves(let request, let reports): broker.slavesReported(request: request, reports)
-        case .replicaState(let connected, let master):
-            broker.replicaState(connected: connected, master: master)
-            environment.logger.notice("\(connected ? "following" : "lost") the master \(master)")
-        default: environment.logger.error("replication sent what is not meant for a broker")
-        }
-    }
-
-    // MARK: Life
+    // MARK: - Worker
 
     func reload(settings: Settings) {
         broker.reload(settings: settings.sorted.map { ($0.key, $0.value) })

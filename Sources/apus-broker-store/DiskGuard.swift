@@ -4,8 +4,8 @@ import MessageStore
 import WorkerKit
 import WorkerProtocol
 
-/// Whether the disk this broker is told to work on is there, before anything is written to it: a mount point without its disk
-/// is a folder like any other, of the disk below.
+/// Whether the disk this broker is set to work on is there, before anything is written to it: a mount point without its
+/// disk is a folder like any other, of the disk below.
 struct DiskGuard {
     let path: String
     private let mark: DiskMark?
@@ -24,7 +24,7 @@ struct DiskGuard {
     }
 
     /// Throws a `WorkerError` of the cause `disk` when the disk is not there. A new disk gets its mark.
-    /// - Parameter warn: is told of what an operator may not want.
+    /// - Parameter warn: called with what an operator may not want.
     func admit(warn: (String) -> Void) throws(WorkerError) {
         guard let mark else { return }
         do throws(SystemError) {
@@ -35,7 +35,7 @@ struct DiskGuard {
                 throw SystemError(errno: ESTALE, call: found.brokerName, subject: path)
             }
         } catch {
-            throw WorkerError(words(error, mark), cause: .disk)
+            throw WorkerError(explain(error, mark), cause: .disk)
         }
     }
 
@@ -57,7 +57,7 @@ struct DiskGuard {
         try mark.write(in: path)
     }
 
-    private func words(_ error: SystemError, _ mark: DiskMark) -> String {
+    private func explain(_ error: SystemError, _ mark: DiskMark) -> String {
         switch error.errno {
         case ENODEV:
             "\(path) is not the disk of \(mark.brokerName): no \(DiskMark.fileName) and no messages are there; mount the disk "

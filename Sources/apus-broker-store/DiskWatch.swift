@@ -3,8 +3,8 @@ import LinuxSystem
 import NIOCore
 import Synchronization
 
-/// Looks once a second, on a thread of its own, whether the disk is still there: the same file system at the same path, not
-/// read-only, and answering. A hanging disk hangs that thread, which is noticed from the event loop.
+/// Looks once a second, on a thread of its own, whether the disk is still there: the same file system at the same path,
+/// not read-only, and answering. A hanging disk hangs that thread, which is noticed from the event loop.
 final class DiskWatch: Sendable {
     private static let intervalMillis: Int32 = 1_000
     /// A disk that has not answered for so long is lost.
@@ -55,7 +55,7 @@ final class DiskWatch: Sendable {
         EventFD.signal(wake.raw)
     }
 
-    /// For the event loop: why the disk is lost although its thread says nothing.
+    /// For the event loop: why the disk is lost although its thread reports nothing.
     var silence: String? {
         let silent = MonotonicClock.milliseconds - answered.load(ordering: .acquiring)
         return silent > DiskWatch.silenceMillis ? "the disk at \(path) has not answered for \(silent / 1000) s" : nil

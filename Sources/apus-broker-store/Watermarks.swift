@@ -8,7 +8,7 @@ final class Watermarks {
     private let replication: SharedSegment
     private let event: Int32
 
-    /// - Parameter replication: the segment of that name, which tells whether a slave waits for the log.
+    /// - Parameter replication: the segment of that name, which has whether a slave waits for the log.
     init(segment: SharedSegment, replication: SharedSegment, event: Int32, fileSize: Int) {
         self.segment = segment
         self.replication = replication
@@ -30,7 +30,8 @@ final class Watermarks {
         EventFD.signal(event)
     }
 
-    /// Once at the end of a tick that wrote. To wake a replication worker that has no slave would cost an eighth of a tick.
+    /// Once at the end of a tick that wrote. To wake a replication worker that has no slave would cost an eighth of a
+    /// tick.
     func publish(written: PhysicalOffset) {
         set(WatermarkSlot.written, written)
         SharedSegment.fence()

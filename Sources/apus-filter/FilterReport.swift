@@ -5,8 +5,8 @@ import WorkerProtocol
 
 /// What a filter worker knows of its plugins, as one line of JSON for `apus plugin status`.
 enum FilterReport {
-    /// Longer reports lose their expressions, then plugins: the supervisor answers with all of them in one message, and a control
-    /// message has an end. A folder may hold thousands of libraries, each with a reason why it is no plugin.
+    /// Longer reports lose their expressions, then plugins: the supervisor answers with all of them in one message, and
+    /// a control message has an end. A folder may hold thousands of libraries, each with a reason why it is no plugin.
     private static let bytesMax = WorkerMessage.reportBytesMax
     private static let expressionsMax = 20
     /// Of the reason why a file was refused, which its own code may have worded.
@@ -19,7 +19,7 @@ enum FilterReport {
         let all = plugins(role, folders, catalogue)
         func write(_ most: Int, _ plugins: some Collection<JSONValue>) -> String {
             JSONValue.fields([
-                ("role", .string(role.words)),
+                ("role", .string(role.title)),
                 ("plugins", .array(Array(plugins))), ("pluginsLeftOut", .integer(all.count - plugins.count)),
                 (
                     "expressions",
@@ -36,10 +36,10 @@ enum FilterReport {
         }
         let full = write(expressionsMax, all)
         if full.utf8.count <= bytesMax { return full }
-        var room = bytesMax - write(0, []).utf8.count
+        var left = bytesMax - write(0, []).utf8.count
         let fitting = all.prefix { plugin in
-            room -= plugin.text().utf8.count + 1
-            return room >= 0
+            left -= plugin.text().utf8.count + 1
+            return left >= 0
         }
         return write(0, fitting)
     }

@@ -1,8 +1,9 @@
 import FilterEngine
 import WorkerProtocol
 
-/// What a filter worker is there for, by its number: the first ones serve the plugins that come with Apus, the next one those plugins
-/// that filter workers have died of, and expressions that need several plugins at once, the rest share the others.
+/// What a filter worker is there for, by its number: the first ones serve the plugins that come with Apus, the next one
+/// those plugins that filter workers have died of, and expressions that need several plugins at once, the rest share
+/// the others.
 enum FilterRole: Equatable {
     case builtIns
     case recorded
@@ -10,7 +11,7 @@ enum FilterRole: Equatable {
     case plugins(files: Set<String>)
 
     /// - Parameters:
-    ///   - builtIns: how many workers there are for the plugins that come with Apus, as the supervisor says.
+    ///   - builtIns: how many workers there are for the plugins that come with Apus, by the supervisor's settings.
     ///   - shares: who has which of the others.
     init(index: Int, builtIns: Int, shares: PluginShares) {
         if index < builtIns {
@@ -45,7 +46,7 @@ enum FilterRole: Equatable {
         }
     }
 
-    var words: String {
+    var title: String {
         switch self {
         case .builtIns: "built-in"
         case .plugins: "plugins"

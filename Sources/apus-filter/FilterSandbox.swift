@@ -69,7 +69,8 @@ enum FilterSandbox {
         return Set((suffixes + [""]).map { commitLogFolder($0, settings) }).sorted()
     }
 
-    /// `storePathCommitLog`, by default `commitlog` below `storePathRootDir`, both with `#N` for a further broker-store.
+    /// `storePathCommitLog`, by default `commitlog` below `storePathRootDir`, both with `#N` for a further
+    /// broker-store.
     static func commitLogFolder(_ suffix: String, _ settings: Settings) -> String {
         if let path = settings["storePathCommitLog\(suffix)"], !path.isEmpty { return path }
         return settings.string("storePathRootDir\(suffix)", default: "store") + "/commitlog"
@@ -81,7 +82,7 @@ enum FilterSandbox {
         var limits = PluginConduct.Limits()
         limits.budgetMilliseconds = UInt32(clamping: max(1, settings.int("filterTimeBudgetMillis", default: 1000)))
         let megabytes = max(64, settings.int("filterMemoryMegabytes", default: 512))
-        // Below the hard limit, so that the end comes with words.
+        // Below the hard limit, so that the end has a reason.
         limits.memory = UInt64(megabytes) << 20 / 8 * 7
         let conduct = try PluginConduct(
             segment: try environment.segment("plugins"), others: others(environment), limits: limits,
@@ -108,6 +109,6 @@ enum FilterSandbox {
 
     /// What the other filter workers remember, as far as it was given to this one.
     static func others(_ environment: WorkerEnvironment) -> [SharedSegment] {
-        environment.segments(called: "plugins#").filter { $0.number != environment.index }.map(\.segment)
+        environment.segments("plugins", of: .filter).filter { $0.index != environment.index }.map(\.segment)
     }
 }

@@ -9,7 +9,8 @@ import WorkerProtocol
 /// The filter process: loads the plugins, answers the broker-stores, owns nothing. Killed and restarted at will.
 final class FilterWorker: Worker {
     static let kind = WorkerKind.filter
-    /// It is a plugin that uses memory up: `PluginConduct` ends the process within the guilty call, and holds it against the plugin.
+    /// It is a plugin that uses memory up: `PluginConduct` ends the process within the guilty call, and holds it
+    /// against the plugin.
     static let endsBeforeMemoryDoes = false
 
     private let environment: WorkerEnvironment
@@ -29,7 +30,8 @@ final class FilterWorker: Worker {
     private var served: [String] = []
     private var reported = ""
 
-    /// A look at the folders when nothing was heard of them: for folders that were not there, and for records that are forgotten.
+    /// A look at the folders when nothing was heard of them: for folders that were not there, and for records that are
+    /// forgotten.
     private static let lookSeconds: Int64 = 1
 
     init(environment: WorkerEnvironment) throws {
@@ -54,12 +56,12 @@ final class FilterWorker: Worker {
         folders = PluginFolders(
             PluginPlaces.ofOperators(environment.settings, beside: executables), catalogue: catalogue)
         service = FilterService(catalogue: catalogue, disk: RealDisk(), logger: logger)
-        if let explanation = conduct.explanation { environment.tell(.explained(cause: explanation)) }
+        if let explanation = conduct.explanation { environment.send(.explained(cause: explanation)) }
         if role != .builtIns { lookAtStart() }
     }
 
-    /// What a file that was written a moment ago is decides itself soon; to say before that that nobody serves its type would be
-    /// an error to its consumers.
+    /// What a file that was written a moment ago is decides itself soon; to say before that that nobody serves its type
+    /// would be an error to its consumers.
     private func lookAtStart() {
         let end = MonotonicClock.milliseconds + 500
         var look = folders.look(role.share)
@@ -81,7 +83,7 @@ final class FilterWorker: Worker {
             initialDelay: .seconds(Self.lookSeconds), delay: .seconds(Self.lookSeconds)
         ) { _ in worker.value.tick() }
         report()
-        return environment.eventLoop.makeSucceededFuture("\(role.words): \(service.status)")
+        return environment.eventLoop.makeSucceededFuture("\(role.title): \(service.status)")
     }
 
     // MARK: The folders
@@ -141,7 +143,7 @@ final class FilterWorker: Worker {
     private func renew(_ reason: String) {
         guard !isRenewing else { return }
         isRenewing = true
-        environment.tell(.renew(reason: "\(reason): a fresh filter worker takes over"))
+        environment.send(.renew(reason: "\(reason): a fresh filter worker takes over"))
     }
 
     func reload(settings: Settings) {
@@ -173,7 +175,7 @@ final class FilterWorker: Worker {
         role == .builtIns ? catalogue.plugins.map(\.type) : folders.types(role.share)
     }
 
-    /// Tells the broker-stores what is served here, when that has changed.
+    /// Reports to the broker-stores what is served here, when that has changed.
     private func serve() {
         let types = types
         guard types != served else { return }
@@ -197,7 +199,7 @@ final class FilterWorker: Worker {
         links[index]?.close()
         service.storeReplaced(index: index)
         do {
-            let watermarks = try environment.segment(index == 0 ? "watermarks" : "watermarks#\(index)")
+            let watermarks = try environment.segment("watermarks", of: WorkerID(.brokerStore, index))
             service.addStore(index: index, directory: log, watermarks: watermarks)
         } catch {
             environment.logger.error("broker-store \(index) cannot be served: \(error)")
@@ -230,7 +232,7 @@ final class FilterWorker: Worker {
         environment.eventLoop.makeSucceededVoidFuture()
     }
 
-    func status() -> String { "\(role.words): \(service.status)" }
+    func status() -> String { "\(role.title): \(service.status)" }
 
     func trouble() -> String { service.trouble }
 
@@ -243,6 +245,6 @@ final class FilterWorker: Worker {
         let report = FilterReport.json(role: role, folders: folders, catalogue: catalogue, service: service)
         guard report != reported else { return }
         reported = report
-        environment.tell(.report(json: report))
+        environment.send(.report(json: report))
     }
 }

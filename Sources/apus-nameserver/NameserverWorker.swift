@@ -16,7 +16,7 @@ final class NameserverWorker: Worker {
     private let environment: WorkerEnvironment
     private let nameServer: NameServer
     private let server: RemotingServer
-    /// Of clients, from a former life of this worker.
+    /// Of clients, from the process before this one.
     private var adopted: [Int32] = []
 
     init(environment: WorkerEnvironment) throws {
@@ -75,8 +75,8 @@ final class NameserverWorker: Worker {
 
     func adopt(connections: [Int32]) { self.adopted += connections }
 
-    /// Clients keep their connections, so that none waits for an answer that does not come. Those of brokers close: they register with
-    /// the next life at once.
+    /// Clients keep their connections, so that none waits for an answer that does not come. Those of brokers close:
+    /// they register with the next process at once.
     func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         self.nameServer.stop()
         let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
@@ -104,8 +104,8 @@ final class NameserverWorker: Worker {
     }
 }
 
-/// The KV configuration as a file with its backup and checksums, like the tables of a broker (`MetadataFile`); and beside
-/// that the brokers that were registered last.
+/// The KV configuration as a file with its backup and checksums, like the tables of a broker (`MetadataFile`); and
+/// beside that the brokers that were registered last.
 final class KVConfigFile: NameServerStorage, Sendable {
     private let path: String
     private let disk: any Disk

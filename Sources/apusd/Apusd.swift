@@ -54,7 +54,7 @@ struct Apusd: ParsableCommand {
         let workersLock = try WorkersLock(in: runDirectory) {
             logger.notice("waiting for the workers of the platform that ended before")
         }
-        configuration.setPlugins(PluginFolder(configuration.filter, executables: executables).names)
+        configuration.setPlugins(configuration.pluginFolder(executables: executables).names)
         let resources = try bind(&configuration, activated)
         configuration.introduceNameserver()
         Apusd.log(configuration.notes, logger)
@@ -73,7 +73,8 @@ struct Apusd: ParsableCommand {
     private static func read(_ source: ConfigurationSource) throws -> PlatformConfiguration {
         do {
             let (configuration, wrong, raw) = try source.draft()
-            // Folders nobody may write to are as wrong as a number; a disk that is away comes back, and its broker waits for it.
+            // Folders that cannot be written to are as wrong as a number; a disk that is away comes back, and its
+            // broker waits for it.
             let problems = wrong + PlatformTrial().folderProblems(configuration, raw, disksToo: false)
             guard problems.isEmpty else { throw ConfigurationError(problems).located(in: raw.path) }
             return configuration
@@ -121,7 +122,8 @@ struct Apusd: ParsableCommand {
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
             var problems = wrong + trial.problems(configuration, raw, executables: executables)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
-            // What is only noted, a misspelt key say, is printed beside what is wrong: one look shows all there is to mend.
+            // What is only noted, a misspelt key say, is printed beside what is wrong: one look shows all there is to
+            // mend.
             for note in configuration.notes { print(note) }
             guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
             if let text = trial.portsNotTried { print(text) }
@@ -132,22 +134,24 @@ struct Apusd: ParsableCommand {
         }
     }
 
-    /// What the brokers' workers themselves say.
+    /// What the workers' programs themselves say about their settings.
     private static func askWorkers(
         _ configuration: PlatformConfiguration, _ executables: String
     ) throws -> [ConfigurationProblem] {
         var problems: [ConfigurationProblem] = []
-        for broker in configuration.brokers {
+        for worker in configuration.workers {
+            let row = configuration.row(of: worker)
+            guard row.checksSettings else { continue }
+            let settings = configuration.settings(of: worker)
             let ending = try ChildProcess.spawn(
-                path: "\(executables)/apus-\(WorkerKind.brokerStore.rawValue)",
-                arguments: [Self._commandName] + SettingsCheck.arguments(broker),
+                path: "\(executables)/apus-\(worker.kind.rawValue)",
+                arguments: [Self._commandName] + SettingsCheck.arguments(settings),
                 environment: ChildProcess.environment(without: []), descriptors: [(0, 0), (1, 1), (2, 2)],
                 parentDeathSignal: 0, ownProcessGroup: false
             ).wait()
             if ending != .code(0) {
-                problems.append(
-                    ConfigurationProblem(
-                        "the worker of \(broker["brokerName"] ?? "the broker") refuses its settings, see above"))
+                let name = row.nameKey.flatMap { settings[$0] } ?? "the \(row.title)"
+                problems.append(ConfigurationProblem("the worker of \(name) refuses its settings, see above"))
             }
         }
         return problems

@@ -45,7 +45,7 @@ struct ConfigurationSource {
     ) throws {
         if let disks = raw.disks {
             var register = try DiskRegister(dataDirectory: dataDirectory, isReadOnly: options.onlyLooks)
-            surroundings.disks = try register.places(for: disks.map { try PlatformConfiguration.cleanDisk($0) }) {
+            surroundings.disks = try register.entries(for: disks.map { try PlatformConfiguration.cleanDisk($0) }) {
                 PlatformConfiguration.brokerName(raw.common["brokerName"], index: $0)
             }
             return
@@ -85,10 +85,8 @@ struct ConfigurationSource {
         if let port = options.nameserverPort { raw.nameserver["listenPort"] = String(port) }
         for setting in options.settings {
             let parts = setting.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-            if parts[0].hasPrefix("nameserver.") {
-                raw.nameserver[String(parts[0].dropFirst("nameserver.".count))] = parts[1]
-            } else if parts[0].hasPrefix("filter.") {
-                raw.filter[String(parts[0].dropFirst("filter.".count))] = parts[1]
+            if let table = WorkerTable.standard.tables.first(where: { parts[0].hasPrefix("\($0).") }) {
+                raw.tables[table, default: [:]][String(parts[0].dropFirst(table.count + 1))] = parts[1]
             } else {
                 set(parts[0], parts[1])
             }
@@ -103,7 +101,7 @@ struct ConfigurationSource {
             return raw
         }
         do {
-            var reader = TOMLReader(lines: TOMLPlaces.lines(of: text))
+            var reader = TOMLReader(lines: TOMLLines.lines(of: text))
             reader.read(try TOMLTable(string: text))
             raw = reader.raw
         } catch let error as TOMLParseError {

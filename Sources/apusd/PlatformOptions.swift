@@ -51,7 +51,7 @@ struct PlatformOptions: ParsableArguments {
     @Option(help: ArgumentHelp("trace, debug, info, notice, warning, error or critical.", valueName: "LEVEL"))
     var logLevel: String?
 
-    @Flag(name: .customLong("check"), help: "Read the settings, say what is wrong or without effect, and end.")
+    @Flag(name: .customLong("check"), help: "Read the settings, print what is wrong or without effect, and end.")
     var isCheck = false
 
     @Flag(help: "Print every setting, defaults included, and end.")

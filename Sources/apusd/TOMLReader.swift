@@ -4,16 +4,16 @@ import TOMLKit
 /// Takes an apus.toml apart, and notes everything that is not of the form it must have.
 struct TOMLReader {
     private(set) var raw = RawConfiguration()
+    private let kinds = WorkerTable.standard
 
     init(lines: [String: Int]) { raw.lines = lines }
 
     mutating func read(_ table: TOMLTable) {
         for (key, value) in table {
             switch (key, value.type) {
-            case ("nameserver", .table): raw.nameserver = scalars(value.table, .nameserver)
-            case ("nameserver", .bool): raw.withoutNameserver = value.bool == false
-            case ("broker", .bool): raw.withoutBroker = value.bool == false
-            case ("filter", .table): raw.filter = scalars(value.table, .filter)
+            case (_, .table) where kinds.tables.contains(key): raw.tables[key] = scalars(value.table, .named(key))
+            case (_, .bool) where kinds.row(table: key)?.isOptional == true:
+                if value.bool == false { raw.absent.insert(key) }
             case ("limits", .table): raw.limits = limits(value.table)
             case ("disks", .array): raw.disks = texts(value.array, key)
             case ("startWithout", .array): raw.startWithout = texts(value.array, key)
@@ -24,9 +24,10 @@ struct TOMLReader {
                 }
             case ("tls", .table): flatten(value.table, "tls")
             case (_, .table):
+                let known = kinds.tables.map { "[\($0)]" }.joined(separator: ", ")
                 problem(
-                    "there is no table [\(key)]: there are [nameserver], [filter], [limits.KIND], and [[broker]] for each of several brokers",
-                    key)
+                    "there is no table [\(key)]: there are \(known), [limits.KIND], "
+                        + "and [[broker]] for each of several brokers", key)
             default: raw.common[key] = scalar(value, key, .common)
             }
         }

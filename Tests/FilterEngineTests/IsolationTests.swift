@@ -58,7 +58,8 @@ struct IsolationTests {
             conduct = try Self.conduct(segment, clock)
             #expect(conduct.refusal(guilty) == nil)
             #expect(conduct.history(guilty)?.contains("1 of 12 points") == true)
-            // One that kept the guard's signal away and was ended by the supervisor is as guilty as one that was caught.
+            // One that kept the guard's signal away and was ended by the supervisor is as guilty as one that was
+            // caught.
             let deaf = PluginFile(path: "libDeaf.so")
             Self.die(segment, deaf, .match, cause: 0, after: 3_000_000_000)
             conduct = try Self.conduct(segment, clock)

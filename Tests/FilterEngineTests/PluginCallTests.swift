@@ -11,8 +11,8 @@ struct PluginCallTests {
     let catalogue = FilterCatalogue(logger: LogBook().logger)
     let programs: FilterPrograms
 
-    /// Type HAS: the expression is a property that must be there; `fail…` fails, `!` is refused at its place, `all` matches all,
-    /// `tag:x` is answered with a tags code, `only:x` with a prefilter.
+    /// Type HAS: the expression is a property that must be there; `fail…` fails, `!` is refused at its place, `all`
+    /// matches all, `tag:x` is answered with a tags code, `only:x` with a prefilter.
     init() throws {
         workshop = try PluginWorkshop()
         let folder = URL(fileURLWithPath: PluginWorkshop.tagPlugin).deletingLastPathComponent()

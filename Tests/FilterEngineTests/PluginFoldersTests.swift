@@ -33,7 +33,8 @@ struct PluginFoldersTests {
         return try Data(contentsOf: URL(fileURLWithPath: path))
     }
 
-    /// Looks again and again, as a worker does, for so many milliseconds; `today` is before every change, so that none is old.
+    /// Looks again and again, as a worker does, for so many milliseconds; `today` is before every change, so that none
+    /// is old.
     @discardableResult
     func look(for milliseconds: Int64 = 600, _ share: PluginFolders.Share = .init()) -> PluginFolders.Look {
         var last = folders.look(share, now: time.now, today: 0)

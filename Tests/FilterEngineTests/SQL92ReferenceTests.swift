@@ -4,8 +4,8 @@ import Testing
 
 @testable import FilterEngine
 
-/// An expression that a test made itself, what it is spelled like, and what it is worth: written from SQL's rules, slow and simple,
-/// sharing nothing with the plugin. Numbers are decimals of 38 digits.
+/// An expression that a test made itself, what it is spelled like, and what it is worth: written from SQL's rules, slow
+/// and simple, sharing nothing with the plugin. Numbers are decimals of 38 digits.
 indirect enum ReferenceExpression {
     enum Value: Equatable { case yes, no, unknown }
 

@@ -3,7 +3,8 @@ import Testing
 
 @testable import LinuxSystem
 
-/// Some file systems keep any 64-bit time; the filter worker trapped on a plugin with one beyond the year 2262, each time it looked.
+/// Some file systems keep any 64-bit time; the filter worker trapped on a plugin with one beyond the year 2262, each
+/// time it looked.
 @Suite struct FileTimeTests {
     @Test func anyTimeOfAFileHasAPlace() throws {
         var status = stat()

@@ -228,7 +228,7 @@ extension PlatformTests {
             let slave = try RawSocket(address)
             slave.write([UInt8](repeating: 0, count: 8))
             try await eventually("the oldest has given way") { sockets.filter { !$0.isClosedByPeer }.count == 63 }
-            #expect(platform.log.contains("it has reported nothing, and its place is needed"))
+            #expect(platform.log.contains("it has reported nothing, and a new connection needs its slot"))
             #expect(!slave.isClosedByPeer)
             #expect(platform.pid(of: "replication") == pid)
             try await platform.stop()

@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import Supervision
 import TestFolders
 import TestTools
 import Testing
@@ -22,12 +23,7 @@ final class EchoPlatform {
         heartbeatMillis: Int = 100
     ) throws {
         self.folder = try folder ?? TestFolder.make("echo").path
-        let workers = "\(self.folder)/bin"
-        try FileManager.default.createDirectory(atPath: workers, withIntermediateDirectories: true)
-        for kind in WorkerKind.allCases {
-            try? FileManager.default.createSymbolicLink(
-                atPath: "\(workers)/apus-\(kind.rawValue)", withDestinationPath: "\(Self.build)/EchoWorker")
-        }
+        let workers = try Self.makeWorkers(in: self.folder, of: .standard)
         process.executableURL = URL(fileURLWithPath: "\(Self.build)/apusd")
         process.arguments =
             [
@@ -51,6 +47,17 @@ final class EchoPlatform {
         #expect(line.hasSuffix(" data=\(self.folder) pid=\(process.processIdentifier)\n"))
     }
 
+    /// A folder of programs, one for each kind of the table, all of which are `EchoWorker`.
+    static func makeWorkers(in folder: String, of table: WorkerTable) throws -> String {
+        let workers = "\(folder)/bin"
+        try FileManager.default.createDirectory(atPath: workers, withIntermediateDirectories: true)
+        for kind in table.rows.map(\.kind) {
+            try? FileManager.default.createSymbolicLink(
+                atPath: "\(workers)/apus-\(kind.rawValue)", withDestinationPath: "\(build)/EchoWorker")
+        }
+        return workers
+    }
+
     var errors: String { (try? String(contentsOfFile: "\(folder)/stderr", encoding: .utf8)) ?? "" }
 
     /// SIGTERM, then the exit status.
@@ -66,7 +73,10 @@ final class EchoPlatform {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
-    func admin(_ command: String) throws -> String {
+    func admin(_ command: String) throws -> String { try Self.admin(command, folder) }
+
+    /// One command to the platform of a data directory, and its answer.
+    static func admin(_ command: String, _ folder: String) throws -> String {
         let run = try RunDirectory.open("\(folder)/run")
         let socket = SharedDescriptor(try ListenSocket.connectUnix(name: "apus.sock", inDirectory: run.raw))
         let line = command + "\n"
@@ -84,6 +94,10 @@ final class EchoPlatform {
 
     /// One line to a worker's listener and its answer.
     func ask(_ address: String, _ line: String, seconds: Double = 10) throws -> String {
+        try Self.ask(address, line, seconds: seconds)
+    }
+
+    static func ask(_ address: String, _ line: String, seconds: Double = 10) throws -> String {
         let socket = try EchoPlatform.connect(address)
         let text = line + "\n"
         write(socket.raw, text, text.utf8.count)
@@ -107,12 +121,12 @@ final class EchoPlatform {
         return socket
     }
 
-    private func readLine(_ fd: Int32, seconds: Double = 10) throws -> String {
+    private static func readLine(_ fd: Int32, seconds: Double = 10) throws -> String {
         var bytes: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65_536)
         while bytes.last != UInt8(ascii: "\n") {
             var polled = pollfd(fd: fd, events: Int16(POLLIN), revents: 0)
-            try #require(poll(&polled, 1, Int32(seconds * 1000)) == 1, "no answer in \(seconds) s\n\(errors)")
+            try #require(poll(&polled, 1, Int32(seconds * 1000)) == 1, "no answer in \(seconds) s")
             let count = read(fd, &buffer, buffer.count)
             if count <= 0 { break }
             bytes += buffer[..<count]

@@ -129,7 +129,8 @@ struct PlatformProcessTests {
         }
     }
 
-    /// A worker that outlives its supervisor, for it still drains, still has the store and the port: the next platform waits.
+    /// A worker that outlives its supervisor, for it still drains, still has the store and the port: the next platform
+    /// waits.
     @Test func theNextPlatformWaitsForTheWorkersOfTheLast() throws {
         let platform = try EchoPlatform(["--set", "echoDrainMillis=1500"])
         defer { platform.remove() }
@@ -201,7 +202,8 @@ struct PlatformProcessTests {
         }
     }
 
-    /// `pkill -HUP`, `killall -USR1` and the like meant other programs: they ended workers and, all but the first, the platform.
+    /// `pkill -HUP`, `killall -USR1` and the like meant other programs: they ended workers and, all but the first, the
+    /// platform.
     @Test func signalsMeantForOthersEndNobody() throws {
         try with { (platform: EchoPlatform) throws in
             let before = try platform.report().workers.map(\.pid)
@@ -214,9 +216,14 @@ struct PlatformProcessTests {
             platform.eventually("the configuration is read again") {
                 platform.errors.contains("configuration read again")
             }
-            for _ in 0..<5 {
-                #expect(try platform.ask(platform.broker, "echo alive") == "alive")
-                usleep(50_000)
+            // A process that answers has taken its signals; that all answer a heartbeat, apusd sees a few heartbeats later.
+            let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
+            for address in [platform.broker, platform.nameserver, ha] {
+                #expect(try platform.ask(address, "echo alive") == "alive")
+            }
+            let uptime = try #require(try platform.report().uptimeMillis)
+            try platform.eventually("three heartbeats later") {
+                try platform.report().uptimeMillis ?? 0 >= uptime + 300
             }
             let after = try platform.report().workers
             #expect(after.map(\.pid) == before && after.allSatisfy { $0.restarts == 0 })

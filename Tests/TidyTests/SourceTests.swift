@@ -78,4 +78,23 @@ struct SourceTests {
         }
         #expect(own > 0, "the pattern finds nothing any more")
     }
+
+    /// How a kind of worker is named in Swift; `.filter` of sequences is another one.
+    static let kindName = #"\.(nameserver|brokerStore|replication)\b|\.filter\b(?!\s*[({])|WorkerKind\(rawValue:"#
+
+    @Test("only the table of workers names their kinds: a new kind is a row")
+    func kindsAreRows() throws {
+        let expression = try NSRegularExpression(pattern: Self.kindName)
+        func hits(_ text: String) -> Int {
+            expression.numberOfMatches(in: text, range: NSRange(text.startIndex..., in: text))
+        }
+        #expect(["id.kind == .filter", "case .brokerStore:", "configuration.nameserver?"].allSatisfy { hits($0) == 1 })
+        #expect(["names.filter { $0 }", "names.filter(isOld)", "nameserverAddress"].allSatisfy { hits($0) == 0 })
+        for file in Repository.files(below: "Sources/Supervision", endings: [".swift"])
+        where !file.hasPrefix("Sources/Supervision/Kinds/") {
+            for (index, line) in try Repository.text(file).components(separatedBy: "\n").enumerated() {
+                #expect(hits(line) == 0, "\(file):\(index + 1) names a kind of worker: make it data of WorkerRow")
+            }
+        }
+    }
 }

@@ -105,35 +105,3 @@ private final class Pair {
         try await loop.submit { #expect(link.value.isClosed) }.get()
     }
 }
-
-@Suite struct WorkerEnvironmentTests {
-    private func environment(_ descriptors: [(name: String, fd: Int32)]) throws -> WorkerEnvironment {
-        let loop = MultiThreadedEventLoopGroup.singleton.next()
-        return try WorkerEnvironment(
-            kind: .filter, index: 0, settings: Settings(), group: MultiThreadedEventLoopGroup.singleton,
-            eventLoop: loop,
-            logger: Logger(label: "test"), descriptors: descriptors)
-    }
-
-    @Test func namesFindTheirDescriptors() throws {
-        let listener = try ListenSocket.tcp(address: "127.0.0.1", port: 0)
-        let event = try EventFD.create().release()
-        defer { close(event) }
-        let environment = try environment([
-            ("listener:remoting", listener.raw), ("event:watermarks", event),
-            ("segment:watermarks#0", SharedSegment.createDescriptor(name: "a", bytes: 8).release()),
-            ("segment:watermarks#1", SharedSegment.createDescriptor(name: "b", bytes: 16).release()),
-        ])
-        #expect(try environment.listener("remoting") == listener.raw)
-        // Given away: a second time there is none.
-        #expect(throws: WorkerError.self) { try environment.listener("remoting") }
-        #expect(try environment.event("watermarks") == event)
-        #expect(try environment.segment("watermarks").slots == 1)
-        #expect(try environment.segment("watermarks#1").slots == 2)
-        #expect(throws: WorkerError.self) { try environment.segment("replication") }
-    }
-
-    @Test func unknownDescriptorNamesAreRefused() {
-        #expect(throws: WorkerError.self) { try environment([("socket:x", 0)]) }
-    }
-}

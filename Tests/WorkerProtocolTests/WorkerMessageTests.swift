@@ -78,8 +78,8 @@ import WorkerProtocol
         }
     }
 
-    /// Random bytes, and messages with random bytes changed: the decoder answers or throws, and what it accepts encodes to
-    /// something it accepts again.
+    /// Random bytes, and messages with random bytes changed: the decoder answers or throws, and what it accepts encodes
+    /// to something it accepts again.
     @Test func fuzz() throws {
         var random = SplitMix(state: 1)
         for round in 0..<40_000 {
@@ -98,25 +98,5 @@ import WorkerProtocol
             guard let message = try? WorkerMessage(decoding: bytes) else { continue }
             #expect(try WorkerMessage(decoding: message.encoded()) == message)
         }
-    }
-}
-
-@Suite struct SettingsTests {
-    @Test func gettersReadAndFallBack() {
-        let settings = Settings(["n": "42", "bad": "x", "yes": "TRUE", "no": "False", "empty": ""])
-        #expect(settings.int("n", default: 1) == 42)
-        #expect(settings.int("bad", default: 1) == 1)
-        #expect(settings.int("absent", default: 1) == 1)
-        #expect(settings.bool("yes", default: false))
-        #expect(!settings.bool("no", default: true))
-        #expect(settings.bool("bad", default: true))
-        #expect(settings.string("empty", default: "d") == "")
-    }
-}
-
-@Suite struct CountedTests {
-    @Test func oneIsNoPlural() {
-        #expect([0, 1, 2].map { counted($0, "broker") } == ["0 brokers", "1 broker", "2 brokers"])
-        #expect(counted(UInt64(3), "batch", plural: "batches") == "3 batches")
     }
 }

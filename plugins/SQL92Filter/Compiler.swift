@@ -56,8 +56,8 @@ struct Compiler {
         plan.stackDepth = max(plan.stackDepth, depth)
     }
 
-    /// Only what is true is delivered, so each side of the outermost AND can say no by itself, in any order: cheap ones first, and
-    /// what several say about one number is one step.
+    /// Only what is true is delivered, so each side of the outermost AND can say no by itself, in any order: cheap ones
+    /// first, and what several say about one number is one step.
     private mutating func outermost(_ expression: Expression) {
         var ranges: [(name: String, span: Span)] = []
         var others: [Expression] = []

@@ -1,8 +1,8 @@
-/// The words of an expression, as RocketMQ's `SelectorParser` cuts them.
+/// The tokens of an expression, as RocketMQ's `SelectorParser` cuts them.
 enum Token: Equatable {
     case name(Range<Int>)
-    /// Keywords in any case. `contains`, `startsWith` and `endsWith` are operators only after an operand: elsewhere they are
-    /// ordinary property names, as they were before RocketMQ 5.
+    /// Keywords in any case. `contains`, `startsWith` and `endsWith` are operators only after an operand: elsewhere
+    /// they are ordinary property names, as they were before RocketMQ 5.
     case keyword(Keyword)
     case string([UInt8])
     case number(Number)

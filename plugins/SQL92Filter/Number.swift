@@ -16,8 +16,8 @@ enum Number: Equatable {
         }
     }
 
-    /// What most numbers are: up to 15 digits, perhaps a minus, perhaps a decimal point among them. So many are exact in a
-    /// double, too.
+    /// What most numbers are: up to 15 digits, perhaps a minus, perhaps a decimal point among them. So many are exact
+    /// in a double, too.
     @inline(__always)
     private static func plain(_ text: UnsafeRawBufferPointer) -> Number? {
         guard text.count > 0, text.count <= 16 else { return nil }
@@ -58,8 +58,8 @@ enum Number: Equatable {
     /// The double next to a number of at most 15 digits: both parts are exact, so one rounding gives it.
     static func divided(_ mantissa: Int64, by decimals: Int) -> Double { Double(mantissa) / powers[decimals] }
 
-    /// As `init`, for up to 16 characters behind a sign, read eight at a time: digits with perhaps a point among them. Nil: it is not
-    /// that short, or something else.
+    /// As `init`, for up to 16 characters behind a sign, read eight at a time: digits with perhaps a point among them.
+    /// Nil: it is not that short, or something else.
     /// - Parameter floor: what may be read before `start` begins there.
     @inline(__always)
     static func short(_ start: UnsafePointer<UInt8>, _ count: Int, _ floor: UnsafePointer<UInt8>) -> Scaled? {
@@ -200,8 +200,8 @@ enum Number: Equatable {
         }
     }
 
-    /// The digits of a number as a 64-bit whole number, as long as they fit. Zeros at the end of the decimals count only when
-    /// another digit follows.
+    /// The digits of a number as a 64-bit whole number, as long as they fit. Zeros at the end of the decimals count
+    /// only when another digit follows.
     private struct Mantissa {
         var value: UInt64 = 0
         var isExact = true
@@ -227,7 +227,8 @@ enum Number: Equatable {
         }
     }
 
-    /// A whole number however it is spelled (`5.0`, `5e0`, `500e-2`), so that it compares exactly; nil when it is none, or beyond 64 bits.
+    /// A whole number however it is spelled (`5.0`, `5e0`, `500e-2`), so that it compares exactly; nil when it is none,
+    /// or beyond 64 bits.
     private static func whole(_ mantissa: UInt64, _ scale: Int, _ negative: Bool) -> Int64? {
         var value = mantissa
         var scale = value == 0 ? 0 : scale

@@ -1,8 +1,8 @@
 internal import CFilterPlugin
 internal import Glibc
 
-/// A flat program: arrays of steps and constants, and scratch memory made once. Evaluating allocates nothing and counts no
-/// references.
+/// A flat program: arrays of steps and constants, and scratch memory made once. Evaluating allocates nothing and counts
+/// no references.
 final class Program {
     /// Codes of the only tags a matching message can have; nil: any.
     let tagsCodes: UnsafeMutableBufferPointer<Int64>?
@@ -59,8 +59,9 @@ final class Program {
 
 /// What a program is made of, as plain pointers: a copy of it costs nothing, and nothing it reads is counted.
 ///
-/// A block of messages goes through the program side by side: each side of the outermost AND is asked about the messages that all
-/// sides before it took, and of a side that is an OR each alternative about those that none before it took.
+/// A block of messages goes through the program side by side: each side of the outermost AND is asked about the
+/// messages that all sides before it took, and of a side that is an OR each alternative about those that none before it
+/// took.
 private struct Machine {
     private let steps: UnsafeMutableBufferPointer<Step>
     private let alternatives: UnsafeMutableBufferPointer<Range<Int>>
@@ -382,8 +383,8 @@ private struct Machine {
         }
     }
 
-    /// Two texts are equal when their bytes are; two properties also when both are numbers of one value. Everything else
-    /// compares numbers, and is unknown where there is none.
+    /// Two texts are equal when their bytes are; two properties also when both are numbers of one value. Everything
+    /// else compares numbers, and is unknown where there is none.
     private func compare(
         _ comparison: Expression.Comparison, _ left: Operand, _ right: Operand, _ row: Values.Row,
         _ floor: UnsafePointer<UInt8>?

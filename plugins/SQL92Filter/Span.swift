@@ -1,5 +1,5 @@
-/// What a comparison of a property with a literal accepts: from one number to another, both included, once for properties that
-/// are whole numbers and once for the others. Two comparisons of a machine word decide.
+/// What a comparison of a property with a literal accepts: from one number to another, both included, once for
+/// properties that are whole numbers and once for the others. Two comparisons of a machine word decide.
 struct Span {
     var wholes: (low: Int64, high: Int64) = (.min, .max)
     var doubles: (low: Double, high: Double) = (-.infinity, .infinity)
@@ -62,8 +62,8 @@ struct Span {
         func hold(_ mantissa: Int64) -> Bool { mantissa >= low && mantissa <= high }
     }
 
-    /// One for each number of decimals up to `Number.Scaled.decimalsMax`. Rounding to a double keeps the order of numbers, so that
-    /// comparing mantissas says what comparing doubles would.
+    /// One for each number of decimals up to `Number.Scaled.decimalsMax`. Rounding to a double keeps the order of
+    /// numbers, so that comparing mantissas says what comparing doubles would.
     var bounds: [Bounds] {
         [Bounds(low: wholes.low, high: wholes.high)]
             + (1...Number.Scaled.decimalsMax).map { decimals in
@@ -73,7 +73,8 @@ struct Span {
             }
     }
 
-    /// The first mantissa whose number fulfils a condition that all larger ones do, too; one more than there are when none does.
+    /// The first mantissa whose number fulfils a condition that all larger ones do, too; one more than there are when
+    /// none does.
     private static func first(_ decimals: Int, _ condition: (Double) -> Bool) -> Int64 {
         var low: Int64 = -1_000_000_000_000_000
         var high = -low + 1

@@ -33,7 +33,8 @@ struct Value {
     var text: Bytes { Bytes(start: start, count: start == nil ? 0 : Int(count)) }
 }
 
-/// The names of a program's properties, and the values that the messages of a block have for them. Its memory is made once.
+/// The names of a program's properties, and the values that the messages of a block have for them. Its memory is made
+/// once.
 struct Values {
     /// A name; a short one is ready to be compared with eight bytes of a message at once.
     private struct Name {
@@ -99,8 +100,8 @@ struct Values {
     /// The distance from a row to the next.
     var stride: Int { names.count }
 
-    /// Finds the values of a block of messages. As in RocketMQ's own decoder, an empty value is none, and the last of several
-    /// properties with one name counts.
+    /// Finds the values of a block of messages. As in RocketMQ's own decoder, an empty value is none, and the last of
+    /// several properties with one name counts.
     @inline(never)
     func gather(_ units: UnsafePointer<apus_filter_unit>, _ count: Int) {
         // By its own copy of the pointers: they stay in registers.
@@ -138,7 +139,8 @@ struct Values {
         if at < size { find(first[Int(start[at])], row, start, at, size, size) }
     }
 
-    /// The property `at ..< stop` of a message whose properties are `size` bytes; `first` is the first name it may have.
+    /// The property `at ..< stop` of a message whose properties are `size` bytes; `first` is the first name it may
+    /// have.
     @inline(__always)
     private func find(_ first: Int32, _ row: Row, _ start: UnsafePointer<UInt8>, _ at: Int, _ stop: Int, _ size: Int) {
         let names = names.baseAddress.unsafelyUnwrapped

@@ -1,7 +1,7 @@
 // The tag plugin: RocketMQ's `TAG` expressions, `*` or `TagA || TagB`.
 //
-// It answers "these tags codes are all I need", so the broker-store compares integers in its own consume queue and never
-// asks for a batch. Tags with one hash ("Aa", "BB") have one code and pass together; the client compares the tags
+// It answers "these tags codes are all I need", so the broker-store compares integers in its own consume queue and
+// never asks for a batch. Tags with one hash ("Aa", "BB") have one code and pass together; the client compares the tags
 // themselves, as RocketMQ's clients always do.
 
 public import CFilterPlugin

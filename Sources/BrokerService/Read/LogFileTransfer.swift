@@ -1,6 +1,7 @@
 import Glibc
 import MessageStore
 import NIOCore
+import RemotingTransport
 import StoreFormat
 
 /// The commit log files as `sendfile` wants them: open as long as a connection still sends from one, whatever retention does meanwhile. A file that was
@@ -12,7 +13,7 @@ final class LogFileTransfer {
 
         /// Takes over `descriptor`.
         init(descriptor: Int32) {
-            handle = NIOFileHandle(_deprecatedTakingOwnershipOfDescriptor: descriptor)
+            handle = FileSending.handle(owning: descriptor)
         }
 
         deinit {

@@ -6,7 +6,7 @@ import RemotingTransport
 /// Writes ranges of the log to connections: short ones copied, long ones by `sendfile`. On the broker's event loop.
 final class RecordSender {
     /// `Tests/Scripts/pull-benchmark` measures both ways.
-    static let sendfileBytesMin = 8 << 10
+    static let sendfileBytesMin = FileSending.bytesMin
 
     private let environment: BrokerEnvironment
     private let store: MessageStore

@@ -101,7 +101,10 @@ import Testing
                 }
             }
             // One that is asked for at this moment is stored again, and counts twice until that is dispatched.
-            for _ in 0..<500 where try harness.onLoop({ $0.kinds.transactions.openCount }) != open.count { usleep(10_000) }
+            for _ in 0..<500 {
+                if try harness.onLoop({ $0.kinds.transactions.openCount }) == open.count { break }
+                usleep(10_000)
+            }
             #expect(try harness.onLoop { $0.kinds.transactions.openCount } == open.count)
             let next = try harness.afterKill(settings)
             try harness.end()

@@ -1,5 +1,5 @@
-// A worker of any kind for the tests of the supervisor: it is what it is called (apus-nameserver, …) and does what a line on
-// its listener says. Every answer is one line.
+// A worker of any kind for the tests of the supervisor: it is what it is called (apus-nameserver, …) and does what a
+// line on its listener says. Every answer is one line.
 //
 //   echo TEXT     TEXT
 //   pid           its process id
@@ -131,14 +131,12 @@ final class LineHandler: ChannelInboundHandler {
     }
 }
 
-final class EchoNameserver: EchoWorker, Worker { static var kind: WorkerKind { .nameserver } }
-final class EchoBrokerStore: EchoWorker, Worker { static var kind: WorkerKind { .brokerStore } }
-final class EchoReplication: EchoWorker, Worker { static var kind: WorkerKind { .replication } }
-final class EchoFilter: EchoWorker, Worker { static var kind: WorkerKind { .filter } }
-
-switch CommandLine.arguments.first.map({ String($0.split(separator: "/").last ?? "") }) {
-case "apus-nameserver": WorkerMain.run(EchoNameserver.self)
-case "apus-broker-store": WorkerMain.run(EchoBrokerStore.self)
-case "apus-replication": WorkerMain.run(EchoReplication.self)
-default: WorkerMain.run(EchoFilter.self)
+/// Of the kind its name says.
+final class NamedEchoWorker: EchoWorker, Worker {
+    static let kind: WorkerKind = {
+        let name = CommandLine.arguments.first?.split(separator: "/").last.map(String.init) ?? ""
+        return WorkerKind(rawValue: name.hasPrefix("apus-") ? String(name.dropFirst("apus-".count)) : "filter")
+    }()
 }
+
+WorkerMain.run(NamedEchoWorker.self)

@@ -3,7 +3,7 @@
  * A plugin is a shared library that exports ONE symbol, apus_filter_plugin_entry. apus-filter, a process that owns nothing
  * but a read-only view of the store, loads it, asks it to compile subscription expressions and hands it batches of messages.
  *
- * Life of a plugin:
+ * Calls in the order in which a plugin sees them:
  *   load      entry(host) is called once and returns the plugin's table. Then self_test, when there is one.
  *   compile   once for every expression of the plugin's type; the answer is a program, or a refusal with a position.
  *   match     match_batch with up to a few hundred messages at a time. The host asks ahead of the consumers and keeps the answers for
@@ -17,7 +17,7 @@
  * appended; a reader looks at no field beyond struct_size. apus_filter_unit travels as an array and therefore never grows.
  * A change that breaks these rules raises APUS_FILTER_ABI_VERSION, and the host refuses other versions.
  *
- * Ownership is said in words at every pointer. Where nothing else is said, memory belongs to whoever filled in the pointer
+ * Ownership is stated at every pointer. Unless stated otherwise, memory belongs to the side that filled in the pointer
  * and the other side neither keeps, changes nor frees it. No memory ever changes owner.
  */
 #ifndef APUS_FILTER_H

@@ -1,0 +1,165 @@
+import Foundation
+import LinuxSystem
+import Logging
+import SettingTable
+import Systemd
+import TestFolders
+import Testing
+import WorkerProtocol
+
+@testable import Supervision
+
+/// A fifth kind of worker is a row and a program: no file of `Supervision` is changed for it.
+@Suite(.timeLimit(.minutes(2))) struct WorkerTableTests {
+    private static let gateway = WorkerKind(rawValue: "gateway")
+
+    /// The platform that ships, and one kind more.
+    private static let table = WorkerTable(
+        WorkerTable.standard.rows + [
+            WorkerRow(
+                kind: gateway, shortName: "g", title: "gateway", count: .one, table: "gateway", isOptional: true,
+                readers: .nameserver, defaults: { ["listenPort": "8080", "greeting": "from \($0.dataDirectory)"] },
+                critical: false, refusesStart: false,
+                listeners: [
+                    .init(name: "remoting", portKey: "listenPort", socketUnitName: "gateway", option: "--gateway-port")
+                ],
+                // Called as the filter workers' is, and another one.
+                segments: [.writes("plugins", bytes: 8192), .readsAll("watermarks", of: .brokerStore)],
+                peers: [.all(.brokerStore)],
+                startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 1)
+        ])
+
+    private func configuration(
+        data: String = "/data", change: (inout RawConfiguration) -> Void = { _ in }
+    ) throws -> PlatformConfiguration {
+        var raw = RawConfiguration()
+        raw.common["listenPort"] = "0"
+        raw.nameserver["listenPort"] = "0"
+        raw.tables["gateway"] = ["listenPort": "0"]
+        change(&raw)
+        var surroundings = PlatformConfiguration.Surroundings(dataDirectory: data, executables: "/x")
+        surroundings.table = Self.table
+        return try PlatformConfiguration(raw, surroundings)
+    }
+
+    @Test func aRowBringsSettingsLimitsAndListeners() throws {
+        let worker = WorkerID(Self.gateway, 0)
+        var platform = try configuration {
+            $0.tables["gateway"]?["colour"] = "red"
+            $0.limits = ["gateway.memory": "64M"]
+        }
+        #expect(platform.workers.last == worker && platform.workers.count == 5)
+        #expect(platform.settings(of: worker)["colour"] == "red")
+        #expect(platform.settings(of: worker)["greeting"] == "from /data")
+        #expect(platform.limits[Self.gateway].memory == 64 << 20)
+        #expect(platform.unknownKeys == ["gateway.colour"])
+        #expect(platform.listing.contains("# gateway-0\n"))
+
+        let resources = try Resources(&platform, activated: [])
+        #expect(platform.settings(of: worker).int("listenPort", default: 0) > 0)
+        let given = resources.descriptors(for: worker)
+        #expect(
+            given.map(\.name) == ["listener:remoting", "segment:plugins", "segment:watermarks@broker-store-0"])
+        func bytes(_ worker: WorkerID) -> Int {
+            let segment = resources.descriptors(for: worker).first { $0.name == "segment:plugins" }
+            var status = stat()
+            fstat(segment?.fd ?? -1, &status)
+            return status.st_size
+        }
+        // Two segments of one name, each of its own size.
+        #expect(bytes(worker) == 8192 && bytes(WorkerID(.filter, 0)) == 4096)
+    }
+
+    @Test func aRowIsCheckedLikeTheOthers() throws {
+        #expect(
+            try configuration {
+                $0.absent = ["gateway"]; $0.tables["gateway"] = nil
+            }.workers.count == 4)
+        let contradiction = #expect(throws: ConfigurationError.self) {
+            try configuration { $0.absent = ["gateway"] }
+        }
+        #expect(contradiction?.description == "gateway = false and settings of [gateway]: keep one of them")
+        let wrong = #expect(throws: ConfigurationError.self) {
+            try configuration { $0.tables["gateway"] = ["listenPort": "70000"] }
+        }
+        #expect(wrong?.description.hasPrefix("[gateway] listenPort = 70000 is not what this setting takes") == true)
+        let twice = #expect(throws: ConfigurationError.self) {
+            try configuration {
+                $0.nameserver["listenPort"] = "9876"
+                $0.tables["gateway"] = ["listenPort": "9876"]
+            }
+        }
+        #expect(
+            twice?.description
+                == "the name server (listenPort) and the gateway (listenPort) both listen on port 9876: give one of them another"
+        )
+        #expect(TOMLLines.lines(of: "[gateway]\nlistenPort = 1", kinds: Self.table) == ["gateway.listenPort": 2])
+    }
+
+    @Test func aReloadKeepsWhatIsFixedOfIt() throws {
+        var running = try configuration()
+        _ = try Resources(&running, activated: [])
+        var fresh = try configuration {
+            $0.tables["gateway"] = ["listenPort": "1", "greeting": "new"]
+        }
+        let worker = WorkerID(Self.gateway, 0)
+        let changes = fresh.keepRunning(running)
+        #expect(changes.kept.contains("gateway.listenPort"))
+        #expect(fresh.settings(of: worker)["listenPort"] == running.settings(of: worker)["listenPort"])
+        #expect(fresh.settings(of: worker)["greeting"] == "new")
+    }
+
+    @Test func itIsLaunchedDrainedAndIntroducedByItsRow() {
+        let workers = [WorkerID(.brokerStore, 0), WorkerID(Self.gateway, 0)]
+        var state = SupervisorState(workers: workers, table: Self.table)
+        let start = state.handle(.start, at: 0)
+        #expect(start.contains(.spawn(workers[1])))
+        #expect(start.contains(.introduce(WorkerPair(a: workers[1], b: workers[0]))))
+        for worker in workers { _ = state.handle(.message(worker, .ready(detail: "")), at: 1) }
+        #expect(!state.handle(.stop("SIGTERM"), at: 2).contains(.send(workers[1], .drain(.stop))))
+        #expect(state.handle(.exited(workers[0], .code(0)), at: 3).contains(.send(workers[1], .drain(.stop))))
+    }
+
+    /// The real supervisor over real processes, five kinds of them.
+    @Test func itServesInAPlatformThatRuns() async throws {
+        let folder = try TestFolder.make("fifth")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let (ready, announce) = AsyncStream.makeStream(of: PlatformConfiguration.self)
+        async let ended = withCheckedThrowingContinuation { (done: CheckedContinuation<Int32, any Error>) in
+            // Its workers end with the thread that started them.
+            Thread.detachNewThread {
+                done.resume(with: Result { try self.runPlatform(in: folder.path) { announce.yield($0) } })
+                announce.finish()
+            }
+        }
+        for await platform in ready {
+            let address = "127.0.0.1:\(platform.settings(of: WorkerID(Self.gateway, 0)).int("listenPort", default: 0))"
+            let broker = platform.announcedBrokers[0]
+            #expect(try EchoPlatform.ask(address, "echo hello") == "hello")
+            #expect(try EchoPlatform.ask(address, "setting greeting") == "from \(folder.path)")
+            #expect(try EchoPlatform.ask(address, "peers") == "broker-store-0=")
+            #expect(try EchoPlatform.ask(broker, "peers") == "filter-0= gateway-0= replication-0=")
+            let answer = try EchoPlatform.admin("restart gateway@0", folder.path)
+            #expect(answer.hasPrefix("{\"ok\":true,\"kind\":\"gateway\",\"index\":0"))
+            #expect(try EchoPlatform.ask(address, "echo again") == "again")
+            _ = try EchoPlatform.admin("stop", folder.path)
+        }
+        #expect(try await ended == 0)
+    }
+
+    private func runPlatform(in folder: String, announce: (PlatformConfiguration) -> Void) throws -> Int32 {
+        let workers = try EchoPlatform.makeWorkers(in: folder, of: Self.table)
+        var configuration = try configuration(data: folder)
+        let signals = try Signals(Platform.signalNumbers)
+        let runDirectory = try RunDirectory(path: "\(folder)/run")
+        let lock = try WorkersLock(in: runDirectory) {}
+        let resources = try Resources(&configuration, activated: [])
+        configuration.introduceNameserver()
+        let platform = try Platform(
+            configuration, executables: workers, resources: resources, runDirectory: runDirectory, workersLock: lock,
+            signals: signals, logger: Logger(label: "fifth"), readAgain: { [configuration] in configuration })
+        // Connects wait in the listeners until the workers serve.
+        announce(configuration)
+        return try platform.run()
+    }
+}
