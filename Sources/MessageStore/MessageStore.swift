@@ -42,26 +42,18 @@ package final class MessageStore {
     /// A flush failed: whoever waits for `flushed` must be told; the store takes nothing until it has verified itself.
     package var flushFailed: ((StoreError) -> Void)?
 
-    // The log. All are physical offsets, in this order: flushed <= written, dispatched <= written <= end.
+    // The log.
     let logFiles: CommitLogFiles
     var windows: LogWindows
     var hot: HotBuffer
     /// Properties an old checksum was taken out of, for the time of one encoding.
     var propertyScratch = GrowableBytes()
-    /// Behind the last appended byte, written or not.
-    var logEnd: Int64 = 0
-    /// End of the file `logEnd` lies in; equal to `logEnd` when the next append needs a new file.
-    var logFileEnd: Int64 = 0
-    /// `logFileEnd` before this tick.
-    var committedFileEnd: Int64 = 0
-    var writtenEnd: Int64 = 0
-    var dispatchedEnd: Int64 = 0
-    var flushedEnd: Int64 = 0
+    var log = LogPosition()
     /// Blocks are reserved up to here.
-    var allocatedEnd: Int64 = 0
+    var allocatedEnd = PhysicalOffset(0)
     var allocationRunning = false
     /// The disk has been asked to write up to here.
-    var writebackEnd: Int64 = 0
+    var writebackEnd = PhysicalOffset(0)
     var writebackRunning = false
 
     // Queues.
@@ -90,18 +82,17 @@ package final class MessageStore {
     var gate: AppendRefusal?
     /// It is closed because of a threshold, while the disk still takes bytes.
     var gateIsThreshold = false
-    /// Bytes of a failed write may lie behind `writtenEnd`: they must be made zero before anything is written.
+    /// Bytes of a failed write may lie behind `log.written`: they must be made zero before anything is written.
     var tailIsDirty = false
     var flushRunning = false
     /// Of the flush that is running.
     var flushOutcome: FlushOutcome<SystemError>?
-    /// What lies between `flushedEnd` and here was written by a process that was killed, perhaps after a synchronization had failed and before it
+    /// What lies between `log.flushed` and here was written by a process that was killed, perhaps after a synchronization had failed and before it
     /// could say so: it is written again before any synchronization counts.
-    var doubtfulEnd: Int64 = 0
-    /// A synchronize failed: what lies between `flushedEnd` and `writtenEnd` must be verified and written again.
+    var doubtfulEnd = PhysicalOffset(0)
+    /// A synchronize failed: what lies between `log.flushed` and `log.written` must be verified and written again.
     var flushBroken = false
     var lastStoreTimestamp: Int64 = 0
-    var flushedTimestamp: Int64 = 0
     var maintenance = MaintenanceState()
     var checkState = CheckState()
     let recoveryPoint: RecoveryPointFile
@@ -110,11 +101,11 @@ package final class MessageStore {
     /// When the machine started, milliseconds since 1970; 0 when unknown.
     let machineStart: Int64
     /// Where the last start began to dispatch again: what lies below was believed.
-    var recoveredFrom: Int64 = 0
+    var recoveredFrom = PhysicalOffset(0)
     /// What lies below that was not written to its end by Apus, or not for the first time.
     var needsCheck = false
     /// What lies below was found on the disk: its bodies are checked when they are read.
-    var verifiedFrom: Int64 = 0
+    var verifiedFrom = PhysicalOffset(0)
     var statistics = StoreStatistics()
     var liveness: StoreLiveness
 
@@ -187,13 +178,15 @@ package final class MessageStore {
     /// Why nothing is accepted at the moment, or nil.
     package var notWritable: AppendRefusal? { gate }
     /// First byte of the first file, -1 while there is none.
-    package var minPhysicalOffset: PhysicalOffset { PhysicalOffset(logFiles.first ?? -1) }
+    package var minPhysicalOffset: PhysicalOffset { logFiles.first ?? PhysicalOffset(-1) }
+    /// First byte of the first file, 0 while there is none.
+    var logStart: PhysicalOffset { logFiles.first ?? PhysicalOffset(0) }
     /// End of what is written: other processes may read below.
-    package var writtenOffset: PhysicalOffset { PhysicalOffset(writtenEnd) }
+    package var writtenOffset: PhysicalOffset { log.written }
     /// End of what survives power loss.
-    package var flushedOffset: PhysicalOffset { PhysicalOffset(flushedEnd) }
+    package var flushedOffset: PhysicalOffset { log.flushed }
     /// End of what is readable by queue; on a slave it trails by the record that is not whole yet.
-    package var dispatchedOffset: PhysicalOffset { PhysicalOffset(dispatchedEnd) }
+    package var dispatchedOffset: PhysicalOffset { log.dispatched }
 
     // MARK: Queues
 

@@ -44,8 +44,8 @@ package struct IndexHeader: Equatable, Sendable {
     /// Of the newest message in it, milliseconds since 1970.
     package var endTimestamp: Int64 = 0
     /// Physical offsets of the first and the last message in it.
-    package var beginPhyOffset: Int64 = 0
-    package var endPhyOffset: Int64 = 0
+    package var beginPhyOffset = PhysicalOffset(0)
+    package var endPhyOffset = PhysicalOffset(0)
     /// Slots that hold an entry.
     package var hashSlotCount: Int32 = 0
     /// One more than the entries there are.
@@ -58,8 +58,8 @@ package struct IndexHeader: Equatable, Sendable {
         guard bytes.count >= IndexLayout.headerSize, let base = bytes.baseAddress else { return nil }
         beginTimestamp = BigEndian.load(base, 0, as: Int64.self)
         endTimestamp = BigEndian.load(base, 8, as: Int64.self)
-        beginPhyOffset = BigEndian.load(base, 16, as: Int64.self)
-        endPhyOffset = BigEndian.load(base, 24, as: Int64.self)
+        beginPhyOffset = PhysicalOffset(BigEndian.load(base, 16, as: Int64.self))
+        endPhyOffset = PhysicalOffset(BigEndian.load(base, 24, as: Int64.self))
         hashSlotCount = BigEndian.load(base, 32, as: Int32.self)
         indexCount = max(1, BigEndian.load(base, 36, as: Int32.self))
     }
@@ -68,8 +68,8 @@ package struct IndexHeader: Equatable, Sendable {
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(beginTimestamp, pointer, 0)
         BigEndian.store(endTimestamp, pointer, 8)
-        BigEndian.store(beginPhyOffset, pointer, 16)
-        BigEndian.store(endPhyOffset, pointer, 24)
+        BigEndian.store(beginPhyOffset.rawValue, pointer, 16)
+        BigEndian.store(endPhyOffset.rawValue, pointer, 24)
         BigEndian.store(hashSlotCount, pointer, 32)
         BigEndian.store(indexCount, pointer, 36)
     }
@@ -87,13 +87,13 @@ package struct IndexEntry: Equatable, Sendable {
     /// message.
     package var keyHash: Int32
     /// Where the record begins in the commit log.
-    package var physicalOffset: Int64
+    package var physicalOffset: PhysicalOffset
     /// Since the file's begin time.
     package var seconds: Int32
     /// The entry before this one in the slot, 0 for none.
     package var previous: Int32
 
-    package init(keyHash: Int32, physicalOffset: Int64, seconds: Int32, previous: Int32) {
+    package init(keyHash: Int32, physicalOffset: PhysicalOffset, seconds: Int32, previous: Int32) {
         self.keyHash = keyHash
         self.physicalOffset = physicalOffset
         self.seconds = seconds
@@ -104,7 +104,7 @@ package struct IndexEntry: Equatable, Sendable {
     @inlinable
     package init(_ pointer: UnsafeRawPointer) {
         keyHash = BigEndian.load(pointer, 0, as: Int32.self)
-        physicalOffset = BigEndian.load(pointer, 4, as: Int64.self)
+        physicalOffset = PhysicalOffset(BigEndian.load(pointer, 4, as: Int64.self))
         seconds = BigEndian.load(pointer, 12, as: Int32.self)
         previous = BigEndian.load(pointer, 16, as: Int32.self)
     }
@@ -112,7 +112,7 @@ package struct IndexEntry: Equatable, Sendable {
     @inlinable
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(keyHash, pointer, 0)
-        BigEndian.store(physicalOffset, pointer, 4)
+        BigEndian.store(physicalOffset.rawValue, pointer, 4)
         BigEndian.store(seconds, pointer, 12)
         BigEndian.store(previous, pointer, 16)
     }

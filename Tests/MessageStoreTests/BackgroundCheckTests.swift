@@ -47,8 +47,8 @@ import Testing
         let (image, _) = try killed()
         let next = Harness(configuration, disk: image, clock: clock)
         try next.store.open()
-        #expect(next.store.recoveredFrom > 200_000)
-        #expect(next.store.runtimeInformation.checkRemainingBytes == next.store.recoveredFrom)
+        #expect(next.store.recoveredFrom.rawValue > 200_000)
+        #expect(next.store.runtimeInformation.checkRemainingBytes == next.store.recoveredFrom.rawValue)
         next.maintain()
         let information = next.store.runtimeInformation
         #expect(information.checkRemainingBytes == 0 && next.store.checkState.records == 300)

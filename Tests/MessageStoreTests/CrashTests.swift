@@ -294,7 +294,9 @@ final class CrashWorld {
         var found: [[Int64]] = []
         for file in harness.store.index?.files ?? [] {
             for number in 1..<max(1, file.header.indexCount) {
-                if let entry = try file.entry(number) { found.append([Int64(entry.keyHash), entry.physicalOffset]) }
+                if let entry = try file.entry(number) {
+                    found.append([Int64(entry.keyHash), entry.physicalOffset.rawValue])
+                }
             }
         }
         return found

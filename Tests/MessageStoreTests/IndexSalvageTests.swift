@@ -61,7 +61,8 @@ import Testing
         let next = try open(image)
         let end = next.store.writtenOffset.rawValue
         #expect(
-            end > 3 * 65_536 && next.store.recoveredFrom > end - 2 * 65_536, "\(next.store.recoveredFrom) of \(end)")
+            end > 3 * 65_536 && next.store.recoveredFrom.rawValue > end - 2 * 65_536,
+            "\(next.store.recoveredFrom.rawValue) of \(end)")
         #expect(try CrashWorld.keys(next) == wanted)
         try next.store.close()
         let again = try open(image)

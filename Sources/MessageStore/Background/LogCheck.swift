@@ -5,17 +5,17 @@ import StoreFormat
 /// What a slice of the check found.
 struct LogCheckFindings: Sendable {
     /// Where the next slice begins.
-    var next: Int64
+    var next: PhysicalOffset
     var records = 0
     /// The first of them, and how many there were.
-    var damages: [(offset: Int64, damage: CommitLogDamage)] = []
+    var damages: [(offset: PhysicalOffset, damage: CommitLogDamage)] = []
     var damagedCount = 0
     /// Places of queues that do not say what the log says; as far as they are kept.
     var wrongEntries: [WrongEntry] = []
     var wrongCount = 0
     /// Records some key of which is not in the index.
     var unindexedCount = 0
-    var firstUnindexed: Int64 = -1
+    var firstUnindexed: PhysicalOffset?
     /// Reading failed; the slice is tried again.
     var failure: SystemError?
 
@@ -80,7 +80,8 @@ final class LogCheck: @unchecked Sendable {
     /// Looks at the log from `start`, which is the beginning of a record, to `end` or until `budget` bytes are done.
     /// - Parameter files: all log files, in order.
     func run(
-        from start: Int64, to end: Int64, budget: Int64, files: [(base: Int64, file: any DiskFile)]
+        from start: PhysicalOffset, to end: PhysicalOffset, budget: Int64,
+        files: [(base: PhysicalOffset, file: any DiskFile)]
     ) -> LogCheckFindings {
         var findings = LogCheckFindings(next: start)
         do throws(SystemError) {
@@ -95,7 +96,7 @@ final class LogCheck: @unchecked Sendable {
 
     /// One buffer's worth; false when the log file is gone.
     private func step(
-        _ findings: inout LogCheckFindings, end: Int64, _ files: [(base: Int64, file: any DiskFile)]
+        _ findings: inout LogCheckFindings, end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) -> Bool {
         let next = try walk.step(from: findings.next, to: end, files) { found throws(SystemError) in
             switch found {
@@ -104,7 +105,7 @@ final class LogCheck: @unchecked Sendable {
                 var damage = record.damage(by: recordCheck)
                 if damage == nil { damage = try sums?.damage(of: record) }
                 if let damage {
-                    note(damage, at: record.physicalOffset.rawValue, &findings)
+                    note(damage, at: record.physicalOffset, &findings)
                 } else {
                     try compare(record, &findings, files)
                 }
@@ -116,7 +117,7 @@ final class LogCheck: @unchecked Sendable {
         return true
     }
 
-    private func note(_ damage: CommitLogDamage, at offset: Int64, _ findings: inout LogCheckFindings) {
+    private func note(_ damage: CommitLogDamage, at offset: PhysicalOffset, _ findings: inout LogCheckFindings) {
         // One damage may be met piece by piece.
         findings.damagedCount += 1
         if findings.damages.count < LogCheckFindings.keptMax { findings.damages.append((offset, damage)) }
@@ -126,7 +127,7 @@ final class LogCheck: @unchecked Sendable {
 
     private func compare(
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
-        _ files: [(base: Int64, file: any DiskFile)]
+        _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) {
         if SysFlag.entersConsumeQueue(record.sysFlag), record.queueId >= 0, TopicName.canExist(record.topic) {
             try compareQueue(record, &findings, files)
@@ -138,13 +139,13 @@ final class LogCheck: @unchecked Sendable {
         index = cursor
         if !isIndexed {
             findings.unindexedCount += 1
-            if findings.firstUnindexed < 0 { findings.firstUnindexed = record.physicalOffset.rawValue }
+            if findings.firstUnindexed == nil { findings.firstUnindexed = record.physicalOffset }
         }
     }
 
     private func compareQueue(
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
-        _ files: [(base: Int64, file: any DiskFile)]
+        _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) {
         // What is in no queue because of its offset was said when it was dispatched.
         guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(record.queueOffset.rawValue) else { return }
@@ -156,7 +157,7 @@ final class LogCheck: @unchecked Sendable {
                 return
             }
         } else if let found, found.physicalOffset > record.physicalOffset,
-            try isRecord(found.physicalOffset.rawValue, of: record, files)
+            try isRecord(found.physicalOffset, of: record, files)
         {
             // The topic was deleted and made again: its place belongs to a newer message.
             return
@@ -179,7 +180,7 @@ final class LogCheck: @unchecked Sendable {
 
     /// Whether a whole record lies at `offset` that has the same place in the same queue.
     private func isRecord(
-        _ offset: Int64, of other: CommitLogRecordView, _ files: [(base: Int64, file: any DiskFile)]
+        _ offset: PhysicalOffset, of other: CommitLogRecordView, _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) -> Bool {
         guard let (base, file) = walk.file(at: offset, files) else { return false }
         var size = 1024
@@ -191,7 +192,7 @@ final class LogCheck: @unchecked Sendable {
                 UnsafeRawBufferPointer(rebasing: bytes[0..<got]), maximumSize: Int(base + fileSize - offset))
             switch parsed {
             case .record(let record):
-                return record.physicalOffset.rawValue == offset && record.queueId == other.queueId
+                return record.physicalOffset == offset && record.queueId == other.queueId
                     && record.queueOffset == other.queueOffset && MessageProperties.equal(record.topic, other.topic)
             case .incomplete(let needed) where needed > size: size = needed
             case .incomplete, .blank, .invalid: return false
@@ -247,7 +248,7 @@ private struct IndexCursor {
     private var chunk: [IndexEntry] = []
     private var chunkPosition = 0
     /// The index begins here: older records' files are gone.
-    private var begin: Int64?
+    private var begin: PhysicalOffset?
 
     init(layout: IndexLayout, files: [(file: any DiskFile, count: Int32)]) {
         self.layout = layout
@@ -286,7 +287,7 @@ private struct IndexCursor {
 
     /// Whether all keys of the record are in the index, or the record is older than the index.
     mutating func holdsKeys(of record: CommitLogRecordView) throws(SystemError) -> Bool {
-        let offset = record.physicalOffset.rawValue
+        let offset = record.physicalOffset
         if begin == nil { begin = try peek()?.physicalOffset ?? .max }
         var hashes: [Int32] = []
         while let entry = try peek(), entry.physicalOffset <= offset {

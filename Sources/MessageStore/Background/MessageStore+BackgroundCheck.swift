@@ -5,9 +5,9 @@ import StoreFormat
 /// Where the check behind the start stands.
 struct CheckState {
     /// The next record to look at, and where the check ends: at `recoveredFrom`, from where on the start itself has looked.
-    var position: Int64 = 0
-    var end: Int64 = 0
-    var start: Int64 = 0
+    var position = PhysicalOffset(0)
+    var end = PhysicalOffset(0)
+    var start = PhysicalOffset(0)
     var isRunning = false
     var check: LogCheck?
     var records = 0
@@ -16,7 +16,7 @@ struct CheckState {
     var notRepaired = 0
     var unindexed = 0
     /// Records in `start ..< cleanEnd` are known to be good: their bodies are not compared again when they are read.
-    var cleanEnd: Int64 = 0
+    var cleanEnd = PhysicalOffset(0)
     var startedAt: Int64 = 0
     var saidAt: Int64 = 0
     var readFailed = false
@@ -71,19 +71,19 @@ extension MessageStore {
         }
     }
 
-    private func checked(from start: Int64, _ findings: LogCheckFindings) {
+    private func checked(from start: PhysicalOffset, _ findings: LogCheckFindings) {
         state.isRunning = false
         guard isOpen, state.check != nil else { return }
         // What was deleted meanwhile is no finding.
         let first = logFiles.first ?? .max
         state.records += findings.records
         report(findings, first: first)
-        for wrong in findings.wrongEntries where wrong.entry.physicalOffset.rawValue >= first { putRight(wrong) }
+        for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { putRight(wrong) }
         state.notRepaired += findings.wrongCount - findings.wrongEntries.count
         if findings.unindexedCount > 0 {
-            if state.unindexed == 0 {
+            if state.unindexed == 0, let first = findings.firstUnindexed {
                 logger.error(
-                    "the index lacks keys of the message at \(findings.firstUnindexed) and perhaps of others: they are not found by key; stop the broker, delete \(configuration.indexPath) and start it to have it made anew"
+                    "the index lacks keys of the message at \(first) and perhaps of others: they are not found by key; stop the broker, delete \(configuration.indexPath) and start it to have it made anew"
                 )
             }
             state.unindexed += findings.unindexedCount
@@ -106,7 +106,7 @@ extension MessageStore {
         if state.position >= state.end { endCheck() }
     }
 
-    private func report(_ findings: LogCheckFindings, first: Int64) {
+    private func report(_ findings: LogCheckFindings, first: PhysicalOffset) {
         guard findings.damagedCount > 0 else { return }
         var said = 0
         for (offset, damage) in findings.damages where offset >= first {
@@ -123,7 +123,7 @@ extension MessageStore {
     private func putRight(_ wrong: LogCheckFindings.WrongEntry) {
         guard let queue = consumeQueue(topic: wrong.topic, queueId: wrong.queueId) else { return }
         let place = wrong.queueOffset
-        let physical = wrong.entry.physicalOffset.rawValue
+        let physical = wrong.entry.physicalOffset
         let name = "\(wrong.topic)-\(wrong.queueId)"
         guard place >= queue.minOffset.rawValue else { return }
         do throws(SystemError) {
@@ -140,19 +140,19 @@ extension MessageStore {
             if current == wrong.entry { return }
             // Another message has the place. A later one: the queue began again before it, and whoever sent it was told so. An earlier one: this
             // one's own place or queue is a damaged number.
-            if let current, current.physicalOffset.rawValue != physical,
-                belongs(current.physicalOffset.rawValue, Int(current.recordSize), queue, place)
+            if let current, current.physicalOffset != physical,
+                belongs(current.physicalOffset, Int(current.recordSize), queue, place)
             {
                 return
             }
             if place > queue.minOffset.rawValue,
                 let before = try queueFiles.entry(queue, at: place - 1), before != .preBlank, !before.isEmpty,
-                before.physicalOffset.rawValue >= physical
+                before.physicalOffset >= physical
             {
                 return
             }
             if let after = try queueFiles.entry(queue, at: place + 1), !after.isEmpty,
-                after.physicalOffset.rawValue <= physical
+                after.physicalOffset <= physical
             {
                 return
             }

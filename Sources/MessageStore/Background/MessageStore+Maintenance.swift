@@ -8,7 +8,7 @@ import StoreReader
 struct MaintenanceState {
     /// A pass writes everything that was dispatched before it began, a bounded part per call.
     var passRunning = false
-    var passDispatched: Int64 = 0
+    var passDispatched = PhysicalOffset(0)
     var passQueues: [ConsumeQueue] = []
     /// Queues written in the pass before: if they stay quiet their memory goes.
     var warmQueues: [(queue: ConsumeQueue, end: Int64)] = []
@@ -19,7 +19,7 @@ struct MaintenanceState {
     /// Queues a file is being made for.
     var waitingForFile: [ConsumeQueue] = []
     var lastCheckpoint: Int64 = 0
-    var checkpointDispatched: Int64 = 0
+    var checkpointDispatched = PhysicalOffset(0)
     var checkpointRunning = false
     /// The checkpoint that is running.
     var checkpoint: (work: Checkpoint, outcome: FlushOutcome<Checkpoint.Failure>)?
@@ -32,7 +32,7 @@ struct MaintenanceState {
     var lastRelease: Int64 = 0
     var lastCleaning: Int64 = 0
     var lastRetry: Int64 = 0
-    var reportedDamage: Int64 = -1
+    var reportedDamage: PhysicalOffset?
     /// Queues that are still to be shortened to what the log holds; then all of them once more if the log has moved meanwhile.
     var expiring: [ConsumeQueue] = []
     var expiresAgain = false
@@ -40,17 +40,17 @@ struct MaintenanceState {
     var forced: ForcedDeletion?
     /// An operator wants expired files deleted at this hour too.
     var isDeletionWished = false
-    /// Base of the log file retention would have deleted had nobody needed it; -1 when there is none.
-    var heldAt: Int64 = -1
+    /// Base of the log file retention would have deleted had nobody needed it.
+    var heldAt: PhysicalOffset?
     /// The last one that was said about.
-    var lastHeld: Int64 = -1
+    var lastHeld: PhysicalOffset?
     /// Files whose synchronization failed: written again by the next checkpoint.
     var suspects: [any DiskFile] = []
     var suspectsUnknown = false
     /// Sums could not be read; said once.
     var saidSumFailure = false
 
-    mutating func begin(now: Int64, dispatched: Int64) {
+    mutating func begin(now: Int64, dispatched: PhysicalOffset) {
         lastPass = now
         lastCheckpoint = now
         lastFlush = now
@@ -85,8 +85,8 @@ extension MessageStore {
     // MARK: Flushing
 
     private func flushIfDue(_ now: Int64) {
-        guard flushedEnd < writtenEnd, !flushRunning else { return }
-        let pages = (writtenEnd - flushedEnd) / 4096
+        guard log.flushed < log.written, !flushRunning else { return }
+        let pages = (log.written - log.flushed) / 4096
         let waited = now - maintenance.lastFlush
         let enough = pages >= Int64(configuration.flushCommitLogLeastPages)
         if configuration.flushDiskType == .syncFlush
@@ -106,7 +106,7 @@ extension MessageStore {
     /// Tells the next process, should this one be killed now, that written pages prove nothing.
     func noteDistrust() {
         maintenance.heldPoint = nil
-        var point = currentPoint(dispatched: 0)
+        var point = currentPoint(dispatched: PhysicalOffset(0))
         point.doubt = .synchronizationFailed
         do throws(SystemError) {
             try recoveryPoint.writeSoft(point)
@@ -115,12 +115,12 @@ extension MessageStore {
         }
     }
 
-    func currentPoint(dispatched: Int64) -> RecoveryPoint {
+    func currentPoint(dispatched: PhysicalOffset) -> RecoveryPoint {
         var point = RecoveryPoint()
         point.boot = bootIdentity
-        point.flushed = flushedEnd
+        point.flushed = log.flushed
         // Keys that never got into the index must be dispatched again.
-        point.dispatched = index?.failure == nil ? dispatched : 0
+        point.dispatched = index?.failure == nil ? dispatched : PhysicalOffset(0)
         var entries: Int64 = 0
         var count: Int64 = 0
         for queue in table.queues where queue.lastFile >= queue.firstFile {
@@ -177,7 +177,7 @@ extension MessageStore {
     /// Tells the next process, should this one be killed before it hears how the checkpoint ended, that a synchronization may have failed. The hard
     /// point at the checkpoint's end is newer.
     func noteCheckpoint() throws(SystemError) {
-        var point = currentPoint(dispatched: 0)
+        var point = currentPoint(dispatched: PhysicalOffset(0))
         point.doubt = .checkpointUnderWay
         try recoveryPoint.writeSoft(point)
     }
@@ -218,7 +218,7 @@ extension MessageStore {
     private func writeHeldPoint() {
         guard var point = maintenance.heldPoint else { return }
         maintenance.heldPoint = nil
-        point.flushed = flushedEnd
+        point.flushed = log.flushed
         do throws(SystemError) {
             try recoveryPoint.writeSoft(point)
         } catch {
@@ -228,21 +228,21 @@ extension MessageStore {
     }
 
     /// Everything a recovery point vouches for.
-    func makeCheckpoint(dispatched: Int64) throws(SystemError) -> Checkpoint {
-        let log = logSynchronization(to: writtenEnd)
+    func makeCheckpoint(dispatched: PhysicalOffset) throws(SystemError) -> Checkpoint {
+        let work = logSynchronization(to: log.written)
         var layout = StoreCheckpointLayout()
         layout.physicMsgTimestamp = lastStoreTimestamp
         layout.logicsMsgTimestamp = lastStoreTimestamp
         layout.indexMsgTimestamp = index?.fullFileTimestamp ?? 0
         let file = try disk.open(checkpointPath, .create)
         var made = currentPoint(dispatched: dispatched)
-        made.flushed = log.target
+        made.flushed = work.target
         let point = try recoveryPoint.hardWrite(made)
         let suspects = maintenance.suspects
         maintenance.suspects = []
         let queues = queueFiles.takeTouched().map { $0 + suspects }
         return Checkpoint(
-            disk: disk, configuration: configuration, log: log, queues: queues, indexes: index?.takeTouched() ?? [],
+            disk: disk, configuration: configuration, log: work, queues: queues, indexes: index?.takeTouched() ?? [],
             sums: sums?.takeTouched() ?? [], suspects: suspects, checkpoint: layout.encoded(), checkpointFile: file,
             writePoint: point)
     }
@@ -269,9 +269,9 @@ extension MessageStore {
     private func verifyUnflushed() {
         guard !flushRunning else { return }
         flushRunning = true
-        doubtfulEnd = writtenEnd
-        let start = flushedEnd
-        let work = logSynchronization(to: writtenEnd)
+        doubtfulEnd = log.written
+        let start = log.flushed
+        let work = logSynchronization(to: log.written)
         let outcome = FlushOutcome<SystemError>()
         let executor = executor
         let liveness = liveness
@@ -281,7 +281,7 @@ extension MessageStore {
         }
     }
 
-    private func verificationEnded(_ start: Int64, _ work: LogSynchronization, _ failure: SystemError?) {
+    private func verificationEnded(_ start: PhysicalOffset, _ work: LogSynchronization, _ failure: SystemError?) {
         flushRunning = false
         guard isOpen else { return }
         if let failure {
@@ -289,7 +289,7 @@ extension MessageStore {
             return
         }
         windows.reset()
-        guard recordsAreIntact(from: start, to: min(work.target, dispatchedEnd)) else {
+        guard recordsAreIntact(from: start, to: min(work.target, log.dispatched)) else {
             gateIsThreshold = false
             gate = .notWritable(
                 remark:
@@ -303,7 +303,7 @@ extension MessageStore {
     }
 
     /// Walks over whole records. `start` is where a flush ended, which on a slave may be inside a record.
-    func recordsAreIntact(from start: Int64, to end: Int64) -> Bool {
+    func recordsAreIntact(from start: PhysicalOffset, to end: PhysicalOffset) -> Bool {
         var position = start
         while position < end {
             guard let record = recordAt(position),
@@ -311,17 +311,16 @@ extension MessageStore {
             else {
                 return configuration.isSlave && position == start
             }
-            position =
-                record.isBlank ? (position / logFiles.fileSize + 1) * logFiles.fileSize : position + Int64(record.size)
+            position = self.end(of: record, at: position)
         }
         return true
     }
 
     /// Whether a record of that size lies there and is what was written, as far as the check can tell.
-    func holdsRecord(at offset: Int64, size: Int, _ check: RecordCheck) -> Bool {
+    func holdsRecord(at offset: PhysicalOffset, size: Int, _ check: RecordCheck) -> Bool {
         windows.withBytes(at: offset, size: size) { bytes in
             if case .record(let record) = CommitLogRecord.parse(bytes) {
-                return record.physicalOffset.rawValue == offset && record.totalSize == size
+                return record.physicalOffset == offset && record.totalSize == size
                     && record.damage(by: check) == nil && agreesWithSum(record)
             }
             return false

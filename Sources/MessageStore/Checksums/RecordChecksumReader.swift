@@ -8,7 +8,7 @@ final class RecordSumReader {
     private let fileSize: Int64
     private let page = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 16)
     /// What `page` holds: as much of the table as there is, from `pageStart` on.
-    private var pageBase: Int64 = -1
+    private var pageBase = PhysicalOffset(-1)
     private var pageStart: Int64 = -1
     private var pageCount = 0
     /// Of the log file at `pageBase`; nil when it has no sums.
@@ -25,13 +25,13 @@ final class RecordSumReader {
 
     /// Lets go of the file and what was read of it.
     func forget() {
-        pageBase = -1
+        pageBase = PhysicalOffset(-1)
         file = nil
     }
 
     /// The sum of the record that begins at `offset` of the log; 0 when it is not known.
-    func sum(at offset: Int64) throws(SystemError) -> UInt32 {
-        let base = offset / fileSize * fileSize
+    func sum(at offset: PhysicalOffset) throws(SystemError) -> UInt32 {
+        let base = PhysicalOffset(offset.rawValue / fileSize * fileSize)
         let position = RecordSum.position(offset - base)
         let start = position / Int64(page.count) * Int64(page.count)
         if base != pageBase || start != pageStart { try read(base, start) }
@@ -40,13 +40,13 @@ final class RecordSumReader {
         return UInt32(bigEndian: page.loadUnaligned(fromByteOffset: inPage, as: UInt32.self))
     }
 
-    private func read(_ base: Int64, _ start: Int64) throws(SystemError) {
+    private func read(_ base: PhysicalOffset, _ start: Int64) throws(SystemError) {
         if base != pageBase {
             forget()
-            let path = directory + "/" + StoreFileName.of(offset: base)
+            let path = directory + "/" + StoreFileName.of(offset: base.rawValue)
             file = try disk.information(path) == nil ? nil : disk.open(path, .read)
         }
-        pageBase = -1
+        pageBase = PhysicalOffset(-1)
         pageCount = try file?.read(into: page, at: start) ?? 0
         pageBase = base
         pageStart = start
@@ -54,7 +54,7 @@ final class RecordSumReader {
 
     /// Tells that the record is not the one its sum was made of; nil when it is, or has none.
     func damage(of record: CommitLogRecordView) throws(SystemError) -> CommitLogDamage? {
-        let sum = try sum(at: record.physicalOffset.rawValue)
+        let sum = try sum(at: record.physicalOffset)
         return sum == 0 || sum == RecordSum.of(record.bytes) ? nil : .recordSum
     }
 }

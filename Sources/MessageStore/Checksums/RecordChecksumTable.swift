@@ -13,9 +13,9 @@ final class RecordSums {
     /// For the owner.
     let reader: RecordSumReader
     /// Records from here on have no sum yet, or not all of them.
-    private var next: Int64 = 0
+    private var next = PhysicalOffset(0)
     /// Below it there may be sums from before the start.
-    private var knownEnd: Int64 = 0
+    private var knownEnd = PhysicalOffset(0)
     /// Files written since the last checkpoint.
     private var touched: [any DiskFile] = []
     private var saidReadFailure = false
@@ -40,16 +40,16 @@ final class RecordSums {
     /// A reader for another thread.
     func makeReader() -> RecordSumReader { RecordSumReader(directory: directory, disk: disk, fileSize: fileSize) }
 
-    private func bases() throws(SystemError) -> [Int64] {
-        try disk.list(directory).compactMap { StoreFileName.offset(of: $0) }.sorted()
+    private func bases() throws(SystemError) -> [PhysicalOffset] {
+        try disk.list(directory).compactMap { StoreFileName.offset(of: $0) }.sorted().map { PhysicalOffset($0) }
     }
 
-    private func path(_ base: Int64) -> String { directory + "/" + StoreFileName.of(offset: base) }
+    private func path(_ base: PhysicalOffset) -> String { directory + "/" + StoreFileName.of(offset: base.rawValue) }
 
     // MARK: Starting
 
     /// Cuts off, durably, what belongs to no record of the log `first ..< end`.
-    func cut(first: Int64, end: Int64) throws(SystemError) {
+    func cut(first: PhysicalOffset, end: PhysicalOffset) throws(SystemError) {
         var removed = false
         for base in try bases() {
             if base + fileSize <= first || base >= end {
@@ -67,8 +67,8 @@ final class RecordSums {
     }
 
     /// The newest sums, newest first, each with the first of the 64 bytes in which its record begins.
-    func newest(_ count: Int) throws(SystemError) -> [(stretch: Int64, sum: UInt32)] {
-        var found: [(stretch: Int64, sum: UInt32)] = []
+    func newest(_ count: Int) throws(SystemError) -> [(stretch: PhysicalOffset, sum: UInt32)] {
+        var found: [(stretch: PhysicalOffset, sum: UInt32)] = []
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
         defer { buffer.deallocate() }
         // Messages of a megabyte have a sum every 64 KiB.
@@ -97,7 +97,7 @@ final class RecordSums {
     /// - Parameters:
     ///   - dispatched: where the start began to dispatch again.
     ///   - end: of the log.
-    func begin(dispatched: Int64, end: Int64) {
+    func begin(dispatched: PhysicalOffset, end: PhysicalOffset) {
         next = end - dispatched <= Self.caughtUpMax ? dispatched : end
         knownEnd = end
     }
@@ -108,7 +108,7 @@ final class RecordSums {
 
     /// What makes the next sums; `join` it on the lane `behind`, then `end` it here. Nil when there are none to be made below `end`, which is the end of
     /// a record.
-    func beginWork(to end: Int64, logFiles: [(base: Int64, file: any DiskFile)]) -> RecordSumWork? {
+    func beginWork(to end: PhysicalOffset, logFiles: [(base: PhysicalOffset, file: any DiskFile)]) -> RecordSumWork? {
         next = max(next, logFiles.first?.base ?? end)
         guard next < end, !restsUntilNextPass else { return nil }
         return RecordSumWork(
@@ -117,7 +117,7 @@ final class RecordSums {
     }
 
     /// - Parameter end: as it was given to `beginWork`.
-    func end(_ work: RecordSumWork, to end: Int64) {
+    func end(_ work: RecordSumWork, to end: PhysicalOffset) {
         for file in work.files where touched.last?.path != file.path { touched.append(file) }
         if let failure = work.failure {
             restsUntilNextPass = true
@@ -142,7 +142,7 @@ final class RecordSums {
     }
 
     /// Deletes the sums of log files that are gone.
-    func expire(before first: Int64) throws(SystemError) {
+    func expire(before first: PhysicalOffset) throws(SystemError) {
         for base in try bases() where base + fileSize <= first {
             touched.removeAll { $0.path == path(base) }
             try disk.remove(path(base))

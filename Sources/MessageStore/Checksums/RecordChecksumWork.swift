@@ -6,24 +6,24 @@ final class RecordSumWork: JoinableWork, @unchecked Sendable {
     private let directory: String
     private let disk: any Disk
     private let fileSize: Int64
-    private let logFiles: [(base: Int64, file: any DiskFile)]
-    private let start: Int64
-    private let end: Int64
+    private let logFiles: [(base: PhysicalOffset, file: any DiskFile)]
+    private let start: PhysicalOffset
+    private let end: PhysicalOffset
     /// Sums of records below are kept when they are there: whatever the record looks like now, it was written like that.
-    private let knownEnd: Int64
+    private let knownEnd: PhysicalOffset
 
     /// Written at once: a megabyte of sums, 16 MiB of the log.
     private static let pendingMax = 1 << 20
 
     // Sums not written yet: of the log file at `pendingBase`, to be written at `pendingStart`.
     private var pending = GrowableBytes()
-    private var pendingBase: Int64 = -1
+    private var pendingBase = PhysicalOffset(-1)
     private var pendingStart: Int64 = 0
 
     // Read after `join`.
 
     /// Where the next stretch begins.
-    private(set) var next: Int64
+    private(set) var next: PhysicalOffset
     /// Files written.
     private(set) var files: [any DiskFile] = []
     /// The log could not be read from `next` on.
@@ -36,8 +36,8 @@ final class RecordSumWork: JoinableWork, @unchecked Sendable {
     ///   - logFiles: all of them, in order.
     ///   - start: the beginning of a record.
     init(
-        directory: String, disk: any Disk, fileSize: Int64, logFiles: [(base: Int64, file: any DiskFile)],
-        from start: Int64, to end: Int64, knownEnd: Int64
+        directory: String, disk: any Disk, fileSize: Int64, logFiles: [(base: PhysicalOffset, file: any DiskFile)],
+        from start: PhysicalOffset, to end: PhysicalOffset, knownEnd: PhysicalOffset
     ) {
         self.directory = directory
         self.disk = disk
@@ -84,8 +84,8 @@ final class RecordSumWork: JoinableWork, @unchecked Sendable {
     }
 
     private func take(_ record: CommitLogRecordView) throws(SystemError) {
-        let offset = record.physicalOffset.rawValue
-        let base = offset / fileSize * fileSize
+        let offset = record.physicalOffset
+        let base = PhysicalOffset(offset.rawValue / fileSize * fileSize)
         let place = RecordSum.position(offset - base)
         if base != pendingBase || pending.count >= Self.pendingMax {
             try writePending()
@@ -127,8 +127,8 @@ final class RecordSumWork: JoinableWork, @unchecked Sendable {
         pending = merged
     }
 
-    private func opened(_ base: Int64) throws(SystemError) -> any DiskFile {
-        let path = directory + "/" + StoreFileName.of(offset: base)
+    private func opened(_ base: PhysicalOffset) throws(SystemError) -> any DiskFile {
+        let path = directory + "/" + StoreFileName.of(offset: base.rawValue)
         if let last = files.last, last.path == path { return last }
         try disk.createDirectory(directory)
         let file = try disk.open(path, .create)

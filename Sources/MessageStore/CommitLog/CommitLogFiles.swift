@@ -16,7 +16,7 @@ final class CommitLogFiles {
     let directory: String
     let fileSize: Int64
     private let disk: any Disk
-    private(set) var files: [(base: Int64, file: any DiskFile)] = []
+    private(set) var files: [(base: PhysicalOffset, file: any DiskFile)] = []
     let preparer = FilePreparer()
 
     init(directory: String, fileSize: Int, disk: any Disk) {
@@ -26,25 +26,31 @@ final class CommitLogFiles {
     }
 
     /// Physical offset of the first byte; nil while there is no file.
-    var first: Int64? { files.first?.base }
+    var first: PhysicalOffset? { files.first?.base }
     /// Behind the last file.
-    var end: Int64 { files.last.map { $0.base + fileSize } ?? 0 }
+    var end: PhysicalOffset { files.last.map { $0.base + fileSize } ?? PhysicalOffset(0) }
+
+    /// Where the file that holds `offset` begins.
+    @inline(__always)
+    func base(of offset: PhysicalOffset) -> PhysicalOffset {
+        PhysicalOffset(offset.rawValue / fileSize * fileSize)
+    }
 
     @inline(__always)
-    func file(base: Int64) -> (any DiskFile)? {
+    func file(base: PhysicalOffset) -> (any DiskFile)? {
         guard let first = files.first?.base, base >= first else { return nil }
         let index = Int((base - first) / fileSize)
         return index < files.count ? files[index].file : nil
     }
 
-    func path(base: Int64) -> String { directory + "/" + StoreFileName.of(offset: base) }
+    func path(base: PhysicalOffset) -> String { directory + "/" + StoreFileName.of(offset: base.rawValue) }
 
     /// Opens what is there. Names that are no numbers are left alone.
     /// - Parameter wasClean: the last process stopped by itself.
     func load(wasClean: Bool) throws(StoreError) {
         try onDisk { () throws(SystemError) in try disk.createDirectory(directory) }
         let names = try onDisk { () throws(SystemError) in try disk.list(directory) }
-        let bases = names.compactMap { StoreFileName.offset(of: $0) }.sorted()
+        let bases = names.compactMap { StoreFileName.offset(of: $0) }.sorted().map { PhysicalOffset($0) }
         for base in bases {
             let path = path(base: base)
             if let last = files.last, base != last.base + fileSize {
@@ -56,7 +62,7 @@ final class CommitLogFiles {
             let size = try onDisk { () throws(SystemError) in try file.size() }
             if size != fileSize {
                 // A crash while the rest of a file was made zero leaves it short; anything else is a wrong setting.
-                guard !wasClean, size < fileSize, base % fileSize == 0 else {
+                guard !wasClean, size < fileSize, base == self.base(of: base) else {
                     throw .damaged(
                         path: path,
                         reason:
@@ -70,7 +76,7 @@ final class CommitLogFiles {
     }
 
     /// The file the log continues in; takes the prepared one when it is the right one.
-    func append(base: Int64) throws(SystemError) -> any DiskFile {
+    func append(base: PhysicalOffset) throws(SystemError) -> any DiskFile {
         precondition(files.isEmpty || base == end, "log files have no gaps")
         let file: any DiskFile
         if let prepared = preparer.take(base: base) {
@@ -109,7 +115,7 @@ final class CommitLogFiles {
 
     /// Makes everything from `offset` on zero: later files go, the rest of this one is cut off and extended again, durably, so that
     /// no bytes of an abandoned write can ever be taken for a message again.
-    func truncate(to offset: Int64) throws(SystemError) {
+    func truncate(to offset: PhysicalOffset) throws(SystemError) {
         while let last = files.last, last.base > offset, files.count > 1 {
             try disk.remove(last.file.path)
             files.removeLast()

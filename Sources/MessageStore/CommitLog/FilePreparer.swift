@@ -1,12 +1,13 @@
 import LinuxSystem
+import StoreFormat
 
 /// Hands the next log file from the preparing thread to the writer. The two never create the same file: a writer that gets there while
 /// it is being made waits for it.
 final class FilePreparer: @unchecked Sendable {
     private enum State {
         case idle
-        case running(base: Int64)
-        case ready(base: Int64, file: any DiskFile)
+        case running(base: PhysicalOffset)
+        case ready(base: PhysicalOffset, file: any DiskFile)
     }
 
     private let monitor = Monitor()
@@ -14,7 +15,7 @@ final class FilePreparer: @unchecked Sendable {
     private var state = State.idle
 
     /// True when the caller shall now start making the file and call `finish`; false when it is ready or being made.
-    func begin(base: Int64) -> Bool {
+    func begin(base: PhysicalOffset) -> Bool {
         monitor.lock()
         defer { monitor.unlock() }
         switch state {
@@ -26,7 +27,7 @@ final class FilePreparer: @unchecked Sendable {
         return true
     }
 
-    func finish(base: Int64, file: (any DiskFile)?) {
+    func finish(base: PhysicalOffset, file: (any DiskFile)?) {
         monitor.lock()
         if let file { state = .ready(base: base, file: file) } else { state = .idle }
         monitor.wakeAll()
@@ -34,7 +35,7 @@ final class FilePreparer: @unchecked Sendable {
     }
 
     /// The prepared file, if it is the one; waits while any is being made.
-    func take(base: Int64) -> (any DiskFile)? {
+    func take(base: PhysicalOffset) -> (any DiskFile)? {
         monitor.lock()
         defer { monitor.unlock() }
         while case .running = state { monitor.wait() }

@@ -1,16 +1,18 @@
+import StoreFormat
+
 /// The bytes of this tick: grown when needed, then reused. What lies in it is a sequence of runs, each for one place in one log file.
 struct HotBuffer {
     /// Bytes for one place of the log.
     struct Run {
         /// Physical offset of the first byte.
-        var start: Int64
+        var start: PhysicalOffset
         /// Where its bytes begin in the buffer.
         var position: Int
         var count: Int
         /// Nothing may be added: the file ends here.
         var isClosed = false
 
-        var end: Int64 { start + Int64(count) }
+        var end: PhysicalOffset { start + Int64(count) }
     }
 
     private(set) var runs: [Run] = []
@@ -31,7 +33,7 @@ struct HotBuffer {
 
     /// Room for `size` bytes that belong at `offset`. The pointer is valid until the next call.
     @inline(__always)
-    mutating func reserve(_ size: Int, at offset: Int64) -> UnsafeMutableRawPointer {
+    mutating func reserve(_ size: Int, at offset: PhysicalOffset) -> UnsafeMutableRawPointer {
         if count + size > storage.count { grow(count + size) }
         let last = runs.count - 1
         if last >= 0, runs[last].end == offset, !runs[last].isClosed {

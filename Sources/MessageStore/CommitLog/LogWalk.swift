@@ -6,7 +6,7 @@ enum LogWalkFinding {
     /// A record that says itself that it lies here; valid during the call.
     case record(CommitLogRecordView)
     /// No record, or none of this place. One damage may be met piece by piece.
-    case damage(CommitLogDamage, at: Int64)
+    case damage(CommitLogDamage, at: PhysicalOffset)
 }
 
 /// Reads log files record by record on threads that are not the owner's: with reads of its own, a buffer at a time, past whatever is damaged.
@@ -22,7 +22,9 @@ final class LogWalk {
     deinit { buffer.deallocate() }
 
     /// - Parameter files: all log files, in order.
-    func file(at offset: Int64, _ files: [(base: Int64, file: any DiskFile)]) -> (base: Int64, file: any DiskFile)? {
+    func file(
+        at offset: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)]
+    ) -> (base: PhysicalOffset, file: any DiskFile)? {
         guard let first = files.first?.base, offset >= first else { return nil }
         let number = Int((offset - first) / fileSize)
         return number < files.count ? files[number] : nil
@@ -32,9 +34,9 @@ final class LogWalk {
     /// - Parameter start: the beginning of a record.
     /// - Returns: where the next step begins, behind the last record visited; nil when the log file is gone.
     func step(
-        from start: Int64, to end: Int64, _ files: [(base: Int64, file: any DiskFile)],
+        from start: PhysicalOffset, to end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)],
         _ visit: (LogWalkFinding) throws(SystemError) -> Void
-    ) throws(SystemError) -> Int64? {
+    ) throws(SystemError) -> PhysicalOffset? {
         guard let (base, file) = file(at: start, files) else { return nil }
         let fileEnd = base + fileSize
         let wanted = Int(min(Int64(buffer.count), fileEnd - start))
@@ -45,7 +47,7 @@ final class LogWalk {
             let here = start + Int64(used)
             let rest = UnsafeRawBufferPointer(rebasing: buffer[used..<got])
             switch CommitLogRecord.parse(rest, maximumSize: Int(fileEnd - here)) {
-            case .record(let record) where record.physicalOffset.rawValue == here:
+            case .record(let record) where record.physicalOffset == here:
                 try visit(.record(record))
                 used += record.totalSize
             case .record(let record):

@@ -33,7 +33,7 @@ extension MessageStore {
         }
         let now = clock()
         makeRoomInFile(size)
-        let start = logEnd
+        let start = log.end
         encode(
             draft, sysFlag: sysFlag, size: size, queueOffset: queueOffset, now: now, flag: draft.flag,
             body: draft.body, properties: properties)
@@ -42,7 +42,7 @@ extension MessageStore {
         statistics.putBytes += Int64(size)
         return .appended(
             AppendResult(
-                physicalOffset: PhysicalOffset(start), size: size, queueOffset: QueueOffset(queueOffset), count: 1,
+                physicalOffset: start, size: size, queueOffset: QueueOffset(queueOffset), count: 1,
                 storeTimestamp: now))
     }
 
@@ -84,10 +84,10 @@ extension MessageStore {
         makeRoomInFile(total)
         let now = clock()
         let firstQueueOffset = queue.nextOffset
-        let start = logEnd
+        let start = log.end
         _ = forEachInBatch(draft.body) { message in
             let properties = storedProperties(message.properties, draft.properties, draft)
-            physicalOffsets.append(PhysicalOffset(logEnd))
+            physicalOffsets.append(log.end)
             encode(
                 draft, sysFlag: sysFlag,
                 size: CommitLogRecord.size(
@@ -102,7 +102,7 @@ extension MessageStore {
         statistics.putBytes += Int64(total)
         return .appended(
             AppendResult(
-                physicalOffset: PhysicalOffset(start), size: total, queueOffset: QueueOffset(firstQueueOffset),
+                physicalOffset: start, size: total, queueOffset: QueueOffset(firstQueueOffset),
                 count: count,
                 storeTimestamp: now))
     }
@@ -111,48 +111,35 @@ extension MessageStore {
     /// store begins where the first bytes say, which must be the beginning of a file.
     package func appendReplicated(at offset: PhysicalOffset, _ bytes: UnsafeRawBufferPointer) -> ReplicatedAppendOutcome
     {
-        if let gate { return .refused(expected: PhysicalOffset(logEnd), reason: gate.description) }
-        if logFiles.files.isEmpty, hot.isEmpty, logEnd == 0, offset.rawValue > 0 {
-            guard offset.rawValue % logFiles.fileSize == 0 else {
+        if let gate { return .refused(expected: log.end, reason: gate.description) }
+        if logFiles.files.isEmpty, hot.isEmpty, log.end.rawValue == 0, offset.rawValue > 0 {
+            guard offset == logFiles.base(of: offset) else {
                 return .refused(
-                    expected: PhysicalOffset(offset.rawValue / logFiles.fileSize * logFiles.fileSize),
+                    expected: logFiles.base(of: offset),
                     reason: "an empty store begins at the beginning of a file; is mappedFileSizeCommitLog the master's?"
                 )
             }
-            guard offset.rawValue <= Self.logOffsetMax else {
+            guard offset <= LogPosition.maximum else {
                 return .refused(expected: PhysicalOffset(0), reason: "no log begins at \(offset)")
             }
-            beginAt(offset.rawValue)
+            log.begin(at: offset)
         }
-        guard offset.rawValue == logEnd else {
-            return .refused(expected: PhysicalOffset(logEnd), reason: "the log continues elsewhere")
+        guard offset == log.end else {
+            return .refused(expected: log.end, reason: "the log continues elsewhere")
         }
         var done = 0
         while done < bytes.count {
-            if logEnd == logFileEnd {
+            if log.end == log.fileEnd {
                 hot.closeRun()
-                logFileEnd = logEnd + logFiles.fileSize
+                log.beginFile(logFiles.fileSize)
             }
-            let part = Int(min(Int64(bytes.count - done), logFileEnd - logEnd))
-            let target = hot.reserve(part, at: logEnd)
+            let part = Int(min(Int64(bytes.count - done), log.fileEnd - log.end))
+            let target = hot.reserve(part, at: log.end)
             if let base = bytes.baseAddress { target.copyMemory(from: base + done, byteCount: part) }
-            logEnd += Int64(part)
+            log.append(Int64(part))
             done += part
         }
-        return .appended(next: PhysicalOffset(logEnd))
-    }
-
-    /// Bytes from where on nobody's log begins: adding a file's length there would overflow sooner or later.
-    static let logOffsetMax: Int64 = 1 << 60
-
-    /// An empty log begins here instead of at 0.
-    func beginAt(_ offset: Int64) {
-        logEnd = offset
-        logFileEnd = offset
-        committedFileEnd = offset
-        writtenEnd = offset
-        dispatchedEnd = offset
-        flushedEnd = offset
+        return .appended(next: log.end)
     }
 
     // MARK: Encoding
@@ -212,15 +199,15 @@ extension MessageStore {
     /// Ends the current file with a blank record when `size` bytes and a later blank record do not fit.
     @inline(__always)
     private func makeRoomInFile(_ size: Int) {
-        if logEnd + Int64(size + CommitLogRecord.blankSize) <= logFileEnd { return }
-        if logEnd < logFileEnd {
-            let blank = hot.reserve(CommitLogRecord.blankSize, at: logEnd)
-            BigEndian.store(Int32(logFileEnd - logEnd), blank, 0)
+        if log.end + Int64(size + CommitLogRecord.blankSize) <= log.fileEnd { return }
+        if log.end < log.fileEnd {
+            let blank = hot.reserve(CommitLogRecord.blankSize, at: log.end)
+            BigEndian.store(Int32(log.fileEnd - log.end), blank, 0)
             BigEndian.store(CommitLogRecord.blankMagic, blank, 4)
-            logEnd = logFileEnd
+            log.fillFile()
         }
         hot.closeRun()
-        logFileEnd = logEnd + logFiles.fileSize
+        log.beginFile(logFiles.fileSize)
     }
 
     @inline(__always)
@@ -228,14 +215,14 @@ extension MessageStore {
         _ draft: MessageDraft, sysFlag: Int32, size: Int, queueOffset: Int64, now: Int64, flag: Int32,
         body: UnsafeRawBufferPointer, properties: RecordProperties
     ) {
-        let target = hot.reserve(size, at: logEnd)
+        let target = hot.reserve(size, at: log.end)
         BigEndian.store(Int32(truncatingIfNeeded: size), target, 0)
         BigEndian.store(CommitLogRecord.magicV1, target, CommitLogRecord.magicPosition)
         BigEndian.store(CommitLogRecord.bodyCRC(body), target, CommitLogRecord.bodyCRCPosition)
         BigEndian.store(draft.queueId, target, CommitLogRecord.queueIdPosition)
         BigEndian.store(flag, target, CommitLogRecord.flagPosition)
         BigEndian.store(queueOffset, target, CommitLogRecord.queueOffsetPosition)
-        BigEndian.store(logEnd, target, CommitLogRecord.physicalOffsetPosition)
+        BigEndian.store(log.end.rawValue, target, CommitLogRecord.physicalOffsetPosition)
         BigEndian.store(sysFlag, target, CommitLogRecord.sysFlagPosition)
         BigEndian.store(draft.bornTimestamp, target, CommitLogRecord.bornTimestampPosition)
         var position = CommitLogRecord.bornHostPosition
@@ -260,7 +247,7 @@ extension MessageStore {
         }
         precondition(position == size, "a record's parts do not add up to its size")
         if properties.hasChecksum { RecordChecksum.write(target, size: size) }
-        logEnd += Int64(size)
+        log.append(Int64(size))
     }
 
     @inline(__always)

@@ -12,7 +12,7 @@ extension MessageStore {
         precondition(isOpen, "commitTick on a store that is not open")
         do throws(SystemError) {
             for run in hot.runs {
-                let base = run.start / logFiles.fileSize * logFiles.fileSize
+                let base = logFiles.base(of: run.start)
                 if let file = logFiles.file(base: base) {
                     try file.write(hot.bytes(of: run), at: run.start - base)
                 } else {
@@ -24,15 +24,14 @@ extension MessageStore {
             closeGate(for: error)
             throw .disk(error)
         }
-        writtenEnd = logEnd
-        committedFileEnd = logFileEnd
+        log.commit()
         endTick()
         for run in hot.runs { dispatchRun(run) }
         hot.removeAll()
-        if dispatchedEnd < writtenEnd { _ = dispatchWindows(upTo: writtenEnd, .announce) }
+        if log.dispatched < log.written { _ = dispatchWindows(upTo: log.written, .announce) }
         prepareAhead()
         startWriteback()
-        written?(PhysicalOffset(writtenEnd))
+        written?(log.written)
         if configuration.flushDiskType == .syncFlush { requestFlush() }
     }
 
@@ -43,20 +42,23 @@ extension MessageStore {
 
     /// Dispatches a run straight from the buffer when it begins where dispatch stands; what is left is read back from the file.
     private func dispatchRun(_ run: HotBuffer.Run) {
-        guard run.start == dispatchedEnd else { return }
+        guard run.start == log.dispatched else { return }
         let result = dispatch(hot.bytes(of: run), at: run.start, .announce)
-        dispatchedEnd += Int64(result.used)
+        log.dispatch(to: run.start + Int64(result.used))
         switch result.stop {
         case .end, .needMore: break
-        case .fileEnd: dispatchedEnd = dispatchedEnd / logFiles.fileSize * logFiles.fileSize + logFiles.fileSize
+        case .fileEnd:
+            // A slave may have the blank record and not yet the zeros behind it.
+            let fileEnd = logFiles.base(of: log.dispatched) + logFiles.fileSize
+            if fileEnd <= log.written { log.dispatch(to: fileEnd) }
         case .damaged(let damage): reportDamage(damage)
         }
     }
 
     func reportDamage(_ damage: CommitLogDamage) {
-        guard maintenance.reportedDamage != dispatchedEnd else { return }
-        maintenance.reportedDamage = dispatchedEnd
-        logger.error("commit log at \(dispatchedEnd): \(damage); messages from there on reach no queue")
+        guard maintenance.reportedDamage != log.dispatched else { return }
+        maintenance.reportedDamage = log.dispatched
+        logger.error("commit log at \(log.dispatched): \(damage); messages from there on reach no queue")
     }
 
     // MARK: When writing fails
@@ -66,8 +68,7 @@ extension MessageStore {
         for queue in tickQueues where queue.tickNumber == tickNumber { queue.nextOffset = queue.rollbackOffset }
         endTick()
         hot.removeAll()
-        logEnd = writtenEnd
-        logFileEnd = committedFileEnd
+        log.rollBack()
         tailIsDirty = true
         cleanTail()
     }
@@ -79,8 +80,8 @@ extension MessageStore {
         guard tailIsDirty, !flushRunning, !maintenance.checkpointRunning else { return }
         do throws(SystemError) {
             windows.reset()
-            try logFiles.truncate(to: writtenEnd)
-            allocatedEnd = min(allocatedEnd, writtenEnd)
+            try logFiles.truncate(to: log.written)
+            allocatedEnd = min(allocatedEnd, log.written)
             tailIsDirty = false
         } catch {
             logger.error("cleaning up behind the failed write failed, tried again later: \(error)")
@@ -108,8 +109,8 @@ extension MessageStore {
         } catch {
             text += ", how full is unknown: \(error)"
         }
-        if maintenance.heldAt >= 0 {
-            text += "; messages that wait for their time hold the log from \(maintenance.heldAt) on"
+        if let heldAt = maintenance.heldAt {
+            text += "; messages that wait for their time hold the log from \(heldAt) on"
         }
         return text
             + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio or diskReservedBytes; "
@@ -120,9 +121,9 @@ extension MessageStore {
 
     /// Wakes the flush thread; one synchronization serves all that is written by then. `commitTick` does it by itself with synchronous flush.
     package func requestFlush() {
-        guard isOpen, !flushRunning, !flushBroken, flushedEnd < writtenEnd else { return }
+        guard isOpen, !flushRunning, !flushBroken, log.flushed < log.written else { return }
         flushRunning = true
-        let work = logSynchronization(to: writtenEnd)
+        let work = logSynchronization(to: log.written)
         let outcome = FlushOutcome<SystemError>()
         flushOutcome = outcome
         let executor = executor
@@ -134,12 +135,11 @@ extension MessageStore {
     }
 
     /// What makes the log durable up to `target`, which is written.
-    func logSynchronization(to target: Int64) -> LogSynchronization {
+    func logSynchronization(to target: PhysicalOffset) -> LogSynchronization {
         let size = logFiles.fileSize
         return LogSynchronization(
-            files: logFiles.files.filter { $0.base + size > flushedEnd && $0.base < target }, fileSize: size,
-            doubtful: flushedEnd..<max(flushedEnd, min(doubtfulEnd, target)), target: target,
-            timestamp: lastStoreTimestamp)
+            files: logFiles.files.filter { $0.base + size > log.flushed && $0.base < target }, fileSize: size,
+            doubtful: log.flushed..<max(log.flushed, min(doubtfulEnd, target)), target: target)
     }
 
     private func flushEnded(_ work: LogSynchronization, _ failure: SystemError?) {
@@ -154,17 +154,16 @@ extension MessageStore {
         guard !flushBroken else { return }
         logIsSynchronized(work)
         // Whoever was written while the disk worked is next.
-        if configuration.flushDiskType == .syncFlush, flushedEnd < writtenEnd { requestFlush() }
+        if configuration.flushDiskType == .syncFlush, log.flushed < log.written { requestFlush() }
     }
 
     func logIsSynchronized(_ work: LogSynchronization) {
-        guard work.target > flushedEnd else { return }
-        flushedEnd = work.target
-        flushedTimestamp = work.timestamp
-        flushed?(PhysicalOffset(flushedEnd))
+        guard work.target > log.flushed else { return }
+        log.flush(to: work.target)
+        flushed?(log.flushed)
     }
 
-    /// Bytes behind `flushedEnd` may be lost although the kernel calls them clean.
+    /// Bytes behind `log.flushed` may be lost although the kernel calls them clean.
     func flushFailure(_ failure: SystemError) {
         flushBroken = true
         noteDistrust()
@@ -182,9 +181,9 @@ extension MessageStore {
     private static var writebackBytes: Int64 { 8 << 20 }
 
     private func startWriteback() {
-        guard writtenEnd - max(writebackEnd, flushedEnd) >= Self.writebackBytes, !writebackRunning else { return }
-        let start = max(writebackEnd, flushedEnd)
-        let end = writtenEnd
+        guard log.written - max(writebackEnd, log.flushed) >= Self.writebackBytes, !writebackRunning else { return }
+        let start = max(writebackEnd, log.flushed)
+        let end = log.written
         let size = logFiles.fileSize
         let files = logFiles.files.suffix(4).filter { $0.base + size > start && $0.base < end }
         writebackEnd = end
@@ -208,12 +207,12 @@ extension MessageStore {
         let ahead = Int64(configuration.allocateAheadBytes)
         guard let last = logFiles.files.last else { return }
         let fileEnd = last.base + logFiles.fileSize
-        if !allocationRunning, allocatedEnd < fileEnd, writtenEnd + ahead / 2 > allocatedEnd {
+        if !allocationRunning, allocatedEnd < fileEnd, log.written + ahead / 2 > allocatedEnd {
             allocate(
-                last.file, base: last.base, from: max(allocatedEnd, last.base), to: min(fileEnd, writtenEnd + ahead))
+                last.file, base: last.base, from: max(allocatedEnd, last.base), to: min(fileEnd, log.written + ahead))
         }
         // From the middle of a file on: making the next one may take long on a busy disk, and whoever gets there first waits.
-        if writtenEnd + logFiles.fileSize / 2 > fileEnd, logFiles.preparer.begin(base: fileEnd) {
+        if log.written + logFiles.fileSize / 2 > fileEnd, logFiles.preparer.begin(base: fileEnd) {
             let preparer = logFiles.preparer
             let path = logFiles.path(base: fileEnd)
             let size = logFiles.fileSize
@@ -231,7 +230,9 @@ extension MessageStore {
         }
     }
 
-    private func allocate(_ file: any DiskFile, base: Int64, from start: Int64, to end: Int64) {
+    private func allocate(
+        _ file: any DiskFile, base: PhysicalOffset, from start: PhysicalOffset, to end: PhysicalOffset
+    ) {
         guard end > start else { return }
         allocationRunning = true
         let executor = executor
@@ -246,7 +247,7 @@ extension MessageStore {
         }
     }
 
-    private func allocationEnded(_ end: Int64, _ failure: SystemError?) {
+    private func allocationEnded(_ end: PhysicalOffset, _ failure: SystemError?) {
         allocationRunning = false
         guard isOpen else { return }
         guard let failure else {
@@ -254,7 +255,7 @@ extension MessageStore {
             return
         }
         // There is still room for what was reserved before; the gate closes now, before a message meets the wall.
-        allocatedEnd = max(allocatedEnd, writtenEnd + Int64(configuration.allocateAheadBytes) / 2)
+        allocatedEnd = max(allocatedEnd, log.written + Int64(configuration.allocateAheadBytes) / 2)
         if gate == nil, failure.errno == ENOSPC || failure.errno == EDQUOT { closeGate(for: failure) }
     }
 }

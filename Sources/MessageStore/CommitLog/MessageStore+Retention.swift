@@ -17,15 +17,15 @@ extension MessageStore {
         let expired = now - Int64(configuration.fileReservedTime) * 3_600_000
         let isTime = isDeleteHour(now)
         var removed = 0
-        maintenance.heldAt = -1
-        func note(_ base: Int64) {
+        maintenance.heldAt = nil
+        func note(_ base: PhysicalOffset) {
             if maintenance.forced == nil { maintenance.forced = ForcedDeletion(from: base) }
             maintenance.forced?.files += 1
         }
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < Self.filesPerRound, logFiles.files.count > 1, let oldest = logFiles.files.first {
             // The file that is written, and a prepared one behind it, stay.
-            guard oldest.base + logFiles.fileSize <= writtenEnd, oldest.base + logFiles.fileSize <= flushedEnd else {
+            guard oldest.base + logFiles.fileSize <= log.written, oldest.base + logFiles.fileSize <= log.flushed else {
                 break
             }
             let isOld = lastChange(oldest.file) < expired
@@ -33,7 +33,7 @@ extension MessageStore {
             guard must || (isOld && (isTime || isWished || pressure != .none)) else { break }
             if isNeeded(oldest.base) {
                 // At the next look the file may go.
-                if must { makeRoom?(PhysicalOffset(oldest.base + logFiles.fileSize)) }
+                if must { makeRoom?(oldest.base + logFiles.fileSize) }
                 break
             }
             guard removeOldestFile(isUrgent: must) else { break }
@@ -46,7 +46,7 @@ extension MessageStore {
             logger.notice(
                 "deleted \(removed) commit log files",
                 metadata: [
-                    "expired": "\(isTime || isWished)", "pressure": "\(pressure)", "first": "\(logFiles.first ?? -1)",
+                    "expired": "\(isTime || isWished)", "pressure": "\(pressure)", "first": "\(minPhysicalOffset)",
                 ])
             beginExpiring()
             minimumMoved?(minPhysicalOffset)
@@ -72,7 +72,7 @@ extension MessageStore {
     /// Deletes the oldest commit log file that is full and flushed, whatever its age; false when there is none.
     package func deleteOldestFile() -> Bool {
         guard logFiles.files.count > 1, let oldest = logFiles.files.first,
-            oldest.base + logFiles.fileSize <= min(writtenEnd, flushedEnd), !isNeeded(oldest.base),
+            oldest.base + logFiles.fileSize <= min(log.written, log.flushed), !isNeeded(oldest.base),
             removeOldestFile(isUrgent: true)
         else { return false }
         beginExpiring()
@@ -81,8 +81,8 @@ extension MessageStore {
     }
 
     /// Whether the log file holds a message that still waits for its time or its outcome.
-    private func isNeeded(_ base: Int64) -> Bool {
-        guard let needed = neededFrom?(), needed.rawValue < base + logFiles.fileSize else { return false }
+    private func isNeeded(_ base: PhysicalOffset) -> Bool {
+        guard let needed = neededFrom?(), needed < base + logFiles.fileSize else { return false }
         if maintenance.lastHeld != base {
             maintenance.lastHeld = base
             logger.warning(
@@ -245,14 +245,14 @@ private final class LastReference: @unchecked Sendable {
 /// What went because the disk was full, not because its time was over.
 struct ForcedDeletion {
     /// The first commit log file that had not expired.
-    let from: Int64
+    let from: PhysicalOffset
     var files = 0
     /// Queue entries that have gone with their messages.
     private(set) var messages: Int64 = 0
     private(set) var topics: Set<String> = []
     private var start: Int64 = 0
 
-    init(from: Int64) {
+    init(from: PhysicalOffset) {
         self.from = from
     }
 

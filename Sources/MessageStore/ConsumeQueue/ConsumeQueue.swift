@@ -27,10 +27,10 @@ package final class ConsumeQueue {
     var tickNumber: UInt64 = 0
 
     /// Physical offset of entry `minOffset`, 0 when unknown: retention skips queues that begin late enough.
-    var firstPhysicalOffset: Int64 = 0
+    var firstPhysicalOffset = PhysicalOffset(0)
 
     /// Of the newest entry's record, -1 when there is none: what is not newer is in the queue already.
-    var lastPhysicalOffset: Int64 = -1
+    var lastPhysicalOffset = PhysicalOffset(-1)
 
     /// Entries below are in the files.
     var writtenOffset: Int64 = 0
@@ -67,7 +67,7 @@ package final class ConsumeQueue {
         if position >= tailCapacity { makeRoom() }
         guard let tail else { fatalError("the tail of \(topic)-\(queueId) has no memory") }
         entry.encode(tail + Int(maxOffset.rawValue - tailStart) * ConsumeQueueEntry.size)
-        if maxOffset.rawValue == minOffset.rawValue { firstPhysicalOffset = entry.physicalOffset.rawValue }
+        if maxOffset.rawValue == minOffset.rawValue { firstPhysicalOffset = entry.physicalOffset }
         maxOffset.rawValue += 1
     }
 

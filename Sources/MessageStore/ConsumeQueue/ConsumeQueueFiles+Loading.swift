@@ -40,10 +40,11 @@ extension ConsumeQueueFiles {
     ///   - asksWhatFollows: nobody has counted the entries, so what follows the end found is looked at.
     /// - Returns: whether the queue may have gone on behind the end found, with entries that are damaged or stand behind damage: the log tells.
     func load(
-        _ queue: ConsumeQueue, trusted: Int64, afterPowerLoss: Bool, checksLast: Bool, logStart: Int64,
+        _ queue: ConsumeQueue, trusted: PhysicalOffset, afterPowerLoss: Bool, checksLast: Bool,
+        logStart: PhysicalOffset,
         asksWhatFollows: Bool, isGenuine: (ConsumeQueueEntry, Int64) -> Bool
     ) throws(SystemError) -> Bool {
-        queue.firstPhysicalOffset = 0
+        queue.firstPhysicalOffset = PhysicalOffset(0)
         guard let (first, last) = try fileRange(queue) else {
             queue.firstFile = 0
             queue.lastFile = -1
@@ -80,7 +81,7 @@ extension ConsumeQueueFiles {
             // A torn entry can look older than it is and mislead the search.
             while low > start, let entry = try rawEntry(queue, at: low - 1), entry != .preBlank,
                 try
-                    !(entry.physicalOffset.rawValue < logStart
+                    !(entry.physicalOffset < logStart
                     ? isInOrder(entry, at: low - 1, of: queue, from: start) : isGenuine(entry, low - 1))
             {
                 low -= 1
@@ -94,13 +95,13 @@ extension ConsumeQueueFiles {
             try discard(queue, from: low, always: true)
         }
         queue.reset(minimum: min(start, low), maximum: low, written: low)
-        queue.lastPhysicalOffset = -1
+        queue.lastPhysicalOffset = PhysicalOffset(-1)
         guard low > start else { return mayGoOn }
         if let entry = try entry(queue, at: low - 1, in: block), entry != .preBlank {
-            queue.lastPhysicalOffset = entry.physicalOffset.rawValue
+            queue.lastPhysicalOffset = entry.physicalOffset
         }
         if let entry = try entry(queue, at: start, in: block) {
-            queue.firstPhysicalOffset = entry.physicalOffset.rawValue
+            queue.firstPhysicalOffset = entry.physicalOffset
         }
         return mayGoOn
     }
@@ -135,13 +136,13 @@ extension ConsumeQueueFiles {
     }
 
     private func firstUntrusted(
-        _ queue: ConsumeQueue, from start: Int64, to end: Int64, trusted: Int64
+        _ queue: ConsumeQueue, from start: Int64, to end: Int64, trusted: PhysicalOffset
     ) throws(SystemError) -> Int64 {
         var low = start
         var high = end
         while low < high {
             let middle = low + (high - low) / 2
-            if let entry = try rawEntry(queue, at: middle), !entry.isEmpty, entry.physicalOffset.rawValue < trusted {
+            if let entry = try rawEntry(queue, at: middle), !entry.isEmpty, entry.physicalOffset < trusted {
                 low = middle + 1
             } else {
                 high = middle
@@ -161,7 +162,7 @@ extension ConsumeQueueFiles {
         let isZeroBehindEnd: Bool
 
         init(
-            _ files: ConsumeQueueFiles, _ queue: ConsumeQueue, from start: Int64, to end: Int64, trusted: Int64
+            _ files: ConsumeQueueFiles, _ queue: ConsumeQueue, from start: Int64, to end: Int64, trusted: PhysicalOffset
         ) throws(SystemError) {
             self.start = start
             let size = ConsumeQueueEntry.size
@@ -172,7 +173,7 @@ extension ConsumeQueueFiles {
             var good = 0
             while let base = bytes.baseAddress, (good + 1) * size <= bytes.count {
                 let entry = ConsumeQueueEntry(base + good * size)
-                if entry.isEmpty || entry.physicalOffset.rawValue >= trusted { break }
+                if entry.isEmpty || entry.physicalOffset >= trusted { break }
                 if good == 0 { first = entry }
                 newest = entry
                 good += 1

@@ -169,10 +169,10 @@ final class ConsumeQueueFiles {
 
     /// Behind the last entry that points below `physical`. Sought from the queue's end, which is near: a damaged entry further up does not take
     /// those behind it along.
-    func endOfEntries(_ queue: ConsumeQueue, below physical: Int64) throws(SystemError) -> Int64 {
+    func endOfEntries(_ queue: ConsumeQueue, below physical: PhysicalOffset) throws(SystemError) -> Int64 {
         var end = queue.maxOffset.rawValue
         while end > queue.minOffset.rawValue, let entry = try rawEntry(queue, at: end - 1),
-            entry == .preBlank || entry.physicalOffset.rawValue >= physical
+            entry == .preBlank || entry.physicalOffset >= physical
         {
             end -= 1
         }
@@ -186,14 +186,14 @@ final class ConsumeQueueFiles {
         queue.cut(to: offset)
         if offset < written, queue.lastFile >= queue.firstFile { try discard(queue, from: offset, always: true) }
         let last = try entry(queue, at: offset - 1)
-        queue.lastPhysicalOffset = last.map { $0 == .preBlank ? -1 : $0.physicalOffset.rawValue } ?? -1
+        queue.lastPhysicalOffset = last.flatMap { $0 == .preBlank ? nil : $0.physicalOffset } ?? PhysicalOffset(-1)
     }
 
     // MARK: Retention
 
     /// The first entry that points at or behind `physical`, by binary search; the queue's end when none does. Places that point at nothing
     /// count as their successor does. A damaged entry the search meets is seen by what lies beyond it and does not mislead it.
-    func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: Int64) throws(SystemError) -> Int64 {
+    func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset) throws(SystemError) -> Int64 {
         var low = queue.minOffset.rawValue
         var high = queue.maxOffset.rawValue
         while true {
@@ -209,7 +209,7 @@ final class ConsumeQueueFiles {
     }
 
     private func firstEntry(
-        _ queue: ConsumeQueue, atOrAfter physical: Int64, from start: Int64, to end: Int64
+        _ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset, from start: Int64, to end: Int64
     ) throws(SystemError) -> Int64 {
         var low = start
         var high = end
@@ -232,15 +232,17 @@ final class ConsumeQueueFiles {
     }
 
     /// Where the entry's record begins; nil when it points at nothing.
-    private func pointer(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> Int64? {
+    private func pointer(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> PhysicalOffset? {
         guard let entry = try rawEntry(queue, at: offset), entry != .preBlank else { return nil }
-        return entry.physicalOffset.rawValue
+        return entry.physicalOffset
     }
 
     /// Moves the queue's beginning behind messages that are gone from the log, deletes files that hold nothing else (`deleteExpiredFile`,
     /// `correctMinOffset`). The file with the queue's end stays, so that its offsets go on.
-    func expire(_ queue: ConsumeQueue, before physical: Int64) throws(SystemError) {
-        guard !queue.isEmpty, queue.firstPhysicalOffset < physical || queue.firstPhysicalOffset == 0 else { return }
+    func expire(_ queue: ConsumeQueue, before physical: PhysicalOffset) throws(SystemError) {
+        guard !queue.isEmpty, queue.firstPhysicalOffset < physical || queue.firstPhysicalOffset.rawValue == 0 else {
+            return
+        }
         let minimum = try firstEntry(queue, atOrAfter: physical)
         queue.minOffset = QueueOffset(minimum)
         queue.firstPhysicalOffset = try rawEntryIfAny(queue, minimum)
@@ -252,8 +254,8 @@ final class ConsumeQueueFiles {
         }
     }
 
-    private func rawEntryIfAny(_ queue: ConsumeQueue, _ offset: Int64) throws(SystemError) -> Int64 {
-        try entry(queue, at: offset)?.physicalOffset.rawValue ?? 0
+    private func rawEntryIfAny(_ queue: ConsumeQueue, _ offset: Int64) throws(SystemError) -> PhysicalOffset {
+        try entry(queue, at: offset)?.physicalOffset ?? PhysicalOffset(0)
     }
 
     /// Deletes the queue's files; the queue goes on.

@@ -8,18 +8,18 @@ import StoreFormat
 /// from the log must not bring them back: a topic made again under the name begins at 0, without the old messages.
 struct DeletedTopics: Equatable {
     /// Messages of the topic before this place of the log belong to no queue.
-    private(set) var ends: [TopicName: Int64] = [:]
+    private(set) var ends: [TopicName: PhysicalOffset] = [:]
 
     /// Whether a message was deleted with its topic.
-    func hides(_ topic: UnsafeRawBufferPointer, at physical: Int64) -> Bool {
+    func hides(_ topic: UnsafeRawBufferPointer, at physical: PhysicalOffset) -> Bool {
         guard !ends.isEmpty, let name = try? TopicName(existing: topic), let end = ends[name] else { return false }
         return physical < end
     }
 
-    mutating func note(_ topic: TopicName, before end: Int64) { ends[topic] = end }
+    mutating func note(_ topic: TopicName, before end: PhysicalOffset) { ends[topic] = end }
 
     /// The log begins at `first` and ends at `end`: what tells of other places is of no use, or of another log.
-    mutating func fit(first: Int64, end: Int64) {
+    mutating func fit(first: PhysicalOffset, end: PhysicalOffset) {
         ends = ends.compactMapValues { $0 > first ? min($0, end) : nil }
     }
 
@@ -27,7 +27,9 @@ struct DeletedTopics: Equatable {
 
     var json: JSONValue {
         var object = JSONObject()
-        for (topic, end) in ends.sorted(by: { $0.key.text < $1.key.text }) { object.append(topic.text, .integer(end)) }
+        for (topic, end) in ends.sorted(by: { $0.key.text < $1.key.text }) {
+            object.append(topic.text, .integer(end.rawValue))
+        }
         return .object(object)
     }
 
@@ -39,7 +41,7 @@ struct DeletedTopics: Equatable {
             guard let name = try? TopicName(existing: member.key), let end = member.value.integer, end > 0 else {
                 continue
             }
-            ends[name] = end
+            ends[name] = PhysicalOffset(end)
         }
     }
 }
@@ -63,9 +65,9 @@ extension MessageStore {
     }
 
     /// The log has been recovered: `first` is where it begins.
-    func fitDeleted(first: Int64) {
+    func fitDeleted(first: PhysicalOffset) {
         let before = deleted
-        deleted.fit(first: first, end: logEnd)
+        deleted.fit(first: first, end: log.end)
         if deleted != before { saveDeleted() }
     }
 
@@ -113,7 +115,7 @@ extension MessageStore {
         guard let topic = try? TopicName(existing: name) else { return [] }
         let removed = table.remove(topic)
         guard !removed.isEmpty else { return [] }
-        deleted.note(topic, before: logEnd)
+        deleted.note(topic, before: log.end)
         for queue in removed {
             if queue.openFile != nil { queueFiles.close(queue) }
             queue.isRemoved = true
@@ -149,7 +151,7 @@ extension MessageStore {
     }
 
     private func takeRemoved() -> FolderRemoval {
-        deleted.fit(first: logFiles.first ?? 0, end: logEnd)
+        deleted.fit(first: logStart, end: log.end)
         let job = FolderRemoval(
             topics: removals.topics, directory: queueFiles.directory, firstNumber: removals.number, disk: disk)
         removals.number += Int64(job.topics.count)

@@ -19,7 +19,7 @@ extension MessageStore {
         if !maintenance.passRunning {
             let due = now - maintenance.lastPass >= Int64(configuration.flushIntervalConsumeQueue)
             // By bytes too: what lies behind the last pass is what a recovery reads again.
-            let much = dispatchedEnd - maintenance.passDispatched >= Self.passBytesMax
+            let much = log.dispatched - maintenance.passDispatched >= Self.passBytesMax
             guard due || much || maintenance.recoveryPointDue else { return }
             maintenance.lastPass = now
             beginPass()
@@ -56,7 +56,7 @@ extension MessageStore {
 
     private func beginPass() {
         maintenance.passRunning = true
-        maintenance.passDispatched = dispatchedEnd
+        maintenance.passDispatched = log.dispatched
         for (queue, end) in maintenance.warmQueues where queue.maxOffset.rawValue == end { queue.releaseTail() }
         maintenance.warmQueues.removeAll(keepingCapacity: true)
         index?.apply()
@@ -154,9 +154,9 @@ extension MessageStore {
         // A pass that was under way ends with the header it began with: only then comes the last one.
         while let index, index.hasUnwritten { _ = try index.write(maximumPages: .max) }
         sums?.beginPass()
-        while let sums, let job = sums.beginWork(to: dispatchedEnd, logFiles: logFiles.files) {
+        while let sums, let job = sums.beginWork(to: log.dispatched, logFiles: logFiles.files) {
             job.join()
-            sums.end(job, to: dispatchedEnd)
+            sums.end(job, to: log.dispatched)
         }
     }
 }

@@ -30,7 +30,7 @@ struct DispatchMode: OptionSet {
 extension MessageStore {
     /// The one way from log to queues and index: fresh appends, recovery and replicated bytes all pass here. Works on whole records from
     /// `bytes[0]`, which lies at physical offset `start`; returns the bytes used.
-    func dispatch(_ bytes: UnsafeRawBufferPointer, at start: Int64, _ mode: DispatchMode) -> (
+    func dispatch(_ bytes: UnsafeRawBufferPointer, at start: PhysicalOffset, _ mode: DispatchMode) -> (
         used: Int, stop: DispatchStop
     ) {
         var used = 0
@@ -38,10 +38,10 @@ extension MessageStore {
             let here = start + Int64(used)
             switch CommitLogRecord.parse(
                 UnsafeRawBufferPointer(rebasing: bytes[used...]),
-                maximumSize: Int(logFiles.fileSize - here % logFiles.fileSize))
+                maximumSize: Int(logFiles.base(of: here) + logFiles.fileSize - here))
             {
             case .record(let record):
-                if record.physicalOffset.rawValue != here {
+                if record.physicalOffset != here {
                     return (used, .damaged(.physicalOffset(found: record.physicalOffset.rawValue)))
                 }
                 if mode.contains(.verify), configuration.checkCRCOnRecover,
@@ -54,7 +54,7 @@ extension MessageStore {
                 used += record.totalSize
             case .blank(let size):
                 // Blank records end exactly at the file's end; anything else is damage.
-                guard (here + Int64(size)) % logFiles.fileSize == 0 else { return (used, .damaged(.size(Int32(size)))) }
+                guard here + size == logFiles.base(of: here + size) else { return (used, .damaged(.size(Int32(size)))) }
                 return (used, .fileEnd)
             case .incomplete(let needed): return (used, .needMore(needed))
             case .invalid(let damage): return (used, .damaged(damage))
@@ -97,7 +97,7 @@ extension MessageStore {
             SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType
         {
             let prefix = queue?.storedTopic.keyHashPrefix ?? (JavaHash.hash(record.topic, continuing: 0) &* 31 &+ 35)
-            let offset = record.physicalOffset.rawValue
+            let offset = record.physicalOffset
             if let uniqueKey {
                 index.add(
                     javaHash: JavaHash.hash(uniqueKey, continuing: prefix), physicalOffset: offset,
@@ -126,7 +126,7 @@ extension MessageStore {
     @inline(__always)
     private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {
         if let queue = table.find(record.topic, record.queueId) { return queue }
-        guard !deleted.hides(record.topic, at: record.physicalOffset.rawValue),
+        guard !deleted.hides(record.topic, at: record.physicalOffset),
             case .success(let queue) = makeQueue(record.topic, record.queueId)
         else { return nil }
         return queue
@@ -135,7 +135,7 @@ extension MessageStore {
     /// Counts a record that no queue can hold. It stays in the log, and its keys in the index.
     @inline(never)
     private func noteWithoutQueue(_ record: CommitLogRecordView) {
-        guard !deleted.hides(record.topic, at: record.physicalOffset.rawValue),
+        guard !deleted.hides(record.topic, at: record.physicalOffset),
             case .failure(let refusal) = makeQueue(record.topic, record.queueId)
         else { return }
         withoutQueue += 1
@@ -163,7 +163,7 @@ extension MessageStore {
     @inline(__always)
     func add(_ entry: ConsumeQueueEntry, to queue: ConsumeQueue) {
         queue.add(entry)
-        queue.lastPhysicalOffset = entry.physicalOffset.rawValue
+        queue.lastPhysicalOffset = entry.physicalOffset
         if queue.nextOffset < queue.maxOffset.rawValue { queue.nextOffset = queue.maxOffset.rawValue }
         markDirty(queue)
     }
@@ -199,32 +199,35 @@ extension MessageStore {
 
     // MARK: Over mapped windows
 
-    /// Dispatches from `dispatchedEnd` up to `limit` out of the files, as far as whole records go; returns why it stopped.
-    func dispatchWindows(upTo limit: Int64, _ mode: DispatchMode) -> DispatchStop {
+    /// Dispatches from `log.dispatched` up to `limit` out of the files, as far as whole records go; returns why it stopped.
+    func dispatchWindows(upTo limit: PhysicalOffset, _ mode: DispatchMode) -> DispatchStop {
         var needed = CommitLogRecord.blankSize
-        while dispatchedEnd < limit {
-            let base = dispatchedEnd / logFiles.fileSize * logFiles.fileSize
+        while log.dispatched < limit {
+            let base = logFiles.base(of: log.dispatched)
             let fileEnd = base + logFiles.fileSize
             // To the end of the window if that is enough for the record that begins here.
-            let windowEnd = min(base + ((dispatchedEnd - base) / windows.windowSize + 1) * windows.windowSize, fileEnd)
-            var size = min(windowEnd, limit) - dispatchedEnd
+            let windowEnd = min(base + ((log.dispatched - base) / windows.windowSize + 1) * windows.windowSize, fileEnd)
+            var size = min(windowEnd, limit) - log.dispatched
             if size < Int64(needed) {
-                guard dispatchedEnd + Int64(needed) <= min(limit, fileEnd) else {
-                    return dispatchedEnd + Int64(needed) > fileEnd ? .damaged(.lengths) : .needMore(needed)
+                guard log.dispatched + Int64(needed) <= min(limit, fileEnd) else {
+                    return log.dispatched + Int64(needed) > fileEnd ? .damaged(.lengths) : .needMore(needed)
                 }
                 size = Int64(needed)
             }
-            let start = dispatchedEnd
+            let start = log.dispatched
             guard let result = windows.withBytes(at: start, size: Int(size), { self.dispatch($0, at: start, mode) })
             else {
                 return .end
             }
-            dispatchedEnd += Int64(result.used)
+            log.dispatch(to: start + Int64(result.used))
             needed = CommitLogRecord.blankSize
             switch result.stop {
             case .end: break
             case .needMore(let more): needed = more
-            case .fileEnd: dispatchedEnd = fileEnd
+            case .fileEnd:
+                // A slave may have the blank record and not yet the zeros behind it.
+                guard fileEnd <= limit else { return .end }
+                log.dispatch(to: fileEnd)
             case .damaged: return result.stop
             }
         }

@@ -38,7 +38,7 @@ extension MessageStore {
             return false
         }
         // Nothing newer than the queue's last message can be in it already; an older one is.
-        if !queue.isEmpty, entry.physicalOffset.rawValue <= queue.lastPhysicalOffset { return false }
+        if !queue.isEmpty, entry.physicalOffset <= queue.lastPhysicalOffset { return false }
         guard isReplay else {
             moveEnd(of: queue, to: offset)
             return true

@@ -54,7 +54,7 @@ final class IndexFile {
     // MARK: Adding
 
     /// Adds a key; the caller has checked `isFull`.
-    func put(keyHash: Int32, physicalOffset: Int64, storeTimestamp: Int64) throws(SystemError) {
+    func put(keyHash: Int32, physicalOffset: PhysicalOffset, storeTimestamp: Int64) throws(SystemError) {
         let slot = Int(keyHash) % layout.slots
         let place = try slotPointer(slot)
         var previous = BigEndian.load(place, 0, as: Int32.self)
@@ -269,7 +269,7 @@ final class IndexFile {
     /// Physical offsets stored under a key hash within a time window, newest first (`IndexFile.selectPhyOffset`). Hashes collide: the caller
     /// looks at the messages.
     func select(
-        keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, into found: inout [Int64]
+        keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, into found: inout [PhysicalOffset]
     ) throws(SystemError) {
         var place: Int32?
         var steps = Int.max
@@ -283,7 +283,7 @@ final class IndexFile {
     ///   - steps: entries that may still be looked at.
     func select(
         keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, at place: inout Int32?, steps: inout Int,
-        into found: inout [Int64]
+        into found: inout [PhysicalOffset]
     ) throws(SystemError) {
         var index: Int32
         if let known = place { index = known } else { index = try slotValue(Int(keyHash) % layout.slots) }
@@ -347,7 +347,7 @@ final class IndexFile {
     /// - Parameters:
     ///   - limit: only entries of records below are kept.
     ///   - storeTime: of the message at a physical offset; nil when there is none.
-    func salvage(below limit: Int64, storeTime: (Int64) -> Int64?) throws(SystemError) -> Bool {
+    func salvage(below limit: PhysicalOffset, storeTime: (PhysicalOffset) -> Int64?) throws(SystemError) -> Bool {
         let chunk = 50_000
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk * IndexLayout.entrySize, alignment: 8)
         defer { buffer.deallocate() }
@@ -365,8 +365,8 @@ final class IndexFile {
             for place in 0..<got {
                 let entry = IndexEntry(UnsafeRawPointer(base) + place * IndexLayout.entrySize)
                 guard entry.keyHash >= 0, entry.seconds >= 0, entry.previous >= 0, entry.previous < count,
-                    entry.physicalOffset >= last?.physicalOffset ?? 0, entry.physicalOffset < limit,
-                    entry.keyHash != 0 || entry.physicalOffset != 0
+                    entry.physicalOffset >= last?.physicalOffset ?? PhysicalOffset(0), entry.physicalOffset < limit,
+                    entry.keyHash != 0 || entry.physicalOffset.rawValue != 0
                 else {
                     isAtEnd = true
                     break

@@ -5,7 +5,7 @@ import StoreFormat
 /// narrow time window wants none. Files that are deleted meanwhile stay readable for it.
 struct IndexSearch {
     /// Candidates, newest first.
-    private(set) var found: [Int64] = []
+    private(set) var found: [PhysicalOffset] = []
     private(set) var isDone = false
     /// The oldest first: the next to be searched is the last.
     private var files: [IndexFile]

@@ -7,7 +7,7 @@ import StoreFormat
 final class IndexService {
     private struct Pending {
         var keyHash: Int32
-        var physicalOffset: Int64
+        var physicalOffset: PhysicalOffset
         var storeTimestamp: Int64
     }
 
@@ -20,7 +20,7 @@ final class IndexService {
     private var pending: [Pending] = []
     private let maximumPending = 16_384
     /// Records before this one are in the index already, and so are the first `coveredKeys` keys of this one: replay skips them.
-    private(set) var coveredOffset: Int64 = -1
+    private(set) var coveredOffset = PhysicalOffset(-1)
     private var coveredKeys = 0
     /// Files written since the last checkpoint.
     private var touched: [IndexFile] = []
@@ -37,7 +37,7 @@ final class IndexService {
 
     /// A key of a record; put into a file later. Calls come in the order of the log.
     @inline(__always)
-    func add(javaHash: Int32, physicalOffset: Int64, storeTimestamp: Int64) {
+    func add(javaHash: Int32, physicalOffset: PhysicalOffset, storeTimestamp: Int64) {
         if physicalOffset <= coveredOffset {
             if physicalOffset < coveredOffset { return }
             if coveredKeys > 0 {
@@ -208,10 +208,10 @@ final class IndexService {
     func repairLast() throws(SystemError) { try files.last?.repairSlots() }
 
     private func updateCovered() throws(SystemError) {
-        coveredOffset = -1
+        coveredOffset = PhysicalOffset(-1)
         if let last = files.last(where: { $0.header.indexCount > 1 }) {
             // RocketMQ counts an entry before it notes the record: a kill in between leaves the header behind by one.
-            let newest = try last.entry(last.header.indexCount - 1)?.physicalOffset ?? -1
+            let newest = try last.entry(last.header.indexCount - 1)?.physicalOffset ?? PhysicalOffset(-1)
             coveredOffset = max(last.header.endPhyOffset, newest)
         }
         coveredKeys = 0
@@ -228,7 +228,7 @@ final class IndexService {
 
     /// The first file whose header, which has no checksum, is not what its entries and their messages say; nil when all agree.
     /// - Parameter storeTime: of the message at a physical offset; nil when there is none (any more).
-    func firstDamagedHeader(storeTime: (Int64) -> Int64?) throws(SystemError) -> Int? {
+    func firstDamagedHeader(storeTime: (PhysicalOffset) -> Int64?) throws(SystemError) -> Int? {
         for (number, file) in files.enumerated() {
             let header = file.header
             guard header.indexCount > 1 else { continue }
@@ -261,7 +261,7 @@ final class IndexService {
     ///   - limit: keys of records from here on are dispatched anyway.
     ///   - storeTime: of the message at a physical offset; nil when there is none.
     func salvage(
-        notBefore time: Int64, below limit: Int64, storeTime: (Int64) -> Int64?
+        notBefore time: Int64, below limit: PhysicalOffset, storeTime: (PhysicalOffset) -> Int64?
     ) throws(SystemError) {
         guard
             var number = files.firstIndex(where: { $0.header.endTimestamp > time || $0.header.indexCount <= 1 })
@@ -276,7 +276,7 @@ final class IndexService {
     }
 
     /// Drops what points behind the end of the log.
-    func cut(to physical: Int64) throws(SystemError) {
+    func cut(to physical: PhysicalOffset) throws(SystemError) {
         pending.removeAll { $0.physicalOffset >= physical }
         if let first = files.firstIndex(where: { $0.header.indexCount > 1 && $0.header.endPhyOffset >= physical }) {
             try remove(from: first)
@@ -290,7 +290,7 @@ final class IndexService {
     }
 
     /// Deletes files all of whose messages are gone from the log (`IndexService.deleteExpiredFile`).
-    func expire(before physical: Int64) throws(SystemError) {
+    func expire(before physical: PhysicalOffset) throws(SystemError) {
         while files.count > 1, files[0].header.endPhyOffset < physical {
             try disk.remove(files[0].diskFile.path)
             files.removeFirst()
@@ -307,8 +307,8 @@ final class IndexService {
     }
 
     /// Of the newest entry.
-    var lastUpdate: (timestamp: Int64, physicalOffset: Int64) {
-        files.last.map { ($0.header.endTimestamp, $0.header.endPhyOffset) } ?? (0, 0)
+    var lastUpdate: (timestamp: Int64, physicalOffset: PhysicalOffset) {
+        files.last.map { ($0.header.endTimestamp, $0.header.endPhyOffset) } ?? (0, PhysicalOffset(0))
     }
 
     /// End time of the newest full file: RocketMQ's checkpoint vouches for full files only.

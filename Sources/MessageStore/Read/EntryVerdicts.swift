@@ -162,7 +162,7 @@ extension MessageStore {
         // Most answers are full at that many: what lies behind them in the queue is not read.
         let enough = max(1, min(most, configuration.maxTransferCountOnMessageInMemory))
         var position = offset.rawValue
-        var lastPhysical = writtenEnd
+        var lastPhysical = log.written
         scan: while position < scanEnd {
             position = min(verdicts.next(from: position), scanEnd)
             guard position < scanEnd, answer.messageCount < most else { break }
@@ -184,7 +184,7 @@ extension MessageStore {
             let readEnd = position + Int64(bytes.count / ConsumeQueueEntry.size)
             while position < readEnd {
                 let entry = ConsumeQueueEntry(base + Int(position - first) * ConsumeQueueEntry.size)
-                let physical = entry.physicalOffset.rawValue
+                let physical = entry.physicalOffset
                 let size = Int(entry.recordSize)
                 lastPhysical = physical
                 if answer.messageCount > 0 {

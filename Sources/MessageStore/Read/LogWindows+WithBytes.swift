@@ -1,3 +1,4 @@
+import StoreFormat
 import StoreReader
 
 extension LogWindows {
@@ -5,7 +6,7 @@ extension LogWindows {
     /// package access are not specialized across modules.
     @inline(__always)
     func withBytes<R>(
-        at offset: Int64, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
+        at offset: PhysicalOffset, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
     ) rethrows -> R? {
         guard let bytes = bytes(at: offset, size: size) else { return nil }
         return try body(bytes)

@@ -79,7 +79,7 @@ extension MessageStore {
             stepsLeft -= 1
             let offset = search.found[query.nextCandidate]
             query.nextCandidate += 1
-            guard let range = lookMessage(at: PhysicalOffset(offset)) else { continue }
+            guard let range = lookMessage(at: offset) else { continue }
             bytesLeft -= range.length
             guard !query.found.contains(where: { $0.start == range.start }), holds(range, &query) else { continue }
             guard query.found.isEmpty || query.bytes + range.length <= query.bytesMax else { break }
@@ -94,10 +94,10 @@ extension MessageStore {
         var answer = QueryResult()
         guard let index else { return answer }
         // What retention has deleted since it was found is not there any more.
-        let first = logFiles.first ?? 0
-        answer.records = query.found.filter { $0.start.rawValue >= first }.sorted { $0.start < $1.start }
+        let first = logStart
+        answer.records = query.found.filter { $0.start >= first }.sorted { $0.start < $1.start }
         answer.indexLastUpdateTimestamp = index.lastUpdate.timestamp
-        answer.indexLastUpdatePhyoffset = PhysicalOffset(index.lastUpdate.physicalOffset)
+        answer.indexLastUpdatePhyoffset = index.lastUpdate.physicalOffset
         return answer
     }
 
@@ -114,7 +114,7 @@ extension MessageStore {
             var search = index.search(javaHash: query.hash(), maxCount: atMost, begin: 0, end: .max)
             while !search.isDone { try search.advance(steps: .max) }
             for offset in search.found {
-                guard let range = lookMessage(at: PhysicalOffset(offset)), holds(range, &query), isIt(range)
+                guard let range = lookMessage(at: offset), holds(range, &query), isIt(range)
                 else { continue }
                 return .found
             }
@@ -130,7 +130,7 @@ extension MessageStore {
         return query.topic.withUTF8 { topic in
             query.key.withUTF8 { key in
                 let key = UnsafeRawBufferPointer(key)
-                return windows.withBytes(at: range.start.rawValue, size: range.length) { bytes in
+                return windows.withBytes(at: range.start, size: range.length) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes),
                         MessageProperties.equal(record.topic, UnsafeRawBufferPointer(topic)),
                         record.storeTimestamp >= begin, record.storeTimestamp <= end

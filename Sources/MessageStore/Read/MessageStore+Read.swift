@@ -42,8 +42,8 @@ extension MessageStore {
         let scanLimit = Int64(max(16_000, min(maxCount, 1 << 20) * ConsumeQueueEntry.size) / ConsumeQueueEntry.size)
         let scanEnd = min(maximum.rawValue, offset.rawValue + scanLimit)
         var position = offset.rawValue
-        var skipBelow = Int64.min
-        var lastPhysical: Int64 = 0
+        var skipBelow = PhysicalOffset.min
+        var lastPhysical = PhysicalOffset(0)
         // The answer and the entry behind it are enough unless some are left out: then more and more are read at once.
         var wanted = Int64(min(max(maxCount, 1), 1 << 20)) + 1
         scan: while position < scanEnd {
@@ -58,7 +58,7 @@ extension MessageStore {
             guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { break }
             for place in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
                 let entry = ConsumeQueueEntry(base + place)
-                let physical = entry.physicalOffset.rawValue
+                let physical = entry.physicalOffset
                 let size = Int(entry.recordSize)
                 lastPhysical = physical
                 if physical < skipBelow {
@@ -79,9 +79,9 @@ extension MessageStore {
                 guard isReadable(physical, size, in: queue, at: position) else {
                     if answer.messageCount == 0 { answer.status = .messageWasRemoving }
                     // Messages of a deleted file; what is there is not passed over for a damaged entry.
-                    let first = logFiles.first ?? 0
+                    let first = logStart
                     if physical < first {
-                        skipBelow = min((physical / logFiles.fileSize + 1) * logFiles.fileSize, first)
+                        skipBelow = min(logFiles.base(of: physical) + logFiles.fileSize, first)
                     }
                     position += 1
                     continue
@@ -134,17 +134,17 @@ extension MessageStore {
 
     /// From a place in the log to its end; a damaged entry may name any place, one before the log's beginning, too.
     @inline(__always)
-    func bytesBehind(_ physical: Int64) -> Int64 { physical < 0 ? 0 : writtenEnd - physical }
+    func bytesBehind(_ physical: PhysicalOffset) -> Int64 { physical.rawValue < 0 ? 0 : log.written - physical }
 
     @inline(__always)
-    func add(_ physical: Int64, _ size: Int, _ ranges: inout [LogRange]) {
-        if let last = ranges.indices.last, ranges[last].start.rawValue + Int64(ranges[last].length) == physical,
-            physical % logFiles.fileSize != 0
+    func add(_ physical: PhysicalOffset, _ size: Int, _ ranges: inout [LogRange]) {
+        if let last = ranges.indices.last, ranges[last].start + ranges[last].length == physical,
+            physical != logFiles.base(of: physical)
         {
             ranges[last].length += size
             ranges[last].count += 1
         } else {
-            ranges.append(LogRange(start: PhysicalOffset(physical), length: size, count: 1))
+            ranges.append(LogRange(start: physical, length: size, count: 1))
         }
     }
 
@@ -152,10 +152,12 @@ extension MessageStore {
     /// delivered.
     @inline(__always)
     func isReadable(
-        _ physical: Int64, _ size: Int, in queue: ConsumeQueue? = nil, at position: Int64 = 0
+        _ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue? = nil, at position: Int64 = 0
     ) -> Bool {
-        guard size > 0, physical >= logFiles.first ?? 0, physical <= writtenEnd - Int64(size), physical >= 0 else {
-            if let queue, physical != 0 || size != Int(Int32.max), physical < 0 || physical >= logFiles.first ?? 0 {
+        guard size > 0, physical >= logStart, physical <= log.written - Int64(size), physical.rawValue >= 0 else {
+            if let queue, physical.rawValue != 0 || size != Int(Int32.max),
+                physical.rawValue < 0 || physical >= logStart
+            {
                 reportStray(physical, queue, position, "no message can lie")
             }
             return false
@@ -172,7 +174,8 @@ extension MessageStore {
 
     /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the record and the queue's entry
     /// name each other covers some of what else could have flipped.
-    private func isIntact(_ physical: Int64, _ size: Int, in queue: ConsumeQueue?, at position: Int64) -> Bool {
+    private func isIntact(_ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue?, at position: Int64) -> Bool
+    {
         if holdsRecord(at: physical, size: size, configuration.recordCheck) {
             guard let queue, !belongs(physical, size, queue, position) else { return true }
             reportStray(physical, queue, position, "a message of another place lies")
@@ -185,7 +188,7 @@ extension MessageStore {
         return false
     }
 
-    private func reportStray(_ physical: Int64, _ queue: ConsumeQueue, _ position: Int64, _ what: String) {
+    private func reportStray(_ physical: PhysicalOffset, _ queue: ConsumeQueue, _ position: Int64, _ what: String) {
         guard maintenance.reportedDamage != physical else { return }
         maintenance.reportedDamage = physical
         logger.error(
@@ -194,12 +197,12 @@ extension MessageStore {
     }
 
     /// Whether a message lies there that says itself that this is its place in the queue.
-    func belongs(_ physical: Int64, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
+    func belongs(_ physical: PhysicalOffset, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
         // Whatever a damaged entry says.
-        guard size > 0, physical >= 0, physical <= writtenEnd - Int64(size) else { return false }
+        guard size > 0, physical.rawValue >= 0, physical <= log.written - Int64(size) else { return false }
         return windows.withBytes(at: physical, size: size) { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.totalSize == size,
-                record.physicalOffset.rawValue == physical
+                record.physicalOffset == physical
             else { return false }
             // RocketMQ's light queues hold messages of other topics.
             if queue.topic.hasPrefix("%LMQ%") { return true }
@@ -245,26 +248,25 @@ extension MessageStore {
     /// The bytes of a range; nil when they are not (any more) there. The pointer is valid during the call, which must not read from the store again.
     @discardableResult
     package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
-        guard range.start.rawValue <= writtenEnd - Int64(range.length) else { return nil }
-        return try windows.withBytes(at: range.start.rawValue, size: range.length, body)
+        guard range.start <= log.written - Int64(range.length) else { return nil }
+        return try windows.withBytes(at: range.start, size: range.length, body)
     }
 
     /// Whether a whole record lies in the range that is what was written, as far as checksums tell; if not, that is said in the log. Whoever delivers a
     /// message again that was not chosen by `selectMessages` asks first.
-    package func holdsMessage(_ range: LogRange) -> Bool { isReadable(range.start.rawValue, range.length) }
+    package func holdsMessage(_ range: LogRange) -> Bool { isReadable(range.start, range.length) }
 
     /// The log file that holds `offset`, for `sendfile`: descriptor (owned by the store, valid until the file is deleted) and the offset inside it.
     package func logFile(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64)? {
-        let base = offset.rawValue / logFiles.fileSize * logFiles.fileSize
+        let base = logFiles.base(of: offset)
         guard let file = logFiles.file(base: base) else { return nil }
-        return (file.descriptor, offset.rawValue - base)
+        return (file.descriptor, offset - base)
     }
 
     /// The record that begins at `offset` and is intact; nil when none does.
     package func lookMessage(at offset: PhysicalOffset) -> LogRange? {
-        guard offset.rawValue >= logFiles.first ?? 0, offset.rawValue < writtenEnd,
-            let record = recordAt(offset.rawValue),
-            !record.isBlank, isReadable(offset.rawValue, record.size)
+        guard offset >= logStart, offset < log.written, let record = recordAt(offset), !record.isBlank,
+            isReadable(offset, record.size)
         else { return nil }
         return LogRange(start: offset, length: record.size, count: 1)
     }
@@ -322,15 +324,15 @@ extension MessageStore {
     package func storeTimestamp(_ queue: ConsumeQueue, at offset: QueueOffset) -> Int64 {
         do throws(SystemError) {
             guard let entry = try queueFiles.entry(queue, at: offset.rawValue) else { return -1 }
-            return storeTimestamp(at: entry.physicalOffset.rawValue)
+            return storeTimestamp(at: entry.physicalOffset)
         } catch {
             logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
             return -1
         }
     }
 
-    private func storeTimestamp(at physical: Int64) -> Int64 {
-        guard physical >= logFiles.first ?? 0, physical < writtenEnd, let record = recordAt(physical), !record.isBlank
+    private func storeTimestamp(at physical: PhysicalOffset) -> Int64 {
+        guard physical >= logStart, physical < log.written, let record = recordAt(physical), !record.isBlank
         else {
             return -1
         }
@@ -342,17 +344,15 @@ extension MessageStore {
         logFiles.first.map { storeTimestamp(at: $0) } ?? -1
     }
 
-    // MARK: Keys
-
     // MARK: Figures
 
     /// Figures for `getBrokerRuntimeInfo`.
     package var runtimeInformation: StoreRuntimeInformation {
         var information = StoreRuntimeInformation()
-        information.commitLogMinOffset = logFiles.first ?? -1
-        information.commitLogMaxOffset = writtenEnd
-        information.dispatchBehindBytes = writtenEnd - dispatchedEnd
-        information.remainHowManyDataToFlush = writtenEnd - flushedEnd
+        information.commitLogMinOffset = minPhysicalOffset.rawValue
+        information.commitLogMaxOffset = log.written.rawValue
+        information.dispatchBehindBytes = log.written - log.dispatched
+        information.remainHowManyDataToFlush = log.written - log.flushed
         information.commitLogDiskRatio = usedRatio(configuration.commitLogPath)
         information.consumeQueueDiskRatio = usedRatio(configuration.consumeQueuePath)
         information.putMessageTimesTotal = statistics.putMessages

@@ -4,14 +4,12 @@ import StoreFormat
 /// Makes the log durable, on the flush thread.
 struct LogSynchronization: Sendable {
     /// The files with anything in them that is not durable.
-    let files: [(base: Int64, file: any DiskFile)]
+    let files: [(base: PhysicalOffset, file: any DiskFile)]
     let fileSize: Int64
     /// Written again first: pages there may be called clean by the kernel without having reached the disk.
-    let doubtful: Range<Int64>
+    let doubtful: Range<PhysicalOffset>
     /// What is written below is durable afterwards.
-    let target: Int64
-    /// Of the newest message below.
-    let timestamp: Int64
+    let target: PhysicalOffset
 
     func run() throws(SystemError) {
         for (base, file) in files {

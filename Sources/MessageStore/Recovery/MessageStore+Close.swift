@@ -26,9 +26,9 @@ extension MessageStore {
         try onDisk { () throws(SystemError) in
             try writeAllBehind()
             try noteCheckpoint()
-            if let failure = try makeCheckpoint(dispatched: dispatchedEnd).run() { throw failure.error }
+            if let failure = try makeCheckpoint(dispatched: log.dispatched).run() { throw failure.error }
             recoveryPoint.hardWritten()
-            flushedEnd = writtenEnd
+            log.flush(to: log.written)
             try disk.remove(abortPath)
             try disk.synchronizeDirectory(configuration.storePathRootDir)
         }
@@ -41,11 +41,11 @@ extension MessageStore {
         flushOutcome = nil
         flushRunning = false
         if flushBroken {
-            doubtfulEnd = writtenEnd
-            let from = flushedEnd
-            try onDisk { () throws(SystemError) in try logSynchronization(to: writtenEnd).run() }
+            doubtfulEnd = log.written
+            let from = log.flushed
+            try onDisk { () throws(SystemError) in try logSynchronization(to: log.written).run() }
             windows.reset()
-            guard recordsAreIntact(from: from, to: dispatchedEnd) else {
+            guard recordsAreIntact(from: from, to: log.dispatched) else {
                 throw .damaged(
                     path: configuration.commitLogPath,
                     reason: "bytes behind \(from) were lost after a failed synchronization")

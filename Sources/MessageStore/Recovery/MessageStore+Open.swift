@@ -37,11 +37,11 @@ extension MessageStore {
         try logFiles.load(wasClean: wasClean)
         loadDeleted()
         try recover(wasClean: wasClean, foreignKill: foreignKill)
-        fitDeleted(first: logFiles.first ?? 0)
+        fitDeleted(first: logStart)
         try loadSums()
         isOpen = true
         removeLeftFolders()
-        maintenance.begin(now: clock(), dispatched: dispatchedEnd)
+        maintenance.begin(now: clock(), dispatched: log.dispatched)
         maintenance.recoveryPointDue = true
         if needsCheck { beginCheck() }
         // Before the first message, not with the first maintenance: a fast sender would fill the reserve meanwhile.
@@ -102,7 +102,7 @@ extension MessageStore {
         try loadIndex(&plan, wasClean: wasClean, first: first)
         try checkIndex(&plan, first: first)
 
-        beginAt(plan.dispatchFrom)
+        log.beginRecovery(from: plan.dispatchFrom, filesEnd: logFiles.end)
         recoveredFrom = plan.dispatchFrom
         needsCheck = !wasClean || plan.point == nil
         // A kill, too, can end a write at a block's end inside a record.
@@ -111,7 +111,7 @@ extension MessageStore {
         while case .damaged(let damage) = stop, skipDamage(damage, plan) {
             stop = dispatchWindows(upTo: logFiles.end, mode)
         }
-        let end = dispatchedEnd
+        let end = log.dispatched
         decideHeldRecords()
         try settle(end: end, stop: stop, plan: plan, wasClean: wasClean)
         // Whoever finds no point does not know that this start of the machine was ours.
@@ -153,7 +153,7 @@ extension MessageStore {
             }
             try recoveryPoint.remove()
         }
-        beginAt(0)
+        log.begin(at: PhysicalOffset(0))
     }
 
     private func queueFolders() throws(SystemError) -> [ConsumeQueueFiles.QueueFolder] {
@@ -168,7 +168,7 @@ extension MessageStore {
     }
 
     private func makePlan(
-        wasClean: Bool, foreignKill: Bool, first: Int64, soft: RecoveryPoint?, hard: RecoveryPoint?
+        wasClean: Bool, foreignKill: Bool, first: PhysicalOffset, soft: RecoveryPoint?, hard: RecoveryPoint?
     ) throws(StoreError) -> RecoveryPlan {
         func usable(_ point: RecoveryPoint?) -> RecoveryPoint? {
             guard let point, point.dispatched >= first, point.dispatched <= logFiles.end else { return nil }
@@ -177,7 +177,7 @@ extension MessageStore {
         let newest = [soft, hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
         let vouched = usable(hard)?.dispatched ?? first
         // An older release's point does not tell how far the log was synchronized.
-        let flushed = newest?.flushed ?? 0
+        let flushed = newest?.flushed ?? PhysicalOffset(0)
         let synchronized = flushed > first && flushed <= logFiles.end ? flushed : vouched
         let fresh = soft.flatMap { $0.boot == bootIdentity && $0.sequence > (hard?.sequence ?? 0) ? $0 : nil }
         if let fresh, fresh.doubt == .synchronizationFailed, !wasClean {
@@ -218,13 +218,13 @@ extension MessageStore {
     }
 
     /// The newest file whose first message is old enough for the checkpoint to vouch for it (`isMappedFileMatchedRecover`).
-    private func fileFromCheckpoint() throws(StoreError) -> Int64 {
+    private func fileFromCheckpoint() throws(StoreError) -> PhysicalOffset {
         let limit = try onDisk { () throws(SystemError) in try readCheckpoint() }?.minTimestamp ?? 0
         for (base, _) in logFiles.files.reversed() {
             let time = recordAt(base)?.storeTimestamp ?? 0
             if time > 0, time <= limit { return base }
         }
-        return logFiles.first ?? 0
+        return logStart
     }
 
     private func readCheckpoint() throws(SystemError) -> StoreCheckpointLayout? {
@@ -235,13 +235,13 @@ extension MessageStore {
         return StoreCheckpointLayout(UnsafeRawBufferPointer(rebasing: buffer[0..<got]))
     }
 
-    private func loadQueues(_ plan: inout RecoveryPlan, first: Int64) throws(StoreError) {
+    private func loadQueues(_ plan: inout RecoveryPlan, first: PhysicalOffset) throws(StoreError) {
         let folders = try onDisk { () throws(SystemError) in try queueFolders() }
         var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
         let anew = try load(queues, plan)
         plan.known =
             plan.point.map { max($0.dispatched, plan.synchronized) }
-            ?? (plan.trusted == .max ? queueEnd(queues) ?? 0 : plan.synchronized)
+            ?? (plan.trusted == .max ? queueEnd(queues) ?? PhysicalOffset(0) : plan.synchronized)
         if let point = plan.point {
             let entries = queues.reduce(Int64(0)) { $0 + $1.maxOffset.rawValue }
             if Int64(queues.count) < point.queues || entries < point.entries || !reaches(point.dispatched, queues) {
@@ -271,17 +271,17 @@ extension MessageStore {
     }
 
     /// - Returns: from where on the log may have messages whose entries a queue has lost to damage. A recovery point counts entries instead.
-    private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) -> Int64 {
-        var anew = Int64.max
+    private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) -> PhysicalOffset {
+        var anew = PhysicalOffset.max
         var short = 0
         for queue in queues {
             let mayGoOn = try onDisk { () throws(SystemError) in
                 try queueFiles.load(
                     queue, trusted: plan.trusted, afterPowerLoss: plan.queuesMayHaveHoles,
-                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill, logStart: logFiles.first ?? 0,
+                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill, logStart: logStart,
                     asksWhatFollows: plan.point == nil
                 ) { entry, offset in
-                    guard let record = self.recordAt(entry.physicalOffset.rawValue) else { return false }
+                    guard let record = self.recordAt(entry.physicalOffset) else { return false }
                     return record.queueOffset.rawValue == offset && record.queueId == queue.queueId
                 }
             }
@@ -295,8 +295,9 @@ extension MessageStore {
     }
 
     /// End of the newest record any queue knows.
-    private func queueEnd(_ queues: [ConsumeQueue]) -> Int64? {
-        guard let newest = queues.map({ $0.lastPhysicalOffset }).max(), newest >= 0, let record = recordAt(newest)
+    private func queueEnd(_ queues: [ConsumeQueue]) -> PhysicalOffset? {
+        guard let newest = queues.map({ $0.lastPhysicalOffset }).max(), newest.rawValue >= 0,
+            let record = recordAt(newest)
         else {
             return nil
         }
@@ -304,12 +305,11 @@ extension MessageStore {
     }
 
     /// Whether the records behind the newest one in a queue lead exactly to `offset`: then the log is the one the recovery point was made for.
-    private func reaches(_ offset: Int64, _ queues: [ConsumeQueue]) -> Bool {
+    private func reaches(_ offset: PhysicalOffset, _ queues: [ConsumeQueue]) -> Bool {
         guard var position = queueEnd(queues) else { return true }
         while position < offset {
             guard let record = recordAt(position) else { return false }
-            position =
-                record.isBlank ? (position / logFiles.fileSize + 1) * logFiles.fileSize : position + Int64(record.size)
+            position = end(of: record, at: position)
         }
         return position == offset
     }
@@ -323,16 +323,21 @@ extension MessageStore {
         var isBlank: Bool
     }
 
+    /// Where the log goes on behind a record; behind a blank one that is the next file.
+    func end(of record: RecordGlimpse, at offset: PhysicalOffset) -> PhysicalOffset {
+        record.isBlank ? logFiles.base(of: offset) + logFiles.fileSize : offset + record.size
+    }
+
     /// The record at a place, if one lies there.
-    func recordAt(_ offset: Int64) -> RecordGlimpse? {
-        let inFile = logFiles.fileSize - offset % logFiles.fileSize
-        guard offset >= 0, inFile >= Int64(CommitLogRecord.blankSize) else { return nil }
+    func recordAt(_ offset: PhysicalOffset) -> RecordGlimpse? {
+        let inFile = logFiles.base(of: offset) + logFiles.fileSize - offset
+        guard offset.rawValue >= 0, inFile >= Int64(CommitLogRecord.blankSize) else { return nil }
         var needed = CommitLogRecord.blankSize
         while true {
             let glimpse: (RecordGlimpse?, Int)? = windows.withBytes(at: offset, size: needed) { bytes in
                 switch CommitLogRecord.parse(bytes, maximumSize: Int(inFile)) {
                 case .record(let record):
-                    guard record.physicalOffset.rawValue == offset else { return (nil, 0) }
+                    guard record.physicalOffset == offset else { return (nil, 0) }
                     return (
                         RecordGlimpse(
                             size: record.totalSize, queueId: record.queueId, queueOffset: record.queueOffset,
@@ -354,7 +359,7 @@ extension MessageStore {
         }
     }
 
-    private func loadIndex(_ plan: inout RecoveryPlan, wasClean: Bool, first: Int64) throws(StoreError) {
+    private func loadIndex(_ plan: inout RecoveryPlan, wasClean: Bool, first: PhysicalOffset) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
             try index.load(keepingUpTo: plan.indexIsStale ? 0 : plan.queuesMayHaveHoles ? plan.point?.indexName : nil)
@@ -363,7 +368,8 @@ extension MessageStore {
                 if plan.afterForeignKill {
                     try index.repairLast()
                     plan.dispatchFrom =
-                        index.coveredOffset < 0 ? first : max(first, min(plan.dispatchFrom, index.coveredOffset))
+                        index.coveredOffset.rawValue < 0
+                        ? first : max(first, min(plan.dispatchFrom, index.coveredOffset))
                     return
                 }
                 if !wasClean {
@@ -372,7 +378,7 @@ extension MessageStore {
                     // What it does not vouch for is read, not believed.
                     try index.salvage(notBefore: limit, below: plan.dispatchFrom) { recordAt($0)?.storeTimestamp }
                 }
-                if index.coveredOffset < 0 {
+                if index.coveredOffset.rawValue < 0 {
                     plan.dispatchFrom = first
                 } else if !wasClean {
                     plan.dispatchFrom = max(first, min(plan.dispatchFrom, index.coveredOffset))
@@ -398,22 +404,23 @@ extension MessageStore {
     }
 
     /// A header of the index that does not agree with its file would hide keys: the file and those after it are made anew.
-    private func checkIndex(_ plan: inout RecoveryPlan, first: Int64) throws(StoreError) {
+    private func checkIndex(_ plan: inout RecoveryPlan, first: PhysicalOffset) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
             guard let bad = try index.firstDamagedHeader(storeTime: { recordAt($0)?.storeTimestamp }) else { return }
             logger.error("index file \(index.files[bad].diskFile.path) is damaged: built anew from the commit log")
             try index.remove(from: bad)
             plan.dispatchFrom =
-                index.coveredOffset < 0 ? first : max(first, min(plan.dispatchFrom, index.coveredOffset))
+                index.coveredOffset.rawValue < 0 ? first : max(first, min(plan.dispatchFrom, index.coveredOffset))
         }
     }
 
     /// Makes the end found the end of everything.
-    private func settle(end: Int64, stop: DispatchStop, plan: RecoveryPlan, wasClean: Bool) throws(StoreError) {
+    private func settle(end: PhysicalOffset, stop: DispatchStop, plan: RecoveryPlan, wasClean: Bool) throws(StoreError)
+    {
         guard stop != .end || end >= logFiles.end else {
             // A place that cannot be read is not the log's end: writing there would destroy what it holds.
-            let path = logFiles.path(base: end / logFiles.fileSize * logFiles.fileSize)
+            let path = logFiles.path(base: logFiles.base(of: end))
             throw .disk(SystemError(errno: EIO, call: "mmap", subject: path))
         }
         var isTorn = stop != .end && (stop != .damaged(.nothing) || end < plan.known)
@@ -432,15 +439,12 @@ extension MessageStore {
             try index?.cut(to: end)
         }
         index?.apply()
-        logEnd = end
-        writtenEnd = end
-        dispatchedEnd = end
-        let base = end / logFiles.fileSize * logFiles.fileSize
-        logFileEnd = logFiles.file(base: base) == nil ? end : base + logFiles.fileSize
-        committedFileEnd = logFileEnd
+        let base = logFiles.base(of: end)
+        log.endRecovery(
+            at: end, fileEnd: logFiles.file(base: base) == nil ? end : base + logFiles.fileSize,
+            flushed: wasClean ? end : min(end, plan.synchronized))
         allocatedEnd = end
-        flushedEnd = wasClean ? end : min(end, plan.synchronized)
-        doubtfulEnd = plan.logIsDoubtful ? end : 0
+        doubtfulEnd = plan.logIsDoubtful ? end : PhysicalOffset(0)
         if !wasClean {
             // What the process before wrote may still be on its way to the disk: the first checkpoint synchronizes everything.
             queueFiles.touchEverything()

@@ -6,9 +6,9 @@ import StoreReader
 /// What recovery starts from.
 struct RecoveryPlan {
     /// Queue entries of records below are believed, and dispatch begins here.
-    var trusted: Int64
+    var trusted: PhysicalOffset
     /// Dispatch begins earlier than that because the index lags.
-    var dispatchFrom: Int64
+    var dispatchFrom: PhysicalOffset
     /// The last process ended in order.
     var wasClean = false
     /// Unsynchronized writes may be missing, in any order.
@@ -23,11 +23,11 @@ struct RecoveryPlan {
     var isOurs = false
     var point: RecoveryPoint?
     /// Below this the log was synchronized.
-    var synchronized: Int64
+    var synchronized: PhysicalOffset
     /// The recovery point belongs to another log: the index is made anew, too.
     var indexIsStale = false
     /// Messages lay everywhere below this: what cannot be read there is damage, never the log's end.
-    var known: Int64 = 0
+    var known = PhysicalOffset(0)
 
     var queuesMayHaveHoles: Bool { afterPowerLoss || checkpointWasUnderWay }
 }
@@ -36,37 +36,37 @@ struct RecoveryPlan {
 extension MessageStore {
     /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
     func skipDamage(_ damage: CommitLogDamage, _ plan: RecoveryPlan) -> Bool {
-        let isKnown = dispatchedEnd < plan.known
+        let isKnown = log.dispatched < plan.known
         if damage == .nothing, !isKnown, plan.wasClean || plan.afterPowerLoss { return false }
         // A killed process wrote in order: messages behind a damaged place, be it zeros, mean that only what lay in it is lost. After a power cut they
         // are writes that overtook it, of which nobody was told that they are durable: keeping them would leave holes in queues.
         if plan.afterPowerLoss, !isKnown {
             guard plan.point == nil, !plan.isOurs else { return false }
             // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
-            let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? 0
-            if dispatchedEnd >= lastWritten - logFiles.fileSize { return false }
+            let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? PhysicalOffset(0)
+            if log.dispatched >= lastWritten - logFiles.fileSize { return false }
         }
-        if damage == .tornBlock, let record = recordAt(dispatchedEnd),
-            recordAt(dispatchedEnd + Int64(record.size)) != nil
+        if damage == .tornBlock, let record = recordAt(log.dispatched),
+            recordAt(log.dispatched + Int64(record.size)) != nil
         {
             // What was written in order and goes on behind it is no torn write: somebody's properties are made of zeros.
-            return dispatchWindows(upTo: dispatchedEnd + Int64(record.size), .verify) == .end
+            return dispatchWindows(upTo: log.dispatched + Int64(record.size), .verify) == .end
         }
-        var from = dispatchedEnd + 1
+        var from = log.dispatched + 1
         if damage == .nothing {
-            guard let data = firstData(behind: dispatchedEnd) else { return false }
+            guard let data = firstData(behind: log.dispatched) else { return false }
             // A record begins with its size, whose first bytes are zeros as well.
             from = max(from, data - 3)
         }
         guard let next = nextRecord(from: from) else { return false }
-        logger.error("commit log at \(dispatchedEnd): \(damage); \(next - dispatchedEnd) bytes are not readable")
-        dispatchedEnd = next
+        logger.error("commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are not readable")
+        log.dispatch(to: next)
         return true
     }
 
     /// Entries that point behind the log's end go. Their messages are gone with the log's end, or the entries are damaged and their messages lie
     /// in the log: what lies there behind a queue's last good entry is entered again, before any number is given a second time.
-    func cutQueues(to end: Int64) throws(SystemError) {
+    func cutQueues(to end: PhysicalOffset) throws(SystemError) {
         var from = end
         var cut = 0
         for queue in table.queues where queue.lastPhysicalOffset >= end {
@@ -78,25 +78,24 @@ extension MessageStore {
         logger.warning(
             "\(cut) queues point behind the log's end: what they lack before it is entered from the log again")
         needsCheck = true
-        dispatchedEnd = replayStart(from)
+        log.dispatchAgain(from: replayStart(from))
         while case .damaged = dispatchWindows(upTo: end, [.verify, .queuesOnly]),
-            let next = nextRecord(from: dispatchedEnd + 1), next < end
+            let next = nextRecord(from: log.dispatched + 1), next < end
         {
-            dispatchedEnd = next
+            log.dispatch(to: next)
         }
         decideHeldRecords()
     }
 
     /// Where a replay begins whose first record a queue's entry names. The entry may be damaged, too, and a replay that began inside a record would
     /// take it for the log's end: then it begins with the log.
-    func replayStart(_ offset: Int64) -> Int64 {
-        let first = logFiles.first ?? 0
-        return offset >= first && recordAt(offset) != nil ? offset : first
+    func replayStart(_ offset: PhysicalOffset) -> PhysicalOffset {
+        offset >= logStart && recordAt(offset) != nil ? offset : logStart
     }
 
     /// The next place where a record lies that says itself that it lies there and whose body is intact.
-    private func nextRecord(from start: Int64) -> Int64? {
-        var base = start / logFiles.fileSize * logFiles.fileSize
+    private func nextRecord(from start: PhysicalOffset) -> PhysicalOffset? {
+        var base = logFiles.base(of: start)
         var from = start
         while logFiles.file(base: base) != nil {
             let fileEnd = base + logFiles.fileSize
@@ -107,18 +106,19 @@ extension MessageStore {
         return nil
     }
 
-    private func nextRecord(from: Int64, to end: Int64) -> Int64? {
+    private func nextRecord(from: PhysicalOffset, to end: PhysicalOffset) -> PhysicalOffset? {
         let piece: Int64 = 1 << 20
         var position = from
         while position + Int64(CommitLogRecord.minimumSize) <= end {
             let size = Int(min(piece, end - position))
-            let found: Int64?? = windows.withBytes(at: position, size: size) { bytes in
+            let found: PhysicalOffset?? = windows.withBytes(at: position, size: size) { bytes in
                 var offset = 0
                 while offset + 36 <= size {
                     let magic = bytes.loadUnaligned(fromByteOffset: offset + 4, as: Int32.self).bigEndian
-                    let place = bytes.loadUnaligned(fromByteOffset: offset + 28, as: Int64.self).bigEndian
+                    let place = PhysicalOffset(
+                        bytes.loadUnaligned(fromByteOffset: offset + 28, as: Int64.self).bigEndian)
                     if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2,
-                        place == position + Int64(offset)
+                        place == position + offset
                     {
                         return place
                     }
@@ -137,7 +137,7 @@ extension MessageStore {
     }
 
     /// The first byte at or behind `offset` that is not zero; nil when there is none. Holes cost nothing.
-    func firstData(behind offset: Int64) -> Int64? {
+    func firstData(behind offset: PhysicalOffset) -> PhysicalOffset? {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }
         for (base, file) in logFiles.files where base + logFiles.fileSize > offset {

@@ -11,7 +11,7 @@ struct RecoveryPoint: Equatable {
     /// Which start of the machine wrote it: written pages survive the process, but not the machine.
     var boot: [UInt8] = Array(repeating: 0, count: 16)
     /// Queues and index on disk hold everything below.
-    var dispatched: Int64 = 0
+    var dispatched = PhysicalOffset(0)
     /// Queues there were, and the sum of their ends: fewer found means that somebody deleted some.
     var queues: Int64 = 0
     var entries: Int64 = 0
@@ -21,7 +21,7 @@ struct RecoveryPoint: Equatable {
     var sequence: Int64 = 0
     var doubt = Doubt.none
     /// The log was synchronized below: that holds whatever became of the process and the machine. 0 when an older release wrote the point.
-    var flushed: Int64 = 0
+    var flushed = PhysicalOffset(0)
 
     /// What a process that finds the point as the newest one must think of pages that were written and not vouched for.
     enum Doubt: UInt8 {
@@ -47,13 +47,13 @@ struct RecoveryPoint: Equatable {
         else { return nil }
         sequence = BigEndian.load(base, 8, as: Int64.self)
         boot = Array(bytes[16..<32])
-        dispatched = BigEndian.load(base, 32, as: Int64.self)
+        dispatched = PhysicalOffset(BigEndian.load(base, 32, as: Int64.self))
         queues = BigEndian.load(base, 40, as: Int64.self)
         entries = BigEndian.load(base, 48, as: Int64.self)
         indexName = BigEndian.load(base, 56, as: Int64.self)
         indexHeader = header
         doubt = Doubt(rawValue: bytes[112]) ?? .synchronizationFailed
-        flushed = BigEndian.load(base, 116, as: Int64.self)
+        flushed = PhysicalOffset(BigEndian.load(base, 116, as: Int64.self))
     }
 
     func encoded() -> [UInt8] {
@@ -63,13 +63,13 @@ struct RecoveryPoint: Equatable {
             BigEndian.store(Self.magic, base, 0)
             BigEndian.store(sequence, base, 8)
             for (index, byte) in boot.prefix(16).enumerated() { buffer[16 + index] = byte }
-            BigEndian.store(dispatched, base, 32)
+            BigEndian.store(dispatched.rawValue, base, 32)
             BigEndian.store(queues, base, 40)
             BigEndian.store(entries, base, 48)
             BigEndian.store(indexName, base, 56)
             indexHeader.encode(base + 72)
             buffer[112] = doubt.rawValue
-            BigEndian.store(flushed, base, 116)
+            BigEndian.store(flushed.rawValue, base, 116)
             BigEndian.store(
                 CommitLogRecord.bodyCRC(UnsafeRawBufferPointer(start: base, count: Self.size - 4)), base, Self.size - 4)
         }

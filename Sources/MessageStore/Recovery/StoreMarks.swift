@@ -1,4 +1,5 @@
 package import LinuxSystem
+import StoreFormat
 
 /// What a store's folder says of who wrote it last. Only reads: also a store on a read-only mount has its marks.
 package struct StoreMarks: Sendable {
@@ -35,7 +36,7 @@ package struct StoreMarks: Sendable {
                 RecoveryPoint(UnsafeRawBufferPointer(rebasing: bytes.dropFirst(place * 4096)))
             }
         }
-        notedEnd = points.max { $0.sequence < $1.sequence }?.dispatched
+        notedEnd = points.max { $0.sequence < $1.sequence }?.dispatched.rawValue
     }
 
     private static func bytes(_ path: String, _ most: Int, _ disk: any Disk) throws(SystemError) -> [UInt8] {
