@@ -78,12 +78,7 @@ package final class MessageStore {
     var lockFile: (any DiskFile)?
     /// `abort` says that Apus writes here.
     var isMarkedOwned = false
-    /// Why nothing is accepted; nil when all is well.
-    var gate: AppendRefusal?
-    /// It is closed because of a threshold, while the disk still takes bytes.
-    var gateIsThreshold = false
-    /// Bytes of a failed write may lie behind `log.written`: they must be made zero before anything is written.
-    var tailIsDirty = false
+    var gate = WriteGate()
     var flushRunning = false
     /// Of the flush that is running.
     var flushOutcome: FlushOutcome<SystemError>?
@@ -176,7 +171,7 @@ package final class MessageStore {
     // MARK: Where the log stands
 
     /// Why nothing is accepted at the moment, or nil.
-    package var notWritable: AppendRefusal? { gate }
+    package var notWritable: AppendRefusal? { gate.refusal }
     /// First byte of the first file, -1 while there is none.
     package var minPhysicalOffset: PhysicalOffset { logFiles.first ?? PhysicalOffset(-1) }
     /// First byte of the first file, 0 while there is none.

@@ -31,7 +31,6 @@ struct MaintenanceState {
     var lastFlush: Int64 = 0
     var lastRelease: Int64 = 0
     var lastCleaning: Int64 = 0
-    var lastRetry: Int64 = 0
     var reportedDamage: PhysicalOffset?
     /// Queues that are still to be shortened to what the log holds; then all of them once more if the log has moved meanwhile.
     var expiring: [ConsumeQueue] = []
@@ -55,7 +54,6 @@ struct MaintenanceState {
         lastCheckpoint = now
         lastFlush = now
         lastRelease = now
-        lastRetry = now
         passDispatched = dispatched
         checkpointDispatched = dispatched
     }
@@ -68,10 +66,7 @@ extension MessageStore {
         guard isOpen else { return }
         let now = clock()
         flushIfDue(now)
-        if now - maintenance.lastRetry >= 1000 {
-            maintenance.lastRetry = now
-            retryWriting()
-        }
+        if gate.isRetryDue(now: now) { retryWriting() }
         writeBehind(now)
         cleanIfDue(now)
         checkSome()
@@ -249,24 +244,9 @@ extension MessageStore {
 
     // MARK: Coming back after an error
 
-    private func retryWriting() {
-        if tailIsDirty { cleanTail() }
-        if flushBroken { verifyUnflushed() }
-        guard gate != nil, !tailIsDirty, !flushBroken else { return }
-        if case .diskFull = gate, let problem = spaceProblem() {
-            gate = .diskFull(remark: diskFullRemark(cause: problem))
-            gateIsThreshold = true
-            return
-        }
-        // A write that failed for another reason is simply tried again: by the next tick.
-        gate = nil
-        logger.notice("the store takes messages again")
-        prepareAhead()
-    }
-
     /// After a failed synchronization the kernel may have dropped pages it calls clean: read back what was not flushed, check it, write it again,
     /// synchronize again. Only then is anything taken.
-    private func verifyUnflushed() {
+    func verifyUnflushed() {
         guard !flushRunning else { return }
         flushRunning = true
         doubtfulEnd = log.written
@@ -290,12 +270,11 @@ extension MessageStore {
         }
         windows.reset()
         guard recordsAreIntact(from: start, to: min(work.target, log.dispatched)) else {
-            gateIsThreshold = false
-            gate = .notWritable(
-                remark:
-                    "the commit log lost bytes behind \(start) after a failed synchronization; restart the broker to recover what is left"
-            )
-            logger.critical("\(gate.map { "\($0)" } ?? "")")
+            closeGate(
+                .notWritable(
+                    remark:
+                        "the commit log lost bytes behind \(start) after a failed synchronization; restart the broker to recover what is left"
+                ))
             return
         }
         flushBroken = false

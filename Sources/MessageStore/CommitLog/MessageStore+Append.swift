@@ -6,7 +6,7 @@ package import StoreFormat
 extension MessageStore {
     /// Encodes one message into this tick's buffer.
     package func append(_ draft: MessageDraft) -> AppendOutcome {
-        if let gate, !(gateIsThreshold && draft.mayUseReserve) { return .refused(gate) }
+        if let refusal = gate.refusal(mayUseReserve: draft.mayUseReserve) { return .refused(refusal) }
         let properties = storedProperties(draft.properties, draft.propertiesSuffix, draft)
         if let refusal = checkSizes(
             draft, body: draft.body.count, properties: properties.count + (draft.growth ?? 0))
@@ -51,7 +51,7 @@ extension MessageStore {
     /// the draft's properties are added to each message's.
     /// - Parameter physicalOffsets: gets one more offset per message behind what it holds: a tick may have several batches.
     package func appendBatch(_ draft: MessageDraft, physicalOffsets: inout [PhysicalOffset]) -> AppendOutcome {
-        if let gate { return .refused(gate) }
+        if let refusal = gate.refusal { return .refused(refusal) }
         let sysFlag = familyFlags(draft)
         guard SysFlag.transactionValue(sysFlag) == SysFlag.transactionNotType else {
             return .refused(.malformedBatch("a batch cannot be transactional"))
@@ -111,7 +111,7 @@ extension MessageStore {
     /// store begins where the first bytes say, which must be the beginning of a file.
     package func appendReplicated(at offset: PhysicalOffset, _ bytes: UnsafeRawBufferPointer) -> ReplicatedAppendOutcome
     {
-        if let gate { return .refused(expected: log.end, reason: gate.description) }
+        if let refusal = gate.refusal { return .refused(expected: log.end, reason: refusal.description) }
         if logFiles.files.isEmpty, hot.isEmpty, log.end.rawValue == 0, offset.rawValue > 0 {
             guard offset == logFiles.base(of: offset) else {
                 return .refused(

@@ -10,6 +10,7 @@ extension MessageStore {
     package func commitTick() throws(StoreError) {
         guard !hot.isEmpty else { return }
         precondition(isOpen, "commitTick on a store that is not open")
+        precondition(!gate.tailIsDirty, "nothing is written behind a dirty tail")
         do throws(SystemError) {
             for run in hot.runs {
                 let base = logFiles.base(of: run.start)
@@ -69,52 +70,8 @@ extension MessageStore {
         endTick()
         hot.removeAll()
         log.rollBack()
-        tailIsDirty = true
+        gate.noteDirtyTail()
         cleanTail()
-    }
-
-    /// Makes everything behind the written end zero again; until that has worked nothing may be written, or leftovers of the failed write could be
-    /// taken for messages after a crash.
-    func cleanTail() {
-        // The kernel tells of a lost page once: an error met here would be missing in a synchronization on its way.
-        guard tailIsDirty, !flushRunning, !maintenance.checkpointRunning else { return }
-        do throws(SystemError) {
-            windows.reset()
-            try logFiles.truncate(to: log.written)
-            allocatedEnd = min(allocatedEnd, log.written)
-            tailIsDirty = false
-        } catch {
-            logger.error("cleaning up behind the failed write failed, tried again later: \(error)")
-            // Messages written before may be among what was to be synchronized.
-            if error.call == "fdatasync" { flushFailure(error) }
-        }
-    }
-
-    func closeGate(for error: SystemError) {
-        gateIsThreshold = false
-        if error.errno == ENOSPC || error.errno == EDQUOT {
-            gate = .diskFull(remark: diskFullRemark(cause: "\(error)"))
-        } else {
-            gate = .notWritable(remark: "writing to the commit log failed: \(error); tried again every second")
-        }
-        logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
-    }
-
-    func diskFullRemark(cause: String) -> String {
-        var text = "the disk of \(configuration.commitLogPath) is full (\(cause)"
-        do throws(SystemError) {
-            let space = try disk.space(configuration.commitLogPath)
-            text +=
-                ", \(Int(space.usedRatio * 100)) % of \(space.total >> 20) MiB used, \(space.available >> 20) MiB free"
-        } catch {
-            text += ", how full is unknown: \(error)"
-        }
-        if let heldAt = maintenance.heldAt {
-            text += "; messages that wait for their time hold the log from \(heldAt) on"
-        }
-        return text
-            + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio or diskReservedBytes; "
-            + "messages are taken again by themselves"
     }
 
     // MARK: Flushing
@@ -167,12 +124,11 @@ extension MessageStore {
     func flushFailure(_ failure: SystemError) {
         flushBroken = true
         noteDistrust()
-        gateIsThreshold = false
-        gate = .notWritable(
-            remark:
-                "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
-        )
-        logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
+        closeGate(
+            .notWritable(
+                remark:
+                    "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
+            ))
         flushFailed?(.disk(failure))
     }
 
@@ -256,6 +212,6 @@ extension MessageStore {
         }
         // There is still room for what was reserved before; the gate closes now, before a message meets the wall.
         allocatedEnd = max(allocatedEnd, log.written + Int64(configuration.allocateAheadBytes) / 2)
-        if gate == nil, failure.errno == ENOSPC || failure.errno == EDQUOT { closeGate(for: failure) }
+        if gate.isOpen, failure.errno == ENOSPC || failure.errno == EDQUOT { closeGate(for: failure) }
     }
 }

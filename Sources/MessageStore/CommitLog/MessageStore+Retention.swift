@@ -177,60 +177,6 @@ extension MessageStore {
         localtime_r(&seconds, &local)
         return SettingType.hours(configuration.deleteWhen)?.contains(Int(local.tm_hour)) ?? false
     }
-
-    // MARK: Space
-
-    enum SpacePressure {
-        case none
-        /// Above `diskMaxUsedSpaceRatio`: expired files go at any hour.
-        case high
-        /// Above `diskSpaceCleanForciblyRatio`, or the absolute reserve is touched: the oldest go, expired or not.
-        case forced
-    }
-
-    /// Looks at the disks and opens or closes the gate.
-    @discardableResult
-    func lookAtSpace() -> SpacePressure {
-        let problem = spaceProblem()
-        if let problem {
-            if gate == nil {
-                gate = .diskFull(remark: diskFullRemark(cause: problem))
-                gateIsThreshold = true
-                logger.critical("the store takes no messages: \(gate.map { "\($0)" } ?? "")")
-            }
-            return .forced
-        }
-        let ratio = max(usedRatio(configuration.commitLogPath), usedRatio(configuration.consumeQueuePath))
-        if ratio > configuration.diskSpaceCleanForciblyRatio { return .forced }
-        return ratio > Double(configuration.diskMaxUsedSpaceRatio) / 100 ? .high : .none
-    }
-
-    /// Why there is no room for messages, or nil.
-    func spaceProblem() -> String? {
-        for path in [configuration.commitLogPath, configuration.consumeQueuePath] {
-            do throws(SystemError) {
-                let space = try disk.space(path)
-                if space.usedRatio > configuration.diskSpaceWarningLevelRatio {
-                    return "above diskSpaceWarningLevelRatio, \(Int(configuration.diskSpaceWarningLevelRatio * 100)) %"
-                }
-                if space.available < configuration.diskReservedBytes {
-                    return "less than diskReservedBytes, \(configuration.diskReservedBytes >> 20) MiB, are free"
-                }
-            } catch {
-                return "\(error)"
-            }
-        }
-        return nil
-    }
-
-    func usedRatio(_ path: String) -> Double {
-        do throws(SystemError) {
-            return try disk.space(path).usedRatio
-        } catch {
-            logger.warning("\(error)")
-            return -1
-        }
-    }
 }
 
 /// A file that is to be closed on another thread, which takes the last reference to it there.

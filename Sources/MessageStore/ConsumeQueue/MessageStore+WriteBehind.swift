@@ -71,7 +71,7 @@ extension MessageStore {
         maintenance.passRunning = false
         for queue in maintenance.passQueues where !queue.isRemoved { dirtyQueues.append(queue) }
         maintenance.passQueues = []
-        if gate == nil { closeGate(for: error) }
+        if gate.isOpen { closeGate(for: error) }
     }
 
     /// True when the queues of the pass are written.

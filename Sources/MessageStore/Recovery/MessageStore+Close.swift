@@ -19,7 +19,7 @@ extension MessageStore {
         }
         try hearOfFlushes()
         cleanTail()
-        if tailIsDirty || flushBroken {
+        if gate.tailIsDirty || flushBroken {
             throw .notWritable(reason: "a failed write could not be undone; the next start does that")
         }
         finishRemovals()

@@ -41,7 +41,9 @@ extension MessageStore {
         try loadSums()
         isOpen = true
         removeLeftFolders()
-        maintenance.begin(now: clock(), dispatched: log.dispatched)
+        let now = clock()
+        maintenance.begin(now: now, dispatched: log.dispatched)
+        gate.begin(now: now)
         maintenance.recoveryPointDue = true
         if needsCheck { beginCheck() }
         // Before the first message, not with the first maintenance: a fast sender would fill the reserve meanwhile.
@@ -185,7 +187,7 @@ extension MessageStore {
             logger.warning(
                 "a synchronization failed before the last end: everything behind \(synchronized) is written again")
             flushBroken = true
-            gate = .notWritable(remark: "the commit log is being verified after a failed synchronization")
+            gate.close(.notWritable(remark: "the commit log is being verified after a failed synchronization"))
             return RecoveryPlan(
                 trusted: vouched, dispatchFrom: vouched, afterPowerLoss: true, point: usable(hard),
                 synchronized: synchronized)
