@@ -49,12 +49,8 @@ package final class MessageStore {
     /// Properties an old checksum was taken out of, for the time of one encoding.
     var propertyScratch = GrowableBytes()
     var log = LogPosition()
-    /// Blocks are reserved up to here.
-    var allocatedEnd = PhysicalOffset(0)
-    var allocationRunning = false
-    /// The disk has been asked to write up to here.
-    var writebackEnd = PhysicalOffset(0)
-    var writebackRunning = false
+    var reservation = BlockReservation()
+    var flush = FlushState()
 
     // Queues.
     var table = QueueTable()
@@ -79,14 +75,6 @@ package final class MessageStore {
     /// `abort` says that Apus writes here.
     var isMarkedOwned = false
     var gate = WriteGate()
-    var flushRunning = false
-    /// Of the flush that is running.
-    var flushOutcome: FlushOutcome<SystemError>?
-    /// What lies between `log.flushed` and here was written by a process that was killed, perhaps after a synchronization had failed and before it
-    /// could say so: it is written again before any synchronization counts.
-    var doubtfulEnd = PhysicalOffset(0)
-    /// A synchronize failed: what lies between `log.flushed` and `log.written` must be verified and written again.
-    var flushBroken = false
     var lastStoreTimestamp: Int64 = 0
     var maintenance = MaintenanceState()
     var checkState = CheckState()

@@ -28,7 +28,6 @@ struct MaintenanceState {
     var heldPoint: RecoveryPoint?
     /// A pass and a checkpoint are due without waiting for their time.
     var recoveryPointDue = false
-    var lastFlush: Int64 = 0
     var lastRelease: Int64 = 0
     var lastCleaning: Int64 = 0
     var reportedDamage: PhysicalOffset?
@@ -52,7 +51,6 @@ struct MaintenanceState {
     mutating func begin(now: Int64, dispatched: PhysicalOffset) {
         lastPass = now
         lastCheckpoint = now
-        lastFlush = now
         lastRelease = now
         passDispatched = dispatched
         checkpointDispatched = dispatched
@@ -77,26 +75,10 @@ extension MessageStore {
         }
     }
 
-    // MARK: Flushing
-
-    private func flushIfDue(_ now: Int64) {
-        guard log.flushed < log.written, !flushRunning else { return }
-        let pages = (log.written - log.flushed) / 4096
-        let waited = now - maintenance.lastFlush
-        let enough = pages >= Int64(configuration.flushCommitLogLeastPages)
-        if configuration.flushDiskType == .syncFlush
-            || (waited >= Int64(configuration.flushIntervalCommitLog) && enough)
-            || waited >= Int64(configuration.flushCommitLogThoroughInterval)
-        {
-            maintenance.lastFlush = now
-            requestFlush()
-        }
-    }
-
     // MARK: Recovery point
 
     /// A synchronization has failed and what it was for has not been written again yet.
-    var pagesMayBeLost: Bool { flushBroken || maintenance.suspectsUnknown || !maintenance.suspects.isEmpty }
+    var pagesMayBeLost: Bool { flush.isBroken || maintenance.suspectsUnknown || !maintenance.suspects.isEmpty }
 
     /// Tells the next process, should this one be killed now, that written pages prove nothing.
     func noteDistrust() {
@@ -134,7 +116,7 @@ extension MessageStore {
     // MARK: Checkpoints
 
     func beginCheckpoint(_ now: Int64) {
-        guard !maintenance.checkpointRunning, !flushBroken, !flushRunning else { return }
+        guard !maintenance.checkpointRunning, !flush.isBroken, !flush.isRunning else { return }
         maintenance.recoveryPointDue = false
         maintenance.lastCheckpoint = now
         maintenance.checkpointDispatched = maintenance.passDispatched
@@ -188,7 +170,7 @@ extension MessageStore {
         maintenance.checkpointRunning = false
         guard let failure = outcome.failure else {
             recoveryPoint.hardWritten()
-            if !flushBroken { logIsSynchronized(checkpoint.log) }
+            if !flush.isBroken { logIsSynchronized(checkpoint.log) }
             writeHeldPoint()
             return
         }
@@ -243,80 +225,4 @@ extension MessageStore {
     }
 
     // MARK: Coming back after an error
-
-    /// After a failed synchronization the kernel may have dropped pages it calls clean: read back what was not flushed, check it, write it again,
-    /// synchronize again. Only then is anything taken.
-    func verifyUnflushed() {
-        guard !flushRunning else { return }
-        flushRunning = true
-        doubtfulEnd = log.written
-        let start = log.flushed
-        let work = logSynchronization(to: log.written)
-        let outcome = FlushOutcome<SystemError>()
-        let executor = executor
-        let liveness = liveness
-        background.submit(.flush) {
-            do throws(SystemError) { try work.run() } catch { outcome.failure = error }
-            executor { liveness.store?.verificationEnded(start, work, outcome.failure) }
-        }
-    }
-
-    private func verificationEnded(_ start: PhysicalOffset, _ work: LogSynchronization, _ failure: SystemError?) {
-        flushRunning = false
-        guard isOpen else { return }
-        if let failure {
-            logger.error("the commit log could not be written anew, tried again: \(failure)")
-            return
-        }
-        windows.reset()
-        guard recordsAreIntact(from: start, to: min(work.target, log.dispatched)) else {
-            closeGate(
-                .notWritable(
-                    remark:
-                        "the commit log lost bytes behind \(start) after a failed synchronization; restart the broker to recover what is left"
-                ))
-            return
-        }
-        flushBroken = false
-        logIsSynchronized(work)
-    }
-
-    /// Walks over whole records. `start` is where a flush ended, which on a slave may be inside a record.
-    func recordsAreIntact(from start: PhysicalOffset, to end: PhysicalOffset) -> Bool {
-        var position = start
-        while position < end {
-            guard let record = recordAt(position),
-                record.isBlank || holdsRecord(at: position, size: record.size, configuration.recordCheckOnRecover)
-            else {
-                return configuration.isSlave && position == start
-            }
-            position = self.end(of: record, at: position)
-        }
-        return true
-    }
-
-    /// Whether a record of that size lies there and is what was written, as far as the check can tell.
-    func holdsRecord(at offset: PhysicalOffset, size: Int, _ check: RecordCheck) -> Bool {
-        windows.withBytes(at: offset, size: size) { bytes in
-            if case .record(let record) = CommitLogRecord.parse(bytes) {
-                return record.physicalOffset == offset && record.totalSize == size
-                    && record.damage(by: check) == nil && agreesWithSum(record)
-            }
-            return false
-        } ?? false
-    }
-}
-
-/// Makes pages dirty again by writing what is read.
-func rewrite(_ file: any DiskFile, from start: Int64, to end: Int64) throws(SystemError) {
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
-    defer { buffer.deallocate() }
-    var position = start
-    while position < end {
-        let part = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<Int(min(Int64(buffer.count), end - position))])
-        let got = try file.read(into: part, at: position)
-        if got == 0 { break }
-        try file.write(UnsafeRawBufferPointer(rebasing: part[0..<got]), at: position)
-        position += Int64(got)
-    }
 }

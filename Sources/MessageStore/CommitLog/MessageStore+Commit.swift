@@ -74,87 +74,6 @@ extension MessageStore {
         cleanTail()
     }
 
-    // MARK: Flushing
-
-    /// Wakes the flush thread; one synchronization serves all that is written by then. `commitTick` does it by itself with synchronous flush.
-    package func requestFlush() {
-        guard isOpen, !flushRunning, !flushBroken, log.flushed < log.written else { return }
-        flushRunning = true
-        let work = logSynchronization(to: log.written)
-        let outcome = FlushOutcome<SystemError>()
-        flushOutcome = outcome
-        let executor = executor
-        let liveness = liveness
-        background.submit(.flush) {
-            do throws(SystemError) { try work.run() } catch { outcome.failure = error }
-            executor { liveness.store?.flushEnded(work, outcome.failure) }
-        }
-    }
-
-    /// What makes the log durable up to `target`, which is written.
-    func logSynchronization(to target: PhysicalOffset) -> LogSynchronization {
-        let size = logFiles.fileSize
-        return LogSynchronization(
-            files: logFiles.files.filter { $0.base + size > log.flushed && $0.base < target }, fileSize: size,
-            doubtful: log.flushed..<max(log.flushed, min(doubtfulEnd, target)), target: target)
-    }
-
-    private func flushEnded(_ work: LogSynchronization, _ failure: SystemError?) {
-        flushRunning = false
-        flushOutcome = nil
-        guard isOpen else { return }
-        if let failure {
-            flushFailure(failure)
-            return
-        }
-        // A checkpoint before it on the same thread may have been refused: then this one's success proves nothing.
-        guard !flushBroken else { return }
-        logIsSynchronized(work)
-        // Whoever was written while the disk worked is next.
-        if configuration.flushDiskType == .syncFlush, log.flushed < log.written { requestFlush() }
-    }
-
-    func logIsSynchronized(_ work: LogSynchronization) {
-        guard work.target > log.flushed else { return }
-        log.flush(to: work.target)
-        flushed?(log.flushed)
-    }
-
-    /// Bytes behind `log.flushed` may be lost although the kernel calls them clean.
-    func flushFailure(_ failure: SystemError) {
-        flushBroken = true
-        noteDistrust()
-        closeGate(
-            .notWritable(
-                remark:
-                    "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
-            ))
-        flushFailed?(.disk(failure))
-    }
-
-    /// Bytes handed to the disk at once, without waiting for it: what a later synchronization, or the kernel at a moment of its own, has to write
-    /// stays small however large the flush settings are.
-    private static var writebackBytes: Int64 { 8 << 20 }
-
-    private func startWriteback() {
-        guard log.written - max(writebackEnd, log.flushed) >= Self.writebackBytes, !writebackRunning else { return }
-        let start = max(writebackEnd, log.flushed)
-        let end = log.written
-        let size = logFiles.fileSize
-        let files = logFiles.files.suffix(4).filter { $0.base + size > start && $0.base < end }
-        writebackEnd = end
-        writebackRunning = true
-        let executor = executor
-        let liveness = liveness
-        background.submit(.flush) {
-            for (base, file) in files {
-                let from = max(start - base, 0)
-                file.startWriteback(from: from, length: min(end - base, size) - from)
-            }
-            executor { liveness.store?.writebackRunning = false }
-        }
-    }
-
     // MARK: Readying the next file
 
     /// Reserves blocks ahead of the log's end and makes the next file before it is needed, on the preparing thread.
@@ -163,9 +82,10 @@ extension MessageStore {
         let ahead = Int64(configuration.allocateAheadBytes)
         guard let last = logFiles.files.last else { return }
         let fileEnd = last.base + logFiles.fileSize
-        if !allocationRunning, allocatedEnd < fileEnd, log.written + ahead / 2 > allocatedEnd {
+        if !reservation.isRunning, reservation.end < fileEnd, log.written + ahead / 2 > reservation.end {
             allocate(
-                last.file, base: last.base, from: max(allocatedEnd, last.base), to: min(fileEnd, log.written + ahead))
+                last.file, base: last.base, from: max(reservation.end, last.base), to: min(fileEnd, log.written + ahead)
+            )
         }
         // From the middle of a file on: making the next one may take long on a busy disk, and whoever gets there first waits.
         if log.written + logFiles.fileSize / 2 > fileEnd, logFiles.preparer.begin(base: fileEnd) {
@@ -190,7 +110,7 @@ extension MessageStore {
         _ file: any DiskFile, base: PhysicalOffset, from start: PhysicalOffset, to end: PhysicalOffset
     ) {
         guard end > start else { return }
-        allocationRunning = true
+        reservation.begin()
         let executor = executor
         let liveness = liveness
         background.submit(.prepare) {
@@ -204,14 +124,10 @@ extension MessageStore {
     }
 
     private func allocationEnded(_ end: PhysicalOffset, _ failure: SystemError?) {
-        allocationRunning = false
-        guard isOpen else { return }
-        guard let failure else {
-            allocatedEnd = max(allocatedEnd, end)
-            return
-        }
+        guard isOpen else { return reservation.abandon() }
+        guard let failure else { return reservation.end(end) }
         // There is still room for what was reserved before; the gate closes now, before a message meets the wall.
-        allocatedEnd = max(allocatedEnd, log.written + Int64(configuration.allocateAheadBytes) / 2)
+        reservation.end(log.written + Int64(configuration.allocateAheadBytes) / 2)
         if gate.isOpen, failure.errno == ENOSPC || failure.errno == EDQUOT { closeGate(for: failure) }
     }
 }

@@ -40,8 +40,8 @@ extension MessageStore {
 
     func retryWriting() {
         if gate.tailIsDirty { cleanTail() }
-        if flushBroken { verifyUnflushed() }
-        guard !gate.isOpen, !gate.tailIsDirty, !flushBroken else { return }
+        if flush.isBroken { verifyUnflushed() }
+        guard !gate.isOpen, !gate.tailIsDirty, !flush.isBroken else { return }
         if case .diskFull = gate.refusal, let problem = spaceProblem() {
             gate.closeAtThreshold(remark: diskFullRemark(cause: problem))
             return
@@ -56,11 +56,11 @@ extension MessageStore {
     /// taken for messages after a crash.
     func cleanTail() {
         // The kernel tells of a lost page once: an error met here would be missing in a synchronization on its way.
-        guard gate.tailIsDirty, !flushRunning, !maintenance.checkpointRunning else { return }
+        guard gate.tailIsDirty, !flush.isRunning, !maintenance.checkpointRunning else { return }
         do throws(SystemError) {
             windows.reset()
             try logFiles.truncate(to: log.written)
-            allocatedEnd = min(allocatedEnd, log.written)
+            reservation.cut(to: log.written)
             gate.noteCleanTail()
         } catch {
             logger.error("cleaning up behind the failed write failed, tried again later: \(error)")

@@ -19,7 +19,7 @@ extension MessageStore {
         }
         try hearOfFlushes()
         cleanTail()
-        if gate.tailIsDirty || flushBroken {
+        if gate.tailIsDirty || flush.isBroken {
             throw .notWritable(reason: "a failed write could not be undone; the next start does that")
         }
         finishRemovals()
@@ -37,11 +37,9 @@ extension MessageStore {
     /// The flush thread has ended; what it met last may not have been heard. After a refusal only what is written again is durable.
     private func hearOfFlushes() throws(StoreError) {
         hearOfCheckpoint()
-        if let failure = flushOutcome?.failure { flushFailure(failure) }
-        flushOutcome = nil
-        flushRunning = false
-        if flushBroken {
-            doubtfulEnd = log.written
+        if let failure = flush.end() { flushFailure(failure) }
+        if flush.isBroken {
+            flush.distrust(upTo: log.written)
             let from = log.flushed
             try onDisk { () throws(SystemError) in try logSynchronization(to: log.written).run() }
             windows.reset()
@@ -50,7 +48,7 @@ extension MessageStore {
                     path: configuration.commitLogPath,
                     reason: "bytes behind \(from) were lost after a failed synchronization")
             }
-            flushBroken = false
+            flush.noteVerified()
         }
         if maintenance.suspectsUnknown {
             noteDistrust()

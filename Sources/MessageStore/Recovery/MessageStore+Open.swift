@@ -44,6 +44,7 @@ extension MessageStore {
         let now = clock()
         maintenance.begin(now: now, dispatched: log.dispatched)
         gate.begin(now: now)
+        flush.begin(now: now)
         maintenance.recoveryPointDue = true
         if needsCheck { beginCheck() }
         // Before the first message, not with the first maintenance: a fast sender would fill the reserve meanwhile.
@@ -186,7 +187,7 @@ extension MessageStore {
             // Only what was synchronized counts, as after a power cut, and the rest of the log must be written again.
             logger.warning(
                 "a synchronization failed before the last end: everything behind \(synchronized) is written again")
-            flushBroken = true
+            flush.fail()
             gate.close(.notWritable(remark: "the commit log is being verified after a failed synchronization"))
             return RecoveryPlan(
                 trusted: vouched, dispatchFrom: vouched, afterPowerLoss: true, point: usable(hard),
@@ -445,8 +446,8 @@ extension MessageStore {
         log.endRecovery(
             at: end, fileEnd: logFiles.file(base: base) == nil ? end : base + logFiles.fileSize,
             flushed: wasClean ? end : min(end, plan.synchronized))
-        allocatedEnd = end
-        doubtfulEnd = plan.logIsDoubtful ? end : PhysicalOffset(0)
+        reservation.reset(to: end)
+        flush.distrust(upTo: plan.logIsDoubtful ? end : PhysicalOffset(0))
         if !wasClean {
             // What the process before wrote may still be on its way to the disk: the first checkpoint synchronizes everything.
             queueFiles.touchEverything()
@@ -456,7 +457,7 @@ extension MessageStore {
         for queue in table.queues { queue.nextOffset = queue.maxOffset.rawValue }
         if end < plan.known {
             // The points there say that more of the log is durable than there is now.
-            if flushBroken { noteDistrust() } else { noteOwnStart() }
+            if flush.isBroken { noteDistrust() } else { noteOwnStart() }
         }
     }
 }
