@@ -55,7 +55,9 @@ package final class MessageStore {
     // Queues.
     var table = QueueTable()
     let queueFiles: ConsumeQueueFiles
+    /// Have entries that are in memory only.
     var dirtyQueues: [ConsumeQueue] = []
+    var queuePass = QueuePass()
     /// Queues that got messages in this tick.
     var tickQueues: [ConsumeQueue] = []
     var tickNumber: UInt64 = 1

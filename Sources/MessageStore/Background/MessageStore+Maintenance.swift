@@ -6,18 +6,6 @@ import StoreReader
 
 /// What the background work remembers between calls.
 struct MaintenanceState {
-    /// A pass writes everything that was dispatched before it began, a bounded part per call.
-    var passRunning = false
-    var passDispatched = PhysicalOffset(0)
-    var passQueues: [ConsumeQueue] = []
-    /// Queues written in the pass before: if they stay quiet their memory goes.
-    var warmQueues: [(queue: ConsumeQueue, end: Int64)] = []
-    var lastPass: Int64 = 0
-    /// The lane `behind` works for the pass, and what is to be done when it has.
-    var behindRunning = false
-    var behindDone: ((MessageStore) throws(SystemError) -> Void)?
-    /// Queues a file is being made for.
-    var waitingForFile: [ConsumeQueue] = []
     var lastCheckpoint: Int64 = 0
     var checkpointDispatched = PhysicalOffset(0)
     var checkpointRunning = false
@@ -49,10 +37,8 @@ struct MaintenanceState {
     var saidSumFailure = false
 
     mutating func begin(now: Int64, dispatched: PhysicalOffset) {
-        lastPass = now
         lastCheckpoint = now
         lastRelease = now
-        passDispatched = dispatched
         checkpointDispatched = dispatched
     }
 }
@@ -119,7 +105,7 @@ extension MessageStore {
         guard !maintenance.checkpointRunning, !flush.isBroken, !flush.isRunning else { return }
         maintenance.recoveryPointDue = false
         maintenance.lastCheckpoint = now
-        maintenance.checkpointDispatched = maintenance.passDispatched
+        maintenance.checkpointDispatched = queuePass.dispatched
         // Without knowing which files a failed synchronization may have lost, none can be vouched for in this life of the process.
         if maintenance.suspectsUnknown { return }
         do throws(SystemError) {
@@ -132,7 +118,7 @@ extension MessageStore {
         maintenance.checkpointRunning = true
         let checkpoint: Checkpoint
         do throws(SystemError) {
-            checkpoint = try makeCheckpoint(dispatched: maintenance.passDispatched)
+            checkpoint = try makeCheckpoint(dispatched: queuePass.dispatched)
         } catch {
             maintenance.checkpointRunning = false
             queueFiles.touchEverything()

@@ -16,15 +16,14 @@ extension MessageStore {
     private static var newFilesMax: Int { 256 }
 
     func writeBehind(_ now: Int64) {
-        if !maintenance.passRunning {
-            let due = now - maintenance.lastPass >= Int64(configuration.flushIntervalConsumeQueue)
+        if !queuePass.isRunning {
+            let due = queuePass.millisecondsSinceBegin(now) >= Int64(configuration.flushIntervalConsumeQueue)
             // By bytes too: what lies behind the last pass is what a recovery reads again.
-            let much = log.dispatched - maintenance.passDispatched >= Self.passBytesMax
+            let much = log.dispatched - queuePass.dispatched >= Self.passBytesMax
             guard due || much || maintenance.recoveryPointDue else { return }
-            maintenance.lastPass = now
-            beginPass()
+            beginPass(now)
         }
-        guard !maintenance.behindRunning else { return }
+        guard !queuePass.isWaiting else { return }
         do throws(SystemError) {
             try markOwned()
             guard try writeSomeQueues(now) else { return }
@@ -33,12 +32,12 @@ extension MessageStore {
                     try job.file.endWrite(job.write)
                 }
             }
-            let end = maintenance.passDispatched
+            let end = queuePass.dispatched
             if let sums, let job = sums.beginWork(to: end, logFiles: logFiles.files) {
                 return submitBehind(job) { _ in sums.end(job, to: end) }
             }
-            maintenance.passRunning = false
-            var point = currentPoint(dispatched: maintenance.passDispatched)
+            queuePass.end()
+            var point = currentPoint(dispatched: queuePass.dispatched)
             if pagesMayBeLost { point.doubt = .synchronizationFailed }
             if maintenance.checkpointRunning {
                 maintenance.heldPoint = point
@@ -47,30 +46,24 @@ extension MessageStore {
             }
             let due =
                 now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
-                || maintenance.passDispatched - maintenance.checkpointDispatched >= Self.checkpointBytesMax
+                || queuePass.dispatched - maintenance.checkpointDispatched >= Self.checkpointBytesMax
             if due || maintenance.recoveryPointDue { beginCheckpoint(now) }
         } catch {
             passFailed(error)
         }
     }
 
-    private func beginPass() {
-        maintenance.passRunning = true
-        maintenance.passDispatched = log.dispatched
-        for (queue, end) in maintenance.warmQueues where queue.maxOffset.rawValue == end { queue.releaseTail() }
-        maintenance.warmQueues.removeAll(keepingCapacity: true)
+    private func beginPass(_ now: Int64) {
+        queuePass.begin(now: now, dispatched: log.dispatched, dirty: dirtyQueues)
+        dirtyQueues = []
         index?.apply()
         index?.beginPass()
         sums?.beginPass()
-        maintenance.passQueues = dirtyQueues
-        dirtyQueues = []
     }
 
     /// Nothing is lost: what was not written stays dirty, the recovery point stays where it was.
     private func passFailed(_ error: SystemError) {
-        maintenance.passRunning = false
-        for queue in maintenance.passQueues where !queue.isRemoved { dirtyQueues.append(queue) }
-        maintenance.passQueues = []
+        dirtyQueues += queuePass.abandon().filter { !$0.isRemoved }
         if gate.isOpen { closeGate(for: error) }
     }
 
@@ -78,7 +71,7 @@ extension MessageStore {
     private func writeSomeQueues(_ now: Int64) throws(SystemError) -> Bool {
         var budget = 512
         var withoutFile: [ConsumeQueue] = []
-        while budget > 0, withoutFile.count < Self.newFilesMax, let queue = maintenance.passQueues.popLast() {
+        while budget > 0, withoutFile.count < Self.newFilesMax, let queue = queuePass.nextQueue() {
             budget -= 1
             if budget % 8 == 0, clock() - now >= 2 { budget = 0 }
             queue.isDirty = false
@@ -94,31 +87,30 @@ extension MessageStore {
                 for queue in withoutFile { markDirty(queue) }
                 throw error
             }
-            maintenance.warmQueues.append((queue, queue.maxOffset.rawValue))
+            queuePass.noteWritten(queue)
         }
-        guard !withoutFile.isEmpty else { return maintenance.passQueues.isEmpty }
-        maintenance.waitingForFile = withoutFile
+        guard !withoutFile.isEmpty else { return !queuePass.hasQueues }
+        queuePass.waitForFiles(withoutFile)
         moveRemovedFolders(isUrgent: true)
         let job = queueFiles.makeFiles(for: withoutFile)
         submitBehind(job) { store throws(SystemError) in
-            store.maintenance.waitingForFile = []
+            let withoutFile = store.queuePass.takeWaiting()
             do throws(SystemError) {
                 try store.queueFiles.adopt(job)
             } catch {
                 for queue in withoutFile where !queue.isRemoved { store.markDirty(queue) }
                 throw error
             }
-            store.maintenance.passQueues += withoutFile
+            store.queuePass.add(withoutFile)
         }
         return false
     }
 
     /// Has the lane `behind` do it, takes over what it did, and goes on with the pass.
     private func submitBehind(
-        _ job: JoinableWork, _ done: @escaping (MessageStore) throws(SystemError) -> Void
+        _ job: JoinableWork, _ done: @escaping QueuePass.Completion
     ) {
-        maintenance.behindRunning = true
-        maintenance.behindDone = done
+        queuePass.wait(done)
         let executor = executor
         let liveness = liveness
         background.submit(.behind) {
@@ -128,9 +120,7 @@ extension MessageStore {
     }
 
     private func behindEnded() {
-        guard let done = maintenance.behindDone else { return }
-        maintenance.behindDone = nil
-        maintenance.behindRunning = false
+        guard let done = queuePass.resume() else { return }
         guard isOpen else { return }
         do throws(SystemError) {
             try done(self)
@@ -143,13 +133,8 @@ extension MessageStore {
     /// For the end: everything, by the owner itself. The lanes have come to rest.
     func writeAllBehind() throws(SystemError) {
         try markOwned()
-        maintenance.behindDone = nil
-        for queue in dirtyQueues + maintenance.passQueues + maintenance.waitingForFile where !queue.isRemoved {
-            try queueFiles.write(queue)
-        }
+        for queue in dirtyQueues + queuePass.close() where !queue.isRemoved { try queueFiles.write(queue) }
         dirtyQueues = []
-        maintenance.passQueues = []
-        maintenance.waitingForFile = []
         index?.apply()
         // A pass that was under way ends with the header it began with: only then comes the last one.
         while let index, index.hasUnwritten { _ = try index.write(maximumPages: .max) }

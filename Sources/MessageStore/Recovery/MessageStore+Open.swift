@@ -43,6 +43,7 @@ extension MessageStore {
         removeLeftFolders()
         let now = clock()
         maintenance.begin(now: now, dispatched: log.dispatched)
+        queuePass.open(now: now, dispatched: log.dispatched)
         gate.begin(now: now)
         flush.begin(now: now)
         maintenance.recoveryPointDue = true
