@@ -78,7 +78,11 @@ package final class MessageStore {
     var isMarkedOwned = false
     var gate = WriteGate()
     var lastStoreTimestamp: Int64 = 0
-    var maintenance = MaintenanceState()
+    var checkpoint = CheckpointState()
+    var retention = RetentionState()
+    var reported = ReportedProblems()
+    /// When mapped windows were released last, milliseconds since 1970.
+    var lastReleaseMilliseconds: Int64 = 0
     var checkState = CheckState()
     let recoveryPoint: RecoveryPointFile
     let memoryBytes: Int64
@@ -210,6 +214,25 @@ package enum StoreClock {
 /// How work that was done elsewhere finds the store again: set and read on the owner's thread only.
 final class StoreLiveness: @unchecked Sendable {
     weak var store: MessageStore?
+}
+
+/// Problems of the store's files that have been reported: each is reported once and not with every read.
+struct ReportedProblems {
+    /// Where the damage lies that was reported last.
+    private var damage: PhysicalOffset?
+    private var unreadableChecksums = false
+
+    /// Whether damage at `offset` is to be reported.
+    mutating func isNew(damageAt offset: PhysicalOffset) -> Bool {
+        defer { damage = offset }
+        return damage != offset
+    }
+
+    /// Whether it is to be reported that record checksums cannot be read.
+    mutating func isNewUnreadableChecksums() -> Bool {
+        defer { unreadableChecksums = true }
+        return !unreadableChecksums
+    }
 }
 
 /// Counters since the start.

@@ -32,7 +32,7 @@ import Testing
                 harness.settle()
             }
         }
-        harness.store.maintenance.recoveryPointDue = true
+        harness.store.checkpoint.request()
         harness.maintain(3000)
         let image = disk.afterKill()
         try image.remove("/store/consumequeue/.apus-recovery")

@@ -57,8 +57,7 @@ extension MessageStore {
         do throws(SystemError) {
             return try sums.reader.damage(of: record) == nil
         } catch {
-            if !maintenance.saidSumFailure {
-                maintenance.saidSumFailure = true
+            if reported.isNewUnreadableChecksums() {
                 logger.error(
                     "reading \(configuration.recordSumPath) failed: records found on the disk are judged by their body's CRC alone: \(error)"
                 )

@@ -57,8 +57,7 @@ extension MessageStore {
     }
 
     func reportDamage(_ damage: CommitLogDamage) {
-        guard maintenance.reportedDamage != log.dispatched else { return }
-        maintenance.reportedDamage = log.dispatched
+        guard reported.isNew(damageAt: log.dispatched) else { return }
         logger.error("commit log at \(log.dispatched): \(damage); messages from there on reach no queue")
     }
 

@@ -10,18 +10,14 @@ extension MessageStore {
     /// pointed into them.
     func cleanIfDue(_ now: Int64) {
         expireSomeQueues()
-        let isWished = maintenance.isDeletionWished
-        guard isWished || now - maintenance.lastCleaning >= Int64(configuration.cleanResourceInterval) else { return }
-        maintenance.lastCleaning = now
+        let isRequested = retention.isRequested
+        let interval = Int64(configuration.cleanResourceInterval)
+        guard retention.beginRoundIfDue(now: now, intervalMilliseconds: interval) else { return }
         let pressure = lookAtSpace()
         let expired = now - Int64(configuration.fileReservedTime) * 3_600_000
         let isTime = isDeleteHour(now)
         var removed = 0
-        maintenance.heldAt = nil
-        func note(_ base: PhysicalOffset) {
-            if maintenance.forced == nil { maintenance.forced = ForcedDeletion(from: base) }
-            maintenance.forced?.files += 1
-        }
+        retention.beginDeleting()
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < Self.filesPerRound, logFiles.files.count > 1, let oldest = logFiles.files.first {
             // The file that is written, and a prepared one behind it, stay.
@@ -30,7 +26,7 @@ extension MessageStore {
             }
             let isOld = lastChange(oldest.file) < expired
             let must = pressure == .forced && configuration.cleanFileForciblyEnable
-            guard must || (isOld && (isTime || isWished || pressure != .none)) else { break }
+            guard must || (isOld && (isTime || isRequested || pressure != .none)) else { break }
             if isNeeded(oldest.base) {
                 // At the next look the file may go.
                 if must { makeRoom?(oldest.base + logFiles.fileSize) }
@@ -38,17 +34,17 @@ extension MessageStore {
             }
             guard removeOldestFile(isUrgent: must) else { break }
             removed += 1
-            if !isOld { note(oldest.base) }
+            if !isOld { retention.noteForced(oldest.base) }
             if must, lookAtSpace() != .forced { break }
         }
-        if removed < Self.filesPerRound { maintenance.isDeletionWished = false }
+        retention.endRound(isComplete: removed < Self.filesPerRound)
         if removed > 0 {
             logger.notice(
                 "deleted \(removed) commit log files",
                 metadata: [
-                    "expired": "\(isTime || isWished)", "pressure": "\(pressure)", "first": "\(minPhysicalOffset)",
+                    "expired": "\(isTime || isRequested)", "pressure": "\(pressure)", "first": "\(minPhysicalOffset)",
                 ])
-            beginExpiring()
+            retention.expire(table.queues)
             minimumMoved?(minPhysicalOffset)
         }
     }
@@ -58,14 +54,14 @@ extension MessageStore {
     /// Commit log files older than `fileReservedTime` go now, at any hour (RocketMQ's `executeDeleteFilesManually`): as many as go in one
     /// round before this returns, the others with the next calls of `runMaintenance`.
     package func deleteExpiredFiles() {
-        maintenance.isDeletionWished = true
+        retention.request()
         cleanIfDue(clock())
     }
 
     /// What consume queues and index hold of messages that are no longer in the log goes now (RocketMQ's
     /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of `runMaintenance`.
     package func expireQueues() {
-        beginExpiring()
+        retention.expire(table.queues)
         expireSomeQueues()
     }
 
@@ -75,7 +71,7 @@ extension MessageStore {
             oldest.base + logFiles.fileSize <= min(log.written, log.flushed), !isNeeded(oldest.base),
             removeOldestFile(isUrgent: true)
         else { return false }
-        beginExpiring()
+        retention.expire(table.queues)
         minimumMoved?(minPhysicalOffset)
         return true
     }
@@ -83,13 +79,11 @@ extension MessageStore {
     /// Whether the log file holds a message that still waits for its time or its outcome.
     private func isNeeded(_ base: PhysicalOffset) -> Bool {
         guard let needed = neededFrom?(), needed < base + logFiles.fileSize else { return false }
-        if maintenance.lastHeld != base {
-            maintenance.lastHeld = base
+        if retention.noteHeld(base) {
             logger.warning(
                 "commit log file \(logFiles.path(base: base)) would be deleted, but messages at \(needed) and behind wait for their time or their outcome: it is kept until they have been delivered or put aside"
             )
         }
-        maintenance.heldAt = base
         return true
     }
 
@@ -109,37 +103,25 @@ extension MessageStore {
         }
     }
 
-    /// All queues are to follow the log. Where they are at it, they go on and begin once more behind that: begun anew each
-    /// time, many queues would never come to the last one.
-    private func beginExpiring() {
-        if maintenance.expiring.isEmpty { maintenance.expiring = table.queues } else { maintenance.expiresAgain = true }
-    }
-
     /// Milliseconds after which a call stops shortening queues.
-    private static let expiringMillis: Int64 = 2
+    private static let expiringMilliseconds: Int64 = 2
 
     /// Queues and index follow the log, a bounded number per call.
     private func expireSomeQueues() {
-        guard !maintenance.expiring.isEmpty, let first = logFiles.first else { return }
+        guard retention.isExpiring, let first = logFiles.first else { return }
         do throws(SystemError) {
             let began = clock()
             var budget = 256
-            while budget > 0, let queue = maintenance.expiring.popLast() {
+            while budget > 0, let queue = retention.nextQueue() {
                 budget -= 1
-                if budget % 8 == 0, clock() - began >= Self.expiringMillis { budget = 0 }
+                if budget % 8 == 0, clock() - began >= Self.expiringMilliseconds { budget = 0 }
                 guard !queue.isRemoved else { continue }
                 try countForced(queue)
                 try queueFiles.expire(queue, before: first)
-                maintenance.forced?.shortened(to: queue)
+                retention.noteShortened(queue)
             }
-            if maintenance.expiring.isEmpty {
-                let forced = maintenance.forced
-                reportForced()
-                if maintenance.expiresAgain {
-                    maintenance.expiresAgain = false
-                    maintenance.expiring = table.queues
-                    maintenance.forced = forced.map { ForcedDeletion(from: $0.from) }
-                }
+            if !retention.isExpiring {
+                if let forced = retention.endShortening(table.queues) { report(forced) }
                 try index?.expire(before: first)
             }
         } catch {
@@ -148,14 +130,12 @@ extension MessageStore {
     }
 
     private func countForced(_ queue: ConsumeQueue) throws(SystemError) {
-        guard let forced = maintenance.forced, !queue.isEmpty else { return }
+        guard let forced = retention.forced, !queue.isEmpty else { return }
         let start = try queueFiles.firstEntry(queue, atOrAfter: forced.from)
-        maintenance.forced?.begin(at: start)
+        retention.beginShortening(at: start)
     }
 
-    private func reportForced() {
-        guard let forced = maintenance.forced else { return }
-        maintenance.forced = nil
+    private func report(_ forced: ForcedDeletion) {
         guard forced.files > 0 || forced.messages > 0 else { return }
         logger.error(
             "deleted \(forced.messages) messages of \(forced.topics.count) topics before their time was over, with \(forced.files) commit log files: the disk is nearly full, and cleanFileForciblyEnable=true lets the oldest messages go then, consumed or not. Free space or lower fileReservedTime (\(configuration.fileReservedTime) h); with cleanFileForciblyEnable=false new messages are refused instead",

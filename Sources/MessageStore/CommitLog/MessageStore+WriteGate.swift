@@ -28,7 +28,7 @@ extension MessageStore {
         } catch {
             text += ", how full is unknown: \(error)"
         }
-        if let heldAt = maintenance.heldAt {
+        if let heldAt = retention.heldAt {
             text += "; messages that wait for their time hold the log from \(heldAt) on"
         }
         return text
@@ -56,7 +56,7 @@ extension MessageStore {
     /// taken for messages after a crash.
     func cleanTail() {
         // The kernel tells of a lost page once: an error met here would be missing in a synchronization on its way.
-        guard gate.tailIsDirty, !flush.isRunning, !maintenance.checkpointRunning else { return }
+        guard gate.tailIsDirty, !flush.isRunning, !checkpoint.isRunning else { return }
         do throws(SystemError) {
             windows.reset()
             try logFiles.truncate(to: log.written)

@@ -121,7 +121,7 @@ extension MessageStore {
             queue.isRemoved = true
         }
         // A recovery that replayed from before this moment would bring the queues back.
-        maintenance.recoveryPointDue = true
+        checkpoint.request()
         removals.asked += 1
         removals.topics.append(topic)
         moveRemovedFolders()

@@ -6,10 +6,8 @@ import StoreFormat
 /// queues itself (a few bytes into open files); making files for new queues and the index's megabytes are the business of the lane `behind`,
 /// which the pass waits for.
 extension MessageStore {
-    /// At most this much of the log is dispatched again after a kill (and what is written during a pass) …
+    /// At most this much of the log is dispatched again after a kill, and what is written during a pass.
     private static var passBytesMax: Int64 { 64 << 20 }
-    /// … and after a power cut.
-    private static var checkpointBytesMax: Int64 { 512 << 20 }
     /// Pages of index slots copied for one write: a megabyte.
     private static var indexPagesMax: Int { 256 }
     /// Files made with one hop to the other thread.
@@ -20,7 +18,7 @@ extension MessageStore {
             let due = queuePass.millisecondsSinceBegin(now) >= Int64(configuration.flushIntervalConsumeQueue)
             // By bytes too: what lies behind the last pass is what a recovery reads again.
             let much = log.dispatched - queuePass.dispatched >= Self.passBytesMax
-            guard due || much || maintenance.recoveryPointDue else { return }
+            guard due || much || checkpoint.isRequested else { return }
             beginPass(now)
         }
         guard !queuePass.isWaiting else { return }
@@ -39,15 +37,12 @@ extension MessageStore {
             queuePass.end()
             var point = currentPoint(dispatched: queuePass.dispatched)
             if pagesMayBeLost { point.doubt = .synchronizationFailed }
-            if maintenance.checkpointRunning {
-                maintenance.heldPoint = point
+            if checkpoint.isRunning {
+                checkpoint.deferPoint(point)
             } else {
                 try recoveryPoint.writeSoft(point)
             }
-            let due =
-                now - maintenance.lastCheckpoint >= Int64(configuration.flushConsumeQueueThoroughInterval)
-                || queuePass.dispatched - maintenance.checkpointDispatched >= Self.checkpointBytesMax
-            if due || maintenance.recoveryPointDue { beginCheckpoint(now) }
+            if checkpoint.isDue(now: now, dispatched: queuePass.dispatched, configuration) { beginCheckpoint(now) }
         } catch {
             passFailed(error)
         }

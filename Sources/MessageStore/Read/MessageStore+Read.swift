@@ -181,16 +181,14 @@ extension MessageStore {
             reportStray(physical, queue, position, "a message of another place lies")
             return false
         }
-        if maintenance.reportedDamage != physical {
-            maintenance.reportedDamage = physical
+        if reported.isNew(damageAt: physical) {
             logger.error("the message at \(physical), \(size) bytes, is damaged: not delivered")
         }
         return false
     }
 
     private func reportStray(_ physical: PhysicalOffset, _ queue: ConsumeQueue, _ position: Int64, _ what: String) {
-        guard maintenance.reportedDamage != physical else { return }
-        maintenance.reportedDamage = physical
+        guard reported.isNew(damageAt: physical) else { return }
         logger.error(
             "entry \(position) of \(queue.topic)-\(queue.queueId) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
         )

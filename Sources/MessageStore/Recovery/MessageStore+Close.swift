@@ -50,7 +50,7 @@ extension MessageStore {
             }
             flush.noteVerified()
         }
-        if maintenance.suspectsUnknown {
+        if checkpoint.anyFileIsUnverified {
             noteDistrust()
             throw .notWritable(
                 reason:

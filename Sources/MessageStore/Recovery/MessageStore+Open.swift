@@ -42,11 +42,11 @@ extension MessageStore {
         isOpen = true
         removeLeftFolders()
         let now = clock()
-        maintenance.begin(now: now, dispatched: log.dispatched)
         queuePass.open(now: now, dispatched: log.dispatched)
+        checkpoint.open(now: now, dispatched: log.dispatched)
+        lastReleaseMilliseconds = now
         gate.begin(now: now)
         flush.begin(now: now)
-        maintenance.recoveryPointDue = true
         if needsCheck { beginCheck() }
         // Before the first message, not with the first maintenance: a fast sender would fill the reserve meanwhile.
         lookAtSpace()
