@@ -36,7 +36,8 @@ extension Broker {
         for file in ConfigurationFile.allCases { try load(file) }
         gate.topicsKept(to: topics.kept)
         do throws(StoreError) {
-            try store.open()
+            store.retentionHolds = kinds.retentionHolds
+            try store.open(storeEvents)
         } catch {
             throw .store(error)
         }

@@ -181,25 +181,28 @@ package final class Broker: RemotingService {
         return host
     }
 
+    /// What the store reports once it is open.
+    var storeEvents: StoreEvents {
+        StoreEvents(
+            arrival: { [unowned self] queue, arrival in hold.arrived(queue, arrival) },
+            written: { [unowned self] offset in writtenMoved?(offset) },
+            flushed: { [unowned self] offset in
+                flushedMoved?(offset)
+                gate.flushed(to: offset.rawValue)
+                kinds.flushed()
+            },
+            flushFailed: { [unowned self] error in
+                logger.error("flush failed: \(error)")
+                gate.flushFailed()
+            },
+            minimumMoved: { [unowned self] offset in
+                pull.transfer.release(below: offset)
+                minimumMoved?(offset)
+            })
+    }
+
     private func wire() {
         slices.run = { [unowned self] slice in measured("a slice of long work", slice) }
-        store.arrival = { [unowned self] queue, arrival in hold.arrived(queue, arrival) }
-        store.written = { [unowned self] offset in writtenMoved?(offset) }
-        store.flushed = { [unowned self] offset in
-            flushedMoved?(offset)
-            gate.flushed(to: offset.rawValue)
-            kinds.flushed()
-        }
-        store.neededFrom = { [unowned self] in kinds.neededFrom }
-        store.makeRoom = { [unowned self] place in transactions.move(before: place) }
-        store.minimumMoved = { [unowned self] offset in
-            pull.transfer.release(below: offset)
-            minimumMoved?(offset)
-        }
-        store.flushFailed = { [unowned self] error in
-            logger.error("flush failed: \(error)")
-            gate.flushFailed()
-        }
         gate.requestFlush = { [unowned self] in store.requestFlush() }
         gate.slaves = { [unowned self] in slaves() }
         hold.findQueue = { [unowned self] pull in

@@ -7,11 +7,12 @@ import StoreReader
 
 /// The only writer of a store: commit log, consume queues, index.
 ///
-/// Confined to one thread, its owner's event loop: every call below and every hook happens there. `append…` only fills a buffer;
-/// `commitTick` writes it, makes the messages readable and calls the hooks. Acknowledgements wait for `commitTick` (asynchronous flush)
-/// or for the `flushed` hook (synchronous flush).
+/// Confined to one thread, its owner's event loop: every call below and every event happens there. `append…` only fills a
+/// buffer;
+/// `commitTick` writes it, makes the messages readable and reports events. Acknowledgements wait for `commitTick`
+/// (asynchronous flush) or for the event `flushed` (synchronous flush).
 ///
-/// Life cycle: `init` – hooks – `open` – appends, ticks, reads, `runMaintenance` – `close`.
+/// Life cycle: `init` – `open` – appends, ticks, reads, `runMaintenance` – `close`.
 package final class MessageStore {
     /// Runs a piece of work on the owner's thread, later.
     package typealias Executor = @Sendable (@escaping @Sendable () -> Void) -> Void
@@ -25,22 +26,10 @@ package final class MessageStore {
     /// Milliseconds since 1970.
     let clock: @Sendable () -> Int64
 
-    /// A message has become readable in a queue whose `wantsArrival` is set. Called during dispatch: note it, read after `commitTick`.
-    package var arrival: ((ConsumeQueue, MessageArrival) -> Void)?
-    /// The end of the written log moved (once a tick).
-    package var written: ((PhysicalOffset) -> Void)?
-    /// The end of the flushed log moved.
-    package var flushed: ((PhysicalOffset) -> Void)?
-    /// The beginning of the log moved: files were deleted.
-    package var minimumMoved: ((PhysicalOffset) -> Void)?
-    /// The oldest record somebody still needs besides consumers (messages that wait for their time or outcome); nil when none. Retention asks for it before
-    /// it deletes, whatever the pressure, and leaves the file with that record and all behind it.
-    package var neededFrom: (() -> PhysicalOffset?)?
-    /// The disk is so full that the log before this place must go, and `neededFrom` lies there: whoever can store again what it needs does, and
-    /// needs the old place no more.
-    package var makeRoom: ((PhysicalOffset) -> Void)?
-    /// A flush failed: whoever waits for `flushed` must be told; the store takes nothing until it has verified itself.
-    package var flushFailed: ((StoreError) -> Void)?
+    /// What is reported to the owner; given to `open`.
+    var events = StoreEvents.ignored
+    /// What needs messages besides consumers. Retention asks all of them before it deletes a file.
+    package var retentionHolds: [RetentionHold] = []
 
     // The log.
     let logFiles: CommitLogFiles

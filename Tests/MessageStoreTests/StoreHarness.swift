@@ -109,6 +109,11 @@ final class LogLines: LogHandler, Sendable {
     }
 }
 
+extension MessageStore {
+    /// Without an owner to report to.
+    func open() throws(StoreError) { try open(.ignored) }
+}
+
 /// A store with everything around it that a test needs.
 final class Harness {
     let store: MessageStore

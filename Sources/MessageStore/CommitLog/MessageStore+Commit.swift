@@ -32,7 +32,7 @@ extension MessageStore {
         if log.dispatched < log.written { _ = dispatchWindows(upTo: log.written, .announce) }
         prepareAhead()
         startWriteback()
-        written?(log.written)
+        events.written(log.written)
         if configuration.flushDiskType == .syncFlush { requestFlush() }
     }
 

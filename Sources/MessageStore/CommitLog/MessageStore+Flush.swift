@@ -54,7 +54,7 @@ extension MessageStore {
     func logIsSynchronized(_ work: LogSynchronization) {
         guard work.target > log.flushed else { return }
         log.flush(to: work.target)
-        flushed?(log.flushed)
+        events.flushed(log.flushed)
     }
 
     /// Bytes behind `log.flushed` may be lost although the kernel calls them clean.
@@ -66,7 +66,7 @@ extension MessageStore {
                 remark:
                     "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
             ))
-        flushFailed?(.disk(failure))
+        events.flushFailed(.disk(failure))
     }
 
     func startWriteback() {

@@ -29,7 +29,7 @@ extension MessageStore {
             guard must || (isOld && (isTime || isRequested || pressure != .none)) else { break }
             if isNeeded(oldest.base) {
                 // At the next look the file may go.
-                if must { makeRoom?(oldest.base + logFiles.fileSize) }
+                if must { for hold in retentionHolds { hold.makeRoom?(oldest.base + logFiles.fileSize) } }
                 break
             }
             guard removeOldestFile(isUrgent: must) else { break }
@@ -45,7 +45,7 @@ extension MessageStore {
                     "expired": "\(isTime || isRequested)", "pressure": "\(pressure)", "first": "\(minPhysicalOffset)",
                 ])
             retention.expire(table.queues)
-            minimumMoved?(minPhysicalOffset)
+            events.minimumMoved(minPhysicalOffset)
         }
     }
 
@@ -72,16 +72,19 @@ extension MessageStore {
             removeOldestFile(isUrgent: true)
         else { return false }
         retention.expire(table.queues)
-        minimumMoved?(minPhysicalOffset)
+        events.minimumMoved(minPhysicalOffset)
         return true
     }
 
-    /// Whether the log file holds a message that still waits for its time or its outcome.
+    /// Whether a hold needs a message of the log file.
     private func isNeeded(_ base: PhysicalOffset) -> Bool {
-        guard let needed = neededFrom?(), needed < base + logFiles.fileSize else { return false }
+        let needs = retentionHolds.compactMap { hold in hold.neededFrom().map { (name: hold.name, from: $0) } }
+        guard let oldest = needs.min(by: { $0.from < $1.from }), oldest.from < base + logFiles.fileSize else {
+            return false
+        }
         if retention.noteHeld(base) {
             logger.warning(
-                "commit log file \(logFiles.path(base: base)) would be deleted, but messages at \(needed) and behind wait for their time or their outcome: it is kept until they have been delivered or put aside"
+                "commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.name) at \(oldest.from) and behind are still needed: it is kept until they have been delivered or parked"
             )
         }
         return true

@@ -112,8 +112,8 @@ extension MessageStore {
             }
             if index.needsApply { index.apply() }
         }
-        if let queue, queue.wantsArrival, mode.contains(.announce), let arrival {
-            arrival(
+        if let queue, queue.wantsArrival, mode.contains(.announce) {
+            events.arrival(
                 queue,
                 MessageArrival(
                     physicalOffset: record.physicalOffset, size: record.totalSize, maxOffset: queue.maxOffset,

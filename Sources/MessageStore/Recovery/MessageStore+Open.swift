@@ -11,8 +11,11 @@ extension MessageStore {
     var checkpointPath: String { configuration.storePathRootDir + "/checkpoint" }
 
     /// Locks the folder, loads what is there and recovers it. Afterwards everything in the log is readable by queue.
-    package func open() throws(StoreError) {
+    /// - Parameter events: what is reported from here on, on this thread.
+    /// - Throws: what makes the store unusable; nothing that could be a message has been changed then.
+    package func open(_ events: StoreEvents) throws(StoreError) {
         precondition(!isOpen, "a store is opened once")
+        self.events = events
         try onDisk { () throws(SystemError) in
             try disk.createDirectory(configuration.storePathRootDir)
             try disk.createDirectory(configuration.consumeQueuePath)

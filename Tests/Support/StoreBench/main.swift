@@ -62,7 +62,9 @@ let folder = arguments.count > 2 ? arguments[2] : "/tmp/apus-store-bench-\(getpi
 let disk = RealDisk()
 let loop = Loop()
 
-func open(_ configure: (inout StoreConfiguration) -> Void = { _ in }) throws -> MessageStore {
+func open(
+    _ events: StoreEvents = .ignored, _ configure: (inout StoreConfiguration) -> Void = { _ in }
+) throws -> MessageStore {
     var configuration = StoreConfiguration(storePathRootDir: folder)
     configuration.diskSpaceWarningLevelRatio = 1
     configuration.diskSpaceCleanForciblyRatio = 1
@@ -71,7 +73,7 @@ func open(_ configure: (inout StoreConfiguration) -> Void = { _ in }) throws -> 
     let store = MessageStore(
         configuration: configuration, disk: disk, logger: Logger(label: "store") { _ in SwiftLogNoOpLogHandler() },
         executor: { loop.post($0) })
-    try store.open()
+    try store.open(events)
     return store
 }
 
@@ -128,7 +130,7 @@ func measureAppend() throws {
                     $0.enabledAppendPropCRC = checksums
                     $0.recordSumEnable = sums
                 }
-                let store = try open(settings)
+                let store = try open(.ignored, settings)
                 var message = Message(topic: "BenchTopic", bytes: bytes)
                 let count = 400_000
                 var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
@@ -163,7 +165,7 @@ func measureAppend() throws {
                 if perTick == 64 { measureReads(store, count / 8, "read back") }
                 try store.close()
                 guard perTick == 64 else { continue }
-                let found = try open(settings)
+                let found = try open(.ignored, settings)
                 measureReads(found, count / 8, "read after a start")
                 try found.close()
             }
