@@ -29,18 +29,20 @@ final class StoredTopic {
     }
 }
 
-/// Finds a queue by topic bytes and queue id: open addressing, one probe in the common case, no String, no allocation on lookup.
+/// Finds a queue by topic bytes and queue id: open addressing, one probe in the common case, no String, no allocation
+/// on lookup.
 struct QueueTable {
     private(set) var queues: [ConsumeQueue] = []
     private var topics: [TopicName: StoredTopic] = [:]
     /// Index into `queues` plus one, 0 for free; and the hash beside it.
     private var slots: [(index: Int32, hash: UInt32)] = Array(repeating: (0, 0), count: 64)
     private var last: ConsumeQueue?
+    private let hashing = BytesHash()
 
     @inline(__always)
     mutating func find(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue? {
         if let last, last.queueId == queueId, MessageProperties.equal(last.storedTopic.bytes, topic) { return last }
-        let hash = Self.hash(topic, queueId)
+        let hash = self.hash(topic, queueId)
         var slot = Int(hash) & (slots.count - 1)
         while slots[slot].index != 0 {
             if slots[slot].hash == hash {
@@ -77,7 +79,7 @@ struct QueueTable {
     }
 
     private mutating func remove(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue? {
-        let hash = Self.hash(topic, queueId)
+        let hash = self.hash(topic, queueId)
         let found = slot(hash) {
             queues[$0].queueId == queueId && MessageProperties.equal(queues[$0].storedTopic.bytes, topic)
         }
@@ -86,7 +88,7 @@ struct QueueTable {
         let queue = queues[index]
         let moved = queues.removeLast()
         if moved !== queue {
-            let place = slot(Self.hash(moved.storedTopic.bytes, moved.queueId)) { $0 == queues.count }
+            let place = slot(self.hash(moved.storedTopic.bytes, moved.queueId)) { $0 == queues.count }
             guard let place else { preconditionFailure("every queue has a slot") }
             slots[place].index = Int32(index + 1)
             queues[index] = moved
@@ -137,28 +139,15 @@ struct QueueTable {
     }
 
     private mutating func place(_ queue: ConsumeQueue, _ index: Int) {
-        let hash = Self.hash(queue.storedTopic.bytes, queue.queueId)
+        let hash = self.hash(queue.storedTopic.bytes, queue.queueId)
         var slot = Int(hash) & (slots.count - 1)
         while slots[slot].index != 0 { slot = (slot + 1) & (slots.count - 1) }
         slots[slot] = (Int32(index + 1), hash)
     }
 
-    /// Multiply-and-fold over 8 bytes at a time. Topics come from clients: whoever may create topics could make collisions, which cost time only.
+    /// Of a queue of a topic: topics come from clients.
     @inline(__always)
-    private static func hash(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> UInt32 {
-        var state = UInt64(UInt32(bitPattern: queueId)) &* 0x9E37_79B9_7F4A_7C15 ^ UInt64(topic.count)
-        var index = 0
-        while index + 8 <= topic.count {
-            state = (state ^ topic.loadUnaligned(fromByteOffset: index, as: UInt64.self)) &* 0xBF58_476D_1CE4_E5B9
-            state ^= state >> 32
-            index += 8
-        }
-        var rest: UInt64 = 0
-        while index < topic.count {
-            rest = rest << 8 | UInt64(topic[index])
-            index += 1
-        }
-        state = (state ^ rest) &* 0x94D0_49BB_1331_11EB
-        return UInt32(truncatingIfNeeded: state ^ (state >> 31))
+    private func hash(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> UInt32 {
+        UInt32(truncatingIfNeeded: hashing.hash(topic, and: UInt64(UInt32(bitPattern: queueId))))
     }
 }
