@@ -7,17 +7,16 @@ import StoreReader
 
 /// The only writer of a store: commit log, consume queues, index.
 ///
-/// Confined to one thread, its owner's event loop: every call below and every event happens there. `append…` only fills a
-/// buffer;
-/// `commitTick` writes it, makes the messages readable and reports events. Acknowledgements wait for `commitTick`
-/// (asynchronous flush) or for the event `flushed` (synchronous flush).
+/// Confined to one thread, its owner's event loop: every call below and every event happens there. `append…` only fills
+/// a buffer; `commitTick` writes it, makes the messages readable and reports events. Acknowledgements wait for
+/// `commitTick` (asynchronous flush) or for the event `flushed` (synchronous flush).
 ///
 /// Life cycle: `init` – `open` – appends, ticks, reads, `runMaintenance` – `close`.
 package final class MessageStore {
     /// Runs a piece of work on the owner's thread, later.
     package typealias Executor = @Sendable (@escaping @Sendable () -> Void) -> Void
 
-    /// As it holds now; what an operator changes meanwhile is taken in.
+    /// The settings in force; `change` replaces those that can change while the store is open.
     package private(set) var configuration: StoreConfiguration
     let disk: any Disk
     let logger: Logger
@@ -51,13 +50,13 @@ package final class MessageStore {
     var tickQueues: [ConsumeQueue] = []
     var tickNumber: UInt64 = 1
     /// In a replay: records that do not continue their queues, until those go on.
-    var held: [ObjectIdentifier: HeldRecord] = [:]
+    var waiting: [ObjectIdentifier: WaitingRecord] = [:]
     var deleted = DeletedTopics()
     var removals = QueueRemovals()
     /// Records dispatched since the start that no queue can hold.
     var withoutQueue: Int64 = 0
     let index: IndexService?
-    let sums: RecordSums?
+    let checksums: RecordChecksumTable?
     let delayLevels: DelayLevels
 
     // Condition.
@@ -78,7 +77,7 @@ package final class MessageStore {
     let bootIdentity: [UInt8]
     /// When the machine started, milliseconds since 1970; 0 when unknown.
     let machineStart: Int64
-    /// Where the last start began to dispatch again: what lies below was believed.
+    /// Where the last start began to dispatch again: what lies below was trusted.
     var recoveredFrom = PhysicalOffset(0)
     /// What lies below that was not written to its end by Apus, or not for the first time.
     var needsCheck = false
@@ -126,10 +125,10 @@ package final class MessageStore {
                 layout: IndexLayout(slots: configuration.maxHashSlotNum, entries: configuration.maxIndexNum),
                 logger: logger)
             : nil
-        sums =
+        checksums =
             configuration.recordSumEnable
-            ? RecordSums(
-                directory: configuration.recordSumPath, disk: disk, fileSize: files.fileSize, logger: logger)
+            ? RecordChecksumTable(
+                directory: configuration.recordChecksumPath, disk: disk, fileSize: files.fileSize, logger: logger)
             : nil
         delayLevels = configuration.delayLevels
         recoveryPoint = RecoveryPointFile(
@@ -151,7 +150,7 @@ package final class MessageStore {
         propertyScratch.deallocate()
     }
 
-    // MARK: Where the log stands
+    // MARK: - Where the log stands
 
     /// Why nothing is accepted at the moment, or nil.
     package var notWritable: AppendRefusal? { gate.refusal }
@@ -166,7 +165,7 @@ package final class MessageStore {
     /// End of what is readable by queue; on a slave it trails by the record that is not whole yet.
     package var dispatchedOffset: PhysicalOffset { log.dispatched }
 
-    // MARK: Queues
+    // MARK: - Queues
 
     /// Nil when nothing was ever stored in it.
     package func consumeQueue(topic: UnsafeRawBufferPointer, queueId: Int32) -> ConsumeQueue? {
@@ -179,8 +178,8 @@ package final class MessageStore {
         return topic.withUTF8 { table.find(UnsafeRawBufferPointer($0), queueId) }
     }
 
-    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueId` is not
-    /// negative.
+    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueId` is
+    /// not negative.
     package func findConsumeQueue(topic: TopicName, queueId: Int32) -> ConsumeQueue {
         consumeQueue(topic: topic.text, queueId: queueId)
             ?? table.make(topic, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
@@ -200,7 +199,7 @@ package enum StoreClock {
     }
 }
 
-/// How work that was done elsewhere finds the store again: set and read on the owner's thread only.
+/// How work of another thread finds the store again. Set and read on the owner's thread only.
 final class StoreLiveness: @unchecked Sendable {
     weak var store: MessageStore?
 }

@@ -1,7 +1,7 @@
 package import StoreFormat
 
-/// What a store reports to its owner. All of it is given to `MessageStore.open`, so that forgetting one does not compile.
-/// Called on the store's thread.
+/// What a store reports to its owner. All of it is given to `MessageStore.open`, so that forgetting one does not
+/// compile. Called on the store's thread.
 package struct StoreEvents {
     /// A message has become readable in a queue whose `wantsArrival` is set. Called while the tick is dispatched: note
     /// it, and read after `commitTick`.
@@ -10,8 +10,8 @@ package struct StoreEvents {
     package var written: (PhysicalOffset) -> Void
     /// The flushed end of the log moved.
     package var flushed: (PhysicalOffset) -> Void
-    /// A flush failed. Acknowledgements that wait for `flushed` are to be answered; the store takes nothing until it has
-    /// verified its log.
+    /// A flush failed. Acknowledgements that wait for `flushed` are to be answered; the store takes nothing until it
+    /// has verified its log.
     package var flushFailed: (StoreError) -> Void
     /// The beginning of the log moved: files were deleted.
     package var minimumMoved: (PhysicalOffset) -> Void

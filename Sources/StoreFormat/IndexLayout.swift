@@ -11,10 +11,12 @@ package struct IndexLayout: Sendable {
     @inlinable package static var slotSize: Int { 4 }
     @inlinable package static var entrySize: Int { 20 }
 
-    /// How many, by `maxHashSlotNum` and `maxIndexNum`.
+    /// Slots of a file (`maxHashSlotNum`).
     package let slots: Int
+    /// Entries of a file (`maxIndexNum`).
     package let entries: Int
 
+    /// Of files with so many slots and entries.
     package init(slots: Int, entries: Int) {
         self.slots = slots
         self.entries = entries
@@ -30,7 +32,8 @@ package struct IndexLayout: Sendable {
         Int64(Self.headerSize) + Int64(slots) * Int64(Self.slotSize) + Int64(index) * Int64(Self.entrySize)
     }
 
-    /// `indexKeyHashMethod`: the absolute value of the Java hash of `topic#key`; the one value that has none counts as 0.
+    /// `indexKeyHashMethod`: the absolute value of the Java hash of `topic#key`; the one value that has none counts as
+    /// 0.
     @inlinable
     package static func keyHash(_ javaHash: Int32) -> Int32 {
         javaHash == Int32.min ? 0 : abs(javaHash)
@@ -43,14 +46,16 @@ package struct IndexHeader: Equatable, Sendable {
     package var beginTimestamp: Int64 = 0
     /// Of the newest message in it, milliseconds since 1970.
     package var endTimestamp: Int64 = 0
-    /// Physical offsets of the first and the last message in it.
+    /// Physical offset of the first message in it.
     package var beginPhyOffset = PhysicalOffset(0)
+    /// Physical offset of the last message in it.
     package var endPhyOffset = PhysicalOffset(0)
     /// Slots that hold an entry.
     package var hashSlotCount: Int32 = 0
     /// One more than the entries there are.
     package var indexCount: Int32 = 1
 
+    /// Of a file without entries.
     package init() {}
 
     /// nil when the bytes are too few.
@@ -83,8 +88,7 @@ package struct IndexHeader: Equatable, Sendable {
 
 /// One entry of an index file: a key of a message, and where that lies.
 package struct IndexEntry: Equatable, Sendable {
-    /// `IndexLayout.keyHash` of `topic#key`: several keys may share it, so whoever finds an entry looks at the
-    /// message.
+    /// `IndexLayout.keyHash` of `topic#key`: several keys may share it, so the message decides.
     package var keyHash: Int32
     /// Where the record begins in the commit log.
     package var physicalOffset: PhysicalOffset
@@ -93,6 +97,7 @@ package struct IndexEntry: Equatable, Sendable {
     /// The entry before this one in the slot, 0 for none.
     package var previous: Int32
 
+    /// An entry of these fields.
     package init(keyHash: Int32, physicalOffset: PhysicalOffset, seconds: Int32, previous: Int32) {
         self.keyHash = keyHash
         self.physicalOffset = physicalOffset

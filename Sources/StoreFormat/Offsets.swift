@@ -129,6 +129,7 @@ package struct QueueOffset: RawRepresentable, Comparable, Hashable, Sendable, Cu
 
 /// File names of the commit log and the consume queues: the offset of the first byte in 20 decimal digits.
 package enum StoreFileName {
+    /// Of the file whose first byte is `offset`.
     package static func of(offset: Int64) -> String {
         let digits = String(offset)
         return String(repeating: "0", count: max(0, 20 - digits.utf8.count)) + digits

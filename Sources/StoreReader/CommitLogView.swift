@@ -1,9 +1,10 @@
 package import LinuxSystem
 package import StoreFormat
 
-/// Read-only windows over a commit log that another process writes. Confined to one thread. The caller bounds what it reads by the
-/// published `writtenOffset` watermark: below it every byte is final.
+/// Read-only windows over a commit log that another process writes. Confined to one thread. The caller bounds what it
+/// reads by the published `writtenOffset` watermark: below it every byte is final.
 package final class CommitLogView {
+    /// Of the log files.
     package let directory: String
     /// Bytes of a log file (`mappedFileSizeCommitLog`).
     package let fileSize: Int
@@ -29,8 +30,8 @@ package final class CommitLogView {
         }
     }
 
-    /// The bytes `offset ..< offset + size`; nil when a file they lie in does not exist (deleted, or not yet written). The range may cross
-    /// file ends. The pointer is valid during the call.
+    /// The bytes `offset ..< offset + size`; nil when a file they lie in does not exist (deleted, or not yet written).
+    /// The range may cross file ends. The pointer is valid during the call.
     package func withBytes<R>(
         at offset: PhysicalOffset, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
     ) rethrows -> R? {
@@ -38,8 +39,8 @@ package final class CommitLogView {
         return try body(bytes)
     }
 
-    /// For `sendfile`: the open file that holds `offset`, the offset inside it, and the bytes from there to the file's end. The descriptor
-    /// belongs to the view and is valid until the next call.
+    /// For `sendfile`: the open file that holds `offset`, the offset inside it, and the bytes from there to the file's
+    /// end. The descriptor belongs to the view and is valid until the next call.
     package func file(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64, available: Int)? {
         let base = PhysicalOffset(offset.rawValue / Int64(fileSize) * Int64(fileSize))
         guard let file = files.file(base: base) else { return nil }

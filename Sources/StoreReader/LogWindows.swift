@@ -3,8 +3,8 @@ package import StoreFormat
 
 /// A few read-only mapped windows over files of equal size that together make one long log. Confined to one thread.
 ///
-/// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one goes first, and
-/// `release()` lets those go that were not used since the call before.
+/// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one
+/// goes first, and `release()` lets those go that were not used since the call before.
 package final class LogWindows {
     /// Bytes of a file: byte `n` of the log lies in file `n / fileSize`.
     package let fileSize: Int64
@@ -31,6 +31,11 @@ package final class LogWindows {
     private var releaseMark: UInt64 = 0
     private var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 0, alignment: 16)
 
+    /// - Parameters:
+    ///   - fileSize: of the log's files, bytes.
+    ///   - windowSize: bytes, a multiple of 4096.
+    ///   - maximumWindows: mapped at a time.
+    ///   - file: the open file whose first byte is `base`, or nil when there is none.
     package init(
         fileSize: Int64, windowSize: Int64 = 4 << 20, maximumWindows: Int = 8,
         file: @escaping (PhysicalOffset) -> (any DiskFile)?
@@ -46,8 +51,8 @@ package final class LogWindows {
         scratch.deallocate()
     }
 
-    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The pointer is valid until the
-    /// next call.
+    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The
+    /// pointer is valid until the next call.
     @inline(__always)
     package func bytes(at offset: PhysicalOffset, size: Int) -> UnsafeRawBufferPointer? {
         if offset >= currentStart, size >= 0, offset + Int64(size) <= currentEnd, let base = currentBase {
@@ -113,7 +118,8 @@ package final class LogWindows {
     private func map(base: PhysicalOffset, start: PhysicalOffset, limit: PhysicalOffset) -> Window? {
         guard let file = file(base) else { return nil }
         do throws(SystemError) {
-            // A file shorter than its name promises must not be mapped past its end: touching that would kill the process.
+            // A file shorter than its name promises must not be mapped past its end: touching that would kill the
+            // process.
             let available = min(limit - base, try file.size()) - (start - base)
             guard available > 0 else { return nil }
             let window = Window(

@@ -17,7 +17,7 @@ enum StoreTarget {
 
     /// Background work done at once.
     private final class Inline: StoreBackground {
-        func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) { work() }
+        func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void) { work() }
         func stop() {}
     }
 

@@ -7,7 +7,7 @@ import Testing
 @testable import MessageStore
 
 /// What a start believes is looked at behind it.
-@Suite struct CheckTests {
+@Suite struct BackgroundCheckTests {
     let disk = SimulatedDisk()
     let clock = TestClock()
     let configuration = StoreConfiguration.small("/store")

@@ -5,7 +5,7 @@ import Testing
 @testable import MessageStore
 
 /// Files under config/: every flipped bit is found, the backup serves, and what others write is theirs.
-@Suite struct MetadataTests {
+@Suite struct MetadataFileTests {
     let clock = TestClock()
     let disk: SimulatedDisk
     let file: MetadataFile

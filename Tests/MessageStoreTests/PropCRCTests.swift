@@ -7,7 +7,7 @@ import Testing
 @testable import MessageStore
 
 /// RocketMQ 5's checksum of whole records (`enabledAppendPropCRC`, `forceVerifyPropCRC`).
-@Suite struct ChecksumTests {
+@Suite struct PropCRCTests {
     static let rules = {
         var rules = StoreJudge.Rules(log: 64 * 1024, queue: 2000, slots: 500, entries: 2000)
         rules.everyRecordHasChecksum = true
@@ -20,7 +20,7 @@ import Testing
         return configuration
     }
 
-    // MARK: Bytes
+    // MARK: - Bytes
 
     /// By RocketMQ's description of it: lowest digit first, ten digits, the sign bit cut off, no field left out.
     @Test func theBytesAreRocketMQs() throws {
@@ -78,7 +78,7 @@ import Testing
         #expect(judge.records.contains { $0.bornHost.count == 20 } && judge.blanks > 3)
     }
 
-    // MARK: Copies
+    // MARK: - Copies
 
     /// A message that is stored again brings its old record's checksum along: it goes, wherever it stands, whatever the setting.
     @Test(arguments: [true, false])
@@ -146,7 +146,7 @@ import Testing
         #expect(harness.records("T").count == 2)
     }
 
-    // MARK: Damage
+    // MARK: - Damage
 
     /// One bit in every byte of a record, one after the other: said, served around, shown to nobody.
     @Test(arguments: [false, true])
@@ -175,7 +175,7 @@ import Testing
         }
     }
 
-    // MARK: forceVerifyPropCRC
+    // MARK: - forceVerifyPropCRC
 
     /// Older records have none: they are kept, shown to nobody and reported; without the key they are all back.
     @Test func forcedVerification() throws {

@@ -7,15 +7,15 @@ import Testing
 
 @testable import MessageStore
 
-/// Sums of whole records beside the log: no flipped bit in a record goes unnoticed, and no sum is ever held against a record it was not made of.
-@Suite struct RecordSumTests {
+/// Checksums of whole records beside the log: no flipped bit in a record goes unnoticed, and no checksum is ever held against a record it was not made of.
+@Suite struct RecordChecksumTests {
     static let rules = {
         var rules = StoreJudge.Rules(log: 64 * 1024, queue: 2000, slots: 500, entries: 2000)
         rules.everyRecordHasSum = true
         return rules
     }()
 
-    // MARK: Damage
+    // MARK: - Damage
 
     /// One bit in every byte of a record, one after the other: said, served around, shown to nobody.
     @Test(arguments: [false, true])
@@ -45,7 +45,7 @@ import Testing
         }
     }
 
-    /// A flipped bit in a sum costs its message, said and shown to nobody, and none other: which of the two flipped nobody can tell.
+    /// A flipped bit in a checksum costs its message, said and shown to nobody, and none other: which of the two flipped nobody can tell.
     @Test func aFlippedSum() throws {
         let store = try ImageStore(rules: Self.rules)
         let record = store.judge.records[50]
@@ -57,9 +57,9 @@ import Testing
         #expect(opened.log.lines.contains { $0.contains("\(record.physicalOffset)") && $0.contains("damaged") })
     }
 
-    // MARK: Following the log
+    // MARK: - Following the log
 
-    /// Every shape of message, closed, killed, queues rebuilt: the judge computes each sum by itself.
+    /// Every shape of message, closed, killed, queues rebuilt: the judge computes each checksum by itself.
     @Test(arguments: [0, 1, 2])
     func everyShapeOfRecordHasOne(_ round: UInt64) throws {
         let seed = CrashTests.seed &+ 60 &+ round
@@ -85,7 +85,7 @@ import Testing
         #expect(try StoreJudge(path, rules: Self.rules).judge() == [], "APUS_SEED=\(seed)")
     }
 
-    /// Sums that were on their way when the machine stopped are made again, and those that were there stay.
+    /// Checksums that were on their way when the machine stopped are made again, and those that were there stay.
     @Test func afterAPowerCut() throws {
         var lacking = 0
         for number in 0..<20 {
@@ -116,7 +116,7 @@ import Testing
         print("messages that were never promised and are gone: \(lacking)")
     }
 
-    /// A store that has none, RocketMQ's or an older release's: what it holds is judged as RocketMQ judges it, what comes has its sum.
+    /// A store that has none, RocketMQ's or an older release's: what it holds is judged as RocketMQ judges it, what comes has its checksum.
     @Test func aStoreWithoutSums() throws {
         let store = try ImageStore(settings: { $0.recordSumEnable = false })
         #expect(!store.disk.paths.contains { $0.contains("recordsums") })
@@ -126,8 +126,10 @@ import Testing
         harness.send("Topic", 0, body: "next", tags: "t")
         try harness.store.commitTick()
         try harness.store.close()
-        let sums = try #require(store.disk.bytes("/store/recordsums/" + StoreFileName.of(offset: 0)))
-        let places = stride(from: 0, to: sums.count, by: 4).filter { sums[$0..<($0 + 4)].contains { $0 != 0 } }
+        let checksums = try #require(store.disk.bytes("/store/recordsums/" + StoreFileName.of(offset: 0)))
+        let places = stride(from: 0, to: checksums.count, by: 4).filter {
+            checksums[$0..<($0 + 4)].contains { $0 != 0 }
+        }
         #expect(places == [store.judge.logEnd / 64 * 4])
     }
 
@@ -166,9 +168,9 @@ import Testing
         try next.store.close()
     }
 
-    // MARK: Sums of another log
+    // MARK: - Checksums of another log
 
-    /// RocketMQ cut the log off below its end, wrote on, and gave it back: the sums are of records that are no more.
+    /// RocketMQ cut the log off below its end, wrote on, and gave it back: the checksums are of records that are no more.
     @Test(arguments: [20, 120, 199])
     func aLogThatWasCutAndGoesOn(_ kept: Int) throws {
         let store = try ImageStore(rules: Self.rules)
@@ -211,9 +213,9 @@ import Testing
         #expect(disk.paths.contains { $0.contains("recordsums") } == (kept == 199))
     }
 
-    // MARK: A disk that fails
+    // MARK: - A disk that fails
 
-    /// Sums that cannot be written are made later, all of them; messages do not wait for that.
+    /// Checksums that cannot be written are made later, all of them; messages do not wait for that.
     @Test(arguments: [ENOSPC, EIO])
     func aFailingDisk(_ code: Int32) throws {
         let clock = TestClock()
@@ -228,7 +230,7 @@ import Testing
         }
         harness.maintain(5000)
         #expect(harness.store.notWritable == nil && harness.bodies("Topic", 0).count == 50)
-        #expect(log.lines.filter { $0.contains("sums of records could not be written") }.count == 1, "\(log.lines)")
+        #expect(log.lines.filter { $0.contains("record checksums could not be written") }.count == 1, "\(log.lines)")
         disk.fault.withLock { $0 = nil }
         harness.maintain(3000)
         harness.send("Topic", 0, body: "next")
@@ -238,7 +240,7 @@ import Testing
         #expect(StoreJudge(files: Dictionary(uniqueKeysWithValues: files), rules: Self.rules).judge() == [])
     }
 
-    /// Sums that cannot be read are no reason to withhold messages whose bodies are good.
+    /// Checksums that cannot be read are no reason to withhold messages whose bodies are good.
     @Test func unreadableSums() throws {
         let store = try ImageStore(rules: Self.rules)
         let image = store.disk.afterKill()

@@ -16,7 +16,7 @@ final class ManualBackground: StoreBackground {
         isImmediate = immediate
     }
 
-    func submit(_ lane: StoreBackgroundLane, _ item: @escaping @Sendable () -> Void) {
+    func submit(_ thread: StoreBackgroundThread, _ item: @escaping @Sendable () -> Void) {
         if isImmediate { item() } else { work.withLock { $0.append(item) } }
     }
 

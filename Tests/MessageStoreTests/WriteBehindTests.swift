@@ -7,7 +7,7 @@ import Testing
 @testable import MessageStore
 
 /// What is written behind the log, when something comes in between.
-@Suite struct BehindTests {
+@Suite struct WriteBehindTests {
     let clock = TestClock()
 
     private func query(_ harness: Harness, _ key: String) -> Int {

@@ -1,5 +1,6 @@
-/// Work submitted to another thread whose result the submitter may need at once: then whoever comes first does it, and the other waits for it.
-/// Subclasses say what the work is; what it leaves is read after `join`, or once its lane has run it.
+/// Work submitted to another thread whose result the submitter may need at once. The thread that comes first does it,
+/// and the other waits for it. Subclasses define the work; its result is read after `join`, or once its thread has run
+/// it.
 class JoinableWork: @unchecked Sendable {
     private enum State {
         case waiting

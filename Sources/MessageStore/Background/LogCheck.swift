@@ -10,7 +10,7 @@ struct LogCheckFindings: Sendable {
     /// The first of them, and how many there were.
     var damages: [(offset: PhysicalOffset, damage: CommitLogDamage)] = []
     var damagedCount = 0
-    /// Places of queues that do not say what the log says; as far as they are kept.
+    /// Queue entries that contradict the log; as far as they are kept.
     var wrongEntries: [WrongEntry] = []
     var wrongCount = 0
     /// Records some key of which is not in the index.
@@ -30,8 +30,9 @@ struct LogCheckFindings: Sendable {
     }
 }
 
-/// Walks over the part of the log a start has believed, on a thread of its own, and compares: records with their CRC, their sum and their place,
-/// queue entries and index with the records. It only reads, through handles of its own for queues and index; what it suspects the owner looks at again.
+/// Walks over the part of the log a start has trusted, on the `check` thread. It compares records with their CRC, their
+/// checksum and their offset, and queue entries and index with the records. It only reads, through handles of its own
+/// for queues and index. What it finds is checked again by the owner.
 ///
 /// Used by one job at a time (`MessageStoreCheck`), so nothing here is locked.
 final class LogCheck: @unchecked Sendable {
@@ -40,12 +41,12 @@ final class LogCheck: @unchecked Sendable {
     private let queueDirectory: String
     private let entriesPerFile: Int64
     private let recordCheck: RecordCheck
-    private let sums: RecordSumReader?
+    private let checksums: RecordChecksumReader?
     private let walk: LogWalk
     private var index: IndexCursor?
     private var blocks: [Block?]
 
-    /// A piece of a queue's file, as read.
+    /// A range of a queue's file, as read.
     private struct Block {
         var topic: [UInt8]
         var queueId: Int32
@@ -59,16 +60,16 @@ final class LogCheck: @unchecked Sendable {
     private static let blockEntries: Int64 = 204
 
     /// - Parameters:
-    ///   - sums: the check's own reader; nil when there are none.
+    ///   - checksums: the check's own reader; nil when there are none.
     ///   - index: the index files as they are when the check begins, oldest first; nil when there is no index.
     init(
         disk: any Disk, fileSize: Int64, queueDirectory: String, entriesPerFile: Int, recordCheck: RecordCheck,
-        sums: RecordSumReader?,
+        checksums: RecordChecksumReader?,
         index: (layout: IndexLayout, files: [(file: any DiskFile, count: Int32)])?
     ) {
         self.disk = disk
         self.fileSize = fileSize
-        self.sums = sums
+        self.checksums = checksums
         walk = LogWalk(fileSize: fileSize)
         self.queueDirectory = queueDirectory
         self.entriesPerFile = Int64(entriesPerFile)
@@ -103,7 +104,7 @@ final class LogCheck: @unchecked Sendable {
             case .record(let record):
                 findings.records += 1
                 var damage = record.damage(by: recordCheck)
-                if damage == nil { damage = try sums?.damage(of: record) }
+                if damage == nil { damage = try checksums?.damage(of: record) }
                 if let damage {
                     note(damage, at: record.physicalOffset, &findings)
                 } else {
@@ -118,12 +119,12 @@ final class LogCheck: @unchecked Sendable {
     }
 
     private func note(_ damage: CommitLogDamage, at offset: PhysicalOffset, _ findings: inout LogCheckFindings) {
-        // One damage may be met piece by piece.
+        // One damage may be met in several parts.
         findings.damagedCount += 1
         if findings.damages.count < LogCheckFindings.keptMax { findings.damages.append((offset, damage)) }
     }
 
-    // MARK: Queues and index
+    // MARK: - Queues and index
 
     private func compare(
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
@@ -147,7 +148,7 @@ final class LogCheck: @unchecked Sendable {
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
         _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) {
-        // What is in no queue because of its offset was said when it was dispatched.
+        // What is in no queue because of its offset was reported when it was dispatched.
         guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(record.queueOffset.rawValue) else { return }
         let found = try entry(record.topic, record.queueId, record.queueOffset.rawValue)
         let isSchedule = record.topic.elementsEqual("SCHEDULE_TOPIC_XXXX".utf8)
@@ -159,7 +160,7 @@ final class LogCheck: @unchecked Sendable {
         } else if let found, found.physicalOffset > record.physicalOffset,
             try isRecord(found.physicalOffset, of: record, files)
         {
-            // The topic was deleted and made again: its place belongs to a newer message.
+            // The topic was deleted and made again: the queue offset belongs to a newer message.
             return
         }
         findings.wrongCount += 1

@@ -2,9 +2,10 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// Where the check behind the start stands.
+/// Where the background check stands.
 struct CheckState {
-    /// The next record to look at, and where the check ends: at `recoveredFrom`, from where on the start itself has looked.
+    /// The next record to look at, and where the check ends: at `recoveredFrom`, from where on the start itself has
+    /// looked.
     var position = PhysicalOffset(0)
     var end = PhysicalOffset(0)
     var start = PhysicalOffset(0)
@@ -18,13 +19,14 @@ struct CheckState {
     /// Records in `start ..< cleanEnd` are known to be good: their bodies are not compared again when they are read.
     var cleanEnd = PhysicalOffset(0)
     var startedAt: Int64 = 0
-    var saidAt: Int64 = 0
+    var reportedAt: Int64 = 0
     var readFailed = false
 }
 
-/// A start believes the older part of the log, so that its time does not depend on the store's size; this looks at it afterwards: on a thread of its
-/// own, `backgroundCheckBytesPerSecond` at most, a slice with each maintenance call. Damaged messages are reported (reading them compares their
-/// bodies anyway, so they are delivered to nobody); entries of queues that contradict the log are put right from it.
+/// A start trusts the older part of the log, so that its time does not depend on the store's size. The background check
+/// looks at that part afterwards, on a thread of its own: at most `backgroundCheckBytesPerSecond`, a slice with each
+/// maintenance call. Damaged messages are reported; reads compare their bodies anyway and do not deliver them. Queue
+/// entries that contradict the log are repaired from it.
 extension MessageStore {
     func beginCheck() {
         guard configuration.backgroundCheckBytesPerSecond > 0, let first = logFiles.first, recoveredFrom > first else {
@@ -36,7 +38,7 @@ extension MessageStore {
         state.cleanEnd = first
         state.end = recoveredFrom
         state.startedAt = now
-        state.saidAt = now
+        state.reportedAt = now
         var indexFiles: (layout: IndexLayout, files: [(file: any DiskFile, count: Int32)])?
         if let index, index.failure == nil {
             indexFiles = (index.layout, index.files.map { ($0.diskFile, $0.writtenHeader.indexCount) })
@@ -44,8 +46,8 @@ extension MessageStore {
         state.check = LogCheck(
             disk: disk, fileSize: logFiles.fileSize, queueDirectory: configuration.consumeQueuePath,
             entriesPerFile: configuration.entriesPerConsumeQueueFile, recordCheck: configuration.recordCheck,
-            sums: sums?.makeReader(), index: indexFiles)
-        logger.info("checking the log behind the start", metadata: ["from": "\(first)", "to": "\(state.end)"])
+            checksums: checksums?.makeReader(), index: indexFiles)
+        logger.info("background check of the log begins", metadata: ["from": "\(first)", "to": "\(state.end)"])
     }
 
     private var state: CheckState {
@@ -78,7 +80,7 @@ extension MessageStore {
         let first = logFiles.first ?? .max
         state.records += findings.records
         report(findings, first: first)
-        for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { putRight(wrong) }
+        for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { repair(wrong) }
         state.notRepaired += findings.wrongCount - findings.wrongEntries.count
         if findings.unindexedCount > 0 {
             if state.unindexed == 0, let first = findings.firstUnindexed {
@@ -99,9 +101,9 @@ extension MessageStore {
         }
         state.position = findings.next
         let now = clock()
-        if now - state.saidAt >= 60_000 {
-            state.saidAt = now
-            logger.info("checking the log", metadata: ["at": "\(state.position)", "to": "\(state.end)"])
+        if now - state.reportedAt >= 60_000 {
+            state.reportedAt = now
+            logger.info("background check of the log", metadata: ["at": "\(state.position)", "to": "\(state.end)"])
         }
         if state.position >= state.end { endCheck() }
     }
@@ -115,12 +117,12 @@ extension MessageStore {
         }
         guard said > 0 else { return }
         let count = findings.damagedCount - (findings.damages.count - said)
-        if count > 10 { logger.error("\(count - 10) more damaged places in the same part of the log") }
+        if count > 10 { logger.error("\(count - 10) more damaged ranges in the same part of the log") }
         state.damaged += count
     }
 
     /// A queue's entry contradicts the log. The log is right, if the entry's neighbours agree.
-    private func putRight(_ wrong: LogCheckFindings.WrongEntry) {
+    private func repair(_ wrong: LogCheckFindings.WrongEntry) {
         guard let queue = consumeQueue(topic: wrong.topic, queueId: wrong.queueId) else { return }
         let place = wrong.queueOffset
         let physical = wrong.entry.physicalOffset
@@ -138,8 +140,8 @@ extension MessageStore {
             }
             let current = try queueFiles.entry(queue, at: place)
             if current == wrong.entry { return }
-            // Another message has the place. A later one: the queue began again before it, and whoever sent it was told so. An earlier one: this
-            // one's own place or queue is a damaged number.
+            // Another message has the offset. A later one: the queue began again before it, and its producer was told
+            // this offset. An earlier one: this message's own offset or queue is a damaged number.
             if let current, current.physicalOffset != physical,
                 belongs(current.physicalOffset, Int(current.recordSize), queue, place)
             {
@@ -161,12 +163,12 @@ extension MessageStore {
             state.repaired += 1
             if state.repaired <= 100 {
                 logger.error(
-                    "entry \(place) of the queue \(name) did not point at its message at \(physical): put right from the log"
+                    "entry \(place) of the queue \(name) did not point at its message at \(physical): repaired from the log"
                 )
             }
         } catch {
             state.notRepaired += 1
-            logger.error("entry \(place) of the queue \(name) is wrong and could not be put right: \(error)")
+            logger.error("entry \(place) of the queue \(name) is wrong and could not be repaired: \(error)")
         }
     }
 
@@ -176,7 +178,7 @@ extension MessageStore {
         let level: Logger.Level =
             state.damaged + state.notRepaired + state.repaired + state.unindexed > 0 ? .error : .notice
         logger.log(
-            level: level, "the log behind the start has been checked",
+            level: level, "background check of the log has ended",
             metadata: [
                 "records": "\(state.records)", "bytes": "\(state.end - state.start)",
                 "milliseconds": "\(clock() - state.startedAt)", "damaged": "\(state.damaged)",

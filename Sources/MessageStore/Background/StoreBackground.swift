@@ -1,48 +1,51 @@
 import Glibc
 import LinuxSystem
 
-/// Where the store does what may block: synchronizing files on one lane, creating the next log file on the other. Work of one lane runs in
-/// order. The real one has a thread for each; tests run the work when they choose.
+/// Where the store does what may block. Work of one thread runs in order. Tests run the work when they choose.
 package protocol StoreBackground: AnyObject, Sendable {
-    func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void)
+    /// Does `work` on that thread, behind what was submitted to it before.
+    func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void)
     /// Finishes what was submitted, then ends. Blocks.
     func stop()
 }
 
-/// What kind of work: each kind has a thread.
-package enum StoreBackgroundLane: Sendable {
+/// The store's threads, by the kind of work they do.
+package enum StoreBackgroundThread: Sendable {
     /// Synchronizing log and queues.
     case flush
-    /// Making the next log file.
+    /// Making the next log file, reserving blocks.
     case prepare
-    /// What is written behind the log: new queue files, the index.
-    case behind
-    /// The check behind the start, which has time.
+    /// What is written behind the log: new queue files, the index, record checksums, folders of removed topics.
+    case writeBehind
+    /// The background check, and deleting: at low priority.
     case check
 }
 
-/// One thread per lane.
+/// The real threads.
 package final class StoreThreads: StoreBackground {
     private let flush = SerialThread(name: "apus-flush")
     private let prepare = SerialThread(name: "apus-prepare")
-    private let behind = SerialThread(name: "apus-behind")
+    private let writeBehind = SerialThread(name: "apus-behind")
     private let check = SerialThread(name: "apus-check", niceness: 10)
 
+    /// A thread starts with its first work.
     package init() {}
 
-    package func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) {
-        switch lane {
+    /// Any thread may call it, until `stop`.
+    package func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void) {
+        switch thread {
         case .flush: flush.submit(work)
         case .prepare: prepare.submit(work)
-        case .behind: behind.submit(work)
+        case .writeBehind: writeBehind.submit(work)
         case .check: check.submit(work)
         }
     }
 
+    /// Blocks until all work is done.
     package func stop() {
         flush.stop()
         prepare.stop()
-        behind.stop()
+        writeBehind.stop()
         check.stop()
     }
 }
@@ -56,7 +59,7 @@ private final class SerialThread: @unchecked Sendable {
     private var stopping = false
     private var thread: pthread_t?
 
-    /// - Parameter niceness: how much others go before it, 0...19.
+    /// - Parameter niceness: the thread's nice value, 0...19.
     init(name: String, niceness: Int32 = 0) {
         self.name = name
         self.niceness = niceness

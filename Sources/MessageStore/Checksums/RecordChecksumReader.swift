@@ -1,8 +1,9 @@
 import LinuxSystem
 import StoreFormat
 
-/// Looks up sums of records (`RecordSum`), a page at a time. Confined to one thread at a time; several readers may use the same files.
-final class RecordSumReader {
+/// Looks up record checksums (`RecordChecksum`), a page at a time. Confined to one thread at a time; several readers
+/// may use the same files.
+final class RecordChecksumReader {
     private let directory: String
     private let disk: any Disk
     private let fileSize: Int64
@@ -11,7 +12,7 @@ final class RecordSumReader {
     private var pageBase = PhysicalOffset(-1)
     private var pageStart: Int64 = -1
     private var pageCount = 0
-    /// Of the log file at `pageBase`; nil when it has no sums.
+    /// Of the log file at `pageBase`; nil when it has no checksums.
     private var file: (any DiskFile)?
 
     /// - Parameter fileSize: of the log's files.
@@ -23,20 +24,20 @@ final class RecordSumReader {
 
     deinit { page.deallocate() }
 
-    /// Lets go of the file and what was read of it.
+    /// Closes the file and forgets what was read of it.
     func forget() {
         pageBase = PhysicalOffset(-1)
         file = nil
     }
 
-    /// The sum of the record that begins at `offset` of the log; 0 when it is not known.
-    func sum(at offset: PhysicalOffset) throws(SystemError) -> UInt32 {
+    /// The checksum of the record that begins at `offset` of the log; 0 when it is not known.
+    func checksum(at offset: PhysicalOffset) throws(SystemError) -> UInt32 {
         let base = PhysicalOffset(offset.rawValue / fileSize * fileSize)
-        let position = RecordSum.position(offset - base)
+        let position = RecordChecksum.position(offset - base)
         let start = position / Int64(page.count) * Int64(page.count)
         if base != pageBase || start != pageStart { try read(base, start) }
         let inPage = Int(position - start)
-        guard inPage + RecordSum.size <= pageCount else { return 0 }
+        guard inPage + RecordChecksum.size <= pageCount else { return 0 }
         return UInt32(bigEndian: page.loadUnaligned(fromByteOffset: inPage, as: UInt32.self))
     }
 
@@ -52,9 +53,9 @@ final class RecordSumReader {
         pageStart = start
     }
 
-    /// Tells that the record is not the one its sum was made of; nil when it is, or has none.
+    /// Damage when the record is not the one its checksum was made of; nil when it is, or has none.
     func damage(of record: CommitLogRecordView) throws(SystemError) -> CommitLogDamage? {
-        let sum = try sum(at: record.physicalOffset)
-        return sum == 0 || sum == RecordSum.of(record.bytes) ? nil : .recordSum
+        let checksum = try checksum(at: record.physicalOffset)
+        return checksum == 0 || checksum == RecordChecksum.of(record.bytes) ? nil : .recordChecksum
     }
 }

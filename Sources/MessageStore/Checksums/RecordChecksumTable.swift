@@ -2,31 +2,31 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// The sums of records (`RecordSum`) as their writer sees them. They follow the log in passes and vouch for themselves: a sum is written once, from
-/// what was written to the log, and a log that is cut off loses its sums, durably, before anything else is written in their place. So a sum that is
-/// there belongs to the record that was written there last.
-final class RecordSums {
+/// The record checksums (`RecordChecksum`) as their writer sees them. They follow the log in passes. A checksum is
+/// written once, from what was written to the log. A log that is cut off loses its checksums, durably, before anything
+/// is written in their place. So a checksum belongs to the record that was written there last.
+final class RecordChecksumTable {
     private let directory: String
     private let disk: any Disk
     private let fileSize: Int64
     private let logger: Logger
     /// For the owner.
-    let reader: RecordSumReader
-    /// Records from here on have no sum yet, or not all of them.
+    let reader: RecordChecksumReader
+    /// Records from here on have no checksum yet, or not all of them.
     private var next = PhysicalOffset(0)
-    /// Below it there may be sums from before the start.
+    /// Below it there may be checksums from before the start.
     private var knownEnd = PhysicalOffset(0)
     /// Files written since the last checkpoint.
     private var touched: [any DiskFile] = []
-    private var saidReadFailure = false
-    /// They could not be written: said once, and tried again with the next pass. A full disk is other people's business: messages that may use its
-    /// last bytes go before sums.
+    private var reportedReadFailure = false
+    /// They could not be written: reported once, and tried again with the next pass. The write gate stays open:
+    /// messages may use the last bytes of a disk before checksums do.
     private var writeFailed = false
     private var restsUntilNextPass = false
 
-    /// A stretch: of the log, bytes.
-    private static let stretch: Int64 = 64 << 20
-    /// Of the log that a start dispatched again, this much gets the sums it lacks.
+    /// Bytes of the log for one job.
+    private static let chunkBytes: Int64 = 64 << 20
+    /// Of the log that a start dispatched again, this much gets the checksums it lacks.
     private static let caughtUpMax: Int64 = 512 << 20
 
     init(directory: String, disk: any Disk, fileSize: Int64, logger: Logger) {
@@ -34,11 +34,13 @@ final class RecordSums {
         self.disk = disk
         self.fileSize = fileSize
         self.logger = logger
-        reader = RecordSumReader(directory: directory, disk: disk, fileSize: fileSize)
+        reader = RecordChecksumReader(directory: directory, disk: disk, fileSize: fileSize)
     }
 
     /// A reader for another thread.
-    func makeReader() -> RecordSumReader { RecordSumReader(directory: directory, disk: disk, fileSize: fileSize) }
+    func makeReader() -> RecordChecksumReader {
+        RecordChecksumReader(directory: directory, disk: disk, fileSize: fileSize)
+    }
 
     private func bases() throws(SystemError) -> [PhysicalOffset] {
         try disk.list(directory).compactMap { StoreFileName.offset(of: $0) }.sorted().map { PhysicalOffset($0) }
@@ -46,7 +48,7 @@ final class RecordSums {
 
     private func path(_ base: PhysicalOffset) -> String { directory + "/" + StoreFileName.of(offset: base.rawValue) }
 
-    // MARK: Starting
+    // MARK: - Starting
 
     /// Cuts off, durably, what belongs to no record of the log `first ..< end`.
     func cut(first: PhysicalOffset, end: PhysicalOffset) throws(SystemError) {
@@ -57,7 +59,7 @@ final class RecordSums {
                 removed = true
             } else if end < base + fileSize {
                 let file = try disk.open(path(base), .readWrite)
-                let kept = RecordSum.position(end - base)
+                let kept = RecordChecksum.position(end - base)
                 guard try file.size() > kept else { continue }
                 try file.truncate(to: kept)
                 try file.synchronize()
@@ -66,26 +68,26 @@ final class RecordSums {
         if removed { try disk.synchronizeDirectory(directory) }
     }
 
-    /// The newest sums, newest first, each with the first of the 64 bytes in which its record begins.
-    func newest(_ count: Int) throws(SystemError) -> [(stretch: PhysicalOffset, sum: UInt32)] {
-        var found: [(stretch: PhysicalOffset, sum: UInt32)] = []
+    /// The newest checksums, newest first, each with the first of the 64 bytes in which its record begins.
+    func newest(_ count: Int) throws(SystemError) -> [(range: PhysicalOffset, checksum: UInt32)] {
+        var found: [(range: PhysicalOffset, checksum: UInt32)] = []
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
         defer { buffer.deallocate() }
-        // Messages of a megabyte have a sum every 64 KiB.
+        // Messages of a megabyte have a checksum every 64 KiB.
         var budget = 32
         for base in try bases().reversed() where budget > 0 && found.count < count {
             let file = try disk.open(path(base), .read)
-            var end = try file.size() / Int64(RecordSum.size) * Int64(RecordSum.size)
+            var end = try file.size() / Int64(RecordChecksum.size) * Int64(RecordChecksum.size)
             while end > 0, budget > 0, found.count < count {
                 budget -= 1
                 let start = max(0, end - Int64(buffer.count))
                 let part = UnsafeMutableRawBufferPointer(rebasing: buffer[0..<Int(end - start)])
-                let got = try file.read(into: part, at: start) / RecordSum.size * RecordSum.size
-                for place in stride(from: got - RecordSum.size, through: 0, by: -RecordSum.size)
+                let got = try file.read(into: part, at: start) / RecordChecksum.size * RecordChecksum.size
+                for place in stride(from: got - RecordChecksum.size, through: 0, by: -RecordChecksum.size)
                 where found.count < count {
-                    let sum = UInt32(bigEndian: part.loadUnaligned(fromByteOffset: place, as: UInt32.self))
-                    let number = (start + Int64(place)) / Int64(RecordSum.size)
-                    if sum != 0 { found.append((base + number * RecordSum.stride, sum)) }
+                    let checksum = UInt32(bigEndian: part.loadUnaligned(fromByteOffset: place, as: UInt32.self))
+                    let number = (start + Int64(place)) / Int64(RecordChecksum.size)
+                    if checksum != 0 { found.append((base + number * RecordChecksum.stride, checksum)) }
                 }
                 end = start
             }
@@ -93,7 +95,7 @@ final class RecordSums {
         return found
     }
 
-    /// From here on the log gets its sums.
+    /// From here on the log gets its checksums.
     /// - Parameters:
     ///   - dispatched: where the start began to dispatch again.
     ///   - end: of the log.
@@ -102,37 +104,39 @@ final class RecordSums {
         knownEnd = end
     }
 
-    // MARK: Following the log
+    // MARK: - Following the log
 
     func beginPass() { restsUntilNextPass = false }
 
-    /// What makes the next sums; `join` it on the lane `behind`, then `end` it here. Nil when there are none to be made below `end`, which is the end of
-    /// a record.
-    func beginWork(to end: PhysicalOffset, logFiles: [(base: PhysicalOffset, file: any DiskFile)]) -> RecordSumWork? {
+    /// Makes the next checksums: `join` it on the `writeBehind` thread, then `end` it here. Nil when there are none to
+    /// be made below `end`, which is the end of a record.
+    func beginWork(to end: PhysicalOffset, logFiles: [(base: PhysicalOffset, file: any DiskFile)])
+        -> RecordChecksumWork?
+    {
         next = max(next, logFiles.first?.base ?? end)
         guard next < end, !restsUntilNextPass else { return nil }
-        return RecordSumWork(
+        return RecordChecksumWork(
             directory: directory, disk: disk, fileSize: fileSize, logFiles: logFiles, from: next,
-            to: min(end, next + Self.stretch), knownEnd: knownEnd)
+            to: min(end, next + Self.chunkBytes), knownEnd: knownEnd)
     }
 
     /// - Parameter end: as it was given to `beginWork`.
-    func end(_ work: RecordSumWork, to end: PhysicalOffset) {
+    func end(_ work: RecordChecksumWork, to end: PhysicalOffset) {
         for file in work.files where touched.last?.path != file.path { touched.append(file) }
         if let failure = work.failure {
             restsUntilNextPass = true
-            if !writeFailed { logger.error("sums of records could not be written, tried again: \(failure)") }
+            if !writeFailed { logger.error("record checksums could not be written, tried again: \(failure)") }
             writeFailed = true
             return
         }
         writeFailed = false
         next = work.next
         guard let failure = work.readFailure else { return }
-        // Reading it for a consumer fails as well; what comes later has its sums.
+        // Reading it for a consumer fails as well; what comes later has its checksums.
         next = end
-        guard !saidReadFailure else { return }
-        saidReadFailure = true
-        logger.error("records from \(work.next) on get no sums, because the log cannot be read there: \(failure)")
+        guard !reportedReadFailure else { return }
+        reportedReadFailure = true
+        logger.error("records from \(work.next) on get no checksums, because the log cannot be read there: \(failure)")
     }
 
     /// What to synchronize for a checkpoint.
@@ -141,7 +145,7 @@ final class RecordSums {
         return touched
     }
 
-    /// Deletes the sums of log files that are gone.
+    /// Deletes the checksums of log files that were deleted.
     func expire(before first: PhysicalOffset) throws(SystemError) {
         for base in try bases() where base + fileSize <= first {
             touched.removeAll { $0.path == path(base) }

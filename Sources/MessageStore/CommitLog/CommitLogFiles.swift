@@ -88,8 +88,8 @@ final class CommitLogFiles {
         return file
     }
 
-    /// Creates a file of the full length under a name nobody looks at and renames it: RocketMQ refuses to open a folder with a log
-    /// file of another length.
+    /// Creates a file of the full length under a temporary name and renames it: RocketMQ refuses to open a folder with
+    /// a log file of another length.
     static func create(
         _ path: String, size: Int64, allocate: Int64, disk: any Disk
     ) throws(SystemError) -> any DiskFile {
@@ -113,8 +113,8 @@ final class CommitLogFiles {
         return try disk.open(path, .readWrite)
     }
 
-    /// Makes everything from `offset` on zero: later files go, the rest of this one is cut off and extended again, durably, so that
-    /// no bytes of an abandoned write can ever be taken for a message again.
+    /// Makes everything from `offset` on zero: later files go, the rest of this one is cut off and extended again,
+    /// durably, so that no bytes of an abandoned write can ever be taken for a message again.
     func truncate(to offset: PhysicalOffset) throws(SystemError) {
         while let last = files.last, last.base > offset, files.count > 1 {
             try disk.remove(last.file.path)

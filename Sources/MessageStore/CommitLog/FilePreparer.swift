@@ -1,8 +1,8 @@
 import LinuxSystem
 import StoreFormat
 
-/// Hands the next log file from the preparing thread to the writer. The two never create the same file: a writer that gets there while
-/// it is being made waits for it.
+/// Hands the next log file from the preparing thread to the writer. The two never create the same file: a writer that
+/// gets there while it is being made waits for it.
 final class FilePreparer: @unchecked Sendable {
     private enum State {
         case idle

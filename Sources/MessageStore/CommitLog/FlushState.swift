@@ -11,7 +11,8 @@ struct FlushState {
     private(set) var isRunning = false
     /// How the flush that is under way ended; nil during a verification.
     private var outcome: FlushOutcome<SystemError>?
-    /// A synchronization failed: what lies between the log's flushed and written ends is to be verified and written again.
+    /// A synchronization failed: what lies between the log's flushed and written ends is to be verified and written
+    /// again.
     private(set) var isBroken = false
     /// What lies between the log's flushed end and here is written again before any synchronization counts: a
     /// synchronization of it failed, or the process that wrote it was killed before it could say so.
@@ -19,11 +20,11 @@ struct FlushState {
     /// The disk has been asked to write up to here.
     private var writebackEnd = PhysicalOffset(0)
     private var isWritingBack = false
-    /// When the last flush began that nobody waited for, milliseconds since 1970.
+    /// When the last flush began that no producer waited for, milliseconds since 1970.
     private var lastFlushMilliseconds: Int64 = 0
 
-    /// Bytes handed to the disk at once, without waiting for it. What a later synchronization, or the kernel at a moment
-    /// of its own, has to write stays small however large the flush settings are.
+    /// Bytes handed to the disk at once, without waiting for it. What a later synchronization, or the kernel at a
+    /// moment of its own, has to write stays small however large the flush settings are.
     private static let writebackBytes: Int64 = 8 << 20
 
     // MARK: - Flushing
@@ -50,7 +51,7 @@ struct FlushState {
     mutating func fail() { isBroken = true }
 
     /// What lies below `end` is written again by the next synchronization.
-    mutating func distrust(upTo end: PhysicalOffset) { unverifiedEnd = end }
+    mutating func markUnverified(upTo end: PhysicalOffset) { unverifiedEnd = end }
 
     /// All that was unverified has been written again, synchronized and read.
     mutating func noteVerified() {

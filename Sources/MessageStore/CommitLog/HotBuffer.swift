@@ -1,9 +1,10 @@
 import StoreFormat
 
-/// The bytes of this tick: grown when needed, then reused. What lies in it is a sequence of runs, each for one place in one log file.
+/// The bytes of this tick: grown when needed, then reused. It holds a sequence of chunks, each for one range of one log
+/// file.
 struct HotBuffer {
-    /// Bytes for one place of the log.
-    struct Run {
+    /// Bytes for one range of the log.
+    struct Chunk {
         /// Physical offset of the first byte.
         var start: PhysicalOffset
         /// Where its bytes begin in the buffer.
@@ -15,7 +16,7 @@ struct HotBuffer {
         var end: PhysicalOffset { start + Int64(count) }
     }
 
-    private(set) var runs: [Run] = []
+    private(set) var chunks: [Chunk] = []
     private(set) var count = 0
     private var storage: UnsafeMutableRawBufferPointer
     private let initialCapacity: Int
@@ -29,17 +30,17 @@ struct HotBuffer {
         storage.deallocate()
     }
 
-    var isEmpty: Bool { runs.isEmpty }
+    var isEmpty: Bool { chunks.isEmpty }
 
     /// Room for `size` bytes that belong at `offset`. The pointer is valid until the next call.
     @inline(__always)
     mutating func reserve(_ size: Int, at offset: PhysicalOffset) -> UnsafeMutableRawPointer {
         if count + size > storage.count { grow(count + size) }
-        let last = runs.count - 1
-        if last >= 0, runs[last].end == offset, !runs[last].isClosed {
-            runs[last].count += size
+        let last = chunks.count - 1
+        if last >= 0, chunks[last].end == offset, !chunks[last].isClosed {
+            chunks[last].count += size
         } else {
-            runs.append(Run(start: offset, position: count, count: size))
+            chunks.append(Chunk(start: offset, position: count, count: size))
         }
         guard let base = storage.baseAddress else { fatalError("the hot buffer has no memory") }
         let pointer = base + count
@@ -47,17 +48,17 @@ struct HotBuffer {
         return pointer
     }
 
-    /// The next reserve begins a new run even if it continues here: it belongs to another file.
-    mutating func closeRun() {
-        if !runs.isEmpty { runs[runs.count - 1].isClosed = true }
+    /// The next reserve begins a new chunk even if it continues here: it belongs to another file.
+    mutating func closeChunk() {
+        if !chunks.isEmpty { chunks[chunks.count - 1].isClosed = true }
     }
 
-    func bytes(of run: Run) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(rebasing: storage[run.position..<(run.position + run.count)])
+    func bytes(of chunk: Chunk) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(rebasing: storage[chunk.position..<(chunk.position + chunk.count)])
     }
 
     mutating func removeAll() {
-        runs.removeAll(keepingCapacity: true)
+        chunks.removeAll(keepingCapacity: true)
         count = 0
         // One large message must not keep its memory for ever.
         if storage.count > 4 * initialCapacity {

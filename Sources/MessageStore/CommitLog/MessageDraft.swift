@@ -12,8 +12,9 @@ package struct MessageDraft {
     package var sysFlag: Int32 = 0
     /// Milliseconds since 1970.
     package var bornTimestamp: Int64 = 0
-    /// Of the client, and of this broker.
+    /// Of the client.
     package var bornHost: HostAddress
+    /// Of this broker.
     package var storeHost: HostAddress
     /// How often a consumer has sent it back.
     package var reconsumeTimes: Int32 = 0
@@ -23,17 +24,19 @@ package struct MessageDraft {
     package var properties = UnsafeRawBufferPointer(start: nil, count: 0)
     /// … and more to put behind them; a separator is added between the two when there is none.
     package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
-    /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it takes bytes at all: a waiting
-    /// message that is stored again where it was sent to. Only so what holds old log files (`RetentionHold`) lets go of them.
+    /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it
+    /// takes bytes at all: a waiting message that is stored again where it was sent to. Only so what holds old log
+    /// files (`RetentionHold`) lets go of them.
     package var mayUseReserve = false
     /// The log holds this body already: `maxMessageSize`, which may have been lowered since, is for what clients send.
     package var isCopy = false
-    /// Set for a message that waits and will be stored again under another topic: how many bytes of properties may be added
-    /// until then. It is refused unless the store can hold that record too.
+    /// Set for a message that waits and will be stored again under another topic: how many bytes of properties may be
+    /// added until then. It is refused unless the store can hold that record too.
     package var growth: Int?
     /// The body; for `appendBatch` the encoded messages.
     package var body: UnsafeRawBufferPointer
 
+    /// A message of these; all else is empty or 0.
     package init(
         topic: UnsafeRawBufferPointer, queueId: Int32, bornHost: HostAddress, storeHost: HostAddress,
         body: UnsafeRawBufferPointer
@@ -45,8 +48,8 @@ package struct MessageDraft {
         self.body = body
     }
 
-    /// What the log holds already, stored again elsewhere: body, hosts, flags, time of birth and times sent back are the record's. The record must not
-    /// lie in the log itself, which is written meanwhile.
+    /// What the log holds already, stored again elsewhere: body, hosts, flags, time of birth and times sent back are
+    /// the record's. The record must not lie in the log itself, which is written meanwhile.
     package init(
         copyOf record: CommitLogRecordView, topic: UnsafeRawBufferPointer, queueId: Int32,
         properties: UnsafeRawBufferPointer

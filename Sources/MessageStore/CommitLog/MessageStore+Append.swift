@@ -46,10 +46,11 @@ extension MessageStore {
                 storeTimestamp: now))
     }
 
-    /// Encodes the messages of a batch, all or none. `draft.body` is a sequence of
-    /// `total size 4 | magic 4 | body CRC 4 | flag 4 | body length 4, body | properties length 2, properties` (`MessageDecoder.encodeMessage`);
-    /// the draft's properties are added to each message's.
-    /// - Parameter physicalOffsets: gets one more offset per message behind what it holds: a tick may have several batches.
+    /// Encodes the messages of a batch, all or none. `draft.body` is a sequence of `total size 4 | magic 4 | body CRC 4
+    /// | flag 4 | body length 4, body | properties length 2, properties` (`MessageDecoder.encodeMessage`); the draft's
+    /// properties are added to each message's.
+    /// - Parameter physicalOffsets: gets one more offset per message behind what it holds: a tick may have several
+    ///   batches.
     package func appendBatch(_ draft: MessageDraft, physicalOffsets: inout [PhysicalOffset]) -> AppendOutcome {
         if let refusal = gate.refusal { return .refused(refusal) }
         let sysFlag = familyFlags(draft)
@@ -107,8 +108,8 @@ extension MessageStore {
                 storeTimestamp: now))
     }
 
-    /// Slave: takes bytes of the master's log that belong at exactly `offset`. They may begin and end inside records and cross file ends. An empty
-    /// store begins where the first bytes say, which must be the beginning of a file.
+    /// Slave: takes bytes of the master's log that belong at exactly `offset`. They may begin and end inside records
+    /// and cross file ends. An empty store begins where the first bytes say, which must be the beginning of a file.
     package func appendReplicated(at offset: PhysicalOffset, _ bytes: UnsafeRawBufferPointer) -> ReplicatedAppendOutcome
     {
         if let refusal = gate.refusal { return .refused(expected: log.end, reason: refusal.description) }
@@ -130,7 +131,7 @@ extension MessageStore {
         var done = 0
         while done < bytes.count {
             if log.end == log.fileEnd {
-                hot.closeRun()
+                hot.closeChunk()
                 log.beginFile(logFiles.fileSize)
             }
             let part = Int(min(Int64(bytes.count - done), log.fileEnd - log.end))
@@ -142,7 +143,7 @@ extension MessageStore {
         return .appended(next: log.end)
     }
 
-    // MARK: Encoding
+    // MARK: - Encoding
 
     private func checkSizes(_ draft: MessageDraft, body: Int, properties: Int) -> AppendRefusal? {
         if draft.topic.isEmpty || draft.topic.count > CommitLogRecord.topicLengthMax {
@@ -162,8 +163,8 @@ extension MessageStore {
         return flag
     }
 
-    /// The queue, with what `rollback` needs noted down. Names and numbers of new queues are checked, known ones are found
-    /// by their bytes.
+    /// The queue, with what `rollback` needs noted down. Names and numbers of new queues are checked, known ones are
+    /// found by their bytes.
     @inline(__always)
     private func queueForAppend(
         _ topic: UnsafeRawBufferPointer, _ queueId: Int32
@@ -206,7 +207,7 @@ extension MessageStore {
             BigEndian.store(CommitLogRecord.blankMagic, blank, 4)
             log.fillFile()
         }
-        hot.closeRun()
+        hot.closeChunk()
         log.beginFile(logFiles.fileSize)
     }
 
@@ -243,10 +244,10 @@ extension MessageStore {
         position = copy(properties.second, target, position)
         if properties.hasChecksum {
             if properties.isClosed { position = separate(target, position) }
-            position += RecordChecksum.size
+            position += PropCRC.size
         }
         precondition(position == size, "a record's parts do not add up to its size")
-        if properties.hasChecksum { RecordChecksum.write(target, size: size) }
+        if properties.hasChecksum { PropCRC.write(target, size: size) }
         log.append(Int64(size))
     }
 
@@ -262,7 +263,7 @@ extension MessageStore {
         return position + 1
     }
 
-    // MARK: Batches
+    // MARK: - Batches
 
     private struct BatchMessage {
         var flag: Int32

@@ -5,19 +5,21 @@ import StoreFormat
 import StoreReader
 
 extension MessageStore {
-    /// Writes all that was appended since the last call, one `pwrite` per file, and dispatches it. When it throws nothing of it is in the log and
-    /// the queue offsets are rolled back: everything appended since the last call has failed.
+    /// Writes all that was appended since the last call, one `pwrite` per file, and dispatches it. When it throws
+    /// nothing of it is in the log and the queue offsets are rolled back: everything appended since the last call has
+    /// failed.
+    /// - Throws: `disk` when writing failed.
     package func commitTick() throws(StoreError) {
         guard !hot.isEmpty else { return }
         precondition(isOpen, "commitTick on a store that is not open")
         precondition(!gate.tailIsDirty, "nothing is written behind a dirty tail")
         do throws(SystemError) {
-            for run in hot.runs {
-                let base = logFiles.base(of: run.start)
+            for chunk in hot.chunks {
+                let base = logFiles.base(of: chunk.start)
                 if let file = logFiles.file(base: base) {
-                    try file.write(hot.bytes(of: run), at: run.start - base)
+                    try file.write(hot.bytes(of: chunk), at: chunk.start - base)
                 } else {
-                    try logFiles.append(base: base).write(hot.bytes(of: run), at: run.start - base)
+                    try logFiles.append(base: base).write(hot.bytes(of: chunk), at: chunk.start - base)
                 }
             }
         } catch {
@@ -27,7 +29,7 @@ extension MessageStore {
         }
         log.commit()
         endTick()
-        for run in hot.runs { dispatchRun(run) }
+        for chunk in hot.chunks { dispatchChunk(chunk) }
         hot.removeAll()
         if log.dispatched < log.written { _ = dispatchWindows(upTo: log.written, .announce) }
         prepareAhead()
@@ -41,11 +43,12 @@ extension MessageStore {
         tickQueues.removeAll(keepingCapacity: true)
     }
 
-    /// Dispatches a run straight from the buffer when it begins where dispatch stands; what is left is read back from the file.
-    private func dispatchRun(_ run: HotBuffer.Run) {
-        guard run.start == log.dispatched else { return }
-        let result = dispatch(hot.bytes(of: run), at: run.start, .announce)
-        log.dispatch(to: run.start + Int64(result.used))
+    /// Dispatches a chunk straight from the buffer when it begins where dispatch stands; what is left is read back from
+    /// the file.
+    private func dispatchChunk(_ chunk: HotBuffer.Chunk) {
+        guard chunk.start == log.dispatched else { return }
+        let result = dispatch(hot.bytes(of: chunk), at: chunk.start, .announce)
+        log.dispatch(to: chunk.start + Int64(result.used))
         switch result.stop {
         case .end, .needMore: break
         case .fileEnd:
@@ -61,7 +64,7 @@ extension MessageStore {
         logger.error("commit log at \(log.dispatched): \(damage); messages from there on reach no queue")
     }
 
-    // MARK: When writing fails
+    // MARK: - When writing fails
 
     /// Forgets this tick: buffer, queue offsets, and whatever part of it reached the disk.
     private func rollback() {
@@ -73,7 +76,7 @@ extension MessageStore {
         cleanTail()
     }
 
-    // MARK: Readying the next file
+    // MARK: - Preparing the next file
 
     /// Reserves blocks ahead of the log's end and makes the next file before it is needed, on the preparing thread.
     func prepareAhead() {
@@ -86,7 +89,8 @@ extension MessageStore {
                 last.file, base: last.base, from: max(reservation.end, last.base), to: min(fileEnd, log.written + ahead)
             )
         }
-        // From the middle of a file on: making the next one may take long on a busy disk, and whoever gets there first waits.
+        // From the middle of a file on: making the next one may take long on a busy disk, and the tick that needs it
+        // waits.
         if log.written + logFiles.fileSize / 2 > fileEnd, logFiles.preparer.begin(base: fileEnd) {
             let preparer = logFiles.preparer
             let path = logFiles.path(base: fileEnd)
@@ -125,7 +129,7 @@ extension MessageStore {
     private func allocationEnded(_ end: PhysicalOffset, _ failure: SystemError?) {
         guard isOpen else { return reservation.abandon() }
         guard let failure else { return reservation.end(end) }
-        // There is still room for what was reserved before; the gate closes now, before a message meets the wall.
+        // There is still room for what was reserved before; the gate closes now, before a write fails.
         reservation.end(log.written + Int64(configuration.allocateAheadBytes) / 2)
         if gate.isOpen, failure.errno == ENOSPC || failure.errno == EDQUOT { closeGate(for: failure) }
     }

@@ -15,7 +15,8 @@ extension MessageStore {
         requestFlush()
     }
 
-    /// Wakes the flush thread; one synchronization serves all that is written by then. `commitTick` does it by itself with synchronous flush.
+    /// Wakes the flush thread; one synchronization serves all that is written by then. `commitTick` does it by itself
+    /// with synchronous flush.
     package func requestFlush() {
         guard isOpen, !flush.isRunning, !flush.isBroken, log.flushed < log.written else { return }
         let work = logSynchronization(to: log.written)
@@ -34,7 +35,7 @@ extension MessageStore {
         let size = logFiles.fileSize
         return LogSynchronization(
             files: logFiles.files.filter { $0.base + size > log.flushed && $0.base < target }, fileSize: size,
-            doubtful: log.flushed..<max(log.flushed, min(flush.unverifiedEnd, target)), target: target)
+            unverified: log.flushed..<max(log.flushed, min(flush.unverifiedEnd, target)), target: target)
     }
 
     private func flushEnded(_ work: LogSynchronization, _ failure: SystemError?) {
@@ -60,7 +61,7 @@ extension MessageStore {
     /// Bytes behind `log.flushed` may be lost although the kernel calls them clean.
     func flushFailure(_ failure: SystemError) {
         flush.fail()
-        noteDistrust()
+        noteFailedSynchronization()
         closeGate(
             .notWritable(
                 remark:
@@ -87,12 +88,12 @@ extension MessageStore {
 
     // MARK: - Verification
 
-    /// After a failed synchronization the kernel may have dropped pages it calls clean: read back what was not flushed, check it, write it again,
-    /// synchronize again. Only then is anything taken.
+    /// After a failed synchronization the kernel may have dropped pages it calls clean: read back what was not flushed,
+    /// check it, write it again, synchronize again. Only then is anything taken.
     func verifyUnflushed() {
         guard !flush.isRunning else { return }
         flush.begin(nil)
-        flush.distrust(upTo: log.written)
+        flush.markUnverified(upTo: log.written)
         let start = log.flushed
         let work = logSynchronization(to: log.written)
         let outcome = FlushOutcome<SystemError>()
@@ -143,7 +144,7 @@ extension MessageStore {
         windows.withBytes(at: offset, size: size) { bytes in
             if case .record(let record) = CommitLogRecord.parse(bytes) {
                 return record.physicalOffset == offset && record.totalSize == size
-                    && record.damage(by: check) == nil && agreesWithSum(record)
+                    && record.damage(by: check) == nil && agreesWithChecksum(record)
             }
             return false
         } ?? false

@@ -15,7 +15,8 @@ extension MessageStore {
         let count: Int
     }
 
-    /// Decides how properties are stored. The pointers may lead into a buffer of the store's and are valid until the next call.
+    /// Decides how properties are stored. The pointers may lead into a buffer of the store's and are valid until the
+    /// next call.
     @inline(__always)
     func storedProperties(
         _ properties: UnsafeRawBufferPointer, _ suffix: UnsafeRawBufferPointer, _ draft: MessageDraft
@@ -23,14 +24,15 @@ extension MessageStore {
         var first = properties
         if configuration.enabledAppendPropCRC {
             first = withoutChecksum(properties)
-        } else if RecordChecksum.ends(properties) {
-            // Copied from a record of other settings: another record's checksum would make this one look damaged when they change again.
-            first = UnsafeRawBufferPointer(rebasing: properties.dropLast(RecordChecksum.size))
+        } else if PropCRC.ends(properties) {
+            // Copied from a record of other settings: another record's checksum would make this one look damaged when
+            // they change again.
+            first = UnsafeRawBufferPointer(rebasing: properties.dropLast(PropCRC.size))
         }
         let isSeparated = !suffix.isEmpty && Self.isOpen(first)
         var count = first.count + suffix.count + (isSeparated ? 1 : 0)
         let isClosed = Self.isOpen(suffix.isEmpty ? first : suffix)
-        let checksumSize = RecordChecksum.size + (isClosed ? 1 : 0)
+        let checksumSize = PropCRC.size + (isClosed ? 1 : 0)
         // A waiting message that was taken before the key was set must be delivered all the same.
         let hasChecksum =
             configuration.enabledAppendPropCRC
@@ -58,7 +60,7 @@ extension MessageStore {
     /// Properties with a `#` in them.
     private func takingOutChecksums(_ properties: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
         var rest = properties
-        while RecordChecksum.ends(rest) { rest = UnsafeRawBufferPointer(rebasing: rest.dropLast(RecordChecksum.size)) }
+        while PropCRC.ends(rest) { rest = UnsafeRawBufferPointer(rebasing: rest.dropLast(PropCRC.size)) }
         let name: StaticString = "__CRC32#"
         let wanted = UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
         guard MessageProperties.value(of: name, in: rest) != nil else { return rest }

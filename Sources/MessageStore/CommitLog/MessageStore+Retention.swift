@@ -6,8 +6,8 @@ import StoreFormat
 import StoreReader
 
 extension MessageStore {
-    /// Every `cleanResourceInterval`: the disk is looked at, expired or surplus files go, oldest first (`CleanCommitLogService`), then what
-    /// pointed into them.
+    /// Every `cleanResourceInterval`: the disk is looked at, expired or surplus files go, oldest first
+    /// (`CleanCommitLogService`), then what pointed into them.
     func cleanIfDue(_ now: Int64) {
         expireSomeQueues()
         let isRequested = retention.isRequested
@@ -51,15 +51,16 @@ extension MessageStore {
 
     private static let filesPerRound = 10
 
-    /// Commit log files older than `fileReservedTime` go now, at any hour (RocketMQ's `executeDeleteFilesManually`): as many as go in one
-    /// round before this returns, the others with the next calls of `runMaintenance`.
+    /// Commit log files older than `fileReservedTime` go now, at any hour (RocketMQ's `executeDeleteFilesManually`): as
+    /// many as go in one round before this returns, the others with the next calls of `runMaintenance`.
     package func deleteExpiredFiles() {
         retention.request()
         cleanIfDue(clock())
     }
 
     /// What consume queues and index hold of messages that are no longer in the log goes now (RocketMQ's
-    /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of `runMaintenance`.
+    /// `cleanExpiredConsumerQueue`): a bounded part before this returns, the rest with the next calls of
+    /// `runMaintenance`.
     package func expireQueues() {
         retention.expire(table.queues)
         expireSomeQueues()
@@ -90,14 +91,15 @@ extension MessageStore {
         return true
     }
 
-    /// - Parameter isUrgent: its room is needed now; whoever calls looks at the disk next.
+    /// - Parameter isUrgent: its room is needed now; the caller looks at the disk next.
     private func removeOldestFile(isUrgent: Bool) -> Bool {
         do throws(SystemError) {
             let removed = LastReference(logFiles.files.first?.file)
             try logFiles.removeFirst()
             windows.reset()
-            expireSums()
-            // The kernel frees a gigabyte of pages and blocks when nobody has the file open any more: on another thread if that can wait.
+            expireRecordChecksums()
+            // The kernel frees a gigabyte of pages and blocks when the last descriptor is closed: on another thread if
+            // that can wait.
             if !isUrgent { background.submit(.check) { removed.release() } }
             return true
         } catch {
@@ -171,12 +173,12 @@ private final class LastReference: @unchecked Sendable {
     func release() { file = nil }
 }
 
-/// What went because the disk was full, not because its time was over.
+/// What was deleted because the disk was full, not because it had expired.
 struct ForcedDeletion {
     /// The first commit log file that had not expired.
     let from: PhysicalOffset
     var files = 0
-    /// Queue entries that have gone with their messages.
+    /// Queue entries that were deleted with their messages.
     private(set) var messages: Int64 = 0
     private(set) var topics: Set<String> = []
     private var start: Int64 = 0

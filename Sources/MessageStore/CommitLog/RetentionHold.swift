@@ -7,8 +7,8 @@ package struct RetentionHold {
     package let name: String
     /// The oldest record still needed; nil when there is none. Asked on the store's thread before a file is deleted.
     package let neededFrom: () -> PhysicalOffset?
-    /// The disk is so full that the log before an offset must go: what can be stored again is stored again, and needs its
-    /// old record no more. Nil when nothing can be done. Called on the store's thread.
+    /// The disk is so full that the log before an offset must go: what can be stored again is stored again, and needs
+    /// its old record no more. Nil when nothing can be done. Called on the store's thread.
     package let makeRoom: ((PhysicalOffset) -> Void)?
 
     /// A hold of that name; see the fields.

@@ -1,15 +1,18 @@
 package import StoreFormat
 
-/// One queue of one topic: the positions of its messages in the log. Owned by a `MessageStore` and confined to its thread.
+/// One queue of one topic: the positions of its messages in the log. Owned by a `MessageStore` and confined to its
+/// thread.
 ///
-/// Its newest entries are in memory (`tail`, encoded as on disk); `ConsumeQueueFiles` writes them behind and reads the older ones.
+/// Its newest entries are in memory (`tail`, encoded as on disk); `ConsumeQueueFiles` writes them behind and reads the
+/// older ones.
 package final class ConsumeQueue {
+    /// The topic's name.
     package var topic: String { storedTopic.name }
     /// From 0 on.
     package let queueId: Int32
-    /// Set by whoever waits for messages of this queue; `MessageStore.arrival` is called only then.
+    /// Set while the owner waits for messages of this queue; `StoreEvents.arrival` is called only then.
     package var wantsArrival = false
-    /// For the owner of the store (its held pulls).
+    /// For the owner of the store: its suspended pulls.
     package var context: AnyObject?
 
     /// First readable entry.
@@ -35,14 +38,15 @@ package final class ConsumeQueue {
     /// Entries below are in the files.
     var writtenOffset: Int64 = 0
     var isDirty = false
-    /// Counts the times its files were cut or deleted under whoever was making one.
+    /// Counts how often its files were cut or deleted, so that a file that is being made for it can become useless.
     var generation = 0
-    /// Numbers of the first and last existing file (`entry / entriesPerFile`); `lastFile < firstFile` when there is none.
+    /// Numbers of the first and last existing file (`entry / entriesPerFile`); `lastFile < firstFile` when there is
+    /// none.
     var firstFile: Int64 = 0
     var lastFile: Int64 = -1
     /// The file used last, kept open by `ConsumeQueueFiles`.
     var openFile: ConsumeQueueFiles.OpenFile?
-    /// Removed from the store: whoever still holds the object must not write it.
+    /// Removed from the store: an object that is still referred to must not be written.
     var isRemoved = false
 
     /// Entries `tailStart ..< maxOffset`, 20 bytes each.
@@ -106,7 +110,7 @@ package final class ConsumeQueue {
             start: tail + Int(start - tailStart) * ConsumeQueueEntry.size, count: count * ConsumeQueueEntry.size)
     }
 
-    /// Gives the tail's memory back once all of it is in the files.
+    /// Releases the tail's memory once all of it is in the files.
     func releaseTail() {
         guard writtenOffset == maxOffset.rawValue, let tail else { return }
         tail.deallocate()

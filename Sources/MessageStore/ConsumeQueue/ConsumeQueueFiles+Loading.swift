@@ -2,8 +2,8 @@ import LinuxSystem
 import MessageModel
 import StoreFormat
 
-/// Finding out at the start what the queues' files hold. There may be 100 000 of them: each costs one look into its folder, one file opened, and one
-/// read of the block where its data ends.
+/// Finding out at the start what the queues' files hold. There may be 100 000 of them: each costs one look into its
+/// folder, one file opened, and one read of the block where its data ends.
 extension ConsumeQueueFiles {
     /// A folder of one queue.
     struct QueueFolder {
@@ -31,14 +31,17 @@ extension ConsumeQueueFiles {
         return found
     }
 
-    /// Finds the files of a queue and its range of entries, trusting only entries whose record begins below `trusted`. What lies behind is
-    /// removed from the disk, so that it can never come back.
+    /// Finds the files of a queue and its range of entries, trusting only entries whose record begins below `trusted`.
+    /// What lies behind is removed from the disk, so that it can never come back.
     /// - Parameters:
     ///   - afterPowerLoss: unsynchronized writes may have left holes with entries behind them.
-    ///   - checksLast: the last entry is compared with its record by `isGenuine`, and dropped when it does not fit: it may be torn.
-    ///   - logStart: the log begins there. A queue all of whose messages have expired has nothing to be compared with and keeps its number.
-    ///   - asksWhatFollows: nobody has counted the entries, so what follows the end found is looked at.
-    /// - Returns: whether the queue may have gone on behind the end found, with entries that are damaged or stand behind damage: the log tells.
+    ///   - checksLast: the last entry is compared with its record by `isGenuine`, and dropped when it does not fit: it
+    ///     may be torn.
+    ///   - logStart: the log begins there. A queue all of whose messages have expired has nothing to be compared with
+    ///     and keeps its number.
+    ///   - asksWhatFollows: no recovery point has counted the entries, so what follows the end found is looked at.
+    /// - Returns: whether the queue may have gone on behind the end found, with entries that are damaged or stand
+    ///   behind damage: the log tells.
     func load(
         _ queue: ConsumeQueue, trusted: PhysicalOffset, afterPowerLoss: Bool, checksLast: Bool,
         logStart: PhysicalOffset,
@@ -58,7 +61,8 @@ extension ConsumeQueueFiles {
         let end = lastStart + queue.entriesPerFile
         // Open the whole range for reading while searching.
         queue.reset(minimum: start, maximum: end, written: end)
-        // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page cache with zeros.
+        // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page
+        // cache with zeros.
         let newest = try self.file(queue, last, forWriting: false)
         let hole = newest.firstHole(from: 0)
         let used = hole / Int64(ConsumeQueueEntry.size) + 1
@@ -122,7 +126,8 @@ extension ConsumeQueueFiles {
         return try rawEntry(queue, at: offset)
     }
 
-    /// Numbers of the first and the last file: only the unbroken run up to the newest counts, what lies before a gap is removed.
+    /// Numbers of the first and the last file: only the unbroken run up to the newest counts, what lies before a gap is
+    /// removed.
     private func fileRange(_ queue: ConsumeQueue) throws(SystemError) -> (first: Int64, last: Int64)? {
         var numbers = try disk.list(queuePath(queue)).compactMap { StoreFileName.offset(of: $0) }
             .filter { $0 % fileBytes == 0 }.map { $0 / fileBytes }
@@ -200,7 +205,8 @@ extension ConsumeQueueFiles {
         guard inFile < fileBytes else { return }
         let file = try self.file(queue, queue.lastFile, forWriting: true)
         let size = try file.size()
-        // Entries are written in order, so zeros right behind the last one mean that nothing follows, but for holes torn by a power cut.
+        // Entries are written in order, so zeros right behind the last one mean that nothing follows, but for holes
+        // torn by a power cut.
         if !always, size == fileBytes, try isZeroBlock(file, at: inFile) { return }
         try file.truncate(to: inFile)
         try file.truncate(to: fileBytes)

@@ -2,7 +2,8 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// The consume queues' files, `consumequeue/TOPIC/QUEUE/OFFSET`: written behind, in batches, by `pwrite` into sparse files of full length.
+/// The consume queues' files, `consumequeue/TOPIC/QUEUE/OFFSET`: written behind, in batches, by `pwrite` into sparse
+/// files of full length.
 final class ConsumeQueueFiles {
     /// A file kept open for its queue.
     final class OpenFile {
@@ -44,7 +45,7 @@ final class ConsumeQueueFiles {
         queuePath(queue) + "/" + StoreFileName.of(offset: number * fileBytes)
     }
 
-    // MARK: Writing
+    // MARK: - Writing
 
     /// Writes the entries that are only in memory.
     func write(_ queue: ConsumeQueue) throws(SystemError) {
@@ -129,10 +130,10 @@ final class ConsumeQueueFiles {
         }
     }
 
-    // MARK: Reading
+    // MARK: - Reading
 
-    /// Entries from `start` on, up to `count` and up to the end of the file they begin in; the pointer is valid until the next call. `start` lies in
-    /// the queue's range.
+    /// Entries from `start` on, up to `count` and up to the end of the file they begin in; the pointer is valid until
+    /// the next call. `start` lies in the queue's range.
     @inline(__always)
     func read(_ queue: ConsumeQueue, from start: Int64, count: Int) throws(SystemError) -> UnsafeRawBufferPointer {
         let available = Int(min(Int64(count), queue.maxOffset.rawValue - start))
@@ -165,10 +166,10 @@ final class ConsumeQueueFiles {
         return ConsumeQueueEntry(base)
     }
 
-    // MARK: Shortening
+    // MARK: - Shortening
 
-    /// Behind the last entry that points below `physical`. Sought from the queue's end, which is near: a damaged entry further up does not take
-    /// those behind it along.
+    /// Behind the last entry that points below `physical`. Sought from the queue's end, which is near: a damaged entry
+    /// further up does not take those behind it along.
     func endOfEntries(_ queue: ConsumeQueue, below physical: PhysicalOffset) throws(SystemError) -> Int64 {
         var end = queue.maxOffset.rawValue
         while end > queue.minOffset.rawValue, let entry = try rawEntry(queue, at: end - 1),
@@ -189,10 +190,11 @@ final class ConsumeQueueFiles {
         queue.lastPhysicalOffset = last.flatMap { $0 == .preBlank ? nil : $0.physicalOffset } ?? PhysicalOffset(-1)
     }
 
-    // MARK: Retention
+    // MARK: - Retention
 
-    /// The first entry that points at or behind `physical`, by binary search; the queue's end when none does. Places that point at nothing
-    /// count as their successor does. A damaged entry the search meets is seen by what lies beyond it and does not mislead it.
+    /// The first entry that points at or behind `physical`, by binary search; the queue's end when none does. Places
+    /// that point at nothing count as their successor does. A damaged entry the search meets is seen by what lies
+    /// beyond it and does not mislead it.
     func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset) throws(SystemError) -> Int64 {
         var low = queue.minOffset.rawValue
         var high = queue.maxOffset.rawValue
@@ -237,8 +239,8 @@ final class ConsumeQueueFiles {
         return entry.physicalOffset
     }
 
-    /// Moves the queue's beginning behind messages that are gone from the log, deletes files that hold nothing else (`deleteExpiredFile`,
-    /// `correctMinOffset`). The file with the queue's end stays, so that its offsets go on.
+    /// Moves the queue's beginning behind messages that are gone from the log, deletes files that hold nothing else
+    /// (`deleteExpiredFile`, `correctMinOffset`). The file with the queue's end stays, so that its offsets go on.
     func expire(_ queue: ConsumeQueue, before physical: PhysicalOffset) throws(SystemError) {
         guard !queue.isEmpty, queue.firstPhysicalOffset < physical || queue.firstPhysicalOffset.rawValue == 0 else {
             return

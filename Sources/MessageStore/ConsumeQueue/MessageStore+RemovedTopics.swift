@@ -4,10 +4,10 @@ import Logging
 import MessageModel
 import StoreFormat
 
-/// Topics whose queues were deleted while their messages lie in the log until it expires. A start that builds queues anew
-/// from the log must not bring them back: a topic made again under the name begins at 0, without the old messages.
+/// Topics whose queues were deleted while their messages lie in the log until it expires. A start that builds queues
+/// anew from the log must not bring them back: a topic made again under the name begins at 0, without the old messages.
 struct DeletedTopics: Equatable {
-    /// Messages of the topic before this place of the log belong to no queue.
+    /// Messages of the topic before this offset belong to no queue.
     private(set) var ends: [TopicName: PhysicalOffset] = [:]
 
     /// Whether a message was deleted with its topic.
@@ -18,12 +18,12 @@ struct DeletedTopics: Equatable {
 
     mutating func note(_ topic: TopicName, before end: PhysicalOffset) { ends[topic] = end }
 
-    /// The log begins at `first` and ends at `end`: what tells of other places is of no use, or of another log.
+    /// The log begins at `first` and ends at `end`: what names other offsets is of no use, or of another log.
     mutating func fit(first: PhysicalOffset, end: PhysicalOffset) {
         ends = ends.compactMapValues { $0 > first ? min($0, end) : nil }
     }
 
-    // MARK: The file, `{"TOPIC":PLACE}`
+    // MARK: - The file, `{"TOPIC":PLACE}`
 
     var json: JSONValue {
         var object = JSONObject()
@@ -88,9 +88,9 @@ extension MessageStore {
 
 /// Folders of removed queues on their way out.
 struct QueueRemovals {
-    /// Topics whose folders are still in their places.
+    /// Topics whose folders are still to be moved.
     fileprivate var topics: [TopicName] = []
-    /// Jobs that move folders, submitted and not heard of.
+    /// Jobs that move folders, submitted and not taken over.
     fileprivate var running = 0
     /// Removals asked for; how many of them are done.
     fileprivate var asked: Int64 = 0
@@ -107,8 +107,9 @@ extension MessageStore {
     /// Names of the topics that have queues, in no order.
     package var topicsWithQueues: [String] { table.topicNames.map(\.text) }
 
-    /// Forgets the queues of a topic at once. The lane `behind` then notes that for the next start, and moves the topic's
-    /// folder away, before it makes a file for a new queue of that name. The messages stay in the log until it expires.
+    /// Forgets the queues of a topic at once. The `writeBehind` thread then notes that for the next start, and moves
+    /// the topic's folder away, before it makes a file for a new queue of that name. The messages stay in the log until
+    /// it expires.
     /// - Returns: the queues the topic had.
     @discardableResult
     package func removeTopic(_ name: String) -> [ConsumeQueue] {
@@ -135,15 +136,15 @@ extension MessageStore {
     }
 
     /// Topics removed while a job runs go together with the next one.
-    /// - Parameter isUrgent: work is about to be submitted that makes files: folders must be out of its way, for they may
-    ///   be those of new queues of the same names.
+    /// - Parameter isUrgent: work is about to be submitted that makes files: folders must be out of its way, for they
+    ///   may be those of new queues of the same names.
     func moveRemovedFolders(isUrgent: Bool = false) {
         guard !removals.topics.isEmpty, isUrgent || removals.running == 0 else { return }
         removals.running += 1
         let job = takeRemoved()
         let (upTo, deleted, file) = (removals.asked, deleted, deletedFile)
         let (executor, liveness) = (executor, liveness)
-        background.submit(.behind) {
+        background.submit(.writeBehind) {
             // The note comes first: without it a start could build the queues anew from the log.
             let failures = [Self.save(deleted, file)].compactMap { $0 } + job.move()
             executor { liveness.store?.movedFolders(job, upTo, failures) }
@@ -164,7 +165,7 @@ extension MessageStore {
         for failure in failures { logger.error("\(failure)") }
         background.submit(.check) { job.deleteMoved() }
         removals.running -= 1
-        // The lane works in order.
+        // The thread works in order.
         removals.done = upTo
         let ready = removals.waiters.filter { $0.upTo <= upTo }
         removals.waiters.removeAll { $0.upTo <= upTo }
@@ -178,7 +179,7 @@ extension MessageStore {
         background.submit(.check) { left.deleteMoved() }
     }
 
-    /// For the end, when the lanes have come to rest: nothing is left in the folder that RocketMQ would take for a topic.
+    /// For the end, when the threads have ended: nothing is left in the folder that RocketMQ would take for a topic.
     func finishRemovals() {
         if !removals.topics.isEmpty {
             let job = takeRemoved()
@@ -201,8 +202,8 @@ extension MessageStore {
     }
 }
 
-/// Moves folders of topics away, and deletes what was moved. A move costs the same however many queues a topic has. Used by
-/// one thread after the other.
+/// Moves folders of topics away, and deletes what was moved. A move costs the same however many queues a topic has.
+/// Used by one thread after the other.
 private final class FolderRemoval: @unchecked Sendable {
     let topics: [TopicName]
     private let directory: String
@@ -218,7 +219,7 @@ private final class FolderRemoval: @unchecked Sendable {
         self.disk = disk
     }
 
-    /// - Returns: what could not be moved, in words.
+    /// - Returns: messages about what could not be moved.
     func move() -> [String] {
         var failures: [String] = []
         for (index, topic) in topics.enumerated() {

@@ -2,9 +2,9 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// What is written behind the log, in passes: tails of queues, then the index and sums of records, then the recovery point that vouches for them. The owner writes
-/// queues itself (a few bytes into open files); making files for new queues and the index's megabytes are the business of the lane `behind`,
-/// which the pass waits for.
+/// What is written behind the log, in passes: tails of queues, then index and record checksums, then the recovery point
+/// that covers them. The owner writes queues itself: a few bytes into open files. The `writeBehind` thread makes files
+/// for new queues and writes index and checksums, megabytes; the pass waits for it.
 extension MessageStore {
     /// At most this much of the log is dispatched again after a kill, and what is written during a pass.
     private static var passBytesMax: Int64 { 64 << 20 }
@@ -26,17 +26,17 @@ extension MessageStore {
             try markOwned()
             guard try writeSomeQueues(now) else { return }
             if let index, index.failure == nil, let job = index.beginWrite(maximumPages: Self.indexPagesMax) {
-                return submitBehind(job.write) { _ throws(SystemError) in
+                return submitWriteBehind(job.write) { _ throws(SystemError) in
                     try job.file.endWrite(job.write)
                 }
             }
             let end = queuePass.dispatched
-            if let sums, let job = sums.beginWork(to: end, logFiles: logFiles.files) {
-                return submitBehind(job) { _ in sums.end(job, to: end) }
+            if let checksums, let job = checksums.beginWork(to: end, logFiles: logFiles.files) {
+                return submitWriteBehind(job) { _ in checksums.end(job, to: end) }
             }
             queuePass.end()
             var point = currentPoint(dispatched: queuePass.dispatched)
-            if pagesMayBeLost { point.doubt = .synchronizationFailed }
+            if pagesMayBeLost { point.trust = .synchronizationFailed }
             if checkpoint.isRunning {
                 checkpoint.deferPoint(point)
             } else {
@@ -53,7 +53,7 @@ extension MessageStore {
         dirtyQueues = []
         index?.apply()
         index?.beginPass()
-        sums?.beginPass()
+        checksums?.beginPass()
     }
 
     /// Nothing is lost: what was not written stays dirty, the recovery point stays where it was.
@@ -88,7 +88,7 @@ extension MessageStore {
         queuePass.waitForFiles(withoutFile)
         moveRemovedFolders(isUrgent: true)
         let job = queueFiles.makeFiles(for: withoutFile)
-        submitBehind(job) { store throws(SystemError) in
+        submitWriteBehind(job) { store throws(SystemError) in
             let withoutFile = store.queuePass.takeWaiting()
             do throws(SystemError) {
                 try store.queueFiles.adopt(job)
@@ -101,20 +101,20 @@ extension MessageStore {
         return false
     }
 
-    /// Has the lane `behind` do it, takes over what it did, and goes on with the pass.
-    private func submitBehind(
+    /// Has the `writeBehind` thread do it, takes over the result, and goes on with the pass.
+    private func submitWriteBehind(
         _ job: JoinableWork, _ done: @escaping QueuePass.Completion
     ) {
         queuePass.wait(done)
         let executor = executor
         let liveness = liveness
-        background.submit(.behind) {
+        background.submit(.writeBehind) {
             job.join()
-            executor { liveness.store?.behindEnded() }
+            executor { liveness.store?.writeBehindEnded() }
         }
     }
 
-    private func behindEnded() {
+    private func writeBehindEnded() {
         guard let done = queuePass.resume() else { return }
         guard isOpen else { return }
         do throws(SystemError) {
@@ -125,23 +125,24 @@ extension MessageStore {
         writeBehind(clock())
     }
 
-    /// For the end: everything, by the owner itself. The lanes have come to rest.
-    func writeAllBehind() throws(SystemError) {
+    /// For the end: everything, by the owner itself. The threads have ended.
+    func writeEverything() throws(SystemError) {
         try markOwned()
         for queue in dirtyQueues + queuePass.close() where !queue.isRemoved { try queueFiles.write(queue) }
         dirtyQueues = []
         index?.apply()
         // A pass that was under way ends with the header it began with: only then comes the last one.
         while let index, index.hasUnwritten { _ = try index.write(maximumPages: .max) }
-        sums?.beginPass()
-        while let sums, let job = sums.beginWork(to: log.dispatched, logFiles: logFiles.files) {
+        checksums?.beginPass()
+        while let checksums, let job = checksums.beginWork(to: log.dispatched, logFiles: logFiles.files) {
             job.join()
-            sums.end(job, to: log.dispatched)
+            checksums.end(job, to: log.dispatched)
         }
     }
 }
 
-/// Files for queues that have none for their next entry: folder, file, length, and what stands for entries before the first.
+/// Files for queues that have none for their next entry: folder, file, length, and what stands for entries before the
+/// first.
 final class QueueFilesWork: JoinableWork, @unchecked Sendable {
     struct Item {
         let queue: ConsumeQueue
@@ -197,8 +198,8 @@ extension ConsumeQueueFiles {
         return QueueFilesWork(items: items, disk: disk, fileBytes: fileBytes)
     }
 
-    /// Takes over what was made. A queue that began again meanwhile has no use for its file; that of a removed one goes with the
-    /// topic's folder, which the same lane moves away afterwards.
+    /// Takes over what was made. A queue that began again meanwhile has no use for its file; that of a removed one goes
+    /// with the topic's folder, which the same thread moves away afterwards.
     func adopt(_ work: QueueFilesWork) throws(SystemError) {
         for (item, file) in zip(work.items, work.files) {
             let queue = item.queue
@@ -217,8 +218,8 @@ extension ConsumeQueueFiles {
         if let failure = work.failure { throw failure }
     }
 
-    /// Makes a file of full length. A queue that does not begin at 0 has its first file filled with entries that point at nothing, as
-    /// `ConsumeQueue.fillPreBlank` does.
+    /// Makes a file of full length. A queue that does not begin at 0 has its first file filled with entries that point
+    /// at nothing, as `ConsumeQueue.fillPreBlank` does.
     static func make(
         _ path: String, folder: String, bytes: Int64, blanks: Int64, disk: any Disk
     ) throws(SystemError) -> any DiskFile {

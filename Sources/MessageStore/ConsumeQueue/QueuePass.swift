@@ -6,7 +6,7 @@ import StoreFormat
 /// A pass covers all that was dispatched when it began. Queues that get messages meanwhile belong to the next one.
 /// Confined to the store's thread.
 struct QueuePass {
-    /// What the store does with a job of the `behind` thread that has ended.
+    /// What the store does with a job of the `writeBehind` thread that has ended.
     typealias Completion = (MessageStore) throws(SystemError) -> Void
 
     private(set) var isRunning = false
@@ -16,9 +16,9 @@ struct QueuePass {
     private var queues: [ConsumeQueue] = []
     /// Written by the pass before or by this one: if they stay quiet until the next one their memory is released.
     private var warmQueues: [(queue: ConsumeQueue, end: QueueOffset)] = []
-    /// Queues the `behind` thread makes files for.
+    /// Queues the `writeBehind` thread makes files for.
     private var waitingForFile: [ConsumeQueue] = []
-    /// The `behind` thread works for the pass, which goes on when it has done.
+    /// The `writeBehind` thread works for the pass, which goes on when it has done.
     private(set) var isWaiting = false
     private var completion: Completion?
     /// When the last pass began, milliseconds since 1970.
@@ -51,7 +51,7 @@ struct QueuePass {
     /// The queue is written up to its end.
     mutating func noteWritten(_ queue: ConsumeQueue) { warmQueues.append((queue, queue.maxOffset)) }
 
-    /// The `behind` thread makes files for these queues; `madeFiles` follows when it has ended.
+    /// The `writeBehind` thread makes files for these queues; `madeFiles` follows when it has ended.
     mutating func waitForFiles(_ queues: [ConsumeQueue]) { waitingForFile = queues }
 
     /// - Returns: the queues that waited.
@@ -63,7 +63,7 @@ struct QueuePass {
     /// These belong to the pass once more: they have files now.
     mutating func add(_ queues: [ConsumeQueue]) { self.queues += queues }
 
-    /// The pass goes on when a job of the `behind` thread has ended.
+    /// The pass goes on when a job of the `writeBehind` thread has ended.
     mutating func wait(_ completion: @escaping Completion) {
         precondition(isRunning && !isWaiting, "a pass waits for one job at a time")
         isWaiting = true

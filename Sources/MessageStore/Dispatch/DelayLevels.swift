@@ -1,6 +1,7 @@
 import MessageModel
 
-/// The setting `messageDelayLevel`, "1s 5s … 2h": how long messages of each delay level wait. There is at least one level.
+/// The setting `messageDelayLevel`, "1s 5s … 2h": how long messages of each delay level wait. There is at least one
+/// level.
 package struct DelayLevels: Equatable, Sendable {
     /// Milliseconds per level, 0 or more; index 0 is level 1. Never empty.
     package let delays: [Int64]

@@ -19,7 +19,7 @@ struct DispatchMode: OptionSet {
     let rawValue: Int
     /// Compare the CRCs: the bytes come from a disk.
     static let verify = DispatchMode(rawValue: 1)
-    /// Tell who waits.
+    /// Report the event `arrival`.
     static let announce = DispatchMode(rawValue: 2)
     /// Look for blocks a power cut left unwritten.
     static let tornBlocks = DispatchMode(rawValue: 4)
@@ -28,8 +28,8 @@ struct DispatchMode: OptionSet {
 }
 
 extension MessageStore {
-    /// The one way from log to queues and index: fresh appends, recovery and replicated bytes all pass here. Works on whole records from
-    /// `bytes[0]`, which lies at physical offset `start`; returns the bytes used.
+    /// The one way from log to queues and index: fresh appends, recovery and replicated bytes all pass here. Works on
+    /// whole records from `bytes[0]`, which lies at physical offset `start`; returns the bytes used.
     func dispatch(_ bytes: UnsafeRawBufferPointer, at start: PhysicalOffset, _ mode: DispatchMode) -> (
         used: Int, stop: DispatchStop
     ) {
@@ -72,8 +72,8 @@ extension MessageStore {
         MessageProperties.forEach(in: record.properties) { name, value in
             switch name.count {
             case 4:
-                let word = name.loadUnaligned(as: UInt32.self)
-                if word == WellKnownName.tags { tags = value } else if word == WellKnownName.keys { keys = value }
+                let bits = name.loadUnaligned(as: UInt32.self)
+                if bits == WellKnownName.tags { tags = value } else if bits == WellKnownName.keys { keys = value }
             case 5: if MessageProperties.isDelay(name) { delay = value }
             case 8: if name.loadUnaligned(as: UInt64.self) == WellKnownName.uniqueKey { uniqueKey = value }
             default: break
@@ -121,8 +121,8 @@ extension MessageStore {
         }
     }
 
-    /// The queue a record belongs to, made if it is the first one; nil when no folder can be named after its topic or its
-    /// queue's number is negative. Brokers check both; a damaged log or a foreign master does not.
+    /// The queue a record belongs to, made if it is the first one; nil when no folder can be named after its topic or
+    /// its queue's number is negative. Brokers check both; a damaged log or another master may not.
     @inline(__always)
     private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {
         if let queue = table.find(record.topic, record.queueId) { return queue }
@@ -139,7 +139,7 @@ extension MessageStore {
             case .failure(let refusal) = makeQueue(record.topic, record.queueId)
         else { return }
         withoutQueue += 1
-        // At the first, and then ever more seldom: a foreign log may be full of them.
+        // At the first, and then ever more seldom: a log of RocketMQ's may be full of them.
         guard withoutQueue & (withoutQueue - 1) == 0 else { return }
         logger.error(
             "the message at \(record.physicalOffset) of the commit log is in no queue: \(refusal); it stays in the log, readable by offset and key (\(withoutQueue) such messages since the start)"
@@ -176,8 +176,8 @@ extension MessageStore {
         }
     }
 
-    /// Whether a disk block inside the topic or the properties, which no CRC covers, holds nothing but zeros: a power cut lost it. The body's
-    /// blocks are the CRC's business, and a lost first block leaves no magic.
+    /// Whether a disk block inside the topic or the properties, which no CRC covers, holds nothing but zeros: a power
+    /// cut lost it. The body's blocks are the CRC's business, and a lost first block leaves no magic.
     private func hasUnwrittenBlock(_ record: CommitLogRecordView) -> Bool {
         guard let start = record.bytes.baseAddress, let topic = record.topic.baseAddress else { return false }
         // The length of no properties is two zeros, and may have a block for itself.
@@ -197,9 +197,10 @@ extension MessageStore {
         Int(String(decoding: text, as: UTF8.self))
     }
 
-    // MARK: Over mapped windows
+    // MARK: - Over mapped windows
 
-    /// Dispatches from `log.dispatched` up to `limit` out of the files, as far as whole records go; returns why it stopped.
+    /// Dispatches from `log.dispatched` up to `limit` out of the files, as far as whole records go; returns why it
+    /// stopped.
     func dispatchWindows(upTo limit: PhysicalOffset, _ mode: DispatchMode) -> DispatchStop {
         var needed = CommitLogRecord.blankSize
         while log.dispatched < limit {
@@ -237,15 +238,15 @@ extension MessageStore {
 
 /// Property names as the number their bytes make in this machine's order.
 enum WellKnownName {
-    static let tags = word("TAGS")
-    static let keys = word("KEYS")
-    static let uniqueKey = longWord("UNIQ_KEY")
+    static let tags = bits32("TAGS")
+    static let keys = bits32("KEYS")
+    static let uniqueKey = bits64("UNIQ_KEY")
 
-    private static func word(_ name: StaticString) -> UInt32 {
+    private static func bits32(_ name: StaticString) -> UInt32 {
         UnsafeRawBufferPointer(start: name.utf8Start, count: 4).loadUnaligned(as: UInt32.self)
     }
 
-    private static func longWord(_ name: StaticString) -> UInt64 {
+    private static func bits64(_ name: StaticString) -> UInt64 {
         UnsafeRawBufferPointer(start: name.utf8Start, count: 8).loadUnaligned(as: UInt64.self)
     }
 }

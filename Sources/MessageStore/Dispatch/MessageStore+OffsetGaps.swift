@@ -2,25 +2,25 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// A record that does not continue its queue, met in a replay. No checksum covers a record's queue id and queue offset, so the queue's next record
-/// decides whether the queue really goes on there.
-struct HeldRecord {
+/// A record that does not continue its queue, met in a replay. No checksum covers a record's queue id and queue offset,
+/// so the queue's next record decides whether the queue really goes on there.
+struct WaitingRecord {
     let queue: ConsumeQueue
     let entry: ConsumeQueueEntry
-    /// Where it says it belongs.
+    /// The queue offset in the record.
     let offset: Int64
     /// The queue's end when it was met.
     let maximum: Int64
 
-    /// What the queue's next record says of it. A single wrong number is passed by: the queue goes on as if it had not been there, or lacks its one
-    /// place. A queue that began again, or lacks what was damaged, goes on behind it.
+    /// What the queue's next record tells of it. A single wrong number is skipped: the queue goes on as if it did not
+    /// exist, or lacks its one entry. A queue that began again, or lacks what was damaged, goes on behind it.
     func isRefuted(by next: Int64) -> Bool {
         next <= offset || (offset < maximum && next > maximum)
     }
 
-    /// Whether it is believed though its queue has no further record. Its message may have been acknowledged, so what happens in order is: a topic made
-    /// again, places missing because their messages are damaged, a queue whose newest file was deleted. Anything else would take the queue's
-    /// other messages with it.
+    /// Whether it is trusted though its queue has no further record. Its message may have been acknowledged. What
+    /// happens in order is: a topic made again, entries missing because their messages are damaged, a queue whose
+    /// newest file was deleted. Anything else would take the queue's other messages with it.
     var isLikely: Bool {
         if offset > maximum { return offset - maximum <= queue.entriesPerFile }
         return offset % queue.entriesPerFile == 0
@@ -28,8 +28,8 @@ struct HeldRecord {
 }
 
 extension MessageStore {
-    /// Decides about an entry whose offset is not its queue's end, seen only in replay and replication. True: the queue has been made to end there.
-    /// False: it is in the queue already, cannot be, or waits for the queue's next record.
+    /// Decides about an entry whose offset is not its queue's end, seen only in replay and replication. True: the queue
+    /// has been made to end there. False: it is in the queue already, cannot be, or waits for the queue's next record.
     func preparePut(
         _ entry: ConsumeQueueEntry, at offset: Int64, _ queue: ConsumeQueue, isReplay: Bool
     ) -> Bool {
@@ -43,7 +43,7 @@ extension MessageStore {
             moveEnd(of: queue, to: offset)
             return true
         }
-        if let earlier = held.removeValue(forKey: ObjectIdentifier(queue)) {
+        if let earlier = waiting.removeValue(forKey: ObjectIdentifier(queue)) {
             decide(earlier, next: offset)
             if queue.maxOffset.rawValue == offset { return true }
         }
@@ -53,15 +53,15 @@ extension MessageStore {
             moveEnd(of: queue, to: offset)
             return true
         }
-        held[ObjectIdentifier(queue)] = HeldRecord(queue: queue, entry: entry, offset: offset, maximum: maximum)
+        waiting[ObjectIdentifier(queue)] = WaitingRecord(queue: queue, entry: entry, offset: offset, maximum: maximum)
         return false
     }
 
-    private func decide(_ record: HeldRecord, next: Int64) {
+    private func decide(_ record: WaitingRecord, next: Int64) {
         let maximum = record.queue.maxOffset.rawValue
         guard maximum == record.maximum, !record.isRefuted(by: next) else {
             drop(record)
-            // Its own place stays empty.
+            // Its own entry stays empty.
             if maximum == record.maximum, next == maximum + 1 { record.queue.add(.preBlank) }
             return
         }
@@ -69,23 +69,23 @@ extension MessageStore {
     }
 
     /// The replay has come to its end.
-    func decideHeldRecords() {
-        for record in held.values {
+    func decideWaitingRecords() {
+        for record in waiting.values {
             if record.queue.maxOffset.rawValue == record.maximum, record.isLikely {
                 accept(record)
             } else {
                 drop(record)
             }
         }
-        held = [:]
+        waiting = [:]
     }
 
-    private func accept(_ record: HeldRecord) {
+    private func accept(_ record: WaitingRecord) {
         moveEnd(of: record.queue, to: record.offset)
         add(record.entry, to: record.queue)
     }
 
-    private func drop(_ record: HeldRecord) {
+    private func drop(_ record: WaitingRecord) {
         logger.error(
             "message at \(record.entry.physicalOffset) says it is number \(record.offset) of the queue \(record.queue.topic)-\(record.queue.queueId), which was at \(record.maximum) and does not go on there: it is in no queue"
         )

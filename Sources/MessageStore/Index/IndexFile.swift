@@ -2,8 +2,9 @@ import LinuxSystem
 import MessageModel
 import StoreFormat
 
-/// One index file. Slots are scattered writes, so their pages are held in memory while the file grows and written in runs; entries are one
-/// sequential stream. Written in the order entries, slots, header: after a kill the header never promises what is not there.
+/// One index file. Slots are scattered writes, so their pages are held in memory while the file grows and written in
+/// runs; entries are one sequential stream. Written in the order entries, slots, header: after a kill the header never
+/// promises what is not there.
 final class IndexFile {
     let name: String
     let layout: IndexLayout
@@ -51,7 +52,7 @@ final class IndexFile {
 
     private var slotBytes: Int { layout.slots * IndexLayout.slotSize }
 
-    // MARK: Adding
+    // MARK: - Adding
 
     /// Adds a key; the caller has checked `isFull`.
     func put(keyHash: Int32, physicalOffset: PhysicalOffset, storeTimestamp: Int64) throws(SystemError) {
@@ -109,8 +110,9 @@ final class IndexFile {
         return slotPages + position
     }
 
-    /// After a kill a slot may name an entry the header does not count yet; such entries were written before the slot, so their `previous`
-    /// leads back to the newest one that counts. To be done before anything is put, which would overwrite those entries.
+    /// After a kill a slot may name an entry the header does not count yet; such entries were written before the slot,
+    /// so their `previous` leads back to the newest one that counts. To be done before anything is put, which would
+    /// overwrite those entries.
     func repairSlots() throws(SystemError) {
         let chunk = 1 << 20
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: chunk, alignment: 16)
@@ -146,13 +148,13 @@ final class IndexFile {
         markDirty(slot * IndexLayout.slotSize / Self.pageSize)
     }
 
-    // MARK: Writing
+    // MARK: - Writing
 
     /// The next `write` begins anew; what is dirty still is.
     func forgetPass() { if leaving == nil { pass = nil } }
 
-    /// Takes at most `maximumPages` pages of slots and all entries for a write somebody else does; nil when a whole pass is on disk. `endWrite` must
-    /// follow before the next one.
+    /// Takes at most `maximumPages` pages of slots and all entries for a write on another thread; nil when a whole pass
+    /// is on disk. `endWrite` must follow before the next one.
     func beginWrite(maximumPages: Int) -> IndexWrite? {
         precondition(leaving == nil, "an index file has one write at a time")
         if pass == nil {
@@ -214,7 +216,8 @@ final class IndexFile {
         }
     }
 
-    /// Writes at most `maximumPages` pages of slots and all entries; true when a whole pass is done and the header is on disk.
+    /// Writes at most `maximumPages` pages of slots and all entries; true when a whole pass is done and the header is
+    /// on disk.
     func write(maximumPages: Int) throws(SystemError) -> Bool {
         if let leaving {
             leaving.join()
@@ -226,7 +229,7 @@ final class IndexFile {
         return pass == nil
     }
 
-    /// Gives the slot pages back; they are read again when needed.
+    /// Releases the slot pages; they are read again when needed.
     func releaseMemory() {
         guard !hasUnwritten, pass == nil else { return }
         slotMemory = nil
@@ -235,7 +238,7 @@ final class IndexFile {
         pending.release()
     }
 
-    // MARK: Reading
+    // MARK: - Reading
 
     private func writtenEntry(_ index: Int32) throws(SystemError) -> IndexEntry? {
         guard index > 0, Int(index) < layout.entries else { return nil }
@@ -266,8 +269,8 @@ final class IndexFile {
         return BigEndian.load(base, 0, as: Int32.self)
     }
 
-    /// Physical offsets stored under a key hash within a time window, newest first (`IndexFile.selectPhyOffset`). Hashes collide: the caller
-    /// looks at the messages.
+    /// Physical offsets stored under a key hash within a time window, newest first (`IndexFile.selectPhyOffset`).
+    /// Hashes collide: the caller looks at the messages.
     func select(
         keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, into found: inout [PhysicalOffset]
     ) throws(SystemError) {
@@ -304,10 +307,10 @@ final class IndexFile {
         }
     }
 
-    // MARK: Recovery
+    // MARK: - Recovery
 
-    /// Goes back to an older state: entries behind `header` are dropped and the slot table is made again from the entries that remain, which are
-    /// trusted (they were synchronized).
+    /// Goes back to an older state: entries behind `header` are dropped and the slot table is made again from the
+    /// entries that remain, which are trusted (they were synchronized).
     func rewind(to header: IndexHeader) throws(SystemError) {
         self.header = header
         writtenHeader = header
@@ -342,8 +345,9 @@ final class IndexFile {
         self.header.hashSlotCount = used
     }
 
-    /// Makes header and slots anew from the entries that are there. An entry is written once, into zeros, and in the order of the log: what a power cut
-    /// left of them is good up to the first place that was not written. False when nothing can be kept.
+    /// Makes header and slots anew from the entries that are there. An entry is written once, into zeros, and in the
+    /// order of the log: what a power cut left of them is good up to the first place that was not written. False when
+    /// nothing can be kept.
     /// - Parameters:
     ///   - limit: only entries of records below are kept.
     ///   - storeTime: of the message at a physical offset; nil when there is none.

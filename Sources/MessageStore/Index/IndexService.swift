@@ -3,7 +3,8 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// The index files, `index/YYYYMMDDHHMMSSmmm`. Keys of dispatched messages wait in memory and are put into the newest file in batches.
+/// The index files, `index/YYYYMMDDHHMMSSmmm`. Keys of dispatched messages wait in memory and are put into the newest
+/// file in batches.
 final class IndexService {
     private struct Pending {
         var keyHash: Int32
@@ -19,12 +20,13 @@ final class IndexService {
     private(set) var files: [IndexFile] = []
     private var pending: [Pending] = []
     private let maximumPending = 16_384
-    /// Records before this one are in the index already, and so are the first `coveredKeys` keys of this one: replay skips them.
+    /// Records before this one are in the index already, and so are the first `coveredKeys` keys of this one: replay
+    /// skips them.
     private(set) var coveredOffset = PhysicalOffset(-1)
     private var coveredKeys = 0
     /// Files written since the last checkpoint.
     private var touched: [IndexFile] = []
-    private var idleTicks = 0
+    private var idleCalls = 0
     /// A put failed: the index lags until it can be rebuilt; reported once.
     private(set) var failure: SystemError?
 
@@ -55,7 +57,7 @@ final class IndexService {
     /// Moves the waiting keys into files (in memory).
     func apply() {
         guard !pending.isEmpty, failure == nil else { return }
-        idleTicks = 0
+        idleCalls = 0
         var done = 0
         do throws(SystemError) {
             for key in pending {
@@ -88,7 +90,7 @@ final class IndexService {
         }
         // Named by the first record's time instead of the clock: a rebuilt index has the same names.
         var name = Self.name(milliseconds: time)
-        // The next number, whatever the clock has done meanwhile: names say the order, nobody reads a time from them.
+        // The next number, whatever the clock has done meanwhile: names tell the order, no time is read from them.
         if let last = files.last, name <= last.name { name = Self.padded((Int(last.name) ?? 0) + 1, Self.nameLength) }
         try disk.createDirectory(directory)
         let file = try disk.open(directory + "/" + name, .replace)
@@ -120,7 +122,7 @@ final class IndexService {
         return String(repeating: "0", count: max(0, width - text.utf8.count)) + text
     }
 
-    // MARK: Writing
+    // MARK: - Writing
 
     /// What is written from here on counts from here on; a pass that failed half-way is forgotten.
     func beginPass() { files.last?.forgetPass() }
@@ -156,18 +158,19 @@ final class IndexService {
         return touched.map { $0.diskFile }
     }
 
-    /// Called now and then while nothing happens: gives memory back.
+    /// Called now and then while nothing happens: releases memory.
     func idle() {
-        idleTicks += 1
-        if idleTicks > 3, pending.isEmpty {
+        idleCalls += 1
+        if idleCalls > 3, pending.isEmpty {
             files.last?.releaseMemory()
             if pending.capacity > 1024 { pending = [] }
         }
     }
 
-    // MARK: Loading
+    // MARK: - Loading
 
-    /// Opens the index files. Those with another size (other `maxHashSlotNum` or `maxIndexNum`) are left alone and not used.
+    /// Opens the index files. Those with another size (other `maxHashSlotNum` or `maxIndexNum`) are left alone and not
+    /// used.
     /// - Parameter keepingUpTo: files with a later name are removed; nil keeps all.
     func load(keepingUpTo last: Int64?) throws(SystemError) {
         for name in try disk.list(directory).sorted() {
@@ -226,7 +229,8 @@ final class IndexService {
         }
     }
 
-    /// The first file whose header, which has no checksum, is not what its entries and their messages say; nil when all agree.
+    /// The first file whose header, which has no checksum, is not what its entries and their messages say; nil when all
+    /// agree.
     /// - Parameter storeTime: of the message at a physical offset; nil when there is none (any more).
     func firstDamagedHeader(storeTime: (PhysicalOffset) -> Int64?) throws(SystemError) -> Int? {
         for (number, file) in files.enumerated() {
@@ -254,10 +258,11 @@ final class IndexService {
         try updateCovered()
     }
 
-    /// RocketMQ vouches for index files up to a time, hardly ever for the newest. After a power cut what was not vouched for is made good from what is
-    /// left, so that not the whole log has to be read for it; keys behind `coveredOffset` are indexed again by dispatch.
+    /// RocketMQ's checkpoint covers index files up to a time, hardly ever the newest. After a power cut the others are
+    /// repaired from what is left, so that not the whole log has to be read for them. Keys behind `coveredOffset` are
+    /// indexed again by dispatch.
     /// - Parameters:
-    ///   - time: files that end later were not vouched for.
+    ///   - time: files that end later are not covered.
     ///   - limit: keys of records from here on are dispatched anyway.
     ///   - storeTime: of the message at a physical offset; nil when there is none.
     func salvage(
@@ -297,7 +302,7 @@ final class IndexService {
         }
     }
 
-    // MARK: Reading
+    // MARK: - Reading
 
     /// Looks for a key, newest first; hashes collide, the caller looks at the messages.
     func search(javaHash: Int32, maxCount: Int, begin: Int64, end: Int64) -> IndexSearch {
@@ -311,6 +316,6 @@ final class IndexService {
         files.last.map { ($0.header.endTimestamp, $0.header.endPhyOffset) } ?? (0, PhysicalOffset(0))
     }
 
-    /// End time of the newest full file: RocketMQ's checkpoint vouches for full files only.
+    /// End time of the newest full file: RocketMQ's checkpoint covers full files only.
     var fullFileTimestamp: Int64 { files.last(where: { $0.isFull })?.header.endTimestamp ?? 0 }
 }

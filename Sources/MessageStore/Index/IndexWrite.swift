@@ -2,8 +2,8 @@ import Glibc
 import LinuxSystem
 import StoreFormat
 
-/// A part of an index file on its way to the disk, in the order entries, slots, header: a kill in between leaves a header that promises nothing
-/// that is not there.
+/// A part of an index file on its way to the disk, in the order entries, slots, header: a kill in between leaves a
+/// header that promises nothing that is not there.
 final class IndexWrite: JoinableWork, @unchecked Sendable {
     private let file: any DiskFile
     /// Not changed while the write is under way: the index reads entries here.
@@ -12,7 +12,7 @@ final class IndexWrite: JoinableWork, @unchecked Sendable {
     private let entryPosition: Int64
     /// Slot pages, copied: the index goes on changing its own.
     private(set) var pages: [Range<Int>] = []
-    private var runs: [(position: Int64, start: Int, count: Int)] = []
+    private var chunks: [(position: Int64, start: Int, count: Int)] = []
     private var slots = GrowableBytes()
     /// Ends a pass; nil when pages are left for the next write.
     var header: IndexHeader?
@@ -33,7 +33,7 @@ final class IndexWrite: JoinableWork, @unchecked Sendable {
 
     func add(pages range: Range<Int>, _ bytes: UnsafeRawBufferPointer, at position: Int64) {
         pages.append(range)
-        runs.append((position, slots.count, bytes.count))
+        chunks.append((position, slots.count, bytes.count))
         slots.append(bytes)
     }
 
@@ -47,9 +47,10 @@ final class IndexWrite: JoinableWork, @unchecked Sendable {
         do throws(SystemError) {
             if entries.count > 0 { try file.write(entries.bytes, at: entryPosition) }
             let all = slots.bytes
-            for run in runs {
+            for chunk in chunks {
                 try file.write(
-                    UnsafeRawBufferPointer(rebasing: all[run.start..<(run.start + run.count)]), at: run.position)
+                    UnsafeRawBufferPointer(rebasing: all[chunk.start..<(chunk.start + chunk.count)]), at: chunk.position
+                )
             }
             guard let header else { return }
             let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: IndexLayout.headerSize, alignment: 8)

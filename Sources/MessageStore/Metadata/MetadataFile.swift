@@ -1,12 +1,14 @@
 package import LinuxSystem
 
-/// A small file that is replaced as a whole and must always be loadable: `config/*.json`. The last good state is kept beside it as
-/// `.bak`, as RocketMQ does (`MixAll.string2File`), and checksums of both in a file of ours (`MetadataSums`).
+/// A small file that is replaced as a whole and must always be loadable: `config/*.json`. The last good state is kept
+/// beside it as `.bak`, as RocketMQ does (`MixAll.string2File`), and checksums of both in a file of ours
+/// (`MetadataChecksums`).
 package struct MetadataFile {
     /// Of the file; its backup is beside it.
     package let path: String
     private let disk: any Disk
 
+    /// The file at `path`; reads nothing yet.
     package init(path: String, disk: any Disk) {
         self.path = path
         self.disk = disk
@@ -23,7 +25,7 @@ package struct MetadataFile {
     /// What `load` found.
     package enum Loaded: Sendable {
         case absent
-        /// The file is empty and nobody knows that it ever was otherwise. Report `reason`.
+        /// The file is empty, and nothing tells that it ever was otherwise. Report `reason`.
         case empty(reason: String)
         case current([UInt8])
         /// The file itself was unusable; these are the bytes of `.bak`. Report `reason`, then `restore`.
@@ -31,23 +33,25 @@ package struct MetadataFile {
     }
 
     /// As below, for files that are good or not.
+    /// - Throws: as below.
     package func load(isGood: ([UInt8]) -> Bool) throws(StoreError) -> Loaded {
         try load { isGood($0) ? .good : .unusable }
     }
 
-    /// Reads the file, or its backup when the file is missing, is not what was written, or not good. A file with bad entries
-    /// is preferred to its backup when the checksums say that they were written so: then no bit has flipped.
-    /// - Throws: `damaged` when there is something, or was, but nothing usable: starting with nothing would throw it away.
+    /// Reads the file, or its backup when the file is missing, is not what was written, or not good. A file with bad
+    /// entries is preferred to its backup when the checksums say that they were written so: then no bit has flipped.
+    /// - Throws: `damaged` when there is something, or was, but nothing usable: starting with nothing would throw it
+    ///   away.
     package func load(quality: ([UInt8]) -> Quality) throws(StoreError) -> Loaded {
-        let sums = try onDisk { () throws(SystemError) in try readSums() }
+        let checksums = try onDisk { () throws(SystemError) in try readChecksums() }
         let current = try onDisk { () throws(SystemError) in try read(path) }
         var reason = "\(path) is missing"
         var usable: [UInt8]?
         if let current {
-            if try isWhole(path, current, sums) {
+            if try isWhole(path, current, checksums) {
                 switch quality(current) {
                 case .good: return .current(current)
-                case .usable where sums?.know(current) == true: return .current(current)
+                case .usable where checksums?.know(current) == true: return .current(current)
                 case .usable: usable = current
                 case .unusable: break
                 }
@@ -57,7 +61,7 @@ package struct MetadataFile {
             }
         }
         let backup = try onDisk { () throws(SystemError) in try read(path + ".bak") }
-        if let backup, try isWhole(path + ".bak", backup, sums) {
+        if let backup, try isWhole(path + ".bak", backup, checksums) {
             switch quality(backup) {
             case .good: return .backup(backup, reason: reason)
             case .usable where usable == nil: return .backup(backup, reason: reason)
@@ -67,23 +71,27 @@ package struct MetadataFile {
         if let usable { return .current(usable) }
         if current == nil, backup == nil { return .absent }
         // What a crash in the very first save of RocketMQ leaves; unless the checksums tell of more.
-        if current?.isEmpty ?? true, backup?.isEmpty ?? true, sums?.sums.contains(where: { $0.size > 0 }) != true {
+        if current?.isEmpty ?? true, backup?.isEmpty ?? true,
+            checksums?.contents.contains(where: { $0.size > 0 }) != true
+        {
             return .empty(reason: reason)
         }
         throw .damaged(
             path: path,
             reason:
-                "\(reason), and its .bak is no better; restore one of them (and delete \(MetadataSums.path(of: path))), or move both away to begin without"
+                "\(reason), and its .bak is no better; restore one of them (and delete \(MetadataChecksums.path(of: path))), or move both away to begin without"
         )
     }
 
-    private func isWhole(_ path: String, _ bytes: [UInt8], _ sums: MetadataSums?) throws(StoreError) -> Bool {
-        guard let sums else { return true }
+    private func isWhole(_ path: String, _ bytes: [UInt8], _ checksums: MetadataChecksums?) throws(StoreError) -> Bool {
+        guard let checksums else { return true }
         let information = try onDisk { () throws(SystemError) in try disk.information(path) }
-        return !sums.objects(to: bytes, modified: information?.modified ?? 0)
+        return !checksums.objects(to: bytes, modified: information?.modified ?? 0)
     }
 
-    /// Puts what was loaded from the backup in the file's place; the unusable file is kept as `.damaged`, the backup stays.
+    /// Puts what was loaded from the backup in the file's place; the unusable file is kept as `.damaged`, the backup
+    /// stays.
+    /// - Throws: `disk`.
     package func restore(_ bytes: [UInt8]) throws(StoreError) {
         try onDisk { () throws(SystemError) in
             if try disk.information(path) != nil { try disk.rename(path, to: path + ".damaged") }
@@ -91,27 +99,29 @@ package struct MetadataFile {
         try save(bytes)
     }
 
-    /// Replaces the file: temporary file, synchronize, checksums, old one to `.bak`, rename, synchronize the folder. After a power cut either the
-    /// old or the new bytes are loadable.
+    /// Replaces the file: temporary file, synchronize, checksums, old one to `.bak`, rename, synchronize the folder.
+    /// After a power cut either the old or the new bytes are loadable.
     ///
-    /// There is a `.bak` after every save: where no good old file can become it, it holds the new bytes. RocketMQ has none after the
-    /// first save (`MixAll.string2File`), and starts with an empty table when that file is damaged.
+    /// There is a `.bak` after every save: where no good old file can become it, it holds the new bytes. RocketMQ has
+    /// none after the first save (`MixAll.string2File`), and starts with an empty table when that file is damaged.
+    /// - Throws: `disk`; the old bytes are loadable then.
     package func save(_ bytes: [UInt8]) throws(StoreError) {
         try onDisk { () throws(SystemError) in
             let directory = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             try disk.createDirectory(directory)
             let written = try writeBeside(path, bytes)
-            // The sums know the new bytes and whatever lies under the two names now, so that they are right at every moment in between.
-            let known = try readSums()
-            let current = try sum(path, known)
-            let backup = try sum(path + ".bak", known)
-            let lacksBackup = current?.sum == nil && backup == nil
+            // The checksums cover the new bytes and whatever lies under the two names now, so that they are right at
+            // every moment in between.
+            let known = try readChecksums()
+            let current = try content(path, known)
+            let backup = try content(path + ".bak", known)
+            let lacksBackup = current?.content == nil && backup == nil
             let copy = lacksBackup ? try writeBeside(path + ".bak", bytes) : nil
-            let sums = [written] + [copy, current?.sum, backup?.sum].compactMap { $0 }
-            try write(MetadataSums(sums).encoded, MetadataSums.path(of: path), .replace)
-            // Renaming keeps the old bytes under a name at every moment; between the two renames `.bak` is the good one. Damaged bytes never
-            // take the place of a good backup.
-            if current?.sum != nil { try disk.rename(path, to: path + ".bak") }
+            let contents = [written] + [copy, current?.content, backup?.content].compactMap { $0 }
+            try write(MetadataChecksums(contents).encoded, MetadataChecksums.path(of: path), .replace)
+            // Renaming keeps the old bytes under a name at every moment; between the two renames `.bak` is the good
+            // one. Damaged bytes never take the place of a good backup.
+            if current?.content != nil { try disk.rename(path, to: path + ".bak") }
             try disk.rename(path + ".tmp", to: path)
             if copy != nil { try disk.rename(path + ".bak.tmp", to: path + ".bak") }
             try disk.synchronizeDirectory(directory)
@@ -119,25 +129,25 @@ package struct MetadataFile {
     }
 
     /// Writes what is to be renamed to `path`.
-    private func writeBeside(_ path: String, _ bytes: [UInt8]) throws(SystemError) -> MetadataSums.Sum {
+    private func writeBeside(_ path: String, _ bytes: [UInt8]) throws(SystemError) -> MetadataChecksums.Content {
         try write(bytes, path + ".tmp", .replace)
-        return MetadataSums.Sum(bytes, modified: try disk.information(path + ".tmp")?.modified ?? 0)
+        return MetadataChecksums.Content(bytes, modified: try disk.information(path + ".tmp")?.modified ?? 0)
     }
 
-    private struct FoundSum {
-        var sum: MetadataSums.Sum?
+    private struct FoundContent {
+        var content: MetadataChecksums.Content?
     }
 
-    /// The sum of a file as it is; none of a damaged one. Nil when there is no file.
-    private func sum(_ path: String, _ known: MetadataSums?) throws(SystemError) -> FoundSum? {
+    /// The content of a file as it is; none of a damaged one. Nil when there is no file.
+    private func content(_ path: String, _ known: MetadataChecksums?) throws(SystemError) -> FoundContent? {
         guard let bytes = try read(path) else { return nil }
         let modified = try disk.information(path)?.modified ?? 0
-        if let known, known.objects(to: bytes, modified: modified) { return FoundSum(sum: nil) }
-        return FoundSum(sum: MetadataSums.Sum(bytes, modified: modified))
+        if let known, known.objects(to: bytes, modified: modified) { return FoundContent(content: nil) }
+        return FoundContent(content: MetadataChecksums.Content(bytes, modified: modified))
     }
 
-    func readSums() throws(SystemError) -> MetadataSums? {
-        try read(MetadataSums.path(of: path)).flatMap { MetadataSums($0) }
+    func readChecksums() throws(SystemError) -> MetadataChecksums? {
+        try read(MetadataChecksums.path(of: path)).flatMap { MetadataChecksums($0) }
     }
 
     private func write(_ bytes: [UInt8], _ path: String, _ mode: DiskOpenMode) throws(SystemError) {

@@ -2,14 +2,16 @@ import LinuxSystem
 import Logging
 package import StoreFormat
 
-/// Which messages of a stretch of a queue are wanted, as somebody who knows their properties has decided.
+/// Which messages of a range of a queue are wanted, as a filter that knows their properties has decided.
 package struct EntryVerdicts {
     /// Offset in the queue of the first entry decided about.
     package let start: Int64
+    /// Entries decided about.
     package let count: Int
-    /// Bit i % 64 of word i / 64 stands for entry `start + i`; bits from `count` on are 0.
-    private let words: [UInt64]
-    /// The entries from `start` on as they are stored, `count` of them at least: then they are not read once more. Nil: they are.
+    /// Bit i % 64 of number i / 64 stands for entry `start + i`; bits from `count` on are 0.
+    private let chunks: [UInt64]
+    /// The entries from `start` on as they are stored, `count` of them at least: then they are not read once more. Nil:
+    /// they are.
     package var entries: KeptEntries?
 
     /// Behind the last entry decided about.
@@ -17,16 +19,16 @@ package struct EntryVerdicts {
 
     /// - Parameter bitmap: bit i % 8 of byte i / 8 stands for entry `start + i`; what is missing is not wanted.
     package init(start: Int64, count: Int, bitmap: [UInt8]) {
-        precondition(count >= 0, "a stretch has a length")
+        precondition(count >= 0, "a range has a length")
         self.start = start
         self.count = count
-        var words = [UInt64](repeating: 0, count: (count + 63) / 64)
-        words.withUnsafeMutableBytes { target in
+        var chunks = [UInt64](repeating: 0, count: (count + 63) / 64)
+        chunks.withUnsafeMutableBytes { target in
             bitmap.withUnsafeBytes { target.copyBytes(from: $0.prefix(target.count)) }
         }
-        for index in words.indices { words[index] = UInt64(littleEndian: words[index]) }
-        if count % 64 != 0 { words[words.count - 1] &= (1 << UInt64(count % 64)) - 1 }
-        self.words = words
+        for index in chunks.indices { chunks[index] = UInt64(littleEndian: chunks[index]) }
+        if count % 64 != 0 { chunks[chunks.count - 1] &= (1 << UInt64(count % 64)) - 1 }
+        self.chunks = chunks
     }
 
     /// - Parameters:
@@ -39,6 +41,7 @@ package struct EntryVerdicts {
         self.init(start: start, count: count, bitmap: spread)
     }
 
+    /// Whether the message of the entry `position` is wanted; no other than those decided about is.
     package func wants(_ position: Int64) -> Bool {
         position >= start && position < end && reading { $0.next(from: position) } == position
     }
@@ -47,7 +50,7 @@ package struct EntryVerdicts {
     struct Reader {
         let start: Int64
         let count: Int
-        let words: UnsafeBufferPointer<UInt64>
+        let chunks: UnsafeBufferPointer<UInt64>
         let entries: UnsafeRawBufferPointer?
 
         /// The first wanted entry from `position` on; behind the last one decided about when there is none.
@@ -55,14 +58,14 @@ package struct EntryVerdicts {
         func next(from position: Int64) -> Int64 {
             let index = Int(position - start)
             guard index >= 0, index < count else { return start + Int64(count) }
-            var word = index >> 6
-            var bits = words[word] & (~0 &<< UInt64(index & 63))
+            var chunk = index >> 6
+            var bits = chunks[chunk] & (~0 &<< UInt64(index & 63))
             while bits == 0 {
-                word += 1
-                guard word < words.count else { return start + Int64(count) }
-                bits = words[word]
+                chunk += 1
+                guard chunk < chunks.count else { return start + Int64(count) }
+                bits = chunks[chunk]
             }
-            return start + Int64(word << 6 + bits.trailingZeroBitCount)
+            return start + Int64(chunk << 6 + bits.trailingZeroBitCount)
         }
 
         /// What was kept of a range of entries, all of it.
@@ -74,38 +77,38 @@ package struct EntryVerdicts {
             return end <= entries.count ? UnsafeRawBufferPointer(rebasing: entries[from..<end]) : nil
         }
 
-        /// Entries from `position` on among which `wanted` wanted ones are, or all that are left: up to 63 more than it takes, and `limit` at
-        /// most.
+        /// Entries from `position` on among which `wanted` wanted ones are, or all that are left: up to 63 more than it
+        /// takes, and `limit` at most.
         @inline(__always)
-        func stretch(from position: Int64, wanted: Int, atMost limit: Int) -> Int {
+        func rangeLength(from position: Int64, wanted: Int, atMost limit: Int) -> Int {
             let index = Int(position - start)
             guard index >= 0, index < count else { return 0 }
-            var word = index >> 6
-            var found = (words[word] & (~0 &<< UInt64(index & 63))).nonzeroBitCount
-            word += 1
-            while found < wanted, word < words.count, word << 6 - index < limit {
-                found += words[word].nonzeroBitCount
-                word += 1
+            var chunk = index >> 6
+            var found = (chunks[chunk] & (~0 &<< UInt64(index & 63))).nonzeroBitCount
+            chunk += 1
+            while found < wanted, chunk < chunks.count, chunk << 6 - index < limit {
+                found += chunks[chunk].nonzeroBitCount
+                chunk += 1
             }
-            return min(word << 6, count, index + limit) - index
+            return min(chunk << 6, count, index + limit) - index
         }
     }
 
     @inline(__always)
     func reading<R>(_ body: (Reader) -> R) -> R {
-        words.withUnsafeBufferPointer { words in
+        chunks.withUnsafeBufferPointer { chunks in
             guard let entries else {
-                return body(Reader(start: start, count: count, words: words, entries: nil))
+                return body(Reader(start: start, count: count, chunks: chunks, entries: nil))
             }
             return entries.bytes.withUnsafeBytes {
-                body(Reader(start: start, count: count, words: words, entries: $0))
+                body(Reader(start: start, count: count, chunks: chunks, entries: $0))
             }
         }
     }
 }
 
-/// Queue entries that were read to be asked about, and are kept to be answered with. All that are kept together are bounded by an
-/// `EntryMemory`. Confined to the store's thread.
+/// Queue entries that were read to be asked about, and are kept to be answered with. All that are kept together are
+/// bounded by an `EntryMemory`. Confined to the store's thread.
 package final class KeptEntries {
     fileprivate let bytes: [UInt8]
     private let memory: EntryMemory
@@ -123,11 +126,13 @@ package final class KeptEntries {
 package final class EntryMemory {
     /// Bytes.
     package let maximum: Int
+    /// Bytes kept.
     package fileprivate(set) var used = 0
 
+    /// - Parameter maximum: bytes.
     package init(maximum: Int) { self.maximum = maximum }
 
-    /// Nil when there is no room: whoever wants them again reads them again.
+    /// Nil when there is no room: then they are read once more when they are needed.
     package func keep(_ entries: [UInt8]) -> KeptEntries? {
         entries.count <= maximum - used ? KeptEntries(entries, self) : nil
     }
@@ -135,10 +140,10 @@ package final class EntryMemory {
 
 extension MessageStore {
     /// Entries read from a queue at once: what `ConsumeQueueFiles` reads from a file at once.
-    private static let stretch = 800
+    private static let readMaximum = 800
 
-    /// Chooses the messages that verdicts want, by the rules of `selectMessages` otherwise. The offset must lie among the decided
-    /// entries and in the queue's range; the answer ends with the verdicts at the latest.
+    /// Chooses the messages that verdicts want, by the rules of `selectMessages` otherwise. The offset must lie among
+    /// the decided entries and in the queue's range; the answer ends with the verdicts at the latest.
     package func selectMessages(
         _ queue: ConsumeQueue, from offset: QueueOffset, verdicts: EntryVerdicts, maxCount: Int, maxBytes: Int = .max,
         into ranges: inout [LogRange]
@@ -154,7 +159,8 @@ extension MessageStore {
         into ranges: inout [LogRange]
     ) -> GetMessageResult {
         ranges.removeAll(keepingCapacity: true)
-        precondition(offset.rawValue >= verdicts.start && offset >= queue.minOffset, "an offset nobody decided about")
+        precondition(
+            offset.rawValue >= verdicts.start && offset >= queue.minOffset, "an offset no filter has decided about")
         var answer = result(.noMatchedMessage, next: offset, queue)
         let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
         let scanEnd = min(queue.maxOffset.rawValue, verdicts.start + Int64(verdicts.count))
@@ -170,8 +176,8 @@ extension MessageStore {
             if let kept = verdicts.entries(position..<scanEnd) {
                 bytes = kept
             } else {
-                let ahead = verdicts.stretch(
-                    from: position, wanted: max(1, enough - answer.messageCount), atMost: Self.stretch)
+                let ahead = verdicts.rangeLength(
+                    from: position, wanted: max(1, enough - answer.messageCount), atMost: Self.readMaximum)
                 do throws(SystemError) {
                     bytes = try queueFiles.read(queue, from: position, count: min(ahead, Int(scanEnd - position)))
                 } catch {
@@ -211,7 +217,8 @@ extension MessageStore {
         return answer
     }
 
-    /// Appends entries of a queue as they are stored, from `offset` on, to `bytes`: at most `maxCount`, fewer at the queue's end.
+    /// Appends entries of a queue as they are stored, from `offset` on, to `bytes`: at most `maxCount`, fewer at the
+    /// queue's end.
     package func appendEntries(
         _ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int, to bytes: inout [UInt8]
     ) {

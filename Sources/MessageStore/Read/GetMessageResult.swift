@@ -6,9 +6,9 @@ package enum GetMessageStatus: Sendable {
     case found
     /// Some were looked at, none was wanted.
     case noMatchedMessage
-    /// The log files they lay in are gone.
+    /// The log files they lay in were deleted.
     case messageWasRemoving
-    /// The queue's file that should hold the offset is gone.
+    /// The queue's file that should hold the offset was deleted.
     case offsetFoundNull
     /// Beyond the queue's end by more than one.
     case offsetOverflowBadly
@@ -24,11 +24,13 @@ package enum GetMessageStatus: Sendable {
 
 /// What a read found out besides the messages (`GetMessageResult`).
 package struct GetMessageResult: Sendable {
+    /// What was found, or why nothing.
     package var status: GetMessageStatus
     /// Where the consumer goes on.
     package var nextBeginOffset: QueueOffset
-    /// The queue's first entry, and the place behind its last, at the time of the read.
+    /// The queue's first entry at the time of the read.
     package var minOffset: QueueOffset
+    /// Behind the queue's last entry at the time of the read.
     package var maxOffset: QueueOffset
     /// Messages found.
     package var messageCount: Int
@@ -38,7 +40,7 @@ package struct GetMessageResult: Sendable {
     package var suggestPullingFromSlave: Bool
 }
 
-/// A run of whole records that lie one behind the other in one log file.
+/// Whole records that lie one behind the other in one log file.
 package struct LogRange: Equatable, Sendable {
     /// Where the first of them begins.
     package var start: PhysicalOffset
@@ -47,6 +49,7 @@ package struct LogRange: Equatable, Sendable {
     /// Records in it.
     package var count: Int
 
+    /// `count` records of `length` bytes from `start` on.
     package init(start: PhysicalOffset, length: Int, count: Int) {
         self.start = start
         self.length = length
@@ -54,7 +57,7 @@ package struct LogRange: Equatable, Sendable {
     }
 }
 
-/// What dispatch tells about a message that has just become readable.
+/// A message that has just become readable, as dispatch reports it.
 package struct MessageArrival: Sendable {
     /// Where its record begins.
     package let physicalOffset: PhysicalOffset

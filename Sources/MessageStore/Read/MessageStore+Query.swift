@@ -2,8 +2,8 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// A search for messages by key that is done in slices: the index's chain, then the messages its entries lead to, some of which must be
-/// read and checked from one end to the other.
+/// A search for messages by key that is done in slices: the index's chain, then the messages its entries lead to, some
+/// of which must be read and checked from one end to the other.
 package struct KeyQuery {
     fileprivate var topic: String
     fileprivate var key: String
@@ -39,7 +39,8 @@ extension MessageStore {
     }
 
     /// The same in slices: `advance` until it is done.
-    /// - Parameter bytesMax: of all messages found; no more are looked for when one would exceed it, unless it is the first.
+    /// - Parameter bytesMax: of all messages found; no more are looked for when one would exceed it, unless it is the
+    ///   first.
     package func beginQuery(
         topic: String, key: String, maxCount: Int, bytesMax: Int = .max, begin: Int64, end: Int64
     ) -> KeyQuery {
@@ -50,8 +51,8 @@ extension MessageStore {
             return query
         }
         let hash = query.hash()
-        // Entries keep whole seconds: the window is widened by one, the message's own time decides. Colliding hashes take
-        // places too, so ask for more than wanted.
+        // Entries keep whole seconds: the window is widened by one, the message's own time decides. Colliding hashes
+        // take places too, so ask for more than wanted.
         let from = begin < 1000 ? 0 : begin - 1000
         query.search = index.search(javaHash: hash, maxCount: limit * 2 + 64, begin: from, end: end)
         return query

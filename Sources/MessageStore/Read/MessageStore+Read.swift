@@ -5,8 +5,8 @@ package import StoreFormat
 import StoreReader
 
 extension MessageStore {
-    /// Chooses messages by RocketMQ's rules (`DefaultMessageStore.getMessage`) without touching their bytes, but for messages from before the last
-    /// start, whose bodies are checked. Adjacent ones become one range.
+    /// Chooses messages by RocketMQ's rules (`DefaultMessageStore.getMessage`) without touching their bytes, but for
+    /// messages from before the last start, whose bodies are checked. Adjacent ones become one range.
     /// - Parameters:
     ///   - maxBytes: ends the answer before a message that would exceed it, unless it is the first.
     ///   - tagsCodes: only messages whose code is among them; nil for all.
@@ -38,7 +38,8 @@ extension MessageStore {
 
         var answer = result(.noMatchedMessage, next: offset, queue)
         let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
-        // RocketMQ scans this many entries at most per request, so that a filter that matches nothing does not hold up others.
+        // RocketMQ scans this many entries at most per request, so that a filter that matches nothing does not hold up
+        // others.
         let scanLimit = Int64(max(16_000, min(maxCount, 1 << 20) * ConsumeQueueEntry.size) / ConsumeQueueEntry.size)
         let scanEnd = min(maximum.rawValue, offset.rawValue + scanLimit)
         var position = offset.rawValue
@@ -78,7 +79,7 @@ extension MessageStore {
                 }
                 guard isReadable(physical, size, in: queue, at: position) else {
                     if answer.messageCount == 0 { answer.status = .messageWasRemoving }
-                    // Messages of a deleted file; what is there is not passed over for a damaged entry.
+                    // Messages of a deleted file. Messages that exist are not skipped because of a damaged entry.
                     let first = logStart
                     if physical < first {
                         skipBelow = min(logFiles.base(of: physical) + logFiles.fileSize, first)
@@ -107,7 +108,8 @@ extension MessageStore {
         return answer
     }
 
-    /// As `selectMessages`, and hands the chosen bytes to `sink`, run by run; the pointers are valid during the call.
+    /// As `selectMessages`, and hands the chosen bytes to `sink`, range by range; the pointers are valid during the
+    /// call.
     package func getMessages(
         topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
         tagsCodes: [Int64]? = nil, into sink: (UnsafeRawBufferPointer) -> Void
@@ -148,8 +150,8 @@ extension MessageStore {
         }
     }
 
-    /// Whether a record is there and good. What was written by this process is; what was found on the disk is looked at, so that flipped bits are never
-    /// delivered.
+    /// Whether a record is there and good. What was written by this process is; what was found on the disk is looked
+    /// at, so that flipped bits are never delivered.
     @inline(__always)
     func isReadable(
         _ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue? = nil, at position: Int64 = 0
@@ -172,8 +174,8 @@ extension MessageStore {
         return isIntact(physical, size, in: queue, at: position)
     }
 
-    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the record and the queue's entry
-    /// name each other covers some of what else could have flipped.
+    /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the
+    /// record and the queue's entry name each other covers some of what else could have flipped.
     private func isIntact(_ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue?, at position: Int64) -> Bool
     {
         if holdsRecord(at: physical, size: size, configuration.recordCheck) {
@@ -219,7 +221,7 @@ extension MessageStore {
             maxOffset: queue?.maxOffset ?? QueueOffset(0), messageCount: 0, bytes: 0, suggestPullingFromSlave: false)
     }
 
-    // MARK: Parts
+    // MARK: - Parts
 
     /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end.
     package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
@@ -243,18 +245,20 @@ extension MessageStore {
         return found
     }
 
-    /// The bytes of a range; nil when they are not (any more) there. The pointer is valid during the call, which must not read from the store again.
+    /// The bytes of a range; nil when they are not (any more) there. The pointer is valid during the call, which must
+    /// not read from the store again.
     @discardableResult
     package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
         guard range.start <= log.written - Int64(range.length) else { return nil }
         return try windows.withBytes(at: range.start, size: range.length, body)
     }
 
-    /// Whether a whole record lies in the range that is what was written, as far as checksums tell; if not, that is said in the log. Whoever delivers a
-    /// message again that was not chosen by `selectMessages` asks first.
+    /// Whether a whole record lies in the range that is what was written, as far as checksums tell; if not, that is
+    /// logged. To be asked before a message is delivered that was not chosen by `selectMessages`.
     package func holdsMessage(_ range: LogRange) -> Bool { isReadable(range.start, range.length) }
 
-    /// The log file that holds `offset`, for `sendfile`: descriptor (owned by the store, valid until the file is deleted) and the offset inside it.
+    /// The log file that holds `offset`, for `sendfile`: descriptor (owned by the store, valid until the file is
+    /// deleted) and the offset inside it.
     package func logFile(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64)? {
         let base = logFiles.base(of: offset)
         guard let file = logFiles.file(base: base) else { return nil }
@@ -269,7 +273,7 @@ extension MessageStore {
         return LogRange(start: offset, length: record.size, count: 1)
     }
 
-    // MARK: Time
+    // MARK: - Time
 
     /// How `offset(byTimestamp:)` decides when no message was stored at exactly that time.
     package enum TimeBoundary: Sendable {
@@ -281,8 +285,8 @@ extension MessageStore {
         case upper
     }
 
-    /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more) it
-    /// is the queue's beginning: 0 would set a group back that has read on to there.
+    /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more)
+    /// it is the queue's beginning: 0 would set a group back that has read on to there.
     package func offset(
         topic: String, queueId: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
     ) -> QueueOffset {
@@ -306,7 +310,8 @@ extension MessageStore {
         }
     }
 
-    /// The first entry whose store time fulfils a condition that stays true once it is; entries whose message is gone count as older.
+    /// The first entry whose store time fulfils a condition that stays true once it is; entries whose message is gone
+    /// count as older.
     private func search(_ queue: ConsumeQueue, _ condition: (Int64) -> Bool) -> QueueOffset {
         var low = queue.minOffset.rawValue
         var high = queue.maxOffset.rawValue
@@ -342,7 +347,7 @@ extension MessageStore {
         logFiles.first.map { storeTimestamp(at: $0) } ?? -1
     }
 
-    // MARK: Figures
+    // MARK: - Figures
 
     /// Figures for `getBrokerRuntimeInfo`.
     package var runtimeInformation: StoreRuntimeInformation {
@@ -368,8 +373,9 @@ extension MessageStore {
 
 /// The store's part of request 28.
 package struct StoreRuntimeInformation: Sendable {
-    /// Bytes from the log's beginning, of its first and behind its last message.
+    /// First byte of the log, -1 while it has no file.
     package var commitLogMinOffset: Int64 = 0
+    /// Behind the last byte of the log.
     package var commitLogMaxOffset: Int64 = 0
     /// Bytes of the log no queue has yet; 0 but in recovery.
     package var dispatchBehindBytes: Int64 = 0
@@ -379,19 +385,21 @@ package struct StoreRuntimeInformation: Sendable {
     package var commitLogDiskRatio = 0.0
     /// 0...1.
     package var consumeQueueDiskRatio = 0.0
-    /// Messages stored since the start, and their bytes.
+    /// Messages stored since the start.
     package var putMessageTimesTotal: Int64 = 0
+    /// Bytes of them.
     package var putMessageSizeTotal: Int64 = 0
     /// Messages handed out by reads since the start.
     package var getMessageTransferredCount: Int64 = 0
     /// Consume queues of all topics.
     package var queueCount = 0
-    /// What the check behind the start has not looked at yet; 0 when it is done or there was none.
+    /// Bytes the background check has not looked at yet; 0 when it has ended or there was none.
     package var checkRemainingBytes: Int64 = 0
-    /// Damaged places of the log it found; what lies there is not delivered.
+    /// Damaged ranges of the log it found; what lies there is not delivered.
     package var checkDamaged = 0
-    /// Entries of queues it put right, and those it could not.
+    /// Queue entries it repaired.
     package var checkRepairedEntries = 0
+    /// Queue entries it found wrong and could not repair.
     package var checkWrongEntries = 0
     /// Messages that are not found by some key of theirs.
     package var checkUnindexed = 0

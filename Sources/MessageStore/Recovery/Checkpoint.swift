@@ -6,31 +6,32 @@ struct LogSynchronization: Sendable {
     /// The files with anything in them that is not durable.
     let files: [(base: PhysicalOffset, file: any DiskFile)]
     let fileSize: Int64
-    /// Written again first: pages there may be called clean by the kernel without having reached the disk.
-    let doubtful: Range<PhysicalOffset>
+    /// Written again first: the kernel may call pages there clean that never reached the disk.
+    let unverified: Range<PhysicalOffset>
     /// What is written below is durable afterwards.
     let target: PhysicalOffset
 
     func run() throws(SystemError) {
         for (base, file) in files {
-            let from = max(doubtful.lowerBound - base, 0)
-            let to = min(doubtful.upperBound - base, fileSize)
+            let from = max(unverified.lowerBound - base, 0)
+            let to = min(unverified.upperBound - base, fileSize)
             if from < to { try rewrite(file, from: from, to: to) }
             try file.synchronize()
         }
     }
 }
 
-/// How a job of the flush thread ended: set there before the owner is told, read by the owner when it is told or when the thread has ended.
+/// How a job of the `flush` thread ended. Set there before the owner is notified; read by the owner when it is notified
+/// or when the thread has ended.
 final class FlushOutcome<Failure>: @unchecked Sendable {
     var failure: Failure?
 }
 
-/// The blocking part of a checkpoint, run on the flush thread: synchronizes in the order log, queues, index, then writes RocketMQ's checkpoint and
-/// our recovery point, which vouch for them.
+/// The blocking part of a checkpoint, run on the `flush` thread. It synchronizes log, queues and index in this order,
+/// then writes RocketMQ's checkpoint and our recovery point, which cover them.
 struct Checkpoint: Sendable {
     enum Failure: Error, Sendable {
-        /// Messages may be lost from the log: nothing may be taken until they are verified.
+        /// Messages may be lost from the log: nothing is taken until they are verified.
         case log(SystemError)
         case other(SystemError)
 
@@ -47,9 +48,9 @@ struct Checkpoint: Sendable {
     /// Nil: too many to name, the whole filesystem is synchronized.
     let queues: [any DiskFile]?
     let indexes: [any DiskFile]
-    let sums: [any DiskFile]
-    /// Some of the above: a synchronization failed before, so they are written again first.
-    let suspects: [any DiskFile]
+    let checksums: [any DiskFile]
+    /// Some of the above: a synchronization of them failed before, so they are written again first.
+    let unverified: [any DiskFile]
     let checkpoint: [UInt8]
     let checkpointFile: any DiskFile
     let writePoint: @Sendable () throws(SystemError) -> Void
@@ -61,7 +62,7 @@ struct Checkpoint: Sendable {
             return .log(error)
         }
         do throws(SystemError) {
-            for file in suspects { try rewriteData(file) }
+            for file in unverified { try rewriteData(file) }
             try synchronizeQueues()
             let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: checkpoint.count, alignment: 8)
             defer { buffer.deallocate() }
@@ -78,7 +79,7 @@ struct Checkpoint: Sendable {
     private func synchronizeQueues() throws(SystemError) {
         guard let queues else { return try disk.synchronizeAll(configuration.storePathRootDir) }
         for file in queues { try file.synchronize() }
-        for file in indexes + sums { try file.synchronize() }
+        for file in indexes + checksums { try file.synchronize() }
         var folders: Set<String> = [configuration.consumeQueuePath, configuration.storePathRootDir]
         for file in queues {
             let folder = parent(file.path)
@@ -86,7 +87,7 @@ struct Checkpoint: Sendable {
             folders.insert(parent(folder))
         }
         if !indexes.isEmpty { folders.insert(configuration.indexPath) }
-        if !sums.isEmpty { folders.insert(configuration.recordSumPath) }
+        if !checksums.isEmpty { folders.insert(configuration.recordChecksumPath) }
         for folder in folders where try disk.information(folder) != nil { try disk.synchronizeDirectory(folder) }
     }
 

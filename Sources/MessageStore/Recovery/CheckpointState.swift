@@ -22,8 +22,8 @@ struct CheckpointState {
     /// A synchronization of the whole filesystem failed: no checkpoint of this process covers anything any more.
     private(set) var anyFileIsUnverified = false
 
-    /// What was dispatched since the last checkpoint is dispatched again after a power cut: at most this many bytes, and
-    /// what is written meanwhile.
+    /// What was dispatched since the last checkpoint is dispatched again after a power cut: at most this many bytes,
+    /// and what is written meanwhile.
     private static let bytesMax: Int64 = 512 << 20
 
     /// A synchronization has failed and what it was for has not been written again yet.

@@ -9,15 +9,17 @@ extension MessageStore {
     /// A synchronization has failed and what it was for has not been written again yet.
     var pagesMayBeLost: Bool { flush.isBroken || checkpoint.filesMayBeLost }
 
-    /// Tells the next process, should this one be killed now, that written pages prove nothing.
-    func noteDistrust() {
+    /// Notes for the next process, should this one be killed now, that written pages prove nothing.
+    func noteFailedSynchronization() {
         _ = checkpoint.takeDeferredPoint()
         var point = currentPoint(dispatched: PhysicalOffset(0))
-        point.doubt = .synchronizationFailed
+        point.trust = .synchronizationFailed
         do throws(SystemError) {
             try recoveryPoint.writeSoft(point)
         } catch {
-            logger.error("noting down the failed synchronization failed too: \(error)")
+            logger.error(
+                "the failed synchronization could not be noted in the recovery point: if this process is killed now, the next start may trust pages that are lost: \(error)"
+            )
         }
     }
 
@@ -42,15 +44,16 @@ extension MessageStore {
         return point
     }
 
-    // MARK: Checkpoints
+    // MARK: - Checkpoints
 
     func beginCheckpoint(_ now: Int64) {
         guard !checkpoint.isRunning, !flush.isBroken, !flush.isRunning else { return }
         checkpoint.noteAttempt(now: now, dispatched: queuePass.dispatched)
-        // Without knowing which files a failed synchronization may have lost, none can be vouched for in this life of the process.
+        // It is not known which files a failed synchronization may have lost, so this process makes no checkpoint any
+        // more.
         if checkpoint.anyFileIsUnverified { return }
         do throws(SystemError) {
-            try noteCheckpoint()
+            try noteCheckpointUnderWay()
         } catch {
             checkpoint.request()
             logger.error("checkpoint failed, tried again: \(error)")
@@ -64,7 +67,7 @@ extension MessageStore {
             checkpoint.abandon()
             queueFiles.touchEverything()
             logger.error("checkpoint failed: \(error)")
-            noteDistrust()
+            noteFailedSynchronization()
             return
         }
         let outcome = FlushOutcome<Checkpoint.Failure>()
@@ -77,25 +80,25 @@ extension MessageStore {
         }
     }
 
-    /// Tells the next process, should this one be killed before it hears how the checkpoint ended, that a synchronization may have failed. The hard
-    /// point at the checkpoint's end is newer.
-    func noteCheckpoint() throws(SystemError) {
+    /// Notes for the next process, should this one be killed before the checkpoint's outcome is known, that a
+    /// synchronization may have failed. The hard point at the checkpoint's end is newer.
+    func noteCheckpointUnderWay() throws(SystemError) {
         var point = currentPoint(dispatched: PhysicalOffset(0))
-        point.doubt = .checkpointUnderWay
+        point.trust = .checkpointUnderWay
         try recoveryPoint.writeSoft(point)
     }
 
     private func checkpointEnded() {
-        if isOpen { hearOfCheckpoint() }
+        if isOpen { takeOverCheckpoint() }
     }
 
     /// Takes over how the checkpoint ended that was begun last.
-    func hearOfCheckpoint() {
+    func takeOverCheckpoint() {
         guard let (work, result) = checkpoint.end() else { return }
         guard let failure = result else {
             recoveryPoint.hardWritten()
             if !flush.isBroken { logIsSynchronized(work.log) }
-            writeHeldPoint()
+            writeDeferredPoint()
             return
         }
         checkpoint.request()
@@ -106,15 +109,15 @@ extension MessageStore {
             logger.error("checkpoint failed, tried again: \(error)")
         }
         // After a failed synchronization the kernel may call pages clean that are lost: only writing them again helps.
-        checkpoint.noteUnverified(work.queues.map { $0 + work.indexes + work.sums })
+        checkpoint.noteUnverified(work.queues.map { $0 + work.indexes + work.checksums })
         if work.queues == nil {
             logger.error(
                 "no more checkpoints until the broker restarts: a synchronization of the whole filesystem failed")
         }
-        noteDistrust()
+        noteFailedSynchronization()
     }
 
-    private func writeHeldPoint() {
+    private func writeDeferredPoint() {
         guard var point = checkpoint.takeDeferredPoint() else { return }
         point.flushed = log.flushed
         do throws(SystemError) {
@@ -125,7 +128,7 @@ extension MessageStore {
         }
     }
 
-    /// Everything a recovery point vouches for.
+    /// Everything a recovery point covers.
     func makeCheckpoint(dispatched: PhysicalOffset) throws(SystemError) -> Checkpoint {
         let work = logSynchronization(to: log.written)
         var layout = StoreCheckpointLayout()
@@ -136,13 +139,14 @@ extension MessageStore {
         var made = currentPoint(dispatched: dispatched)
         made.flushed = work.target
         let point = try recoveryPoint.hardWrite(made)
-        let suspects = checkpoint.takeUnverified()
-        let queues = queueFiles.takeTouched().map { $0 + suspects }
+        let unverified = checkpoint.takeUnverified()
+        let queues = queueFiles.takeTouched().map { $0 + unverified }
         return Checkpoint(
             disk: disk, configuration: configuration, log: work, queues: queues, indexes: index?.takeTouched() ?? [],
-            sums: sums?.takeTouched() ?? [], suspects: suspects, checkpoint: layout.encoded(), checkpointFile: file,
+            checksums: checksums?.takeTouched() ?? [], unverified: unverified, checkpoint: layout.encoded(),
+            checkpointFile: file,
             writePoint: point)
     }
 
-    // MARK: Coming back after an error
+    // MARK: - Coming back after an error
 }

@@ -4,8 +4,9 @@ import StoreFormat
 import StoreReader
 
 extension MessageStore {
-    /// Writes and synchronizes everything, removes `abort`, releases the lock. When something cannot be made durable it throws, and `abort` stays: the
-    /// next start is one after a kill.
+    /// Writes and synchronizes everything, removes `abort`, releases the lock. When something cannot be made durable it
+    /// throws, and `abort` stays: the next start is one after a kill.
+    /// - Throws: what could not be made durable.
     package func close() throws(StoreError) {
         guard isOpen else { return }
         if !hot.isEmpty { try commitTick() }
@@ -17,15 +18,15 @@ extension MessageStore {
             recoveryPoint.close()
             lockFile = nil
         }
-        try hearOfFlushes()
+        try takeOverFlushes()
         cleanTail()
         if gate.tailIsDirty || flush.isBroken {
             throw .notWritable(reason: "a failed write could not be undone; the next start does that")
         }
         finishRemovals()
         try onDisk { () throws(SystemError) in
-            try writeAllBehind()
-            try noteCheckpoint()
+            try writeEverything()
+            try noteCheckpointUnderWay()
             if let failure = try makeCheckpoint(dispatched: log.dispatched).run() { throw failure.error }
             recoveryPoint.hardWritten()
             log.flush(to: log.written)
@@ -34,12 +35,13 @@ extension MessageStore {
         }
     }
 
-    /// The flush thread has ended; what it met last may not have been heard. After a refusal only what is written again is durable.
-    private func hearOfFlushes() throws(StoreError) {
-        hearOfCheckpoint()
+    /// The `flush` thread has ended; what it met last may not have been taken over. After a failed synchronization only
+    /// what is written again is durable.
+    private func takeOverFlushes() throws(StoreError) {
+        takeOverCheckpoint()
         if let failure = flush.end() { flushFailure(failure) }
         if flush.isBroken {
-            flush.distrust(upTo: log.written)
+            flush.markUnverified(upTo: log.written)
             let from = log.flushed
             try onDisk { () throws(SystemError) in try logSynchronization(to: log.written).run() }
             windows.reset()
@@ -51,7 +53,7 @@ extension MessageStore {
             flush.noteVerified()
         }
         if checkpoint.anyFileIsUnverified {
-            noteDistrust()
+            noteFailedSynchronization()
             throw .notWritable(
                 reason:
                     "a synchronization of the filesystem of \(configuration.storePathRootDir) had failed; the next start makes its queues durable again"
@@ -59,7 +61,7 @@ extension MessageStore {
         }
     }
 
-    /// Lets go of everything without writing anything, as a kill would: for tests that go on in the same process.
+    /// Releases everything without writing anything, as a kill would: for tests that go on in the same process.
     func abandon() {
         isOpen = false
         background.stop()

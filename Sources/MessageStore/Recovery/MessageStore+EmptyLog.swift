@@ -3,8 +3,9 @@ package import LinuxSystem
 import Logging
 import StoreFormat
 
-/// A log without messages beside queues, index, checkpoint or offsets that know some: a disk that is not mounted, a wrong `storePathCommitLog`, a
-/// log moved away. RocketMQ deletes queues and index then and begins at 0; here nothing is deleted, and the store does not open.
+/// A log without messages beside queues, index, checkpoint or offsets that know some: a disk that is not mounted, a
+/// wrong `storePathCommitLog`, a log moved away. RocketMQ deletes queues and index then and begins at 0; here nothing
+/// is deleted, and the store does not open.
 extension MessageStore {
     /// An operator makes this file in the store's folder to say: really begin anew, without what was there.
     package static let beginAnewName = "begin-anew"
@@ -21,7 +22,8 @@ extension MessageStore {
         }
     }
 
-    /// The operator's word counts once. What knew of the former messages goes: consumers would else skip as many of the new ones.
+    /// The operator's permit counts once. Files that know of the former messages are removed: consumers would else skip
+    /// as many of the new ones.
     func takeBeginAnew() throws(SystemError) {
         guard try disk.information(beginAnewPath) != nil else { return }
         if try evidence.logIsEmpty() {
@@ -44,12 +46,14 @@ package struct EmptyLogEvidence {
     private let configuration: StoreConfiguration
     private let disk: any Disk
 
+    /// Of the store with these settings; reads nothing yet.
     package init(configuration: StoreConfiguration, disk: any Disk) {
         self.configuration = configuration
         self.disk = disk
     }
 
-    /// In words; nil when the log has messages, when nothing knows of any, or when an operator has said that it is meant.
+    /// As text; nil when the log has messages, when nothing knows of any, or when an operator has permitted to begin
+    /// anew.
     /// - Throws: the store's folder cannot be read.
     package func find() throws(SystemError) -> String? {
         guard try logIsEmpty() else { return nil }
@@ -57,7 +61,8 @@ package struct EmptyLogEvidence {
         return try evidenceOfMessages()
     }
 
-    /// No file, or after an orderly end one file whose beginning no record was ever written to (a broker of Java's makes its first file early).
+    /// No file, or after an orderly end one file whose beginning no record was ever written to (a broker of Java's
+    /// makes its first file early).
     func logIsEmpty() throws(SystemError) -> Bool {
         let folder = configuration.commitLogPath
         guard try disk.information(folder) != nil else { return true }
@@ -107,7 +112,7 @@ package struct EmptyLogEvidence {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(information.size), alignment: 8)
         defer { buffer.deallocate() }
         let count = try disk.open(path, .read).read(into: buffer, at: 0)
-        // One that cannot be read is its reader's to complain about.
+        // One that cannot be read is reported by its reader.
         guard let json = try? JSONValue(parsing: Array(buffer[0..<count])) else { return nil }
         for topic in json["offsetTable"]?.object?.members ?? [] {
             for queue in topic.value.object?.members ?? [] where (queue.value.integer ?? 0) > 0 {

@@ -29,8 +29,8 @@ extension MessageStore {
         try onDisk { () throws(SystemError) in try takeBeginAnew() }
         // The file `abort` exists exactly while a broker is running.
         let wasClean = try onDisk { () throws(SystemError) in try disk.information(abortPath) == nil }
-        let foreignKill =
-            wasClean ? false : try onDisk { () throws(SystemError) in try foreignerWasKilled() }
+        let rocketMQKill =
+            wasClean ? false : try onDisk { () throws(SystemError) in try rocketMQWasKilled() }
         if wasClean {
             try onDisk { () throws(SystemError) in
                 _ = try disk.open(abortPath, .create)
@@ -39,9 +39,9 @@ extension MessageStore {
         }
         try logFiles.load(wasClean: wasClean)
         loadDeleted()
-        try recover(wasClean: wasClean, foreignKill: foreignKill)
+        try recover(wasClean: wasClean, rocketMQKill: rocketMQKill)
         fitDeleted(first: logStart)
-        try loadSums()
+        try loadRecordChecksums()
         isOpen = true
         removeLeftFolders()
         let now = clock()
@@ -57,27 +57,29 @@ extension MessageStore {
         requestFlush()
     }
 
-    /// Whether RocketMQ was killed in this folder and the machine has not been restarted since: it makes `abort` when it starts and never touches
-    /// it again. Then every page it wrote is still there, as after a kill of ours, and it wrote queues in the order of the log. A clock that was set
-    /// back between two starts of the machine, or a folder copied without its times, can make this true after a power cut: what is missing is
-    /// then met when it is read and by the check behind the start.
-    private func foreignerWasKilled() throws(SystemError) -> Bool {
+    /// Whether RocketMQ was killed in this folder and the machine has not been restarted since: it makes `abort` when
+    /// it starts and never touches it again. Then every page it wrote is still there, as after a kill of ours, and it
+    /// wrote queues in the order of the log. A clock that was set back between two starts of the machine, or a folder
+    /// copied without its times, can make this true after a power cut: what is missing is then met when it is read and
+    /// by the check behind the start.
+    private func rocketMQWasKilled() throws(SystemError) -> Bool {
         guard machineStart > 0, let abort = try disk.information(abortPath), abort.modified > machineStart else {
             return false
         }
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.ownWord.utf8.count, alignment: 1)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.ownMark.utf8.count, alignment: 1)
         defer { buffer.deallocate() }
         let got = try disk.open(abortPath, .read).read(into: buffer, at: 0)
-        return !buffer[0..<got].elementsEqual(Self.ownWord.utf8)
+        return !buffer[0..<got].elementsEqual(Self.ownMark.utf8)
     }
 
-    /// What `abort` holds while Apus writes queues, which it does queue by queue and not in the order of the log. RocketMQ asks only whether it is there.
-    static var ownWord: String { "apus" }
+    /// What `abort` holds while Apus writes queues, which it does queue by queue and not in the order of the log.
+    /// RocketMQ asks only whether it is there.
+    static var ownMark: String { "apus" }
 
     /// To be done before queues are written.
     func markOwned() throws(SystemError) {
         guard !isMarkedOwned else { return }
-        try write(Self.ownWord, to: disk.open(abortPath, .create))
+        try write(Self.ownMark, to: disk.open(abortPath, .create))
         isMarkedOwned = true
     }
 
@@ -89,9 +91,9 @@ extension MessageStore {
         try file.write(UnsafeRawBufferPointer(buffer), at: 0)
     }
 
-    // MARK: Recovery
+    // MARK: - Recovery
 
-    private func recover(wasClean: Bool, foreignKill: Bool) throws(StoreError) {
+    private func recover(wasClean: Bool, rocketMQKill: Bool) throws(StoreError) {
         let started = clock()
         guard let first = logFiles.first else {
             try forgetEverything()
@@ -100,11 +102,11 @@ extension MessageStore {
         }
         let points = try onDisk { () throws(SystemError) in try recoveryPoint.load() }
         var plan = try makePlan(
-            wasClean: wasClean, foreignKill: foreignKill, first: first, soft: points.soft, hard: points.hard)
+            wasClean: wasClean, rocketMQKill: rocketMQKill, first: first, soft: points.soft, hard: points.hard)
         plan.wasClean = wasClean
         let newest = [points.soft, points.hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
         plan.isOurs = newest != nil
-        plan.logIsDoubtful = !wasClean && newest?.boot == bootIdentity
+        plan.logIsUnverified = !wasClean && newest?.boot == bootIdentity
         try loadQueues(&plan, first: first)
         try loadIndex(&plan, wasClean: wasClean, first: first)
         try checkIndex(&plan, first: first)
@@ -119,9 +121,9 @@ extension MessageStore {
             stop = dispatchWindows(upTo: logFiles.end, mode)
         }
         let end = log.dispatched
-        decideHeldRecords()
-        try settle(end: end, stop: stop, plan: plan, wasClean: wasClean)
-        // Whoever finds no point does not know that this start of the machine was ours.
+        decideWaitingRecords()
+        try adopt(end: end, stop: stop, plan: plan, wasClean: wasClean)
+        // A process that finds no point does not know that this start of the machine was ours.
         if newest == nil { noteOwnStart() }
         let elapsed = clock() - started
         logger.info(
@@ -132,10 +134,11 @@ extension MessageStore {
             ])
     }
 
-    /// Should this process or the machine stop before the first pass: queues and index count as of the newest hard point, and the log was ours.
+    /// If this process or the machine stops before the first pass, queues and index count as of the newest hard point,
+    /// and the log was ours.
     private func noteOwnStart() {
         do throws(SystemError) {
-            try noteCheckpoint()
+            try noteCheckpointUnderWay()
             try recoveryPoint.synchronize()
             try disk.synchronizeDirectory(configuration.consumeQueuePath)
             try disk.synchronizeDirectory(configuration.storePathRootDir)
@@ -149,7 +152,8 @@ extension MessageStore {
         try onDisk { () throws(SystemError) in
             let folders = try queueFolders()
             if !folders.isEmpty {
-                logger.warning("the commit log is empty: \(folders.count) consume queues are deleted")
+                logger.warning(
+                    "the commit log is empty: \(folders.count) consume queues point at nothing and are deleted")
             }
             for folder in folders {
                 try queueFiles.remove(findConsumeQueue(topic: folder.topic, queueId: folder.queueId))
@@ -175,35 +179,35 @@ extension MessageStore {
     }
 
     private func makePlan(
-        wasClean: Bool, foreignKill: Bool, first: PhysicalOffset, soft: RecoveryPoint?, hard: RecoveryPoint?
+        wasClean: Bool, rocketMQKill: Bool, first: PhysicalOffset, soft: RecoveryPoint?, hard: RecoveryPoint?
     ) throws(StoreError) -> RecoveryPlan {
         func usable(_ point: RecoveryPoint?) -> RecoveryPoint? {
             guard let point, point.dispatched >= first, point.dispatched <= logFiles.end else { return nil }
             return point
         }
         let newest = [soft, hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
-        let vouched = usable(hard)?.dispatched ?? first
+        let covered = usable(hard)?.dispatched ?? first
         // An older release's point does not tell how far the log was synchronized.
         let flushed = newest?.flushed ?? PhysicalOffset(0)
-        let synchronized = flushed > first && flushed <= logFiles.end ? flushed : vouched
+        let synchronized = flushed > first && flushed <= logFiles.end ? flushed : covered
         let fresh = soft.flatMap { $0.boot == bootIdentity && $0.sequence > (hard?.sequence ?? 0) ? $0 : nil }
-        if let fresh, fresh.doubt == .synchronizationFailed, !wasClean {
+        if let fresh, fresh.trust == .synchronizationFailed, !wasClean {
             // Only what was synchronized counts, as after a power cut, and the rest of the log must be written again.
             logger.warning(
                 "a synchronization failed before the last end: everything behind \(synchronized) is written again")
             flush.fail()
             gate.close(.notWritable(remark: "the commit log is being verified after a failed synchronization"))
             return RecoveryPlan(
-                trusted: vouched, dispatchFrom: vouched, afterPowerLoss: true, point: usable(hard),
+                trusted: covered, dispatchFrom: covered, afterPowerLoss: true, point: usable(hard),
                 synchronized: synchronized)
         }
         // A point of ours is older than what RocketMQ wrote.
-        if foreignKill {
+        if rocketMQKill {
             return RecoveryPlan(
-                trusted: .max, dispatchFrom: .max, afterPowerLoss: false, afterForeignKill: true, point: nil,
+                trusted: .max, dispatchFrom: .max, afterPowerLoss: false, afterRocketMQKill: true, point: nil,
                 synchronized: try fileFromCheckpoint())
         }
-        if let soft = usable(fresh), soft.doubt == .none {
+        if let soft = usable(fresh), soft.trust == .full {
             return RecoveryPlan(
                 trusted: soft.dispatched, dispatchFrom: soft.dispatched, afterPowerLoss: false, point: soft,
                 synchronized: synchronized)
@@ -212,7 +216,7 @@ extension MessageStore {
             let sameBoot = hard.boot == bootIdentity
             return RecoveryPlan(
                 trusted: hard.dispatched, dispatchFrom: hard.dispatched, afterPowerLoss: !wasClean && !sameBoot,
-                checkpointWasUnderWay: !wasClean && fresh?.doubt == .checkpointUnderWay, point: hard,
+                checkpointWasUnderWay: !wasClean && fresh?.trust == .checkpointUnderWay, point: hard,
                 synchronized: synchronized)
         }
         // RocketMQ's own way.
@@ -224,7 +228,7 @@ extension MessageStore {
         return RecoveryPlan(trusted: from, dispatchFrom: from, afterPowerLoss: true, point: nil, synchronized: from)
     }
 
-    /// The newest file whose first message is old enough for the checkpoint to vouch for it (`isMappedFileMatchedRecover`).
+    /// The newest file whose first message is old enough for the checkpoint to cover it (`isMappedFileMatchedRecover`).
     private func fileFromCheckpoint() throws(StoreError) -> PhysicalOffset {
         let limit = try onDisk { () throws(SystemError) in try readCheckpoint() }?.minTimestamp ?? 0
         for (base, _) in logFiles.files.reversed() {
@@ -264,7 +268,7 @@ extension MessageStore {
             plan.dispatchFrom = max(first, queueEnd(queues) ?? first)
             plan.trusted = plan.dispatchFrom
         } else if plan.point == nil, plan.trusted > first, queueEnd(queues) == nil {
-            // The checkpoint vouches for queues that somebody has deleted.
+            // The checkpoint covers queues that were deleted.
             logger.warning("there are no consume queues: all are built anew from the commit log")
             plan.trusted = first
             plan.dispatchFrom = first
@@ -277,7 +281,8 @@ extension MessageStore {
         }
     }
 
-    /// - Returns: from where on the log may have messages whose entries a queue has lost to damage. A recovery point counts entries instead.
+    /// - Returns: from where on the log may have messages whose entries a queue has lost to damage. A recovery point
+    ///   counts entries instead.
     private func load(_ queues: [ConsumeQueue], _ plan: RecoveryPlan) throws(StoreError) -> PhysicalOffset {
         var anew = PhysicalOffset.max
         var short = 0
@@ -285,7 +290,7 @@ extension MessageStore {
             let mayGoOn = try onDisk { () throws(SystemError) in
                 try queueFiles.load(
                     queue, trusted: plan.trusted, afterPowerLoss: plan.queuesMayHaveHoles,
-                    checksLast: plan.queuesMayHaveHoles || plan.afterForeignKill, logStart: logStart,
+                    checksLast: plan.queuesMayHaveHoles || plan.afterRocketMQKill, logStart: logStart,
                     asksWhatFollows: plan.point == nil
                 ) { entry, offset in
                     guard let record = self.recordAt(entry.physicalOffset) else { return false }
@@ -311,7 +316,8 @@ extension MessageStore {
         return newest + Int64(record.size)
     }
 
-    /// Whether the records behind the newest one in a queue lead exactly to `offset`: then the log is the one the recovery point was made for.
+    /// Whether the records behind the newest one in a queue lead exactly to `offset`: then the log is the one the
+    /// recovery point was made for.
     private func reaches(_ offset: PhysicalOffset, _ queues: [ConsumeQueue]) -> Bool {
         guard var position = queueEnd(queues) else { return true }
         while position < offset {
@@ -372,7 +378,7 @@ extension MessageStore {
             try index.load(keepingUpTo: plan.indexIsStale ? 0 : plan.queuesMayHaveHoles ? plan.point?.indexName : nil)
             if plan.indexIsStale { return }
             guard let point = plan.point else {
-                if plan.afterForeignKill {
+                if plan.afterRocketMQKill {
                     try index.repairLast()
                     plan.dispatchFrom =
                         index.coveredOffset.rawValue < 0
@@ -380,9 +386,9 @@ extension MessageStore {
                     return
                 }
                 if !wasClean {
-                    // RocketMQ vouches for files its checkpoint covers.
+                    // RocketMQ trusts files its checkpoint covers.
                     let limit = try readCheckpoint()?.indexMsgTimestamp ?? 0
-                    // What it does not vouch for is read, not believed.
+                    // What it does not cover is read and not trusted.
                     try index.salvage(notBefore: limit, below: plan.dispatchFrom) { recordAt($0)?.storeTimestamp }
                 }
                 if index.coveredOffset.rawValue < 0 {
@@ -410,7 +416,8 @@ extension MessageStore {
         }
     }
 
-    /// A header of the index that does not agree with its file would hide keys: the file and those after it are made anew.
+    /// A header of the index that does not agree with its file would hide keys: the file and those after it are made
+    /// anew.
     private func checkIndex(_ plan: inout RecoveryPlan, first: PhysicalOffset) throws(StoreError) {
         guard let index else { return }
         try onDisk { () throws(SystemError) in
@@ -422,11 +429,10 @@ extension MessageStore {
         }
     }
 
-    /// Makes the end found the end of everything.
-    private func settle(end: PhysicalOffset, stop: DispatchStop, plan: RecoveryPlan, wasClean: Bool) throws(StoreError)
-    {
+    /// Makes the end found the end of log, queues and index.
+    private func adopt(end: PhysicalOffset, stop: DispatchStop, plan: RecoveryPlan, wasClean: Bool) throws(StoreError) {
         guard stop != .end || end >= logFiles.end else {
-            // A place that cannot be read is not the log's end: writing there would destroy what it holds.
+            // A range that cannot be read is not the log's end: writing there would destroy what it holds.
             let path = logFiles.path(base: logFiles.base(of: end))
             throw .disk(SystemError(errno: EIO, call: "mmap", subject: path))
         }
@@ -451,17 +457,18 @@ extension MessageStore {
             at: end, fileEnd: logFiles.file(base: base) == nil ? end : base + logFiles.fileSize,
             flushed: wasClean ? end : min(end, plan.synchronized))
         reservation.reset(to: end)
-        flush.distrust(upTo: plan.logIsDoubtful ? end : PhysicalOffset(0))
+        flush.markUnverified(upTo: plan.logIsUnverified ? end : PhysicalOffset(0))
         if !wasClean {
-            // What the process before wrote may still be on its way to the disk: the first checkpoint synchronizes everything.
+            // What the process before wrote may still be on its way to the disk: the first checkpoint synchronizes
+            // everything.
             queueFiles.touchEverything()
             index?.touchEverything()
         }
         verifiedFrom = end
         for queue in table.queues { queue.nextOffset = queue.maxOffset.rawValue }
         if end < plan.known {
-            // The points there say that more of the log is durable than there is now.
-            if flush.isBroken { noteDistrust() } else { noteOwnStart() }
+            // The points on the disk say that more of the log is durable than exists now.
+            if flush.isBroken { noteFailedSynchronization() } else { noteOwnStart() }
         }
     }
 }

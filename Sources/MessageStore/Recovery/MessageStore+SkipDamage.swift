@@ -5,7 +5,7 @@ import StoreReader
 
 /// What recovery starts from.
 struct RecoveryPlan {
-    /// Queue entries of records below are believed, and dispatch begins here.
+    /// Queue entries of records below are trusted, and dispatch begins here.
     var trusted: PhysicalOffset
     /// Dispatch begins earlier than that because the index lags.
     var dispatchFrom: PhysicalOffset
@@ -13,13 +13,15 @@ struct RecoveryPlan {
     var wasClean = false
     /// Unsynchronized writes may be missing, in any order.
     var afterPowerLoss: Bool
-    /// RocketMQ was killed and the machine has run on: all it had written is there, but for what a kill cuts in two.
-    var afterForeignKill = false
+    /// RocketMQ was killed and the machine has run on: all it had written exists, but for what a kill cuts in two.
+    var afterRocketMQKill = false
     /// Killed in a checkpoint, which may have failed: of queues and index only what was synchronized before it counts.
     var checkpointWasUnderWay = false
-    /// The last process was ours and this start of the machine's: it may have been killed between a refused synchronization and saying so.
-    var logIsDoubtful = false
-    /// We have written here, whether or not a point counts: in the first second of a store nothing of it was synchronized.
+    /// The last process was ours and this start of the machine's. It may have been killed after a synchronization had
+    /// failed and before it could note that.
+    var logIsUnverified = false
+    /// We have written here, whether or not a point counts: in the first second of a store nothing of it was
+    /// synchronized.
     var isOurs = false
     var point: RecoveryPoint?
     /// Below this the log was synchronized.
@@ -32,14 +34,15 @@ struct RecoveryPlan {
     var queuesMayHaveHoles: Bool { afterPowerLoss || checkpointWasUnderWay }
 }
 
-/// Places of the log that hold no message, as a start meets them.
+/// Ranges of the log that hold no message, as a start meets them.
 extension MessageStore {
     /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
     func skipDamage(_ damage: CommitLogDamage, _ plan: RecoveryPlan) -> Bool {
         let isKnown = log.dispatched < plan.known
         if damage == .nothing, !isKnown, plan.wasClean || plan.afterPowerLoss { return false }
-        // A killed process wrote in order: messages behind a damaged place, be it zeros, mean that only what lay in it is lost. After a power cut they
-        // are writes that overtook it, of which nobody was told that they are durable: keeping them would leave holes in queues.
+        // A killed process wrote in order: messages behind damage, be it zeros, mean that only the damaged range is
+        // lost. After a power cut they are writes that overtook it. None of them was acknowledged as durable, and
+        // keeping them would leave holes in queues.
         if plan.afterPowerLoss, !isKnown {
             guard plan.point == nil, !plan.isOurs else { return false }
             // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
@@ -49,7 +52,7 @@ extension MessageStore {
         if damage == .tornBlock, let record = recordAt(log.dispatched),
             recordAt(log.dispatched + Int64(record.size)) != nil
         {
-            // What was written in order and goes on behind it is no torn write: somebody's properties are made of zeros.
+            // What was written in order and goes on behind it is no torn write: the properties are zeros.
             return dispatchWindows(upTo: log.dispatched + Int64(record.size), .verify) == .end
         }
         var from = log.dispatched + 1
@@ -59,13 +62,16 @@ extension MessageStore {
             from = max(from, data - 3)
         }
         guard let next = nextRecord(from: from) else { return false }
-        logger.error("commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are not readable")
+        logger.error(
+            "commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are skipped, their messages are lost"
+        )
         log.dispatch(to: next)
         return true
     }
 
-    /// Entries that point behind the log's end go. Their messages are gone with the log's end, or the entries are damaged and their messages lie
-    /// in the log: what lies there behind a queue's last good entry is entered again, before any number is given a second time.
+    /// Entries that point behind the log's end go. Their messages are gone with the log's end, or the entries are
+    /// damaged and their messages lie in the log: what lies there behind a queue's last good entry is entered again,
+    /// before any number is given a second time.
     func cutQueues(to end: PhysicalOffset) throws(SystemError) {
         var from = end
         var cut = 0
@@ -84,11 +90,11 @@ extension MessageStore {
         {
             log.dispatch(to: next)
         }
-        decideHeldRecords()
+        decideWaitingRecords()
     }
 
-    /// Where a replay begins whose first record a queue's entry names. The entry may be damaged, too, and a replay that began inside a record would
-    /// take it for the log's end: then it begins with the log.
+    /// Where a replay begins whose first record a queue's entry names. The entry may be damaged, too, and a replay that
+    /// began inside a record would take it for the log's end: then it begins with the log.
     func replayStart(_ offset: PhysicalOffset) -> PhysicalOffset {
         offset >= logStart && recordAt(offset) != nil ? offset : logStart
     }

@@ -2,8 +2,9 @@ import Glibc
 import LinuxSystem
 import StoreFormat
 
-/// From where a recovery has to read the log again, so that its time does not depend on the store's size. Lies in the consume queues' folder
-/// (`.apus-recovery`), where RocketMQ looks at folders only: whoever deletes that folder deletes this too, and everything is built anew.
+/// From where a recovery has to read the log again, so that its time does not depend on the store's size. Lies in the
+/// consume queues' folder (`.apus-recovery`), where RocketMQ looks at folders only. Deleting that folder deletes this
+/// file too, and all is built anew.
 struct RecoveryPoint: Equatable {
     /// In the consume queues' folder.
     static let fileName = ".apus-recovery"
@@ -12,24 +13,27 @@ struct RecoveryPoint: Equatable {
     var boot: [UInt8] = Array(repeating: 0, count: 16)
     /// Queues and index on disk hold everything below.
     var dispatched = PhysicalOffset(0)
-    /// Queues there were, and the sum of their ends: fewer found means that somebody deleted some.
+    /// Queues there were, and the sum of their ends: fewer found means that some were deleted.
     var queues: Int64 = 0
     var entries: Int64 = 0
     /// The newest index file's name as a number, 0 for none, and its header.
     var indexName: Int64 = 0
     var indexHeader = IndexHeader()
     var sequence: Int64 = 0
-    var doubt = Doubt.none
-    /// The log was synchronized below: that holds whatever became of the process and the machine. 0 when an older release wrote the point.
+    var trust = Trust.full
+    /// The log was synchronized below: that holds whatever became of the process and the machine. 0 when an older
+    /// release wrote the point.
     var flushed = PhysicalOffset(0)
 
-    /// What a process that finds the point as the newest one must think of pages that were written and not vouched for.
-    enum Doubt: UInt8 {
-        case none = 0
-        /// A synchronization has failed: pages the kernel calls clean may never have reached the disk, so written pages prove nothing.
+    /// How far a process that finds this point as the newest one may trust pages that were written and not
+    /// synchronized.
+    enum Trust: UInt8 {
+        case full = 0
+        /// A synchronization has failed: pages the kernel calls clean may never have reached the disk, so written pages
+        /// prove nothing.
         case synchronizationFailed = 1
-        /// A checkpoint was under way and may have failed without anybody having heard of it: the same holds for queues and index. (The log is
-        /// written again after every kill.)
+        /// A checkpoint was under way and may have failed without being noticed: the same holds for queues and index.
+        /// (The log is written again after every kill.)
         case checkpointUnderWay = 2
     }
 
@@ -52,7 +56,7 @@ struct RecoveryPoint: Equatable {
         entries = BigEndian.load(base, 48, as: Int64.self)
         indexName = BigEndian.load(base, 56, as: Int64.self)
         indexHeader = header
-        doubt = Doubt(rawValue: bytes[112]) ?? .synchronizationFailed
+        trust = Trust(rawValue: bytes[112]) ?? .synchronizationFailed
         flushed = PhysicalOffset(BigEndian.load(base, 116, as: Int64.self))
     }
 
@@ -68,7 +72,7 @@ struct RecoveryPoint: Equatable {
             BigEndian.store(entries, base, 48)
             BigEndian.store(indexName, base, 56)
             indexHeader.encode(base + 72)
-            buffer[112] = doubt.rawValue
+            buffer[112] = trust.rawValue
             BigEndian.store(flushed.rawValue, base, 116)
             BigEndian.store(
                 CommitLogRecord.bodyCRC(UnsafeRawBufferPointer(start: base, count: Self.size - 4)), base, Self.size - 4)
@@ -92,7 +96,8 @@ struct RecoveryPoint: Equatable {
 }
 
 extension RecoveryPoint {
-    /// When the machine started, milliseconds since 1970 by the clock as it stands now; 0 when the kernel does not tell.
+    /// When the machine started, milliseconds since 1970 by the clock as it stands now; 0 when the kernel does not
+    /// tell.
     static func machineStart() -> Int64 {
         var now = timespec()
         var running = timespec()
@@ -101,17 +106,18 @@ extension RecoveryPoint {
     }
 }
 
-/// Three places: one written often and never synchronized (good while the machine runs), two written in turn and synchronized.
+/// Three slots: one written often and never synchronized (good while the machine runs), two written in turn and
+/// synchronized.
 final class RecoveryPointFile {
     private let path: String
     private let disk: any Disk
     private var file: (any DiskFile)?
     private(set) var sequence: Int64 = 0
     /// Where the newest point lies that is known to be synchronized.
-    private var lastHardPlace: Int64 = 8192
-    /// The newest hard point as found at the start: whoever wrote it may have been killed before it was synchronized, or been refused. It is made
-    /// durable before the other place is written over.
-    private var found: (place: Int64, bytes: [UInt8])?
+    private var lastHardSlot: Int64 = 8192
+    /// The newest hard point as found at the start. The process that wrote it may have been killed before it was
+    /// synchronized, or the synchronization failed. It is made durable before the other slot is written over.
+    private var found: (slot: Int64, bytes: [UInt8])?
 
     init(path: String, disk: any Disk) {
         self.path = path
@@ -126,13 +132,13 @@ final class RecoveryPointFile {
         defer { buffer.deallocate() }
         buffer.initializeMemory(as: UInt8.self, repeating: 0)
         _ = try file.read(into: buffer, at: 0)
-        let points = (0..<3).map { place in
-            RecoveryPoint(UnsafeRawBufferPointer(rebasing: buffer[(place * 4096)..<((place + 1) * 4096)]))
+        let points = (0..<3).map { slot in
+            RecoveryPoint(UnsafeRawBufferPointer(rebasing: buffer[(slot * 4096)..<((slot + 1) * 4096)]))
         }
         sequence = points.compactMap { $0?.sequence }.max() ?? 0
-        lastHardPlace = (points[1]?.sequence ?? 0) > (points[2]?.sequence ?? 0) ? 4096 : 8192
+        lastHardSlot = (points[1]?.sequence ?? 0) > (points[2]?.sequence ?? 0) ? 4096 : 8192
         let hard = [points[1], points[2]].compactMap { $0 }.max { $0.sequence < $1.sequence }
-        found = hard.map { (lastHardPlace, $0.encoded()) }
+        found = hard.map { (lastHardSlot, $0.encoded()) }
         return (points[0], hard)
     }
 
@@ -155,33 +161,33 @@ final class RecoveryPointFile {
         try Self.write(bytes, file, 0)
     }
 
-    /// Work for the flush thread: writes and synchronizes the point; all it vouches for must be synchronized before it runs. `hardWritten` is to be
-    /// called when that has worked.
+    /// Work for the `flush` thread: writes and synchronizes the point. All it covers must be synchronized before it
+    /// runs. `hardWritten` is to be called when it has succeeded.
     func hardWrite(_ point: RecoveryPoint) throws(SystemError) -> @Sendable () throws(SystemError) -> Void {
         sequence += 1
         var point = point
         point.sequence = sequence
         // Never over the newest one.
-        let place = otherPlace
+        let slot = otherSlot
         let file = try opened()
         let bytes = point.encoded()
         let found = found
         return { () throws(SystemError) in
             if let found {
-                try Self.write(found.bytes, file, found.place)
+                try Self.write(found.bytes, file, found.slot)
                 try file.synchronize()
             }
-            try Self.write(bytes, file, place)
+            try Self.write(bytes, file, slot)
             try file.synchronize()
         }
     }
 
     func hardWritten() {
-        lastHardPlace = otherPlace
+        lastHardSlot = otherSlot
         found = nil
     }
 
-    private var otherPlace: Int64 { lastHardPlace == 4096 ? 8192 : 4096 }
+    private var otherSlot: Int64 { lastHardSlot == 4096 ? 8192 : 4096 }
 
     private static func write(_ bytes: [UInt8], _ file: any DiskFile, _ offset: Int64) throws(SystemError) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
@@ -194,7 +200,7 @@ final class RecoveryPointFile {
 
     func close() { file = nil }
 
-    /// What the points vouched for is gone.
+    /// What the points covered was deleted.
     func remove() throws(SystemError) {
         close()
         try disk.remove(path)

@@ -1,7 +1,8 @@
 package import LinuxSystem
 import StoreFormat
 
-/// What a store's folder says of who wrote it last. Only reads: also a store on a read-only mount has its marks.
+/// What a store's folder tells of the broker that wrote it last. Only reads: a store on a read-only mount has its
+/// marks, too.
 package struct StoreMarks: Sendable {
     /// The file `abort`, which exists exactly while a broker is running.
     package enum Abort: Sendable {
@@ -9,10 +10,11 @@ package struct StoreMarks: Sendable {
         case none
         /// Apus was writing queues.
         case apus
-        /// Somebody else was, or Apus had written nothing yet.
+        /// Another broker was, or Apus had written nothing yet.
         case other
     }
 
+    /// What the file `abort` tells.
     package let abort: Abort
     /// The log's end when Apus noted it last, from its recovery point; nil: it never did.
     package let notedEnd: Int64?
@@ -23,17 +25,17 @@ package struct StoreMarks: Sendable {
         if try disk.information(path) == nil {
             abort = .none
         } else {
-            abort = try Self.bytes(path, 16, disk).elementsEqual(MessageStore.ownWord.utf8) ? .apus : .other
+            abort = try Self.bytes(path, 16, disk).elementsEqual(MessageStore.ownMark.utf8) ? .apus : .other
         }
         let point = configuration.consumeQueuePath + "/" + RecoveryPoint.fileName
         guard try disk.information(point) != nil else {
             notedEnd = nil
             return
         }
-        let places = try Self.bytes(point, 3 * 4096, disk)
-        let points = (0..<3).compactMap { place in
-            places.withUnsafeBytes { bytes in
-                RecoveryPoint(UnsafeRawBufferPointer(rebasing: bytes.dropFirst(place * 4096)))
+        let slots = try Self.bytes(point, 3 * 4096, disk)
+        let points = (0..<3).compactMap { slot in
+            slots.withUnsafeBytes { bytes in
+                RecoveryPoint(UnsafeRawBufferPointer(rebasing: bytes.dropFirst(slot * 4096)))
             }
         }
         notedEnd = points.max { $0.sequence < $1.sequence }?.dispatched.rawValue
@@ -51,8 +53,8 @@ extension MetadataFile {
     /// Whether Apus wrote the bytes the file has now. Nil: it never wrote this file.
     /// - Throws: the file cannot be read.
     package func isOurs() throws(SystemError) -> Bool? {
-        guard let sums = try readSums() else { return nil }
+        guard let checksums = try readChecksums() else { return nil }
         guard let bytes = try read(path) else { return false }
-        return sums.know(bytes)
+        return checksums.know(bytes)
     }
 }

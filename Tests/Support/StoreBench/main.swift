@@ -117,18 +117,18 @@ struct Message {
 }
 
 func measureAppend() throws {
-    for (indexed, checksums, sums) in [
+    for (indexed, checksums, recordSums) in [
         (true, false, true), (true, false, false), (false, false, true), (true, true, true),
     ] {
         let what =
-            "index \(indexed ? "on" : "off"), sums \(sums ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : "")"
+            "index \(indexed ? "on" : "off"), record checksums \(recordSums ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : "")"
         for bytes in [128, 1024] {
             for perTick in [1, 16, 64] {
                 removeFolder()
                 let settings: (inout StoreConfiguration) -> Void = {
                     $0.messageIndexEnable = indexed
                     $0.enabledAppendPropCRC = checksums
-                    $0.recordSumEnable = sums
+                    $0.recordSumEnable = recordSums
                 }
                 let store = try open(.ignored, settings)
                 var message = Message(topic: "BenchTopic", bytes: bytes)
@@ -157,7 +157,7 @@ func measureAppend() throws {
                 let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(count)
                 let all = Double(nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - startOfAll) / Double(count)
                 // The floor: the same bytes by bare pwrite.
-                let size = bytes + 91 + 10 + message.properties.count + (checksums ? RecordChecksum.size + 1 : 0)
+                let size = bytes + 91 + 10 + message.properties.count + (checksums ? PropCRC.size + 1 : 0)
                 let floorCPU = try floor(bytes: size * perTick, times: count / perTick) / Double(perTick)
                 print(
                     "append \(bytes) B, \(perTick) per tick, \(what): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), \(fixed(all, 0)) with the threads behind it, worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
