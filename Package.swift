@@ -216,6 +216,8 @@ let package = Package(
         // Reads stores with none of their code: it must depend on no room. Optimized, for it looks at every byte.
         .target(
             name: "StoreJudge", path: "Tests/Support/StoreJudge", swiftSettings: strict + [.unsafeFlags(["-O"])]),
+        tests("StoreFormatTests", ["StoreFormat", "TestTools"]),
+        tests("StoreReaderTests", ["LinuxSystem", "StoreFormat", "StoreReader", "TestFolders"]),
         tests(
             "MessageStoreTests",
             [

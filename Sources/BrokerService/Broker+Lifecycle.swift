@@ -27,7 +27,8 @@ extension Broker {
         try files.load()
         gate.topicsKept(to: topics.kept)
         do throws(StoreError) {
-            try store.open()
+            store.retentionHolds = kinds.retentionHolds
+            try store.open(storeEvents)
         } catch {
             throw .store(error)
         }

@@ -42,7 +42,7 @@ package final class Broker: RemotingService {
     var replicaTablesInWork = 0
 
     /// - Parameters:
-    ///   - store: not yet open; its hooks become this broker's.
+    ///   - store: not yet open.
     ///   - work: does all background work; `nil` starts threads as they are needed.
     ///   - now: milliseconds since 1970.
     /// - Throws: `BrokerError.configuration`.
@@ -84,7 +84,6 @@ package final class Broker: RemotingService {
             environment, tables, storage, hold: hold, filters: filters, kinds: kinds, keeper: keeper,
             answers: TableAnswers(environment, files), settings: settings, registration: registration,
             replica: replica, notifier: notifier)
-        wire()
     }
 
     // Short names for the broker itself and its tests.
@@ -121,24 +120,24 @@ package final class Broker: RemotingService {
         return host
     }
 
-    private func wire() {
-        store.arrival = { [hold] queue, arrival in hold.arrived(queue, arrival) }
-        store.written = { [environment] offset in environment.platform.logWritten(to: offset) }
-        store.flushed = { [environment, gate, kinds] offset in
-            environment.platform.logFlushed(to: offset)
-            gate.flushed(to: offset.rawValue)
-            kinds.flushed()
-        }
-        store.neededFrom = { [kinds] in kinds.neededFrom }
-        store.makeRoom = { [kinds] place in kinds.transactions.move(before: place) }
-        store.minimumMoved = { [environment, processors] offset in
-            processors.sender.transfer.release(below: offset)
-            environment.platform.logBegins(at: offset)
-        }
-        store.flushFailed = { [environment, gate] error in
-            environment.logger.error("flush failed: \(error)")
-            gate.flushFailed()
-        }
+    /// What the store reports once it is open.
+    var storeEvents: StoreEvents {
+        StoreEvents(
+            arrival: { [hold] queue, arrival in hold.arrived(queue, arrival) },
+            written: { [environment] offset in environment.platform.logWritten(to: offset) },
+            flushed: { [environment, gate, kinds] offset in
+                environment.platform.logFlushed(to: offset)
+                gate.flushed(to: offset.rawValue)
+                kinds.flushed()
+            },
+            flushFailed: { [environment, gate] error in
+                environment.logger.error("flush failed: \(error)")
+                gate.flushFailed()
+            },
+            minimumMoved: { [environment, processors] offset in
+                processors.sender.transfer.release(below: offset)
+                environment.platform.logBegins(at: offset)
+            })
     }
 
     // MARK: - Frames

@@ -59,9 +59,15 @@ final class MessageKinds {
         transactions.stop()
     }
 
-    /// The oldest record of the log that still waits for its time or its outcome, or nil: retention keeps it.
-    var neededFrom: PhysicalOffset? {
-        [schedule.neededFrom, timers.neededFrom, transactions.neededFrom].compactMap { $0 }.min()
+    /// Messages of the log that still wait for their time or their outcome: retention keeps them.
+    var retentionHolds: [RetentionHold] {
+        [
+            RetentionHold("delayed messages", neededFrom: { [unowned schedule] in schedule.neededFrom }),
+            RetentionHold("timer messages", neededFrom: { [unowned timers] in timers.neededFrom }),
+            RetentionHold(
+                "prepared messages", neededFrom: { [unowned transactions] in transactions.neededFrom },
+                makeRoom: { [unowned transactions] offset in transactions.move(before: offset) }),
+        ]
     }
 
     /// The tick's bytes are in the log.

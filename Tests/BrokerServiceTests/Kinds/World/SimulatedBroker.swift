@@ -38,7 +38,7 @@ final class SimulatedClock: Sendable {
 
 /// The store's threads, simulated: done when it is asked for.
 private final class DoneAtOnce: StoreBackground {
-    func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) { work() }
+    func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void) { work() }
     func stop() {}
 }
 
