@@ -80,25 +80,30 @@ let package = Package(
         room("FastJSON"),
         room("MessageModel"),
         room("StoreFormat", ["CLinux"]),
-        room("SettingTable", ["FastJSON"]),
+        room("SettingTable", ["FastJSON"], exclude: ["README.md"]),
         room("WorkerProtocol", ["SettingTable"]),
         room("RemotingProtocol", ["FastJSON", "MessageModel", "CZlib", nioCore]),
 
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),
+        room("MetadataStore", ["LinuxSystem", "StoreFormat"]),
         room("RemotingTransport", ["LinuxSystem", "RemotingProtocol", logging, nioCore, nioPosix]),
         room("WorkerKit", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
         room(
             "MessageStore",
-            ["LinuxSystem", "FastJSON", "MessageModel", "SettingTable", "StoreFormat", "StoreReader", logging],
+            [
+                "LinuxSystem", "FastJSON", "MessageModel", "SettingTable", "StoreFormat", "StoreReader",
+                "MetadataStore", logging,
+            ],
             exclude: ["README.md"]),
         room(
             "BrokerService",
             [
                 "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "SettingTable", "StoreFormat",
-                "WorkerProtocol", "StoreReader", "RemotingTransport", "MessageStore", logging, nioCore, nioPosix,
+                "WorkerProtocol", "StoreReader", "MetadataStore", "RemotingTransport", "MessageStore", logging, nioCore,
+                nioPosix,
             ], exclude: ["README.md"]),
         room(
             "RouteRegistry",
@@ -113,7 +118,9 @@ let package = Package(
         room(
             "FilterEngine",
             ["CFilterPlugin", "CLinux", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
-        room("Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging]),
+        room(
+            "Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging], exclude: ["README.md"]
+        ),
 
         // Floor 5: workers and the command line
         worker(
@@ -126,7 +133,7 @@ let package = Package(
         worker(
             "apus-nameserver",
             [
-                "RouteRegistry", "FastJSON", "LinuxSystem", "MessageStore", "WorkerKit", "WorkerProtocol",
+                "RouteRegistry", "FastJSON", "LinuxSystem", "MetadataStore", "WorkerKit", "WorkerProtocol",
                 "RemotingTransport", logging, nioCore, nioPosix,
             ]),
         worker(
@@ -193,7 +200,8 @@ let package = Package(
         tests(
             "BrokerServiceTests",
             [
-                "BrokerService", "FastJSON", "LinuxSystem", "MessageModel", "MessageStore", "RemotingProtocol",
+                "BrokerService", "FastJSON", "LinuxSystem", "MessageModel", "MessageStore", "MetadataStore",
+                "RemotingProtocol",
                 "RemotingTransport", "SettingTable", "StoreFormat", "StoreJudge", "TestFolders", "TestTools",
                 "WorkerProtocol", logging,
                 nioCore, nioPosix,
@@ -221,7 +229,8 @@ let package = Package(
         tests(
             "MessageStoreTests",
             [
-                "MessageModel", "MessageStore", "StoreFormat", "StoreJudge", "StoreReader", "LinuxSystem", logging,
+                "MessageModel", "MessageStore", "MetadataStore", "StoreFormat", "StoreJudge", "StoreReader",
+                "LinuxSystem", logging,
             ]),
         tests("FastJSONTests", ["FastJSON", "TestTools"]),
         tests(

@@ -1,7 +1,7 @@
 import FastJSON
 import LinuxSystem
 import Logging
-import MessageStore
+import MetadataStore
 import NIOCore
 import NIOPosix
 import RemotingTransport

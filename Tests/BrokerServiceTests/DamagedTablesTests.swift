@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import MessageStore
+import MetadataStore
 import RemotingProtocol
 import TestFolders
 import Testing

@@ -7,6 +7,7 @@ import Glibc
 import LinuxSystem
 
 @testable import MessageStore
+@testable import MetadataStore
 
 private nonisolated(unsafe) let scratch = HeaderScratch()
 private let target = getenv("APUS_FUZZ_TARGET").map { String(cString: $0) } ?? ""

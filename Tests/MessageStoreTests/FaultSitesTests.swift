@@ -5,6 +5,7 @@ import Synchronization
 import Testing
 
 @testable import MessageStore
+@testable import MetadataStore
 
 /// Every call that changes the disk fails once in its turn, with ENOSPC and with EIO, for a moment or for long: nothing acknowledged is lost, nothing
 /// is half there, and service returns when the disk works again. And every kind of file is met with every call the store makes on it.

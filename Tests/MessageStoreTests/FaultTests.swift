@@ -6,6 +6,7 @@ import Synchronization
 import Testing
 
 @testable import MessageStore
+@testable import MetadataStore
 
 /// Disks that refuse: what was acknowledged stays, nothing is half there, service returns.
 @Suite struct FaultTests {
@@ -388,6 +389,6 @@ import Testing
             return
         }
         #expect(reason.contains("/c/x.json"))
-        #expect(throws: StoreError.self) { try file.load(isGood: { _ in false }) }
+        #expect(throws: MetadataError.self) { try file.load(isGood: { _ in false }) }
     }
 }

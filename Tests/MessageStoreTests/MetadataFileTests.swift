@@ -3,6 +3,7 @@ import Synchronization
 import Testing
 
 @testable import MessageStore
+@testable import MetadataStore
 
 /// Files under config/: every flipped bit is found, the backup serves, and what others write is theirs.
 @Suite struct MetadataFileTests {
@@ -56,7 +57,7 @@ import Testing
     @Test func bothDamagedIsSaid() throws {
         disk.flip(path, byte: 3, bit: 1)
         disk.flip(path + ".bak", byte: 3, bit: 1)
-        #expect(throws: StoreError.self) { try load(disk) }
+        #expect(throws: MetadataError.self) { try load(disk) }
     }
 
     /// The backup takes the file's place, stays the backup, and the damaged bytes are kept for whoever wants to look.
@@ -113,7 +114,7 @@ import Testing
             }
             // The copy has a checksum of its own.
             image.flip(path + ".bak", byte: byte, bit: byte % 8)
-            #expect(throws: StoreError.self) { _ = try load(image) }
+            #expect(throws: MetadataError.self) { _ = try load(image) }
         }
         disk.flip(path, byte: 1, bit: 1)
         try disk.remove(path + ".bak")

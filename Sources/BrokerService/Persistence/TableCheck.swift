@@ -1,5 +1,6 @@
 import FastJSON
 import MessageStore
+import MetadataStore
 import RemotingProtocol
 import SettingTable
 

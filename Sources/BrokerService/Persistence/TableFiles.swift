@@ -2,6 +2,7 @@ import FastJSON
 import LinuxSystem
 import Logging
 import MessageStore
+import MetadataStore
 
 /// The files of the broker's tables: where they are, and what is read from them at the start. Confined to the broker's event loop.
 final class TableFiles {
@@ -62,7 +63,7 @@ final class TableFiles {
 
     /// A disk that is full at the start does not stop it: the backup is still there.
     private func restore(_ metadata: MetadataFile, _ bytes: [UInt8]) {
-        do throws(StoreError) {
+        do throws(MetadataError) {
             try metadata.restore(bytes)
         } catch {
             environment.logger.error("\(metadata.path) could not be written anew: \(error)")
@@ -77,7 +78,7 @@ final class TableFiles {
     /// Entries that cannot be used are kept beside the table, for an operator; the table's next write is without them.
     private func park(_ refused: [RefusedEntry], of file: ConfigurationFile) {
         let aside = path(file) + ".refused"
-        do throws(StoreError) {
+        do throws(MetadataError) {
             try MetadataFile(path: aside, disk: environment.disk).save(refused.json.bytes(.pretty))
         } catch {
             environment.logger.error("\(aside) could not be written: \(error)")

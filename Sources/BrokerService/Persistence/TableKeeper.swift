@@ -3,6 +3,7 @@ import LinuxSystem
 import Logging
 import MessageModel
 import MessageStore
+import MetadataStore
 import NIOCore
 import RemotingProtocol
 
@@ -95,7 +96,7 @@ final class TableKeeper {
     }
 
     private static func save(_ json: JSONValue, _ path: String, _ disk: any Disk) -> String? {
-        do throws(StoreError) {
+        do throws(MetadataError) {
             try MetadataFile(path: path, disk: disk).save(json.bytes(.pretty))
             return nil
         } catch {

@@ -2,6 +2,7 @@ import FastJSON
 import LinuxSystem
 import MessageModel
 import MessageStore
+import MetadataStore
 import RemotingProtocol
 import SettingTable
 
@@ -36,7 +37,7 @@ extension StoreSurvey {
     /// Nil when the table is absent or not usable; the report has why.
     func table(_ file: ConfigurationFile, _ noted: inout [StoreReport.Table]) throws(SystemError) -> JSONValue? {
         let metadata = MetadataFile(path: "\(configuration.configPath)/\(file.rawValue)", disk: disk)
-        do throws(StoreError) {
+        do throws(MetadataError) {
             switch try metadata.load(quality: { file.quality(of: $0) }) {
             case .absent: return nil
             case .empty(let reason):

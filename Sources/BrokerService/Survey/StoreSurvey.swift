@@ -2,6 +2,7 @@ import FastJSON
 package import LinuxSystem
 import MessageModel
 import MessageStore
+import MetadataStore
 import RemotingProtocol
 import StoreFormat
 

@@ -2,6 +2,7 @@ import FastJSON
 import LinuxSystem
 import Logging
 import MessageModel
+import MetadataStore
 import StoreFormat
 
 /// Topics whose queues were deleted while their messages lie in the log until it expires. A start that builds queues
@@ -52,7 +53,7 @@ extension MessageStore {
     }
 
     func loadDeleted() {
-        do throws(StoreError) {
+        do throws(MetadataError) {
             switch try deletedFile.load(isGood: { (try? JSONValue(parsing: $0))?.object != nil }) {
             case .absent: break
             case .empty(let reason): logger.error("\(reason): queues of deleted topics may come back")
@@ -77,7 +78,7 @@ extension MessageStore {
 
     /// - Returns: what is wrong when it could not be kept.
     private static func save(_ deleted: DeletedTopics, _ file: MetadataFile) -> String? {
-        do throws(StoreError) {
+        do throws(MetadataError) {
             try file.save(deleted.json.bytes(.pretty))
             return nil
         } catch {

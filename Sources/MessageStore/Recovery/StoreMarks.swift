@@ -48,13 +48,3 @@ package struct StoreMarks: Sendable {
         return Array(buffer[0..<count])
     }
 }
-
-extension MetadataFile {
-    /// Whether Apus wrote the bytes the file has now. Nil: it never wrote this file.
-    /// - Throws: the file cannot be read.
-    package func isOurs() throws(SystemError) -> Bool? {
-        guard let checksums = try readChecksums() else { return nil }
-        guard let bytes = try read(path) else { return false }
-        return checksums.know(bytes)
-    }
-}

@@ -34,7 +34,7 @@ package struct MetadataFile {
 
     /// As below, for files that are good or not.
     /// - Throws: as below.
-    package func load(isGood: ([UInt8]) -> Bool) throws(StoreError) -> Loaded {
+    package func load(isGood: ([UInt8]) -> Bool) throws(MetadataError) -> Loaded {
         try load { isGood($0) ? .good : .unusable }
     }
 
@@ -42,7 +42,7 @@ package struct MetadataFile {
     /// entries is preferred to its backup when the checksums say that they were written so: then no bit has flipped.
     /// - Throws: `damaged` when there is something, or was, but nothing usable: starting with nothing would throw it
     ///   away.
-    package func load(quality: ([UInt8]) -> Quality) throws(StoreError) -> Loaded {
+    package func load(quality: ([UInt8]) -> Quality) throws(MetadataError) -> Loaded {
         let checksums = try onDisk { () throws(SystemError) in try readChecksums() }
         let current = try onDisk { () throws(SystemError) in try read(path) }
         var reason = "\(path) is missing"
@@ -83,7 +83,9 @@ package struct MetadataFile {
         )
     }
 
-    private func isWhole(_ path: String, _ bytes: [UInt8], _ checksums: MetadataChecksums?) throws(StoreError) -> Bool {
+    private func isWhole(_ path: String, _ bytes: [UInt8], _ checksums: MetadataChecksums?) throws(MetadataError)
+        -> Bool
+    {
         guard let checksums else { return true }
         let information = try onDisk { () throws(SystemError) in try disk.information(path) }
         return !checksums.objects(to: bytes, modified: information?.modified ?? 0)
@@ -92,7 +94,7 @@ package struct MetadataFile {
     /// Puts what was loaded from the backup in the file's place; the unusable file is kept as `.damaged`, the backup
     /// stays.
     /// - Throws: `disk`.
-    package func restore(_ bytes: [UInt8]) throws(StoreError) {
+    package func restore(_ bytes: [UInt8]) throws(MetadataError) {
         try onDisk { () throws(SystemError) in
             if try disk.information(path) != nil { try disk.rename(path, to: path + ".damaged") }
         }
@@ -105,7 +107,7 @@ package struct MetadataFile {
     /// There is a `.bak` after every save: where no good old file can become it, it holds the new bytes. RocketMQ has
     /// none after the first save (`MixAll.string2File`), and starts with an empty table when that file is damaged.
     /// - Throws: `disk`; the old bytes are loadable then.
-    package func save(_ bytes: [UInt8]) throws(StoreError) {
+    package func save(_ bytes: [UInt8]) throws(MetadataError) {
         try onDisk { () throws(SystemError) in
             let directory = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
             try disk.createDirectory(directory)
@@ -167,5 +169,15 @@ package struct MetadataFile {
         defer { buffer.deallocate() }
         let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<size]), at: 0)
         return Array(buffer[0..<got])
+    }
+}
+
+extension MetadataFile {
+    /// Whether Apus wrote the bytes the file has now. Nil: it never wrote this file.
+    /// - Throws: the file cannot be read.
+    package func isOurs() throws(SystemError) -> Bool? {
+        guard let checksums = try readChecksums() else { return nil }
+        guard let bytes = try read(path) else { return false }
+        return checksums.know(bytes)
     }
 }
