@@ -7,11 +7,6 @@ public enum MessageProperties {
     /// Behind a value.
     public static let propertySeparator: UInt8 = 2
 
-    package static let keys: StaticString = "KEYS"
-    package static let tags: StaticString = "TAGS"
-    package static let uniqueKey: StaticString = "UNIQ_KEY"
-    package static let delayTimeLevel: StaticString = "DELAY"
-
     /// The value of a property, pointing into `properties`; nil when absent. When a name occurs twice the last one counts, as
     /// it does in Java's map.
     package static func value(

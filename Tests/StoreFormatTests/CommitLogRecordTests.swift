@@ -51,7 +51,7 @@ import Testing
                 #expect(record.totalSize <= bytes.count)
                 _ = (record.damage(by: .body), record.damage(by: .propCRCIfPresent))
                 _ = record.storeHost
-                _ = record.property(MessageProperties.keys)
+                _ = record.property("KEYS")
             case .blank(let size): #expect(size >= 8)
             case .incomplete(let needed): #expect(needed > bytes.count)
             case .invalid: break

@@ -67,10 +67,10 @@ final class StoreAccess {
             let level = max(1, min(wanted, environment.delayLevels.count))
             properties[PropertyName.delayLevel] = String(level)
             properties[PropertyName.realTopic] = topic
-            properties[PropertyName.realQueueId] = String(queueId)
+            properties[PropertyName.realQueueID] = String(queueId)
             topic = TopicNames.schedule
             queueId = Int32(level - 1)
-        } else if record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC"),
+        } else if record.topic.matches(KnownTopic.half),
             case .at(let due) = properties.timerRequest(
                 now: environment.now(), maxDelay: environment.timerSettings.maxDelay)
         {

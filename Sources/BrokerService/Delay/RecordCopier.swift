@@ -1,3 +1,4 @@
+import MessageModel
 import MessageStore
 import StoreFormat
 
@@ -61,8 +62,10 @@ struct RecordCopier {
             return .undeliverable("no record begins there")
         }
         guard isWanted(record) else { return nil }
-        guard let name = record.property("REAL_TOPIC"),
-            let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
+        guard let name = record.property(PropertyName.realTopic),
+            let queueId = record.property(PropertyName.realQueueID).flatMap({
+                Int32(String(decoding: $0, as: UTF8.self))
+            })
         else { return putAside(record, "it does not say for which topic and queue it is") }
         switch tables.deliveryPlace(topic: name, queueId: queueId) {
         case .nowhere(let reason): return putAside(record, reason)

@@ -1,4 +1,5 @@
 import Logging
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat

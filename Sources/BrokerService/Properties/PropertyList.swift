@@ -1,3 +1,4 @@
+import MessageModel
 import StoreFormat
 
 /// The properties of one message as a list that can be changed: for the paths where a message is stored a second time
@@ -10,9 +11,14 @@ struct PropertyList {
     init(_ bytes: UnsafeRawBufferPointer) {
         MessageProperties.forEach(in: bytes) { name, value in
             // A checksum is of the record it was read from.
-            if name.matches("__CRC32#") { return }
+            if name.matches(PropertyName.recordCRC) { return }
             self[String(decoding: name, as: UTF8.self)] = String(decoding: value, as: UTF8.self)
         }
+    }
+
+    subscript(name: StaticString) -> String? {
+        get { self["\(name)"] }
+        set { self["\(name)"] = newValue }
     }
 
     subscript(name: String) -> String? {
@@ -35,7 +41,7 @@ struct PropertyList {
     mutating func makeTimer(due: Int64, topic: String, queueId: Int32) {
         self["\(TimerProperties.outMilliseconds)"] = String(due)
         self[PropertyName.realTopic] = topic
-        self[PropertyName.realQueueId] = String(queueId)
+        self[PropertyName.realQueueID] = String(queueId)
     }
 
     var bytes: [UInt8] {
@@ -48,16 +54,4 @@ struct PropertyList {
         }
         return result
     }
-}
-
-/// RocketMQ's names of the properties the broker reads or writes.
-enum PropertyName {
-    static let delayLevel = "DELAY"
-    static let realTopic = "REAL_TOPIC"
-    static let realQueueId = "REAL_QID"
-    static let retryTopic = "RETRY_TOPIC"
-    static let originMessageId = "ORIGIN_MESSAGE_ID"
-    static let waitStoreMsgOK = "WAIT"
-    static let tags = "TAGS"
-    static let keys = "KEYS"
 }

@@ -1,4 +1,5 @@
 import Glibc
+import MessageModel
 import StoreFormat
 
 /// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
@@ -90,10 +91,10 @@ struct StoredProperties {
 
     private mutating func keep(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
         switch name.count {
-        case 4 where name.matches("WAIT"):
+        case 4 where name.matches(PropertyName.waitStoreMsgOK):
             waitStoreMsgOK = value.matches("true", ignoringCase: true)
             return
-        case 5 where name.matches("DELAY"):
+        case 5 where name.matches(PropertyName.delayLevel):
             let level = Int32(String(decoding: value, as: UTF8.self))
             hasIllegalDelay = level == nil
             delayLevel = level ?? 0
@@ -104,12 +105,12 @@ struct StoredProperties {
             bytes.append(contentsOf: value)
             delayRange = start..<bytes.count
             return
-        case 7 where name.matches("CLUSTER"): return
+        case 7 where name.matches(PropertyName.cluster): return
         // Of another record: the store computes a new one, or none.
-        case 8 where name.matches("__CRC32#"): return
-        case 8 where dropsRegion && name.matches("TRACE_ON"): return
-        case 10 where dropsRegion && name.matches("MSG_REGION"): return
-        case 8 where name.matches("TRAN_MSG"):
+        case 8 where name.matches(PropertyName.recordCRC): return
+        case 8 where dropsRegion && name.matches(PropertyName.traceSwitch): return
+        case 10 where dropsRegion && name.matches(PropertyName.region): return
+        case 8 where name.matches(PropertyName.isPrepared):
             isPreparedTransaction = value.matches("true", ignoringCase: true)
         case 14 where name.matches(TimerProperties.delayMilliseconds): hasTimer = true
         case 15 where name.matches(TimerProperties.delaySeconds): hasTimer = true
@@ -162,7 +163,7 @@ struct StoredProperties {
 
     /// The message is a dead letter: what it says about a later delivery or a transaction is over.
     mutating func removeWaiting() {
-        remove(TimerProperties.requests + [MessageProperties.delayTimeLevel, "TRAN_MSG"])
+        remove(TimerProperties.requests + [PropertyName.delayLevel, "TRAN_MSG"])
         delayLevel = 0
         hasIllegalDelay = false
         isPreparedTransaction = false

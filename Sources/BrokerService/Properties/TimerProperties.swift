@@ -1,3 +1,4 @@
+import MessageModel
 import StoreFormat
 
 /// What a message says about the time of its delivery (RocketMQ 5's properties) and what the broker makes of it.
@@ -68,8 +69,8 @@ enum TimerProperties {
     /// By which a copy RocketMQ 5 has rolled and what it is a copy of know each other, together with their due time, which
     /// rolling leaves as it is.
     static func copyKey(_ record: CommitLogRecordView) -> String {
-        let topic = String(decoding: record.property("REAL_TOPIC") ?? record.topic, as: UTF8.self)
-        if let unique = record.property(StoreFormat.MessageProperties.uniqueKey) {
+        let topic = String(decoding: record.property(PropertyName.realTopic) ?? record.topic, as: UTF8.self)
+        if let unique = record.property(PropertyName.uniqueKey) {
             return topic + "+" + String(decoding: unique, as: UTF8.self)
         }
         return topic + "@\(record.bornTimestamp)@\(record.bornHost)@\(record.storedBodyCRC)"

@@ -27,13 +27,3 @@ enum TopicNames {
         undeliverable,
     ]
 }
-
-extension TopicName {
-    static let autoCreateKey = TopicName(constant: "TBW102")
-    static let schedule = TopicName(constant: "SCHEDULE_TOPIC_XXXX")
-    static let half = TopicName(constant: "RMQ_SYS_TRANS_HALF_TOPIC")
-    static let opHalf = TopicName(constant: "RMQ_SYS_TRANS_OP_HALF_TOPIC")
-    static let transactionCheckMaxTime = TopicName(constant: "TRANS_CHECK_MAX_TIME_TOPIC")
-    static let timer = TopicName(constant: "rmq_sys_wheel_timer")
-    static let undeliverable = TopicName(constant: "rmq_sys_UNDELIVERABLE")
-}

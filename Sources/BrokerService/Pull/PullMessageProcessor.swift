@@ -1,5 +1,6 @@
 import FastJSON
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol

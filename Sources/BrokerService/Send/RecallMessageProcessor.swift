@@ -1,3 +1,4 @@
+import MessageModel
 import MessageStore
 import RemotingProtocol
 import StoreFormat
@@ -58,14 +59,14 @@ final class RecallMessageProcessor {
     ) -> AppendOutcome {
         var properties = PropertyList()
         properties["\(TimerProperties.deleteUniqueKey)"] = handle.topic + "+" + handle.uniqueKey
-        properties["\(MessageProperties.uniqueKey)"] = handle.uniqueKey
+        properties["\(PropertyName.uniqueKey)"] = handle.uniqueKey
         properties["\(TimerProperties.deliverMilliseconds)"] = handle.timestamp
         properties["\(TimerProperties.outMilliseconds)"] = String(due)
         properties["BORN_TIMESTAMP"] = String(now)
         if !group.isEmpty { properties["\(HalfMessage.producerGroup)"] = group }
         properties[PropertyName.tags] = Self.tag
         properties[PropertyName.realTopic] = handle.topic
-        properties[PropertyName.realQueueId] = "0"
+        properties[PropertyName.realQueueID] = "0"
         return Array(TopicNames.timer.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 Array("0".utf8).withUnsafeBytes { body in

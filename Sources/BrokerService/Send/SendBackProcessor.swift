@@ -78,8 +78,8 @@ final class SendBackProcessor {
             }
             origin = properties[PropertyName.retryTopic] ?? ""
             properties[PropertyName.waitStoreMsgOK] = "false"
-            if properties[PropertyName.originMessageId] == nil {
-                properties[PropertyName.originMessageId] = OffsetMessageID.text(
+            if properties[PropertyName.originMessageID] == nil {
+                properties[PropertyName.originMessageID] = OffsetMessageID.text(
                     host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: offset)
             }
             var queueId: Int32

@@ -360,8 +360,8 @@ final class SendMessageProcessor {
         } else {
             return place
         }
-        properties.append("REAL_TOPIC", target.topic.nameBytes)
-        properties.append("REAL_QID", String(target.queueId).utf8)
+        properties.append(PropertyName.realTopic, target.topic.nameBytes)
+        properties.append(PropertyName.realQueueID, String(target.queueId).utf8)
         return place
     }
 
@@ -369,7 +369,7 @@ final class SendMessageProcessor {
     private func recallHandle(_ topic: TopicEntry, _ due: Int64) -> String? {
         guard environment.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
         let uniqueKey = properties.bytes.withUnsafeBytes { bytes in
-            StoreFormat.MessageProperties.value(of: StoreFormat.MessageProperties.uniqueKey, in: bytes).map {
+            StoreFormat.MessageProperties.value(of: PropertyName.uniqueKey, in: bytes).map {
                 String(decoding: $0, as: UTF8.self)
             }
         }

@@ -99,8 +99,9 @@ extension StoreSurvey {
     }
 
     private static func name(_ record: CommitLogRecordView) -> Int {
-        guard let key = record.property(MessageProperties.uniqueKey) else { return Int.random(in: .min ... .max) }
-        return TimerProperties.deleteKey(topic: record.property("REAL_TOPIC") ?? record.topic, uniqueKey: key).hashValue
+        guard let key = record.property(PropertyName.uniqueKey) else { return Int.random(in: .min ... .max) }
+        return TimerProperties.deleteKey(topic: record.property(PropertyName.realTopic) ?? record.topic, uniqueKey: key)
+            .hashValue
     }
 
     /// Messages in Apus's own files the timer queue has no more.

@@ -271,7 +271,7 @@ final class TimerMessageStore {
             cancelling == nil && TimerProperties.isRolled(record) ? TimerProperties.copyKey(record) : nil
         let placement = wheel.takeIn(waiting, cancelling: cancelling, rolled: copyKey)
         if placement != .delivered, cancelling == nil {
-            let topic = record.property("REAL_TOPIC").flatMap { tables.topics[$0] }
+            let topic = record.property(PropertyName.realTopic).flatMap { tables.topics[$0] }
             metrics.tookIn(topic, sequence: sequence, now: environment.now())
         }
         guard case .bucket(let bucket) = placement else { return }
@@ -433,7 +433,7 @@ final class TimerMessageStore {
     ) -> RecordCopier.Outcome? {
         var topic: TopicEntry?
         let outcome = copy(entry, wheel, now) { record in
-            topic = record.property("REAL_TOPIC").flatMap { tables.topics[$0] }
+            topic = record.property(PropertyName.realTopic).flatMap { tables.topics[$0] }
         }
         if case .refused = outcome { return outcome }
         metrics.left(topic, now: now)
@@ -449,7 +449,8 @@ final class TimerMessageStore {
                 return false
             }
             guard wheel.mayBeCancelled(due: entry.due) else { return true }
-            guard let topic = record.property("REAL_TOPIC"), let unique = record.property(MessageProperties.uniqueKey)
+            guard let topic = record.property(PropertyName.realTopic),
+                let unique = record.property(PropertyName.uniqueKey)
             else { return true }
             return !wheel.isCancelled(TimerProperties.deleteKey(topic: topic, uniqueKey: unique), due: entry.due)
         }

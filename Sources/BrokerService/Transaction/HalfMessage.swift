@@ -1,3 +1,4 @@
+import MessageModel
 import RemotingProtocol
 import StoreFormat
 
@@ -46,13 +47,13 @@ struct HalfMessage: Equatable {
         preparedQueueOffset = record.property(Self.preparedQueueOffset).flatMap(TimerProperties.integer)
         let first = record.property(Self.firstQueueOffset).flatMap(TimerProperties.integer) ?? preparedQueueOffset
         origin = first ?? record.queueOffset.rawValue
-        let isOriginal = checks == 0 && record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC")
+        let isOriginal = checks == 0 && record.topic.matches(KnownTopic.half)
         isOriginKnown = first != nil || isOriginal
         likeness = Self.likeness(record)
     }
 
     private static func likeness(_ record: CommitLogRecordView) -> Int? {
-        guard let uniqueKey = record.property(MessageProperties.uniqueKey) else { return nil }
+        guard let uniqueKey = record.property(PropertyName.uniqueKey) else { return nil }
         var hasher = Hasher()
         hasher.combine(bytes: uniqueKey)
         hasher.combine(0)
@@ -102,8 +103,10 @@ enum OpMessage {
 enum CheckMessage {
     /// `nil` when the record does not say where it belongs.
     static func body(_ record: CommitLogRecordView) -> [UInt8]? {
-        guard let topic = record.property("REAL_TOPIC"), !topic.isEmpty, topic.count <= Int(Int8.max),
-            let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
+        guard let topic = record.property(PropertyName.realTopic), !topic.isEmpty, topic.count <= Int(Int8.max),
+            let queueId = record.property(PropertyName.realQueueID).flatMap({
+                Int32(String(decoding: $0, as: UTF8.self))
+            })
         else { return nil }
         // Everything up to the body stays as it lies there, but for size, magic (a short topic is version 1) and queue.
         let headCount =

@@ -165,7 +165,7 @@ extension TransactionalMessageService {
                 let members = tables.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
             else { return }
             nextProducer &+= 1
-            let uniqueKey = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
+            let uniqueKey = record.property(PropertyName.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
             var fields = [
                 "commitLogOffset": String(half.physicalOffset), "tranStateTableOffset": String(half.queueOffset),
                 "offsetMsgId": OffsetMessageID.text(

@@ -271,7 +271,7 @@ final class TransactionalMessageService {
         guard let found = readRecord(at: physicalOffset) else { return .refused(.systemError, failed) }
         let checked: Outcome? = scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes),
-                record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC")
+                record.topic.matches(KnownTopic.half)
             else { return .refused(.systemError, failed) }
             guard record.property(HalfMessage.producerGroup)?.elementsEqual(producerGroup.utf8) == true else {
                 return .refused(.systemError, "The producer group wrong")
@@ -323,8 +323,8 @@ final class TransactionalMessageService {
     func scratchNames() -> (uniqueKey: String?, topic: String) {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return (nil, "") }
-            let key = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
-            return (key, record.property("REAL_TOPIC").map { String(decoding: $0, as: UTF8.self) } ?? "")
+            let key = record.property(PropertyName.uniqueKey).map { String(decoding: $0, as: UTF8.self) }
+            return (key, record.property(PropertyName.realTopic).map { String(decoding: $0, as: UTF8.self) } ?? "")
         }
     }
 
@@ -351,7 +351,7 @@ final class TransactionalMessageService {
         guard let half = readRecord(at: physicalOffset) else { return nil }
         let isHalf = scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
-            return record.topic.matches("RMQ_SYS_TRANS_HALF_TOPIC")
+            return record.topic.matches(KnownTopic.half)
         }
         return isHalf ? half : nil
     }
@@ -371,8 +371,11 @@ final class TransactionalMessageService {
     /// Stores the message in `scratch` where it was sent to, delayed if it says so, or aside if it cannot be delivered any more.
     private func deliver(_ half: HalfMessage) -> AppendOutcome {
         scratch.withUnsafeBytes { bytes in
-            guard case .record(let record) = CommitLogRecord.parse(bytes), let name = record.property("REAL_TOPIC"),
-                let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
+            guard case .record(let record) = CommitLogRecord.parse(bytes),
+                let name = record.property(PropertyName.realTopic),
+                let queueId = record.property(PropertyName.realQueueID).flatMap({
+                    Int32(String(decoding: $0, as: UTF8.self))
+                })
             else { return .refused(.malformedBatch("the prepared message does not say where it belongs")) }
             switch tables.deliveryPlace(topic: name, queueId: queueId) {
             case .nowhere(let reason): return undeliverable.putAside(record, because: reason)

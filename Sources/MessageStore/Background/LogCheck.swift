@@ -176,7 +176,7 @@ final class LogCheck: @unchecked Sendable {
     }
 
     private static func tagsCode(_ record: CommitLogRecordView) -> Int64 {
-        record.property(MessageProperties.tags).map { TagsCode.of($0) } ?? 0
+        record.property(PropertyName.tags).map { TagsCode.of($0) } ?? 0
     }
 
     /// Whether a whole record lies at `offset` that has the same place in the same queue.
@@ -300,9 +300,9 @@ private struct IndexCursor {
         func isThere(_ key: UnsafeRawBufferPointer) -> Bool {
             hashes.contains(IndexLayout.keyHash(JavaHash.hash(key, continuing: prefix)))
         }
-        if let unique = record.property(MessageProperties.uniqueKey), !isThere(unique) { return false }
+        if let unique = record.property(PropertyName.uniqueKey), !isThere(unique) { return false }
         var all = true
-        if let keys = record.property(MessageProperties.keys) {
+        if let keys = record.property(PropertyName.keys) {
             MessageProperties.forEachKey(in: keys) { key in
                 if !isThere(key) { all = false }
             }

@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 
 /// A search for messages by key that is done in slices: the index's chain, then the messages its entries lead to, some
@@ -136,11 +137,11 @@ extension MessageStore {
                         MessageProperties.equal(record.topic, UnsafeRawBufferPointer(topic)),
                         record.storeTimestamp >= begin, record.storeTimestamp <= end
                     else { return false }
-                    if let unique = record.property(MessageProperties.uniqueKey), MessageProperties.equal(unique, key) {
+                    if let unique = record.property(PropertyName.uniqueKey), MessageProperties.equal(unique, key) {
                         return true
                     }
                     var isAmong = false
-                    if let keys = record.property(MessageProperties.keys) {
+                    if let keys = record.property(PropertyName.keys) {
                         MessageProperties.forEachKey(in: keys) {
                             if MessageProperties.equal($0, key) { isAmong = true }
                         }
