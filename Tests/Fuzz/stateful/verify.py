@@ -100,6 +100,8 @@ class Verifier:
         return {queue: self.queue(topic, queue) for queue in range(min(count, 64))}
 
     def verify(self, final=False):
+        # What is due by now must be there; reading it back may take long.
+        now = time.time()
         table = self.table()
         placed = {}
         model = self.model
@@ -126,11 +128,11 @@ class Verifier:
                         "another message is there" if entry.offset in known else f"of {len(known)} messages none is there")
                     raise Finding("lost", f"{ascii(topic)} queue {entry.queue} offset {entry.offset}, {entry.size} bytes, "
                                   f"confirmed by step {entry.step}: {have}")
-        self.awaited(table, final)
+        self.awaited(table, final, now)
 
-    def awaited(self, table, final):
+    def awaited(self, table, final, now):
         """What is due must have come; what comes must have been wanted."""
-        model, now, kept = self.model, time.time(), []
+        model, kept = self.model, []
         for entry in model.awaited:
             if any(model.epoch[topic] != epoch for topic, epoch in zip(entry.topics, entry.epochs)):
                 continue
