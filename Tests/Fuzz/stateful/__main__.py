@@ -76,6 +76,8 @@ def excepting(options, fuzz, act):
     try:
         act()
     except Finding as finding:
+        if finding.kind in ("answer", "start"):
+            fuzz.look_for_ends()
         if not re.search(options.passed, str(finding)):
             raise
         fuzz.say(f"passed over: {str(finding)[:300]}")
@@ -86,8 +88,7 @@ def excepting(options, fuzz, act):
             fuzz.model.awaited.clear()
     except OSError as error:
         # A connection refused or reset in the middle of a step: if nobody is there, the watch says who.
-        fuzz.net.wait(1.0)
-        fuzz.watch.look(force=True)
+        fuzz.look_for_ends()
         if fuzz.own.closed:
             fuzz.reconnect()
         fuzz.say(f"{error}")

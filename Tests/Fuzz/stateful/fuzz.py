@@ -21,6 +21,9 @@ from world import Finding, World
 TOPIC_CODES = {17, 18, 103, 215, 216, 217, 513}
 LETTERS = dict(a="producerGroup", b="topic", e="queueId", f="sysFlag", i="properties", j="reconsumeTimes", m="batch")
 
+HEARTBEAT = json.dumps({
+    "clientID": "127.0.0.1@verified", "producerDataSet": [{"groupName": "verified-producer"}], "consumerDataSet": []}).encode()
+
 
 class Fuzz:
     def __init__(self, binaries, base, seed, settings, options):
@@ -33,8 +36,12 @@ class Fuzz:
         self.verifier = Verifier(self.world, self.net, self.model)
         self.watch = Watch(self.world, options.stall, options.memory, options.passed)
         self.net.chores.append(self.watch.look)
+        self.net.chores.append(self.beat)
+        self.net.late = self.model.late = lambda: self.watch.late
         self.connections = {}
         self.own = None
+        # When its last heartbeat was sent.
+        self.beaten = 0.0
         self.to_check = set()
         self.counts = {"steps": 0, "requests": 0, "refused": 0, "restarts": 0, "kills": 0, "starved": 0}
         self.levels = [float(each.rstrip("s")) for each in settings.get("messageDelayLevel", "1s 2s").split()]
@@ -42,9 +49,13 @@ class Fuzz:
 
     def unanswered(self, text):
         """No answer: because of who went away, or else the answer itself is missing."""
+        self.look_for_ends()
+        raise Finding("answer", text)
+
+    def look_for_ends(self):
+        """Raises when a worker has ended: that explains what else is missing."""
         self.net.wait(1.0)
         self.watch.look(force=True)
-        raise Finding("answer", text)
 
     # Life of the platform
 
@@ -74,10 +85,15 @@ class Fuzz:
             self.own.close()
         self.own = self.net.connect("own", self.world.broker)
         self.own.serve = self.serve_own
-        body = json.dumps({"clientID": "127.0.0.1@verified", "producerDataSet": [{"groupName": "verified-producer"}],
-                           "consumerDataSet": []}).encode()
-        if self.net.ask(self.own, 34, {}, body) is None:
+        self.beaten = time.monotonic()
+        if self.net.ask(self.own, 34, {}, HEARTBEAT) is None:
             raise Finding("start", "the broker does not answer a heartbeat after its start")
+
+    def beat(self):
+        """As clients do every 30 s: the broker closes the connection of one it has not heard of for 120 s."""
+        if self.own and not self.own.closed and time.monotonic() - self.beaten > 20:
+            self.beaten = time.monotonic()
+            self.own.request(34, {}, HEARTBEAT)
 
     def revive(self, starved):
         """Goes on after workers were killed that the machine had given no CPU, as after a kill -9."""

@@ -15,7 +15,7 @@ import threading
 import time
 
 import wire
-from waits import Waits
+from waits import Waits, cpu
 
 STALL = float(sys.argv[1])
 TICK = 0.02
@@ -26,6 +26,7 @@ guard = threading.Lock()
 
 
 def sleeper():
+    told = time.monotonic()
     while True:
         before = time.monotonic()
         time.sleep(TICK)
@@ -36,19 +37,13 @@ def sleeper():
         with guard:
             for pid, span, waited in waits.sample(TICK):
                 write({"gone": pid, "span": span, "waited": waited})
+            if after - told > 1:
+                write({"late": min(after - told, max(noise(told), waits.longest(told)))})
+                told = after
 
 
 def noise(since):
     return sum(each for at, each in list(late) if at >= since and each > 0.005)
-
-
-def cpu(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, TypeError):
-        return None
 
 
 class Target:

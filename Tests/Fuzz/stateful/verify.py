@@ -146,7 +146,7 @@ class Verifier:
                 if not final and entry.exact:
                     kept.append(entry)
                 continue
-            if entry.due + 10 < now:
+            if entry.due + 10 + model.late() - entry.late < now:
                 there = [topic for topic in entry.topics if topic in table]
                 raise Finding("lost", f"{what} was due {now - entry.due:.0f} s ago and came {count} of {entry.wanted} times"
                               + (f" (readable: {[table[topic]['readQueueNums'] for topic in there]} queues)" if there else ""))
@@ -158,7 +158,7 @@ class Verifier:
 
     def owed(self):
         """Seconds until everything confirmed is due."""
-        return max([entry.due for entry in self.model.awaited if not entry.late] + [0]) - time.time()
+        return max([entry.due for entry in self.model.awaited] + [0]) - time.time()
 
     def routes(self, nameserver):
         """The verified topics are routed to their broker."""

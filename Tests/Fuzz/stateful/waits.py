@@ -1,7 +1,8 @@
 """How long the machine kept a worker's event loop waiting: time in which it could run and another process had the CPU.
 
 That time is not the product's. A loop that is blocked (by a lock, the disk, a stop) or busy with its own work does not stand in the run
-queue, so its time counts against it on a machine under any load.
+queue, so its time counts against it on a machine under any load. Nor is the machine blamed while the workers themselves have most of
+its CPUs: a worker whose other threads keep its loop from running hangs by its own doing.
 """
 
 import collections
@@ -10,6 +11,19 @@ import time
 
 # Seconds after which the supervisor kills a worker that does not answer: five heartbeats.
 HANG = 5.0
+
+
+CPUS = len(os.sched_getaffinity(0))
+
+
+def cpu(pid):
+    """Seconds of CPU time of a process with all its threads; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def loop_thread(pid):
@@ -70,25 +84,49 @@ class Waits:
     def __init__(self):
         self.workers = {}
         self.last = time.monotonic()
+        # Process id → CPU time seen last; (moment, CPU time of all workers by then), the newest last; when they were looked at last.
+        self.used, self.total = {}, 0.0
+        self.totals = collections.deque(maxlen=150)
 
     def know(self, pids):
         """The workers there are now; those that were known stay known."""
         self.workers = {pid: self.workers.get(pid) or LoopWait(pid) for pid in pids}
+
+    def knows(self, pid):
+        return pid in self.workers
 
     def sample(self, tick):
         """To be called every `tick` seconds. Returns verdicts on workers that are gone: (pid, seconds looked back, of them waited)."""
         now, gone = time.monotonic(), []
         late = max(0.0, now - self.last - tick)
         self.last = now
+        if not self.totals or now - self.totals[-1][0] > 0.2:
+            self.count(now)
         for pid, loop in list(self.workers.items()):
             if not loop.sample(now):
                 del self.workers[pid]
                 begin = max(now - HANG, loop.samples[0][0] if loop.samples else now)
-                gone.append((pid, now - begin, loop.waited(begin, now, late)))
+                gone.append((pid, now - begin, 0.0 if self.were_busy(begin, now) else loop.waited(begin, now, late)))
         return gone
 
-    def knows(self, pid):
-        return pid in self.workers
+    def count(self, now):
+        for pid in self.workers:
+            used = cpu(pid)
+            if used is not None:
+                self.total += max(0.0, used - self.used.get(pid, used))
+                self.used[pid] = used
+        self.totals.append((now, self.total))
+
+    def were_busy(self, begin, end):
+        """The workers had more than half of the machine themselves."""
+        inside = [total for at, total in self.totals if begin - 0.5 <= at <= end]
+        return bool(inside) and inside[-1] - inside[0] > 0.5 * CPUS * (end - begin)
 
     def waited(self, pid, since):
-        return self.workers[pid].waited(since, time.monotonic())
+        """Seconds until now; none of a worker that is gone."""
+        now = time.monotonic()
+        return 0.0 if pid not in self.workers or self.were_busy(since, now) else self.workers[pid].waited(since, now)
+
+    def longest(self, since):
+        """Seconds until now that one worker's loop waited at most."""
+        return max((self.waited(pid, since) for pid in self.workers), default=0.0)

@@ -33,6 +33,8 @@ class Watch:
         self.partial = b""
         # Process id → (seconds looked back, of them its event loop waited for a CPU), of workers that are gone.
         self.gone = {}
+        # Seconds the machine has kept a worker, or the one who measures, waiting for a CPU since the start.
+        self.late = 0.0
         # Where the log was when the present workers were there.
         self.known_at = 0
         world.adopted = self.know
@@ -127,6 +129,9 @@ class Watch:
             alarm = json.loads(line)
             if "gone" in alarm:
                 self.gone[alarm["gone"]] = alarm["span"], alarm["waited"]
+                continue
+            if "late" in alarm:
+                self.late += alarm["late"]
                 continue
             target, seconds = alarm["target"], alarm["latency"]
             if not alarm["alarm"]:
