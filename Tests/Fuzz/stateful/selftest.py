@@ -1,4 +1,5 @@
-"""Whether the fuzzer can tell a worker that hangs from one the machine gives no CPU: both end by the supervisor's hand."""
+"""Whether the fuzzer can tell a worker that hangs from one the machine gives no CPU: both end by the supervisor's hand. And whether it
+looks for dead letters where they lie."""
 
 import os
 import shutil
@@ -9,7 +10,9 @@ import time
 
 import plan
 import values
+import wire
 from fuzz import Fuzz
+from traffic import letters
 from world import Finding, Starved, workspace
 
 # Each lengthens the time a thread of SCHED_IDLE waits for their CPU when it first wants it, by about half a second.
@@ -107,8 +110,29 @@ def end_of(options, act):
         shutil.rmtree(base, ignore_errors=True)
 
 
+def dead_letters(options):
+    """What waits, sent to a retry topic with too many tries: found among the dead letters, at once. Returns what is still missed."""
+    base = workspace(options.dir)
+    fuzz = Fuzz(os.path.abspath(options.bin), base, "self-test", plan.settings("self-test", 0), options)
+    try:
+        fuzz.begin()
+        for pairs in ([("TIMER_DELAY_MS", "2000")], [("DELAY", "2")], []):
+            body = fuzz.model.token(None).encode()
+            said = letters("%RETRY%fz-group-1", 0, props=wire.properties(pairs), reconsumed=16)
+            fuzz.own.request(310, said, body, fuzz.expectation(310, said, body, odd=False))
+        fuzz.net.until(lambda: not fuzz.own.pending, 20)
+        sent = len(fuzz.model.awaited)
+        fuzz.verifier.verify(final=True)
+        return [f"{3 - sent} of 3 were not confirmed"] * (sent < 3) + [entry.kind for entry in fuzz.model.awaited]
+    finally:
+        fuzz.abandon()
+        shutil.rmtree(base, ignore_errors=True)
+
+
 def run(options):
-    failed = 0
+    missed = dead_letters(options)
+    failed = len(missed)
+    print(f"{'WRONG' if missed else 'right'}: dead letters, missed {missed}", flush=True)
     for name, act, wanted in (
             ("blocked", block, Finding), ("blocked among busy", block_among_busy, Finding), ("starved", starve, Starved)):
         began = time.monotonic()
