@@ -146,6 +146,10 @@ class Verifier:
                 if not final and entry.exact:
                     kept.append(entry)
                 continue
+            # Its client answered none of the checks (`transactionCheckMax`, 15) because the machine let it, which is this process, stand.
+            if (entry.kind == "transaction committed when asked" and model.late() - entry.late > 10
+                    and self.tokens.get("TRANS_CHECK_MAX_TIME_TOPIC", {}).get(entry.token)):
+                continue
             if entry.due + 10 + model.late() - entry.late < now:
                 there = [topic for topic in entry.topics if topic in table]
                 raise Finding("lost", f"{what} was due {now - entry.due:.0f} s ago and came {count} of {entry.wanted} times"
