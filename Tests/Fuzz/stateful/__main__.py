@@ -11,8 +11,9 @@ import sys
 import time
 
 import plan
+import selftest
 from fuzz import Fuzz
-from world import Finding, workspace
+from world import Finding, Starved, workspace
 
 sys.setrecursionlimit(30_000)
 
@@ -32,6 +33,7 @@ def arguments():
     parser.add_argument("--keep", default=".build/fuzz", help="where a finding is kept")
     parser.add_argument("--replay", metavar="PLAN", help="a finding's plan.json again")
     parser.add_argument("--minimise", metavar="PLAN", help="leave out of a plan what its finding does not need")
+    parser.add_argument("--self-test", action="store_true", help="whether a blocked loop is found, and a starved one is not")
     parser.add_argument("--verbose", action="store_true")
     return parser.parse_args()
 
@@ -49,7 +51,8 @@ def run_era(options, seed, settings, rounds, base):
             guarded(options, fuzz, lambda: fuzz.end_round(each["end"]))
             fuzz.say(f"round {each['round']} {each['end']}: {fuzz.counts} peak MiB "
                      f"{ {kind: used >> 20 for kind, used in fuzz.watch.peak.items()} } longest {fuzz.watch.longest}")
-        guarded(options, fuzz, fuzz.final)
+        while not guarded(options, fuzz, fuzz.final):
+            pass
         return None, done, fuzz
     except Finding as finding:
         return finding, done, fuzz
@@ -58,10 +61,23 @@ def run_era(options, seed, settings, rounds, base):
 
 
 def guarded(options, fuzz, act):
+    """False when the machine starved a worker meanwhile: then the act was broken off, and the platform serves again."""
+    try:
+        excepting(options, fuzz, act)
+        return True
+    except Starved as starved:
+        print(f"  starved: {starved}", flush=True)
+        guarded(options, fuzz, lambda: fuzz.revive(starved))
+        return False
+
+
+def excepting(options, fuzz, act):
     """Findings of kinds that are passed over are told, and the run goes on where it can."""
     try:
         act()
     except Finding as finding:
+        if finding.kind in ("answer", "start"):
+            fuzz.look_for_ends()
         if not re.search(options.passed, str(finding)):
             raise
         fuzz.say(f"passed over: {str(finding)[:300]}")
@@ -72,8 +88,7 @@ def guarded(options, fuzz, act):
             fuzz.model.awaited.clear()
     except OSError as error:
         # A connection refused or reset in the middle of a step: if nobody is there, the watch says who.
-        fuzz.net.wait(1.0)
-        fuzz.watch.look(force=True)
+        fuzz.look_for_ends()
         if fuzz.own.closed:
             fuzz.reconnect()
         fuzz.say(f"{error}")
@@ -194,6 +209,8 @@ def minimise(options, path):
 def main():
     options = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.self_test:
+        return selftest.run(options)
     if options.minimise:
         return minimise(options, options.minimise)
     if options.replay:

@@ -21,6 +21,9 @@ from world import Finding, World
 TOPIC_CODES = {17, 18, 103, 215, 216, 217, 513}
 LETTERS = dict(a="producerGroup", b="topic", e="queueId", f="sysFlag", i="properties", j="reconsumeTimes", m="batch")
 
+HEARTBEAT = json.dumps({
+    "clientID": "127.0.0.1@verified", "producerDataSet": [{"groupName": "verified-producer"}], "consumerDataSet": []}).encode()
+
 
 class Fuzz:
     def __init__(self, binaries, base, seed, settings, options):
@@ -33,18 +36,26 @@ class Fuzz:
         self.verifier = Verifier(self.world, self.net, self.model)
         self.watch = Watch(self.world, options.stall, options.memory, options.passed)
         self.net.chores.append(self.watch.look)
+        self.net.chores.append(self.beat)
+        self.net.late = self.model.late = lambda: self.watch.late
         self.connections = {}
         self.own = None
+        # When its last heartbeat was sent.
+        self.beaten = 0.0
         self.to_check = set()
-        self.counts = {"steps": 0, "requests": 0, "refused": 0, "restarts": 0, "kills": 0}
+        self.counts = {"steps": 0, "requests": 0, "refused": 0, "restarts": 0, "kills": 0, "starved": 0}
         self.levels = [float(each.rstrip("s")) for each in settings.get("messageDelayLevel", "1s 2s").split()]
         self.last = []
 
     def unanswered(self, text):
         """No answer: because of who went away, or else the answer itself is missing."""
+        self.look_for_ends()
+        raise Finding("answer", text)
+
+    def look_for_ends(self):
+        """Raises when a worker has ended: that explains what else is missing."""
         self.net.wait(1.0)
         self.watch.look(force=True)
-        raise Finding("answer", text)
 
     # Life of the platform
 
@@ -74,10 +85,27 @@ class Fuzz:
             self.own.close()
         self.own = self.net.connect("own", self.world.broker)
         self.own.serve = self.serve_own
-        body = json.dumps({"clientID": "127.0.0.1@verified", "producerDataSet": [{"groupName": "verified-producer"}],
-                           "consumerDataSet": []}).encode()
-        if self.net.ask(self.own, 34, {}, body) is None:
+        self.beaten = time.monotonic()
+        if self.net.ask(self.own, 34, {}, HEARTBEAT) is None:
             raise Finding("start", "the broker does not answer a heartbeat after its start")
+
+    def beat(self):
+        """As clients do every 30 s: the broker closes the connection of one it has not heard of for 120 s."""
+        if self.own and not self.own.closed and time.monotonic() - self.beaten > 20:
+            self.beaten = time.monotonic()
+            self.own.request(34, {}, HEARTBEAT)
+
+    def revive(self, starved):
+        """Goes on after workers were killed that the machine had given no CPU, as after a kill -9."""
+        self.watch.hush()
+        self.counts["starved"] += 1
+        self.model.kills += 1
+        self.world.await_others(starved.ended, self.net.until)
+        self.net.close_all()
+        self.serve_again()
+        self.reconnect()
+        self.watch.tell()
+        self.traffic.check_offsets(killed=True)
 
     def connection(self, dice, target):
         port = self.world.broker if target == "b" else self.world.nameserver
@@ -235,11 +263,10 @@ class Fuzz:
         timers = [name for name in pairs if name.startswith("TIMER_")]
         if timers:
             if not odd:
-                self.await_in([topic], body, 3, "timer message", step)
+                self.await_in(self.may_lie_in(topic), body, 3, "timer message", step)
             return
         if topic.startswith("%"):
-            group = topic.partition("%RETRY%")[2]
-            return self.await_in([topic, "%DLQ%" + group] if group else [topic], body, 1, "message", step)
+            return self.await_in(self.may_lie_in(topic), body, 1, "message", step)
         self.model.confirmed(topic, answer.number("queueId"), answer.number("queueOffset"), body, epochs[topic], physical,
                              odd, answer.fields.get("msgId"))
 
@@ -252,9 +279,13 @@ class Fuzz:
             if topic.startswith("%RETRY%"):
                 return  # One try too many makes it a dead letter, whose delay is over (RocketMQ sets DELAY to 0 as well).
             raise Finding("answer", f"step {step}: a send with DELAY {ascii(text)} was answered 0 instead of refused")
-        if topic.startswith("%"):
-            return
-        self.await_in([topic], body, self.delay(level) if level > 0 else 0, f"delay level {level}", step)
+        self.await_in(self.may_lie_in(topic), body, self.delay(level) if level > 0 else 0, f"delay level {level}", step)
+
+    def may_lie_in(self, topic):
+        """A message sent to a retry topic with too many tries (`reconsumeTimes`) is a dead letter at once: RocketMQ's broker takes timer
+        and delay from it and stores it in the group's dead-letter topic. How many are too many only the group's settings of that moment say."""
+        group = topic.partition("%RETRY%")[2]
+        return [topic, "%DLQ%" + group] if group else [topic]
 
     def await_in(self, topics, body, delay, kind, step):
         self.model.awaited.append(Awaited(topics, body, time.time() + delay, kind, step, self.model))

@@ -26,12 +26,14 @@ class Placed:
 class Awaited:
     """Confirmed, to appear in its topic once it is due. `kind` names the way; `wanted` how often."""
 
-    __slots__ = ("topics", "token", "due", "kind", "wanted", "epochs", "step", "kills", "late", "exact")
+    __slots__ = ("topics", "token", "due", "kind", "wanted", "epochs", "step", "kills", "exact", "late")
 
     def __init__(self, topics, body, due, kind, step, model, wanted=1, exact=False):
         self.topics, self.token, self.due, self.kind, self.wanted = topics, token_of(body), due, kind, wanted
         self.epochs = [model.epoch[topic] for topic in topics]
-        self.step, self.kills, self.exact, self.late = step, model.kills, exact, False
+        self.step, self.kills, self.exact = step, model.kills, exact
+        # How late the machine was when it was confirmed: what is added until it is looked for is no delay of the broker's.
+        self.late = model.late()
 
 
 class Model:
@@ -57,6 +59,8 @@ class Model:
         self.reshaped = set()
         self.regrouped = set()
         self.kills = 0
+        # Seconds the machine has been late by now.
+        self.late = lambda: 0.0
         self.placed = []
         self.awaited = []
         self.never = {}

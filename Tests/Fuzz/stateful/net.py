@@ -137,6 +137,8 @@ class Net:
         self.opaque = 0
         self.all = set()
         self.chores = []
+        # Seconds the machine has been late by now: limits are longer by what is added to them meanwhile.
+        self.late = lambda: 0.0
 
     def poll(self, seconds=0.0):
         """One round: reads, writes, drips."""
@@ -152,16 +154,20 @@ class Net:
             chore()
 
     def until(self, holds, seconds):
-        end = time.monotonic() + seconds
+        """Whether it holds before so many seconds have passed that the machine was not late."""
+        end = time.monotonic() + seconds - self.late()
         while not holds():
-            left = end - time.monotonic()
+            left = end + self.late() - time.monotonic()
             if left <= 0:
                 return False
             self.poll(min(left, 0.05))
         return True
 
     def wait(self, seconds):
-        self.until(lambda: False, seconds)
+        """So long, however late the machine is."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.poll(min(left, 0.05))
 
     def ask(self, connection, code, fields, body=b"", seconds=20, **how):
         """The answer, or None when none came in time or the connection ended."""

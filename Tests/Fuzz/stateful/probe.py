@@ -1,7 +1,8 @@
 """A process of its own that asks broker and name server something cheap all the time and says when the answer was long in coming.
 
-What the machine did to it is measured in the same moments: a thread that only sleeps notes how late it woke, and the judged process's CPU
-time says how much of the wait was its own work. probe.py STALL; standard input: targets as JSON, one object a line, empty: pause.
+What the machine did to it is measured in the same moments: a thread that only sleeps notes how late it woke and how long each worker's
+event loop waited for a CPU, and the judged process's CPU time says how much of the wait was its own work.
+probe.py STALL; standard input, one JSON object a line: `targets` to ask from now on, `workers` (process ids) to look at.
 """
 
 import json
@@ -14,14 +15,18 @@ import threading
 import time
 
 import wire
+from waits import Waits, cpu
 
 STALL = float(sys.argv[1])
 TICK = 0.02
 late = []
 targets = {}
+waits = Waits()
+guard = threading.Lock()
 
 
 def sleeper():
+    told = time.monotonic()
     while True:
         before = time.monotonic()
         time.sleep(TICK)
@@ -29,19 +34,16 @@ def sleeper():
         late.append((after, max(0.0, after - before - TICK)))
         if len(late) > 5000:
             del late[:2500]
+        with guard:
+            for pid, span, waited in waits.sample(TICK):
+                write({"gone": pid, "span": span, "waited": waited})
+            if after - told > 1:
+                write({"late": min(after - told, max(noise(told), waits.longest(told)))})
+                told = after
 
 
 def noise(since):
     return sum(each for at, each in list(late) if at >= since and each > 0.005)
-
-
-def cpu(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, TypeError):
-        return None
 
 
 class Target:
@@ -98,7 +100,11 @@ class Target:
             return
         used = cpu(self.pid)
         spent = used - self.cpu if used is not None and self.cpu is not None else 0
-        machine = noise(self.since)
+        # One after the other: the loop waits for its turn, then this process does.
+        with guard:
+            if not waits.knows(self.pid):
+                return  # It is ending, and whether it may is judged elsewhere.
+            machine = noise(self.since) + waits.waited(self.pid, self.since)
         # Its own work, or far longer than any noise explains.
         if (latency - machine > STALL and spent > 0.6 * STALL) or latency - machine > 8 * STALL:
             self.told = True
@@ -106,7 +112,25 @@ class Target:
 
 
 def say(target, latency, alarm, spent, machine):
-    print(json.dumps({"target": target, "latency": latency, "alarm": alarm, "cpu": spent, "noise": machine}), flush=True)
+    with guard:
+        write({"target": target, "latency": latency, "alarm": alarm, "cpu": spent, "noise": machine})
+
+
+def write(said):
+    print(json.dumps(said), flush=True)
+
+
+def hear(line):
+    said = json.loads(line)
+    if "workers" in said:
+        with guard:
+            waits.know(said["workers"])
+    if "targets" in said:
+        for target in targets.values():
+            target.drop()
+        targets.clear()
+        for name, (port, pid) in said["targets"].items():
+            targets[name] = Target(name, port, pid)
 
 
 def main():
@@ -125,11 +149,8 @@ def main():
             if not data:
                 return
             *lines, text = (text + data).split(b"\n")
-            for target in targets.values():
-                target.drop()
-            targets.clear()
-            for name, (port, pid) in json.loads(lines[-1]).items() if lines else ():
-                targets[name] = Target(name, port, pid)
+            for line in lines:
+                hear(line)
         for target in targets.values():
             if target.since is not None:
                 target.judge()

@@ -8,7 +8,8 @@ import sys
 import time
 
 import values
-from world import Finding, anonymous
+from waits import HANG
+from world import Finding, Starved, anonymous
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [a-z-]+(-\d+)? +\S")
 TOPIC = re.compile(r"^[%|a-zA-Z0-9_-]{1,255}$")
@@ -30,20 +31,34 @@ class Watch:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         os.set_blocking(self.probe.stdout.fileno(), False)
         self.partial = b""
+        # Process id → (seconds looked back, of them its event loop waited for a CPU), of workers that are gone.
+        self.gone = {}
+        # Seconds the machine has kept a worker, or the one who measures, waiting for a CPU since the start.
+        self.late = 0.0
+        # Where the log was when the present workers were there.
+        self.known_at = 0
+        world.adopted = self.know
+
+    def send(self, said):
+        self.probe.stdin.write(json.dumps(said).encode() + b"\n")
+        self.probe.stdin.flush()
+
+    def know(self, pids):
+        """The workers there are now; whether their loops get a CPU is measured from their start on."""
+        self.gone.clear()
+        self.known_at = os.path.getsize(self.world.log_path)
+        self.send({"workers": list(pids.values())})
 
     def tell(self):
         """The probe measures from now on."""
         self.quiet = False
-        said = {"broker-store": [self.world.broker, self.world.pids.get("broker-store")],
-                "nameserver": [self.world.nameserver, self.world.pids.get("nameserver")]}
-        self.probe.stdin.write(json.dumps(said).encode() + b"\n")
-        self.probe.stdin.flush()
+        self.send({"targets": {"broker-store": [self.world.broker, self.world.pids.get("broker-store")],
+                               "nameserver": [self.world.nameserver, self.world.pids.get("nameserver")]}})
 
     def hush(self):
         """Until `tell`, nothing that happens to workers or latency is a fault."""
         self.quiet = True
-        self.probe.stdin.write(b"{}\n")
-        self.probe.stdin.flush()
+        self.send({"targets": {}})
 
     def end(self):
         try:
@@ -72,14 +87,35 @@ class Watch:
         if self.world.process.poll() is not None:
             raise Finding("worker", f"apusd ended with {self.world.process.returncode}: " + self.evidence())
         now = self.world.workers()
+        ended = {kind: pid for kind, pid in self.world.pids.items() if now.get(kind) != pid}
+        if ended:
+            time.sleep(1.0)
+            starved = [self.judge_end(kind, pid) for kind, pid in ended.items()]
+            raise Starved("; ".join(starved), ended)
         for kind, pid in self.world.pids.items():
-            if now.get(kind) != pid:
-                time.sleep(1.0)
-                raise Finding("worker", f"{kind} (pid {pid}) has ended by itself: " + self.evidence())
             used = anonymous(pid)
             self.peak[kind] = max(self.peak.get(kind, 0), used)
             if used > self.memory:
                 self.found("memory", f"{kind} has {used >> 20} MiB of anonymous memory (bound {self.memory >> 20})")
+
+    def judge_end(self, kind, pid):
+        """A worker has ended. A finding, unless the supervisor killed it for its silence and the machine gave it no time to answer: its
+        event loop had less time off the run queue than a cheap request may take. Returns what was measured."""
+        end = time.monotonic() + 10
+        while pid not in self.gone and time.monotonic() < end:
+            self.look_at_probe()
+            time.sleep(0.05)
+        span, waited = self.gone.get(pid, (0.0, 0.0))
+        said = f"its event loop waited for a CPU in {waited:.1f} of the last {span:.1f} s"
+        if not self.was_silent(kind) or span < HANG - 0.5 or span - waited > self.stall + 0.5:
+            raise Finding("worker", f"{kind} (pid {pid}) has ended by itself, {said}: " + self.evidence())
+        return f"{kind} (pid {pid}) was killed for its silence, {said}"
+
+    def was_silent(self, kind):
+        """The supervisor killed the present worker of this kind because it did not answer."""
+        with open(self.world.log_path, "rb") as log:
+            log.seek(self.known_at)
+            return re.search(rb"^\S+( \S+)? supervisor +error: %s-\d+: hangs: " % kind.encode(), log.read(), re.M) is not None
 
     def evidence(self):
         return self.world.evidence()
@@ -91,6 +127,12 @@ class Watch:
         *whole, self.partial = (self.partial + said).split(b"\n")
         for line in whole:
             alarm = json.loads(line)
+            if "gone" in alarm:
+                self.gone[alarm["gone"]] = alarm["span"], alarm["waited"]
+                continue
+            if "late" in alarm:
+                self.late += alarm["late"]
+                continue
             target, seconds = alarm["target"], alarm["latency"]
             if not alarm["alarm"]:
                 self.longest[target] = max(self.longest.get(target, 0), seconds)

@@ -21,6 +21,15 @@ class Finding(Exception):
         self.kind, self.text = kind, text
 
 
+class Starved(Exception):
+    """The machine kept workers from answering, and the supervisor killed them for it: no fault of theirs, and as good as a kill -9.
+    `ended`: kind → process id of those workers."""
+
+    def __init__(self, text, ended):
+        super().__init__(text)
+        self.ended = ended
+
+
 def workspace(folder=None):
     """Deep enough that names with many `..` still end inside it. In memory when there is room: no disk's noise."""
     if not folder:
@@ -59,6 +68,7 @@ class World:
         self.broker = free_port(True)
         self.nameserver = free_port(False)
         self.pids = {}
+        self.adopted = lambda pids: None
 
     def start(self, seconds=60):
         """Until it serves; a Finding when it does not."""
@@ -79,19 +89,23 @@ class World:
                 raise Finding("start", f"the platform {state} at its start: " + self.evidence())
             said += self.process.stdout.read() or b""
             time.sleep(0.01)
+        self.adopt()
+
+    def adopt(self):
+        """The present workers are those that are to stay."""
         self.pids = self.workers()
+        self.adopted(self.pids)
 
     def workers(self):
         """Kind → pid of the present workers."""
         found = {}
-        try:
-            for task in os.listdir(f"/proc/{self.process.pid}/task"):
-                for pid in read(f"/proc/{self.process.pid}/task/{task}/children").split():
-                    name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-                    if name.startswith("apus-"):
-                        found[name.removeprefix("apus-")] = int(pid)
-        except OSError:
-            pass
+        for pid in children(self.process.pid):
+            try:
+                name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+            except OSError:
+                continue  # It has just ended; the others are there.
+            if name.startswith("apus-"):
+                found[name.removeprefix("apus-")] = int(pid)
         return found
 
     def stop(self, seconds=60):
@@ -121,12 +135,16 @@ class World:
         old = self.pids[kind]
         os.kill(old, signal.SIGKILL)
 
-        def is_back():
+        self.await_others({kind: old}, poll, seconds)
+
+    def await_others(self, old, poll, seconds=60):
+        """Until others are there for the workers that were killed."""
+        def are_back():
             now = self.workers()
-            return set(now) == set(self.pids) and now[kind] != old
-        if not poll(is_back, seconds):
-            raise Finding("start", f"{kind} has not come back {seconds} s after kill -9: " + self.evidence())
-        self.pids = self.workers()
+            return set(now) == set(self.pids) and all(now[kind] != pid for kind, pid in old.items())
+        if not poll(are_back, seconds):
+            raise Finding("start", f"{', '.join(old)} has not come back {seconds} s after kill -9: " + self.evidence())
+        self.adopt()
 
     def tail(self, count):
         try:
@@ -147,6 +165,14 @@ class World:
 def read(path):
     with open(path) as file:
         return file.read()
+
+
+def children(pid):
+    """Process ids; none of a process that is gone."""
+    try:
+        return [child for task in os.listdir(f"/proc/{pid}/task") for child in read(f"/proc/{pid}/task/{task}/children").split()]
+    except OSError:
+        return []
 
 
 def anonymous(pid):
