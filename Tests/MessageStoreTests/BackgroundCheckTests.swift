@@ -141,6 +141,37 @@ import Testing
         #expect(next.bodies("T").count == 20)
     }
 
+    /// More of them than a slice keeps of damages: none may be counted or left unrepaired unseen.
+    @Test func manyMessagesOfDeletedTopicsHideNothing() throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        func send(_ topic: String, _ count: Int, _ rest: String = "") throws {
+            for number in 0..<count {
+                harness.send(topic, body: "\(number)" + rest)
+                if number % 10 == 9 { try harness.store.commitTick() }
+            }
+            try harness.store.commitTick()
+        }
+        for topic in ["Gone", "Again"] {
+            try send(topic, 250)
+            harness.store.removeTopic(topic)
+        }
+        try send("Again", 3)
+        try send("T", 200)
+        try send("L", 40, String(repeating: "l", count: 9000))
+        harness.maintain(5000)
+        let image = disk.afterKill()
+        try overwrite(
+            image, "/store/consumequeue/T/0/" + StoreFileName.of(offset: 0), at: 5 * 20, Array(repeating: 0, count: 20))
+        let next = Harness(configuration, disk: image, clock: clock)
+        try next.store.open()
+        next.maintain(5000)
+        let information = next.store.runtimeInformation
+        #expect(next.store.checkState.records > 500 && information.checkRemainingBytes == 0)
+        #expect(information.checkWrongEntries == 0 && information.checkRepairedEntries == 1)
+        #expect(next.bodies("T").count == 200 && next.bodies("Again").count == 3)
+    }
+
     @Test(arguments: [("golden-4.9.8-clean.tar.gz", "golden-clean"), ("golden-5.3.3.tar.gz", "store-cap5")])
     func apachesStoresAreSound(_ fixture: String, _ name: String) throws {
         let folder = try TemporaryFolder()

@@ -10,9 +10,9 @@ struct LogCheckFindings: Sendable {
     /// The first of them, and how many there were.
     var damages: [(offset: PhysicalOffset, damage: CommitLogDamage)] = []
     var damagedCount = 0
-    /// Queue entries that contradict the log; as far as they are kept.
+    /// Queue entries that contradict the log. Many may belong to deleted topics, which only the owner can tell:
+    /// none is left out.
     var wrongEntries: [WrongEntry] = []
-    var wrongCount = 0
     /// Records some key of which is not in the index.
     var unindexedCount = 0
     var firstUnindexed: PhysicalOffset?
@@ -20,6 +20,8 @@ struct LogCheckFindings: Sendable {
     var failure: SystemError?
 
     static let keptMax = 100
+    /// A slice with more than these ends after the buffer it is in, so that the owner's part of it stays short.
+    static let wrongEntriesMax = 100
 
     /// A queue's entry as the log wants it.
     struct WrongEntry: Sendable {
@@ -86,7 +88,9 @@ final class LogCheck: @unchecked Sendable {
     ) -> LogCheckFindings {
         var findings = LogCheckFindings(next: start)
         do throws(SystemError) {
-            while findings.next < end, findings.next - start < budget {
+            while findings.next < end, findings.next - start < budget,
+                findings.wrongEntries.count <= LogCheckFindings.wrongEntriesMax
+            {
                 guard try step(&findings, end: end, files) else { break }
             }
         } catch {
@@ -163,8 +167,6 @@ final class LogCheck: @unchecked Sendable {
             // The topic was deleted and made again: the queue offset belongs to a newer message.
             return
         }
-        findings.wrongCount += 1
-        guard findings.wrongEntries.count < LogCheckFindings.keptMax else { return }
         let code = isSchedule ? found?.tagsCode ?? 0 : Self.tagsCode(record)
         findings.wrongEntries.append(
             LogCheckFindings.WrongEntry(

@@ -81,7 +81,6 @@ extension MessageStore {
         state.records += findings.records
         report(findings, first: first)
         for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { repair(wrong) }
-        state.notRepaired += findings.wrongCount - findings.wrongEntries.count
         if findings.unindexedCount > 0 {
             if state.unindexed == 0, let first = findings.firstUnindexed {
                 logger.error(

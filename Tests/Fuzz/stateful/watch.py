@@ -12,6 +12,8 @@ from waits import HANG
 from world import Finding, Starved, anonymous
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [a-z-]+(-\d+)? +\S")
+# What the broker says when it has looked through its log after a kill and found something wrong; nothing here damages a disk.
+CHECKED = re.compile(r"broker-store-\d+ error: the log behind the start has been checked")
 TOPIC = re.compile(r"^[%|a-zA-Z0-9_-]{1,255}$")
 
 
@@ -158,6 +160,8 @@ class Watch:
                 self.found("log", f"a peer's name has made a line of its own: {ascii(text[:200])}")
             if any(byte < 32 and byte != 9 or byte == 127 for byte in line):
                 self.found("log", f"a control character of a peer's: {ascii(text[:300])}")
+            if CHECKED.search(text):
+                self.found("log", f"the broker says of its own store: {text[:300]}")
         count = sum(entry[1] for entry in self.lines)
         if lines and count > self.flood:
             self.found("log", f"{count} lines within 10 s; the last: {ascii(text[:200])}")
