@@ -62,7 +62,7 @@ package final class MessageStore {
     // Condition.
     var isOpen = false
     var lockFile: (any DiskFile)?
-    /// `abort` says that Apus writes here.
+    /// `abort` holds our mark.
     var isMarkedOwned = false
     var gate = WriteGate()
     var lastStoreTimestamp: Int64 = 0
