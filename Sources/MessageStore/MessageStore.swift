@@ -62,7 +62,7 @@ package final class MessageStore {
     // Condition.
     var isOpen = false
     var lockFile: (any DiskFile)?
-    /// `abort` says that Apus writes here.
+    /// `abort` holds our mark.
     var isMarkedOwned = false
     var gate = WriteGate()
     var lastStoreTimestamp: Int64 = 0
@@ -90,7 +90,7 @@ package final class MessageStore {
     package static var openQueueFilesMax: Int { min(256, max(16, OpenFiles.limit / 4)) }
 
     /// - Parameters:
-    ///   - background: where blocking work is done; the default has two threads of its own.
+    ///   - background: where blocking work is done; the default has a thread for each kind of work.
     ///   - clock: milliseconds since 1970.
     ///   - bootIdentity: which start of the machine this is, 16 bytes; nil asks the kernel.
     ///   - machineStart: when that was, milliseconds since 1970, 0 for unknown; nil asks the kernel.

@@ -11,7 +11,7 @@ package enum StoreError: Error, CustomStringConvertible {
     case locked(path: String)
     /// A setting does not make sense.
     case configuration(SettingRefusal)
-    /// A file is not what its name says, and opening it would lose data.
+    /// A file is not what its name tells, and opening it would lose data.
     case damaged(path: String, reason: String)
     /// The log has no messages, and something beside it knows of some; nothing was changed.
     case emptyLog(log: String, evidence: String, permit: String)
@@ -89,7 +89,7 @@ package struct AppendResult: Equatable, Sendable {
     package var end: PhysicalOffset { physicalOffset + size }
 }
 
-/// What became of a message: it has its places in log and queue, or nothing at all was changed.
+/// What became of a message: it has its offsets in log and queue, or nothing at all was changed.
 package enum AppendOutcome: Equatable {
     case appended(AppendResult)
     case refused(AppendRefusal)

@@ -20,7 +20,7 @@ public enum CommitLogRecord {
     /// Bytes of the longest topic a record of version 1 can name.
     @inlinable package static var topicLengthMax: Int { 127 }
 
-    /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed place.
+    /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed position.
     @inlinable public static var magicPosition: Int { 4 }
     @inlinable package static var bodyCRCPosition: Int { 8 }
     @inlinable package static var queueIdPosition: Int { 12 }
@@ -58,7 +58,7 @@ package struct CommitLogRecordView {
     package let bytes: UnsafeRawBufferPointer
     /// Of the topic, from 0 on.
     package let queueId: Int32
-    /// Its place in the consume queue; 0 for prepared and rolled back messages.
+    /// Its offset in the consume queue; 0 for prepared and rolled back messages.
     package let queueOffset: QueueOffset
     /// Where in the log the record says it begins.
     package let physicalOffset: PhysicalOffset
@@ -124,8 +124,8 @@ package struct CommitLogRecordView {
     }
 }
 
-/// What lies at a place of the commit log. Only the shape is judged: `CommitLogRecordView.damage` looks at the
-/// checksums, and the caller compares the physical offset with the place.
+/// What lies at an offset of the commit log. Only the shape is judged: `CommitLogRecordView.damage` looks at the
+/// checksums, and the caller compares the physical offset in the record with its own.
 package enum CommitLogParse {
     case record(CommitLogRecordView)
     /// The rest of the file is unused; `size` bytes from here to its end.

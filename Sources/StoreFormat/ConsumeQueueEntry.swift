@@ -43,10 +43,10 @@ public struct ConsumeQueueEntry: Equatable, Sendable {
         BigEndian.store(tagsCode, pointer, 12)
     }
 
-    /// A place that was never written holds zeros: no entry has size 0.
+    /// An entry that was never written holds zeros: no entry has size 0.
     public var isEmpty: Bool { recordSize <= 0 || physicalOffset.rawValue < 0 }
 
-    /// What RocketMQ writes into the places before the first entry of a queue that does not start at 0
+    /// What RocketMQ writes before the first entry of a queue that does not start at 0
     /// (`ConsumeQueue.fillPreBlank`): looks taken, points at nothing.
     package static let preBlank = ConsumeQueueEntry(
         physicalOffset: PhysicalOffset(0), recordSize: Int32.max, tagsCode: 0)

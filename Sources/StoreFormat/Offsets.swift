@@ -23,6 +23,24 @@ public struct PhysicalOffset: RawRepresentable, Comparable, Hashable, Sendable, 
         left.rawValue < right.rawValue
     }
 
+    /// By position.
+    @inlinable
+    public static func <= (left: PhysicalOffset, right: PhysicalOffset) -> Bool {
+        left.rawValue <= right.rawValue
+    }
+
+    /// By position.
+    @inlinable
+    public static func > (left: PhysicalOffset, right: PhysicalOffset) -> Bool {
+        left.rawValue > right.rawValue
+    }
+
+    /// By position.
+    @inlinable
+    public static func >= (left: PhysicalOffset, right: PhysicalOffset) -> Bool {
+        left.rawValue >= right.rawValue
+    }
+
     /// The same position.
     @inlinable
     public static func == (left: PhysicalOffset, right: PhysicalOffset) -> Bool {
@@ -64,67 +82,86 @@ public struct PhysicalOffset: RawRepresentable, Comparable, Hashable, Sendable, 
 }
 
 /// The number of an entry in one consume queue, counted since the queue's first message.
+/// Public for the reason `BigEndian` is.
 @frozen
-package struct QueueOffset: RawRepresentable, Comparable, Hashable, Sendable, CustomStringConvertible {
+public struct QueueOffset: RawRepresentable, Comparable, Hashable, Sendable, CustomStringConvertible {
     /// The number itself.
-    package var rawValue: Int64
+    public var rawValue: Int64
 
     /// As `init(_:)`.
     @inlinable
-    package init(rawValue: Int64) {
+    public init(rawValue: Int64) {
         self.rawValue = rawValue
     }
 
     /// Any number: what is read from a damaged file may be negative.
     @inlinable
-    package init(_ rawValue: Int64) {
+    public init(_ rawValue: Int64) {
         self.rawValue = rawValue
     }
 
     /// By number.
     @inlinable
-    package static func < (left: QueueOffset, right: QueueOffset) -> Bool {
+    public static func < (left: QueueOffset, right: QueueOffset) -> Bool {
         left.rawValue < right.rawValue
+    }
+
+    /// By number.
+    @inlinable
+    public static func <= (left: QueueOffset, right: QueueOffset) -> Bool {
+        left.rawValue <= right.rawValue
+    }
+
+    /// By number.
+    @inlinable
+    public static func > (left: QueueOffset, right: QueueOffset) -> Bool {
+        left.rawValue > right.rawValue
+    }
+
+    /// By number.
+    @inlinable
+    public static func >= (left: QueueOffset, right: QueueOffset) -> Bool {
+        left.rawValue >= right.rawValue
     }
 
     /// The same entry.
     @inlinable
-    package static func == (left: QueueOffset, right: QueueOffset) -> Bool {
+    public static func == (left: QueueOffset, right: QueueOffset) -> Bool {
         left.rawValue == right.rawValue
     }
 
     /// So many entries further on. Traps on overflow, as do the operators below.
     @inlinable
-    package static func + (left: QueueOffset, entries: Int) -> QueueOffset {
+    public static func + (left: QueueOffset, entries: Int) -> QueueOffset {
         QueueOffset(left.rawValue + Int64(entries))
     }
 
     /// So many entries further on.
     @inlinable
-    package static func + (left: QueueOffset, entries: Int64) -> QueueOffset {
+    public static func + (left: QueueOffset, entries: Int64) -> QueueOffset {
         QueueOffset(left.rawValue + entries)
     }
 
     /// So many entries back.
     @inlinable
-    package static func - (left: QueueOffset, entries: Int64) -> QueueOffset {
+    public static func - (left: QueueOffset, entries: Int64) -> QueueOffset {
         QueueOffset(left.rawValue - entries)
     }
 
     /// The entries from `right` to `left`.
     @inlinable
-    package static func - (left: QueueOffset, right: QueueOffset) -> Int64 {
+    public static func - (left: QueueOffset, right: QueueOffset) -> Int64 {
         left.rawValue - right.rawValue
     }
 
     /// Moves it on by so many entries.
     @inlinable
-    package static func += (left: inout QueueOffset, entries: Int64) {
+    public static func += (left: inout QueueOffset, entries: Int64) {
         left.rawValue += entries
     }
 
     /// The number.
-    package var description: String { String(rawValue) }
+    public var description: String { String(rawValue) }
 }
 
 /// File names of the commit log and the consume queues: the offset of the first byte in 20 decimal digits.

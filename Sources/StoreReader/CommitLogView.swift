@@ -21,7 +21,7 @@ package final class CommitLogView {
         self.windows = LogWindows(fileSize: Int64(fileSize), maximumWindows: maximumWindows) { files.file(base: $0) }
     }
 
-    /// Told about reads that failed for another reason than an absent file.
+    /// Called when a read failed for another reason than an absent file.
     package var readFailed: ((SystemError) -> Void)? {
         get { windows.readFailed }
         set {

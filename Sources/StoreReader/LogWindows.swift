@@ -4,11 +4,11 @@ package import StoreFormat
 /// A few read-only mapped windows over files of equal size that together make one long log. Confined to one thread.
 ///
 /// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one
-/// goes first, and `release()` lets those go that were not used since the call before.
+/// goes first, and `release()` unmaps those that were not used since the call before.
 package final class LogWindows {
     /// Bytes of a file: byte `n` of the log lies in file `n / fileSize`.
     package let fileSize: Int64
-    /// Told about reads that failed; the read itself answers nil.
+    /// Called when a read failed; the read itself answers nil.
     package var readFailed: ((SystemError) -> Void)?
 
     private struct Window {
@@ -61,7 +61,7 @@ package final class LogWindows {
         return find(offset, size)
     }
 
-    /// Lets go what was not used since the previous call, and the buffer for large reads.
+    /// Unmaps what was not used since the previous call, and frees the buffer for large reads.
     package func release() {
         windows.removeAll { $0.lastUse <= releaseMark }
         releaseMark = clock

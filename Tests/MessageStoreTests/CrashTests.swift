@@ -92,7 +92,8 @@ final class CrashWorld {
         }
     }
 
-    /// A step during which the machine or the process stops before some change of the disk, perhaps with a part of a write done.
+    /// A step during which the machine or the process stops before some change of the disk, perhaps with a part of a
+    /// write done.
     func stepWithCrash() throws -> Midway? {
         let camera = MidwayCamera(countdown: Int.random(in: 0..<30, using: &random))
         let isPowerCut = random.chance(60)
@@ -162,7 +163,8 @@ final class CrashWorld {
                 try harness.store.commitTick()
                 if !harness.store.gate.tailIsDirty { ghosts = [] }
             } catch {
-                // The tick has failed as a whole. As long as the disk does not let it be cleaned up, a crash may bring it back.
+                // The tick has failed as a whole. As long as the disk does not let it be cleaned up, a crash may bring
+                // it back.
                 let failed = Array(oracle.sent[before...])
                 oracle.sent.removeLast(failed.count)
                 if harness.store.gate.tailIsDirty { ghosts = failed }
@@ -310,7 +312,8 @@ final class CrashWorld {
         ProcessInfo.processInfo.environment["APUS_SEED"].flatMap { UInt64($0) } ?? 20_261_121
     }
 
-    /// Crash images at random moments of random work: nothing promised is missing, nothing invented, queues and index equal to a rebuild.
+    /// Crash images at random moments of random work: nothing promised is missing, nothing invented, queues and index
+    /// equal to a rebuild.
     @Test func crashImagesRecover() throws {
         var images = 0
         var world: UInt64 = 0
@@ -327,7 +330,8 @@ final class CrashWorld {
         print("crash images recovered: \(images), first seed \(Self.seed)")
     }
 
-    /// What long runs have found, whole: an EIO nobody heard of before a kill and a power cut; a power cut before the first recovery point.
+    /// What long runs have found, whole: an EIO that was not noticed before a kill and a power cut; a power cut before
+    /// the first recovery point.
     @Test(arguments: [20_261_508, 20_260_564])
     func seedsThatFailedOnce(_ seed: UInt64) throws {
         _ = try Self.run(seed: seed)

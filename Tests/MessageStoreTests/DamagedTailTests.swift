@@ -6,7 +6,8 @@ import Testing
 
 @testable import MessageStore
 
-/// Zeros and garbage behind the last recovery point, where the log's end is looked for: what is damage, what is the end.
+/// Zeros and garbage behind the last recovery point, where the log's end is looked for: what is damage, what is the
+/// end.
 @Suite struct DamagedTailTests {
     let clock = TestClock()
     let disk: SimulatedDisk
@@ -46,7 +47,8 @@ import Testing
         try zeros.withUnsafeBytes { try image.open(Self.log, .readWrite).write($0, at: range.lowerBound) }
     }
 
-    /// A killed process wrote in order: a lost block costs what lay in it, and nothing behind it comes back later as something else.
+    /// A killed process wrote in order: a lost block costs what lay in it, and nothing behind it comes back later as
+    /// something else.
     @Test(arguments: [1, 3])
     func zerosAreSteppedOverAfterAKill(_ lost: Int) throws {
         let harness = Harness(configuration, disk: disk, clock: clock)
@@ -90,7 +92,8 @@ import Testing
         #expect(numbers(again) == Array(0..<40))
     }
 
-    /// After a power cut zeros are the end, but never below what the last pass noted down as synchronized: those messages were promised.
+    /// After a power cut zeros are the end, but never below what the last pass noted down as synchronized: those
+    /// messages were promised.
     @Test func promisedMessagesBehindZerosSurviveAPowerCut() throws {
         var configuration = configuration
         configuration.flushDiskType = .syncFlush
@@ -110,8 +113,9 @@ import Testing
         #expect(numbers(next) == (0..<25).filter { $0 != 11 })
     }
 
-    /// The log's last messages are gone and an entry in the middle of a queue is damaged: the queue ends behind its last message all the same. It was
-    /// cut at the damaged entry, and its next message got the number of one that lies in the log.
+    /// The log's last messages are gone and an entry in the middle of a queue is damaged: the queue ends behind its
+    /// last message all the same. It was cut at the damaged entry, and its next message got the number of one that lies
+    /// in the log.
     @Test func aDamagedEntryDoesNotTakeThoseBehindItAlong() throws {
         let made = try ImageStore()
         let image = made.disk.afterKill()
@@ -130,7 +134,8 @@ import Testing
         try next.store.close()
     }
 
-    /// The last entry of a queue points behind the log, though its message lies there: its number is not given to another one.
+    /// The last entry of a queue points behind the log, though its message lies there: its number is not given to
+    /// another one.
     @Test(arguments: [false, true])
     func aLastEntryThatPointsBehindTheLogIsMadeAnew(withPoint: Bool) throws {
         let made = try ImageStore()
@@ -149,7 +154,8 @@ import Testing
         try next.store.close()
     }
 
-    /// A record without properties ends with zeros, which may begin a block of the disk: no write that a power cut tore.
+    /// A record without properties ends with zeros, which may begin a block of the disk: no write that a power cut
+    /// tore.
     @Test func messagesWithoutPropertiesAreWhole() throws {
         let harness = Harness(configuration, disk: disk, clock: clock)
         try harness.store.open()
@@ -168,14 +174,15 @@ import Testing
         try next.store.close()
     }
 
-    /// RocketMQ's store after a power cut: what its checkpoint vouches for is believed, and an entry that is damaged there does not end its queue.
+    /// RocketMQ's store after a power cut: what its checkpoint covers is trusted, and an entry that is damaged
+    /// there does not end its queue.
     @Test(arguments: [0, 95, 98, 99], [false, true])
     func aDamagedEntryWhereTheCheckpointIsBelieved(_ place: Int, theOneBeforeToo: Bool) throws {
         let made = try ImageStore()
         let image = made.disk.afterKill()
         let idle = Harness(made.configuration, disk: image, clock: made.clock)
         try idle.store.open()
-        // Fills another file: the checkpoint vouches for the first one, where all messages of `Topic` lie.
+        // Fills another file: the checkpoint covers the first one, where all messages of `Topic` lie.
         for number in 0..<60 {
             idle.send("Other", body: "\(number) " + String(repeating: "o", count: 3000))
             try idle.store.commitTick()

@@ -7,7 +7,8 @@ import Testing
 
 @testable import MessageStore
 
-/// A log that seems empty beside queues, index, checkpoint or offsets is a wrong mount: the store does not open, and nothing is deleted.
+/// A log that seems empty beside queues, index, checkpoint or offsets is a wrong mount: the store does not open, and
+/// nothing is deleted.
 @Suite("an empty log beside what knows of messages") struct EmptyLogTests {
     private final class Folder {
         let path = NSTemporaryDirectory() + "apus-empty-log-\(UUID().uuidString)"
@@ -81,7 +82,7 @@ import Testing
         return nil
     }
 
-    @Test("the log's disk is not mounted: refused in words, and every file is as it was")
+    @Test("the log's disk is not mounted: refused with a message, and every file is as it was")
     func missingLog() throws {
         let folder = try filled()
         let kept = folder.path + "-log"

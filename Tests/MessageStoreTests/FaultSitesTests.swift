@@ -7,8 +7,9 @@ import Testing
 @testable import MessageStore
 @testable import MetadataStore
 
-/// Every call that changes the disk fails once in its turn, with ENOSPC and with EIO, for a moment or for long: nothing acknowledged is lost, nothing
-/// is half there, and service returns when the disk works again. And every kind of file is met with every call the store makes on it.
+/// Every call that changes the disk fails once in its turn, with ENOSPC and with EIO, for a moment or for long: nothing
+/// acknowledged is lost, nothing is half there, and service returns when the disk works again. And every kind of file
+/// is met with every call the store makes on it.
 @Suite struct FaultSitesTests {
     /// Counts the calls; fails those of a window.
     private final class Sites: Sendable {
@@ -118,7 +119,7 @@ import Testing
         do {
             try harness.store.open()
         } catch {
-            // A disk that fails at the start: refused in words, and the next start works.
+            // A disk that fails at the start: refused with a message, and the next start works.
             world.sites.state.withLock { $0.failing = 0..<0 }
             harness.store.abandon()
             harness = Harness(world.configuration, disk: world.disk, clock: world.clock)
@@ -180,7 +181,8 @@ import Testing
         }
     }
 
-    /// Each in its turn, for one call and for the forty that follow it. `APUS_FAULT_SITES=all` takes every call instead of every seventh.
+    /// Each in its turn, for one call and for the forty that follow it. `APUS_FAULT_SITES=all` takes every call instead
+    /// of every seventh.
     @Test(arguments: [StoreConfiguration.FlushDiskType.asyncFlush, .syncFlush], [ENOSPC, EIO])
     func eachFails(_ flush: StoreConfiguration.FlushDiskType, _ code: Int32) throws {
         let (count, _) = try run(flush, failing: 0..<0, code: 0)

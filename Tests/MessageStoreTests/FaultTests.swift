@@ -67,7 +67,7 @@ import Testing
         #expect(failed)
         let queue = try #require(harness.store.consumeQueue(topic: "T", queueId: 0))
         let before = queue.maxOffset
-        // Refused with words, not with silence; reads go on.
+        // Refused with a message, not with silence; reads go on.
         guard case .refused(let refusal) = harness.send("T", body: "refused") else {
             Issue.record("a message was taken")
             return
@@ -240,7 +240,8 @@ import Testing
         }
     }
 
-    /// No checksum covers a record's queue offset: any number may stand there, and costs that message its place at most.
+    /// No checksum covers a record's queue offset: any number may stand there, and costs that message its place at
+    /// most.
     @Test(arguments: [Int64.max, Int64.max - 1, Int64.min, -1, Int64.max / 20, ConsumeQueueEntry.queueOffsetLimit])
     func impossibleQueueOffsets(_ offset: Int64) throws {
         let harness = Harness(configuration, disk: disk, clock: clock)

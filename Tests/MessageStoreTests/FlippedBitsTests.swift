@@ -6,8 +6,8 @@ import Testing
 
 @testable import MessageStore
 
-/// One flipped bit in each kind of file, field by field: said in the log, served around, never delivered as good. What no checksum of RocketMQ's
-/// covers without `enabledAppendPropCRC` is in `PropCRCTests`.
+/// One flipped bit in each kind of file, field by field: said in the log, served around, never delivered as good. What
+/// no checksum of RocketMQ's covers without `enabledAppendPropCRC` is in `PropCRCTests`.
 @Suite struct FlippedBitsTests {
     let made: ImageStore
 
@@ -70,8 +70,8 @@ import Testing
         }
     }
 
-    /// An entry's offset before the log's beginning or far behind its end, in a file the start does not look into: reading it stopped the broker,
-    /// again and again (found by fuzzing).
+    /// An entry's offset before the log's beginning or far behind its end, in a file the start does not look into:
+    /// reading it stopped the broker, again and again (found by fuzzing).
     @Test(arguments: [0, 1, 149, 150, 199], [Int64.min, Int64.min + 4711, -1, Int64.max - 10, Int64.max])
     func anImpossibleEntry(_ place: Int, _ offset: Int64) throws {
         let disk = SimulatedDisk()

@@ -57,7 +57,8 @@ import Testing
         }
     }
 
-    /// Apache was killed and the machine has run on: nothing is replayed but what it had not dispatched, and queues and index are as it left them.
+    /// Apache was killed and the machine has run on: nothing is replayed but what it had not dispatched, and queues and
+    /// index are as it left them.
     @Test func killedApacheIsTakenOverAtOnce() throws {
         let folder = try TemporaryFolder()
         let path = try folder.unpack("golden-4.9.8-killed.tar.gz", folder: "golden-killed")
@@ -83,7 +84,8 @@ import Testing
                 end: Int64(record.storeTime))
             #expect(found.records.contains { $0.start.rawValue == at })
         }
-        // A second kill, now of Apus, before it has written anything: its queues are not in the order of the log, so they are not believed like Apache's.
+        // A second kill, now of Apus, before it has written anything: its queues are not in the order of the log, so
+        // they are not trusted like Apache's.
         harness.store.abandon()
         let second = Harness(configuration, machineStart: anHourAgo)
         try second.store.open()
@@ -93,7 +95,7 @@ import Testing
         try FileManager.default.removeItem(atPath: path + "/consumequeue/.apus-recovery")
         let third = Harness(configuration, machineStart: anHourAgo)
         try third.store.open()
-        // RocketMQ's own rules: from the log file the checkpoint vouches for, and from where the index made good ends.
+        // RocketMQ's own rules: from the log file the checkpoint covers, and from where the index made good ends.
         #expect(third.store.recoveredFrom.rawValue <= 1_048_576)
         try third.store.close()
         #expect(try Self.indexEntries(path, configuration) == indexBefore)

@@ -6,7 +6,8 @@ import Testing
 
 @testable import MessageStore
 
-/// A closed store of 200 messages in two queues on a simulated disk, and the judge's knowledge of where everything lies: what tests damage.
+/// A closed store of 200 messages in two queues on a simulated disk, and the judge's knowledge of where everything
+/// lies: what tests damage.
 struct ImageStore {
     let clock: TestClock
     let disk: SimulatedDisk
@@ -62,7 +63,8 @@ struct ImageStore {
         return Opened(harness: next, log: log, bodies: bodies)
     }
 
-    /// One bit in every byte of message 77, one after the other: said, served around, shown to nobody. Returns how many bytes were flipped.
+    /// One bit in every byte of message 77, one after the other: reported, served around, not delivered. Returns how
+    /// many bytes were flipped.
     func flipEveryByte(isRebuilt: Bool) throws -> Int {
         let record = judge.records[77]
         let (path, at) = self.path(record)

@@ -5,8 +5,8 @@ import Testing
 
 @testable import MessageStore
 
-/// RocketMQ wrote a store and the power failed: its checkpoint hardly ever vouches for the newest index file. What is left of that is used, so that the
-/// start reads a log file or two and not the whole log.
+/// RocketMQ wrote a store and the power failed: its checkpoint hardly ever covers the newest index file. What is
+/// left of that is used, so that the start reads a log file or two and not the whole log.
 @Suite struct IndexSalvageTests {
     let clock = TestClock()
     let disk: SimulatedDisk
@@ -96,8 +96,9 @@ import Testing
         }
     }
 
-    /// Index files are named by the time of their first record. With a clock set back by a month (or a bit flipped in a record's time) that was tried
-    /// millisecond by millisecond until it lay behind the last name: a start, or the loop, stood still.
+    /// Index files are named by the time of their first record. With a clock set back by a month (or a bit flipped in a
+    /// record's time) that was tried millisecond by millisecond until it lay behind the last name: a start, or the
+    /// loop, stood still.
     @Test(arguments: [0, 1])
     func aClockSetBack(_ rebuilt: Int) throws {
         let harness = Harness(configuration, disk: disk, clock: clock)

@@ -86,8 +86,8 @@ import Testing
         }
     }
 
-    /// Everything in a store of Apache's is found by queue, by offset id, by unique key, by key within its time and by time: the judge says what
-    /// there is.
+    /// Everything in a store of Apache's is found by queue, by offset id, by unique key, by key within its time and by
+    /// time: the judge says what there is.
     @Test(arguments: Golden.allCases)
     func everythingIsFoundEveryWay(_ golden: Golden) throws {
         let folder = try TemporaryFolder()

@@ -6,8 +6,8 @@ import Testing
 
 @testable import MessageStore
 
-/// A real process, a real disk, `kill -9` at random moments: nothing acknowledged is missing or changed, no queue has a hole. Each round goes on with
-/// the store the round before left. `APUS_KILL_ROUNDS` sets the number of rounds.
+/// A real process, a real disk, `kill -9` at random moments: nothing acknowledged is missing or changed, no queue has a
+/// hole. Each round goes on with the store the round before left. `APUS_KILL_ROUNDS` sets the number of rounds.
 @Suite struct KillTests {
     static var rounds: Int { ProcessInfo.processInfo.environment["APUS_KILL_ROUNDS"].flatMap { Int($0) } ?? 20 }
 

@@ -60,7 +60,7 @@ import Testing
         #expect(throws: MetadataError.self) { try load(disk) }
     }
 
-    /// The backup takes the file's place, stays the backup, and the damaged bytes are kept for whoever wants to look.
+    /// The backup takes the file's place, stays the backup, and the damaged bytes are kept to be looked at.
     @Test func restoring() throws {
         disk.flip(path, byte: 12, bit: 0)
         let damaged = disk.bytes(path)
@@ -76,7 +76,7 @@ import Testing
         #expect(disk.bytes(path + ".bak") == old && disk.bytes(path + ".damaged") == damaged)
     }
 
-    /// Damaged bytes never replace a good backup, even when nobody has loaded them.
+    /// Damaged bytes never replace a good backup, even when they were never loaded.
     @Test func savingOverDamage() throws {
         disk.flip(path, byte: 12, bit: 0)
         try file.save(Array("{\"version\":3}".utf8))

@@ -7,8 +7,8 @@ import Testing
 
 @testable import MessageStore
 
-/// Names and numbers in records that no broker has checked: a foreign master's, or a damaged log's. The store opens nothing
-/// outside of its folder, and the messages behind are served.
+/// Names and numbers in records that no broker has checked: a foreign master's, or a damaged log's. The store opens
+/// nothing outside of its folder, and the messages behind are served.
 @Suite struct NamesInLogTests {
     let folder: TemporaryFolder
 

@@ -112,7 +112,7 @@ import Testing
         }
     }
 
-    /// What somebody else put into the folders keeps nobody from starting, and stays.
+    /// What another program put into the folders does not prevent a start, and stays.
     @Test func strayFilesAreLeftAlone() throws {
         let folder = try TemporaryFolder()
         let path = folder.path + "/store"
@@ -129,8 +129,8 @@ import Testing
         for stray in strays { #expect(FileManager.default.contents(atPath: path + "/" + stray) == Data("stray".utf8)) }
     }
 
-    /// Found by fuzzing: somebody deletes a queue's newest file and the recovery point; the next message takes a place the log has given before.
-    /// What is checked behind the start must not give that place back.
+    /// Found by fuzzing: an operator deletes a queue's newest file and the recovery point; the next message takes a
+    /// place the log has given before. What is checked behind the start must not give that place back.
     @Test func whatIsSentAfterADeletionStays() throws {
         let folder = try TemporaryFolder()
         let path = folder.path + "/store"

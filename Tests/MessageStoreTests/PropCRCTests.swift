@@ -80,7 +80,8 @@ import Testing
 
     // MARK: - Copies
 
-    /// A message that is stored again brings its old record's checksum along: it goes, wherever it stands, whatever the setting.
+    /// A message that is stored again brings its old record's checksum along: it goes, wherever it stands, whatever the
+    /// setting.
     @Test(arguments: [true, false])
     func anOldChecksumGoes(_ isEnabled: Bool) throws {
         let folder = try TemporaryFolder()
@@ -110,7 +111,8 @@ import Testing
         }
     }
 
-    /// 32 767 bytes are the limit with the checksum in them. A waiting message taken before the setting was made is delivered without one.
+    /// 32 767 bytes are the limit with the checksum in them. A waiting message taken before the setting was made is
+    /// delivered without one.
     @Test func theLimitCountsIt() throws {
         let folder = try TemporaryFolder()
         let harness = Harness(Self.enabled(folder.path + "/store"))
@@ -148,7 +150,7 @@ import Testing
 
     // MARK: - Damage
 
-    /// One bit in every byte of a record, one after the other: said, served around, shown to nobody.
+    /// One bit in every byte of a record, one after the other: reported, served around, not delivered.
     @Test(arguments: [false, true])
     func everyByteIsCovered(_ isRebuilt: Bool) throws {
         let store = try ImageStore(settings: { $0.enabledAppendPropCRC = true }, rules: Self.rules)
@@ -159,7 +161,8 @@ import Testing
     @Test func theCheckBehindTheStartFindsIt() throws {
         let store = try ImageStore(settings: { $0.enabledAppendPropCRC = true }, rules: Self.rules)
         let (path, at) = store.path(store.judge.records[30])
-        // Flag, queue offset, physical offset, sys flag, born time, store time, reconsume times, and the checksum itself.
+        // Flag, queue offset, physical offset, sys flag, born time, store time, reconsume times, and the checksum
+        // itself.
         for byte in [19, 27, 40, 44, 60, 74, 80, store.judge.records[30].size - 5] {
             let image = store.disk.afterKill()
             image.flip(path, byte: at + byte, bit: 0)
@@ -177,7 +180,7 @@ import Testing
 
     // MARK: - forceVerifyPropCRC
 
-    /// Older records have none: they are kept, shown to nobody and reported; without the key they are all back.
+    /// Older records have none: they are kept, reported and not delivered; without the key they are all back.
     @Test func forcedVerification() throws {
         let old = try ImageStore()
         let image = old.disk.afterKill()

@@ -7,7 +7,8 @@ import Testing
 
 @testable import MessageStore
 
-/// Checksums of whole records beside the log: no flipped bit in a record goes unnoticed, and no checksum is ever held against a record it was not made of.
+/// Checksums of whole records beside the log: no flipped bit in a record goes unnoticed, and no checksum is ever held
+/// against a record it was not made of.
 @Suite struct RecordChecksumTests {
     static let rules = {
         var rules = StoreJudge.Rules(log: 64 * 1024, queue: 2000, slots: 500, entries: 2000)
@@ -17,7 +18,7 @@ import Testing
 
     // MARK: - Damage
 
-    /// One bit in every byte of a record, one after the other: said, served around, shown to nobody.
+    /// One bit in every byte of a record, one after the other: reported, served around, not delivered.
     @Test(arguments: [false, true])
     func everyByteIsCovered(_ isRebuilt: Bool) throws {
         let store = try ImageStore(rules: Self.rules)
@@ -45,7 +46,8 @@ import Testing
         }
     }
 
-    /// A flipped bit in a checksum costs its message, said and shown to nobody, and none other: which of the two flipped nobody can tell.
+    /// A flipped bit in a checksum costs its message, reported and not delivered, and none other: which of the two
+    /// flipped cannot be known.
     @Test func aFlippedSum() throws {
         let store = try ImageStore(rules: Self.rules)
         let record = store.judge.records[50]
@@ -116,7 +118,8 @@ import Testing
         print("messages that were never promised and are gone: \(lacking)")
     }
 
-    /// A store that has none, RocketMQ's or an older release's: what it holds is judged as RocketMQ judges it, what comes has its checksum.
+    /// A store that has none, RocketMQ's or an older release's: what it holds is judged as RocketMQ judges it, what
+    /// comes has its checksum.
     @Test func aStoreWithoutSums() throws {
         let store = try ImageStore(settings: { $0.recordSumEnable = false })
         #expect(!store.disk.paths.contains { $0.contains("recordsums") })
@@ -170,7 +173,8 @@ import Testing
 
     // MARK: - Checksums of another log
 
-    /// RocketMQ cut the log off below its end, wrote on, and gave it back: the checksums are of records that are no more.
+    /// RocketMQ cut the log off below its end, wrote on, and gave it back: the checksums are of records that are no
+    /// more.
     @Test(arguments: [20, 120, 199])
     func aLogThatWasCutAndGoesOn(_ kept: Int) throws {
         let store = try ImageStore(rules: Self.rules)

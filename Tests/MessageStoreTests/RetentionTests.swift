@@ -47,8 +47,8 @@ import Testing
         try harness.store.close()
     }
 
-    /// A queue all of whose messages have expired goes on counting where it was, however the broker or the machine stopped: from 0 its groups would
-    /// be ahead of it and skip what comes next (found by the time world).
+    /// A queue all of whose messages have expired goes on counting where it was, however the broker or the machine
+    /// stopped: from 0 its groups would be ahead of it and skip what comes next (found by the time world).
     @Test func anExpiredQueueKeepsItsNumbers() throws {
         let harness = Harness(expiring, disk: disk, clock: clock)
         try harness.store.open()
@@ -85,7 +85,26 @@ import Testing
         #expect(expired > 10)
     }
 
-    /// The new beginning of a queue is found by halving. An entry that points nowhere near its message does not take good messages along.
+    /// Of several holds the oldest counts, and the journal names it.
+    @Test func theOldestHoldKeepsTheLog() throws {
+        let log = LogLines()
+        let harness = Harness(expiring, disk: disk, clock: clock, log: log)
+        try harness.store.open()
+        harness.store.retentionHolds = [
+            RetentionHold("young messages", neededFrom: { PhysicalOffset(5 * 65_536) }),
+            RetentionHold("old messages", neededFrom: { PhysicalOffset(2 * 65_536 + 10) }),
+            RetentionHold("no messages", neededFrom: { nil }),
+        ]
+        try fill(harness, 200)
+        harness.maintain(60_000)
+        #expect(harness.store.minPhysicalOffset.rawValue == 2 * 65_536)
+        #expect(log.lines.filter { $0.contains("but old messages at \(2 * 65_536 + 10)") }.count == 1, "\(log.lines)")
+        #expect(!log.lines.contains { $0.contains("young messages") })
+        try harness.store.close()
+    }
+
+    /// The new beginning of a queue is found by halving. An entry that points nowhere near its message does not take
+    /// good messages along.
     @Test(arguments: [Int64(5), 1 << 40])
     func aDamagedEntryDoesNotExpireOthers(_ wrong: Int64) throws {
         let harness = Harness(expiring, disk: disk, clock: clock)
@@ -111,8 +130,8 @@ import Testing
         try next.store.close()
     }
 
-    /// A full disk costs messages whose time is not over: an error that says how many, of how many topics, and what to do. It was one
-    /// line of no importance with a number of files.
+    /// A full disk costs messages whose time is not over: an error that says how many, of how many topics, and what to
+    /// do. It was one line of no importance with a number of files.
     @Test func messagesAFullDiskCostsAreCounted() throws {
         var configuration = StoreConfiguration.small("/store")
         configuration.fileReservedTime = 72
@@ -149,7 +168,8 @@ import Testing
         try next.store.close()
     }
 
-    /// A disk that is too full is known when the store opens: whoever sends before the first maintenance is refused too.
+    /// A disk that is too full is known when the store opens: what is sent before the first maintenance is refused
+    /// too.
     @Test func fullDiskIsKnownAtTheStart() throws {
         var configuration = StoreConfiguration.small("/store")
         configuration.diskReservedBytes = 100 * 1024
@@ -168,7 +188,8 @@ import Testing
         try harness.store.close()
     }
 
-    /// A disk above the warning level refuses senders, says what holds the log, and takes the waiting messages that let go of it.
+    /// A disk above the warning level refuses senders, says what holds the log, and takes the waiting messages that let
+    /// go of it.
     @Test func waitingMessagesMayUseTheReserve() throws {
         var configuration = StoreConfiguration.small("/store")
         configuration.diskReservedBytes = 100 * 1024

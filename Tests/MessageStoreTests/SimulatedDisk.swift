@@ -21,9 +21,10 @@ struct SeededGenerator: RandomNumberGenerator {
     mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
 }
 
-/// A disk in memory that forgets. What was written is seen by the process at once; what survives a power cut is only what was synchronized, and
-/// of the rest any mixture of 512-byte blocks, old and new: dropped, torn and reordered writes all look like that. Creations, removals and
-/// renames survive in order, up to a point chosen at the cut, not before the last synchronized one (as with a journalling filesystem).
+/// A disk in memory that forgets. What was written is seen by the process at once; what survives a power cut is only
+/// what was synchronized, and of the rest any mixture of 512-byte blocks, old and new: dropped, torn and reordered
+/// writes all look like that. Creations, removals and renames survive in order, up to a point chosen at the cut, not
+/// before the last synchronized one (as with a journalling filesystem).
 ///
 /// Single-threaded in effect: the tests run the background work on their own thread.
 final class SimulatedDisk: Disk {
@@ -173,7 +174,8 @@ final class SimulatedDisk: Disk {
     private let state = Mutex(State())
     /// Asked before every change of a file: an errno to fail with. `call` is the system call's name.
     let fault = Mutex<(@Sendable (_ call: String, _ path: String) -> Int32?)?>(nil)
-    /// Told before every change of the disk: a test takes its crash image there. For writes, the bytes about to be written.
+    /// Told before every change of the disk: a test takes its crash image there. For writes, the bytes about to be
+    /// written.
     let watcher = Mutex<(@Sendable (_ write: (path: String, offset: Int64, bytes: [UInt8])?) -> Void)?>(nil)
     /// Bytes all files may have in blocks that were written; nil for no limit.
     let capacity = Mutex<Int?>(nil)

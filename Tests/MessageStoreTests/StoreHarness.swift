@@ -6,7 +6,7 @@ import Synchronization
 
 @testable import MessageStore
 
-/// Work of the background lanes, done when the test says so, on the test's own thread.
+/// Work of the background threads, done when the test says so, on the test's own thread.
 final class ManualBackground: StoreBackground {
     private let work = Mutex<[@Sendable () -> Void]>([])
     /// Runs everything at once when it is submitted.

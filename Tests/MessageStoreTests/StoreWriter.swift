@@ -3,8 +3,9 @@ import StoreFormat
 
 @testable import MessageStore
 
-/// Random messages of every shape the format knows, so that whoever reads the store afterwards meets them all: batches, IPv6 hosts, properties
-/// up to the limit, topics of every length, prepared and rolled back messages, delays, records that end a file to the byte.
+/// Random messages of every shape the format knows, so that reads of the store meet them all: batches,
+/// IPv6 hosts, properties up to the limit, topics of every length, prepared and rolled back messages, delays, records
+/// that end a file to the byte.
 struct StoreWriter {
     var random: SeededGenerator
     /// Every accepted message's place.

@@ -6,8 +6,8 @@ import Testing
 
 @testable import MessageStore
 
-/// A synchronization fails on the flush thread, and the process ends before its owner hears of it. From then on the kernel calls the lost pages
-/// clean, so whoever comes next may vouch only for what it has written again.
+/// A synchronization fails on the flush thread, and the process ends before its owner hears of it. From then on the
+/// kernel calls the lost pages clean, so the next process may trust only what it has written again.
 @Suite struct UnheardFailureTests {
     let clock = TestClock()
     let disk: SimulatedDisk
@@ -91,7 +91,7 @@ import Testing
         harness.send("T", body: "8", keys: "k8")
         try harness.store.commitTick()
         #expect(failed.isSet)
-        // The loop has not run: nobody was told, nothing was noted down.
+        // The loop has not run: nothing was reported and nothing noted.
         let image = disk.afterKill()
         let next = Harness(configuration, disk: image, clock: clock)
         try next.store.open()

@@ -256,7 +256,8 @@ import Testing
         try next.store.close()
     }
 
-    /// A blank record ends the file as soon as a slave has its 8 bytes; what a slave has dispatched lies never behind what it has.
+    /// A blank record ends the file as soon as a slave has its 8 bytes; what a slave has dispatched lies never behind
+    /// what it has.
     @Test func aSlaveWaitsForTheRestOfAFile() throws {
         let master = Harness(configuration)
         try master.store.open()

@@ -27,7 +27,7 @@ struct LogCheckFindings: Sendable {
     struct WrongEntry: Sendable {
         var topic: String
         var queueId: Int32
-        var queueOffset: Int64
+        var queueOffset: QueueOffset
         var entry: ConsumeQueueEntry
     }
 }
@@ -171,7 +171,7 @@ final class LogCheck: @unchecked Sendable {
         findings.wrongEntries.append(
             LogCheckFindings.WrongEntry(
                 topic: String(decoding: record.topic, as: UTF8.self), queueId: record.queueId,
-                queueOffset: record.queueOffset.rawValue,
+                queueOffset: record.queueOffset,
                 entry: ConsumeQueueEntry(
                     physicalOffset: record.physicalOffset, recordSize: Int32(truncatingIfNeeded: record.totalSize),
                     tagsCode: code)))
@@ -181,7 +181,7 @@ final class LogCheck: @unchecked Sendable {
         record.property(PropertyName.tags).map { TagsCode.of($0) } ?? 0
     }
 
-    /// Whether a whole record lies at `offset` that has the same place in the same queue.
+    /// Whether a whole record lies at `offset` that has the same offset in the same queue.
     private func isRecord(
         _ offset: PhysicalOffset, of other: CommitLogRecordView, _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) -> Bool {

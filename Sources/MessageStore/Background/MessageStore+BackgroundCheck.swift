@@ -2,27 +2,6 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// Where the background check stands.
-struct CheckState {
-    /// The next record to look at, and where the check ends: at `recoveredFrom`, from where on the start itself has
-    /// looked.
-    var position = PhysicalOffset(0)
-    var end = PhysicalOffset(0)
-    var start = PhysicalOffset(0)
-    var isRunning = false
-    var check: LogCheck?
-    var records = 0
-    var damaged = 0
-    var repaired = 0
-    var notRepaired = 0
-    var unindexed = 0
-    /// Records in `start ..< cleanEnd` are known to be good: their bodies are not compared again when they are read.
-    var cleanEnd = PhysicalOffset(0)
-    var startedAt: Int64 = 0
-    var reportedAt: Int64 = 0
-    var readFailed = false
-}
-
 /// A start trusts the older part of the log, so that its time does not depend on the store's size. The background check
 /// looks at that part afterwards, on a thread of its own: at most `backgroundCheckBytesPerSecond`, a slice with each
 /// maintenance call. Damaged messages are reported; reads compare their bodies anyway and do not deliver them. Queue
@@ -109,13 +88,13 @@ extension MessageStore {
 
     private func report(_ findings: LogCheckFindings, first: PhysicalOffset) {
         guard findings.damagedCount > 0 else { return }
-        var said = 0
+        var reported = 0
         for (offset, damage) in findings.damages where offset >= first {
-            if said < 10 { logger.error("commit log at \(offset): \(damage); what lies there is not delivered") }
-            said += 1
+            if reported < 10 { logger.error("commit log at \(offset): \(damage); what lies there is not delivered") }
+            reported += 1
         }
-        guard said > 0 else { return }
-        let count = findings.damagedCount - (findings.damages.count - said)
+        guard reported > 0 else { return }
+        let count = findings.damagedCount - (findings.damages.count - reported)
         if count > 10 { logger.error("\(count - 10) more damaged ranges in the same part of the log") }
         state.damaged += count
     }
@@ -123,51 +102,51 @@ extension MessageStore {
     /// A queue's entry contradicts the log. The log is right, if the entry's neighbours agree.
     private func repair(_ wrong: LogCheckFindings.WrongEntry) {
         guard let queue = consumeQueue(topic: wrong.topic, queueId: wrong.queueId) else { return }
-        let place = wrong.queueOffset
+        let offset = wrong.queueOffset
         let physical = wrong.entry.physicalOffset
         let name = "\(wrong.topic)-\(wrong.queueId)"
-        guard place >= queue.minOffset.rawValue else { return }
+        guard offset >= queue.minOffset else { return }
         do throws(SystemError) {
-            guard place < queue.maxOffset.rawValue else {
+            guard offset < queue.maxOffset else {
                 // A topic made again has a shorter queue and newer messages.
                 guard queue.lastPhysicalOffset < physical else { return }
                 state.notRepaired += 1
                 logger.error(
-                    "the queue \(name) ends at \(queue.maxOffset), but the log has its message \(place) at \(physical): stop the broker, delete \(configuration.consumeQueuePath) and start it to have the queues made anew"
+                    "the queue \(name) ends at \(queue.maxOffset), but the log has its message \(offset) at \(physical): stop the broker, delete \(configuration.consumeQueuePath) and start it to have the queues made anew"
                 )
                 return
             }
-            let current = try queueFiles.entry(queue, at: place)
+            let current = try queueFiles.entry(queue, at: offset)
             if current == wrong.entry { return }
             // Another message has the offset. A later one: the queue began again before it, and its producer was told
             // this offset. An earlier one: this message's own offset or queue is a damaged number.
             if let current, current.physicalOffset != physical,
-                belongs(current.physicalOffset, Int(current.recordSize), queue, place)
+                belongs(current.physicalOffset, Int(current.recordSize), queue, offset)
             {
                 return
             }
-            if place > queue.minOffset.rawValue,
-                let before = try queueFiles.entry(queue, at: place - 1), before != .preBlank, !before.isEmpty,
+            if offset > queue.minOffset,
+                let before = try queueFiles.entry(queue, at: offset - 1), before != .preBlank, !before.isEmpty,
                 before.physicalOffset >= physical
             {
                 return
             }
-            if let after = try queueFiles.entry(queue, at: place + 1), !after.isEmpty,
+            if let after = try queueFiles.entry(queue, at: offset + 1), !after.isEmpty,
                 after.physicalOffset <= physical
             {
                 return
             }
-            try queueFiles.overwrite(queue, at: place, wrong.entry)
-            if place == queue.minOffset.rawValue { queue.firstPhysicalOffset = physical }
+            try queueFiles.overwrite(queue, at: offset, wrong.entry)
+            if offset == queue.minOffset { queue.firstPhysicalOffset = physical }
             state.repaired += 1
             if state.repaired <= 100 {
                 logger.error(
-                    "entry \(place) of the queue \(name) did not point at its message at \(physical): repaired from the log"
+                    "entry \(offset) of the queue \(name) did not point at its message at \(physical): repaired from the log"
                 )
             }
         } catch {
             state.notRepaired += 1
-            logger.error("entry \(place) of the queue \(name) is wrong and could not be repaired: \(error)")
+            logger.error("entry \(offset) of the queue \(name) is wrong and could not be repaired: \(error)")
         }
     }
 

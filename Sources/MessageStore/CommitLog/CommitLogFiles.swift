@@ -113,8 +113,8 @@ final class CommitLogFiles {
         return try disk.open(path, .readWrite)
     }
 
-    /// Makes everything from `offset` on zero: later files go, the rest of this one is cut off and extended again,
-    /// durably, so that no bytes of an abandoned write can ever be taken for a message again.
+    /// Makes everything from `offset` on zero, durably: later files are deleted, the rest of this one is cut off and
+    /// extended again. So no bytes of an abandoned write can be taken for a message later.
     func truncate(to offset: PhysicalOffset) throws(SystemError) {
         while let last = files.last, last.base > offset, files.count > 1 {
             try disk.remove(last.file.path)

@@ -4,8 +4,8 @@ import StoreFormat
 /// What the `flush` thread does for the log, and whether its last synchronization can be trusted.
 ///
 /// One job at a time: a flush, or the verification after a flush that failed. After a failure the kernel may call pages
-/// clean that never reached the disk, so `isBroken` stays set until everything behind the flushed end has been read
-/// back, written again and synchronized. Confined to the store's thread.
+/// clean that never reached the disk, so `isBroken` stays set. It is unset when everything behind the flushed end has
+/// been read back, written again and synchronized. Confined to the store's thread.
 struct FlushState {
     /// A flush or a verification is under way.
     private(set) var isRunning = false
@@ -29,7 +29,7 @@ struct FlushState {
 
     // MARK: - Flushing
 
-    /// - Parameter outcome: where a flush says how it ended; nil for a verification.
+    /// - Parameter outcome: where a flush leaves its outcome; nil for a verification.
     mutating func begin(_ outcome: FlushOutcome<SystemError>?) {
         precondition(!isRunning, "the flush thread has one job at a time")
         isRunning = true

@@ -1,11 +1,11 @@
 import LinuxSystem
 import StoreFormat
 
-/// What lies at a place of the log.
+/// What lies at an offset of the log.
 enum LogWalkFinding {
-    /// A record that says itself that it lies here; valid during the call.
+    /// A record that holds this offset; valid during the call.
     case record(CommitLogRecordView)
-    /// No record, or none of this place. One damage may be met piece by piece.
+    /// No record, or one of another offset. One damage may be met in several parts.
     case damage(CommitLogDamage, at: PhysicalOffset)
 }
 
@@ -76,7 +76,7 @@ final class LogWalk {
         buffer = .allocate(byteCount: needed + (1 << 16), alignment: 16)
     }
 
-    /// Where in the buffer the next record may begin: a magic in its place. What only looks like one is damage again.
+    /// Where in the buffer the next record may begin: a magic number. What only looks like one is damage again.
     private func search(from start: Int, _ count: Int) -> Int {
         var position = start
         while position + 8 <= count {

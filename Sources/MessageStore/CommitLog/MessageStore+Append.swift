@@ -21,7 +21,7 @@ extension MessageStore {
         guard Int64(largest + CommitLogRecord.blankSize) <= logFiles.fileSize else {
             return .refused(.messageTooLarge(limit: Int(logFiles.fileSize) - CommitLogRecord.blankSize))
         }
-        var queueOffset: Int64 = 0
+        var queueOffset = QueueOffset(0)
         if SysFlag.entersConsumeQueue(sysFlag) {
             let queue: ConsumeQueue
             switch queueForAppend(draft.topic, draft.queueId) {
@@ -42,7 +42,7 @@ extension MessageStore {
         statistics.putBytes += Int64(size)
         return .appended(
             AppendResult(
-                physicalOffset: start, size: size, queueOffset: QueueOffset(queueOffset), count: 1,
+                physicalOffset: start, size: size, queueOffset: queueOffset, count: 1,
                 storeTimestamp: now))
     }
 
@@ -103,7 +103,7 @@ extension MessageStore {
         statistics.putBytes += Int64(total)
         return .appended(
             AppendResult(
-                physicalOffset: start, size: total, queueOffset: QueueOffset(firstQueueOffset),
+                physicalOffset: start, size: total, queueOffset: firstQueueOffset,
                 count: count,
                 storeTimestamp: now))
     }
@@ -213,7 +213,7 @@ extension MessageStore {
 
     @inline(__always)
     private func encode(
-        _ draft: MessageDraft, sysFlag: Int32, size: Int, queueOffset: Int64, now: Int64, flag: Int32,
+        _ draft: MessageDraft, sysFlag: Int32, size: Int, queueOffset: QueueOffset, now: Int64, flag: Int32,
         body: UnsafeRawBufferPointer, properties: RecordProperties
     ) {
         let target = hot.reserve(size, at: log.end)
@@ -222,7 +222,7 @@ extension MessageStore {
         BigEndian.store(CommitLogRecord.bodyCRC(body), target, CommitLogRecord.bodyCRCPosition)
         BigEndian.store(draft.queueId, target, CommitLogRecord.queueIdPosition)
         BigEndian.store(flag, target, CommitLogRecord.flagPosition)
-        BigEndian.store(queueOffset, target, CommitLogRecord.queueOffsetPosition)
+        BigEndian.store(queueOffset.rawValue, target, CommitLogRecord.queueOffsetPosition)
         BigEndian.store(log.end.rawValue, target, CommitLogRecord.physicalOffsetPosition)
         BigEndian.store(sysFlag, target, CommitLogRecord.sysFlagPosition)
         BigEndian.store(draft.bornTimestamp, target, CommitLogRecord.bornTimestampPosition)

@@ -181,18 +181,18 @@ struct ForcedDeletion {
     /// Queue entries that were deleted with their messages.
     private(set) var messages: Int64 = 0
     private(set) var topics: Set<String> = []
-    private var start: Int64 = 0
+    private var start = QueueOffset(0)
 
     init(from: PhysicalOffset) {
         self.from = from
     }
 
     /// The queue's first entry that had not expired.
-    mutating func begin(at entry: Int64) { start = entry }
+    mutating func begin(at entry: QueueOffset) { start = entry }
 
     /// The queue begins later now.
     mutating func shortened(to queue: ConsumeQueue) {
-        let count = queue.minOffset.rawValue - start
+        let count = queue.minOffset - start
         guard count > 0 else { return }
         messages += count
         topics.insert(queue.topic)

@@ -65,7 +65,7 @@ struct RetentionState {
     mutating func nextQueue() -> ConsumeQueue? { expiring.popLast() }
 
     /// The queue has no entries of unexpired messages below `entry`.
-    mutating func beginShortening(at entry: Int64) { forced?.begin(at: entry) }
+    mutating func beginShortening(at entry: QueueOffset) { forced?.begin(at: entry) }
 
     /// The queue begins later now.
     mutating func noteShortened(_ queue: ConsumeQueue) { forced?.shortened(to: queue) }

@@ -24,9 +24,9 @@ package final class ConsumeQueue {
     let entriesPerFile: Int64
 
     /// The offset the next appended message gets: ahead of `maxOffset` by what waits for `commitTick`.
-    var nextOffset: Int64 = 0
+    var nextOffset = QueueOffset(0)
     /// `nextOffset` before tick `tickNumber`'s first message.
-    var rollbackOffset: Int64 = 0
+    var rollbackOffset = QueueOffset(0)
     var tickNumber: UInt64 = 0
 
     /// Physical offset of entry `minOffset`, 0 when unknown: retention skips queues that begin late enough.
@@ -36,7 +36,7 @@ package final class ConsumeQueue {
     var lastPhysicalOffset = PhysicalOffset(-1)
 
     /// Entries below are in the files.
-    var writtenOffset: Int64 = 0
+    var writtenOffset = QueueOffset(0)
     var isDirty = false
     /// Counts how often its files were cut or deleted, so that a file that is being made for it can become useless.
     var generation = 0
@@ -50,7 +50,7 @@ package final class ConsumeQueue {
     var isRemoved = false
 
     /// Entries `tailStart ..< maxOffset`, 20 bytes each.
-    private(set) var tailStart: Int64 = 0
+    private(set) var tailStart = QueueOffset(0)
     private var tail: UnsafeMutableRawPointer?
     private var tailCapacity = 0
 
@@ -67,24 +67,24 @@ package final class ConsumeQueue {
     /// Adds the entry `maxOffset`.
     @inline(__always)
     func add(_ entry: ConsumeQueueEntry) {
-        let position = Int(maxOffset.rawValue - tailStart)
+        let position = Int(maxOffset - tailStart)
         if position >= tailCapacity { makeRoom() }
         guard let tail else { fatalError("the tail of \(topic)-\(queueId) has no memory") }
-        entry.encode(tail + Int(maxOffset.rawValue - tailStart) * ConsumeQueueEntry.size)
-        if maxOffset.rawValue == minOffset.rawValue { firstPhysicalOffset = entry.physicalOffset }
-        maxOffset.rawValue += 1
+        entry.encode(tail + Int(maxOffset - tailStart) * ConsumeQueueEntry.size)
+        if maxOffset == minOffset { firstPhysicalOffset = entry.physicalOffset }
+        maxOffset += 1
     }
 
     private func makeRoom() {
-        let count = Int(maxOffset.rawValue - tailStart)
+        let count = Int(maxOffset - tailStart)
         if tail == nil {
-            tailStart = maxOffset.rawValue
+            tailStart = maxOffset
             tailCapacity = 8
             tail = .allocate(byteCount: tailCapacity * ConsumeQueueEntry.size, alignment: 8)
             return
         }
         // What is in the files may go once the tail is large: keep a quarter for the consumers that follow closely.
-        let droppable = Int(min(writtenOffset, maxOffset.rawValue - Int64(tailCapacity / 4)) - tailStart)
+        let droppable = Int(min(writtenOffset, maxOffset - Int64(tailCapacity / 4)) - tailStart)
         if tailCapacity >= 256, droppable >= tailCapacity / 4, let tail {
             tail.copyMemory(
                 from: tail + droppable * ConsumeQueueEntry.size, byteCount: (count - droppable) * ConsumeQueueEntry.size
@@ -104,41 +104,55 @@ package final class ConsumeQueue {
 
     /// The entries of `range` that are in memory: a suffix of it. The pointer is valid until the queue changes.
     @inline(__always)
-    func tailBytes(from start: Int64, count: Int) -> UnsafeRawBufferPointer? {
-        guard start >= tailStart, let tail, start + Int64(count) <= maxOffset.rawValue else { return nil }
+    func tailBytes(from start: QueueOffset, count: Int) -> UnsafeRawBufferPointer? {
+        guard start >= tailStart, let tail, start + count <= maxOffset else { return nil }
         return UnsafeRawBufferPointer(
             start: tail + Int(start - tailStart) * ConsumeQueueEntry.size, count: count * ConsumeQueueEntry.size)
     }
 
     /// Releases the tail's memory once all of it is in the files.
     func releaseTail() {
-        guard writtenOffset == maxOffset.rawValue, let tail else { return }
+        guard writtenOffset == maxOffset, let tail else { return }
         tail.deallocate()
         self.tail = nil
         tailCapacity = 0
-        tailStart = maxOffset.rawValue
+        tailStart = maxOffset
     }
 
     /// The queue as found in its files, or emptied to begin again at `maximum`.
-    func reset(minimum: Int64, maximum: Int64, written: Int64) {
+    func reset(minimum: QueueOffset, maximum: QueueOffset, written: QueueOffset) {
         tail?.deallocate()
         tail = nil
         tailCapacity = 0
         tailStart = maximum
-        minOffset = QueueOffset(minimum)
-        maxOffset = QueueOffset(maximum)
+        minOffset = minimum
+        maxOffset = maximum
         nextOffset = maximum
         writtenOffset = written
     }
 
     /// Forgets the entries from `maximum` on.
-    func cut(to maximum: Int64) {
-        maxOffset = QueueOffset(maximum)
+    func cut(to maximum: QueueOffset) {
+        maxOffset = maximum
         nextOffset = maximum
         writtenOffset = min(writtenOffset, maximum)
-        if minOffset.rawValue > maximum { minOffset = QueueOffset(maximum) }
-        if tailStart > maximum { reset(minimum: minOffset.rawValue, maximum: maximum, written: writtenOffset) }
+        if minOffset > maximum { minOffset = maximum }
+        if tailStart > maximum { reset(minimum: minOffset, maximum: maximum, written: writtenOffset) }
     }
 
-    var isEmpty: Bool { minOffset.rawValue >= maxOffset.rawValue }
+    /// Number of the file the entry lies in.
+    @inline(__always)
+    func fileNumber(of offset: QueueOffset) -> Int64 { offset.rawValue / entriesPerFile }
+
+    /// The first entry of a file.
+    @inline(__always)
+    func firstOffset(ofFile number: Int64) -> QueueOffset { QueueOffset(number * entriesPerFile) }
+
+    /// Where the entry lies in its file, bytes.
+    @inline(__always)
+    func filePosition(of offset: QueueOffset) -> Int64 {
+        offset.rawValue % entriesPerFile * Int64(ConsumeQueueEntry.size)
+    }
+
+    var isEmpty: Bool { minOffset >= maxOffset }
 }

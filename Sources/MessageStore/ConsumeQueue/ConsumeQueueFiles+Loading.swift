@@ -45,20 +45,20 @@ extension ConsumeQueueFiles {
     func load(
         _ queue: ConsumeQueue, trusted: PhysicalOffset, afterPowerLoss: Bool, checksLast: Bool,
         logStart: PhysicalOffset,
-        asksWhatFollows: Bool, isGenuine: (ConsumeQueueEntry, Int64) -> Bool
+        asksWhatFollows: Bool, isGenuine: (ConsumeQueueEntry, QueueOffset) -> Bool
     ) throws(SystemError) -> Bool {
         queue.firstPhysicalOffset = PhysicalOffset(0)
         guard let (first, last) = try fileRange(queue) else {
             queue.firstFile = 0
             queue.lastFile = -1
-            queue.reset(minimum: 0, maximum: 0, written: 0)
+            queue.reset(minimum: QueueOffset(0), maximum: QueueOffset(0), written: QueueOffset(0))
             return false
         }
         queue.firstFile = first
         queue.lastFile = last
-        let start = first * queue.entriesPerFile
-        let lastStart = last * queue.entriesPerFile
-        let end = lastStart + queue.entriesPerFile
+        let start = queue.firstOffset(ofFile: first)
+        let lastStart = queue.firstOffset(ofFile: last)
+        let end = queue.firstOffset(ofFile: last + 1)
         // Open the whole range for reading while searching.
         queue.reset(minimum: start, maximum: end, written: end)
         // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page
@@ -68,8 +68,8 @@ extension ConsumeQueueFiles {
         let used = hole / Int64(ConsumeQueueEntry.size) + 1
         let high = min(end, lastStart + max(0, min(used, queue.entriesPerFile)))
         // Nearly always the queue ends in the last block that has data.
-        let block = try Block(self, queue, from: max(lastStart, high - 205), to: high, trusted: trusted)
-        var low: Int64
+        let block = try Block(self, queue, from: max(lastStart, high - Int64(205)), to: high, trusted: trusted)
+        var low: QueueOffset
         if let found = block.end {
             low = found
         } else {
@@ -88,7 +88,7 @@ extension ConsumeQueueFiles {
                     !(entry.physicalOffset < logStart
                     ? isInOrder(entry, at: low - 1, of: queue, from: start) : isGenuine(entry, low - 1))
             {
-                low -= 1
+                low = low - 1
                 isClean = false
                 mayGoOn = true
             }
@@ -112,14 +112,14 @@ extension ConsumeQueueFiles {
 
     /// Whether the entry lies behind its predecessor in the log: a torn one, some of whose bytes are zeros, does not.
     private func isInOrder(
-        _ entry: ConsumeQueueEntry, at offset: Int64, of queue: ConsumeQueue, from start: Int64
+        _ entry: ConsumeQueueEntry, at offset: QueueOffset, of queue: ConsumeQueue, from start: QueueOffset
     ) throws(SystemError) -> Bool {
         guard entry.recordSize > 0 else { return false }
         guard offset > start, let previous = try rawEntry(queue, at: offset - 1) else { return true }
         return previous == .preBlank || previous.physicalOffset < entry.physicalOffset
     }
 
-    private func entry(_ queue: ConsumeQueue, at offset: Int64, in block: Block) throws(SystemError)
+    private func entry(_ queue: ConsumeQueue, at offset: QueueOffset, in block: Block) throws(SystemError)
         -> ConsumeQueueEntry?
     {
         if let entry = block.entry(offset) { return entry }
@@ -141,8 +141,8 @@ extension ConsumeQueueFiles {
     }
 
     private func firstUntrusted(
-        _ queue: ConsumeQueue, from start: Int64, to end: Int64, trusted: PhysicalOffset
-    ) throws(SystemError) -> Int64 {
+        _ queue: ConsumeQueue, from start: QueueOffset, to end: QueueOffset, trusted: PhysicalOffset
+    ) throws(SystemError) -> QueueOffset {
         var low = start
         var high = end
         while low < high {
@@ -158,16 +158,17 @@ extension ConsumeQueueFiles {
 
     /// The last entries of a queue that may be there, read at once.
     private struct Block {
-        let start: Int64
+        let start: QueueOffset
         private var first: ConsumeQueueEntry?
         private var newest: ConsumeQueueEntry?
         /// The first entry that is empty or not trusted; nil when already the first one here is.
-        let end: Int64?
+        let end: QueueOffset?
         /// All bytes from `end` on are zeros.
         let isZeroBehindEnd: Bool
 
         init(
-            _ files: ConsumeQueueFiles, _ queue: ConsumeQueue, from start: Int64, to end: Int64, trusted: PhysicalOffset
+            _ files: ConsumeQueueFiles, _ queue: ConsumeQueue, from start: QueueOffset, to end: QueueOffset,
+            trusted: PhysicalOffset
         ) throws(SystemError) {
             self.start = start
             let size = ConsumeQueueEntry.size
@@ -184,24 +185,24 @@ extension ConsumeQueueFiles {
                 good += 1
             }
             isZeroBehindEnd = isZero(UnsafeRawBufferPointer(rebasing: bytes[(good * size)...]))
-            self.end = good > 0 || start == queue.firstFile * queue.entriesPerFile ? start + Int64(good) : nil
+            self.end = good > 0 || start == queue.firstOffset(ofFile: queue.firstFile) ? start + good : nil
         }
 
-        func entry(_ offset: Int64) -> ConsumeQueueEntry? {
+        func entry(_ offset: QueueOffset) -> ConsumeQueueEntry? {
             if offset == start { return first }
             return end.map { $0 - 1 } == offset ? newest : nil
         }
     }
 
     /// Makes the files hold nothing from entry `offset` on.
-    func discard(_ queue: ConsumeQueue, from offset: Int64, always: Bool) throws(SystemError) {
-        let keep = max(offset - 1, queue.firstFile * queue.entriesPerFile) / queue.entriesPerFile
+    func discard(_ queue: ConsumeQueue, from offset: QueueOffset, always: Bool) throws(SystemError) {
+        let keep = queue.fileNumber(of: max(offset - 1, queue.firstOffset(ofFile: queue.firstFile)))
         while queue.lastFile > keep {
             if queue.openFile?.number == queue.lastFile { close(queue) }
             try disk.remove(path(queue, queue.lastFile))
             queue.lastFile -= 1
         }
-        let inFile = (offset - queue.lastFile * queue.entriesPerFile) * Int64(ConsumeQueueEntry.size)
+        let inFile = (offset - queue.firstOffset(ofFile: queue.lastFile)) * Int64(ConsumeQueueEntry.size)
         guard inFile < fileBytes else { return }
         let file = try self.file(queue, queue.lastFile, forWriting: true)
         let size = try file.size()

@@ -49,29 +49,28 @@ final class ConsumeQueueFiles {
 
     /// Writes the entries that are only in memory.
     func write(_ queue: ConsumeQueue) throws(SystemError) {
-        while queue.writtenOffset < queue.maxOffset.rawValue {
+        while queue.writtenOffset < queue.maxOffset {
             let start = queue.writtenOffset
-            let number = start / queue.entriesPerFile
-            let end = min(queue.maxOffset.rawValue, (number + 1) * queue.entriesPerFile)
+            let number = queue.fileNumber(of: start)
+            let end = min(queue.maxOffset, queue.firstOffset(ofFile: number + 1))
             guard let bytes = queue.tailBytes(from: start, count: Int(end - start)) else {
                 fatalError("entries of \(queue.topic)-\(queue.queueId) left memory before they were written")
             }
             let file = try self.file(queue, number, forWriting: true)
-            try file.write(bytes, at: (start - number * queue.entriesPerFile) * Int64(ConsumeQueueEntry.size))
+            try file.write(bytes, at: queue.filePosition(of: start))
             touch(file)
             queue.writtenOffset = end
         }
     }
 
     /// Replaces one entry that is in a file.
-    func overwrite(_ queue: ConsumeQueue, at offset: Int64, _ entry: ConsumeQueueEntry) throws(SystemError) {
-        let number = offset / queue.entriesPerFile
+    func overwrite(_ queue: ConsumeQueue, at offset: QueueOffset, _ entry: ConsumeQueueEntry) throws(SystemError) {
+        let number = queue.fileNumber(of: offset)
         let bytes = UnsafeMutableRawBufferPointer(rebasing: scratch[0..<ConsumeQueueEntry.size])
         guard offset < queue.writtenOffset, let base = bytes.baseAddress else { return }
         entry.encode(base)
         let file = try self.file(queue, number, forWriting: true)
-        try file.write(
-            UnsafeRawBufferPointer(bytes), at: (offset - number * queue.entriesPerFile) * Int64(ConsumeQueueEntry.size))
+        try file.write(UnsafeRawBufferPointer(bytes), at: queue.filePosition(of: offset))
         touch(file)
     }
 
@@ -99,7 +98,7 @@ final class ConsumeQueueFiles {
             let isFirst = queue.lastFile < queue.firstFile
             file = try Self.make(
                 path, folder: queuePath(queue), bytes: fileBytes,
-                blanks: isFirst ? queue.writtenOffset - number * queue.entriesPerFile : 0, disk: disk)
+                blanks: isFirst ? queue.writtenOffset - queue.firstOffset(ofFile: number) : 0, disk: disk)
             if isFirst { queue.firstFile = number }
             queue.lastFile = number
         } else {
@@ -135,32 +134,33 @@ final class ConsumeQueueFiles {
     /// Entries from `start` on, up to `count` and up to the end of the file they begin in; the pointer is valid until
     /// the next call. `start` lies in the queue's range.
     @inline(__always)
-    func read(_ queue: ConsumeQueue, from start: Int64, count: Int) throws(SystemError) -> UnsafeRawBufferPointer {
-        let available = Int(min(Int64(count), queue.maxOffset.rawValue - start))
+    func read(_ queue: ConsumeQueue, from start: QueueOffset, count: Int) throws(SystemError) -> UnsafeRawBufferPointer
+    {
+        let available = Int(min(Int64(count), queue.maxOffset - start))
         if let bytes = queue.tailBytes(from: start, count: available) { return bytes }
         return try readFile(queue, from: start, count: available)
     }
 
-    func readFile(_ queue: ConsumeQueue, from start: Int64, count: Int) throws(SystemError)
+    func readFile(_ queue: ConsumeQueue, from start: QueueOffset, count: Int) throws(SystemError)
         -> UnsafeRawBufferPointer
     {
-        let number = start / queue.entriesPerFile
+        let number = queue.fileNumber(of: start)
         let size = ConsumeQueueEntry.size
-        let inFile = min(Int64(count), queue.writtenOffset - start, (number + 1) * queue.entriesPerFile - start)
+        let inFile = min(Int64(count), queue.writtenOffset - start, queue.firstOffset(ofFile: number + 1) - start)
         let wanted = min(Int(inFile) * size, scratch.count / size * size)
         guard wanted > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
         let file = try self.file(queue, number, forWriting: false)
         let target = UnsafeMutableRawBufferPointer(rebasing: scratch[0..<wanted])
-        let got = try file.read(into: target, at: (start - number * queue.entriesPerFile) * Int64(size))
+        let got = try file.read(into: target, at: queue.filePosition(of: start))
         return UnsafeRawBufferPointer(rebasing: scratch[0..<(got / size * size)])
     }
 
-    func entry(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> ConsumeQueueEntry? {
-        guard offset >= queue.minOffset.rawValue, offset < queue.maxOffset.rawValue else { return nil }
+    func entry(_ queue: ConsumeQueue, at offset: QueueOffset) throws(SystemError) -> ConsumeQueueEntry? {
+        guard offset >= queue.minOffset, offset < queue.maxOffset else { return nil }
         return try rawEntry(queue, at: offset)
     }
 
-    func rawEntry(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> ConsumeQueueEntry? {
+    func rawEntry(_ queue: ConsumeQueue, at offset: QueueOffset) throws(SystemError) -> ConsumeQueueEntry? {
         let bytes = try read(queue, from: offset, count: 1)
         guard bytes.count >= ConsumeQueueEntry.size, let base = bytes.baseAddress else { return nil }
         return ConsumeQueueEntry(base)
@@ -170,18 +170,18 @@ final class ConsumeQueueFiles {
 
     /// Behind the last entry that points below `physical`. Sought from the queue's end, which is near: a damaged entry
     /// further up does not take those behind it along.
-    func endOfEntries(_ queue: ConsumeQueue, below physical: PhysicalOffset) throws(SystemError) -> Int64 {
-        var end = queue.maxOffset.rawValue
-        while end > queue.minOffset.rawValue, let entry = try rawEntry(queue, at: end - 1),
+    func endOfEntries(_ queue: ConsumeQueue, below physical: PhysicalOffset) throws(SystemError) -> QueueOffset {
+        var end = queue.maxOffset
+        while end > queue.minOffset, let entry = try rawEntry(queue, at: end - 1),
             entry == .preBlank || entry.physicalOffset >= physical
         {
-            end -= 1
+            end = end - 1
         }
         return end
     }
 
     /// Cuts the entries from `offset` on, in memory and on disk.
-    func cut(_ queue: ConsumeQueue, to offset: Int64) throws(SystemError) {
+    func cut(_ queue: ConsumeQueue, to offset: QueueOffset) throws(SystemError) {
         let written = queue.writtenOffset
         queue.generation += 1
         queue.cut(to: offset)
@@ -195,9 +195,9 @@ final class ConsumeQueueFiles {
     /// The first entry that points at or behind `physical`, by binary search; the queue's end when none does. Places
     /// that point at nothing count as their successor does. A damaged entry the search meets is seen by what lies
     /// beyond it and does not mislead it.
-    func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset) throws(SystemError) -> Int64 {
-        var low = queue.minOffset.rawValue
-        var high = queue.maxOffset.rawValue
+    func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset) throws(SystemError) -> QueueOffset {
+        var low = queue.minOffset
+        var high = queue.maxOffset
         while true {
             let found = try firstEntry(queue, atOrAfter: physical, from: low, to: high)
             if found - 2 >= low, let earlier = try pointer(queue, at: found - 2), earlier >= physical {
@@ -211,8 +211,8 @@ final class ConsumeQueueFiles {
     }
 
     private func firstEntry(
-        _ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset, from start: Int64, to end: Int64
-    ) throws(SystemError) -> Int64 {
+        _ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset, from start: QueueOffset, to end: QueueOffset
+    ) throws(SystemError) -> QueueOffset {
         var low = start
         var high = end
         while low < high {
@@ -234,7 +234,7 @@ final class ConsumeQueueFiles {
     }
 
     /// Where the entry's record begins; nil when it points at nothing.
-    private func pointer(_ queue: ConsumeQueue, at offset: Int64) throws(SystemError) -> PhysicalOffset? {
+    private func pointer(_ queue: ConsumeQueue, at offset: QueueOffset) throws(SystemError) -> PhysicalOffset? {
         guard let entry = try rawEntry(queue, at: offset), entry != .preBlank else { return nil }
         return entry.physicalOffset
     }
@@ -246,9 +246,9 @@ final class ConsumeQueueFiles {
             return
         }
         let minimum = try firstEntry(queue, atOrAfter: physical)
-        queue.minOffset = QueueOffset(minimum)
+        queue.minOffset = minimum
         queue.firstPhysicalOffset = try rawEntryIfAny(queue, minimum)
-        let firstNeeded = minimum / queue.entriesPerFile
+        let firstNeeded = queue.fileNumber(of: minimum)
         while queue.firstFile < firstNeeded, queue.firstFile < queue.lastFile {
             if queue.openFile?.number == queue.firstFile { close(queue) }
             try disk.remove(path(queue, queue.firstFile))
@@ -256,7 +256,7 @@ final class ConsumeQueueFiles {
         }
     }
 
-    private func rawEntryIfAny(_ queue: ConsumeQueue, _ offset: Int64) throws(SystemError) -> PhysicalOffset {
+    private func rawEntryIfAny(_ queue: ConsumeQueue, _ offset: QueueOffset) throws(SystemError) -> PhysicalOffset {
         try entry(queue, at: offset)?.physicalOffset ?? PhysicalOffset(0)
     }
 

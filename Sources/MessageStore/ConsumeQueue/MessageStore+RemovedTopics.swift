@@ -5,48 +5,6 @@ import MessageModel
 import MetadataStore
 import StoreFormat
 
-/// Topics whose queues were deleted while their messages lie in the log until it expires. A start that builds queues
-/// anew from the log must not bring them back: a topic made again under the name begins at 0, without the old messages.
-struct DeletedTopics: Equatable {
-    /// Messages of the topic before this offset belong to no queue.
-    private(set) var ends: [TopicName: PhysicalOffset] = [:]
-
-    /// Whether a message was deleted with its topic.
-    func hides(_ topic: UnsafeRawBufferPointer, at physical: PhysicalOffset) -> Bool {
-        guard !ends.isEmpty, let name = try? TopicName(existing: topic), let end = ends[name] else { return false }
-        return physical < end
-    }
-
-    mutating func note(_ topic: TopicName, before end: PhysicalOffset) { ends[topic] = end }
-
-    /// The log begins at `first` and ends at `end`: what names other offsets is of no use, or of another log.
-    mutating func fit(first: PhysicalOffset, end: PhysicalOffset) {
-        ends = ends.compactMapValues { $0 > first ? min($0, end) : nil }
-    }
-
-    // MARK: - The file, `{"TOPIC":PLACE}`
-
-    var json: JSONValue {
-        var object = JSONObject()
-        for (topic, end) in ends.sorted(by: { $0.key.text < $1.key.text }) {
-            object.append(topic.text, .integer(end.rawValue))
-        }
-        return .object(object)
-    }
-
-    init() {}
-
-    /// Entries that are none are left out: at worst their queues come back.
-    init(json: JSONValue) {
-        for member in json.object?.members ?? [] {
-            guard let name = try? TopicName(existing: member.key), let end = member.value.integer, end > 0 else {
-                continue
-            }
-            ends[name] = PhysicalOffset(end)
-        }
-    }
-}
-
 extension MessageStore {
     private var deletedFile: MetadataFile {
         MetadataFile(path: configuration.configPath + "/deletedTopics.json", disk: disk)
@@ -108,9 +66,9 @@ extension MessageStore {
     /// Names of the topics that have queues, in no order.
     package var topicsWithQueues: [String] { table.topicNames.map(\.text) }
 
-    /// Forgets the queues of a topic at once. The `writeBehind` thread then notes that for the next start, and moves
-    /// the topic's folder away, before it makes a file for a new queue of that name. The messages stay in the log until
-    /// it expires.
+    /// Forgets the queues of a topic at once. The `writeBehind` thread then notes that for the next start and moves the
+    /// topic's folder away. It does so before it makes a file for a new queue of that name. The messages stay in the
+    /// log until it expires.
     /// - Returns: the queues the topic had.
     @discardableResult
     package func removeTopic(_ name: String) -> [ConsumeQueue] {
@@ -200,53 +158,5 @@ extension MessageStore {
             logger.warning("folders of removed topics stay in \(queueFiles.directory): \(error)")
             return nil
         }
-    }
-}
-
-/// Moves folders of topics away, and deletes what was moved. A move costs the same however many queues a topic has.
-/// Used by one thread after the other.
-private final class FolderRemoval: @unchecked Sendable {
-    let topics: [TopicName]
-    private let directory: String
-    private let firstNumber: Int64
-    private let disk: any Disk
-    private var moved: [String]
-
-    init(topics: [TopicName] = [], moved: [String] = [], directory: String, firstNumber: Int64 = 0, disk: any Disk) {
-        self.topics = topics
-        self.moved = moved
-        self.directory = directory
-        self.firstNumber = firstNumber
-        self.disk = disk
-    }
-
-    /// - Returns: messages about what could not be moved.
-    func move() -> [String] {
-        var failures: [String] = []
-        for (index, topic) in topics.enumerated() {
-            let name = "\(QueueRemovals.prefix)\(firstNumber + Int64(index))"
-            do throws(SystemError) {
-                // A topic whose queues never got a file has no folder.
-                guard try disk.information("\(directory)/\(topic.text)") != nil else { continue }
-                try disk.rename("\(directory)/\(topic.text)", to: "\(directory)/\(name)")
-                moved.append(name)
-            } catch {
-                failures.append("the queues of the deleted topic \(topic) keep their files: \(error)")
-            }
-        }
-        return failures
-    }
-
-    /// What cannot be deleted is tried again by the next start.
-    func deleteMoved() {
-        for name in moved { try? delete("\(directory)/\(name)") }
-        moved = []
-    }
-
-    private func delete(_ path: String) throws(SystemError) {
-        if try disk.information(path)?.isDirectory == true {
-            for name in try disk.list(path) { try delete("\(path)/\(name)") }
-        }
-        try disk.remove(path)
     }
 }

@@ -88,16 +88,16 @@ struct QueueTable {
         let queue = queues[index]
         let moved = queues.removeLast()
         if moved !== queue {
-            let place = slot(self.hash(moved.storedTopic.bytes, moved.queueId)) { $0 == queues.count }
-            guard let place else { preconditionFailure("every queue has a slot") }
-            slots[place].index = Int32(index + 1)
+            let movedSlot = slot(self.hash(moved.storedTopic.bytes, moved.queueId)) { $0 == queues.count }
+            guard let movedSlot else { preconditionFailure("every queue has a slot") }
+            slots[movedSlot].index = Int32(index + 1)
             queues[index] = moved
         }
         closeGap(found)
         return queue
     }
 
-    /// The slot of a queue, by its hash and its place in `queues`.
+    /// The slot of a queue, by its hash and its index in `queues`.
     private func slot(_ hash: UInt32, where isIt: (Int) -> Bool) -> Int? {
         var slot = Int(hash) & (slots.count - 1)
         while slots[slot].index != 0 {

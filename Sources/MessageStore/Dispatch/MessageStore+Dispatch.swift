@@ -155,7 +155,7 @@ extension MessageStore {
             tagsCode: tagsCode)
         if record.queueOffset != queue.maxOffset {
             let isReplay = !mode.contains(.announce)
-            guard preparePut(entry, at: record.queueOffset.rawValue, queue, isReplay: isReplay) else { return }
+            guard preparePut(entry, at: record.queueOffset, queue, isReplay: isReplay) else { return }
         }
         add(entry, to: queue)
     }
@@ -164,7 +164,7 @@ extension MessageStore {
     func add(_ entry: ConsumeQueueEntry, to queue: ConsumeQueue) {
         queue.add(entry)
         queue.lastPhysicalOffset = entry.physicalOffset
-        if queue.nextOffset < queue.maxOffset.rawValue { queue.nextOffset = queue.maxOffset.rawValue }
+        if queue.nextOffset < queue.maxOffset { queue.nextOffset = queue.maxOffset }
         markDirty(queue)
     }
 

@@ -29,7 +29,7 @@ final class IndexFile {
 
     /// A running write: header as of its beginning, next page to write.
     private var pass: (header: IndexHeader, nextPage: Int)?
-    /// What the header on disk says.
+    /// The header on disk.
     private(set) var writtenHeader: IndexHeader
 
     init(name: String, layout: IndexLayout, file: any DiskFile, header: IndexHeader) {
@@ -274,28 +274,28 @@ final class IndexFile {
     func select(
         keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, into found: inout [PhysicalOffset]
     ) throws(SystemError) {
-        var place: Int32?
+        var next: Int32?
         var steps = Int.max
         try select(
-            keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, at: &place, steps: &steps, into: &found)
+            keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, at: &next, steps: &steps, into: &found)
     }
 
     /// As above, but at most so many steps along the chain, and on from where it stopped.
     /// - Parameters:
-    ///   - place: nil at first, and when the chain has ended; otherwise the entry to go on with.
+    ///   - next: nil at first, and when the chain has ended; otherwise the entry to go on with.
     ///   - steps: entries that may still be looked at.
     func select(
-        keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, at place: inout Int32?, steps: inout Int,
+        keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, at next: inout Int32?, steps: inout Int,
         into found: inout [PhysicalOffset]
     ) throws(SystemError) {
         var index: Int32
-        if let known = place { index = known } else { index = try slotValue(Int(keyHash) % layout.slots) }
-        place = nil
+        if let known = next { index = known } else { index = try slotValue(Int(keyHash) % layout.slots) }
+        next = nil
         if header.indexCount <= 1 { return }
         // A damaged chain could lead in circles: every step must lead to an older entry.
         while index > 0, index < header.indexCount, found.count < maxCount {
             guard steps > 0 else {
-                place = index
+                next = index
                 return
             }
             steps -= 1
@@ -346,7 +346,7 @@ final class IndexFile {
     }
 
     /// Makes header and slots anew from the entries that are there. An entry is written once, into zeros, and in the
-    /// order of the log: what a power cut left of them is good up to the first place that was not written. False when
+    /// order of the log: what a power cut left of them is good up to the first one that was not written. False when
     /// nothing can be kept.
     /// - Parameters:
     ///   - limit: only entries of records below are kept.

@@ -9,7 +9,7 @@ struct IndexSearch {
     private(set) var isDone = false
     /// The oldest first: the next to be searched is the last.
     private var files: [IndexFile]
-    private var place: Int32?
+    private var nextEntry: Int32?
     private let keyHash: Int32
     private let maxCount: Int
     private let begin: Int64
@@ -29,9 +29,9 @@ struct IndexSearch {
         while let file = files.last {
             if file.header.overlaps(begin: begin, end: end) {
                 try file.select(
-                    keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, at: &place, steps: &steps,
+                    keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, at: &nextEntry, steps: &steps,
                     into: &found)
-                if place != nil { return }
+                if nextEntry != nil { return }
             }
             files.removeLast()
             if file.header.beginTimestamp < begin || found.count >= maxCount { break }

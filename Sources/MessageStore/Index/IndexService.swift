@@ -105,7 +105,7 @@ final class IndexService {
     static func name(milliseconds: Int64) -> String {
         var seconds = time_t(milliseconds / 1000)
         var local = tm()
-        // What a damaged record says of its time may be no time of this calendar.
+        // The time in a damaged record may be no time of this calendar.
         guard milliseconds >= 0, localtime_r(&seconds, &local) != nil, local.tm_year < 9999 - 1900 else {
             return padded(1, nameLength)
         }

@@ -53,7 +53,7 @@ extension MessageStore {
         }
         let hash = query.hash()
         // Entries keep whole seconds: the window is widened by one, the message's own time decides. Colliding hashes
-        // take places too, so ask for more than wanted.
+        // count too, so ask for more than wanted.
         let from = begin < 1000 ? 0 : begin - 1000
         query.search = index.search(javaHash: hash, maxCount: limit * 2 + 64, begin: from, end: end)
         return query

@@ -41,8 +41,8 @@ extension MessageStore {
         // RocketMQ scans this many entries at most per request, so that a filter that matches nothing does not hold up
         // others.
         let scanLimit = Int64(max(16_000, min(maxCount, 1 << 20) * ConsumeQueueEntry.size) / ConsumeQueueEntry.size)
-        let scanEnd = min(maximum.rawValue, offset.rawValue + scanLimit)
-        var position = offset.rawValue
+        let scanEnd = min(maximum, offset + scanLimit)
+        var position = offset
         var skipBelow = PhysicalOffset.min
         var lastPhysical = PhysicalOffset(0)
         // The answer and the entry behind it are enough unless some are left out: then more and more are read at once.
@@ -57,8 +57,8 @@ extension MessageStore {
             }
             wanted = min(wanted * 4, 1 << 20)
             guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { break }
-            for place in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
-                let entry = ConsumeQueueEntry(base + place)
+            for start in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
+                let entry = ConsumeQueueEntry(base + start)
                 let physical = entry.physicalOffset
                 let size = Int(entry.recordSize)
                 lastPhysical = physical
@@ -95,14 +95,14 @@ extension MessageStore {
                 position += 1
             }
         }
-        if position == offset.rawValue, answer.messageCount == 0, answer.status == .noMatchedMessage {
+        if position == offset, answer.messageCount == 0, answer.status == .noMatchedMessage {
             // The entries could not be read: the consumer goes on behind the damaged file.
             answer.status = .offsetFoundNull
-            position = (position / queue.entriesPerFile + 1) * queue.entriesPerFile
-            answer.nextBeginOffset = correct(offset, to: QueueOffset(min(position, maximum.rawValue)))
+            position = queue.firstOffset(ofFile: queue.fileNumber(of: position) + 1)
+            answer.nextBeginOffset = correct(offset, to: min(position, maximum))
             return answer
         }
-        answer.nextBeginOffset = QueueOffset(position)
+        answer.nextBeginOffset = position
         answer.suggestPullingFromSlave = bytesBehind(lastPhysical) > memory
         statistics.gotMessages += Int64(answer.messageCount)
         return answer
@@ -134,7 +134,7 @@ extension MessageStore {
             || answer.messageCount >= configuration.maxTransferCountOnMessageInMemory
     }
 
-    /// From a place in the log to its end; a damaged entry may name any place, one before the log's beginning, too.
+    /// Bytes from an offset of the log to its end. A damaged entry may hold any offset, also one before the log.
     @inline(__always)
     func bytesBehind(_ physical: PhysicalOffset) -> Int64 { physical.rawValue < 0 ? 0 : log.written - physical }
 
@@ -154,7 +154,8 @@ extension MessageStore {
     /// at, so that flipped bits are never delivered.
     @inline(__always)
     func isReadable(
-        _ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue? = nil, at position: Int64 = 0
+        _ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue? = nil,
+        at position: QueueOffset = QueueOffset(0)
     ) -> Bool {
         guard size > 0, physical >= logStart, physical <= log.written - Int64(size), physical.rawValue >= 0 else {
             if let queue, physical.rawValue != 0 || size != Int(Int32.max),
@@ -168,7 +169,7 @@ extension MessageStore {
         // The log has been checked here; the queue's entry has not.
         if physical < checkState.cleanEnd, physical >= checkState.start {
             guard let queue, !belongs(physical, size, queue, position) else { return true }
-            reportStray(physical, queue, position, "a message of another place lies")
+            reportStray(physical, queue, position, "a message of another queue or offset lies")
             return false
         }
         return isIntact(physical, size, in: queue, at: position)
@@ -176,11 +177,12 @@ extension MessageStore {
 
     /// Without a checksum of the whole record (`enabledAppendPropCRC`) the body's CRC covers the body only; that the
     /// record and the queue's entry name each other covers some of what else could have flipped.
-    private func isIntact(_ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue?, at position: Int64) -> Bool
+    private func isIntact(_ physical: PhysicalOffset, _ size: Int, in queue: ConsumeQueue?, at position: QueueOffset)
+        -> Bool
     {
         if holdsRecord(at: physical, size: size, configuration.recordCheck) {
             guard let queue, !belongs(physical, size, queue, position) else { return true }
-            reportStray(physical, queue, position, "a message of another place lies")
+            reportStray(physical, queue, position, "a message of another queue or offset lies")
             return false
         }
         if reported.isNew(damageAt: physical) {
@@ -189,16 +191,17 @@ extension MessageStore {
         return false
     }
 
-    private func reportStray(_ physical: PhysicalOffset, _ queue: ConsumeQueue, _ position: Int64, _ what: String) {
+    private func reportStray(_ physical: PhysicalOffset, _ queue: ConsumeQueue, _ position: QueueOffset, _ what: String)
+    {
         guard reported.isNew(damageAt: physical) else { return }
         logger.error(
             "entry \(position) of \(queue.topic)-\(queue.queueId) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
         )
     }
 
-    /// Whether a message lies there that says itself that this is its place in the queue.
-    func belongs(_ physical: PhysicalOffset, _ size: Int, _ queue: ConsumeQueue, _ position: Int64) -> Bool {
-        // Whatever a damaged entry says.
+    /// Whether a message lies there that holds this queue and this queue offset.
+    func belongs(_ physical: PhysicalOffset, _ size: Int, _ queue: ConsumeQueue, _ position: QueueOffset) -> Bool {
+        // A damaged entry may hold any number.
         guard size > 0, physical.rawValue >= 0, physical <= log.written - Int64(size) else { return false }
         return windows.withBytes(at: physical, size: size) { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.totalSize == size,
@@ -206,7 +209,7 @@ extension MessageStore {
             else { return false }
             // RocketMQ's light queues hold messages of other topics.
             if queue.topic.hasPrefix("%LMQ%") { return true }
-            return record.queueId == queue.queueId && record.queueOffset.rawValue == position
+            return record.queueId == queue.queueId && record.queueOffset == position
                 && MessageProperties.equal(record.topic, queue.storedTopic.bytes)
         } ?? false
     }
@@ -226,15 +229,15 @@ extension MessageStore {
     /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end.
     package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
         var found: [ConsumeQueueEntry] = []
-        var position = offset.rawValue
+        var position = offset
         guard offset >= queue.minOffset, offset < queue.maxOffset else { return [] }
-        let end = position + min(queue.maxOffset.rawValue - position, Int64(maxCount))
+        let end = position + min(queue.maxOffset - position, Int64(maxCount))
         while position < end {
             do throws(SystemError) {
                 let bytes = try queueFiles.read(queue, from: position, count: Int(end - position))
                 guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { return found }
-                for place in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
-                    found.append(ConsumeQueueEntry(base + place))
+                for start in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
+                    found.append(ConsumeQueueEntry(base + start))
                     position += 1
                 }
             } catch {
@@ -299,10 +302,10 @@ extension MessageStore {
         case .lower: return first
         case .upper:
             let behind = search(queue) { $0 > time }
-            return behind > minimum ? QueueOffset(behind.rawValue - 1) : minimum
+            return behind > minimum ? behind - 1 : minimum
         case .nearest:
             if first == minimum { return first }
-            let before = QueueOffset(first.rawValue - 1)
+            let before = first - 1
             if first == maximum { return before }
             let right = storeTimestamp(queue, at: first)
             let left = storeTimestamp(queue, at: before)
@@ -313,20 +316,20 @@ extension MessageStore {
     /// The first entry whose store time fulfils a condition that stays true once it is; entries whose message is gone
     /// count as older.
     private func search(_ queue: ConsumeQueue, _ condition: (Int64) -> Bool) -> QueueOffset {
-        var low = queue.minOffset.rawValue
-        var high = queue.maxOffset.rawValue
+        var low = queue.minOffset
+        var high = queue.maxOffset
         while low < high {
             let middle = low + (high - low) / 2
-            let time = storeTimestamp(queue, at: QueueOffset(middle))
+            let time = storeTimestamp(queue, at: middle)
             if time >= 0, condition(time) { high = middle } else { low = middle + 1 }
         }
-        return QueueOffset(low)
+        return low
     }
 
     /// When the message at an offset of a queue was stored; -1 when there is none.
     package func storeTimestamp(_ queue: ConsumeQueue, at offset: QueueOffset) -> Int64 {
         do throws(SystemError) {
-            guard let entry = try queueFiles.entry(queue, at: offset.rawValue) else { return -1 }
+            guard let entry = try queueFiles.entry(queue, at: offset) else { return -1 }
             return storeTimestamp(at: entry.physicalOffset)
         } catch {
             logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")

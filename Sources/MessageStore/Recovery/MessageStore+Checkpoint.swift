@@ -33,7 +33,7 @@ extension MessageStore {
         var count: Int64 = 0
         for queue in table.queues where queue.lastFile >= queue.firstFile {
             count += 1
-            entries += queue.writtenOffset
+            entries += queue.writtenOffset.rawValue
         }
         point.queues = count
         point.entries = entries

@@ -61,8 +61,8 @@ package struct EmptyLogEvidence {
         return try evidenceOfMessages()
     }
 
-    /// No file, or after an orderly end one file whose beginning no record was ever written to (a broker of Java's
-    /// makes its first file early).
+    /// No file; or, after an orderly end, one file that no record was ever written to. RocketMQ makes its first file
+    /// early.
     func logIsEmpty() throws(SystemError) -> Bool {
         let folder = configuration.commitLogPath
         guard try disk.information(folder) != nil else { return true }
