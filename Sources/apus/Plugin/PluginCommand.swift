@@ -25,7 +25,7 @@ struct PluginCommand: ParsableCommand {
             completion: .directory)
         var given: String?
 
-        @OptionGroup var platform: AdminClient.DataDirectory
+        @OptionGroup var platform: ControlClient.DataDirectory
 
         var path: String {
             if let given { return given }
@@ -248,7 +248,7 @@ struct PluginCommand: ParsableCommand {
 
         @Argument(help: "The plugin's file, lib….so, its name or its type.", completion: Completions.plugin) var name:
             String
-        @OptionGroup var platform: AdminClient.DataDirectory
+        @OptionGroup var platform: ControlClient.DataDirectory
 
         func validate() throws {
             guard !name.isEmpty, name.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || "-_.@".contains($0)) })
@@ -261,7 +261,7 @@ struct PluginCommand: ParsableCommand {
             guard let rows = report?.rows(called: name), !rows.isEmpty else {
                 throw CommandFailure("the platform knows no plugin \(name): apus plugin status shows all")
             }
-            if let error = try AdminClient(platform).answer(to: "pardon \(name)")["error"]?.string {
+            if let error = try ControlClient(platform).answer(to: "pardon \(name)")["error"]?.string {
                 throw CommandFailure(error)
             }
             let histories = Set(rows.compactMap(\.history)).sorted()

@@ -124,8 +124,8 @@ struct PluginReport {
     }
 
     /// nil: no platform runs there, or it does not answer.
-    static func running(_ platform: AdminClient.DataDirectory) -> PluginReport? {
-        guard platform.runningPid != nil, let json = try? AdminClient(platform).answer(to: "plugins") else {
+    static func running(_ platform: ControlClient.DataDirectory) -> PluginReport? {
+        guard platform.runningPid != nil, let json = try? ControlClient(platform).answer(to: "plugins") else {
             return nil
         }
         return PluginReport(json)
@@ -189,7 +189,7 @@ struct PluginStatus: ParsableCommand {
             """)
 
     @Argument(help: "One plugin: its file, its name or its type.", completion: Completions.plugin) var name: String?
-    @OptionGroup var platform: AdminClient.DataDirectory
+    @OptionGroup var platform: ControlClient.DataDirectory
 
     func run() throws {
         guard platform.runningPid != nil else {

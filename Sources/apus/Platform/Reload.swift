@@ -11,7 +11,7 @@ struct Reload: ParsableCommand {
             restart is listed with the command to type; then it ends with 1, too, although everything else holds.
             """)
 
-    @OptionGroup var directory: AdminClient.DataDirectory
+    @OptionGroup var directory: ControlClient.DataDirectory
 
     func run() throws {
         guard directory.runningPid != nil else {
@@ -20,7 +20,7 @@ struct Reload: ParsableCommand {
         }
         let answer: JSONValue
         do {
-            answer = try AdminClient(directory).answer(to: "reload")
+            answer = try ControlClient(directory).answer(to: "reload")
         } catch {
             StandardError.write("apus reload: the platform on \(directory.path) does not answer: \(error)\n")
             throw ExitCode(1)

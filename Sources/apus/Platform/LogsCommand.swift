@@ -16,7 +16,7 @@ struct LogsCommand: ParsableCommand {
               apus up 2> apus.log &  apus logs -f
             """)
 
-    @OptionGroup var directory: AdminClient.DataDirectory
+    @OptionGroup var directory: ControlClient.DataDirectory
     @Flag(name: [.customShort("f"), .long], help: "Go on with what is written from now on.") var follow = false
     @Option(
         name: [.customShort("n"), .long], help: ArgumentHelp("How many of the last lines.", valueName: "N"))

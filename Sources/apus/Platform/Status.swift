@@ -12,7 +12,7 @@ struct Status: ParsableCommand {
             fails; or the platform starts, stops or does not answer), 3 when nothing runs.
             """)
 
-    @OptionGroup var directory: AdminClient.DataDirectory
+    @OptionGroup var directory: ControlClient.DataDirectory
 
     @Flag(help: "As a JSON object: state, times in milliseconds, memory in bytes, workers.")
     var json = false
@@ -86,7 +86,7 @@ struct Status: ParsableCommand {
         }
         let answer: String
         do {
-            answer = try AdminClient(directory).ask("status")
+            answer = try ControlClient(directory).ask("status")
         } catch {
             StandardError.write("apus status: the platform on \(directory.path) does not answer: \(error)\n")
             throw ExitCode(1)

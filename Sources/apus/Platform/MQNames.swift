@@ -147,7 +147,7 @@ struct MQShutdown: ParsableCommand {
         var stopped = 0
         for (directory, pid) in RoleDirectories.running(role.rawValue) {
             print("The mq\(role.rawValue)(\(pid)) is running...")
-            try Down.stop(AdminClient.DataDirectory(directory), pid: pid)
+            try Down.stop(ControlClient.DataDirectory(directory), pid: pid)
             stopped += 1
         }
         if Self.isActive(role.unit) {

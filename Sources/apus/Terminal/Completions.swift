@@ -33,8 +33,8 @@ enum Completions {
     }
 
     private static func workers(_ words: [String]) -> [String] {
-        let directory = AdminClient.DataDirectory(value(of: ["--data-dir"], in: words))
-        guard let report = try? Status.Report(AdminClient(directory).answer(to: "status")) else { return [] }
+        let directory = ControlClient.DataDirectory(value(of: ["--data-dir"], in: words))
+        guard let report = try? Status.Report(ControlClient(directory).answer(to: "status")) else { return [] }
         return report.workers.map { "\($0.kind)@\($0.index)" }
     }
 

@@ -7,7 +7,7 @@ struct Down: ParsableCommand {
         abstract: "Stop a platform in order: brokers drain and flush, then the others.",
         discussion: "Ends with 0 when it has stopped, 3 when nothing runs, 1 when it does not answer.")
 
-    @OptionGroup var directory: AdminClient.DataDirectory
+    @OptionGroup var directory: ControlClient.DataDirectory
 
     func run() throws {
         guard let pid = directory.runningPid else {
@@ -18,10 +18,10 @@ struct Down: ParsableCommand {
     }
 
     /// Stops a running platform and waits for its end.
-    static func stop(_ directory: AdminClient.DataDirectory, pid: Int32) throws {
+    static func stop(_ directory: ControlClient.DataDirectory, pid: Int32) throws {
         let start = MonotonicClock.milliseconds
         do {
-            let client = try AdminClient(directory)
+            let client = try ControlClient(directory)
             _ = try client.ask("stop")
             client.waitForEnd()
         } catch let error as SystemError where error.errno == ECONNRESET || error.errno == EPIPE {

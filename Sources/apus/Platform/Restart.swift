@@ -9,7 +9,7 @@ struct Restart: ParsableCommand {
         abstract: "Restart one worker of a running platform: it drains and starts again; connects wait meanwhile.",
         discussion: "Answers when the worker serves again. Only its process changes; nothing acknowledged is lost.")
 
-    @OptionGroup var directory: AdminClient.DataDirectory
+    @OptionGroup var directory: ControlClient.DataDirectory
 
     @Argument(
         help: ArgumentHelp("KIND@N as in broker-store@1; N may be left out where there is one.", valueName: "WORKER"),
@@ -30,7 +30,7 @@ struct Restart: ParsableCommand {
         let start = MonotonicClock.milliseconds
         let answer: JSONValue
         do {
-            answer = try AdminClient(directory).answer(to: "restart \(worker)")
+            answer = try ControlClient(directory).answer(to: "restart \(worker)")
         } catch {
             throw failure("the platform on \(directory.path) does not answer: \(error)")
         }
@@ -43,7 +43,7 @@ struct Restart: ParsableCommand {
         var last = ""
         while MonotonicClock.milliseconds < end {
             usleep(5_000)
-            guard let report = try? Status.Report(AdminClient(directory).answer(to: "status")) else {
+            guard let report = try? Status.Report(ControlClient(directory).answer(to: "status")) else {
                 throw failure("the platform on \(directory.path) ended meanwhile")
             }
             guard let now = report.workers.first(where: { $0.kind == kind && $0.index == index }) else {

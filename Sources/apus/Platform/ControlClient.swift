@@ -5,7 +5,7 @@ import LinuxSystem
 import Supervision
 
 /// Talks to the supervisor of a data directory over DIR/run/apus.sock.
-struct AdminClient {
+struct ControlClient {
     struct DataDirectory: ParsableArguments {
         @Option(help: ArgumentHelp("The platform's data directory.", valueName: "DIR"), completion: .directory)
         var dataDir: String?
@@ -50,19 +50,19 @@ struct AdminClient {
     /// Sends one command and reads the one line that answers it.
     func ask(_ command: String) throws -> String {
         let line = "{\"command\":\"\(command)\"}\n"
-        try call("write", "admin socket") { write(socket.raw, line, line.utf8.count) }
+        try call("write", "control socket") { write(socket.raw, line, line.utf8.count) }
         var answer: [UInt8] = []
         while answer.last != UInt8(ascii: "\n") {
             var polled = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
-            guard try call("poll", "admin socket", { poll(&polled, 1, AdminClient.answerMillisMax) }) == 1 else {
-                throw SystemError(errno: ETIMEDOUT, call: "read", subject: "admin socket")
+            guard try call("poll", "control socket", { poll(&polled, 1, ControlClient.answerMillisMax) }) == 1 else {
+                throw SystemError(errno: ETIMEDOUT, call: "read", subject: "control socket")
             }
             let piece = try receive()
             guard answer.count + piece.count <= Self.answerBytesMax else {
-                throw SystemError(errno: EMSGSIZE, call: "read", subject: "admin socket")
+                throw SystemError(errno: EMSGSIZE, call: "read", subject: "control socket")
             }
             guard !piece.isEmpty else {
-                throw SystemError(errno: ECONNRESET, call: "read", subject: "admin socket")
+                throw SystemError(errno: ECONNRESET, call: "read", subject: "control socket")
             }
             answer += piece
         }
@@ -79,7 +79,7 @@ struct AdminClient {
 
     private func receive() throws(SystemError) -> ArraySlice<UInt8> {
         var buffer = [UInt8](repeating: 0, count: 65536)
-        let count = try call("read", "admin socket") { read(socket.raw, &buffer, 65536) }
+        let count = try call("read", "control socket") { read(socket.raw, &buffer, 65536) }
         return buffer[..<count]
     }
 }
