@@ -55,6 +55,7 @@ let package = Package(
         .executable(name: "apus-replication", targets: ["apus-replication"]),
         .executable(name: "apus-filter", targets: ["apus-filter"]),
         .executable(name: "apus", targets: ["apus"]),
+        .library(name: "RocketMQClient", targets: ["RocketMQClient"]),
         .library(name: "ApusTagFilter", type: .dynamic, targets: ["TagFilter"]),
         .library(name: "ApusSQL92Filter", type: .dynamic, targets: ["SQL92Filter"]),
     ],
@@ -114,6 +115,11 @@ let package = Package(
             "FilterEngine",
             ["CFilterPlugin", "CLinux", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
         room("Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging]),
+        room(
+            "RocketMQClient",
+            [
+                "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix,
+            ], exclude: ["README.md"]),
 
         // Floor 5: workers and the command line
         worker(
@@ -148,9 +154,8 @@ let package = Package(
             "apus",
             [
                 "Bench", "BrokerService", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel",
-                "RemotingProtocol", "RemotingTransport", "SettingTable", "StoreFormat", "Supervision", logging, nioCore,
-                nioPosix,
-                argumentParser,
+                "RemotingProtocol", "RemotingTransport", "RocketMQClient", "SettingTable", "StoreFormat", "Supervision",
+                logging, nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 
@@ -184,12 +189,13 @@ let package = Package(
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
         tests(
             "ApusTests",
-            ["apus", "FastJSON", "RemotingProtocol", "SettingTable", "StoreFormat", "Supervision", argumentParser]),
+            ["apus", "FastJSON", "RemotingProtocol", "RocketMQClient", "SettingTable", "Supervision", argumentParser]),
+        tests("RocketMQClientTests", ["FastJSON", "RemotingProtocol", "RocketMQClient", "TestTools"]),
         tests(
             "PlatformTests",
             [
-                "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "StoreFormat", "StoreJudge",
-                "TestTools", nioCore, nioPosix,
+                "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "RocketMQClient", "StoreFormat",
+                "StoreJudge", "TestTools", nioCore, nioPosix,
             ]),
         tests(
             "BrokerServiceTests",

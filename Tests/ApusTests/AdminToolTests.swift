@@ -1,6 +1,7 @@
 import ArgumentParser
 import FastJSON
 import RemotingProtocol
+import RocketMQClient
 import SettingTable
 import Supervision
 import Testing
@@ -34,19 +35,12 @@ struct AdminToolTests {
         #expect(versionName(213) == "V4_0_0" && versionName(611) == "V5_9_9" && versionName(100) == "V3 (100)")
     }
 
-    @Test("object keys of RocketMQ's tables are queues")
-    func queueKeys() {
-        let queue = MessageQueue(key: #"{"brokerName":"a","queueId":3,"topic":"t"}"#)
-        #expect(queue == MessageQueue(topic: "t", brokerName: "a", queueId: 3))
-        #expect(MessageQueue(key: "{}") == nil && MessageQueue(key: "x") == nil)
-    }
-
-    @Test("what apus consume tells of itself reads as consumerStatus expects it")
+    @Test("what a consumer reports of itself reads as consumerStatus expects it")
     func runningInfo() throws {
         let info = ConsumerRunningInfo(
-            group: "G", subscriptions: [Subscription(topic: "T", expression: "A || B")], nameServers: "ns:9876",
-            properties: [])
-        let queue = MessageQueue(topic: "T", brokerName: "a", queueId: 3)
+            group: "G", subscriptions: [Subscription(topic: "T", tags: "A || B")], nameServers: "ns:9876",
+            clientVersion: "apus", properties: [])
+        let queue = RocketMQClient.MessageQueue(topic: "T", brokerName: "a", queueID: 3)
         info.reached(7, of: queue)
         info.pulled(60, from: queue, in: .milliseconds(20))
         info.consumed(60, from: queue, in: .milliseconds(4))
@@ -59,7 +53,7 @@ struct AdminToolTests {
         // 60 messages within the last minute, one pull of 20 ms, written in 4 ms.
         let rates = words.split(separator: "\n").last?.split(separator: " ").map(String.init)
         #expect(rates == ["T", "20.00", "1.00", "4.00", "1.00", "0.00", "0"])
-        info.gaveUp(queue)
+        info.released(queue)
         #expect(info.json["mqTable"]?.object?.isEmpty == true)
         #expect(
             info.answer(RemotingCommand(.getConsumerRunningInfo, extFields: ["consumerGroup": "H"])).responseCode

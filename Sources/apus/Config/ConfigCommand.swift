@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import LinuxSystem
+import RocketMQClient
 import SettingTable
 import Supervision
 import WorkerProtocol
@@ -82,7 +83,7 @@ struct ConfigCommand: ParsableCommand {
                 throw ExitCode(SettingsCheck.unusable)
             }
             let text = try ImportedConfiguration(
-                files: imported, date: String(AdminTime.seconds(Clock.milliseconds).prefix(10))
+                files: imported, date: String(AdminTime.seconds(WallClock.milliseconds).prefix(10))
             ).toml
             if output == "-" {
                 print(text, terminator: "")

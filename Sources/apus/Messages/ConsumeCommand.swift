@@ -1,31 +1,20 @@
 import ArgumentParser
 import Glibc
+import RocketMQClient
+import Supervision
+import Synchronization
 
-/// Where a group without offsets starts.
-enum StartPosition: Sendable, ExpressibleByArgument {
-    case first
-    case last
-    /// Milliseconds since 1970.
-    case time(Int64)
+/// `first`, `last`, or milliseconds since 1970.
+struct StartOption: ExpressibleByArgument {
+    let position: StartPosition
 
     init?(argument: String) {
         switch argument {
-        case "first": self = .first
-        case "last": self = .last
+        case "first": position = .first
+        case "last": position = .last
         default:
             guard let milliseconds = Int64(argument), milliseconds >= 0 else { return nil }
-            self = .time(milliseconds)
-        }
-    }
-}
-
-extension StartPosition? {
-    /// `ConsumeFromWhere`, as heartbeats have it.
-    var rocketMQName: String {
-        switch self {
-        case .last: "CONSUME_FROM_LAST_OFFSET"
-        case .time: "CONSUME_FROM_TIMESTAMP"
-        case .first, nil: "CONSUME_FROM_FIRST_OFFSET"
+            position = .time(milliseconds: milliseconds)
         }
     }
 }
@@ -69,7 +58,7 @@ struct ConsumeCommand: AsyncParsableCommand {
             Where a group without offsets starts: first, last, or milliseconds since 1970. Without this option: first, or \
             where the broker says.
             """)
-    var from: StartPosition?
+    var from: StartOption?
 
     @Option(help: "End after so many messages.")
     var count: Int?
@@ -107,31 +96,40 @@ struct ConsumeCommand: AsyncParsableCommand {
         let format = try MessageFormat(columns: columns, separator: separated.text, json: json)
         let subscription =
             expression.isEmpty
-            ? Subscription(topic: topic, expression: tag)
+            ? Subscription(topic: topic, tags: tag)
             : Subscription(topic: topic, type: expression[0], expression: expression[1])
         let (stops, stop) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         let interrupt = Interrupt { stop.yield() }
-        let consumer = try GroupConsumer(
-            nameServers: server.addresses, group: group, subscription: subscription,
-            start: from, isBroadcasting: broadcast, pullSize: pullSize,
-            output: MessageOutput(format: format, limit: count) { stop.yield() })
+        let output = MessageOutput(format: format, limit: count) { stop.yield() }
+        let trouble = ConsumeTrouble { stop.yield() }
+        let consumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
+            try PushConsumer(
+                settings, group: group, subscriptions: [subscription], options: options,
+                onEvent: { trouble.note($0) },
+                handler: { messages in
+                    let written = await output.write(messages)
+                    return written == messages.count ? .success : .stop(consumed: written)
+                })
+        }
         let start = ContinuousClock.now
-        try await consumer.start { stop.yield() }
+        try await ClientFailure.ofConsume(topic, server) { () async throws(RocketMQClientError) in
+            try await consumer.start()
+        }
         let idle = timeout
         let watch = Task {
             while !Task.isCancelled {
                 try await Task.sleep(for: .milliseconds(50))
-                if let idle, await consumer.output.idle > .seconds(idle) {
+                if let idle, await output.idle > .seconds(idle) {
                     stop.yield()
                     return
                 }
-                await consumer.output.drawProgress()
+                await output.drawProgress()
             }
         }
         for await _ in stops { break }
         watch.cancel()
-        await consumer.stop()
-        let output = consumer.output
+        trouble.ends()
+        await consumer.close()
         await output.finishProgress()
         let (messages, bytes) = await (output.messages, output.bytes)
         if isatty(STDOUT_FILENO) == 0 || isatty(STDERR_FILENO) == 1 {
@@ -139,8 +137,66 @@ struct ConsumeCommand: AsyncParsableCommand {
                 "consumed \(throughput(messages: messages, bytes: bytes, in: start.duration(to: await output.lastMessage ?? .now)))\n"
             )
         }
-        if let failure = await consumer.failure { throw failure }
+        if let failure = trouble.failure { throw failure }
         if interrupt.isRaised { throw ExitCode(130) }
         if let count, messages < count { throw ExitCode(1) }
+    }
+}
+
+extension ConsumeCommand {
+    /// The client's settings: `apus admin consumerStatus` shows the version.
+    fileprivate var settings: ClientSettings {
+        var settings = ClientSettings(nameServers: server.addresses)
+        settings.clientID = "127.0.0.1@\(getpid())#\(WallClock.milliseconds)"
+        settings.clientVersion = "apus \(ApusRelease.version)"
+        return settings
+    }
+
+    /// One message after the other, in the order of each queue: lines are written by one writer.
+    fileprivate var options: PushConsumer.Options {
+        var options = PushConsumer.Options()
+        options.model = broadcast ? .broadcasting : .clustering
+        options.order = .concurrent(1)
+        options.start = from?.position
+        options.pullBatchSize = pullSize
+        options.consumeBatchSize = pullSize
+        options.waitingMessagesMax = pullSize
+        return options
+    }
+}
+
+/// What went wrong while consuming: each trouble is shown once, a lasting one ends the command.
+private final class ConsumeTrouble: Sendable {
+    private struct State {
+        var shown: Set<String> = []
+        var failure: CommandFailure?
+        var isEnding = false
+    }
+
+    private let state = Mutex(State())
+    private let onFailure: @Sendable () -> Void
+
+    init(onFailure: @escaping @Sendable () -> Void) { self.onFailure = onFailure }
+
+    var failure: CommandFailure? { state.withLock { $0.failure } }
+
+    /// Connections close from now on; that is no trouble.
+    func ends() { state.withLock { $0.isEnding = true } }
+
+    func note(_ event: ConsumerEvent) {
+        switch event {
+        case .assigned: break
+        case .warning(let text):
+            let isNew = state.withLock { state in
+                !state.isEnding && state.shown.count < 20 && state.shown.insert(text).inserted
+            }
+            guard isNew else { return }
+            writeToStandardError("\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")\(text)\n")
+        case .failed(let queue, let error):
+            state.withLock { state in
+                state.failure = state.failure ?? CommandFailure("\(queue) cannot be consumed: \(error.reason)")
+            }
+            onFailure()
+        }
     }
 }

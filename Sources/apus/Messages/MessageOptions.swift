@@ -12,9 +12,6 @@ struct MessagePropertyOption: ExpressibleByArgument, Sendable {
         // What separates properties in the log.
         guard !argument.unicodeScalars.contains(where: { $0.value == 1 || $0.value == 2 }) else { return nil }
     }
-
-    /// As it follows other properties in the log.
-    var stored: String { "\u{2}\(name)\u{1}\(value)" }
 }
 
 /// How long a message waits before it is delivered: `500ms`, `30s`, `5m`, `2h`, `1d`, or a number of seconds.
@@ -31,6 +28,4 @@ struct MessageDelay: ExpressibleByArgument, Sendable {
         guard !overflow, product > 0 else { return nil }
         milliseconds = product
     }
-
-    var stored: String { "\u{2}TIMER_DELAY_MS\u{1}\(milliseconds)" }
 }

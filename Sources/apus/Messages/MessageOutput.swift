@@ -1,4 +1,5 @@
 import Glibc
+import RocketMQClient
 
 /// Standard output as the consumer's sink: whole lines in the order of delivery, and the count.
 actor MessageOutput {
@@ -14,7 +15,7 @@ actor MessageOutput {
 
     /// - Parameters:
     ///   - limit: messages to write at most.
-    ///   - onFull: called when the limit is reached or the reader is gone.
+    ///   - onFull: called when the limit is reached or the reader has closed its end.
     init(format: MessageFormat, limit: Int?, onFull: @escaping @Sendable () -> Void) {
         self.format = format
         self.limit = limit
@@ -24,8 +25,8 @@ actor MessageOutput {
     /// Time without a message.
     var idle: Duration { lastChange.duration(to: .now) }
 
-    /// Writes messages and tells how many of them were taken: fewer than given once the limit is reached.
-    func write(_ batch: [ConsumedMessage]) -> Int {
+    /// Writes messages and returns how many it took: fewer than given once the limit is reached.
+    func write(_ batch: [ReceivedMessage]) -> Int {
         guard !isClosed else { return 0 }
         let taken = limit.map { batch.prefix($0 - messages) } ?? batch[...]
         var lines: [UInt8] = []

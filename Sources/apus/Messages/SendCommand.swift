@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import RocketMQClient
 
 /// `apus send`: one message a line.
 struct SendCommand: AsyncParsableCommand {
@@ -83,14 +84,23 @@ struct SendCommand: AsyncParsableCommand {
     func run() async throws {
         let interrupt = Interrupt()
         let layout = try LineLayout(columns: columns, separator: separated.text)
-        let sender = Sender(
-            cluster: try Cluster(nameServers: server.addresses), group: group, queue: queue, newTopicQueues: queues,
-            patience: .seconds(timeout))
-        if let topic { try await sender.checkReachable(topic: topic) }
+        var options = Producer.Options()
+        options.sendTimeout = .seconds(timeout)
+        options.newTopicQueues = queues
+        let selector = queue.map { QueueSelector.queueID($0) } ?? .roundRobin
+        let producer = try ClientFailure.ofSend(server) { () throws(RocketMQClientError) in
+            try Producer(ClientSettings(nameServers: server.addresses), group: group, options: options)
+        }
+        if let topic {
+            try await ClientFailure.ofSend(server) { () async throws(RocketMQClientError) in
+                try await producer.checkReachable(topic: topic, selector: selector)
+            }
+        }
         var lines = try LineReader(path: file)
         var progress = ProgressBar()
         var tally = SendTally(printsAcknowledgements: acknowledgements)
-        let properties = (property.map(\.stored) + (delay.map { [$0.stored] } ?? [])).joined()
+        let properties = Dictionary(property.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
+        let delivery = delay.map { Message.Delivery.after(.milliseconds($0.milliseconds)) } ?? .immediate
         let start = ContinuousClock.now
         try await withThrowingTaskGroup(of: SendOutcome.self) { group in
             var underWay = 0
@@ -102,14 +112,15 @@ struct SendCommand: AsyncParsableCommand {
                     continue
                 }
                 message.properties = properties
+                message.delivery = delivery
                 if underWay == inFlight, let outcome = try await group.next() {
                     tally.add(outcome)
                     underWay -= 1
                 }
                 // Every line that is still to come would fare the same, each after its own time.
                 guard !tally.isRefused else { break }
-                let line = number
-                group.addTask { await sender.send(message, line: line) }
+                let (line, sent) = (number, message)
+                group.addTask { await SendOutcome(of: sent, line: line, by: producer, selector, server) }
                 underWay += 1
                 if progress.isDue {
                     let fraction = lines.size.map { $0 == 0 ? 1 : Double(lines.consumed) / Double($0) }
@@ -126,7 +137,7 @@ struct SendCommand: AsyncParsableCommand {
         progress.finish()
         tally.flush()
         let elapsed = start.duration(to: .now)
-        await sender.cluster.close()
+        await producer.close()
         writeToStandardError(
             "sent \(throughput(messages: tally.messages, bytes: tally.bytes, in: elapsed)), failed \(tally.failures)\n")
         if let reason = tally.refusal {
@@ -137,7 +148,29 @@ struct SendCommand: AsyncParsableCommand {
     }
 }
 
-/// What is counted and told of the messages sent.
+enum SendOutcome: Sendable {
+    case stored(line: Int, size: Int, SendResult)
+    /// - Parameter refusedSince: when all answers to a message said that no broker takes any (14), the time of its first
+    ///   attempt.
+    case failed(line: Int, reason: String, refusedSince: ContinuousClock.Instant? = nil)
+
+    init(
+        of message: Message, line: Int, by producer: Producer, _ selector: QueueSelector, _ server: ServerOption
+    ) async {
+        let start = ContinuousClock.now
+        do {
+            self = .stored(
+                line: line, size: message.body.count, try await producer.send(message, selector: selector))
+        } catch .sendAbandoned(_, let allUnavailable, let last) {
+            self = .failed(
+                line: line, reason: ClientFailure.sendText(last, server), refusedSince: allUnavailable ? start : nil)
+        } catch {
+            self = .failed(line: line, reason: ClientFailure.sendText(error, server))
+        }
+    }
+}
+
+/// Counts and reports of the messages sent.
 struct SendTally {
     private static let failuresShown = 10
 
@@ -158,13 +191,16 @@ struct SendTally {
 
     mutating func add(_ outcome: SendOutcome) {
         switch outcome {
-        case .stored(let line, let size, let id, let queue, let offset):
+        case .stored(let line, let size, let result):
             messages += 1
             bytes += size
             lastStored = .now
             guard printsAcknowledgements else { return }
-            output += Array("\(line)\t\(id)\t\(queue.brokerName)\t\(queue.queueId)\t\(offset)\n".utf8)
-            // Whoever reads these lines may act on them while the command runs.
+            let queue = result.queue
+            let columns =
+                "\(line)\t\(result.offsetMessageID)\t\(queue.brokerName)\t\(queue.queueID)\t\(result.queueOffset)\n"
+            output += Array(columns.utf8)
+            // A program that reads these lines may act on them while the command runs.
             if output.count > 16 << 10 { flush() }
         case .failed(let line, let reason, let refusedSince):
             failures += 1

@@ -1,4 +1,5 @@
 import MessageModel
+import RocketMQClient
 import SettingTable
 import Supervision
 
@@ -134,7 +135,7 @@ struct WhyDiagnosis {
         if !lost.isEmpty {
             cause(
                 "\(lost.count) of \(topic.queues.count) queues of \(topic.name) belong to no client: "
-                    + "\(lost.map { "\($0.brokerName)/\($0.queueId)" }.joined(separator: ", ")); "
+                    + "\(lost.map { "\($0.brokerName)/\($0.queueID)" }.joined(separator: ", ")); "
                     + "clients divide them anew every 20 s, so look again",
                 "apus admin allocateMQ -t \(topic.name) -i \(facts.members.map { String($0.id.prefix { $0 != "@" }) }.joined(separator: ","))"
             )
@@ -145,7 +146,7 @@ struct WhyDiagnosis {
         if !twice.isEmpty {
             note(
                 "\(twice.count) queues of \(topic.name) are claimed by several clients; one of them waits for the others: "
-                    + twice.map { "\($0.brokerName)/\($0.queueId)" }.joined(separator: ", "))
+                    + twice.map { "\($0.brokerName)/\($0.queueID)" }.joined(separator: ", "))
         }
         let idle = facts.members.filter { member in !member.queues.contains { $0.topic == topic.name } }
         if !idle.isEmpty, topic.queues.count < facts.members.count {
@@ -202,7 +203,7 @@ struct WhyDiagnosis {
         let seen = Self.list(sample.seen)
         let text: String
         if sample.wanted.isTag {
-            let tags = Subscription(topic: topic.name, expression: sample.wanted.expression).tags ?? []
+            let tags = Subscription(topic: topic.name, tags: sample.wanted.expression).tags ?? []
             let hints = tags.filter { sample.seen[$0] == nil }.sorted().compactMap { tag in
                 Spelling.nearest(to: tag, among: sample.seen.keys).map { "is \($0) meant instead of \(tag)?" }
             }
