@@ -8,7 +8,8 @@ public struct Message: Sendable, Hashable {
         case immediate
         /// After the time of one of the broker's delay levels: 1 and up, 1 s to 2 h by default.
         case delayLevel(Int)
-        /// So long after the broker stored it, to the millisecond. Needs a broker with timer messages (Apus, RocketMQ 5).
+        /// So long after the broker stored it, to the millisecond. Needs a broker with timer messages (Apus, RocketMQ
+        /// 5).
         case after(Duration)
         /// At a time, milliseconds since 1970. Needs a broker with timer messages.
         case at(milliseconds: Int64)
@@ -195,8 +196,8 @@ public struct ReceivedMessage: Sendable, Hashable {
             case .success(let message):
                 guard message.sysFlag & MessageExt.compressedFlag == 0 else {
                     throw malformed(
-                        "the body of queue \(message.queueID) offset \(message.queueOffset) is compressed in a way this "
-                            + "client cannot read (only zlib)")
+                        "the body of queue \(message.queueID) offset \(message.queueOffset) is compressed in a way "
+                            + "this client cannot read (only zlib)")
                 }
                 inflated += message.body.count
                 guard inflated <= inflatedBytesMax else {

@@ -28,11 +28,31 @@ public struct ServerRefusal: Sendable, Hashable, CustomStringConvertible {
         return "code \(name)\(remark)"
     }
 
+    /// The server and the reason, in one line.
     public var description: String { "\(address) answered \(reason)" }
 }
 
+/// A message that no attempt stored, as far as the answers say.
+public struct SendFailure: Sendable {
+    /// How many attempts were made.
+    public let attempts: Int
+    /// Whether every answer said that the broker takes no messages at present (14), as a broker with a full disk does.
+    public let allUnavailable: Bool
+    /// The failure of the last attempt.
+    public var last: RocketMQClientError { box[0] }
+
+    /// An array: the error contains this value.
+    private let box: [RocketMQClientError]
+
+    init(attempts: Int, allUnavailable: Bool, last: RocketMQClientError) {
+        self.attempts = attempts
+        self.allUnavailable = allUnavailable
+        box = [last]
+    }
+}
+
 /// Why a call of this library failed. Every public call that throws, throws this type.
-public indirect enum RocketMQClientError: Error, Sendable, CustomStringConvertible {
+public enum RocketMQClientError: Error, Sendable, CustomStringConvertible {
     /// The caller's argument cannot be used; the text names it and its bounds.
     case invalidArgument(String)
     /// The client was closed before or during the call.
@@ -55,14 +75,14 @@ public indirect enum RocketMQClientError: Error, Sendable, CustomStringConvertib
     case refused(ServerRefusal)
     /// The server's answer does not follow the protocol.
     case malformedAnswer(address: String, reason: String)
-    /// All attempts to send failed within the time allowed. `allUnavailable`: every answer said that the broker takes no
-    /// messages at present (14), as a broker with a full disk does. `last` is the failure of the last attempt.
-    case sendAbandoned(attempts: Int, allUnavailable: Bool, last: RocketMQClientError)
+    /// All attempts to send failed within the time allowed.
+    case sendAbandoned(SendFailure)
     /// The change was made at the servers of `done` and failed at those of `failed` (address, reason).
     case partlyDone(done: [String], failed: [(address: String, reason: String)])
     /// Nothing was found; the text says what was looked for.
     case notFound(String)
 
+    /// What failed and why, for people; several lines for `partlyDone`.
     public var description: String {
         switch self {
         case .invalidArgument(let text), .notFound(let text): text
@@ -80,7 +100,7 @@ public indirect enum RocketMQClientError: Error, Sendable, CustomStringConvertib
             "\(address) did not answer request \(request) within \(milliseconds) ms"
         case .refused(let refusal): refusal.description
         case .malformedAnswer(let address, let reason): "\(address) sent an answer that cannot be read: \(reason)"
-        case .sendAbandoned(_, _, let last): last.description
+        case .sendAbandoned(let failure): failure.last.description
         case .partlyDone(let done, let failed):
             ([done.isEmpty ? "done nowhere" : "done at \(done.joined(separator: ", ")), not everywhere"]
                 + failed.map { "  not at \($0.address): \($0.reason)" }).joined(separator: "\n")

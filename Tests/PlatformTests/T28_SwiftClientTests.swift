@@ -94,12 +94,21 @@ extension PlatformTests {
             #expect(one.messageID == result.messageID && one.offsetMessageID == result.offsetMessageID)
             #expect(one.keys == "k1" && one.tag == "red" && one.properties["price"] == "5")
 
-            // What the library cannot do is said by values.
-            await #expect(throws: RocketMQClientError.self) {
-                try await producer.send(
-                    Message(topic: "Kinds", body: []),
-                    selector: .queue(MessageQueue(topic: "Kinds", brokerName: "x", queueID: 0)))
+            // A queue that cannot be written is waited for as long as the caller wants.
+            var impatient = Producer.Options()
+            impatient.sendTimeout = .milliseconds(100)
+            let other = try Producer(settings, group: "kinds-producer", options: impatient)
+            let elsewhere = MessageQueue(topic: "Kinds", brokerName: "elsewhere", queueID: 0)
+            let error = await #expect(throws: RocketMQClientError.self) {
+                try await other.send(Message(topic: "Kinds", text: "x"), selector: .queue(elsewhere))
             }
+            if case .sendAbandoned(let failure) = error {
+                #expect("\(failure.last)" == "topic 'Kinds' has no writable queue elsewhere/0")
+                #expect(!failure.allUnavailable && failure.attempts >= 1)
+            } else {
+                Issue.record("not abandoned: \(String(describing: error))")
+            }
+            await other.close()
             for consumer in consumers { await consumer.close() }
             await producer.close()
             await #expect(throws: RocketMQClientError.self) {

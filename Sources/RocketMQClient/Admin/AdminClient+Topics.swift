@@ -101,7 +101,8 @@ extension AdminClient {
         try await deleteValue(of: topic, namespace: WireNames.orderNamespace)
     }
 
-    /// The groups that consume a topic, as the first of its brokers that answers knows them, sorted; empty when none does.
+    /// The groups that consume a topic, as the first of its brokers that answers knows them, sorted; empty when none
+    /// does.
     public func groups(consuming topic: String, route: TopicRoute?) async -> [String] {
         for address in route?.brokers.compactMap(\.preferredAddress) ?? [] {
             guard let json = try? await json(address, .queryTopicConsumeByWho, ["topic": topic]) else { continue }

@@ -293,7 +293,7 @@ public struct AdminClient: Sendable {
             return try await producer.send(
                 message, selector: selector ?? .custom { Int.random(in: 0..<$0.count) })
         } catch {
-            if case .sendAbandoned(_, _, let last) = error { throw last }
+            if case .sendAbandoned(let failure) = error { throw failure.last }
             throw error
         }
     }

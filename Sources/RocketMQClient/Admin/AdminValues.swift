@@ -46,8 +46,11 @@ public struct ClusterDescription: Sendable, Hashable {
 
 /// A topic's queues on one broker.
 public struct TopicQueues: Sendable, Hashable {
+    /// The broker's name.
     public let brokerName: String
+    /// Queues consumers read.
     public let readQueues: Int
+    /// Queues producers write to.
     public let writeQueues: Int
     /// 2: writing, 4: reading, 6: both.
     public let permission: Int
@@ -65,9 +68,11 @@ public struct TopicQueues: Sendable, Hashable {
 
 /// Where a topic is.
 public struct TopicRoute: Sendable, Hashable {
+    /// The topic.
     public let topic: String
     /// As the name server lists them.
     public let brokers: [BrokerDescription]
+    /// Its queues, by broker.
     public let queues: [TopicQueues]
     /// `BROKER:QUEUES;…` of an ordered topic.
     public let orderConfiguration: String?
@@ -117,8 +122,11 @@ public struct TopicRoute: Sendable, Hashable {
 
 /// What a broker keeps of a topic.
 public struct TopicSettings: Sendable, Hashable {
+    /// The topic.
     public var topic: String
+    /// Queues consumers read, on each broker.
     public var readQueues: Int
+    /// Queues producers write to, on each broker.
     public var writeQueues: Int
     /// 2: writing, 4: reading, 6: both.
     public var permission: Int
@@ -146,6 +154,7 @@ public struct TopicSettings: Sendable, Hashable {
 
 /// The bounds of one queue.
 public struct QueueStatus: Sendable, Hashable {
+    /// The queue.
     public let queue: MessageQueue
     /// The first offset there is.
     public let minOffset: Int64
@@ -164,9 +173,13 @@ public struct QueueStatus: Sendable, Hashable {
 
 /// What a consumer group may do on a broker.
 public struct GroupSettings: Sendable, Hashable {
+    /// The group.
     public var group: String
+    /// Whether it may consume.
     public var mayConsume = true
+    /// Whether it begins at the first offset when it has none.
     public var startsAtMinOffset = false
+    /// Whether its members may broadcast.
     public var mayBroadcast = false
     /// Queues of its retry topic.
     public var retryQueues = 1
@@ -185,7 +198,9 @@ public struct GroupSettings: Sendable, Hashable {
 
 /// A group's settings at one broker, with all fields of the broker's version.
 public struct GroupSettingsAtBroker: Sendable {
+    /// The broker.
     public let broker: BrokerDescription
+    /// The settings this library knows.
     public let settings: GroupSettings
     /// RocketMQ's field names and values, in the broker's order.
     public var fields: [(name: String, value: String)] {
@@ -213,6 +228,7 @@ public struct GroupSettingsAtBroker: Sendable {
 
 /// A client as a broker knows it.
 public struct ClientConnection: Sendable, Hashable {
+    /// What the client calls itself.
     public let clientID: String
     /// `host:port`
     public let address: String
@@ -237,11 +253,15 @@ public struct ClientConnection: Sendable, Hashable {
 
 /// The consumers of a group, as one broker knows them.
 public struct ConsumerConnections: Sendable {
+    /// One subscription of the group.
     public struct Subscribed: Sendable, Hashable {
+        /// The topic.
         public let topic: String
         /// `TAG`, `SQL92`, or a plugin's type.
         public let expressionType: String
+        /// The expression as the client gave it.
         public let expression: String
+        /// The tags of a tag expression.
         public let tags: [String]
 
         package init(topic: String, expressionType: String = "TAG", expression: String, tags: [String] = []) {
@@ -259,6 +279,7 @@ public struct ConsumerConnections: Sendable {
         }
     }
 
+    /// The clients, in the broker's order.
     public let clients: [ClientConnection]
     /// Sorted by topic.
     public let subscriptions: [Subscribed]
@@ -296,11 +317,15 @@ public struct ConsumerConnections: Sendable {
 
 /// A producer as a broker lists it (328).
 public struct ProducerInstance: Sendable, Hashable {
+    /// The producer group.
     public let group: String
+    /// What the client calls itself.
     public let clientID: String
     /// `host:port`
     public let address: String
+    /// RocketMQ's name of the language, such as `JAVA`.
     public let language: String
+    /// The client's version, as the broker has it.
     public let version: String
     /// Milliseconds since 1970, as text.
     public let lastUpdated: String
@@ -319,7 +344,9 @@ public struct ProducerInstance: Sendable, Hashable {
 
 /// A group's offsets in its queues.
 public struct ConsumerProgressReport: Sendable, Hashable {
+    /// One queue.
     public struct Row: Sendable, Hashable {
+        /// The queue.
         public let queue: MessageQueue
         /// The end of the queue.
         public let brokerOffset: Int64
@@ -413,7 +440,9 @@ public struct ConsumerReport: Sendable {
 
 /// Offsets that were set.
 public struct OffsetReset: Sendable, Hashable {
+    /// One queue of a group without consumers online.
     public struct Row: Sendable, Hashable {
+        /// The queue.
         public let queue: MessageQueue
         /// The end of the queue.
         public let brokerOffset: Int64
@@ -436,8 +465,11 @@ public struct OffsetReset: Sendable, Hashable {
         }
     }
 
+    /// One queue of a consumer that is online.
     public struct Notified: Sendable, Hashable {
+        /// The queue.
         public let queue: MessageQueue
+        /// Where the consumer goes on.
         public let offset: Int64
 
         package init(queue: MessageQueue, offset: Int64) {
@@ -462,6 +494,7 @@ public struct OffsetReset: Sendable, Hashable {
 
 /// Whether a group has consumed a message.
 public struct MessageTrack: Sendable, Hashable {
+    /// The consumer group.
     public let group: String
     /// RocketMQ's `TrackType`: `CONSUMED`, `CONSUMED_BUT_FILTERED`, `PULL`, `NOT_CONSUME_YET`, `NOT_ONLINE`, `UNKNOWN`.
     public let type: String
@@ -487,6 +520,7 @@ public struct DirectConsumption: Sendable {
 public struct ConsumeQueueEntries: Sendable {
     /// The first entry there is, and the end.
     public var minIndex: Int64 { json["minQueueIndex"]?.integer ?? 0 }
+    /// The end.
     public var maxIndex: Int64 { json["maxQueueIndex"]?.integer ?? 0 }
     /// Each entry's fields by RocketMQ's names, in order.
     public var entries: [[(name: String, value: String)]] {
@@ -515,6 +549,7 @@ public struct MessageFlow: Sendable, Hashable {
 public struct MessageTraceRecord: Sendable, Hashable {
     /// Whether it was consumed; else it was sent.
     public let isConsumption: Bool
+    /// The producer or consumer group.
     public let group: String
     /// `host:port` of the client.
     public let clientHost: String
@@ -522,6 +557,7 @@ public struct MessageTraceRecord: Sendable, Hashable {
     public let timestamp: Int64?
     /// Milliseconds, as text.
     public let cost: String
+    /// Whether it succeeded.
     public let isSuccess: Bool
 
     package init(

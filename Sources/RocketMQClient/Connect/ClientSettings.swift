@@ -8,8 +8,8 @@ public struct ClientSettings: Sendable {
     public var nameServers: [String]
     /// How long one request may take; pulls add their waiting time to it.
     public var requestTimeout: Duration = .seconds(3)
-    /// What brokers call this client; nil: made of this machine's address, the process ID, the time and a counter. It must
-    /// be unique in a group: two members of one ID would share queues as one.
+    /// What brokers call this client; nil: made of this machine's address, the process ID, the time and a counter. It
+    /// must be unique in a group: two members of one ID would share queues as one.
     public var clientID: String?
     /// What `consumerStatus` shows as the client's version.
     public var clientVersion = "swift"

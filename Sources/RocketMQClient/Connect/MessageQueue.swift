@@ -14,17 +14,19 @@ public struct MessageQueue: Hashable, Comparable, CustomStringConvertible, Senda
         self.queueID = queueID
     }
 
+    /// By topic, broker name and queue ID.
     public static func < (left: MessageQueue, right: MessageQueue) -> Bool {
         (left.topic, left.brokerName, left.queueID) < (right.topic, right.brokerName, right.queueID)
     }
 
+    /// `TOPIC BROKER/ID`
     public var description: String { "\(topic) \(brokerName)/\(queueID)" }
 }
 
 /// How the members of a consumer group share queues.
 public enum QueueAllocation {
-    /// The share of one member (`AllocateMessageQueueAveragely`). Each member of the sorted group takes a contiguous range
-    /// of the sorted queues; the first `queues % members` members take one queue more.
+    /// The share of one member (`AllocateMessageQueueAveragely`). Each member of the sorted group takes a contiguous
+    /// range of the sorted queues; the first `queues % members` members take one queue more.
     ///
     /// - Returns: the share in order; empty when `member` is not among `members`.
     public static func averagely(
@@ -50,8 +52,9 @@ public enum QueueSelector: Sendable {
     case queueID(Int)
     /// This queue only.
     case queue(MessageQueue)
-    /// The same queue for the same key, as long as the topic's queues do not change (Java's `SelectMessageQueueByHash`).
-    /// Messages of one key, sent one after the other, are consumed in that order by an ordered consumer.
+    /// The same queue for the same key, as long as the topic's queues do not change (Java's
+    /// `SelectMessageQueueByHash`). Messages of one key, sent one after the other, are consumed in that order by an
+    /// ordered consumer.
     case orderingKey(String)
     /// The caller's choice. Gets the writable queues, sorted and never empty; the result is taken modulo their count.
     case custom(@Sendable ([MessageQueue]) -> Int)

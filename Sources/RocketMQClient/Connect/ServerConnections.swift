@@ -51,6 +51,8 @@ package actor ServerConnections {
     package typealias Inbound = @Sendable (String, RemotingCommand) -> RemotingCommand?
 
     private static let routeLifetime = Duration.seconds(30)
+    /// A topic that does not exist may be created at any time: by a first message, or a group's first heartbeat.
+    private static let absenceLifetime = Duration.seconds(1)
 
     package nonisolated let nameServers: [String]
     nonisolated let requestTimeout: Duration
@@ -82,7 +84,11 @@ package actor ServerConnections {
     package func route(
         of topic: String, maxAge: Duration = ServerConnections.routeLifetime
     ) async throws(RocketMQClientError) -> QueueRoute? {
-        if let known = routes[topic], known.at.duration(to: .now) < maxAge { return known.route }
+        if let known = routes[topic],
+            known.at.duration(to: .now) < (known.route == nil ? min(maxAge, Self.absenceLifetime) : maxAge)
+        {
+            return known.route
+        }
         let reply: (address: String, reply: RemotingCommand)
         do throws(RocketMQClientError) {
             reply = try await askNameServers(

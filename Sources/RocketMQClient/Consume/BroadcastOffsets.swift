@@ -9,7 +9,8 @@ struct BroadcastOffsets: Sendable {
 
     init() {}
 
-    /// - Throws: `invalidArgument` for a file that cannot be read or is not of this form. A missing file has no offsets.
+    /// - Throws: `invalidArgument` for a file that cannot be read or is not of this form. A missing file has no
+    ///   offsets.
     init(file path: String) throws(RocketMQClientError) {
         do {
             guard let text = try DurableFile.read(path) else { return }

@@ -7,12 +7,12 @@ public enum ConsumeResult: Sendable, Hashable {
     /// All are consumed.
     case success
     /// Consuming failed. A concurrent consumer sends all of them back to the broker, which delivers them to the group
-    /// later, each time after a longer pause (`delayLevel` 0) or after that of a delay level, and after too many times to
-    /// the group's dead letter queue (`delayLevel` below 0: at once). An ordered consumer gets the same messages again
-    /// after `orderedRetryPause`. A broadcasting consumer goes on without them.
+    /// later, each time after a longer pause (`delayLevel` 0) or after that of a delay level, and after too many times
+    /// to the group's dead letter queue (`delayLevel` below 0: at once). An ordered consumer gets the same messages
+    /// again after `orderedRetryPause`. A broadcasting consumer goes on without them.
     case retry(delayLevel: Int = 0)
-    /// The first `consumed` messages are consumed; the consumer takes no more of this queue. For a handler whose consumer is
-    /// about to be closed: the next consumer of the group begins with the rest.
+    /// The first `consumed` messages are consumed; the consumer takes no more of this queue. For a handler whose
+    /// consumer is about to be closed: the next consumer of the group begins with the rest.
     case stop(consumed: Int)
 }
 
@@ -20,8 +20,8 @@ public enum ConsumeResult: Sendable, Hashable {
 public enum ConsumerEvent: Sendable {
     /// Something failed that is tried again.
     case warning(String)
-    /// A queue cannot be pulled because of the broker's configuration or the subscription: its expression does not compile,
-    /// reading is not permitted, the topic was deleted. It is tried again every few seconds.
+    /// A queue cannot be pulled because of the broker's configuration or the subscription: its expression does not
+    /// compile, reading is not permitted, the topic was deleted. It is tried again every few seconds.
     case failed(MessageQueue, RocketMQClientError)
     /// The queues this member has from now on, sorted.
     case assigned([MessageQueue])
@@ -42,15 +42,17 @@ public actor PushConsumer {
 
         /// Which messages are handed out at the same time.
         public enum Order: Sendable, Hashable {
-            /// Up to so many calls of the handler run at once, whatever their queues. With 1 the messages of a queue come
-            /// in order, but after a failure or a change of members some may come again, and later.
+            /// Up to so many calls of the handler run at once, whatever their queues. With 1 the messages of a queue
+            /// come in order, but after a failure or a change of members some may come again, and later.
             case concurrent(Int)
             /// One call at a time for each queue, in the queue's order, under the broker's lock on the queue: no other
             /// member consumes it meanwhile.
             case ordered
         }
 
+        /// Who gets a message.
         public var model = Model.clustering
+        /// Which messages are handed out at the same time.
         public var order = Order.concurrent(20)
         /// Where to begin without an offset; nil: at the first message, or where the broker says. A given position also
         /// counts for a queue whose committed offset is 0: brokers answer that for new groups, too.
@@ -61,21 +63,27 @@ public actor PushConsumer {
         public var consumeBatchSize = 1
         /// A queue is not pulled while so many of its messages wait to be consumed, or so many bytes of bodies.
         public var waitingMessagesMax = 1000
+        /// See `waitingMessagesMax`; bytes.
         public var waitingBytesMax = 100 << 20
         /// How often a message may be sent back before it goes to the dead letter queue; nil: the group's configuration
         /// decides; for an ordered consumer: without end.
         public var reconsumeTimesMax: Int?
         /// How long a broker may wait for a message before it answers a pull without one.
         public var pullWait: Duration = .seconds(15)
+        /// Time between heartbeats; brokers take a member off after 120 s without one.
         public var heartbeatInterval: Duration = .seconds(10)
+        /// Time between looks at the group's members and the topics' queues; a broker's notice is followed at once.
         public var rebalanceInterval: Duration = .seconds(20)
+        /// Time between commits of what was consumed.
         public var commitInterval: Duration = .seconds(5)
         /// A queue taken over from another member is pulled after this pause, so that its last commit has arrived.
         public var takeOverPause: Duration = .milliseconds(300)
+        /// How long an ordered consumer waits before it hands failed messages out again.
         public var orderedRetryPause: Duration = .seconds(1)
         /// How long `close` waits for handlers that run.
         public var closeTimeout: Duration = .seconds(2)
-        /// Where a broadcasting consumer keeps its offsets; nil: in memory only, so that each process begins at `start`.
+        /// Where a broadcasting consumer keeps its offsets; nil: in memory only, so that each process begins at
+        /// `start`.
         public var broadcastOffsetsFile: String?
 
         /// The defaults.
@@ -118,6 +126,8 @@ public actor PushConsumer {
     private var isRebalancing = false
     private var mustRebalanceAgain = false
     private var broadcastOffsets = BroadcastOffsets()
+    /// Pauses between questions for the retry topic, which a broker creates at a new group's first heartbeat.
+    private var retryTopicBackOff = BackOff(first: .seconds(1), longest: .seconds(60))
 
     private enum Notice: Sendable {
         case membersChanged
@@ -244,8 +254,8 @@ public actor PushConsumer {
 
     /// Joins the group and begins to pull. Call it once.
     ///
-    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read, `noNameServer`, and
-    ///   why a broker does not take this member. `close()` is needed then, too.
+    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read,
+    ///   `noNameServer`, and why a broker does not take this member. `close()` is needed then, too.
     public func start() async throws(RocketMQClientError) {
         guard !isClosing else { throw .closed }
         let wanted = subscriptions.filter { $0.topic != retryTopic }
@@ -278,8 +288,8 @@ public actor PushConsumer {
         if isOrdered { every(Self.lockInterval) { await $0.renewLocks() } }
     }
 
-    /// Replaces the subscription of a topic, or adds one, while the consumer runs. All members of a group must have the same
-    /// subscriptions; brokers use the newest.
+    /// Replaces the subscription of a topic, or adds one, while the consumer runs. All members of a group must have
+    /// the same subscriptions; brokers use the newest.
     public func subscribe(_ subscription: Subscription) async {
         subscriptions.removeAll { $0.topic == subscription.topic }
         subscriptions.insert(subscription, at: 0)
@@ -292,8 +302,8 @@ public actor PushConsumer {
         await rebalance()
     }
 
-    /// Waits for the handlers that run (`closeTimeout`), commits, leaves the group and closes all connections. Messages that
-    /// were handed out and not finished come again, to this group's next member.
+    /// Waits for the handlers that run (`closeTimeout`), commits, leaves the group and closes all connections.
+    /// Messages that were handed out and not finished come again, to this group's next member.
     public func close() async {
         guard !isClosing else { return }
         isClosing = true
@@ -421,13 +431,18 @@ public actor PushConsumer {
         }
         let after = Set(possessions.keys)
         if after != before { onEvent(.assigned(after.sorted())) }
-        if isOrdered, new.count > locked.count, !isClosing { rebalanceSoon() }
+        if isOrdered, new.count > locked.count {
+            // Another member still has the lock on a queue of ours.
+            rebalance(after: .seconds(1))
+        } else if !isBroadcasting, !routes.contains(where: { $0.topic == retryTopic }) {
+            let pause = retryTopicBackOff.next()
+            if pause < options.rebalanceInterval { rebalance(after: pause) }
+        }
     }
 
-    /// Another member still has the lock on a queue of ours.
-    private func rebalanceSoon() {
-        Task {
-            try? await Task.sleep(for: .seconds(1))
+    private func rebalance(after pause: Duration) {
+        Task { [notice] in
+            try? await Task.sleep(for: pause)
             notice.yield(.membersChanged)
         }
     }

@@ -14,6 +14,7 @@ public struct PullResult: Sendable {
         case offsetMoved
     }
 
+    /// Why there are messages or none.
     public let status: Status
     /// In order.
     public let messages: [ReceivedMessage]
@@ -160,8 +161,8 @@ package struct QueueAccess: Sendable {
             nextOffset: next, suggestedBrokerID: reply.extFields["suggestWhichBrokerId"].flatMap { Int64($0) } ?? 0)
     }
 
-    /// Sends a message back to its broker (36), which delivers it to the group later or, after too many times, to its dead
-    /// letter queue.
+    /// Sends a message back to its broker (36), which delivers it to the group later or, after too many times, to its
+    /// dead letter queue.
     ///
     /// - Parameters:
     ///   - delayLevel: 0: longer each time; below 0: to the dead letter queue at once.

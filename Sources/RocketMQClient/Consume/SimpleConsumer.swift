@@ -36,8 +36,8 @@ public actor SimpleConsumer {
         return route.readable
     }
 
-    /// Reads these queues from now on, and no others. A queue begins at the group's committed offset, else at `start`; one
-    /// that was assigned before goes on.
+    /// Reads these queues from now on, and no others. A queue begins at the group's committed offset, else at `start`;
+    /// one that was assigned before goes on.
     ///
     /// - Throws: why a broker did not say an offset; nothing is changed then.
     public func assign(

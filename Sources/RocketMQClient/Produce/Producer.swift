@@ -79,8 +79,8 @@ public final class Producer: Sendable {
         try await candidates(topic, .roundRobin, maxAge: nil).queues
     }
 
-    /// Announces the producer group to the brokers of a topic and goes on doing so, so that they list it and can ask about
-    /// transactions. Other messages do not need it.
+    /// Announces the producer group to the brokers of a topic and goes on doing so, so that they list it and can ask
+    /// about transactions. Other messages do not need it.
     ///
     /// - Throws: `noNameServer`, `topicNotFound`, `queueNotFound`, or why no broker took the heartbeat.
     public func start(topic: String) async throws(RocketMQClientError) {
@@ -114,11 +114,13 @@ public final class Producer: Sendable {
 
     // MARK: - Sending
 
-    /// Sends a message and waits until it is stored. A broker that fails or is busy is tried again, other queues first,
-    /// until `sendTimeout`. A message whose answer got lost may then be stored twice, with the same `messageID`.
+    /// Sends a message and waits until it is stored. A broker that fails or is busy is tried again, other queues
+    /// first, until `sendTimeout`. A message whose answer got lost may then be stored twice, with the same
+    /// `messageID`.
     ///
-    /// - Throws: `sendAbandoned`, `refused` for answers that no further attempt can change, `invalidArgument`,
-    ///   `topicNotFound`, `queueNotFound`.
+    /// - Throws: `sendAbandoned` at the end of `sendTimeout`, with the last failure: a missing topic, queue or broker
+    ///   may appear meanwhile. At once: `refused` for answers that no further attempt can change, and
+    ///   `invalidArgument`.
     @discardableResult
     public func send(
         _ message: Message, selector: QueueSelector = .roundRobin
@@ -191,9 +193,9 @@ public final class Producer: Sendable {
         return id
     }
 
-    /// Sends a message in a transaction: it is stored where no consumer sees it, `execute` does the producer's own part,
-    /// and its result makes the message visible or removes it. With `.unknown`, or when this process dies, the broker asks
-    /// the group's `checkBack` later.
+    /// Sends a message in a transaction: it is stored where no consumer sees it, `execute` does the producer's own
+    /// part, and its result makes the message visible or removes it. With `.unknown`, or when this process dies, the
+    /// broker asks the group's `checkBack` later.
     ///
     /// - Returns: the result of the send and what `execute` said.
     /// - Throws: as `send`; the message is not visible then, and `execute` was not called.
@@ -315,7 +317,10 @@ public final class Producer: Sendable {
             failedBroker = chosen?.brokerName
             guard ContinuousClock.now + pause < deadline, !Task.isCancelled,
                 options.attemptsMax.map({ attempts < $0 }) ?? true
-            else { throw .sendAbandoned(attempts: attempts, allUnavailable: allUnavailable, last: failure) }
+            else {
+                throw .sendAbandoned(
+                    SendFailure(attempts: attempts, allUnavailable: allUnavailable, last: failure))
+            }
             try? await Task.sleep(for: pause)
             pause = min(pause * 2, Self.longestPause)
         }

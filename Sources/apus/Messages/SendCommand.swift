@@ -161,9 +161,10 @@ enum SendOutcome: Sendable {
         do {
             self = .stored(
                 line: line, size: message.body.count, try await producer.send(message, selector: selector))
-        } catch .sendAbandoned(_, let allUnavailable, let last) {
+        } catch .sendAbandoned(let failure) {
             self = .failed(
-                line: line, reason: ClientFailure.sendText(last, server), refusedSince: allUnavailable ? start : nil)
+                line: line, reason: ClientFailure.sendText(failure.last, server),
+                refusedSince: failure.allUnavailable ? start : nil)
         } catch {
             self = .failed(line: line, reason: ClientFailure.sendText(error, server))
         }
