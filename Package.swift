@@ -183,6 +183,10 @@ let package = Package(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
             path: "Tests/Support/EchoWorker", swiftSettings: strict),
+        // What the page of RocketMQClient shows.
+        .executableTarget(
+            name: "SwiftClientExample", dependencies: ["RocketMQClient"], path: "Tests/Support/SwiftClientExample",
+            swiftSettings: strict),
         .executableTarget(
             name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
@@ -195,7 +199,7 @@ let package = Package(
             "PlatformTests",
             [
                 "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "RocketMQClient", "StoreFormat",
-                "StoreJudge", "TestTools", nioCore, nioPosix,
+                "StoreJudge", "SwiftClientExample", "TestTools", nioCore, nioPosix,
             ]),
         tests(
             "BrokerServiceTests",
@@ -210,7 +214,7 @@ let package = Package(
             name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
             path: "Tests/Support/StoreBench", swiftSettings: strict),
         room(
-            "ModelClients", ["RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
+            "ModelClients", ["RemotingProtocol", "RemotingTransport", "RocketMQClient", nioCore, nioPosix],
             path: "Tests/Support/ModelClients"),
         .executableTarget(
             name: "KindsBenchmark",

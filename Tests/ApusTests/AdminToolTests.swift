@@ -45,13 +45,13 @@ struct AdminToolTests {
         info.pulled(60, from: queue, in: .milliseconds(20))
         info.consumed(60, from: queue, in: .milliseconds(4))
         let answer = info.answer(RemotingCommand(.getConsumerRunningInfo, extFields: ["consumerGroup": "G"]))
-        let words = ConsumerStatus.words(try answer.json())
+        let text = ConsumerStatus.text(try answer.json())
         #expect(answer.responseCode == .success)
-        #expect(words.contains("PROP_CONSUME_TYPE                       : CONSUME_PASSIVELY"))
-        #expect(words.contains("001 Topic: T ") && words.contains("SubExpression: A || B"))
-        #expect(words.contains("commitOffset=7"))
+        #expect(text.contains("PROP_CONSUME_TYPE                       : CONSUME_PASSIVELY"))
+        #expect(text.contains("001 Topic: T ") && text.contains("SubExpression: A || B"))
+        #expect(text.contains("commitOffset=7"))
         // 60 messages within the last minute, one pull of 20 ms, written in 4 ms.
-        let rates = words.split(separator: "\n").last?.split(separator: " ").map(String.init)
+        let rates = text.split(separator: "\n").last?.split(separator: " ").map(String.init)
         #expect(rates == ["T", "20.00", "1.00", "4.00", "1.00", "0.00", "0"])
         info.released(queue)
         #expect(info.json["mqTable"]?.object?.isEmpty == true)
@@ -102,7 +102,7 @@ struct ConfigImportTests {
         #expect(file["storePathRootDir"] == "/home/u/store" && file["fileReservedTime"] == "48")
         let reasons = Dictionary(uniqueKeysWithValues: file.dropped.map { ($0.key, $0.reason) })
         #expect(reasons["sendMessageThreadPoolNums"]?.contains("thread pools") == true)
-        // It stays in the file, so that check and start refuse it until somebody decides.
+        // It stays in the file, so that check and start refuse it until the operator decides.
         #expect(file.promises.map(\.key) == ["aclEnable"] && file["aclEnable"] == "true")
         #expect(file.notes.contains { $0.hasPrefix("ACT NOW: aclEnable = true: Apus has no access control") })
         #expect(reasons["brokrName"]?.contains("no such setting") == true)
@@ -114,7 +114,7 @@ struct ConfigImportTests {
         #expect(toml.contains("\naclEnable = \"true\"\n"))
     }
 
-    @Test("a file that names the home folder is refused where nobody knows it, others are not")
+    @Test("a file that names the home folder is refused where the system does not know it, others are not")
     func withoutHome() throws {
         for value in ["${user.home}/store", "$HOME/store", "~/store", "~"] {
             let error = #expect(throws: ConfigurationError.self) {
@@ -172,7 +172,7 @@ struct ConfigImportTests {
     }
 
     /// Field names of BrokerConfig, MessageStoreConfig, NamesrvConfig and NettyServerConfig of 4.9.8 that Apus does not
-    /// have: each must have a reason, or an operator would be told that RocketMQ does not know it.
+    /// have: each must have a reason, or an operator would read that RocketMQ does not know it.
     @Test(
         "settings of RocketMQ without a meaning here have a reason",
         arguments: [
@@ -194,7 +194,7 @@ struct ConfigImportTests {
         #expect(RocketMQSettings.verdict(key, "true") != nil)
     }
 
-    @Test("whose file it is: by its keys, its name, its port, or as asked; and it is said")
+    @Test("whose file it is: by its keys, its name, its port, or as asked; and it is reported")
     func kinds() throws {
         for (text, path, kind) in [
             ("brokerName=a", "x.conf", ImportedFile.Kind.broker), ("listenPort=10911", "x.conf", .broker),
@@ -228,7 +228,7 @@ struct ConfigImportTests {
         }
     }
 
-    @Test("everything unusable in a file is told at once, with its lines")
+    @Test("everything unusable in a file is reported at once, with its lines")
     func unusable() {
         let error = #expect(throws: ConfigurationError.self) {
             try imported("brokerName=a\ndeleteWhen=25\nmaxMessageSize=4MB\nfileReservedTime=48 # two days\n")
@@ -237,7 +237,7 @@ struct ConfigImportTests {
         #expect(error?.description.contains("broker.conf: line 3: maxMessageSize = 4MB") == true)
     }
 
-    @Test("what would lose something is said on the terminal")
+    @Test("what would lose something is reported on the terminal")
     func losses() throws {
         let none = try imported("brokerName=a\nenableDLegerCommitLog=true")
         #expect(none.report.contains { $0.contains("Apus begins with an empty one") })

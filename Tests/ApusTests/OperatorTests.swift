@@ -5,7 +5,7 @@ import Testing
 
 @testable import apus
 
-@Suite("what operators are told")
+@Suite("what operators read")
 struct OperatorTests {
     @Test("the data directory of a supervisor is found as it chooses it")
     func directories() {

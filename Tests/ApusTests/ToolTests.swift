@@ -31,7 +31,7 @@ struct ToolTests {
         #expect(throws: (any Error).self) { try LineLayout(columns: list, separator: "\t") }
     }
 
-    @Test("on a terminal a message's words stay words; elsewhere every byte is as it was sent")
+    @Test("on a terminal a message's text stays text; elsewhere every byte is as it was sent")
     func terminal() throws {
         let body = Array("two\nlines \u{1B}]0;title\u{7} \u{202E}".utf8) + [0xFF]
         let message = ReceivedMessage(
@@ -48,7 +48,7 @@ struct ToolTests {
         #expect(shown == "a\\rb\ttwo\\nlines \\u001b]0;title\\u0007 \\u202e\u{FFFD}\n")
         let json = String(decoding: try line(escapes: true, json: true), as: UTF8.self)
         #expect(!json.dropLast().unicodeScalars.contains { $0.value < 0x20 || $0 == "\u{202E}" })
-        // It is still the same text to whoever reads JSON.
+        // It is still the same text to a reader of JSON.
         let read = try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any]
         #expect(read?["body"] as? String == String(decoding: body, as: UTF8.self))
         #expect(Columns("%-4s|").line("a\u{1B}b") == "a\\u001bb|")

@@ -380,6 +380,15 @@ extension PlatformTests {
             try await platform.stop()
         }
 
+        @Test("the example on the library's page sends and consumes", .timeLimit(.minutes(1)))
+        func example() async throws {
+            let platform = try await Platform.start()
+            let outcome = try await Program.run(
+                Binaries.ofTests + "/SwiftClientExample", [platform.nameServer], within: .seconds(30))
+            #expect(outcome.status == 0 && outcome.lines == ["hello"], "\(outcome)")
+            try await platform.stop()
+        }
+
         @Test("a broker that is restarted costs neither messages nor the client", .timeLimit(.minutes(2)))
         func restart() async throws {
             let platform = try await Platform.start()

@@ -55,7 +55,7 @@ struct ConsumerStatus: ShowingCommand {
 
     func lines(_ value: Value) -> [String] {
         switch value {
-        case .one(let report): [Self.words(report.json)]
+        case .one(let report): [Self.text(report.json)]
         case .all(let members): Self.lines(members)
         }
     }
@@ -115,7 +115,7 @@ struct ConsumerStatus: ShowingCommand {
     }
 
     /// The parts in RocketMQ's order and under its headings.
-    static func words(_ info: JSONValue) -> String {
+    static func text(_ info: JSONValue) -> String {
         var lines = ["#Consumer Properties#"]
         let properties = Columns("%-40s: %s")
         for member in info["properties"]?.object?.members.sorted(by: { $0.key < $1.key }) ?? [] {

@@ -69,8 +69,8 @@ struct ResetOffsetByTime: ShowingCommand {
 
     func lines(_ value: OffsetReset) -> [String] {
         let what = "[\(group.name)], topic[\(topic.name)], force[\(force)], timestamp(string)[\(time)], "
-        let word = value.isOnline ? "group" : "consumerGroup"
-        return ["rollback consumer offset by specified \(word)\(what)timestamp(long)[\(timestamp ?? -1)]"]
+        let kind = value.isOnline ? "group" : "consumerGroup"
+        return ["rollback consumer offset by specified \(kind)\(what)timestamp(long)[\(timestamp ?? -1)]"]
             + value.lines
     }
 
@@ -129,7 +129,7 @@ extension OffsetReset {
     }
 
     var json: JSONValue {
-        let told = notified.map { $0.queue.json(with: [("offset", .integer($0.offset))]) }
+        let online = notified.map { $0.queue.json(with: [("offset", .integer($0.offset))]) }
         let set = rows.map { row in
             row.queue.json(with: [
                 ("offset", .integer(row.rollbackOffset)), ("brokerOffset", .integer(row.brokerOffset)),
@@ -137,6 +137,6 @@ extension OffsetReset {
                 ("timestampOffset", .integer(row.timestampOffset)),
             ])
         }
-        return .fields([("online", .bool(isOnline)), ("queues", .array(told + set))])
+        return .fields([("online", .bool(isOnline)), ("queues", .array(online + set))])
     }
 }

@@ -42,7 +42,7 @@ struct ConfigDiff: AsyncParsableCommand {
                 return Row(key: key, value: value, source: "online", instead: change)
             }
             guard let standard = SettingTable.setting(key)?.standard else { return nil }
-            // A default in words, such as "the machine's first address", is compared with nothing.
+            // A default that is described, such as "the machine's first address", is compared with nothing.
             guard value != standard, !value.isEmpty, !standard.contains(" ") else {
                 return all ? Row(key: key, value: value, source: "default", instead: "") : nil
             }
@@ -84,7 +84,7 @@ struct ConfigRevert: AsyncParsableCommand {
 /// What a broker says of its settings (26, and of Apus 28).
 struct RunningSettings {
     var values: [String: String] = [:]
-    /// Changed while it runs: what the file says, in words.
+    /// Changed while it runs: what the file says, for people.
     var online: [String: String] = [:]
 
     init(values: [String: String], runtime: [String: String]) {

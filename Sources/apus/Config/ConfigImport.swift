@@ -15,13 +15,13 @@ struct ImportedFile {
     var carried: [(key: String, value: String)] = []
     /// Settings without one, and why.
     var dropped: [(key: String, value: String, reason: String)] = []
-    /// What would be lost, or is different: said on the terminal.
+    /// What would be lost, or is different: reported on the terminal.
     var notes: [String] = []
     /// Of `carried`: what promises something Apus does not have, and why.
     var promises: [(key: String, reason: String)] = []
 
     /// - Parameters:
-    ///   - home: stands for Java's `${user.home}`; nil: nobody knows it, and a file that names it is refused.
+    ///   - home: stands for Java's `${user.home}`; nil: not known, and a file that names it is refused.
     ///   - asked: whose file it is; nil: its keys decide, then its name.
     /// - Throws: everything in it that is not usable, and when it is no file of RocketMQ's.
     init(text: String, path: String, home: String?, kind asked: Kind? = nil) throws(ConfigurationError) {
@@ -102,7 +102,7 @@ struct ImportedFile {
             dropped.append((key, value, verdict.reason))
             notes.append("ACT NOW: \(key) = \(SettingRefusal.shown(value)): \(verdict.reason)")
         case .refused:
-            // It stays, so that check and start refuse it until somebody decides.
+            // It stays, so that check and start refuse it until the operator decides.
             carried.append((key, value))
             promises.append((key, verdict.reason))
             notes.append("ACT NOW: \(key) = \(SettingRefusal.shown(value)): \(verdict.reason)")

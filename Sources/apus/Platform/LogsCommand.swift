@@ -51,10 +51,10 @@ struct LogsCommand: ParsableCommand {
     }
 
     private func journal(of unit: String, _ worker: String?) throws {
-        var words = ["journalctl", "--unit", unit, "--lines", String(lines), "--no-pager"]
-        if follow { words.append("--follow") }
-        if let worker { words.append("APUS_WORKER=\(worker)") }
-        try Program.become("/usr/bin/env", words)
+        var arguments = ["journalctl", "--unit", unit, "--lines", String(lines), "--no-pager"]
+        if follow { arguments.append("--follow") }
+        if let worker { arguments.append("APUS_WORKER=\(worker)") }
+        try Program.become("/usr/bin/env", arguments)
     }
 
     private func show(_ path: String, _ worker: String?) throws {
@@ -62,7 +62,7 @@ struct LogsCommand: ParsableCommand {
             return try Program.become(
                 "/usr/bin/env", ["tail", "-n", String(lines)] + (follow ? ["-F"] : []) + ["--", path])
         }
-        // A line's third word is its worker; what belongs to a line without a time of its own stands with it.
+        // A line's third field is its worker; what belongs to a line without a time of its own stands with it.
         let script =
             follow
             ? "tail -n +1 -F -- \"$1\" | grep --line-buffered -F -- \" $2 \""
@@ -84,7 +84,7 @@ struct LogsCommand: ParsableCommand {
 enum LogPlace: Equatable {
     case journal(unit: String)
     case file(String)
-    /// In words.
+    /// For people.
     case elsewhere(String)
 
     static func of(_ pid: Int32) -> LogPlace {

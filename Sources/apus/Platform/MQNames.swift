@@ -47,7 +47,7 @@ struct RoleOptions: ParsableArguments {
 enum RoleDirectories {
     private static var state: String { StateFolder.ofUser ?? StateFolder.ofService }
 
-    /// - Parameter part: tells several of one role apart, such as two brokers on one machine.
+    /// - Parameter part: distinguishes several of one role, such as two brokers on one machine.
     static func path(_ role: String, _ part: String? = nil) -> String {
         "\(state)/mq\(role)" + (part.map { "-\($0)" } ?? "")
     }

@@ -20,7 +20,7 @@ enum MachinePlatforms {
         }
     }
 
-    /// What to say to somebody who asked about a folder where nothing runs.
+    /// What an operator reads who asked about a folder where nothing runs.
     static func remarks(besides path: String, isDefault: Bool) -> [String] {
         var remarks: [String] = []
         if isDefault, let text = ServiceUnit.remark(state: ServiceUnit.state(), isAllowed: ServiceUnit.isReadable) {
@@ -44,8 +44,8 @@ enum MachinePlatforms {
 
     static func found(_ pid: Int32) -> Found? {
         guard let name = text("/proc/\(pid)/comm")?.split(separator: "\n").first, name == "apusd" else { return nil }
-        let arguments = words("/proc/\(pid)/cmdline")
-        let environment = words("/proc/\(pid)/environ")
+        let arguments = strings("/proc/\(pid)/cmdline")
+        let environment = strings("/proc/\(pid)/environ")
         var status = stat()
         let user = stat("/proc/\(pid)", &status) == 0 ? userName(status.st_uid) : "?"
         return Found(
@@ -76,7 +76,7 @@ enum MachinePlatforms {
         bytes(path).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    private static func words(_ path: String) -> [String] {
+    private static func strings(_ path: String) -> [String] {
         (bytes(path) ?? []).split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
     }
 

@@ -61,7 +61,7 @@ struct Status: ParsableCommand {
         var brokers: [String]
         var workers: [Worker]
 
-        /// Nothing starts, waits, stops or has failed, and nobody is kept from its work.
+        /// Nothing starts, waits, stops or has failed, and no worker is kept from its work.
         var allServe: Bool {
             state == "running" && workers.allSatisfy { $0.state == "ready" && $0.trouble.isEmpty }
         }
@@ -125,9 +125,9 @@ struct Status: ParsableCommand {
         print(Status.table(rows))
     }
 
-    /// Numbers (PID and from UP on) to the right, words to the left.
+    /// Numbers (PID and from UP on) to the right, text to the left.
     static func table(_ rows: [[String]]) -> String {
-        // Details and failures hold names and words that came from elsewhere.
+        // Details and failures hold names and text from clients and plugins.
         let rows = rows.map { $0.map { PlainText.escaped($0) } }
         let widths = (0..<(rows.first?.count ?? 0)).map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in

@@ -144,11 +144,11 @@ struct PluginCommand: ParsableCommand {
 
         /// The type in what `examine` says.
         private static func type(_ text: String) -> String? {
-            let words = " expressions of the type "
+            let phrase = " expressions of the type "
             var rest = text[...]
             while let at = rest.firstIndex(of: ",") {
                 rest = rest[rest.index(after: at)...]
-                if rest.hasPrefix(words) { return String(rest.dropFirst(words.count)) }
+                if rest.hasPrefix(phrase) { return String(rest.dropFirst(phrase.count)) }
             }
             return nil
         }

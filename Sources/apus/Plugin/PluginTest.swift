@@ -5,7 +5,7 @@ import Glibc
 import LinuxSystem
 import Logging
 
-/// `apus plugin test`: a plugin in a process like a filter worker, with its limits; what becomes of it, in words.
+/// `apus plugin test`: a plugin in a process like a filter worker, with its limits; and a description of what happened.
 struct PluginTest: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "test", abstract: "Load a plugin, compile an expression, ask about messages.",
@@ -95,7 +95,7 @@ struct PluginTest: ParsableCommand {
         switch ending {
         case nil: verdict = verdict ?? "it did not come to an end within \(timeout) s"
         case .code(let code)?:
-            // What happened before the trial began it has said itself.
+            // What happened before the trial began the trial has reported itself.
             if verdict == nil, code != 0, !PluginConduct.hasBegun(segment) { throw ExitCode(code) }
             verdict = verdict ?? "it ended the process with code \(code)"
         case .signal(let signal)?: verdict = verdict ?? "it crashed (\(ChildProcess.signalName(signal)))"

@@ -1,6 +1,6 @@
 import Glibc
 
-/// A failure in words for the person at the terminal; ArgumentParser prints `Error:` before them and exits with 1.
+/// A failure as a message for the operator; ArgumentParser prints `Error:` before them and exits with 1.
 struct CommandFailure: Error, CustomStringConvertible {
     let description: String
 

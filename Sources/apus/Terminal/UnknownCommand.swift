@@ -6,23 +6,26 @@ import Supervision
 struct UnknownCommand: CustomStringConvertible {
     let description: String
 
-    /// nil when the words begin with a command of the program, or with none at all.
+    /// nil when the arguments begin with a command of the program, or with none at all.
     ///
-    /// - Parameter words: behind the program's name.
-    init?(_ words: [String], of program: any ParsableCommand.Type) {
+    /// - Parameter arguments: behind the program's name.
+    init?(_ arguments: [String], of program: any ParsableCommand.Type) {
         var command = program
         var path = program._commandName
-        for word in words {
+        for argument in arguments {
             let parts = command.configuration.subcommands
-            guard !parts.isEmpty, !word.hasPrefix("-"), word != "help" else { return nil }
-            if let part = parts.first(where: { $0._commandName == word || $0.configuration.aliases.contains(word) }) {
+            guard !parts.isEmpty, !argument.hasPrefix("-"), argument != "help" else { return nil }
+            if let part = parts.first(where: {
+                $0._commandName == argument || $0.configuration.aliases.contains(argument)
+            }) {
                 command = part
-                path += " \(word)"
+                path += " \(argument)"
                 continue
             }
             let names = parts.filter { $0.configuration.shouldDisplay }.map { $0._commandName }
-            let meant = Spelling.nearest(to: word, among: names).map { "; is \($0) meant?" } ?? ""
-            description = "there is no command '\(path) \(word)'\(meant)\n  See '\(path) --help' for those there are."
+            let meant = Spelling.nearest(to: argument, among: names).map { "; is \($0) meant?" } ?? ""
+            description =
+                "there is no command '\(path) \(argument)'\(meant)\n  See '\(path) --help' for those there are."
             return
         }
         return nil

@@ -3,7 +3,7 @@ import FastJSON
 import LinuxSystem
 import RocketMQClient
 
-/// `apus why --group G [--topic T]`: why a consumer group does not get what somebody expects.
+/// `apus why --group G [--topic T]`: why a consumer group does not get the messages its owner expects.
 struct WhyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "why", abstract: "Say why a consumer group gets nothing, or not everything.",

@@ -235,7 +235,7 @@ struct WhyDiagnosis {
     }
 }
 
-/// The names of properties in an SQL92 expression, as far as they can be told without compiling it.
+/// The names of properties in an SQL92 expression, as far as they can be found without compiling it.
 enum SQLNames {
     private static let keywords: Set<String> = [
         "AND", "OR", "NOT", "IS", "NULL", "BETWEEN", "IN", "TRUE", "FALSE", "CONTAINS", "STARTSWITH", "ENDSWITH",
@@ -244,20 +244,20 @@ enum SQLNames {
 
     static func names(in expression: String) -> [String] {
         var names: [String] = []
-        var word = ""
+        var name = ""
         var isQuoted = false
         for character in expression + " " {
             if character == "'" {
                 isQuoted.toggle()
             } else if !isQuoted,
                 character.isLetter || character == "_" || character == "$"
-                    || (!word.isEmpty && (character.isNumber || character == "." || character == "-"))
+                    || (!name.isEmpty && (character.isNumber || character == "." || character == "-"))
             {
-                word.append(character)
+                name.append(character)
                 continue
             }
-            if !word.isEmpty, !keywords.contains(word.uppercased()), !names.contains(word) { names.append(word) }
-            word = ""
+            if !name.isEmpty, !keywords.contains(name.uppercased()), !names.contains(name) { names.append(name) }
+            name = ""
         }
         return names
     }
