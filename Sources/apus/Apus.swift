@@ -46,7 +46,8 @@ enum EntryPoint {
         }
     }
 
-    /// The parser would take a misspelt command for an argument of the command above it, and complain of its first option.
+    /// The parser would take a misspelt command for an argument of the command above it, and complain of its first
+    /// option.
     private static func refuseUnknown(_ arguments: [String], of program: any ParsableCommand.Type) {
         guard let refusal = UnknownCommand(arguments, of: program) else { return }
         StandardError.write("Error: \(refusal)\n")

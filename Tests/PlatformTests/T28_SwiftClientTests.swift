@@ -40,9 +40,18 @@ extension PlatformTests {
 
         private func createTopic(_ platform: Platform, _ topic: String, queues: Int = 4) async throws {
             let admin = try AdminClient(ClientSettings(nameServers: platform.nameServer))
-            for master in try await admin.masters(.all) {
+            var masters: [String] = []
+            try await eventually("the broker is registered") {
+                masters = try await admin.masters(.all)
+                return !masters.isEmpty
+            }
+            for master in masters {
                 try await admin.create(
                     TopicSettings(topic: topic, readQueues: queues, writeQueues: queues), at: master)
+            }
+            try await eventually("the topic has its queues") {
+                guard let route = try? await admin.route(of: topic) else { return false }
+                return route.readableQueues.count == queues * masters.count
             }
             await admin.close()
         }

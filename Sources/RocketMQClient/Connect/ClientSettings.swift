@@ -1,5 +1,5 @@
 import Glibc
-import RemotingProtocol
+import LinuxSystem
 import Synchronization
 
 /// What a client of any kind needs to know.
@@ -37,24 +37,7 @@ package enum ClientIdentity {
     /// `ADDRESS@PID#MILLISECONDS#COUNTER`. Operators' tools show the part before `@` as the client's address.
     package static func make() -> String {
         let number = counter.wrappingAdd(1, ordering: .relaxed).newValue
-        return "\(localAddress ?? "127.0.0.1")@\(getpid())#\(WallClock.milliseconds)#\(number)"
-    }
-
-    /// The first IPv4 address of this machine that others can reach.
-    private static var localAddress: String? {
-        var list: UnsafeMutablePointer<ifaddrs>?
-        guard getifaddrs(&list) == 0 else { return nil }
-        defer { freeifaddrs(list) }
-        var next = list
-        while let entry = next {
-            defer { next = entry.pointee.ifa_next }
-            guard let address = entry.pointee.ifa_addr, address.pointee.sa_family == sa_family_t(AF_INET),
-                entry.pointee.ifa_flags & UInt32(IFF_LOOPBACK) == 0
-            else { continue }
-            let bits = address.withMemoryRebound(to: sockaddr_in.self, capacity: 1) { $0.pointee.sin_addr.s_addr }
-            return HostAddress(ipv4: UInt32(bigEndian: bits), port: 0).hostText
-        }
-        return nil
+        return "\(MachineAddress.firstIPv4() ?? "127.0.0.1")@\(getpid())#\(WallClock.milliseconds)#\(number)"
     }
 }
 

@@ -306,8 +306,8 @@ struct BrokerConsumeStats: ShowingCommand {
         commandName: "brokerConsumeStats", abstract: "Show how far all groups of a broker are behind.",
         discussion: AdminOutput.help(
             """
-            an object: totalDiff, and queues, a list of group, topic, brokerName, queueId, brokerOffset, consumerOffset, \
-            diff, lastTimestamp (milliseconds since 1970).
+            an object: totalDiff, and queues, a list of group, topic, brokerName, queueId, brokerOffset, \
+            consumerOffset, diff, lastTimestamp (milliseconds since 1970).
             """))
 
     @OptionGroup var server: NameServerOption
@@ -369,8 +369,8 @@ struct QueryCq: ShowingCommand {
         commandName: "queryCq", abstract: "Show entries of a consume queue.",
         discussion: AdminOutput.help(
             """
-            the broker's answer: minQueueIndex, maxQueueIndex, queueData (a list of physicOffset, physicSize, tagsCode, \
-            msg, bitMap, eval), subscriptionData, filterData.
+            the broker's answer: minQueueIndex, maxQueueIndex, queueData (a list of physicOffset, physicSize, \
+            tagsCode, msg, bitMap, eval), subscriptionData, filterData.
             """))
 
     @OptionGroup var server: NameServerOption

@@ -11,8 +11,8 @@ struct ConsumerStatus: ShowingCommand {
             list of clientId, version, queues (how many), subscriptions (a list of topic, expression), failure.
             """,
             after: """
-                Without -i one line for each consumer of the group, and whether they subscribe to the same. Consumers of \
-                RocketMQ's Java, C++ and Go clients, of RocketMQClient for Swift and `apus consume` answer.
+                Without -i one line for each consumer of the group, and whether they subscribe to the same. Consumers \
+                of RocketMQ's Java, C++ and Go clients, of RocketMQClient for Swift and `apus consume` answer.
                 """))
 
     @OptionGroup var server: NameServerOption

@@ -148,8 +148,8 @@ struct ConsumerProgress: ShowingCommand {
         discussion: AdminOutput.help(
             """
             with -g an object: consumeTps, diffTotal, and queues, a list of topic, brokerName, queueId, brokerOffset, \
-            consumerOffset, diff, lastTimestamp (milliseconds since 1970), clientIP. Without -g a list of group, count, \
-            version, type, model, consumeTps, diffTotal.
+            consumerOffset, diff, lastTimestamp (milliseconds since 1970), clientIP. Without -g a list of group, \
+            count, version, type, model, consumeTps, diffTotal.
             """, after: "Without -g all groups in short."))
 
     @OptionGroup var server: NameServerOption
@@ -270,8 +270,8 @@ struct ConsumerConnection: ShowingCommand {
         commandName: "consumerConnection", abstract: "Show the consumers of a group and what they subscribe to.",
         discussion: AdminOutput.help(
             """
-            an object: connections (a list of clientId, clientAddr, language, version), subscriptions (a list of topic, \
-            type, expression), consumeType, messageModel, consumeFromWhere.
+            an object: connections (a list of clientId, clientAddr, language, version), subscriptions (a list of \
+            topic, type, expression), consumeType, messageModel, consumeFromWhere.
             """))
 
     @OptionGroup var server: NameServerOption

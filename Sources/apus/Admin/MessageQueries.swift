@@ -94,8 +94,8 @@ struct QueryMsgById: StreamingCommand {
             \(SendResult.jsonKeys).
             """,
             after: """
-                An id is the one a send was answered with: it holds the broker's address and the offset in its log. With \
-                -t also ids that clients make (UNIQ_KEY).
+                An id is the one a send was answered with: it holds the broker's address and the offset in its log. \
+                With -t also ids that clients make (UNIQ_KEY).
                 """))
 
     @OptionGroup var server: NameServerOption

@@ -8,8 +8,8 @@ struct StatsAll: ShowingCommand {
         abstract: "Show the messages in and out of every topic, and how far groups are behind.",
         discussion: AdminOutput.help(
             """
-            a list of topic, group (none: no consumer), accumulation, inTps, outTps, inToday, outToday (messages of the \
-            longest time the broker has figures for: a day, an hour, a minute).
+            a list of topic, group (none: no consumer), accumulation, inTps, outTps, inToday, outToday (messages of \
+            the longest time the broker has figures for: a day, an hour, a minute).
             """))
 
     @OptionGroup var server: NameServerOption

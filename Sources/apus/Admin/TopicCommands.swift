@@ -68,8 +68,8 @@ struct TopicRouteCommand: ShowingCommand {
         commandName: "topicRoute", abstract: "Show a topic's brokers and queues.",
         discussion: AdminOutput.help(
             """
-            as without -l, in one line: brokerDatas (a list of brokerAddrs, brokerName, cluster), queueDatas (a list of \
-            brokerName, perm, readQueueNums, topicSysFlag, writeQueueNums), filterServerTable, orderTopicConf.
+            as without -l, in one line: brokerDatas (a list of brokerAddrs, brokerName, cluster), queueDatas (a list \
+            of brokerName, perm, readQueueNums, topicSysFlag, writeQueueNums), filterServerTable, orderTopicConf.
             """))
 
     @OptionGroup var server: NameServerOption
@@ -111,8 +111,8 @@ struct TopicStatus: ShowingCommand {
         commandName: "topicStatus", abstract: "Show first and last offset of each queue of a topic.",
         discussion: AdminOutput.help(
             """
-            a list of topic, brokerName, queueId, minOffset, maxOffset, lastUpdateTimestamp (milliseconds since 1970, 0: \
-            no message).
+            a list of topic, brokerName, queueId, minOffset, maxOffset, lastUpdateTimestamp (milliseconds since 1970, \
+            0: no message).
             """))
 
     @OptionGroup var server: NameServerOption

@@ -9,9 +9,9 @@ struct ConfigDiff: AsyncParsableCommand {
         commandName: "diff",
         abstract: "Show the settings of running brokers that are not the default, and who set them.",
         discussion: """
-            Source is `file` for the configuration file or command line, `online` for a change while running (apus admin \
-            updateBrokerConfig), which holds over restarts until the file says something else. apus config revert KEY takes \
-            an online change back.
+            Source is `file` for the configuration file or command line, `online` for a change while running (apus \
+            admin updateBrokerConfig), which holds over restarts until the file says something else. apus config \
+            revert KEY takes an online change back.
             """)
 
     @OptionGroup var place: RunningBrokers

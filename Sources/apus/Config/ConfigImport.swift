@@ -148,7 +148,8 @@ struct ImportedFile {
         throw ConfigurationError("this is no broker.conf or namesrv.conf: \(what)").located(in: path)
     }
 
-    /// A file is a name server's when it has settings only those have, or none of a broker's and the name or port of one.
+    /// A file is a name server's when it has settings only those have, or none of a broker's and the name or port of
+    /// one.
     private static func kind(_ values: [String: String], _ path: String, _ asked: Kind?) -> (Kind, String) {
         if let asked { return (asked, "as asked") }
         let ofBrokers = values.keys.filter { key in
@@ -274,8 +275,8 @@ struct ImportedConfiguration {
         ]
     }
 
-    /// Name servers on other machines, when no name server's file is taken over: those go on. One on this machine at the
-    /// usual port is replaced by Apus's own.
+    /// Name servers on other machines, when no name server's file is taken over: those go on. One on this machine at
+    /// the usual port is replaced by Apus's own.
     private var foreignNameServers: String? {
         guard nameserver == nil else { return nil }
         let addresses = Set(brokers.compactMap { $0["namesrvAddr"] }.flatMap { $0.split { ";,".contains($0) } })

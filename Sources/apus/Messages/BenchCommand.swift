@@ -8,9 +8,9 @@ struct BenchCommand: AsyncParsableCommand {
         commandName: "bench",
         abstract: "Measure a RocketMQ server: throughput, latency percentiles, CPU per message.",
         discussion: """
-            Runs against any RocketMQ name server. Without --rate each connection sends the next request when an answer \
-            arrives (closed loop). With --rate requests start by the clock and latency counts from the moment a request \
-            was due, so a stall of the server shows in full (no coordinated omission).
+            Runs against any RocketMQ name server. Without --rate each connection sends the next request when an \
+            answer arrives (closed loop). With --rate requests start by the clock and latency counts from the moment \
+            a request was due, so a stall of the server shows in full (no coordinated omission).
 
               apus bench --connections 64
               apus bench --connections 4 --in-flight 64 --batch 16 --size 128,1024

@@ -25,8 +25,8 @@ struct ConsumeCommand: AsyncParsableCommand {
         commandName: "consume",
         abstract: "Consume messages to standard output, one a line.",
         discussion: """
-            Consumers of one group share the queues of the topic; when one comes or goes the others take over. Offsets are \
-            committed for what was written, so the group goes on where it stopped.
+            Consumers of one group share the queues of the topic; when one comes or goes the others take over. \
+            Offsets are committed for what was written, so the group goes on where it stopped.
 
               apus consume --topic Greetings
               apus consume --topic Words --tag 'en || de' --group readers --count 1000
@@ -55,8 +55,8 @@ struct ConsumeCommand: AsyncParsableCommand {
 
     @Option(
         help: """
-            Where a group without offsets starts: first, last, or milliseconds since 1970. Without this option: first, or \
-            where the broker says.
+            Where a group without offsets starts: first, last, or milliseconds since 1970. Without this option: \
+            first, or where the broker says.
             """)
     var from: StartOption?
 

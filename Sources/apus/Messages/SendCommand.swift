@@ -16,12 +16,12 @@ struct SendCommand: AsyncParsableCommand {
               apus send --columns tag,_,body --separator , --topic Log log.csv
               echo chair | apus send --topic Orders --key 4711 --property price=15 --property region=hangzhou --delay 30s
 
-            A message whose broker does not answer or is busy is tried again on another queue until --timeout; one that was \
-            stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). Messages travel \
-            in parallel: use --in-flight 1 --queue N where the order of lines must be kept.
+            A message whose broker does not answer or is busy is tried again on another queue until --timeout; one \
+            that was stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). \
+            Messages travel in parallel: use --in-flight 1 --queue N where the order of lines must be kept.
 
-            Ends with 0 when every line was acknowledged, 1 when not, 130 after Ctrl-C. While no broker takes messages (a full \
-            disk, say) it ends after one --timeout instead of trying line after line.
+            Ends with 0 when every line was acknowledged, 1 when not, 130 after Ctrl-C. While no broker takes \
+            messages (a full disk, say) it ends after one --timeout instead of trying line after line.
             """)
 
     @Argument(help: "File to read; standard input without it.")
@@ -150,8 +150,8 @@ struct SendCommand: AsyncParsableCommand {
 
 enum SendOutcome: Sendable {
     case stored(line: Int, size: Int, SendResult)
-    /// - Parameter refusedSince: when all answers to a message said that no broker takes any (14), the time of its first
-    ///   attempt.
+    /// - Parameter refusedSince: when all answers to a message said that no broker takes any (14), the time of its
+    ///   first attempt.
     case failed(line: Int, reason: String, refusedSince: ContinuousClock.Instant? = nil)
 
     init(

@@ -3,13 +3,14 @@ import Glibc
 import LinuxSystem
 import Supervision
 
-/// The log of a platform, wherever it goes: the journal for a service, the file its standard error was sent to in the foreground.
+/// The log of a platform, wherever it goes: the journal for a service, the file its standard error was sent to in the
+/// foreground.
 struct LogsCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "logs", abstract: "Show the log of a running platform, of a service also when it does not run.",
         discussion: """
-            A service's log is in the journal. A platform in the foreground writes to its standard error: when that is a file, the \
-            file is shown; on a terminal the lines stand there.
+            A service's log is in the journal. A platform in the foreground writes to its standard error: when that \
+            is a file, the file is shown; on a terminal the lines stand there.
 
               apus logs -f
               apus logs broker-store@0 --lines 200

@@ -3,8 +3,8 @@ import Glibc
 import LinuxSystem
 import Supervision
 
-/// What `mqnamesrv` and `mqbroker` have in common: a platform of one role in the foreground, with RocketMQ's options and
-/// RocketMQ's habit of listening on every address.
+/// What `mqnamesrv` and `mqbroker` have in common: a platform of one role in the foreground, with RocketMQ's options
+/// and RocketMQ's habit of listening on every address.
 struct RoleOptions: ParsableArguments {
     @Option(
         name: [.customShort("c"), .customLong("configFile")],
@@ -90,9 +90,9 @@ struct MQBroker: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "mqbroker", abstract: "Run a broker in the foreground.",
         discussion: """
-            Without a name server: -n says where one runs. The store is where the file says (storePathRootDir), else in \
-            ~/store, as RocketMQ has it. Ctrl-C or `mqshutdown broker` stops it. As a service: systemctl enable --now \
-            apus@broker.
+            Without a name server: -n says where one runs. The store is where the file says (storePathRootDir), else \
+            in ~/store, as RocketMQ has it. Ctrl-C or `mqshutdown broker` stops it. As a service: systemctl enable \
+            --now apus@broker.
 
               mqbroker -n 10.0.0.1:9876 -c conf/broker.conf
             """, version: ApusRelease.version)
@@ -130,8 +130,8 @@ struct MQShutdown: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "mqshutdown", abstract: "Stop what mqbroker or mqnamesrv started, or its service.",
         discussion: """
-            Only platforms of Apus are stopped: those in the foreground by their run directories, services of systemd by \
-            systemctl.
+            Only platforms of Apus are stopped: those in the foreground by their run directories, services of systemd \
+            by systemctl.
             """, version: ApusRelease.version)
 
     enum Role: String, ExpressibleByArgument, CaseIterable {

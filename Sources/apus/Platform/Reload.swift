@@ -7,8 +7,9 @@ struct Reload: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Have a running platform read its settings again.",
         discussion: """
-            Fails, with the reason, when they cannot be used; then the former ones stay in force. What takes effect only by a \
-            restart is listed with the command to type; then it ends with 1, too, although everything else holds.
+            Fails, with the reason, when they cannot be used; then the former ones stay in force. What takes effect \
+            only by a restart is listed with the command to type; then it ends with 1, too, although everything else \
+            holds.
             """)
 
     @OptionGroup var directory: ControlClient.DataDirectory

@@ -8,8 +8,8 @@ struct Status: ParsableCommand {
         discussion: """
             Without --data-dir the platform `apus up` started, else that of the service.
 
-            EXIT STATUS: 0 when every worker serves, 1 when one does not or not all it should (a disk is full, a plugin is out of use or \
-            fails; or the platform starts, stops or does not answer), 3 when nothing runs.
+            EXIT STATUS: 0 when every worker serves, 1 when one does not or not all it should (a disk is full, a \
+            plugin is out of use or fails; or the platform starts, stops or does not answer), 3 when nothing runs.
             """)
 
     @OptionGroup var directory: ControlClient.DataDirectory

@@ -10,8 +10,9 @@ struct PluginCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plugin", abstract: "List, test, add, remove and pardon filter plugins.",
         discussion: """
-            A plugin is a file lib….so in the plugin folder (setting pluginDirectory). A running platform takes a new file \
-            within a second; when one is replaced or removed fresh workers for plugins take over, and nothing else is restarted.
+            A plugin is a file lib….so in the plugin folder (setting pluginDirectory). A running platform takes a new \
+            file within a second; when one is replaced or removed fresh workers for plugins take over, and nothing \
+            else is restarted.
             Without --directory the folder is that of the running platform, else that of an installed Apus.
             """,
         subcommands: [

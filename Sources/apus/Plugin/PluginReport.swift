@@ -156,8 +156,8 @@ struct PluginReport {
         return "loaded by filter-\(row.worker)\(record)"
     }
 
-    /// What needs a plugin file, as people write it: the subscriptions of connected consumer groups, then expressions in use without one
-    /// (of clients that pull and do not subscribe).
+    /// What needs a plugin file, as people write it: the subscriptions of connected consumer groups, then expressions
+    /// in use without one (of clients that pull and do not subscribe).
     func dependents(of file: String) -> [String] {
         let rows = rows(of: file)
         let types = Set(rows.compactMap(\.type))
@@ -183,9 +183,11 @@ struct PluginStatus: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Show the plugins of a running platform and what depends on them.",
         discussion: """
-            Below each plugin stand the connected consumer groups that need it, with topic and expression; PLUGIN('TYPE', …) inside \
-            SQL92 counts. Tags need no plugin once they are compiled, so that groups that select by tags are not listed.
-            Ends with 0 when all of them are in use, 1 when one is not or a group names a type no plugin serves, 3 when nothing runs.
+            Below each plugin stand the connected consumer groups that need it, with topic and expression; \
+            PLUGIN('TYPE', …) inside SQL92 counts. Tags need no plugin once they are compiled, so that groups that \
+            select by tags are not listed.
+            Ends with 0 when all of them are in use, 1 when one is not or a group names a type no plugin serves, 3 \
+            when nothing runs.
             """)
 
     @Argument(help: "One plugin: its file, its name or its type.", completion: Completions.plugin) var name: String?

@@ -15,15 +15,17 @@ struct PluginTest: ParsableCommand {
               apus consume --topic Orders --json --count 10 > orders.jsonl
               apus plugin test libPriceRange.so "price 10 20" --message orders.jsonl
               apus plugin test libPriceRange.so --cases cases.jsonl
-              apus plugin test libApusSQL92Filter.so "PLUGIN('RANGE', 'price 10 20')" --with libPriceRange.so -p price=15
+              apus plugin test libApusSQL92Filter.so "PLUGIN('RANGE', 'price 10 20')" --with libPriceRange.so -p \
+              price=15
 
-            The plugin runs as in a filter worker: without network, files and processes, with limits of memory and time. A file \
-            of messages has one JSON object a line, as apus consume --json prints them: properties, tag, body, bornTime, time. \
-            A file of cases has the same with expression and matches (true or false), or refused (true).
+            The plugin runs as in a filter worker: without network, files and processes, with limits of memory and \
+            time. A file of messages has one JSON object a line, as apus consume --json prints them: properties, tag, \
+            body, bornTime, time. A file of cases has the same with expression and matches (true or false), or \
+            refused (true).
 
-            Ends with 0 when the message matches (all cases are as they should be; or when nothing was asked), 1 when not, 2 when \
-            the plugin or the expression is refused, 3 when the plugin crashes, does not come to an end, calls exit or uses up \
-            the memory.
+            Ends with 0 when the message matches (all cases are as they should be; or when nothing was asked), 1 when \
+            not, 2 when the plugin or the expression is refused, 3 when the plugin crashes, does not come to an end, \
+            calls exit or uses up the memory.
             """)
 
     @Argument(help: "The plugin's file.", completion: .file()) var file: String

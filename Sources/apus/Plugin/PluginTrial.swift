@@ -7,7 +7,8 @@ import Logging
 import Supervision
 import WorkerProtocol
 
-/// The process of `apus plugin test` in which the plugin runs: shut in like a filter worker before the plugin's first instruction.
+/// The process of `apus plugin test` in which the plugin runs: shut in like a filter worker before the plugin's first
+/// instruction.
 struct PluginTrial {
     static let descriptor: Int32 = 3
     static let segmentBytes = 4096

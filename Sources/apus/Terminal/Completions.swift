@@ -3,8 +3,8 @@ import FastJSON
 import LinuxSystem
 import SettingTable
 
-/// What the shell offers: of the platform or the name server that runs, nothing when none does. Every failure is an empty list: a
-/// completion has nowhere to say why.
+/// What the shell offers: of the platform or the name server that runs, nothing when none does. Every failure is an
+/// empty list: a completion has nowhere to say why.
 enum Completions {
     static let worker = CompletionKind.custom { arguments, _, _ in workers(arguments) }
     static let topic = CompletionKind.custom { arguments, _, _ in topics(arguments).filter { !$0.hasPrefix("%") } }
@@ -38,8 +38,8 @@ enum Completions {
         return report.workers.map { "\($0.kind)@\($0.index)" }
     }
 
-    /// Of the name servers the line names, else of `$NAMESRV_ADDR`, else of this machine's. Asked by a process of its own: the parser's asynchronous
-    /// completions cannot be had where a command is parsed synchronously.
+    /// Of the name servers the line names, else of `$NAMESRV_ADDR`, else of this machine's. Asked by a process of its
+    /// own: the parser's asynchronous completions cannot be had where a command is parsed synchronously.
     private static func topics(_ arguments: [String]) -> [String] {
         let server = value(of: ["-n", "--name-server", "--namesrvAddr"], in: arguments).map { ["-n", $0] } ?? []
         guard let (ending, text) = try? WaitedProgram.output(of: OwnProgram.itself, ["admin", "topicList"] + server),

@@ -1,6 +1,7 @@
 import Glibc
 
-/// A line on a terminal's standard error that shows the progress of a command; nothing when standard error is no terminal.
+/// A line on a terminal's standard error that shows the progress of a command; nothing when standard error is no
+/// terminal.
 struct ProgressBar {
     private static let interval = Duration.milliseconds(100)
     private static let width = 30

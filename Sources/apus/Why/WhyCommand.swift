@@ -8,9 +8,9 @@ struct WhyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "why", abstract: "Say why a consumer group gets nothing, or not everything.",
         discussion: """
-            Looks at the group's clients, the topic's route and permissions, the owner of each queue, the offsets, and at what the \
-            group's subscription chooses of the newest messages in the log; at retries and dead letters. For each cause it names \
-            the command to type next. It reads only.
+            Looks at the group's clients, the topic's route and permissions, the owner of each queue, the offsets, \
+            and at what the group's subscription chooses of the newest messages in the log; at retries and dead \
+            letters. For each cause it names the command to type next. It reads only.
 
               apus why --group orders-billing
               apus why --group orders-billing --topic orders --json

@@ -3,8 +3,8 @@ import RocketMQClient
 import SettingTable
 import Supervision
 
-/// What the facts mean: pure, so that each cause has a test without servers. Causes stand in the order in which a person would
-/// have to remove them.
+/// What the facts mean: pure, so that each cause has a test without servers. Causes stand in the order in which a
+/// person would have to remove them.
 struct WhyDiagnosis {
     let facts: WhyFacts
     private(set) var findings: [WhyFinding] = []

@@ -2,8 +2,8 @@ import FastJSON
 import MessageModel
 import RocketMQClient
 
-/// What is known about a consumer group and what it should get: asked by `WhyInquiry`, judged by `WhyDiagnosis`. A value, so that a
-/// console can show it as well as `apus why`.
+/// What is known about a consumer group and what it should get: asked by `WhyInquiry`, judged by `WhyDiagnosis`. A
+/// value, so that a console can show it as well as `apus why`.
 struct WhyFacts: Equatable, Sendable {
     /// One broker that serves a topic of the group.
     struct Broker: Equatable, Sendable {

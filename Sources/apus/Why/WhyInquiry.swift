@@ -1,8 +1,8 @@
 import MessageModel
 import RocketMQClient
 
-/// Asks name servers, brokers and, through them, the group's clients. It changes nothing and commits nothing. Any RocketMQ
-/// broker can be asked; what one cannot answer is missing in the facts.
+/// Asks name servers, brokers and, through them, the group's clients. It changes nothing and commits nothing. Any
+/// RocketMQ broker can be asked; what one cannot answer is missing in the facts.
 struct WhyInquiry: Sendable {
     let client: AdminClient
     let group: String
@@ -149,9 +149,9 @@ struct WhyInquiry: Sendable {
     }
 }
 
-/// Looks at the newest messages of a topic and at which of them a subscription chooses. Tags are compared here, as clients do.
-/// Any other expression is applied by the broker, with the filter worker and the plugins the group has, and not by a copy of the
-/// engine here: the answer is what the group gets.
+/// Looks at the newest messages of a topic and at which of them a subscription chooses. Tags are compared here, as
+/// clients do. Any other expression is applied by the broker, with the filter worker and the plugins the group has,
+/// and not by a copy of the engine here: the answer is what the group gets.
 struct WhySampler: Sendable {
     /// Pulls of one queue that bring nothing before it is given up.
     private static let emptyPullsMax = 20
