@@ -55,6 +55,7 @@ let package = Package(
         .executable(name: "apus-replication", targets: ["apus-replication"]),
         .executable(name: "apus-filter", targets: ["apus-filter"]),
         .executable(name: "apus", targets: ["apus"]),
+        .library(name: "RocketMQClient", targets: ["RocketMQClient"]),
         .library(name: "ApusTagFilter", type: .dynamic, targets: ["TagFilter"]),
         .library(name: "ApusSQL92Filter", type: .dynamic, targets: ["SQL92Filter"]),
     ],
@@ -121,6 +122,11 @@ let package = Package(
         room(
             "Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging], exclude: ["README.md"]
         ),
+        room(
+            "RocketMQClient",
+            [
+                "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix,
+            ], exclude: ["README.md"]),
 
         // Floor 5: workers and the command line
         worker(
@@ -155,9 +161,8 @@ let package = Package(
             "apus",
             [
                 "Bench", "BrokerService", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel",
-                "RemotingProtocol", "RemotingTransport", "SettingTable", "StoreFormat", "Supervision", logging, nioCore,
-                nioPosix,
-                argumentParser,
+                "RemotingProtocol", "RemotingTransport", "RocketMQClient", "SettingTable", "StoreFormat", "Supervision",
+                logging, nioCore, nioPosix, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 
@@ -184,18 +189,23 @@ let package = Package(
             name: "EchoWorker",
             dependencies: ["LinuxSystem", "WorkerKit", "WorkerProtocol", nioCore, nioPosix],
             path: "Tests/Support/EchoWorker", swiftSettings: strict),
+        // What the page of RocketMQClient shows.
+        .executableTarget(
+            name: "SwiftClientExample", dependencies: ["RocketMQClient"], path: "Tests/Support/SwiftClientExample",
+            swiftSettings: strict),
         .executableTarget(
             name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
         tests(
             "ApusTests",
-            ["apus", "FastJSON", "RemotingProtocol", "SettingTable", "StoreFormat", "Supervision", argumentParser]),
+            ["apus", "FastJSON", "RemotingProtocol", "RocketMQClient", "SettingTable", "Supervision", argumentParser]),
+        tests("RocketMQClientTests", ["FastJSON", "RemotingProtocol", "RocketMQClient", "TestTools"]),
         tests(
             "PlatformTests",
             [
-                "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "StoreFormat", "StoreJudge",
-                "TestTools", nioCore, nioPosix,
+                "FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", "RocketMQClient", "StoreFormat",
+                "StoreJudge", "SwiftClientExample", "TestTools", nioCore, nioPosix,
             ]),
         tests(
             "BrokerServiceTests",
@@ -211,7 +221,7 @@ let package = Package(
             name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
             path: "Tests/Support/StoreBench", swiftSettings: strict),
         room(
-            "ModelClients", ["RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
+            "ModelClients", ["RemotingProtocol", "RemotingTransport", "RocketMQClient", nioCore, nioPosix],
             path: "Tests/Support/ModelClients"),
         .executableTarget(
             name: "KindsBenchmark",

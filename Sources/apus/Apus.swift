@@ -10,24 +10,25 @@ enum EntryPoint {
         let arguments = Array(CommandLine.arguments.dropFirst())
         switch CommandLine.arguments.first?.split(separator: "/").last {
         case "mqadmin":
-            let words = AdminCommands.normalized(arguments)
-            refuseUnknown(words, of: MQAdmin.self)
-            await run(MQAdmin.self, words)
+            let normalized = AdminCommands.normalized(arguments)
+            refuseUnknown(normalized, of: MQAdmin.self)
+            await run(MQAdmin.self, normalized)
         case "mqnamesrv": MQNamesrv.main(arguments)
         case "mqbroker": MQBroker.main(arguments)
         case "mqshutdown": MQShutdown.main(arguments)
         default:
             let isAdmin = arguments.first == "admin"
-            let words = isAdmin ? ["admin"] + AdminCommands.normalized(Array(arguments.dropFirst())) : arguments
-            refuseUnknown(words, of: Apus.self)
-            await run(Apus.self, words)
+            let normalized =
+                isAdmin ? ["admin"] + AdminCommands.normalized(Array(arguments.dropFirst())) : arguments
+            refuseUnknown(normalized, of: Apus.self)
+            await run(Apus.self, normalized)
         }
     }
 
-    /// As `main` of the parser, but what an error says is escaped: brokers word part of it.
-    private static func run(_ program: any AsyncParsableCommand.Type, _ words: [String]) async {
+    /// As `main` of the parser, but what an error says is escaped: brokers write part of it.
+    private static func run(_ program: any AsyncParsableCommand.Type, _ arguments: [String]) async {
         do {
-            var command = try program.parseAsRoot(words)
+            var command = try program.parseAsRoot(arguments)
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
@@ -45,9 +46,10 @@ enum EntryPoint {
         }
     }
 
-    /// The parser would take a misspelt command for an argument of the command above it, and complain of its first option.
-    private static func refuseUnknown(_ words: [String], of program: any ParsableCommand.Type) {
-        guard let refusal = UnknownCommand(words, of: program) else { return }
+    /// The parser would take a misspelt command for an argument of the command above it, and complain of its first
+    /// option.
+    private static func refuseUnknown(_ arguments: [String], of program: any ParsableCommand.Type) {
+        guard let refusal = UnknownCommand(arguments, of: program) else { return }
         StandardError.write("Error: \(refusal)\n")
         exit(64)
     }

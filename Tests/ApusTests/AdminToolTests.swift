@@ -1,6 +1,7 @@
 import ArgumentParser
 import FastJSON
 import RemotingProtocol
+import RocketMQClient
 import SettingTable
 import Supervision
 import Testing
@@ -34,32 +35,25 @@ struct AdminToolTests {
         #expect(versionName(213) == "V4_0_0" && versionName(611) == "V5_9_9" && versionName(100) == "V3 (100)")
     }
 
-    @Test("object keys of RocketMQ's tables are queues")
-    func queueKeys() {
-        let queue = MessageQueue(key: #"{"brokerName":"a","queueId":3,"topic":"t"}"#)
-        #expect(queue == MessageQueue(topic: "t", brokerName: "a", queueId: 3))
-        #expect(MessageQueue(key: "{}") == nil && MessageQueue(key: "x") == nil)
-    }
-
-    @Test("what apus consume tells of itself reads as consumerStatus expects it")
+    @Test("what a consumer reports of itself reads as consumerStatus expects it")
     func runningInfo() throws {
         let info = ConsumerRunningInfo(
-            group: "G", subscriptions: [Subscription(topic: "T", expression: "A || B")], nameServers: "ns:9876",
-            properties: [])
-        let queue = MessageQueue(topic: "T", brokerName: "a", queueId: 3)
+            group: "G", subscriptions: [Subscription(topic: "T", tags: "A || B")], nameServers: "ns:9876",
+            clientVersion: "apus", properties: [])
+        let queue = RocketMQClient.MessageQueue(topic: "T", brokerName: "a", queueID: 3)
         info.reached(7, of: queue)
         info.pulled(60, from: queue, in: .milliseconds(20))
         info.consumed(60, from: queue, in: .milliseconds(4))
         let answer = info.answer(RemotingCommand(.getConsumerRunningInfo, extFields: ["consumerGroup": "G"]))
-        let words = ConsumerStatus.words(try answer.json())
+        let text = ConsumerStatus.text(try answer.json())
         #expect(answer.responseCode == .success)
-        #expect(words.contains("PROP_CONSUME_TYPE                       : CONSUME_PASSIVELY"))
-        #expect(words.contains("001 Topic: T ") && words.contains("SubExpression: A || B"))
-        #expect(words.contains("commitOffset=7"))
+        #expect(text.contains("PROP_CONSUME_TYPE                       : CONSUME_PASSIVELY"))
+        #expect(text.contains("001 Topic: T ") && text.contains("SubExpression: A || B"))
+        #expect(text.contains("commitOffset=7"))
         // 60 messages within the last minute, one pull of 20 ms, written in 4 ms.
-        let rates = words.split(separator: "\n").last?.split(separator: " ").map(String.init)
+        let rates = text.split(separator: "\n").last?.split(separator: " ").map(String.init)
         #expect(rates == ["T", "20.00", "1.00", "4.00", "1.00", "0.00", "0"])
-        info.gaveUp(queue)
+        info.released(queue)
         #expect(info.json["mqTable"]?.object?.isEmpty == true)
         #expect(
             info.answer(RemotingCommand(.getConsumerRunningInfo, extFields: ["consumerGroup": "H"])).responseCode
@@ -108,7 +102,7 @@ struct ConfigImportTests {
         #expect(file["storePathRootDir"] == "/home/u/store" && file["fileReservedTime"] == "48")
         let reasons = Dictionary(uniqueKeysWithValues: file.dropped.map { ($0.key, $0.reason) })
         #expect(reasons["sendMessageThreadPoolNums"]?.contains("thread pools") == true)
-        // It stays in the file, so that check and start refuse it until somebody decides.
+        // It stays in the file, so that check and start refuse it until the operator decides.
         #expect(file.promises.map(\.key) == ["aclEnable"] && file["aclEnable"] == "true")
         #expect(file.notes.contains { $0.hasPrefix("ACT NOW: aclEnable = true: Apus has no access control") })
         #expect(reasons["brokrName"]?.contains("no such setting") == true)
@@ -120,7 +114,7 @@ struct ConfigImportTests {
         #expect(toml.contains("\naclEnable = \"true\"\n"))
     }
 
-    @Test("a file that names the home folder is refused where nobody knows it, others are not")
+    @Test("a file that names the home folder is refused where the system does not know it, others are not")
     func withoutHome() throws {
         for value in ["${user.home}/store", "$HOME/store", "~/store", "~"] {
             let error = #expect(throws: ConfigurationError.self) {
@@ -178,7 +172,7 @@ struct ConfigImportTests {
     }
 
     /// Field names of BrokerConfig, MessageStoreConfig, NamesrvConfig and NettyServerConfig of 4.9.8 that Apus does not
-    /// have: each must have a reason, or an operator would be told that RocketMQ does not know it.
+    /// have: each must have a reason, or an operator would read that RocketMQ does not know it.
     @Test(
         "settings of RocketMQ without a meaning here have a reason",
         arguments: [
@@ -200,7 +194,7 @@ struct ConfigImportTests {
         #expect(RocketMQSettings.verdict(key, "true") != nil)
     }
 
-    @Test("whose file it is: by its keys, its name, its port, or as asked; and it is said")
+    @Test("whose file it is: by its keys, its name, its port, or as asked; and it is reported")
     func kinds() throws {
         for (text, path, kind) in [
             ("brokerName=a", "x.conf", ImportedFile.Kind.broker), ("listenPort=10911", "x.conf", .broker),
@@ -234,7 +228,7 @@ struct ConfigImportTests {
         }
     }
 
-    @Test("everything unusable in a file is told at once, with its lines")
+    @Test("everything unusable in a file is reported at once, with its lines")
     func unusable() {
         let error = #expect(throws: ConfigurationError.self) {
             try imported("brokerName=a\ndeleteWhen=25\nmaxMessageSize=4MB\nfileReservedTime=48 # two days\n")
@@ -243,7 +237,7 @@ struct ConfigImportTests {
         #expect(error?.description.contains("broker.conf: line 3: maxMessageSize = 4MB") == true)
     }
 
-    @Test("what would lose something is said on the terminal")
+    @Test("what would lose something is reported on the terminal")
     func losses() throws {
         let none = try imported("brokerName=a\nenableDLegerCommitLog=true")
         #expect(none.report.contains { $0.contains("Apus begins with an empty one") })

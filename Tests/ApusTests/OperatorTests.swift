@@ -1,10 +1,11 @@
 import ArgumentParser
+import RocketMQClient
 import SettingTable
 import Testing
 
 @testable import apus
 
-@Suite("what operators are told")
+@Suite("what operators read")
 struct OperatorTests {
     @Test("the data directory of a supervisor is found as it chooses it")
     func directories() {
@@ -46,9 +47,10 @@ struct OperatorTests {
 
     @Test("what was done at some servers and not at others")
     func partly() {
-        let text = AdminSession.partly(["a:1"], [("b:2", "refused")], remedy: "Do it again there: -n 'b:2'")
+        let failed = [(address: "b:2", reason: "refused")]
+        let text = AdminFailure.text(.partlyDone(done: ["a:1"], failed: failed))
         #expect(text == "done at a:1, not everywhere\n  not at b:2: refused\nDo it again there: -n 'b:2'")
-        #expect(AdminSession.partly([], [("b:2", "refused")], remedy: "x").hasPrefix("done nowhere"))
+        #expect(AdminFailure.text(.partlyDone(done: [], failed: failed)) == "done nowhere\n  not at b:2: refused")
     }
 
     @Test("settings: who set them, and what holds without an online change")

@@ -4,7 +4,7 @@ import Testing
 @testable import apus
 
 /// What the supervisor passes on of workers' reports. A worker for plugins may have been taken over by one.
-@Suite("what is told of plugins") struct PluginReportTests {
+@Suite("what is reported of plugins") struct PluginReportTests {
     private static func answer(_ reports: [String]) throws -> JSONValue {
         let workers = reports.enumerated().map { index, report in
             JSONValue.fields([

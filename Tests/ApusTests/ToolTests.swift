@@ -1,6 +1,5 @@
 import Foundation
-import RemotingProtocol
-import StoreFormat
+import RocketMQClient
 import Testing
 
 @testable import apus
@@ -12,10 +11,10 @@ struct ToolTests {
         let layout = try LineLayout(columns: "tag,_,key,body", separator: "\t")
         let message = try #require(
             layout.message(Array("t\tskipped\tk\tbody\twith\ttabs".utf8), topic: "T", tag: nil, key: nil))
-        #expect(message.topic == "T" && message.tag == "t" && message.key == "k")
+        #expect(message.topic == "T" && message.tag == "t" && message.keys == ["k"])
         #expect(String(decoding: message.body, as: UTF8.self) == "body\twith\ttabs")
         let empty = try #require(layout.message(Array("\t\t\tb".utf8), topic: "T", tag: "fixed", key: nil))
-        #expect(empty.tag == "fixed" && empty.key == nil)
+        #expect(empty.tag == "fixed" && empty.keys == [])
         #expect(layout.message(Array("only\ttwo".utf8), topic: "T", tag: nil, key: nil) == nil)
 
         let wide = try LineLayout(columns: "topic,body", separator: "::")
@@ -32,12 +31,12 @@ struct ToolTests {
         #expect(throws: (any Error).self) { try LineLayout(columns: list, separator: "\t") }
     }
 
-    @Test("on a terminal a message's words stay words; elsewhere every byte is as it was sent")
+    @Test("on a terminal a message's text stays text; elsewhere every byte is as it was sent")
     func terminal() throws {
         let body = Array("two\nlines \u{1B}]0;title\u{7} \u{202E}".utf8) + [0xFF]
-        let message = ConsumedMessage(
-            topic: "T", brokerName: "b", queueId: 0, queueOffset: 0, storeTimestamp: 0, bornTimestamp: 0,
-            reconsumeTimes: 0, properties: ["TAGS": "a\rb"], body: body)
+        let message = ReceivedMessage(
+            topic: "T", queue: MessageQueue(topic: "T", brokerName: "b", queueID: 0), body: body,
+            properties: ["TAGS": "a\rb"])
         func line(escapes: Bool, json: Bool = false) throws -> [UInt8] {
             var output: [UInt8] = []
             let format = try MessageFormat(columns: "tag,body", separator: "\t", json: json, escapes: escapes)
@@ -49,30 +48,10 @@ struct ToolTests {
         #expect(shown == "a\\rb\ttwo\\nlines \\u001b]0;title\\u0007 \\u202e\u{FFFD}\n")
         let json = String(decoding: try line(escapes: true, json: true), as: UTF8.self)
         #expect(!json.dropLast().unicodeScalars.contains { $0.value < 0x20 || $0 == "\u{202E}" })
-        // It is still the same text to whoever reads JSON.
+        // It is still the same text to a reader of JSON.
         let read = try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any]
         #expect(read?["body"] as? String == String(decoding: body, as: UTF8.self))
         #expect(Columns("%-4s|").line("a\u{1B}b") == "a\\u001bb|")
-    }
-
-    @Test("queues are shared as AllocateMessageQueueAveragely does")
-    func allocation() {
-        let queues = (0..<8).map { MessageQueue(topic: "T", brokerName: $0 < 4 ? "a" : "b", queueId: $0 % 4) }
-        let members = ["c", "a", "b"]
-        let shares = ["a", "b", "c"].map { allocateAveragely(queues.shuffled(), among: members, for: $0) }
-        #expect(shares.map(\.count) == [3, 3, 2])
-        #expect(shares.flatMap { $0 } == queues)
-        #expect(allocateAveragely(queues, among: members, for: "stranger").isEmpty)
-        // More members than queues: the last get none.
-        let many = (0..<10).map { String($0) }
-        #expect(many.map { allocateAveragely(queues, among: many, for: $0).count } == [1, 1, 1, 1, 1, 1, 1, 1, 0, 0])
-    }
-
-    @Test(
-        "tag expressions",
-        arguments: [("*", nil), ("", nil), ("A", ["A"]), (" A ||B ", ["A", "B"])] as [(String, [String]?)])
-    func expressions(text: String, tags: [String]?) {
-        #expect(Subscription(topic: "T", expression: text).tags == tags.map(Set.init))
     }
 
     @Test("lines of a file come back whole, whatever their length and end")
@@ -89,13 +68,6 @@ struct ToolTests {
         #expect(found == expected)
         #expect(reader.consumed == reader.size)
         #expect(throws: CommandFailure.self) { _ = try LineReader(path: "/nonexistent") }
-    }
-
-    @Test("bytes that are no messages are an error, not a crash")
-    func noMessages() {
-        #expect(throws: CommandFailure.self) {
-            try ConsumedMessage.decode(Array(repeating: 7, count: 100), brokerName: "b")
-        }
     }
 
     @Test("numbers for people")

@@ -1,11 +1,12 @@
 import FastJSON
+import RocketMQClient
 import Testing
 
 @testable import apus
 
 @Suite("apus why: what the facts mean")
 struct WhyTests {
-    private static let queues = (0..<2).map { MessageQueue(topic: "T", brokerName: "a", queueId: $0) }
+    private static let queues = (0..<2).map { MessageQueue(topic: "T", brokerName: "a", queueID: $0) }
 
     /// A group that gets everything.
     private func healthy() -> WhyFacts {
@@ -51,7 +52,7 @@ struct WhyTests {
                 id: id, address: "c:1", hasAnswered: true, cached: .max, failedPerHour: .max)
         }
         facts.topics[0].queues = Self.queues.map {
-            WhyFacts.Queue(queue: $0, minimum: 0, end: .max, consumed: $0.queueId == 0 ? -1 : .min)
+            WhyFacts.Queue(queue: $0, minimum: 0, end: .max, consumed: $0.queueID == 0 ? -1 : .min)
         }
         facts.topics[0].queues.append(
             WhyFacts.Queue(queue: Self.queues[0], minimum: .max, end: .min, consumed: .max))

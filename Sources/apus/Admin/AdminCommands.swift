@@ -20,9 +20,9 @@ enum AdminCommands {
     ]
 
     static let discussion = """
-        The commands, options and columns are those of RocketMQ's mqadmin 4.9.8; they work against RocketMQ's servers, \
-        too. Commands for ACLs, exports and endless monitoring are not here: RocketMQ's own tool has them. A command that \
-        fails says why on standard error and ends with 1.
+        The commands, options and columns are those of RocketMQ's mqadmin 4.9.8; they work against RocketMQ's \
+        servers, too. Commands for ACLs, exports and endless monitoring are not here: RocketMQ's own tool has them. A \
+        command that fails says why on standard error and ends with 1.
         """
 
     /// RocketMQ's tool takes command names in any case, and long options after one dash.

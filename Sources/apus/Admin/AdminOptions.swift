@@ -1,4 +1,5 @@
 import ArgumentParser
+import RocketMQClient
 import Supervision
 
 /// `-n`, as every command of RocketMQ's tool has it.
@@ -33,7 +34,7 @@ struct SeparatorOption: ParsableArguments {
     var text: String { given ?? "\t" }
 }
 
-/// Where the name servers are when nobody says.
+/// Where the name servers are when no option names them.
 enum NameServers {
     /// RocketMQ's environment variable, else this machine's.
     static var standard: String { StateFolder.variable("NAMESRV_ADDR") ?? "127.0.0.1:9876" }
@@ -50,6 +51,12 @@ struct BrokerOrCluster: ParsableArguments {
         name: [.customShort("c"), .customLong("clusterName")], parsing: .unconditional,
         help: ArgumentHelp("All brokers of a cluster.", valueName: "NAME"))
     var cluster: String?
+
+    /// Without both: all brokers.
+    var choice: BrokerChoice {
+        if let broker { return .address(broker) }
+        return cluster.map { .cluster($0) } ?? .all
+    }
 
     func requireOne() throws {
         guard (broker == nil) != (cluster == nil) else {

@@ -1,4 +1,5 @@
 import Glibc
+import RocketMQClient
 
 /// Local times in RocketMQ's spellings.
 enum AdminTime {
@@ -18,7 +19,7 @@ enum AdminTime {
 
     /// Milliseconds since 1970, `now`, or a local time `2026-11-21#17:17:01:123`; nil for anything else.
     static func parse(_ text: String) -> Int64? {
-        if text == "now" { return Clock.milliseconds }
+        if text == "now" { return WallClock.milliseconds }
         if let number = Int64(text) { return number }
         let numbers = text.split { "-#:".contains($0) }.compactMap { Int32($0) }
         guard numbers.count == 7, text.contains("#") else { return nil }

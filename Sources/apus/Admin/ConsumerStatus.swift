@@ -1,15 +1,22 @@
 import ArgumentParser
 import FastJSON
+import RocketMQClient
 
-struct ConsumerStatus: AdminCommand {
+struct ConsumerStatus: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "consumerStatus", abstract: "Show what consumers tell of themselves: queues, offsets, rates.",
-        discussion: """
-            Without -i one line for each consumer of the group, and whether they subscribe to the same. Consumers of \
-            RocketMQ's Java, C++ and Go clients and `apus consume` answer.
-            """)
+        commandName: "consumerStatus", abstract: "Show what consumers report of themselves: queues, offsets, rates.",
+        discussion: AdminOutput.help(
+            """
+            with -i the consumer's own report: properties, subscriptionSet, mqTable, statusTable, jstack. Without -i a \
+            list of clientId, version, queues (how many), subscriptions (a list of topic, expression), failure.
+            """,
+            after: """
+                Without -i one line for each consumer of the group, and whether they subscribe to the same. Consumers \
+                of RocketMQ's Java, C++ and Go clients, of RocketMQClient for Swift and `apus consume` answer.
+                """))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var group: GroupOption
     @Option(
         name: [.customShort("i"), .customLong("clientId")], parsing: .unconditional,
@@ -22,41 +29,93 @@ struct ConsumerStatus: AdminCommand {
     @Flag(name: [.customShort("s"), .customLong("jstack")], help: "With -i: the stacks of its threads, too.")
     var jstack = false
 
-    func execute(_ session: AdminSession) async throws {
-        if let client {
-            print(Self.words(try await session.runningInfo(group.name, client, stacks: jstack)))
-            return
-        }
-        let clients = try await session.consumers(of: group.name, broker: broker).clients
-        let columns = Columns("%-10s %-40s %-20s %s")
-        columns.show("#Index", "#ClientId", "#Version", "#ConsumerRunningInfo")
-        var subscriptions: Set<String> = []
-        var answered = 0
-        for (index, client) in clients.enumerated() {
-            var note: String
-            do {
-                let info = try await session.runningInfo(group.name, client.id)
-                let queues = info["mqTable"]?.object?.members.count ?? 0
-                note = "\(queues) queue\(queues == 1 ? "" : "s")"
-                let set = info["subscriptionSet"]?.array ?? []
-                subscriptions.insert(
-                    set.map { "\($0["topic"]?.string ?? "") \($0["subString"]?.string ?? "")" }.sorted()
-                        .joined(separator: "\n"))
-                answered += 1
+    enum Value {
+        case one(ConsumerReport)
+        case all([Member])
+    }
+
+    struct Member {
+        let client: ClientConnection
+        let report: Result<ConsumerReport, RocketMQClientError>
+    }
+
+    func ask(_ admin: AdminClient) async throws -> Value {
+        if let client { return .one(try await admin.report(of: client, group: group.name, stacks: jstack)) }
+        var members: [Member] = []
+        for client in try await admin.consumers(of: group.name, at: broker).clients {
+            do throws(RocketMQClientError) {
+                let report = try await admin.report(of: client.clientID, group: group.name)
+                members.append(Member(client: client, report: .success(report)))
             } catch {
-                note = "\(error)"
+                members.append(Member(client: client, report: .failure(error)))
             }
-            columns.show(String(index + 1), client.id, versionName(client.version), note)
         }
-        guard answered > 0 else { return }
-        print(
+        return .all(members)
+    }
+
+    func lines(_ value: Value) -> [String] {
+        switch value {
+        case .one(let report): [Self.text(report.json)]
+        case .all(let members): Self.lines(members)
+        }
+    }
+
+    private static func lines(_ members: [Member]) -> [String] {
+        let columns = Columns("%-10s %-40s %-20s %s")
+        var lines = [columns.line("#Index", "#ClientId", "#Version", "#ConsumerRunningInfo")]
+        var subscriptions: Set<[String]> = []
+        for (index, member) in members.enumerated() {
+            let note: String
+            switch member.report {
+            case .success(let report):
+                let count = report.queues.count
+                note = "\(count) queue\(count == 1 ? "" : "s")"
+                subscriptions.insert(report.subscriptions.map { "\($0.topic) \($0.expression)" }.sorted())
+            case .failure(let error): note = error.description
+            }
+            lines.append(
+                columns.line(
+                    String(index + 1), member.client.clientID, versionName(member.client.version), note))
+        }
+        guard !subscriptions.isEmpty else { return lines }
+        return lines + [
             subscriptions.count == 1
                 ? "\nSame subscription in the same group of consumer"
-                : "\nWARN: Different subscription in the same group of consumer!!!")
+                : "\nWARN: Different subscription in the same group of consumer!!!"
+        ]
+    }
+
+    func json(_ value: Value) -> JSONValue {
+        guard case .all(let members) = value else {
+            if case .one(let report) = value { return report.json }
+            return .null
+        }
+        return .array(
+            members.map { member in
+                let report = try? member.report.get()
+                var failure: String?
+                if case .failure(let error) = member.report { failure = error.description }
+                return .fields([
+                    ("clientId", .string(member.client.clientID)),
+                    ("version", .string(versionName(member.client.version))),
+                    ("queues", report.map { .integer($0.queues.count) }),
+                    (
+                        "subscriptions",
+                        report.map { report in
+                            .array(
+                                report.subscriptions.map {
+                                    .fields([
+                                        ("topic", .string($0.topic)), ("expression", .string($0.expression)),
+                                    ])
+                                })
+                        }
+                    ), ("failure", failure.map { .string($0) }),
+                ])
+            })
     }
 
     /// The parts in RocketMQ's order and under its headings.
-    static func words(_ info: JSONValue) -> String {
+    static func text(_ info: JSONValue) -> String {
         var lines = ["#Consumer Properties#"]
         let properties = Columns("%-40s: %s")
         for member in info["properties"]?.object?.members.sorted(by: { $0.key < $1.key }) ?? [] {
@@ -79,7 +138,7 @@ struct ConsumerStatus: AdminCommand {
         for (queue, state) in queues {
             lines.append(
                 queueColumns.line(
-                    queue.topic, queue.brokerName, String(queue.queueId), state["commitOffset"]?.string ?? ""))
+                    queue.topic, queue.brokerName, String(queue.queueID), state["commitOffset"]?.string ?? ""))
         }
         lines += ["", "", "#Consumer MQ Detail#"]
         lines.append(queueColumns.line("#Topic", "#Broker Name", "#QID", "#ProcessQueueInfo"))
@@ -87,7 +146,7 @@ struct ConsumerStatus: AdminCommand {
             let members = (state.object?.members ?? []).map { "\($0.key)=\($0.value.string ?? $0.value.text())" }
             lines.append(
                 queueColumns.line(
-                    queue.topic, queue.brokerName, String(queue.queueId),
+                    queue.topic, queue.brokerName, String(queue.queueID),
                     "ProcessQueueInfo [\(members.joined(separator: ", "))]"))
         }
         lines += ["", "", "#Consumer RT&TPS#"]

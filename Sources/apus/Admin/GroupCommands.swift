@@ -1,8 +1,6 @@
 import ArgumentParser
 import FastJSON
-import MessageModel
-import NIOCore
-import RemotingProtocol
+import RocketMQClient
 
 /// `-g`, which most commands about consumers need.
 struct GroupOption: ParsableArguments {
@@ -50,23 +48,23 @@ struct UpdateSubGroup: AdminCommand {
     var whichBrokerWhenConsumeSlowly: Int64 = 1
     @Option(
         name: [.customShort("a"), .customLong("notifyConsumerIdsChanged")], parsing: .unconditional,
-        help: "Consumers are told when one comes or goes (true or false).")
+        help: "Consumers are notified when one joins or leaves (true or false).")
     var notifyConsumerIdsChanged = true
 
     func validate() throws { try place.requireOne() }
 
-    func execute(_ session: AdminSession) async throws {
-        var config = SubscriptionGroupConfig(groupName: group.name)
-        config.consumeEnable = consumeEnable
-        config.consumeFromMinEnable = consumeFromMinEnable
-        config.consumeBroadcastEnable = consumeBroadcastEnable
-        config.retryQueueNums = retryQueueNums
-        config.retryMaxTimes = retryMaxTimes
-        config.brokerID = brokerId
-        config.whichBrokerWhenConsumeSlowly = whichBrokerWhenConsumeSlowly
-        config.notifyConsumerIDsChangedEnable = notifyConsumerIdsChanged
-        for address in try await session.masters(place) {
-            _ = try await session.demand(address, .updateAndCreateSubscriptionGroup, body: config.encoded())
+    func execute(_ client: AdminClient) async throws {
+        var settings = GroupSettings(group: group.name)
+        settings.mayConsume = consumeEnable
+        settings.startsAtMinOffset = consumeFromMinEnable
+        settings.mayBroadcast = consumeBroadcastEnable
+        settings.retryQueues = Int(retryQueueNums)
+        settings.retriesMax = Int(retryMaxTimes)
+        settings.brokerID = brokerId
+        settings.brokerIDWhenSlow = whichBrokerWhenConsumeSlowly
+        settings.notifiesMembers = notifyConsumerIdsChanged
+        for address in try await client.masters(place.choice) {
+            try await client.create(settings, at: address)
             print("create subscription group to \(address) success.")
         }
         print(
@@ -81,66 +79,81 @@ struct UpdateSubGroup: AdminCommand {
 struct DeleteSubGroup: AdminCommand {
     static let configuration = CommandConfiguration(
         commandName: "deleteSubGroup", abstract: "Delete a consumer group.",
-        discussion: "With -c its retry and dead letter topics go as well.")
+        discussion: "With -c its retry and dead letter topics are deleted as well.")
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
     @OptionGroup var group: GroupOption
     @Option(
         name: [.customShort("r"), .customLong("removeOffset")], parsing: .unconditional,
-        help: "Forget its offsets, too (true or false).")
+        help: "Delete its offsets, too (true or false).")
     var removeOffset = false
 
     func validate() throws { try place.requireOne() }
 
-    func execute(_ session: AdminSession) async throws {
+    func execute(_ client: AdminClient) async throws {
         let cluster = place.cluster.map { " in cluster [\($0)]" } ?? ""
-        for address in try await session.masters(place) {
-            _ = try await session.demand(
-                address, .deleteSubscriptionGroup,
-                ["groupName": group.name, "removeOffset": String(removeOffset), "cleanOffset": String(removeOffset)])
+        for address in try await client.masters(place.choice) {
+            try await client.deleteGroup(group.name, removesOffsets: removeOffset, at: address)
             print("delete subscription group [\(group.name)] from broker [\(address)]\(cluster) success.")
         }
         guard let cluster = place.cluster else { return }
         for topic in ["%RETRY%\(group.name)", "%DLQ%\(group.name)"] {
-            try await session.delete(topic: topic, in: cluster)
+            try await client.deleteShowing(topic, in: cluster)
         }
     }
 }
 
-struct GetConsumerConfig: AdminCommand {
+struct GetConsumerConfig: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "getConsumerConfig", abstract: "Show what a consumer group may do, broker by broker.")
+        commandName: "getConsumerConfig", abstract: "Show what a consumer group may do, broker by broker.",
+        discussion: AdminOutput.help(
+            "a list of cluster, brokerName, config (an object with the broker's fields by RocketMQ's names)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var group: GroupOption
 
-    func execute(_ session: AdminSession) async throws {
+    func ask(_ client: AdminClient) async throws -> [GroupSettingsAtBroker] {
+        try await client.groupSettings(of: group.name)
+    }
+
+    func lines(_ value: [GroupSettingsAtBroker]) -> [String] {
         let columns = Columns("%-40s=  %s")
-        var isKnown = false
-        for broker in try await session.clusterInfo().brokerAddrTable.values
-            .sorted(by: { $0.brokerName < $1.brokerName })
-        {
-            guard let address = broker.preferredAddress else { continue }
-            let table = try await session.demand(address, .getAllSubscriptionGroupConfig).json()
-            guard let config = table["subscriptionGroupTable"]?[group.name]?.object else { continue }
-            isKnown = true
-            let rule = "============================="
-            print("\(rule)\(broker.cluster):\(broker.brokerName)\(rule)")
-            for member in config.members {
-                columns.show(member.key, member.value.string ?? member.value.text())
-            }
+        let rule = "============================="
+        return value.flatMap { entry in
+            ["\(rule)\(entry.broker.cluster):\(entry.broker.name)\(rule)"]
+                + entry.fields.map { columns.line($0.name, $0.value) }
         }
-        guard isKnown else { throw CommandFailure("no broker knows the consumer group '\(group.name)'") }
+    }
+
+    func json(_ value: [GroupSettingsAtBroker]) -> JSONValue {
+        .array(
+            value.map {
+                .fields([
+                    ("cluster", .string($0.broker.cluster)), ("brokerName", .string($0.broker.name)),
+                    ("config", $0.json),
+                ])
+            })
+    }
+
+    func check(_ value: [GroupSettingsAtBroker]) throws {
+        guard !value.isEmpty else { throw CommandFailure("no broker knows the consumer group '\(group.name)'") }
     }
 }
 
-struct ConsumerProgress: AdminCommand {
+struct ConsumerProgress: ShowingCommand {
     static let configuration = CommandConfiguration(
         commandName: "consumerProgress", abstract: "Show how far consumer groups are behind.",
-        discussion: "Without -g all groups in short.")
+        discussion: AdminOutput.help(
+            """
+            with -g an object: consumeTps, diffTotal, and queues, a list of topic, brokerName, queueId, brokerOffset, \
+            consumerOffset, diff, lastTimestamp (milliseconds since 1970), clientIP. Without -g a list of group, \
+            count, version, type, model, consumeTps, diffTotal.
+            """, after: "Without -g all groups in short."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Option(
         name: [.customShort("g"), .customLong("groupName")], parsing: .unconditional,
         help: ArgumentHelp("One consumer group, queue by queue.", valueName: "GROUP"), completion: Completions.group)
@@ -153,238 +166,217 @@ struct ConsumerProgress: AdminCommand {
         help: "With -g: the consumer each queue belongs to (true or false).")
     var showClientIP = false
 
-    func execute(_ session: AdminSession) async throws {
-        if let group { try await show(group, session) } else { try await showAll(session) }
+    enum Value {
+        /// - Parameter owners: queue → address of its consumer; nil: not asked for.
+        case group(ConsumerProgressReport, owners: [MessageQueue: String]?)
+        case all([Summary])
     }
 
-    private func show(_ group: String, _ session: AdminSession) async throws {
-        let stats = try await session.consumeStats(group, topic: topic)
-        let owners = showClientIP ? await session.queueOwners(group) : [:]
-        let address = showClientIP ? "  %-20s %-20s" : "  %-20s"
+    /// One group in short. What could not be asked is nil.
+    struct Summary {
+        let group: String
+        let report: ConsumerProgressReport?
+        let consumers: ConsumerConnections?
+
+        var version: String? { consumers?.clients.map(\.version).min().map(versionName) }
+        var type: String? { consumers.map { $0.isPull ? "PULL" : "PUSH" } }
+        var model: String? { consumers.flatMap { $0.isPull ? nil : $0.messageModel } }
+    }
+
+    func ask(_ client: AdminClient) async throws -> Value {
+        if let group {
+            let report = try await client.progress(of: group, topic: topic)
+            return .group(report, owners: showClientIP ? await client.queueOwners(of: group) : nil)
+        }
+        var summaries: [Summary] = []
+        for group in try await client.groups() {
+            summaries.append(
+                Summary(
+                    group: group, report: try? await client.progress(of: group),
+                    consumers: try? await client.consumers(of: group)))
+        }
+        return .all(summaries)
+    }
+
+    func lines(_ value: Value) -> [String] {
+        switch value {
+        case .group(let report, let owners): Self.lines(report, owners)
+        case .all(let summaries): Self.lines(summaries)
+        }
+    }
+
+    private static func lines(_ report: ConsumerProgressReport, _ owners: [MessageQueue: String]?) -> [String] {
+        let address = owners == nil ? "  %-20s" : "  %-20s %-20s"
         let columns = Columns("%-64s  %-32s  %-4s  %-20s  %-20s\(address)  %s")
         let head = ["#Topic", "#Broker Name", "#QID", "#Broker Offset", "#Consumer Offset"]
-        print(columns.line(head + (showClientIP ? ["#Client IP"] : []) + ["#Diff", "#LastTime"]))
-        for row in stats.rows {
+        let rows = report.rows.map { row in
             let cells = [
-                front(row.queue.topic, 64), front(row.queue.brokerName, 32), String(row.queue.queueId),
+                front(row.queue.topic, 64), front(row.queue.brokerName, 32), String(row.queue.queueID),
                 String(row.brokerOffset), String(row.consumerOffset),
             ]
-            let owner = showClientIP ? [owners[row.queue] ?? "N/A"] : []
+            let owner = owners.map { [$0[row.queue] ?? "N/A"] } ?? []
             let time = row.lastTimestamp == 0 ? "N/A" : AdminTime.seconds(row.lastTimestamp)
-            print(columns.line(cells + owner + [String(row.difference), time]))
+            return columns.line(cells + owner + [String(row.difference), time])
         }
-        print("\nConsume TPS: \(fixed(stats.tps, 2))\nDiff Total: \(stats.difference)")
+        return [columns.line(head + (owners == nil ? [] : ["#Client IP"]) + ["#Diff", "#LastTime"])] + rows
+            + ["\nConsume TPS: \(fixed(report.messagesPerSecond, 2))\nDiff Total: \(report.difference)"]
     }
 
-    private func showAll(_ session: AdminSession) async throws {
+    private static func lines(_ summaries: [Summary]) -> [String] {
         let columns = Columns("%-64s  %-6s  %-24s %-5s  %-14s  %-7s  %s")
-        columns.show("#Group", "#Count", "#Version", "#Type", "#Model", "#TPS", "#Diff Total")
-        for topic in try await session.topics() where topic.hasPrefix("%RETRY%") {
-            let group = String(topic.dropFirst("%RETRY%".count))
-            let stats = try? await session.consumeStats(group)
-            let connection = try? await session.consumers(of: group)
-            let isPull = connection?.json["consumeType"]?.string == "CONSUME_ACTIVELY"
-            columns.show(
-                front(group, 64), String(connection?.clients.count ?? 0),
-                connection?.clients.map(\.version).min().map(versionName) ?? "OFFLINE",
-                connection == nil ? "" : isPull ? "PULL" : "PUSH",
-                connection == nil || isPull ? "" : connection?.json["messageModel"]?.string ?? "",
-                String(Int(stats?.tps ?? 0)), String(stats?.difference ?? 0))
+        return [columns.line("#Group", "#Count", "#Version", "#Type", "#Model", "#TPS", "#Diff Total")]
+            + summaries.map { summary in
+                columns.line(
+                    front(summary.group, 64), String(summary.consumers?.clients.count ?? 0),
+                    summary.version ?? "OFFLINE", summary.type ?? "", summary.model ?? "",
+                    String(Int(summary.report?.messagesPerSecond ?? 0)), String(summary.report?.difference ?? 0))
+            }
+    }
+
+    func json(_ value: Value) -> JSONValue {
+        switch value {
+        case .group(let report, let owners): Self.json(report, owners)
+        case .all(let summaries): .array(summaries.map(\.json))
         }
+    }
+
+    private static func json(_ report: ConsumerProgressReport, _ owners: [MessageQueue: String]?) -> JSONValue {
+        let rows = report.rows.map { row -> JSONValue in
+            let owner = owners?[row.queue].map { [JSONObject.Member(key: "clientIP", value: .string($0))] } ?? []
+            return .object(JSONObject(members: (row.json.object?.members ?? []) + owner))
+        }
+        return .fields([
+            ("consumeTps", .number(report.messagesPerSecond)), ("diffTotal", .integer(report.difference)),
+            ("queues", .array(rows)),
+        ])
     }
 }
 
-struct ConsumerConnection: AdminCommand {
+extension ConsumerProgress.Summary {
+    var json: JSONValue {
+        func text(_ text: String?) -> JSONValue? { text.map { .string($0) } }
+        let count = consumers?.clients.count ?? 0
+        let rate = report?.messagesPerSecond ?? 0
+        let difference = report?.difference ?? 0
+        return .fields([
+            ("group", .string(group)), ("count", .integer(count)), ("version", text(version)), ("type", text(type)),
+            ("model", text(model)), ("consumeTps", .number(rate)), ("diffTotal", .integer(difference)),
+        ])
+    }
+}
+
+struct ConsumerConnection: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "consumerConnection", abstract: "Show the consumers of a group and what they subscribe to.")
+        commandName: "consumerConnection", abstract: "Show the consumers of a group and what they subscribe to.",
+        discussion: AdminOutput.help(
+            """
+            an object: connections (a list of clientId, clientAddr, language, version), subscriptions (a list of \
+            topic, type, expression), consumeType, messageModel, consumeFromWhere.
+            """))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var group: GroupOption
     @Option(
         name: [.customShort("b"), .customLong("brokerAddr")], parsing: .unconditional,
         help: ArgumentHelp("Ask this broker.", valueName: "HOST:PORT"))
     var broker: String?
 
-    func execute(_ session: AdminSession) async throws {
-        let connection = try await session.consumers(of: group.name, broker: broker)
+    func ask(_ client: AdminClient) async throws -> ConsumerConnections {
+        try await client.consumers(of: group.name, at: broker)
+    }
+
+    func lines(_ value: ConsumerConnections) -> [String] {
         let columns = Columns("%-36s %-22s %-10s %s")
-        columns.show("#ClientId", "#ClientAddr", "#Language", "#Version")
-        for client in connection.clients {
-            columns.show(client.id, client.address, client.language, versionName(client.version))
-        }
-        print("\nBelow is subscription:")
         let topics = Columns("%-20s %s")
-        topics.show("#Topic", "#SubExpression")
-        for member in connection.json["subscriptionTable"]?.object?.members.sorted(by: { $0.key < $1.key }) ?? [] {
-            topics.show(member.value["topic"]?.string ?? member.key, member.value["subString"]?.string ?? "")
-        }
-        print("\nConsumeType: \(connection.json["consumeType"]?.string ?? "")")
-        print("MessageModel: \(connection.json["messageModel"]?.string ?? "")")
-        print("ConsumeFromWhere: \(connection.json["consumeFromWhere"]?.string ?? "")")
+        var lines = [columns.line("#ClientId", "#ClientAddr", "#Language", "#Version")]
+        lines += value.clients.map { columns.line($0.clientID, $0.address, $0.language, versionName($0.version)) }
+        lines += ["\nBelow is subscription:", topics.line("#Topic", "#SubExpression")]
+        lines += value.subscriptions.map { topics.line($0.topic, $0.expression) }
+        return lines + [
+            "\nConsumeType: \(value.consumeType)", "MessageModel: \(value.messageModel)",
+            "ConsumeFromWhere: \(value.consumeFromWhere)",
+        ]
+    }
+
+    func json(_ value: ConsumerConnections) -> JSONValue {
+        .fields([
+            ("connections", .array(value.clients.map(\.json))),
+            (
+                "subscriptions",
+                .array(
+                    value.subscriptions.map {
+                        .fields([
+                            ("topic", .string($0.topic)), ("type", .string($0.expressionType)),
+                            ("expression", .string($0.expression)),
+                        ])
+                    })
+            ),
+            ("consumeType", .string(value.consumeType)), ("messageModel", .string(value.messageModel)),
+            ("consumeFromWhere", .string(value.consumeFromWhere)),
+        ])
     }
 }
 
-struct ProducerConnection: AdminCommand {
+struct ProducerConnection: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "producerConnection", abstract: "Show the producers of a group.")
+        commandName: "producerConnection", abstract: "Show the producers of a group.",
+        discussion: AdminOutput.help("a list of clientId, clientAddr, language, version."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Option(
         name: [.customShort("g"), .customLong("producerGroup")], parsing: .unconditional,
         help: ArgumentHelp("Producer group.", valueName: "GROUP"))
     var group: String
     @OptionGroup var topic: TopicOption
 
-    func execute(_ session: AdminSession) async throws {
-        guard let address = try await session.route(topic.name).brokerDatas.compactMap(\.preferredAddress).first else {
-            throw CommandFailure("topic '\(topic.name)' has no broker")
-        }
-        let json = try await session.demand(address, .getProducerConnectionList, ["producerGroup": group]).json()
+    func ask(_ client: AdminClient) async throws -> [ClientConnection] {
+        try await client.producers(of: group, topic: topic.name)
+    }
+
+    func lines(_ value: [ClientConnection]) -> [String] {
         let columns = Columns("%s  %-32s %-22s %-8s %s")
-        for (index, client) in (json["connectionSet"]?.array ?? []).map(ClientConnection.init).enumerated() {
+        return value.enumerated().map { index, client in
             let number = String(10_000 + index + 1).dropFirst()
-            columns.show(String(number), client.id, client.address, client.language, versionName(client.version))
+            return columns.line(
+                String(number), client.clientID, client.address, client.language, versionName(client.version))
         }
     }
+
+    func json(_ value: [ClientConnection]) -> JSONValue { .array(value.map(\.json)) }
 }
 
-struct ProducerCommand: AdminCommand {
+struct ProducerCommand: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "producer", abstract: "Show all producers of a broker.")
+        commandName: "producer", abstract: "Show all producers of a broker.",
+        discussion: AdminOutput.help(
+            "a list of producerGroup, clientId, remoteIP, language, version, lastUpdateTimestamp."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Option(
         name: [.customShort("b"), .customLong("broker")], parsing: .unconditional,
         help: ArgumentHelp("The broker.", valueName: "HOST:PORT"))
     var broker: String
 
-    func execute(_ session: AdminSession) async throws {
-        let json = try await session.demand(broker, .getAllProducerInfo).json()
-        for group in json["data"]?.object?.members.sorted(by: { $0.key < $1.key }) ?? [] {
-            for producer in group.value.array ?? [] {
-                func text(_ key: String) -> String { producer[key]?.string ?? "" }
-                print(
-                    "producer group (\(group.key)) instance : clientId=\(text("clientId")),remoteIP=\(text("remoteIP")), "
-                        + "language=\(text("language")), version=\(text("version")), "
-                        + "lastUpdateTimestamp=\(text("lastUpdateTimestamp"))")
-            }
+    func ask(_ client: AdminClient) async throws -> [ProducerInstance] { try await client.producers(at: broker) }
+
+    func lines(_ value: [ProducerInstance]) -> [String] {
+        value.map {
+            "producer group (\($0.group)) instance : clientId=\($0.clientID),remoteIP=\($0.address), "
+                + "language=\($0.language), version=\($0.version), lastUpdateTimestamp=\($0.lastUpdated)"
         }
     }
-}
 
-/// A client as 203 and 204 describe it.
-struct ClientConnection {
-    let id: String
-    let address: String
-    let language: String
-    let version: Int
-
-    init(_ json: JSONValue) {
-        id = json["clientId"]?.string ?? ""
-        address = json["clientAddr"]?.string ?? ""
-        language = json["language"]?.string ?? ""
-        version = Int(json["version"]?.integer ?? 0)
-    }
-}
-
-/// A group's place in its queues.
-struct GroupStats {
-    struct Row {
-        let queue: MessageQueue
-        let brokerOffset: Int64
-        let consumerOffset: Int64
-        /// Milliseconds since 1970; 0: not known.
-        let lastTimestamp: Int64
-
-        var difference: Int64 { brokerOffset -| consumerOffset }
-    }
-
-    var rows: [Row] = []
-    var tps = 0.0
-
-    var difference: Int64 { rows.reduce(0) { $0 +| $1.difference } }
-
-    /// Adds a table as 208 and 317 answer it.
-    mutating func add(_ json: JSONValue) {
-        tps += json["consumeTps"]?.double ?? 0
-        for member in json["offsetTable"]?.object?.members ?? [] {
-            guard let queue = MessageQueue(key: member.key) else { continue }
-            rows.append(
-                Row(
-                    queue: queue, brokerOffset: member.value["brokerOffset"]?.integer ?? 0,
-                    consumerOffset: member.value["consumerOffset"]?.integer ?? 0,
-                    lastTimestamp: member.value["lastTimestamp"]?.integer ?? 0))
-        }
-    }
-}
-
-extension AdminSession {
-    func consumeStats(_ group: String, topic: String? = nil) async throws -> GroupStats {
-        var stats = GroupStats()
-        for broker in try await brokers(ofGroup: group) {
-            guard let address = broker.preferredAddress else { continue }
-            try await add(group, topic, at: address, to: &stats)
-        }
-        guard !stats.rows.isEmpty else {
-            throw CommandFailure("group '\(group)' has consumed nothing\(topic.map { " of topic '\($0)'" } ?? "") yet")
-        }
-        stats.rows.sort { $0.queue < $1.queue }
-        return stats
-    }
-
-    /// One broker's part of it.
-    func add(_ group: String, _ topic: String?, at address: String, to stats: inout GroupStats) async throws {
-        var fields = ["consumerGroup": group]
-        fields["topic"] = topic
-        stats.add(try await demand(address, .getConsumeStats, fields).json())
-    }
-
-    /// The consumers of a group, as the first broker that has some knows them.
-    func consumers(
-        of group: String, broker: String? = nil
-    ) async throws -> (clients: [ClientConnection], json: JSONValue) {
-        var failure: any Error = CommandFailure("no broker is registered")
-        let addresses =
-            if let broker { [broker] } else { try await brokers(ofGroup: group).compactMap(\.preferredAddress) }
-        for address in addresses {
-            do {
-                let json = try await demand(address, .getConsumerConnectionList, ["consumerGroup": group]).json()
-                return ((json["connectionSet"]?.array ?? []).map(ClientConnection.init), json)
-            } catch {
-                failure = error
-            }
-        }
-        throw failure
-    }
-
-    /// What a consumer tells of itself through its broker.
-    func runningInfo(_ group: String, _ client: String, stacks: Bool = false) async throws -> JSONValue {
-        var failure: any Error = CommandFailure("no broker is registered")
-        for address in try await brokers(ofGroup: group).compactMap(\.preferredAddress) {
-            do {
-                return try await demand(
-                    address, .getConsumerRunningInfo,
-                    ["consumerGroup": group, "clientId": client, "jstackEnable": String(stacks)],
-                    timeout: .seconds(30)
-                ).json()
-            } catch {
-                failure = error
-            }
-        }
-        throw failure
-    }
-
-    /// Queue → address of the consumer that has it; what cannot be found out is missing.
-    func queueOwners(_ group: String) async -> [MessageQueue: String] {
-        var owners: [MessageQueue: String] = [:]
-        guard let clients = try? await consumers(of: group).clients else { return [:] }
-        for client in clients {
-            guard let info = try? await runningInfo(group, client.id) else { continue }
-            for member in info["mqTable"]?.object?.members ?? [] {
-                guard let queue = MessageQueue(key: member.key) else { continue }
-                owners[queue] = client.id.split(separator: "@").first.map(String.init)
-            }
-        }
-        return owners
+    func json(_ value: [ProducerInstance]) -> JSONValue {
+        .array(
+            value.map {
+                .fields([
+                    ("producerGroup", .string($0.group)), ("clientId", .string($0.clientID)),
+                    ("remoteIP", .string($0.address)), ("language", .string($0.language)),
+                    ("version", .string($0.version)), ("lastUpdateTimestamp", .string($0.lastUpdated)),
+                ])
+            })
     }
 }

@@ -1,18 +1,64 @@
 import ArgumentParser
 import FastJSON
-import NIOCore
-import RemotingProtocol
+import RocketMQClient
 
-/// `-t -i -g -d …`: what the commands that find one message do with it.
-protocol MessageQuery: AdminCommand {
-    func find(_ session: AdminSession) async throws -> [MessageExt]
+/// A message, and which groups have consumed it.
+struct FoundMessage {
+    let message: ReceivedMessage
+    let tracks: [MessageTrack]
+
+    static let jsonKeys = "\(ReceivedMessage.jsonKeys), tracks (a list of consumerGroup, trackType, exceptionDesc)"
+
+    init(_ message: ReceivedMessage, _ client: AdminClient) async {
+        self.message = message
+        tracks = await client.tracks(of: message)
+    }
+
+    /// Everything about it.
+    var lines: [String] {
+        let columns = Columns("%-20s %s")
+        var lines = [
+            columns.line("OffsetID:", message.offsetMessageID), columns.line("Topic:", message.queue.topic),
+            columns.line("Tags:", "[\(message.tag ?? "null")]"), columns.line("Keys:", "[\(message.keys ?? "null")]"),
+            columns.line("Queue ID:", String(message.queue.queueID)),
+            columns.line("Queue Offset:", String(message.queueOffset)),
+            columns.line("CommitLog Offset:", String(message.commitLogOffset)),
+            columns.line("Reconsume Times:", String(message.reconsumeTimes)),
+            columns.line("Born Timestamp:", AdminTime.millis(message.bornTimestamp)),
+            columns.line("Store Timestamp:", AdminTime.millis(message.storeTimestamp)),
+            columns.line("Born Host:", message.bornHost), columns.line("Store Host:", message.storeHost),
+            columns.line("System Flag:", String(message.systemFlag)),
+            columns.line("Properties:", message.javaProperties),
+            // RocketMQ's tool writes the body into a folder that others may prepare for it; here it is shown.
+            columns.line("Message Body:", message.text), "",
+        ]
+        if tracks.isEmpty { lines.append("WARN: No Consumer") }
+        return lines
+            + tracks.map {
+                "MessageTrack [consumerGroup=\($0.group), trackType=\($0.type), exceptionDesc=\($0.reason ?? "null")]"
+            }
+    }
+
+    var json: JSONValue {
+        let tracks = tracks.map { track in
+            JSONValue.fields([
+                ("consumerGroup", .string(track.group)), ("trackType", .string(track.type)),
+                ("exceptionDesc", track.reason.map { .string($0) }),
+            ])
+        }
+        let members = message.json.object?.members ?? []
+        return .object(JSONObject(members: members + [JSONObject.Member(key: "tracks", value: .array(tracks))]))
+    }
 }
 
-extension MessageQuery {
-    func execute(_ session: AdminSession) async throws {
-        let messages = try await find(session)
-        guard !messages.isEmpty else { throw CommandFailure("no such message") }
-        for message in messages { try await session.show(message) }
+extension DirectConsumption {
+    static let jsonKeys = "order, autoCommit, consumeResult, remark, spentTimeMills"
+
+    /// As Java prints it.
+    var javaText: String {
+        let fields = ["order", "autoCommit", "consumeResult", "remark", "spentTimeMills"]
+        let text = fields.map { "\($0)=\(self[$0] ?? "null")" }.joined(separator: ", ")
+        return "ConsumeMessageDirectlyResult [\(text)]"
     }
 }
 
@@ -39,15 +85,21 @@ struct DirectConsumer: ParsableArguments {
     }
 }
 
-struct QueryMsgById: MessageQuery {
+struct QueryMsgById: StreamingCommand {
     static let configuration = CommandConfiguration(
         commandName: "queryMsgById", abstract: "Show messages by their ids.",
-        discussion: """
-            An id is the one a send was answered with: it holds the broker's address and the place in its log. With -t also \
-            ids that clients make (UNIQ_KEY).
-            """)
+        discussion: AdminOutput.help(
+            """
+            a line for each message: \(FoundMessage.jsonKeys); with -d: \(DirectConsumption.jsonKeys); with -s: \
+            \(SendResult.jsonKeys).
+            """,
+            after: """
+                An id is the one a send was answered with: it holds the broker's address and the offset in its log. \
+                With -t also ids that clients make (UNIQ_KEY).
+                """))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Option(
         name: [.customShort("i"), .customLong("msgId")], parsing: .unconditional,
         help: ArgumentHelp("Message ids, separated by ','.", valueName: "ID,…"))
@@ -62,35 +114,59 @@ struct QueryMsgById: MessageQuery {
         help: "Send it again (true or false).")
     var sendMessage = false
 
-    func find(_ session: AdminSession) async throws -> [MessageExt] {
-        var messages: [MessageExt] = []
-        for id in ids.split(separator: ",").map(String.init) {
-            messages.append(try await session.message(id: id, topic: topic))
-        }
-        return messages
-    }
+    enum Part {
+        case found(FoundMessage)
+        case consumed(DirectConsumption)
+        case resent(original: String, SendResult)
 
-    func execute(_ session: AdminSession) async throws {
-        for message in try await find(session) {
-            if let (group, client) = consumer.named {
-                try await session.consumeDirectly(message, group, client)
-            } else if sendMessage {
-                let sent = try await session.send(
-                    topic: message.topic, body: message.body,
-                    properties: message.properties.filter { !["UNIQ_KEY", "WAIT"].contains($0.key) })
-                print("resent msg. originalMsgId=\(message.offsetMessageID) \(sent.javaText)")
-            } else {
-                try await session.show(message)
+        var lines: [String] {
+            switch self {
+            case .found(let found): found.lines
+            case .consumed(let result): [result.javaText]
+            case .resent(let original, let result): ["resent msg. originalMsgId=\(original) \(result.javaText)"]
+            }
+        }
+
+        var json: JSONValue {
+            switch self {
+            case .found(let found): found.json
+            case .consumed(let result): result.json
+            case .resent(_, let result): result.json
             }
         }
     }
+
+    func ask(_ client: AdminClient, _ show: (Part) -> Void) async throws {
+        var messages: [ReceivedMessage] = []
+        for id in ids.split(separator: ",").map(String.init) {
+            messages.append(try await client.message(id: id, topic: topic))
+        }
+        for message in messages {
+            if let named = consumer.named {
+                show(
+                    .consumed(
+                        try await client.consumeDirectly(message, group: named.group, client: named.client)))
+            } else if sendMessage {
+                show(.resent(original: message.offsetMessageID, try await client.send(message.copy)))
+            } else {
+                show(.found(await FoundMessage(message, client)))
+            }
+        }
+    }
+
+    func lines(_ part: Part) -> [String] { part.lines }
+
+    func json(_ part: Part) -> [JSONValue] { [part.json] }
 }
 
-struct QueryMsgByUniqueKey: MessageQuery {
+struct QueryMsgByUniqueKey: StreamingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "queryMsgByUniqueKey", abstract: "Show a message by the id its client made.")
+        commandName: "queryMsgByUniqueKey", abstract: "Show a message by the id its client made.",
+        discussion: AdminOutput.help(
+            "a line for each message: \(FoundMessage.jsonKeys); with -d: \(DirectConsumption.jsonKeys)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(
         name: [.customShort("i"), .customLong("msgId")], parsing: .unconditional,
@@ -100,52 +176,65 @@ struct QueryMsgByUniqueKey: MessageQuery {
     @Flag(name: [.customShort("a"), .customLong("showAll")], help: "All copies, at most 32.")
     var showAll = false
 
-    func find(_ session: AdminSession) async throws -> [MessageExt] {
-        let all = try await session.query(topic.name, key: id, isUnique: true, limit: 32)
-            .sorted { $0.storeTimestamp < $1.storeTimestamp }
-        return showAll ? all : Array(all.prefix(1))
-    }
-
-    func execute(_ session: AdminSession) async throws {
-        let messages = try await find(session)
-        guard let first = messages.first else {
+    func ask(_ client: AdminClient, _ show: (QueryMsgById.Part) -> Void) async throws {
+        let all = try await client.messages(in: topic.name, uniqueID: id).sorted {
+            $0.storeTimestamp < $1.storeTimestamp
+        }
+        guard let first = all.first else {
             throw CommandFailure("no message with the id '\(id)' in topic '\(topic.name)'")
         }
-        if let (group, client) = consumer.named { return try await session.consumeDirectly(first, group, client) }
-        for message in messages { try await session.show(message) }
+        if let named = consumer.named {
+            show(.consumed(try await client.consumeDirectly(first, group: named.group, client: named.client)))
+            return
+        }
+        for message in showAll ? all : [first] { show(.found(await FoundMessage(message, client))) }
     }
+
+    func lines(_ part: QueryMsgById.Part) -> [String] { part.lines }
+
+    func json(_ part: QueryMsgById.Part) -> [JSONValue] { [part.json] }
 }
 
-struct QueryMsgByKey: AdminCommand {
+struct QueryMsgByKey: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "queryMsgByKey", abstract: "List the messages with a key, at most 64.")
+        commandName: "queryMsgByKey", abstract: "List the messages with a key, at most 64.",
+        discussion: AdminOutput.help("a list of messages: \(ReceivedMessage.jsonKeys)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(
         name: [.customShort("k"), .customLong("msgKey")], parsing: .unconditional,
         help: ArgumentHelp("Key.", valueName: "KEY"))
     var key: String
 
-    func execute(_ session: AdminSession) async throws {
+    func ask(_ client: AdminClient) async throws -> [ReceivedMessage] {
+        try await client.messages(in: topic.name, key: key)
+    }
+
+    func lines(_ value: [ReceivedMessage]) -> [String] {
         let columns = Columns("%-50s %4s %40s")
-        columns.show("#Message ID", "#QID", "#Offset")
-        let messages = try await session.query(topic.name, key: key, isUnique: false, limit: 64)
-        for message in messages {
-            columns.show(message.messageID, String(message.queueID), String(message.queueOffset))
-        }
-        guard !messages.isEmpty else {
+        return [columns.line("#Message ID", "#QID", "#Offset")]
+            + value.map { columns.line($0.messageID, String($0.queue.queueID), String($0.queueOffset)) }
+    }
+
+    func json(_ value: [ReceivedMessage]) -> JSONValue { .array(value.map(\.json)) }
+
+    func check(_ value: [ReceivedMessage]) throws {
+        guard !value.isEmpty else {
             throw CommandFailure(
                 "no message with the key '\(key)' in topic '\(topic.name)' (keys are compared as they are written)")
         }
     }
 }
 
-struct QueryMsgByOffset: MessageQuery {
+struct QueryMsgByOffset: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "queryMsgByOffset", abstract: "Show the message at an offset of a queue.")
+        commandName: "queryMsgByOffset", abstract: "Show the message at an offset of a queue.",
+        discussion: AdminOutput.help("an object: \(FoundMessage.jsonKeys)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
     var broker: String
@@ -154,21 +243,29 @@ struct QueryMsgByOffset: MessageQuery {
     @Option(name: [.customShort("o"), .customLong("offset")], parsing: .unconditional, help: "Offset in the queue.")
     var offset: Int64
 
-    func find(_ session: AdminSession) async throws -> [MessageExt] {
-        let place = MessageQueue(topic: topic.name, brokerName: broker, queueId: queue)
-        let address = try session.address(of: place, in: try await session.route(topic.name))
-        let pulled = try await session.pull(place, at: address, offset: offset, count: 1)
-        return pulled.messages.filter { $0.queueOffset == offset }
+    func ask(_ client: AdminClient) async throws -> FoundMessage {
+        let queue = MessageQueue(topic: topic.name, brokerName: broker, queueID: queue)
+        guard let message = try await client.message(at: offset, of: queue) else {
+            throw CommandFailure("no such message")
+        }
+        return await FoundMessage(message, client)
     }
+
+    func lines(_ value: FoundMessage) -> [String] { value.lines }
+
+    func json(_ value: FoundMessage) -> JSONValue { value.json }
 }
 
-struct QueryMsgTraceById: AdminCommand {
+struct QueryMsgTraceById: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "queryMsgTraceById", abstract: "Show what trace messages tell of a message.",
-        discussion: "Producers and consumers write them when their message trace is switched on.",
+        commandName: "queryMsgTraceById", abstract: "Show what trace messages say about a message.",
+        discussion: AdminOutput.help(
+            "a list of type (Pub or Sub), group, clientHost, time (milliseconds since 1970), cost, success.",
+            after: "Producers and consumers write them when their message trace is switched on."),
         aliases: ["QueryMsgTraceById"])
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Option(
         name: [.customShort("i"), .customLong("msgId")], parsing: .unconditional,
         help: ArgumentHelp("Message id.", valueName: "ID"))
@@ -178,150 +275,44 @@ struct QueryMsgTraceById: AdminCommand {
         help: "Topic of the trace messages.")
     var traceTopic = "RMQ_SYS_TRACE_TOPIC"
 
-    func execute(_ session: AdminSession) async throws {
+    func ask(_ client: AdminClient) async throws -> [MessageTraceRecord] {
+        try await client.traces(of: id, traceTopic: traceTopic)
+    }
+
+    func lines(_ value: [MessageTraceRecord]) -> [String] {
         let columns = Columns("%-10s %-20s %-20s %-20s %-10s %-10s")
-        // A message holds several records, each its fields: Pub 1 time, 3 group, 5 id, 10 cost, 13 (or 12) success;
-        // SubBefore 1 time, 3 group, 4 request, 5 id; SubAfter 1 request, 2 id, 3 cost, 4 success, 7 time, 8 group.
-        for message in try await session.query(traceTopic, key: id, isUnique: false, limit: 64) {
-            for record in String(decoding: message.body, as: UTF8.self).split(separator: "\u{2}") {
-                let fields = record.split(separator: "\u{1}", omittingEmptySubsequences: false).map(String.init)
-                func field(_ index: Int) -> String { index < fields.count ? fields[index] : "" }
-                func time(_ index: Int) -> String { Int64(field(index)).map(AdminTime.seconds) ?? "" }
-                switch fields.first {
-                case "Pub" where field(5) == id:
-                    columns.show("#Type", "#ProducerGroup", "#ClientHost", "#SendTime", "#CostTimes", "#Status")
-                    let isGood = fields.count >= 14 ? field(13) == "true" : fields.last == "true"
-                    columns.show(
-                        "Pub", field(3), message.bornHost.text, time(1), "\(field(10))ms",
-                        isGood ? "success" : "failed")
-                    print("")
-                case "SubAfter" where field(2) == id:
-                    columns.show("#Type", "#ConsumerGroup", "#ClientHost", "#ConsumerTime", "#CostTimes", "#Status")
-                    columns.show(
-                        "Sub", field(8), message.bornHost.text, time(7), "\(field(3))ms",
-                        field(4) == "true" ? "success" : "failed")
-                    print("")
-                default: break
-                }
-            }
+        return value.flatMap { record in
+            let (who, when) =
+                record.isConsumption ? ("#ConsumerGroup", "#ConsumerTime") : ("#ProducerGroup", "#SendTime")
+            return [
+                columns.line("#Type", who, "#ClientHost", when, "#CostTimes", "#Status"),
+                columns.line(
+                    record.isConsumption ? "Sub" : "Pub", record.group, record.clientHost,
+                    record.timestamp.map(AdminTime.seconds) ?? "", "\(record.cost)ms",
+                    record.isSuccess ? "success" : "failed"),
+                "",
+            ]
         }
+    }
+
+    func json(_ value: [MessageTraceRecord]) -> JSONValue {
+        .array(
+            value.map { record in
+                .fields([
+                    ("type", .string(record.isConsumption ? "Sub" : "Pub")), ("group", .string(record.group)),
+                    ("clientHost", .string(record.clientHost)),
+                    ("time", record.timestamp.map { .integer($0) }), ("cost", .string(record.cost)),
+                    ("success", .bool(record.isSuccess)),
+                ])
+            })
     }
 }
 
-extension AdminSession {
-    /// A message by the id of its place, or with a topic by the id its client made.
-    func message(id: String, topic: String?) async throws -> MessageExt {
-        if let topic, let found = try await query(topic, key: id, isUnique: true, limit: 32).first { return found }
-        guard let (host, offset) = OffsetMessageID.parse(id) else {
-            throw CommandFailure("'\(id)' is no message id: 32 or 56 hexadecimal digits")
-        }
-        let reply: RemotingCommand
-        do {
-            reply = try await demand(host.text, .viewMessageByID, ["offset": String(offset)])
-        } catch {
-            throw CommandFailure(
-                "\(error)\nThe id says the message is at \(host.text), offset \(offset)."
-                    + (topic == nil ? " If a client made this id, give its topic with -t." : ""))
-        }
-        guard let message = try MessageExt.decodeAll(reply.body).first else { throw CommandFailure("no such message") }
-        return message
-    }
-
-    /// What the index of all brokers of a topic has for a key.
-    func query(_ topic: String, key: String, isUnique: Bool, limit: Int) async throws -> [MessageExt] {
-        var fields = [
-            "topic": topic, "key": key, "maxNum": String(limit), "beginTimestamp": "0",
-            "endTimestamp": String(Int64.max),
-        ]
-        fields["_UNIQUE_KEY_QUERY"] = isUnique ? "true" : "false"
-        var found: [MessageExt] = []
-        for broker in try await route(topic).brokerDatas.sorted(by: { $0.brokerName < $1.brokerName }) {
-            guard let address = broker.preferredAddress else { continue }
-            let reply = try await ask(address, .queryMessage, fields)
-            switch reply.responseCode {
-            // The index goes by hashes: others may have the same.
-            case .success: found += try MessageExt.decodeAll(reply.body).filter { $0.has(key, isUnique: isUnique) }
-            case .queryNotFound: break
-            default: throw Refusal(address: address, reply: reply)
-            }
-        }
-        return Array(found.prefix(limit))
-    }
-
-    /// Everything about one message, and which groups have consumed it.
-    func show(_ message: MessageExt) async throws {
-        let columns = Columns("%-20s %s")
-        columns.show("OffsetID:", message.offsetMessageID)
-        columns.show("Topic:", message.topic)
-        columns.show("Tags:", "[\(message.tags ?? "null")]")
-        columns.show("Keys:", "[\(message.keys ?? "null")]")
-        columns.show("Queue ID:", String(message.queueID))
-        columns.show("Queue Offset:", String(message.queueOffset))
-        columns.show("CommitLog Offset:", String(message.physicalOffset))
-        columns.show("Reconsume Times:", String(message.reconsumeTimes))
-        columns.show("Born Timestamp:", AdminTime.millis(message.bornTimestamp))
-        columns.show("Store Timestamp:", AdminTime.millis(message.storeTimestamp))
-        columns.show("Born Host:", message.bornHost.text)
-        columns.show("Store Host:", message.storeHost.text)
-        columns.show("System Flag:", String(message.sysFlag))
-        columns.show("Properties:", message.javaProperties)
-        // RocketMQ's tool writes the body into a folder anybody may prepare for it; here it is shown.
-        columns.show("Message Body:", String(decoding: message.body, as: UTF8.self))
-        print("")
-        let groups = await TopicListCommand.groups(message.topic, try? route(message.topic), self)
-        if groups.isEmpty { print("WARN: No Consumer") }
-        for group in groups {
-            let (type, why) = await track(message, group)
-            print("MessageTrack [consumerGroup=\(group), trackType=\(type), exceptionDesc=\(why ?? "null")]")
-        }
-    }
-
-    /// Whether a group has consumed a message, in RocketMQ's words (`TrackType`), and why that is not known.
-    private func track(_ message: MessageExt, _ group: String) async -> (String, String?) {
-        do {
-            let connection = try await consumers(of: group)
-            if connection.json["consumeType"]?.string == "CONSUME_ACTIVELY" { return ("PULL", nil) }
-            let isConsumed = try await consumeStats(group, topic: message.topic).rows.contains { row in
-                row.queue.queueId == Int(message.queueID) && row.consumerOffset > message.queueOffset
-            }
-            guard isConsumed else { return ("NOT_CONSUME_YET", nil) }
-            let tags = connection.json["subscriptionTable"]?[message.topic]?["tagsSet"]?.array?.compactMap(\.string)
-            guard let tags, !tags.isEmpty, !tags.contains("*"), !tags.contains(message.tags ?? "") else {
-                return ("CONSUMED", nil)
-            }
-            return ("CONSUMED_BUT_FILTERED", nil)
-        } catch let refusal as Refusal where refusal.code == .consumerNotOnline {
-            return ("NOT_ONLINE", refusal.description)
-        } catch {
-            return ("UNKNOWN", "\(error)")
-        }
-    }
-
-    func consumeDirectly(_ message: MessageExt, _ group: String, _ client: String) async throws {
-        let route = try await route(message.topic)
-        guard
-            let broker = route.brokerDatas.first(where: { $0.brokerAddrs.values.contains(message.storeHost.text) })
-                ?? route.brokerDatas.first, let address = broker.preferredAddress
-        else { throw CommandFailure("topic '\(message.topic)' has no broker") }
-        let json = try await demand(
-            address, .consumeMessageDirectly,
-            [
-                "consumerGroup": group, "clientId": client, "msgId": message.offsetMessageID,
-                "brokerName": broker.brokerName,
-            ], timeout: .seconds(30)
-        ).json()
-        func text(_ key: String) -> String { json[key]?.string ?? "null" }
-        print(
-            "ConsumeMessageDirectlyResult [order=\(text("order")), autoCommit=\(text("autoCommit")), "
-                + "consumeResult=\(text("consumeResult")), remark=\(text("remark")), "
-                + "spentTimeMills=\(text("spentTimeMills"))]")
-    }
-}
-
-extension MessageExt {
-    func has(_ key: String, isUnique: Bool) -> Bool {
-        if isUnique || properties[MessageProperties.uniqueKey] == key { return messageID == key }
-        return keys?.split(separator: " ").contains { $0 == key } ?? false
+extension ReceivedMessage {
+    /// The same message to be sent again, with an ID of its own.
+    var copy: Message {
+        Message(
+            topic: queue.topic, body: body, properties: properties.filter { !["UNIQ_KEY", "WAIT"].contains($0.key) })
     }
 
     var javaProperties: String {
@@ -329,12 +320,12 @@ extension MessageExt {
     }
 
     /// As Java prints it, but for the body, which the commands print as text.
-    func javaText(brokerName: String) -> String {
-        "MessageExt [brokerName=\(brokerName), queueId=\(queueID), storeSize=\(storeSize), queueOffset=\(queueOffset), "
-            + "sysFlag=\(sysFlag), bornTimestamp=\(bornTimestamp), bornHost=/\(bornHost.text), "
-            + "storeTimestamp=\(storeTimestamp), storeHost=/\(storeHost.text), msgId=\(offsetMessageID), "
-            + "commitLogOffset=\(physicalOffset), bodyCRC=\(bodyCRC), reconsumeTimes=\(reconsumeTimes), "
-            + "preparedTransactionOffset=\(preparedTransactionOffset), toString()=Message{topic='\(topic)', "
-            + "flag=\(flag), properties=\(javaProperties)}]"
+    var javaText: String {
+        "MessageExt [brokerName=\(queue.brokerName), queueId=\(queue.queueID), storeSize=\(storedBytes), "
+            + "queueOffset=\(queueOffset), sysFlag=\(systemFlag), bornTimestamp=\(bornTimestamp), "
+            + "bornHost=/\(bornHost), storeTimestamp=\(storeTimestamp), storeHost=/\(storeHost), "
+            + "msgId=\(offsetMessageID), commitLogOffset=\(commitLogOffset), bodyCRC=\(bodyChecksum), "
+            + "reconsumeTimes=\(reconsumeTimes), preparedTransactionOffset=\(preparedTransactionOffset), "
+            + "toString()=Message{topic='\(queue.topic)', flag=\(flag), properties=\(javaProperties)}]"
     }
 }

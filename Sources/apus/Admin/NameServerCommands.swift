@@ -1,18 +1,34 @@
 import ArgumentParser
-import RemotingProtocol
+import FastJSON
+import RocketMQClient
 
-struct GetNamesrvConfig: AdminCommand {
+struct GetNamesrvConfig: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "getNamesrvConfig", abstract: "Show the settings of the name servers.")
+        commandName: "getNamesrvConfig", abstract: "Show the settings of the name servers.",
+        discussion: AdminOutput.help("an object: the server's address, and its settings by name."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
 
-    func execute(_ session: AdminSession) async throws {
-        for address in session.nameServers {
-            let reply = try await session.demand(address, .getNamesrvConfig)
-            print("============\(address)============")
-            showProperties(reply.body)
+    struct Server {
+        let address: String
+        let settings: [(name: String, value: String)]
+    }
+
+    func ask(_ client: AdminClient) async throws -> [Server] {
+        var all: [Server] = []
+        for address in client.nameServers {
+            all.append(Server(address: address, settings: try await client.nameServerSettings(of: address)))
         }
+        return all
+    }
+
+    func lines(_ value: [Server]) -> [String] {
+        value.flatMap { ["============\($0.address)============"] + propertyLines($0.settings) }
+    }
+
+    func json(_ value: [Server]) -> JSONValue {
+        .fields(value.map { ($0.address, settingsJSON($0.settings)) })
     }
 }
 
@@ -29,11 +45,9 @@ struct UpdateNamesrvConfig: AdminCommand {
     @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Its new value.") var value:
         String
 
-    func execute(_ session: AdminSession) async throws {
-        try await session.everyNameServer { address in
-            _ = try await session.demand(address, .updateNamesrvConfig, body: Array("\(key)=\(value)\n".utf8))
-        }
-        print("update name server config success![\(session.nameServers.joined(separator: ", "))]\n\(key) : \(value)")
+    func execute(_ client: AdminClient) async throws {
+        try await client.setNameServerSetting(key, to: value)
+        print("update name server config success![\(client.nameServers.joined(separator: ", "))]\n\(key) : \(value)")
     }
 }
 
@@ -47,11 +61,8 @@ struct UpdateKvConfig: AdminCommand {
     @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "Key.") var key: String
     @Option(name: [.customShort("v"), .customLong("value")], parsing: .unconditional, help: "Value.") var value: String
 
-    func execute(_ session: AdminSession) async throws {
-        try await session.everyNameServer { address in
-            _ = try await session.demand(
-                address, .putKVConfig, ["namespace": namespace, "key": key, "value": value])
-        }
+    func execute(_ client: AdminClient) async throws {
+        try await client.setValue(value, of: key, namespace: namespace)
         print("create or update kv config to namespace success.")
     }
 }
@@ -65,30 +76,28 @@ struct DeleteKvConfig: AdminCommand {
     var namespace: String
     @Option(name: [.customShort("k"), .customLong("key")], parsing: .unconditional, help: "Key.") var key: String
 
-    func execute(_ session: AdminSession) async throws {
-        try await session.everyNameServer { address in
-            _ = try await session.demand(address, .deleteKVConfig, ["namespace": namespace, "key": key])
-        }
+    func execute(_ client: AdminClient) async throws {
+        try await client.deleteValue(of: key, namespace: namespace)
         print("delete kv config from namespace success.")
     }
 }
 
 /// Writing to a broker's topics is allowed or not, in every name server given with -n.
 protocol WritePermissionCommand: AdminCommand {
-    static var request: RequestCode { get }
-    /// As the command's lines say it, and the field of the answer.
+    static var isWritable: Bool { get }
+    /// As the command's lines have it.
     static var verb: String { get }
     var brokerName: String { get }
 }
 
 extension WritePermissionCommand {
-    func execute(_ session: AdminSession) async throws {
+    func execute(_ client: AdminClient) async throws {
         var hasFailed = false
-        for address in session.nameServers {
+        for address in client.nameServers {
             let subject = "\(Self.verb) write perm of broker[\(brokerName)] in name server[\(address)]"
             do {
-                let reply = try await session.demand(address, Self.request, ["brokerName": brokerName])
-                print("\(subject) OK, \(try reply.field("\(Self.verb)TopicCount"))")
+                let count = try await client.setWritable(Self.isWritable, broker: brokerName, at: address)
+                print("\(subject) OK, \(count)")
             } catch {
                 hasFailed = true
                 print("\(subject) Failed")
@@ -102,7 +111,7 @@ extension WritePermissionCommand {
 struct WipeWritePerm: WritePermissionCommand {
     static let configuration = CommandConfiguration(
         commandName: "wipeWritePerm", abstract: "Take a broker's topics out of clients' sending routes.")
-    static let request = RequestCode.wipeWritePermOfBroker
+    static let isWritable = false
     static let verb = "wipe"
 
     @OptionGroup var server: NameServerOption
@@ -113,7 +122,7 @@ struct WipeWritePerm: WritePermissionCommand {
 struct AddWritePerm: WritePermissionCommand {
     static let configuration = CommandConfiguration(
         commandName: "addWritePerm", abstract: "Put a broker's topics back into clients' sending routes.")
-    static let request = RequestCode.addWritePermOfBroker
+    static let isWritable = true
     static let verb = "add"
 
     @OptionGroup var server: NameServerOption

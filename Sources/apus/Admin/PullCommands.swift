@@ -1,6 +1,7 @@
 import ArgumentParser
+import FastJSON
 import MessageModel
-import RemotingProtocol
+import RocketMQClient
 
 /// `-s`/`-b` and `-e`: a span of store times.
 enum TimeArgument {
@@ -18,7 +19,7 @@ enum TimeArgument {
 struct ChosenMessages: ParsableArguments {
     @Option(
         name: [.customShort("c"), .customLong("charsetName")], parsing: .unconditional,
-        help: "Taken for RocketMQ's sake; bodies are UTF-8.")
+        help: "Accepted for compatibility; bodies are UTF-8.")
     var charset = "UTF-8"
     @Option(
         name: [.customShort("s"), .customLong("subExpression")], parsing: .unconditional, help: "Tags: 'TagA || TagB'.")
@@ -38,11 +39,13 @@ struct ChosenMessages: ParsableArguments {
     }
 }
 
-struct PrintMsg: AdminCommand {
+struct PrintMsg: StreamingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "printMsg", abstract: "Print the messages of a topic, consuming nothing.")
+        commandName: "printMsg", abstract: "Print the messages of a topic, consuming nothing.",
+        discussion: AdminOutput.help("a line for each message: \(ReceivedMessage.jsonKeys)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @OptionGroup var chosen: ChosenMessages
     @Option(
@@ -52,26 +55,48 @@ struct PrintMsg: AdminCommand {
     @Option(name: [.customShort("l"), .customLong("lmqParentTopic")], parsing: .unconditional, help: .hidden)
     var parentTopic: String?
 
-    func execute(_ session: AdminSession) async throws {
+    enum Part {
+        case queue(MessageQueue, first: Int64, end: Int64)
+        case message(ReceivedMessage)
+        case queueEnds
+    }
+
+    func ask(_ client: AdminClient, _ show: (Part) -> Void) async throws {
         let (begin, end) = try chosen.span()
-        let route = try await session.route(topic.name)
-        for queue in session.queues(topic.name, in: route) {
-            let address = try session.address(of: queue, in: route)
-            let (first, last) = try await session.span(queue, at: address, begin, end)
-            print("minOffset=\(first), maxOffset=\(last), \(queue.javaText)")
-            try await session.read(queue, at: address, from: first, to: last, chosen.expression) { messages in
-                for message in messages { message.printLine(brokerName: queue.brokerName, withBody: printBody) }
+        let route = try await client.route(of: topic.name)
+        for queue in route.readableQueues {
+            let address = try route.address(of: queue)
+            let (first, last) = try await client.offsets(of: queue, at: address, begin: begin, end: end)
+            show(.queue(queue, first: first, end: last))
+            try await client.read(queue, at: address, from: first, to: last, tags: chosen.expression) { messages in
+                for message in messages { show(.message(message)) }
             }
-            print("--------------------------------------------------------")
+            show(.queueEnds)
         }
+    }
+
+    func lines(_ part: Part) -> [String] {
+        switch part {
+        case .queue(let queue, let first, let end): ["minOffset=\(first), maxOffset=\(end), \(queue.javaText)"]
+        case .message(let message): [message.line(withBody: printBody)]
+        case .queueEnds: ["--------------------------------------------------------"]
+        }
+    }
+
+    func json(_ part: Part) -> [JSONValue] {
+        guard case .message(let message) = part else { return [] }
+        return [message.json]
     }
 }
 
-struct PrintMsgByQueue: AdminCommand {
+struct PrintMsgByQueue: StreamingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "printMsgByQueue", abstract: "Print or count the messages of one queue, consuming nothing.")
+        commandName: "printMsgByQueue", abstract: "Print or count the messages of one queue, consuming nothing.",
+        discussion: AdminOutput.help(
+            "with -p a line for each message: \(ReceivedMessage.jsonKeys); with -f a line for each tag: tag, count."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(name: [.customShort("a"), .customLong("brokerName")], parsing: .unconditional, help: "Broker name.")
     var broker: String
@@ -91,30 +116,50 @@ struct PrintMsgByQueue: AdminCommand {
         help: "Count them by tag (true or false).")
     var calculate = false
 
-    func execute(_ session: AdminSession) async throws {
+    enum Part {
+        case message(ReceivedMessage)
+        case count(tag: String, Int)
+    }
+
+    func ask(_ client: AdminClient, _ show: (Part) -> Void) async throws {
         let (begin, end) = try chosen.span()
-        let place = MessageQueue(topic: topic.name, brokerName: broker, queueId: queue)
-        let address = try session.address(of: place, in: try await session.route(topic.name))
-        let (first, last) = try await session.span(place, at: address, begin, end)
+        let queue = MessageQueue(topic: topic.name, brokerName: broker, queueID: queue)
+        let address = try await client.route(of: topic.name).address(of: queue)
+        let (first, last) = try await client.offsets(of: queue, at: address, begin: begin, end: end)
         var counts: [String: Int] = [:]
-        try await session.read(place, at: address, from: first, to: last, chosen.expression) { messages in
+        try await client.read(queue, at: address, from: first, to: last, tags: chosen.expression) { messages in
             for message in messages {
-                if calculate, let tag = message.tags { counts[tag, default: 0] += 1 }
-                if printMsg { message.printLine(brokerName: broker, withBody: printBody) }
+                if calculate, let tag = message.tag { counts[tag, default: 0] += 1 }
+                if printMsg { show(.message(message)) }
             }
         }
-        let columns = Columns("Tag: %-30s Count: %s")
         for (tag, count) in counts.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) {
-            columns.show(tag, String(count))
+            show(.count(tag: tag, count))
+        }
+    }
+
+    func lines(_ part: Part) -> [String] {
+        switch part {
+        case .message(let message): [message.line(withBody: printBody)]
+        case .count(let tag, let count): [Columns("Tag: %-30s Count: %s").line(tag, String(count))]
+        }
+    }
+
+    func json(_ part: Part) -> [JSONValue] {
+        switch part {
+        case .message(let message): [message.json]
+        case .count(let tag, let count): [.fields([("tag", .string(tag)), ("count", .integer(count))])]
         }
     }
 }
 
-struct ConsumeMessage: AdminCommand {
+struct ConsumeMessage: StreamingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "consumeMessage", abstract: "Read the oldest messages of a topic, committing nothing.")
+        commandName: "consumeMessage", abstract: "Read the oldest messages of a topic, committing nothing.",
+        discussion: AdminOutput.help("a line for each message: \(ReceivedMessage.jsonKeys)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(
         name: [.customShort("b"), .customLong("brokerName")], parsing: .unconditional, help: "One broker's queues.")
@@ -127,7 +172,7 @@ struct ConsumeMessage: AdminCommand {
     @Option(
         name: [.customShort("g"), .customLong("consumerGroup")], parsing: .unconditional,
         help: "Consumer group to pull as.", completion: Completions.group)
-    var group = AdminSession.toolsGroup
+    var group = WireNames.toolsGroup
     @Option(
         name: [.customShort("s"), .customLong("beginTimestamp")], parsing: .unconditional,
         help: ArgumentHelp("Stored from this time on.", valueName: "TIME"))
@@ -146,106 +191,36 @@ struct ConsumeMessage: AdminCommand {
         guard offset == nil || queue != nil else { throw ValidationError("-o needs the queue: -i N") }
     }
 
-    func execute(_ session: AdminSession) async throws {
+    func ask(_ client: AdminClient, _ show: ([ReceivedMessage]) -> Void) async throws {
         let (begin, end) = (try TimeArgument.parse(begin, "-s"), try TimeArgument.parse(end, "-e"))
-        let route = try await session.route(topic.name)
-        let queues = session.queues(topic.name, in: route).filter {
-            (broker.map { [name = $0.brokerName] in $0 == name } ?? true) && (queue == nil || $0.queueId == queue)
+        let route = try await client.route(of: topic.name)
+        let queues = route.readableQueues.filter {
+            (broker.map { [name = $0.brokerName] in $0 == name } ?? true) && (queue == nil || $0.queueID == queue)
         }
         guard !queues.isEmpty else { throw CommandFailure("topic '\(topic.name)' has no such queue") }
         var left = count
         for queue in queues where left > 0 {
-            let address = try session.address(of: queue, in: route)
-            let (first, last) = try await session.span(queue, at: address, begin, end)
+            let address = try route.address(of: queue)
+            let (first, last) = try await client.offsets(of: queue, at: address, begin: begin, end: end)
             let start = max(first, offset ?? first)
-            try await session.read(
+            try await client.read(
                 queue, at: address, from: start, to: min(last, start +| left), group: group
             ) { messages in
                 guard !messages.isEmpty else { return }
-                print("Consume ok")
-                for message in messages { message.printLine(brokerName: queue.brokerName, withBody: true) }
+                show(messages)
                 left -= Int64(messages.count)
             }
         }
     }
+
+    func lines(_ part: [ReceivedMessage]) -> [String] { ["Consume ok"] + part.map { $0.line(withBody: true) } }
+
+    func json(_ part: [ReceivedMessage]) -> [JSONValue] { part.map(\.json) }
 }
 
-/// What one pull brought.
-struct Pulled {
-    var messages: [MessageExt] = []
-    var next: Int64
-    /// There is nothing more up to the end of the queue.
-    var hasEnded = false
-}
-
-extension AdminSession {
-    /// The group RocketMQ's tool pulls as.
-    static let toolsGroup = "TOOLS_CONSUMER"
-
-    /// One pull without waiting.
-    func pull(
-        _ queue: MessageQueue, at address: String, offset: Int64, count: Int, _ expression: String = "*",
-        type: String = "TAG", group: String = AdminSession.toolsGroup
-    ) async throws -> Pulled {
-        // subscription 4
-        let reply = try await ask(
-            address, .pullMessage,
-            [
-                "consumerGroup": group, "topic": queue.topic, "queueId": String(queue.queueId),
-                "queueOffset": String(offset), "maxMsgNums": String(count), "sysFlag": "4", "commitOffset": "0",
-                "suspendTimeoutMillis": "0", "subscription": expression, "subVersion": "0", "expressionType": type,
-            ])
-        switch reply.responseCode {
-        case .success:
-            return Pulled(messages: try MessageExt.decodeAll(reply.body), next: try reply.integer("nextBeginOffset"))
-        case .pullRetryImmediately: return Pulled(next: try reply.integer("nextBeginOffset"))
-        case .pullNotFound: return Pulled(next: offset, hasEnded: true)
-        case .pullOffsetMoved:
-            let next = try reply.integer("nextBeginOffset")
-            return Pulled(next: next, hasEnded: next <= offset)
-        default: throw Refusal(address: address, reply: reply)
-        }
-    }
-
-    /// Hands out the messages of a range of offsets, its end excluded.
-    func read(
-        _ queue: MessageQueue, at address: String, from first: Int64, to end: Int64, _ expression: String = "*",
-        group: String = AdminSession.toolsGroup, _ take: ([MessageExt]) -> Void
-    ) async throws {
-        var offset = first
-        // Brokers choose by the tag's hash; the tag itself is compared here.
-        let wanted = Subscription(topic: queue.topic, expression: expression).tags
-        while offset < end {
-            let pulled = try await pull(
-                queue, at: address, offset: offset, count: Int(min(32, end -| offset)), expression, group: group)
-            take(
-                pulled.messages.filter { message in
-                    message.queueOffset < end && (wanted.map { $0.contains(message.tags ?? "") } ?? true)
-                })
-            guard !pulled.hasEnded, pulled.next > offset else { return }
-            offset = pulled.next
-        }
-    }
-
-    /// First offset and end of a queue, or of the part that was stored in a span of time.
-    func span(
-        _ queue: MessageQueue, at address: String, _ begin: Int64?, _ end: Int64?
-    ) async throws -> (first: Int64, end: Int64) {
-        let first =
-            if let begin { try await offset(.searchOffsetByTimestamp, queue, at: address, timestamp: begin) } else {
-                try await offset(.getMinOffset, queue, at: address)
-            }
-        let last =
-            if let end { try await offset(.searchOffsetByTimestamp, queue, at: address, timestamp: end) } else {
-                try await offset(.getMaxOffset, queue, at: address)
-            }
-        return (first, last)
-    }
-}
-
-extension MessageExt {
-    func printLine(brokerName: String, withBody: Bool) {
-        let body = withBody ? String(decoding: body, as: UTF8.self) : "NOT PRINT BODY"
-        print("MSGID: \(messageID) \(javaText(brokerName: brokerName)) BODY: \(body)")
+extension ReceivedMessage {
+    /// As RocketMQ's tool prints it.
+    func line(withBody: Bool) -> String {
+        "MSGID: \(messageID) \(javaText) BODY: \(withBody ? text : "NOT PRINT BODY")"
     }
 }

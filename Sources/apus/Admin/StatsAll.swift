@@ -1,12 +1,19 @@
 import ArgumentParser
 import FastJSON
-import RemotingProtocol
+import RocketMQClient
 
-struct StatsAll: AdminCommand {
+struct StatsAll: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "statsAll", abstract: "Show what goes in and out of every topic, and how far groups are behind.")
+        commandName: "statsAll",
+        abstract: "Show the messages in and out of every topic, and how far groups are behind.",
+        discussion: AdminOutput.help(
+            """
+            a list of topic, group (none: no consumer), accumulation, inTps, outTps, inToday, outToday (messages of \
+            the longest time the broker has figures for: a day, an hour, a minute).
+            """))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Flag(name: [.customShort("a"), .customLong("activeTopic")], help: "Only topics with messages today.")
     var activeOnly = false
     @Option(
@@ -14,52 +21,67 @@ struct StatsAll: AdminCommand {
         help: ArgumentHelp("This topic only.", valueName: "TOPIC"), completion: Completions.topic)
     var topic: String?
 
-    private static let columns = Columns("%-64s  %-64s %12s %11s %11s %14s %14s")
+    struct Row {
+        let topic: String
+        let put: MessageFlow
+        /// nil: the topic has no consumer.
+        var group: String?
+        var got = MessageFlow()
+        var behind: Int64 = 0
+    }
 
-    func execute(_ session: AdminSession) async throws {
-        Self.columns.show(
-            "#Topic", "#Consumer Group", "#Accumulation", "#InTPS", "#OutTPS", "#InMsg24Hour", "#OutMsg24Hour")
-        for name in try await session.topics()
+    func ask(_ client: AdminClient) async throws -> [Row] {
+        var rows: [Row] = []
+        for name in try await client.topics()
         where !name.hasPrefix("%RETRY%") && !name.hasPrefix("%DLQ%") && (topic ?? name) == name {
-            // A topic that is gone meanwhile has no line.
-            guard let route = try? await session.route(name) else { continue }
-            await show(name, route, session)
+            // A topic that was deleted meanwhile has no line.
+            guard let route = try? await client.route(of: name) else { continue }
+            rows += await self.rows(name, route, client)
         }
+        return rows
     }
 
-    private func show(_ topic: String, _ route: TopicRouteData, _ session: AdminSession) async {
-        let put = await session.flow("TOPIC_PUT_NUMS", topic, route)
-        let groups = await TopicListCommand.groups(topic, route, session)
+    private func rows(_ topic: String, _ route: TopicRoute, _ client: AdminClient) async -> [Row] {
+        let put = await client.flow("TOPIC_PUT_NUMS", key: topic, in: route)
+        let groups = await client.groups(consuming: topic, route: route)
+        guard !groups.isEmpty else { return !activeOnly || put.messages > 0 ? [Row(topic: topic, put: put)] : [] }
+        var rows: [Row] = []
         for group in groups {
-            let got = await session.flow("GROUP_GET_NUMS", "\(topic)@\(group)", route)
-            guard !activeOnly || put.today > 0 || got.today > 0 else { continue }
-            let behind = max(0, (try? await session.consumeStats(group, topic: topic).difference) ?? 0)
-            Self.columns.show(
-                front(topic, 64), front(group, 64), String(behind), fixed(put.tps, 2), fixed(got.tps, 2),
-                String(put.today), String(got.today))
+            let got = await client.flow("GROUP_GET_NUMS", key: "\(topic)@\(group)", in: route)
+            guard !activeOnly || put.messages > 0 || got.messages > 0 else { continue }
+            let behind = max(0, (try? await client.progress(of: group, topic: topic).difference) ?? 0)
+            rows.append(Row(topic: topic, put: put, group: group, got: got, behind: behind))
         }
-        if groups.isEmpty, !activeOnly || put.today > 0 {
-            Self.columns.show(front(topic, 64), "", "0", fixed(put.tps, 2), "", String(put.today), "NO_CONSUMER")
-        }
+        return rows
     }
-}
 
-extension AdminSession {
-    /// A statistic of all masters together: messages a second of the last minute, and messages of the longest time the
-    /// broker has figures for (a day, an hour, a minute). A broker that keeps no such figure counts as none.
-    func flow(_ name: String, _ key: String, _ route: TopicRouteData) async -> (tps: Double, today: Int64) {
-        var sum = (tps: 0.0, today: Int64(0))
-        for broker in route.brokerDatas {
-            guard let address = broker.brokerAddrs[0],
-                let reply = try? await demand(
-                    address, .viewBrokerStatsData, ["statsName": name, "statsKey": key]),
-                let json = try? reply.json()
-            else { continue }
-            sum.tps += json["statsMinute"]?["tps"]?.double ?? 0
-            sum.today +=
-                ["statsDay", "statsHour", "statsMinute"].lazy.compactMap { json[$0]?["sum"]?.integer }
-                .first { $0 != 0 } ?? 0
-        }
-        return sum
+    func lines(_ value: [Row]) -> [String] {
+        let columns = Columns("%-64s  %-64s %12s %11s %11s %14s %14s")
+        return [
+            columns.line(
+                "#Topic", "#Consumer Group", "#Accumulation", "#InTPS", "#OutTPS", "#InMsg24Hour", "#OutMsg24Hour")
+        ]
+            + value.map { row in
+                let rate = fixed(row.put.messagesPerSecond, 2)
+                guard let group = row.group else {
+                    return columns.line(
+                        front(row.topic, 64), "", "0", rate, "", String(row.put.messages), "NO_CONSUMER")
+                }
+                return columns.line(
+                    front(row.topic, 64), front(group, 64), String(row.behind), rate,
+                    fixed(row.got.messagesPerSecond, 2), String(row.put.messages), String(row.got.messages))
+            }
+    }
+
+    func json(_ value: [Row]) -> JSONValue {
+        .array(
+            value.map { row in
+                .fields([
+                    ("topic", .string(row.topic)), ("group", row.group.map { .string($0) }),
+                    ("accumulation", .integer(row.behind)), ("inTps", .number(row.put.messagesPerSecond)),
+                    ("outTps", .number(row.got.messagesPerSecond)), ("inToday", .integer(row.put.messages)),
+                    ("outToday", .integer(row.got.messages)),
+                ])
+            })
     }
 }

@@ -1,6 +1,6 @@
 import ArgumentParser
 import FastJSON
-import RemotingProtocol
+import RocketMQClient
 
 /// `-t`, which most commands about topics need.
 struct TopicOption: ParsableArguments {
@@ -10,115 +10,156 @@ struct TopicOption: ParsableArguments {
     var name: String
 }
 
-struct TopicListCommand: AdminCommand {
+struct TopicListCommand: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "topicList", abstract: "List all topics, with -c also their clusters and consumer groups.")
+        commandName: "topicList", abstract: "List all topics, with -c also their clusters and consumer groups.",
+        discussion: AdminOutput.help("a list of names; with -c a list of topic, cluster, groups (a list)."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @Flag(name: [.customShort("c"), .customLong("clusterModel")], help: "Clusters and consumer groups, too.")
     var clusterModel = false
 
-    func execute(_ session: AdminSession) async throws {
-        let topics = try await session.topics()
-        guard clusterModel else { return topics.forEach { print($0) } }
-        Columns("%-20s  %-48s  %-48s").show("#Cluster Name", "#Topic", "#Consumer Group")
-        let columns = Columns("%-20s  %-64s  %-64s")
-        for topic in topics where !topic.hasPrefix("%RETRY%") && !topic.hasPrefix("%DLQ%") {
-            // A topic that goes away meanwhile is shown without the rest.
-            let route = try? await session.route(topic)
-            let groups = await Self.groups(topic, route, session)
-            for group in groups.isEmpty ? [""] : groups {
-                columns.show(
-                    front(route?.brokerDatas.first?.cluster ?? "", 20), front(topic, 64), front(group, 64))
-            }
-        }
+    struct Topic {
+        let name: String
+        /// Empty without `-c`, and for a topic that was deleted meanwhile.
+        var cluster = ""
+        var groups: [String] = []
     }
 
-    /// The groups that consume a topic, as its brokers know them.
-    static func groups(_ topic: String, _ route: TopicRouteData?, _ session: AdminSession) async -> [String] {
-        for broker in route?.brokerDatas ?? [] {
-            guard let address = broker.preferredAddress,
-                let reply = try? await session.demand(address, .queryTopicConsumeByWho, ["topic": topic]),
-                let json = try? reply.json()
-            else { continue }
-            return (json["groupList"]?.array ?? []).compactMap(\.string).sorted()
+    func ask(_ client: AdminClient) async throws -> [Topic] {
+        let names = try await client.topics()
+        guard clusterModel else { return names.map { Topic(name: $0) } }
+        var topics: [Topic] = []
+        for name in names where !name.hasPrefix("%RETRY%") && !name.hasPrefix("%DLQ%") {
+            let route = try? await client.route(of: name)
+            topics.append(
+                Topic(
+                    name: name, cluster: route?.brokers.first?.cluster ?? "",
+                    groups: await client.groups(consuming: name, route: route)))
         }
-        return []
+        return topics
+    }
+
+    func lines(_ value: [Topic]) -> [String] {
+        guard clusterModel else { return value.map(\.name) }
+        let columns = Columns("%-20s  %-64s  %-64s")
+        return [Columns("%-20s  %-48s  %-48s").line("#Cluster Name", "#Topic", "#Consumer Group")]
+            + value.flatMap { topic in
+                (topic.groups.isEmpty ? [""] : topic.groups).map { group in
+                    columns.line(front(topic.cluster, 20), front(topic.name, 64), front(group, 64))
+                }
+            }
+    }
+
+    func json(_ value: [Topic]) -> JSONValue {
+        guard clusterModel else { return .strings(value.map(\.name)) }
+        return .array(
+            value.map {
+                .fields([
+                    ("topic", .string($0.name)), ("cluster", .string($0.cluster)), ("groups", .strings($0.groups)),
+                ])
+            })
     }
 }
 
-struct TopicRouteCommand: AdminCommand {
+struct TopicRouteCommand: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "topicRoute", abstract: "Show a topic's brokers and queues.")
+        commandName: "topicRoute", abstract: "Show a topic's brokers and queues.",
+        discussion: AdminOutput.help(
+            """
+            as without -l, in one line: brokerDatas (a list of brokerAddrs, brokerName, cluster), queueDatas (a list \
+            of brokerName, perm, readQueueNums, topicSysFlag, writeQueueNums), filterServerTable, orderTopicConf.
+            """))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Flag(name: [.customShort("l"), .customLong("list")], help: "As a table instead of JSON.")
     var list = false
 
-    func execute(_ session: AdminSession) async throws {
-        let route = try await session.route(topic.name)
-        guard list else { return print(route.json.text([.pretty, .sorted])) }
+    func ask(_ client: AdminClient) async throws -> TopicRoute { try await client.route(of: topic.name) }
+
+    func lines(_ value: TopicRoute) -> [String] {
+        guard list else { return [value.json.text([.pretty, .sorted])] }
         let columns = Columns("%-45s %-32s %-50s %-10s %-11s %-5s")
-        columns.show("#ClusterName", "#BrokerName", "#BrokerAddrs", "#ReadQueue", "#WriteQueue", "#Perm")
+        var lines = [
+            columns.line("#ClusterName", "#BrokerName", "#BrokerAddrs", "#ReadQueue", "#WriteQueue", "#Perm")
+        ]
         var (brokers, reading, writing) = (0, 0, 0)
-        for broker in route.brokerDatas.sorted(by: { $0.brokerName < $1.brokerName }) {
-            guard let queues = route.queueDatas.first(where: { $0.brokerName == broker.brokerName }) else { continue }
+        for broker in value.brokers.sorted(by: { $0.name < $1.name }) {
+            guard let queues = value.queues.first(where: { $0.brokerName == broker.name }) else { continue }
             brokers += 1
-            reading += Int(queues.readQueueNums)
-            writing += Int(queues.writeQueueNums)
-            let addresses = broker.brokerAddrs.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
-            columns.show(
-                broker.cluster, broker.brokerName, "{\(addresses.joined(separator: ", "))}",
-                String(queues.readQueueNums), String(queues.writeQueueNums), String(queues.perm))
+            reading += queues.readQueues
+            writing += queues.writeQueues
+            let addresses = broker.addresses.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+            lines.append(
+                columns.line(
+                    broker.cluster, broker.name, "{\(addresses.joined(separator: ", "))}",
+                    String(queues.readQueues), String(queues.writeQueues), String(queues.permission)))
         }
-        print(String(repeating: "-", count: 158))
-        columns.show("Total:", String(brokers), "", String(reading), String(writing), "")
+        lines.append(String(repeating: "-", count: 158))
+        lines.append(columns.line("Total:", String(brokers), "", String(reading), String(writing), ""))
+        return lines
     }
+
+    func json(_ value: TopicRoute) -> JSONValue { value.json }
 }
 
-struct TopicStatus: AdminCommand {
+struct TopicStatus: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "topicStatus", abstract: "Show first and last offset of each queue of a topic.")
+        commandName: "topicStatus", abstract: "Show first and last offset of each queue of a topic.",
+        discussion: AdminOutput.help(
+            """
+            a list of topic, brokerName, queueId, minOffset, maxOffset, lastUpdateTimestamp (milliseconds since 1970, \
+            0: no message).
+            """))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
 
-    func execute(_ session: AdminSession) async throws {
-        let route = try await session.route(topic.name)
-        var rows: [(MessageQueue, JSONValue)] = []
-        for broker in route.brokerDatas {
-            guard let address = broker.preferredAddress else { continue }
-            let reply = try await session.demand(address, .getTopicStatsInfo, ["topic": topic.name])
-            for member in try reply.json()["offsetTable"]?.object?.members ?? [] {
-                if let queue = MessageQueue(key: member.key) { rows.append((queue, member.value)) }
-            }
-        }
+    func ask(_ client: AdminClient) async throws -> [QueueStatus] { try await client.queueStatus(of: topic.name) }
+
+    func lines(_ value: [QueueStatus]) -> [String] {
         let columns = Columns("%-32s  %-4s  %-20s  %-20s    %s")
-        columns.show("#Broker Name", "#QID", "#Min Offset", "#Max Offset", "#Last Updated")
-        for (queue, offsets) in rows.sorted(by: { $0.0 < $1.0 }) {
-            let updated = offsets["lastUpdateTimestamp"]?.integer ?? 0
-            columns.show(
-                front(queue.brokerName, 32), String(queue.queueId), String(offsets["minOffset"]?.integer ?? 0),
-                String(offsets["maxOffset"]?.integer ?? 0), updated > 0 ? AdminTime.millis(updated) : "")
-        }
+        return [columns.line("#Broker Name", "#QID", "#Min Offset", "#Max Offset", "#Last Updated")]
+            + value.map { row in
+                columns.line(
+                    front(row.queue.brokerName, 32), String(row.queue.queueID), String(row.minOffset),
+                    String(row.maxOffset), row.lastUpdated > 0 ? AdminTime.millis(row.lastUpdated) : "")
+            }
+    }
+
+    func json(_ value: [QueueStatus]) -> JSONValue {
+        .array(
+            value.map { row in
+                row.queue.json(with: [
+                    ("minOffset", .integer(row.minOffset)), ("maxOffset", .integer(row.maxOffset)),
+                    ("lastUpdateTimestamp", .integer(row.lastUpdated)),
+                ])
+            })
     }
 }
 
-struct TopicClusterList: AdminCommand {
+struct TopicClusterList: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "topicClusterList", abstract: "Show the clusters a topic is in.")
+        commandName: "topicClusterList", abstract: "Show the clusters a topic is in.",
+        discussion: AdminOutput.help("a list of names."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
 
-    func execute(_ session: AdminSession) async throws {
-        let names = Set(try await session.route(topic.name).brokerDatas.map(\.brokerName))
-        for (cluster, brokers) in try await session.clusterInfo().clusterAddrTable.sorted(by: { $0.key < $1.key })
-        where !brokers.isDisjoint(with: names) {
-            print(cluster)
-        }
+    func ask(_ client: AdminClient) async throws -> [String] {
+        let names = Set(try await client.route(of: topic.name).brokers.map(\.name))
+        return try await client.clusters().clusters
+            .filter { !names.isDisjoint(with: $0.value.map(\.name)) }.keys.sorted()
     }
+
+    func lines(_ value: [String]) -> [String] { value }
+
+    func json(_ value: [String]) -> JSONValue { .strings(value) }
 }
 
 struct UpdateTopic: AdminCommand {
@@ -151,28 +192,27 @@ struct UpdateTopic: AdminCommand {
 
     func validate() throws { try place.requireOne() }
 
-    func execute(_ session: AdminSession) async throws {
-        var config = TopicConfig(
-            topicName: topic.name, readQueueNums: readQueueNums, writeQueueNums: writeQueueNums, perm: perm)
-        config.topicSysFlag = (unit ? 1 : 0) | (hasUnitSub ? 2 : 0)
-        config.order = order
-        for address in try await session.masters(place) {
-            try await session.create(config, at: address)
+    func execute(_ client: AdminClient) async throws {
+        let settings = TopicSettings(
+            topic: topic.name, readQueues: Int(readQueueNums), writeQueues: Int(writeQueueNums),
+            permission: Int(perm), systemFlag: (unit ? 1 : 0) | (hasUnitSub ? 2 : 0), isOrdered: order)
+        for address in try await client.masters(place.choice) {
+            try await client.create(settings, at: address)
             print("create topic to \(address) success.")
         }
         if order {
-            let names = try await brokerNames(session)
+            let names = try await brokerNames(client)
             let value = names.map { "\($0):\(writeQueueNums)" }.joined(separator: ";")
-            try await session.putOrder(topic.name, value)
+            try await client.setOrderConfiguration(value, of: topic.name)
             print("set \(place.broker == nil ? "cluster" : "broker") orderConf. isOrder=true, orderConf=[\(value)]")
         }
-        print(config.javaText)
+        print(settings.javaText)
     }
 
-    private func brokerNames(_ session: AdminSession) async throws -> [String] {
-        if let cluster = place.cluster { return try await session.brokers(of: cluster).map(\.brokerName) }
-        return try await session.clusterInfo().brokerAddrTable.values
-            .filter { $0.brokerAddrs.values.contains(place.broker ?? "") }.map(\.brokerName)
+    private func brokerNames(_ client: AdminClient) async throws -> [String] {
+        if let cluster = place.cluster { return try await client.brokers(ofCluster: cluster).map(\.name) }
+        return try await client.clusters().brokers
+            .filter { $0.addresses.values.contains(place.broker ?? "") }.map(\.name)
     }
 }
 
@@ -187,8 +227,8 @@ struct DeleteTopic: AdminCommand {
         help: ArgumentHelp("The cluster.", valueName: "NAME"))
     var cluster: String
 
-    func execute(_ session: AdminSession) async throws {
-        try await session.delete(topic: topic.name, in: cluster)
+    func execute(_ client: AdminClient) async throws {
+        try await client.deleteShowing(topic.name, in: cluster)
     }
 }
 
@@ -205,60 +245,70 @@ struct UpdateTopicPerm: AdminCommand {
 
     func validate() throws { try place.requireOne() }
 
-    func execute(_ session: AdminSession) async throws {
-        let route = try await session.route(topic.name)
-        for address in try await session.masters(place) {
-            guard let broker = route.brokerDatas.first(where: { $0.brokerAddrs[0] == address }),
-                let queues = route.queueDatas.first(where: { $0.brokerName == broker.brokerName })
+    func execute(_ client: AdminClient) async throws {
+        let route = try await client.route(of: topic.name)
+        for address in try await client.masters(place.choice) {
+            guard let broker = route.brokers.first(where: { $0.master == address }),
+                let queues = route.queues.first(where: { $0.brokerName == broker.name })
             else {
                 throw CommandFailure("\(address) is no master of topic '\(topic.name)'")
             }
-            guard queues.perm != perm else {
+            guard queues.permission != Int(perm) else {
                 print("new perm equals to the old one!")
                 continue
             }
-            var config = TopicConfig(
-                topicName: topic.name, readQueueNums: queues.readQueueNums, writeQueueNums: queues.writeQueueNums,
-                perm: perm)
-            config.topicSysFlag = queues.topicSysFlag
-            // The route does not tell whether the topic is ordered; the broker does.
-            if let known = try await session.config(of: topic.name, at: address) { config.order = known.order }
-            try await session.create(config, at: address)
-            print("update topic perm from \(queues.perm) to \(perm) in \(address) success.")
-            if place.broker != nil { print("\(config.javaText).") }
+            var settings = TopicSettings(
+                topic: topic.name, readQueues: queues.readQueues, writeQueues: queues.writeQueues,
+                permission: Int(perm), systemFlag: queues.systemFlag)
+            // The route does not say whether the topic is ordered; the broker does.
+            if let known = try await client.settings(of: topic.name, at: address) {
+                settings.isOrdered = known.isOrdered
+            }
+            try await client.create(settings, at: address)
+            print("update topic perm from \(queues.permission) to \(perm) in \(address) success.")
+            if place.broker != nil { print("\(settings.javaText).") }
         }
     }
 }
 
-struct AllocateMQ: AdminCommand {
+struct AllocateMQ: ShowingCommand {
     static let configuration = CommandConfiguration(
-        commandName: "allocateMQ", abstract: "Show how a topic's queues are shared by consumers.")
+        commandName: "allocateMQ", abstract: "Show how a topic's queues are shared by consumers.",
+        discussion: AdminOutput.help("as without --json: result, by consumer a list of brokerName, queueId, topic."))
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(
         name: [.customShort("i"), .customLong("ipList")], parsing: .unconditional,
         help: ArgumentHelp("The consumers, separated by ','.", valueName: "IP,…"))
     var consumers: String
 
-    func execute(_ session: AdminSession) async throws {
-        let queues = session.queues(topic.name, in: try await session.route(topic.name))
+    func ask(_ client: AdminClient) async throws -> [MessageQueue] {
+        try await client.route(of: topic.name).readableQueues
+    }
+
+    func lines(_ value: [MessageQueue]) -> [String] { [json(value).text()] }
+
+    func json(_ value: [MessageQueue]) -> JSONValue {
         let members = consumers.split(separator: ",").map(String.init)
         let shares = members.map { member in
-            let share = allocateAveragely(queues, among: members, for: member).map(\.json)
+            let share = QueueAllocation.averagely(value, among: members, for: member).map(\.json)
             return (member, Optional(JSONValue.array(share)))
         }
-        print(JSONValue.fields([("result", .fields(shares))]).text())
+        return .fields([("result", .fields(shares))])
     }
 }
 
 struct UpdateOrderConf: AdminCommand {
     static let configuration = CommandConfiguration(
-        commandName: "updateOrderConf", abstract: "Read, set or delete a topic's order configuration.")
+        commandName: "updateOrderConf", abstract: "Read, set or delete a topic's order configuration.",
+        discussion: AdminOutput.help("for get: topic, orderConf."))
 
     enum Method: String, ExpressibleByArgument, CaseIterable { case get, put, delete }
 
     @OptionGroup var server: NameServerOption
+    @OptionGroup var output: AdminOutput
     @OptionGroup var topic: TopicOption
     @Option(name: [.customShort("m"), .customLong("method")], parsing: .unconditional, help: "What to do.")
     var method: Method
@@ -271,70 +321,39 @@ struct UpdateOrderConf: AdminCommand {
         if method == .put, value?.isEmpty ?? true { throw ValidationError("put needs the value: -v BROKER:N;…") }
     }
 
-    func execute(_ session: AdminSession) async throws {
+    func execute(_ client: AdminClient) async throws {
         switch method {
         case .get:
-            let reply = try await session.askNameServer(
-                .getKVConfig, ["namespace": AdminSession.orderNamespace, "key": topic.name])
-            print("get orderConf success. topic=[\(topic.name)], orderConf=[\(try reply.field("value"))]")
+            let value = try await client.orderConfiguration(of: topic.name)
+            output.show(
+                json: { .fields([("topic", .string(topic.name)), ("orderConf", .string(value))]) },
+                lines: { ["get orderConf success. topic=[\(topic.name)], orderConf=[\(value)]"] })
         case .put:
-            try await session.putOrder(topic.name, value ?? "")
+            try await client.setOrderConfiguration(value ?? "", of: topic.name)
             print("update orderConf success. topic=[\(topic.name)], orderConf=[\(value ?? "")]")
         case .delete:
-            try await session.everyNameServer { address in
-                _ = try await session.demand(
-                    address, .deleteKVConfig, ["namespace": AdminSession.orderNamespace, "key": topic.name])
-            }
+            try await client.deleteOrderConfiguration(of: topic.name)
             print("delete orderConf success. topic=[\(topic.name)]")
         }
     }
 }
 
-extension AdminSession {
-    static let orderNamespace = "ORDER_TOPIC_CONFIG"
-
-    func create(_ config: TopicConfig, at address: String) async throws {
-        _ = try await demand(
-            address, .updateAndCreateTopic,
-            [
-                "topic": config.topicName, "defaultTopic": "TBW102", "readQueueNums": String(config.readQueueNums),
-                "writeQueueNums": String(config.writeQueueNums), "perm": String(config.perm),
-                "topicFilterType": config.topicFilterType, "topicSysFlag": String(config.topicSysFlag),
-                "order": String(config.order),
-            ])
-    }
-
-    /// A topic as one broker knows it.
-    func config(of topic: String, at address: String) async throws -> TopicConfig? {
-        try TopicConfigSerializeWrapper(body: await demand(address, .getAllTopicConfig).body).topicConfigTable
-            .first { $0.topicName == topic }
-    }
-
-    func putOrder(_ topic: String, _ value: String) async throws {
-        try await everyNameServer { address in
-            _ = try await demand(
-                address, .putKVConfig, ["namespace": Self.orderNamespace, "key": topic, "value": value])
-        }
-    }
-
-    func delete(topic: String, in cluster: String) async throws {
-        for broker in try await brokers(of: cluster) {
-            guard let master = broker.brokerAddrs[0] else { continue }
-            _ = try await demand(master, .deleteTopicInBroker, ["topic": topic])
-        }
+extension AdminClient {
+    /// Deletes a topic and prints each step, as RocketMQ's tool does.
+    func deleteShowing(_ topic: String, in cluster: String) async throws {
+        try await deleteTopic(topic, fromCluster: cluster)
         print("delete topic [\(topic)] from cluster [\(cluster)] success.")
-        try await everyNameServer { address in
-            _ = try await demand(address, .deleteTopicInNamesrv, ["topic": topic, "clusterName": cluster])
-        }
+        try await unregisterTopic(topic, ofCluster: cluster)
         print("delete topic [\(topic)] from NameServer success.")
     }
 }
 
-extension TopicConfig {
+extension TopicSettings {
     /// As Java prints it.
     var javaText: String {
-        let permission = "\(perm & 4 != 0 ? "R" : "-")\(perm & 2 != 0 ? "W" : "-")\(perm & 1 != 0 ? "X" : "-")"
-        return "TopicConfig [topicName=\(topicName), readQueueNums=\(readQueueNums), writeQueueNums=\(writeQueueNums), "
-            + "perm=\(permission), topicFilterType=\(topicFilterType), topicSysFlag=\(topicSysFlag), order=\(order)]"
+        let permission =
+            "\(permission & 4 != 0 ? "R" : "-")\(permission & 2 != 0 ? "W" : "-")\(permission & 1 != 0 ? "X" : "-")"
+        return "TopicConfig [topicName=\(topic), readQueueNums=\(readQueues), writeQueueNums=\(writeQueues), "
+            + "perm=\(permission), topicFilterType=\(filterType), topicSysFlag=\(systemFlag), order=\(isOrdered)]"
     }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import LinuxSystem
+import RocketMQClient
 import SettingTable
 import Supervision
 import WorkerProtocol
@@ -10,8 +11,8 @@ struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "config", abstract: "Check the configuration, or take RocketMQ's files over.",
         discussion: """
-            The service reads /etc/apus/apus.toml, instances of it /etc/apus/INSTANCE.toml; `apus up` reads the file it is \
-            given with --config. A running service takes changes over with: systemctl reload apus.
+            The service reads /etc/apus/apus.toml, instances of it /etc/apus/INSTANCE.toml; `apus up` reads the file \
+            it is given with --config. A running service takes changes over with: systemctl reload apus.
             """,
         subcommands: [Import.self, Check.self, Show.self, Keys.self, ConfigDiff.self, ConfigRevert.self])
 
@@ -32,9 +33,9 @@ struct ConfigCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Make an apus.toml of RocketMQ's broker.conf and namesrv.conf.",
             discussion: """
-                Settings that mean something here are carried over; the others stand in the file as comments, each with the \
-                reason. Several broker.conf become several brokers of one platform. A value that is not usable, or a file that \
-                is none of RocketMQ's, ends it with 78, and nothing is written.
+                Settings that mean something here are carried over; the others stand in the file as comments, each \
+                with the reason. Several broker.conf become several brokers of one platform. A value that is not \
+                usable, or a file that is none of RocketMQ's, ends it with 78, and nothing is written.
 
                   apus config import conf/broker.conf
                   apus config import broker-a.conf broker-b.conf --namesrv namesrv.conf -o - | less
@@ -82,7 +83,7 @@ struct ConfigCommand: ParsableCommand {
                 throw ExitCode(SettingsCheck.unusable)
             }
             let text = try ImportedConfiguration(
-                files: imported, date: String(AdminTime.seconds(Clock.milliseconds).prefix(10))
+                files: imported, date: String(AdminTime.seconds(WallClock.milliseconds).prefix(10))
             ).toml
             if output == "-" {
                 print(text, terminator: "")

@@ -1,6 +1,6 @@
 import ArgumentParser
 import FastJSON
-import RemotingProtocol
+import RocketMQClient
 import SettingTable
 
 /// `apus config diff --running`: where each setting of the running brokers comes from.
@@ -9,9 +9,9 @@ struct ConfigDiff: AsyncParsableCommand {
         commandName: "diff",
         abstract: "Show the settings of running brokers that are not the default, and who set them.",
         discussion: """
-            Source is `file` for the configuration file or command line, `online` for a change while running (apus admin \
-            updateBrokerConfig), which holds over restarts until the file says something else. apus config revert KEY takes \
-            an online change back.
+            Source is `file` for the configuration file or command line, `online` for a change while running (apus \
+            admin updateBrokerConfig), which holds over restarts until the file says something else. apus config \
+            revert KEY takes an online change back.
             """)
 
     @OptionGroup var place: RunningBrokers
@@ -20,8 +20,8 @@ struct ConfigDiff: AsyncParsableCommand {
     @Flag(help: "Settings that have their default, too.") var all = false
 
     func run() async throws {
-        try await place.each { session, name, address in
-            let rows = Self.rows(try await RunningSettings(session, address), all: all)
+        try await place.each { client, name, address in
+            let rows = Self.rows(try await RunningSettings(client, address), all: all)
             print("\(name) \(address)")
             let columns = Columns("  %-40s %-24s %-8s %s")
             columns.show("SETTING", "VALUE", "SOURCE", "INSTEAD OF")
@@ -42,7 +42,7 @@ struct ConfigDiff: AsyncParsableCommand {
                 return Row(key: key, value: value, source: "online", instead: change)
             }
             guard let standard = SettingTable.setting(key)?.standard else { return nil }
-            // A default in words, such as "the machine's first address", is compared with nothing.
+            // A default that is described, such as "the machine's first address", is compared with nothing.
             guard value != standard, !value.isEmpty, !standard.contains(" ") else {
                 return all ? Row(key: key, value: value, source: "default", instead: "") : nil
             }
@@ -64,8 +64,8 @@ struct ConfigRevert: AsyncParsableCommand {
     var keys: [String] = []
 
     func run() async throws {
-        try await place.each { session, name, address in
-            let settings = try await RunningSettings(session, address)
+        try await place.each { client, name, address in
+            let settings = try await RunningSettings(client, address)
             for key in keys where settings.online[key] == nil {
                 throw CommandFailure("\(key) was not changed on \(name) (\(address)) while it runs")
             }
@@ -74,7 +74,7 @@ struct ConfigRevert: AsyncParsableCommand {
                     throw CommandFailure(
                         "the default of \(key) is not known; set it with apus admin updateBrokerConfig")
                 }
-                _ = try await session.demand(address, .updateBrokerConfig, body: Array("\(key)=\(value)\n".utf8))
+                try await client.setBrokerSetting(key, to: value, at: address)
                 print("\(name): \(key) is \(value) again")
             }
         }
@@ -84,7 +84,7 @@ struct ConfigRevert: AsyncParsableCommand {
 /// What a broker says of its settings (26, and of Apus 28).
 struct RunningSettings {
     var values: [String: String] = [:]
-    /// Changed while it runs: what the file says, in words.
+    /// Changed while it runs: what the file says, for people.
     var online: [String: String] = [:]
 
     init(values: [String: String], runtime: [String: String]) {
@@ -96,15 +96,11 @@ struct RunningSettings {
         }
     }
 
-    init(_ session: AdminSession, _ address: String) async throws {
-        let body = try await session.demand(address, .getBrokerConfig).body
-        var values: [String: String] = [:]
-        for line in String(decoding: body, as: UTF8.self).split(separator: "\n") {
-            let pair = line.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-            if pair.count == 2 { values[String(pair[0])] = String(pair[1]) }
-        }
-        let runtime = try KVTable(body: await session.demand(address, .getBrokerRuntimeInfo).body).table
-        self.init(values: values, runtime: runtime)
+    init(_ client: AdminClient, _ address: String) async throws {
+        let settings = try await client.brokerSettings(of: address)
+        self.init(
+            values: Dictionary(settings.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 }),
+            runtime: try await client.runtimeFigures(of: address))
     }
 
     private static let prefix = "changedSetting_"
@@ -126,24 +122,14 @@ struct RunningBrokers: ParsableArguments {
         help: ArgumentHelp("One broker (default: all the name server knows).", valueName: "HOST:PORT"))
     var broker: String?
 
-    func each(_ work: (AdminSession, String, String) async throws -> Void) async throws {
-        let session = try AdminSession(nameServers: server.addresses)
-        do {
-            if let broker {
-                try await work(session, "broker", broker)
-            } else {
-                for data in try await session.clusterInfo().brokerAddrTable.values.sorted(by: {
-                    $0.brokerName < $1.brokerName
-                }) {
-                    for (_, address) in data.brokerAddrs.sorted(by: { $0.key < $1.key }) {
-                        try await work(session, data.brokerName, address)
-                    }
+    func each(_ work: (AdminClient, String, String) async throws -> Void) async throws {
+        try await AdminClient.using(server.addresses) { client in
+            if let broker { return try await work(client, "broker", broker) }
+            for broker in try await client.clusters().brokers {
+                for (_, address) in broker.addresses.sorted(by: { $0.key < $1.key }) {
+                    try await work(client, broker.name, address)
                 }
             }
-        } catch {
-            await session.close()
-            throw error
         }
-        await session.close()
     }
 }

@@ -15,13 +15,13 @@ struct ImportedFile {
     var carried: [(key: String, value: String)] = []
     /// Settings without one, and why.
     var dropped: [(key: String, value: String, reason: String)] = []
-    /// What would be lost, or is different: said on the terminal.
+    /// What would be lost, or is different: reported on the terminal.
     var notes: [String] = []
     /// Of `carried`: what promises something Apus does not have, and why.
     var promises: [(key: String, reason: String)] = []
 
     /// - Parameters:
-    ///   - home: stands for Java's `${user.home}`; nil: nobody knows it, and a file that names it is refused.
+    ///   - home: stands for Java's `${user.home}`; nil: not known, and a file that names it is refused.
     ///   - asked: whose file it is; nil: its keys decide, then its name.
     /// - Throws: everything in it that is not usable, and when it is no file of RocketMQ's.
     init(text: String, path: String, home: String?, kind asked: Kind? = nil) throws(ConfigurationError) {
@@ -102,7 +102,7 @@ struct ImportedFile {
             dropped.append((key, value, verdict.reason))
             notes.append("ACT NOW: \(key) = \(SettingRefusal.shown(value)): \(verdict.reason)")
         case .refused:
-            // It stays, so that check and start refuse it until somebody decides.
+            // It stays, so that check and start refuse it until the operator decides.
             carried.append((key, value))
             promises.append((key, verdict.reason))
             notes.append("ACT NOW: \(key) = \(SettingRefusal.shown(value)): \(verdict.reason)")
@@ -148,7 +148,8 @@ struct ImportedFile {
         throw ConfigurationError("this is no broker.conf or namesrv.conf: \(what)").located(in: path)
     }
 
-    /// A file is a name server's when it has settings only those have, or none of a broker's and the name or port of one.
+    /// A file is a name server's when it has settings only those have, or none of a broker's and the name or port of
+    /// one.
     private static func kind(_ values: [String: String], _ path: String, _ asked: Kind?) -> (Kind, String) {
         if let asked { return (asked, "as asked") }
         let ofBrokers = values.keys.filter { key in
@@ -274,8 +275,8 @@ struct ImportedConfiguration {
         ]
     }
 
-    /// Name servers on other machines, when no name server's file is taken over: those go on. One on this machine at the
-    /// usual port is replaced by Apus's own.
+    /// Name servers on other machines, when no name server's file is taken over: those go on. One on this machine at
+    /// the usual port is replaced by Apus's own.
     private var foreignNameServers: String? {
         guard nameserver == nil else { return nil }
         let addresses = Set(brokers.compactMap { $0["namesrvAddr"] }.flatMap { $0.split { ";,".contains($0) } })

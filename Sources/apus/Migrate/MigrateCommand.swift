@@ -20,14 +20,15 @@ struct MigrateCheck: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check", abstract: "Say what a store holds, and what would be lost, come twice or be different.",
         discussion: """
-            Reads the directory of a store of RocketMQ 4.x, 5.x or Apus while no broker has it open, and changes nothing. Without \
-            --to it is about Apus when RocketMQ ran on the store last, and about RocketMQ 4.x and 5.x when Apus did.
+            Reads the directory of a store of RocketMQ 4.x, 5.x or Apus while no broker has it open, and changes \
+            nothing. Without --to it is about Apus when RocketMQ ran on the store last, and about RocketMQ 4.x and \
+            5.x when Apus did.
 
               apus migrate check /data/rocketmq/store --queues
               apus migrate check /var/lib/apus/store --to rocketmq4 --json
 
-            Ends with 0 when all of it can move, 1 when something would be lost or needs a decision (each with the remedy) or a \
-            broker has the store open, 66 when there is no such store.
+            Ends with 0 when all of it can move, 1 when something would be lost or needs a decision (each with the \
+            remedy) or a broker has the store open, 66 when there is no such store.
             """)
 
     /// EX_NOINPUT of sysexits.h.

@@ -10,8 +10,9 @@ struct PluginCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "plugin", abstract: "List, test, add, remove and pardon filter plugins.",
         discussion: """
-            A plugin is a file lib….so in the plugin folder (setting pluginDirectory). A running platform takes a new file \
-            within a second; when one is replaced or removed fresh workers for plugins take over, and nothing else is restarted.
+            A plugin is a file lib….so in the plugin folder (setting pluginDirectory). A running platform takes a new \
+            file within a second; when one is replaced or removed fresh workers for plugins take over, and nothing \
+            else is restarted.
             Without --directory the folder is that of the running platform, else that of an installed Apus.
             """,
         subcommands: [
@@ -25,7 +26,7 @@ struct PluginCommand: ParsableCommand {
             completion: .directory)
         var given: String?
 
-        @OptionGroup var platform: AdminClient.DataDirectory
+        @OptionGroup var platform: ControlClient.DataDirectory
 
         var path: String {
             if let given { return given }
@@ -144,11 +145,11 @@ struct PluginCommand: ParsableCommand {
 
         /// The type in what `examine` says.
         private static func type(_ text: String) -> String? {
-            let words = " expressions of the type "
+            let phrase = " expressions of the type "
             var rest = text[...]
             while let at = rest.firstIndex(of: ",") {
                 rest = rest[rest.index(after: at)...]
-                if rest.hasPrefix(words) { return String(rest.dropFirst(words.count)) }
+                if rest.hasPrefix(phrase) { return String(rest.dropFirst(phrase.count)) }
             }
             return nil
         }
@@ -248,7 +249,7 @@ struct PluginCommand: ParsableCommand {
 
         @Argument(help: "The plugin's file, lib….so, its name or its type.", completion: Completions.plugin) var name:
             String
-        @OptionGroup var platform: AdminClient.DataDirectory
+        @OptionGroup var platform: ControlClient.DataDirectory
 
         func validate() throws {
             guard !name.isEmpty, name.allSatisfy({ $0.isASCII && ($0.isLetter || $0.isNumber || "-_.@".contains($0)) })
@@ -261,7 +262,7 @@ struct PluginCommand: ParsableCommand {
             guard let rows = report?.rows(called: name), !rows.isEmpty else {
                 throw CommandFailure("the platform knows no plugin \(name): apus plugin status shows all")
             }
-            if let error = try AdminClient(platform).answer(to: "pardon \(name)")["error"]?.string {
+            if let error = try ControlClient(platform).answer(to: "pardon \(name)")["error"]?.string {
                 throw CommandFailure(error)
             }
             let histories = Set(rows.compactMap(\.history)).sorted()

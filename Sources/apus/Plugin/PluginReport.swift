@@ -70,7 +70,7 @@ struct PluginReport {
 
         func needs(_ types: Set<String>) -> Bool { types.contains(type) || !types.isDisjoint(with: calls) }
 
-        var words: String { "group \(group), topic \(topic): \(type) \"\(expression)\"" }
+        var text: String { "group \(group), topic \(topic): \(type) \"\(expression)\"" }
     }
 
     let folder: String
@@ -111,8 +111,8 @@ struct PluginReport {
         let reports = (json["brokers"]?.array ?? []).compactMap(Self.report)
         let named = reports.map { $0["subscriptions"]?.array?.map(Subscription.init) ?? [] }
         subscriptions = Set(named.joined()).sorted { ($0.group, $0.topic) < ($1.group, $1.topic) }
-        unnamedSubscriptions = zip(reports, named).reduce(0) { sum, broker in
-            sum + max(0, Int(clamping: broker.0["subscriptionCount"]?.integer ?? 0) - broker.1.count)
+        unnamedSubscriptions = zip(reports, named).reduce(0) { total, broker in
+            total + max(0, Int(clamping: broker.0["subscriptionCount"]?.integer ?? 0) - broker.1.count)
         }
     }
 
@@ -124,8 +124,8 @@ struct PluginReport {
     }
 
     /// nil: no platform runs there, or it does not answer.
-    static func running(_ platform: AdminClient.DataDirectory) -> PluginReport? {
-        guard platform.runningPid != nil, let json = try? AdminClient(platform).answer(to: "plugins") else {
+    static func running(_ platform: ControlClient.DataDirectory) -> PluginReport? {
+        guard platform.runningPid != nil, let json = try? ControlClient(platform).answer(to: "plugins") else {
             return nil
         }
         return PluginReport(json)
@@ -140,7 +140,7 @@ struct PluginReport {
 
     func use(of file: String) -> String { Self.use(rows(of: file)) }
 
-    /// What the platform does with a plugin, in words.
+    /// What the platform does with a plugin, for people.
     static func use(_ rows: [Row]) -> String {
         if let row = rows.first(where: { $0.refusal != nil }) { return "refused because \(row.refusal ?? "")" }
         if let row = rows.first(where: { $0.pauseSeconds != nil }) {
@@ -156,17 +156,17 @@ struct PluginReport {
         return "loaded by filter-\(row.worker)\(record)"
     }
 
-    /// What needs a plugin file, as people write it: the subscriptions of connected consumer groups, then expressions in use without one
-    /// (of clients that pull and do not subscribe).
+    /// What needs a plugin file, as people write it: the subscriptions of connected consumer groups, then expressions
+    /// in use without one (of clients that pull and do not subscribe).
     func dependents(of file: String) -> [String] {
         let rows = rows(of: file)
         let types = Set(rows.compactMap(\.type))
         let needing = subscriptions.filter { $0.needs(types) }
-        let said = Set(needing.map { "\($0.type) \"\($0.expression)\"" })
+        let named = Set(needing.map { "\($0.type) \"\($0.expression)\"" })
         let names = Set(rows.compactMap(\.name))
         let used = Set(
             expressions.filter { !names.isDisjoint(with: $0.plugins) }.map { "\($0.type) \"\($0.expression)\"" })
-        return needing.map(\.words) + used.subtracting(said).sorted().map { "in use: \($0)" }
+        return needing.map(\.text) + used.subtracting(named).sorted().map { "in use: \($0)" }
     }
 
     /// Subscriptions that name a type which no plugin of the platform has.
@@ -183,13 +183,15 @@ struct PluginStatus: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status", abstract: "Show the plugins of a running platform and what depends on them.",
         discussion: """
-            Below each plugin stand the connected consumer groups that need it, with topic and expression; PLUGIN('TYPE', …) inside \
-            SQL92 counts. Tags need no plugin once they are compiled, so that groups that select by tags are not listed.
-            Ends with 0 when all of them are in use, 1 when one is not or a group names a type nobody serves, 3 when nothing runs.
+            Below each plugin stand the connected consumer groups that need it, with topic and expression; \
+            PLUGIN('TYPE', …) inside SQL92 counts. Tags need no plugin once they are compiled, so that groups that \
+            select by tags are not listed.
+            Ends with 0 when all of them are in use, 1 when one is not or a group names a type no plugin serves, 3 \
+            when nothing runs.
             """)
 
     @Argument(help: "One plugin: its file, its name or its type.", completion: Completions.plugin) var name: String?
-    @OptionGroup var platform: AdminClient.DataDirectory
+    @OptionGroup var platform: ControlClient.DataDirectory
 
     func run() throws {
         guard platform.runningPid != nil else {
@@ -220,7 +222,7 @@ struct PluginStatus: ParsableCommand {
         }
         if name == nil {
             for (type, subscription) in report.unserved {
-                print("no plugin serves \(PlainText.escaped(type)): \(PlainText.escaped(subscription.words))")
+                print("no plugin serves \(PlainText.escaped(type)): \(PlainText.escaped(subscription.text))")
                 isGood = false
             }
         }

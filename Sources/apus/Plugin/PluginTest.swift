@@ -5,7 +5,7 @@ import Glibc
 import LinuxSystem
 import Logging
 
-/// `apus plugin test`: a plugin in a process like a filter worker, with its limits; what becomes of it, in words.
+/// `apus plugin test`: a plugin in a process like a filter worker, with its limits; and a description of what happened.
 struct PluginTest: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "test", abstract: "Load a plugin, compile an expression, ask about messages.",
@@ -15,15 +15,17 @@ struct PluginTest: ParsableCommand {
               apus consume --topic Orders --json --count 10 > orders.jsonl
               apus plugin test libPriceRange.so "price 10 20" --message orders.jsonl
               apus plugin test libPriceRange.so --cases cases.jsonl
-              apus plugin test libApusSQL92Filter.so "PLUGIN('RANGE', 'price 10 20')" --with libPriceRange.so -p price=15
+              apus plugin test libApusSQL92Filter.so "PLUGIN('RANGE', 'price 10 20')" --with libPriceRange.so -p \
+              price=15
 
-            The plugin runs as in a filter worker: without network, files and processes, with limits of memory and time. A file \
-            of messages has one JSON object a line, as apus consume --json prints them: properties, tag, body, bornTime, time. \
-            A file of cases has the same with expression and matches (true or false), or refused (true).
+            The plugin runs as in a filter worker: without network, files and processes, with limits of memory and \
+            time. A file of messages has one JSON object a line, as apus consume --json prints them: properties, tag, \
+            body, bornTime, time. A file of cases has the same with expression and matches (true or false), or \
+            refused (true).
 
-            Ends with 0 when the message matches (all cases are as they should be; or when nothing was asked), 1 when not, 2 when \
-            the plugin or the expression is refused, 3 when the plugin crashes, does not come to an end, calls exit or uses up \
-            the memory.
+            Ends with 0 when the message matches (all cases are as they should be; or when nothing was asked), 1 when \
+            not, 2 when the plugin or the expression is refused, 3 when the plugin crashes, does not come to an end, \
+            calls exit or uses up the memory.
             """)
 
     @Argument(help: "The plugin's file.", completion: .file()) var file: String
@@ -95,7 +97,7 @@ struct PluginTest: ParsableCommand {
         switch ending {
         case nil: verdict = verdict ?? "it did not come to an end within \(timeout) s"
         case .code(let code)?:
-            // What happened before the trial began it has said itself.
+            // What happened before the trial began the trial has reported itself.
             if verdict == nil, code != 0, !PluginConduct.hasBegun(segment) { throw ExitCode(code) }
             verdict = verdict ?? "it ended the process with code \(code)"
         case .signal(let signal)?: verdict = verdict ?? "it crashed (\(ChildProcess.signalName(signal)))"

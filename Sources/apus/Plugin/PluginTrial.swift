@@ -7,7 +7,8 @@ import Logging
 import Supervision
 import WorkerProtocol
 
-/// The process of `apus plugin test` in which the plugin runs: shut in like a filter worker before the plugin's first instruction.
+/// The process of `apus plugin test` in which the plugin runs: shut in like a filter worker before the plugin's first
+/// instruction.
 struct PluginTrial {
     static let descriptor: Int32 = 3
     static let segmentBytes = 4096
@@ -73,7 +74,7 @@ struct PluginTrial {
         try Sandbox.enter(memory: UInt64(options.memory) << 20)
     }
 
-    /// Ends with what is to be said; a plugin that runs code at exit changes nothing any more.
+    /// Ends with the message to print; a plugin that runs code at exit changes nothing any more.
     private func finish(_ code: Int32, error: String? = nil) -> Never {
         if let error { StandardError.write("\(error)\n") }
         fflush(nil)
@@ -110,13 +111,13 @@ struct PluginTrial {
             }
             if found == .matches { matched += 1 }
             guard let expected = line.expected else {
-                print("line \(line.number): \(found.words)")
+                print("line \(line.number): \(found.text)")
                 if case .refused = found { return 2 }
                 continue
             }
             if !found.isAs(expected) {
                 wrong += 1
-                print("line \(line.number): \(found.words), not: \(expected.words)")
+                print("line \(line.number): \(found.text), not: \(expected.text)")
             }
         }
         guard options.cases != nil else { return matched == cases.count ? 0 : 1 }
@@ -169,8 +170,8 @@ struct PluginTrial {
             do throws(FilterProbe.Failed) {
                 let (matches, nanoseconds) = try answer(
                     line, options.benchmark ? 1000 : 1, options.benchmark ? 1000 : 1)
-                let words = options.benchmark && nanoseconds > 0 ? ": \(fixed(nanoseconds, 1)) ns a message" : ""
-                print("\(matches ? "matches" : "does not match")\(words)")
+                let time = options.benchmark && nanoseconds > 0 ? ": \(fixed(nanoseconds, 1)) ns a message" : ""
+                print("\(matches ? "matches" : "does not match")\(time)")
                 return matches ? 0 : 1
             } catch {
                 finish(2, error: "the plugin failed to evaluate the expression")
@@ -187,7 +188,7 @@ struct PluginCase {
         case refused(String)
         case failed
 
-        var words: String {
+        var text: String {
             switch self {
             case .matches: "matches"
             case .differs: "does not match"

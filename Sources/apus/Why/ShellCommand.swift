@@ -1,7 +1,7 @@
 import LinuxSystem
 
-/// A command for people to copy into a shell. What is interpolated is one word of it, whatever it holds: names are what some client
-/// said, and a shell would carry out what is in them.
+/// A command for people to copy into a shell. What is interpolated is one argument of it, whatever it holds: names
+/// come from clients, and a shell would run what is in them.
 struct ShellCommand: Equatable, Sendable, ExpressibleByStringInterpolation {
     let text: String
 
@@ -16,19 +16,19 @@ struct ShellCommand: Equatable, Sendable, ExpressibleByStringInterpolation {
 
         mutating func appendLiteral(_ literal: String) { text += literal }
 
-        mutating func appendInterpolation(_ word: String) { text += ShellCommand.quoted(word) }
+        mutating func appendInterpolation(_ argument: String) { text += ShellCommand.quoted(argument) }
 
         mutating func appendInterpolation(_ number: Int) { text += String(number) }
     }
 
-    /// As a shell takes it for one word; control characters as escapes.
-    private static func quoted(_ word: String) -> String {
-        let isPlain = word.utf8.allSatisfy { byte in
+    /// As a shell takes it for one argument; control characters as escapes.
+    private static func quoted(_ argument: String) -> String {
+        let isPlain = argument.utf8.allSatisfy { byte in
             (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
                 || (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains(byte)
                 || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || "_./:@%+,=-".utf8.contains(byte)
         }
-        guard !isPlain || word.isEmpty else { return word }
-        return "'" + PlainText.escaped(word).replacing("'", with: "'\\''") + "'"
+        guard !isPlain || argument.isEmpty else { return argument }
+        return "'" + PlainText.escaped(argument).replacing("'", with: "'\\''") + "'"
     }
 }

@@ -1,15 +1,16 @@
 import ArgumentParser
 import FastJSON
 import LinuxSystem
+import RocketMQClient
 
-/// `apus why --group G [--topic T]`: why a consumer group does not get what somebody expects.
+/// `apus why --group G [--topic T]`: why a consumer group does not get the messages its owner expects.
 struct WhyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "why", abstract: "Say why a consumer group gets nothing, or not everything.",
         discussion: """
-            Looks at the group's clients, the topic's route and permissions, the owner of each queue, the offsets, and at what the \
-            group's subscription chooses of the newest messages in the log; at retries and dead letters. For each cause it names \
-            the command to type next. It reads only.
+            Looks at the group's clients, the topic's route and permissions, the owner of each queue, the offsets, \
+            and at what the group's subscription chooses of the newest messages in the log; at retries and dead \
+            letters. For each cause it names the command to type next. It reads only.
 
               apus why --group orders-billing
               apus why --group orders-billing --topic orders --json
@@ -38,17 +39,11 @@ struct WhyCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let session = try AdminSession(nameServers: server.addresses)
-        let facts: WhyFacts
-        do {
-            facts = try await WhyInquiry(session: session, group: group, topic: topic, sampleSize: sample).ask()
-        } catch {
-            await session.close()
-            throw error
+        try await AdminClient.using(server.addresses) { client in
+            let facts = try await WhyInquiry(client: client, group: group, topic: topic, sampleSize: sample).ask()
+            let diagnosis = WhyDiagnosis(facts)
+            print(json ? Self.json(diagnosis).text() : Self.lines(diagnosis).joined(separator: "\n"))
         }
-        await session.close()
-        let diagnosis = WhyDiagnosis(facts)
-        print(json ? Self.json(diagnosis).text() : Self.lines(diagnosis).joined(separator: "\n"))
     }
 
     static func json(_ diagnosis: WhyDiagnosis) -> JSONValue {
@@ -96,7 +91,7 @@ struct WhyCommand: AsyncParsableCommand {
             let owners = facts.members.filter { $0.queues.contains(queue.queue) }.map(\.id)
             lines.append(
                 columns.line(
-                    queue.queue.brokerName, String(queue.queue.queueId), String(queue.end), String(queue.consumed),
+                    queue.queue.brokerName, String(queue.queue.queueID), String(queue.end), String(queue.consumed),
                     String(queue.waiting),
                     owners.isEmpty ? "-" : owners.joined(separator: " ")))
         }

@@ -1,9 +1,10 @@
 import MessageModel
+import RocketMQClient
 import SettingTable
 import Supervision
 
-/// What the facts mean: pure, so that each cause has a test without servers. Causes stand in the order in which a person would
-/// have to remove them.
+/// What the facts mean: pure, so that each cause has a test without servers. Causes stand in the order in which a
+/// person would have to remove them.
 struct WhyDiagnosis {
     let facts: WhyFacts
     private(set) var findings: [WhyFinding] = []
@@ -134,7 +135,7 @@ struct WhyDiagnosis {
         if !lost.isEmpty {
             cause(
                 "\(lost.count) of \(topic.queues.count) queues of \(topic.name) belong to no client: "
-                    + "\(lost.map { "\($0.brokerName)/\($0.queueId)" }.joined(separator: ", ")); "
+                    + "\(lost.map { "\($0.brokerName)/\($0.queueID)" }.joined(separator: ", ")); "
                     + "clients divide them anew every 20 s, so look again",
                 "apus admin allocateMQ -t \(topic.name) -i \(facts.members.map { String($0.id.prefix { $0 != "@" }) }.joined(separator: ","))"
             )
@@ -145,7 +146,7 @@ struct WhyDiagnosis {
         if !twice.isEmpty {
             note(
                 "\(twice.count) queues of \(topic.name) are claimed by several clients; one of them waits for the others: "
-                    + twice.map { "\($0.brokerName)/\($0.queueId)" }.joined(separator: ", "))
+                    + twice.map { "\($0.brokerName)/\($0.queueID)" }.joined(separator: ", "))
         }
         let idle = facts.members.filter { member in !member.queues.contains { $0.topic == topic.name } }
         if !idle.isEmpty, topic.queues.count < facts.members.count {
@@ -202,7 +203,7 @@ struct WhyDiagnosis {
         let seen = Self.list(sample.seen)
         let text: String
         if sample.wanted.isTag {
-            let tags = Subscription(topic: topic.name, expression: sample.wanted.expression).tags ?? []
+            let tags = Subscription(topic: topic.name, tags: sample.wanted.expression).tags ?? []
             let hints = tags.filter { sample.seen[$0] == nil }.sorted().compactMap { tag in
                 Spelling.nearest(to: tag, among: sample.seen.keys).map { "is \($0) meant instead of \(tag)?" }
             }
@@ -234,7 +235,7 @@ struct WhyDiagnosis {
     }
 }
 
-/// The names of properties in an SQL92 expression, as far as they can be told without compiling it.
+/// The names of properties in an SQL92 expression, as far as they can be found without compiling it.
 enum SQLNames {
     private static let keywords: Set<String> = [
         "AND", "OR", "NOT", "IS", "NULL", "BETWEEN", "IN", "TRUE", "FALSE", "CONTAINS", "STARTSWITH", "ENDSWITH",
@@ -243,20 +244,20 @@ enum SQLNames {
 
     static func names(in expression: String) -> [String] {
         var names: [String] = []
-        var word = ""
+        var name = ""
         var isQuoted = false
         for character in expression + " " {
             if character == "'" {
                 isQuoted.toggle()
             } else if !isQuoted,
                 character.isLetter || character == "_" || character == "$"
-                    || (!word.isEmpty && (character.isNumber || character == "." || character == "-"))
+                    || (!name.isEmpty && (character.isNumber || character == "." || character == "-"))
             {
-                word.append(character)
+                name.append(character)
                 continue
             }
-            if !word.isEmpty, !keywords.contains(word.uppercased()), !names.contains(word) { names.append(word) }
-            word = ""
+            if !name.isEmpty, !keywords.contains(name.uppercased()), !names.contains(name) { names.append(name) }
+            name = ""
         }
         return names
     }

@@ -1,8 +1,9 @@
 import FastJSON
 import MessageModel
+import RocketMQClient
 
-/// What is known about a consumer group and what it should get: asked by `WhyInquiry`, judged by `WhyDiagnosis`. A value, so that a
-/// console can show it as well as `apus why`.
+/// What is known about a consumer group and what it should get: asked by `WhyInquiry`, judged by `WhyDiagnosis`. A
+/// value, so that a console can show it as well as `apus why`.
 struct WhyFacts: Equatable, Sendable {
     /// One broker that serves a topic of the group.
     struct Broker: Equatable, Sendable {
@@ -19,13 +20,13 @@ struct WhyFacts: Equatable, Sendable {
     struct GroupConfig: Equatable, Sendable {
         var consumeEnable: Bool
         var consumeBroadcastEnable: Bool
-        var retryMaxTimes: Int32
+        var retryMaxTimes: Int
     }
 
     struct Member: Equatable, Sendable {
         let id: String
         let address: String
-        /// What it says of itself (307) could be asked; clients in some languages do not answer.
+        /// It reported of itself (307); clients in some languages do not answer.
         var hasAnswered = false
         var queues: Set<MessageQueue> = []
         /// Messages it holds and has not finished.
@@ -70,7 +71,7 @@ struct WhyFacts: Equatable, Sendable {
     struct Topic: Equatable, Sendable {
         let name: String
         /// nil: no name server knows it.
-        var permissions: [String: Int32]?
+        var permissions: [String: Int]?
         var isSubscribed: Bool
         var queues: [Queue] = []
         var samples: [Sample] = []

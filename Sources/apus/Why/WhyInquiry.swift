@@ -1,26 +1,22 @@
-import FastJSON
 import MessageModel
-import NIOCore
-import RemotingProtocol
+import RocketMQClient
 
-/// Asks name servers, brokers and, through them, the group's clients. It changes nothing and commits nothing. Any RocketMQ
-/// broker can be asked; what one cannot answer is missing in the facts.
+/// Asks name servers, brokers and, through them, the group's clients. It changes nothing and commits nothing. Any
+/// RocketMQ broker can be asked; what one cannot answer is missing in the facts.
 struct WhyInquiry: Sendable {
-    private static let clientTimeout = TimeAmount.seconds(5)
-
-    let session: AdminSession
+    let client: AdminClient
     let group: String
     let topic: String?
     /// Recent messages of a topic that are looked at.
     let sampleSize: Int
 
     func ask() async throws -> WhyFacts {
-        var facts = WhyFacts(group: group, nameServers: session.nameServers.joined(separator: ";"))
-        let all = try await session.clusterInfo().brokerAddrTable.values.sorted { $0.brokerName < $1.brokerName }
+        var facts = WhyFacts(group: group, nameServers: client.nameServers.joined(separator: ";"))
+        let all = try await client.clusters().brokers
         var seen: Set<String> = []
         for data in all {
             guard let address = data.preferredAddress else { continue }
-            var broker = WhyFacts.Broker(name: data.brokerName, address: address)
+            var broker = WhyFacts.Broker(name: data.name, address: address)
             do {
                 broker.config = try await config(at: address)
                 broker.inconsistency = try await inconsistency(at: address)
@@ -40,127 +36,112 @@ struct WhyInquiry: Sendable {
         return facts
     }
 
-    // MARK: Brokers
+    // MARK: - Brokers
 
     private func config(at address: String) async throws -> WhyFacts.GroupConfig? {
-        let body = try await session.demand(address, .getAllSubscriptionGroupConfig).body
-        guard
-            let config = try SubscriptionGroupWrapper(body: body).subscriptionGroupTable.first(where: {
-                $0.groupName == group
-            })
-        else { return nil }
+        guard let settings = try await client.settings(ofGroup: group, at: address) else { return nil }
         return WhyFacts.GroupConfig(
-            consumeEnable: config.consumeEnable, consumeBroadcastEnable: config.consumeBroadcastEnable,
-            retryMaxTimes: config.retryMaxTimes)
+            consumeEnable: settings.mayConsume, consumeBroadcastEnable: settings.mayBroadcast,
+            retryMaxTimes: settings.retriesMax)
     }
 
     private func inconsistency(at address: String) async throws -> String? {
-        let body = try await session.demand(address, .getBrokerRuntimeInfo).body
-        return try KVTable(body: body).table["inconsistentGroup_\(group)"]
+        try await client.runtimeFigures(of: address)["inconsistentGroup_\(group)"]
     }
 
     private func connections(at address: String, _ facts: inout WhyFacts, _ seen: inout Set<String>) async throws {
-        let reply = try await session.ask(address, .getConsumerConnectionList, ["consumerGroup": group])
-        guard reply.responseCode == .success else { return }
-        let json = try reply.json()
-        for entry in json["connectionSet"]?.array ?? [] {
-            let client = ClientConnection(entry)
-            guard seen.insert(client.id).inserted else { continue }
-            facts.members.append(WhyFacts.Member(id: client.id, address: client.address))
+        let consumers: ConsumerConnections
+        do throws(RocketMQClientError) {
+            consumers = try await client.consumers(of: group, at: address)
+        } catch {
+            // A broker that has no consumer of the group says so.
+            guard case .refused = error else { throw error }
+            return
         }
-        facts.isBroadcast = json["messageModel"]?.string == "BROADCASTING"
-        facts.consumeFromWhere = json["consumeFromWhere"]?.string ?? ""
-        for member in json["subscriptionTable"]?.object?.members ?? [] { add(member.value, to: &facts) }
+        for one in consumers.clients where seen.insert(one.clientID).inserted {
+            facts.members.append(WhyFacts.Member(id: one.clientID, address: one.address))
+        }
+        facts.isBroadcast = consumers.messageModel == "BROADCASTING"
+        facts.consumeFromWhere = consumers.consumeFromWhere
+        for subscription in consumers.subscriptions { add(subscription, to: &facts) }
     }
 
-    private func add(_ subscription: JSONValue, to facts: inout WhyFacts) {
-        guard let topic = subscription["topic"]?.string else { return }
+    private func add(_ subscription: ConsumerConnections.Subscribed, to facts: inout WhyFacts) {
         let wanted = WhyFacts.Wanted(
-            topic: topic, type: subscription["expressionType"]?.string ?? "TAG",
-            expression: subscription["subString"]?.string ?? "*")
+            topic: subscription.topic, type: subscription.expressionType, expression: subscription.expression)
         if !facts.wanted.contains(wanted) { facts.wanted.append(wanted) }
     }
 
-    // MARK: Clients
+    // MARK: - Clients
 
     private func askMembers(_ facts: inout WhyFacts) async {
         let addresses = facts.brokers.filter { $0.unreachable == nil }.map(\.address)
         for index in facts.members.indices {
-            let fields = ["consumerGroup": group, "clientId": facts.members[index].id, "jstackEnable": "false"]
             for address in addresses {
                 guard
-                    let reply = try? await session.ask(
-                        address, .getConsumerRunningInfo, fields, timeout: Self.clientTimeout),
-                    reply.responseCode == .success, let info = try? reply.json()
+                    let report = try? await client.report(
+                        of: facts.members[index].id, group: group, at: address, timeout: .seconds(5))
                 else { continue }
-                take(info, &facts.members[index])
-                for subscription in info["subscriptionSet"]?.array ?? [] { add(subscription, to: &facts) }
+                facts.members[index].hasAnswered = true
+                facts.members[index].queues.formUnion(report.queues)
+                facts.members[index].cached = report.waitingMessages
+                facts.members[index].failedPerHour = report.failedMessages
+                for subscription in report.subscriptions { add(subscription, to: &facts) }
                 break
             }
         }
     }
 
-    private func take(_ info: JSONValue, _ member: inout WhyFacts.Member) {
-        member.hasAnswered = true
-        for entry in info["mqTable"]?.object?.members ?? [] {
-            guard let queue = MessageQueue(key: entry.key) else { continue }
-            member.queues.insert(queue)
-            member.cached = member.cached +| (entry.value["cachedMsgCount"]?.integer ?? 0)
-        }
-        for status in info["statusTable"]?.object?.members ?? [] {
-            member.failedPerHour = member.failedPerHour +| (status.value["consumeFailedMsgs"]?.integer ?? 0)
-        }
-    }
-
-    // MARK: Topics
+    // MARK: - Topics
 
     /// What is asked about, or what the group subscribes to, or what it has consumed.
     private func topicNames(_ facts: WhyFacts) async throws -> [String] {
         if let topic { return [topic] }
         let subscribed = Set(facts.wanted.map(\.topic).filter { !$0.hasPrefix("%RETRY%") }).sorted()
         if !subscribed.isEmpty { return subscribed }
-        let consumed = (try? await session.consumeStats(group))?.rows.map(\.queue.topic) ?? []
+        let consumed = (try? await client.progress(of: group))?.rows.map(\.queue.topic) ?? []
         return Set(consumed.filter { !$0.hasPrefix("%RETRY%") }).sorted()
     }
 
     private func ask(topic name: String, _ facts: WhyFacts) async throws -> WhyFacts.Topic {
         let wanted = facts.wanted.filter { $0.topic == name }
         var topic = WhyFacts.Topic(name: name, permissions: nil, isSubscribed: !wanted.isEmpty)
-        let route: TopicRouteData
-        do {
-            route = try await session.route(name)
-        } catch let refusal as Refusal where refusal.code == .topicNotExist {
+        let route: TopicRoute
+        do throws(RocketMQClientError) {
+            route = try await client.route(of: name)
+        } catch {
+            guard error.responseCode == RocketMQClientError.topicDoesNotExist else { throw error }
             return topic
         }
         topic.permissions = Dictionary(
-            route.queueDatas.map { ($0.brokerName, $0.perm) }, uniquingKeysWith: { first, _ in first })
+            route.queues.map { ($0.brokerName, $0.permission) }, uniquingKeysWith: { first, _ in first })
         let consumed = Dictionary(
-            ((try? await session.consumeStats(group, topic: name))?.rows ?? []).map { ($0.queue, $0.consumerOffset) },
+            ((try? await client.progress(of: group, topic: name))?.rows ?? []).map { ($0.queue, $0.consumerOffset) },
             uniquingKeysWith: { first, _ in first })
-        for queue in session.queues(name, in: route) {
-            guard let address = try? session.address(of: queue, in: route),
-                let minimum = try? await session.offset(.getMinOffset, queue, at: address),
-                let end = try? await session.offset(.getMaxOffset, queue, at: address)
+        for queue in route.readableQueues {
+            guard let address = try? route.address(of: queue),
+                let minimum = try? await client.offset(.first, of: queue, at: address),
+                let end = try? await client.offset(.last, of: queue, at: address)
             else { continue }
             topic.queues.append(
                 WhyFacts.Queue(queue: queue, minimum: max(0, minimum), end: end, consumed: consumed[queue] ?? 0))
         }
-        let sampler = WhySampler(session: session, route: route, queues: topic.queues, size: sampleSize)
+        let sampler = WhySampler(client: client, route: route, queues: topic.queues, size: sampleSize)
         for one in wanted where !one.isAll { topic.samples.append(await sampler.sample(one)) }
         return topic
     }
 
     private func backlog(of topic: String) async -> Int64 {
-        ((try? await session.consumeStats(group, topic: topic))?.rows ?? []).reduce(0) { $0 +| max(0, $1.difference) }
+        ((try? await client.progress(of: group, topic: topic))?.rows ?? []).reduce(0) { $0 +| max(0, $1.difference) }
     }
 
     private func count(of topic: String) async -> Int64 {
-        guard let route = try? await session.route(topic) else { return 0 }
+        guard let route = try? await client.route(of: topic) else { return 0 }
         var count: Int64 = 0
-        for queue in session.queues(topic, in: route) {
-            guard let address = try? session.address(of: queue, in: route),
-                let minimum = try? await session.offset(.getMinOffset, queue, at: address),
-                let end = try? await session.offset(.getMaxOffset, queue, at: address)
+        for queue in route.readableQueues {
+            guard let address = try? route.address(of: queue),
+                let minimum = try? await client.offset(.first, of: queue, at: address),
+                let end = try? await client.offset(.last, of: queue, at: address)
             else { continue }
             count = count +| max(0, end -| max(0, minimum))
         }
@@ -168,15 +149,15 @@ struct WhyInquiry: Sendable {
     }
 }
 
-/// Looks at the newest messages of a topic and at which of them a subscription chooses. Tags are compared here, as clients do.
-/// Any other expression is applied by the broker, with the filter worker and the plugins the group has, and not by a copy of the
-/// engine here: the answer is what the group gets.
+/// Looks at the newest messages of a topic and at which of them a subscription chooses. Tags are compared here, as
+/// clients do. Any other expression is applied by the broker, with the filter worker and the plugins the group has,
+/// and not by a copy of the engine here: the answer is what the group gets.
 struct WhySampler: Sendable {
     /// Pulls of one queue that bring nothing before it is given up.
     private static let emptyPullsMax = 20
 
-    let session: AdminSession
-    let route: TopicRouteData
+    let client: AdminClient
+    let route: TopicRoute
     let queues: [WhyFacts.Queue]
     let size: Int
 
@@ -198,13 +179,13 @@ struct WhySampler: Sendable {
     private func look(
         at queue: WhyFacts.Queue, from first: Int64, _ wanted: WhyFacts.Wanted, _ sample: inout WhyFacts.Sample
     ) async throws {
-        let address = try session.address(of: queue.queue, in: route)
-        var messages: [MessageExt] = []
-        try await session.read(queue.queue, at: address, from: first, to: queue.end) { messages += $0 }
+        let address = try route.address(of: queue.queue)
+        var messages: [ReceivedMessage] = []
+        try await client.read(queue.queue, at: address, from: first, to: queue.end) { messages += $0 }
         let chosen: Set<Int64>
         if wanted.isTag {
-            let tags = Subscription(topic: wanted.topic, expression: wanted.expression).tags
-            chosen = Set(messages.filter { tags?.contains($0.tags ?? "") ?? true }.map(\.queueOffset))
+            let subscription = Subscription(topic: wanted.topic, tags: wanted.expression)
+            chosen = Set(messages.filter(subscription.selects).map(\.queueOffset))
         } else {
             chosen = try await choose(queue, at: address, from: first, wanted)
         }
@@ -216,7 +197,7 @@ struct WhySampler: Sendable {
                 sample.skipped += 1
             }
             if wanted.isTag {
-                if let tag = message.tags { sample.seen[tag, default: 0] += 1 } else { sample.untagged += 1 }
+                if let tag = message.tag { sample.seen[tag, default: 0] += 1 } else { sample.untagged += 1 }
             } else {
                 for name in message.properties.keys where !Self.ofSystem.contains(name) {
                     sample.seen[name, default: 0] += 1
@@ -225,7 +206,7 @@ struct WhySampler: Sendable {
         }
     }
 
-    /// Properties nobody filters by.
+    /// Properties no subscription filters by.
     private static let ofSystem: Set<String> = [
         "UNIQ_KEY", "CLUSTER", "WAIT", "MSG_REGION", "TRACE_ON", "INSTANCE_ID", "MIN_OFFSET", "MAX_OFFSET",
     ]
@@ -237,18 +218,18 @@ struct WhySampler: Sendable {
         var offset = first
         var empty = 0
         while offset < queue.end {
-            let pulled = try await session.pull(
-                queue.queue, at: address, offset: offset, count: 32, wanted.expression, type: wanted.type)
+            let pulled = try await client.pull(
+                queue.queue, at: address, offset: offset, type: wanted.type, expression: wanted.expression)
             chosen.formUnion(pulled.messages.map(\.queueOffset).filter { $0 < queue.end })
-            if pulled.hasEnded { break }
-            guard pulled.next <= offset else {
-                offset = pulled.next
+            if pulled.status == .noNewMessage || pulled.status == .offsetMoved && pulled.nextOffset <= offset { break }
+            guard pulled.nextOffset <= offset else {
+                offset = pulled.nextOffset
                 empty = 0
                 continue
             }
             empty += 1
             guard empty < Self.emptyPullsMax else {
-                throw CommandFailure("\(address) does not get on with queue \(queue.queue.queueId) at \(offset)")
+                throw CommandFailure("\(address) does not get on with queue \(queue.queue.queueID) at \(offset)")
             }
             try await Task.sleep(for: .milliseconds(100))
         }

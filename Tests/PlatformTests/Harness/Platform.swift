@@ -27,8 +27,9 @@ final class TemporaryFolder: Sendable {
 /// Where the programs under test lie.
 enum Binaries {
     /// `APUS_BIN_DIR`, or the folder of this test program, where `swift build` puts the executables of the same build.
-    static let folder: String = {
-        if let folder = ProcessInfo.processInfo.environment["APUS_BIN_DIR"] { return folder }
+    static let folder = ProcessInfo.processInfo.environment["APUS_BIN_DIR"] ?? ofTests
+    /// The folder of this test program, with the executables of `Tests/Support`.
+    static let ofTests: String = {
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         return (own as NSString).deletingLastPathComponent
     }()

@@ -1,5 +1,6 @@
 import Foundation
 package import RemotingProtocol
+import RocketMQClient
 
 /// A message a consumer is about to work on.
 package struct ModelDelivery: Sendable {
@@ -11,7 +12,7 @@ package struct ModelDelivery: Sendable {
     package var generation: Int
 }
 
-/// What a consumer tells the model. Called on any thread.
+/// What a consumer reports to the model. Called on any thread.
 package protocol ModelConsumerObserver: Sendable {
     /// Works on a message; `false`: it failed.
     func consume(_ delivery: ModelDelivery) async -> Bool
@@ -141,7 +142,7 @@ package actor ModelConsumer {
 
     // MARK: Ending
 
-    /// The process dies: nothing is said to anybody.
+    /// The process dies: no server is notified.
     package func crash() async {
         isRunning = false
         for queue in owned.values { queue.isDropped = true }
@@ -150,12 +151,12 @@ package actor ModelConsumer {
         observer.owns(member: settings.clientId, group: settings.group, queues: [])
     }
 
-    /// A clean end: offsets are committed, locks given back, the group left.
+    /// A clean end: offsets are committed, locks released, the group left.
     package func leave() async {
         isRunning = false
         post.finish()
         for queue in owned.values { queue.isDropped = true }
-        // A lock asked for must not be granted after all have been given back.
+        // A lock asked for must not be granted after all have been released.
         await worker?.value
         for queue in Array(owned.values) { await give(back: queue) }
         let fields = ["clientID": settings.clientId, "consumerGroup": settings.group]
@@ -229,7 +230,10 @@ package actor ModelConsumer {
             let all = (0..<count).map { MessageQueue(topic: topic, brokerName: "broker-a", queueID: $0) }
             let mine =
                 settings.mode == .broadcast
-                ? Set(all) : Set(Self.allocate(all, to: settings.clientId, of: members))
+                ? Set(all)
+                : Set(
+                    QueueAllocation.averagely(all.map { .init($0) }, among: members, for: settings.clientId)
+                        .map(\.wire))
             for queue in owned.values where queue.queue.topic == topic && !mine.contains(queue.queue) {
                 queue.isDropped = true
                 await give(back: queue)
@@ -238,18 +242,6 @@ package actor ModelConsumer {
         }
         let after = Set(owned.keys)
         if after != before { observer.owns(member: settings.clientId, group: settings.group, queues: after) }
-    }
-
-    /// AllocateMessageQueueAveragely.
-    package static func allocate(
-        _ queues: [MessageQueue], to member: String, of members: [String]
-    ) -> ArraySlice<MessageQueue> {
-        guard let index = members.firstIndex(of: member) else { return [] }
-        let rest = queues.count % members.count
-        let hasMore = rest > 0 && index < rest
-        let size = queues.count <= members.count ? 1 : queues.count / members.count + (hasMore ? 1 : 0)
-        let start = hasMore ? index * size : index * size + rest
-        return queues.dropFirst(start).prefix(max(0, min(size, queues.count - start)))
     }
 
     private func take(_ queue: MessageQueue) async throws {
@@ -297,16 +289,17 @@ package actor ModelConsumer {
         if settings.mode == .broadcast { localOffsets[queue.queue] = queue.done }
         owned[queue.queue] = nil
         guard settings.mode == .orderly else { return }
-        let body = UnlockBatchRequestBody(
-            consumerGroup: settings.group, clientID: settings.clientId, mqSet: [queue.queue])
-        _ = try? await link.invoke(RemotingCommand(.unlockBatchMQ, body: body.encoded()))
+        _ = try? await link.invoke(lockRequest([queue.queue]).command(.unlockBatchMQ))
     }
 
     // MARK: Locks
 
+    private func lockRequest(_ queues: [MessageQueue]) -> LockRequest {
+        LockRequest(group: settings.group, clientID: settings.clientId, queues: queues.map { .init($0) })
+    }
+
     private func lock(_ queues: [MessageQueue]) async throws -> [MessageQueue] {
-        let body = LockBatchRequestBody(consumerGroup: settings.group, clientID: settings.clientId, mqSet: queues)
-        let reply = try await link.invoke(RemotingCommand(.lockBatchMQ, body: body.encoded()))
+        let reply = try await link.invoke(lockRequest(queues).command(.lockBatchMQ))
         guard reply.code == 0 else { throw ModelError("41: \(reply.code)") }
         return try LockBatchResponseBody(body: reply.body).lockOKMQSet
     }
@@ -318,7 +311,7 @@ package actor ModelConsumer {
         let generation = await link.generation
         for queue in owned.values {
             if held.contains(queue.queue) {
-                // Somebody else may have worked on it meanwhile: what we know of it is old.
+                // Another member may have worked on it meanwhile: what we know of it is old.
                 if let until = queue.lockedUntil, until > asked, queue.lockGeneration == generation {
                     queue.lockedUntil = asked + settings.lockValidity
                 } else {
@@ -428,13 +421,11 @@ package actor ModelConsumer {
     }
 
     private func sendBack(_ message: MessageExt) async -> Bool {
-        var fields = [
-            "offset": String(message.physicalOffset), "group": settings.group, "delayLevel": "0",
-            "originMsgId": message.messageID, "originTopic": message.topic, "unitMode": "false",
-        ]
-        if let most = settings.maxReconsumeTimes { fields["maxReconsumeTimes"] = String(most) }
+        let request = SendBack(
+            group: settings.group, commitLogOffset: message.physicalOffset, topic: message.topic,
+            messageID: message.messageID, delayLevel: 0, reconsumeTimesMax: settings.maxReconsumeTimes.map { Int($0) })
         do {
-            let reply = try await link.invoke(RemotingCommand(.consumerSendMessageBack, extFields: fields))
+            let reply = try await link.invoke(request.command)
             return reply.code == 0
         } catch {
             return false

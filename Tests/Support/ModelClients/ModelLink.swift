@@ -1,8 +1,8 @@
-import Foundation
 import NIOCore
 import NIOPosix
 package import RemotingProtocol
 package import RemotingTransport
+import RocketMQClient
 
 /// Why a model client could not do something; never a fault of the model.
 package struct ModelError: Error, CustomStringConvertible {
@@ -11,9 +11,12 @@ package struct ModelError: Error, CustomStringConvertible {
     package init(_ description: String) { self.description = description }
 }
 
+/// Model clients speak the wire form; the library has a public type of the same name.
+package typealias MessageQueue = RemotingProtocol.MessageQueue
+
 package enum ModelClock {
     /// Milliseconds since 1970.
-    package static var nowMillis: Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
+    package static var nowMillis: Int64 { WallClock.milliseconds }
 }
 
 /// A client's connection to a broker, made anew when it has ended, and what name servers say about topics.

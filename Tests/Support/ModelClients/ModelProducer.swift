@@ -1,5 +1,5 @@
-import Foundation
 package import RemotingProtocol
+import RocketMQClient
 
 /// What became of a send, as its producer knows it.
 package enum ModelSendOutcome: Sendable, Equatable {
@@ -11,10 +11,19 @@ package enum ModelSendOutcome: Sendable, Equatable {
     case unknown(String)
 }
 
-package enum ModelTransactionOutcome: Int32, Sendable {
-    case unknown = 0
-    case commit = 8
-    case rollback = 12
+/// What a producer says of a transaction.
+package enum ModelTransactionOutcome: Sendable {
+    case unknown
+    case commit
+    case rollback
+
+    var state: TransactionState {
+        switch self {
+        case .unknown: .unknown
+        case .commit: .commit
+        case .rollback: .rollback
+        }
+    }
 }
 
 /// A producer as RocketMQ's client 4.9 has it: beats for its group, sends, ends transactions and answers check-backs.
@@ -45,20 +54,10 @@ package actor ModelProducer {
             guard request.requestCode == .checkTransactionState,
                 let message = try? MessageExt.decodeAll(request.body).first
             else { return nil }
-            guard let outcome = decide(message), let queue = request.extFields["tranStateTableOffset"],
-                let place = request.extFields["commitLogOffset"]
+            guard let outcome = decide(message),
+                let end = TransactionEnd(answering: request, group: group, state: outcome.state)
             else { return nil }
-            Task {
-                try? await link.oneway(
-                    RemotingCommand(
-                        .endTransaction,
-                        extFields: [
-                            "producerGroup": group, "tranStateTableOffset": queue, "commitLogOffset": place,
-                            "commitOrRollback": String(outcome.rawValue), "fromTransactionCheck": "true",
-                            "msgId": request.extFields["msgId"] ?? "",
-                            "transactionId": request.extFields["transactionId"] ?? "",
-                        ]))
-            }
+            Task { try? await link.oneway(end.command) }
             return nil
         }
         beating = Task {
@@ -98,11 +97,10 @@ package actor ModelProducer {
         properties.sorted { $0.key < $1.key }.map { "\($0.key)\u{1}\($0.value)\u{2}" }.joined()
     }
 
-    private func header(_ topic: String, _ queue: Int32, _ properties: String, sysFlag: Int32 = 0) -> [String: String] {
-        [
-            "a": group, "b": topic, "c": "TBW102", "d": "4", "e": String(queue), "f": String(sysFlag),
-            "g": String(ModelClock.nowMillis), "h": "0", "i": properties, "j": "0", "k": "false", "m": "false",
-        ]
+    private func request(_ topic: String, _ queue: Int32, _ properties: String) -> SendRequest {
+        SendRequest(
+            group: group, queue: .init(topic: topic, brokerName: "broker-a", queueID: Int(queue)),
+            properties: properties)
     }
 
     private func outcome(of command: RemotingCommand) async -> (ModelSendOutcome, RemotingCommand?) {
@@ -127,9 +125,7 @@ package actor ModelProducer {
     package func send(
         _ topic: String, queue: Int32, body: [UInt8], properties: [String: String]
     ) async -> ModelSendOutcome {
-        await outcome(
-            of: RemotingCommand(.sendMessageV2, extFields: header(topic, queue, Self.text(properties)), body: body)
-        ).0
+        await outcome(of: request(topic, queue, Self.text(properties)).command(body: body)).0
     }
 
     package func sendBatch(
@@ -139,9 +135,9 @@ package actor ModelProducer {
         for message in messages {
             MessageBatch.append(body: message.body, properties: Array(Self.text(message.properties).utf8), to: &body)
         }
-        var fields = header(topic, queue, "")
-        fields["m"] = "true"
-        return await outcome(of: RemotingCommand(.sendBatchMessage, extFields: fields, body: body)).0
+        var request = request(topic, queue, "")
+        request.isBatch = true
+        return await outcome(of: request.command(body: body)).0
     }
 
     /// Prepares a message and, if that was acknowledged, says at once what becomes of it.
@@ -153,22 +149,18 @@ package actor ModelProducer {
         var properties = properties
         properties["TRAN_MSG"] = "true"
         properties["PGROUP"] = group
-        let (outcome, reply) = await outcome(
-            of: RemotingCommand(
-                .sendMessageV2, extFields: header(topic, queue, Self.text(properties), sysFlag: 4), body: body))
+        var request = request(topic, queue, Self.text(properties))
+        request.systemFlag = SendRequest.preparedFlag
+        let (outcome, reply) = await outcome(of: request.command(body: body))
         guard case .acknowledged(let queueOffset, let id) = outcome, let reply, let end,
-            let place = OffsetMessageID.parse(id)?.physicalOffset
+            let position = OffsetMessageID.parse(id)?.physicalOffset
         else { return outcome }
         if end.afterMillis > 0 { try? await Task.sleep(for: .milliseconds(end.afterMillis)) }
-        try? await link.oneway(
-            RemotingCommand(
-                .endTransaction,
-                extFields: [
-                    "producerGroup": group, "tranStateTableOffset": String(queueOffset),
-                    "commitLogOffset": String(place), "commitOrRollback": String(end.outcome.rawValue),
-                    "fromTransactionCheck": "false", "msgId": properties["UNIQ_KEY"] ?? "",
-                    "transactionId": reply.extFields["transactionId"] ?? properties["UNIQ_KEY"] ?? "",
-                ]))
+        let message = TransactionEnd(
+            group: group, queueOffset: queueOffset, commitLogOffset: position, state: end.outcome.state,
+            messageID: properties["UNIQ_KEY"] ?? "",
+            transactionID: reply.extFields["transactionId"] ?? properties["UNIQ_KEY"] ?? "", isCheckBack: false)
+        try? await link.oneway(message.command)
         return outcome
     }
 }

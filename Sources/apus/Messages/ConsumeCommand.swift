@@ -1,0 +1,202 @@
+import ArgumentParser
+import Glibc
+import RocketMQClient
+import Supervision
+import Synchronization
+
+/// `first`, `last`, or milliseconds since 1970.
+struct StartOption: ExpressibleByArgument {
+    let position: StartPosition
+
+    init?(argument: String) {
+        switch argument {
+        case "first": position = .first
+        case "last": position = .last
+        default:
+            guard let milliseconds = Int64(argument), milliseconds >= 0 else { return nil }
+            position = .time(milliseconds: milliseconds)
+        }
+    }
+}
+
+/// `apus consume`: messages to standard output, one a line.
+struct ConsumeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "consume",
+        abstract: "Consume messages to standard output, one a line.",
+        discussion: """
+            Consumers of one group share the queues of the topic; when one comes or goes the others take over. \
+            Offsets are committed for what was written, so the group goes on where it stopped.
+
+              apus consume --topic Greetings
+              apus consume --topic Words --tag 'en || de' --group readers --count 1000
+              apus consume --topic Orders --columns tag,key,queue,offset,body --timeout 5
+              apus consume --topic Orders --broadcast --from last --json
+              apus consume --topic Orders --expression SQL92 "price > 10 AND PLUGIN('DENYLIST', 'customer 4711')"
+            """)
+
+    @OptionGroup var server: ServerOption
+
+    @Option(name: [.long, .short], help: "Topic.", completion: Completions.topic)
+    var topic: String
+
+    @Option(name: [.long, .short], help: "Consumer group.", completion: Completions.group)
+    var group = "APUS_CONSUME"
+
+    @Option(name: [.customLong("tag"), .customLong("filter")], help: "Tags wanted: '*', 'TagA' or 'TagA || TagB'.")
+    var tag = "*"
+
+    @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Messages wanted, in the language of a filter plugin: SQL92 \"a > 5\", or a type of your own.",
+            valueName: "TYPE TEXT"))
+    var expression: [String] = []
+
+    @Option(
+        help: """
+            Where a group without offsets starts: first, last, or milliseconds since 1970. Without this option: \
+            first, or where the broker says.
+            """)
+    var from: StartOption?
+
+    @Option(help: "End after so many messages.")
+    var count: Int?
+
+    @Option(help: "End when no message came for so many seconds.")
+    var timeout: Double?
+
+    @Flag(help: "Read every queue whatever other consumers do, and commit nothing.")
+    var broadcast = false
+
+    @Option(help: "What to print: topic, tag, key, id, broker, queue, offset, time, retries, body.")
+    var columns = "body"
+
+    @OptionGroup var separated: SeparatorOption
+
+    @Flag(help: "Print each message as a JSON object.")
+    var json = false
+
+    @Option(help: "Messages asked for in one pull.")
+    var pullSize = 32
+
+    func validate() throws {
+        guard count.map({ $0 > 0 }) ?? true else { throw ValidationError("--count must be above 0") }
+        guard timeout.map({ $0 > 0 }) ?? true else { throw ValidationError("--timeout must be above 0") }
+        guard [0, 2].contains(expression.count) else {
+            throw ValidationError("--expression takes the type and the text: --expression SQL92 \"a > 5\"")
+        }
+        guard expression.isEmpty || tag == "*" else {
+            throw ValidationError("--tag and --expression: a consumer has one of them; in SQL92 the tag is called TAGS")
+        }
+        guard 1...1024 ~= pullSize else { throw ValidationError("--pull-size must be 1 to 1024") }
+    }
+
+    func run() async throws {
+        let format = try MessageFormat(columns: columns, separator: separated.text, json: json)
+        let subscription =
+            expression.isEmpty
+            ? Subscription(topic: topic, tags: tag)
+            : Subscription(topic: topic, type: expression[0], expression: expression[1])
+        let (stops, stop) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        let interrupt = Interrupt { stop.yield() }
+        let output = MessageOutput(format: format, limit: count) { stop.yield() }
+        let trouble = ConsumeTrouble { stop.yield() }
+        let consumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
+            try PushConsumer(
+                settings, group: group, subscriptions: [subscription], options: options,
+                onEvent: { trouble.note($0) },
+                handler: { messages in
+                    let written = await output.write(messages)
+                    return written == messages.count ? .success : .stop(consumed: written)
+                })
+        }
+        let start = ContinuousClock.now
+        try await ClientFailure.ofConsume(topic, server) { () async throws(RocketMQClientError) in
+            try await consumer.start()
+        }
+        let idle = timeout
+        let watch = Task {
+            while !Task.isCancelled {
+                try await Task.sleep(for: .milliseconds(50))
+                if let idle, await output.idle > .seconds(idle) {
+                    stop.yield()
+                    return
+                }
+                await output.drawProgress()
+            }
+        }
+        for await _ in stops { break }
+        watch.cancel()
+        trouble.ends()
+        await consumer.close()
+        await output.finishProgress()
+        let (messages, bytes) = await (output.messages, output.bytes)
+        if isatty(STDOUT_FILENO) == 0 || isatty(STDERR_FILENO) == 1 {
+            writeToStandardError(
+                "consumed \(throughput(messages: messages, bytes: bytes, in: start.duration(to: await output.lastMessage ?? .now)))\n"
+            )
+        }
+        if let failure = trouble.failure { throw failure }
+        if interrupt.isRaised { throw ExitCode(130) }
+        if let count, messages < count { throw ExitCode(1) }
+    }
+}
+
+extension ConsumeCommand {
+    /// The client's settings: `apus admin consumerStatus` shows the version.
+    fileprivate var settings: ClientSettings {
+        var settings = ClientSettings(nameServers: server.addresses)
+        settings.clientID = "127.0.0.1@\(getpid())#\(WallClock.milliseconds)"
+        settings.clientVersion = "apus \(ApusRelease.version)"
+        return settings
+    }
+
+    /// One message after the other, in the order of each queue: lines are written by one writer.
+    fileprivate var options: PushConsumer.Options {
+        var options = PushConsumer.Options()
+        options.model = broadcast ? .broadcasting : .clustering
+        options.order = .concurrent(1)
+        options.start = from?.position
+        options.pullBatchSize = pullSize
+        options.consumeBatchSize = pullSize
+        options.waitingMessagesMax = pullSize
+        return options
+    }
+}
+
+/// What went wrong while consuming: each trouble is shown once, a lasting one ends the command.
+private final class ConsumeTrouble: Sendable {
+    private struct State {
+        var shown: Set<String> = []
+        var failure: CommandFailure?
+        var isEnding = false
+    }
+
+    private let state = Mutex(State())
+    private let onFailure: @Sendable () -> Void
+
+    init(onFailure: @escaping @Sendable () -> Void) { self.onFailure = onFailure }
+
+    var failure: CommandFailure? { state.withLock { $0.failure } }
+
+    /// Connections close from now on; that is no trouble.
+    func ends() { state.withLock { $0.isEnding = true } }
+
+    func note(_ event: ConsumerEvent) {
+        switch event {
+        case .assigned: break
+        case .warning(let text):
+            let isNew = state.withLock { state in
+                !state.isEnding && state.shown.count < 20 && state.shown.insert(text).inserted
+            }
+            guard isNew else { return }
+            writeToStandardError("\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")\(text)\n")
+        case .failed(let queue, let error):
+            state.withLock { state in
+                state.failure = state.failure ?? CommandFailure("\(queue) cannot be consumed: \(error.reason)")
+            }
+            onFailure()
+        }
+    }
+}
