@@ -10,7 +10,7 @@ package import WorkerProtocol
 extension Broker {
     /// The slots of the segment `replication` have changed.
     package func slavesMoved() {
-        gate.replicated(to: slaves().ackOffset)
+        gate.replicated(to: environment.platform.slaves.ackOffset)
         scheduleTick()
     }
 
@@ -19,8 +19,7 @@ extension Broker {
         let outcome = bytes.withUnsafeBytes { store.appendReplicated(at: PhysicalOffset(offset), $0) }
         switch outcome {
         case .appended(let next):
-            replica.lastBytesMillis = now()
-            replica.rate.add(bytes.count, second: replica.lastBytesMillis / 1000)
+            replica.received(bytes: bytes.count)
             endOfTick()
             return .replicaPosition(next: next.rawValue)
         case .refused(let expected, let reason):
@@ -28,6 +27,14 @@ extension Broker {
             return .replicaRefused(at: expected.rawValue, reason: reason)
         }
     }
+
+    /// The replication worker says who follows: the answer to `BrokerPlatform.askForSlaves`.
+    package func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
+        replica.slavesReported(request: request, reports)
+    }
+
+    /// As a slave: it follows a master, or has lost it.
+    package func replicaState(connected: Bool, master: String) { replica.master = master }
 
     /// A table that is larger is read on another thread.
     private static let replicaBytesAtOnce = 32 << 10
@@ -39,7 +46,7 @@ extension Broker {
             return take(kind, Result { try ReplicaTable(kind, bytes) })
         }
         replicaTablesInWork += 1
-        textWork.submit({ Result { try ReplicaTable(kind, bytes) } }) { [self] table in
+        environment.textWork.submit({ Result { try ReplicaTable(kind, bytes) } }) { [self] table in
             replicaTablesInWork -= 1
             take(kind, table)
         }
@@ -60,8 +67,8 @@ extension Broker {
                 refused = read.refused
                 offsets.replace(by: read, in: slices, then: done)
             case .delayOffsets(let json):
-                refused = try schedule.load(json)
-                persist(.delayOffsets)
+                refused = try kinds.schedule.load(json)
+                keeper.persist(.delayOffsets)
             }
             if !refused.isEmpty {
                 logger.error(

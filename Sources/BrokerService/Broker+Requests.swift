@@ -10,37 +10,36 @@ extension Broker {
     package func received(_ frame: RemotingFrame, on connection: RemotingConnection) {
         guard let context = connection.context else { return }
         let client = unsafeDowncast(context, to: ClientContext.self)
-        requester = client
+        tables.creations.requester = connection.remoteAddress
         do throws(RemotingDecodeError) {
-            try dispatch(frame, client)
+            try dispatch(Request(frame, client))
         } catch {
             client.answer(frame.returnAddress, .systemError, remark: "\(error)")
         }
-        requester = nil
+        tables.creations.requester = nil
     }
 
-    private func dispatch(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard let row = requests[frame.code] else {
-            return client.answer(
-                frame.returnAddress, .requestCodeNotSupported, remark: " request type \(frame.code) not supported")
+    private func dispatch(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard let row = requests[request.frame.code] else {
+            return request.answer(.requestCodeNotSupported, remark: " request type \(request.frame.code) not supported")
         }
-        guard frame.body.count <= row.bodyBytesMax else {
-            return client.answer(
-                frame.returnAddress, .systemError,
+        guard request.body.count <= row.bodyBytesMax else {
+            return request.answer(
+                .systemError,
                 remark: ControlBody.refusal(
-                    code: frame.code, bytes: frame.body.count, bytesMax: row.bodyBytesMax))
+                    code: request.frame.code, bytes: request.body.count, bytesMax: row.bodyBytesMax))
         }
-        if let refusal = admission.refusal(of: row) {
-            return client.answer(frame.returnAddress, refusal.code, remark: refusal.remark, fields: refusal.fields)
+        if let refusal = storage.admission.refusal(of: row.refusal, in: row.refusedIn) {
+            return request.answer(refusal.code, remark: refusal.remark, fields: refusal.fields)
         }
         switch row.code {
         // Those that are many, without an allocation for each.
-        case .sendMessageV2, .sendMessage, .sendBatchMessage: try send.process(frame, client)
-        case .pullMessage, .litePullMessage: try pull.process(frame, client)
-        case .updateConsumerOffset: try queues.commit(frame, client)
-        case .consumerSendMessageBack: try sendBack.process(frame, client)
-        case .endTransaction: try endTransaction.process(frame, client)
-        default: try row.processor(self)(frame, client)
+        case .sendMessageV2, .sendMessage, .sendBatchMessage: try processors.send.process(request)
+        case .pullMessage, .litePullMessage: try processors.pull.process(request)
+        case .updateConsumerOffset: try processors.queues.commit(request)
+        case .consumerSendMessageBack: try processors.sendBack.process(request)
+        case .endTransaction: try processors.endTransaction.process(request)
+        default: try row.processor(processors)(request)
         }
     }
 }

@@ -18,10 +18,14 @@ final class SlicedWork {
     /// Slices run since the start; for tests and figures.
     private(set) var slices = 0
 
-    /// Runs a slice; may measure it.
-    var run: (() -> Bool) -> Bool = { $0() }
+    private let meter: WorkMeter
+    /// Called around each slice, which it runs; for tests.
+    var around: ((_ slice: () -> Bool) -> Bool)?
 
-    init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+    init(eventLoop: any EventLoop, meter: WorkMeter = WorkMeter()) {
+        self.eventLoop = eventLoop
+        self.meter = meter
+    }
 
     /// Jobs that are not done.
     var count: Int { jobs.count }
@@ -55,7 +59,9 @@ final class SlicedWork {
         if next >= jobs.count { next = 0 }
         slices += 1
         let place = next
-        if run(jobs[place]) {
+        let slice = jobs[place]
+        let hasMore = meter.measured("a slice of long work") { around.map { $0(slice) } ?? slice() }
+        if hasMore {
             next += 1
         } else {
             jobs.remove(at: place)
@@ -82,25 +88,5 @@ final class CatchUp {
             if !isUnderWay { then() }
             return isUnderWay
         }
-    }
-}
-
-extension Broker {
-    /// Work for one request: a slice now, the rest in later turns. Meanwhile no further request of the connection is read; once
-    /// it has closed nobody wants the result.
-    /// - Parameters:
-    ///   - slice: does a bounded part; `true` when there is more.
-    ///   - then: called when all is done. It answers.
-    func inSlices(for client: ClientContext, _ slice: @escaping () -> Bool, then: @escaping () -> Void) {
-        let step = { () -> Bool in
-            guard !client.connection.isClosed else { return false }
-            if slice() { return true }
-            client.connection.awaitsAnswer = false
-            then()
-            return false
-        }
-        guard step() else { return }
-        client.connection.awaitsAnswer = true
-        slices.add(step)
     }
 }

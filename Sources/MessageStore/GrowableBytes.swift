@@ -1,4 +1,4 @@
-/// Raw memory that grows and is reused. Freed by whoever owns it.
+/// Raw memory that grows and is reused. Its owner calls `deallocate`.
 struct GrowableBytes {
     private var storage: UnsafeMutableRawBufferPointer
     private(set) var count = 0

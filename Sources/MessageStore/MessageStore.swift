@@ -7,16 +7,16 @@ import StoreReader
 
 /// The only writer of a store: commit log, consume queues, index.
 ///
-/// Confined to one thread, its owner's event loop: every call below and every hook happens there. `append…` only fills a buffer;
-/// `commitTick` writes it, makes the messages readable and calls the hooks. Acknowledgements wait for `commitTick` (asynchronous flush)
-/// or for the `flushed` hook (synchronous flush).
+/// Confined to one thread, its owner's event loop: every call below and every event happens there. `append…` only fills
+/// a buffer; `commitTick` writes it, makes the messages readable and reports events. Acknowledgements wait for
+/// `commitTick` (asynchronous flush) or for the event `flushed` (synchronous flush).
 ///
-/// Life cycle: `init` – hooks – `open` – appends, ticks, reads, `runMaintenance` – `close`.
+/// Life cycle: `init` – `open` – appends, ticks, reads, `runMaintenance` – `close`.
 package final class MessageStore {
     /// Runs a piece of work on the owner's thread, later.
     package typealias Executor = @Sendable (@escaping @Sendable () -> Void) -> Void
 
-    /// As it holds now; what an operator changes meanwhile is taken in.
+    /// The settings in force; `change` replaces those that can change while the store is open.
     package private(set) var configuration: StoreConfiguration
     let disk: any Disk
     let logger: Logger
@@ -25,60 +25,38 @@ package final class MessageStore {
     /// Milliseconds since 1970.
     let clock: @Sendable () -> Int64
 
-    /// A message has become readable in a queue whose `wantsArrival` is set. Called during dispatch: note it, read after `commitTick`.
-    package var arrival: ((ConsumeQueue, MessageArrival) -> Void)?
-    /// The end of the written log moved (once a tick).
-    package var written: ((PhysicalOffset) -> Void)?
-    /// The end of the flushed log moved.
-    package var flushed: ((PhysicalOffset) -> Void)?
-    /// The beginning of the log moved: files were deleted.
-    package var minimumMoved: ((PhysicalOffset) -> Void)?
-    /// The oldest record somebody still needs besides consumers (messages that wait for their time or outcome); nil when none. Retention asks for it before
-    /// it deletes, whatever the pressure, and leaves the file with that record and all behind it.
-    package var neededFrom: (() -> PhysicalOffset?)?
-    /// The disk is so full that the log before this place must go, and `neededFrom` lies there: whoever can store again what it needs does, and
-    /// needs the old place no more.
-    package var makeRoom: ((PhysicalOffset) -> Void)?
-    /// A flush failed: whoever waits for `flushed` must be told; the store takes nothing until it has verified itself.
-    package var flushFailed: ((StoreError) -> Void)?
+    /// What is reported to the owner; given to `open`.
+    var events = StoreEvents.ignored
+    /// What needs messages besides consumers. Retention asks all of them before it deletes a file.
+    package var retentionHolds: [RetentionHold] = []
 
-    // The log. All are physical offsets, in this order: flushed <= written, dispatched <= written <= end.
+    // The log.
     let logFiles: CommitLogFiles
     var windows: LogWindows
     var hot: HotBuffer
     /// Properties an old checksum was taken out of, for the time of one encoding.
     var propertyScratch = GrowableBytes()
-    /// Behind the last appended byte, written or not.
-    var logEnd: Int64 = 0
-    /// End of the file `logEnd` lies in; equal to `logEnd` when the next append needs a new file.
-    var logFileEnd: Int64 = 0
-    /// `logFileEnd` before this tick.
-    var committedFileEnd: Int64 = 0
-    var writtenEnd: Int64 = 0
-    var dispatchedEnd: Int64 = 0
-    var flushedEnd: Int64 = 0
-    /// Blocks are reserved up to here.
-    var allocatedEnd: Int64 = 0
-    var allocationRunning = false
-    /// The disk has been asked to write up to here.
-    var writebackEnd: Int64 = 0
-    var writebackRunning = false
+    var log = LogPosition()
+    var reservation = BlockReservation()
+    var flush = FlushState()
 
     // Queues.
     var table = QueueTable()
     let queueFiles: ConsumeQueueFiles
+    /// Have entries that are in memory only.
     var dirtyQueues: [ConsumeQueue] = []
+    var queuePass = QueuePass()
     /// Queues that got messages in this tick.
     var tickQueues: [ConsumeQueue] = []
     var tickNumber: UInt64 = 1
     /// In a replay: records that do not continue their queues, until those go on.
-    var held: [ObjectIdentifier: HeldRecord] = [:]
+    var waiting: [ObjectIdentifier: WaitingRecord] = [:]
     var deleted = DeletedTopics()
     var removals = QueueRemovals()
     /// Records dispatched since the start that no queue can hold.
     var withoutQueue: Int64 = 0
     let index: IndexService?
-    let sums: RecordSums?
+    let checksums: RecordChecksumTable?
     let delayLevels: DelayLevels
 
     // Condition.
@@ -86,35 +64,25 @@ package final class MessageStore {
     var lockFile: (any DiskFile)?
     /// `abort` says that Apus writes here.
     var isMarkedOwned = false
-    /// Why nothing is accepted; nil when all is well.
-    var gate: AppendRefusal?
-    /// It is closed because of a threshold, while the disk still takes bytes.
-    var gateIsThreshold = false
-    /// Bytes of a failed write may lie behind `writtenEnd`: they must be made zero before anything is written.
-    var tailIsDirty = false
-    var flushRunning = false
-    /// Of the flush that is running.
-    var flushOutcome: FlushOutcome<SystemError>?
-    /// What lies between `flushedEnd` and here was written by a process that was killed, perhaps after a synchronization had failed and before it
-    /// could say so: it is written again before any synchronization counts.
-    var doubtfulEnd: Int64 = 0
-    /// A synchronize failed: what lies between `flushedEnd` and `writtenEnd` must be verified and written again.
-    var flushBroken = false
+    var gate = WriteGate()
     var lastStoreTimestamp: Int64 = 0
-    var flushedTimestamp: Int64 = 0
-    var maintenance = MaintenanceState()
+    var checkpoint = CheckpointState()
+    var retention = RetentionState()
+    var reported = ReportedProblems()
+    /// When mapped windows were released last, milliseconds since 1970.
+    var lastReleaseMilliseconds: Int64 = 0
     var checkState = CheckState()
     let recoveryPoint: RecoveryPointFile
     let memoryBytes: Int64
     let bootIdentity: [UInt8]
     /// When the machine started, milliseconds since 1970; 0 when unknown.
     let machineStart: Int64
-    /// Where the last start began to dispatch again: what lies below was believed.
-    var recoveredFrom: Int64 = 0
+    /// Where the last start began to dispatch again: what lies below was trusted.
+    var recoveredFrom = PhysicalOffset(0)
     /// What lies below that was not written to its end by Apus, or not for the first time.
     var needsCheck = false
     /// What lies below was found on the disk: its bodies are checked when they are read.
-    var verifiedFrom: Int64 = 0
+    var verifiedFrom = PhysicalOffset(0)
     var statistics = StoreStatistics()
     var liveness: StoreLiveness
 
@@ -157,10 +125,10 @@ package final class MessageStore {
                 layout: IndexLayout(slots: configuration.maxHashSlotNum, entries: configuration.maxIndexNum),
                 logger: logger)
             : nil
-        sums =
+        checksums =
             configuration.recordSumEnable
-            ? RecordSums(
-                directory: configuration.recordSumPath, disk: disk, fileSize: files.fileSize, logger: logger)
+            ? RecordChecksumTable(
+                directory: configuration.recordChecksumPath, disk: disk, fileSize: files.fileSize, logger: logger)
             : nil
         delayLevels = configuration.delayLevels
         recoveryPoint = RecoveryPointFile(
@@ -182,20 +150,22 @@ package final class MessageStore {
         propertyScratch.deallocate()
     }
 
-    // MARK: Where the log stands
+    // MARK: - Where the log stands
 
     /// Why nothing is accepted at the moment, or nil.
-    package var notWritable: AppendRefusal? { gate }
+    package var notWritable: AppendRefusal? { gate.refusal }
     /// First byte of the first file, -1 while there is none.
-    package var minPhysicalOffset: PhysicalOffset { PhysicalOffset(logFiles.first ?? -1) }
+    package var minPhysicalOffset: PhysicalOffset { logFiles.first ?? PhysicalOffset(-1) }
+    /// First byte of the first file, 0 while there is none.
+    var logStart: PhysicalOffset { logFiles.first ?? PhysicalOffset(0) }
     /// End of what is written: other processes may read below.
-    package var writtenOffset: PhysicalOffset { PhysicalOffset(writtenEnd) }
+    package var writtenOffset: PhysicalOffset { log.written }
     /// End of what survives power loss.
-    package var flushedOffset: PhysicalOffset { PhysicalOffset(flushedEnd) }
+    package var flushedOffset: PhysicalOffset { log.flushed }
     /// End of what is readable by queue; on a slave it trails by the record that is not whole yet.
-    package var dispatchedOffset: PhysicalOffset { PhysicalOffset(dispatchedEnd) }
+    package var dispatchedOffset: PhysicalOffset { log.dispatched }
 
-    // MARK: Queues
+    // MARK: - Queues
 
     /// Nil when nothing was ever stored in it.
     package func consumeQueue(topic: UnsafeRawBufferPointer, queueId: Int32) -> ConsumeQueue? {
@@ -208,8 +178,8 @@ package final class MessageStore {
         return topic.withUTF8 { table.find(UnsafeRawBufferPointer($0), queueId) }
     }
 
-    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueId` is not
-    /// negative.
+    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueId` is
+    /// not negative.
     package func findConsumeQueue(topic: TopicName, queueId: Int32) -> ConsumeQueue {
         consumeQueue(topic: topic.text, queueId: queueId)
             ?? table.make(topic, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
@@ -229,9 +199,28 @@ package enum StoreClock {
     }
 }
 
-/// How work that was done elsewhere finds the store again: set and read on the owner's thread only.
+/// How work of another thread finds the store again. Set and read on the owner's thread only.
 final class StoreLiveness: @unchecked Sendable {
     weak var store: MessageStore?
+}
+
+/// Problems of the store's files that have been reported: each is reported once and not with every read.
+struct ReportedProblems {
+    /// Where the damage lies that was reported last.
+    private var damage: PhysicalOffset?
+    private var unreadableChecksums = false
+
+    /// Whether damage at `offset` is to be reported.
+    mutating func isNew(damageAt offset: PhysicalOffset) -> Bool {
+        defer { damage = offset }
+        return damage != offset
+    }
+
+    /// Whether it is to be reported that record checksums cannot be read.
+    mutating func isNewUnreadableChecksums() -> Bool {
+        defer { unreadableChecksums = true }
+        return !unreadableChecksums
+    }
 }
 
 /// Counters since the start.

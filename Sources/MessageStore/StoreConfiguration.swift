@@ -1,7 +1,8 @@
 import SettingTable
 import StoreFormat
 
-/// The store's settings under RocketMQ's own keys, meanings and defaults (`MessageStoreConfig`), and a few of Apus' own.
+/// The store's settings under RocketMQ's own keys, meanings and defaults (`MessageStoreConfig`), and a few of Apus'
+/// own.
 package struct StoreConfiguration: Sendable {
     /// When a message is acknowledged.
     package enum FlushDiskType: Sendable {
@@ -21,8 +22,9 @@ package struct StoreConfiguration: Sendable {
     package var mappedFileSizeConsumeQueue = 300_000 * 20
     /// Whether messages are indexed by their keys.
     package var messageIndexEnable = true
-    /// Slots and entries of an index file (`IndexLayout`).
+    /// Slots of an index file (`IndexLayout`).
     package var maxHashSlotNum = 5_000_000
+    /// Entries of an index file.
     package var maxIndexNum = 20_000_000
     /// Most records a key query returns.
     package var maxMsgsNumBatch = 64
@@ -44,14 +46,18 @@ package struct StoreConfiguration: Sendable {
     package var maxMessageSize = 4 * 1024 * 1024
     /// Whether recovery looks at bodies, not only at the records' shape.
     package var checkCRCOnRecover = true
-    /// Each record ends with a checksum of all of it (`RecordChecksum`), and those that have one are judged by it. RocketMQ 5's key.
+    /// Each record ends with a checksum of all of it (`PropCRC`), and those that have one are judged by it. RocketMQ
+    /// 5's key.
     package var enabledAppendPropCRC = false
-    /// A record without such a checksum is reported and delivered to nobody. RocketMQ 5's key.
+    /// A record without such a checksum is reported and not delivered. RocketMQ 5's key.
     package var forceVerifyPropCRC = false
-    /// Most bytes and messages of one read; fewer when they lie on disk rather than in memory.
+    /// Bytes of one read that lie in memory.
     package var maxTransferBytesOnMessageInMemory = 256 * 1024
+    /// Messages of one read that lie in memory.
     package var maxTransferCountOnMessageInMemory = 32
+    /// Bytes of one read that lie on disk.
     package var maxTransferBytesOnMessageInDisk = 64 * 1024
+    /// Messages of one read that lie on disk.
     package var maxTransferCountOnMessageInDisk = 8
     /// Per cent of the machine's memory behind the log's end that counts as "in memory".
     package var accessMessageInMemoryMaxRatio = 40
@@ -78,32 +84,38 @@ package struct StoreConfiguration: Sendable {
     package var cleanResourceInterval = 10_000
     /// Apus: bytes that must stay free whatever the ratios say.
     package var diskReservedBytes: Int64 = 64 * 1024 * 1024
-    /// Apus: blocks are reserved this many bytes ahead of the log's end, so that a full disk is met before a message is.
+    /// Apus: blocks are reserved this many bytes ahead of the log's end, so that a full disk is met before a message
+    /// is.
     package var allocateAheadBytes = 64 * 1024 * 1024
 
-    /// Apus: whether each record gets a sum of all of it beside the log (`RecordSum`).
+    /// Apus: whether each record gets a checksum of all of it beside the log (`RecordChecksum`).
     package var recordSumEnable = true
     /// Apus: how much of the log the check behind a start looks at per second, bytes; 0 for no check.
     package var backgroundCheckBytesPerSecond = 64 * 1024 * 1024
 
+    /// RocketMQ's defaults for a store in that folder.
     package init(storePathRootDir: String) {
         self.storePathRootDir = storePathRootDir
     }
 
     /// Folders of the parts, and the one of the broker's tables.
     package var commitLogPath: String { storePathCommitLog ?? storePathRootDir + "/commitlog" }
+    /// Of the consume queues.
     package var consumeQueuePath: String { storePathRootDir + "/consumequeue" }
+    /// Of the index files.
     package var indexPath: String { storePathRootDir + "/index" }
-    package var recordSumPath: String { storePathRootDir + "/recordsums" }
+    /// Of the record checksums; a folder of ours.
+    package var recordChecksumPath: String { storePathRootDir + "/recordsums" }
+    /// Of the broker's tables.
     package var configPath: String { storePathRootDir + "/config" }
 
     /// What is asked of a record that was found on the disk before it is delivered.
     var recordCheck: RecordCheck {
-        forceVerifyPropCRC ? .checksum : enabledAppendPropCRC ? .checksumIfPresent : .body
+        forceVerifyPropCRC ? .propCRC : enabledAppendPropCRC ? .propCRCIfPresent : .body
     }
-    /// The same for recovery. RocketMQ cuts the log off at the first record without a checksum it asks for; here queues and index keep such
-    /// records, so that nothing is lost by the key having been set too early.
-    var recordCheckOnRecover: RecordCheck { recordCheck == .checksum ? .checksumIfPresent : recordCheck }
+    /// The same for recovery. RocketMQ cuts the log off at the first record without a checksum it asks for; here queues
+    /// and index keep such records, so that nothing is lost by the key having been set too early.
+    var recordCheckOnRecover: RecordCheck { recordCheck == .propCRC ? .propCRCIfPresent : recordCheck }
 
     /// Entries a consume queue file holds.
     package var entriesPerConsumeQueueFile: Int { max(1, (mappedFileSizeConsumeQueue + 19) / 20) }
@@ -116,7 +128,8 @@ package struct StoreConfiguration: Sendable {
         try take(value)
     }
 
-    /// This configuration with other values for some of the keys that can change while the store is open; other keys are left alone.
+    /// This configuration with other values for some of the keys that can change while the store is open; other keys
+    /// are left alone.
     /// - Throws: the first key whose value is not understood.
     package func changed(_ settings: [(String, String)]) throws(StoreError) -> StoreConfiguration {
         var next = self

@@ -18,6 +18,7 @@ package enum StoreError: Error, CustomStringConvertible {
     /// The store takes no writes until it has been verified: a flush or a write failed.
     case notWritable(reason: String)
 
+    /// For operators: cause, consequence, remedy.
     package var description: String {
         switch self {
         case .disk(let error): "\(error)"
@@ -47,13 +48,15 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     case queueId(Int32)
     /// The body of a batch is not a sequence of encoded messages.
     case malformedBatch(String)
-    /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no transaction.
+    /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no
+    /// transaction.
     case unreadable
     /// The disk has no room; the remark says which disk, how full, and what frees it.
     case diskFull(remark: String)
     /// The store takes no writes at the moment.
     case notWritable(remark: String)
 
+    /// For the remark of a response.
     package var description: String {
         switch self {
         case .messageTooLarge(let limit): "the message is larger than maxMessageSize, \(limit) bytes"
@@ -63,7 +66,7 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
         case .queueId(let number): "no queue has the number \(number): they begin at 0"
         case .malformedBatch(let reason): "the batch is malformed: \(reason)"
         case .unreadable:
-            "sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: nobody could read it"
+            "sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: no consumer could read it"
         case .diskFull(let remark), .notWritable(let remark): remark
         }
     }

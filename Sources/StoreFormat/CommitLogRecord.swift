@@ -124,8 +124,8 @@ package struct CommitLogRecordView {
     }
 }
 
-/// What lies at a place of the commit log. Only the shape is judged: `CommitLogRecordView.damage` looks at the checksums, and
-/// the caller compares the physical offset with the place.
+/// What lies at a place of the commit log. Only the shape is judged: `CommitLogRecordView.damage` looks at the
+/// checksums, and the caller compares the physical offset with the place.
 package enum CommitLogParse {
     case record(CommitLogRecordView)
     /// The rest of the file is unused; `size` bytes from here to its end.
@@ -145,16 +145,17 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
     /// The parts do not add up to the total.
     case lengths
     case bodyCRC
-    /// The checksum of the whole record (`RecordChecksum`) does not match.
-    case recordCRC
-    /// It has no such checksum, and `forceVerifyPropCRC` believes no record without one.
-    case noRecordCRC
-    /// It is not what its sum beside the log (`RecordSum`) was made of.
-    case recordSum
+    /// The checksum of the whole record (`PropCRC`) does not match.
+    case propCRC
+    /// It has no such checksum, and `forceVerifyPropCRC` asks for one.
+    case noPropCRC
+    /// It is not what its checksum beside the log (`RecordChecksum`) was made of.
+    case recordChecksum
     case physicalOffset(found: Int64)
     /// A disk block inside the record was never written.
     case tornBlock
 
+    /// For operators.
     package var description: String {
         switch self {
         case .nothing: "nothing was written here"
@@ -162,9 +163,9 @@ package enum CommitLogDamage: Equatable, Sendable, CustomStringConvertible {
         case .size(let size): "impossible record size \(size)"
         case .lengths: "the parts of the record do not add up to its size"
         case .bodyCRC: "the body's CRC does not match"
-        case .recordCRC: "the record's CRC does not match"
-        case .noRecordCRC: "the record has no CRC of its own, which forceVerifyPropCRC asks for"
-        case .recordSum: "the record is not what was written: its sum in the folder recordsums does not match"
+        case .propCRC: "the record's CRC does not match"
+        case .noPropCRC: "the record has no CRC of its own, which forceVerifyPropCRC asks for"
+        case .recordChecksum: "the record is not what was written: its checksum in the folder recordsums does not match"
         case .physicalOffset(let found): "the record says it lies at \(found)"
         case .tornBlock: "a disk block inside the record was never written"
         }

@@ -11,10 +11,12 @@ package struct IndexLayout: Sendable {
     @inlinable package static var slotSize: Int { 4 }
     @inlinable package static var entrySize: Int { 20 }
 
-    /// How many, by `maxHashSlotNum` and `maxIndexNum`.
+    /// Slots of a file (`maxHashSlotNum`).
     package let slots: Int
+    /// Entries of a file (`maxIndexNum`).
     package let entries: Int
 
+    /// Of files with so many slots and entries.
     package init(slots: Int, entries: Int) {
         self.slots = slots
         self.entries = entries
@@ -30,7 +32,8 @@ package struct IndexLayout: Sendable {
         Int64(Self.headerSize) + Int64(slots) * Int64(Self.slotSize) + Int64(index) * Int64(Self.entrySize)
     }
 
-    /// `indexKeyHashMethod`: the absolute value of the Java hash of `topic#key`; the one value that has none counts as 0.
+    /// `indexKeyHashMethod`: the absolute value of the Java hash of `topic#key`; the one value that has none counts as
+    /// 0.
     @inlinable
     package static func keyHash(_ javaHash: Int32) -> Int32 {
         javaHash == Int32.min ? 0 : abs(javaHash)
@@ -43,14 +46,16 @@ package struct IndexHeader: Equatable, Sendable {
     package var beginTimestamp: Int64 = 0
     /// Of the newest message in it, milliseconds since 1970.
     package var endTimestamp: Int64 = 0
-    /// Physical offsets of the first and the last message in it.
-    package var beginPhyOffset: Int64 = 0
-    package var endPhyOffset: Int64 = 0
+    /// Physical offset of the first message in it.
+    package var beginPhyOffset = PhysicalOffset(0)
+    /// Physical offset of the last message in it.
+    package var endPhyOffset = PhysicalOffset(0)
     /// Slots that hold an entry.
     package var hashSlotCount: Int32 = 0
     /// One more than the entries there are.
     package var indexCount: Int32 = 1
 
+    /// Of a file without entries.
     package init() {}
 
     /// nil when the bytes are too few.
@@ -58,8 +63,8 @@ package struct IndexHeader: Equatable, Sendable {
         guard bytes.count >= IndexLayout.headerSize, let base = bytes.baseAddress else { return nil }
         beginTimestamp = BigEndian.load(base, 0, as: Int64.self)
         endTimestamp = BigEndian.load(base, 8, as: Int64.self)
-        beginPhyOffset = BigEndian.load(base, 16, as: Int64.self)
-        endPhyOffset = BigEndian.load(base, 24, as: Int64.self)
+        beginPhyOffset = PhysicalOffset(BigEndian.load(base, 16, as: Int64.self))
+        endPhyOffset = PhysicalOffset(BigEndian.load(base, 24, as: Int64.self))
         hashSlotCount = BigEndian.load(base, 32, as: Int32.self)
         indexCount = max(1, BigEndian.load(base, 36, as: Int32.self))
     }
@@ -68,8 +73,8 @@ package struct IndexHeader: Equatable, Sendable {
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(beginTimestamp, pointer, 0)
         BigEndian.store(endTimestamp, pointer, 8)
-        BigEndian.store(beginPhyOffset, pointer, 16)
-        BigEndian.store(endPhyOffset, pointer, 24)
+        BigEndian.store(beginPhyOffset.rawValue, pointer, 16)
+        BigEndian.store(endPhyOffset.rawValue, pointer, 24)
         BigEndian.store(hashSlotCount, pointer, 32)
         BigEndian.store(indexCount, pointer, 36)
     }
@@ -83,17 +88,17 @@ package struct IndexHeader: Equatable, Sendable {
 
 /// One entry of an index file: a key of a message, and where that lies.
 package struct IndexEntry: Equatable, Sendable {
-    /// `IndexLayout.keyHash` of `topic#key`: several keys may share it, so whoever finds an entry looks at the
-    /// message.
+    /// `IndexLayout.keyHash` of `topic#key`: several keys may share it, so the message decides.
     package var keyHash: Int32
     /// Where the record begins in the commit log.
-    package var physicalOffset: Int64
+    package var physicalOffset: PhysicalOffset
     /// Since the file's begin time.
     package var seconds: Int32
     /// The entry before this one in the slot, 0 for none.
     package var previous: Int32
 
-    package init(keyHash: Int32, physicalOffset: Int64, seconds: Int32, previous: Int32) {
+    /// An entry of these fields.
+    package init(keyHash: Int32, physicalOffset: PhysicalOffset, seconds: Int32, previous: Int32) {
         self.keyHash = keyHash
         self.physicalOffset = physicalOffset
         self.seconds = seconds
@@ -104,7 +109,7 @@ package struct IndexEntry: Equatable, Sendable {
     @inlinable
     package init(_ pointer: UnsafeRawPointer) {
         keyHash = BigEndian.load(pointer, 0, as: Int32.self)
-        physicalOffset = BigEndian.load(pointer, 4, as: Int64.self)
+        physicalOffset = PhysicalOffset(BigEndian.load(pointer, 4, as: Int64.self))
         seconds = BigEndian.load(pointer, 12, as: Int32.self)
         previous = BigEndian.load(pointer, 16, as: Int32.self)
     }
@@ -112,7 +117,7 @@ package struct IndexEntry: Equatable, Sendable {
     @inlinable
     package func encode(_ pointer: UnsafeMutableRawPointer) {
         BigEndian.store(keyHash, pointer, 0)
-        BigEndian.store(physicalOffset, pointer, 4)
+        BigEndian.store(physicalOffset.rawValue, pointer, 4)
         BigEndian.store(seconds, pointer, 12)
         BigEndian.store(previous, pointer, 16)
     }

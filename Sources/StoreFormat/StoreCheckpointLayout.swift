@@ -10,6 +10,7 @@ package struct StoreCheckpointLayout: Equatable, Sendable {
     /// … in the index files.
     package var indexMsgTimestamp: Int64 = 0
 
+    /// Covers nothing.
     package init() {}
 
     /// Nil when the bytes are too few.

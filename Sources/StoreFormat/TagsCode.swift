@@ -1,11 +1,13 @@
-/// The 64-bit number a consume queue keeps for a message's tags: Java's `String.hashCode` of the tags (`s0*31^(n-1) + …`
-/// over UTF-16 units, 32-bit wrap-around), sign-extended; 0 for no tags. In `SCHEDULE_TOPIC_XXXX` it is the deliver time instead.
+/// The 64-bit number a consume queue keeps for a message's tags: Java's `String.hashCode` of the tags (`s0*31^(n-1) +
+/// …` over UTF-16 units, 32-bit wrap-around), sign-extended; 0 for no tags. In `SCHEDULE_TOPIC_XXXX` it is the deliver
+/// time instead.
 package enum TagsCode {
     /// Of the UTF-8 bytes of a tags property.
     package static func of(_ tags: UnsafeRawBufferPointer) -> Int64 {
         Int64(JavaHash.hash(tags, continuing: 0))
     }
 
+    /// Of a tags property.
     package static func of(_ tags: String) -> Int64 {
         var tags = tags
         return tags.withUTF8 { of(UnsafeRawBufferPointer($0)) }
@@ -14,7 +16,8 @@ package enum TagsCode {
 
 /// Java's `String.hashCode` computed from UTF-8, without making a string.
 package enum JavaHash {
-    /// Goes on with a hash over more text. Malformed UTF-8 counts as U+FFFD per bad byte, as Java's decoder replaces it.
+    /// Goes on with a hash over more text. Malformed UTF-8 counts as U+FFFD per bad byte, as Java's decoder replaces
+    /// it.
     @inlinable
     package static func hash(_ text: UnsafeRawBufferPointer, continuing start: Int32) -> Int32 {
         var hash = start

@@ -1,9 +1,10 @@
 package import LinuxSystem
 package import StoreFormat
 
-/// Read-only windows over a commit log that another process writes. Confined to one thread. The caller bounds what it reads by the
-/// published `writtenOffset` watermark: below it every byte is final.
+/// Read-only windows over a commit log that another process writes. Confined to one thread. The caller bounds what it
+/// reads by the published `writtenOffset` watermark: below it every byte is final.
 package final class CommitLogView {
+    /// Of the log files.
     package let directory: String
     /// Bytes of a log file (`mappedFileSizeCommitLog`).
     package let fileSize: Int
@@ -29,21 +30,21 @@ package final class CommitLogView {
         }
     }
 
-    /// The bytes `offset ..< offset + size`; nil when a file they lie in does not exist (deleted, or not yet written). The range may cross
-    /// file ends. The pointer is valid during the call.
+    /// The bytes `offset ..< offset + size`; nil when a file they lie in does not exist (deleted, or not yet written).
+    /// The range may cross file ends. The pointer is valid during the call.
     package func withBytes<R>(
         at offset: PhysicalOffset, size: Int, _ body: (UnsafeRawBufferPointer) throws -> R
     ) rethrows -> R? {
-        guard let bytes = windows.bytes(at: offset.rawValue, size: size) else { return nil }
+        guard let bytes = windows.bytes(at: offset, size: size) else { return nil }
         return try body(bytes)
     }
 
-    /// For `sendfile`: the open file that holds `offset`, the offset inside it, and the bytes from there to the file's end. The descriptor
-    /// belongs to the view and is valid until the next call.
+    /// For `sendfile`: the open file that holds `offset`, the offset inside it, and the bytes from there to the file's
+    /// end. The descriptor belongs to the view and is valid until the next call.
     package func file(at offset: PhysicalOffset) -> (descriptor: Int32, fileOffset: Int64, available: Int)? {
-        let base = offset.rawValue / Int64(fileSize) * Int64(fileSize)
+        let base = PhysicalOffset(offset.rawValue / Int64(fileSize) * Int64(fileSize))
         guard let file = files.file(base: base) else { return nil }
-        let inside = offset.rawValue - base
+        let inside = offset - base
         return (file.descriptor, inside, fileSize - Int(inside))
     }
 
@@ -59,16 +60,16 @@ final class OpenLogFiles {
     let directory: String
     let disk: any Disk
     var openFailed: ((SystemError) -> Void)?
-    private var files: [Int64: any DiskFile] = [:]
+    private var files: [PhysicalOffset: any DiskFile] = [:]
 
     init(directory: String, disk: any Disk) {
         self.directory = directory
         self.disk = disk
     }
 
-    func file(base: Int64) -> (any DiskFile)? {
+    func file(base: PhysicalOffset) -> (any DiskFile)? {
         if let file = files[base] { return file }
-        let path = directory + "/" + StoreFileName.of(offset: base)
+        let path = directory + "/" + StoreFileName.of(offset: base.rawValue)
         do throws(SystemError) {
             guard try disk.information(path) != nil else { return nil }
             let file = try disk.open(path, .read)

@@ -1,9 +1,10 @@
 package import LinuxSystem
+package import StoreFormat
 
 /// A few read-only mapped windows over files of equal size that together make one long log. Confined to one thread.
 ///
-/// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one goes first, and
-/// `release()` lets those go that were not used since the call before.
+/// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one
+/// goes first, and `release()` lets those go that were not used since the call before.
 package final class LogWindows {
     /// Bytes of a file: byte `n` of the log lies in file `n / fileSize`.
     package let fileSize: Int64
@@ -11,7 +12,7 @@ package final class LogWindows {
     package var readFailed: ((SystemError) -> Void)?
 
     private struct Window {
-        var start: Int64
+        var start: PhysicalOffset
         var region: MappedRegion
         var lastUse: UInt64
     }
@@ -20,19 +21,24 @@ package final class LogWindows {
     package let windowSize: Int64
     private let maximumWindows: Int
     /// The open file whose first byte is `base`, or nil when there is none.
-    private let file: (_ base: Int64) -> (any DiskFile)?
+    private let file: (_ base: PhysicalOffset) -> (any DiskFile)?
     private var windows: [Window] = []
     /// The window used last, as plain numbers: the hit path touches nothing that is counted.
-    private var currentStart: Int64 = 0
-    private var currentEnd: Int64 = 0
+    private var currentStart = PhysicalOffset(0)
+    private var currentEnd = PhysicalOffset(0)
     private var currentBase = UnsafeRawPointer(bitPattern: 1)
     private var clock: UInt64 = 0
     private var releaseMark: UInt64 = 0
     private var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 0, alignment: 16)
 
+    /// - Parameters:
+    ///   - fileSize: of the log's files, bytes.
+    ///   - windowSize: bytes, a multiple of 4096.
+    ///   - maximumWindows: mapped at a time.
+    ///   - file: the open file whose first byte is `base`, or nil when there is none.
     package init(
         fileSize: Int64, windowSize: Int64 = 4 << 20, maximumWindows: Int = 8,
-        file: @escaping (Int64) -> (any DiskFile)?
+        file: @escaping (PhysicalOffset) -> (any DiskFile)?
     ) {
         precondition(windowSize % 4096 == 0 && maximumWindows > 0, "windows are whole pages")
         self.fileSize = fileSize
@@ -45,10 +51,10 @@ package final class LogWindows {
         scratch.deallocate()
     }
 
-    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The pointer is valid until the
-    /// next call.
+    /// The bytes `offset ..< offset + size`, which may cross windows and files; nil when they are not there. The
+    /// pointer is valid until the next call.
     @inline(__always)
-    package func bytes(at offset: Int64, size: Int) -> UnsafeRawBufferPointer? {
+    package func bytes(at offset: PhysicalOffset, size: Int) -> UnsafeRawBufferPointer? {
         if offset >= currentStart, size >= 0, offset + Int64(size) <= currentEnd, let base = currentBase {
             return UnsafeRawBufferPointer(start: base + Int(offset - currentStart), count: size)
         }
@@ -60,8 +66,8 @@ package final class LogWindows {
         windows.removeAll { $0.lastUse <= releaseMark }
         releaseMark = clock
         // Hits on the current window are not counted; the next one will be.
-        currentStart = 0
-        currentEnd = 0
+        currentStart = PhysicalOffset(0)
+        currentEnd = PhysicalOffset(0)
         if scratch.count > 0 {
             scratch.deallocate()
             scratch = .allocate(byteCount: 0, alignment: 16)
@@ -71,15 +77,20 @@ package final class LogWindows {
     /// Forgets every window (files were deleted or cut).
     package func reset() {
         windows.removeAll()
-        currentStart = 0
-        currentEnd = 0
+        currentStart = PhysicalOffset(0)
+        currentEnd = PhysicalOffset(0)
     }
 
-    private func find(_ offset: Int64, _ size: Int) -> UnsafeRawBufferPointer? {
-        guard offset >= 0, size >= 0 else { return nil }
+    /// Where the file that holds `offset` begins.
+    private func base(of offset: PhysicalOffset) -> PhysicalOffset {
+        PhysicalOffset(offset.rawValue / fileSize * fileSize)
+    }
+
+    private func find(_ offset: PhysicalOffset, _ size: Int) -> UnsafeRawBufferPointer? {
+        guard offset.rawValue >= 0, size >= 0 else { return nil }
         clock += 1
         let end = offset + Int64(size)
-        let base = offset / fileSize * fileSize
+        let base = base(of: offset)
         let start = base + (offset - base) / windowSize * windowSize
         for index in windows.indices where windows[index].start == start {
             let window = windows[index]
@@ -96,7 +107,7 @@ package final class LogWindows {
         return copy(offset, size)
     }
 
-    private func use(_ window: Window, _ offset: Int64, _ size: Int) -> UnsafeRawBufferPointer? {
+    private func use(_ window: Window, _ offset: PhysicalOffset, _ size: Int) -> UnsafeRawBufferPointer? {
         guard let pointer = window.region.bytes.baseAddress else { return nil }
         currentStart = window.start
         currentEnd = window.start + Int64(window.region.bytes.count)
@@ -104,10 +115,11 @@ package final class LogWindows {
         return UnsafeRawBufferPointer(start: pointer + Int(offset - window.start), count: size)
     }
 
-    private func map(base: Int64, start: Int64, limit: Int64) -> Window? {
+    private func map(base: PhysicalOffset, start: PhysicalOffset, limit: PhysicalOffset) -> Window? {
         guard let file = file(base) else { return nil }
         do throws(SystemError) {
-            // A file shorter than its name promises must not be mapped past its end: touching that would kill the process.
+            // A file shorter than its name promises must not be mapped past its end: touching that would kill the
+            // process.
             let available = min(limit - base, try file.size()) - (start - base)
             guard available > 0 else { return nil }
             let window = Window(
@@ -126,7 +138,7 @@ package final class LogWindows {
     }
 
     /// What does not lie in one window is copied together.
-    private func copy(_ offset: Int64, _ size: Int) -> UnsafeRawBufferPointer? {
+    private func copy(_ offset: PhysicalOffset, _ size: Int) -> UnsafeRawBufferPointer? {
         if scratch.count < size {
             scratch.deallocate()
             scratch = .allocate(byteCount: max(size, 64 * 1024), alignment: 16)
@@ -134,7 +146,7 @@ package final class LogWindows {
         var done = 0
         while done < size {
             let at = offset + Int64(done)
-            let base = at / fileSize * fileSize
+            let base = base(of: at)
             let part = Int(min(Int64(size - done), base + fileSize - at))
             guard let file = file(base) else { return nil }
             do throws(SystemError) {

@@ -75,7 +75,6 @@ extension BrokerStoreWorker {
             received(message, from: peer)
         } closed: { [unowned self] in
             replication = nil
-            if isOpen { broker.askForSlaves = nil }
         }
         startReplication()
     }
@@ -83,7 +82,6 @@ extension BrokerStoreWorker {
     /// Replication learns the role, and on a slave where the log goes on; not before the store is open.
     func startReplication() {
         guard isOpen, let replication else { return }
-        broker.askForSlaves = { [unowned self] request in self.replication?.send(.slavesWanted(request: request)) }
         let master = environment.settings.string("haMasterAddress", default: "")
         replication.send(.brokerRole(broker.configuration.brokerRole, masterAddress: master))
         if broker.configuration.isSlave {

@@ -19,7 +19,7 @@ final class BrokerStoreWorker: Worker {
     let broker: Broker
     private let disk: RealDisk
     let server: RemotingServer
-    private let watermarks: Watermarks
+    let watermarks: Watermarks
     private var slaveWatch: EventWatch?
     var filters: [Int: PeerLink] = [:]
     var replication: PeerLink?
@@ -63,18 +63,9 @@ final class BrokerStoreWorker: Worker {
         watermarks = Watermarks(
             segment: try environment.segment("watermarks"), replication: try environment.segment("replication"),
             event: try environment.event("watermarks"), fileSize: store.configuration.mappedFileSizeCommitLog)
-        broker.requestTick = { [unowned server] in server.scheduleTick() }
         let turns = environment.turns
         server.tickBegan = { turns.began($0) }
         server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
-        broker.workTookLong = { name, took in turns.note(took, name) }
-        broker.longestTurns = { (turns.longest, turns.longestOfLastMinute) }
-        broker.writtenMoved = { [watermarks] in watermarks.publish(written: $0) }
-        broker.flushedMoved = { [watermarks] in watermarks.publish(flushed: $0) }
-        broker.minimumMoved = { [watermarks] in watermarks.publish(minimum: $0) }
-        broker.topicCreated = { [unowned self] topic in
-            for link in brokers.values { link.send(.topicCreated(topic)) }
-        }
     }
 
     static func check(settings: Settings) throws {
@@ -119,13 +110,6 @@ final class BrokerStoreWorker: Worker {
             for topic in earlyTopics { broker.create(topic) }
             earlyTopics = []
             try watchDisk()
-            let slaves = try environment.segment("replication")
-            broker.slaves = {
-                (
-                    slaves.atomicLoad(slot: ReplicationSlot.connectedSlaves),
-                    Int64(bitPattern: slaves.atomicLoad(slot: ReplicationSlot.slaveAckOffset))
-                )
-            }
             let this = NIOLoopBound(self, eventLoop: eventLoop)
             let watching = EventWatch.start(try environment.event("replication"), on: eventLoop) {
                 this.value.broker.slavesMoved()
@@ -158,7 +142,7 @@ final class BrokerStoreWorker: Worker {
     /// A store that cannot be opened because its disk does not work is no crash.
     private func open() throws {
         do {
-            try broker.open()
+            try broker.open(on: self)
             disk.expect(directory: broker.configuration.storePathRootDir)
         } catch {
             let root = broker.configuration.storePathRootDir

@@ -41,6 +41,14 @@ final class Watermarks {
     func publish(flushed: PhysicalOffset) { set(WatermarkSlot.flushed, flushed) }
     func publish(minimum: PhysicalOffset) { set(WatermarkSlot.minimum, minimum) }
 
+    /// Connected slaves, and the physical offset the best of them has acknowledged: what the replication worker says.
+    var slaves: (count: UInt64, ackOffset: Int64) {
+        (
+            replication.atomicLoad(slot: ReplicationSlot.connectedSlaves),
+            Int64(bitPattern: replication.atomicLoad(slot: ReplicationSlot.slaveAckOffset))
+        )
+    }
+
     func close() {
         segment.atomicStore(slot: WatermarkSlot.ready, 0)
         EventFD.signal(event)

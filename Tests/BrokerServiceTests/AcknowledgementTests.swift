@@ -36,10 +36,9 @@ import Testing
 
     @Test("SYNC_MASTER waits for the slave, and no longer than slaveTimeout")
     func slave() throws {
-        let slaves = Slaves()
-        let harness = try BrokerHarness([("brokerRole", "SYNC_MASTER"), ("slaveTimeout", "200")]) { broker in
-            broker.slaves = { (1, slaves.ackOffset) }
-        }
+        let harness = try BrokerHarness(
+            [("brokerRole", "SYNC_MASTER"), ("slaveTimeout", "200")],
+            onPlatform: { platform, _ in platform.slaves = (1, 0) })
         defer { try? harness.end() }
         let connection = try harness.connect()
         try connection.post(
@@ -49,16 +48,13 @@ import Testing
             ], body: [1])
         #expect(throws: RawConnection.TimedOut.self) { try connection.receive(timeoutMillis: 50) }
         try harness.onLoop { broker in
-            slaves.ackOffset = broker.store.writtenOffset.rawValue
+            harness.platform.slaves.ackOffset = broker.store.writtenOffset.rawValue
             broker.slavesMoved()
         }
         #expect(try connection.receive().code == 0)
         let late = try connection.send(topic: "Double")
         #expect(late.code == ResponseCode.flushSlaveTimeout.rawValue)
     }
-
-    /// Touched only on the event loop.
-    private final class Slaves: @unchecked Sendable { var ackOffset: Int64 = 0 }
 
     @Test("a write the disk refuses is answered with its cause, and leaves no hole", arguments: [ENOSPC, EIO])
     func failedWrite(_ error: Int32) throws {

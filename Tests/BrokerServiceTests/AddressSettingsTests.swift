@@ -140,7 +140,7 @@ import Testing
         let connection = try harness.connect()
         #expect(try change(connection, "fileReservedTime= 48 \nautoCreateTopicEnable=False").code == 0)
         #expect(try harness.onLoop { $0.configuration.raw("autoCreateTopicEnable") } == "false")
-        #expect(try harness.onLoop { $0.changedSettings.changes["fileReservedTime"]?.value } == "48")
+        #expect(try harness.onLoop { $0.settings.changed.changes["fileReservedTime"]?.value } == "48")
         let answer = try change(connection, "line\\nend=1")
         #expect(answer.remark == "there is no setting line\\u{a}end; nothing was changed")
     }

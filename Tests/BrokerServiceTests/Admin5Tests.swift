@@ -223,8 +223,8 @@ import WorkerProtocol
 
     @Test("who follows this master is what its replication worker says; silence is an error in time, not for ever")
     func slaves() throws {
-        let harness = try BrokerHarness(prepare: { broker in
-            broker.askForSlaves = { [unowned broker] request in
+        let harness = try BrokerHarness(onPlatform: { platform, broker in
+            platform.replication = { [unowned broker] request in
                 guard request == 1 else { return }
                 broker.slavesReported(
                     request: request,

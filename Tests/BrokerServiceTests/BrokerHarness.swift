@@ -16,6 +16,7 @@ final class BrokerHarness: @unchecked Sendable {
     // Broker and server are touched only on the event loop, through `onLoop`.
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let folder: URL
+    let platform = TestPlatform()
     private var hosted: Broker?
     private var hostedServer: RemotingServer?
     private(set) var port = 0
@@ -28,7 +29,8 @@ final class BrokerHarness: @unchecked Sendable {
     init(
         _ settings: [(String, String)] = [], folder: URL? = nil, disk: any Disk = RealDisk(),
         clock: ShiftedClock? = nil,
-        log: LogLines? = nil, prepare: (@Sendable (Broker) -> Void)? = nil
+        log: LogLines? = nil, prepare: (@Sendable (Broker) -> Void)? = nil,
+        onPlatform: (@Sendable (TestPlatform, Broker) -> Void)? = nil
     ) throws {
         self.folder = try folder ?? TestFolder.make("broker")
         let pairs =
@@ -51,9 +53,10 @@ final class BrokerHarness: @unchecked Sendable {
                 let server = RemotingServer(
                     eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
                 hostedServer = server
-                broker.requestTick = { [unowned server] in server.scheduleTick() }
-                try broker.open()
+                platform.server = server
+                try broker.open(on: platform)
                 prepare?(broker)
+                onPlatform?(platform, broker)
                 broker.start()
                 return server.bind(host: "127.0.0.1", port: 0)
             } catch {

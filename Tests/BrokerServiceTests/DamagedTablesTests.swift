@@ -9,7 +9,7 @@ import Testing
 
 /// Flipped bits in each table under config/: found, said, and the backup serves.
 @Suite struct DamagedTablesTests {
-    typealias File = Broker.ConfigurationFile
+    typealias File = ConfigurationFile
 
     /// A flipped bit does not change a file's times.
     private func flip(_ url: URL, _ change: (inout [UInt8]) -> Void) throws -> [UInt8] {

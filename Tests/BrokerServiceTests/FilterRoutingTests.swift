@@ -20,7 +20,7 @@ struct FilterRoutingTests {
 
         init() {
             let clock = clock
-            link = FilterLink(eventLoop: loop) { clock.now }
+            link = FilterLink(eventLoop: loop, observer: nil) { clock.now }
         }
 
         private let clock = Clock()

@@ -20,7 +20,7 @@ struct LoopTimeTests {
     private func watch(_ harness: BrokerHarness) throws -> Departures {
         let departures = Departures()
         try harness.onLoop { broker in
-            broker.slices.run = { [unowned broker] slice in
+            broker.slices.around = { [unowned broker] slice in
                 let before = broker.hold.count
                 defer {
                     departures.most = max(departures.most, before - broker.hold.count)
@@ -56,7 +56,7 @@ struct LoopTimeTests {
             for number in 0..<6000 { try broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
         }
         let opaque = try connection.post(.getAllTopicConfig)
-        try wait { try harness.onLoop { $0.tableAnswers.texts } == 1 }
+        try wait { try harness.onLoop { $0.processors.answers.texts } == 1 }
         let given = try harness.handOver()
         defer { for descriptor in given.connections { close(descriptor) } }
         let answer = try connection.receive(timeoutMillis: 30_000)
@@ -249,7 +249,7 @@ struct LoopTimeTests {
         // What the joining was told of is over.
         usleep(200_000)
         let before = try harness.onLoop { $0.slices.slices }
-        try harness.onLoop { $0.rebalance("Told0") }
+        try harness.onLoop { $0.notifier.rebalance("Told0", $0.groups) }
         for member in members {
             var notices = 0
             while let frame = try? member.receive(timeoutMillis: notices == 0 ? 3000 : 0) {
@@ -307,6 +307,6 @@ struct LoopTimeTests {
         let table = try TopicConfigSerializeWrapper(body: answers[0].body)
         #expect(table.topicConfigTable.count >= 9000)
         #expect(answers[0].body == answers[2].body)
-        #expect(try harness.onLoop { $0.tableAnswers.texts } == 2)
+        #expect(try harness.onLoop { $0.processors.answers.texts } == 2)
     }
 }

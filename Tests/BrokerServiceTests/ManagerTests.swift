@@ -62,7 +62,7 @@ import WorkerProtocol
         for member in json["topicConfigTable"]?.object?.members ?? [] {
             #expect(topics.json["topicConfigTable"]?[member.key] == member.value)
         }
-        let groups = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
+        let groups = SubscriptionGroupManager(BrokerConfiguration(), rates: CreationRates(now: { 1 }), now: { 1 })
         #expect(try groups.load(try golden("subscriptionGroup")).isEmpty)
         #expect(groups.json == (try golden("subscriptionGroup")))
         let offsets = ConsumerOffsetManager()
@@ -92,12 +92,13 @@ import WorkerProtocol
 
     @Test("groups make themselves known, unless that is off")
     func groups() throws {
-        let open = SubscriptionGroupManager(BrokerConfiguration(), now: { 1 })
+        let open = SubscriptionGroupManager(BrokerConfiguration(), rates: CreationRates(now: { 1 }), now: { 1 })
         #expect(open.find("G")?.config.retryMaxTimes == 16)
         #expect(open.find("") == nil)
         #expect(open.find(String(repeating: "g", count: 256)) == nil)
         let closed = SubscriptionGroupManager(
-            try BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), now: { 1 })
+            try BrokerConfiguration([("autoCreateSubscriptionGroup", "false")]), rates: CreationRates(now: { 1 }),
+            now: { 1 })
         #expect(closed.find("G") == nil)
         #expect(closed.find("CID_RMQ_SYS_x") != nil)
         #expect(closed.find("TOOLS_CONSUMER") != nil)
@@ -134,7 +135,7 @@ import WorkerProtocol
         var now: Int64 = 0
         for _ in 0..<3000 {
             let group = "G\(Int.random(in: 0..<4, using: &random))"
-            let asker = RebalanceLockManager.Asker(clientId: "c\(Int.random(in: 0..<3, using: &random))")
+            let asker = RebalanceLockManager.Owner(clientId: "c\(Int.random(in: 0..<3, using: &random))")
             let queues = (0..<Int.random(in: 1..<8, using: &random)).map { _ in
                 MessageQueue(topic: "T", brokerName: "b", queueID: Int32.random(in: 0..<30, using: &random))
             }

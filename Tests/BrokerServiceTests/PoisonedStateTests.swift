@@ -81,7 +81,7 @@ import Testing
             try put(questions, to: harness, "questions after \(request.code)")
             try harness.onLoop { broker in
                 broker.store.runMaintenance()
-                for file in Broker.ConfigurationFile.allCases { broker.persist(file) }
+                for file in ConfigurationFile.allCases { broker.keeper.persist(file) }
             }
         }
         for _ in 0..<2 {

@@ -5,6 +5,7 @@ import MessageStore
 import NIOCore
 import NIOEmbedded
 import RemotingProtocol
+import RemotingTransport
 import TestTools
 import Testing
 
@@ -109,7 +110,7 @@ struct TableWritingTests {
         try connection.heartbeat("c", producerGroup: "P")
         try harness.onLoop { broker in
             let client = try #require(broker.producers.clients(of: "P")?.first?.client)
-            for _ in 0..<5000 { _ = broker.creations.mayMakeTopic(client) }
+            for _ in 0..<5000 { _ = broker.tables.creations.mayMakeTopic(client.connection.remoteAddress) }
         }
         // All at once: the broker reads them in far less time than it takes to be allowed as many again.
         for number in 0..<400 {

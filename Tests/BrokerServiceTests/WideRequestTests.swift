@@ -14,7 +14,7 @@ import Testing
 /// whole. Counted in slices and steps, not in time.
 @Suite("requests about thousands of queues go in slices")
 struct WideRequestTests {
-    private static let queues = Int(AdminBrokerProcessor.queuesMax)
+    private static let queues = Int(QueueCounts.maximum)
 
     /// A topic as wide as topics may be, with a message in each thousandth queue, and offsets of the group G in all of them.
     private func wideTopic(_ name: String, _ harness: BrokerHarness, _ connection: RawConnection) throws {
@@ -250,7 +250,7 @@ struct WideRequestTests {
         let most = Most()
         @Sendable func stored(_ broker: Broker) -> Int64 { broker.store.runtimeInformation.putMessageTimesTotal }
         let before = try harness.onLoop { broker in
-            broker.slices.run = { [unowned broker] slice in
+            broker.slices.around = { [unowned broker] slice in
                 let before = stored(broker)
                 defer { most.appended = max(most.appended, stored(broker) - before) }
                 return slice()

@@ -48,7 +48,7 @@ enum FormatTarget {
         switch CommitLogRecord.parse(bytes) {
         case .record(let record):
             demand(record.totalSize <= bytes.count && record.totalSize >= CommitLogRecord.minimumSize)
-            _ = (record.damage(by: .body), record.damage(by: .checksumIfPresent))
+            _ = (record.damage(by: .body), record.damage(by: .propCRCIfPresent))
             _ = (record.storeHost, record.bornHost, record.reconsumeTimes, record.preparedTransactionOffset)
             _ = record.property(MessageStoreProperties.keys).map { TagsCode.of($0) }
         case .blank(let size): demand(size >= CommitLogRecord.blankSize)

@@ -5,6 +5,11 @@ import StoreFormat
 
 @testable import MessageStore
 
+extension MessageStore {
+    /// Without an owner to report to.
+    func open() throws(StoreError) { try open(.ignored) }
+}
+
 /// A whole store directory, damaged as the input says, is opened, read to the end in every way, written to, closed and opened again. It must
 /// never trap, never deliver a record whose CRC is wrong, and whatever opens must take messages and keep them.
 enum StoreTarget {
@@ -12,7 +17,7 @@ enum StoreTarget {
 
     /// Background work done at once.
     private final class Inline: StoreBackground {
-        func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) { work() }
+        func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void) { work() }
         func stop() {}
     }
 

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("timer messages: properties and handles")
 struct TimerPropertiesTests {
-    private func request(_ text: String, maxDelay: Int64 = 1_000_000) -> TimerProperties.Request {
+    private func request(_ text: String, maxDelay: Int64 = 1_000_000) -> TimerProperties.Delivery {
         let bytes = Array(text.replacing("=", with: "\u{1}").replacing(";", with: "\u{2}").utf8)
         return bytes.withUnsafeBytes { TimerProperties.request($0, now: 10_000, maxDelay: maxDelay) }
     }

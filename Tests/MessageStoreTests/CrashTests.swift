@@ -49,7 +49,7 @@ final class CrashWorld {
 
     /// What may be in the log.
     var sent: [Oracle.Sent] {
-        oracle.sent + (harness.store.tailIsDirty ? ghosts : [])
+        oracle.sent + (harness.store.gate.tailIsDirty ? ghosts : [])
     }
 
     init(seed: UInt64) throws {
@@ -160,12 +160,12 @@ final class CrashWorld {
             for _ in 0..<Int.random(in: 1...12, using: &random) { send() }
             do {
                 try harness.store.commitTick()
-                if !harness.store.tailIsDirty { ghosts = [] }
+                if !harness.store.gate.tailIsDirty { ghosts = [] }
             } catch {
                 // The tick has failed as a whole. As long as the disk does not let it be cleaned up, a crash may bring it back.
                 let failed = Array(oracle.sent[before...])
                 oracle.sent.removeLast(failed.count)
-                if harness.store.tailIsDirty { ghosts = failed }
+                if harness.store.gate.tailIsDirty { ghosts = failed }
             }
             oracle.written = harness.store.writtenOffset.rawValue
         case 60..<85:
@@ -294,7 +294,9 @@ final class CrashWorld {
         var found: [[Int64]] = []
         for file in harness.store.index?.files ?? [] {
             for number in 1..<max(1, file.header.indexCount) {
-                if let entry = try file.entry(number) { found.append([Int64(entry.keyHash), entry.physicalOffset]) }
+                if let entry = try file.entry(number) {
+                    found.append([Int64(entry.keyHash), entry.physicalOffset.rawValue])
+                }
             }
         }
         return found

@@ -98,10 +98,10 @@ import Testing
         try harness.store.open()
         _ = try send(harness, 0..<5)
         harness.maintain(3000)
-        let hard = harness.store.maintenance.checkpointDispatched
+        let hard = harness.store.checkpoint.dispatched
         let places = try send(harness, 5..<25)
         harness.maintain(2000)
-        #expect(harness.store.maintenance.checkpointDispatched == hard, "a checkpoint came too early for this test")
+        #expect(harness.store.checkpoint.dispatched == hard, "a checkpoint came too early for this test")
         // All was written back before the power went, and one block is lost.
         let image = disk.afterKill()
         try makeZero(image, places[6])

@@ -104,7 +104,7 @@ import Testing
         let harness = Harness(configuration, disk: disk, clock: clock)
         try harness.store.open()
         var failures = 0
-        harness.store.flushFailed = { _ in failures += 1 }
+        harness.store.events.flushFailed = { _ in failures += 1 }
         harness.send("T", body: "one")
         try harness.store.commitTick()
         harness.settle()

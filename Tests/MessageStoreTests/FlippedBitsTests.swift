@@ -7,7 +7,7 @@ import Testing
 @testable import MessageStore
 
 /// One flipped bit in each kind of file, field by field: said in the log, served around, never delivered as good. What no checksum of RocketMQ's
-/// covers without `enabledAppendPropCRC` is in `ChecksumTests`.
+/// covers without `enabledAppendPropCRC` is in `PropCRCTests`.
 @Suite struct FlippedBitsTests {
     let made: ImageStore
 

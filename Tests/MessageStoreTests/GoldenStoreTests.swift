@@ -71,7 +71,9 @@ import Testing
         let harness = Harness(configuration, machineStart: anHourAgo)
         try harness.store.open()
         let end = harness.store.writtenOffset.rawValue
-        #expect(end > 0 && harness.store.recoveredFrom > end - 100_000, "\(harness.store.recoveredFrom) of \(end)")
+        #expect(
+            end > 0 && harness.store.recoveredFrom.rawValue > end - 100_000,
+            "\(harness.store.recoveredFrom.rawValue) of \(end)")
         for message in manifest where !message.kind.hasPrefix("tx") {
             let at = Int64(try #require(message.commitLogOffset))
             let range = try #require(harness.store.lookMessage(at: PhysicalOffset(at)))
@@ -85,14 +87,14 @@ import Testing
         harness.store.abandon()
         let second = Harness(configuration, machineStart: anHourAgo)
         try second.store.open()
-        #expect(second.store.recoveredFrom > end - 100_000)
+        #expect(second.store.recoveredFrom.rawValue > end - 100_000)
         second.maintain()
         second.store.abandon()
         try FileManager.default.removeItem(atPath: path + "/consumequeue/.apus-recovery")
         let third = Harness(configuration, machineStart: anHourAgo)
         try third.store.open()
         // RocketMQ's own rules: from the log file the checkpoint vouches for, and from where the index made good ends.
-        #expect(third.store.recoveredFrom <= 1_048_576)
+        #expect(third.store.recoveredFrom.rawValue <= 1_048_576)
         try third.store.close()
         #expect(try Self.indexEntries(path, configuration) == indexBefore)
         let queuesAfter = try Self.files(path + "/consumequeue")

@@ -32,7 +32,7 @@ import Testing
                 harness.settle()
             }
         }
-        harness.store.maintenance.recoveryPointDue = true
+        harness.store.checkpoint.request()
         harness.maintain(3000)
         let image = disk.afterKill()
         try image.remove("/store/consumequeue/.apus-recovery")
@@ -61,7 +61,8 @@ import Testing
         let next = try open(image)
         let end = next.store.writtenOffset.rawValue
         #expect(
-            end > 3 * 65_536 && next.store.recoveredFrom > end - 2 * 65_536, "\(next.store.recoveredFrom) of \(end)")
+            end > 3 * 65_536 && next.store.recoveredFrom.rawValue > end - 2 * 65_536,
+            "\(next.store.recoveredFrom.rawValue) of \(end)")
         #expect(try CrashWorld.keys(next) == wanted)
         try next.store.close()
         let again = try open(image)

@@ -67,7 +67,7 @@ import Testing
             directory: master.store.configuration.commitLogPath,
             fileSize: master.store.configuration.mappedFileSizeCommitLog, disk: RealDisk())
         try view.load(wasClean: true)
-        let file = try #require(view.file(base: 0))
+        let file = try #require(view.file(base: PhysicalOffset(0)))
         var bytes = [UInt8](repeating: 0, count: end)
         try bytes.withUnsafeMutableBytes { buffer in
             let result: Result<Int, SystemError> = Result { () throws(SystemError) in try file.read(into: buffer, at: 0)

@@ -52,7 +52,7 @@ import Testing
                     return
                 }
             }
-            let left = 64 * 1024 - Int(harness.store.logEnd)
+            let left = 64 * 1024 - Int(harness.store.log.end.rawValue)
             let size = left - CommitLogRecord.minimumSize - 1 - spare
             _ = harness.send("T", 0, body: Array(repeating: 8, count: size), properties: [])
             _ = harness.send("T", body: "next")

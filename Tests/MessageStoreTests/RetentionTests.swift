@@ -33,7 +33,7 @@ import Testing
         try harness.store.open()
         // Somebody waits for the first message of the third file.
         var needed: PhysicalOffset? = PhysicalOffset(2 * 65_536 + 10)
-        harness.store.neededFrom = { needed }
+        harness.store.retentionHolds = [RetentionHold("waiting messages", neededFrom: { needed })]
         try fill(harness, 200)
         harness.maintain(60_000)
         #expect(harness.store.minPhysicalOffset.rawValue == 2 * 65_536)
@@ -90,7 +90,7 @@ import Testing
     func aDamagedEntryDoesNotExpireOthers(_ wrong: Int64) throws {
         let harness = Harness(expiring, disk: disk, clock: clock)
         try harness.store.open()
-        harness.store.neededFrom = { PhysicalOffset(0) }
+        harness.store.retentionHolds = [RetentionHold("waiting messages", neededFrom: { PhysicalOffset(0) })]
         try fill(harness, 200)
         let before = harness.bodies("T").map { $0.prefix { $0 != " " } }
         #expect(before.count == 200)
@@ -101,7 +101,7 @@ import Testing
         try withUnsafeBytes(of: wrong.bigEndian) { try file.write($0, at: 0) }
         let next = Harness(expiring, disk: disk, clock: clock)
         try next.store.open()
-        next.store.neededFrom = { PhysicalOffset(65_536) }
+        next.store.retentionHolds = [RetentionHold("waiting messages", neededFrom: { PhysicalOffset(65_536) })]
         next.maintain(120_000)
         let first = next.store.minPhysicalOffset.rawValue
         #expect(first == 65_536)
@@ -176,7 +176,7 @@ import Testing
         let harness = Harness(configuration, disk: disk, clock: clock)
         try harness.store.open()
         var needed: PhysicalOffset? = PhysicalOffset(0)
-        harness.store.neededFrom = { needed }
+        harness.store.retentionHolds = [RetentionHold("waiting messages", neededFrom: { needed })]
         var number = 0
         while harness.store.notWritable == nil, number < 2000 {
             harness.send("T", body: String(repeating: "r", count: 3000))

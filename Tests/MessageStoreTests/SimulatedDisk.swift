@@ -183,7 +183,7 @@ final class SimulatedDisk: Disk {
         self.now = now
     }
 
-    // MARK: Crashing
+    // MARK: - Crashing
 
     /// The disk as the next process finds it after a kill: everything written is there.
     func afterKill() -> SimulatedDisk {
@@ -317,7 +317,7 @@ final class SimulatedDisk: Disk {
         return count
     }
 
-    // MARK: Disk
+    // MARK: - Disk
 
     private func change(_ change: Change) {
         state.withLock { state in

@@ -16,7 +16,7 @@ final class ManualBackground: StoreBackground {
         isImmediate = immediate
     }
 
-    func submit(_ lane: StoreBackgroundLane, _ item: @escaping @Sendable () -> Void) {
+    func submit(_ thread: StoreBackgroundThread, _ item: @escaping @Sendable () -> Void) {
         if isImmediate { item() } else { work.withLock { $0.append(item) } }
     }
 
@@ -107,6 +107,11 @@ final class LogLines: LogHandler, Sendable {
     func log(event: LogEvent) {
         if event.level >= .warning { stored.withLock { $0.append("\(event.message)") } }
     }
+}
+
+extension MessageStore {
+    /// Without an owner to report to.
+    func open() throws(StoreError) { try open(.ignored) }
 }
 
 /// A store with everything around it that a test needs.

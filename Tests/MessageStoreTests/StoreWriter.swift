@@ -111,7 +111,7 @@ struct StoreWriter {
 
     /// A body that ends the file around the last byte a record may have: 8 are kept for the blank.
     private mutating func fill(_ store: MessageStore, _ topic: Int, _ properties: Int) -> [UInt8]? {
-        let left = Int(store.logFiles.fileSize - store.logEnd % store.logFiles.fileSize)
+        let left = Int(store.logFiles.fileSize - store.log.end.rawValue % store.logFiles.fileSize)
         // Hosts are of unknown family here, so this is not always exact; often enough it is.
         let rest = left - CommitLogRecord.fixedSize - 16 - topic - properties - CommitLogRecord.blankSize
         let size = rest + Int.random(in: -2...2, using: &random)

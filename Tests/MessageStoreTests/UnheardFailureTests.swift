@@ -163,12 +163,12 @@ import Testing
         harness.maintain(3000)
         harness.send("T", body: "5", keys: "k5")
         // A checkpoint waits on the flush thread, and the tick's flush behind it.
-        harness.store.maintenance.recoveryPointDue = true
-        for _ in 0..<20 where !harness.store.maintenance.checkpointRunning {
+        harness.store.checkpoint.request()
+        for _ in 0..<20 where !harness.store.checkpoint.isRunning {
             harness.store.runMaintenance()
-            if !harness.store.maintenance.checkpointRunning { harness.settle() }
+            if !harness.store.checkpoint.isRunning { harness.settle() }
         }
-        try #require(harness.store.maintenance.checkpointRunning)
+        try #require(harness.store.checkpoint.isRunning)
         let before = harness.store.flushedOffset
         try harness.store.commitTick()
         let failed = Flag()

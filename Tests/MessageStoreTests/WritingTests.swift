@@ -256,6 +256,43 @@ import Testing
         try next.store.close()
     }
 
+    /// A blank record ends the file as soon as a slave has its 8 bytes; what a slave has dispatched lies never behind what it has.
+    @Test func aSlaveWaitsForTheRestOfAFile() throws {
+        let master = Harness(configuration)
+        try master.store.open()
+        var sent = 0
+        while master.store.writtenOffset.rawValue <= 64 * 1024 {
+            sent += 1
+            master.send("T", body: String(repeating: "m", count: 3000))
+            try master.store.commitTick()
+        }
+        let end = Int(master.store.writtenOffset.rawValue)
+        try master.store.close()
+        var bytes: [UInt8] = []
+        for name in try FileManager.default.contentsOfDirectory(atPath: folder.path + "/store/commitlog").sorted() {
+            bytes += try Data(contentsOf: URL(fileURLWithPath: folder.path + "/store/commitlog/" + name))
+        }
+        let blank = try #require(bytes.firstRange(of: [0xCB, 0xD4, 0x31, 0x94])).lowerBound - 4
+        var slaveConfiguration = StoreConfiguration.small(folder.path + "/waiting")
+        slaveConfiguration.isSlave = true
+        let slave = Harness(slaveConfiguration)
+        try slave.store.open()
+        var position = 0
+        for next in [blank, blank + 8, 64 * 1024, end] {
+            let outcome = bytes[position..<next].withUnsafeBytes {
+                slave.store.appendReplicated(at: PhysicalOffset(Int64(position)), $0)
+            }
+            #expect(outcome == .appended(next: PhysicalOffset(Int64(next))))
+            try slave.store.commitTick()
+            position = next
+            // The blank record is dispatched with the last byte of its file.
+            #expect(slave.store.dispatchedOffset.rawValue == Int64(next == blank + 8 ? blank : next))
+            #expect(slave.store.runtimeInformation.dispatchBehindBytes >= 0)
+        }
+        #expect(slave.bodies("T").count == sent)
+        try slave.store.close()
+    }
+
     @Test func aSlaveStaysByteIdentical() throws {
         let master = Harness(configuration)
         try master.store.open()

@@ -63,6 +63,22 @@ struct SourceTests {
         }
     }
 
+    @Test("the broker is handed to nobody: only its own files name it")
+    func brokerIsNotHandedOut() throws {
+        let name = try NSRegularExpression(pattern: #"\bBroker\b"#)
+        var own = 0
+        for file in Repository.files(below: "Sources/BrokerService", endings: [".swift"]) {
+            let isOwn = file.hasPrefix("Sources/BrokerService/Broker")
+            for (index, line) in try Repository.text(file).components(separatedBy: "\n").enumerated() {
+                let code = line.components(separatedBy: "//")[0].components(separatedBy: "\"")[0]
+                guard name.firstMatch(in: code, range: NSRange(code.startIndex..., in: code)) != nil else { continue }
+                if isOwn { own += 1 }
+                #expect(isOwn, "\(file):\(index + 1) names Broker: give it the bundle it needs")
+            }
+        }
+        #expect(own > 0, "the pattern finds nothing any more")
+    }
+
     /// How a kind of worker is named in Swift; `.filter` of sequences is another one.
     static let kindName = #"\.(nameserver|brokerStore|replication)\b|\.filter\b(?!\s*[({])|WorkerKind\(rawValue:"#
 

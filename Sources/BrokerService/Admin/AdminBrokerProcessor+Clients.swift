@@ -52,7 +52,7 @@ extension AdminBrokerProcessor {
         var clients: ArraySlice<ClientChannelInfo> = []
         var group = ""
         var rows: [ClientRow] = []
-        broker.inSlices(for: client) {
+        environment.slices.work(for: client) {
             for _ in 0..<Self.clientsPerSlice {
                 if let info = clients.popFirst() {
                     rows.append(ClientRow(info, of: group))
@@ -70,17 +70,16 @@ extension AdminBrokerProcessor {
         }
     }
 
-    func consumerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("consumerGroup")
-        guard let group = broker.consumers[name] else {
-            return client.answer(
-                frame.returnAddress, .consumerNotOnline, remark: "the consumer group[\(name)] not online")
+    func consumerConnections(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("consumerGroup")
+        guard let group = tables.consumers[name] else {
+            return request.answer(.consumerNotOnline, remark: "the consumer group[\(name)] not online")
         }
-        let address = frame.returnAddress
-        note([(name, group.clients)], for: client) { [broker] rows in
+        let asker = request.asker
+        note([(name, group.clients)], for: request.client) { [self] rows in
             let subscriptions = group.subscriptions.values.map(\.data)
             let (from, type, model) = (group.consumeFromWhere, group.consumeType, group.messageModel)
-            broker.answer(entries: rows.count + subscriptions.count, address, client) {
+            answers.answer(entries: rows.count + subscriptions.count, asker) {
                 .fields([
                     ("connectionSet", .array(rows.map(\.connection))), ("consumeFromWhere", .string(from)),
                     ("consumeType", .string(type)), ("messageModel", .string(model)),
@@ -90,24 +89,23 @@ extension AdminBrokerProcessor {
         }
     }
 
-    func producerConnections(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("producerGroup")
-        guard let clients = broker.producers.clients(of: name) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "the producer group[\(name)] not exist")
+    func producerConnections(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("producerGroup")
+        guard let clients = tables.producers.clients(of: name) else {
+            return request.answer(.systemError, remark: "the producer group[\(name)] not exist")
         }
-        let address = frame.returnAddress
-        note([(name, clients)], for: client) { [broker] rows in
-            broker.answer(entries: rows.count, address, client) {
+        let asker = request.asker
+        note([(name, clients)], for: request.client) { [self] rows in
+            answers.answer(entries: rows.count, asker) {
                 .fields([("connectionSet", .array(rows.map(\.connection)))])
             }
         }
     }
 
-    func producerInfo(_ frame: RemotingFrame, _ client: ClientContext) {
-        let address = frame.returnAddress
-        note(broker.producers.all, for: client) { [broker] rows in
-            broker.answer(entries: rows.count, address, client) {
+    func producerInfo(_ request: borrowing Request) {
+        let asker = request.asker
+        note(tables.producers.all, for: request.client) { [self] rows in
+            answers.answer(entries: rows.count, asker) {
                 let groups = Dictionary(grouping: rows, by: \.group).sorted { $0.key < $1.key }
                 return .fields([
                     ("data", .fields(groups.map { ($0.key, Optional(JSONValue.array($0.value.map(\.producer)))) }))

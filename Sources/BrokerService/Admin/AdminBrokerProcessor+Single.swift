@@ -2,86 +2,85 @@ import FastJSON
 import Logging
 import MessageModel
 import RemotingProtocol
+import RemotingTransport
 
 /// What tools of RocketMQ 5 ask about one topic or group (351, 352), and change of many at once (18, 225).
 extension AdminBrokerProcessor {
     /// GET_TOPIC_CONFIG (351). Static topics, whose `mappingDetail` would stand here, do not exist in Apus: the member is
     /// absent, as Apache leaves it out.
-    func topicConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("topic")
-        guard var config = broker.topics[name]?.config else {
-            return client.answer(
-                frame.returnAddress, .topicNotExist, remark: "No topic in this broker. topic: \(name)")
+    func topicConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("topic")
+        guard var config = tables.topics[name]?.config else {
+            return request.answer(.topicNotExist, remark: "No topic in this broker. topic: \(name)")
         }
         config.attributes = config.attributes ?? [:]
-        client.answer(frame.returnAddress, .success, body: config.encoded())
+        request.answer(.success, body: config.encoded())
     }
 
     /// GET_SUBSCRIPTIONGROUP_CONFIG (352). With `autoCreateSubscriptionGroup` Apache makes the group when it is asked for; here
     /// it answers the same, and a misspelt name leaves no group.
-    func groupConfig(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let name = try frame.extFields.required("group")
-        guard let config = broker.groups[name]?.config ?? broker.groups.configIfCreated(name) else {
-            return client.answer(frame.returnAddress, .subscriptionGroupNotExist, remark: "No group in this broker")
+    func groupConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let name = try request.extFields.required("group")
+        guard let config = tables.groups[name]?.config ?? tables.groups.configIfCreated(name) else {
+            return request.answer(.subscriptionGroupNotExist, remark: "No group in this broker")
         }
-        client.answer(frame.returnAddress, .success, body: config.jsonOfVersion5.bytes())
+        request.answer(.success, body: config.jsonOfVersion5.bytes())
     }
 
     /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without a
     /// change when one of them is as it was before; here the others are changed.
-    func updateTopics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let list = try CreateTopicListRequestBody(body: frame.body).topicConfigList
+    func updateTopics(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let list = try CreateTopicListRequestBody(body: request.body).topicConfigList
         var accepted: [TopicConfig] = []
         for var config in list {
             if let remark = refusal(ofTopic: config.topicName) {
-                return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
+                return request.answer(.invalidParameter, remark: remark)
             }
-            if let (code, remark) = refusal(of: config, client) {
-                return client.answer(
-                    frame.returnAddress, code == .systemError ? .invalidParameter : code, remark: remark)
+            if let (code, remark) = refusal(of: config, request.client) {
+                return request.answer(code == .systemError ? .invalidParameter : code, remark: remark)
             }
             do throws(TopicAttributes.Refusal) {
-                let current = broker.topics[config.topicName].map { $0.config.attributes ?? [:] }
+                let current = tables.topics[config.topicName].map { $0.config.attributes ?? [:] }
                 config.attributes = try TopicAttributes.altered(current, by: config.attributes ?? [:])
             } catch {
-                return client.answer(frame.returnAddress, .systemError, remark: "\(config.topicName): \(error)")
+                return request.answer(.systemError, remark: "\(config.topicName): \(error)")
             }
             accepted.append(config)
         }
         do throws(NameError) {
-            for config in accepted { try broker.topics.update(config) }
+            for config in accepted { try tables.topics.update(config) }
         } catch {
             throw .badName("\(error)")
         }
-        broker.logger.info("\(accepted.count) topics updated by \(client.address)")
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { [broker] in
-            broker.registration.whenRegistered { client.answer(address, .success) }
+        environment.logger.info("\(accepted.count) topics updated by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { [self] in
+            registration.whenRegistered { asker.answer(.success) }
         }
     }
 
     /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST (225): all are checked before the first is changed.
-    func updateGroups(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let list = try SubscriptionGroupList(body: frame.body).groupConfigList
+    func updateGroups(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let list = try SubscriptionGroupList(body: request.body).groupConfigList
         for config in list {
             if let remark = refusal(ofGroup: config.groupName) {
-                return client.answer(frame.returnAddress, .invalidParameter, remark: remark)
+                return request.answer(.invalidParameter, remark: remark)
             }
-            if let (code, remark) = refusalToMake(config, client) {
-                return client.answer(frame.returnAddress, code, remark: remark)
+            if let (code, remark) = refusalToMake(config, request.client) {
+                return request.answer(code, remark: remark)
             }
         }
         for config in list { try update(config) }
-        broker.logger.info("\(list.count) consumer groups updated by \(client.address)")
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("\(list.count) consumer groups updated by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     // MARK: Refusals
 
     func refusal(ofTopic name: String) -> String? {
         if let problem = TopicName.problem(name) { return "\(problem)" }
-        return broker.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
+        return tables.topics.isSystemTopic(name) ? "The topic[\(name)] is conflict with system topic." : nil
     }
 
     /// Why a topic is not made or changed: its numbers of queues, or the client's rate of new topics.
@@ -102,14 +101,14 @@ extension AdminBrokerProcessor {
             )
         }
         let queues = max(config.readQueueNums, config.writeQueueNums)
-        guard queues <= Self.queuesMax else {
+        guard queues <= QueueCounts.maximum else {
             return (
                 .systemError,
-                "topic[\(topic)] with \(queues) queues is not made, at most \(Self.queuesMax): a request for a topic's "
+                "topic[\(topic)] with \(queues) queues is not made, at most \(QueueCounts.maximum): a request for a topic's "
                     + "state looks at each of its queues"
             )
         }
-        guard broker.topics[topic] != nil || broker.creations.mayMakeTopic(client) else {
+        guard tables.topics[topic] != nil || tables.creations.mayMakeTopic(client.connection.remoteAddress) else {
             return (
                 .systemBusy,
                 "topic[\(topic)] was not made: this address has made more than \(CreationRates.topics.words); "
@@ -122,14 +121,16 @@ extension AdminBrokerProcessor {
     /// Why a group is not made or changed: the number of its retry queues, or the client's rate of new groups.
     func refusalToMake(_ config: SubscriptionGroupConfig, _ client: ClientContext) -> (ResponseCode, String)? {
         let group = config.groupName
-        guard (0...Self.queuesMax).contains(config.retryQueueNums) else {
+        guard (0...QueueCounts.maximum).contains(config.retryQueueNums) else {
             return (
                 .systemError,
-                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(Self.queuesMax); nothing "
+                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(QueueCounts.maximum); nothing "
                     + "was changed"
             )
         }
-        guard broker.groups[group] == nil, !broker.creations.mayMakeGroup(client) else { return nil }
+        guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client.connection.remoteAddress) else {
+            return nil
+        }
         return (
             .systemBusy,
             "group [\(group)] was not made: this address has made more than \(CreationRates.groups.words); "
@@ -138,7 +139,7 @@ extension AdminBrokerProcessor {
     }
 
     func refusal(ofGroup name: String) -> String? {
-        GroupName.problem(name) == nil ? nil : String(broker.groups.remedy(for: name).dropFirst())
+        GroupName.problem(name) == nil ? nil : String(tables.groups.remedy(for: name).dropFirst())
     }
 }
 

@@ -8,59 +8,92 @@ import StoreFormat
 
 /// Requests of operators' tools and of slaves about topics, groups, offsets and the broker itself.
 final class AdminBrokerProcessor {
-    /// Queues of one topic on this broker; RocketMQ has no bound. Its largest own topic has 1024.
-    static let queuesMax: Int32 = 4096
 
-    unowned let broker: Broker
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
+    let hold: PullRequestHold
+    let keeper: TableKeeper
+    let answers: TableAnswers
+    let settings: BrokerSettings
+    let registration: NameserverRegistration
+    let runtime: RuntimeInformation
+    let replica: ReplicaStatus
+    let kinds: MessageKinds
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
+        _ keeper: TableKeeper,
+        _ answers: TableAnswers, _ settings: BrokerSettings, _ registration: NameserverRegistration,
+        _ runtime: RuntimeInformation, _ replica: ReplicaStatus, _ kinds: MessageKinds
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.hold = hold
+        self.keeper = keeper
+        self.answers = answers
+        self.settings = settings
+        self.registration = registration
+        self.runtime = runtime
+        self.replica = replica
+        self.kinds = kinds
+    }
 
     // MARK: The broker
 
-    func runtimeInformation(_ frame: RemotingFrame, _ client: ClientContext) {
-        client.answer(
-            frame.returnAddress, .success, body: KVTable(table: broker.runtimeInformation).encoded())
+    func runtimeInformation(_ request: borrowing Request) {
+        request.answer(.success, body: KVTable(table: runtime.information).encoded())
     }
 
-    func systemTopics(_ frame: RemotingFrame, _ client: ClientContext) {
-        let list = TopicList(topicList: broker.topics.systemTopics.sorted())
-        client.answer(frame.returnAddress, .success, body: list.encoded())
+    func systemTopics(_ request: borrowing Request) {
+        let list = TopicList(topicList: tables.topics.systemTopics.sorted())
+        request.answer(.success, body: list.encoded())
     }
 
-    func timerMetrics(_ frame: RemotingFrame, _ client: ClientContext) {
-        let metrics = broker.timerMessages.metrics.json(broker.topics, forFile: false)
-        client.answer(frame.returnAddress, .success, body: metrics.bytes())
+    func timerMetrics(_ request: borrowing Request) {
+        let metrics = kinds.timers.metrics.json(forFile: false)
+        request.answer(.success, body: metrics.bytes())
     }
 
-    func cleanExpiredQueues(_ frame: RemotingFrame, _ client: ClientContext) {
-        broker.store.expireQueues()
-        broker.logger.notice("consume queues are shortened to what the log holds, asked for by \(client.address)")
-        client.answer(frame.returnAddress, .success)
+    func timerCheckpoint(_ request: borrowing Request) {
+        request.answer(.success, body: kinds.timers.checkpointBytes)
     }
 
-    func deleteExpiredLog(_ frame: RemotingFrame, _ client: ClientContext) {
-        broker.logger.notice("expired commit log files are deleted, asked for by \(client.address)")
-        broker.store.deleteExpiredFiles()
-        client.answer(frame.returnAddress, .success)
+    func delayOffsets(_ request: borrowing Request) {
+        request.answer(.success, body: kinds.schedule.json.bytes())
     }
 
-    func cleanUnusedTopics(_ frame: RemotingFrame, _ client: ClientContext) {
-        let address = frame.returnAddress
-        broker.removeUnusedTopics(for: client) { client.answer(address, .success) }
+    func cleanExpiredQueues(_ request: borrowing Request) {
+        storage.store.expireQueues()
+        environment.logger.notice(
+            "consume queues are shortened to what the log holds, asked for by \(request.client.address)")
+        request.answer(.success)
     }
 
-    private func refusedName(_ topic: String, _ frame: RemotingFrame, _ client: ClientContext) -> Bool {
+    func deleteExpiredLog(_ request: borrowing Request) {
+        environment.logger.notice("expired commit log files are deleted, asked for by \(request.client.address)")
+        storage.store.deleteExpiredFiles()
+        request.answer(.success)
+    }
+
+    func cleanUnusedTopics(_ request: borrowing Request) {
+        let asker = request.asker
+        removeUnusedTopics(for: request.client) { asker.answer(.success) }
+    }
+
+    private func refusedName(_ topic: String, _ request: borrowing Request) -> Bool {
         guard let remark = refusal(ofTopic: topic) else { return false }
-        client.answer(frame.returnAddress, .systemError, remark: remark)
+        request.answer(.systemError, remark: remark)
         return true
     }
 
     // MARK: Topics
 
-    func updateTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let fields = frame.extFields
+    func updateTopic(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let fields = request.extFields
         let topic = try fields.required("topic")
-        if refusedName(topic, frame, client) { return }
+        if refusedName(topic, request) { return }
         var config = TopicConfig(
             topicName: topic, readQueueNums: try fields.required(.readQueueNums),
             writeQueueNums: try fields.required(.writeQueueNums), perm: try fields.requiredInt32("perm"))
@@ -68,103 +101,103 @@ final class AdminBrokerProcessor {
         config.topicSysFlag = try fields.int32("topicSysFlag") ?? 0
         config.order = fields.bool("order") ?? false
         do throws(TopicAttributes.Refusal) {
-            let current = broker.topics[topic].map { $0.config.attributes ?? [:] }
+            let current = tables.topics[topic].map { $0.config.attributes ?? [:] }
             let changed = try TopicAttributes.altered(
                 current, by: try TopicAttributes.parse(fields.string("attributes") ?? ""))
             // A topic without any stays as RocketMQ 4.9 writes it.
             config.attributes = changed.isEmpty ? nil : changed
         } catch {
-            return client.answer(frame.returnAddress, .systemError, remark: "\(error)")
+            return request.answer(.systemError, remark: "\(error)")
         }
-        if let (code, remark) = refusal(of: config, client) {
-            return client.answer(frame.returnAddress, code, remark: remark)
+        if let (code, remark) = refusal(of: config, request.client) {
+            return request.answer(code, remark: remark)
         }
         do throws(NameError) {
-            try broker.topics.update(config)
+            try tables.topics.update(config)
         } catch {
             throw .badName("\(error)")
         }
-        broker.logger.info("topic \(topic) updated by \(client.address)")
+        environment.logger.info("topic \(topic) updated by \(request.client.address)")
         // Whoever made the topic may ask a name server for it as soon as this is answered.
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { [broker] in
-            broker.registration.whenRegistered { client.answer(address, .success) }
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { [self] in
+            registration.whenRegistered { asker.answer(.success) }
         }
     }
 
-    func deleteTopic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        if refusedName(topic, frame, client) { return }
-        broker.delete(topic: topic)
-        broker.logger.info("topic \(topic) deleted by \(client.address)")
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+    func deleteTopic(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        if refusedName(topic, request) { return }
+        delete(topic: topic)
+        environment.logger.info("topic \(topic) deleted by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     // MARK: Groups
 
-    func updateGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let config = try SubscriptionGroupConfig(body: frame.body)
+    func updateGroup(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let config = try SubscriptionGroupConfig(body: request.body)
         if let remark = refusal(ofGroup: config.groupName) {
-            return client.answer(frame.returnAddress, .systemError, remark: remark)
+            return request.answer(.systemError, remark: remark)
         }
-        if let (code, remark) = refusalToMake(config, client) {
-            return client.answer(frame.returnAddress, code, remark: remark)
+        if let (code, remark) = refusalToMake(config, request.client) {
+            return request.answer(code, remark: remark)
         }
         try update(config)
-        broker.logger.info("consumer group \(config.groupName) updated by \(client.address)")
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("consumer group \(config.groupName) updated by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     /// A retry topic that is there has all the queues its group has from now on.
     func update(_ config: SubscriptionGroupConfig) throws(RemotingDecodeError) {
-        let group = try broker.groups.update(config)
-        if let retryTopic = group.groupName.retryTopic, broker.topics[retryTopic.text] != nil {
-            _ = broker.retryTopic(of: group.groupName)
+        let group = try tables.groups.update(config)
+        if let retryTopic = group.groupName.retryTopic, tables.topics[retryTopic.text] != nil {
+            _ = tables.retryTopic(of: group.groupName)
         }
     }
 
-    func deleteGroup(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("groupName")
-        broker.groups.delete(group)
-        broker.stats.forget(group: group)
+    func deleteGroup(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("groupName")
+        tables.groups.delete(group)
+        storage.stats.forget(group: group)
         // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
-        if frame.extFields.bool("removeOffset") ?? frame.extFields.bool("cleanOffset") ?? false {
-            broker.offsets.remove(group: group, in: broker.slices)
+        if request.extFields.bool("removeOffset") ?? request.extFields.bool("cleanOffset") ?? false {
+            tables.offsets.remove(group: group, in: environment.slices)
         }
-        broker.logger.info("consumer group \(group) deleted by \(client.address)")
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.info("consumer group \(group) deleted by \(request.client.address)")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
-    func cloneOffsets(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let source = try frame.extFields.required("srcGroup")
-        let destination = try broker.groups.checked(try frame.extFields.required("destGroup"))
-        let wanted = frame.extFields.string("topic") ?? ""
-        let isOffline = frame.extFields.bool("offline") ?? false
-        guard broker.groups.find(destination.text) != nil else {
-            return client.answer(
-                frame.returnAddress, .subscriptionGroupNotExist,
-                remark: "Group \(destination) not exist!" + broker.groups.remedy(for: destination.text))
+    func cloneOffsets(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let source = try request.extFields.required("srcGroup")
+        let destination = try tables.groups.checked(try request.extFields.required("destGroup"))
+        let wanted = request.extFields.string("topic") ?? ""
+        let isOffline = request.extFields.bool("offline") ?? false
+        guard tables.groups.find(destination.text) != nil else {
+            return request.answer(
+                .subscriptionGroupNotExist,
+                remark: "Group \(destination) not exist!" + tables.groups.remedy(for: destination.text))
         }
-        let address = frame.returnAddress
-        var topics = (wanted.isEmpty ? broker.offsets.topics(of: source) : [wanted])[...]
-        broker.inSlices(for: client) { [broker] in
+        let asker = request.asker
+        var topics = (wanted.isEmpty ? tables.offsets.topics(of: source) : [wanted])[...]
+        environment.slices.work(for: request.client) { [self] in
             for topic in topics.prefix(Self.topicsPerSlice) {
-                guard let topicName = broker.topics[topic]?.topicName else { continue }
+                guard let topicName = tables.topics[topic]?.topicName else { continue }
                 // An online group that does not consume the topic any more: what it left there is not to be copied.
-                if !isOffline, let group = broker.consumers[source], group.subscriptions.count > 0,
+                if !isOffline, let group = tables.consumers[source], group.subscriptions.count > 0,
                     group.subscriptions[topic] == nil
                 {
                     continue
                 }
-                broker.offsets.clone(from: source, to: destination, topic: topicName)
+                tables.offsets.clone(from: source, to: destination, topic: topicName)
             }
             topics = topics.dropFirst(Self.topicsPerSlice)
             return !topics.isEmpty
         } then: {
-            client.answer(address, .success)
+            asker.answer(.success)
         }
     }
 
@@ -172,25 +205,27 @@ final class AdminBrokerProcessor {
     private static let topicsPerSlice = 256
     private static let offsetsPerSlice = 4096
 
-    func correctionOffset(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let excluded = Set((frame.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
-        let group = try frame.extFields.required("compareGroup")
-        let address = frame.returnAddress
-        var left = broker.offsets.tables(of: topic)[...]
+    func correctionOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let excluded = Set((request.extFields.string("filterGroups") ?? "").split(separator: ",").map(String.init))
+        let group = try request.extFields.required("compareGroup")
+        let asker = request.asker
+        var left = tables.offsets.tables(of: topic)[...]
         var smallest: [Int32: Int64] = [:]
-        broker.inSlices(for: client) { [broker] in
+        environment.slices.work(for: request.client) { [self] in
             var budget = Self.offsetsPerSlice
             while budget > 0, let table = left.popFirst() {
                 budget -= 1 + table.offsets.count
                 guard !excluded.contains(table.group) else { continue }
-                table.lower(&smallest) { broker.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0 }
+                table.lower(&smallest) {
+                    storage.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0
+                }
             }
             return !left.isEmpty
-        } then: { [broker] in
-            let compared = broker.offsets.offsets(topic: topic, group: group) ?? [:]
+        } then: { [self] in
+            let compared = tables.offsets.offsets(topic: topic, group: group) ?? [:]
             let found = smallest
-            broker.answer(entries: found.count, address, client) {
+            answers.answer(entries: found.count, asker) {
                 var table = JSONObject()
                 for (queue, offset) in found.sorted(by: { $0.key < $1.key }) {
                     // A group that is ahead of the compared one has nothing to correct there.
@@ -205,41 +240,41 @@ final class AdminBrokerProcessor {
 
     // MARK: The broker's settings
 
-    func getConfig(_ frame: RemotingFrame, _ client: ClientContext) {
+    func getConfig(_ request: borrowing Request) {
         let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
-        client.answer(
-            frame.returnAddress, .success, fields: [("version", broker.configurationVersion.json.text())],
+        request.answer(
+            .success, fields: [("version", settings.version.json.text())],
             body: Array(text.utf8))
     }
 
     /// What somebody set stands as it was set; what nobody did by the value it has.
     private func settingsHeld() -> [String: String] {
-        let holding = broker.configuration.listing + broker.store.configuration.listing
-        return Dictionary((holding + broker.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
+        let holding = environment.configuration.listing + storage.store.configuration.listing
+        return Dictionary(
+            (holding + environment.configuration.pairs).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }
 
-    func updateConfig(_ frame: RemotingFrame, _ client: ClientContext) {
+    func updateConfig(_ request: borrowing Request) {
         let pairs: [(String, String)]
         do throws(JavaProperties.Malformed) {
-            pairs = try JavaProperties.parse(String(decoding: frame.body, as: UTF8.self)).map { ($0.key, $0.value) }
+            pairs = try JavaProperties.parse(String(decoding: request.body, as: UTF8.self)).map { ($0.key, $0.value) }
         } catch {
-            return client.answer(frame.returnAddress, .systemError, remark: "\(error); nothing was changed")
+            return request.answer(.systemError, remark: "\(error); nothing was changed")
         }
         let forbidden = Set(
-            broker.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
+            environment.configuration.configBlackList + ["brokerConfigPath", "rocketmqHome", "configBlackList"])
         guard !pairs.contains(where: { forbidden.contains($0.0) }) else {
-            return client.answer(
-                frame.returnAddress, .noPermission, remark: "Can not update config in black list.")
+            return request.answer(.noPermission, remark: "Can not update config in black list.")
         }
         let before = settingsHeld()
-        if let refusal = broker.change(settings: pairs) {
-            return client.answer(frame.returnAddress, .systemError, remark: refusal)
+        if let refusal = settings.change(settings: pairs) {
+            return request.answer(.systemError, remark: refusal)
         }
         let changes = pairs.map {
             "\($0.0) from '\(before[$0.0] ?? "")' to '\(SettingRefusal.shown($0.1.trimmedBlanks))'"
         }
-        broker.logger.notice("settings changed by \(client.address): \(changes.joined(separator: ", "))")
-        let address = frame.returnAddress
-        broker.answerWhenKept(address, client) { client.answer(address, .success) }
+        environment.logger.notice("settings changed by \(request.client.address): \(changes.joined(separator: ", "))")
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 }

@@ -12,34 +12,44 @@ final class ConsumeStatsProcessor {
     /// Suspended pulls of one queue that are looked at for one request.
     private static let heldPullsMax = 256
 
-    unowned let broker: Broker
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
+    let answers: TableAnswers
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ answers: TableAnswers
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.answers = answers
+    }
 
-    func topics(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topics = broker.offsets.topics(of: try frame.extFields.required("group"))
-        broker.answer(entries: topics.count, frame.returnAddress, client) { TopicList(topicList: topics).json }
+    func topics(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topics = tables.offsets.topics(of: try request.extFields.required("group"))
+        answers.answer(entries: topics.count, request.asker) { TopicList(topicList: topics).json }
     }
 
     private func storeTime(_ queue: ConsumeQueue?, _ offset: Int64) -> Int64 {
         guard let queue, offset >= 0 else { return 0 }
-        return max(0, broker.store.storeTimestamp(queue, at: QueueOffset(offset)))
+        return max(0, storage.store.storeTimestamp(queue, at: QueueOffset(offset)))
     }
 
     /// The topic, or the answer that there is none.
-    private func topic(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) -> TopicEntry? {
-        let name = try frame.extFields.required("topic")
-        if let entry = broker.topics[name] { return entry }
-        client.answer(frame.returnAddress, .topicNotExist, remark: "topic[\(name)] not exist")
+    private func topic(_ request: borrowing Request) throws(RemotingDecodeError) -> TopicEntry? {
+        let name = try request.extFields.required("topic")
+        if let entry = tables.topics[name] { return entry }
+        request.answer(.topicNotExist, remark: "topic[\(name)] not exist")
         return nil
     }
 
-    func topicStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard let entry = try topic(frame, client) else { return }
-        let address = frame.returnAddress
+    func topicStats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard let entry = try topic(request) else { return }
+        let asker = request.asker
         var rows: [TopicRow] = []
-        forEachQueue(of: entry, for: client, atMost: Self.queuesPerSlice) { [self] queueId in
-            let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
+        forEachQueue(of: entry, for: request.client, atMost: Self.queuesPerSlice) { [self] queueId in
+            let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
             rows.append(
                 TopicRow(
@@ -47,9 +57,9 @@ final class ConsumeStatsProcessor {
                     updated: end > 0 ? storeTime(queue, end - 1) : 0))
         } then: { [self] in
             let tps = entry.puts?.snapshot(.minute, .count).tps ?? 0
-            let (topic, brokerName, made) = (entry.name, broker.configuration.brokerName, rows)
+            let (topic, brokerName, made) = (entry.name, environment.configuration.brokerName, rows)
             rows = []
-            broker.answer(entries: made.count, address, client) {
+            answers.answer(entries: made.count, asker) {
                 var table = JSONObject()
                 for row in made { table.append(rawKey: Self.key(topic, brokerName, row.queueId), row.json) }
                 return .fields([("offsetTable", .object(table)), ("topicPutTps", .number(tps))])
@@ -63,7 +73,7 @@ final class ConsumeStatsProcessor {
         then: @escaping () -> Void
     ) {
         var next: Int32 = 0
-        broker.inSlices(for: client) {
+        environment.slices.work(for: client) {
             for _ in 0..<limit where next < topic.queueNums {
                 each(next)
                 next += 1
@@ -75,8 +85,8 @@ final class ConsumeStatsProcessor {
     }
 
     private func row(_ group: String, _ entry: TopicEntry, _ queueId: Int32) -> GroupRow {
-        let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
-        let consumed = max(0, broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
+        let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
+        let consumed = max(0, tables.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
         return GroupRow(
             topic: entry.name, queueId: queueId, end: queue?.maxOffset.rawValue ?? 0, consumed: consumed,
             pulled: max(consumed, heldOffset(group, queue)), lastMillis: storeTime(queue, consumed - 1))
@@ -85,7 +95,7 @@ final class ConsumeStatsProcessor {
     /// The largest queue offset of the group's pulls that are suspended at a queue; 0 when there is none among the first
     /// `heldPullsMax`, which bounds the time on the loop. Apache 5 notes the offset with each pull.
     private func heldOffset(_ group: String, _ queue: ConsumeQueue?) -> Int64 {
-        guard let watch = queue?.context as? QueueWatch, let group = broker.groups[group] else { return 0 }
+        guard let watch = queue?.context as? QueueWatch, let group = tables.groups[group] else { return 0 }
         var largest: Int64 = 0
         var next = watch.pulls.first
         for _ in 0..<Self.heldPullsMax {
@@ -98,13 +108,13 @@ final class ConsumeStatsProcessor {
 
     /// RocketMQ leaves out topics an online group no longer subscribes to.
     private func isRelevant(_ topic: String, to group: String) -> Bool {
-        guard let consumers = broker.consumers[group], consumers.subscriptions.count > 0 else { return true }
+        guard let consumers = tables.consumers[group], consumers.subscriptions.count > 0 else { return true }
         return consumers.subscriptions[topic] != nil
     }
 
     /// Messages a second the group has pulled of the topic within the last minute.
     private func consumeTps(_ group: String, _ topic: TopicEntry) -> Double {
-        broker.groups[group]?.gets(of: topic)?.snapshot(.minute, .count).tps ?? 0
+        tables.groups[group]?.gets(of: topic)?.snapshot(.minute, .count).tps ?? 0
     }
 
     /// Queues, or topics, a slice looks at: each queue costs a look into the log …
@@ -124,7 +134,7 @@ final class ConsumeStatsProcessor {
         each: @escaping (String, TopicEntry, Int32) -> Void, then: @escaping () -> Void
     ) {
         var present: (group: String, topic: TopicEntry, queueId: Int32)?
-        broker.inSlices(for: client) { [self] in
+        environment.slices.work(for: client) { [self] in
             for _ in 0..<Self.queuesPerSlice {
                 if let (group, topic, queueId) = present, queueId < queues(topic) {
                     present?.queueId += 1
@@ -133,7 +143,7 @@ final class ConsumeStatsProcessor {
                 }
                 present = nil
                 guard let (group, name) = next() else { return false }
-                guard let topic = broker.topics[name], begins(group, topic) else { continue }
+                guard let topic = tables.topics[name], begins(group, topic) else { continue }
                 present = (group, topic, 0)
             }
             return true
@@ -142,14 +152,14 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    func consumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("consumerGroup")
-        let wanted = frame.extFields.string("topic") ?? ""
-        let address = frame.returnAddress
+    func consumeStats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("consumerGroup")
+        let wanted = request.extFields.string("topic") ?? ""
+        let asker = request.asker
         var rows: [GroupRow] = []
         var tps = 0.0
-        var topics = (wanted.isEmpty ? broker.offsets.topics(of: group) : [wanted])[...]
-        walk(for: client) {
+        var topics = (wanted.isEmpty ? tables.offsets.topics(of: group) : [wanted])[...]
+        walk(for: request.client) {
             topics.popFirst().map { (group, $0) }
         } queues: { topic in
             topic.config.readQueueNums
@@ -160,29 +170,29 @@ final class ConsumeStatsProcessor {
         } each: { [self] group, topic, queueId in
             rows.append(row(group, topic, queueId))
         } then: { [self] in
-            let (made, rate, brokerName) = (rows, tps, broker.configuration.brokerName)
+            let (made, rate, brokerName) = (rows, tps, environment.configuration.brokerName)
             rows = []
-            broker.answer(entries: made.count, address, client) {
+            answers.answer(entries: made.count, asker) {
                 .fields([("consumeTps", .number(rate)), ("offsetTable", .object(Self.table(made[...], brokerName)))])
             }
         }
     }
 
-    func brokerConsumeStats(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let onlyOrdered = frame.extFields.bool("isOrder") ?? false
-        let address = frame.returnAddress
-        let groups = broker.groups.all
+    func brokerConsumeStats(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let onlyOrdered = request.extFields.bool("isOrder") ?? false
+        let asker = request.asker
+        let groups = tables.groups.all
         var left = groups[...]
         var topics: ArraySlice<String> = []
         var group = ""
         var stats: [GroupStats] = []
         var rows: [GroupRow] = []
         var total: Int64 = 0
-        walk(for: client) { [self] in
+        walk(for: request.client) { [self] in
             if let topic = topics.popFirst() { return (group, topic) }
             guard let entry = left.popFirst() else { return nil }
             group = entry.name
-            topics = broker.offsets.topics(of: group)[...]
+            topics = tables.offsets.topics(of: group)[...]
             // No topic has this name: the group alone is one look.
             return topics.popFirst().map { (group, $0) } ?? (group, "")
         } queues: { topic in
@@ -200,9 +210,9 @@ final class ConsumeStatsProcessor {
         } then: { [self] in
             let (made, found, difference) = (rows, stats, total)
             (rows, stats) = ([], [])
-            let (brokerName, brokerAddress) = (broker.configuration.brokerName, broker.configuration.address)
+            let (brokerName, brokerAddress) = (environment.configuration.brokerName, environment.configuration.address)
             let names = groups.map(\.name)
-            broker.answer(entries: names.count + made.count, address, client) {
+            answers.answer(entries: names.count + made.count, asker) {
                 let byGroup = Dictionary(grouping: found, by: \.group)
                 let list = names.map { name in
                     let topics = (byGroup[name] ?? []).map { topic in
@@ -233,76 +243,74 @@ final class ConsumeStatsProcessor {
         MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json.text()
     }
 
-    func consumedByWhom(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let topic = try frame.extFields.required("topic")
-        let address = frame.returnAddress
-        client.connection.awaitsAnswer = true
-        broker.consumers.groups(subscribedTo: topic, in: broker.slices) { [broker] online in
-            let committed = broker.offsets.groups(of: topic)
-            broker.answer(entries: online.count + committed.count, address, client) {
+    func consumedByWhom(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let asker = request.asker
+        request.client.connection.awaitsAnswer = true
+        tables.consumers.groups(subscribedTo: topic, in: environment.slices) { [self] online in
+            let committed = tables.offsets.groups(of: topic)
+            answers.answer(entries: online.count + committed.count, asker) {
                 .fields([("groupList", .strings(Set(online + committed).sorted()))])
             }
         }
     }
 
-    func timeSpan(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        guard let entry = try topic(frame, client) else { return }
-        let group = try frame.extFields.required("group")
-        let address = frame.returnAddress
-        let now = broker.now()
+    func timeSpan(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard let entry = try topic(request) else { return }
+        let group = try request.extFields.required("group")
+        let asker = request.asker
+        let now = environment.now()
         var rows: [TimeSpanRow] = []
-        forEachQueue(of: entry, for: client, atMost: Self.timeSpansPerSlice) { [self] queueId in
-            let queue = broker.store.consumeQueue(topic: entry.name, queueId: queueId)
+        forEachQueue(of: entry, for: request.client, atMost: Self.timeSpansPerSlice) { [self] queueId in
+            let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
             let end = queue?.maxOffset.rawValue ?? 0
-            let consumed = broker.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
-            let first = queue.map { broker.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
+            let consumed = tables.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
+            let first = queue.map { storage.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
             rows.append(
                 TimeSpanRow(
                     queueId: queueId, first: first, last: storeTime(queue, end - 1),
                     consumed: consumed > 0 ? storeTime(queue, consumed - 1) : first,
                     delay: consumed < end ? now -| storeTime(queue, max(0, consumed)) : 0))
         } then: { [self] in
-            let (topic, brokerName, made) = (entry.name, broker.configuration.brokerName, rows)
+            let (topic, brokerName, made) = (entry.name, environment.configuration.brokerName, rows)
             rows = []
-            broker.answer(entries: made.count, address, client) {
+            answers.answer(entries: made.count, asker) {
                 .fields([("consumeTimeSpanSet", .array(made.map { $0.json(topic, brokerName) }))])
             }
         }
     }
 
-    func subscription(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let group = try frame.extFields.required("group")
-        let topic = frame.extFields.string("topic") ?? ""
-        let all = broker.consumers[group]?.subscriptions.values ?? []
+    func subscription(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let group = try request.extFields.required("group")
+        let topic = request.extFields.string("topic") ?? ""
+        let all = tables.consumers[group]?.subscriptions.values ?? []
         let wanted = all.filter { topic.isEmpty || $0.topic == topic }.map(\.data.json)
         let body = JSONValue.fields([
             ("group", .string(group)), ("subscriptionData", .array(wanted)), ("topic", .string(topic)),
         ])
-        client.answer(frame.returnAddress, .success, body: body.bytes())
+        request.answer(.success, body: body.bytes())
     }
 
-    func consumeQueue(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let fields = frame.extFields
+    func consumeQueue(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let fields = request.extFields
         let topic = try fields.required("topic")
         let queueId = try fields.required(.queueID)
-        guard let queue = broker.store.consumeQueue(topic: topic, queueId: queueId) else {
-            return client.answer(
-                frame.returnAddress, .systemError, remark: "\(queueId)@\(topic) is not exist!")
+        guard let queue = storage.store.consumeQueue(topic: topic, queueId: queueId) else {
+            return request.answer(.systemError, remark: "\(queueId)@\(topic) is not exist!")
         }
         let count = min(max(0, try fields.requiredInt32("count")), 10_000)
         let group = fields.string("consumerGroup")
-        let subscription = group.flatMap { broker.consumers[$0]?.subscriptions[topic] }
+        let subscription = group.flatMap { tables.consumers[$0]?.subscriptions[topic] }
         let index = try fields.requiredInt64("index")
         guard index >= queue.minOffset.rawValue, index < queue.maxOffset.rawValue else {
-            return client.answer(
-                frame.returnAddress, .success, remark: "Index \(index) of \(queueId)@\(topic) is not exist!")
+            return request.answer(.success, remark: "Index \(index) of \(queueId)@\(topic) is not exist!")
         }
-        let entries = broker.store.entries(queue, from: QueueOffset(index), maxCount: Int(count))
+        let entries = storage.store.entries(queue, from: QueueOffset(index), maxCount: Int(count))
         let (start, end) = (queue.minOffset.rawValue, queue.maxOffset.rawValue)
         // RocketMQ's compiled expressions are not ours; its tools print the word.
         let filter = group.map { JSONValue.string(subscription == nil ? "\($0)@\(topic) is not online!" : "null") }
         let wanted = subscription?.data.json
-        broker.answer(entries: entries.count, frame.returnAddress, client) {
+        answers.answer(entries: entries.count, request.asker) {
             let data = entries.map { entry in
                 JSONValue.fields([
                     ("eval", .bool(false)), ("physicOffset", .integer(entry.physicalOffset.rawValue)),

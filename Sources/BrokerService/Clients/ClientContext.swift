@@ -10,8 +10,8 @@ final class ClientContext {
     let number: Int
     /// Set when this one has ended: connections from this number on came after that.
     var closedBefore: Int?
-    /// Pulls of this connection that are held.
-    var held = HeldPulls()
+    /// Its suspended reads: `PullRequestHold` hangs them here.
+    var suspended: AnyObject?
     /// Messages of this connection that are stored and wait for disk or slave (AckGate).
     var waitingAcknowledgements = 0
     /// Groups this connection has registered in.

@@ -62,11 +62,6 @@ package struct ClientHandOver {
     }
 }
 
-extension Broker {
-    /// Connections that will be opened presently, and what their clients have said (`ClientHandOver.bytes`).
-    package func expect(clients bytes: [UInt8]) { expected = ClientHandOver.read(bytes) }
-}
-
 extension ClientContext.Heartbeat {
     /// As `data`; any thread.
     var parsed: Result<HeartbeatData, RemotingDecodeError> {

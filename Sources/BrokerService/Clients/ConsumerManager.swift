@@ -14,13 +14,12 @@ final class Subscription {
     /// The client's clock when it subscribed; a newer one replaces an older one.
     var subVersion: Int64 { data.subVersion }
 
-    static func isTagType(_ type: String) -> Bool { type.isEmpty || type == "TAG" }
-
     /// The same messages are wanted of the same topic.
     func selectsTheSame(as other: Subscription) -> Bool {
         topic == other.topic && data.subString == other.data.subString
             && (data.expressionType == other.data.expressionType
-                || Self.isTagType(data.expressionType) && Self.isTagType(other.data.expressionType))
+                || SubscriptionFilter.isTagType(data.expressionType)
+                    && SubscriptionFilter.isTagType(other.data.expressionType))
     }
 
     /// The same was said again, later: one object serves all clients that agree.
@@ -212,20 +211,27 @@ final class ConsumerGroup {
     }
 }
 
-/// The consumers connected to this broker, by group. Whoever must be told of a change (NOTIFY_CONSUMER_IDS_CHANGED,
-/// so that clients rebalance at once) is handed to `notify`.
+/// What happens to groups of consumers.
+protocol ConsumerGroupObserver: AnyObject {
+    /// The set of clients or topics has changed: members are to be notified (NOTIFY_CONSUMER_IDS_CHANGED), so that they rebalance at once.
+    func changed(_ group: String)
+    /// A client has left a group, of which so many remain.
+    func left(_ group: String, _ client: ClientChannelInfo, remaining: Int)
+    /// Two clients of a group subscribe to different things; each disagreement is reported once.
+    func disagreed(_ group: ConsumerGroup, _ conflict: SubscriptionConflict)
+}
+
+/// The consumers connected to this broker, by group.
 final class ConsumerManager {
     /// A client not heard of for this long is dropped and its connection closed; clients beat every 30 s.
     static let channelExpiredMillis: Int64 = 120_000
 
     private var groups = BytesKeyedTable<ConsumerGroup>()
-    /// A client has left a group, of which so many remain.
-    var left: ((String, ClientChannelInfo, Int) -> Void)?
-    var notify: ((_ group: String, _ clients: [ClientChannelInfo]) -> Void)?
+    private let observer: any ConsumerGroupObserver
     /// Groups whose clients want different things.
     private(set) var inconsistentCount = 0
-    /// Two clients of a group want different things; each disagreement is told once.
-    var disagreed: ((_ group: ConsumerGroup, _ conflict: SubscriptionConflict) -> Void)?
+
+    init(_ observer: any ConsumerGroupObserver) { self.observer = observer }
 
     subscript(name: UnsafeRawBufferPointer) -> ConsumerGroup? { groups[name] }
     subscript(name: String) -> ConsumerGroup? { groups[name] }
@@ -283,9 +289,9 @@ final class ConsumerManager {
         let wasConsistent = group.isConsistent
         let update = group.update(index, registration.subscriptions, isNew: isNew)
         note(group, wasConsistent)
-        if let conflict = update.conflict { disagreed?(group, conflict) }
+        if let conflict = update.conflict { observer.disagreed(group, conflict) }
         let changed = update.changed || isNew
-        if changed && notifyChange { notify?(group.name, group.clients) }
+        if changed && notifyChange { observer.changed(group.name) }
         return changed
     }
 
@@ -299,10 +305,10 @@ final class ConsumerManager {
         let leaving = group.clients.first { $0.client === client }
         group.remove(client)
         note(group, wasConsistent)
-        if let leaving { left?(name, leaving, group.clients.count) }
+        if let leaving { observer.left(name, leaving, remaining: group.clients.count) }
         client.consumerGroups.remove(name)
         if group.clients.isEmpty { groups[name] = nil }
-        if notifyChange { notify?(name, group.clients) }
+        if notifyChange { observer.changed(name) }
     }
 
     /// A closed connection leaves some of its groups; `true` when there are more.
@@ -327,20 +333,20 @@ final class ProducerManager {
     private var groups: [String: [ClientChannelInfo]] = [:]
     /// Usually one; several instances may have one client identifier.
     private var byClientId: [String: [ClientChannelInfo]] = [:]
-    /// A client has become a member of the group: whoever waits for one can go on.
-    var joined: ((_ group: String) -> Void)?
 
     /// The connections of a client, whatever its groups: where a reply to its request goes. Several when instances share
     /// the identifier.
     func clients(withId clientId: String) -> [ClientChannelInfo] { byClientId[clientId] ?? [] }
 
-    func register(_ info: ClientChannelInfo, in group: String) {
+    /// - Returns: whether the client is new in the group: what waits for a member of it can go on.
+    func register(_ info: ClientChannelInfo, in group: String) -> Bool {
+        var isNew = false
         if let index = groups[group]?.firstIndex(where: { $0.client === info.client }) {
             groups[group]?[index] = info
         } else {
             groups[group, default: []].append(info)
             info.client.producerGroups.insert(group)
-            joined?(group)
+            isNew = true
         }
         if let former = info.client.producerId, former != info.clientId { forget(info.client, former) }
         info.client.producerId = info.clientId
@@ -349,6 +355,7 @@ final class ProducerManager {
         } else {
             byClientId[info.clientId, default: []].append(info)
         }
+        return isNew
     }
 
     func unregister(_ client: ClientContext, from group: String) {

@@ -18,7 +18,8 @@ extension ConsumerGroup {
     /// Those of its subscriptions that are not by tags: tags are compared without a plugin once compiled, and nearly everybody has some.
     fileprivate var pluginSubscriptions: [PluginSubscription] {
         subscriptions.values.compactMap { subscription in
-            guard case .compiled(let compiled) = subscription.filter, !Subscription.isTagType(compiled.type) else {
+            guard case .compiled(let compiled) = subscription.filter, !SubscriptionFilter.isTagType(compiled.type)
+            else {
                 return nil
             }
             return PluginSubscription(

@@ -37,7 +37,7 @@ struct RebalanceLockManager {
     var isEmpty: Bool { locks.isEmpty }
 
     /// Who asks for locks or gives them back.
-    struct Asker {
+    struct Owner {
         var clientId: String
         var instance: ClientContext?
         /// Whether that connection belongs to another instance with the same client identifier.
@@ -49,11 +49,11 @@ struct RebalanceLockManager {
     }
 
     /// Locks what is free, expired or already the client's; returns the queues it now holds of those asked for.
-    mutating func tryLock(group: String, queues: [MessageQueue], by asker: Asker, now: Int64) -> [MessageQueue] {
+    mutating func tryLock(group: String, queues: [MessageQueue], by owner: Owner, now: Int64) -> [MessageQueue] {
         var held: [MessageQueue] = []
         for queue in queues {
             let lock = locks[group]?[queue]
-            let isMine = lock.map { asker.holds($0) } ?? false
+            let isMine = lock.map { owner.holds($0) } ?? false
             if let lock, !isMine, now - lock.lastUpdateMillis <= maxLiveMillis {
                 locks[group]?[queue]?.isWanted = true
                 continue
@@ -61,7 +61,7 @@ struct RebalanceLockManager {
             guard lock != nil || count < locksMax else { continue }
             if lock == nil { count += 1 }
             locks[group, default: [:]][queue] = Lock(
-                clientId: asker.clientId, instance: asker.instance, lastUpdateMillis: now,
+                clientId: owner.clientId, instance: owner.instance, lastUpdateMillis: now,
                 isWanted: isMine && lock?.isWanted == true)
             held.append(queue)
         }
@@ -69,10 +69,10 @@ struct RebalanceLockManager {
     }
 
     /// Frees those queues the client holds; somebody else's locks stay. `true` if another client waits for one of them.
-    mutating func unlock(group: String, queues: [MessageQueue], by asker: Asker) -> Bool {
+    mutating func unlock(group: String, queues: [MessageQueue], by owner: Owner) -> Bool {
         var isWanted = false
         for queue in queues {
-            guard let lock = locks[group]?[queue], asker.holds(lock) else { continue }
+            guard let lock = locks[group]?[queue], owner.holds(lock) else { continue }
             count -= 1
             if locks[group]?.removeValue(forKey: queue)?.isWanted == true { isWanted = true }
         }
@@ -81,9 +81,9 @@ struct RebalanceLockManager {
     }
 
     /// Frees whatever the client still holds in the group.
-    mutating func unlockAll(group: String, by asker: Asker) {
+    mutating func unlockAll(group: String, by owner: Owner) {
         guard let table = locks[group] else { return }
-        let others = table.filter { !asker.holds($0.value) }
+        let others = table.filter { !owner.holds($0.value) }
         count -= table.count - others.count
         locks[group] = others.isEmpty ? nil : others
     }
@@ -109,7 +109,7 @@ struct RebalanceLockManager {
 
 extension RebalanceLockManager {
     /// The queues of a group whose locks a client has.
-    func held(group: String, by asker: Asker) -> Set<MessageQueue> {
-        Set((locks[group] ?? [:]).lazy.filter { asker.holds($0.value) }.map(\.key))
+    func held(group: String, by owner: Owner) -> Set<MessageQueue> {
+        Set((locks[group] ?? [:]).lazy.filter { owner.holds($0.value) }.map(\.key))
     }
 }

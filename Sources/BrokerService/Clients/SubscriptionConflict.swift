@@ -86,7 +86,7 @@ struct SubscriptionsByTopic {
 extension Subscription {
     /// As a line of the log says it.
     fileprivate var words: String {
-        Self.isTagType(data.expressionType)
+        SubscriptionFilter.isTagType(data.expressionType)
             ? "tags \"\(data.subString)\"" : "\(data.expressionType) \"\(data.subString)\""
     }
 }

@@ -5,6 +5,9 @@ import StoreFormat
 /// delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers still
 /// carries them all, DELAY among them. What has no such place is put aside (`UndeliverableMessages`).
 struct RecordCopier {
+    /// Milliseconds between two tries of a delivery that could not be made.
+    static let retryMillis: Int64 = 100
+
     enum Outcome {
         case appended(AppendResult)
         /// It cannot be delivered and lies among the undeliverable messages.
@@ -23,12 +26,17 @@ struct RecordCopier {
     /// A copy: the draft must not point into the log while the log is written. Lives as long as its owner.
     private var scratch: [UInt8] = []
     private let suffix = Suffix()
-    // The broker owns whoever has this.
-    private unowned let broker: Broker
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let undeliverable: UndeliverableMessages
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ tables: BrokerTables, _ storage: StoreAccess, _ undeliverable: UndeliverableMessages) {
+        self.tables = tables
+        self.storage = storage
+        self.undeliverable = undeliverable
+    }
 
-    private var store: MessageStore { broker.store }
+    private var store: MessageStore { storage.store }
 
     /// - Parameters:
     ///   - dequeued: milliseconds since 1970, of a timer message: it gets TIMER_ENQUEUE_MS and TIMER_DEQUEUE_MS, if they fit.
@@ -56,7 +64,7 @@ struct RecordCopier {
         guard let name = record.property("REAL_TOPIC"),
             let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
         else { return putAside(record, "it does not say for which topic and queue it is") }
-        switch broker.deliveryPlace(topic: name, queueId: queueId) {
+        switch tables.deliveryPlace(topic: name, queueId: queueId) {
         case .nowhere(let reason): return putAside(record, reason)
         case .queue(let topic, let queueId): return append(record, topic, queueId, dequeued: dequeued)
         }
@@ -78,7 +86,7 @@ struct RecordCopier {
         }
         switch outcome {
         case .appended(let result):
-            topic.count(1, bytes: result.size, in: broker.stats)
+            topic.count(1, bytes: result.size, in: storage.stats)
             return .appended(result)
         case .refused(let refusal):
             if refusal.isPassing { return .refused(refusal) }
@@ -101,7 +109,7 @@ struct RecordCopier {
     }
 
     private func putAside(_ record: CommitLogRecordView, _ reason: String) -> Outcome {
-        switch broker.undeliverable.putAside(record, because: reason) {
+        switch undeliverable.putAside(record, because: reason) {
         case .appended(let result): .putAside(result)
         case .refused(let refusal) where refusal.isPassing: .refused(refusal)
         case .refused(let refusal): .undeliverable("\(reason); nor can it be put aside: \(refusal)")

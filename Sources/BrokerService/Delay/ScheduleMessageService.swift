@@ -15,14 +15,14 @@ final class ScheduleMessageService {
     /// Delivered in one slice, all levels together, and bytes after which it ends.
     static let deliverBatch = 256
     static let deliverBytes = 4 << 20
-    static let retryMillis: Int64 = 100
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
     static let sleepMaxMillis: Int64 = 30_000
 
     /// Who RocketMQ's statistics say takes messages out of the schedule topic.
     static let group = "SCHEDULE_CONSUMER"
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    let storage: StoreAccess
     private var levels: [DelayLevel]
     private var copier: RecordCopier
     private var timer: Scheduled<Void>?
@@ -38,10 +38,14 @@ final class ScheduleMessageService {
     private var candidate: (logEnd: Int64, offsets: [Int64])?
     private var durable: [Int64]
 
-    init(_ broker: Broker) {
-        self.broker = broker
-        levels = broker.delayLevels.map { DelayLevel(delay: $0) }
-        copier = RecordCopier(broker)
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess,
+        _ undeliverable: UndeliverableMessages
+    ) {
+        self.environment = environment
+        self.storage = storage
+        levels = environment.delayLevels.map { DelayLevel(delay: $0) }
+        copier = RecordCopier(tables, storage, undeliverable)
         durable = levels.map(\.committed)
     }
 
@@ -54,11 +58,12 @@ final class ScheduleMessageService {
             levels[index].moveTo(offset)
         }
         for index in levels.indices {
-            let queue = broker.store.findConsumeQueue(topic: .schedule, queueId: Int32(index))
+            let queue = storage.store.findConsumeQueue(topic: .schedule, queueId: Int32(index))
             QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
                 guard levels[index].dueMillis == Int64.max else { return }
                 levels[index].dueMillis = levels[index].due(
-                    arrival.tagsCode, at: levels[index].next, queueEnd: arrival.maxOffset.rawValue, now: broker.now())
+                    arrival.tagsCode, at: levels[index].next, queueEnd: arrival.maxOffset.rawValue,
+                    now: environment.now())
                 arm()
             }
             queue.wantsArrival = true
@@ -84,14 +89,14 @@ final class ScheduleMessageService {
         for index in levels.indices {
             guard let queue = queue(index) else { continue }
             let from = QueueOffset(max(min(durable[index], levels[index].committed), queue.minOffset.rawValue))
-            guard let entry = broker.store.entries(queue, from: from, maxCount: 1).first else { continue }
+            guard let entry = storage.store.entries(queue, from: from, maxCount: 1).first else { continue }
             oldest = min(oldest ?? entry.physicalOffset, entry.physicalOffset)
         }
         return oldest
     }
 
     private func queue(_ index: Int) -> ConsumeQueue? {
-        broker.store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
+        storage.store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
     }
 
     /// Finds out when the level's next entry is due; corrects an offset that left the queue.
@@ -101,18 +106,18 @@ final class ScheduleMessageService {
         let offset = levels[index].next
         if offset < queue.minOffset.rawValue || offset > queue.maxOffset.rawValue {
             let corrected = offset < queue.minOffset.rawValue ? queue.minOffset : queue.maxOffset
-            broker.logger.error(
+            environment.logger.error(
                 "delay level \(index + 1): offset \(offset) is outside of its queue; going on at \(corrected)")
             levels[index].moveTo(corrected.rawValue)
             isDirty = true
         }
-        let next = broker.store.entries(queue, from: QueueOffset(levels[index].next), maxCount: 1)
+        let next = storage.store.entries(queue, from: QueueOffset(levels[index].next), maxCount: 1)
         if let entry = next.first { levels[index].dueMillis = due(index, entry, queue) }
     }
 
     private func due(_ index: Int, _ entry: ConsumeQueueEntry, _ queue: ConsumeQueue) -> Int64 {
         levels[index].due(
-            entry.tagsCode, at: levels[index].next, queueEnd: queue.maxOffset.rawValue, now: broker.now())
+            entry.tagsCode, at: levels[index].next, queueEnd: queue.maxOffset.rawValue, now: environment.now())
     }
 
     private func arm() {
@@ -120,15 +125,15 @@ final class ScheduleMessageService {
         guard isRunning, earliest < timerAtMillis || timer == nil, earliest < Int64.max else { return }
         timer?.cancel()
         timerAtMillis = earliest
-        let service = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        let sleep = min(max(0, earliest -| broker.now()), Self.sleepMaxMillis)
-        timer = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { service.value.deliver() }
+        let service = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        let sleep = min(max(0, earliest -| environment.now()), Self.sleepMaxMillis)
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { service.value.deliver() }
     }
 
     private func deliver() {
         timer = nil
         timerAtMillis = Int64.max
-        catchUp.run(in: broker.slices) { [unowned self] in
+        catchUp.run(in: environment.slices) { [unowned self] in
             deliverSome()
         } then: { [unowned self] in
             arm()
@@ -138,14 +143,14 @@ final class ScheduleMessageService {
     /// Delivers what is due, no more than a slice; `true` when there is more.
     private func deliverSome() -> Bool {
         guard isRunning else { return false }
-        let now = broker.now()
+        let now = environment.now()
         var budget = Budget()
         for step in levels.indices where !budget.isSpent {
             let index = (firstLevel + step) % levels.count
             if levels[index].dueMillis <= now { deliver(index, now, &budget) }
             if budget.isSpent { firstLevel = (index + 1) % levels.count }
         }
-        if hasAppended { broker.scheduleTick() }
+        if hasAppended { storage.scheduleTick() }
         return budget.isSpent
     }
 
@@ -158,7 +163,7 @@ final class ScheduleMessageService {
 
     private func deliver(_ index: Int, _ now: Int64, _ budget: inout Budget) {
         guard let queue = queue(index) else { return }
-        let entries = broker.store.entries(
+        let entries = storage.store.entries(
             queue, from: QueueOffset(levels[index].next), maxCount: budget.messages)
         for entry in entries {
             // What is left of the level is due as before.
@@ -174,14 +179,14 @@ final class ScheduleMessageService {
             switch copier.deliver(range) {
             case .appended(let result):
                 hasAppended = true
-                broker.stats.delivered(queueId: Int32(index), bytes: result.size)
+                storage.stats.delivered(queueId: Int32(index), bytes: result.size)
             case .putAside, nil: hasAppended = true
             case .refused:
                 // Disk full or so: the message stays where it is and is tried again.
-                levels[index].dueMillis = now + Self.retryMillis
+                levels[index].dueMillis = now + RecordCopier.retryMillis
                 return
             case .undeliverable(let reason):
-                broker.logger.error(
+                environment.logger.error(
                     "the delayed message at \(entry.physicalOffset) was passed over: \(reason)")
             }
             levels[index].advance()
@@ -205,8 +210,8 @@ final class ScheduleMessageService {
         guard hasAppended else { return }
         hasAppended = false
         for index in levels.indices where levels[index].next != levels[index].committed { levels[index].rollBack() }
-        let service = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        broker.eventLoop.scheduleTask(in: .milliseconds(Self.retryMillis)) { service.value.arm() }
+        let service = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        environment.eventLoop.scheduleTask(in: .milliseconds(RecordCopier.retryMillis)) { service.value.arm() }
     }
 
     // MARK: config/delayOffset.json
@@ -257,5 +262,19 @@ final class ScheduleMessageService {
         durable = committedOffsets
         isDirty = true
         return read.refused
+    }
+}
+
+extension ScheduleMessageService: PersistentTable {
+    /// Only what survives a power cut counts as delivered.
+    var fileJSON: JSONValue {
+        defer { markWritten() }
+        return durableJSON(
+            flushed: storage.store.flushedOffset.rawValue, logEnd: storage.store.writtenOffset.rawValue)
+    }
+    func load(file json: JSONValue) throws -> [RefusedEntry] {
+        let refused = try load(json)
+        markWritten()
+        return refused
     }
 }

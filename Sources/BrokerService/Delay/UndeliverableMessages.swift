@@ -12,21 +12,27 @@ final class UndeliverableMessages {
     /// Milliseconds between two lines of the log; what happens in between is counted in the next one.
     static let logMillis: Int64 = 1000
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
     private var loggedMillis: Int64 = 0
     private var unlogged = 0
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+    }
 
     /// How many of them the store holds.
     var count: Int64 {
-        guard let queue = broker.store.consumeQueue(topic: Self.topic, queueId: 0) else { return 0 }
+        guard let queue = storage.store.consumeQueue(topic: Self.topic, queueId: 0) else { return 0 }
         return queue.maxOffset.rawValue - queue.minOffset.rawValue
     }
 
     /// Stores the record there; it must not lie in the log itself, which is written meanwhile.
     func putAside(_ record: CommitLogRecordView, because reason: String) -> AppendOutcome {
-        _ = broker.topics.findOrCreate(.undeliverable, queueNums: 1, perm: Permission.read | Permission.write)
+        _ = tables.topics.findOrCreate(.undeliverable, queueNums: 1, perm: Permission.read | Permission.write)
         // The reason may quote names; separators of properties must not come in by them.
         let text = reason.utf8.filter { $0 >= 32 && $0 != 127 }.prefix(512)
         let suffix = Array("\(Self.reason)\u{1}".utf8) + text
@@ -43,13 +49,13 @@ final class UndeliverableMessages {
                 if !SysFlag.entersConsumeQueue(draft.sysFlag) { draft.sysFlag &= ~SysFlag.transactionRollbackType }
                 draft.mayUseReserve = true
                 if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
-                return broker.store.append(draft)
+                return storage.store.append(draft)
             }
         }
     }
 
     private func log(_ record: CommitLogRecordView, _ reason: String, _ result: AppendResult) {
-        let now = broker.now()
+        let now = environment.now()
         guard now - loggedMillis >= Self.logMillis || now < loggedMillis else {
             unlogged += 1
             return
@@ -57,7 +63,7 @@ final class UndeliverableMessages {
         let more = unlogged > 0 ? ", like \(unlogged) others since the last line" : ""
         loggedMillis = now
         unlogged = 0
-        broker.logger.error(
+        environment.logger.error(
             "the message that waited at \(record.physicalOffset) cannot be delivered: \(reason); it lies at offset \(result.queueOffset) of \(Self.topic) now\(more) (undeliverableMessages in the runtime information): mend the cause and send it again"
         )
     }

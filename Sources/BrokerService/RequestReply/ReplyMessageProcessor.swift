@@ -13,9 +13,22 @@ final class ReplyMessageProcessor {
     static let replyToClient = "REPLY_TO_CLIENT"
     static let pushReplyTime = "PUSH_REPLY_TIME"
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let send: SendMessageProcessor
+    /// `storeReplyMessageEnable`.
+    private let storesReplies: Bool
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ send: SendMessageProcessor
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.send = send
+        storesReplies = environment.configuration.flag("storeReplyMessageEnable") ?? true
+    }
 
     /// What is kept of a reply while it is pushed.
     private struct Reply {
@@ -29,28 +42,29 @@ final class ReplyMessageProcessor {
         let body: [UInt8]
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let header = try SendMessageRequestHeader(frame)
-        guard let target = broker.send.admit(header, frame, client) else { return }
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try SendMessageRequestHeader(request.frame)
+        guard let target = send.admit(header, request) else { return }
         let reply = Reply(
             topic: target.topic.nameBytes, queueId: target.queueId, flag: header.flag, sysFlag: header.sysFlag,
             bornTimestamp: header.bornTimestamp, reconsumeTimes: header.reconsumeTimes,
-            properties: [UInt8](header.properties), body: [UInt8](frame.body))
-        let address = frame.returnAddress
+            properties: [UInt8](header.properties), body: [UInt8](request.body))
+        let asker = request.asker
         var properties = PropertyList(header.properties)
-        guard let asker = properties[Self.replyToClient] else {
+        guard let requester = properties[Self.replyToClient] else {
             return finish(
-                reply, client, address, failure: "reply message properties[\(Self.replyToClient)] is null")
+                reply, asker, failure: "reply message properties[\(Self.replyToClient)] is null")
         }
-        let members = broker.producers.clients(withId: asker)
+        let members = tables.producers.clients(withId: requester)
         guard !members.isEmpty else {
             return finish(
-                reply, client, address, failure: "push reply message fail, channel of <\(asker)> not found.")
+                reply, asker, failure: "push reply message fail, channel of <\(requester)> not found.")
         }
-        let now = broker.now()
+        let now = environment.now()
         properties[Self.pushReplyTime] = String(now)
         let fields = [
-            "bornHost": client.address, "storeHost": broker.configuration.address, "storeTimestamp": String(now),
+            "bornHost": request.client.address, "storeHost": environment.configuration.address,
+            "storeTimestamp": String(now),
             "producerGroup": String(decoding: header.producerGroup, as: UTF8.self), "topic": target.topic.name,
             "defaultTopic": String(decoding: header.defaultTopic, as: UTF8.self),
             "defaultTopicQueueNums": String(header.defaultTopicQueueNums), "queueId": String(header.queueID),
@@ -63,46 +77,48 @@ final class ReplyMessageProcessor {
         var left = members.count
         var isTaken = false
         for member in members {
-            member.client.connection.request(push, serialization: address.serialization, timeout: Self.pushTimeout)
-                .assumeIsolated().whenComplete { [self] result in
-                    left -= 1
-                    let isLast = left == 0
-                    switch result {
-                    case .success(let answer) where answer.responseCode == .success:
-                        if !isTaken { finish(reply, client, address, failure: nil) }
-                        isTaken = true
-                    case .success(let answer):
-                        broker.logger.warning(
-                            "client <\(asker)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
-                    case .failure(let error):
-                        broker.logger.warning("client <\(asker)> did not take a reply: \(error)")
-                    }
-                    if isLast, !isTaken {
-                        finish(reply, client, address, failure: "push reply message to \(asker)fail.")
-                    }
-                    broker.scheduleTick()
+            member.client.connection.request(
+                push, serialization: asker.address.serialization, timeout: Self.pushTimeout
+            )
+            .assumeIsolated().whenComplete { [self] result in
+                left -= 1
+                let isLast = left == 0
+                switch result {
+                case .success(let answer) where answer.responseCode == .success:
+                    if !isTaken { finish(reply, asker, failure: nil) }
+                    isTaken = true
+                case .success(let answer):
+                    environment.logger.warning(
+                        "client <\(requester)> refused a reply: \(answer.remark ?? "code \(answer.code)")")
+                case .failure(let error):
+                    environment.logger.warning("client <\(requester)> did not take a reply: \(error)")
                 }
+                if isLast, !isTaken {
+                    finish(reply, asker, failure: "push reply message to \(requester)fail.")
+                }
+                storage.scheduleTick()
+            }
         }
     }
 
-    private func finish(_ reply: Reply, _ client: ClientContext, _ address: ReturnAddress, failure: String?) {
-        let stored = broker.storesReplies ? store(reply, client) : nil
+    private func finish(_ reply: Reply, _ asker: Asker, failure: String?) {
+        let stored = storesReplies ? store(reply, asker.client) : nil
         if let failure {
-            return client.answer(address, .systemError, remark: failure, fields: broker.sendResponseFields)
+            return asker.answer(.systemError, remark: failure, fields: environment.sendResponseFields)
         }
         guard case .appended(let result) = stored else {
             // Zeros: the clients of RocketMQ read these fields as numbers.
-            return client.answer(
-                address, .success,
+            return asker.answer(
+                .success,
                 fields: [("msgId", "0"), ("queueId", String(reply.queueId)), ("queueOffset", "0")]
-                    + broker.sendResponseFields)
+                    + environment.sendResponseFields)
         }
-        broker.gate.add(
+        storage.gate.add(
             PendingAck(
-                client: client, address: address, kind: .send, queueId: reply.queueId,
+                client: asker.client, address: asker.address, kind: .send, queueId: reply.queueId,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                 end: result.end.rawValue, waits: false,
-                topicMadeAt: reply.topic.withUnsafeBytes { broker.topics[$0]?.madeAt } ?? 0))
+                topicMadeAt: reply.topic.withUnsafeBytes { tables.topics[$0]?.madeAt } ?? 0))
     }
 
     private func store(_ reply: Reply, _ client: ClientContext) -> AppendOutcome {
@@ -110,22 +126,23 @@ final class ReplyMessageProcessor {
             reply.properties.withUnsafeBytes { properties in
                 reply.body.withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: reply.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                        topic: topic, queueId: reply.queueId, bornHost: client.bornHost,
+                        storeHost: environment.storeHost,
                         body: body)
                     draft.flag = reply.flag
                     draft.sysFlag = reply.sysFlag
                     draft.bornTimestamp = reply.bornTimestamp
                     draft.reconsumeTimes = reply.reconsumeTimes
                     draft.properties = properties
-                    return broker.store.append(draft)
+                    return storage.store.append(draft)
                 }
             }
         }
         switch outcome {
         case .appended(let result):
-            broker.statistics.put(messages: 1)
-            reply.topic.withUnsafeBytes { broker.topics[$0] }?.count(1, bytes: result.size, in: broker.stats)
-        case .refused(let refusal): broker.logger.warning("a reply was pushed but not stored: \(refusal)")
+            storage.statistics.put(messages: 1)
+            reply.topic.withUnsafeBytes { tables.topics[$0] }?.count(1, bytes: result.size, in: storage.stats)
+        case .refused(let refusal): environment.logger.warning("a reply was pushed but not stored: \(refusal)")
         }
         return outcome
     }

@@ -153,11 +153,11 @@ extension RequestTable {
             ) { $0.admin.correctionOffset },
             RequestRow(
                 .getAllConsumerOffset, "GET_ALL_CONSUMER_OFFSET", .get, [.cluster], "the table of offsets, for slaves"
-            ) { broker in { broker.answer(with: .consumerOffsets, $0.returnAddress, $1) } },
+            ) { processors in { processors.answers.answer(with: .consumerOffsets, $0.asker) } },
             RequestRow(
                 .getAllDelayOffset, "GET_ALL_DELAY_OFFSET", .get, [.cluster],
                 "how far each delay level is, for slaves"
-            ) { broker in { $1.answer($0.returnAddress, .success, body: broker.schedule.json.bytes()) } },
+            ) { $0.admin.delayOffsets },
         ]
     }
 
@@ -195,7 +195,7 @@ extension RequestTable {
                 "deletes a topic with its messages and offsets"
             ) { $0.admin.deleteTopic },
             RequestRow(.getAllTopicConfig, "GET_ALL_TOPIC_CONFIG", .list, [.allTopics], "all topics, for slaves too") {
-                broker in { broker.answer(with: .topics, $0.returnAddress, $1) }
+                processors in { processors.answers.answer(with: .topics, $0.asker) }
             },
             RequestRow(
                 .getSystemTopicListFromBroker, "GET_SYSTEM_TOPIC_LIST_FROM_BROKER", .list, [.allTopics],
@@ -228,7 +228,7 @@ extension RequestTable {
             RequestRow(
                 .getAllSubscriptionGroupConfig, "GET_ALL_SUBSCRIPTIONGROUP_CONFIG", .list, [.allGroups],
                 "all groups, for slaves too"
-            ) { broker in { broker.answer(with: .subscriptionGroups, $0.returnAddress, $1) } },
+            ) { processors in { processors.answers.answer(with: .subscriptionGroups, $0.asker) } },
         ]
     }
 
@@ -252,7 +252,7 @@ extension RequestTable {
                 .deleteExpiredCommitLog, "DELETE_EXPIRED_COMMITLOG", .update, [.cluster], "deletes expired files now"
             ) { $0.admin.deleteExpiredLog },
             RequestRow(.getTimerCheckPoint, "TIMER_CHECKPOINT", .get, [.cluster], "how far the timer is (5.x)") {
-                broker in { $1.answer($0.returnAddress, .success, body: broker.timerMessages.checkpointBytes) }
+                $0.admin.timerCheckpoint
             },
             RequestRow(
                 .getTimerMetrics, "TIMER_METRICS", .get, [.cluster], "timer messages that wait, by topic (5.x)"

@@ -6,7 +6,7 @@ import RemotingProtocol
 final class RequestRow: Sendable {
     /// Carries a request out on the event loop. The frame is valid inside this call only.
     /// - Throws: the request cannot be understood; it is answered with code 1 and the reason.
-    typealias Processor = (RemotingFrame, ClientContext) throws(RemotingDecodeError) -> Void
+    typealias Processor = (borrowing Request) throws(RemotingDecodeError) -> Void
 
     let code: RequestCode
     /// RocketMQ's constant; in lower case the label of metrics.
@@ -21,12 +21,12 @@ final class RequestRow: Sendable {
     let bodyBytesMax: Int
     /// One line for the README.
     let text: String
-    let processor: @Sendable (Broker) -> Processor
+    let processor: @Sendable (Processors) -> Processor
 
     init(
         _ code: RequestCode, _ name: String, _ action: RequestAction, _ resources: [RequestResource],
         refused refusal: Admission.Refusal = .never, hasMessageBody: Bool = false, _ text: String,
-        _ processor: @escaping @Sendable (Broker) -> Processor
+        _ processor: @escaping @Sendable (Processors) -> Processor
     ) {
         self.code = code
         self.name = name

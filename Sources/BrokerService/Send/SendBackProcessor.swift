@@ -6,53 +6,65 @@ import StoreFormat
 /// CONSUMER_SEND_MSG_BACK (36): a consumer could not process a message. It is stored again for its group's retry topic,
 /// delayed by its retry count, or after the last retry for the dead-letter topic.
 final class SendBackProcessor {
-    // The broker owns this and outlives it.
-    private unowned(unsafe) let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let keeper: TableKeeper
+    private let notifier: GroupNotifier
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ notifier: GroupNotifier
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.keeper = keeper
+        self.notifier = notifier
+    }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let groupName = try frame.extFields.required("group")
-        let offset = try frame.extFields.requiredInt64("offset")
-        let delayLevel = try frame.extFields.requiredInt32("delayLevel")
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let groupName = try request.extFields.required("group")
+        let offset = try request.extFields.requiredInt64("offset")
+        let delayLevel = try request.extFields.requiredInt32("delayLevel")
         func refuse(_ code: ResponseCode, _ remark: String) {
-            client.answer(frame.returnAddress, code, remark: remark)
+            request.answer(code, remark: remark)
         }
-        guard let group = broker.groups.find(groupName) else {
+        guard let group = tables.groups.find(groupName) else {
             return refuse(
                 .subscriptionGroupNotExist,
-                "subscription group not exist, \(groupName) " + SendMessageProcessor.faq
-                    + broker.groups.remedy(for: groupName))
+                "subscription group not exist, \(groupName) " + Remarks.faq
+                    + tables.groups.remedy(for: groupName))
         }
-        guard broker.configuration.brokerPermission & Permission.write != 0 else {
+        guard environment.configuration.brokerPermission & Permission.write != 0 else {
             return refuse(
-                .noPermission, "the broker[\(broker.configuration.brokerIP1)] sending message is forbidden")
+                .noPermission, "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden")
         }
-        guard group.config.retryQueueNums > 0 else { return client.answer(frame.returnAddress, .success) }
+        guard group.config.retryQueueNums > 0 else { return request.answer(.success) }
         let readWrite = Permission.read | Permission.write
-        let unitFlag: Int32 = frame.extFields.bool("unitMode") == true ? 2 : 0
+        let unitFlag: Int32 = request.extFields.bool("unitMode") == true ? 2 : 0
         guard let deadLetterTopic = group.groupName.deadLetterTopic,
-            var topic = broker.retryTopic(of: group.groupName, unitFlag: unitFlag)
+            var topic = tables.retryTopic(of: group.groupName, unitFlag: unitFlag)
         else {
             return refuse(.messageIllegal, group.groupName.retryRefusal ?? "")
         }
         guard topic.config.perm & Permission.write != 0 else {
             return refuse(.noPermission, "the topic[\(topic.name)] sending message is forbidden")
         }
-        guard let range = broker.store.lookMessage(at: PhysicalOffset(offset)) else {
+        guard let range = storage.store.lookMessage(at: PhysicalOffset(offset)) else {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
-        if frame.version >= SendMessageProcessor.maxReconsumeTimesVersion,
-            let wanted = try frame.extFields.int32("maxReconsumeTimes")
+        if request.frame.version >= SendMessageProcessor.maxReconsumeTimesVersion,
+            let wanted = try request.extFields.int32("maxReconsumeTimes")
         {
             maxReconsumeTimes = wanted
         }
-        if let reason = broker.reasonNotKept(topic) {
+        if let reason = keeper.reasonNotKept(topic) {
             return refuse(.serviceNotAvailable, "service not available now. \(reason)")
         }
         // A copy: the draft must not point into the log while the log is written.
-        guard let bytes = broker.store.withBytes(range, { Array($0) }) else {
+        guard let bytes = storage.store.withBytes(range, { Array($0) }) else {
             return refuse(.systemError, "look message by offset failed, \(offset)")
         }
         var origin = ""
@@ -72,9 +84,9 @@ final class SendBackProcessor {
             }
             var queueId: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
-                topic = broker.topics.findOrCreate(
-                    deadLetterTopic, queueNums: SendMessageProcessor.deadLetterQueues, perm: readWrite)
-                queueId = Int32.random(in: 0..<SendMessageProcessor.deadLetterQueues)
+                topic = tables.topics.findOrCreate(
+                    deadLetterTopic, queueNums: QueueCounts.deadLetter, perm: readWrite)
+                queueId = Int32.random(in: 0..<QueueCounts.deadLetter)
                 for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"
                 deadLetterQueue = queueId
@@ -84,19 +96,19 @@ final class SendBackProcessor {
                 let level = delayLevel == 0 ? 3 +| record.reconsumeTimes : delayLevel
                 properties[PropertyName.delayLevel] = String(level)
             }
-            return broker.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+            return storage.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
                 draft.reconsumeTimes = record.reconsumeTimes +| 1
             }
         }
         switch outcome {
         case .appended(let result):
-            broker.statistics.put(messages: 1)
-            if topic.isDeadLetterTopic { broker.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
+            storage.statistics.put(messages: 1)
+            if topic.isDeadLetterTopic { notifier.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
             // The name is what the message says: only topics that are there are counted.
-            if broker.topics[origin] != nil { broker.stats.sentBack(topic: origin, group: groupName) }
-            broker.gate.add(
+            if tables.topics[origin] != nil { storage.stats.sentBack(topic: origin, group: groupName) }
+            storage.gate.add(
                 PendingAck(
-                    client: client, address: frame.returnAddress, kind: .sendBack, queueId: 0,
+                    client: request.client, address: request.returnAddress, kind: .sendBack, queueId: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: false, topicMadeAt: topic.madeAt))
         case .refused(let refusal): refuse(.systemError, "\(refusal)")

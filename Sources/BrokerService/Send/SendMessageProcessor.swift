@@ -2,27 +2,37 @@ import Logging
 import MessageModel
 import MessageStore
 import RemotingProtocol
+import RemotingTransport
 import StoreFormat
 
 /// SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): everything that must be refused is refused here,
 /// the rest goes into the store's write buffer and waits in the ack gate for the end of the tick. Nothing on this
 /// path allocates per message.
 final class SendMessageProcessor {
-    /// DLQ_NUMS_PER_GROUP.
-    static let deadLetterQueues: Int32 = 1
     /// V3_4_9: clients from here on may say how often they want a retry.
     static let maxReconsumeTimesVersion: Int32 = 121
     /// V5_0_0: what producers from here on send is stored with region and trace switch, as RocketMQ 5 does.
     static let regionVersion: Int32 = 414
-    static let faq = "\nSee http://rocketmq.apache.org/docs/faq/ for further details."
 
-    // The broker owns this and outlives it.
-    private unowned(unsafe) let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let keeper: TableKeeper
+    private let kinds: MessageKinds
+    private let notifier: GroupNotifier
     private var properties: StoredProperties
 
-    init(_ broker: Broker) {
-        self.broker = broker
-        let configuration = broker.configuration
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ kinds: MessageKinds, _ notifier: GroupNotifier
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.keeper = keeper
+        self.kinds = kinds
+        self.notifier = notifier
+        let configuration = environment.configuration
         properties = StoredProperties(
             cluster: configuration.brokerClusterName, region: configuration.regionId, traceOn: configuration.traceOn)
     }
@@ -36,20 +46,20 @@ final class SendMessageProcessor {
         var isDeadLetter = false
     }
 
-    func process(_ frame: RemotingFrame, _ client: ClientContext) throws(RemotingDecodeError) {
-        let header = try SendMessageRequestHeader(frame)
-        guard let target = admit(header, frame, client) else { return }
-        if frame.code == RequestCode.sendBatchMessage.rawValue || header.batch {
-            storeBatch(header, frame, client, target)
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try SendMessageRequestHeader(request.frame)
+        guard let target = admit(header, request) else { return }
+        if request.frame.code == RequestCode.sendBatchMessage.rawValue || header.batch {
+            storeBatch(header, request, target)
         } else {
-            store(header, frame, client, target)
+            store(header, request, target)
         }
     }
 
     private func refuse(
-        _ frame: RemotingFrame, _ client: ClientContext, _ code: ResponseCode, _ remark: String
+        _ request: borrowing Request, _ code: ResponseCode, _ remark: String
     ) -> Target? {
-        client.answer(frame.returnAddress, code, remark: remark, fields: broker.sendResponseFields)
+        request.answer(code, remark: remark, fields: environment.sendResponseFields)
         return nil
     }
 
@@ -59,28 +69,30 @@ final class SendMessageProcessor {
         "Sending message to topic[\(topic)] is forbidden. Only the broker itself writes there; choose another topic."
     }
 
-    func admit(_ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext) -> Target? {
-        guard let topic = broker.topics[header.topic] ?? createTopic(header, frame, client) else { return nil }
-        if broker.configuration.brokerPermission & Permission.write == 0, topic.config.order || broker.refusesWrites {
+    func admit(_ header: SendMessageRequestHeader, _ request: borrowing Request) -> Target? {
+        guard let topic = tables.topics[header.topic] ?? createTopic(header, request) else { return nil }
+        if environment.configuration.brokerPermission & Permission.write == 0,
+            topic.config.order || storage.admission.refusesWrites
+        {
             return refuse(
-                frame, client, .noPermission,
-                "the broker[\(broker.configuration.brokerIP1)] sending message is forbidden"
+                request, .noPermission,
+                "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden"
                     + " (brokerPermission has no write; mqadmin updateBrokerConfig)")
         }
         guard topic.mayBeSentTo else {
-            return refuse(frame, client, .noPermission, Self.forbidden(topic.name))
+            return refuse(request, .noPermission, Self.forbidden(topic.name))
         }
         var queueId = header.queueID
         if queueId >= topic.queueNums {
             return refuse(
-                frame, client, .systemError,
-                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(client.address)"
+                request, .systemError,
+                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(request.client.address)"
                     + " (queues are numbered from 0; the producer's route may be old)")
         }
         if queueId < 0 {
             guard topic.config.writeQueueNums > 0 else {
                 return refuse(
-                    frame, client, .systemError,
+                    request, .systemError,
                     "topic[\(topic.name)] has no queue to write to; give it writeQueueNums > 0 (mqadmin updateTopic)")
             }
             queueId = Int32.random(in: 0..<topic.config.writeQueueNums)
@@ -89,20 +101,20 @@ final class SendMessageProcessor {
         if topic.isMultiTag { sysFlag |= SysFlag.multiTags }
         var target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
         if topic.isRetryTopic {
-            guard let redirected = redirectRetry(target, header, frame, client) else { return nil }
+            guard let redirected = redirectRetry(target, header, request) else { return nil }
             target = redirected
         }
-        if target.topic.madeAt > broker.topics.kept, let reason = broker.reasonNotKept(target.topic) {
-            return refuse(frame, client, .serviceNotAvailable, "service not available now. \(reason)")
+        if target.topic.madeAt > tables.topics.kept, let reason = keeper.reasonNotKept(target.topic) {
+            return refuse(request, .serviceNotAvailable, "service not available now. \(reason)")
         }
         return target
     }
 
     private func createTopic(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+        _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> TopicEntry? {
         func refuse(_ code: ResponseCode, _ remark: String) -> TopicEntry? {
-            _ = self.refuse(frame, client, code, remark)
+            _ = self.refuse(request, code, remark)
             return nil
         }
         let name = String(decoding: header.topic, as: UTF8.self)
@@ -115,7 +127,7 @@ final class SendMessageProcessor {
         if TopicNames.notAllowedToSend.contains(name) {
             return refuse(.noPermission, Self.forbidden(name))
         }
-        guard broker.creations.mayMakeTopic(client) else {
+        guard tables.creations.mayMakeTopic(request.client.connection.remoteAddress) else {
             return refuse(
                 .systemBusy,
                 "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
@@ -124,62 +136,63 @@ final class SendMessageProcessor {
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
         let topicSysFlag: Int32 = header.unitMode ? (isRetry ? 2 : 1) : 0
-        if let entry = broker.topics.createForSend(
+        if let entry = tables.topics.createForSend(
             topicName, defaultTopic: String(decoding: header.defaultTopic, as: UTF8.self),
             clientQueueNums: header.defaultTopicQueueNums, topicSysFlag: topicSysFlag)
         {
-            broker.autoCreated(entry.config)
-            broker.logger.info(
-                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(client.address)")
+            tables.clientMade(entry.config)
+            environment.logger.info(
+                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(request.client.address)"
+            )
             return entry
         }
         if isRetry {
-            return broker.topics.findOrCreate(
+            return tables.topics.findOrCreate(
                 topicName, queueNums: 1, perm: Permission.read | Permission.write, topicSysFlag: topicSysFlag)
         }
         return refuse(
             .topicNotExist,
-            "topic[\(name)] not exist, apply first please!" + Self.faq
+            "topic[\(name)] not exist, apply first please!" + Remarks.faq
                 + "\nCreate it (mqadmin updateTopic), or set autoCreateTopicEnable=true.")
     }
 
     /// A consumer sends to its own retry topic: after too many retries the message goes to the dead-letter topic.
     private func redirectRetry(
-        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+        _ target: Target, _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> Target? {
         let groupName = String(target.topic.name.dropFirst(TopicNames.retryPrefix.count))
-        guard let group = broker.groups.find(groupName) else {
+        guard let group = tables.groups.find(groupName) else {
             return refuse(
-                frame, client, .subscriptionGroupNotExist,
-                "subscription group not exist, \(groupName) " + Self.faq + broker.groups.remedy(for: groupName))
+                request, .subscriptionGroupNotExist,
+                "subscription group not exist, \(groupName) " + Remarks.faq + tables.groups.remedy(for: groupName))
         }
         var maxReconsumeTimes = group.config.retryMaxTimes
-        if frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
+        if request.frame.version >= Self.maxReconsumeTimesVersion, let wanted = header.maxReconsumeTimes {
             maxReconsumeTimes = wanted
         }
         guard header.reconsumeTimes >= maxReconsumeTimes else { return target }
         // The retry topic's name is longer, and fits.
         guard let deadLetterTopic = group.groupName.deadLetterTopic else { return target }
-        let topic = broker.topics.findOrCreate(
-            deadLetterTopic, queueNums: Self.deadLetterQueues,
+        let topic = tables.topics.findOrCreate(
+            deadLetterTopic, queueNums: QueueCounts.deadLetter,
             perm: Permission.read | Permission.write)
         return Target(
-            topic: topic, queueId: Int32.random(in: 0..<Self.deadLetterQueues), sysFlag: target.sysFlag,
+            topic: topic, queueId: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
             isDeadLetter: true)
     }
 
     // MARK: Storing
 
     private func store(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        properties.take(header.properties, region: storesRegion(frame, target.topic))
-        if mayWait(target) { return storeWaiting(header, frame, client, target) }
+        properties.take(header.properties, region: storesRegion(request.frame, target.topic))
+        if mayWait(target) { return storeWaiting(header, request, target) }
         let outcome = append(
-            header, frame, client, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
+            header, request, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         switch outcome {
-        case .appended(let result): stored(result, in: target.topic, .send, header, frame, client, target)
-        case .refused(let refusal): refuse(frame, client, refusal)
+        case .appended(let result): stored(result, in: target.topic, .send, header, request, target)
+        case .refused(let refusal): refuse(request, refusal)
         }
     }
 
@@ -187,16 +200,16 @@ final class SendMessageProcessor {
     @inline(__always)
     private func stored(
         _ result: AppendResult, in topic: TopicEntry, _ acknowledgement: PendingAck.Kind,
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        broker.statistics.put(messages: 1)
+        storage.statistics.put(messages: 1)
         if target.topic.isDeadLetterTopic {
-            broker.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
+            notifier.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
         }
-        topic.count(1, bytes: result.size, in: broker.stats)
-        broker.gate.add(
+        topic.count(1, bytes: result.size, in: storage.stats)
+        storage.gate.add(
             PendingAck(
-                client: client, address: frame.returnAddress, kind: acknowledgement, queueId: target.queueId,
+                client: request.client, address: request.returnAddress, kind: acknowledgement, queueId: target.queueId,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                 end: result.end.rawValue, waits: properties.waitStoreMsgOK,
                 topicMadeAt: max(target.topic.madeAt, topic.madeAt)))
@@ -204,40 +217,40 @@ final class SendMessageProcessor {
 
     @inline(__always)
     private func append(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, topic: TopicEntry,
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, topic: TopicEntry,
         queueId: Int32, sysFlag: Int32, growth: Int? = nil
     ) -> AppendOutcome {
         topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
-                    topic: topic, queueId: queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
-                    body: frame.body)
+                    topic: topic, queueId: queueId, bornHost: request.client.bornHost, storeHost: environment.storeHost,
+                    body: request.body)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
                 draft.bornTimestamp = header.bornTimestamp
                 draft.reconsumeTimes = header.reconsumeTimes
                 draft.properties = properties
                 draft.growth = growth
-                return broker.store.append(draft)
+                return storage.store.append(draft)
             }
         }
     }
 
     /// A message that may have to wait for its time or its outcome, or must not wait any more.
     private func storeWaiting(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        guard let place = waitingPlace(target, header, frame, client) else { return }
+        guard let place = waitingPlace(target, header, request) else { return }
         let outcome = append(
-            header, frame, client, topic: place.topic, queueId: place.queueId, sysFlag: place.sysFlag,
+            header, request, topic: place.topic, queueId: place.queueId, sysFlag: place.sysFlag,
             growth: place.growth)
         switch outcome {
         case .appended(let result):
             if place.topic.name == TopicNames.schedule {
-                broker.stats.delayed(queueId: place.queueId, bytes: result.size)
+                storage.stats.delayed(queueId: place.queueId, bytes: result.size)
             }
-            stored(result, in: place.topic, place.acknowledgement, header, frame, client, target)
-        case .refused(let refusal): refuse(frame, client, refusal)
+            stored(result, in: place.topic, place.acknowledgement, header, request, target)
+        case .refused(let refusal): refuse(request, refusal)
         }
     }
 
@@ -246,7 +259,7 @@ final class SendMessageProcessor {
     @inline(__always)
     private func storesRegion(_ frame: RemotingFrame, _ topic: TopicEntry) -> Bool {
         if frame.version >= Self.regionVersion { return true }
-        guard let trace = broker.topics.traceEntry else { return false }
+        guard let trace = tables.topics.traceEntry else { return false }
         return trace !== topic
     }
 
@@ -270,16 +283,16 @@ final class SendMessageProcessor {
     }
 
     /// RocketMQ's broker fails at a DELAY that is no number, and answers 1.
-    private func refuseIllegalDelay(_ frame: RemotingFrame, _ client: ClientContext) {
+    private func refuseIllegalDelay(_ request: borrowing Request) {
         _ = refuse(
-            frame, client, .systemError,
-            "the message's property DELAY is no number; it is a delay level from 1 to \(broker.delayLevels.count),"
+            request, .systemError,
+            "the message's property DELAY is no number; it is a delay level from 1 to \(environment.delayLevels.count),"
                 + " or 0 for none")
     }
 
     /// Looks at `properties`; `nil` when the message was refused.
     private func waitingPlace(
-        _ target: Target, _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext
+        _ target: Target, _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> Place? {
         var place = Place(topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
         if target.isDeadLetter {
@@ -288,7 +301,7 @@ final class SendMessageProcessor {
             return place
         }
         guard !properties.hasIllegalDelay else {
-            refuseIllegalDelay(frame, client)
+            refuseIllegalDelay(request)
             return nil
         }
         // Clients before 4.6.1 send a committed message back with the mark of its transaction.
@@ -296,51 +309,51 @@ final class SendMessageProcessor {
         let isPrepared = properties.isPreparedTransaction && !isRetry
         if !isPrepared, !SysFlag.entersConsumeQueue(place.sysFlag) {
             guard isRetry else {
-                refuse(frame, client, AppendRefusal.unreadable)
+                refuse(request, AppendRefusal.unreadable)
                 return nil
             }
             place.sysFlag &= ~SysFlag.transactionRollbackType
         }
         if isPrepared {
-            guard !broker.configuration.rejectTransactionMessage else {
+            guard !environment.configuration.rejectTransactionMessage else {
                 _ = refuse(
-                    frame, client, .noPermission,
-                    "the broker[\(broker.configuration.brokerIP1)] sending transaction message is forbidden")
+                    request, .noPermission,
+                    "the broker[\(environment.configuration.brokerIP1)] sending transaction message is forbidden")
                 return nil
             }
             properties.remove(HalfMessage.brokersOwn)
-            place.topic = broker.transactions.makeTopics()
+            place.topic = kinds.transactions.makeTopics()
             place.queueId = 0
             place.growth = HalfMessage.growth
             // It must enter its queue, to be found there.
             place.sysFlag &= ~SysFlag.transactionRollbackType
         } else if properties.delayLevel > 0 {
-            properties.normalizeDelay(largest: Int32(clamping: broker.delayLevels.count))
+            properties.normalizeDelay(largest: Int32(clamping: environment.delayLevels.count))
             if properties.hasTimer { properties.removeTimer() }
-            place.topic = broker.topics.findOrCreate(
+            place.topic = tables.topics.findOrCreate(
                 .schedule, queueNums: TopicConfigManager.scheduleQueueNums, perm: Permission.read | Permission.write)
             place.queueId = properties.delayLevel - 1
             place.growth = 0
         } else if properties.hasTimer {
-            let maxDelay = broker.timerSettings.maxDelay
-            let request = properties.bytes.withUnsafeBytes {
-                TimerProperties.request($0, now: broker.now(), maxDelay: maxDelay)
+            let maxDelay = environment.timerSettings.maxDelay
+            let delivery = properties.bytes.withUnsafeBytes {
+                TimerProperties.request($0, now: environment.now(), maxDelay: maxDelay)
             }
-            switch request {
+            switch delivery {
             case .now: return place
             case .illegal:
-                _ = refuse(frame, client, .messageIllegal, TimerProperties.illegalRemark(maxDelay: maxDelay))
+                _ = refuse(request, .messageIllegal, TimerProperties.illegalRemark(maxDelay: maxDelay))
                 return nil
             case .at(let due):
                 guard properties.bytes.count + TimerProperties.reservedBytes <= Int(Int16.max) else {
-                    refuse(frame, client, AppendRefusal.propertiesTooLarge)
+                    refuse(request, AppendRefusal.propertiesTooLarge)
                     return nil
                 }
                 if let handle = recallHandle(target.topic, due) {
-                    place.acknowledgement = .sendWith(broker.sendResponseFields + [("recallHandle", handle)])
+                    place.acknowledgement = .sendWith(environment.sendResponseFields + [("recallHandle", handle)])
                 }
                 properties.append(TimerProperties.outMilliseconds, String(due).utf8)
-                place.topic = broker.timerMessages.makeTopic()
+                place.topic = kinds.timers.makeTopic()
                 place.queueId = 0
                 place.growth = 0
             }
@@ -354,7 +367,7 @@ final class SendMessageProcessor {
 
     /// With it the producer can cancel the message; a retry has none.
     private func recallHandle(_ topic: TopicEntry, _ due: Int64) -> String? {
-        guard broker.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
+        guard environment.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
         let uniqueKey = properties.bytes.withUnsafeBytes { bytes in
             StoreFormat.MessageProperties.value(of: StoreFormat.MessageProperties.uniqueKey, in: bytes).map {
                 String(decoding: $0, as: UTF8.self)
@@ -362,41 +375,41 @@ final class SendMessageProcessor {
         }
         guard let uniqueKey else { return nil }
         return RecallHandle(
-            topic: topic.name, brokerName: broker.configuration.brokerName, timestamp: String(due),
+            topic: topic.name, brokerName: environment.configuration.brokerName, timestamp: String(due),
             uniqueKey: uniqueKey
         ).text
     }
 
     private func storeBatch(
-        _ header: SendMessageRequestHeader, _ frame: RemotingFrame, _ client: ClientContext, _ target: Target
+        _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
-        properties.take(header.properties, region: storesRegion(frame, target.topic))
-        guard !properties.hasIllegalDelay else { return refuseIllegalDelay(frame, client) }
+        properties.take(header.properties, region: storesRegion(request.frame, target.topic))
+        guard !properties.hasIllegalDelay else { return refuseIllegalDelay(request) }
         guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {
             return refuse(
-                frame, client, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
+                request, AppendRefusal.malformedBatch("a batch can be neither delayed nor transactional"))
         }
         let body = BatchBody(
-            frame.body, sysFlag: target.sysFlag, bytesMax: broker.configuration.maxMessageSize)
+            request.body, sysFlag: target.sysFlag, bytesMax: environment.configuration.maxMessageSize)
         let batch: AppendOutcome
         switch body {
-        case .plain: batch = append(batch: frame.body, sysFlag: target.sysFlag, header, client, target)
+        case .plain: batch = append(batch: request.body, sysFlag: target.sysFlag, header, request.client, target)
         case .inflated(let bytes):
             let sysFlag = target.sysFlag & ~(SysFlag.compressed | SysFlag.compressionTypeMask)
-            batch = bytes.withUnsafeBytes { append(batch: $0, sysFlag: sysFlag, header, client, target) }
-        case .refused(let reason): return refuse(frame, client, AppendRefusal.malformedBatch(reason))
+            batch = bytes.withUnsafeBytes { append(batch: $0, sysFlag: sysFlag, header, request.client, target) }
+        case .refused(let reason): return refuse(request, AppendRefusal.malformedBatch(reason))
         }
         switch batch {
         case .appended(let result):
-            broker.statistics.put(messages: result.count)
-            target.topic.count(result.count, bytes: result.size, in: broker.stats)
-            broker.gate.add(
+            storage.statistics.put(messages: result.count)
+            target.topic.count(result.count, bytes: result.size, in: storage.stats)
+            storage.gate.add(
                 PendingAck(
-                    client: client, address: frame.returnAddress, kind: .send, queueId: target.queueId,
+                    client: request.client, address: request.returnAddress, kind: .send, queueId: target.queueId,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: properties.waitStoreMsgOK, topicMadeAt: target.topic.madeAt,
                     batchCount: Int32(result.count)))
-        case .refused(let refusal): refuse(frame, client, refusal)
+        case .refused(let refusal): refuse(request, refusal)
         }
     }
 
@@ -408,19 +421,19 @@ final class SendMessageProcessor {
         target.topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { suffix in
                 var draft = MessageDraft(
-                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: broker.storeHost,
+                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: environment.storeHost,
                     body: batch)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
                 draft.bornTimestamp = header.bornTimestamp
                 draft.reconsumeTimes = header.reconsumeTimes
                 draft.properties = suffix
-                return broker.store.appendBatch(draft, physicalOffsets: &broker.gate.batchOffsets)
+                return storage.store.appendBatch(draft, physicalOffsets: &storage.gate.batchOffsets)
             }
         }
     }
 
-    private func refuse(_ frame: RemotingFrame, _ client: ClientContext, _ refusal: AppendRefusal) {
+    private func refuse(_ request: borrowing Request, _ refusal: AppendRefusal) {
         let code: ResponseCode
         let remark: String
         switch refusal {
@@ -428,13 +441,13 @@ final class SendMessageProcessor {
             code = .messageIllegal
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. "
-                + "msg body length limit \(broker.configuration.maxMessageSize)B, msg properties length limit 32KB."
+                + "msg body length limit \(environment.configuration.maxMessageSize)B, msg properties length limit 32KB."
                 + " Here: \(refusal)"
         case .diskFull, .notWritable:
             code = .serviceNotAvailable
             remark = "service not available now. \(refusal)"
         }
-        client.answer(frame.returnAddress, code, remark: remark, fields: broker.sendResponseFields)
+        request.answer(code, remark: remark, fields: environment.sendResponseFields)
     }
 }
 

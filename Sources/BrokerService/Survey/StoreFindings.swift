@@ -204,7 +204,7 @@ package struct StoreFindings {
         }
         if timers.deliveredAgain > 0 {
             let remedy =
-                "cd \(report.folder) && rm -rf timerwheel timerlog config/timercheck consumequeue/\(TimerMessageStore.topic)"
+                "cd \(report.folder) && rm -rf timerwheel timerlog config/timercheck consumequeue/\(TopicNames.timer)"
             decide(
                 "RocketMQ 5.x does not know which timer messages Apus has delivered: it would deliver "
                     + "\(timers.deliveredAgain) of them once more", for: [.rocketMQ5],

@@ -34,7 +34,7 @@ extension StoreSurvey {
     }
 
     /// Nil when the table is absent or not usable; the report has why.
-    func table(_ file: Broker.ConfigurationFile, _ noted: inout [StoreReport.Table]) throws(SystemError) -> JSONValue? {
+    func table(_ file: ConfigurationFile, _ noted: inout [StoreReport.Table]) throws(SystemError) -> JSONValue? {
         let metadata = MetadataFile(path: "\(configuration.configPath)/\(file.rawValue)", disk: disk)
         do throws(StoreError) {
             switch try metadata.load(quality: { file.quality(of: $0) }) {
@@ -54,7 +54,7 @@ extension StoreSurvey {
         }
     }
 
-    mutating func table(_ file: Broker.ConfigurationFile) throws(SystemError) -> JSONValue? {
+    mutating func table(_ file: ConfigurationFile) throws(SystemError) -> JSONValue? {
         var noted: [StoreReport.Table] = []
         defer { report.tables += noted }
         return try table(file, &noted)
@@ -62,7 +62,7 @@ extension StoreSurvey {
 
     /// The good entries; the others are noted.
     mutating func entries<Entry>(
-        _ json: JSONValue, _ name: String, _ file: Broker.ConfigurationFile,
+        _ json: JSONValue, _ name: String, _ file: ConfigurationFile,
         _ read: (JSONObject.Member) throws -> Entry
     ) -> [Entry] {
         // A table without its member is none, and was not loaded.
@@ -71,7 +71,7 @@ extension StoreSurvey {
         return table.entries
     }
 
-    private mutating func note(_ refused: [RefusedEntry], of file: Broker.ConfigurationFile) {
+    private mutating func note(_ refused: [RefusedEntry], of file: ConfigurationFile) {
         guard !refused.isEmpty else { return }
         report.tables.append(
             .init(

@@ -51,7 +51,7 @@ extension StoreSurvey {
 
     mutating func readTimers() throws(SystemError) {
         let files = TimerFiles(disk: disk, storePath: configuration.storePathRootDir)
-        let queue = report.queues(of: TimerMessageStore.topic).first { $0.queueId == 0 }
+        let queue = report.queues(of: TopicNames.timer).first { $0.queueId == 0 }
         let first = queue?.first ?? 0
         let isSlaves = try files.isFollower()
         let newest = report.log.newestMillis

@@ -1,4 +1,5 @@
 import Glibc
+import MessageModel
 
 /// A hash table keyed by bytes and looked up with borrowed bytes, so that finding a topic or a group by the name in
 /// a request builds no `String`. Open addressing, linear probing. The hash is seeded per table because names come from
@@ -13,7 +14,7 @@ struct BytesKeyedTable<Value> {
     private var entries: [Entry] = []
     /// Index of an entry plus one; 0 is free. Always a power of two and at least twice as long as `entries`.
     private var slots: [Int32]
-    private let seed: UInt64
+    private let hashing = BytesHash()
     /// Counts removals: each moves an entry to another place.
     private(set) var removals = 0
 
@@ -22,7 +23,6 @@ struct BytesKeyedTable<Value> {
 
     init() {
         slots = [Int32](repeating: 0, count: Self.initialSlots)
-        seed = UInt64.random(in: UInt64.min...UInt64.max) | 1
     }
 
     var count: Int { entries.count }
@@ -36,22 +36,7 @@ struct BytesKeyedTable<Value> {
     /// The value in one of the places `0..<count`.
     func value(at place: Int) -> Value { entries[place].value }
 
-    private func hash(_ key: UnsafeRawBufferPointer) -> UInt64 {
-        var hash = seed ^ UInt64(truncatingIfNeeded: key.count)
-        var index = 0
-        while index + 8 <= key.count {
-            hash = (hash ^ key.loadUnaligned(fromByteOffset: index, as: UInt64.self)) &* 0x9E37_79B9_7F4A_7C15
-            hash ^= hash >> 32
-            index += 8
-        }
-        var tail: UInt64 = 0
-        while index < key.count {
-            tail = tail << 8 | UInt64(key[index])
-            index += 1
-        }
-        hash = (hash ^ tail) &* 0x9E37_79B9_7F4A_7C15
-        return hash ^ hash >> 29
-    }
+    private func hash(_ key: UnsafeRawBufferPointer) -> UInt64 { hashing.hash(key) }
 
     private func find(_ key: UnsafeRawBufferPointer, _ hash: UInt64) -> Int? {
         let mask = slots.count - 1

@@ -7,6 +7,8 @@ final class CreationRates {
     static let topics = TokenBuckets.Rate(burst: 2000, perSecond: 50)
     static let groups = TokenBuckets.Rate(burst: 20_000, perSecond: 500)
 
+    /// Whose request is handled; it is there as long as that.
+    var requester: RemotingProtocol.HostAddress?
     private let topicBuckets: TokenBuckets
     private let groupBuckets: TokenBuckets
 
@@ -15,8 +17,11 @@ final class CreationRates {
         groupBuckets = TokenBuckets(Self.groups, now: now)
     }
 
-    func mayMakeTopic(_ client: ClientContext) -> Bool { topicBuckets.take(client.connection.remoteAddress) }
-    func mayMakeGroup(_ client: ClientContext) -> Bool { groupBuckets.take(client.connection.remoteAddress) }
+    func mayMakeTopic(_ address: RemotingProtocol.HostAddress) -> Bool { topicBuckets.take(address) }
+    /// For the client whose request is handled; for the broker's own work always.
+    var requesterMayMakeGroup: Bool { requester.map { mayMakeGroup($0) } ?? true }
+
+    func mayMakeGroup(_ address: RemotingProtocol.HostAddress) -> Bool { groupBuckets.take(address) }
 }
 
 /// A token bucket for each address, whatever its port.

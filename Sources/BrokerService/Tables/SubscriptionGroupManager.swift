@@ -55,10 +55,11 @@ final class SubscriptionGroupManager {
     /// Replacements by a master's table that were begun.
     private var replacements = 0
     /// Asked before a group is made because a client named it.
-    var mayCreate: () -> Bool = { true }
+    private let rates: CreationRates
 
-    init(_ configuration: BrokerConfiguration, now: @escaping () -> Int64) {
+    init(_ configuration: BrokerConfiguration, rates: CreationRates, now: @escaping () -> Int64) {
         self.now = now
+        self.rates = rates
         autoCreate = configuration.autoCreateSubscriptionGroup
         dataVersion = DataVersion(timestamp: now(), counter: 0)
         for name in Self.systemGroups { insert(SubscriptionGroupConfig(groupName: name.text), name) }
@@ -109,7 +110,10 @@ final class SubscriptionGroupManager {
     }
 
     private func create(_ name: String) -> SubscriptionGroupEntry? {
-        guard let config = configIfCreated(name), let groupName = try? GroupName(name), mayCreate() else { return nil }
+        guard let config = configIfCreated(name), let groupName = try? GroupName(name), rates.requesterMayMakeGroup
+        else {
+            return nil
+        }
         let entry = insert(config, groupName)
         dataVersion.next(now: now())
         isDirtyLater = true

@@ -81,8 +81,8 @@ final class TopicConfigManager {
     private(set) var isDirty = false
     /// Topics were made that clients have made again when they are lost: written within a second.
     private(set) var isDirtyLater = false
-    /// Called after every change, with the changed topic's name if there is one: persist and register.
-    var changed: ((String?) -> Void)?
+    /// Changes so far: name servers are to be told of each (`NameserverRegistration`).
+    private(set) var changes: Int64 = 0
     private let now: () -> Int64
     /// Replacements by a master's table that were begun.
     private var replacements = 0
@@ -204,7 +204,7 @@ final class TopicConfigManager {
         let entry = insert(config, name)
         dataVersion.next(now: now())
         isDirtyLater = true
-        changed?(name.text)
+        changes += 1
         return entry
     }
 
@@ -250,7 +250,7 @@ final class TopicConfigManager {
     func bump(_ name: String?) {
         dataVersion.next(now: now())
         isDirty = true
-        changed?(name)
+        changes += 1
     }
 
     // MARK: config/topics.json
@@ -323,7 +323,7 @@ final class TopicConfigManager {
             [self] in
             dataVersion = read.version ?? dataVersion
             isDirty = true
-            changed?(nil)
+            changes += 1
             then()
         }
     }

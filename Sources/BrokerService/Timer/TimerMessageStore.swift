@@ -29,9 +29,11 @@ final class TimerMessageStore {
     /// A master is believed to have delivered what was due this long before the last message it stored.
     static let deliveryLagMillis = TimerStanding.deliveryLagMillis
 
-    private unowned let broker: Broker
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
     private let files: TimerFiles
-    private let work: any TimerFileWork
+    private let work: any BackgroundWork
     private var copier: RecordCopier
     private(set) var wheel: TimerWheel?
     private var queue: ConsumeQueue?
@@ -65,21 +67,27 @@ final class TimerMessageStore {
     private let isFollowing: Bool
     private var followedMillis: Int64 = 0
     private(set) var deliveredCount: Int64 = 0
-    let metrics = TimerMetrics()
+    let metrics: TimerMetrics
 
-    init(_ broker: Broker, work: (any TimerFileWork)? = nil) {
-        self.broker = broker
-        files = TimerFiles(disk: broker.disk, storePath: broker.store.configuration.storePathRootDir)
-        self.work = work ?? TimerFileThread(eventLoop: broker.eventLoop)
-        copier = RecordCopier(broker)
-        isFollowing = broker.configuration.isSlave
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess,
+        _ undeliverable: UndeliverableMessages
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        metrics = TimerMetrics(tables.topics)
+        files = TimerFiles(disk: environment.disk, storePath: storage.store.configuration.storePathRootDir)
+        work = environment.makeWork()
+        copier = RecordCopier(tables, storage, undeliverable)
+        isFollowing = environment.configuration.isSlave
     }
 
     /// Reads where things stand, after the store has been opened.
     /// - Parameter progress: what was delivered, if that is known exactly.
     func prepare(progress: TimerWheel.Progress?) throws(SystemError) {
         let buckets = try files.scan()
-        let queue = broker.store.findConsumeQueue(topic: .timer, queueId: 0)
+        let queue = storage.store.findConsumeQueue(topic: .timer, queueId: 0)
         let wasFollower = try files.isFollower()
         if isFollowing, !wasFollower { try files.setFollower(true) }
         let standing = try TimerStanding(
@@ -94,15 +102,15 @@ final class TimerMessageStore {
 
     /// When the last message of the log was stored; far in the past when there is none.
     private func lastStoreTimestamp() -> Int64 {
-        broker.store.consumeQueues.filter { $0.maxOffset > $0.minOffset }
-            .map { broker.store.storeTimestamp($0, at: QueueOffset($0.maxOffset.rawValue - 1)) }.max() ?? 0
+        storage.store.consumeQueues.filter { $0.maxOffset > $0.minOffset }
+            .map { storage.store.storeTimestamp($0, at: QueueOffset($0.maxOffset.rawValue - 1)) }.max() ?? 0
     }
 
     /// A time out of a record, which no checksum covers, as one buckets can be counted in: not before 1970, and not so late
     /// that adding to it overflows.
     private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), 1 << 56) }
 
-    private func clock() -> Int64 { isFollowing ? followedMillis : broker.now() }
+    private func clock() -> Int64 { isFollowing ? followedMillis : environment.now() }
 
     /// From now on this broker delivers, and what it has delivered has been noted.
     func becameMaster() throws(SystemError) {
@@ -126,7 +134,7 @@ final class TimerMessageStore {
     /// The topic is there as soon as somebody uses it, so that nobody takes its queue for a leftover.
     @discardableResult
     func makeTopic() -> TopicEntry {
-        broker.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
+        tables.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
     }
 
     func stop() {
@@ -144,13 +152,13 @@ final class TimerMessageStore {
     var neededFrom: PhysicalOffset? {
         guard let queue, let wheel else { return nil }
         let from = max(min(durableReplayFrom ?? 0, wheel.replayFrom), queue.minOffset.rawValue)
-        return broker.store.entries(queue, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+        return storage.store.entries(queue, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
     }
 
     /// What GET_TIMER_CHECK_POINT (60) answers (RocketMQ's `TimerCheckpoint`): seven numbers of 8 bytes, big-endian. There is
     /// no timer log here, so its position is 0.
     var checkpointBytes: [UInt8] {
-        let now = isFollowing ? followedMillis - Self.deliveryLagMillis : broker.now()
+        let now = isFollowing ? followedMillis - Self.deliveryLagMillis : environment.now()
         let taken = wheel?.progress.ingested ?? 0
         let version = metrics.dataVersion
         return [
@@ -168,17 +176,17 @@ final class TimerMessageStore {
     private func scheduleTurn() {
         guard isRunning, !turnIsDue else { return }
         turnIsDue = true
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        broker.eventLoop.execute { this.value.turn() }
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        environment.eventLoop.execute { this.value.turn() }
     }
 
     private func arm(at millis: Int64) {
         guard isRunning, task == nil || millis < taskAtMillis else { return }
         task?.cancel()
         taskAtMillis = millis
-        let sleep = min(max(0, millis -| broker.now()), Self.sleepMaxMillis)
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) {
+        let sleep = min(max(0, millis -| environment.now()), Self.sleepMaxMillis)
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        task = environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) {
             this.value.task = nil
             this.value.taskAtMillis = Int64.max
             this.value.turn()
@@ -187,7 +195,7 @@ final class TimerMessageStore {
 
     private func turn() {
         turnIsDue = false
-        catchUp.run(in: broker.slices, { [unowned self] in doSome() }, then: {})
+        catchUp.run(in: environment.slices, { [unowned self] in doSome() }, then: {})
     }
 
     /// One slice; `true` when there is more to do now.
@@ -198,7 +206,7 @@ final class TimerMessageStore {
         takeIn(now)
         let isMoreDue = isFollowing ? drop(now -| Self.deliveryLagMillis) : deliver(now)
         guard let wheel else { return false }
-        if wheel.awaitsCommit { broker.scheduleTick() }
+        if wheel.awaitsCommit { storage.scheduleTick() }
         if isMoreDue || (hasMoreToTakeIn && mayTakeIn(now)) { return true }
         if !isFollowing, let wake = wheel.nextWake(now: now) { arm(at: wake) }
         return false
@@ -221,26 +229,27 @@ final class TimerMessageStore {
         guard hasMoreToTakeIn, mayTakeIn(now), let queue, let wheel else { return }
         let from = max(wheel.ingested, queue.minOffset.rawValue)
         if from > wheel.ingested {
-            broker.logger.error(
+            environment.logger.error(
                 "timer messages \(wheel.ingested) to \(from - 1) have left the log before they were taken in")
             wheel.skip(from - 1)
         }
-        let entries = broker.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
+        let entries = storage.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
         var bytes = 0
         for (index, entry) in entries.enumerated() {
             bytes += Int(entry.recordSize)
             let sequence = from + Int64(index)
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             let isTaken: Bool? =
-                !broker.store.holdsMessage(range)
+                !storage.store.holdsMessage(range)
                 ? false
-                : broker.store.withBytes(range) { bytes in
+                : storage.store.withBytes(range) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
                     take(record, sequence, entry, wheel)
                     return true
                 }
             if isTaken != true {
-                broker.logger.error("the timer message at \(entry.physicalOffset) is not there and was passed over")
+                environment.logger.error(
+                    "the timer message at \(entry.physicalOffset) is not there and was passed over")
                 wheel.skip(sequence)
             }
             if bytes >= Self.takeInBytes || collectedBytes + writingBytes >= Self.collectBytesMax { break }
@@ -262,8 +271,8 @@ final class TimerMessageStore {
             cancelling == nil && TimerProperties.isRolled(record) ? TimerProperties.copyKey(record) : nil
         let placement = wheel.takeIn(waiting, cancelling: cancelling, rolled: copyKey)
         if placement != .delivered, cancelling == nil {
-            let topic = record.property("REAL_TOPIC").flatMap { broker.topics[$0] }
-            metrics.tookIn(topic, sequence: sequence, now: broker.now())
+            let topic = record.property("REAL_TOPIC").flatMap { tables.topics[$0] }
+            metrics.tookIn(topic, sequence: sequence, now: environment.now())
         }
         guard case .bucket(let bucket) = placement else { return }
         let before = collected[bucket]?.count ?? 0
@@ -284,8 +293,8 @@ final class TimerMessageStore {
 
     private func scheduleCollected() {
         guard collectTask == nil, !collected.isEmpty else { return }
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        collectTask = broker.eventLoop.scheduleTask(in: .milliseconds(Self.collectMillis)) {
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        collectTask = environment.eventLoop.scheduleTask(in: .milliseconds(Self.collectMillis)) {
             this.value.collectTask = nil
             this.value.writeCollected()
         }
@@ -308,7 +317,7 @@ final class TimerMessageStore {
             guard isRunning else { return }
             if case .failure(let error) = result {
                 if !isWriteFailing {
-                    broker.logger.error(
+                    environment.logger.error(
                         "timer messages could not be written to \(files.directory): \(error); it is tried again every second, until then they stay in the log"
                     )
                 }
@@ -324,8 +333,8 @@ final class TimerMessageStore {
     }
 
     private func later(_ millis: Int64, _ body: @escaping (TimerMessageStore) -> Void) {
-        let this = NIOLoopBound((self, body), eventLoop: broker.eventLoop)
-        broker.eventLoop.scheduleTask(in: .milliseconds(millis)) {
+        let this = NIOLoopBound((self, body), eventLoop: environment.eventLoop)
+        environment.eventLoop.scheduleTask(in: .milliseconds(millis)) {
             guard this.value.0.isRunning else { return }
             this.value.1(this.value.0)
         }
@@ -367,13 +376,13 @@ final class TimerMessageStore {
     }
 
     private func retry(_ job: TimerWheel.Job, _ bucket: TimerBucket, _ error: SystemError) {
-        broker.logger.error("\(files.directory)/\(bucket.fileName) could not be read: \(error); trying again")
+        environment.logger.error("\(files.directory)/\(bucket.fileName) could not be read: \(error); trying again")
         later(Self.retryMillis) { $0.run(job) }
     }
 
     private func finish(_ loaded: TimerFiles.Loaded) {
         if loaded.damaged > 0 {
-            broker.logger.error(
+            environment.logger.error(
                 "\(files.directory)/\(loaded.bucket.fileName): \(loaded.damaged) bytes are no timer messages and were passed over"
             )
         }
@@ -382,7 +391,7 @@ final class TimerMessageStore {
             rolled: loaded.rolled.map { ($0.key, $0.copyKey) })
         if let number, let region = loaded.region { regions[number] = region }
         // An empty or already delivered bucket retires with the next commit.
-        broker.scheduleTick()
+        storage.scheduleTick()
     }
 
     // MARK: Delivering
@@ -407,10 +416,10 @@ final class TimerMessageStore {
             case .putAside(let result): bytes += result.size
             case nil: break
             case .undeliverable(let reason):
-                broker.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")
+                environment.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")
             case .refused:
                 wheel.putBack(entry)
-                later(ScheduleMessageService.retryMillis) { $0.scheduleTurn() }
+                later(RecordCopier.retryMillis) { $0.scheduleTurn() }
                 return false
             }
             count += 1
@@ -424,7 +433,7 @@ final class TimerMessageStore {
     ) -> RecordCopier.Outcome? {
         var topic: TopicEntry?
         let outcome = copy(entry, wheel, now) { record in
-            topic = record.property("REAL_TOPIC").flatMap { broker.topics[$0] }
+            topic = record.property("REAL_TOPIC").flatMap { tables.topics[$0] }
         }
         if case .refused = outcome { return outcome }
         metrics.left(topic, now: now)
@@ -464,20 +473,20 @@ final class TimerMessageStore {
         guard let wheel else { return false }
         let hasDelivered = wheel.awaitsCommit
         let finished = wheel.commit()
-        let logEnd = broker.store.writtenOffset.rawValue
+        let logEnd = storage.store.writtenOffset.rawValue
         for (bucket, number) in finished {
             regions[number] = nil
             retired.append((bucket, logEnd))
         }
         if hasDelivered || !finished.isEmpty { touched() }
-        if hasDelivered, wheel.isEmpty { metrics.reset(broker.topics, now: broker.now()) }
+        if hasDelivered, wheel.isEmpty { metrics.reset(now: environment.now()) }
         return hasDelivered
     }
 
     func failed() {
         guard wheel?.awaitsCommit == true else { return }
         wheel?.rollBack()
-        later(ScheduleMessageService.retryMillis) { $0.scheduleTurn() }
+        later(RecordCopier.retryMillis) { $0.scheduleTurn() }
     }
 
     // MARK: Checkpoint
@@ -485,8 +494,8 @@ final class TimerMessageStore {
     /// Something has changed that a checkpoint should know.
     private func touched() {
         guard checkpointTask == nil, isRunning else { return }
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        checkpointTask = broker.eventLoop.scheduleTask(in: .milliseconds(Self.checkpointMillis)) {
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        checkpointTask = environment.eventLoop.scheduleTask(in: .milliseconds(Self.checkpointMillis)) {
             this.value.checkpointTask = nil
             this.value.checkpoint()
         }
@@ -495,7 +504,7 @@ final class TimerMessageStore {
     /// A state is noted first and saved later, when the log is flushed up to where it was then and the files are written.
     private func checkpoint() {
         guard isRunning, !isSaving, let wheel, !wheel.awaitsCommit else { return touched() }
-        let flushed = broker.store.flushedOffset.rawValue
+        let flushed = storage.store.flushedOffset.rawValue
         if let candidate, candidate.logEnd <= flushed, writing == nil {
             self.candidate = nil
             let gone = retired.filter { $0.logEnd <= flushed }.map(\.bucket)
@@ -506,7 +515,7 @@ final class TimerMessageStore {
             writeCollected()
             let state = TimerFiles.Checkpoint(replayFrom: wheel.replayFrom, progress: wheel.progress)
             if collected.isEmpty {
-                if state != saved { candidate = (state, broker.store.writtenOffset.rawValue) }
+                if state != saved { candidate = (state, storage.store.writtenOffset.rawValue) }
             } else {
                 return touched()
             }
@@ -530,7 +539,7 @@ final class TimerMessageStore {
                 return
             }
             guard isRunning else { return }
-            broker.logger.error("the checkpoint of the timer messages was not written: \(error); trying again")
+            environment.logger.error("the checkpoint of the timer messages was not written: \(error); trying again")
             saved = nil
             for bucket in gone { retired.append((bucket, 0)) }
             touched()

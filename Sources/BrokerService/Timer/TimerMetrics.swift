@@ -12,6 +12,9 @@ final class TimerMetrics {
     /// The sequence from which on messages have not been counted. nil: RocketMQ's file, which does not say.
     private(set) var countedTo: Int64? = 0
     private var total: Int64 = 0
+    private let topics: TopicConfigManager
+
+    init(_ topics: TopicConfigManager) { self.topics = topics }
 
     /// A message was taken in.
     func tookIn(_ topic: TopicEntry?, sequence: Int64, now: Int64) {
@@ -34,7 +37,7 @@ final class TimerMetrics {
     }
 
     /// Nothing waits.
-    func reset(_ topics: TopicConfigManager, now: Int64) {
+    func reset(now: Int64) {
         guard total != 0 else { return }
         for topic in topics.all where topic.waitingTimers.count != 0 {
             change(topic, by: -topic.waitingTimers.count, now)
@@ -49,7 +52,7 @@ final class TimerMetrics {
 
     // MARK: config/timermetrics
 
-    func load(_ json: JSONValue, _ topics: TopicConfigManager) throws(RemotingDecodeError) {
+    func load(_ json: JSONValue) throws(RemotingDecodeError) {
         dataVersion =
             try json["dataVersion"].map { value throws(RemotingDecodeError) in try DataVersion(json: value) }
             ?? DataVersion()
@@ -65,7 +68,7 @@ final class TimerMetrics {
     }
 
     /// - Parameter forFile: with what only Apus reads.
-    func json(_ topics: TopicConfigManager, forFile: Bool) -> JSONValue {
+    func json(forFile: Bool) -> JSONValue {
         let counts = topics.all.filter { $0.waitingTimers.changedMillis > 0 }.map { topic in
             (
                 topic.name,
@@ -87,5 +90,13 @@ final class TimerMetrics {
             ),
             ("timingCount", .fields(counts)),
         ])
+    }
+}
+
+extension TimerMetrics: PersistentTable {
+    var fileJSON: JSONValue { json(forFile: true) }
+    func load(file json: JSONValue) throws -> [RefusedEntry] {
+        try load(json)
+        return []
     }
 }

@@ -19,22 +19,22 @@ struct EndedTransactions {
     /// Messages of one unique key looked at.
     static let sameKeyMax = 4096
 
-    private unowned let broker: Broker
+    private let storage: StoreAccess
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(_ storage: StoreAccess) { self.storage = storage }
 
     /// - Parameters:
     ///   - half: any copy of it.
     ///   - uniqueKey: its `UNIQ_KEY`, if it has one.
     ///   - realTopic: where it was sent to.
     func standing(of half: HalfMessage, uniqueKey: String?, realTopic: String) -> Standing {
-        guard let aside = broker.store.consumeQueue(topic: TopicNames.transactionCheckMaxTime, queueId: 0),
+        guard let aside = storage.store.consumeQueue(topic: TopicNames.transactionCheckMaxTime, queueId: 0),
             aside.maxOffset > aside.minOffset
         else { return .ended }
-        guard let uniqueKey, broker.store.configuration.messageIndexEnable else {
+        guard let uniqueKey, storage.store.configuration.messageIndexEnable else {
             let last = aside.maxOffset.rawValue
             let from = QueueOffset(max(aside.minOffset.rawValue, last - Self.scanMax))
-            let isAside = broker.store.entries(aside, from: from, maxCount: Int(Self.scanMax)).contains { entry in
+            let isAside = storage.store.entries(aside, from: from, maxCount: Int(Self.scanMax)).contains { entry in
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
                 return see(range) { HalfMessage($0).isCopy(of: half) }
             }
@@ -51,7 +51,7 @@ struct EndedTransactions {
         case .none: break
         }
         // Resumed and committed then, or a kill came between the message and its mark.
-        for topic in [realTopic, TopicNames.schedule, TimerMessageStore.topic, TopicNames.undeliverable] {
+        for topic in [realTopic, TopicNames.schedule, TopicNames.timer, TopicNames.undeliverable] {
             switch find(topic, uniqueKey, { isDelivery($0, of: half) }) {
             case .found: return .ended
             case .unknown: return .unknown
@@ -73,16 +73,16 @@ struct EndedTransactions {
     private func isDelivery(_ record: CommitLogRecordView, of half: HalfMessage) -> Bool {
         guard SysFlag.transactionValue(record.sysFlag) == SysFlag.transactionCommitType else { return false }
         let place = PhysicalOffset(record.preparedTransactionOffset)
-        guard let range = broker.store.lookMessage(at: place) else { return HalfMessage(record).isCopy(of: half) }
+        guard let range = storage.store.lookMessage(at: place) else { return HalfMessage(record).isCopy(of: half) }
         return see(range) { HalfMessage($0).isCopy(of: half) }
     }
 
     private func find(_ topic: String, _ key: String, _ isIt: (CommitLogRecordView) -> Bool) -> MessageSearch {
-        broker.store.findMessage(topic: topic, key: key, atMost: Self.sameKeyMax) { see($0, isIt) }
+        storage.store.findMessage(topic: topic, key: key, atMost: Self.sameKeyMax) { see($0, isIt) }
     }
 
     private func see(_ range: LogRange, _ isIt: (CommitLogRecordView) -> Bool) -> Bool {
-        broker.store.withBytes(range) { bytes in
+        storage.store.withBytes(range) { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
             return isIt(record)
         } ?? false

@@ -7,7 +7,7 @@ import RemotingTransport
 import StoreFormat
 
 extension TransactionalMessageService {
-    func later(_ millis: Int64) { arm(at: broker.now() + millis) }
+    func later(_ millis: Int64) { arm(at: environment.now() + millis) }
 
     func arm() {
         guard let wake = open?.nextWake else { return }
@@ -18,15 +18,15 @@ extension TransactionalMessageService {
         guard isRunning, task == nil || millis < taskAtMillis else { return }
         task?.cancel()
         taskAtMillis = millis
-        let sleep = min(max(0, millis -| broker.now()), Self.sleepMaxMillis)
-        let this = NIOLoopBound(self, eventLoop: broker.eventLoop)
-        task = broker.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
+        let sleep = min(max(0, millis -| environment.now()), Self.sleepMaxMillis)
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        task = environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.check() }
     }
 
     func check() {
         task = nil
         taskAtMillis = Int64.max
-        catchUp.run(in: broker.slices) { [unowned self] in
+        catchUp.run(in: environment.slices) { [unowned self] in
             checkSome()
         } then: { [unowned self] in
             arm()
@@ -36,7 +36,7 @@ extension TransactionalMessageService {
     /// One slice; `true` when more is due.
     private func checkSome() -> Bool {
         guard isRunning else { return false }
-        let now = broker.now()
+        let now = environment.now()
         let owed = owedOps
         owedOps = []
         for (halfOffset, late) in owed { storeOp(halfOffset, late: late) }
@@ -53,7 +53,7 @@ extension TransactionalMessageService {
                 giveUp(half, now)
             }
         }
-        if hasAppended { broker.scheduleTick() }
+        if hasAppended { storage.scheduleTick() }
         return count == Self.checkBatch || bytes >= Self.checkBytes
     }
 
@@ -63,7 +63,7 @@ extension TransactionalMessageService {
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
             return record.property(HalfMessage.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
         }
-        guard broker.producers.clients(of: group)?.isEmpty == false else {
+        guard tables.producers.clients(of: group)?.isEmpty == false else {
             // Asked as soon as one is there, and looked at again for its age.
             waiting[group, default: []].insert(half.queueOffset)
             open?.postpone(half.queueOffset, until: Int64.max)
@@ -79,14 +79,14 @@ extension TransactionalMessageService {
     /// Into `scratch`. False: there is nothing left to decide about.
     private func readOpen(_ half: HalfMessage) -> Bool {
         guard readRecord(at: half.physicalOffset) == nil else { return true }
-        broker.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
+        environment.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
         storeOp(half.queueOffset)
         return false
     }
 
     private func giveUp(_ half: HalfMessage, _ now: Int64) {
         guard readOpen(half) else { return }
-        _ = broker.topics.findOrCreate(
+        _ = tables.topics.findOrCreate(
             .transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
             perm: Permission.read | Permission.write)
         guard
@@ -96,7 +96,7 @@ extension TransactionalMessageService {
             open?.postpone(half.queueOffset, until: now + Self.retryMillis)
             return
         }
-        broker.logger.error(
+        environment.logger.error(
             "the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)"
         )
         justPutAside.insert(half.origin)
@@ -117,7 +117,7 @@ extension TransactionalMessageService {
                 properties.bytes.withUnsafeBytes { properties in
                     var draft = MessageDraft(copyOf: record, topic: topic, queueId: 0, properties: properties)
                     draft.mayUseReserve = true
-                    if case .appended = broker.store.append(draft) {
+                    if case .appended = storage.store.append(draft) {
                         hasAppended = true
                         return true
                     }
@@ -131,13 +131,13 @@ extension TransactionalMessageService {
     func resumeCheck(physicalOffset: Int64) -> Bool {
         guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
         // Its producer has spoken since it was put aside.
-        if let key = scratchNames().uniqueKey, EndedTransactions(broker).wasEndedAside(key, half) != .none {
+        if let key = scratchNames().uniqueKey, EndedTransactions(storage).wasEndedAside(key, half) != .none {
             return false
         }
         guard storeAgain(topic: TopicNames.half, checks: 0, origin: half.isOriginKnown ? half.origin : nil) else {
             return false
         }
-        broker.scheduleTick()
+        storage.scheduleTick()
         return true
     }
 
@@ -148,13 +148,13 @@ extension TransactionalMessageService {
         var left = offsets.sorted()[...]
         let slice = { [unowned self] () -> Bool in
             guard isRunning else { return false }
-            let now = broker.now()
+            let now = environment.now()
             for offset in left.prefix(Self.postponeBatch) { open?.postpone(offset, until: now) }
             left = left.dropFirst(Self.postponeBatch)
             arm()
             return !left.isEmpty
         }
-        if slice() { broker.slices.add(slice) }
+        if slice() { environment.slices.add(slice) }
     }
 
     func ask(_ half: HalfMessage) {
@@ -162,7 +162,7 @@ extension TransactionalMessageService {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), let body = CheckMessage.body(record),
                 let group = record.property(HalfMessage.producerGroup),
-                let members = broker.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
+                let members = tables.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
             else { return }
             nextProducer &+= 1
             let uniqueKey = record.property(MessageProperties.uniqueKey).map { String(decoding: $0, as: UTF8.self) }

@@ -27,7 +27,10 @@ final class TransactionalMessageService {
     /// Moved to the log's end between two looks at the disk.
     static let moveBytesMax = 16 << 20
 
-    unowned let broker: Broker
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
+    let undeliverable: UndeliverableMessages
     var open: OpenTransactions?
     private var half: ConsumeQueue?
     private var op: ConsumeQueue?
@@ -55,12 +58,20 @@ final class TransactionalMessageService {
     var scratch: [UInt8] = []
     private(set) var isRunning = false
 
-    init(_ broker: Broker) { self.broker = broker }
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess,
+        _ undeliverable: UndeliverableMessages
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.undeliverable = undeliverable
+    }
 
     /// The broker's settings have changed; time-outs run by the new ones from their beginning on.
     func settingsChanged() {
         guard isRunning else { return }
-        open?.apply(OpenTransactions.Settings(broker.configuration))
+        open?.apply(OpenTransactions.Settings(environment.configuration))
         arm()
     }
 
@@ -68,31 +79,30 @@ final class TransactionalMessageService {
     func start() {
         guard !isRunning else { return }
         isRunning = true
-        let half = broker.store.findConsumeQueue(topic: .half, queueId: 0)
-        let op = broker.store.findConsumeQueue(topic: .opHalf, queueId: 0)
+        let half = storage.store.findConsumeQueue(topic: .half, queueId: 0)
+        let op = storage.store.findConsumeQueue(topic: .opHalf, queueId: 0)
         func begin(_ queue: ConsumeQueue) -> Int64 {
-            let stored = broker.offsets.offset(topic: queue.topic, group: Self.group.text, queueId: 0)
+            let stored = tables.offsets.offset(topic: queue.topic, group: Self.group.text, queueId: 0)
             return min(max(stored ?? queue.minOffset.rawValue, queue.minOffset.rawValue), queue.maxOffset.rawValue)
         }
         (nextHalf, nextOp) = (begin(half), begin(op))
         durable = (nextHalf, nextOp)
         if half.maxOffset.rawValue > 0 { makeTopics() }
         open = OpenTransactions(
-            settings: OpenTransactions.Settings(broker.configuration), halfOffset: nextHalf, opOffset: nextOp)
+            settings: OpenTransactions.Settings(environment.configuration), halfOffset: nextHalf, opOffset: nextOp)
         (self.half, self.op) = (half, op)
         rebuild()
         for queue in [half, op] {
             QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] _ in hasArrivals = true }
             queue.wantsArrival = true
         }
-        broker.producers.joined = { [unowned self] group in producerJoined(group) }
         arm()
     }
 
     /// The topic of half messages is there as soon as somebody uses it, as with Apache.
     @discardableResult
     func makeTopics() -> TopicEntry {
-        broker.topics.findOrCreate(.half, queueNums: 1, perm: Permission.read | Permission.write)
+        tables.topics.findOrCreate(.half, queueNums: 1, perm: Permission.read | Permission.write)
     }
 
     /// The store is closed: all of the log survives power loss.
@@ -106,7 +116,7 @@ final class TransactionalMessageService {
         guard durable != (half, op) else { return }
         durable = (half, op)
         for (topic, offset) in [(TopicName.half, half), (TopicName.opHalf, op)] {
-            broker.offsets.commit(topic: topic, group: Self.group, queueId: 0, offset: offset)
+            tables.offsets.commit(topic: topic, group: Self.group, queueId: 0, offset: offset)
         }
     }
 
@@ -132,7 +142,7 @@ final class TransactionalMessageService {
     var neededFrom: PhysicalOffset? {
         guard isRunning, let half else { return nil }
         let from = max(durable.half, half.minOffset.rawValue)
-        return broker.store.entries(half, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+        return storage.store.entries(half, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
     }
 
     /// The disk is so full that the log before this place must go, whatever its age: what is open there moves to the log's
@@ -147,7 +157,7 @@ final class TransactionalMessageService {
             storeOp(half.queueOffset)
             bytes += Int(half.size)
         }
-        if hasAppended { broker.scheduleTick() }
+        if hasAppended { storage.scheduleTick() }
     }
 
     // MARK: Reading the two queues
@@ -162,33 +172,33 @@ final class TransactionalMessageService {
         open?.rebuilt()
         open?.commit()
         guard let count = open?.count, count > 0 else { return }
-        broker.logger.info("\(count) transactions are open since before the start")
+        environment.logger.info("\(count) transactions are open since before the start")
         settleTornCommits()
     }
 
     /// A commit is stored as two records in one write, the message and the op message behind it. A kill can cut that write
     /// between them; then the message is found at the log's end and its transaction is over.
     private func settleTornCommits() {
-        let end = broker.store.writtenOffset.rawValue
+        let end = storage.store.writtenOffset.rawValue
         // Beginnings of records near the end: the last of each queue.
-        let begins = broker.store.consumeQueues.compactMap { queue -> Int64? in
+        let begins = storage.store.consumeQueues.compactMap { queue -> Int64? in
             guard queue.maxOffset > queue.minOffset else { return nil }
             let last = QueueOffset(queue.maxOffset.rawValue - 1)
-            return broker.store.entries(queue, from: last, maxCount: 1).first?.physicalOffset.rawValue
+            return storage.store.entries(queue, from: last, maxCount: 1).first?.physicalOffset.rawValue
         }
         let lastOp = op.flatMap { op in
-            broker.store.entries(op, from: QueueOffset(op.maxOffset.rawValue - 1), maxCount: 1).first
+            storage.store.entries(op, from: QueueOffset(op.maxOffset.rawValue - 1), maxCount: 1).first
         }
         let floor = max(end - Self.tornWriteMax, lastOp?.physicalOffset.rawValue ?? 0)
         guard var place = begins.filter({ $0 >= floor }).min() else { return }
-        let fileSize = Int64(broker.store.configuration.mappedFileSizeCommitLog)
+        let fileSize = Int64(storage.store.configuration.mappedFileSizeCommitLog)
         while place < end {
-            guard let range = broker.store.lookMessage(at: PhysicalOffset(place)) else {
+            guard let range = storage.store.lookMessage(at: PhysicalOffset(place)) else {
                 // The unused rest of a file.
                 place = place.roundedDown(to: fileSize) + fileSize
                 continue
             }
-            let prepared: Int64?? = broker.store.withBytes(range) { bytes in
+            let prepared: Int64?? = storage.store.withBytes(range) { bytes in
                 guard case .record(let record) = CommitLogRecord.parse(bytes),
                     SysFlag.transactionValue(record.sysFlag) == SysFlag.transactionCommitType
                 else { return nil }
@@ -201,7 +211,7 @@ final class TransactionalMessageService {
             }
             place += Int64(range.length)
         }
-        if hasAppended { broker.scheduleTick() }
+        if hasAppended { storage.scheduleTick() }
     }
 
     private func readOps(_ see: ([Int64]) -> Void = { _ in }) {
@@ -231,11 +241,11 @@ final class TransactionalMessageService {
 
     private func read(_ queue: ConsumeQueue, _ next: inout Int64, _ body: (CommitLogRecordView?, Int64) -> Void) {
         while next < queue.maxOffset.rawValue {
-            let entries = broker.store.entries(queue, from: QueueOffset(next), maxCount: Self.readBatch)
+            let entries = storage.store.entries(queue, from: QueueOffset(next), maxCount: Self.readBatch)
             guard !entries.isEmpty else { return }
             for entry in entries {
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
-                let isThere: Bool? = broker.store.withBytes(range) { bytes in
+                let isThere: Bool? = storage.store.withBytes(range) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
                     body(record, next)
                     return true
@@ -290,7 +300,7 @@ final class TransactionalMessageService {
         let standing =
             justPutAside.contains(found.origin)
             ? .putAside
-            : EndedTransactions(broker).standing(of: found, uniqueKey: uniqueKey, realTopic: topic)
+            : EndedTransactions(storage).standing(of: found, uniqueKey: uniqueKey, realTopic: topic)
         switch standing {
         case .ended: return .endedBefore
         case .unknown:
@@ -299,7 +309,7 @@ final class TransactionalMessageService {
                 "the prepared message lies in \(TopicNames.transactionCheckMaxTime); without an index (messageIndexEnable) and a unique key that few share it cannot be told whether it has had an outcome since: RESUME_CHECK_HALF_MESSAGE has it asked for again"
             )
         case .putAside:
-            broker.logger.notice(
+            environment.logger.notice(
                 "the prepared message at \(found.physicalOffset), which was put aside, has got its outcome: \(isCommit ? "committed" : "rolled back")"
             )
             let late = uniqueKey.map { LateOutcome(uniqueKey: $0, origin: found.origin) }
@@ -349,8 +359,8 @@ final class TransactionalMessageService {
     /// Copies the record into `scratch`.
     func readRecord(at physicalOffset: Int64) -> HalfMessage? {
         scratch.removeAll(keepingCapacity: true)
-        guard let range = broker.store.lookMessage(at: PhysicalOffset(physicalOffset)) else { return nil }
-        let isThere: Void? = broker.store.withBytes(range) { scratch.append(contentsOf: $0) }
+        guard let range = storage.store.lookMessage(at: PhysicalOffset(physicalOffset)) else { return nil }
+        let isThere: Void? = storage.store.withBytes(range) { scratch.append(contentsOf: $0) }
         guard isThere != nil else { return nil }
         return scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
@@ -364,12 +374,12 @@ final class TransactionalMessageService {
             guard case .record(let record) = CommitLogRecord.parse(bytes), let name = record.property("REAL_TOPIC"),
                 let queueId = record.property("REAL_QID").flatMap({ Int32(String(decoding: $0, as: UTF8.self)) })
             else { return .refused(.malformedBatch("the prepared message does not say where it belongs")) }
-            switch broker.deliveryPlace(topic: name, queueId: queueId) {
-            case .nowhere(let reason): return broker.undeliverable.putAside(record, because: reason)
+            switch tables.deliveryPlace(topic: name, queueId: queueId) {
+            case .nowhere(let reason): return undeliverable.putAside(record, because: reason)
             case .queue(let topic, let queueId):
                 var properties = PropertyList(record.properties)
                 properties["\(HalfMessage.firstQueueOffset)"] = nil
-                return broker.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+                return storage.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
                     draft.sysFlag =
                         record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
                     draft.preparedTransactionOffset = half.physicalOffset
@@ -384,25 +394,26 @@ final class TransactionalMessageService {
     func storeOp(_ halfOffset: Int64, late: LateOutcome? = nil) -> Int64 {
         open?.end(halfOffset)
         hasAppended = true
-        let time = broker.now()
+        let time = environment.now()
         let properties = Array("WAIT\u{1}true\u{2}TAGS\u{1}\(OpMessage.removeTag)\(late?.properties ?? "")".utf8)
         let outcome = Array(TopicNames.opHalf.utf8).withUnsafeBytes { topic in
             properties.withUnsafeBytes { properties in
                 OpMessage.body(halfOffset).withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: broker.storeHost, storeHost: broker.storeHost, body: body)
+                        topic: topic, queueId: 0, bornHost: environment.storeHost, storeHost: environment.storeHost,
+                        body: body)
                     draft.bornTimestamp = time
                     draft.properties = properties
                     // An outcome lets go of the log, and its message may have been delivered in this tick.
                     draft.mayUseReserve = true
-                    return broker.store.append(draft)
+                    return storage.store.append(draft)
                 }
             }
         }
         switch outcome {
         case .appended(let result): return result.end.rawValue
         case .refused(let refusal):
-            broker.logger.error("the outcome of half message \(halfOffset) was not stored yet: \(refusal)")
+            environment.logger.error("the outcome of half message \(halfOffset) was not stored yet: \(refusal)")
             owedOps.append((halfOffset, late))
             later(Self.retryMillis)
             return 0
@@ -430,7 +441,7 @@ final class TransactionalMessageService {
         guard isRunning, hasAppended else { return }
         hasAppended = false
         forgetTick()
-        open?.rollBack(now: broker.now())
+        open?.rollBack(now: environment.now())
         arm()
     }
 
@@ -443,12 +454,12 @@ final class TransactionalMessageService {
     /// the log has forgotten.
     private func noteOffsets() {
         guard let open else { return }
-        if let candidate, candidate.logEnd <= broker.store.flushedOffset.rawValue {
+        if let candidate, candidate.logEnd <= storage.store.flushedOffset.rawValue {
             self.candidate = nil
             commitOffsets(half: candidate.half, op: candidate.op)
         }
         if candidate == nil, durable != (open.halfOffset, open.opOffset) {
-            candidate = (broker.store.writtenOffset.rawValue, open.halfOffset, open.opOffset)
+            candidate = (storage.store.writtenOffset.rawValue, open.halfOffset, open.opOffset)
         }
     }
 }

@@ -99,7 +99,7 @@ import Testing
         #expect(try member.lock([0]) == [0])
         #expect(try side.lock([0]) == [0])
         try member.leave()
-        #expect(try harness.onLoop { $0.locks.isEmpty })
+        #expect(try harness.onLoop { $0.tables.locks.isEmpty })
     }
 
     @Test("any order of locks, goodbyes and cuts: never two holders of a queue", arguments: [UInt64(5), 20_261_129])

@@ -40,7 +40,7 @@ import Testing
         _ = try connection.invoke(
             .consumerSendMessageBack, ["group": "G", "offset": String(record), "delayLevel": "3"])
         // Ten seconds later, by the table's clock.
-        try harness.onLoop { $0.stats.sample(now: $0.now() + 10_000) }
+        try harness.onLoop { $0.storage.stats.sample(now: $0.environment.now() + 10_000) }
         let puts = try #require(try snapshots(connection, "TOPIC_PUT_NUMS", "Counted"))
         #expect(puts.sum == 30 && puts.average == 1 && puts.day == 0)
         #expect((2.5...3).contains(puts.minute), "\(puts.minute)")
@@ -78,7 +78,7 @@ import Testing
         for _ in 0..<3 { #expect(try connection.send(topic: "Late", properties: level1).code == 0) }
         #expect(try connection.send(topic: "Late", properties: "DELAY\u{01}2\u{02}").code == 0)
         #expect(try connection.wait("Late", count: 3).count == 3)
-        try harness.onLoop { $0.stats.sample(now: $0.now() + 10_000) }
+        try harness.onLoop { $0.storage.stats.sample(now: $0.environment.now() + 10_000) }
         #expect(try snapshots(connection, "QUEUE_PUT_NUMS", "SCHEDULE_TOPIC_XXXX@0")?.sum == 3)
         #expect(try snapshots(connection, "QUEUE_PUT_NUMS", "SCHEDULE_TOPIC_XXXX@1")?.sum == 1)
         #expect(try snapshots(connection, "QUEUE_GET_NUMS", "SCHEDULE_TOPIC_XXXX@0@SCHEDULE_CONSUMER")?.sum == 3)
@@ -158,7 +158,7 @@ import Testing
         let connection = try harness.connect()
         for _ in 0..<7 { #expect(try connection.send(topic: "Timed").code == 0) }
         try harness.onLoop { broker in
-            for _ in 0..<6 { broker.statistics.sample(now: broker.now()) }
+            for _ in 0..<6 { broker.storage.statistics.sample(now: broker.environment.now()) }
         }
         let table = try connection.invoke(.getBrokerRuntimeInfo).json()["table"]
         let counts = (table?["putMessageDistributeTime"]?.string ?? "").split(separator: " ")

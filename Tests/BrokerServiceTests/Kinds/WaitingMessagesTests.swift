@@ -148,7 +148,7 @@ struct WaitingMessagesTests {
         #expect(message.properties["REAL_QID"] == "2")
         #expect(message.properties["UNDELIVERABLE_REASON"]?.contains("topic Gone is not there") == true)
         #expect(log.lines.contains { $0.contains("topic Gone is not there") && $0.contains(Self.aside) })
-        #expect(try harness.onLoop { $0.runtimeInformation["undeliverableMessages"] } == "1")
+        #expect(try harness.onLoop { $0.processors.admin.runtime.information["undeliverableMessages"] } == "1")
         // Nobody else may write there, or delete it.
         #expect(try connection.send(topic: Self.aside).code == ResponseCode.noPermission.rawValue)
         #expect(try connection.invoke(.deleteTopicInBroker, ["topic": Self.aside]).code == 1)

@@ -62,7 +62,9 @@ let folder = arguments.count > 2 ? arguments[2] : "/tmp/apus-store-bench-\(getpi
 let disk = RealDisk()
 let loop = Loop()
 
-func open(_ configure: (inout StoreConfiguration) -> Void = { _ in }) throws -> MessageStore {
+func open(
+    _ events: StoreEvents = .ignored, _ configure: (inout StoreConfiguration) -> Void = { _ in }
+) throws -> MessageStore {
     var configuration = StoreConfiguration(storePathRootDir: folder)
     configuration.diskSpaceWarningLevelRatio = 1
     configuration.diskSpaceCleanForciblyRatio = 1
@@ -71,7 +73,7 @@ func open(_ configure: (inout StoreConfiguration) -> Void = { _ in }) throws -> 
     let store = MessageStore(
         configuration: configuration, disk: disk, logger: Logger(label: "store") { _ in SwiftLogNoOpLogHandler() },
         executor: { loop.post($0) })
-    try store.open()
+    try store.open(events)
     return store
 }
 
@@ -115,20 +117,20 @@ struct Message {
 }
 
 func measureAppend() throws {
-    for (indexed, checksums, sums) in [
+    for (indexed, checksums, recordSums) in [
         (true, false, true), (true, false, false), (false, false, true), (true, true, true),
     ] {
         let what =
-            "index \(indexed ? "on" : "off"), sums \(sums ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : "")"
+            "index \(indexed ? "on" : "off"), record checksums \(recordSums ? "on" : "off")\(checksums ? ", enabledAppendPropCRC" : "")"
         for bytes in [128, 1024] {
             for perTick in [1, 16, 64] {
                 removeFolder()
                 let settings: (inout StoreConfiguration) -> Void = {
                     $0.messageIndexEnable = indexed
                     $0.enabledAppendPropCRC = checksums
-                    $0.recordSumEnable = sums
+                    $0.recordSumEnable = recordSums
                 }
-                let store = try open(settings)
+                let store = try open(.ignored, settings)
                 var message = Message(topic: "BenchTopic", bytes: bytes)
                 let count = 400_000
                 var lastMaintenance = nanoseconds(CLOCK_MONOTONIC)
@@ -155,7 +157,7 @@ func measureAppend() throws {
                 let cpu = Double(nanoseconds(CLOCK_THREAD_CPUTIME_ID) - start) / Double(count)
                 let all = Double(nanoseconds(CLOCK_PROCESS_CPUTIME_ID) - startOfAll) / Double(count)
                 // The floor: the same bytes by bare pwrite.
-                let size = bytes + 91 + 10 + message.properties.count + (checksums ? RecordChecksum.size + 1 : 0)
+                let size = bytes + 91 + 10 + message.properties.count + (checksums ? PropCRC.size + 1 : 0)
                 let floorCPU = try floor(bytes: size * perTick, times: count / perTick) / Double(perTick)
                 print(
                     "append \(bytes) B, \(perTick) per tick, \(what): \(fixed(cpu, 0)) ns/message CPU (bare pwrite \(fixed(floorCPU, 0))), \(fixed(all, 0)) with the threads behind it, worst tick \(worstTick / 1000) us, RSS \(residentKiB() / 1024) MiB"
@@ -163,7 +165,7 @@ func measureAppend() throws {
                 if perTick == 64 { measureReads(store, count / 8, "read back") }
                 try store.close()
                 guard perTick == 64 else { continue }
-                let found = try open(settings)
+                let found = try open(.ignored, settings)
                 measureReads(found, count / 8, "read after a start")
                 try found.close()
             }

@@ -38,12 +38,12 @@ final class SimulatedClock: Sendable {
 
 /// The store's threads, simulated: done when it is asked for.
 private final class DoneAtOnce: StoreBackground {
-    func submit(_ lane: StoreBackgroundLane, _ work: @escaping @Sendable () -> Void) { work() }
+    func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void) { work() }
     func stop() {}
 }
 
 /// The timer files' thread, simulated: done when it is asked for, the answer comes with a turn of the loop of its own.
-private final class TimerFilesDoneAtOnce: TimerFileWork {
+private final class TimerFilesDoneAtOnce: BackgroundWork {
     private let loop: NIOAsyncTestingEventLoop
 
     init(_ loop: NIOAsyncTestingEventLoop) { self.loop = loop }
@@ -63,6 +63,7 @@ final class SimulatedBroker: @unchecked Sendable {
     let loop = NIOAsyncTestingEventLoop()
     let folder: URL
     let clock: SimulatedClock
+    private let platform = TestPlatform()
     private var hosted: Broker?
     private var server: RemotingServer?
     private var connections: UInt64 = 0
@@ -88,12 +89,11 @@ final class SimulatedBroker: @unchecked Sendable {
                 executor: { loop.execute($0) })
             let broker = try Broker(
                 configuration: try BrokerConfiguration(pairs), store: store, disk: RealDisk(), eventLoop: loop,
-                logger: logger, now: { clock.now })
+                logger: logger, work: TimerFilesDoneAtOnce(loop), now: { clock.now })
             let server = RemotingServer(
                 eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
-            broker.timerFileWork = TimerFilesDoneAtOnce(loop)
-            broker.requestTick = { [unowned server] in server.scheduleTick() }
-            try broker.open()
+            platform.server = server
+            try broker.open(on: platform)
             broker.start()
             self.hosted = broker
             self.server = server

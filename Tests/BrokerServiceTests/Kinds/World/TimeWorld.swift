@@ -415,7 +415,7 @@ final class TimeWorld {
             violate("\(id) was asked for only \(known.checks) times and has no outcome")
         }
         deletedLog = try await broker.onLoop { $0.store.runtimeInformation.commitLogMinOffset }
-        let open = try await broker.onLoop { $0.transactions.openCount }
+        let open = try await broker.onLoop { $0.kinds.transactions.openCount }
         if open > 0 { violate("\(open) transactions are still open") }
     }
 }

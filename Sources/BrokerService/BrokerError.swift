@@ -1,0 +1,18 @@
+package import MessageStore
+
+/// Why a broker cannot start; the text names cause and remedy.
+package enum BrokerError: Error, CustomStringConvertible {
+    case configuration(String)
+    case store(StoreError)
+    /// A file of the configuration cannot be read, nor its backup.
+    case metadata(path: String, reason: String)
+
+    package var description: String {
+        switch self {
+        case .configuration(let text): text
+        case .store(let error): "\(error)"
+        case .metadata(let path, let reason):
+            "\(path) and its .bak are unusable: \(reason); restore one of them, or remove both to begin without"
+        }
+    }
+}

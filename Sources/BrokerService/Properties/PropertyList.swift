@@ -1,0 +1,63 @@
+import StoreFormat
+
+/// The properties of one message as a list that can be changed: for the paths where a message is stored a second time
+/// (send-back, delayed delivery). The send path uses `StoredProperties`, which makes no strings.
+struct PropertyList {
+    private(set) var pairs: [(name: String, value: String)] = []
+
+    init() {}
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        MessageProperties.forEach(in: bytes) { name, value in
+            // A checksum is of the record it was read from.
+            if name.matches("__CRC32#") { return }
+            self[String(decoding: name, as: UTF8.self)] = String(decoding: value, as: UTF8.self)
+        }
+    }
+
+    subscript(name: String) -> String? {
+        get { pairs.last { $0.name == name }?.value }
+        set {
+            if let index = pairs.firstIndex(where: { $0.name == name }) {
+                if let newValue { pairs[index].value = newValue } else { pairs.remove(at: index) }
+            } else if let newValue {
+                pairs.append((name, newValue))
+            }
+        }
+    }
+
+    /// When the message wants to be delivered, if it says so.
+    func timerRequest(now: Int64, maxDelay: Int64) -> TimerProperties.Delivery {
+        guard pairs.contains(where: { $0.name.hasPrefix("TIMER_DEL") }) else { return .now }
+        return bytes.withUnsafeBytes { TimerProperties.request($0, now: now, maxDelay: maxDelay) }
+    }
+
+    mutating func makeTimer(due: Int64, topic: String, queueId: Int32) {
+        self["\(TimerProperties.outMilliseconds)"] = String(due)
+        self[PropertyName.realTopic] = topic
+        self[PropertyName.realQueueId] = String(queueId)
+    }
+
+    var bytes: [UInt8] {
+        var result: [UInt8] = []
+        for (name, value) in pairs {
+            if !result.isEmpty { result.append(MessageProperties.propertySeparator) }
+            result.append(contentsOf: name.utf8)
+            result.append(MessageProperties.nameValueSeparator)
+            result.append(contentsOf: value.utf8)
+        }
+        return result
+    }
+}
+
+/// RocketMQ's names of the properties the broker reads or writes.
+enum PropertyName {
+    static let delayLevel = "DELAY"
+    static let realTopic = "REAL_TOPIC"
+    static let realQueueId = "REAL_QID"
+    static let retryTopic = "RETRY_TOPIC"
+    static let originMessageId = "ORIGIN_MESSAGE_ID"
+    static let waitStoreMsgOK = "WAIT"
+    static let tags = "TAGS"
+    static let keys = "KEYS"
+}

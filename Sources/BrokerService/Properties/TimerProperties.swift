@@ -1,0 +1,183 @@
+import StoreFormat
+
+/// What a message says about the time of its delivery (RocketMQ 5's properties) and what the broker makes of it.
+enum TimerProperties {
+    static let delaySeconds: StaticString = "TIMER_DELAY_SEC"
+    static let delayMilliseconds: StaticString = "TIMER_DELAY_MS"
+    static let deliverMilliseconds: StaticString = "TIMER_DELIVER_MS"
+    /// The time the broker has worked out; only the broker writes it.
+    static let outMilliseconds: StaticString = "TIMER_OUT_MS"
+    /// A cancellation: topic and unique key of the message to stop, joined by `+`.
+    static let deleteUniqueKey: StaticString = "TIMER_DEL_UNIQKEY"
+    static let enqueueMilliseconds: StaticString = "TIMER_ENQUEUE_MS"
+    static let dequeueMilliseconds: StaticString = "TIMER_DEQUEUE_MS"
+    /// How often RocketMQ 5 has stored a message again because its wheel is too short for the delay.
+    static let rollTimes: StaticString = "TIMER_ROLL_TIMES"
+
+    /// By which a message asks for a time.
+    static let requests = [delaySeconds, delayMilliseconds, deliverMilliseconds]
+
+    /// What the broker adds on the way in and out must still fit into 32 767 bytes of properties.
+    static let reservedBytes = 512
+
+    enum Delivery: Equatable {
+        /// An ordinary message: nothing about time, or its time is over.
+        case now
+        /// Milliseconds since 1970.
+        case at(Int64)
+        /// No number, or further away than the broker allows.
+        case illegal
+    }
+
+    /// - Parameters:
+    ///   - properties: as they will be stored, without a delay level: that one wins.
+    ///   - maxDelay: milliseconds.
+    static func request(_ properties: UnsafeRawBufferPointer, now: Int64, maxDelay: Int64) -> Delivery {
+        if MessageProperties.value(of: outMilliseconds, in: properties) != nil { return .now }
+        let due: Int64?
+        if let text = MessageProperties.value(of: delaySeconds, in: properties) {
+            due = integer(text).flatMap { checked($0.multipliedReportingOverflow(by: 1000)) }
+                .flatMap { checked(now.addingReportingOverflow($0)) }
+        } else if let text = MessageProperties.value(of: delayMilliseconds, in: properties) {
+            due = integer(text).flatMap { checked(now.addingReportingOverflow($0)) }
+        } else if let text = MessageProperties.value(of: deliverMilliseconds, in: properties) {
+            due = integer(text)
+        } else {
+            return .now
+        }
+        guard let due else { return .illegal }
+        guard due > now else {
+            return MessageProperties.value(of: deleteUniqueKey, in: properties) == nil ? .now : .illegal
+        }
+        return due - now > maxDelay ? .illegal : .at(due)
+    }
+
+    private static func checked(_ result: (partialValue: Int64, overflow: Bool)) -> Int64? {
+        result.overflow ? nil : result.partialValue
+    }
+
+    static func integer(_ text: UnsafeRawBufferPointer) -> Int64? {
+        text.count > 20 ? nil : Int64(String(decoding: text, as: UTF8.self))
+    }
+
+    /// By which a cancellation finds its message.
+    static func deleteKey(topic: UnsafeRawBufferPointer, uniqueKey: UnsafeRawBufferPointer) -> String {
+        String(decoding: topic, as: UTF8.self) + "+" + String(decoding: uniqueKey, as: UTF8.self)
+    }
+
+    /// By which a copy RocketMQ 5 has rolled and what it is a copy of know each other, together with their due time, which
+    /// rolling leaves as it is.
+    static func copyKey(_ record: CommitLogRecordView) -> String {
+        let topic = String(decoding: record.property("REAL_TOPIC") ?? record.topic, as: UTF8.self)
+        if let unique = record.property(StoreFormat.MessageProperties.uniqueKey) {
+            return topic + "+" + String(decoding: unique, as: UTF8.self)
+        }
+        return topic + "@\(record.bornTimestamp)@\(record.bornHost)@\(record.storedBodyCRC)"
+    }
+
+    static func isRolled(_ record: CommitLogRecordView) -> Bool { record.property(rollTimes) != nil }
+
+    static func illegalRemark(maxDelay: Int64) -> String {
+        "timer message illegal, the delay time should not be bigger than the max delay \(maxDelay)ms; "
+            + "or if set del msg, the delay time should be bigger than the current time"
+    }
+}
+
+/// What a producer gets for a timer message and gives back to cancel it (RocketMQ 5.3's `RecallMessageHandle`):
+/// `v1 topic brokerName timestamp uniqueKey` in URL-safe base 64. The time is the millisecond of delivery.
+struct RecallHandle: Equatable {
+    static let version = "v1"
+
+    var topic: String
+    var brokerName: String
+    var timestamp: String
+    var uniqueKey: String
+
+    var text: String {
+        Base64URL.encode([Self.version, topic, brokerName, timestamp, uniqueKey].joined(separator: " ").utf8)
+    }
+
+    init(topic: String, brokerName: String, timestamp: String, uniqueKey: String) {
+        self.topic = topic
+        self.brokerName = brokerName
+        self.timestamp = timestamp
+        self.uniqueKey = uniqueKey
+    }
+
+    /// `nil` when the text is no handle.
+    init?(_ text: String) {
+        guard let bytes = Base64URL.decode(text.utf8) else { return nil }
+        let parts = String(decoding: bytes, as: UTF8.self).split(separator: " ", omittingEmptySubsequences: false)
+        guard parts.count >= 5, parts[0] == Self.version else { return nil }
+        self.init(
+            topic: String(parts[1]), brokerName: String(parts[2]), timestamp: String(parts[3]),
+            uniqueKey: String(parts[4]))
+    }
+}
+
+/// RFC 4648, the URL-safe alphabet, padded.
+enum Base64URL {
+    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".utf8)
+    private static let padding = UInt8(ascii: "=")
+
+    static func encode(_ bytes: some Collection<UInt8>) -> String {
+        var result: [UInt8] = []
+        var bits: UInt32 = 0
+        var count = 0
+        func put(_ shift: UInt32) { result.append(alphabet[Int(bits >> shift & 63)]) }
+        for byte in bytes {
+            bits = bits << 8 | UInt32(byte)
+            count += 1
+            if count == 3 {
+                put(18)
+                put(12)
+                put(6)
+                put(0)
+                bits = 0
+                count = 0
+            }
+        }
+        if count > 0 {
+            bits <<= UInt32(8 * (3 - count))
+            put(18)
+            put(12)
+            if count == 2 { put(6) }
+            result.append(contentsOf: repeatElement(padding, count: 3 - count))
+        }
+        return String(decoding: result, as: UTF8.self)
+    }
+
+    /// Padding may be missing; `nil` for anything that is not the alphabet.
+    static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
+        var result: [UInt8] = []
+        var bits: UInt32 = 0
+        var digits = 0
+        var isPadded = false
+        for byte in text {
+            if byte == padding {
+                isPadded = true
+                continue
+            }
+            guard !isPadded, let value = alphabet.firstIndex(of: byte) else { return nil }
+            bits = bits << 6 | UInt32(value)
+            digits += 1
+            if digits % 4 == 0 {
+                result.append(UInt8(truncatingIfNeeded: bits >> 16))
+                result.append(UInt8(truncatingIfNeeded: bits >> 8))
+                result.append(UInt8(truncatingIfNeeded: bits))
+                bits = 0
+            }
+        }
+        switch digits % 4 {
+        case 0: return result
+        case 2:
+            result.append(UInt8(truncatingIfNeeded: bits >> 4))
+            return result
+        case 3:
+            result.append(UInt8(truncatingIfNeeded: bits >> 10))
+            result.append(UInt8(truncatingIfNeeded: bits >> 2))
+            return result
+        default: return nil
+        }
+    }
+}

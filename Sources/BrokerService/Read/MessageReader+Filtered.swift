@@ -1,0 +1,190 @@
+import MessageStore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+import WorkerProtocol
+
+// Pulls whose filter needs the filter worker: its verdicts come in stretches (`FilterWindow`), and a pull reads on through as
+// many as it takes to find something.
+extension MessageReader {
+    /// How long one pull reads on without finding anything before its client is told where to go on. Others are served
+    /// meanwhile; this only keeps the answer well inside every client's time-out.
+    static let scanMillis: Int64 = 300
+
+    func awaitCompilation(_ pull: ReadRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
+        if expired { return answerNothingYet(pull) }
+        guard pull.maySuspend || (filters.isConnected && pull.compilationsAwaited == 0) else {
+            return refuse(pull, .systemBusy, filters.absence)
+        }
+        if pull.maySuspend { hold.hold(pull) }
+        guard !pull.awaitsCompilation else { return }
+        pull.awaitsCompilation = true
+        filters.whenCompiled(subscription) { [unowned self] in
+            pull.awaitsCompilation = false
+            pull.compilationsAwaited += 1
+            // A held pull may have been answered at its deadline meanwhile.
+            if pull.maySuspend {
+                guard pull.isHeld else { return }
+                hold.release(pull)
+            }
+            read(pull, expired: false)
+            storage.scheduleTick()
+        }
+    }
+
+    func readFiltered(
+        _ pull: ReadRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
+    ) {
+        guard
+            let queue = pull.topic.nameBytes.withUnsafeBytes({
+                storage.store.consumeQueue(topic: $0, queueId: pull.queueId)
+            }), pull.queueOffset >= queue.minOffset.rawValue, pull.queueOffset < queue.maxOffset.rawValue
+        else { return readNothing(pull, expired) }
+        let window = filters.window(subscription, queue, pull.group)
+        while pull.queueOffset < queue.maxOffset.rawValue {
+            guard let verdicts = window.verdicts(at: pull.queueOffset) else {
+                if let until = pull.scanUntilMillis, environment.now() >= until { break }
+                switch ask(window, subscription, program, from: pull.queueOffset) {
+                case .decided: continue
+                case .asked:
+                    if pull.scanUntilMillis == nil { pull.scanUntilMillis = environment.now() + Self.scanMillis }
+                    return window.wait(.init(reader: pull, expired: expired))
+                case .impossible: return notFiltered(pull, expired)
+                case .unreadable: return readNothing(pull, expired)
+                }
+            }
+            let result = storage.store.selectMessages(
+                queue, from: QueueOffset(pull.queueOffset), verdicts: verdicts, maxCount: pull.maxMessageNums,
+                maxBytes: pull.maxMessageBytes ?? Int.max, into: &ranges)
+            if !pull.others.isEmpty {
+                let first = pull.queueOffset
+                skipped.note(pull, to: result.nextBeginOffset.rawValue) { index, _ in
+                    verdicts.wants(first + Int64(index))
+                }
+            }
+            guard result.status == .noMatchedMessage else {
+                finish(pull, result, expired)
+                if let next = window.next(after: result.nextBeginOffset.rawValue) {
+                    _ = ask(window, subscription, program, from: next)
+                }
+                return
+            }
+            // Entries that could be read a moment ago no longer can.
+            guard result.nextBeginOffset.rawValue > pull.queueOffset else { return readNothing(pull, expired) }
+            pull.queueOffset = result.nextBeginOffset.rawValue
+        }
+        ranges.removeAll(keepingCapacity: true)
+        pull.scanUntilMillis = nil
+        if !expired, pull.maySuspend, pull.queueOffset >= queue.maxOffset.rawValue {
+            // All there is was looked at: the pull waits on behind it instead of going back and forth.
+            return hold.hold(pull)
+        }
+        var result = look(pull)
+        result.messageCount = 0
+        result.bytes = 0
+        result.status = .noMatchedMessage
+        result.nextBeginOffset = QueueOffset(pull.queueOffset)
+        ranges.removeAll(keepingCapacity: true)
+        pull.answer(.noMatch(result), [])
+    }
+
+    /// A pull whose offset has no message: the rules of a read (offset too small, at the end, …) are the store's.
+    private func readNothing(_ pull: ReadRequest, _ expired: Bool) {
+        let result = look(pull)
+        ranges.removeAll(keepingCapacity: true)
+        finish(pull, result, expired)
+    }
+
+    private enum Asked {
+        /// The verdicts are there: the tags decided.
+        case decided
+        /// The filter worker will answer; the window tells whoever waits.
+        case asked
+        /// There is no filter worker.
+        case impossible
+        /// The queue's entries cannot be read.
+        case unreadable
+    }
+
+    /// Asks the filter worker about the entries from `offset` on.
+    private func ask(
+        _ window: FilterWindow, _ subscription: CompiledSubscription, _ program: UInt32, from offset: Int64
+    ) -> Asked {
+        // One question at a time; who waits for this one looks again when it is answered.
+        guard !window.isAsking else { return .asked }
+        var entries: [UInt8] = []
+        storage.store.appendEntries(
+            window.queue, from: QueueOffset(offset),
+            maxCount: window.begin(from: offset, atMost: subscription.batchMax),
+            to: &entries)
+        let count = entries.count / ConsumeQueueEntry.size
+        guard count > 0 else {
+            _ = window.ended(nil)
+            return .unreadable
+        }
+        // With the answer there is no need to read them again.
+        let kept = filters.entryMemory.keep(entries)
+        func decided(_ verdicts: EntryVerdicts) -> EntryVerdicts {
+            var verdicts = verdicts
+            verdicts.entries = kept
+            return verdicts
+        }
+        func outcome() -> Asked { window.isAsking ? .asked : window.covers(offset) ? .decided : .impossible }
+        guard let prefilter = subscription.prefilter else {
+            filters.match(subscription, program: program, entries: entries) { [unowned self] bitmap in
+                answered(
+                    window,
+                    bitmap.map { decided(EntryVerdicts(start: offset, count: min(count, $0.count * 8), bitmap: $0)) })
+            }
+            return outcome()
+        }
+        var asked: [Int32] = []
+        var wanted: [UInt8] = []
+        entries.withUnsafeBytes { bytes in
+            for index in 0..<count {
+                let entry = UnsafeRawBufferPointer(
+                    rebasing: bytes[index * ConsumeQueueEntry.size..<(index + 1) * ConsumeQueueEntry.size])
+                guard let base = entry.baseAddress, prefilter.contains(ConsumeQueueEntry(base).tagsCode) else {
+                    continue
+                }
+                asked.append(Int32(index))
+                wanted.append(contentsOf: entry)
+            }
+        }
+        if asked.isEmpty {
+            _ = window.ended(EntryVerdicts(start: offset, count: count, bitmap: []))
+            return .decided
+        }
+        filters.match(subscription, program: program, entries: wanted) { [unowned self] bitmap in
+            answered(
+                window,
+                bitmap.map {
+                    // What lies between the last one looked at and the next is decided, too.
+                    let end = $0.count * 8 < asked.count ? Int(asked[$0.count * 8]) : count
+                    return decided(EntryVerdicts(start: offset, count: end, asked: asked, bitmap: $0))
+                })
+        }
+        return outcome()
+    }
+
+    private func answered(_ window: FilterWindow, _ verdicts: EntryVerdicts?) {
+        for waiter in window.ended(verdicts) {
+            waiter.reader.filterAnswered(verdicts != nil, expired: waiter.expired)
+        }
+        storage.scheduleTick()
+    }
+
+    /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did not see.
+    func notFiltered(_ pull: ReadRequest, _ expired: Bool) {
+        guard !pull.client.connection.isClosed else { return }
+        pull.scanUntilMillis = nil
+        if expired {
+            answerNothingYet(pull)
+        } else if pull.maySuspend {
+            // Runs again when the worker is back, at the next arrival, or ends at its deadline.
+            hold.hold(pull)
+        } else {
+            refuse(pull, .systemBusy, filters.absence)
+        }
+    }
+}

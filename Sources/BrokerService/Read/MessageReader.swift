@@ -1,0 +1,111 @@
+import MessageStore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+/// Reads a queue for one request: selects, filters, suspends. What a pull encodes today, other kinds of reads will encode
+/// otherwise: `ReadRequest.answer`. On the broker's event loop.
+final class MessageReader {
+    /// Suspended requests of one connection; a client has one for each queue it consumes. More are answered "nothing found".
+    static let heldPerConnectionMax = 16_384
+
+    let environment: BrokerEnvironment
+    let storage: StoreAccess
+    let hold: PullRequestHold
+    let filters: FilterLink
+    let skipped: SkippedMessages
+    private let tables: BrokerTables
+    /// What the read of this moment has found.
+    var ranges: [LogRange] = []
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
+        _ filters: FilterLink
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.hold = hold
+        self.filters = filters
+        skipped = SkippedMessages(environment: environment, tables: tables, store: storage.store)
+    }
+
+    /// Answers the request, or has it read again when there is more to say. On the event loop.
+    /// - Parameter expired: it must be answered now.
+    func read(_ pull: ReadRequest, expired: Bool) {
+        guard !pull.client.connection.isClosed else { return }
+        // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
+        if expired, tables.topics[pull.topic.name] == nil { return answerNothingYet(pull) }
+        guard case .compiled(let subscription) = pull.filter else { return read(pull, nil, expired) }
+        filters.prepare(subscription)
+        switch subscription.state {
+        case .everything: read(pull, nil, expired)
+        case .tagsCodes(let codes): read(pull, codes, expired)
+        case .program(let program): readFiltered(pull, subscription, program, expired)
+        case .unknown, .compiling: awaitCompilation(pull, subscription, expired)
+        case .refused(let position, let reason):
+            let place = position >= 0 ? " at position \(position)" : ""
+            refuse(
+                pull, .subscriptionParseFailed,
+                "parse the consumer's subscription failed: \(subscription.type) \(subscription.expression)"
+                    + "\(place): \(reason)")
+        case .unavailable(let reason, _):
+            refuse(
+                pull, .systemError,
+                "The broker does not support consumer to filter message by \(subscription.type): \(reason)")
+        }
+    }
+
+    private func read(_ pull: ReadRequest, _ codes: [Int64]?, _ expired: Bool) {
+        let result = pull.topic.nameBytes.withUnsafeBytes { topic in
+            storage.store.selectMessages(
+                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset),
+                maxCount: pull.maxMessageNums, maxBytes: pull.maxMessageBytes ?? Int.max, tagsCodes: codes,
+                into: &ranges)
+        }
+        finish(pull, result, expired)
+    }
+
+    /// The state of the queue as a read at the pull's offset sees it.
+    func look(_ pull: ReadRequest) -> GetMessageResult {
+        pull.topic.nameBytes.withUnsafeBytes { topic in
+            storage.store.selectMessages(
+                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset), maxCount: 1, into: &ranges)
+        }
+    }
+
+    /// The queue was read: suspends the request if nothing is there yet, and answers it otherwise.
+    func finish(_ pull: ReadRequest, _ result: GetMessageResult, _ expired: Bool) {
+        if isNothingYet(result.status, pull), !expired, pull.maySuspend,
+            hold.mayHold,
+            SuspendedReads.of(pull.client).count < Self.heldPerConnectionMax
+        {
+            return hold.hold(pull)
+        }
+        if !pull.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
+            skipped.note(pull, to: result.nextBeginOffset.rawValue) { pull.filter.wants(tagsCode: $1.tagsCode) }
+        }
+        pull.answer(.read(result), ranges)
+    }
+
+    /// No message is there yet, and the request's offset is right.
+    private func isNothingYet(_ status: GetMessageStatus, _ pull: ReadRequest) -> Bool {
+        switch status {
+        case .noMatchedLogicQueue, .noMessageInQueue: pull.queueOffset == 0
+        case .offsetFoundNull, .offsetOverflowOne: true
+        case .found, .messageWasRemoving, .noMatchedMessage, .offsetOverflowBadly, .offsetTooSmall: false
+        }
+    }
+
+    func refuse(_ pull: ReadRequest, _ code: ResponseCode, _ remark: String) {
+        pull.answer(.refused(code, remark: remark), [])
+    }
+
+    /// A request that cannot be filtered now and may not wait: its offset stays as it is.
+    func answerNothingYet(_ pull: ReadRequest) {
+        var result = look(pull)
+        result.status = .noMatchedMessage
+        result.nextBeginOffset = QueueOffset(pull.queueOffset)
+        pull.answer(.nothingYet(result), [])
+    }
+}

@@ -1,0 +1,92 @@
+import MessageStore
+import RemotingProtocol
+
+/// One request for messages of a queue while it is worked on: what it said, resolved to the broker's own objects, so that it can
+/// wait (long polling, filter worker) after its frame is gone. A subclass answers it. Confined to the broker's event loop.
+class ReadRequest {
+    // The broker owns it.
+    private unowned(unsafe) let reader: MessageReader
+    let client: ClientContext
+    let topic: TopicEntry
+    let group: SubscriptionGroupEntry
+    let queueId: Int32
+    /// Moves forward while the request is suspended and its filter refuses what arrives.
+    var queueOffset: Int64
+    /// Messages wanted at most, at least 1.
+    let maxMessageNums: Int
+    /// Bytes of messages wanted at most, if the client said so.
+    let maxMessageBytes: Int?
+    /// The client lets the broker suspend the request, for so long.
+    let maySuspend: Bool
+    let suspendTimeoutMillis: Int64
+    let filter: SubscriptionFilter
+    /// What other clients of the group want of the topic, if that is something else.
+    var others: [Subscription] = []
+
+    // MARK: - While it waits (PullRequestHold)
+
+    var queue: ConsumeQueue?
+    /// It is resumed when its expression is compiled.
+    var awaitsCompilation = false
+    /// How often it was resumed without there being a result.
+    var compilationsAwaited = 0
+    /// Until when it reads on behind filtered messages that did not match; `nil`: it has not begun to.
+    var scanUntilMillis: Int64?
+    var isHeld = false
+    /// The list of its queue it waits in.
+    var list: PullList?
+    var nextInList: ReadRequest?
+    unowned(unsafe) var previousInList: ReadRequest?
+    /// Its index among the suspended requests of its connection.
+    var placeInClient = 0
+    /// Milliseconds since 1970; 0 until first suspended.
+    var deadlineMillis: Int64 = 0
+    var listDeadlineMillis: Int64 = 0
+    var listKey: Int64 = 0
+    var nextByDeadline: ReadRequest?
+    unowned(unsafe) var previousByDeadline: ReadRequest?
+
+    init(
+        by reader: MessageReader, client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry,
+        queueId: Int32, queueOffset: Int64, maxMessageNums: Int, maxMessageBytes: Int?, maySuspend: Bool,
+        suspendTimeoutMillis: Int64, filter: SubscriptionFilter
+    ) {
+        self.reader = reader
+        self.client = client
+        self.topic = topic
+        self.group = group
+        self.queueId = queueId
+        self.queueOffset = queueOffset
+        self.maxMessageNums = max(1, maxMessageNums)
+        self.maxMessageBytes = maxMessageBytes
+        self.maySuspend = maySuspend
+        self.suspendTimeoutMillis = suspendTimeoutMillis
+        self.filter = filter
+    }
+
+    /// Reads again; after its deadline it is answered, not suspended.
+    final func resume(expired: Bool) { reader.read(self, expired: expired) }
+
+    /// Answers it, once.
+    /// - Parameter found: ranges of the log with what was found; valid inside this call.
+    func answer(_ outcome: ReadOutcome, _ found: [LogRange]) {
+        preconditionFailure("a kind of read request has no answer")
+    }
+}
+
+extension ReadRequest: FilterWaiter {
+    final func filterAnswered(_ hasVerdicts: Bool, expired: Bool) {
+        if hasVerdicts { reader.read(self, expired: expired) } else { reader.notFiltered(self, expired) }
+    }
+}
+
+/// What came of a read.
+enum ReadOutcome {
+    /// The queue was read: messages were found, or the result says why not.
+    case read(GetMessageResult)
+    /// As much as one read may look at was looked at without a message that is wanted: the next one begins at `nextBeginOffset`.
+    case noMatch(GetMessageResult)
+    /// Nothing can be said now; `nextBeginOffset` is the request's own offset.
+    case nothingYet(GetMessageResult)
+    case refused(ResponseCode, remark: String)
+}

@@ -1,0 +1,45 @@
+/// Who carries requests out: one processor for each family, made once by `Broker`. Confined to its event loop.
+final class Processors {
+    let send: SendMessageProcessor
+    let reply: ReplyMessageProcessor
+    let recall: RecallMessageProcessor
+    let endTransaction: EndTransactionProcessor
+    let pull: PullMessageProcessor
+    let sendBack: SendBackProcessor
+    let clients: ClientManageProcessor
+    let queues: QueueProcessor
+    let queries: QueryMessageProcessor
+    let admin: AdminBrokerProcessor
+    let consumeStats: ConsumeStatsProcessor
+    let relay: ClientRelayProcessor
+    let answers: TableAnswers
+    let sender: RecordSender
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, hold: PullRequestHold,
+        filters: FilterLink,
+        kinds: MessageKinds, keeper: TableKeeper, answers: TableAnswers, settings: BrokerSettings,
+        registration: NameserverRegistration, replica: ReplicaStatus, notifier: GroupNotifier
+    ) {
+        self.answers = answers
+        send = SendMessageProcessor(environment, tables, storage, keeper, kinds, notifier)
+        reply = ReplyMessageProcessor(environment, tables, storage, send)
+        recall = RecallMessageProcessor(environment, tables, storage)
+        endTransaction = EndTransactionProcessor(environment, storage, kinds.transactions)
+        let reader = MessageReader(environment, tables, storage, hold, filters)
+        sender = RecordSender(environment, storage.store)
+        pull = PullMessageProcessor(environment, tables, storage, filters, reader, sender)
+        sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
+        clients = ClientManageProcessor(
+            environment, tables, storage, hold, filters, reader, kinds.transactions, notifier)
+        queues = QueueProcessor(tables, storage)
+        queries = QueryMessageProcessor(environment, storage, sender)
+        let runtime = RuntimeInformation(
+            environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
+            notifier: notifier)
+        admin = AdminBrokerProcessor(
+            environment, tables, storage, hold, keeper, answers, settings, registration, runtime, replica, kinds)
+        consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
+        relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
+    }
+}

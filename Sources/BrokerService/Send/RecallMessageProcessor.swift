@@ -1,0 +1,81 @@
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// RECALL_MESSAGE (370, RocketMQ 5.3): cancels a timer message by the handle its producer got. The cancellation is stored
+/// like a timer message, due when the message is, and so reaches it wherever it waits; when the answer has left, the message
+/// will not be delivered.
+final class RecallMessageProcessor {
+    static let tag = "_RECALL_TAG_"
+
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+
+    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+    }
+
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let topic = try request.extFields.required("topic")
+        let text = try request.extFields.required("recallHandle")
+        let group = request.extFields.string("producerGroup") ?? ""
+        let region = [("MSG_REGION", environment.configuration.regionId)]
+        func refuse(_ code: ResponseCode, _ remark: String) {
+            request.answer(code, remark: remark, fields: region)
+        }
+        guard environment.timerSettings.isRecallEnabled else {
+            return refuse(.noPermission, "recall failed, operation is forbidden")
+        }
+        guard tables.topics[topic] != nil else {
+            return refuse(.topicNotExist, "recall failed, the topic[\(topic)] not exist")
+        }
+        guard let handle = RecallHandle(text) else { return refuse(.illegalOperation, "recall handle is invalid") }
+        guard handle.topic == topic else { return refuse(.illegalOperation, "recall failed, topic not match") }
+        guard handle.brokerName == environment.configuration.brokerName else {
+            return refuse(.illegalOperation, "recall failed, broker service not available")
+        }
+        let now = environment.now()
+        guard let due = Int64(handle.timestamp), due > now, due - now <= environment.timerSettings.maxDelay else {
+            return refuse(.illegalOperation, "recall failed, timestamp invalid")
+        }
+        switch store(handle, due: due, group: group, bornHost: request.client.bornHost, now: now) {
+        case .appended(let result):
+            let fields = [("msgId", handle.uniqueKey)] + region
+            storage.gate.add(
+                PendingAck(
+                    client: request.client, address: request.returnAddress, kind: .fields(fields), queueId: 0,
+                    queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, waits: true))
+        case .refused(let refusal): refuse(.systemError, "recall failed, execute error: \(refusal)")
+        }
+    }
+
+    private func store(
+        _ handle: RecallHandle, due: Int64, group: String, bornHost: StoreFormat.HostAddress, now: Int64
+    ) -> AppendOutcome {
+        var properties = PropertyList()
+        properties["\(TimerProperties.deleteUniqueKey)"] = handle.topic + "+" + handle.uniqueKey
+        properties["\(MessageProperties.uniqueKey)"] = handle.uniqueKey
+        properties["\(TimerProperties.deliverMilliseconds)"] = handle.timestamp
+        properties["\(TimerProperties.outMilliseconds)"] = String(due)
+        properties["BORN_TIMESTAMP"] = String(now)
+        if !group.isEmpty { properties["\(HalfMessage.producerGroup)"] = group }
+        properties[PropertyName.tags] = Self.tag
+        properties[PropertyName.realTopic] = handle.topic
+        properties[PropertyName.realQueueId] = "0"
+        return Array(TopicNames.timer.utf8).withUnsafeBytes { topic in
+            properties.bytes.withUnsafeBytes { properties in
+                Array("0".utf8).withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: topic, queueId: 0, bornHost: bornHost, storeHost: environment.storeHost, body: body)
+                    draft.bornTimestamp = now
+                    draft.properties = properties
+                    return storage.store.append(draft)
+                }
+            }
+        }
+    }
+}

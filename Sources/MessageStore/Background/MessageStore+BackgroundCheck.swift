@@ -1,0 +1,189 @@
+import LinuxSystem
+import Logging
+import StoreFormat
+
+/// Where the background check stands.
+struct CheckState {
+    /// The next record to look at, and where the check ends: at `recoveredFrom`, from where on the start itself has
+    /// looked.
+    var position = PhysicalOffset(0)
+    var end = PhysicalOffset(0)
+    var start = PhysicalOffset(0)
+    var isRunning = false
+    var check: LogCheck?
+    var records = 0
+    var damaged = 0
+    var repaired = 0
+    var notRepaired = 0
+    var unindexed = 0
+    /// Records in `start ..< cleanEnd` are known to be good: their bodies are not compared again when they are read.
+    var cleanEnd = PhysicalOffset(0)
+    var startedAt: Int64 = 0
+    var reportedAt: Int64 = 0
+    var readFailed = false
+}
+
+/// A start trusts the older part of the log, so that its time does not depend on the store's size. The background check
+/// looks at that part afterwards, on a thread of its own: at most `backgroundCheckBytesPerSecond`, a slice with each
+/// maintenance call. Damaged messages are reported; reads compare their bodies anyway and do not deliver them. Queue
+/// entries that contradict the log are repaired from it.
+extension MessageStore {
+    func beginCheck() {
+        guard configuration.backgroundCheckBytesPerSecond > 0, let first = logFiles.first, recoveredFrom > first else {
+            return
+        }
+        let now = clock()
+        state.position = first
+        state.start = first
+        state.cleanEnd = first
+        state.end = recoveredFrom
+        state.startedAt = now
+        state.reportedAt = now
+        var indexFiles: (layout: IndexLayout, files: [(file: any DiskFile, count: Int32)])?
+        if let index, index.failure == nil {
+            indexFiles = (index.layout, index.files.map { ($0.diskFile, $0.writtenHeader.indexCount) })
+        }
+        state.check = LogCheck(
+            disk: disk, fileSize: logFiles.fileSize, queueDirectory: configuration.consumeQueuePath,
+            entriesPerFile: configuration.entriesPerConsumeQueueFile, recordCheck: configuration.recordCheck,
+            checksums: checksums?.makeReader(), index: indexFiles)
+        logger.info("background check of the log begins", metadata: ["from": "\(first)", "to": "\(state.end)"])
+    }
+
+    private var state: CheckState {
+        get { checkState }
+        _modify { yield &checkState }
+    }
+
+    /// A slice, about ten times a second.
+    func checkSome() {
+        guard let check = state.check, !state.isRunning else { return }
+        state.position = max(state.position, logFiles.first ?? state.end)
+        guard state.position < state.end else { return endCheck() }
+        state.isRunning = true
+        let start = state.position
+        let end = state.end
+        let budget = Int64(configuration.backgroundCheckBytesPerSecond / 10)
+        let files = logFiles.files
+        let executor = executor
+        let liveness = liveness
+        background.submit(.check) {
+            let findings = check.run(from: start, to: end, budget: max(budget, 1), files: files)
+            executor { liveness.store?.checked(from: start, findings) }
+        }
+    }
+
+    private func checked(from start: PhysicalOffset, _ findings: LogCheckFindings) {
+        state.isRunning = false
+        guard isOpen, state.check != nil else { return }
+        // What was deleted meanwhile is no finding.
+        let first = logFiles.first ?? .max
+        state.records += findings.records
+        report(findings, first: first)
+        for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { repair(wrong) }
+        state.notRepaired += findings.wrongCount - findings.wrongEntries.count
+        if findings.unindexedCount > 0 {
+            if state.unindexed == 0, let first = findings.firstUnindexed {
+                logger.error(
+                    "the index lacks keys of the message at \(first) and perhaps of others: they are not found by key; stop the broker, delete \(configuration.indexPath) and start it to have it made anew"
+                )
+            }
+            state.unindexed += findings.unindexedCount
+        }
+        if state.damaged == 0 { state.cleanEnd = findings.next }
+        if let failure = findings.failure {
+            if !state.readFailed {
+                logger.error("checking the log at \(findings.next) failed, tried again: \(failure)")
+            }
+            state.readFailed = true
+        } else {
+            state.readFailed = false
+        }
+        state.position = findings.next
+        let now = clock()
+        if now - state.reportedAt >= 60_000 {
+            state.reportedAt = now
+            logger.info("background check of the log", metadata: ["at": "\(state.position)", "to": "\(state.end)"])
+        }
+        if state.position >= state.end { endCheck() }
+    }
+
+    private func report(_ findings: LogCheckFindings, first: PhysicalOffset) {
+        guard findings.damagedCount > 0 else { return }
+        var said = 0
+        for (offset, damage) in findings.damages where offset >= first {
+            if said < 10 { logger.error("commit log at \(offset): \(damage); what lies there is not delivered") }
+            said += 1
+        }
+        guard said > 0 else { return }
+        let count = findings.damagedCount - (findings.damages.count - said)
+        if count > 10 { logger.error("\(count - 10) more damaged ranges in the same part of the log") }
+        state.damaged += count
+    }
+
+    /// A queue's entry contradicts the log. The log is right, if the entry's neighbours agree.
+    private func repair(_ wrong: LogCheckFindings.WrongEntry) {
+        guard let queue = consumeQueue(topic: wrong.topic, queueId: wrong.queueId) else { return }
+        let place = wrong.queueOffset
+        let physical = wrong.entry.physicalOffset
+        let name = "\(wrong.topic)-\(wrong.queueId)"
+        guard place >= queue.minOffset.rawValue else { return }
+        do throws(SystemError) {
+            guard place < queue.maxOffset.rawValue else {
+                // A topic made again has a shorter queue and newer messages.
+                guard queue.lastPhysicalOffset < physical else { return }
+                state.notRepaired += 1
+                logger.error(
+                    "the queue \(name) ends at \(queue.maxOffset), but the log has its message \(place) at \(physical): stop the broker, delete \(configuration.consumeQueuePath) and start it to have the queues made anew"
+                )
+                return
+            }
+            let current = try queueFiles.entry(queue, at: place)
+            if current == wrong.entry { return }
+            // Another message has the offset. A later one: the queue began again before it, and its producer was told
+            // this offset. An earlier one: this message's own offset or queue is a damaged number.
+            if let current, current.physicalOffset != physical,
+                belongs(current.physicalOffset, Int(current.recordSize), queue, place)
+            {
+                return
+            }
+            if place > queue.minOffset.rawValue,
+                let before = try queueFiles.entry(queue, at: place - 1), before != .preBlank, !before.isEmpty,
+                before.physicalOffset >= physical
+            {
+                return
+            }
+            if let after = try queueFiles.entry(queue, at: place + 1), !after.isEmpty,
+                after.physicalOffset <= physical
+            {
+                return
+            }
+            try queueFiles.overwrite(queue, at: place, wrong.entry)
+            if place == queue.minOffset.rawValue { queue.firstPhysicalOffset = physical }
+            state.repaired += 1
+            if state.repaired <= 100 {
+                logger.error(
+                    "entry \(place) of the queue \(name) did not point at its message at \(physical): repaired from the log"
+                )
+            }
+        } catch {
+            state.notRepaired += 1
+            logger.error("entry \(place) of the queue \(name) is wrong and could not be repaired: \(error)")
+        }
+    }
+
+    private func endCheck() {
+        guard state.check != nil else { return }
+        state.check = nil
+        let level: Logger.Level =
+            state.damaged + state.notRepaired + state.repaired + state.unindexed > 0 ? .error : .notice
+        logger.log(
+            level: level, "background check of the log has ended",
+            metadata: [
+                "records": "\(state.records)", "bytes": "\(state.end - state.start)",
+                "milliseconds": "\(clock() - state.startedAt)", "damaged": "\(state.damaged)",
+                "repaired_entries": "\(state.repaired)", "wrong_entries": "\(state.notRepaired)",
+                "unindexed": "\(state.unindexed)",
+            ])
+    }
+}

@@ -1,0 +1,94 @@
+import LinuxSystem
+import StoreFormat
+
+/// What lies at a place of the log.
+enum LogWalkFinding {
+    /// A record that says itself that it lies here; valid during the call.
+    case record(CommitLogRecordView)
+    /// No record, or none of this place. One damage may be met piece by piece.
+    case damage(CommitLogDamage, at: PhysicalOffset)
+}
+
+/// Reads log files record by record on threads that are not the owner's: with reads of its own, a buffer at a time,
+/// past whatever is damaged. Confined to one thread at a time.
+final class LogWalk {
+    private let fileSize: Int64
+    private var buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
+
+    init(fileSize: Int64) {
+        self.fileSize = fileSize
+    }
+
+    deinit { buffer.deallocate() }
+
+    /// - Parameter files: all log files, in order.
+    func file(
+        at offset: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)]
+    ) -> (base: PhysicalOffset, file: any DiskFile)? {
+        guard let first = files.first?.base, offset >= first else { return nil }
+        let number = Int((offset - first) / fileSize)
+        return number < files.count ? files[number] : nil
+    }
+
+    /// Visits one buffer's worth of what begins in `start ..< end`.
+    /// - Parameter start: the beginning of a record.
+    /// - Returns: where the next step begins, behind the last record visited; nil when the log file is gone.
+    func step(
+        from start: PhysicalOffset, to end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)],
+        _ visit: (LogWalkFinding) throws(SystemError) -> Void
+    ) throws(SystemError) -> PhysicalOffset? {
+        guard let (base, file) = file(at: start, files) else { return nil }
+        let fileEnd = base + fileSize
+        let wanted = Int(min(Int64(buffer.count), fileEnd - start))
+        let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<wanted]), at: start - base)
+        guard got > 0 else { return fileEnd }
+        var used = 0
+        while used < got, start + Int64(used) < end {
+            let here = start + Int64(used)
+            let rest = UnsafeRawBufferPointer(rebasing: buffer[used..<got])
+            switch CommitLogRecord.parse(rest, maximumSize: Int(fileEnd - here)) {
+            case .record(let record) where record.physicalOffset == here:
+                try visit(.record(record))
+                used += record.totalSize
+            case .record(let record):
+                try visit(.damage(.physicalOffset(found: record.physicalOffset.rawValue), at: here))
+                used = search(from: used + 1, got)
+            case .blank(let size):
+                if here + Int64(size) == fileEnd { return fileEnd }
+                try visit(.damage(.size(Int32(truncatingIfNeeded: size)), at: here))
+                used = search(from: used + 1, got)
+            case .incomplete(let needed):
+                // The rest of a file may be too short even for a blank record.
+                if here + Int64(needed) > fileEnd { return fileEnd }
+                if used == 0 { grow(needed) }
+                return here
+            case .invalid(let damage):
+                try visit(.damage(damage, at: here))
+                used = search(from: used + 1, got)
+            }
+        }
+        return start + Int64(used)
+    }
+
+    private func grow(_ needed: Int) {
+        guard needed > buffer.count else { return }
+        buffer.deallocate()
+        buffer = .allocate(byteCount: needed + (1 << 16), alignment: 16)
+    }
+
+    /// Where in the buffer the next record may begin: a magic in its place. What only looks like one is damage again.
+    private func search(from start: Int, _ count: Int) -> Int {
+        var position = start
+        while position + 8 <= count {
+            let magic = buffer.loadUnaligned(fromByteOffset: position + 4, as: Int32.self).bigEndian
+            if magic == CommitLogRecord.magicV1 || magic == CommitLogRecord.magicV2
+                || magic == CommitLogRecord.blankMagic
+            {
+                return position
+            }
+            position += 1
+        }
+        // The last bytes are looked at again with what follows them.
+        return max(start, count - 7)
+    }
+}

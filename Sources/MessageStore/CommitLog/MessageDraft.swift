@@ -1,0 +1,66 @@
+package import StoreFormat
+
+/// A message to append. The pointers need to be valid only during the call.
+package struct MessageDraft {
+    /// UTF-8, 1...127 bytes.
+    package var topic: UnsafeRawBufferPointer
+    /// From 0 on.
+    package var queueId: Int32
+    /// The client's own; stored as it is.
+    package var flag: Int32 = 0
+    /// The address family bits are set by the store from the hosts.
+    package var sysFlag: Int32 = 0
+    /// Milliseconds since 1970.
+    package var bornTimestamp: Int64 = 0
+    /// Of the client.
+    package var bornHost: HostAddress
+    /// Of this broker.
+    package var storeHost: HostAddress
+    /// How often a consumer has sent it back.
+    package var reconsumeTimes: Int32 = 0
+    /// Of a committed message: where its half message lies.
+    package var preparedTransactionOffset: Int64 = 0
+    /// Encoded properties as received …
+    package var properties = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// … and more to put behind them; a separator is added between the two when there is none.
+    package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it
+    /// takes bytes at all: a waiting message that is stored again where it was sent to. Only so what holds old log
+    /// files (`RetentionHold`) lets go of them.
+    package var mayUseReserve = false
+    /// The log holds this body already: `maxMessageSize`, which may have been lowered since, is for what clients send.
+    package var isCopy = false
+    /// Set for a message that waits and will be stored again under another topic: how many bytes of properties may be
+    /// added until then. It is refused unless the store can hold that record too.
+    package var growth: Int?
+    /// The body; for `appendBatch` the encoded messages.
+    package var body: UnsafeRawBufferPointer
+
+    /// A message of these; all else is empty or 0.
+    package init(
+        topic: UnsafeRawBufferPointer, queueId: Int32, bornHost: HostAddress, storeHost: HostAddress,
+        body: UnsafeRawBufferPointer
+    ) {
+        self.topic = topic
+        self.queueId = queueId
+        self.bornHost = bornHost
+        self.storeHost = storeHost
+        self.body = body
+    }
+
+    /// What the log holds already, stored again elsewhere: body, hosts, flags, time of birth and times sent back are
+    /// the record's. The record must not lie in the log itself, which is written meanwhile.
+    package init(
+        copyOf record: CommitLogRecordView, topic: UnsafeRawBufferPointer, queueId: Int32,
+        properties: UnsafeRawBufferPointer
+    ) {
+        self.init(
+            topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost, body: record.body)
+        flag = record.flag
+        sysFlag = record.sysFlag
+        bornTimestamp = record.bornTimestamp
+        reconsumeTimes = record.reconsumeTimes
+        self.properties = properties
+        isCopy = true
+    }
+}

@@ -1,0 +1,22 @@
+package import StoreFormat
+
+/// Something besides consumers that needs messages of the log: messages that wait for their time or their outcome.
+/// Retention keeps the log file with the oldest of them and all files behind it, whatever the pressure.
+package struct RetentionHold {
+    /// Of what, in the plural, for the journal: `delayed messages`.
+    package let name: String
+    /// The oldest record still needed; nil when there is none. Asked on the store's thread before a file is deleted.
+    package let neededFrom: () -> PhysicalOffset?
+    /// The disk is so full that the log before an offset must go: what can be stored again is stored again, and needs
+    /// its old record no more. Nil when nothing can be done. Called on the store's thread.
+    package let makeRoom: ((PhysicalOffset) -> Void)?
+
+    /// A hold of that name; see the fields.
+    package init(
+        _ name: String, neededFrom: @escaping () -> PhysicalOffset?, makeRoom: ((PhysicalOffset) -> Void)? = nil
+    ) {
+        self.name = name
+        self.neededFrom = neededFrom
+        self.makeRoom = makeRoom
+    }
+}
