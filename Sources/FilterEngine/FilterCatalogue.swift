@@ -24,6 +24,7 @@ package final class FilterCatalogue {
     }
 
     /// Loads a file as it lies: for plugins that are not replaced in place.
+    /// - Throws: why the plugin is refused.
     @discardableResult
     package func load(path: String) throws(FilterPluginError) -> FilterPlugin {
         var checksum: UInt32 = 0

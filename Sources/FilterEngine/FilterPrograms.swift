@@ -45,7 +45,7 @@ package final class FilterPrograms {
     /// `firstID`: program numbers start at random, so that a number of a worker that died means nothing to the next
     /// one.
     package init(catalogue: FilterCatalogue, idleMaximum: Int = 1024, firstID: UInt32 = .random(in: 1...UInt32.max)) {
-        precondition(idleMaximum > 0, "the compile cache needs room for at least one expression")
+        precondition(idleMaximum > 0, "the compile cache needs space for at least one expression")
         self.catalogue = catalogue
         self.idleMaximum = idleMaximum
         nextID = firstID

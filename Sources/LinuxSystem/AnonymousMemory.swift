@@ -7,6 +7,7 @@ package final class AnonymousMemory {
     package let bytes: UnsafeMutableRawBufferPointer
 
     /// - Parameter count: bytes, more than 0.
+    /// - Throws: there is no memory.
     package init(byteCount count: Int) throws(SystemError) {
         let address = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         guard let address, address != MAP_FAILED else {

@@ -66,7 +66,7 @@ package final class ControlGroups {
         self.available = available
     }
 
-    // MARK: workers
+    // MARK: - Workers
 
     /// Makes the group of a worker, or finds it, and sets its limits. Answers what could not be set, as text.
     package func prepare(_ name: String, _ limits: Limits) -> [String] {
@@ -92,6 +92,7 @@ package final class ControlGroups {
     }
 
     /// Moves a process into the group of a worker.
+    /// - Throws: the kernel refused, or the process has ended.
     package func place(_ pid: Int32, in name: String) throws(SystemError) {
         try ControlGroups.write(String(pid), to: "\(path)/\(name)/cgroup.procs")
     }
@@ -106,7 +107,7 @@ package final class ControlGroups {
     /// Takes away the group of a worker that has ended for good.
     package func remove(_ name: String) { rmdir("\(path)/\(name)") }
 
-    // MARK: where we are
+    // MARK: - Where we are
 
     /// Processes killed for memory in this service's own group, whatever its limit is; cgroup v2 and v1.
     package static func ownKills() -> UInt64? {
@@ -160,7 +161,7 @@ package final class ControlGroups {
         return false
     }
 
-    // MARK: files
+    // MARK: - Files
 
     private static func make(_ path: String) throws(SystemError) {
         if mkdir(path, 0o755) != 0 && errno != EEXIST { throw SystemError(errno: errno, call: "mkdir", subject: path) }

@@ -21,6 +21,7 @@ package struct Descriptor: ~Copyable, Sendable {
     }
 
     /// A second owner of the same open file.
+    /// - Throws: there is no free descriptor.
     package func duplicate() throws(SystemError) -> Descriptor {
         let copy = fcntl(raw, F_DUPFD_CLOEXEC, 0)
         return Descriptor(owning: try check(copy < 0 ? -errno : copy, "dup", "descriptor \(raw)"))

@@ -46,6 +46,7 @@ package struct DiskMark: Hashable, Sendable {
     }
 
     /// The mark in `folder`, nil when there is none. A file that is no mark is an EUCLEAN error.
+    /// - Throws: the mark is there and cannot be read.
     package static func read(in folder: String) throws(SystemError) -> DiskMark? {
         let path = "\(folder)/\(fileName)"
         let fd = apus_open(path, O_RDONLY, 0)
@@ -60,6 +61,7 @@ package struct DiskMark: Hashable, Sendable {
     }
 
     /// Puts the mark there, whole or not at all, and on the disk when this returns.
+    /// - Throws: it cannot be written or flushed.
     package func write(in folder: String) throws(SystemError) {
         let path = "\(folder)/\(DiskMark.fileName)"
         try DurableFile.replace(path, with: text)
@@ -75,7 +77,7 @@ package struct DiskMark: Hashable, Sendable {
     }
 
     /// The same for a caller that must not wait for a hanging disk: another thread does.
-    package static func read(in folder: String, withinMillis limit: Int32) -> Reading {
+    package static func read(in folder: String, withinMilliseconds limit: Int32) -> Reading {
         final class Question {
             let folder: String
             let answer: SharedDescriptor
@@ -140,6 +142,7 @@ package enum MountPoint {
     }
 
     /// Whether the file system that holds `path` takes no writes.
+    /// - Throws: the path does not exist.
     package static func isReadOnly(_ path: String) throws(SystemError) -> Bool {
         var status = statvfs()
         try call("statvfs", path) { statvfs(path, &status) }
@@ -185,6 +188,7 @@ package enum DiskProbe {
 /// Small files that are replaced whole.
 package enum DurableFile {
     /// Writes `path` anew: a reader sees the old or the new text, also after a power cut.
+    /// - Throws: the new text cannot be written; the old one stays.
     package static func replace(_ path: String, with text: String) throws(SystemError) {
         let temporary = "\(path).new"
         let file = Descriptor(
@@ -200,6 +204,7 @@ package enum DurableFile {
     }
 
     /// All of a small file, nil when there is none.
+    /// - Throws: the file exists and cannot be read.
     package static func read(_ path: String) throws(SystemError) -> String? {
         let fd = apus_open(path, O_RDONLY, 0)
         if fd == -ENOENT { return nil }

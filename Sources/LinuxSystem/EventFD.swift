@@ -3,6 +3,7 @@ import CLinux
 /// A counter one process adds to and another waits on (eventfd(2), non-blocking).
 package enum EventFD {
     /// A counter at 0, non-blocking.
+    /// - Throws: there is no free descriptor.
     package static func create() throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_eventfd(), "eventfd", "new"))
     }

@@ -42,6 +42,7 @@ package struct FrozenFile: Sendable {
         private let isLimited: Bool
 
         /// - Parameter reserve: so many are made now, and there will be no others; 0: each is made when it is needed.
+        /// - Throws: there is no free descriptor or no memory.
         package init(reserve count: Int = 0) throws(SystemError) {
             isLimited = count > 0
             for _ in 0..<count { reserve.append(try Self.make()) }

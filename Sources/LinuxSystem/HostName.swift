@@ -12,9 +12,9 @@ package enum HostName {
     /// The first IPv4 address a name has, in numbers; one in numbers already is answered as it is.
     ///
     /// Asked on a thread of its own: the resolver may wait for name servers much longer than the caller can. The caller
-    /// waits for at most `timeoutMillis`; the thread, which cannot be cancelled, then ends by itself.
+    /// waits for at most `timeoutMilliseconds`; the thread, which cannot be cancelled, then ends by itself.
     /// - Throws: `Failure` when there is none, or no answer in that time.
-    package static func ipv4(of name: String, timeoutMillis: Int = 3000) throws(Failure) -> String {
+    package static func ipv4(of name: String, timeoutMilliseconds: Int = 3000) throws(Failure) -> String {
         var address = in_addr()
         if inet_pton(AF_INET, name, &address) == 1 { return name }
         let question = Question(name)
@@ -33,7 +33,7 @@ package enum HostName {
         }
         pthread_detach(thread)
         var waited = 0
-        while waited < timeoutMillis {
+        while waited < timeoutMilliseconds {
             if let answer = question.answer.withLock({ $0 }) {
                 switch answer {
                 case .success(let address): return address
@@ -43,7 +43,8 @@ package enum HostName {
             usleep(5_000)
             waited += 5
         }
-        throw Failure("\(name) has no address: the machine's resolver has not answered for \(timeoutMillis / 1000) s")
+        throw Failure(
+            "\(name) has no address: the machine's resolver has not answered for \(timeoutMilliseconds / 1000) s")
     }
 
     private final class Question: Sendable {

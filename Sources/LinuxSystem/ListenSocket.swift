@@ -8,6 +8,7 @@ package enum ListenSocket {
     package static let backlog: Int32 = 4096
 
     /// Binds TCP `port` (0: any free one) at a numeric IPv4 or IPv6 `address`.
+    /// - Throws: the call `bind` with EADDRINUSE, EADDRNOTAVAIL or EACCES, or another that failed.
     package static func tcp(address: String, port: Int) throws(SystemError) -> Descriptor {
         guard port == 0 else { return try bound(address, port) }
         // A port the kernel chose is given up by `pause`, one that was asked for is not: so it is asked for.
@@ -56,6 +57,7 @@ package enum ListenSocket {
     }
 
     /// The port a socket is bound to.
+    /// - Throws: it is no socket of the internet.
     package static func port(of socket: Int32) throws(SystemError) -> Int {
         let (storage, _) = try boundAddress(of: socket)
         return withUnsafeBytes(of: storage) { bytes in
@@ -123,6 +125,7 @@ package enum ListenSocket {
 
     /// A unix stream socket `name` in an open directory, for its owner only; a leftover of that name is replaced. The
     /// detour by the directory's descriptor lifts the 107-byte limit of socket paths.
+    /// - Throws: the socket cannot be bound.
     package static func unix(name: String, inDirectory directory: Int32) throws(SystemError) -> Descriptor {
         let socket = try unixSocket(Int32(SOCK_NONBLOCK.rawValue))
         _ = unlinkat(directory, name, 0)
@@ -135,6 +138,7 @@ package enum ListenSocket {
     }
 
     /// Connects to such a socket; blocking.
+    /// - Throws: no process listens there, or the caller may not connect.
     package static func connectUnix(name: String, inDirectory directory: Int32) throws(SystemError) -> Descriptor {
         let socket = try unixSocket(0)
         let path = "/proc/self/fd/\(directory)/\(name)"
@@ -143,6 +147,7 @@ package enum ListenSocket {
     }
 
     /// The next waiting connection, non-blocking; nil when none waits.
+    /// - Throws: there is no free descriptor: the connection stays where it waits.
     package static func accept(_ listener: Int32) throws(SystemError) -> Descriptor? {
         let socket = apus_accept(listener)
         if [EAGAIN, ECONNABORTED, EINTR].contains(-socket) { return nil }
@@ -167,9 +172,9 @@ package enum ListenSocket {
     ) -> Int32 {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
-        let fits = withUnsafeMutableBytes(of: &address.sun_path) { room in
-            guard room.count > path.utf8.count else { return false }
-            room.copyBytes(from: path.utf8)
+        let fits = withUnsafeMutableBytes(of: &address.sun_path) { buffer in
+            guard buffer.count > path.utf8.count else { return false }
+            buffer.copyBytes(from: path.utf8)
             return true
         }
         precondition(fits, "a socket path of \(path.utf8.count) bytes")

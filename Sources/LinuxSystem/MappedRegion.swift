@@ -18,6 +18,7 @@ package final class MappedRegion: @unchecked Sendable {
     }
 
     /// Maps `length` bytes of the open file from `offset` (a multiple of the page size).
+    /// - Throws: mmap(2) failed.
     package static func map(
         descriptor: Int32, path: String, from offset: Int64, length: Int
     ) throws(SystemError) -> MappedRegion {

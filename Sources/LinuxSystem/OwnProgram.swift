@@ -6,6 +6,7 @@ package enum OwnProgram {
     package static let itself = "/proc/self/exe"
 
     /// Its absolute path.
+    /// - Throws: /proc cannot be read.
     package static func path() throws(SystemError) -> String {
         var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))
         let count = try call("readlink", itself) { readlink(itself, &buffer, buffer.count) }
@@ -13,6 +14,7 @@ package enum OwnProgram {
     }
 
     /// The folder it lies in, without `/` at its end.
+    /// - Throws: /proc cannot be read.
     package static func folder() throws(SystemError) -> String {
         let path = try path()
         return path.lastIndex(of: "/").map { String(path[..<$0]) } ?? ""

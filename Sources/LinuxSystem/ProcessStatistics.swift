@@ -8,7 +8,7 @@ package struct ProcessStatistics: Sendable, Hashable {
     /// Resident memory that is not backed by files or shared: heap and stacks.
     package var anonymousBytes: Int
     /// User and system time since its start, milliseconds.
-    package var cpuMillis: Int
+    package var cpuMilliseconds: Int
 
     /// nil when there is no such process.
     package init?(pid: Int32) {
@@ -23,7 +23,7 @@ package struct ProcessStatistics: Sendable, Hashable {
         let page = sysconf(Int32(_SC_PAGESIZE))
         residentBytes = pages[1] * page
         anonymousBytes = (pages[1] - pages[2]) * page
-        cpuMillis = (user + system) * 1000 / sysconf(Int32(_SC_CLK_TCK))
+        cpuMilliseconds = (user + system) * 1000 / sysconf(Int32(_SC_CLK_TCK))
     }
 
     private static func read(_ path: String) -> String? {

@@ -70,16 +70,19 @@ package final class RunDirectory: Sendable {
     }
 
     /// A folder, as a descriptor.
+    /// - Throws: it is no folder, or may not be opened.
     package static func open(_ path: String) throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_open(path, O_RDONLY | O_DIRECTORY, 0), "open", path))
     }
 
     /// /dev/null, for reading and writing.
+    /// - Throws: there is no free descriptor.
     package static func openNull() throws(SystemError) -> SharedDescriptor {
         SharedDescriptor(Descriptor(owning: try check(apus_open("/dev/null", O_RDWR, 0), "open", "/dev/null")))
     }
 
     /// As `mkdir -p`.
+    /// - Throws: a folder cannot be made.
     package static func makeDirectories(_ path: String) throws(SystemError) {
         var made = path.hasPrefix("/") ? "" : "."
         for part in path.split(separator: "/") {

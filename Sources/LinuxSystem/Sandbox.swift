@@ -65,6 +65,7 @@ package enum Sandbox {
     }
 
     /// Bytes of memory of this process's own, as the limit of `enter` counts them.
+    /// - Throws: /proc cannot be read.
     package static func memoryInUse() throws(SystemError) -> UInt64 {
         let path = statisticsPath
         let file = try statistics.get()

@@ -18,12 +18,14 @@ package final class SharedSegment: @unchecked Sendable {
     package var slots: Int { bytes / 8 }
 
     /// A new zeroed memfd that can neither shrink nor grow. `name` shows in /proc/PID/maps.
+    /// - Throws: there is no memory or no free descriptor.
     package static func createDescriptor(name: String, bytes: Int) throws(SystemError) -> Descriptor {
         precondition(bytes > 0 && bytes.isMultiple(of: 8), "a segment is made of slots of 8 bytes")
         return Descriptor(owning: try check(apus_memfd(name, bytes), "memfd_create", name))
     }
 
     /// One that holds `contents`, of whole 8 bytes: for what is too much for a message.
+    /// - Throws: there is no memory or no free descriptor.
     package static func createDescriptor(name: String, contents: [UInt8]) throws(SystemError) -> Descriptor {
         let descriptor = try createDescriptor(name: name, bytes: contents.count)
         var done = 0
@@ -38,6 +40,7 @@ package final class SharedSegment: @unchecked Sendable {
     }
 
     /// All bytes of such a segment.
+    /// - Throws: it cannot be read.
     package static func contents(of descriptor: consuming Descriptor) throws(SystemError) -> [UInt8] {
         let raw = descriptor.raw
         var status = stat()
@@ -57,6 +60,7 @@ package final class SharedSegment: @unchecked Sendable {
     }
 
     /// A second descriptor of the segment that can never be mapped for writing: what its readers are given.
+    /// - Throws: there is no free descriptor.
     package static func readOnly(_ fd: Int32) throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_reopen_read_only(fd), "open", "segment descriptor \(fd)"))
     }
@@ -68,6 +72,7 @@ package final class SharedSegment: @unchecked Sendable {
     }
 
     /// A new segment, mapped for writing in this process.
+    /// - Throws: there is no memory or no free descriptor.
     package static func create(name: String, bytes: Int) throws(SystemError) -> SharedSegment {
         try SharedSegment(adopting: createDescriptor(name: name, bytes: bytes).release(), writable: true)
     }

@@ -15,6 +15,7 @@ package struct Signals: ~Copyable, Sendable {
     }
 
     /// The next waiting signal, nil when there is none.
+    /// - Throws: reading the signal descriptor failed.
     package func take() throws(SystemError) -> Int32? {
         let signal = try check(apus_signalfd_take(descriptor.raw), "read", "signalfd")
         return signal == 0 ? nil : signal
@@ -27,6 +28,7 @@ package struct Signals: ~Copyable, Sendable {
     }
 
     /// Blocks until `other` can be read (or is closed) or a signal has come; `other` goes first.
+    /// - Throws: poll(2) or reading the signal descriptor failed.
     package func wait(orReadable other: Int32) throws(SystemError) -> Wakening {
         while true {
             var polled = [

@@ -8,6 +8,7 @@ package struct SocketPair: ~Copyable {
 
     /// Both ends block and are close-on-exec.
     /// - sequencedPackets: messages keep their borders (control channels); a byte stream otherwise (peer links).
+    /// - Throws: there is no free descriptor.
     package static func create(sequencedPackets: Bool) throws(SystemError) -> SocketPair {
         let type = (sequencedPackets ? Int32(SOCK_SEQPACKET.rawValue) : Int32(SOCK_STREAM.rawValue))
         var ends: (Int32, Int32) = (-1, -1)
@@ -48,8 +49,8 @@ package enum DescriptorPassing {
         let flags = wait ? 0 : Int32(MSG_DONTWAIT)
         var received = 0
         var descriptorCount = 0
-        let descriptors = [Int32](unsafeUninitializedCapacity: descriptorsMax) { room, initialized in
-            guard let first = room.baseAddress else { return }
+        let descriptors = [Int32](unsafeUninitializedCapacity: descriptorsMax) { slots, initialized in
+            guard let first = slots.baseAddress else { return }
             descriptorCount = descriptorsMax
             received = apus_receive_descriptors(socket, base, buffer.count, first, &descriptorCount, flags)
             initialized = received >= 0 ? descriptorCount : 0

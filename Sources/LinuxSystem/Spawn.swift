@@ -42,6 +42,7 @@ package struct ChildProcess: Sendable {
     }
 
     /// No error when it has ended already.
+    /// - Throws: the caller may not signal the process.
     package func send(signal: Int32) throws(SystemError) {
         let result = apus_pidfd_signal(pidfd.raw, signal)
         if result == -ESRCH { return }
@@ -49,6 +50,7 @@ package struct ChildProcess: Sendable {
     }
 
     /// How it ended, nil while it runs. Ask once: then it is reaped.
+    /// - Throws: waitid(2) failed.
     package func reap() throws(SystemError) -> Ending? {
         var status: Int32 = 0
         var signalled = false
@@ -59,6 +61,7 @@ package struct ChildProcess: Sendable {
     }
 
     /// Blocks until it has ended, and reaps it.
+    /// - Throws: waitid(2) failed.
     package func wait() throws(SystemError) -> Ending {
         while true {
             var polled = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)

@@ -29,7 +29,7 @@ package final class WorkersLock: Sendable {
     package let descriptor: SharedDescriptor
     private let directory: SharedDescriptor
 
-    /// Waits until no worker of a former platform is left. The caller holds `run`, so no other supervisor starts any.
+    /// Waits until no worker of an earlier platform is left. The caller holds `run`, so no other supervisor starts any.
     package init(in run: RunDirectory, waiting: () -> Void = {}) throws(Failure) {
         directory = run.directory
         let file = Glibc.openat(directory.raw, WorkersLock.name, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
@@ -40,10 +40,10 @@ package final class WorkersLock: Sendable {
             throw .system(error)
         }
         let end = MonotonicClock.milliseconds + Int64(WorkersLock.secondsMax) * 1000
-        var told = false
+        var reported = false
         while flock(descriptor.raw, LOCK_EX | LOCK_NB) != 0 {
-            if !told { waiting() }
-            told = true
+            if !reported { waiting() }
+            reported = true
             guard MonotonicClock.milliseconds < end else {
                 throw .held(by: pids, seconds: WorkersLock.secondsMax)
             }

@@ -172,6 +172,7 @@ package struct HAReceiver {
     }
 
     /// Takes one step through `input`; nil when it needs more bytes.
+    /// - Throws: the other side broke the protocol; with the reason.
     package mutating func read(_ input: inout ByteBuffer) throws(Failure) -> Event? {
         if missing == 0 {
             guard

@@ -135,7 +135,7 @@ final class MasterConnection: ChannelInboundHandler {
         return true
     }
 
-    // MARK: silence
+    // MARK: - Silence
 
     private func scheduleTimer() {
         guard let context else { return }

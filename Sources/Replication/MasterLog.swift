@@ -78,11 +78,11 @@ final class LogFile: @unchecked Sendable {
 
     /// Reads `size` bytes at the physical offset; false when they are not all there.
     func read(at offset: Int64, size: Int, into buffer: inout ByteBuffer) -> Bool {
-        let count = buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { room in
+        let count = buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: size) { free in
             var done = 0
             while done < size {
                 let result = pread(
-                    descriptor, room.baseAddress.map { $0 + done }, size - done, off_t(offset - start) + off_t(done))
+                    descriptor, free.baseAddress.map { $0 + done }, size - done, off_t(offset - start) + off_t(done))
                 if result < 0 && errno == EINTR { continue }
                 guard result > 0 else { break }
                 done += result

@@ -131,7 +131,7 @@ package final class MetadataSync {
             .flatMap { _ in sync.value.copy() }
     }
 
-    // MARK: finding the master
+    // MARK: - Finding the master
 
     /// The master's remoting address; passes the HA address to `found` on the way.
     private func locate() -> EventLoopFuture<HostPort> {
@@ -191,7 +191,7 @@ package final class MetadataSync {
         }
     }
 
-    // MARK: copying
+    // MARK: - Copying
 
     private func connect(_ address: HostPort) -> EventLoopFuture<Void> {
         if let client, client.isActive, clientAddress == address { return eventLoop.makeSucceededVoidFuture() }

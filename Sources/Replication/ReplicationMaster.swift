@@ -100,7 +100,7 @@ package final class ReplicationMaster {
     /// Physical offset the fastest slave has, or 0.
     package var acknowledged: Int64 { publisher.acknowledged }
 
-    // MARK: for the connections
+    // MARK: - For the connections
 
     var state: HASession.Log? { log.state }
     var heartbeat: TimeAmount { times.heartbeat }

@@ -122,7 +122,7 @@ package final class ReplicationSlave {
         disconnect()
     }
 
-    // MARK: connecting
+    // MARK: - Connecting
 
     private func connectIfPossible() {
         guard !stopped, connection == nil, retry == nil, unanswered == nil, let master, let stored, store != nil else {

@@ -128,7 +128,7 @@ final class SlaveConnection: ChannelDuplexHandler {
         piece.removeAll(keepingCapacity: true)
     }
 
-    // MARK: reports
+    // MARK: - Reports
 
     /// One report for all progress of a tick.
     private func scheduleReport() {
@@ -148,7 +148,7 @@ final class SlaveConnection: ChannelDuplexHandler {
         context.writeAndFlush(wrapOutboundOut(ByteBuffer(integer: stored)), promise: nil)
     }
 
-    // MARK: silence
+    // MARK: - Silence
 
     private func scheduleTimer() {
         guard let context else { return }

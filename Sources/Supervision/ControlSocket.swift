@@ -19,9 +19,9 @@ final class ControlSocket {
     private static let connectionsMax = 16
     private static let lineBytesMax = 4096
     /// A connection that asks nothing for so long may be closed for another one.
-    private static let idleMillisMax: Int64 = 60_000
+    private static let idleMillisecondsMax: Int64 = 60_000
     /// Without a free descriptor a connection stays where it waits: looking again at once would take a whole processor.
-    private static let pauseMillis: Int64 = 500
+    private static let pauseMilliseconds: Int64 = 500
 
     private let listener: SharedDescriptor
     private struct Connection {
@@ -67,12 +67,12 @@ final class ControlSocket {
                 connections[shared.raw] = Connection(socket: shared)
             }
         } catch {
-            pausedUntil = MonotonicClock.milliseconds + ControlSocket.pauseMillis
+            pausedUntil = MonotonicClock.milliseconds + ControlSocket.pauseMilliseconds
         }
     }
 
     private func closeIdle() {
-        let limit = MonotonicClock.milliseconds - ControlSocket.idleMillisMax
+        let limit = MonotonicClock.milliseconds - ControlSocket.idleMillisecondsMax
         for (fd, connection) in connections where connection.lastRead < limit && !connection.hasAskedToStop {
             connections[fd] = nil
         }

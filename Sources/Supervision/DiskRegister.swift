@@ -35,7 +35,7 @@ package struct DiskRegister: Hashable, Sendable {
     /// In the data directory.
     package static let fileName = "disks"
     /// How long a disk may take to show its mark before it is taken for away.
-    static let markMillisMax: Int32 = 2_000
+    static let markMillisecondsMax: Int32 = 2_000
 
     private let file: String
     private let isReadOnly: Bool
@@ -43,6 +43,7 @@ package struct DiskRegister: Hashable, Sendable {
     package private(set) var entries: [Entry] = []
 
     /// - Parameter isReadOnly: only to look what would be; nothing is remembered.
+    /// - Throws: the file cannot be read, or a line of it is malformed.
     package init(dataDirectory: String, isReadOnly: Bool = false) throws(ConfigurationError) {
         self.isReadOnly = isReadOnly
         file = "\(dataDirectory)/\(DiskRegister.fileName)"
@@ -82,6 +83,7 @@ package struct DiskRegister: Hashable, Sendable {
 
     /// The entries of these disks, in this order; new ones get the lowest free slot and `name` of it. A disk that
     /// carries the mark of an entry has it also when it is mounted elsewhere than last time.
+    /// - Throws: two disks carry the mark of one broker, or the file cannot be written.
     package mutating func entries(
         for paths: [String], name: (Int) -> String
     ) throws(ConfigurationError) -> [Entry] {
@@ -89,7 +91,7 @@ package struct DiskRegister: Hashable, Sendable {
         var found: [Entry] = []
         for path in paths {
             var entry = entries.first { $0.path == path && $0.slot != nil }
-            if case .mark(let mark) = DiskMark.read(in: path, withinMillis: DiskRegister.markMillisMax),
+            if case .mark(let mark) = DiskMark.read(in: path, withinMilliseconds: DiskRegister.markMillisecondsMax),
                 let slot = mark.slot, mark.identity != entry?.identity
             {
                 entry = try adopt(mark, slot: slot, at: path, taken: found)
@@ -136,6 +138,7 @@ package struct DiskRegister: Hashable, Sendable {
     }
 
     /// The entry of a `[[broker]]` table's store that lies on a disk of its own.
+    /// - Throws: the file cannot be written.
     package mutating func guarded(_ path: String, brokerName: String) throws(ConfigurationError) -> Entry {
         if let entry = entries.first(where: { $0.path == path && $0.slot == nil }) { return entry }
         let entry = Entry(
@@ -146,6 +149,7 @@ package struct DiskRegister: Hashable, Sendable {
     }
 
     /// From now on the mark must be there.
+    /// - Throws: the file cannot be written.
     package mutating func served(identity: String) throws(ConfigurationError) {
         guard let index = entries.firstIndex(where: { $0.identity == identity && !$0.served }) else { return }
         entries[index].served = true

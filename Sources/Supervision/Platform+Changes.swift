@@ -61,7 +61,7 @@ extension Platform {
                     removed: state.workers.map(\.id).filter { isPerBroker($0) && changes.removed.contains($0.index) }))
             return outcome
         } catch {
-            logger.error("reload refused, the former configuration stays: \(error)")
+            logger.error("reload refused, the configuration stays as it was: \(error)")
             return Reloaded(refusal: "\(error)")
         }
     }

@@ -41,7 +41,7 @@ package final class Platform {
         _ configuration: PlatformConfiguration, executables: String, resources: Resources, runDirectory: RunDirectory,
         workersLock: WorkersLock, signals: consuming Signals, limits: SupervisorState.Limits = .init(), logger: Logger,
         readAgain: @escaping () throws -> PlatformConfiguration
-    ) throws(SystemError) {
+    ) {
         self.configuration = configuration
         self.executables = executables
         self.resources = resources
@@ -53,7 +53,7 @@ package final class Platform {
         limiter = Limiter(configuration)
         plugins = configuration.pluginFolder(executables: executables)
         var limits = limits
-        limits.watchdogMillis = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
+        limits.watchdogMilliseconds = Notifier.watchdogMicroseconds.map { Int64($0 / 2000) }
         state = SupervisorState(workers: configuration.workers, limits: limits, table: configuration.table)
     }
 
@@ -61,6 +61,7 @@ package final class Platform {
     package static let signalNumbers = [SIGTERM, SIGINT, SIGHUP]
 
     /// Runs the platform until it has stopped; answers the exit status of apusd.
+    /// - Throws: the control socket cannot be bound, or poll(2) fails.
     package func run() throws(SystemError) -> Int32 {
         control = try ControlSocket(in: runDirectory.directory.raw) { [unowned self] in answer($0, $1) }
         for text in limiter.complaints { logger.warning("\(text)") }
@@ -72,7 +73,7 @@ package final class Platform {
         return exitCode ?? 0
     }
 
-    // MARK: the loop
+    // MARK: - The loop
 
     private func turn() throws(SystemError) {
         var polled = [pollfd(fd: signals.descriptor.raw, events: Int16(POLLIN), revents: 0)]
@@ -150,7 +151,7 @@ package final class Platform {
         }
     }
 
-    // MARK: workers
+    // MARK: - Workers
 
     private func spawn(_ id: WorkerID) {
         let path = "\(executables)/apus-\(id.kind.rawValue)"
@@ -262,7 +263,7 @@ package final class Platform {
         }
     }
 
-    // MARK: to the outside
+    // MARK: - To the outside
 
     private var nameserverAddress: String {
         configuration.announcedNameserver ?? configuration.brokers.first?["namesrvAddr"] ?? ""
@@ -305,7 +306,7 @@ package final class Platform {
             case .ended: "stopped"
             }
         return StatusReport(
-            pid: getpid(), state: name, uptimeMillis: now - startedAt, dataDirectory: configuration.dataDirectory,
+            pid: getpid(), state: name, uptimeMilliseconds: now - startedAt, dataDirectory: configuration.dataDirectory,
             nameserver: nameserverAddress, brokers: configuration.announcedBrokers, statusLine: state.statusLine,
             workers: state.workers, now: now)
     }

@@ -42,7 +42,7 @@ package struct PlatformTrial {
             + Self.pluginProblems(executables: executables)
     }
 
-    // MARK: plugins
+    // MARK: - Plugins
 
     /// A filter worker without one of the plugins that come with Apus ends the start.
     private static func pluginProblems(executables: String) -> [ConfigurationProblem] {
@@ -51,7 +51,7 @@ package struct PlatformTrial {
         return [ConfigurationProblem(PluginPlaces.complaint(missing: missing, beside: executables))]
     }
 
-    // MARK: ports
+    // MARK: - Ports
 
     /// Why ports were not tried; nil when they were.
     package var portsNotTried: String? {
@@ -90,7 +90,7 @@ package struct PlatformTrial {
             + "choose one from \(first) on"
     }
 
-    // MARK: folders
+    // MARK: - Folders
 
     /// Of stores, of the tables and of plugins.
     package func folderProblems(

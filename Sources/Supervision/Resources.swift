@@ -30,6 +30,7 @@ package final class Resources {
     /// by their names or ports, and what the store kept. Afterwards the ports in `configuration` are the real ones.
     ///
     /// What the store holds for no listener or segment of this configuration is removed from it.
+    /// - Throws: a port cannot be bound, or systemd passed a socket that no worker listens on; with the remedy.
     package init(
         _ configuration: inout PlatformConfiguration, activated: [(name: String, fd: Int32)],
         store: DescriptorStore = .none
@@ -59,6 +60,7 @@ package final class Resources {
     }
 
     /// For workers that come to a platform that runs. All of them, or none.
+    /// - Throws: a port cannot be bound; none of the workers has anything then.
     package func add(_ workers: [WorkerID], _ configuration: inout PlatformConfiguration) throws(ConfigurationError) {
         do throws(SystemError) {
             for worker in workers where listeners[worker] == nil {

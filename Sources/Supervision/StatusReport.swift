@@ -8,7 +8,7 @@ package struct StatusReport: Sendable {
     /// `starting`, `running`, `stopping` or `stopped`.
     package var state: String
     /// Since the supervisor's start, in milliseconds.
-    package var uptimeMillis: Int64
+    package var uptimeMilliseconds: Int64
     /// Absolute.
     package var dataDirectory: String
     /// Its address as others find it; empty: unknown.
@@ -36,7 +36,7 @@ package struct StatusReport: Sendable {
                 ("uptimeMillis", String(worker.isRunning ? now - worker.launchedAt : 0)),
                 ("restarts", String(worker.restarts)), ("rssBytes", String(statistics?.residentBytes ?? 0)),
                 ("anonymousBytes", String(statistics?.anonymousBytes ?? 0)),
-                ("cpuMillis", String(statistics?.cpuMillis ?? 0)), ("detail", JSONText.string(worker.detail)),
+                ("cpuMillis", String(statistics?.cpuMilliseconds ?? 0)), ("detail", JSONText.string(worker.detail)),
                 ("status", JSONText.string(StatusReport.status(worker))),
                 ("trouble", JSONText.string(worker.trouble)),
                 ("lastFailure", JSONText.string(worker.lastFailure)),
@@ -45,8 +45,8 @@ package struct StatusReport: Sendable {
         }
         let own = ProcessStatistics(pid: pid)
         return JSONText.object([
-            ("pid", String(pid)), ("state", JSONText.string(state)), ("uptimeMillis", String(uptimeMillis)),
-            ("rssBytes", String(own?.residentBytes ?? 0)), ("cpuMillis", String(own?.cpuMillis ?? 0)),
+            ("pid", String(pid)), ("state", JSONText.string(state)), ("uptimeMillis", String(uptimeMilliseconds)),
+            ("rssBytes", String(own?.residentBytes ?? 0)), ("cpuMillis", String(own?.cpuMilliseconds ?? 0)),
             ("dataDirectory", JSONText.string(dataDirectory)), ("nameserver", JSONText.string(nameserver)),
             ("brokers", "[" + brokers.map(JSONText.string).joined(separator: ",") + "]"),
             ("statusLine", JSONText.string(statusLine)), ("workers", "[" + rows.joined(separator: ",") + "]"),

@@ -6,13 +6,13 @@ import WorkerProtocol
 extension SupervisorState {
     /// How soon after its end a worker looks for its disk again, in milliseconds: doubled from try to try up to the
     /// second.
-    static let absenceMillis: ClosedRange<Int64> = 500...5_000
+    static let absenceMilliseconds: ClosedRange<Int64> = 500...5_000
 
     mutating func diskIsAway(_ index: Int, _ text: String, _ now: Int64) {
         let id = workers[index].id
         let before = workers[index].absence
         let tries = before?.tries ?? 0
-        let range = SupervisorState.absenceMillis
+        let range = SupervisorState.absenceMilliseconds
         let delay = min(range.lowerBound << Int64(min(tries, 10)), range.upperBound)
         workers[index].crashes = 0
         workers[index].phase = .waiting(until: now + delay, why: .diskAway(DiskAbsence(text: text, tries: tries + 1)))

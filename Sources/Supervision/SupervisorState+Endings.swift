@@ -36,7 +36,7 @@ extension SupervisorState {
         noteStability(index, now)
         workers[index].crashes += 1
         if let refusal { return giveUp(index, refusal, now) }
-        let delay = workers[index].row.restart.delayMillis(crashes: workers[index].crashes)
+        let delay = workers[index].row.restart.delayMilliseconds(crashes: workers[index].crashes)
         let when = delay == 0 ? "at once" : "in \(delay) ms"
         log(
             workers[index].isCrashLoop ? .critical : .error, id,

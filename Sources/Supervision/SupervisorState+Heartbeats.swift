@@ -5,7 +5,7 @@ import WorkerProtocol
 extension SupervisorState {
     mutating func passTime(_ now: Int64) {
         if now >= nextHeartbeat && mode != .ended {
-            nextHeartbeat = now + limits.heartbeatMillis
+            nextHeartbeat = now + limits.heartbeatMilliseconds
             beat(now)
         }
         for index in workers.indices {
@@ -13,8 +13,8 @@ extension SupervisorState {
             switch worker.phase {
             case .waiting(let until, _) where now >= until && !isStopping && !leaving.contains(worker.id):
                 relaunch(index, now)
-            case .starting(let since, _) where now - since >= worker.row.startMillisMax:
-                log(.error, worker.id, "not ready after \(worker.row.startMillisMax / 1000) s; killed")
+            case .starting(let since, _) where now - since >= worker.row.startMillisecondsMax:
+                log(.error, worker.id, "not ready after \(worker.row.startMillisecondsMax / 1000) s; killed")
                 kill(worker.id, now)
             case .failing(let since, _, _) where now - since >= drainLimit(worker):
                 log(.error, worker.id, "not ended \(drainLimit(worker)) ms after it failed; killed")
@@ -25,7 +25,7 @@ extension SupervisorState {
             default: break
             }
         }
-        if let due = nextWatchdog, let interval = limits.watchdogMillis, now >= due {
+        if let due = nextWatchdog, let interval = limits.watchdogMilliseconds, now >= due {
             nextWatchdog = now + interval
             if isHealthy { actions.append(.watchdog) }
         }

@@ -4,8 +4,8 @@ import WorkerProtocol
 /// Launches, and what workers report.
 extension SupervisorState {
     mutating func start(_ now: Int64) {
-        nextHeartbeat = now + limits.heartbeatMillis
-        nextWatchdog = limits.watchdogMillis.map { now + $0 }
+        nextHeartbeat = now + limits.heartbeatMilliseconds
+        nextWatchdog = limits.watchdogMilliseconds.map { now + $0 }
         for index in workers.indices { launch(index, now) }
         for pair in pairs { actions.append(.introduce(pair)) }
         for worker in workers { actions.append(.send(worker.id, .setupDone)) }

@@ -46,10 +46,10 @@ extension SupervisorState {
 
     // MARK: - Excused ends
 
-    /// Ends of one worker in `excuseMillis` that are no crashes because the worker reports so. A plugin may forge
+    /// Ends of one worker in `excuseMilliseconds` that are no crashes because the worker reports so. A plugin may forge
     /// reports.
     static let excusesMax = 20
-    static let excuseMillis: Int64 = 60_000
+    static let excuseMilliseconds: Int64 = 60_000
     static let unexcused = "more than \(excusesMax) in a minute are throttled as crashes are"
 
     /// The worker reports what its last process died of: that is dealt with, and the next start need not be throttled.
@@ -63,7 +63,7 @@ extension SupervisorState {
     /// Whether the worker's report is still trusted.
     private mutating func excuse(_ index: Int, _ now: Int64) -> Bool {
         let (since, count) = workers[index].excuses
-        let isOld = since == .min || now - since >= Self.excuseMillis
+        let isOld = since == .min || now - since >= Self.excuseMilliseconds
         workers[index].excuses = isOld ? (now, 1) : (since, min(count + 1, Self.excusesMax + 1))
         return workers[index].excuses.count <= Self.excusesMax
     }

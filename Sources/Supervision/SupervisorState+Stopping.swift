@@ -55,7 +55,7 @@ extension SupervisorState {
     }
 
     func drainLimit(_ worker: Worker) -> Int64 {
-        if case .stopping(_, hurry: true) = mode { limits.hurryMillis } else { worker.row.drainMillisMax }
+        if case .stopping(_, hurry: true) = mode { limits.hurryMilliseconds } else { worker.row.drainMillisecondsMax }
     }
 
     /// - Parameter sequel: what its end is taken for; nil: what it would have been taken for without the kill.
@@ -74,7 +74,8 @@ extension SupervisorState {
 
     /// Before it leaves the phase `ready`: a long stable run makes the next crash a first one.
     mutating func noteStability(_ index: Int, _ now: Int64) {
-        guard case .ready(let since, _) = workers[index].phase, now - since >= workers[index].row.restart.stableMillis
+        guard case .ready(let since, _) = workers[index].phase,
+            now - since >= workers[index].row.restart.stableMilliseconds
         else { return }
         workers[index].crashes = 0
     }

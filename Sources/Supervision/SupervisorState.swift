@@ -72,13 +72,13 @@ package struct SupervisorState: Sendable {
     /// Times it decides by.
     package struct Limits: Sendable {
         /// Between two heartbeats of a worker, in milliseconds.
-        package var heartbeatMillis: Int64 = 1_000
+        package var heartbeatMilliseconds: Int64 = 1_000
         /// So many heartbeats in a row unanswered: the worker hangs.
         package var missedMax = 5
         /// nil: systemd does not watch us.
-        package var watchdogMillis: Int64?
+        package var watchdogMilliseconds: Int64?
         /// How long each worker may drain once there is hurry.
-        package var hurryMillis: Int64 = 1_000
+        package var hurryMilliseconds: Int64 = 1_000
 
         package init() {}
     }
@@ -150,7 +150,7 @@ package struct SupervisorState: Sendable {
             switch worker.phase {
             case .waiting(let until, _):
                 if !isStopping && !leaving.contains(worker.id) { earliest = min(earliest, until) }
-            case .starting(let since, _): earliest = min(earliest, since + worker.row.startMillisMax)
+            case .starting(let since, _): earliest = min(earliest, since + worker.row.startMillisecondsMax)
             case .failing(let since, _, _), .draining(let since, _):
                 earliest = min(earliest, since + drainLimit(worker))
             case .parked, .ready, .killed, .stopped: break

@@ -6,6 +6,7 @@ package enum TextFile {
     private static let bytesMax = 4 << 20
 
     /// The whole file, which must be UTF-8 and at most 4 MiB.
+    /// - Throws: the file cannot be read, is too long or is not UTF-8.
     package static func read(_ path: String) throws(ConfigurationError) -> String {
         var bytes: [UInt8] = []
         do throws(SystemError) {

@@ -26,7 +26,7 @@ package enum Notifier {
         }
     }
 
-    /// False when nobody listens or the message could not be sent.
+    /// False when systemd does not listen or the message could not be sent.
     @discardableResult
     package static func send(_ notifications: [Notification]) -> Bool {
         sd_notify(0, notifications.map(\.text).joined(separator: "\n")) > 0

@@ -16,8 +16,8 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// better whose fault that is.
     static var endsBeforeMemoryDoes: Bool { get }
 
-    /// Throws which setting cannot be used, and what it takes, as far as that can be told without the worker; for who
-    /// only asks. `init` throws the same.
+    /// Checks settings without a worker, for `apus config check`.
+    /// - Throws: which setting cannot be used, and what it takes; `init` throws the same.
     static func check(settings: Settings) throws
 
     /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they
@@ -30,7 +30,7 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// Opens for business. The text names what is served, for people: `127.0.0.1:9876`.
     func start() -> EventLoopFuture<String>
 
-    /// A stream socket to another worker, given away: see `PeerLink`. Comes again, replacing the former, whenever that
+    /// A stream socket to another worker, given away: see `PeerLink`. Comes again, replacing the one before, whenever that
     /// worker was restarted.
     func peer(kind: WorkerKind, index: Int, descriptor: Int32)
 
@@ -79,7 +79,7 @@ package struct WorkerError: Error, CustomStringConvertible, Sendable {
     }
 }
 
-/// What the supervisor gave this worker. Lives on the event loop.
+/// What the supervisor gave this worker. Confined to the event loop.
 package final class WorkerEnvironment {
     /// This worker's.
     package let kind: WorkerKind
@@ -140,6 +140,7 @@ package final class WorkerEnvironment {
 
     /// A listening, non-blocking TCP socket; the caller owns it from now on. `remoting` everywhere, also `vip` in
     /// broker-store, `ha` in replication.
+    /// - Throws: the supervisor passed none of that name, or it was taken before.
     package func listener(_ name: String) throws(WorkerError) -> Int32 {
         guard let fd = takeListener(name) else { throw WorkerError("\(kind.rawValue) was given no listener \(name)") }
         return fd
@@ -213,7 +214,7 @@ package final class WorkerEnvironment {
         return ConnectionBounds(total: plan.connections, perAddress: min(perAddress, plan.connections))
     }
 
-    /// Half of the descriptors a process may have: they must find room in the supervisor, too.
+    /// Half of the descriptors a process may have: they must fit into the supervisor, too.
     package var connectionsHandedOverMax: Int {
         max(0, OpenFiles.limit / 2 - 64)
     }

@@ -20,6 +20,13 @@ package struct Settings: Hashable, Sendable {
     /// A text; `fallback` where it is not set.
     package func string(_ key: String, default fallback: String) -> String { values[key] ?? fallback }
 
+    /// Where a broker's commit log lies: `storePathCommitLog`, by default `commitlog` below `storePathRootDir`.
+    /// - Parameter suffix: `#N` for the broker of number N, as filter workers have it.
+    package func commitLogFolder(suffix: String = "") -> String {
+        if let path = self["storePathCommitLog\(suffix)"], !path.isEmpty { return path }
+        return string("storePathRootDir\(suffix)", default: "store") + "/commitlog"
+    }
+
     /// A whole number; `fallback` where it is not set.
     package func int(_ key: String, default fallback: Int) -> Int {
         guard let text = values[key] else { return fallback }

@@ -163,6 +163,7 @@ extension WorkerMessage {
     }
 
     /// Decodes exactly one message that fills `bytes`.
+    /// - Throws: the bytes are no message of this version, or not exactly one.
     package init(decoding bytes: UnsafeRawBufferPointer) throws(WorkerMessageError) {
         var reader = WireReader(bytes: bytes)
         let version = try reader.integer(UInt8.self)

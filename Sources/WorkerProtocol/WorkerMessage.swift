@@ -18,14 +18,14 @@ package enum WorkerMessage: Hashable, Sendable {
     /// Entries of one `filterBatch` at most.
     package static let filterBatchMax = 4096
 
-    // MARK: both ways
+    // MARK: - Both ways
 
     /// Clients' connections are attached, as many as a message carries; several of these may follow one another. From a
     /// worker that drains: they go to its next process. To a worker before `setupDone`: they come from the process
     /// before.
     case connections
 
-    // MARK: supervisor → worker
+    // MARK: - Supervisor → worker
 
     /// First message. `descriptors` names the attached descriptors in their order: `listener:NAME`, `segment:NAME`,
     /// `event:NAME`.
@@ -46,7 +46,7 @@ package enum WorkerMessage: Hashable, Sendable {
     /// To filter workers: what is held against a plugin is forgotten. `name` is its file's name, or its own.
     case pardon(name: String)
 
-    // MARK: worker → supervisor
+    // MARK: - Worker → supervisor
 
     /// Serving. `detail` is for people, e.g. the addresses.
     case ready(detail: String)
@@ -63,12 +63,12 @@ package enum WorkerMessage: Hashable, Sendable {
     /// What the worker has to report in full, as one line of JSON of at most `reportBytesMax`; the last one counts.
     case report(json: String)
 
-    // MARK: broker-store → broker-store
+    // MARK: - Broker-store → broker-store
 
     /// A client's first message made this topic: the platform's other brokers make it, too.
     case topicCreated(AutoCreatedTopic)
 
-    // MARK: broker-store → filter
+    // MARK: - Broker-store → filter
 
     case filterCompile(request: UInt64, type: String, expression: String)
     case filterRelease(program: UInt32)
@@ -76,7 +76,7 @@ package enum WorkerMessage: Hashable, Sendable {
     /// of the record 4, tags code 8, big-endian.
     case filterBatch(request: UInt64, program: UInt32, entries: [UInt8])
 
-    // MARK: filter → broker-store
+    // MARK: - Filter → broker-store
 
     case filterCompiled(request: UInt64, result: FilterCompilation)
     /// Bit i (of byte i / 8, lowest bit first) is set where entry i matches. Fewer than (entries + 7) / 8 bytes: the
@@ -89,19 +89,19 @@ package enum WorkerMessage: Hashable, Sendable {
     /// rank are asked.
     case filterServes(rank: UInt8, types: [String])
 
-    // MARK: replication → broker-store (slave)
+    // MARK: - Replication → broker-store (slave)
 
     /// Bytes of the master's commit log from physical offset `at` on.
     case replicaBytes(at: Int64, bytes: [UInt8])
     case replicaMetadata(kind: ReplicaMetadataKind, json: [UInt8])
     case replicaState(connected: Bool, master: String)
 
-    // MARK: replication → broker-store (master)
+    // MARK: - Replication → broker-store (master)
 
     /// The answer to `slavesWanted`.
     case slaves(request: UInt64, [SlaveReport])
 
-    // MARK: broker-store → replication
+    // MARK: - Broker-store → replication
 
     /// The next physical offset the slave's log wants; first at the start, then after every append.
     case replicaPosition(next: Int64)

@@ -157,7 +157,7 @@ final class BrokerStoreWorker: Worker {
         }
     }
 
-    // MARK: The disk
+    // MARK: - The disk
 
     private func watchDisk() throws {
         let eventLoop = environment.eventLoop
@@ -192,7 +192,7 @@ final class BrokerStoreWorker: Worker {
         }
     }
 
-    // MARK: Plugins
+    // MARK: - Plugins
 
     /// Reports to the supervisor which groups depend on filter plugins, for `apus plugin status`, when that has
     /// changed.

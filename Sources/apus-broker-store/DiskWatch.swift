@@ -6,9 +6,9 @@ import Synchronization
 /// Looks once a second, on a thread of its own, whether the disk is still there: the same file system at the same path,
 /// not read-only, and answering. A hanging disk hangs that thread, which is noticed from the event loop.
 final class DiskWatch: Sendable {
-    private static let intervalMillis: Int32 = 1_000
+    private static let intervalMilliseconds: Int32 = 1_000
     /// A disk that has not answered for so long is lost.
-    private static let silenceMillis: Int64 = 20_000
+    private static let silenceMilliseconds: Int64 = 20_000
 
     private let path: String
     private let folder: String
@@ -58,7 +58,8 @@ final class DiskWatch: Sendable {
     /// For the event loop: why the disk is lost although its thread reports nothing.
     var silence: String? {
         let silent = MonotonicClock.milliseconds - answered.load(ordering: .acquiring)
-        return silent > DiskWatch.silenceMillis ? "the disk at \(path) has not answered for \(silent / 1000) s" : nil
+        return silent > DiskWatch.silenceMilliseconds
+            ? "the disk at \(path) has not answered for \(silent / 1000) s" : nil
     }
 
     private func run() {
@@ -71,7 +72,7 @@ final class DiskWatch: Sendable {
             }
             answered.store(MonotonicClock.milliseconds, ordering: .releasing)
             var polled = pollfd(fd: wake.raw, events: Int16(POLLIN), revents: 0)
-            if poll(&polled, 1, DiskWatch.intervalMillis) == 1 { EventFD.take(wake.raw) }
+            if poll(&polled, 1, DiskWatch.intervalMilliseconds) == 1 { EventFD.take(wake.raw) }
         }
     }
 

@@ -13,7 +13,7 @@ final class Watermarks {
         self.segment = segment
         self.replication = replication
         self.event = event
-        // What a former process left is not true before the store is open again.
+        // What an earlier process left is not true before the store is open again.
         segment.atomicStore(slot: WatermarkSlot.ready, 0)
         segment.atomicStore(slot: WatermarkSlot.magic, WatermarkSlot.magicValue)
         segment.atomicStore(slot: WatermarkSlot.fileSize, UInt64(fileSize))

@@ -66,14 +66,7 @@ enum FilterSandbox {
             }
             return nil
         }
-        return Set((suffixes + [""]).map { commitLogFolder($0, settings) }).sorted()
-    }
-
-    /// `storePathCommitLog`, by default `commitlog` below `storePathRootDir`, both with `#N` for a further
-    /// broker-store.
-    static func commitLogFolder(_ suffix: String, _ settings: Settings) -> String {
-        if let path = settings["storePathCommitLog\(suffix)"], !path.isEmpty { return path }
-        return settings.string("storePathRootDir\(suffix)", default: "store") + "/commitlog"
+        return Set((suffixes + [""]).map { settings.commitLogFolder(suffix: $0) }).sorted()
     }
 
     /// Shuts this process in, before the first foreign instruction runs in it.

@@ -30,7 +30,7 @@ final class FilterWorker: Worker {
     private var served: [String] = []
     private var reported = ""
 
-    /// A look at the folders when nothing was heard of them: for folders that were not there, and for records that are
+    /// A look at the folders when no change of them was reported: for folders that were not there, and for records that are
     /// forgotten.
     private static let lookSeconds: Int64 = 1
 
@@ -60,8 +60,8 @@ final class FilterWorker: Worker {
         if role != .builtIns { lookAtStart() }
     }
 
-    /// What a file that was written a moment ago is decides itself soon; to say before that that nobody serves its type
-    /// would be an error to its consumers.
+    /// A file written a moment ago may still grow. Its consumers would get an error if this worker reported before that
+    /// no worker serves its type.
     private func lookAtStart() {
         let end = MonotonicClock.milliseconds + 500
         var look = folders.look(role.share)
@@ -69,7 +69,7 @@ final class FilterWorker: Worker {
             usleep(50_000)
             look = folders.look(role.share)
         }
-        if look.isPending { lookSoon(inMillis: 100) }
+        if look.isPending { lookSoon(inMilliseconds: 100) }
     }
 
     private static func incomplete(_ missing: [String], _ executables: String) -> WorkerError {
@@ -86,7 +86,7 @@ final class FilterWorker: Worker {
         return environment.eventLoop.makeSucceededFuture("\(role.title): \(service.status)")
     }
 
-    // MARK: The folders
+    // MARK: - The folders
 
     private func watchFolders() {
         for folder in folders.folders where !watched.contains(folder) && access(folder, F_OK) == 0 {
@@ -95,7 +95,7 @@ final class FilterWorker: Worker {
                 watches.append(watch)
                 watched.insert(folder)
                 let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
-                EventWatch.start(watch.raw, on: environment.eventLoop) { worker.value.lookSoon(inMillis: 50) }
+                EventWatch.start(watch.raw, on: environment.eventLoop) { worker.value.lookSoon(inMilliseconds: 50) }
                     .whenSuccess { worker.value.watching.append($0) }
             } catch {
                 // Looked at every second all the same.
@@ -116,7 +116,7 @@ final class FilterWorker: Worker {
     }
 
     /// One look for all changes of a moment: copying a file makes several.
-    private func lookSoon(inMillis delay: Int64) {
+    private func lookSoon(inMilliseconds delay: Int64) {
         guard !lookScheduled else { return }
         lookScheduled = true
         let worker = NIOLoopBound(self, eventLoop: environment.eventLoop)
@@ -136,7 +136,7 @@ final class FilterWorker: Worker {
                 "\(counted(look.new, "new plugin file")) in \(folders.folders.joined(separator: ", "))")
         }
         if let reason = look.stale { return renew(reason) }
-        if look.isPending { lookSoon(inMillis: 100) }
+        if look.isPending { lookSoon(inMilliseconds: 100) }
     }
 
     /// Batches under way are asked again by their broker-stores.
@@ -169,7 +169,7 @@ final class FilterWorker: Worker {
         report()
     }
 
-    // MARK: Broker-stores
+    // MARK: - Broker-stores
 
     private var types: [String] {
         role == .builtIns ? catalogue.plugins.map(\.type) : folders.types(role.share)
@@ -189,7 +189,7 @@ final class FilterWorker: Worker {
             close(descriptor)
             return
         }
-        let log = FilterSandbox.commitLogFolder(index == 0 ? "" : "#\(index)", environment.settings)
+        let log = environment.settings.commitLogFolder(suffix: index == 0 ? "" : "#\(index)")
         // The folder may not be there yet; what counts is whether it can be read once it is.
         guard FilterSandbox.mayRead(FilterSandbox.existing(log)) else {
             close(descriptor)

@@ -32,7 +32,7 @@ final class ReplicationWorker: Worker {
         master = ReplicationMaster(
             eventLoop: loop,
             log: MasterLog(
-                directory: Self.commitLogFolder(settings), disk: RealDisk(),
+                directory: settings.commitLogFolder(), disk: RealDisk(),
                 watermarks: try environment.segment("watermarks")),
             times: times, batchSize: settings.int("haTransferBatchSize", default: 32 * 1024),
             publisher: AckPublisher(
@@ -132,11 +132,6 @@ final class ReplicationWorker: Worker {
             return (slave.isConnected ? "slave of \(address)" : "slave, master \(address) not connected") + position
         }
         return "master of \(master.slaveCount) slaves, acknowledged up to \(master.acknowledged)"
-    }
-
-    private static func commitLogFolder(_ settings: Settings) -> String {
-        if let path = settings["storePathCommitLog"], !path.isEmpty { return path }
-        return settings.string("storePathRootDir", default: "store") + "/commitlog"
     }
 }
 

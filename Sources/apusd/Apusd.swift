@@ -59,8 +59,8 @@ struct Apusd: ParsableCommand {
         configuration.introduceNameserver()
         Apusd.log(configuration.notes, logger)
         var limits = SupervisorState.Limits()
-        limits.heartbeatMillis = Int64(options.heartbeatMillis)
-        let platform = try Platform(
+        limits.heartbeatMilliseconds = Int64(options.heartbeatMilliseconds)
+        let platform = Platform(
             configuration, executables: executables, resources: resources, runDirectory: runDirectory,
             workersLock: workersLock, signals: signals, limits: limits, logger: logger, readAgain: { try source.read() }
         )
@@ -112,7 +112,7 @@ struct Apusd: ParsableCommand {
         )
     }
 
-    // MARK: checking
+    // MARK: - Checking
 
     /// Everything that is wrong at once; nothing is started, and nothing written.
     private func check(_ source: ConfigurationSource, _ executables: String) throws {

@@ -78,7 +78,7 @@ struct ConfigurationSource {
         set("namesrvAddr", options.namesrvAddr)
         set("bindAddress", options.bindAddress)
         set("brokerRole", options.brokerRole)
-        set("brokerId", options.brokerId.map(String.init))
+        set("brokerId", options.brokerID.map(String.init))
         set("brokerName", options.brokerName)
         set("haMasterAddress", options.haMasterAddress)
         set("logLevel", options.logLevel)

@@ -33,8 +33,9 @@ struct PlatformOptions: ParsableArguments {
     @Option(help: ArgumentHelp("async-master, sync-master or slave.", valueName: "ROLE"))
     var brokerRole: String?
 
-    @Option(help: ArgumentHelp("0 is the master, above 0 a slave.", valueName: "N"))
-    var brokerId: Int?
+    @Option(
+        name: .customLong("broker-id"), help: ArgumentHelp("0 is the master, above 0 a slave.", valueName: "N"))
+    var brokerID: Int?
 
     @Option(help: ArgumentHelp("Master and slaves share it (default: broker-a).", valueName: "NAME"))
     var brokerName: String?
@@ -57,8 +58,10 @@ struct PlatformOptions: ParsableArguments {
     @Flag(help: "Print every setting, defaults included, and end.")
     var printConfiguration = false
 
-    @Option(help: ArgumentHelp("Interval of heartbeats; five unanswered mean a hanging worker.", visibility: .hidden))
-    var heartbeatMillis = 1000
+    @Option(
+        name: .customLong("heartbeat-millis"),
+        help: ArgumentHelp("Interval of heartbeats; five unanswered mean a hanging worker.", visibility: .hidden))
+    var heartbeatMilliseconds = 1000
 
     @Option(help: ArgumentHelp("Where the worker executables lie, instead of beside apusd.", visibility: .hidden))
     var workerDirectory: String?
@@ -70,7 +73,7 @@ struct PlatformOptions: ParsableArguments {
         for setting in settings where !setting.contains("=") {
             throw ValidationError("--set \(setting): write it as KEY=VALUE")
         }
-        guard (10...60_000).contains(heartbeatMillis) else {
+        guard (10...60_000).contains(heartbeatMilliseconds) else {
             throw ValidationError("--heartbeat-millis must be 10 to 60000")
         }
     }

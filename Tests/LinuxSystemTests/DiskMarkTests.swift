@@ -18,7 +18,7 @@ import Testing
             #expect(mark.identity.count == 32)
             try mark.write(in: folder)
             #expect(try DiskMark.read(in: folder) == mark)
-            guard case .mark(mark) = DiskMark.read(in: folder, withinMillis: 5_000) else {
+            guard case .mark(mark) = DiskMark.read(in: folder, withinMilliseconds: 5_000) else {
                 Issue.record("not read in time")
                 return
             }
@@ -41,7 +41,7 @@ import Testing
         try with {
             #expect(mkfifo("\(folder)/\(DiskMark.fileName)", 0o600) == 0)
             let start = MonotonicClock.milliseconds
-            guard case .noAnswer = DiskMark.read(in: folder, withinMillis: 100) else {
+            guard case .noAnswer = DiskMark.read(in: folder, withinMilliseconds: 100) else {
                 Issue.record("an answer from nowhere")
                 return
             }
@@ -61,7 +61,8 @@ import Testing
         #expect(!ListenSocket.listens(probe.raw, address: "127.0.0.1", port: port))
         #expect(listen(probe.raw, 8) == 0)
         #expect(ListenSocket.listens(probe.raw, address: "127.0.0.1", port: port))
-        let client = SharedDescriptor(Descriptor(owning: socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)))
+        let client = SharedDescriptor(
+            Descriptor(owning: socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)))
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = UInt16(port).bigEndian

@@ -58,7 +58,7 @@ final class FakeStore: @unchecked Sendable {
             while !rest.isEmpty {
                 let room = Int(fileSize - end % fileSize)
                 let part = Array(rest.prefix(room))
-                let fd = open(path(end), O_RDWR | O_CREAT, 0o644)
+                let fd = open(path(end), O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
                 precondition(fd >= 0, "the test cannot open \(path(end))")
                 precondition(ftruncate(fd, off_t(fileSize)) == 0)
                 precondition(pwrite(fd, part, part.count, off_t(end % fileSize)) == part.count)
@@ -116,7 +116,7 @@ final class MasterHarness {
                     logger: book.logger), eventLoop: loop)
         }.get()
         self.master = master
-        let (listener, bound) = try Self.listen(port)
+        let (listener, bound) = try await Self.listen(port)
         self.port = bound
         _ = try await loop.flatSubmit { master.value.start(listener: listener) }.get()
         let storeEvent = store.event.raw
@@ -127,8 +127,18 @@ final class MasterHarness {
 
     /// `port` 0: a free one below those that outgoing connections get, so that it is still free when a master comes
     /// back.
-    static func listen(_ port: Int) throws -> (descriptor: Int32, port: Int) {
-        guard port == 0 else { return try bound(port) }
+    /// Another: once it is free. A process that another test starts just then has the socket of before until it becomes its
+    /// program.
+    static func listen(_ port: Int) async throws -> (descriptor: Int32, port: Int) {
+        if port != 0 {
+            var found: (descriptor: Int32, port: Int)?
+            _ = await eventually {
+                found = try? bound(port)
+                return found != nil
+            }
+            guard let found else { throw NoPort() }
+            return found
+        }
         for _ in 0..<50 {
             if let found = try? bound(Int.random(in: 15_000..<32_000)) { return found }
         }
@@ -138,7 +148,8 @@ final class MasterHarness {
     struct NoPort: Error {}
 
     private static func bound(_ port: Int) throws -> (descriptor: Int32, port: Int) {
-        let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+        let kind = SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue
+        let fd = socket(AF_INET, Int32(kind), 0)
         var on: Int32 = 1
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, 4)
         var address = sockaddr_in()

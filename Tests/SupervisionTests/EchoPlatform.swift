@@ -20,7 +20,7 @@ final class EchoPlatform {
 
     init(
         _ options: [String] = [], environment: [String: String] = [:], folder: String? = nil, waits: Bool = true,
-        heartbeatMillis: Int = 100
+        heartbeatMilliseconds: Int = 100
     ) throws {
         self.folder = try folder ?? TestFolder.make("echo").path
         let workers = try Self.makeWorkers(in: self.folder, of: .standard)
@@ -29,7 +29,7 @@ final class EchoPlatform {
             [
                 "--worker-directory", workers, "--data-dir", self.folder, "--nameserver-port", "0", "--broker-port",
                 "0",
-                "--heartbeat-millis", String(heartbeatMillis),
+                "--heartbeat-millis", String(heartbeatMilliseconds),
             ] + options
         process.environment = ["PATH": "/usr/bin:/bin", "SWIFT_BACKTRACE": "enable=no"].merging(environment) { $1 }
         let output = Pipe()
@@ -111,7 +111,7 @@ final class EchoPlatform {
         target.sin_port = port.bigEndian
         target.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
         let socket = SharedDescriptor(
-            Descriptor(owning: Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)))
+            Descriptor(owning: Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)))
         let result = withUnsafePointer(to: target) {
             $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 Glibc.connect(socket.raw, $0, socklen_t(MemoryLayout<sockaddr_in>.size))

@@ -8,10 +8,10 @@ import WorkerProtocol
 @Suite(.serialized, .timeLimit(.minutes(2)))
 struct PlatformProcessTests {
     private func with(
-        _ options: [String] = [], environment: [String: String] = [:], heartbeatMillis: Int = 100,
+        _ options: [String] = [], environment: [String: String] = [:], heartbeatMilliseconds: Int = 100,
         _ body: (EchoPlatform) throws -> Void
     ) throws {
-        let platform = try EchoPlatform(options, environment: environment, heartbeatMillis: heartbeatMillis)
+        let platform = try EchoPlatform(options, environment: environment, heartbeatMilliseconds: heartbeatMilliseconds)
         defer { platform.remove() }
         try body(platform)
     }
@@ -38,7 +38,7 @@ struct PlatformProcessTests {
     @Test(arguments: ["kill", "trap"])
     func killedWorkerIsBackBeforeItsClientsNotice(how: String) throws {
         // On a machine that is busy elsewhere a worker may be silent for half a second without hanging.
-        try with(heartbeatMillis: 2_000) { (platform: EchoPlatform) throws in
+        try with(heartbeatMilliseconds: 2_000) { (platform: EchoPlatform) throws in
             #expect(try platform.ask(platform.broker, "store 5 77") == "stored")
             let pid = try platform.worker(.brokerStore).pid
             if how == "kill" { kill(pid, SIGKILL) } else { _ = try? platform.ask(platform.broker, "crash") }
@@ -235,7 +235,7 @@ struct PlatformProcessTests {
 
     /// What runs in a filter worker may be a plugin's code, and it can write to the channel.
     @Test func aWorkerThatNeverStopsTalkingHoldsUpNobody() throws {
-        try with(heartbeatMillis: 1000) { (platform: EchoPlatform) throws in
+        try with(heartbeatMilliseconds: 1000) { (platform: EchoPlatform) throws in
             let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
             #expect(try platform.ask(ha, "chatter") == "chattering")
             for _ in 0..<20 {

@@ -26,7 +26,7 @@ import WorkerProtocol
                 // Called as the filter workers' is, and another one.
                 segments: [.writes("plugins", bytes: 8192), .readsAll("watermarks", of: .brokerStore)],
                 peers: [.all(.brokerStore)],
-                startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 1)
+                startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 1)
         ])
 
     private func configuration(
@@ -133,16 +133,20 @@ import WorkerProtocol
             }
         }
         for await platform in ready {
+            // Also when a question fails: `ended` is waited for.
+            defer { _ = try? EchoPlatform.admin("stop", folder.path) }
             let address = "127.0.0.1:\(platform.settings(of: WorkerID(Self.gateway, 0)).int("listenPort", default: 0))"
             let broker = platform.announcedBrokers[0]
             #expect(try EchoPlatform.ask(address, "echo hello") == "hello")
             #expect(try EchoPlatform.ask(address, "setting greeting") == "from \(folder.path)")
             #expect(try EchoPlatform.ask(address, "peers") == "broker-store-0=")
             #expect(try EchoPlatform.ask(broker, "peers") == "filter-0= gateway-0= replication-0=")
+            let pid = try EchoPlatform.ask(address, "pid")
             let answer = try EchoPlatform.admin("restart gateway@0", folder.path)
             #expect(answer.hasPrefix("{\"ok\":true,\"kind\":\"gateway\",\"index\":0"))
-            #expect(try EchoPlatform.ask(address, "echo again") == "again")
-            _ = try EchoPlatform.admin("stop", folder.path)
+            // A connection the draining process has accepted ends without an answer; all others wait for the next process.
+            var now = ""
+            while now.isEmpty || now == pid { now = try EchoPlatform.ask(address, "pid") }
         }
         #expect(try await ended == 0)
     }
@@ -155,7 +159,7 @@ import WorkerProtocol
         let lock = try WorkersLock(in: runDirectory) {}
         let resources = try Resources(&configuration, activated: [])
         configuration.introduceNameserver()
-        let platform = try Platform(
+        let platform = Platform(
             configuration, executables: workers, resources: resources, runDirectory: runDirectory, workersLock: lock,
             signals: signals, logger: Logger(label: "fifth"), readAgain: { [configuration] in configuration })
         // Connects wait in the listeners until the workers serve.

@@ -15,7 +15,7 @@ import Testing
 
     @Test func oneDatagramWithAllAssignments() throws {
         let path = "/tmp/apus-notify-\(getpid())"
-        let fd = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
+        let fd = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         defer {
             close(fd)
             unlink(path)

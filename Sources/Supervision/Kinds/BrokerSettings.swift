@@ -220,6 +220,7 @@ extension PlatformConfiguration {
     private static func storeFolder(_ disk: String) -> String { "\(disk)/store" }
 
     /// An absolute path without `/` at its end.
+    /// - Throws: the path is not absolute, or `/`.
     package static func cleanDisk(_ path: String) throws(ConfigurationError) -> String {
         var path = path
         while path.count > 1 && path.hasSuffix("/") { path.removeLast() }

@@ -130,9 +130,9 @@ package struct WorkerRow: Sendable {
     /// When it is launched again after a crash.
     package var restart = RestartRule()
     /// How long it may take from its launch to `ready`, in milliseconds.
-    package var startMillisMax: Int64
+    package var startMillisecondsMax: Int64
     /// How long it may drain before it is killed, in milliseconds.
-    package var drainMillisMax: Int64
+    package var drainMillisecondsMax: Int64
     /// Stages are drained one after the other, from 0 on.
     package var drainStage: Int
 }
@@ -140,19 +140,19 @@ package struct WorkerRow: Sendable {
 /// When a worker that crashed is launched again. Times in milliseconds.
 package struct RestartRule: Sendable, Hashable {
     /// The first restart comes at once; the delay before the second.
-    package var delayMillisMin: Int64 = 100
+    package var delayMillisecondsMin: Int64 = 100
     /// Doubled from crash to crash up to this.
-    package var delayMillisMax: Int64 = 10_000
+    package var delayMillisecondsMax: Int64 = 10_000
     /// Having been ready for so long makes the next crash a first one again.
-    package var stableMillis: Int64 = 2_000
+    package var stableMilliseconds: Int64 = 2_000
     /// From so many crashes in a row it is called a crash loop.
     package var crashLoop = 3
 
     package init() {}
 
     /// The delay before the restart after `crashes` crashes in a row (at least 1).
-    package func delayMillis(crashes: Int) -> Int64 {
+    package func delayMilliseconds(crashes: Int) -> Int64 {
         guard crashes > 1 else { return 0 }
-        return min(delayMillisMin << Int64(min(crashes - 2, 20)), delayMillisMax)
+        return min(delayMillisecondsMin << Int64(min(crashes - 2, 20)), delayMillisecondsMax)
     }
 }

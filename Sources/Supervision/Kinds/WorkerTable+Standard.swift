@@ -22,7 +22,7 @@ extension WorkerTable {
                 .init(
                     name: "remoting", portKey: "listenPort", socketUnitName: "nameserver", option: "--nameserver-port")
             ],
-            startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 2),
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 2),
         WorkerRow(
             kind: .brokerStore, shortName: "b", title: "broker", nameKey: "brokerName", count: .perBroker,
             table: "broker", isOptional: true, readers: .broker, readsCommonSettings: true,
@@ -42,7 +42,7 @@ extension WorkerTable {
             events: [.init("watermarks", of: .brokerStore), .init("replication", of: .replication)],
             peers: [.sameIndex(.replication), .all(.filter), .others], ownsDisk: true,
             // Recovery reads the end of the commit log again, on a slow disk for minutes.
-            startMillisMax: 600_000, drainMillisMax: 60_000, drainStage: 0),
+            startMillisecondsMax: 600_000, drainMillisecondsMax: 60_000, drainStage: 0),
         WorkerRow(
             kind: .replication, shortName: "r", title: "replication worker", count: .perBroker,
             settingsOf: .brokerStore,
@@ -53,7 +53,7 @@ extension WorkerTable {
             segments: [.reads("watermarks", of: .brokerStore), .writes("replication", bytes: page)],
             events: [.init("watermarks", of: .brokerStore), .init("replication", of: .replication)],
             sharesDiskOf: .brokerStore,
-            startMillisMax: 30_000, drainMillisMax: 10_000, drainStage: 1),
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 10_000, drainStage: 1),
         WorkerRow(
             kind: .filter, shortName: "f", title: "filter worker", count: .configured(default: 1),
             table: "filter", readers: .filter, readsCommonSettings: true, rules: FilterSettings.self,
@@ -64,6 +64,6 @@ extension WorkerTable {
                 .readsAll("plugins", of: .filter),
             ],
             memoryLimit: .worker(setting: "filterMemoryMegabytes"),
-            startMillisMax: 30_000, drainMillisMax: 5_000, drainStage: 1),
+            startMillisecondsMax: 30_000, drainMillisecondsMax: 5_000, drainStage: 1),
     ])
 }

@@ -31,8 +31,10 @@ import WorkerProtocol
     @Test func backOffDoublesToTenSeconds() {
         let rule = RestartRule()
         #expect(
-            (1...10).map { rule.delayMillis(crashes: $0) } == [0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000])
-        #expect(rule.delayMillis(crashes: .max) == 10_000)
+            (1...10).map { rule.delayMilliseconds(crashes: $0) } == [
+                0, 100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000,
+            ])
+        #expect(rule.delayMilliseconds(crashes: .max) == 10_000)
     }
 
     @Test func crashLoopIsThrottledShownAndHarmsNobodyElse() {

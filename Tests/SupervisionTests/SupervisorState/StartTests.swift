@@ -34,7 +34,7 @@ import WorkerProtocol
         #expect(driver.killed(filter).contains(.ready))
     }
 
-    /// A death whose cause the next life knows is dealt with: nobody waits for the one after it.
+    /// A crash whose cause the next process knows is dealt with: the crash after it is not throttled for it.
     @Test func anExplainedDeathIsNotThrottled() {
         var driver = Driver.running()
         for _ in 0..<10 {
@@ -66,20 +66,20 @@ import WorkerProtocol
     @Test(arguments: [true, false])
     func whoExplainsOrRenewsWithoutEndIsThrottled(renews: Bool) {
         var driver = Driver.running()
-        var lives = 0
+        var launches = 0
         let end = driver.now + 30_000
         while driver.now < end {
             if renews {
                 _ = driver.handle(.message(filter, .renew(reason: "again")))
-                lives += driver.handle(.exited(filter, .code(0))).filter { $0 == .spawn(filter) }.count
+                launches += driver.handle(.exited(filter, .code(0))).filter { $0 == .spawn(filter) }.count
             } else {
-                lives += driver.killed(filter).filter { $0 == .spawn(filter) }.count
+                launches += driver.killed(filter).filter { $0 == .spawn(filter) }.count
                 _ = driver.handle(.message(filter, .explained(cause: "plugin x crashed")))
             }
             _ = driver.ready(filter)
-            lives += driver.pass(1).filter { $0 == .spawn(filter) }.count
+            launches += driver.pass(1).filter { $0 == .spawn(filter) }.count
         }
-        #expect((20...30).contains(lives), "\(lives)")
+        #expect((20...30).contains(launches), "\(launches)")
         #expect(driver.state.worker(filter)?.isCrashLoop == true)
         // A quiet time later it is believed again.
         _ = driver.pass(15_000)

@@ -17,7 +17,7 @@ struct Driver {
 
     init(_ workers: [WorkerID] = everyone, watchdog: Int64? = nil) {
         var limits = SupervisorState.Limits()
-        limits.watchdogMillis = watchdog
+        limits.watchdogMilliseconds = watchdog
         state = SupervisorState(workers: workers, limits: limits)
     }
 

@@ -15,11 +15,23 @@ import WorkerProtocol
                 if case .spawn(let id) = action { #expect(alive.insert(id).inserted, "\(id) launched twice") }
             }
         }
+        /// A process runs where the state says so, and nowhere else.
+        func check() {
+            for worker in driver.state.workers {
+                let hasProcess =
+                    switch worker.phase {
+                    case .waiting, .parked, .stopped: false
+                    case .starting, .ready, .failing, .draining, .killed: true
+                    }
+                #expect(hasProcess == alive.contains(worker.id), "\(worker.id): \(worker.phase)")
+            }
+        }
         apply(driver.handle(.start))
         for _ in 0..<300 {
+            check()
             driver.now += Int64.random(in: 0...2_000, using: &random)
             let id = driver.state.workers.randomElement(using: &random)?.id ?? broker
-            switch Int.random(in: 0..<10, using: &random) {
+            switch Int.random(in: 0..<12, using: &random) {
             case 0...1 where alive.contains(id): apply(driver.ready(id))
             case 2...3 where alive.contains(id):
                 alive.remove(id)
@@ -30,6 +42,8 @@ import WorkerProtocol
                     driver.handle(.message(id, .failed(reason: "x", cause: Bool.random(using: &random) ? .own : .disk)))
                 )
             case 6: apply(driver.handle(.reload))
+            case 9 where alive.contains(id): apply(driver.handle(.message(id, .renew(reason: "x"))))
+            case 10 where alive.contains(id): apply(driver.handle(.message(id, .explained(cause: "x"))))
             case 7: apply(driver.handle(.restart(id)))
             case 8:
                 let broker = WorkerID(.brokerStore, Int.random(in: 1...2, using: &random))
