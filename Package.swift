@@ -80,7 +80,7 @@ let package = Package(
         // Floor 2: words and formats
         room("FastJSON"),
         room("MessageModel"),
-        room("StoreFormat", ["CLinux"]),
+        room("StoreFormat", ["CLinux", "MessageModel"]),
         room("SettingTable", ["FastJSON"], exclude: ["README.md"]),
         room("WorkerProtocol", ["SettingTable"]),
         room("RemotingProtocol", ["FastJSON", "MessageModel", "CZlib", nioCore]),
@@ -88,7 +88,8 @@ let package = Package(
         // Floor 3: equipment
         room("StoreReader", ["LinuxSystem", "StoreFormat"]),
         room("MetadataStore", ["LinuxSystem", "StoreFormat"]),
-        room("RemotingTransport", ["LinuxSystem", "RemotingProtocol", logging, nioCore, nioPosix]),
+        room(
+            "RemotingTransport", ["LinuxSystem", "MessageModel", "RemotingProtocol", logging, nioCore, nioPosix]),
         room("WorkerKit", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging, nioCore, nioPosix]),
 
         // Floor 4: engines
@@ -194,7 +195,7 @@ let package = Package(
             name: "SwiftClientExample", dependencies: ["RocketMQClient"], path: "Tests/Support/SwiftClientExample",
             swiftSettings: strict),
         .executableTarget(
-            name: "CodecBenchmark", dependencies: ["RemotingProtocol", nioCore],
+            name: "CodecBenchmark", dependencies: ["MessageModel", "RemotingProtocol", nioCore],
             path: "Tests/Support/CodecBenchmark", swiftSettings: strict),
         tests("BenchTests", ["Bench", "RemotingProtocol", nioCore]),
         tests(
@@ -218,7 +219,7 @@ let package = Package(
                 nioEmbedded,
             ]),
         .executableTarget(
-            name: "StoreBench", dependencies: ["MessageStore", "StoreFormat", "LinuxSystem", logging],
+            name: "StoreBench", dependencies: ["MessageModel", "MessageStore", "StoreFormat", "LinuxSystem", logging],
             path: "Tests/Support/StoreBench", swiftSettings: strict),
         room(
             "ModelClients", ["RemotingProtocol", "RemotingTransport", "RocketMQClient", nioCore, nioPosix],

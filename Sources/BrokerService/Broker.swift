@@ -1,6 +1,7 @@
 import FastJSON
 package import LinuxSystem
 package import Logging
+import MessageModel
 package import MessageStore
 package import NIOCore
 import RemotingProtocol
@@ -103,7 +104,7 @@ package final class Broker: RemotingService {
     /// process: identifiers lead back here, and clients are told the name itself.
     private static func storeHost(
         _ configuration: BrokerConfiguration
-    ) throws(BrokerError) -> RemotingProtocol.HostAddress {
+    ) throws(BrokerError) -> HostAddress {
         let name = configuration.brokerIP1
         let address: String
         do throws(HostName.Failure) {
@@ -113,7 +114,7 @@ package final class Broker: RemotingService {
                 "brokerIP1 = \(name): \(error); set it to the address clients reach this broker at, or give the name an address "
                     + "(DNS, /etc/hosts)")
         }
-        guard let host = RemotingProtocol.HostAddress(ipv4Text: "\(address):\(configuration.listenPort)") else {
+        guard let host = HostAddress(ipv4Text: "\(address):\(configuration.listenPort)") else {
             throw .configuration(
                 "brokerIP1 = \(name), listenPort = \(configuration.listenPort) are no IPv4 address and port")
         }

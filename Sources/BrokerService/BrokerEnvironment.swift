@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import SettingTable
@@ -10,7 +11,7 @@ final class BrokerEnvironment {
     /// As it holds now: operators change it while the broker runs (`BrokerSettings`).
     var configuration: BrokerConfiguration
     /// The address in message identifiers and records.
-    let storeHost: StoreFormat.HostAddress
+    let storeHost: HostAddress
     let disk: any Disk
     let eventLoop: any EventLoop
     let logger: Logger
@@ -37,11 +38,11 @@ final class BrokerEnvironment {
     ///   - work: does all background work; `nil` starts threads as they are needed.
     ///   - now: milliseconds since 1970.
     init(
-        configuration: BrokerConfiguration, storeHost: RemotingProtocol.HostAddress, disk: any Disk,
+        configuration: BrokerConfiguration, storeHost: HostAddress, disk: any Disk,
         eventLoop: any EventLoop, logger: Logger, work: (any BackgroundWork)?, now: @escaping () -> Int64
     ) {
         self.configuration = configuration
-        self.storeHost = StoreFormat.HostAddress(storeHost)
+        self.storeHost = storeHost
         self.disk = disk
         self.eventLoop = eventLoop
         self.logger = logger

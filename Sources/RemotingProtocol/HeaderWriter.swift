@@ -1,4 +1,5 @@
 import Glibc
+import MessageModel
 
 /// Writes a frame's length word and header into memory that is known to be large enough (`capacity`). The order of
 /// calls is the order of the bytes: begin, fields, end.

@@ -1,3 +1,5 @@
+package import MessageModel
+
 /// A stored message as a consumer sees it, decoded from the commit log record a pull brings (`MessageDecoder`):
 ///
 ///     | size 4 | magic 4 | body CRC 4 | queue id 4 | flag 4 | queue offset 8 | physical offset 8 | sys flag 4 |
@@ -33,12 +35,12 @@ package struct MessageExt: Equatable, Sendable {
 
     package init() {}
 
-    package var messageID: String { self.properties[MessageProperties.uniqueKey] ?? self.offsetMessageID }
+    package var messageID: String { self.properties["\(PropertyName.uniqueKey)"] ?? self.offsetMessageID }
     package var offsetMessageID: String {
         OffsetMessageID.text(host: self.storeHost, physicalOffset: self.physicalOffset)
     }
-    package var tags: String? { self.properties[MessageProperties.tags] }
-    package var keys: String? { self.properties[MessageProperties.keys] }
+    package var tags: String? { self.properties["\(PropertyName.tags)"] }
+    package var keys: String? { self.properties["\(PropertyName.keys)"] }
 
     /// The messages of a pull's body. Stops with an error at the first record that is not whole.
     package static func decodeAll(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> [MessageExt] {

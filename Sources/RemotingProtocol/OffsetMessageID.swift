@@ -1,7 +1,9 @@
+package import MessageModel
+
 /// The message id a broker gives (`MessageDecoder.createMessageId`): host and physical offset in upper-case hex,
 /// 32 digits for IPv4, 56 for IPv6.
 package enum OffsetMessageID {
-    package static func digits(_ host: HostAddress) -> Int { (host.count + 8) * 2 }
+    package static func digits(_ host: HostAddress) -> Int { (host.encodedSize + 8) * 2 }
 
     /// Writes `digits(host)` characters; returns their count.
     @discardableResult
@@ -15,7 +17,7 @@ package enum OffsetMessageID {
         } else {
             offset += Self.hex(host.low, digits: 8, to: target)
         }
-        offset += Self.hex(UInt64(host.port), digits: 8, to: target + offset)
+        offset += Self.hex(UInt64(UInt32(bitPattern: host.port)), digits: 8, to: target + offset)
         return offset + Self.hex(UInt64(bitPattern: physicalOffset), digits: 16, to: target + offset)
     }
 

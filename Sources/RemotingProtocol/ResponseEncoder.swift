@@ -1,3 +1,4 @@
+package import MessageModel
 package import NIOCore
 
 /// Writes response frames straight into a connection's outbound buffer, in the request's serialization. Callers

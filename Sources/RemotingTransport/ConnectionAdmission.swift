@@ -1,8 +1,9 @@
 import Glibc
 package import LinuxSystem
 package import Logging
+package import MessageModel
 package import NIOCore
-package import RemotingProtocol
+import RemotingProtocol
 
 /// Decides which connections a server takes: a total, a number for each remote address, and descriptors left for files.
 ///

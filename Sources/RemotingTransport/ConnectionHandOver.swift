@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import MessageModel
 import NIOCore
 import NIOPosix
 import RemotingProtocol

@@ -1,3 +1,4 @@
+import MessageModel
 import RemotingProtocol
 
 /// Whose connections share a bound: one IPv4 address, or one /64 network of IPv6, which is what a single site is given.
@@ -18,7 +19,7 @@ struct RemoteNetwork: Hashable {
             return
         }
         // No address has these bits: networks end with all ones, IPv4 addresses begin with zeros.
-        self.init(high: remote.high, low: 0xffff_ffff << 32 | UInt64(remote.port))
+        self.init(high: remote.high, low: 0xffff_ffff << 32 | UInt64(UInt32(bitPattern: remote.port)))
     }
 
     private init(high: UInt64, low: UInt64) {

@@ -1,4 +1,5 @@
 import Glibc
+package import MessageModel
 package import NIOCore
 import NIOPosix
 package import RemotingProtocol

@@ -1,4 +1,5 @@
 import Logging
+package import MessageModel
 package import NIOCore
 package import RemotingProtocol
 
@@ -321,9 +322,9 @@ extension HostAddress {
             )
         }
         if isIPv6 {
-            self.init(ipv6High: high, low: low, port: port)
+            self.init(ipv6High: high, low: low, port: Int32(port))
         } else {
-            self.init(ipv4: UInt32(truncatingIfNeeded: low), port: port)
+            self.init(ipv4: UInt32(truncatingIfNeeded: low), port: Int32(port))
         }
     }
 }

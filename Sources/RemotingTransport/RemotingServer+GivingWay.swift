@@ -1,3 +1,4 @@
+import MessageModel
 import NIOCore
 import RemotingProtocol
 

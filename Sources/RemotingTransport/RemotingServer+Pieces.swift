@@ -1,3 +1,4 @@
+import MessageModel
 import RemotingProtocol
 
 extension RemotingServer.Piece: CustomStringConvertible {

@@ -1,5 +1,6 @@
 import Glibc
 package import Logging
+package import MessageModel
 package import NIOCore
 import NIOPosix
 package import RemotingProtocol

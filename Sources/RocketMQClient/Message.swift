@@ -1,3 +1,4 @@
+import MessageModel
 import RemotingProtocol
 
 /// A message to be sent.
@@ -51,9 +52,9 @@ public struct Message: Sendable, Hashable {
     /// - Throws: `invalidArgument` for text that would break the form, and for delays out of bounds.
     func encodedProperties(id: String, more: [(String, String)] = []) throws(RocketMQClientError) -> String {
         guard !topic.isEmpty else { throw .invalidArgument("a message needs a topic") }
-        var all = [(MessageProperties.uniqueKey, id), (WireNames.Property.waitsForStore, "true")]
-        if let tag { all.append((MessageProperties.tags, tag)) }
-        if !keys.isEmpty { all.append((MessageProperties.keys, keys.joined(separator: " "))) }
+        var all = [("\(PropertyName.uniqueKey)", id), (WireNames.Property.waitsForStore, "true")]
+        if let tag { all.append(("\(PropertyName.tags)", tag)) }
+        if !keys.isEmpty { all.append(("\(PropertyName.keys)", keys.joined(separator: " "))) }
         all += properties.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
         switch delivery {
         case .immediate: break
@@ -117,11 +118,11 @@ public struct ReceivedMessage: Sendable, Hashable {
     public let preparedTransactionOffset: Int64
 
     /// What consumers select by.
-    public var tag: String? { properties[MessageProperties.tags] }
+    public var tag: String? { properties["\(PropertyName.tags)"] }
     /// The keys as they were written, separated by blanks.
-    public var keys: String? { properties[MessageProperties.keys] }
+    public var keys: String? { properties["\(PropertyName.keys)"] }
     /// The ID the producer made; nil when it made none.
-    public var uniqueID: String? { properties[MessageProperties.uniqueKey] }
+    public var uniqueID: String? { properties["\(PropertyName.uniqueKey)"] }
     /// The ID the producer made, else `offsetMessageID`.
     public var messageID: String { uniqueID ?? offsetMessageID }
     /// The ID of its position: broker address and log offset in hexadecimal digits.

@@ -1,5 +1,6 @@
 import FastJSON
 package import Logging
+import MessageModel
 package import NIOCore
 package import RemotingProtocol
 package import RemotingTransport

@@ -1,4 +1,5 @@
 import CLinux
+package import MessageModel
 
 /// A message in the commit log (`CommitLog`, `MessageExtEncoder`), all numbers big-endian:
 ///

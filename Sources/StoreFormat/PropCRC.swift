@@ -1,4 +1,5 @@
 import CLinux
+import MessageModel
 
 /// The checksum of a whole record, which RocketMQ 5 appends with `enabledAppendPropCRC` (`CommitLog`,
 /// `MessageDecoder.createCrc32`): a property of fixed width, always the record's last 20 bytes,

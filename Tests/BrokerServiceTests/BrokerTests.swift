@@ -2,6 +2,7 @@ import BrokerService
 import FastJSON
 import Foundation
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import NIOPosix
@@ -134,7 +135,7 @@ import WorkerProtocol
         return try answer.body.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { throw RawConnection.Closed() }
             var properties: [String: String] = [:]
-            StoreFormat.MessageProperties.forEach(in: record.properties) {
+            MessageProperties.forEach(in: record.properties) {
                 properties[String(decoding: $0, as: UTF8.self)] = String(decoding: $1, as: UTF8.self)
             }
             return Retried(

@@ -1,5 +1,6 @@
 import FastJSON
 import Foundation
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import StoreFormat
@@ -119,7 +120,7 @@ struct NormalizedAnswer: Equatable, CustomStringConvertible {
                 let rest = UnsafeRawBufferPointer(rebasing: bytes[offset...])
                 guard case .record(let record) = CommitLogRecord.parse(rest) else { return result + ["damaged"] }
                 var properties: [String] = []
-                StoreFormat.MessageProperties.forEach(in: record.properties) { name, value in
+                MessageProperties.forEach(in: record.properties) { name, value in
                     let name = String(decoding: name, as: UTF8.self)
                     let isOfStore = name == "ORIGIN_MESSAGE_ID" || name == "WAIT"
                     properties.append(name + "=" + (isOfStore ? "*" : String(decoding: value, as: UTF8.self)))

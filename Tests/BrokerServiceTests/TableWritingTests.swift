@@ -82,12 +82,12 @@ struct TableWritingTests {
     func rates() {
         var now: Int64 = 1_000_000
         let buckets = TokenBuckets(CreationRates.topics, now: { now })
-        func address(_ number: UInt32, port: UInt16 = 1) -> HostAddress { HostAddress(ipv4: number, port: port) }
+        func address(_ number: UInt32, port: Int32 = 1) -> HostAddress { HostAddress(ipv4: number, port: port) }
         func takes(_ count: Int, from address: (Int) -> HostAddress) -> Int {
             (0..<count).filter { buckets.take(address($0)) }.count
         }
         // Connections of one address share its bucket.
-        #expect(takes(5000) { address(1, port: UInt16($0)) } == Int(CreationRates.topics.burst))
+        #expect(takes(5000) { address(1, port: Int32($0)) } == Int(CreationRates.topics.burst))
         #expect(buckets.take(address(2)), "another address has its own")
         now += 2000
         #expect(takes(5000) { _ in address(1) } == Int(CreationRates.topics.perSecond) * 2)

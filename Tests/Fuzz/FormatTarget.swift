@@ -1,6 +1,7 @@
 import FastJSON
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 
 @testable import MessageStore
@@ -42,7 +43,7 @@ enum FormatTarget {
         }
     }
 
-    private typealias MessageStoreProperties = StoreFormat.MessageProperties
+    private typealias MessageStoreProperties = MessageProperties
 
     private static func record(_ bytes: UnsafeRawBufferPointer) {
         switch CommitLogRecord.parse(bytes) {
@@ -50,7 +51,7 @@ enum FormatTarget {
             demand(record.totalSize <= bytes.count && record.totalSize >= CommitLogRecord.minimumSize)
             _ = (record.damage(by: .body), record.damage(by: .propCRCIfPresent))
             _ = (record.storeHost, record.bornHost, record.reconsumeTimes, record.preparedTransactionOffset)
-            _ = record.property(MessageStoreProperties.keys).map { TagsCode.of($0) }
+            _ = record.property(PropertyName.keys).map { TagsCode.of($0) }
         case .blank(let size): demand(size >= CommitLogRecord.blankSize)
         case .incomplete(let needed): demand(needed > bytes.count)
         case .invalid(let damage): _ = damage.description
@@ -76,8 +77,8 @@ enum FormatTarget {
             let outcome = Array("B".utf8).withUnsafeBytes { topic in
                 store.appendBatch(
                     MessageDraft(
-                        topic: topic, queueId: 0, bornHost: StoreFormat.HostAddress(ipv4: 1, port: 2),
-                        storeHost: StoreFormat.HostAddress(ipv4: 3, port: 4), body: bytes), physicalOffsets: &offsets)
+                        topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 2),
+                        storeHost: HostAddress(ipv4: 3, port: 4), body: bytes), physicalOffsets: &offsets)
             }
             try store.commitTick()
             switch outcome {

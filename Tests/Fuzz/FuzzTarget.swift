@@ -5,6 +5,7 @@
 import FastJSON
 import Glibc
 import LinuxSystem
+import MessageModel
 
 @testable import MessageStore
 @testable import MetadataStore

@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 
 @testable import MessageStore
@@ -87,13 +88,13 @@ enum StoreTarget {
         ipv6: Bool = false
     ) -> AppendOutcome {
         let host =
-            ipv6 ? StoreFormat.HostAddress(ipv6High: 1, low: 2, port: 3) : StoreFormat.HostAddress(ipv4: 1, port: 2)
+            ipv6 ? HostAddress(ipv6High: 1, low: 2, port: 3) : HostAddress(ipv4: 1, port: 2)
         return Array(topic.utf8).withUnsafeBytes { topic in
             Array(body.utf8).withUnsafeBytes { body in
                 Array(properties.utf8).withUnsafeBytes { properties in
                     var draft = MessageDraft(
                         topic: topic, queueId: queueId, bornHost: host,
-                        storeHost: StoreFormat.HostAddress(ipv4: 5, port: 6),
+                        storeHost: HostAddress(ipv4: 5, port: 6),
                         body: body)
                     draft.properties = properties
                     return store.append(draft)

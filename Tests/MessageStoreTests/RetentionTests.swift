@@ -1,4 +1,5 @@
 import LinuxSystem
+import MessageModel
 import StoreFormat
 import Synchronization
 import Testing

@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 import Synchronization
 

@@ -1,4 +1,5 @@
 import FastJSON
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import Testing

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import MessageModel
 import NIOCore
 import NIOPosix
 import RemotingProtocol
@@ -393,7 +394,7 @@ struct AdmissionTests {
     func perAddress() {
         let admission = Self.admission(20, 3)
         let one = HostAddress(ipv4: 0x0a00_0001, port: 1)
-        for port in 0..<3 { #expect(admission.admit(HostAddress(ipv4: 0x0a00_0001, port: UInt16(port))) == nil) }
+        for port in 0..<3 { #expect(admission.admit(HostAddress(ipv4: 0x0a00_0001, port: Int32(port))) == nil) }
         #expect(admission.admit(one)?.contains("from this address: 3 are open (connectionsPerAddressMax)") == true)
         #expect(admission.admit(HostAddress(ipv4: 0x0a00_0002, port: 1)) == nil)
         admission.left(one)

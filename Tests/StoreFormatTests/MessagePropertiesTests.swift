@@ -1,3 +1,4 @@
+import MessageModel
 import StoreFormat
 import Testing
 

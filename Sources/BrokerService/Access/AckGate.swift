@@ -1,3 +1,4 @@
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -63,7 +64,7 @@ final class AckGate {
 
     /// What is waiting already goes on waiting for what held when it came.
     var conditions: Conditions
-    private let storeHost: RemotingProtocol.HostAddress
+    private let storeHost: HostAddress
     private let eventLoop: any EventLoop
     private let now: () -> Int64
     /// Set when region or trace switch are not RocketMQ's defaults, which the fast encoder knows.
@@ -98,7 +99,7 @@ final class AckGate {
     /// - Parameters:
     ///   - store: asked for a flush when a tick has messages that wait for the disk.
     ///   - storeHost: the address in message identifiers.
-    init(_ environment: BrokerEnvironment, _ store: MessageStore, storeHost: RemotingProtocol.HostAddress) {
+    init(_ environment: BrokerEnvironment, _ store: MessageStore, storeHost: HostAddress) {
         self.environment = environment
         self.store = store
         self.storeHost = storeHost

@@ -1,3 +1,4 @@
+import MessageModel
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
@@ -27,12 +28,12 @@ final class ClientContext {
     }
     var said: Heartbeat?
     /// Converted once: goes into every message as born host.
-    let bornHost: StoreFormat.HostAddress
+    let bornHost: HostAddress
 
     init(_ connection: RemotingConnection, number: Int) {
         self.connection = connection
         self.number = number
-        bornHost = StoreFormat.HostAddress(connection.remoteAddress)
+        bornHost = connection.remoteAddress
     }
 
     var address: String { connection.remoteAddress.text }
@@ -57,15 +58,4 @@ struct ClientChannelInfo {
     var subscriptions: [Subscription] = []
     /// `CLUSTERING` or `BROADCASTING`, as this client said it.
     var messageModel = ""
-}
-
-extension StoreFormat.HostAddress {
-    /// The wire's address as a record holds it.
-    init(_ address: RemotingProtocol.HostAddress) {
-        if address.isIPv6 {
-            self.init(ipv6High: address.high, low: address.low, port: Int32(address.port))
-        } else {
-            self.init(ipv4: UInt32(truncatingIfNeeded: address.low), port: Int32(address.port))
-        }
-    }
 }

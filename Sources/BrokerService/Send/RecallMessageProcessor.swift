@@ -55,7 +55,7 @@ final class RecallMessageProcessor {
     }
 
     private func store(
-        _ handle: RecallHandle, due: Int64, group: String, bornHost: StoreFormat.HostAddress, now: Int64
+        _ handle: RecallHandle, due: Int64, group: String, bornHost: HostAddress, now: Int64
     ) -> AppendOutcome {
         var properties = PropertyList()
         properties["\(TimerProperties.deleteUniqueKey)"] = handle.topic + "+" + handle.uniqueKey

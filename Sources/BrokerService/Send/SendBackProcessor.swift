@@ -80,7 +80,7 @@ final class SendBackProcessor {
             properties[PropertyName.waitStoreMsgOK] = "false"
             if properties[PropertyName.originMessageID] == nil {
                 properties[PropertyName.originMessageID] = OffsetMessageID.text(
-                    host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: offset)
+                    host: record.storeHost, physicalOffset: offset)
             }
             var queueId: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
@@ -113,17 +113,6 @@ final class SendBackProcessor {
                     end: result.end.rawValue, waits: false, topicMadeAt: topic.madeAt))
         case .refused(let refusal): refuse(.systemError, "\(refusal)")
         case nil: refuse(.systemError, "look message by offset failed, \(offset): no record begins there")
-        }
-    }
-}
-
-extension RemotingProtocol.HostAddress {
-    init(_ address: StoreFormat.HostAddress) {
-        let port = UInt16(truncatingIfNeeded: address.port)
-        if address.isIPv6 {
-            self.init(ipv6High: address.high, low: address.low, port: port)
-        } else {
-            self.init(ipv4: UInt32(truncatingIfNeeded: address.high >> 32), port: port)
         }
     }
 }

@@ -369,7 +369,7 @@ final class SendMessageProcessor {
     private func recallHandle(_ topic: TopicEntry, _ due: Int64) -> String? {
         guard environment.timerSettings.isRecallEnabled, !topic.isRetryTopic else { return nil }
         let uniqueKey = properties.bytes.withUnsafeBytes { bytes in
-            StoreFormat.MessageProperties.value(of: PropertyName.uniqueKey, in: bytes).map {
+            MessageProperties.value(of: PropertyName.uniqueKey, in: bytes).map {
                 String(decoding: $0, as: UTF8.self)
             }
         }

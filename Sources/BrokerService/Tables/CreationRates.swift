@@ -1,3 +1,4 @@
+import MessageModel
 import RemotingProtocol
 import RemotingTransport
 
@@ -8,7 +9,7 @@ final class CreationRates {
     static let groups = TokenBuckets.Rate(burst: 20_000, perSecond: 500)
 
     /// Whose request is handled; it is there as long as that.
-    var requester: RemotingProtocol.HostAddress?
+    var requester: HostAddress?
     private let topicBuckets: TokenBuckets
     private let groupBuckets: TokenBuckets
 
@@ -17,11 +18,11 @@ final class CreationRates {
         groupBuckets = TokenBuckets(Self.groups, now: now)
     }
 
-    func mayMakeTopic(_ address: RemotingProtocol.HostAddress) -> Bool { topicBuckets.take(address) }
+    func mayMakeTopic(_ address: HostAddress) -> Bool { topicBuckets.take(address) }
     /// For the client whose request is handled; for the broker's own work always.
     var requesterMayMakeGroup: Bool { requester.map { mayMakeGroup($0) } ?? true }
 
-    func mayMakeGroup(_ address: RemotingProtocol.HostAddress) -> Bool { groupBuckets.take(address) }
+    func mayMakeGroup(_ address: HostAddress) -> Bool { groupBuckets.take(address) }
 }
 
 /// A token bucket for each address, whatever its port.
@@ -68,7 +69,7 @@ final class TokenBuckets {
     /// Addresses it remembers.
     var count: Int { buckets.count }
 
-    func take(_ address: RemotingProtocol.HostAddress) -> Bool {
+    func take(_ address: HostAddress) -> Bool {
         let time = now()
         let key = Address(high: address.high, low: address.low, isIPv6: address.isIPv6)
         if buckets[key] == nil, buckets.count >= Self.addressesMax {

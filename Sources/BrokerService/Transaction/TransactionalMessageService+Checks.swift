@@ -169,7 +169,7 @@ extension TransactionalMessageService {
             var fields = [
                 "commitLogOffset": String(half.physicalOffset), "tranStateTableOffset": String(half.queueOffset),
                 "offsetMsgId": OffsetMessageID.text(
-                    host: RemotingProtocol.HostAddress(record.storeHost), physicalOffset: half.physicalOffset),
+                    host: record.storeHost, physicalOffset: half.physicalOffset),
             ]
             if let uniqueKey {
                 fields["msgId"] = uniqueKey

@@ -1,3 +1,4 @@
+package import MessageModel
 package import StoreFormat
 
 /// A message to append. The pointers need to be valid only during the call.

@@ -1,4 +1,5 @@
 import Glibc
+import MessageModel
 import StoreFormat
 
 extension MessageStore {

@@ -1,5 +1,6 @@
 import LinuxSystem
 import Logging
+import MessageModel
 import StoreFormat
 import StoreReader
 

@@ -1,5 +1,6 @@
 import BrokerService
 import Foundation
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -33,7 +34,7 @@ struct Consumed: Equatable, Sendable {
         storeTimestamp = record.storeTimestamp
         body = String(decoding: record.body, as: UTF8.self)
         var properties: [String: String] = [:]
-        StoreFormat.MessageProperties.forEach(in: record.properties) { name, value in
+        MessageProperties.forEach(in: record.properties) { name, value in
             properties[String(decoding: name, as: UTF8.self)] = String(decoding: value, as: UTF8.self)
         }
         self.properties = properties

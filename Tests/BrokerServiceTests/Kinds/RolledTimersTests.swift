@@ -1,4 +1,5 @@
 import Foundation
+import MessageModel
 import MessageStore
 import NIOCore
 import NIOEmbedded
@@ -50,7 +51,7 @@ import Testing
             sample.withUnsafeBytes { raw in
                 guard case .record(let record) = CommitLogRecord.parse(raw) else { return }
                 oldCount = record.properties.count
-                StoreFormat.MessageProperties.forEach(in: record.properties) { name, value in
+                MessageProperties.forEach(in: record.properties) { name, value in
                     properties.append((String(decoding: name, as: UTF8.self), String(decoding: value, as: UTF8.self)))
                 }
             }

@@ -1,5 +1,6 @@
 import BrokerService
 import Foundation
+import MessageModel
 import RemotingProtocol
 import StoreFormat
 import Testing
@@ -131,7 +132,7 @@ struct TransactionTests {
         #expect(!connection.gets(.checkTransactionState, within: 600))
         // An operator has it asked again.
         let id = OffsetMessageID.text(
-            host: RemotingProtocol.HostAddress(ipv4: 0x7F00_0002, port: 31911),
+            host: HostAddress(ipv4: 0x7F00_0002, port: 31911),
             physicalOffset: try #require(aside.first?.physicalOffset))
         #expect(try connection.invoke(.resumeCheckHalfMessage, ["topic": "TX", "msgId": id]).code == 0)
         let again = try connection.request(.checkTransactionState)
@@ -398,7 +399,7 @@ struct TransactionTests {
         func resume(_ body: String) throws -> ResponseCode? {
             let place = try #require(aside.first { $0.body == body }).physicalOffset
             let id = OffsetMessageID.text(
-                host: RemotingProtocol.HostAddress(ipv4: 0x7F00_0002, port: 31911), physicalOffset: place)
+                host: HostAddress(ipv4: 0x7F00_0002, port: 31911), physicalOffset: place)
             return try connection.invoke(.resumeCheckHalfMessage, ["topic": "TX", "msgId": id]).responseCode
         }
         #expect(try resume("resumed") == .success)

@@ -2,6 +2,7 @@
 // per response encoded. Prints one line each; ends with 1 when a decode or a hot encode allocates.
 
 import Glibc
+import MessageModel
 import NIOCore
 import RemotingProtocol
 

@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import Logging
+import MessageModel
 import MessageStore
 import StoreFormat
 

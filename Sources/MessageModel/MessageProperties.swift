@@ -1,6 +1,6 @@
 import Glibc
 
-/// The properties of a record as they lie in it: `name \u{1} value \u{2} name \u{1} value …`, UTF-8, the last separator optional.
+/// The properties of a message as they lie in a record or a request: `name \u{1} value \u{2} name \u{1} value …`, UTF-8, the last separator optional.
 public enum MessageProperties {
     /// Between a name and its value.
     public static let nameValueSeparator: UInt8 = 1
@@ -52,5 +52,35 @@ public enum MessageProperties {
         guard left.count == right.count else { return false }
         guard let leftBase = left.baseAddress, let rightBase = right.baseAddress else { return true }
         return memcmp(leftBase, rightBase, left.count) == 0
+    }
+
+    // MARK: - As dictionaries
+
+    package static func encode(_ properties: [(String, String)]) -> [UInt8] {
+        var bytes: [UInt8] = []
+        for (name, value) in properties {
+            bytes.append(contentsOf: name.utf8)
+            bytes.append(Self.nameValueSeparator)
+            bytes.append(contentsOf: value.utf8)
+            bytes.append(Self.propertySeparator)
+        }
+        return bytes
+    }
+
+    package static func encode(_ properties: [String: String]) -> [UInt8] {
+        Self.encode(properties.map { ($0.key, $0.value) })
+    }
+
+    /// By name, by the rules of `forEach`; of a name that occurs twice the last value.
+    package static func decode(_ bytes: UnsafeRawBufferPointer) -> [String: String] {
+        var properties: [String: String] = [:]
+        Self.forEach(in: bytes) { name, value in
+            properties[String(decoding: name, as: UTF8.self)] = String(decoding: value, as: UTF8.self)
+        }
+        return properties
+    }
+
+    package static func decode(_ bytes: [UInt8]) -> [String: String] {
+        bytes.withUnsafeBytes { Self.decode($0) }
     }
 }
