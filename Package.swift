@@ -161,9 +161,8 @@ let package = Package(
         worker(
             "apus",
             [
-                "Bench", "BrokerService", "CZlib", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel",
-                "RemotingProtocol", "RemotingTransport", "RocketMQClient", "SettingTable", "StoreFormat", "Supervision",
-                logging, nioCore, nioPosix, argumentParser,
+                "Bench", "BrokerService", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel", "RocketMQClient",
+                "SettingTable", "Supervision", "WorkerProtocol", logging, argumentParser,
             ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 

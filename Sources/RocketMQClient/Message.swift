@@ -52,31 +52,37 @@ public struct Message: Sendable, Hashable {
     /// - Throws: `invalidArgument` for text that would break the form, and for delays out of bounds.
     func encodedProperties(id: String, more: [(String, String)] = []) throws(RocketMQClientError) -> String {
         guard !topic.isEmpty else { throw .invalidArgument("a message needs a topic") }
-        var all = [("\(PropertyName.uniqueKey)", id), (WireNames.Property.waitsForStore, "true")]
-        if let tag { all.append(("\(PropertyName.tags)", tag)) }
-        if !keys.isEmpty { all.append(("\(PropertyName.keys)", keys.joined(separator: " "))) }
-        all += properties.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+        var text = "\(PropertyName.uniqueKey)\u{1}\(id)\u{2}\(WireNames.Property.waitsForStore)\u{1}true"
+        func append(_ name: String, _ value: String) throws(RocketMQClientError) {
+            guard !name.isEmpty, !Self.breaksForm(name), !Self.breaksForm(value) else {
+                throw .invalidArgument("property '\(name)' is empty or contains U+0001 or U+0002")
+            }
+            text += "\u{2}"
+            text += name
+            text += "\u{1}"
+            text += value
+        }
+        if let tag { try append("\(PropertyName.tags)", tag) }
+        if !keys.isEmpty { try append("\(PropertyName.keys)", keys.joined(separator: " ")) }
+        if !properties.isEmpty {
+            for (name, value) in properties.sorted(by: { $0.key < $1.key }) { try append(name, value) }
+        }
         switch delivery {
         case .immediate: break
         case .delayLevel(let level):
             guard 1...1024 ~= level else { throw .invalidArgument("delay level \(level) is not 1 or more") }
-            all.append((WireNames.Property.delayLevel, String(level)))
+            try append(WireNames.Property.delayLevel, String(level))
         case .after(let delay):
             let (seconds, attoseconds) = delay.components
             let (milliseconds, overflow) = seconds.multipliedReportingOverflow(by: 1000)
             guard !overflow, milliseconds >= 0, attoseconds >= 0 else {
                 throw .invalidArgument("a delay of \(delay) is out of bounds")
             }
-            all.append((WireNames.Property.timerDelay, String(milliseconds &+ attoseconds / 1_000_000_000_000_000)))
-        case .at(let milliseconds): all.append((WireNames.Property.timerDelivery, String(milliseconds)))
+            try append(WireNames.Property.timerDelay, String(milliseconds &+ attoseconds / 1_000_000_000_000_000))
+        case .at(let milliseconds): try append(WireNames.Property.timerDelivery, String(milliseconds))
         }
-        all += more
-        for (name, value) in all {
-            guard !name.isEmpty, !Self.breaksForm(name), !Self.breaksForm(value) else {
-                throw .invalidArgument("property '\(name)' is empty or contains U+0001 or U+0002")
-            }
-        }
-        return all.map { "\($0.0)\u{1}\($0.1)" }.joined(separator: "\u{2}")
+        for (name, value) in more { try append(name, value) }
+        return text
     }
 
     private static func breaksForm(_ text: String) -> Bool { text.utf8.contains { $0 == 1 || $0 == 2 } }
@@ -99,9 +105,9 @@ public struct ReceivedMessage: Sendable, Hashable {
     /// Milliseconds since 1970, by the broker's clock.
     public let storeTimestamp: Int64
     /// `address:port` of the producer.
-    public let bornHost: String
+    public var bornHost: String { born.text }
     /// `address:port` of the broker that stored it.
-    public let storeHost: String
+    public var storeHost: String { store.text }
     /// How often it was sent back before.
     public let reconsumeTimes: Int
     /// Its byte position in the broker's log.
@@ -126,7 +132,9 @@ public struct ReceivedMessage: Sendable, Hashable {
     /// The ID the producer made, else `offsetMessageID`.
     public var messageID: String { uniqueID ?? offsetMessageID }
     /// The ID of its position: broker address and log offset in hexadecimal digits.
-    public let offsetMessageID: String
+    public var offsetMessageID: String { OffsetMessageID.text(host: store, physicalOffset: commitLogOffset) }
+    private let born: HostAddress
+    private let store: HostAddress
     /// The body as text; what is not UTF-8 becomes U+FFFD.
     public var text: String { String(decoding: body, as: UTF8.self) }
 
@@ -154,8 +162,8 @@ public struct ReceivedMessage: Sendable, Hashable {
         properties = message.properties
         bornTimestamp = message.bornTimestamp
         storeTimestamp = message.storeTimestamp
-        bornHost = message.bornHost.text
-        storeHost = message.storeHost.text
+        born = message.bornHost
+        store = message.storeHost
         reconsumeTimes = Int(message.reconsumeTimes)
         commitLogOffset = message.physicalOffset
         systemFlag = message.sysFlag
@@ -163,7 +171,6 @@ public struct ReceivedMessage: Sendable, Hashable {
         storedBytes = Int(message.storeSize)
         bodyChecksum = message.bodyCRC
         preparedTransactionOffset = message.preparedTransactionOffset
-        offsetMessageID = message.offsetMessageID
     }
 
     /// Bodies of one answer may inflate to so many bytes together.
@@ -176,6 +183,15 @@ public struct ReceivedMessage: Sendable, Hashable {
     package static func decode(
         _ bytes: [UInt8], brokerName: String
     ) throws(RocketMQClientError) -> [ReceivedMessage] {
+        let result = bytes.withUnsafeBytes { buffer in
+            Result { () throws(RocketMQClientError) in try decode(buffer, brokerName: brokerName) }
+        }
+        return try result.get()
+    }
+
+    private static func decode(
+        _ bytes: UnsafeRawBufferPointer, brokerName: String
+    ) throws(RocketMQClientError) -> [ReceivedMessage] {
         func malformed(_ reason: String) -> RocketMQClientError {
             .malformedAnswer(address: "broker \(brokerName)", reason: reason)
         }
@@ -183,29 +199,28 @@ public struct ReceivedMessage: Sendable, Hashable {
         var offset = 0
         var inflated = 0
         while offset < bytes.count {
-            let rest = bytes[offset...]
-            let size = rest.prefix(4).reduce(0) { $0 << 8 | Int($1) }
-            guard rest.count >= 8, size >= 8, size <= rest.count else {
+            let left = bytes.count - offset
+            let size =
+                left < 8 ? 0 : Int(Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
+            guard size >= 8, size <= left else {
                 throw malformed("the bytes at \(offset) of \(bytes.count) are no message")
             }
-            let decoded = rest.prefix(size).withUnsafeBytes { record in
-                Result { () throws(RemotingDecodeError) in try MessageExt(record: record) }
-            }
-            switch decoded {
-            case .failure(let error):
+            let message: MessageExt
+            do {
+                message = try MessageExt(record: UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + size)]))
+            } catch {
                 throw malformed("the bytes at \(offset) of \(bytes.count) are no message: \(error)")
-            case .success(let message):
-                guard message.sysFlag & MessageExt.compressedFlag == 0 else {
-                    throw malformed(
-                        "the body of queue \(message.queueID) offset \(message.queueOffset) is compressed in a way "
-                            + "this client cannot read (only zlib)")
-                }
-                inflated += message.body.count
-                guard inflated <= inflatedBytesMax else {
-                    throw malformed("the bodies of one answer inflate to more than \(inflatedBytesMax >> 20) MiB")
-                }
-                messages.append(ReceivedMessage(message, brokerName: brokerName))
             }
+            guard message.sysFlag & MessageExt.compressedFlag == 0 else {
+                throw malformed(
+                    "the body of queue \(message.queueID) offset \(message.queueOffset) is compressed in a way "
+                        + "this client cannot read (only zlib)")
+            }
+            inflated += message.body.count
+            guard inflated <= inflatedBytesMax else {
+                throw malformed("the bodies of one answer inflate to more than \(inflatedBytesMax >> 20) MiB")
+            }
+            messages.append(ReceivedMessage(message, brokerName: brokerName))
             offset += size
         }
         return messages

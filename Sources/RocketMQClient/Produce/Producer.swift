@@ -288,8 +288,11 @@ public final class Producer: Sendable {
             do throws(RocketMQClientError) {
                 let (all, route) = try await candidates(
                     topic, selector, maxAge: failedBroker == nil ? nil : Self.routeAgeAfterFailure)
-                let others = all.filter { $0.brokerName != failedBroker }
-                let queues = others.isEmpty ? all : others
+                var queues = all
+                if let failedBroker {
+                    let others = all.filter { $0.brokerName != failedBroker }
+                    if !others.isEmpty { queues = others }
+                }
                 let queue = queues[next(queues.count)]
                 chosen = queue
                 guard let address = route.master(of: queue.brokerName) else { throw noMaster(queue.brokerName) }
