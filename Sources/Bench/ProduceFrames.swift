@@ -68,7 +68,8 @@ final class ProduceFrames {
             bodyPositions: size >= 16 ? [template.bodyPosition] : [])
     }
 
-    /// Each message of a batch: total size 4 · magic 4 · CRC 4 · flag 4 · body length 4 · body · properties length 2 · properties
+    /// Each message of a batch: total size 4 · magic 4 · CRC 4 · flag 4 · body length 4 · body · properties length 2 ·
+    /// properties
     private static func batch(_ plan: BenchPlan, _ queue: BenchQueue, _ size: Int) -> Entry {
         let properties = Array(properties(plan).utf8)
         let one = body(size)

@@ -3,8 +3,8 @@ import Glibc
 
 /// What the generator needs of an answer, read in place: number, code, single header fields, body.
 ///
-/// Valid only while its frame is. The JSON header is searched, not parsed: `"opaque":` cannot occur inside a value without
-/// its quotes being escaped.
+/// Valid only while its frame is. The JSON header is searched, not parsed: `"opaque":` cannot occur inside a value
+/// without its quotes being escaped.
 struct ResponseView {
     private let isJSON: Bool
     private let header: UnsafeRawBufferPointer

@@ -2,8 +2,8 @@ import Glibc
 
 /// A generator at work: its lanes, its clock and what it has counted. Lives on one thread.
 ///
-/// Phases: warm-up (nothing counts), measured window, drain (nothing new is sent; answers still under way are awaited so
-/// that `acknowledged` is what the broker has).
+/// Phases: warm-up (nothing counts), measured window, drain (nothing new is sent; answers still under way are awaited
+/// so that `acknowledged` is what the broker has).
 final class Run {
     private static let drainNanos: UInt64 = 5_000_000_000
     /// How late the loop may look at the clock when nothing happens.

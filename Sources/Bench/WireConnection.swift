@@ -2,7 +2,8 @@ import Glibc
 
 /// One non-blocking TCP connection that speaks length-prefixed frames, with nothing between it and the system calls.
 ///
-/// A transport of its own, because the generator must cost less than what it measures: one `read` and one `write` a turn.
+/// A transport of its own, because the generator must cost less than what it measures: one `read` and one `write` a
+/// turn.
 final class WireConnection {
     let address: WireAddress
     private(set) var descriptor: Int32

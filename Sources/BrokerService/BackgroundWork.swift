@@ -1,7 +1,8 @@
 import NIOCore
 import NIOPosix
 
-/// Where files and texts are worked on: one piece after the other, in the order asked for, the results back on the loop.
+/// Where files and texts are worked on: one piece after the other, in the order asked for, the results back on the
+/// loop.
 package protocol BackgroundWork: AnyObject {
     func submit<Result: Sendable>(_ work: @escaping @Sendable () -> Result, then: @escaping (Result) -> Void)
     func stop()

@@ -41,7 +41,10 @@ extension Broker {
         every(configuration.flushConsumerOffsetInterval, "copying changed tables") { $0.keeper.persistPeriodic() }
         every(Self.delayOffsetMillis, "copying delay offsets") { $0.keeper.persist(.delayOffsets) }
         every(Self.clientScanMillis, "looking for silent clients") { $0.dropExpiredClients() }
-        every(Self.newGroupsMillis, "copying new groups") { $0.keeper.persistNewGroups() }
+        every(Self.newGroupsMillis, "copying new groups") { broker in
+            broker.keeper.persistNewGroups()
+            broker.registration.registerChanges()
+        }
         every(StatsTable.sampleIntervalMillis, "sampling statistics") { broker in
             broker.storage.statistics.sample(now: broker.environment.now())
             broker.storage.stats.sample(now: broker.environment.now())
@@ -85,12 +88,12 @@ extension Broker {
 
     // MARK: Stopping
 
-    /// Takes no more messages, answers whoever waits, writes everything down and closes the store.
+    /// Takes no more messages, answers what waits, writes everything down and closes the store.
     ///
     /// - Parameters:
     ///   - reason: whether name servers are told.
     ///   - stopReading: from now on the transport leaves requests unread; what it has read is answered.
-    ///   - close: ends the transport's connections, or gives them to the next life.
+    ///   - close: ends the transport's connections, or gives them to the next process.
     package func drain(
         _ reason: DrainReason = .leave, stopReading: (() -> Void)? = nil, close: @escaping () -> EventLoopFuture<Void>
     ) -> EventLoopFuture<Void> {

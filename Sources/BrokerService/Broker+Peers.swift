@@ -13,8 +13,8 @@ extension Broker {
         return tables.autoCreated.names.sorted().compactMap { topics[$0].map { AutoCreatedTopic($0.config) } }
     }
 
-    /// Another broker of this platform has made it. A slave takes its master's topics and no others; a topic that is here already
-    /// stays as it is.
+    /// Another broker of this platform has made it. A slave takes its master's topics and no others; a topic that is
+    /// here already stays as it is.
     package func create(_ topic: AutoCreatedTopic) {
         guard !configuration.isSlave, configuration.autoCreateTopicEnable, topics[topic.name] == nil else { return }
         var config = TopicConfig(
@@ -33,8 +33,8 @@ extension Broker {
         scheduleTick()
     }
 
-    /// This broker cannot go on: senders are refused with words from now on, and name servers are told, those that answer
-    /// within a second.
+    /// This broker cannot go on: senders are refused with words from now on, and name servers are told, those that
+    /// answer within a second.
     package func withdraw(because reason: String) -> EventLoopFuture<Void> {
         storage.admission.withdraw(because: reason)
         storage.admission.isDraining = true

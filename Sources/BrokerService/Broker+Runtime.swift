@@ -21,8 +21,8 @@ extension Broker {
     /// Why it takes no messages at present, with the remedy, for people; nil when its store takes them.
     package var trouble: String? { store.notWritable.map { "takes no messages: \($0)" } }
 
-    /// Hands over which connected consumer groups depend on filter plugins, sorted: at once, or after some turns of the event loop. Does
-    /// nothing while it is still looking for an earlier call.
+    /// Hands over which connected consumer groups depend on filter plugins, sorted: at once, or after some turns of the
+    /// event loop. Does nothing while it is still looking for an earlier call.
     package func reportPluginSubscriptions(_ report: @escaping ([PluginSubscription]) -> Void) {
         guard !isLookingForPluginSubscriptions else { return }
         guard filters.hasPluginExpressions else { return report([]) }

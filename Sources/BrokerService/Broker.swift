@@ -100,8 +100,8 @@ package final class Broker: RemotingService {
     var producers: ProducerManager { tables.producers }
     var gate: AckGate { storage.gate }
 
-    /// The host in message identifiers, which has room for IPv4 addresses. Of a host name the address it has now, for the life of this
-    /// process: identifiers lead back here, and clients are told the name itself.
+    /// The host in message identifiers, which has room for IPv4 addresses. Of a host name the address it has now, for
+    /// as long as this process: identifiers lead back here, and clients are told the name itself.
     private static func storeHost(
         _ configuration: BrokerConfiguration
     ) throws(BrokerError) -> HostAddress {
@@ -181,7 +181,7 @@ package final class Broker: RemotingService {
         commit()
         hold.runWoken()
         notifier.endOfTick(consumers)
-        registration.endOfTick()
+        registration.registerChanges()
         // What a woken pull has stored itself (OFFSET_MOVED_EVENT) is written with the next tick.
     }
 

@@ -2,8 +2,8 @@ import MessageStore
 import WorkerProtocol
 
 extension BrokerConfiguration {
-    /// What holds, whether somebody set it or not, under RocketMQ's names: what GET_BROKER_CONFIG (26) answers besides the pairs as
-    /// they were set.
+    /// What holds, whether somebody set it or not, under RocketMQ's names: what GET_BROKER_CONFIG (26) answers besides
+    /// the pairs as they were set.
     var listing: [(key: String, value: String)] {
         let texts = [
             ("brokerName", brokerName), ("brokerClusterName", brokerClusterName), ("brokerIP1", brokerIP1),

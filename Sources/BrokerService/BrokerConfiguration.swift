@@ -3,8 +3,8 @@ import RemotingProtocol
 package import SettingTable
 package import WorkerProtocol
 
-/// The settings of one broker, under RocketMQ's key names with RocketMQ's meanings and defaults; types and bounds are those of
-/// `SettingTable`. The pairs are kept: GET_BROKER_CONFIG answers with them, unknown keys included.
+/// The settings of one broker, under RocketMQ's key names with RocketMQ's meanings and defaults; types and bounds are
+/// those of `SettingTable`. The pairs are kept: GET_BROKER_CONFIG answers with them, unknown keys included.
 package struct BrokerConfiguration {
     /// Master and slaves share it; clients see it in every route.
     package var brokerName = "broker-a"
@@ -53,20 +53,21 @@ package struct BrokerConfiguration {
     package var notifyConsumerIdsChangedEnable = true
     /// Milliseconds.
     package var flushConsumerOffsetInterval: Int64 = 5000
-    /// Milliseconds a queue lock lives that is not renewed.
+    /// Milliseconds a queue lock holds that is not renewed.
     package var rebalanceLockMaxLiveTime: Int64 = 60_000
     /// Milliseconds between registrations; 10 000 to 60 000 hold.
     package var registerNameServerPeriod: Int64 = 30_000
     /// Sends are refused before this time, milliseconds since 1970.
     package var startAcceptSendRequestTimeStamp: Int64 = 0
     /// `nil`, the default, lets the filter worker decide by the plugins it has loaded. RocketMQ's own default is
-    /// `false` because there the expression runs inside the broker; here it cannot harm it. An explicit `false` refuses.
+    /// `false` because there the expression runs inside the broker; here it cannot harm it. An explicit `false`
+    /// refuses.
     package var enablePropertyFilter: Bool?
     /// Keys request 25 refuses.
     package var configBlackList = ["configBlackList", "brokerConfigPath"]
 
-    /// `sendThreadPoolQueueCapacity`: messages that may wait for disk or slave before more are refused. RocketMQ's is 10 000
-    /// requests waiting for a thread; here what waits is stored already and costs a few hundred bytes.
+    /// `sendThreadPoolQueueCapacity`: messages that may wait for disk or slave before more are refused. RocketMQ's is
+    /// 10 000 requests waiting for a thread; here what waits is stored already and costs a few hundred bytes.
     package var sendsWaitingMax = 100_000
     /// Bytes of body.
     package var maxMessageSize = 4 * 1024 * 1024

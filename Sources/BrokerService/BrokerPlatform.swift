@@ -3,7 +3,8 @@ package import NIOCore
 package import StoreFormat
 package import WorkerProtocol
 
-/// What the process around a broker does for it: event loop, shared segments, links to other processes. `Broker.open` takes it.
+/// What the process around a broker does for it: event loop, shared segments, links to other processes. `Broker.open`
+/// takes it.
 ///
 /// Called on the broker's event loop only; nothing here may block.
 package protocol BrokerPlatform: AnyObject {

@@ -1,10 +1,11 @@
 import NIOCore
 import RemotingTransport
 
-/// Long work of the event loop, cut into slices: one slice a turn, so that reads, answers and timers of others come in between.
-/// Jobs take turns. Confined to its event loop.
+/// Long work of the event loop, cut into slices: one slice a turn, so that reads, answers and timers of others come in
+/// between. Jobs take turns. Confined to its event loop.
 ///
-/// A slice is scheduled a moment ahead, not handed to `execute`: what is handed over during a turn runs in the same turn.
+/// A slice is scheduled a moment ahead, not handed to `execute`: what is handed over during a turn runs in the same
+/// turn.
 final class SlicedWork {
     /// Between two slices: long enough for the loop to look at its connections first.
     static let pause = TimeAmount.microseconds(30)
@@ -49,8 +50,8 @@ final class SlicedWork {
 
     private func step() {
         guard !jobs.isEmpty else { return }
-        // Late: the turn that asked for it may still be going on (with the answers of the last slice). Once more, and the loop has
-        // looked at its connections in between.
+        // Late: the turn that asked for it may still be going on (with the answers of the last slice). Once more, and
+        // the loop has looked at its connections in between.
         if !isPostponed, eventLoop.now - due > Self.pause {
             isPostponed = true
             return arm()
@@ -70,8 +71,8 @@ final class SlicedWork {
     }
 }
 
-/// Work of which more may be due than one slice does: the first slice runs now, the rest in later turns. Confined to its event
-/// loop.
+/// Work of which more may be due than one slice does: the first slice runs now, the rest in later turns. Confined to
+/// its event loop.
 final class CatchUp {
     private var isUnderWay = false
 

@@ -33,7 +33,7 @@ package struct Descriptor: ~Copyable, Sendable {
     }
 }
 
-/// The same for a descriptor that lives in a class, an array or a dictionary, where `~Copyable` cannot.
+/// The same for a descriptor that is kept in a class, an array or a dictionary, where `~Copyable` cannot.
 package final class SharedDescriptor: Sendable {
     package let raw: Int32
 

@@ -22,8 +22,8 @@ package struct GroupName: Hashable, Sendable, CustomStringConvertible {
         self.text = text
     }
 
-    /// The topic messages wait in that this group has sent back. `nil`: no record of the log has room for its name, because
-    /// the group has more than 120 bytes. Such a group can consume, but nothing it sends back can be stored.
+    /// The topic messages wait in that this group has sent back. `nil`: no record of the log has room for its name,
+    /// because the group has more than 120 bytes. Such a group can consume, but nothing it sends back can be stored.
     package var retryTopic: TopicName? { topic(TopicName.retryPrefix) }
 
     /// The topic of messages this group could not consume. `nil`: the group has more than 122 bytes.

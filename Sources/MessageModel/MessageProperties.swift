@@ -1,14 +1,15 @@
 import Glibc
 
-/// The properties of a message as they lie in a record or a request: `name \u{1} value \u{2} name \u{1} value …`, UTF-8, the last separator optional.
+/// The properties of a message as they lie in a record or a request: `name \u{1} value \u{2} name \u{1} value …`,
+/// UTF-8, the last separator optional.
 public enum MessageProperties {
     /// Between a name and its value.
     public static let nameValueSeparator: UInt8 = 1
     /// Behind a value.
     public static let propertySeparator: UInt8 = 2
 
-    /// The value of a property, pointing into `properties`; nil when absent. When a name occurs twice the last one counts, as
-    /// it does in Java's map.
+    /// The value of a property, pointing into `properties`; nil when absent. When a name occurs twice the last one
+    /// counts, as it does in Java's map.
     package static func value(
         of name: StaticString, in properties: UnsafeRawBufferPointer
     ) -> UnsafeRawBufferPointer? {
@@ -20,8 +21,8 @@ public enum MessageProperties {
         return found
     }
 
-    /// Calls `body` for each well-formed property, in order; a piece without a separator, with an empty name or an empty
-    /// value is skipped, as `MessageDecoder.string2messageProperties` does.
+    /// Calls `body` for each well-formed property, in order; a piece without a separator, with an empty name or an
+    /// empty value is skipped, as `MessageDecoder.string2messageProperties` does.
     @inlinable @inline(__always)
     public static func forEach(
         in properties: UnsafeRawBufferPointer,

@@ -1,5 +1,5 @@
-/// RocketMQ's names of message properties (`MessageConst`), in the form in which records and requests are searched for them. Every name
-/// that code reads or writes stands here and nowhere else.
+/// RocketMQ's names of message properties (`MessageConst`), in the form in which records and requests are searched for
+/// them. Every name that code reads or writes stands here and nowhere else.
 package enum PropertyName {
     /// Keys a message is found by, separated by blanks.
     package static let keys: StaticString = "KEYS"

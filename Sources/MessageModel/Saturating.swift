@@ -2,7 +2,8 @@ infix operator +| : AdditionPrecedence
 infix operator -| : AdditionPrecedence
 infix operator *| : MultiplicationPrecedence
 
-/// Arithmetic for numbers that came from outside: instead of trapping, a result that does not fit is the nearest that does.
+/// Arithmetic for numbers that came from outside: instead of trapping, a result that does not fit is the nearest that
+/// does.
 extension FixedWidthInteger {
     /// The sum, or the type's nearest bound.
     @inlinable @inline(__always)

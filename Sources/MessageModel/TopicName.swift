@@ -1,4 +1,4 @@
-/// The checked name of a topic. Whoever holds one may use it as one component of a path.
+/// The checked name of a topic. The one that holds one may use it as one component of a path.
 package struct TopicName: Hashable, Sendable, CustomStringConvertible {
     /// Bytes a new topic has at most: RocketMQ's `TOPIC_MAX_LENGTH`, and what a record of the log has room for.
     package static let bytesMax = 127

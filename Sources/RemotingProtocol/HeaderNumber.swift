@@ -1,9 +1,9 @@
 internal import MessageModel
 
-/// A number in a request's header that decides what is stored, or how long something is done: its name, and the values it
-/// may have. They all stand here; a value outside is refused at the edge, before anything is looked up with it.
+/// A number in a request's header that decides what is stored, or how long something is done: its name, and the values
+/// it may have. They all stand here; a value outside is refused at the edge, before anything is looked up with it.
 ///
-/// Numbers that are not here may have any value of their type, and whoever calculates with them does so without
+/// Numbers that are not here may have any value of their type, and the one that calculates with them does so without
 /// overflow (`+|`, `-|`, `*|` of `MessageModel`).
 package struct HeaderNumber<Value: FixedWidthInteger & Sendable>: Sendable {
     package let name: StaticString

@@ -192,7 +192,8 @@ struct JSONHeaderParser {
         throw self.bad()
     }
 
-    /// Sets the high bit of each zero byte up to the first (bytes behind it may be set wrongly: only the lowest counts).
+    /// Sets the high bit of each zero byte up to the first (bytes behind it may be set wrongly: only the lowest
+    /// counts).
     @inline(__always)
     private static func zeroBytes(_ word: UInt64) -> UInt64 {
         (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080

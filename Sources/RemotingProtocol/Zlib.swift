@@ -27,7 +27,7 @@ package enum Zlib {
         return output
     }
 
-    /// Inflates a whole stream; bytes behind its end are passed over. `bytesMax` bounds the result.
+    /// Inflates a whole stream; bytes behind its end are skipped. `bytesMax` bounds the result.
     package static func inflate(_ bytes: UnsafeRawBufferPointer, bytesMax: Int) throws(ZlibError) -> [UInt8] {
         var stream = z_stream()
         let version = inflateInit_(&stream, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size))

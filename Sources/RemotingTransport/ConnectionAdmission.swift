@@ -7,9 +7,9 @@ import RemotingProtocol
 
 /// Decides which connections a server takes: a total, a number for each remote address, and descriptors left for files.
 ///
-/// Without a free descriptor accept(2) fails and the listener stays readable: an event loop would ask again at once, for
-/// ever. So accepting pauses then; the kernel keeps the connections that come, and they are taken when there is room.
-/// Confined to one event loop.
+/// Without a free descriptor accept(2) fails and the listener stays readable: an event loop would ask again at once,
+/// for ever. So accepting pauses then; the kernel keeps the connections that come, and they are taken when there is
+/// room. Confined to one event loop.
 package final class ConnectionAdmission {
     /// Connections beyond this are closed at once.
     package var connectionsMax: Int

@@ -5,18 +5,20 @@ import NIOCore
 import NIOPosix
 import RemotingProtocol
 
-/// Connections that outlive the process: given away open, with whatever their clients have sent meanwhile still in the kernel, and served on
-/// by the next life of the server. The client notices a pause, not an end: of a request under way when a connection closes the
-/// official C++ client learns only by its own time-out of three seconds.
+/// Connections that outlive the process: given away open, with whatever their clients have sent meanwhile still in the
+/// kernel, and served on by the server's next process. The client notices a pause, not an end: of a request under way
+/// when a connection closes the official C++ client learns only by its own time-out of three seconds.
 extension RemotingServer {
-    /// Reads nothing more from anybody: requests stay in the kernel, unread. For ever: what follows is `handOver` and `close`.
+    /// Reads nothing more from anybody: requests stay in the kernel, unread. For ever: what follows is `handOver` and
+    /// `close`.
     package func stopReading() {
         eventLoop.assertInEventLoop()
         for connection in connections.values { connection.stopReading() }
     }
 
-    /// Gives away the connections that have nothing half read or half written, at most so many. They are closed here without their
-    /// clients seeing it; the descriptors are the caller's. To be called after `stopReading`, with all answers written.
+    /// Gives away the connections that have nothing half read or half written, at most so many. They are closed here
+    /// without their clients seeing it; the descriptors are the caller's. To be called after `stopReading`, with all
+    /// answers written.
     ///
     /// - Parameters:
     ///   - fits: which of them.
@@ -52,7 +54,7 @@ extension RemotingServer {
         try self.accept(channel, hasSpoken: true)
     }
 
-    /// Serves a connection that a former life gave away; owns the descriptor.
+    /// Serves a connection that a former process gave away; owns the descriptor.
     package func adopt(connection descriptor: CInt) {
         eventLoop.assertInEventLoop()
         let this = NIOLoopBound(self, eventLoop: eventLoop)

@@ -5,8 +5,8 @@ package enum FileSending {
     /// From this many bytes on `sendfile` costs less than a copy (Decisions/0006, `Tests/Scripts/pull-benchmark`).
     package static let bytesMin = 8 << 10
 
-    /// A descriptor as NIO wants it for a `FileRegion`. NIO marks this initializer because it wants files to be opened through
-    /// `NIOFileSystem`, which has no descriptors of its caller's.
+    /// A descriptor as NIO wants it for a `FileRegion`. NIO marks this initializer because it wants files to be opened
+    /// through `NIOFileSystem`, which has no descriptors of its caller's.
     /// - Parameter descriptor: is the handle's from now on, and closed with it.
     package static func handle(owning descriptor: Int32) -> NIOFileHandle {
         NIOFileHandle(_deprecatedTakingOwnershipOfDescriptor: descriptor)

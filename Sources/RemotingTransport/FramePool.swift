@@ -8,12 +8,13 @@ protocol FramePoolMember: AnyObject {
 
 /// Memory that unfinished frames of all connections share. Counts bytes only. Confined to one event loop.
 ///
-/// A frame reserves its whole length before more than its beginning is kept. So no two frames can each hold what the other
-/// needs: one that has a reservation can always finish.
+/// A frame reserves its whole length before more than its beginning is kept. So no two frames can each hold what the
+/// other needs: one that has a reservation can always finish.
 ///
-/// While there is not enough, networks take turns by start-time fair queueing: the one that has used least is granted next.
-/// A frame costs its bytes, its bytes again for each second it kept them, and eight times its bytes when it never came to
-/// its end. So one network's many, slow or false frames delay its own next ones; a network that comes new is next in line.
+/// While there is not enough, networks take turns by start-time fair queueing: the one that has used least is granted
+/// next. A frame costs its bytes, its bytes again for each second it kept them, and eight times its bytes when it never
+/// came to its end. So one network's many, slow or false frames delay its own next ones; a network that comes new is
+/// next in line.
 final class FramePool {
     private struct Waiter {
         let ticket: UInt64
@@ -224,7 +225,8 @@ final class FrameMemory {
 
     private let small: FramePool
     private let large: FramePool
-    /// Bytes kept without a reservation: beginnings of frames that wait for one, and requests of peers that are held back.
+    /// Bytes kept without a reservation: beginnings of frames that wait for one, and requests of peers that are held
+    /// back.
     private(set) var unreserved = 0
     private let unreservedMax: Int
 

@@ -2,12 +2,13 @@ import NIOCore
 
 /// Finds the connection that gives way when a server has as many as it may and one more comes.
 ///
-/// First one that has not completed a request: of the 64 oldest the one whose address has the most connections. Then one
-/// that was silent for half of the idle time-out. A client of RocketMQ says something every 30 s (heartbeat to a broker, route
-/// to a name server), so one that works never gives way. Each choice costs a bounded look. Confined to one event loop.
+/// First one that has not completed a request: of the 64 oldest the one whose address has the most connections. Then
+/// one that was silent for half of the idle time-out. A client of RocketMQ says something every 30 s (heartbeat to a
+/// broker, route to a name server), so one that works never gives way. Each choice costs a bounded look. Confined to
+/// one event loop.
 struct GivingWay {
-    /// How long a connection may take for its first request, when nothing of it has come: a way there and back. The longer, the
-    /// fewer new connections a second find a place: of 10 000 places those of 50 000.
+    /// How long a connection may take for its first request, when nothing of it has come: a way there and back. The
+    /// longer, the fewer new connections a second find a place: of 10 000 places those of 50 000.
     static let silentGrace = TimeAmount.milliseconds(200)
     /// The same when a part has come: a first frame may be large.
     static let begunGrace = TimeAmount.seconds(2)

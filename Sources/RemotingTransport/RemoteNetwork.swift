@@ -11,8 +11,8 @@ struct RemoteNetwork: Hashable {
         self.init(high: address.high, low: isNetwork ? .max : address.low)
     }
 
-    /// As above; each connection from the machine it came to counts as a network of its own. The programs of one machine, or
-    /// those that reach it through a proxy there, have nothing in common but the address.
+    /// As above; each connection from the machine it came to counts as a network of its own. The programs of one
+    /// machine, or those that reach it through a proxy there, have nothing in common but the address.
     init(remote: HostAddress, local: HostAddress) {
         guard (remote.high, remote.low, remote.isIPv6) == (local.high, local.low, local.isIPv6) else {
             self.init(remote)

@@ -11,8 +11,9 @@ package typealias InboundRequestHandler = @Sendable (RemotingCommand) -> Remotin
 /// One connection to a name server or broker, for the control plane: registration, metadata, tools, tests.
 ///
 /// Any number of requests may be under way; answers find theirs by `opaque`. The connection does not reconnect:
-/// when it ends, every request under way fails, and the owner connects anew. The `async` calls may be made from any thread and
-/// always return, also when the event loop has shut down; the futures are for callers that live on the client's event loop.
+/// when it ends, every request under way fails, and the owner connects anew. The `async` calls may be made from any
+/// thread and always return, also when the event loop has shut down; the futures are for callers that live on the
+/// client's event loop.
 package final class RemotingClient: Sendable {
     /// `host:port` as it was given.
     package let peer: String
@@ -164,7 +165,7 @@ package final class RemotingClient: Sendable {
     package var localAddress: HostAddress { HostAddress(self.channel.localAddress) }
     /// Where its futures complete.
     package var eventLoop: any EventLoop { self.channel.eventLoop }
-    /// Succeeds when the connection has ended, whoever ended it.
+    /// Succeeds when the connection has ended, on either side.
     package var closeFuture: EventLoopFuture<Void> { self.channel.closeFuture }
 
     /// Closes, and returns when it is closed; requests under way fail.

@@ -7,7 +7,7 @@ package import RemotingProtocol
 ///
 /// Everything written here collects in one outbound buffer and leaves with one flush at the end of the tick.
 package final class RemotingConnection {
-    /// Unique within the server's life.
+    /// Unique within one server.
     package let id: UInt64
     /// Of the client.
     package let remoteAddress: HostAddress
@@ -24,11 +24,12 @@ package final class RemotingConnection {
     private var handler: RemotingServerHandler?
     private var outbound = ByteBuffer()
     private var isDirty = false
-    /// The service has enough of this peer's requests under way: further ones stay in the kernel's buffers, and in the end in
-    /// the peer's. Takes effect with the next frame; taken back, reading goes on with the next flush of an answer.
+    /// The service has enough of this peer's requests under way: further ones stay in the kernel's buffers, and in the
+    /// end in the peer's. Takes effect with the next frame; taken back, reading goes on with the next flush of an
+    /// answer.
     package var readsAreHeld = false
-    /// An answer to this peer is being made in parts or on another thread: its next request is handled behind that. Taken back as it is
-    /// written, reading goes on with the flush.
+    /// An answer to this peer is being made in parts or on another thread: its next request is handled behind that.
+    /// Taken back as it is written, reading goes on with the flush.
     package var awaitsAnswer = false {
         didSet { if oldValue, !self.awaitsAnswer, !self.isClosed { self.markDirty() } }
     }

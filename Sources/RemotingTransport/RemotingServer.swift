@@ -12,16 +12,17 @@ package protocol RemotingService: AnyObject {
     /// come here.
     func received(_ frame: RemotingFrame, on connection: RemotingConnection)
     func connectionClosed(_ connection: RemotingConnection)
-    /// A frame with more bytes behind its length word is refused as soon as that is read. Asked for large frames only; at
-    /// least 1 MiB.
+    /// A frame with more bytes behind its length word is refused as soon as that is read. Asked for large frames only;
+    /// at least 1 MiB.
     var frameBytesMax: Int { get }
     /// Requests of this code are many and take microseconds each. Several are measured as one piece.
     func isLight(code: Int32) -> Bool
 }
 
 extension RemotingService {
-    /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which tells the producer why;
-    /// its name server gets all topics of a broker in one frame. What unfinished frames take together is bounded anyway.
+    /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which tells the producer
+    /// why; its name server gets all topics of a broker in one frame. What unfinished frames take together is bounded
+    /// anyway.
     package var frameBytesMax: Int { RemotingLimits.frameBytes }
     package func isLight(code: Int32) -> Bool { false }
 }
@@ -33,15 +34,17 @@ package struct RemotingServerConfiguration: Sendable {
     /// The same for one remote address, or one /64 network of IPv6; the loopback addresses are not bounded by it. A
     /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
     package var connectionsPerAddressMax = 2_500
-    /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of that,
-    /// requests of peers that are held back or wait four times as much. Who finds nothing left is not read until it is his turn.
+    /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of
+    /// that, requests of peers that are held back or wait four times as much. Who finds nothing left is not read until
+    /// it is his turn.
     package var unfinishedFrameBytesMax = 64 << 20
     /// While others wait for that memory, a frame that has reserved some and grows slower is closed, in bytes a second.
     package var trickleBytesPerSecond = 32 << 10
     /// How long a frame is watched before it is called slow.
     package var trickleTime = TimeAmount.seconds(1)
-    /// While others wait for that memory, a frame must also keep to a pace that completes it in this time. 64 MiB in 8 s are
-    /// 67 Mbit/s: honest peers of a slower network that send more than that at once are out of time with or without it.
+    /// While others wait for that memory, a frame must also keep to a pace that completes it in this time. 64 MiB in 8
+    /// s are 67 Mbit/s: honest peers of a slower network that send more than that at once are out of time with or
+    /// without it.
     package var contendedFrameTime = TimeAmount.seconds(8)
     /// A connection that says nothing for so long is closed (`serverChannelMaxIdleTimeSeconds`, 120).
     package var idleTimeout = TimeAmount.seconds(120)
@@ -49,8 +52,8 @@ package struct RemotingServerConfiguration: Sendable {
     package var frameTimeout = TimeAmount.seconds(30)
     /// Above so many bytes waiting to be sent a connection is no longer read from, until the peer has taken half.
     package var outboundHighWaterBytes = 4 << 20
-    /// Answers that peers have not taken yet, of all connections together, in bytes. Above it a peer gets one answer at a
-    /// time, and those that take nothing are closed; above three times as much the largest are closed at once.
+    /// Answers that peers have not taken yet, of all connections together, in bytes. Above it a peer gets one answer at
+    /// a time, and those that take nothing are closed; above three times as much the largest are closed at once.
     package var outboundBytesMax = 128 << 20
     /// A peer that takes nothing for so long while bytes wait for it is closed.
     package var stallTimeout = TimeAmount.seconds(60)
@@ -77,7 +80,7 @@ package struct RemotingServerConfiguration: Sendable {
 ///
 /// Confined to its event loop, `init` included.
 package final class RemotingServer {
-    /// The one it lives on, with all its connections.
+    /// The one it runs on, with all its connections.
     package let eventLoop: any EventLoop
     package let configuration: RemotingServerConfiguration
     /// Which connections are taken.
@@ -222,7 +225,7 @@ package final class RemotingServer {
 
     // MARK: connections
 
-    /// - Parameter hasSpoken: its client has completed requests in a former life of this server.
+    /// - Parameter hasSpoken: its client has completed requests with a former process of this server.
     func accept(_ channel: any Channel, hasSpoken: Bool = false) throws {
         self.lastConnectionID += 1
         let connection = RemotingConnection(id: self.lastConnectionID, channel: channel, server: self)
@@ -346,7 +349,7 @@ package final class RemotingServer {
 
     // MARK: room for answers
 
-    /// More is never kept, whoever it is for.
+    /// More is never kept, for any peer.
     private var outboundBytesLimit: Int { self.configuration.outboundBytesMax * 3 }
 
     /// Whether requests of a peer with `unsent` bytes of answers must wait.

@@ -53,7 +53,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         self.hasSpoken = hasSpoken
     }
 
-    // MARK: life
+    // MARK: - Life cycle
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
@@ -82,7 +82,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        // Resets are everyday life; anything else deserves a line.
+        // Resets are everyday; anything else deserves a line.
         if (error as? IOError)?.errnoCode != ECONNRESET {
             self.server.refused("\(error)", self.connection.remoteAddress.text)
         }

@@ -1,7 +1,7 @@
 import NIOCore
 
-/// A file of the name server that is written anew as a whole after each change, on another thread. Changes that come while it is
-/// written go into its next write together. Confined to the name server's event loop.
+/// A file of the name server that is written anew as a whole after each change, on another thread. Changes that come
+/// while it is written go into its next write together. Confined to the name server's event loop.
 final class KeptFile {
     /// Takes what is to be written now, and gives what writes it.
     private let snapshot: () -> @Sendable () throws -> Void

@@ -3,7 +3,8 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
-/// REGISTER_BROKER (103) as far as its header says it; the body, which may hold ten thousand topics, is read by `parse`, on any thread.
+/// REGISTER_BROKER (103) as far as its header says it; the body, which may hold ten thousand topics, is read by
+/// `parse`, on any thread.
 struct RegistrationRequest: Sendable {
     enum Body: Sendable {
         case read(TopicConfigSerializeWrapper, filterServers: [String]?)
@@ -44,8 +45,8 @@ struct RegistrationRequest: Sendable {
     }
 }
 
-/// Requests whose bodies or answers are large: those are read and made on another thread, and nobody else waits for them. Their
-/// connection is not read from meanwhile.
+/// Requests whose bodies or answers are large: those are read and made on another thread, and nobody else waits for
+/// them. Their connection is not read from meanwhile.
 extension NameServer {
     /// A body that is larger is read elsewhere.
     static let bytesAtOnce = 32 << 10
@@ -141,7 +142,8 @@ extension NameServer {
         eventLoop.scheduleTask(in: .microseconds(200)) { this.value.enterSome() }
     }
 
-    /// Makes something on the other thread and answers with what `then` makes of it; nothing of a connection that has closed meanwhile.
+    /// Makes something on the other thread and answers with what `then` makes of it; nothing of a connection that has
+    /// closed meanwhile.
     private func make<Made: Sendable>(
         _ address: ReturnAddress, _ connection: RemotingConnection, _ work: @escaping @Sendable () -> Made,
         then: @escaping (Made, @escaping (Answer) -> Void) -> Void

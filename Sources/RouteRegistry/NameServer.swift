@@ -6,8 +6,8 @@ package import RemotingProtocol
 package import RemotingTransport
 import SettingTable
 
-/// Where a name server keeps what shall outlive it. What loads is called before it serves, `saveBrokers` on its event loop, what
-/// saves an operator's change on another thread; of each file one call at a time.
+/// Where a name server keeps what shall outlive it. What loads is called before it serves, `saveBrokers` on its event
+/// loop, what saves an operator's change on another thread; of each file one call at a time.
 package protocol NameServerStorage: AnyObject, Sendable {
     /// nil when there is none yet.
     func loadKVConfig() throws -> [UInt8]?
@@ -56,7 +56,7 @@ package final class NameServer: RemotingService {
     /// Large registrations whose topics are being entered.
     var entering: [(entry: Entry, finish: (Answer) -> Void)] = []
     private var isStopping = false
-    /// From a start until the brokers of the last life are back.
+    /// From a start until the brokers from before the restart are back.
     private var startHold: StartHold
     private var savedBrokers: Set<String>
     /// Brokers are to be saved in a moment.
@@ -91,7 +91,8 @@ package final class NameServer: RemotingService {
         self.startHold = StartHold(awaiting: self.savedBrokers)
     }
 
-    /// Starts looking for silent brokers; who asks for what brokers of the last life may know waits for them, a moment.
+    /// Starts looking for silent brokers; who asks for what brokers from before the restart may know waits for them, a
+    /// moment.
     package func start(on eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         let this = NIOLoopBound(self, eventLoop: eventLoop)
@@ -103,7 +104,7 @@ package final class NameServer: RemotingService {
         }
     }
 
-    /// Answers whoever still waits. What closes from now on says nothing about brokers.
+    /// Answers what still waits. What closes from now on says nothing about brokers.
     package func stop() {
         self.scan?.cancel()
         self.scan = nil
@@ -113,7 +114,7 @@ package final class NameServer: RemotingService {
         if self.keepsBrokers { self.keepBrokers() }
     }
 
-    /// Whether a broker registered by this connection: those must notice that this life ends, the others need not.
+    /// Whether a broker registered by this connection: those must notice that this process ends, the others need not.
     package func isBroker(_ connection: RemotingConnection) -> Bool { self.tables.isBroker(connection.id) }
 
     /// The configuration file was read again. What it says as before does not undo what operators changed since.
@@ -162,7 +163,8 @@ package final class NameServer: RemotingService {
         }
     }
 
-    /// Removes brokers that are silent for too long: on a running server one in a turn, since each takes its topics along.
+    /// Removes brokers that are silent for too long: on a running server one in a turn, since each takes its topics
+    /// along.
     package func expireBrokers() {
         let now = self.milliseconds()
         for id in self.tables.expire(now: now, atMost: self.eventLoop == nil ? .max : 1) {

@@ -36,8 +36,8 @@ package struct NameServerConfiguration: Equatable, Sendable {
         case changed([String: String])
         /// In the black list.
         case forbidden(key: String)
-        /// One of them is unknown, without effect, read at the start only, or has a value that is not usable: nothing was changed. RocketMQ
-        /// answers success to all of that and does nothing.
+        /// One of them is unknown, without effect, read at the start only, or has a value that is not usable: nothing
+        /// was changed. RocketMQ answers success to all of that and does nothing.
         case refused(String)
     }
 

@@ -3,8 +3,8 @@ import RemotingTransport
 
 /// One request code that the name server answers.
 final class NameServerRequest: Sendable {
-    /// Carries a request out on the event loop. The frame is valid inside this call only. `nil`: the request is answered
-    /// later, or has been.
+    /// Carries a request out on the event loop. The frame is valid inside this call only. `nil`: the request is
+    /// answered later, or has been.
     /// - Throws: the request cannot be understood; it is answered with code 1 and the reason.
     typealias Processor = (RemotingFrame, RemotingConnection) throws(RemotingDecodeError) -> NameServer.Answer?
 
@@ -33,8 +33,8 @@ final class NameServerRequest: Sendable {
     }
 }
 
-/// Every request code the name server answers. A code that is not here is answered with REQUEST_CODE_NOT_SUPPORTED, and the
-/// connection is kept. Actions and resources are those of RocketMQ 5.3's annotations.
+/// Every request code the name server answers. A code that is not here is answered with REQUEST_CODE_NOT_SUPPORTED, and
+/// the connection is kept. Actions and resources are those of RocketMQ 5.3's annotations.
 enum NameServerRequests {
     static let rows: [NameServerRequest] = brokerRows + routeRows + settingRows
 

@@ -32,14 +32,15 @@ package struct BrokerRegistration: Equatable, Sendable {
 /// What a name server knows (`RouteInfoManager`): which brokers live, and which topics they have. A value: time and
 /// connections are arguments, so that every case can be tested without waiting.
 ///
-/// A broker's entry lives 120 s from its last registration. When its connection closes it has `graceMilliseconds` to come
-/// back by another before it goes; when it unregisters it goes at once.
+/// A broker's entry is kept 120 s from its last registration. When its connection closes it has `graceMilliseconds` to
+/// come back by another before it goes; when it unregisters it goes at once.
 package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
-    /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is started
-    /// again, or that lost a connection. Nobody who asks meanwhile is told that its topics do not exist, which the official C++
-    /// client does not forgive. RocketMQ's name server waits no time at all, and its brokers come back with their next period.
+    /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is
+    /// started again, or that lost a connection. Nobody who asks meanwhile is told that its topics do not exist, which
+    /// the official C++ client does not forgive. RocketMQ's name server waits no time at all, and its brokers come back
+    /// with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
     /// One broker process, by its address.
@@ -145,7 +146,7 @@ package struct RouteTables: Sendable {
         if broker.brokerID == 0, former != broker.brokerAddr {
             self.events.append(.masterChanged(name: broker.brokerName, from: former, to: broker.brokerAddr))
         }
-        // One that comes back may be another life of it: what it does not name any more goes.
+        // One that comes back may be another process of it: what it does not name any more goes.
         let isBack = self.liveTable[broker.brokerAddr]?.closedAt != nil
         var topics = PendingTopics(
             brokerName: broker.brokerName, brokerAddr: broker.brokerAddr, version: broker.topics.dataVersion,
@@ -170,7 +171,8 @@ package struct RouteTables: Sendable {
         return ((master.haServerAddr, masterAddr), topics)
     }
 
-    /// Enters so many of the topics; what a broker has said is dropped when it has gone or said something newer meanwhile.
+    /// Enters so many of the topics; what a broker has said is dropped when it has gone or said something newer
+    /// meanwhile.
     package mutating func apply(_ pending: inout PendingTopics, atMost limit: Int) {
         guard !pending.isDone else { return }
         var left = limit
@@ -259,8 +261,8 @@ package struct RouteTables: Sendable {
         self.removeNameIfEmpty(brokerName)
     }
 
-    /// From now on the brokers that registered by this connection have `graceMilliseconds`. True when there are any: call
-    /// `expire` when the time is over.
+    /// From now on the brokers that registered by this connection have `graceMilliseconds`. True when there are any:
+    /// call `expire` when the time is over.
     package mutating func connectionClosed(_ connection: UInt64, now: Int64) -> Bool {
         var isBroker = false
         for (address, live) in self.liveTable where live.connection == connection && live.closedAt == nil {
@@ -270,8 +272,8 @@ package struct RouteTables: Sendable {
         return isBroker
     }
 
-    /// Removes the brokers that have not registered in time, or did not come back; the result names the connections of the
-    /// former, to be closed. Call again while `hasExpired`: each takes its topics along, which may be thousands.
+    /// Removes the brokers that have not registered in time, or did not come back; the result names the connections of
+    /// the former, to be closed. Call again while `hasExpired`: each takes its topics along, which may be thousands.
     package mutating func expire(now: Int64, atMost brokers: Int = .max) -> [UInt64] {
         var connections: [UInt64] = []
         for (address, live) in self.liveTable.filter({ Self.isOver($0.value, now) }).prefix(brokers) {

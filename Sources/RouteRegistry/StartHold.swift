@@ -1,9 +1,10 @@
 import RemotingProtocol
 import RemotingTransport
 
-/// After a start the tables are empty until the brokers have registered again, and whoever asks for a topic would be told
-/// that it does not exist, or, with half of the brokers back, rebalance its queues over those. Such questions wait until the brokers
-/// that were registered in the last life are back, or `milliseconds` are over: an answer that comes late instead of one that is wrong.
+/// After a start the tables are empty until the brokers have registered again, and the one that asks for a topic would
+/// be told that it does not exist, or, with half of the brokers back, rebalance its queues over those. Such questions
+/// wait until the brokers that were registered before the restart are back, or `milliseconds` are over: an answer that
+/// comes late instead of one that is wrong.
 ///
 /// A name server that nobody was registered with holds nothing.
 struct StartHold {

@@ -14,8 +14,8 @@ package enum AddressText {
         return inet_pton(AF_INET, text, &room) == 1
     }
 
-    /// Whether it is an address, or could be the name of a host: letters, digits, `-`, `_` and dots, at most 253. An IPv6 address stands in
-    /// brackets where a port follows.
+    /// Whether it is an address, or could be the name of a host: letters, digits, `-`, `_` and dots, at most 253. An
+    /// IPv6 address stands in brackets where a port follows.
     package static func isHost(_ text: String) -> Bool {
         if isNumeric(text) { return true }
         let isName = text.utf8.allSatisfy { byte in

@@ -3,9 +3,9 @@ package import FastJSON
 /// Settings operators have changed while a worker runs (25 at a broker, 318 at a name server):
 /// `{"settings":{"fileReservedTime":{"value":"48","file":"72"}}}`.
 ///
-/// RocketMQ rewrites the file it was started with. Here that file is the operator's and may stand for several workers, so a change
-/// is kept beside the worker's tables, with what the file said at that time (`file`, absent where it said nothing). Who changes the
-/// file later is the last to have spoken: then the file holds.
+/// RocketMQ rewrites the file it was started with. Here that file is the operator's and may stand for several workers,
+/// so a change is kept beside the worker's tables, with what the file said at that time (`file`, absent where it said
+/// nothing). Who changes the file later is the last to have spoken: then the file holds.
 package struct ChangedSettings: Sendable {
     package struct Change: Equatable, Sendable {
         package var value: String
@@ -42,7 +42,8 @@ package struct ChangedSettings: Sendable {
         changes[key] = change
     }
 
-    /// The file was read again: returns what it says anew. A key the file names no more keeps the value it has until the next start.
+    /// The file was read again: returns what it says anew. A key the file names no more keeps the value it has until
+    /// the next start.
     package mutating func reload(_ settings: [(String, String)]) -> [(String, String)] {
         let news = settings.filter { file[$0.0] != $0.1 }
         for (key, value) in news {

@@ -14,8 +14,9 @@ package enum JavaProperties {
         package var description: String { "line \(line): \(reason)" }
     }
 
-    /// Handles comments (`#`, `!`), `=` or `:` or blanks between key and value, line continuation by a final backslash and the escapes
-    /// \\ \t \n \r \f \: \= \# \uXXXX. Blanks at the end of a value are left out, which Java keeps. Entries in their order, repeated keys included.
+    /// Handles comments (`#`, `!`), `=` or `:` or blanks between key and value, line continuation by a final backslash
+    /// and the escapes \\ \t \n \r \f \: \= \# \uXXXX. Blanks at the end of a value are left out, which Java keeps.
+    /// Entries in their order, repeated keys included.
     package static func parse(_ text: String) throws(Malformed) -> [Entry] {
         var entries: [Entry] = []
         var logical = ""

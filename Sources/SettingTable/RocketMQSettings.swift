@@ -1,5 +1,5 @@
-/// Settings of RocketMQ 4.9.8 and 5.x that Apus does not have, and what an operator who brings them along must know. `apus config check`, the
-/// start, `apus config import` and request 25 take their words from here.
+/// Settings of RocketMQ 4.9.8 and 5.x that Apus does not have, and what an operator who brings them along must know.
+/// `apus config check`, the start, `apus config import` and request 25 take their words from here.
 package enum RocketMQSettings {
     /// What becomes of such a setting.
     package enum Consequence: Sendable {
@@ -7,7 +7,8 @@ package enum RocketMQSettings {
         case harmless
         /// Something is different; the operator should act, and the platform starts.
         case act
-        /// It promises protection, copies, or messages that would be missing: the platform does not start with it, unless `startWithout` names it.
+        /// It promises protection, copies, or messages that would be missing: the platform does not start with it,
+        /// unless `startWithout` names it.
         case refused
     }
 

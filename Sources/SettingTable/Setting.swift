@@ -1,4 +1,5 @@
-/// One setting: everything that file, command line, requests 25 and 318, workers, `apus config` and apus.toml(5) need to know of it.
+/// One setting: everything that file, command line, requests 25 and 318, workers, `apus config` and apus.toml(5) need
+/// to know of it.
 package struct Setting: Sendable {
     /// Processes that read a setting.
     package struct Readers: OptionSet, Sendable {

@@ -1,4 +1,5 @@
-/// The one table of settings. Configuration file, command line, requests 25 and 318, the workers, `apus config` and apus.toml(5) read it.
+/// The one table of settings. Configuration file, command line, requests 25 and 318, the workers, `apus config` and
+/// apus.toml(5) read it.
 package enum SettingTable {
     /// In the order of apus.toml(5).
     package static let all: [Setting] =
@@ -33,7 +34,8 @@ package enum SettingTable {
         }
     }
 
-    /// The setting somebody meant who wrote one that nobody reads (with its table: `nameserver.KEY`). nil: none is near.
+    /// The setting somebody meant who wrote one that nobody reads (with its table: `nameserver.KEY`). nil: none is
+    /// near.
     package static func meant(by unknown: String) -> String? {
         let parts = unknown.split(separator: ".", maxSplits: 1).map(String.init)
         guard let key = parts.last, let name = Spelling.nearest(to: key, among: byName.keys) else { return nil }

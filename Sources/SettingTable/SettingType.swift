@@ -1,13 +1,15 @@
-/// What a setting's text must look like. There is one reading of each type: what is refused here no worker sees, and what is taken here every
-/// worker takes.
+/// What a setting's text must look like. There is one reading of each type: what is refused here no worker sees, and
+/// what is taken here every worker takes.
 package enum SettingType: Sendable {
     /// A whole number within bounds.
     case integer(ClosedRange<Int64>)
-    /// `true` or `false` in any case, as `Boolean.parseBoolean` reads them. Java takes every other word for false; here it is refused.
+    /// `true` or `false` in any case, as `Boolean.parseBoolean` reads them. Java takes every other word for false; here
+    /// it is refused.
     case boolean
     /// Any text without control characters; empty means not set.
     case text
-    /// A name that is announced and stands in paths and log lines: 1 to 127 characters, no blanks, slashes or control characters.
+    /// A name that is announced and stands in paths and log lines: 1 to 127 characters, no blanks, slashes or control
+    /// characters.
     case name
     /// One of these words, exactly.
     case choice([String])

@@ -1,7 +1,7 @@
 /// What somebody meant who wrote something else.
 package enum Spelling {
-    /// The name that has the same letters in other case, or at most two of them wrong, missing or too many; of several the nearest.
-    /// nil: none is near.
+    /// The name that has the same letters in other case, or at most two of them wrong, missing or too many; of several
+    /// the nearest. nil: none is near.
     package static func nearest(to word: String, among names: some Sequence<String>) -> String? {
         let letters = Array(word.lowercased().utf8)
         let near = names.map { ($0, distance(letters, Array($0.lowercased().utf8))) }

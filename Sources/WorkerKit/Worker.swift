@@ -30,8 +30,8 @@ package protocol Worker: AnyObject, SendableMetatype {
     /// Opens for business. The text names what is served, for people: `127.0.0.1:9876`.
     func start() -> EventLoopFuture<String>
 
-    /// A stream socket to another worker, given away: see `PeerLink`. Comes again, replacing the one before, whenever that
-    /// worker was restarted.
+    /// A stream socket to another worker, given away: see `PeerLink`. Comes again, replacing the one before, whenever
+    /// that worker was restarted.
     func peer(kind: WorkerKind, index: Int, descriptor: Int32)
 
     /// Clients' connections that the process before handed over, before `start`. Owns the descriptors.

@@ -30,8 +30,8 @@ final class FilterWorker: Worker {
     private var served: [String] = []
     private var reported = ""
 
-    /// A look at the folders when no change of them was reported: for folders that were not there, and for records that are
-    /// forgotten.
+    /// A look at the folders when no change of them was reported: for folders that were not there, and for records that
+    /// are forgotten.
     private static let lookSeconds: Int64 = 1
 
     init(environment: WorkerEnvironment) throws {

@@ -258,8 +258,8 @@ struct ConfigImportTests {
     }
 }
 
-/// Lines as they stand in configuration files of the wild (guides, charts, container images), and what becomes of them: `apus config check` of the file
-/// as it is, and `apus config import`, read by one table.
+/// Lines as they stand in configuration files of the wild (guides, charts, container images), and what becomes of them:
+/// `apus config check` of the file as it is, and `apus config import`, read by one table.
 @Suite("lines of real configuration files")
 struct RealLineTests {
     enum Outcome: Sendable {

@@ -5,8 +5,8 @@ import Testing
 
 @testable import BrokerService
 
-/// Every number of every request that was ever recorded, in its header and in its JSON body, replaced by one no client means. A broker that
-/// computed with it unlooked-at would stop; it goes on, and answers the next request.
+/// Every number of every request that was ever recorded, in its header and in its JSON body, replaced by one no client
+/// means. A broker that computed with it unlooked-at would stop; it goes on, and answers the next request.
 @Suite("numbers no client means") struct ExtremeNumberTests {
     private static let extremes = [
         "-9223372036854775808", "9223372036854775807", "-1", "-2147483648", "2147483647", "4294967296",

@@ -1,8 +1,8 @@
 import Foundation
 import LinuxSystem
 
-/// The real disk, on which writes to the commit log (or to `failing`) fail while `error` is set, and synchronizing it takes as long as
-/// `isStuck`.
+/// The real disk, on which writes to the commit log (or to `failing`) fail while `error` is set, and synchronizing it
+/// takes as long as `isStuck`.
 final class FailingDisk: Disk {
     private let real = RealDisk()
     private let lock = NSLock()

@@ -78,7 +78,8 @@ struct FilterRoutingTests {
         #expect(shown > 3 && shown < 1000 && value["subscriptionCount"]?.integer == 1000)
     }
 
-    /// A pull that does not wait for messages, and a client that checks its expression, have nothing else that would answer them.
+    /// A pull that does not wait for messages, and a client that checks its expression, have nothing else that would
+    /// answer them.
     @Test("who waits for an expression is called back, wherever it goes meanwhile and whoever is away")
     func waiters() {
         let workers = Workers()

@@ -5,8 +5,8 @@ import NIOCore
 import RemotingProtocol
 import Testing
 
-/// What `mqadmin` 4.9.8 asked a broker with a producer and a consumer at work, one command after the other: each answer has
-/// the code, the words, the fields and the form of Apache's. Numbers, times and addresses are those of this run.
+/// What `mqadmin` 4.9.8 asked a broker with a producer and a consumer at work, one command after the other: each answer
+/// has the code, the words, the fields and the form of Apache's. Numbers, times and addresses are those of this run.
 @Suite("recorded commands of mqadmin") struct GoldenAdminTests {
     private struct Section {
         var name: String
@@ -100,7 +100,8 @@ import Testing
         }
     }
 
-    /// The broker turns to the consumer: with the same fields and the same form of body. It answers what it answered then.
+    /// The broker turns to the consumer: with the same fields and the same form of body. It answers what it answered
+    /// then.
     private func answerAsConsumer(
         _ consumer: RawConnection, _ expected: inout [GoldenFlow.Frame], _ asked: GoldenFlow, _ section: String
     ) throws {

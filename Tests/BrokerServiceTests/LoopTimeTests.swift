@@ -6,8 +6,8 @@ import Testing
 
 @testable import BrokerService
 
-/// What one client may cost the event loop: whatever concerns many things at once goes in slices, one a turn. Counted in slices and
-/// steps, not in time.
+/// What one client may cost the event loop: whatever concerns many things at once goes in slices, one a turn. Counted
+/// in slices and steps, not in time.
 @Suite("long work of the event loop goes in slices")
 struct LoopTimeTests {
     /// How many held pulls left in one slice at most.

@@ -124,8 +124,9 @@ struct MembershipTests {
         "who gives all its locks back seems to leave: nobody begins at its old offsets before it has said its last ones",
         arguments: [[0, 1, 2], [1, 2]])
     func leaving(_ named: [Int32]) throws {
-        // RocketMQ's clients unlock, commit and unregister in this order (DefaultMQPushConsumerImpl.shutdown); the C++ client forgets the
-        // first queue. Apache frees the locks at once, and nobody is told; whoever asks in that moment begins at the old offset.
+        // RocketMQ's clients unlock, commit and unregister in this order (DefaultMQPushConsumerImpl.shutdown); the C++
+        // client forgets the first queue. Apache frees the locks at once, and nobody is told; whoever asks in that
+        // moment begins at the old offset.
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let (first, second) = try twoMembers(harness)

@@ -167,7 +167,8 @@ struct TableWritingTests {
     func offsetsByName() throws {
         var random = SplitMix(state: 20_261_129)
         let manager = ConsumerOffsetManager()
-        // What was removed leaves some time later: it must not count meanwhile, nor take what has come in its place along.
+        // What was removed leaves some time later: it must not count meanwhile, nor take what has come in its place
+        // along.
         var leaving: [ConsumerOffsetManager.Table] = []
         var model: [String: [String: Int64]] = [:]
         for step in 0..<4000 {

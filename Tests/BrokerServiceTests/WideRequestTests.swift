@@ -10,13 +10,14 @@ import Testing
 
 @testable import BrokerService
 
-/// Requests and tables that concern thousands of queues, topics or groups: nothing of them takes one turn of the event loop as a
-/// whole. Counted in slices and steps, not in time.
+/// Requests and tables that concern thousands of queues, topics or groups: nothing of them takes one turn of the event
+/// loop as a whole. Counted in slices and steps, not in time.
 @Suite("requests about thousands of queues go in slices")
 struct WideRequestTests {
     private static let queues = Int(QueueCounts.maximum)
 
-    /// A topic as wide as topics may be, with a message in each thousandth queue, and offsets of the group G in all of them.
+    /// A topic as wide as topics may be, with a message in each thousandth queue, and offsets of the group G in all of
+    /// them.
     private func wideTopic(_ name: String, _ harness: BrokerHarness, _ connection: RawConnection) throws {
         let made = try connection.invoke(
             .updateAndCreateTopic,

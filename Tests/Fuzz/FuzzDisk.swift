@@ -1,8 +1,8 @@
 import Glibc
 import LinuxSystem
 
-/// A disk in memory for one input. Every file's bytes have an allocation of exactly their size, and mappings point right into it, so that
-/// the address sanitizer sees the first step outside.
+/// A disk in memory for one input. Every file's bytes have an allocation of exactly their size, and mappings point
+/// right into it, so that the address sanitizer sees the first step outside.
 final class FuzzDisk: Disk {
     final class Content: @unchecked Sendable {
         private(set) var memory: UnsafeMutableRawBufferPointer

@@ -1,6 +1,7 @@
-// What libFuzzer calls for each input, compiled by `Tests/Fuzz/run` together with the sources of what is fuzzed. One program for all
-// targets; `APUS_FUZZ_TARGET` says which: `frame` (frames and all that is decoded out of them), `json`, `format` (the parsers of the
-// store's files), `store` (whole damaged stores), `metadata` (the tables under config/), and `canary`, whose planted bug must be found.
+// What libFuzzer calls for each input, compiled by `Tests/Fuzz/run` together with the sources of what is fuzzed. One
+// program for all targets; `APUS_FUZZ_TARGET` says which: `frame` (frames and all that is decoded out of them), `json`,
+// `format` (the parsers of the store's files), `store` (whole damaged stores), `metadata` (the tables under config/),
+// and `canary`, whose planted bug must be found.
 
 import FastJSON
 import Glibc
@@ -64,7 +65,8 @@ private func json(_ bytes: UnsafeRawBufferPointer) {
     }
 }
 
-/// A table of config/ and its backup, with anything in them: it loads or says why not, and saving a good one makes it loadable.
+/// A table of config/ and its backup, with anything in them: it loads or says why not, and saving a good one makes it
+/// loadable.
 private func metadata(_ bytes: UnsafeRawBufferPointer) {
     guard let choice = bytes.first else { return }
     let path = "/s/config/topics.json"

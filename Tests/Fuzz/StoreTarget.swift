@@ -11,8 +11,9 @@ extension MessageStore {
     func open() throws(StoreError) { try open(.ignored) }
 }
 
-/// A whole store directory, damaged as the input says, is opened, read to the end in every way, written to, closed and opened again. It must
-/// never trap, never deliver a record whose CRC is wrong, and whatever opens must take messages and keep them.
+/// A whole store directory, damaged as the input says, is opened, read to the end in every way, written to, closed and
+/// opened again. It must never trap, never deliver a record whose CRC is wrong, and whatever opens must take messages
+/// and keep them.
 enum StoreTarget {
     static let root = "/s"
 

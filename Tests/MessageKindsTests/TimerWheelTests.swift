@@ -27,8 +27,8 @@ final class TemporaryFolder {
     }
 }
 
-/// A queue of timer messages, a wheel and its files, with a clock that only moves when told: what `TimerMessageStore` does,
-/// without a broker. The body of a message is its sequence.
+/// A queue of timer messages, a wheel and its files, with a clock that only moves when told: what `TimerMessageStore`
+/// does, without a broker. The body of a message is its sequence.
 final class TimerSimulation {
     let folder = TemporaryFolder()
     var files: TimerFiles

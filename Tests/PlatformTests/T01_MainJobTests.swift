@@ -7,7 +7,8 @@ extension PlatformTests {
     /// A person's real text goes through the platform and comes out the same.
     @Suite("T01 main job", .serialized)
     struct T01_MainJob {
-        /// Debian's word list (package wamerican, 104 334 lines); where it is missing, the names of all installed files.
+        /// Debian's word list (package wamerican, 104 334 lines); where it is missing, the names of all installed
+        /// files.
         static func realLines() throws -> [String] {
             if let words = try? String(contentsOfFile: "/usr/share/dict/words", encoding: .utf8) {
                 return words.split(separator: "\n").map(String.init)

@@ -183,8 +183,8 @@ extension PlatformTests {
             _ = try await OfficialClient.produce(platform, Self.messages(10, topic: "Again"))
             let consumer = try await OfficialClient.push(
                 platform, topic: "Again", group: "again", ["--fail-first", "3"])
-            // What failed comes back through %RETRY%again after 10 s (delay level 3). With a message that fails the client
-            // also sends back what it had pulled with it.
+            // What failed comes back through %RETRY%again after 10 s (delay level 3). With a message that fails the
+            // client also sends back what it had pulled with it.
             try await eventually("all ten were taken in the end", within: .seconds(55)) {
                 Set(consumer.deliveries.filter { $0.failed != true }.map(\.keys)).count == 10
             }

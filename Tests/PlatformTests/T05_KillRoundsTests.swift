@@ -4,8 +4,9 @@ import TestTools
 import Testing
 
 extension PlatformTests {
-    /// `kill -9` of a running broker-store at random moments, again and again, under load of every kind. `APUS_BROKER_KILL_ROUNDS` and `APUS_SEED` set
-    /// how often and with what; `Tests/Scripts/kill-rounds` runs the long version.
+    /// `kill -9` of a running broker-store at random moments, again and again, under load of every kind.
+    /// `APUS_BROKER_KILL_ROUNDS` and `APUS_SEED` set how often and with what; `Tests/Scripts/kill-rounds` runs the long
+    /// version.
     @Suite("T05 kill rounds", .serialized)
     struct T05_KillRounds {
         static let rounds = ProcessInfo.processInfo.environment["APUS_BROKER_KILL_ROUNDS"].flatMap { Int($0) } ?? 20
@@ -44,7 +45,8 @@ extension PlatformTests {
                     let problems = try await load.verify()
                     #expect(problems.isEmpty, "APUS_SEED=\(seed) \(flush) round \(round): \(problems.prefix(5))")
                     if !problems.isEmpty { break }
-                    // Having served for two seconds it counts as sound: else the supervisor would hold it back longer each time.
+                    // Having served for two seconds it counts as sound: else the supervisor would hold it back longer
+                    // each time.
                     try await Task.sleep(for: .milliseconds(2100))
                 }
             }

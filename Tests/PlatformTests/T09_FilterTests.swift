@@ -273,7 +273,8 @@ extension PlatformTests {
             "read passwords",
         ]
 
-        /// The process of filter worker `index`: 0 has the built-in plugins, 1 plugins with a record, from 2 on are the others'.
+        /// The process of filter worker `index`: 0 has the built-in plugins, 1 plugins with a record, from 2 on are the
+        /// others'.
         static func filter(_ platform: Platform, _ index: Int) async throws -> pid_t? {
             try await platform.status().workers.first {
                 $0.kind == "filter" && $0.index == index && $0.state == "ready"
@@ -436,13 +437,15 @@ extension PlatformTests {
                 let status = try await Program.run(Binaries.apus, ["status", "--data-dir", platform.data])
                 return status.lines.contains { $0.contains("plugin hostile is not used for") }
             }
-            // Once in the worker for plugins, then in the one for those with a record; never in those for tags and SQL92.
+            // Once in the worker for plugins, then in the one for those with a record; never in those for tags and
+            // SQL92.
             let restarts = try await Self.restarts(platform)
             #expect(restarts.prefix(3) == [0, 0, 0] && restarts[3] >= 2 && restarts[4] == 1, "\(restarts)")
             try await platform.stop()
         }
 
-        /// The example in C as `version`, whose every batch takes a few milliseconds: whenever it is replaced, batches are under way.
+        /// The example in C as `version`, whose every batch takes a few milliseconds: whenever it is replaced, batches
+        /// are under way.
         static func buildSlowRange(version: String, in folder: TemporaryFolder) async throws -> String {
             let place = folder.file(version)
             try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)

@@ -5,7 +5,8 @@ import TestTools
 import Testing
 
 extension PlatformTests {
-    /// Plugins as their authors and operators meet them. What a consumer must get is known of each message (`T09_Filters.fill`).
+    /// Plugins as their authors and operators meet them. What a consumer must get is known of each message
+    /// (`T09_Filters.fill`).
     @Suite("T09 plugins", .serialized)
     struct T09_Plugins {
         typealias Filters = T09_Filters

@@ -9,8 +9,8 @@ extension PlatformTests {
         "T12 full disk", .serialized,
         .enabled(if: SmallDisk.whyNot == nil, "\(SmallDisk.whyNot ?? "")"))
     struct T12_FullDisk {
-        /// Small files; the disk is looked at once at the start only, so that it is the writes that meet its end; and nothing is deleted to make room,
-        /// for the test wants everything back.
+        /// Small files; the disk is looked at once at the start only, so that it is the writes that meet its end; and
+        /// nothing is deleted to make room, for the test wants everything back.
         static let settings = [
             "--set", "mappedFileSizeCommitLog=1048576", "--set", "mappedFileSizeConsumeQueue=20000", "--set",
             "maxHashSlotNum=1000", "--set", "maxIndexNum=100000", "--set", "cleanResourceInterval=3600000", "--set",

@@ -4,9 +4,9 @@ import RemotingProtocol
 import Testing
 
 extension PlatformTests {
-    /// Groups as the official C++ client forms them: where they begin, how they are moved, what happens when their members
-    /// differ, and orderly ones that change hands. (It has no trace hooks and no begin at a moment: those are replayed in
-    /// BrokerServiceTests.)
+    /// Groups as the official C++ client forms them: where they begin, how they are moved, what happens when their
+    /// members differ, and orderly ones that change hands. (It has no trace hooks and no begin at a moment: those are
+    /// replayed in BrokerServiceTests.)
     @Suite("T14 consumer models", .serialized, needsOfficialClient)
     struct T14_ConsumerModels {
         typealias Outgoing = OfficialClient.Outgoing
@@ -115,7 +115,8 @@ extension PlatformTests {
             }
             producer.closeInput()
             try await second.stop()
-            // In the order in which they were handed out: the first time a message comes, all before it in its queue have been.
+            // In the order in which they were handed out: the first time a message comes, all before it in its queue
+            // have been.
             let inTime = (first.deliveries + second.deliveries).sorted { ($0.at ?? 0) < ($1.at ?? 0) }
             for (queue, deliveries) in Dictionary(grouping: inTime, by: \.queue) {
                 var next: Int64 = 0

@@ -5,7 +5,8 @@ import Synchronization
 import Testing
 
 extension PlatformTests {
-    /// Prepared messages whose producer has said nothing when the broker ends: the next life of the broker asks for them.
+    /// Prepared messages whose producer has said nothing when the broker ends: the next life of the broker asks for
+    /// them.
     @Suite("T15 check-backs over restarts", .serialized)
     struct T15_CheckBacks {
         /// What the producer is asked, and what it answers: the outcome stands in the message.

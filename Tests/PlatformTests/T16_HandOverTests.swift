@@ -2,7 +2,8 @@ import Foundation
 import Testing
 
 extension PlatformTests {
-    /// `Tests/Scripts/handover`, a few rounds: members join, leave and die under load. The long form is the script itself.
+    /// `Tests/Scripts/handover`, a few rounds: members join, leave and die under load. The long form is the script
+    /// itself.
     @Suite("T16 hand-over of queues", .serialized)
     struct T16_HandOver {
         private static func run(_ arguments: [String]) async throws {

@@ -6,8 +6,8 @@ import Testing
 private let needsRoot = ConditionTrait.enabled(if: geteuid() == 0, "mounts and mount namespaces need root")
 
 extension PlatformTests {
-    /// One broker per disk: a disk that goes away and comes back, disks by reload, topics everywhere at once, one worker
-    /// restarted, limits.
+    /// One broker per disk: a disk that goes away and comes back, disks by reload, topics everywhere at once, one
+    /// worker restarted, limits.
     @Suite("T23 disks", .serialized)
     struct T23_Disks {
         /// A platform with the disks d0, d1, … in its folder.
@@ -43,8 +43,8 @@ extension PlatformTests {
             try text.write(toFile: folder.file("apus.toml"), atomically: true, encoding: .utf8)
         }
 
-        /// Sends one message every 3 ms and does things meanwhile; every message must be acknowledged, by the client's own
-        /// retries at most.
+        /// Sends one message every 3 ms and does things meanwhile; every message must be acknowledged, by the client's
+        /// own retries at most.
         private func underLoad(
             _ platform: Platform, topic: String, _ body: () async throws -> Void
         ) async throws -> [OfficialClient.Answer] {
@@ -385,9 +385,10 @@ extension PlatformTests {
             let platform = try await start(1)
             let topic = "Killed"
             let answers = try await underLoad(platform, topic: topic) {
-                // The official client asks for routes three seconds after its start and then every thirty. If it finds its connection
-                // to the name server dead then, sends of other threads fail while it makes a new one (its own lock, try-lock without
-                // patience): nothing a server could do anything about, so not within this test.
+                // The official client asks for routes three seconds after its start and then every thirty. If it finds
+                // its connection to the name server dead then, sends of other threads fail while it makes a new one
+                // (its own lock, try-lock without patience): nothing a server could do anything about, so not within
+                // this test.
                 try await Task.sleep(for: .milliseconds(3_500))
                 for round in 0..<2 {
                     let watch = RouteWatch(platform.nameServer, topic: topic, brokers: ["broker-a"])

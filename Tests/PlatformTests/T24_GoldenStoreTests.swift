@@ -6,8 +6,8 @@ import StoreJudge
 import Testing
 
 extension PlatformTests {
-    /// Store directories Apache RocketMQ wrote, opened by a real broker-store and asked over the wire; what there is to find the judge says, which reads the
-    /// files by itself.
+    /// Store directories Apache RocketMQ wrote, opened by a real broker-store and asked over the wire; what there is to
+    /// find the judge says, which reads the files by itself.
     @Suite("T24 Apache's stores over the wire", .serialized)
     struct T24_GoldenStores {
         enum Golden: String, CaseIterable, CustomTestStringConvertible {
@@ -58,7 +58,8 @@ extension PlatformTests {
             try await golden.unpack(into: store)
             let judge = try StoreJudge(store, rules: golden.rules)
             try #require(judge.judge() == [])
-            // Before the broker writes its own table. It makes this one of Apache's topics as soon as there are half messages.
+            // Before the broker writes its own table. It makes this one of Apache's topics as soon as there are half
+            // messages.
             let known = try topics(of: store).union(["RMQ_SYS_TRANS_HALF_TOPIC"])
             let platform = try await Platform.start(in: folder, golden.settings)
             let client = try await RemotingClient.connect(
@@ -129,7 +130,8 @@ extension PlatformTests {
             for (name, records) in wanted where !deleted.contains(name.description) {
                 let place = ["topic": name.topic, "queueId": String(name.queueId)]
                 guard topics.contains(name.topic) else {
-                    // The broker's own notes on transactions: RocketMQ 4 has no topic for them and shows them to nobody, except by id and key.
+                    // The broker's own notes on transactions: RocketMQ 4 has no topic for them and shows them to
+                    // nobody, except by id and key.
                     let reply = try await client.invoke(QueueReader.request(place, 0))
                     #expect(reply.responseCode == .topicNotExist, "\(name): \(reply.code)")
                     #expect(name.topic == "RMQ_SYS_TRANS_OP_HALF_TOPIC")
@@ -163,7 +165,8 @@ extension PlatformTests {
             return found
         }
 
-        /// The message stored nearest to a time: at each one's own time, a little before and behind it, and far away on both sides.
+        /// The message stored nearest to a time: at each one's own time, a little before and behind it, and far away on
+        /// both sides.
         private func times(_ place: [String: String], _ found: [LogRecord], until count: Int) async throws {
             let own = found.prefix(count).map(\.storeTime)
             let far = [1, (own.last ?? 0) + (found.count == count ? 1_000_000_000 : 1)]
@@ -183,7 +186,8 @@ extension PlatformTests {
 
         // MARK: Records
 
-        /// VIEW_MESSAGE_BY_ID (33), and QUERY_MESSAGE (12) by unique key and by key, within the message's own millisecond and just beside it.
+        /// VIEW_MESSAGE_BY_ID (33), and QUERY_MESSAGE (12) by unique key and by key, within the message's own
+        /// millisecond and just beside it.
         func records() async throws {
             for record in judge.records {
                 let shown = try await client.invokeSuccessfully(

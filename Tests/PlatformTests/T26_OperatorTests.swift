@@ -80,7 +80,8 @@ extension PlatformTests {
             try await platform.stop()
         }
 
-        /// The script as the package installs it, run by bash the way it is run for the tabulator key; `apus` is found by its name.
+        /// The script as the package installs it, run by bash the way it is run for the tabulator key; `apus` is found
+        /// by its name.
         @Test("bash completes workers, topics, groups, settings, plugins, files and commands", .timeLimit(.minutes(1)))
         func completion() async throws {
             let folder = try TemporaryFolder()

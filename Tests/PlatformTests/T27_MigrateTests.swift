@@ -3,7 +3,8 @@ import StoreJudge
 import Testing
 
 extension PlatformTests {
-    /// A store of Apache's moves to Apus and back: what `apus migrate check` says, what clients meet, and what Apache would find.
+    /// A store of Apache's moves to Apus and back: what `apus migrate check` says, what clients meet, and what Apache
+    /// would find.
     @Suite("T27 moving from RocketMQ, and back", .serialized)
     struct T27_Migrate {
         typealias Golden = T24_GoldenStores.Golden

@@ -149,7 +149,8 @@ struct BodyTests {
     @Test("properties")
     func properties() throws {
         let bytes = MessageProperties.encode([("KEYS", "a b"), ("TAGS", "x"), ("e", "")])
-        // Java's rule (MessageDecoder.string2messageProperties): without a value it is no property; the last one of a name counts.
+        // Java's rule (MessageDecoder.string2messageProperties): without a value it is no property; the last one of a
+        // name counts.
         #expect(MessageProperties.decode(bytes) == ["KEYS": "a b", "TAGS": "x"])
         #expect(MessageProperties.decode(Array("a\u{1}b\u{2}a\u{1}c\u{2}".utf8)) == ["a": "c"])
         bytes.withUnsafeBytes { raw in

@@ -252,8 +252,8 @@ struct SharedMemoryTests {
         try await server.stop()
     }
 
-    /// Each of 16 addresses has three frames of 4 MiB announced, of which one sixty-fourth comes a second, and comes back
-    /// when it is closed. In the order of asking an honest frame waited behind all of them, 30 s for each four.
+    /// Each of 16 addresses has three frames of 4 MiB announced, of which one sixty-fourth comes a second, and comes
+    /// back when it is closed. In the order of asking an honest frame waited behind all of them, 30 s for each four.
     @Test("frames that trickle from many addresses hold up an honest one for a bounded time only")
     func trickleFromManyAddresses() async throws {
         var configuration = RemotingServerConfiguration()

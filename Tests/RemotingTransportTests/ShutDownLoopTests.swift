@@ -4,8 +4,8 @@ import RemotingProtocol
 import RemotingTransport
 import Testing
 
-/// A tool may end its event loops while another of its tasks still wants something of a connection: that task is told, and does
-/// not wait for ever.
+/// A tool may end its event loops while another of its tasks still wants something of a connection: that task is told,
+/// and does not wait for ever.
 @Suite(.timeLimit(.minutes(1)))
 struct ShutDownLoopTests {
     @Test("every call on a client whose event loop has shut down returns, with the reason")

@@ -127,8 +127,8 @@ final class MasterHarness {
 
     /// `port` 0: a free one below those that outgoing connections get, so that it is still free when a master comes
     /// back.
-    /// Another: once it is free. A process that another test starts just then has the socket of before until it becomes its
-    /// program.
+    /// Another: once it is free. A process that another test starts just then has the socket of before until it becomes
+    /// its program.
     static func listen(_ port: Int) async throws -> (descriptor: Int32, port: Int) {
         if port != 0 {
             var found: (descriptor: Int32, port: Int)?

@@ -545,7 +545,8 @@ struct LargeBodyTests {
             #expect(try await client.invoke(request).code == 0)
         }
         try await server.advance(milliseconds: 200_000)
-        // The first to go closes the connection, which is that of all of them here: the others had time to come back by another.
+        // The first to go closes the connection, which is that of all of them here: the others had time to come back by
+        // another.
         try await server.advance(milliseconds: RouteTables.graceMilliseconds)
         let watcher = try await server.connect()
         for _ in 0..<500 {

@@ -216,7 +216,8 @@ struct PlatformProcessTests {
             platform.eventually("the configuration is read again") {
                 platform.errors.contains("configuration read again")
             }
-            // A process that answers has taken its signals; that all answer a heartbeat, apusd sees a few heartbeats later.
+            // A process that answers has taken its signals; that all answer a heartbeat, apusd sees a few heartbeats
+            // later.
             let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
             for address in [platform.broker, platform.nameserver, ha] {
                 #expect(try platform.ask(address, "echo alive") == "alive")

@@ -144,7 +144,8 @@ import WorkerProtocol
             let pid = try EchoPlatform.ask(address, "pid")
             let answer = try EchoPlatform.admin("restart gateway@0", folder.path)
             #expect(answer.hasPrefix("{\"ok\":true,\"kind\":\"gateway\",\"index\":0"))
-            // A connection the draining process has accepted ends without an answer; all others wait for the next process.
+            // A connection the draining process has accepted ends without an answer; all others wait for the next
+            // process.
             var now = ""
             while now.isEmpty || now == pid { now = try EchoPlatform.ask(address, "pid") }
         }

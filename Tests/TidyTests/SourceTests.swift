@@ -97,4 +97,59 @@ struct SourceTests {
             }
         }
     }
+
+    /// (what, what the glossary of Sources/README.md has instead)
+    static let houseWords: [(pattern: String, instead: String)] = [
+        (#"\b(next|former|last) life\b"#, "process, restart"), (#"\b[Ww]hoever\b"#, "the subject by its name"),
+        (#"\bbelieved\b"#, "trusted, counts"), (#"\b[Pp]assed over\b"#, "skipped"), (#"\bput right\b"#, "repaired"),
+        (#"\bvouch"#, "is covered by"), (#"\bsums\b"#, "checksums"),
+    ]
+
+    /// The comment of a line, if it has one. Texts that contain slashes are none.
+    static func comment(_ line: String) -> String? {
+        guard let slashes = line.range(of: "//") else { return nil }
+        let quotes = line[..<slashes.lowerBound].filter { $0 == "\"" }.count
+        return quotes % 2 == 0 ? String(line[slashes.lowerBound...]) : nil
+    }
+
+    @Test("comments use the glossary's words", arguments: houseWords.map(\.pattern))
+    func glossary(pattern: String) throws {
+        let instead = Self.houseWords.first { $0.pattern == pattern }?.instead ?? ""
+        let expression = try NSRegularExpression(pattern: pattern)
+        func hits(_ line: String) -> Bool {
+            guard let comment = Self.comment(line) else { return false }
+            return expression.firstMatch(in: comment, range: NSRange(comment.startIndex..., in: comment)) != nil
+        }
+        for file in Self.shipped {
+            for (index, line) in try Repository.text(file).components(separatedBy: "\n").enumerated() {
+                #expect(!hits(line), "\(file):\(index + 1): say \(instead)")
+            }
+        }
+    }
+
+    @Test("the glossary's patterns find what they are for")
+    func glossaryWorks() throws {
+        let samples = [
+            "/// its next life", "// whoever", "// believed", "// passed over", "// put right", "// vouches", "// sums",
+        ]
+        for (sample, rule) in zip(samples, Self.houseWords) {
+            let expression = try NSRegularExpression(pattern: rule.pattern)
+            let comment = try #require(Self.comment(sample))
+            #expect(expression.firstMatch(in: comment, range: NSRange(comment.startIndex..., in: comment)) != nil)
+        }
+        #expect(Self.comment("let url = \"http://whoever\"") == nil)
+    }
+
+    @Test("comments end before column 121, but for layouts of bytes")
+    func commentWidth() throws {
+        for file in Self.shipped {
+            for (index, line) in try Repository.text(file).components(separatedBy: "\n").enumerated()
+            where line.count > 120 {
+                let text = line.trimmingCharacters(in: CharacterSet(charactersIn: " /"))
+                let isComment = line.trimmingCharacters(in: .whitespaces).hasPrefix("//")
+                let isLayout = line.contains("///     ") || text.hasPrefix("|")
+                #expect(!isComment || isLayout, "\(file):\(index + 1) has \(line.count) characters")
+            }
+        }
+    }
 }

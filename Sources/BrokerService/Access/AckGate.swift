@@ -58,8 +58,8 @@ final class AckGate {
         }
     }
 
-    /// Acknowledgements of one connection that may wait for disk or slave before no more of its requests are read. They are
-    /// read again when half of them are answered.
+    /// Acknowledgements of one connection that may wait for disk or slave before no more of its requests are read. They
+    /// are read again when half of them are answered.
     static let waitingPerConnectionMax = 1024
 
     /// What is waiting already goes on waiting for what held when it came.
@@ -302,7 +302,7 @@ final class AckGate {
         arm()
     }
 
-    /// The broker stops: whoever still waits learns what is not certain.
+    /// The broker stops: what still waits learns what is not certain.
     func close() {
         for entry in waiting[firstWaiting...] {
             let flushIsLate = entry.needsFlush && entry.ack.end > flushedOffset

@@ -24,8 +24,8 @@ struct BrokerStates: OptionSet, Sendable {
     }
 }
 
-/// Says which requests are refused at the moment, and why: withdrawn → draining → slave → early → busy. A full disk is the store's to
-/// tell, message by message, because the broker's own may use its reserve (`AppendRefusal`).
+/// Says which requests are refused at the moment, and why: withdrawn → draining → slave → early → busy. A full disk is
+/// the store's to tell, message by message, because the broker's own may use its reserve (`AppendRefusal`).
 ///
 /// On the event loop.
 final class Admission {
@@ -129,9 +129,9 @@ final class Admission {
 
     /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them is gone.
     ///
-    /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at once would have
-    /// operators who drain a broker cause errors at its producers; never refusing them would leave the setting without effect for
-    /// producers that do not ask for routes.
+    /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at
+    /// once would have operators who drain a broker cause errors at its producers; never refusing them would leave the
+    /// setting without effect for producers that do not ask for routes.
     var refusesWrites: Bool { now() - writeWithdrawnMillis >= Self.routesSpreadMillis }
 
     /// Twice the time between two looks of a client at its routes.

@@ -26,8 +26,8 @@ final class BrokerTables {
         locks = RebalanceLockManager(maxLiveMillis: configuration.rebalanceLockMaxLiveTime)
     }
 
-    /// A client's first message to a topic lands on one broker. RocketMQ leaves the topic there, and all its messages go to that
-    /// one ever after; here the platform's other brokers have it within the same moment.
+    /// A client's first message to a topic lands on one broker. RocketMQ leaves the topic there, and all its messages
+    /// go to that one ever after; here the platform's other brokers have it within the same moment.
     func clientMade(_ config: TopicConfig) {
         autoCreated.insert(config.topicName)
         environment.platform.topicCreated(AutoCreatedTopic(config))

@@ -11,8 +11,8 @@ enum DeliveryPlace {
 }
 
 extension BrokerTables {
-    /// Looks at topic and queue as they are now. A topic that was deleted meanwhile is made again where a send would make it; a
-    /// queue the topic no longer has is replaced by one it has.
+    /// Looks at topic and queue as they are now. A topic that was deleted meanwhile is made again where a send would
+    /// make it; a queue the topic no longer has is replaced by one it has.
     ///
     /// RocketMQ stores the message in the named queue whatever became of the topic, where nobody reads it.
     func deliveryPlace(topic name: UnsafeRawBufferPointer, queueId: Int32) -> DeliveryPlace {
@@ -58,8 +58,8 @@ extension BrokerTables {
     /// What RocketMQ's clients ask for when they have a topic made (`defaultTopicQueueNums`).
     private static let clientQueueNums: Int32 = 4
 
-    /// The group's retry topic with all the queues its group has (`retryQueueNums`), made or enlarged on the way; `nil` for a group
-    /// whose name is too long to have one.
+    /// The group's retry topic with all the queues its group has (`retryQueueNums`), made or enlarged on the way; `nil`
+    /// for a group whose name is too long to have one.
     ///
     /// RocketMQ never enlarges it: after `retryQueueNums` was raised it stores into queues no consumer knows.
     func retryTopic(of group: GroupName, unitFlag: Int32 = 0, mayWait: Bool = false) -> TopicEntry? {
@@ -73,8 +73,8 @@ extension BrokerTables {
 }
 
 extension GroupName {
-    /// Why the group can have no retry topic, with the remedy; `nil` when it can. Such a group may consume: a group's name may be
-    /// longer than a topic's.
+    /// Why the group can have no retry topic, with the remedy; `nil` when it can. Such a group may consume: a group's
+    /// name may be longer than a topic's.
     var retryRefusal: String? {
         guard retryTopic == nil || deadLetterTopic == nil else { return nil }
         return

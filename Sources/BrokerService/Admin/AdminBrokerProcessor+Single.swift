@@ -6,8 +6,8 @@ import RemotingTransport
 
 /// What tools of RocketMQ 5 ask about one topic or group (351, 352), and change of many at once (18, 225).
 extension AdminBrokerProcessor {
-    /// GET_TOPIC_CONFIG (351). Static topics, whose `mappingDetail` would stand here, do not exist in Apus: the member is
-    /// absent, as Apache leaves it out.
+    /// GET_TOPIC_CONFIG (351). Static topics, whose `mappingDetail` would stand here, do not exist in Apus: the member
+    /// is absent, as Apache leaves it out.
     func topicConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
         let name = try request.extFields.required("topic")
         guard var config = tables.topics[name]?.config else {
@@ -17,8 +17,8 @@ extension AdminBrokerProcessor {
         request.answer(.success, body: config.encoded())
     }
 
-    /// GET_SUBSCRIPTIONGROUP_CONFIG (352). With `autoCreateSubscriptionGroup` Apache makes the group when it is asked for; here
-    /// it answers the same, and a misspelt name leaves no group.
+    /// GET_SUBSCRIPTIONGROUP_CONFIG (352). With `autoCreateSubscriptionGroup` Apache makes the group when it is asked
+    /// for; here it answers the same, and a misspelt name leaves no group.
     func groupConfig(_ request: borrowing Request) throws(RemotingDecodeError) {
         let name = try request.extFields.required("group")
         guard let config = tables.groups[name]?.config ?? tables.groups.configIfCreated(name) else {
@@ -27,8 +27,8 @@ extension AdminBrokerProcessor {
         request.answer(.success, body: config.jsonOfVersion5.bytes())
     }
 
-    /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without a
-    /// change when one of them is as it was before; here the others are changed.
+    /// UPDATE_AND_CREATE_TOPIC_LIST (18): all are checked before the first is changed. Apache answers "success" without
+    /// a change when one of them is as it was before; here the others are changed.
     func updateTopics(_ request: borrowing Request) throws(RemotingDecodeError) {
         let list = try CreateTopicListRequestBody(body: request.body).topicConfigList
         var accepted: [TopicConfig] = []

@@ -118,7 +118,7 @@ final class AdminBrokerProcessor {
             throw .badName("\(error)")
         }
         environment.logger.info("topic \(topic) updated by \(request.client.address)")
-        // Whoever made the topic may ask a name server for it as soon as this is answered.
+        // The one that made the topic may ask a name server for it as soon as this is answered.
         let asker = request.asker
         keeper.answerWhenKept(asker) { [self] in
             registration.whenRegistered { asker.answer(.success) }

@@ -22,8 +22,8 @@ extension ConsumeStatsProcessor {
         request.answer(.success, body: body.bytes())
     }
 
-    /// By RocketMQ's names and keys. Not kept: GROUP_GET_LATENCY (a pull is answered within the tick that reads it), and what
-    /// RocketMQ 4.9 lists but never counts (GROUP_GET_FROM_DISK_NUMS and the like).
+    /// By RocketMQ's names and keys. Not kept: GROUP_GET_LATENCY (a pull is answered within the tick that reads it),
+    /// and what RocketMQ 4.9 lists but never counts (GROUP_GET_FROM_DISK_NUMS and the like).
     private func statsItem(_ name: String, _ key: String) -> (StatsItem, StatsItem.Measure)? {
         func ofGroup() -> StatsItem? {
             guard let at = key.firstIndex(of: "@"), let topic = tables.topics[String(key[..<at])] else { return nil }

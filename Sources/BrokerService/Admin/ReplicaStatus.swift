@@ -94,8 +94,8 @@ final class ReplicaStatus {
 extension AdminBrokerProcessor {
     func haStatus(_ request: borrowing Request) { replica.haStatus(request.asker) }
 
-    /// RESET_MASTER_FLUSH_OFFSET (908). On a master Apache answers "success" and does nothing. A slave of Apus keeps no such
-    /// offset: its log ends where it ends, so there is nothing to set, and it says so.
+    /// RESET_MASTER_FLUSH_OFFSET (908). On a master Apache answers "success" and does nothing. A slave of Apus keeps no
+    /// such offset: its log ends where it ends, so there is nothing to set, and it says so.
     func resetMasterFlushOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         guard environment.configuration.isSlave else { return request.answer(.success) }
         _ = try request.extFields.requiredInt64("masterFlushOffset")

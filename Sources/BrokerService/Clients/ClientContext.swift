@@ -20,7 +20,7 @@ final class ClientContext {
     var producerGroups: Set<String> = []
     /// What it called itself last, as a producer.
     var producerId: String?
-    /// Its last heartbeat, for the next life of the broker (`ClientHandOver`).
+    /// Its last heartbeat, for the broker's next process (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode
         let version: Int32

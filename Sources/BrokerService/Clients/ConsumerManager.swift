@@ -30,10 +30,10 @@ final class Subscription {
 
 /// One consumer group with at least one client connected.
 ///
-/// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group: with clients that
-/// differ, each heartbeat replaces the other side's expression, and messages are then filtered by the wrong one and lost to
-/// the group without a word. Here each client keeps its own; the group's table is their union and serves those who ask
-/// about the group, and pulls as long as all agree.
+/// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group: with clients
+/// that differ, each heartbeat replaces the other side's expression, and messages are then filtered by the wrong one
+/// and lost to the group without a word. Here each client keeps its own; the group's table is their union and serves
+/// those who ask about the group, and pulls as long as all agree.
 final class ConsumerGroup {
     let name: String
     /// `CONSUME_PASSIVELY` (push) or `CONSUME_ACTIVELY` (pull).
@@ -77,8 +77,8 @@ final class ConsumerGroup {
 
     func client(_ clientId: String) -> ClientChannelInfo? { clients.first { $0.clientId == clientId } }
 
-    /// What a pull of this client selects by: its own word if the clients differ, and the group's if it has said nothing
-    /// (its heartbeats come on another connection).
+    /// What a pull of this client selects by: its own word if the clients differ, and the group's if it has said
+    /// nothing (its heartbeats come on another connection).
     func subscription(_ topic: UnsafeRawBufferPointer, of client: ClientContext) -> Subscription? {
         if isConsistent { return subscriptions[topic] }
         guard let own = clients.first(where: { $0.client === client }) else { return subscriptions[topic] }
@@ -213,7 +213,8 @@ final class ConsumerGroup {
 
 /// What happens to groups of consumers.
 protocol ConsumerGroupObserver: AnyObject {
-    /// The set of clients or topics has changed: members are to be notified (NOTIFY_CONSUMER_IDS_CHANGED), so that they rebalance at once.
+    /// The set of clients or topics has changed: members are to be notified (NOTIFY_CONSUMER_IDS_CHANGED), so that they
+    /// rebalance at once.
     func changed(_ group: String)
     /// A client has left a group, of which so many remain.
     func left(_ group: String, _ client: ClientChannelInfo, remaining: Int)
@@ -334,8 +335,8 @@ final class ProducerManager {
     /// Usually one; several instances may have one client identifier.
     private var byClientId: [String: [ClientChannelInfo]] = [:]
 
-    /// The connections of a client, whatever its groups: where a reply to its request goes. Several when instances share
-    /// the identifier.
+    /// The connections of a client, whatever its groups: where a reply to its request goes. Several when instances
+    /// share the identifier.
     func clients(withId clientId: String) -> [ClientChannelInfo] { byClientId[clientId] ?? [] }
 
     /// - Returns: whether the client is new in the group: what waits for a member of it can go on.

@@ -15,7 +15,8 @@ package struct PluginSubscription: Hashable, Sendable {
 }
 
 extension ConsumerGroup {
-    /// Those of its subscriptions that are not by tags: tags are compared without a plugin once compiled, and nearly everybody has some.
+    /// Those of its subscriptions that are not by tags: tags are compared without a plugin once compiled, and nearly
+    /// everybody has some.
     fileprivate var pluginSubscriptions: [PluginSubscription] {
         subscriptions.values.compactMap { subscription in
             guard case .compiled(let compiled) = subscription.filter, !SubscriptionFilter.isTagType(compiled.type)
@@ -42,8 +43,8 @@ extension ConsumerManager {
 package struct PluginSubscriptionReport {
     private static let expressionMax = 200
 
-    /// `{"subscriptions":[{"group","topic","type","expression","calls"}…],"subscriptionCount":N}` of at most `bytesMax` bytes: the
-    /// first ones, and how many there are.
+    /// `{"subscriptions":[{"group","topic","type","expression","calls"}…],"subscriptionCount":N}` of at most `bytesMax`
+    /// bytes: the first ones, and how many there are.
     package static func json(_ subscriptions: [PluginSubscription], bytesMax: Int) -> String {
         var bytes = 64
         var shown: [JSONValue] = []

@@ -1,8 +1,8 @@
 import RemotingProtocol
 import RemotingTransport
 
-/// One request while its processor runs: the frame and who sent it. The frame is a view of the read buffer and valid inside the call
-/// only, so a request cannot be copied or kept; what waits for an answer keeps an `Asker`.
+/// One request while its processor runs: the frame and who sent it. The frame is a view of the read buffer and valid
+/// inside the call only, so a request cannot be copied or kept; what waits for an answer keeps an `Asker`.
 struct Request: ~Copyable {
     let frame: RemotingFrame
     let client: ClientContext
@@ -39,8 +39,8 @@ struct Asker {
 }
 
 extension SlicedWork {
-    /// Work for one request: a slice now, the rest in later turns. Meanwhile no further request of the connection is read; after it
-    /// has closed the result is not wanted.
+    /// Work for one request: a slice now, the rest in later turns. Meanwhile no further request of the connection is
+    /// read; after it has closed the result is not wanted.
     /// - Parameters:
     ///   - slice: does a bounded part; `true` when there is more.
     ///   - then: called when all is done. It answers.

@@ -3,8 +3,8 @@ import RemotingProtocol
 /// Two clients of one consumer group that do not subscribe to the same.
 ///
 /// The clients divide a topic's queues among all members of their group. What only one side wants is lost to the group
-/// where it lies in a queue of the other side; a topic only one side knows is not read in the queues meant for the other.
-/// No broker can repair that: it is for the operator, and so it is said, with both sides named.
+/// where it lies in a queue of the other side; a topic only one side knows is not read in the queues meant for the
+/// other. No broker can repair that: it is for the operator, and so it is said, with both sides named.
 struct SubscriptionConflict: CustomStringConvertible {
     /// Disagreements told of one group at most, until it agrees again.
     static let reportedMax = 32
@@ -64,7 +64,8 @@ struct SubscriptionConflict: CustomStringConvertible {
     }
 }
 
-/// One client's subscriptions, found by topic: few by looking at each, many by hash, since a client may name a thousand.
+/// One client's subscriptions, found by topic: few by looking at each, many by hash, since a client may name a
+/// thousand.
 struct SubscriptionsByTopic {
     private static let few = 16
 

@@ -1,7 +1,7 @@
 import MessageModel
 
-/// One delay level's queue of `SCHEDULE_TOPIC_XXXX`, seen by the clock: which entry is next and when it is due. Time and
-/// entries come as arguments.
+/// One delay level's queue of `SCHEDULE_TOPIC_XXXX`, seen by the clock: which entry is next and when it is due. Time
+/// and entries come as arguments.
 struct DelayLevel {
     /// Milliseconds.
     let delay: Int64
@@ -34,7 +34,7 @@ struct DelayLevel {
         return now +| delay
     }
 
-    /// The entry at `next` is in the log's buffer, or passed over.
+    /// The entry at `next` is in the log's buffer, or skipped.
     mutating func advance() { next += 1 }
 
     mutating func moveTo(_ offset: Int64) {

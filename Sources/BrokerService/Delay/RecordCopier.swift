@@ -2,9 +2,9 @@ import MessageModel
 import MessageStore
 import StoreFormat
 
-/// Stores a waiting message again under the topic and queue it was sent to (`REAL_TOPIC`, `REAL_QID`): the common end of
-/// delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers still
-/// carries them all, DELAY among them. What has no such place is put aside (`UndeliverableMessages`).
+/// Stores a waiting message again under the topic and queue it was sent to (`REAL_TOPIC`, `REAL_QID`): the common end
+/// of delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers
+/// still carries them all, DELAY among them. What has no such place is put aside (`UndeliverableMessages`).
 struct RecordCopier {
     /// Milliseconds between two tries of a delivery that could not be made.
     static let retryMillis: Int64 = 100
@@ -40,7 +40,8 @@ struct RecordCopier {
     private var store: MessageStore { storage.store }
 
     /// - Parameters:
-    ///   - dequeued: milliseconds since 1970, of a timer message: it gets TIMER_ENQUEUE_MS and TIMER_DEQUEUE_MS, if they fit.
+    ///   - dequeued: milliseconds since 1970, of a timer message: it gets TIMER_ENQUEUE_MS and TIMER_DEQUEUE_MS, if
+    ///     they fit.
     ///   - isWanted: looks at the record first.
     mutating func deliver(
         _ range: LogRange, dequeued: Int64? = nil, isWanted: (CommitLogRecordView) -> Bool = { _ in true }
@@ -98,8 +99,8 @@ struct RecordCopier {
         }
     }
 
-    /// RocketMQ 5's note of when the message was taken into the wheel and when it left. Here that is when it was stored in the timer
-    /// topic, to the next turn of the loop.
+    /// RocketMQ 5's note of when the message was taken into the wheel and when it left. Here that is when it was stored
+    /// in the timer topic, to the next turn of the loop.
     private func addTimes(enqueued: Int64, dequeued: Int64) {
         func add(_ name: StaticString, _ value: Int64) {
             name.withUTF8Buffer { suffix.bytes.append(contentsOf: $0) }

@@ -5,9 +5,9 @@ import MessageStore
 import NIOCore
 import StoreFormat
 
-/// Delivers delayed messages. They lie in `SCHEDULE_TOPIC_XXXX`, one queue per delay level, so each queue is in order of
-/// delivery; the tags code of an entry is the time it is due. One timer stands at the earliest due entry of all levels;
-/// an arrival in a level that was empty sets it.
+/// Delivers delayed messages. They lie in `SCHEDULE_TOPIC_XXXX`, one queue per delay level, so each queue is in order
+/// of delivery; the tags code of an entry is the time it is due. One timer stands at the earliest due entry of all
+/// levels; an arrival in a level that was empty sets it.
 ///
 /// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`) and in RocketMQ's own file
 /// `config/delayOffset.json`, which is written every 10 s and counts only deliveries that survive power loss.
@@ -82,7 +82,8 @@ final class ScheduleMessageService {
     /// Per level the offset to deliver next, everything before it being in the log.
     var committedOffsets: [Int64] { levels.map(\.committed) }
 
-    /// Where the oldest message lies that has not been delivered for good: power loss may take back what is not counted in the file.
+    /// Where the oldest message lies that has not been delivered for good: power loss may take back what is not counted
+    /// in the file.
     var neededFrom: PhysicalOffset? {
         guard isRunning else { return nil }
         var oldest: PhysicalOffset?
@@ -254,7 +255,8 @@ final class ScheduleMessageService {
         return (level, offset)
     }
 
-    /// - Returns: the entries that are none, which are left out. Levels the broker does not have (any more) are passed over.
+    /// - Returns: the entries that are none, which are left out. Levels the broker does not have (any more) are
+    ///   skipped.
     /// - Throws: it is no such table.
     func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
         let read = try TableEntries<(level: Int, offset: Int64)>(json, "offsetTable", Self.entry)

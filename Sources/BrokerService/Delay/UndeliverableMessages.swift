@@ -4,8 +4,9 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// Messages that have waited, are intact, and cannot be delivered: their topic was deleted and may not be made again, say. They are
-/// stored in queue 0 of `rmq_sys_UNDELIVERABLE`, with everything they had and the reason, where operators find them.
+/// Messages that have waited, are intact, and cannot be delivered: their topic was deleted and may not be made again,
+/// say. They are stored in queue 0 of `rmq_sys_UNDELIVERABLE`, with everything they had and the reason, where operators
+/// find them.
 final class UndeliverableMessages {
     static let topic = TopicNames.undeliverable
     /// The property that says why.

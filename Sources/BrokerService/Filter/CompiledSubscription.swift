@@ -31,7 +31,7 @@ final class CompiledSubscription {
     private var recent = [FilterWindow?](repeating: nil, count: CompiledSubscription.recentMax)
     private static let recentMax = 32
     var waiters: [() -> Void] = []
-    /// The wait ends by itself, whoever answers or not.
+    /// The wait ends by itself, with or without an answer.
     var hasDeadline = false
     /// The filter worker that serves it.
     var worker = 0
@@ -78,7 +78,7 @@ final class CompiledSubscription {
         return window
     }
 
-    /// Verdicts are a program's: they go with it. Whoever still waits for one holds its window.
+    /// Verdicts are a program's: they go with it. What still waits for one holds its window.
     func forgetVerdicts() {
         windows.removeAll()
         for place in recent.indices { recent[place] = nil }

@@ -11,8 +11,8 @@ protocol FilterLinkObserver: AnyObject {
 /// worker (a new peer) compiles again by itself what is in use. While it is gone, subscriptions the plugin answered
 /// with tags codes go on; the others wait: nobody gets an unfiltered message, nobody's offset moves past one.
 ///
-/// Several workers share the expressions, each of which stays with its worker also while that restarts: an expression that
-/// kills its worker does not go on to kill the next.
+/// Several workers share the expressions, each of which stays with its worker also while that restarts: an expression
+/// that kills its worker does not go on to kill the next.
 package final class FilterLink {
     private struct Key: Hashable {
         var type: String
@@ -31,16 +31,17 @@ package final class FilterLink {
         var completion: ([UInt8]?) -> Void
     }
 
-    /// A request to the filter worker is given up after this; whoever asked tries again or answers "nothing yet".
+    /// A request to the filter worker is given up after this; the one that asked tries again or answers "nothing yet".
     static let answerTimeoutMillis: Int64 = 3000
-    /// How long a refusal for want of a plugin is believed.
+    /// How long a refusal for want of a plugin counts.
     static let unavailableMillis: Int64 = 1000
     /// Expressions remembered at most; the least used quarter goes.
     static let subscriptionsMax = 4096
     /// Windows of verdicts kept at most, 1 to 2 KiB each; when there are more, all are made anew as they are needed.
     static let windowsMax = 4096
 
-    /// For the queue entries of stretches that were asked about: 20 bytes each, read once for the question and the answer.
+    /// For the queue entries of stretches that were asked about: 20 bytes each, read once for the question and the
+    /// answer.
     var entryMemory = EntryMemory(maximum: 4 << 20)
 
     private let eventLoop: any EventLoop
@@ -105,7 +106,8 @@ package final class FilterLink {
         observer?.filterWorkerIsAvailable()
     }
 
-    /// Filter worker `index` serves these types from now on. Expressions go to the workers of the lowest rank that serve all they call.
+    /// Filter worker `index` serves these types from now on. Expressions go to the workers of the lowest rank that
+    /// serve all they call.
     private func serves(_ index: Int, rank: UInt8, types: [String]) {
         served[index] = (rank, Set(types))
         route()
@@ -137,12 +139,12 @@ package final class FilterLink {
         compiling = compiling.filter { $0.value.worker != index }
         for subscription in subscriptions.values where subscription.worker == index { subscription.forgetWorker() }
         for batch in lost.values { batch.completion(nil) }
-        // Whoever waited for a compilation looks again, and finds the worker gone.
+        // What waited for a compilation looks again, and finds the worker gone.
         for subscription in subscriptions.values where subscription.worker == index { finish(subscription) }
     }
 
-    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where nobody does, one that can say
-    /// so; a worker that has not spoken yet may serve anything.
+    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where nobody
+    /// does, one that can say so; a worker that has not spoken yet may serve anything.
     private func worker(for key: Key, calls: [String]) -> Int {
         let needed = calls.isEmpty ? [key.type] : calls
         let able = known.filter { index in served[index].map { needed.allSatisfy($0.types.contains) } ?? false }
@@ -175,7 +177,7 @@ package final class FilterLink {
         if !subscription.waiters.isEmpty, case .unknown = subscription.state { compile(subscription) }
     }
 
-    /// Workers below this index run no foreign code: only they are believed to have rank 0, that of TAG and SQL92.
+    /// Workers below this index run no foreign code: only they are taken to have rank 0, that of TAG and SQL92.
     package var builtInWorkers = Int.max
 
     /// A message of filter worker `index`. What runs in it may be a plugin's code: it answers for nobody else.
@@ -295,7 +297,7 @@ package final class FilterLink {
                 subscription.worker = other
                 subscription.state = .unknown
                 compile(subscription)
-                // Its worker is being restarted: whoever waits is called when it is back.
+                // Its worker is being restarted: what waits is called when it is back.
                 return
             }
             subscription.state = .unavailable(reason: reason, untilMillis: now() + Self.unavailableMillis)
@@ -325,8 +327,8 @@ package final class FilterLink {
 
     // MARK: Evaluating
 
-    /// Asks which of the entries match; `nil` when the worker is gone, late or could not evaluate. The bitmap may end before
-    /// the entries do: the rest was not looked at.
+    /// Asks which of the entries match; `nil` when the worker is gone, late or could not evaluate. The bitmap may end
+    /// before the entries do: the rest was not looked at.
     func match(
         _ subscription: CompiledSubscription, program: UInt32, entries: [UInt8],
         completion: @escaping ([UInt8]?) -> Void

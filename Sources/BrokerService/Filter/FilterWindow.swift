@@ -9,12 +9,12 @@ protocol FilterWaiter: AnyObject {
     func filterAnswered(_ hasVerdicts: Bool, expired: Bool)
 }
 
-/// What the filter worker has said about a stretch of one queue, for one group of consumers: the pulls that follow find it here
-/// and ask nobody. Messages never change and a program's answer depends on nothing else, so a verdict holds as long as its
-/// program.
+/// What the filter worker has said about a stretch of one queue, for one group of consumers: the pulls that follow find
+/// it here and ask nobody. Messages never change and a program's answer depends on nothing else, so a verdict holds as
+/// long as its program.
 ///
-/// The stretches asked about grow while a group reads on, and the next one is asked about before the present one is used
-/// up. Confined to the broker's event loop.
+/// The stretches asked about grow while a group reads on, and the next one is asked about before the present one is
+/// used up. Confined to the broker's event loop.
 final class FilterWindow {
     /// Whose window it is: by identity, the window keeps both alive.
     struct Key: Hashable {

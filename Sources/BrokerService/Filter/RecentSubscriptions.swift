@@ -1,7 +1,7 @@
 import Glibc
 
-/// Subscriptions that pulls named lately, by the bytes of type and expression in their headers: finding one makes no string and
-/// hashes nothing. Confined to the broker's event loop.
+/// Subscriptions that pulls named lately, by the bytes of type and expression in their headers: finding one makes no
+/// string and hashes nothing. Confined to the broker's event loop.
 struct RecentSubscriptions {
     private struct Known {
         let type: [UInt8]

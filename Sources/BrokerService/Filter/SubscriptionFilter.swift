@@ -16,8 +16,8 @@ enum SubscriptionFilter {
 }
 
 extension SubscriptionFilter {
-    /// Whether a message with these tags is selected, as far as is known here: an expression that looks at more than tags
-    /// may select it.
+    /// Whether a message with these tags is selected, as far as is known here: an expression that looks at more than
+    /// tags may select it.
     func wants(tagsCode: Int64) -> Bool {
         guard case .compiled(let subscription) = self else { return true }
         switch subscription.state {

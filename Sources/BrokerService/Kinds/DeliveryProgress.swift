@@ -2,16 +2,16 @@ import LinuxSystem
 import StoreFormat
 
 /// How far delayed messages have been delivered, as exactly as the log itself: written (not synchronized) after every
-/// commit that delivered something, so that after `kill -9` nothing is delivered twice. `delayOffset.json`, which RocketMQ
-/// reads, is written every few seconds as RocketMQ does.
+/// commit that delivered something, so that after `kill -9` nothing is delivered twice. `delayOffset.json`, which
+/// RocketMQ reads, is written every few seconds as RocketMQ does.
 ///
 /// `apus-timer/progress`, 512 bytes, big-endian, replaced in place by one write:
 ///
 ///     magic 4 "APDP" | CRC of all that follows 4 | log end 8 | timer ingested 8 | timer watermark due 8, sequence 8
 ///     | levels 4 | offset of each level 8 …
 ///
-/// `log end` is the commit log's end at that moment. After power loss the log may have come back shorter than that: then
-/// deliveries this file counts are lost, and it is not believed.
+/// `log end` is the commit log's end at that moment. After power loss the log may have come back shorter than that:
+/// then deliveries this file counts are lost, and it does not count.
 struct DeliveryProgress: Equatable {
     /// In the folder of the timer's files.
     static let fileName = "progress"
@@ -77,7 +77,7 @@ final class DeliveryProgressFile {
         file = try disk.open("\(directory)/\(DeliveryProgress.fileName)", .create)
     }
 
-    /// - Parameter logEnd: where the recovered log ends; a record from beyond it is not believed.
+    /// - Parameter logEnd: where the recovered log ends; a record from beyond it does not count.
     func load(logEnd: Int64) throws(SystemError) -> DeliveryProgress? {
         let count = try file.read(into: &buffer)
         guard count == DeliveryProgress.size else { return nil }

@@ -114,7 +114,7 @@ final class ClientManageProcessor {
         for producer in data.producerGroups { try Self.checkProducer(producer) }
     }
 
-    /// A client whose connection was handed over has said this in the last life; the other members need not be told.
+    /// A client whose connection was handed over has said this before the restart; the other members need not be told.
     func takeOver(_ said: ClientContext.Heartbeat, _ client: ClientContext) throws(RemotingDecodeError) {
         let data = try said.data
         try checkNames(data)
@@ -200,8 +200,9 @@ final class ClientManageProcessor {
         }
         if let group = request.extFields.string("consumerGroup") {
             let notify = tables.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
-            // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue of each
-            // broker, which nobody could consume for a minute. Who is told that it left asks for the locks at once.
+            // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue
+            // of each broker, which nobody could consume for a minute. Who is told that it left asks for the locks at
+            // once.
             if let clientId = request.extFields.string("clientID") {
                 tables.locks.unlockAll(group: group, by: lockOwner(clientId, request.client, group))
                 givenBack.forget(group: group, client: request.client)
@@ -254,9 +255,9 @@ final class ClientManageProcessor {
         request.answer(.success, body: group.clientList)
     }
 
-    /// Another connection with the same client identifier is another instance when both are members of the group, or when the other
-    /// one was still there while this one was. A client that comes back on a new connection, or that locks on another one than its
-    /// heartbeats come on, is the same.
+    /// Another connection with the same client identifier is another instance when both are members of the group, or
+    /// when the other one was still there while this one was. A client that comes back on a new connection, or that
+    /// locks on another one than its heartbeats come on, is the same.
     private func lockOwner(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {
         RebalanceLockManager.Owner(clientId: clientId, instance: client) { other in
             if other === client { return false }
@@ -288,7 +289,8 @@ final class ClientManageProcessor {
         endPulls(of: request.client, group: body.consumerGroup, queues: body.mqSet)
         let held = tables.locks.held(group: body.consumerGroup, by: owner)
         let given = held.intersection(body.mqSet)
-        // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but one.
+        // One by one a client gives back what others are to have; all at once when it leaves, the C++ client all but
+        // one.
         let seemsToLeave = given.count == held.count || given.count > 1 && held.count - given.count == 1
         if !given.isEmpty, seemsToLeave {
             givenBack.add(
@@ -303,8 +305,8 @@ final class ClientManageProcessor {
 
     /// A client pulls no more from queues whose locks it gives back: what it waits for there is answered at once.
     ///
-    /// The official C++ client (PyPI `rocketmq` 0.4.4) may stand still, and its queues with it, when it gets such a queue again
-    /// before that answer has come.
+    /// The official C++ client (PyPI `rocketmq` 0.4.4) may stand still, and its queues with it, when it gets such a
+    /// queue again before that answer has come.
     private func endPulls(of client: ClientContext, group: String, queues: [MessageQueue]) {
         guard client.suspended != nil else { return }
         let brokerName = environment.configuration.brokerName

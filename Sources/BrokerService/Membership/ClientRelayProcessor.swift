@@ -198,7 +198,7 @@ final class ClientRelayProcessor {
         }
         let request = RemotingCommand(
             .getConsumerStatusFromClient, extFields: ["topic": topic, "group": group])
-        // Instances that share an identifier are one to whoever asks.
+        // Instances that share an identifier are one to the client that asks.
         var statuses: [String: JSONObject] = [:]
         var left = members.count
         var toAsk = members[...]

@@ -2,11 +2,12 @@ import RemotingProtocol
 
 /// Queues whose locks clients have given back as they do when they leave: before their last offsets.
 ///
-/// RocketMQ's clients shut down in this order: all locks back, offsets committed, group left (35). Whoever gets such a
-/// queue in between begins at an old offset, and consumes again what is done. So these locks stay for a moment, or
-/// until the client has left; Apache frees them at once, and there only a rebalance in that very moment is in time.
+/// RocketMQ's clients shut down in this order: all locks back, offsets committed, group left (35). The one that gets
+/// such a queue in between begins at an old offset, and consumes again what is done. So these locks stay for a moment,
+/// or until the client has left; Apache frees them at once, and there only a rebalance in that very moment is in time.
 struct LocksGivenBack {
-    /// Longer than a client's next requests are in coming, and nothing against the 20 s until its heirs would ask again.
+    /// Longer than a client's next requests are in coming, and nothing against the 20 s until its heirs would ask
+    /// again.
     static let graceMillis: Int64 = 250
 
     private struct Key: Hashable {

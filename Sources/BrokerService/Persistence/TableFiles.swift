@@ -4,7 +4,8 @@ import Logging
 import MessageStore
 import MetadataStore
 
-/// The files of the broker's tables: where they are, and what is read from them at the start. Confined to the broker's event loop.
+/// The files of the broker's tables: where they are, and what is read from them at the start. Confined to the broker's
+/// event loop.
 final class TableFiles {
     private let environment: BrokerEnvironment
     private let folder: String

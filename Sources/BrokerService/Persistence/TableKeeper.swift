@@ -7,9 +7,10 @@ import MetadataStore
 import NIOCore
 import RemotingProtocol
 
-/// Writes the broker's tables to their files on a thread of its own: the event loop copies a table, the thread makes a text of the
-/// copy, writes and synchronizes it. Changes that come while a table is written go into its next write together. Whoever must not
-/// answer before a change is on disk waits with `whenKept`; messages for new topics wait in `AckGate`.
+/// Writes the broker's tables to their files on a thread of its own: the event loop copies a table, the thread makes a
+/// text of the copy, writes and synchronizes it. Changes that come while a table is written go into its next write
+/// together. The one that must not answer before a change is on disk waits with `whenKept`; messages for new topics
+/// wait in `AckGate`.
 ///
 /// Confined to the broker's event loop.
 final class TableKeeper {
@@ -186,8 +187,8 @@ extension TableKeeper {
         if files[.changedSettings].isDirty { persist(.changedSettings) }
     }
 
-    /// Groups that come one after the other are written together, and so is the list of topics for the platform's other brokers, for
-    /// which nothing waits.
+    /// Groups that come one after the other are written together, and so is the list of topics for the platform's other
+    /// brokers, for which nothing waits.
     func persistNewGroups() {
         if tables.autoCreated.isDirty { persist(.autoCreatedTopics) }
         if tables.topics.isDirtyLater { persist(.topics) }
@@ -201,8 +202,8 @@ extension TableKeeper {
         for file in failed where file != .consumerOffsets { persist(file) }
     }
 
-    /// Has a table written; one of those that change all the time only if it has changed. A failure is logged and tried again every
-    /// few seconds until it works.
+    /// Has a table written; one of those that change all the time only if it has changed. A failure is logged and tried
+    /// again every few seconds until it works.
     func persist(_ file: ConfigurationFile) {
         let table = files[file]
         if file.isPeriodic {
@@ -238,8 +239,8 @@ extension TableKeeper {
     /// Milliseconds between two tries of writing the topics because somebody sends to a new one.
     private static let topicsRetryMillis: Int64 = 500
 
-    /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is on disk, or
-    /// on its way there: then the acknowledgement waits (`AckGate`).
+    /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is
+    /// on disk, or on its way there: then the acknowledgement waits (`AckGate`).
     func reasonNotKept(_ topic: TopicEntry) -> String? {
         guard topic.madeAt > tables.topics.kept, let failure = failure(.topics) else { return nil }
         // There may be room again: the sender's next try shall find the topic on disk.

@@ -3,8 +3,9 @@ import MessageModel
 import StoreFormat
 
 /// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
-/// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in its own. Here the same bytes are copied once
-/// into a scratch buffer that lives as long as the processor, and what the broker must know is picked up on the way.
+/// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in its own. Here the same
+/// bytes are copied once into a scratch buffer that is kept as long as the processor, and what the broker must know is
+/// picked up on the way.
 struct StoredProperties {
     static let nameEnd: UInt8 = 1
     static let propertyEnd: UInt8 = 2
@@ -43,7 +44,8 @@ struct StoredProperties {
             bytes = Array("CLUSTER\u{1}\(cluster)".utf8)
         }
 
-        /// As RocketMQ 5 stores them: without MSG_REGION its consumers throw their trace records away (AsyncTraceDispatcher).
+        /// As RocketMQ 5 stores them: without MSG_REGION its consumers throw their trace records away
+        /// (AsyncTraceDispatcher).
         init(cluster: String, region: String, traceOn: Bool) {
             bytes = Array("CLUSTER\u{1}\(cluster)\u{2}MSG_REGION\u{1}\(region)\u{2}TRACE_ON\u{1}\(traceOn)".utf8)
         }
@@ -134,8 +136,8 @@ struct StoredProperties {
         bytes.append(contentsOf: value)
     }
 
-    /// Stores the level in plain decimal digits, by which the store works out the time, and the largest one when the message asks for
-    /// more, as RocketMQ does.
+    /// Stores the level in plain decimal digits, by which the store works out the time, and the largest one when the
+    /// message asks for more, as RocketMQ does.
     mutating func normalizeDelay(largest: Int32) {
         guard let range = delayRange, delayLevel > 0 else { return }
         delayLevel = min(delayLevel, largest)

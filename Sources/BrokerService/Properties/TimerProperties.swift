@@ -66,8 +66,8 @@ enum TimerProperties {
         String(decoding: topic, as: UTF8.self) + "+" + String(decoding: uniqueKey, as: UTF8.self)
     }
 
-    /// By which a copy RocketMQ 5 has rolled and what it is a copy of know each other, together with their due time, which
-    /// rolling leaves as it is.
+    /// By which a copy RocketMQ 5 has rolled and what it is a copy of know each other, together with their due time,
+    /// which rolling leaves as it is.
     static func copyKey(_ record: CommitLogRecordView) -> String {
         let topic = String(decoding: record.property(PropertyName.realTopic) ?? record.topic, as: UTF8.self)
         if let unique = record.property(PropertyName.uniqueKey) {

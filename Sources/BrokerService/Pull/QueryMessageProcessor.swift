@@ -3,9 +3,9 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// QUERY_MESSAGE (12) by key or unique key, VIEW_MESSAGE_BY_ID (33) by physical offset. Searching goes in slices of several turns, the
-/// messages leave as those of a pull do: by `sendfile`, so that a client that reads nothing costs no memory. Meanwhile no further
-/// request of it is handled.
+/// QUERY_MESSAGE (12) by key or unique key, VIEW_MESSAGE_BY_ID (33) by physical offset. Searching goes in slices of
+/// several turns, the messages leave as those of a pull do: by `sendfile`, so that a client that reads nothing costs no
+/// memory. Meanwhile no further request of it is handled.
 final class QueryMessageProcessor {
     /// Entries of the index, or messages, that a slice looks at; a turn of well below a millisecond.
     static let stepsPerSlice = 256
@@ -36,8 +36,9 @@ final class QueryMessageProcessor {
                 bytesMax: Self.answerBytesMax, begin: begin, end: end)
         }
         var query = search(from: begin)
-        // Tools read the beginning from the unique key. Those of the official C++ client (2.0) have their bytes in another
-        // order, and what is read there may lie days after the message (findings/cpp-client-message-id-time.sh).
+        // Tools read the beginning from the unique key. Those of the official C++ client (2.0) have their bytes in
+        // another order, and what is read there may lie days after the message
+        // (findings/cpp-client-message-id-time.sh).
         var mayBeEarlier = isUniqueKey && begin > 0 && end == Int64.max
         let asker = request.asker
         // `true` when there is more to do.

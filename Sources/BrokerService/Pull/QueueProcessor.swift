@@ -54,8 +54,8 @@ final class QueueProcessor {
         answer(request, "timestamp", time ?? -1)
     }
 
-    /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it is told), and of queues
-    /// the topic has or had.
+    /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it is told), and of
+    /// queues the topic has or had.
     func commit(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)
         let queueId = asked.queueId

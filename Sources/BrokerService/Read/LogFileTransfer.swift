@@ -4,8 +4,9 @@ import NIOCore
 import RemotingTransport
 import StoreFormat
 
-/// The commit log files as `sendfile` wants them: open as long as a connection still sends from one, whatever retention does meanwhile. A file that was
-/// deleted is let go at once, so that its room comes back when the last transfer is through. On the broker's loop.
+/// The commit log files as `sendfile` wants them: open as long as a connection still sends from one, whatever retention
+/// does meanwhile. A file that was deleted is let go at once, so that its room comes back when the last transfer is
+/// through. On the broker's loop.
 final class LogFileTransfer {
     /// An own descriptor of a log file, closed when the last transfer lets go of it.
     final class File {

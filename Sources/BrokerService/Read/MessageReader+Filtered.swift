@@ -4,8 +4,8 @@ import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
-// Pulls whose filter needs the filter worker: its verdicts come in stretches (`FilterWindow`), and a pull reads on through as
-// many as it takes to find something.
+// Pulls whose filter needs the filter worker: its verdicts come in stretches (`FilterWindow`), and a pull reads on
+// through as many as it takes to find something.
 extension MessageReader {
     /// How long one pull reads on without finding anything before its client is told where to go on. Others are served
     /// meanwhile; this only keeps the answer well inside every client's time-out.
@@ -98,7 +98,7 @@ extension MessageReader {
     private enum Asked {
         /// The verdicts are there: the tags decided.
         case decided
-        /// The filter worker will answer; the window tells whoever waits.
+        /// The filter worker will answer; the window notifies what waits.
         case asked
         /// There is no filter worker.
         case impossible
@@ -174,7 +174,8 @@ extension MessageReader {
         storage.scheduleTick()
     }
 
-    /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did not see.
+    /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did
+    /// not see.
     func notFiltered(_ pull: ReadRequest, _ expired: Bool) {
         guard !pull.client.connection.isClosed else { return }
         pull.scanUntilMillis = nil

@@ -3,10 +3,11 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// Reads a queue for one request: selects, filters, suspends. What a pull encodes today, other kinds of reads will encode
-/// otherwise: `ReadRequest.answer`. On the broker's event loop.
+/// Reads a queue for one request: selects, filters, suspends. What a pull encodes today, other kinds of reads will
+/// encode otherwise: `ReadRequest.answer`. On the broker's event loop.
 final class MessageReader {
-    /// Suspended requests of one connection; a client has one for each queue it consumes. More are answered "nothing found".
+    /// Suspended requests of one connection; a client has one for each queue it consumes. More are answered "nothing
+    /// found".
     static let heldPerConnectionMax = 16_384
 
     let environment: BrokerEnvironment

@@ -13,7 +13,8 @@ final class PullRequestHold {
     static let granularityMillis: Int64 = 100
     /// A client asking for longer is answered "nothing found" after this and asks again.
     static let suspendMaxMillis: Int64 = 60_000
-    /// Held pulls of all connections; RocketMQ has no bound. One takes some 500 bytes. More are answered "nothing found".
+    /// Held pulls of all connections; RocketMQ has no bound. One takes some 500 bytes. More are answered "nothing
+    /// found".
     static let heldMax = 500_000
     /// Pulls a slice runs at most: each reads its queue and may write an answer.
     static let runsPerSlice = 128
@@ -108,8 +109,8 @@ final class PullRequestHold {
         }
     }
 
-    /// Wakes a bounded number of pulls; `true` when there are more. A pull woken for a message its filter then refuses is held
-    /// again by `run`.
+    /// Wakes a bounded number of pulls; `true` when there are more. A pull woken for a message its filter then refuses
+    /// is held again by `run`.
     private func wakeSome() -> Bool {
         var runs = Self.runsPerSlice
         var looks = Self.looksPerSlice
@@ -230,8 +231,8 @@ final class PullRequestHold {
         if letGo() { slices.add(letGo) }
     }
 
-    /// Lets go of what a client waits for in some queues; the caller answers. A client with more pulls than a slice may look at keeps
-    /// them until their deadlines.
+    /// Lets go of what a client waits for in some queues; the caller answers. A client with more pulls than a slice may
+    /// look at keeps them until their deadlines.
     func takeHeld(by client: ClientContext, where condition: (ReadRequest) -> Bool) -> [ReadRequest] {
         guard let reads = client.suspended as? SuspendedReads, reads.count <= Self.looksPerSlice else { return [] }
         let taken = reads.filter(condition)

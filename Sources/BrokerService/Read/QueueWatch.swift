@@ -61,7 +61,7 @@ final class SuspendedReads {
     }
 }
 
-/// What has arrived in a queue, as far as it matters to whoever waits: the tags codes, or "many".
+/// What has arrived in a queue, as far as it matters to what waits: the tags codes, or "many".
 struct ArrivedTags {
     /// So many different codes are remembered; more wake everybody.
     private static let codesMax = 16

@@ -30,9 +30,11 @@ final class RecordSender {
         for range in ranges { _ = store.withBytes(range) { buffer.writeBytes($0) } }
     }
 
-    /// Ranges of the log behind a header that has promised them: long ones from the log file's pages, short ones through the buffer.
+    /// Ranges of the log behind a header that has promised them: long ones from the log file's pages, short ones
+    /// through the buffer.
     ///
-    /// All of it is written and lies below the log's end, so none of it changes; the file lives as long as the transfer.
+    /// All of it is written and lies below the log's end, so none of it changes; the file stays open as long as the
+    /// transfer.
     func send(_ ranges: [LogRange], on connection: RemotingConnection) {
         for range in ranges {
             if range.length >= sendfileBytesMin, let part = transfer.find(range) {

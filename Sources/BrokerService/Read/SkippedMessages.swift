@@ -12,8 +12,8 @@ struct SkippedMessages {
     let tables: BrokerTables
     let store: MessageStore
 
-    /// The group's offset moves over messages that this client does not want and another of its group does: counted, and
-    /// said once a minute.
+    /// The group's offset moves over messages that this client does not want and another of its group does: counted,
+    /// and said once a minute.
     func note(_ request: ReadRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
         guard end > request.queueOffset, let consumers = tables.consumers[request.group.name],
             let queue = store.consumeQueue(topic: request.topic.name, queueId: request.queueId)

@@ -6,11 +6,11 @@ import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
-/// Tells every name server what this broker serves: REGISTER_BROKER (103) at the start, every `registerNameServerPeriod`
-/// and as soon as topics change (changes of one tick in one request; while one is under way the next waits for it; with so
-/// many topics that a request takes time, changes are gathered so that this takes a tenth of it),
-/// UNREGISTER_BROKER (104) when it leaves. A name server that does not answer is tried again with back-off and keeps
-/// nobody else waiting.
+/// Tells every name server what this broker serves: REGISTER_BROKER (103) at the start, every
+/// `registerNameServerPeriod` and as soon as topics change (changes of one tick in one request; while one is under way
+/// the next waits for it; with so many topics that a request takes time, changes are gathered so that this takes a
+/// tenth of it), UNREGISTER_BROKER (104) when it leaves. A name server that does not answer is tried again with
+/// back-off and keeps nobody else waiting.
 final class NameserverRegistration {
     static let requestTimeout = TimeAmount.seconds(6)
     static let retryFirstMillis: Int64 = 100
@@ -50,8 +50,8 @@ final class NameserverRegistration {
         servers = environment.configuration.namesrvAddr.map { NameServer($0) }
     }
 
-    /// `namesrvAddr` was changed: those named anew are told of this broker, the others that it has left. The platform's own name server
-    /// (`ownNamesrvAddr`) stays: the platform's clients know no other.
+    /// `namesrvAddr` was changed: those named anew are told of this broker, the others that it has left. The platform's
+    /// own name server (`ownNamesrvAddr`) stays: the platform's clients know no other.
     func nameServersChanged() {
         let own = environment.configuration.raw("ownNamesrvAddr").map { [$0] } ?? []
         var addresses = own
@@ -90,8 +90,9 @@ final class NameserverRegistration {
     /// Changes of topics that were seen here.
     private var seenChanges: Int64 = 0
 
-    /// At the end of a tick: if topics have changed in it, name servers are told.
-    func endOfTick() {
+    /// If topics have changed since the last call, name servers are told. Called at the end of each tick, and every second for
+    /// what changes outside of one.
+    func registerChanges() {
         guard tables.topics.changes != seenChanges else { return }
         seenChanges = tables.topics.changes
         topicsChanged()
@@ -224,8 +225,8 @@ final class NameserverRegistration {
     /// With more topics than that the request is made on another thread.
     private static let topicsAtOnce = 128
 
-    /// All topics as they are now, in the form of REGISTER_BROKER. With very many it takes a while to make and to read, and so comes
-    /// less often.
+    /// All topics as they are now, in the form of REGISTER_BROKER. With very many it takes a while to make and to read,
+    /// and so comes less often.
     private func registrationRequest() -> EventLoopFuture<RemotingCommand> {
         let begin = environment.now()
         let permission = environment.configuration.brokerPermission
@@ -265,10 +266,10 @@ final class NameserverRegistration {
 
     // MARK: Stopping
 
-    /// Says nothing more to the name servers. `reason` nil: this broker's disk is away. Takes it off those that go on without it, as
-    /// far as they can be reached within a second: before a restart, which is over sooner than a name server gives up a broker whose
-    /// connection has closed, off none, so that no client meets a moment without a route; when the whole platform stops not off
-    /// the platform's own, which stops with it.
+    /// Says nothing more to the name servers. `reason` nil: this broker's disk is away. Takes it off those that go on
+    /// without it, as far as they can be reached within a second: before a restart, which is over sooner than a name
+    /// server gives up a broker whose connection has closed, off none, so that no client meets a moment without a
+    /// route; when the whole platform stops not off the platform's own, which stops with it.
     func end(_ reason: DrainReason?) -> EventLoopFuture<Void> {
         isRunning = false
         period?.cancel()

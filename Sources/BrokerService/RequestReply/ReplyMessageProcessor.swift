@@ -5,9 +5,9 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// SEND_REPLY_MESSAGE (324) and its V2 (325): the answer to a request that was sent as a message. It is pushed to the client
-/// that asked (326), and stored in the reply topic as a record of it (`storeReplyMessageEnable`). The replier's own answer
-/// says whether the push arrived.
+/// SEND_REPLY_MESSAGE (324) and its V2 (325): the answer to a request that was sent as a message. It is pushed to the
+/// client that asked (326), and stored in the reply topic as a record of it (`storeReplyMessageEnable`). The replier's
+/// own answer says whether the push arrived.
 final class ReplyMessageProcessor {
     static let pushTimeout = TimeAmount.seconds(10)
     static let replyToClient = "REPLY_TO_CLIENT"
@@ -73,7 +73,8 @@ final class ReplyMessageProcessor {
             "reconsumeTimes": String(header.reconsumeTimes), "unitMode": String(header.unitMode),
         ]
         let push = RemotingCommand(.pushReplyMessageToClient, extFields: fields, body: reply.body)
-        // Where several instances share the identifier, the one that asked knows its question, and the others pass it over.
+        // Where several instances share the identifier, the one that asked knows its question, and the others pass it
+        // over.
         var left = members.count
         var isTaken = false
         for member in members {

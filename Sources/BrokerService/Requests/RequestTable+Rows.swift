@@ -1,8 +1,8 @@
 import FastJSON
 import RemotingProtocol
 
-// Actions and resources are those of RocketMQ 5.3's annotations (`@RocketMQAction`, `@RocketMQResource` of the header classes); a code
-// that has none there is given what its neighbours have.
+// Actions and resources are those of RocketMQ 5.3's annotations (`@RocketMQAction`, `@RocketMQResource` of the header
+// classes); a code that has none there is given what its neighbours have.
 
 extension RequestTable {
     /// Messages come in.

@@ -16,8 +16,8 @@ final class RequestRow: Sendable {
     /// While the broker is in one of these states the request is refused before its processor sees it.
     let refusedIn: BrokerStates
     let refusal: Admission.Refusal
-    /// Bytes of the body, at most. Messages and heartbeats are bounded by their frame, everything else is JSON that is read on the
-    /// event loop.
+    /// Bytes of the body, at most. Messages and heartbeats are bounded by their frame, everything else is JSON that is
+    /// read on the event loop.
     let bodyBytesMax: Int
     /// One line for the README.
     let text: String
@@ -40,11 +40,11 @@ final class RequestRow: Sendable {
     }
 }
 
-/// Every request code the broker answers: what it touches, when it is refused, who carries it out. A code that is not here is
-/// answered with REQUEST_CODE_NOT_SUPPORTED, and the connection is kept.
+/// Every request code the broker answers: what it touches, when it is refused, who carries it out. A code that is not
+/// here is answered with REQUEST_CODE_NOT_SUPPORTED, and the connection is kept.
 ///
-/// `Broker.dispatch` calls the processors of messages and offsets directly, by the same rows: a method taken from a row is an
-/// allocation for each request.
+/// `Broker.dispatch` calls the processors of messages and offsets directly, by the same rows: a method taken from a row
+/// is an allocation for each request.
 enum RequestTable {
     static let rows: [RequestRow] =
         sendRows + pullRows + clientRows + offsetRows + queryRows + topicRows + groupRows + brokerRows + statsRows

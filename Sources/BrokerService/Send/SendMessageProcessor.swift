@@ -254,8 +254,8 @@ final class SendMessageProcessor {
         }
     }
 
-    /// Consumers of 5.x need region and switch to trace (RocketMQ 5 stores them always, 39 bytes; 4.9 never). Messages of older
-    /// producers get them once somebody traces here, so that nobody else pays for it.
+    /// Consumers of 5.x need region and switch to trace (RocketMQ 5 stores them always, 39 bytes; 4.9 never). Messages
+    /// of older producers get them once somebody traces here, so that nobody else pays for it.
     @inline(__always)
     private func storesRegion(_ frame: RemotingFrame, _ topic: TopicEntry) -> Bool {
         if frame.version >= Self.regionVersion { return true }

@@ -4,7 +4,8 @@ import MessageStore
 import RemotingProtocol
 import SettingTable
 
-/// The settings operators change while the broker runs, kept in `config/changed.json`. Confined to the broker's event loop.
+/// The settings operators change while the broker runs, kept in `config/changed.json`. Confined to the broker's event
+/// loop.
 final class BrokerSettings {
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
@@ -31,7 +32,7 @@ final class BrokerSettings {
             standard: (configuration.listing + storage.store.configuration.listing).map { ($0.key, $0.value) })
     }
 
-    /// An operator changes settings (25): they hold at once, and in the next life too.
+    /// An operator changes settings (25): they hold at once, and after a restart too.
     /// - Returns: why nothing was changed, or `nil` when all was.
     func change(settings: [(String, String)]) -> String? {
         var next = environment.configuration

@@ -1,7 +1,7 @@
 import Glibc
 
-/// Counts messages in and out: their rates over the last 10 s, 1 min and 10 min (RocketMQ prints these three), and the totals
-/// of the last two midnights, by which tools tell how many there were today and yesterday.
+/// Counts messages in and out: their rates over the last 10 s, 1 min and 10 min (RocketMQ prints these three), and the
+/// totals of the last two midnights, by which tools tell how many there were today and yesterday.
 struct BrokerStatistics {
     /// Ten minutes of samples and the one to compare with.
     static let samplesMax = 61
@@ -96,8 +96,8 @@ struct BrokerStatistics {
     func getTransferedTps(now: Int64) -> String { rates(now: now, getTotal, \.transferred) }
 }
 
-/// How long it took to write the messages of the last minute, in RocketMQ's classes (`StoreStatsService`). Here messages are written a
-/// tick at a time: all messages of one write took as long as it did.
+/// How long it took to write the messages of the last minute, in RocketMQ's classes (`StoreStatsService`). Here
+/// messages are written a tick at a time: all messages of one write took as long as it did.
 struct PutTimes {
     /// Upper ends of the classes in milliseconds; the first is for what took less than one, the last has no end.
     static let bounds: [Int64] = [1, 10, 50, 100, 200, 500, 1000, 2000, 3000, 4000, 5000, 10_000]

@@ -1,8 +1,9 @@
-/// Counts of one key over the last minute, hour and day, as RocketMQ's `StatsItem` has them: running totals, of which samples
-/// are kept every 10 s (7 of them), 10 min (7) and 1 h (25); a window is what lies between its first and last sample.
+/// Counts of one key over the last minute, hour and day, as RocketMQ's `StatsItem` has them: running totals, of which
+/// samples are kept every 10 s (7 of them), 10 min (7) and 1 h (25); a window is what lies between its first and last
+/// sample.
 ///
-/// Counting is three additions. Sampling costs only what has been counted lately: an item without counts in a whole window
-/// gives that window's samples back.
+/// Counting is three additions. Sampling costs only what has been counted lately: an item without counts in a whole
+/// window gives that window's samples back.
 final class StatsItem {
     enum Window: Int, CaseIterable {
         case minute, hour, day
@@ -51,7 +52,8 @@ final class StatsItem {
         self.times &+= times
     }
 
-    /// Counted for the first time, or the first time since it was last forgotten: the windows begin at the last sampling.
+    /// Counted for the first time, or the first time since it was last forgotten: the windows begin at the last
+    /// sampling.
     private func wake() {
         table.wake(self)
         for window in Window.allCases where self[window].isEmpty {
@@ -124,10 +126,11 @@ final class StatsTable {
     /// BROKER_PUT_NUMS and BROKER_GET_NUMS, which RocketMQ keeps under the cluster's name.
     private(set) lazy var brokerPuts = makeItem()
     private(set) lazy var brokerGets = makeItem()
-    /// QUEUE_PUT_NUMS and QUEUE_PUT_SIZE of `SCHEDULE_TOPIC_XXXX@QUEUE`: what comes in by delay level. RocketMQ keeps them for no other
-    /// topic.
+    /// QUEUE_PUT_NUMS and QUEUE_PUT_SIZE of `SCHEDULE_TOPIC_XXXX@QUEUE`: what comes in by delay level. RocketMQ keeps
+    /// them for no other topic.
     private(set) var delayed: [Int32: StatsItem] = [:]
-    /// QUEUE_GET_NUMS and QUEUE_GET_SIZE of `SCHEDULE_TOPIC_XXXX@QUEUE@SCHEDULE_CONSUMER`: what is delivered, by level …
+    /// QUEUE_GET_NUMS and QUEUE_GET_SIZE of `SCHEDULE_TOPIC_XXXX@QUEUE@SCHEDULE_CONSUMER`: what is delivered, by level
+    /// …
     private(set) var delivered: [Int32: StatsItem] = [:]
     /// … and GROUP_GET_NUMS and GROUP_GET_SIZE, of all levels.
     private(set) var deliveredInAll: StatsItem?

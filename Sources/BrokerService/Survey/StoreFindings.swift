@@ -33,7 +33,7 @@ package struct StoreFinding: Equatable, Sendable {
     package let remedy: String?
 }
 
-/// What the facts of a store mean for whoever is to run on it. Pure.
+/// What the facts of a store mean for the broker that is to run on it. Pure.
 package struct StoreFindings {
     private let report: StoreReport
     /// In the order of their weight.

@@ -216,7 +216,7 @@ package struct StoreSurvey {
         if marks.abort == .none, let noted = marks.notedEnd {
             ours = noted == report.log.end
             sign = ours ? "its recovery point has the log's end" : "the log goes on behind Apus's recovery point"
-            // Whoever runs without storing a message writes its tables all the same.
+            // The one that runs without storing a message writes its tables all the same.
             for name in ["consumerOffset.json", "topics.json"] where ours {
                 let table = MetadataFile(path: "\(configuration.configPath)/\(name)", disk: disk)
                 guard try table.isOurs() == false else { continue }

@@ -105,8 +105,8 @@ final class ConsumerOffsetManager {
         return gone
     }
 
-    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset outside
-    /// of `bounds` becomes the nearest inside; `queueId` is not negative.
+    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset
+    /// outside of `bounds` becomes the nearest inside; `queueId` is not negative.
     func commit(topic: TopicName, group: GroupName, queueId: Int32, offset: Int64) {
         commit(find(topic.text, group.text) ?? make(topic, group), queueId, offset)
     }
@@ -151,8 +151,8 @@ final class ConsumerOffsetManager {
     /// - Returns: what `remove` is to take out.
     func forget(group: String) -> [Table] { forget(byGroup.removeValue(forKey: group)) }
 
-    /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ 5's
-    /// `cleanOffsetByTopic`; 4.9 keeps the offsets).
+    /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ
+    /// 5's `cleanOffsetByTopic`; 4.9 keeps the offsets).
     /// - Returns: what `remove` is to take out.
     func forget(topic: String) -> [Table] { forget(byTopic.removeValue(forKey: topic)) }
 

@@ -2,8 +2,8 @@ import MessageModel
 import RemotingProtocol
 import RemotingTransport
 
-/// How fast one address may have topics and consumer groups made by naming them. Each stays for good, costs memory, a place in every
-/// table that is written or sent, and queues. Confined to the broker's event loop.
+/// How fast one address may have topics and consumer groups made by naming them. Each stays for good, costs memory, a
+/// place in every table that is written or sent, and queues. Confined to the broker's event loop.
 final class CreationRates {
     static let topics = TokenBuckets.Rate(burst: 2000, perSecond: 50)
     static let groups = TokenBuckets.Rate(burst: 20_000, perSecond: 500)

@@ -99,7 +99,8 @@ final class SubscriptionGroupManager {
     }
 
     /// The name of a group somebody speaks of: one that is known, or could be made.
-    /// - Throws: `badName`, the text naming what is wrong with it. RocketMQ's clients refuse such names, its broker does not.
+    /// - Throws: `badName`, the text naming what is wrong with it. RocketMQ's clients refuse such names, its broker
+    ///   does not.
     func checked(_ name: String) throws(RemotingDecodeError) -> GroupName {
         if let known = table[name] { return known.groupName }
         do throws(NameError) {

@@ -1,9 +1,9 @@
 import FastJSON
 import RemotingProtocol
 
-/// Copies a large table in slices of several turns of the event loop: what another thread makes a text of. What changes while it is
-/// copied may be in the copy or not; whoever must not miss it copies again. Entries keep their place until one is removed: then the
-/// copy begins anew, and after a few attempts is made in one go.
+/// Copies a large table in slices of several turns of the event loop: what another thread makes a text of. What changes
+/// while it is copied may be in the copy or not; the one that must not miss it copies again. Entries keep their place
+/// until one is removed: then the copy begins anew, and after a few attempts is made in one go.
 enum TableCopy {
     /// Entries copied in one slice.
     static let entriesPerSlice = 4096

@@ -1,6 +1,7 @@
 import FastJSON
 
-/// An entry of a table that is none: a name no topic can have, a number out of its bounds. The table is used without it.
+/// An entry of a table that is none: a name no topic can have, a number out of its bounds. The table is used without
+/// it.
 struct RefusedEntry: Sendable {
     let key: String
     let value: JSONValue
@@ -16,7 +17,8 @@ struct TableError: Error, CustomStringConvertible {
 
 /// The entries of a table that was read from a file or came from a master, the good ones apart from the others.
 ///
-/// One entry is one client's request, or one flipped bit: it may cost itself, and never the rest of the table or the start.
+/// One entry is one client's request, or one flipped bit: it may cost itself, and never the rest of the table or the
+/// start.
 struct TableEntries<Entry> {
     private(set) var entries: [Entry] = []
     private(set) var refused: [RefusedEntry] = []

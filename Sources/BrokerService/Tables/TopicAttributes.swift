@@ -1,4 +1,5 @@
-/// Attributes of topics, which RocketMQ 5's tools change with `+key=value,-key` (AttributeParser, AttributeUtil, TopicAttributes).
+/// Attributes of topics, which RocketMQ 5's tools change with `+key=value,-key` (AttributeParser, AttributeUtil,
+/// TopicAttributes).
 enum TopicAttributes {
     struct Refusal: Error, CustomStringConvertible {
         /// RocketMQ's text first, then cause and remedy.

@@ -2,7 +2,7 @@ import FastJSON
 import MessageModel
 import RemotingProtocol
 
-/// One topic as the hot path needs it: found by the bytes of its name, then held by reference. Whoever changes
+/// One topic as the hot path needs it: found by the bytes of its name, then held by reference. The one that changes
 /// `config` goes through `TopicConfigManager`, which counts the version and persists.
 final class TopicEntry {
     fileprivate(set) var config: TopicConfig {
@@ -189,8 +189,8 @@ final class TopicConfigManager {
     }
 
     /// A topic the broker itself needs (`%RETRY%group`, `%DLQ%group`, …), made if it is not there.
-    /// - Parameter mayWait: nothing is stored in it yet, and whoever wants it says so again. Otherwise the table is on disk
-    ///   before the end of the tick, and so before anything stored in the topic is acknowledged.
+    /// - Parameter mayWait: nothing is stored in it yet, and the one that wants it says so again. Otherwise the table
+    ///   is on disk before the end of the tick, and so before anything stored in the topic is acknowledged.
     func findOrCreate(
         _ name: TopicName, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0, mayWait: Bool = false
     ) -> TopicEntry {
@@ -264,8 +264,8 @@ final class TopicConfigManager {
         isDirtyLater = false
     }
 
-    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's `defaultTopicQueueNums`
-    /// has no effect any more once the topic is in the file, and nobody may change it there.
+    /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's
+    /// `defaultTopicQueueNums` has no effect any more once the topic is in the file, and nobody may change it there.
     /// - Returns: the entries that are none, which are left out.
     /// - Throws: it is no such table.
     func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {
@@ -278,7 +278,7 @@ final class TopicConfigManager {
 
     /// What is to be made a text of; at once for a table of ordinary size.
     func copied(in slices: SlicedWork, then: @escaping (TopicConfigSerializeWrapper) -> Void) {
-        // The version of the beginning: whoever reads the copy asks again if something changed meanwhile.
+        // The version of the beginning: the one that reads the copy asks again if something changed meanwhile.
         let version = dataVersion
         TableCopy.make(in: slices, table: { self.table }, { $0.config }) { configs in
             then(TopicConfigSerializeWrapper(topicConfigTable: configs, dataVersion: version))

@@ -1,9 +1,9 @@
 import LinuxSystem
 import StoreFormat
 
-/// What waits for its time longer than the commit log promises to keep it: files under `apus-timer/` in the store's folder,
-/// one for each minute, hour or day that has messages. All calls come from one thread of their own, in the order in which
-/// they were asked for, so that no disk wait stops the event loop.
+/// What waits for its time longer than the commit log promises to keep it: files under `apus-timer/` in the store's
+/// folder, one for each minute, hour or day that has messages. All calls come from one thread of their own, in the
+/// order in which they were asked for, so that no disk wait stops the event loop.
 ///
 /// Nothing in here is the only copy of a message before `synchronize` and the checkpoint after it: until then the
 /// message is still taken in again from the log after a crash.
@@ -67,8 +67,8 @@ final class TimerFiles: @unchecked Sendable {
 
     // MARK: Writing
 
-    /// Appends frames to their files. After an error some of them may have been written: asking again with the same is right,
-    /// what appears twice is passed over when it is loaded.
+    /// Appends frames to their files. After an error some of them may have been written: asking again with the same is
+    /// right, what appears twice is skipped when it is loaded.
     func append(_ pieces: [TimerBucket: [UInt8]]) throws(SystemError) {
         for (bucket, bytes) in pieces.sorted(by: { $0.key < $1.key }) { try append(bucket, bytes) }
     }
@@ -165,7 +165,7 @@ final class TimerFiles: @unchecked Sendable {
         if let failure { throw failure }
         try append(pieces)
         try synchronize()
-        // Bytes that are no frames stay for whoever wants to look at them.
+        // Bytes that are no frames stay for operators to look at.
         if damaged > 0 {
             try disk.rename(path(bucket), to: path(bucket) + ".damaged")
         }
@@ -230,7 +230,8 @@ final class TimerFiles: @unchecked Sendable {
 
     /// RocketMQ 5's own note of its wheel, `config/timercheck` (`TimerCheckpoint`), big-endian.
     struct ApacheNote: Equatable, Sendable {
-        /// Milliseconds: what was due up to then has been delivered. The file has the next second of the wheel to be read.
+        /// Milliseconds: what was due up to then has been delivered. The file has the next second of the wheel to be
+        /// read.
         let delivered: Int64
         /// In the timer queue: what lies before has been put into the wheel, in files of RocketMQ's own.
         let taken: Int64

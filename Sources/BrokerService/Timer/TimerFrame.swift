@@ -45,7 +45,7 @@ enum TimerFrame {
     }
 
     /// Calls `body` for each whole frame; bytes that are none (a write that was cut off) are searched for the next.
-    /// - Returns: the bytes that were passed over.
+    /// - Returns: the bytes that were skipped.
     static func forEach(in file: UnsafeRawBufferPointer, _ body: (View) -> Void) -> Int {
         var offset = 0
         var skipped = 0

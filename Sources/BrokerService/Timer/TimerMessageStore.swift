@@ -8,9 +8,9 @@ import StoreFormat
 
 /// Timer messages (`TIMER_DELAY_SEC`, `TIMER_DELAY_MS`, `TIMER_DELIVER_MS`), to the millisecond and up to a year ahead.
 ///
-/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`; from there they are taken in here, wait in memory or
-/// in files of their own (`TimerWheel` decides, `TimerFiles` does), and when their time has come they are stored again in the
-/// queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
+/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`; from there they are taken in here, wait in
+/// memory or in files of their own (`TimerWheel` decides, `TimerFiles` does), and when their time has come they are
+/// stored again in the queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
 final class TimerMessageStore {
     static let topic = TopicName.timer.text
     /// Taken in or delivered in one slice, and bytes after which it ends.
@@ -26,7 +26,7 @@ final class TimerMessageStore {
     static let retryMillis: Int64 = 1000
     static let checkpointMillis: Int64 = 10_000
     static let sleepMaxMillis: Int64 = 30_000
-    /// A master is believed to have delivered what was due this long before the last message it stored.
+    /// A master is taken to have delivered what was due this long before the last message it stored.
     static let deliveryLagMillis = TimerStanding.deliveryLagMillis
 
     private let environment: BrokerEnvironment
@@ -106,8 +106,8 @@ final class TimerMessageStore {
             .map { storage.store.storeTimestamp($0, at: QueueOffset($0.maxOffset.rawValue - 1)) }.max() ?? 0
     }
 
-    /// A time out of a record, which no checksum covers, as one buckets can be counted in: not before 1970, and not so late
-    /// that adding to it overflows.
+    /// A time out of a record, which no checksum covers, as one buckets can be counted in: not before 1970, and not so
+    /// late that adding to it overflows.
     private static func plausible(_ millis: Int64) -> Int64 { min(max(0, millis), 1 << 56) }
 
     private func clock() -> Int64 { isFollowing ? followedMillis : environment.now() }
@@ -148,15 +148,16 @@ final class TimerMessageStore {
 
     var progress: TimerWheel.Progress? { wheel?.progress }
 
-    /// Where the oldest message lies that is neither delivered for good nor safe in a file of ours: after a crash it is taken in again from the log.
+    /// Where the oldest message lies that is neither delivered for good nor safe in a file of ours: after a crash it is
+    /// taken in again from the log.
     var neededFrom: PhysicalOffset? {
         guard let queue, let wheel else { return nil }
         let from = max(min(durableReplayFrom ?? 0, wheel.replayFrom), queue.minOffset.rawValue)
         return storage.store.entries(queue, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
     }
 
-    /// What GET_TIMER_CHECK_POINT (60) answers (RocketMQ's `TimerCheckpoint`): seven numbers of 8 bytes, big-endian. There is
-    /// no timer log here, so its position is 0.
+    /// What GET_TIMER_CHECK_POINT (60) answers (RocketMQ's `TimerCheckpoint`): seven numbers of 8 bytes, big-endian.
+    /// There is no timer log here, so its position is 0.
     var checkpointBytes: [UInt8] {
         let now = isFollowing ? followedMillis - Self.deliveryLagMillis : environment.now()
         let taken = wheel?.progress.ingested ?? 0
@@ -502,7 +503,8 @@ final class TimerMessageStore {
         }
     }
 
-    /// A state is noted first and saved later, when the log is flushed up to where it was then and the files are written.
+    /// A state is noted first and saved later, when the log is flushed up to where it was then and the files are
+    /// written.
     private func checkpoint() {
         guard isRunning, !isSaving, let wheel, !wheel.awaitsCommit else { return touched() }
         let flushed = storage.store.flushedOffset.rawValue

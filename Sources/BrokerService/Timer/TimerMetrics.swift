@@ -1,11 +1,11 @@
 import FastJSON
 import RemotingProtocol
 
-/// How many timer messages wait for each topic (RocketMQ 5's `config/timermetrics`, GET_TIMER_METRICS). The counts hang at the
-/// topics, so that counting makes no strings.
+/// How many timer messages wait for each topic (RocketMQ 5's `config/timermetrics`, GET_TIMER_METRICS). The counts hang
+/// at the topics, so that counting makes no strings.
 ///
-/// They are written every few seconds. What was delivered between that and a crash stays counted, until nothing waits any
-/// more: then all are zero again. Confined to the broker's loop.
+/// They are written every few seconds. What was delivered between that and a crash stays counted, until nothing waits
+/// any more: then all are zero again. Confined to the broker's loop.
 final class TimerMetrics {
     private(set) var dataVersion = DataVersion()
     private(set) var isDirty = false

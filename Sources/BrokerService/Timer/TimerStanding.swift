@@ -1,7 +1,7 @@
 import LinuxSystem
 import MessageModel
 
-/// How far timer messages had come when whoever wrote the folder last ended, as its files tell. Only reads.
+/// How far timer messages had come when the last writer of the folder ended, as its files tell. Only reads.
 struct TimerStanding {
     /// Who delivers what lies in the folder.
     enum Follower {
@@ -13,7 +13,7 @@ struct TimerStanding {
         case isOne
     }
 
-    /// Somebody else is believed to have delivered what was due this long before the last message was stored.
+    /// Somebody else is taken to have delivered what was due this long before the last message was stored.
     static let deliveryLagMillis: Int64 = 60_000
 
     let progress: TimerWheel.Progress
@@ -45,7 +45,8 @@ struct TimerStanding {
                 // Until now somebody else has delivered: the master, or Apache in whose folder this is.
                 elsewhere = apache ?? lastStored() -| Self.deliveryLagMillis
             } else if let apache, apache > known.watermark.due {
-                // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that passes.
+                // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that
+                // passes.
                 elsewhere = apache
             }
             if let elsewhere {

@@ -1,18 +1,19 @@
 /// Decides where timer messages wait and when they go: no clock, no file, no store in here; time comes as an argument.
 ///
-/// A message on its way has first been stored in queue 0 of the system topic `rmq_sys_wheel_timer` (RocketMQ 5's name), as
-/// durable as any other; its offset there is its *sequence*. From there it is taken in:
+/// A message on its way has first been stored in queue 0 of the system topic `rmq_sys_wheel_timer` (RocketMQ 5's name),
+/// as durable as any other; its offset there is its *sequence*. From there it is taken in:
 ///
 /// * due within the next one or two minutes: kept in memory (32 bytes), the record stays in the commit log;
 /// * later: copied into the bucket file of its minute, hour or day, so that the log may forget it.
 ///
-/// A day's file is split into hours shortly before it begins, an hour's into minutes; a minute's is loaded (its index, not
-/// its bodies). A message is so copied at most three times, memory holds two minutes, and a year has at most 450 files.
+/// A day's file is split into hours shortly before it begins, an hour's into minutes; a minute's is loaded (its index,
+/// not its bodies). A message is so copied at most three times, memory holds two minutes, and a year has at most 450
+/// files.
 ///
 /// Exactly what has been delivered is known by two numbers: everything taken in below `ingested` whose key is not above
-/// `watermark`. Messages that come in when their time is already over go before everything else and hold `ingested` back
-/// until they are delivered. After a crash, messages are taken in again from an earlier point on; whatever then appears
-/// twice (in a file and from the log, in a file and its half-made split) has the same key and is passed over.
+/// `watermark`. Messages that come in when their time is already over go before everything else and hold `ingested`
+/// back until they are delivered. After a crash, messages are taken in again from an earlier point on; whatever then
+/// appears twice (in a file and from the log, in a file and its half-made split) has the same key and is skipped.
 final class TimerWheel {
     /// Loaded entries that are not yet due for delivery but overdue already: above this no further bucket is loaded.
     static let loadedEntriesMax = 500_000
@@ -73,7 +74,8 @@ final class TimerWheel {
     private var heap = TimerHeap()
     private var runs: [Run] = []
     private var nextRunNumber: Int32 = 0
-    /// In the order of sequence: what of `heap` lies only in the commit log. Delivered ones leave lazily from the front.
+    /// In the order of sequence: what of `heap` lies only in the commit log. Delivered ones leave lazily from the
+    /// front.
     private var onlyInLog: [TimerKey] = []
     private var onlyInLogNext = 0
     private var cancelled: [Int64: Set<String>] = [:]
@@ -131,7 +133,7 @@ final class TimerWheel {
         return .bucket(bucket)
     }
 
-    /// A message of the queue that is none (its record is gone) is passed over.
+    /// A message of the queue that is none (its record is gone) is skipped.
     func skip(_ sequence: Int64) { ingested = max(ingested, sequence + 1) }
 
     private func cancel(_ key: String, due: Int64) { cancelled[due, default: []].insert(key) }
@@ -184,7 +186,8 @@ final class TimerWheel {
         return nil
     }
 
-    /// A file waits to be split or loaded. Before `nextJob` the caller must write everything it has collected for files.
+    /// A file waits to be split or loaded. Before `nextJob` the caller must write everything it has collected for
+    /// files.
     func wantsJob(now: Int64) -> Bool { !isBusy && wantedJob(Ends(now: now)) != nil }
 
     /// What has to be done with files now; the caller does it, then calls `finished…`. There is one job at a time.
@@ -267,7 +270,7 @@ final class TimerWheel {
         }
     }
 
-    /// The next message whose time has come; cancellations and what was delivered already are passed over.
+    /// The next message whose time has come; cancellations and what was delivered already are skipped.
     func next(now: Int64) -> TimerEntry? {
         // What was taken in before a crash is complete again first: the watermark must not pass a message not seen yet.
         guard ingested >= recovered.ingested else { return nil }
@@ -344,7 +347,7 @@ final class TimerWheel {
         for entry in lost.reversed() { returnToSource(entry) }
     }
 
-    /// Something has been handed out (or passed over) that a commit must make final.
+    /// Something has been handed out (or skipped) that a commit must make final.
     var awaitsCommit: Bool { !inFlight.isEmpty || lateNext > 0 }
 
     /// Nothing waits, neither in memory nor in files.
@@ -365,8 +368,8 @@ final class TimerWheel {
         return Progress(ingested: late.first?.sequence ?? ingested, watermark: committedWatermark)
     }
 
-    /// After a crash messages must be taken in again from here, provided that everything placed in buckets is in their files
-    /// and everything delivered is in the log.
+    /// After a crash messages must be taken in again from here, provided that everything placed in buckets is in their
+    /// files and everything delivered is in the log.
     var replayFrom: Int64 {
         var first = late.first?.sequence ?? ingested
         if onlyInLogNext < onlyInLog.count { first = min(first, onlyInLog[onlyInLogNext].sequence) }

@@ -2,15 +2,16 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// What the log knows of transactions that are open no longer: whoever says the outcome of one that was put aside is still
-/// heard, as by Apache, but only the first time.
+/// What the log knows of transactions that are open no longer: the one that says the outcome of one that was put aside
+/// is still heard, as by Apache, but only the first time.
 struct EndedTransactions {
     enum Standing: Equatable {
         /// It has had its outcome.
         case ended
         /// It lies in `TRANS_CHECK_MAX_TIME_TOPIC`, and nobody has said an outcome since.
         case putAside
-        /// It lies there; whether it has had an outcome since cannot be told: there is no index, or too many share its unique key.
+        /// It lies there; whether it has had an outcome since cannot be told: there is no index, or too many share its
+        /// unique key.
         case unknown
     }
 

@@ -27,8 +27,8 @@ struct HalfMessage: Equatable {
     /// Milliseconds the message brings along in place of `transactionTimeOut`.
     var immunity: Int64?
     var preparedQueueOffset: Int64?
-    /// Which transaction it is: the place of its first copy in the half queue. However alike two prepared messages look, they
-    /// lie in different places.
+    /// Which transaction it is: the place of its first copy in the half queue. However alike two prepared messages
+    /// look, they lie in different places.
     var origin: Int64
     /// `origin` is known, not guessed: it is no copy made by RocketMQ's broker or by Apus before it noted origins.
     var isOriginKnown: Bool
@@ -87,8 +87,8 @@ struct HalfMessage: Equatable {
     }
 }
 
-/// The messages by which the outcome of a prepared message is remembered: `RMQ_SYS_TRANS_OP_HALF_TOPIC`, tags `d`, the body
-/// being the half message's queue offset in decimal. RocketMQ 5 writes several of them, separated by commas.
+/// The messages by which the outcome of a prepared message is remembered: `RMQ_SYS_TRANS_OP_HALF_TOPIC`, tags `d`, the
+/// body being the half message's queue offset in decimal. RocketMQ 5 writes several of them, separated by commas.
 enum OpMessage {
     static let removeTag = "d"
 

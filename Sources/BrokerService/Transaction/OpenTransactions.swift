@@ -1,10 +1,11 @@
 import MessageModel
 
-/// The prepared messages whose outcome is not known, and when their producers are asked for it. Time comes as an argument.
+/// The prepared messages whose outcome is not known, and when their producers are asked for it. Time comes as an
+/// argument.
 ///
 /// A half message is open from its arrival until an op message names its offset. Each time its producer is asked, it is
-/// stored again with its count of checks, as Apache does, and the older copy gets its op message in the same write. Apache
-/// leaves the older copy to its offset file, and delivers twice when a crash comes before that is written.
+/// stored again with its count of checks, as Apache does, and the older copy gets its op message in the same write.
+/// Apache leaves the older copy to its offset file, and delivers twice when a crash comes before that is written.
 struct OpenTransactions {
     struct Settings: Equatable {
         /// Milliseconds from storing to the first check (`transactionTimeOut`).
@@ -95,7 +96,8 @@ struct OpenTransactions {
         if let older = byOrigin[half.origin], let before = open.removeValue(forKey: older) ?? ending[older] {
             entry.since = before.since
             isCheck = half.checks > before.half.checks
-            // Only moved to another place of the log: that postpones nothing. Whoever waits for a producer begins to wait anew.
+            // Only moved to another place of the log: that postpones nothing. What waits for a producer begins to wait
+            // anew.
             if half.checks == before.half.checks, before.nextCheck != .max { entry.nextCheck = before.nextCheck }
         }
         open[half.queueOffset] = entry
@@ -104,8 +106,8 @@ struct OpenTransactions {
         return isCheck
     }
 
-    /// A copy of unknown origin belongs to the oldest message that looks like it, was checked once less and has no copy yet:
-    /// RocketMQ's broker makes them in this order.
+    /// A copy of unknown origin belongs to the oldest message that looks like it, was checked once less and has no copy
+    /// yet: RocketMQ's broker makes them in this order.
     private mutating func linked(_ half: HalfMessage) -> HalfMessage {
         guard alike != nil, let likeness = half.likeness else { return half }
         var half = half

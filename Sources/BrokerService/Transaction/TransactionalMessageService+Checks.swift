@@ -103,8 +103,8 @@ extension TransactionalMessageService {
         storeOp(half.queueOffset)
     }
 
-    /// Stores the message in `scratch` in a topic of the broker's own. Copies are stored also on a disk that takes no more
-    /// from producers: they make room.
+    /// Stores the message in `scratch` in a topic of the broker's own. Copies are stored also on a disk that takes no
+    /// more from producers: they make room.
     /// - Parameter origin: `HalfMessage.origin`; `nil` when it is not known.
     func storeAgain(topic: String, checks: Int, origin: Int64?) -> Bool {
         scratch.withUnsafeBytes { bytes in

@@ -6,9 +6,9 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// Transactions, in RocketMQ 4.9.8's formats: prepared messages wait in `RMQ_SYS_TRANS_HALF_TOPIC`, their outcomes stand in
-/// `RMQ_SYS_TRANS_OP_HALF_TOPIC`, how far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`. Memory holds the
-/// open ones only; it is rebuilt from the two queues.
+/// Transactions, in RocketMQ 4.9.8's formats: prepared messages wait in `RMQ_SYS_TRANS_HALF_TOPIC`, their outcomes
+/// stand in `RMQ_SYS_TRANS_OP_HALF_TOPIC`, how far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`.
+/// Memory holds the open ones only; it is rebuilt from the two queues.
 ///
 /// Unlike Apache's, a check is made at its very time and not at the next round, is counted only if there was a producer
 /// to ask, and is made up for as soon as one connects.
@@ -137,16 +137,17 @@ final class TransactionalMessageService {
 
     // MARK: What the log must keep
 
-    /// Where the oldest prepared message lies that is open, or would be after power loss: without it nobody could commit it.
-    /// It is bounded: whoever is not decided about within `fileReservedTime` is put aside, which stores it again.
+    /// Where the oldest prepared message lies that is open, or would be after power loss: without it nobody could
+    /// commit it. It is bounded: the one that is not decided about within `fileReservedTime` is put aside, which stores
+    /// it again.
     var neededFrom: PhysicalOffset? {
         guard isRunning, let half else { return nil }
         let from = max(durable.half, half.minOffset.rawValue)
         return storage.store.entries(half, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
     }
 
-    /// The disk is so full that the log before this place must go, whatever its age: what is open there moves to the log's
-    /// end. Nobody is asked for it, and no check is counted.
+    /// The disk is so full that the log before this place must go, whatever its age: what is open there moves to the
+    /// log's end. Nobody is asked for it, and no check is counted.
     func move(before place: PhysicalOffset) {
         guard isRunning, let open else { return }
         var bytes = 0
@@ -176,8 +177,8 @@ final class TransactionalMessageService {
         settleTornCommits()
     }
 
-    /// A commit is stored as two records in one write, the message and the op message behind it. A kill can cut that write
-    /// between them; then the message is found at the log's end and its transaction is over.
+    /// A commit is stored as two records in one write, the message and the op message behind it. A kill can cut that
+    /// write between them; then the message is found at the log's end and its transaction is over.
     private func settleTornCommits() {
         let end = storage.store.writtenOffset.rawValue
         // Beginnings of records near the end: the last of each queue.
@@ -292,8 +293,8 @@ final class TransactionalMessageService {
         return finish(half, isCommit: isCommit)
     }
 
-    /// It is not open. Had it been put aside, its producer is heard all the same: nobody can tell it otherwise, since producers
-    /// do not wait for the answer.
+    /// It is not open. Had it been put aside, its producer is heard all the same: nobody can tell it otherwise, since
+    /// producers do not wait for the answer.
     private func endLate(_ found: HalfMessage, isCommit: Bool) -> Outcome {
         guard !justEnded.contains(found.origin) else { return .endedBefore }
         let (uniqueKey, topic) = scratchNames()
@@ -345,8 +346,8 @@ final class TransactionalMessageService {
         return .done(end: max(end, storeOp(half.queueOffset, late: late)))
     }
 
-    /// A half message. Copies of committed ones, for a retry say, are marked as committed too and point to the log's first
-    /// record, whatever that is.
+    /// A half message. Copies of committed ones, for a retry say, are marked as committed too and point to the log's
+    /// first record, whatever that is.
     private func readHalf(at physicalOffset: Int64) -> HalfMessage? {
         guard let half = readRecord(at: physicalOffset) else { return nil }
         let isHalf = scratch.withUnsafeBytes { bytes in
@@ -368,7 +369,8 @@ final class TransactionalMessageService {
         }
     }
 
-    /// Stores the message in `scratch` where it was sent to, delayed if it says so, or aside if it cannot be delivered any more.
+    /// Stores the message in `scratch` where it was sent to, delayed if it says so, or aside if it cannot be delivered
+    /// any more.
     private func deliver(_ half: HalfMessage) -> AppendOutcome {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes),
@@ -425,8 +427,8 @@ final class TransactionalMessageService {
 
     // MARK: End of a tick
 
-    /// The tick's bytes are in the log: half messages among them are open from now on, their producers asked if they are
-    /// copies made for that.
+    /// The tick's bytes are in the log: half messages among them are open from now on, their producers asked if they
+    /// are copies made for that.
     func committed() {
         guard isRunning, hasArrivals || hasAppended else { return }
         hasArrivals = false
@@ -453,8 +455,8 @@ final class TransactionalMessageService {
         justEnded.removeAll(keepingCapacity: true)
     }
 
-    /// What is done with is committed when the log is flushed up to here: after power loss nothing is taken for done that
-    /// the log has forgotten.
+    /// What is done with is committed when the log is flushed up to here: after power loss nothing is taken for done
+    /// that the log has forgotten.
     private func noteOffsets() {
         guard let open else { return }
         if let candidate, candidate.logEnd <= storage.store.flushedOffset.rawValue {

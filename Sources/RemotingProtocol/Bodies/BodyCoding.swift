@@ -1,7 +1,7 @@
 package import FastJSON
 
 /// A body that is JSON on the wire. Class names and field spellings are RocketMQ's; fields a reader does not know are
-/// passed over, fields a writer left out get RocketMQ's defaults.
+/// skipped, fields a writer left out get RocketMQ's defaults.
 package protocol JSONBody: Equatable, Sendable {
     init(json: JSONValue) throws(RemotingDecodeError)
     var json: JSONValue { get }

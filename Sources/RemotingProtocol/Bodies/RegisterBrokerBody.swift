@@ -5,7 +5,7 @@ package import FastJSON
 /// Plain: JSON. Compressed (`compressed=true`): a zlib stream of
 ///
 ///     | length 4 | DataVersion as JSON | number of topics 4 | (length 4 | TopicConfig.registrationText)* |
-///     | length 4 | filter servers as a JSON array | from 5.x: number of mappings 4 … (passed over) |
+///     | length 4 | filter servers as a JSON array | from 5.x: number of mappings 4 … (skipped) |
 package struct RegisterBrokerBody: JSONBody {
     package var topicConfigSerializeWrapper: TopicConfigSerializeWrapper
     package var filterServerList: [String]

@@ -4,7 +4,8 @@ import RemotingProtocol
 import StoreFormat
 import Testing
 
-/// Flows in which the broker speaks by itself: what official clients got from Apache's broker, late or unasked, in that order.
+/// Flows in which the broker speaks by itself: what official clients got from Apache's broker, late or unasked, in that
+/// order.
 @Suite("recorded flows of delayed, transactional, retried messages and replies")
 struct GoldenKindsTests {
     /// Times of the recording made shorter; the order of what happens stays.

@@ -148,7 +148,8 @@ import Testing
         let (tool, consumer) = (try harness.connect(), try harness.connect())
         let parts = try produce(tool, "Topic")
         #expect(try consume(consumer, "Topic", "G", from: 0).count == 15)
-        // Of the topic's four queues three were never consumed: RocketMQ refuses to move a group that is nowhere in one.
+        // Of the topic's four queues three were never consumed: RocketMQ refuses to move a group that is nowhere in
+        // one.
         for queueId in 1..<4 {
             _ = try tool.invoke(
                 .updateConsumerOffset,

@@ -5,8 +5,8 @@ import RemotingProtocol
 import TestTools
 import Testing
 
-/// Orderly consumers as RocketMQ's clients are: they divide queues among themselves, consume only what they have locked, and
-/// commit behind what they have done.
+/// Orderly consumers as RocketMQ's clients are: they divide queues among themselves, consume only what they have
+/// locked, and commit behind what they have done.
 @Suite("orderly consumption") struct OrderlyTests {
     private static let queues: Int32 = 4
 

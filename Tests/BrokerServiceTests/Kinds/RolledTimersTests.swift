@@ -9,9 +9,10 @@ import Testing
 
 @testable import BrokerService
 
-/// RocketMQ 5's wheel reaches two days (`timerRollWindowSlot`). A message that waits longer is *rolled*: TimerMessageStore
-/// stores it again in `rmq_sys_wheel_timer` when the window is over, with `TIMER_ROLL_TIMES`, everything else as it was
-/// (`convert`, `convertMessage`); only the last copy is delivered. In the log they all lie beside each other.
+/// RocketMQ 5's wheel reaches two days (`timerRollWindowSlot`). A message that waits longer is *rolled*:
+/// TimerMessageStore stores it again in `rmq_sys_wheel_timer` when the window is over, with `TIMER_ROLL_TIMES`,
+/// everything else as it was (`convert`, `convertMessage`); only the last copy is delivered. In the log they all lie
+/// beside each other.
 @Suite("timer messages RocketMQ 5 has rolled") struct RolledTimersTests {
     private static let timerTopic = "rmq_sys_wheel_timer"
     private static let topic = "F5_timer_s1szo"

@@ -6,8 +6,8 @@ import StoreFormat
 import TestFolders
 import Testing
 
-/// A folder Apache RocketMQ 5.3.3 has left, with timer messages: three that were delivered, one that was recalled, and 110
-/// of POP consumption's own.
+/// A folder Apache RocketMQ 5.3.3 has left, with timer messages: three that were delivered, one that was recalled, and
+/// 110 of POP consumption's own.
 @Suite("timer messages of a 5.3.3 folder") struct TakeoverTests {
     static let settings = [
         ("mappedFileSizeCommitLog", "67108864"), ("mappedFileSizeConsumeQueue", "60000"),
@@ -65,7 +65,8 @@ import Testing
     func pending() throws {
         let folder = try Self.folder()
         let log = folder.appendingPathComponent("commitlog/00000000000000000000")
-        // All records from the first delivery on are gone; the note says that nothing due in 2026-11-21 07:45:25 was read.
+        // All records from the first delivery on are gone; the note says that nothing due in 2026-11-21 07:45:25 was
+        // read.
         let cut = try firstDelivery(log)
         let file = try FileHandle(forWritingTo: log)
         let size = try file.seekToEnd()

@@ -1,5 +1,5 @@
-// What libFuzzer calls for the SQL92 plugin: a program of its own, made by `Tests/Fuzz/run` of the plugin's sources. A plugin knows
-// nothing of the rest.
+// What libFuzzer calls for the SQL92 plugin: a program of its own, made by `Tests/Fuzz/run` of the plugin's sources. A
+// plugin knows nothing of the rest.
 
 import CFilterPlugin
 import Glibc
@@ -11,8 +11,9 @@ public func fuzzOneInput(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     return 0
 }
 
-/// An expression up to the first 0, then the properties of a message. What is refused says where; what is taken is run over memory of
-/// exactly the message's size, and never agrees with its own opposite, nor with a message its prefilter excludes.
+/// An expression up to the first 0, then the properties of a message. What is refused says where; what is taken is run
+/// over memory of exactly the message's size, and never agrees with its own opposite, nor with a message its prefilter
+/// excludes.
 private func fuzzSQL(_ input: UnsafeRawBufferPointer) {
     let end = input.firstIndex(of: 0) ?? input.count
     let text = UnsafeRawBufferPointer(rebasing: input[..<end])

@@ -7,8 +7,8 @@ import StoreJudge
 import Synchronization
 import TestTools
 
-/// Load of every kind over the wire with a ledger of what was acknowledged and where it must lie: single messages, batches and delayed ones,
-/// to several topics and queues. Same seed, same messages.
+/// Load of every kind over the wire with a ledger of what was acknowledged and where it must lie: single messages,
+/// batches and delayed ones, to several topics and queues. Same seed, same messages.
 final class LedgerLoad: Sendable {
     static let topics = ["LedgerA", "LedgerB", "LedgerC"]
     static let queues = 4
@@ -132,8 +132,8 @@ final class LedgerLoad: Sendable {
 
     // MARK: Reading
 
-    /// Reads every queue to its end, from where the last reading ended or from its beginning, and compares: no hole, nothing changed,
-    /// everything acknowledged by then in its place. Returns what is wrong.
+    /// Reads every queue to its end, from where the last reading ended or from its beginning, and compares: no hole,
+    /// nothing changed, everything acknowledged by then in its place. Returns what is wrong.
     func verify(fromBeginning: Bool = false) async throws -> [String] {
         let wanted = snapshot.acknowledged
         var problems: [String] = []

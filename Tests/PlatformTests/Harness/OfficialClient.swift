@@ -133,8 +133,8 @@ enum OfficialClient {
             _ = try await program.line(within: .seconds(30)) { $0.contains("\"stopped\"") }
         }
 
-        /// Ends it where any end will do. Its shutdown under traffic has been seen to abort, rarely, by an exception of its own that nobody
-        /// in it takes: then it has left without its last offsets.
+        /// Ends it where any end will do. Its shutdown under traffic has been seen to abort, rarely, by an exception of
+        /// its own that nobody in it takes: then it has left without its last offsets.
         func leave() async throws {
             do {
                 try await stop()

@@ -6,7 +6,8 @@ import RemotingTransport
 import StoreFormat
 import Synchronization
 
-/// Keeps sending numbered messages over several connections and remembers which were acknowledged: what a broker may never lose.
+/// Keeps sending numbered messages over several connections and remembers which were acknowledged: what a broker may
+/// never lose.
 final class Oracle: Sendable {
     struct Memory {
         var acknowledged: Set<String> = []
@@ -17,8 +18,8 @@ final class Oracle: Sendable {
         var mustStop = false
     }
 
-    /// What the senders share with whoever started them. They must not hold the oracle itself: a test that failed half-way lets go of it, and then
-    /// they must end, or they would hammer the ports of the tests that follow.
+    /// What the senders share with whoever started them. They must not hold the oracle itself: a test that failed
+    /// half-way lets go of it, and then they must end, or they would hammer the ports of the tests that follow.
     private final class Ledger: Sendable {
         let memory = Mutex(Memory())
 

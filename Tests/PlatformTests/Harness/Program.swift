@@ -10,8 +10,9 @@ struct ScenarioFailure: Error, CustomStringConvertible {
     }
 }
 
-/// Programs that were started and not reaped. A scenario that failed midway may leave references behind, so that no `deinit`
-/// runs: whatever is left when the test process exits is ended then. Workers of a platform end by themselves with it.
+/// Programs that were started and not reaped. A scenario that failed midway may leave references behind, so that no
+/// `deinit` runs: whatever is left when the test process exits is ended then. Workers of a platform end by themselves
+/// with it.
 enum LivePrograms {
     private static let pids = Mutex<Set<pid_t>>([])
     private static let atExit: Void = {
@@ -32,7 +33,8 @@ enum LivePrograms {
     }
 }
 
-/// A real process with its pipes: lines of standard output as they come, standard error kept, standard input to write to.
+/// A real process with its pipes: lines of standard output as they come, standard error kept, standard input to write
+/// to.
 ///
 /// Ends the process when the last reference goes.
 final class Program: Sendable {

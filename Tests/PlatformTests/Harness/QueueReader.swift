@@ -13,7 +13,8 @@ enum QueueReader {
 
     /// What pulls answer from an offset to what is the queue's end when it begins.
     ///
-    /// - Parameter demandsSuccess: an answer that there is nothing at an offset, and where it goes on, is a failure too.
+    /// - Parameter demandsSuccess: an answer that there is nothing at an offset, and where it goes on, is a failure
+    ///   too.
     static func read(
         _ client: RemotingClient, topic: String, queue: Int, from start: Int64 = 0, demandsSuccess: Bool = false
     ) async throws -> Reading {

@@ -5,8 +5,8 @@ import RemotingProtocol
 import RemotingTransport
 import Synchronization
 
-/// Asks the name server for a topic's route again and again, as clients do that come just now, and counts the answers. A
-/// connection that ends is made anew: whether one does is not its subject, nor how long an answer takes.
+/// Asks the name server for a topic's route again and again, as clients do that come just now, and counts the answers.
+/// A connection that ends is made anew: whether one does is not its subject, nor how long an answer takes.
 final class RouteWatch: Sendable {
     struct Seen {
         var answers = 0

@@ -1,8 +1,8 @@
 import Foundation
 import Synchronization
 
-/// A real filesystem of a few megabytes over a platform's data folder, in a mount namespace of its own: the machine's other processes never
-/// see it, and it goes with the process that holds it.
+/// A real filesystem of a few megabytes over a platform's data folder, in a mount namespace of its own: the machine's
+/// other processes never see it, and it goes with the process that holds it.
 final class SmallDisk: Sendable {
     enum Kind: String, CaseIterable, Sendable {
         case tmpfs, ext4

@@ -3,8 +3,8 @@ import Testing
 
 /// A scenario of `Tests/Support/systemd/scenarios`, in a real systemd that is thrown away afterwards.
 enum Systemd {
-    /// Prints its figures; records an issue with all of its output when a check failed. Where there is no root, no systemd or no cgroup it says
-    /// that it is skipped, and why.
+    /// Prints its figures; records an issue with all of its output when a check failed. Where there is no root, no
+    /// systemd or no cgroup it says that it is skipped, and why.
     /// - Parameter clients: the Python environment of the official client.
     static func run(_ scenario: String, clients: String? = nil) throws {
         let process = Process()

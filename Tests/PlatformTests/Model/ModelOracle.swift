@@ -88,8 +88,8 @@ final class ModelOracle: ModelConsumerObserver {
     func broadcast(_ member: String) -> Set<Int> { memory.withLock { $0.broadcast[member] ?? [] } }
     var lateness: [Int64] { memory.withLock { $0.lateMillis.sorted() } }
 
-    /// The broker was killed or stopped, or a client's connection was cut: for a moment locks and offsets may be older than
-    /// clients believe.
+    /// The broker was killed or stopped, or a client's connection was cut: for a moment locks and offsets may be older
+    /// than clients believe.
     func disturbed() {
         memory.withLock { memory in
             memory.disturbances += 1

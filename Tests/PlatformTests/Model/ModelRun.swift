@@ -5,8 +5,8 @@ import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 
-/// One run of the model: a platform, clients that do at random what clients do, faults under way, and at the end the oracle's
-/// word. The seed decides what happens in which order; when exactly, the machine decides.
+/// One run of the model: a platform, clients that do at random what clients do, faults under way, and at the end the
+/// oracle's word. The seed decides what happens in which order; when exactly, the machine decides.
 actor ModelRun {
     let seed: UInt64
     let duration: Duration
@@ -368,8 +368,8 @@ actor ModelRun {
 
     // MARK: Offsets under way
 
-    /// Asks for committed offsets again and again: one may only be smaller than before after somebody committed that, or
-    /// after a kill (they are written to disk every few seconds).
+    /// Asks for committed offsets again and again: one may only be smaller than before after somebody committed that,
+    /// or after a kill (they are written to disk every few seconds).
     private func watchOffsets() async {
         var random = ModelRandom(seed &+ 77)
         var seen: [String: (offset: Int64, at: Int64, kills: Int)] = [:]

@@ -26,9 +26,9 @@ package protocol ModelConsumerObserver: Sendable {
     func owns(member: String, group: String, queues: Set<MessageQueue>)
 }
 
-/// A push consumer as RocketMQ's client 4.9 has it: beats, rebalances by AllocateMessageQueueAveragely when told to (40) and
-/// now and then, long-polls its queues, commits offsets, sends back what failed, locks its queues if it is orderly. One
-/// member of one group with a connection of its own.
+/// A push consumer as RocketMQ's client 4.9 has it: beats, rebalances by AllocateMessageQueueAveragely when told to
+/// (40) and now and then, long-polls its queues, commits offsets, sends back what failed, locks its queues if it is
+/// orderly. One member of one group with a connection of its own.
 package actor ModelConsumer {
     package enum Mode: String, Sendable {
         case concurrent, orderly, broadcast

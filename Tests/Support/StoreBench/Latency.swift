@@ -92,7 +92,8 @@ final class Floor: @unchecked Sendable {
 
 /// 20 000 messages of 1 KiB a second. What is told, each weighed by messages:
 ///
-/// * from the moment a message was due until it is readable (asynchronous) or synchronized: all a client would wait for;
+/// * from the moment a message was due until it is readable (asynchronous) or synchronized: all a client would wait
+/// for;
 /// * how late the loop came to it: the machine's share, with nothing of the store in it;
 /// * append, write and dispatch of its tick, and beside it a bare `pwrite` of the same bytes right after it.
 func measureLatency(seconds: Int, sync: Bool) throws {

@@ -3,8 +3,8 @@ import LinuxSystem
 import MessageStore
 import StoreFormat
 
-/// Fills a store in a child process that is killed, then opens it: as it is, and then as Apache RocketMQ leaves its stores when it
-/// is killed, without our recovery point.
+/// Fills a store in a child process that is killed, then opens it: as it is, and then as Apache RocketMQ leaves its
+/// stores when it is killed, without our recovery point.
 func measureRecovery(gigabytes: Int) throws {
     removeFolder()
     let child = spawnFill(gigabytes)

@@ -5,8 +5,9 @@ import MessageModel
 import MessageStore
 import StoreFormat
 
-// Measures the store alone, one thread, no network: what a message costs in append, dispatch and reading; recovery time; memory. Beside each
-// number stands the floor the same machine gives at the same moment: a bare pwrite, a bare fdatasync.
+// Measures the store alone, one thread, no network: what a message costs in append, dispatch and reading; recovery
+// time; memory. Beside each number stands the floor the same machine gives at the same moment: a bare pwrite, a bare
+// fdatasync.
 //
 //     StoreBench append [FOLDER]                            ns a message, 128 B and 1 KB, and reading back
 //     StoreBench latency [FOLDER [SECONDS [async|sync]]]    20 000 messages a second for 60 s unless said otherwise
@@ -278,7 +279,8 @@ func measureQueues(_ counts: [Int]) throws {
     removeFolder()
 }
 
-/// Writes numbered messages until it is killed; says on standard output how many are acknowledged. Message `k` goes to queue `k % 4`.
+/// Writes numbered messages until it is killed; says on standard output how many are acknowledged. Message `k` goes to
+/// queue `k % 4`.
 func victim() throws {
     let store = try open { configuration in
         configuration.mappedFileSizeCommitLog = 256 * 1024

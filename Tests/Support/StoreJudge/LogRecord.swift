@@ -1,5 +1,5 @@
-/// A message of the commit log, read by RocketMQ's description of it alone: no code of the broker's is used here, or an error in
-/// it would be found right by itself.
+/// A message of the commit log, read by RocketMQ's description of it alone: no code of the broker's is used here, or an
+/// error in it would be found right by itself.
 package struct LogRecord: Equatable, Sendable {
     package var size = 0
     package var version = 1

@@ -1,8 +1,8 @@
 import Foundation
 
-/// Judges a whole store directory by RocketMQ's rules (4.9.8: `CommitLog`, `ConsumeQueue`, `IndexFile`, `StoreCheckpoint`), byte by
-/// byte, with a reader that shares no code with the broker: each file's name and size, each record, each queue entry, each chain of the
-/// index, and that log, queues and index say the same.
+/// Judges a whole store directory by RocketMQ's rules (4.9.8: `CommitLog`, `ConsumeQueue`, `IndexFile`,
+/// `StoreCheckpoint`), byte by byte, with a reader that shares no code with the broker: each file's name and size, each
+/// record, each queue entry, each chain of the index, and that log, queues and index say the same.
 package final class StoreJudge {
     /// The settings the store was made with, under RocketMQ's names.
     package struct Rules: Sendable {

@@ -10,8 +10,8 @@ import Synchronization
 @testable import BrokerService
 @testable import RemotingTransport
 
-/// The time a simulated broker lives in: that of its event loop, which stands still between steps, and jumps of the wall
-/// clock, which the event loop does not see.
+/// The time a simulated broker lives in: that of its event loop, which stands still between steps, and jumps of the
+/// wall clock, which the event loop does not see.
 final class SimulatedClock: Sendable {
     /// In the year 2027.
     static let start: Int64 = 1_800_000_000_000
@@ -57,7 +57,8 @@ private final class TimerFilesDoneAtOnce: BackgroundWork {
     func stop() {}
 }
 
-/// A broker in simulated time on a real store: no socket, no waiting; a step of the loop's time runs exactly what is due in it.
+/// A broker in simulated time on a real store: no socket, no waiting; a step of the loop's time runs exactly what is
+/// due in it.
 final class SimulatedBroker: @unchecked Sendable {
     // Broker and server are touched on the loop only.
     let loop = NIOAsyncTestingEventLoop()
@@ -122,8 +123,8 @@ final class SimulatedBroker: @unchecked Sendable {
         return SimulatedClient(channel: channel, loop: loop)
     }
 
-    /// What store and timer files have done comes back to the loop, and what follows from it. Nothing here is a matter of speed: there
-    /// are no other threads.
+    /// What store and timer files have done comes back to the loop, and what follows from it. Nothing here is a matter
+    /// of speed: there are no other threads.
     func settle() async {
         for _ in 0..<3 { await loop.run() }
     }

@@ -7,12 +7,12 @@ import TestTools
 
 @testable import BrokerService
 
-/// Everything that depends on time, at random, in simulated time: delay levels, timers and their cancellation, transactions
-/// and check-backs, queue locks; clocks that jump, producers that come and go, clean restarts and kills. A plain model beside
-/// it says what must be true after every step.
+/// Everything that depends on time, at random, in simulated time: delay levels, timers and their cancellation,
+/// transactions and check-backs, queue locks; clocks that jump, producers that come and go, clean restarts and kills. A
+/// plain model beside it says what must be true after every step.
 ///
-/// The files of the log are small, and by the world's time old as soon as they are full (files have the machine's time, which
-/// is behind): what nobody holds is deleted within seconds.
+/// The files of the log are small, and by the world's time old as soon as they are full (files have the machine's time,
+/// which is behind): what nobody holds is deleted within seconds.
 final class TimeWorld {
     static let levels: [Int64] = [1000, 5000, 30_000, 3_600_000]
     static let timeout: Int64 = 6000
@@ -235,7 +235,8 @@ final class TimeWorld {
         _ = try await producer.invoke(.heartBeat, body: beat.encoded())
     }
 
-    /// Those whose connection the broker has ended (it takes them for dead when the clock jumps) connect anew, as clients do.
+    /// Those whose connection the broker has ended (it takes them for dead when the clock jumps) connect anew, as
+    /// clients do.
     private func keepProducers() async throws {
         for (index, producer) in producers.enumerated() where !producer.isOpen {
             producers[index] = try await broker.connect()

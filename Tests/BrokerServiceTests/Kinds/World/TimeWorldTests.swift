@@ -7,7 +7,8 @@ struct TimeWorldTests {
         ProcessInfo.processInfo.environment[name].flatMap { UInt64($0) }
     }
 
-    /// `APUS_WORLD_SEEDS` says how many worlds are run (3), `APUS_SEED` the seed of the first; each next one has the next seed.
+    /// `APUS_WORLD_SEEDS` says how many worlds are run (3), `APUS_SEED` the seed of the first; each next one has the
+    /// next seed.
     @Test("nothing early, lost, twice, or other than its outcome, over jumps of the clock, restarts and kills")
     func world() async throws {
         let count = Self.number("APUS_WORLD_SEEDS") ?? 3
