@@ -239,9 +239,9 @@ extension MessageStore {
 
 /// Property names as the number their bytes make in this machine's order.
 enum WellKnownName {
-    static let tags = bits32("TAGS")
-    static let keys = bits32("KEYS")
-    static let uniqueKey = bits64("UNIQ_KEY")
+    static let tags = bits32(PropertyName.tags)
+    static let keys = bits32(PropertyName.keys)
+    static let uniqueKey = bits64(PropertyName.uniqueKey)
 
     private static func bits32(_ name: StaticString) -> UInt32 {
         UnsafeRawBufferPointer(start: name.utf8Start, count: 4).loadUnaligned(as: UInt32.self)

@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import MessageModel
 import RocketMQClient
 
 /// `-g`, which most commands about consumers need.
@@ -98,7 +99,7 @@ struct DeleteSubGroup: AdminCommand {
             print("delete subscription group [\(group.name)] from broker [\(address)]\(cluster) success.")
         }
         guard let cluster = place.cluster else { return }
-        for topic in ["%RETRY%\(group.name)", "%DLQ%\(group.name)"] {
+        for topic in [TopicName.retryPrefix + group.name, TopicName.deadLetterPrefix + group.name] {
             try await client.deleteShowing(topic, in: cluster)
         }
     }

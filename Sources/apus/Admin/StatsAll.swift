@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import MessageModel
 import RocketMQClient
 
 struct StatsAll: ShowingCommand {
@@ -33,7 +34,7 @@ struct StatsAll: ShowingCommand {
     func ask(_ client: AdminClient) async throws -> [Row] {
         var rows: [Row] = []
         for name in try await client.topics()
-        where !name.hasPrefix("%RETRY%") && !name.hasPrefix("%DLQ%") && (topic ?? name) == name {
+        where !name.hasPrefix(TopicName.retryPrefix) && !name.hasPrefix(TopicName.deadLetterPrefix) && (topic ?? name) == name {
             // A topic that was deleted meanwhile has no line.
             guard let route = try? await client.route(of: name) else { continue }
             rows += await self.rows(name, route, client)

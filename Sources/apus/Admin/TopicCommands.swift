@@ -1,5 +1,6 @@
 import ArgumentParser
 import FastJSON
+import MessageModel
 import RocketMQClient
 
 /// `-t`, which most commands about topics need.
@@ -31,7 +32,7 @@ struct TopicListCommand: ShowingCommand {
         let names = try await client.topics()
         guard clusterModel else { return names.map { Topic(name: $0) } }
         var topics: [Topic] = []
-        for name in names where !name.hasPrefix("%RETRY%") && !name.hasPrefix("%DLQ%") {
+        for name in names where !name.hasPrefix(TopicName.retryPrefix) && !name.hasPrefix(TopicName.deadLetterPrefix) {
             let route = try? await client.route(of: name)
             topics.append(
                 Topic(

@@ -1,3 +1,4 @@
+import MessageModel
 import RocketMQClient
 
 /// The client library's failures as an operator reads them, with what to type next.
@@ -76,7 +77,7 @@ enum ClientFailure {
         }
     }
 
-    private static let templateTopic = "TBW102"
+    private static let templateTopic = TopicName.autoCreateKey.text
 }
 
 extension RocketMQClientError {

@@ -1,5 +1,6 @@
 import BrokerService
 import FastJSON
+import MessageModel
 import WorkerProtocol
 
 /// What `apus migrate check` shows of a store: lines for a terminal of 100 columns, or JSON.
@@ -75,7 +76,7 @@ struct MigratePage {
 
     private var groups: [String] {
         var lines: [String] = []
-        let shown = report.progress.filter { !$0.topic.hasPrefix("%RETRY%") }
+        let shown = report.progress.filter { !$0.topic.hasPrefix(TopicName.retryPrefix) }
         if !shown.isEmpty {
             let columns = Columns("%-36s %-36s %12s %12s")
             lines += ["", columns.line("GROUP", "TOPIC", "LAG", "NO OFFSET")]

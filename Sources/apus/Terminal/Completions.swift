@@ -1,6 +1,7 @@
 import ArgumentParser
 import FastJSON
 import LinuxSystem
+import MessageModel
 import SettingTable
 
 /// What the shell offers: of the platform or the name server that runs, nothing when none does. Every failure is an
@@ -19,7 +20,7 @@ enum Completions {
     static let setting = CompletionKind.list(SettingTable.all.map(\.name))
 
     /// Groups are known by their retry topics.
-    private static let retryPrefix = "%RETRY%"
+    private static let retryPrefix = TopicName.retryPrefix
 
     /// What stands behind an option that was typed already.
     static func value(of names: [String], in arguments: [String]) -> String? {

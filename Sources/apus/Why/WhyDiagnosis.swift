@@ -108,7 +108,7 @@ struct WhyDiagnosis {
                 "apus admin updateTopicPerm -b \(address) -t \(topic.name) -p 6")
         }
         if !topic.isSubscribed, !facts.members.isEmpty {
-            let others = facts.wanted.map(\.topic).filter { !$0.hasPrefix("%RETRY%") }
+            let others = facts.wanted.map(\.topic).filter { !$0.hasPrefix(TopicName.retryPrefix) }
             let meant = Spelling.nearest(to: topic.name, among: others).map { "; is \($0) meant?" } ?? ""
             cause(
                 "no client of the group subscribes to \(topic.name); they subscribe to "

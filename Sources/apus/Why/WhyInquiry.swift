@@ -28,8 +28,8 @@ struct WhyInquiry: Sendable {
         }
         await askMembers(&facts)
         for name in try await topicNames(facts) { facts.topics.append(try await ask(topic: name, facts)) }
-        facts.retries = await backlog(of: "%RETRY%\(group)")
-        facts.deadLetters = await count(of: "%DLQ%\(group)")
+        facts.retries = await backlog(of: TopicName.retryPrefix + group)
+        facts.deadLetters = await count(of: TopicName.deadLetterPrefix + group)
         // Brokers that serve none of the topics do not matter.
         let serving = Set(facts.topics.flatMap { ($0.permissions ?? [:]).keys })
         if !serving.isEmpty { facts.brokers.removeAll { !serving.contains($0.name) } }
@@ -97,10 +97,10 @@ struct WhyInquiry: Sendable {
     /// What is asked about, or what the group subscribes to, or what it has consumed.
     private func topicNames(_ facts: WhyFacts) async throws -> [String] {
         if let topic { return [topic] }
-        let subscribed = Set(facts.wanted.map(\.topic).filter { !$0.hasPrefix("%RETRY%") }).sorted()
+        let subscribed = Set(facts.wanted.map(\.topic).filter { !$0.hasPrefix(TopicName.retryPrefix) }).sorted()
         if !subscribed.isEmpty { return subscribed }
         let consumed = (try? await client.progress(of: group))?.rows.map(\.queue.topic) ?? []
-        return Set(consumed.filter { !$0.hasPrefix("%RETRY%") }).sorted()
+        return Set(consumed.filter { !$0.hasPrefix(TopicName.retryPrefix) }).sorted()
     }
 
     private func ask(topic name: String, _ facts: WhyFacts) async throws -> WhyFacts.Topic {
