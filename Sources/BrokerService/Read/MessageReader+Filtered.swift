@@ -11,88 +11,88 @@ extension MessageReader {
     /// meanwhile; this only keeps the answer well inside every client's time-out.
     static let scanMillis: Int64 = 300
 
-    func awaitCompilation(_ pull: ReadRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
-        if expired { return answerNothingYet(pull) }
-        guard pull.maySuspend || (filters.isConnected && pull.compilationsAwaited == 0) else {
-            return refuse(pull, .systemBusy, filters.absence)
+    func awaitCompilation(_ request: ReadRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
+        if expired { return answerNothingYet(request) }
+        guard request.maySuspend || (filters.isConnected && request.compilationsAwaited == 0) else {
+            return refuse(request, .systemBusy, filters.absence)
         }
-        if pull.maySuspend { hold.hold(pull) }
-        guard !pull.awaitsCompilation else { return }
-        pull.awaitsCompilation = true
+        if request.maySuspend { hold.hold(request) }
+        guard !request.awaitsCompilation else { return }
+        request.awaitsCompilation = true
         filters.whenCompiled(subscription) { [unowned self] in
-            pull.awaitsCompilation = false
-            pull.compilationsAwaited += 1
+            request.awaitsCompilation = false
+            request.compilationsAwaited += 1
             // A held pull may have been answered at its deadline meanwhile.
-            if pull.maySuspend {
-                guard pull.isHeld else { return }
-                hold.release(pull)
+            if request.maySuspend {
+                guard request.isHeld else { return }
+                hold.release(request)
             }
-            read(pull, expired: false)
+            read(request, expired: false)
             storage.scheduleTick()
         }
     }
 
     func readFiltered(
-        _ pull: ReadRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
+        _ request: ReadRequest, _ subscription: CompiledSubscription, _ program: UInt32, _ expired: Bool
     ) {
         guard
-            let queue = pull.topic.nameBytes.withUnsafeBytes({
-                storage.store.consumeQueue(topic: $0, queueId: pull.queueId)
-            }), pull.queueOffset >= queue.minOffset.rawValue, pull.queueOffset < queue.maxOffset.rawValue
-        else { return readNothing(pull, expired) }
-        let window = filters.window(subscription, queue, pull.group)
-        while pull.queueOffset < queue.maxOffset.rawValue {
-            guard let verdicts = window.verdicts(at: pull.queueOffset) else {
-                if let until = pull.scanUntilMillis, environment.now() >= until { break }
-                switch ask(window, subscription, program, from: pull.queueOffset) {
+            let queue = request.topic.nameBytes.withUnsafeBytes({
+                storage.store.consumeQueue(topic: $0, queueId: request.queueId)
+            }), request.queueOffset >= queue.minOffset.rawValue, request.queueOffset < queue.maxOffset.rawValue
+        else { return readNothing(request, expired) }
+        let window = filters.window(subscription, queue, request.group)
+        while request.queueOffset < queue.maxOffset.rawValue {
+            guard let verdicts = window.verdicts(at: request.queueOffset) else {
+                if let until = request.scanUntilMillis, environment.now() >= until { break }
+                switch ask(window, subscription, program, from: request.queueOffset) {
                 case .decided: continue
                 case .asked:
-                    if pull.scanUntilMillis == nil { pull.scanUntilMillis = environment.now() + Self.scanMillis }
-                    return window.wait(.init(reader: pull, expired: expired))
-                case .impossible: return notFiltered(pull, expired)
-                case .unreadable: return readNothing(pull, expired)
+                    if request.scanUntilMillis == nil { request.scanUntilMillis = environment.now() + Self.scanMillis }
+                    return window.wait(.init(reader: request, expired: expired))
+                case .impossible: return notFiltered(request, expired)
+                case .unreadable: return readNothing(request, expired)
                 }
             }
             let result = storage.store.selectMessages(
-                queue, from: QueueOffset(pull.queueOffset), verdicts: verdicts, maxCount: pull.maxMessageNums,
-                maxBytes: pull.maxMessageBytes ?? Int.max, into: &ranges)
-            if !pull.others.isEmpty {
-                let first = pull.queueOffset
-                skipped.note(pull, to: result.nextBeginOffset.rawValue) { index, _ in
+                queue, from: QueueOffset(request.queueOffset), verdicts: verdicts, maxCount: request.maxMessageNums,
+                maxBytes: request.maxMessageBytes ?? Int.max, into: &ranges)
+            if !request.others.isEmpty {
+                let first = request.queueOffset
+                skipped.note(request, to: result.nextBeginOffset.rawValue) { index, _ in
                     verdicts.wants(first + Int64(index))
                 }
             }
             guard result.status == .noMatchedMessage else {
-                finish(pull, result, expired)
+                finish(request, result, expired)
                 if let next = window.next(after: result.nextBeginOffset.rawValue) {
                     _ = ask(window, subscription, program, from: next)
                 }
                 return
             }
             // Entries that could be read a moment ago no longer can.
-            guard result.nextBeginOffset.rawValue > pull.queueOffset else { return readNothing(pull, expired) }
-            pull.queueOffset = result.nextBeginOffset.rawValue
+            guard result.nextBeginOffset.rawValue > request.queueOffset else { return readNothing(request, expired) }
+            request.queueOffset = result.nextBeginOffset.rawValue
         }
         ranges.removeAll(keepingCapacity: true)
-        pull.scanUntilMillis = nil
-        if !expired, pull.maySuspend, pull.queueOffset >= queue.maxOffset.rawValue {
+        request.scanUntilMillis = nil
+        if !expired, request.maySuspend, request.queueOffset >= queue.maxOffset.rawValue {
             // All there is was looked at: the pull waits on behind it instead of going back and forth.
-            return hold.hold(pull)
+            return hold.hold(request)
         }
-        var result = look(pull)
+        var result = look(request)
         result.messageCount = 0
         result.bytes = 0
         result.status = .noMatchedMessage
-        result.nextBeginOffset = QueueOffset(pull.queueOffset)
+        result.nextBeginOffset = QueueOffset(request.queueOffset)
         ranges.removeAll(keepingCapacity: true)
-        pull.answer(.noMatch(result), [])
+        request.answer(.noMatch(result), [])
     }
 
     /// A pull whose offset has no message: the rules of a read (offset too small, at the end, …) are the store's.
-    private func readNothing(_ pull: ReadRequest, _ expired: Bool) {
-        let result = look(pull)
+    private func readNothing(_ request: ReadRequest, _ expired: Bool) {
+        let result = look(request)
         ranges.removeAll(keepingCapacity: true)
-        finish(pull, result, expired)
+        finish(request, result, expired)
     }
 
     private enum Asked {
@@ -176,16 +176,16 @@ extension MessageReader {
 
     /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did
     /// not see.
-    func notFiltered(_ pull: ReadRequest, _ expired: Bool) {
-        guard !pull.client.connection.isClosed else { return }
-        pull.scanUntilMillis = nil
+    func notFiltered(_ request: ReadRequest, _ expired: Bool) {
+        guard !request.client.connection.isClosed else { return }
+        request.scanUntilMillis = nil
         if expired {
-            answerNothingYet(pull)
-        } else if pull.maySuspend {
+            answerNothingYet(request)
+        } else if request.maySuspend {
             // Runs again when the worker is back, at the next arrival, or ends at its deadline.
-            hold.hold(pull)
+            hold.hold(request)
         } else {
-            refuse(pull, .systemBusy, filters.absence)
+            refuse(request, .systemBusy, filters.absence)
         }
     }
 }

@@ -33,80 +33,80 @@ final class MessageReader {
 
     /// Answers the request, or has it read again when there is more to say. On the event loop.
     /// - Parameter expired: it must be answered now.
-    func read(_ pull: ReadRequest, expired: Bool) {
-        guard !pull.client.connection.isClosed else { return }
+    func read(_ request: ReadRequest, expired: Bool) {
+        guard !request.client.connection.isClosed else { return }
         // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
-        if expired, tables.topics[pull.topic.name] == nil { return answerNothingYet(pull) }
-        guard case .compiled(let subscription) = pull.filter else { return read(pull, nil, expired) }
+        if expired, tables.topics[request.topic.name] == nil { return answerNothingYet(request) }
+        guard case .compiled(let subscription) = request.filter else { return read(request, nil, expired) }
         filters.prepare(subscription)
         switch subscription.state {
-        case .everything: read(pull, nil, expired)
-        case .tagsCodes(let codes): read(pull, codes, expired)
-        case .program(let program): readFiltered(pull, subscription, program, expired)
-        case .unknown, .compiling: awaitCompilation(pull, subscription, expired)
+        case .everything: read(request, nil, expired)
+        case .tagsCodes(let codes): read(request, codes, expired)
+        case .program(let program): readFiltered(request, subscription, program, expired)
+        case .unknown, .compiling: awaitCompilation(request, subscription, expired)
         case .refused(let position, let reason):
             let place = position >= 0 ? " at position \(position)" : ""
             refuse(
-                pull, .subscriptionParseFailed,
+                request, .subscriptionParseFailed,
                 "parse the consumer's subscription failed: \(subscription.type) \(subscription.expression)"
                     + "\(place): \(reason)")
         case .unavailable(let reason, _):
             refuse(
-                pull, .systemError,
+                request, .systemError,
                 "The broker does not support consumer to filter message by \(subscription.type): \(reason)")
         }
     }
 
-    private func read(_ pull: ReadRequest, _ codes: [Int64]?, _ expired: Bool) {
-        let result = pull.topic.nameBytes.withUnsafeBytes { topic in
+    private func read(_ request: ReadRequest, _ codes: [Int64]?, _ expired: Bool) {
+        let result = request.topic.nameBytes.withUnsafeBytes { topic in
             storage.store.selectMessages(
-                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset),
-                maxCount: pull.maxMessageNums, maxBytes: pull.maxMessageBytes ?? Int.max, tagsCodes: codes,
+                topic: topic, queueId: request.queueId, from: QueueOffset(request.queueOffset),
+                maxCount: request.maxMessageNums, maxBytes: request.maxMessageBytes ?? Int.max, tagsCodes: codes,
                 into: &ranges)
         }
-        finish(pull, result, expired)
+        finish(request, result, expired)
     }
 
     /// The state of the queue as a read at the pull's offset sees it.
-    func look(_ pull: ReadRequest) -> GetMessageResult {
-        pull.topic.nameBytes.withUnsafeBytes { topic in
+    func look(_ request: ReadRequest) -> GetMessageResult {
+        request.topic.nameBytes.withUnsafeBytes { topic in
             storage.store.selectMessages(
-                topic: topic, queueId: pull.queueId, from: QueueOffset(pull.queueOffset), maxCount: 1, into: &ranges)
+                topic: topic, queueId: request.queueId, from: QueueOffset(request.queueOffset), maxCount: 1, into: &ranges)
         }
     }
 
     /// The queue was read: suspends the request if nothing is there yet, and answers it otherwise.
-    func finish(_ pull: ReadRequest, _ result: GetMessageResult, _ expired: Bool) {
-        if isNothingYet(result.status, pull), !expired, pull.maySuspend,
+    func finish(_ request: ReadRequest, _ result: GetMessageResult, _ expired: Bool) {
+        if isNothingYet(result.status, request), !expired, request.maySuspend,
             hold.mayHold,
-            SuspendedReads.of(pull.client).count < Self.heldPerConnectionMax
+            SuspendedReads.of(request.client).count < Self.heldPerConnectionMax
         {
-            return hold.hold(pull)
+            return hold.hold(request)
         }
-        if !pull.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
-            skipped.note(pull, to: result.nextBeginOffset.rawValue) { pull.filter.wants(tagsCode: $1.tagsCode) }
+        if !request.others.isEmpty, result.status == .found || result.status == .noMatchedMessage {
+            skipped.note(request, to: result.nextBeginOffset.rawValue) { request.filter.wants(tagsCode: $1.tagsCode) }
         }
-        pull.answer(.read(result), ranges)
+        request.answer(.read(result), ranges)
     }
 
     /// No message is there yet, and the request's offset is right.
-    private func isNothingYet(_ status: GetMessageStatus, _ pull: ReadRequest) -> Bool {
+    private func isNothingYet(_ status: GetMessageStatus, _ request: ReadRequest) -> Bool {
         switch status {
-        case .noMatchedLogicQueue, .noMessageInQueue: pull.queueOffset == 0
+        case .noMatchedLogicQueue, .noMessageInQueue: request.queueOffset == 0
         case .offsetFoundNull, .offsetOverflowOne: true
         case .found, .messageWasRemoving, .noMatchedMessage, .offsetOverflowBadly, .offsetTooSmall: false
         }
     }
 
-    func refuse(_ pull: ReadRequest, _ code: ResponseCode, _ remark: String) {
-        pull.answer(.refused(code, remark: remark), [])
+    func refuse(_ request: ReadRequest, _ code: ResponseCode, _ remark: String) {
+        request.answer(.refused(code, remark: remark), [])
     }
 
     /// A request that cannot be filtered now and may not wait: its offset stays as it is.
-    func answerNothingYet(_ pull: ReadRequest) {
-        var result = look(pull)
+    func answerNothingYet(_ request: ReadRequest) {
+        var result = look(request)
         result.status = .noMatchedMessage
-        result.nextBeginOffset = QueueOffset(pull.queueOffset)
-        pull.answer(.nothingYet(result), [])
+        result.nextBeginOffset = QueueOffset(request.queueOffset)
+        request.answer(.nothingYet(result), [])
     }
 }
