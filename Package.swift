@@ -15,12 +15,6 @@ let strict: [SwiftSetting] = [
     .unsafeFlags(["-enforce-exclusivity=unchecked"], .when(configuration: .release)),
 ]
 
-/// For the supervisor and the command line. Optimizing them is a fifth of the first build's work; no message of a broker passes
-/// them, and the clients behind `apus send`, `apus consume` and `apus bench` are modules of their own. Assertions are as in
-/// release builds.
-let unoptimized: [SwiftSetting] =
-    strict + [.unsafeFlags(["-Onone", "-assert-config", "Release"], .when(configuration: .release))]
-
 let strictC: [CSetting] = [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]
 
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
@@ -31,10 +25,9 @@ let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift
 let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
 
 func room(
-    _ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil, exclude: [String] = [],
-    settings: [SwiftSetting] = strict
+    _ name: String, _ dependencies: [Target.Dependency] = [], path: String? = nil, exclude: [String] = []
 ) -> Target {
-    .target(name: name, dependencies: dependencies, path: path, exclude: exclude, swiftSettings: settings)
+    .target(name: name, dependencies: dependencies, path: path, exclude: exclude, swiftSettings: strict)
 }
 
 /// A plugin carries its own Swift runtime in release builds: it is then the only thing to install, on machines
@@ -45,10 +38,8 @@ func plugin(_ name: String) -> Target {
         linkerSettings: [.unsafeFlags(["-static-stdlib"], .when(configuration: .release))])
 }
 
-func worker(
-    _ name: String, _ dependencies: [Target.Dependency], settings: [SwiftSetting] = strict
-) -> Target {
-    .executableTarget(name: name, dependencies: dependencies, swiftSettings: settings)
+func worker(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
@@ -131,8 +122,7 @@ let package = Package(
             ["CFilterPlugin", "CLinux", "LinuxSystem", "StoreFormat", "WorkerProtocol", "StoreReader", logging]),
         room(
             "Supervision", ["LinuxSystem", "SettingTable", "Systemd", "WorkerProtocol", logging],
-            exclude: ["README.md"],
-            settings: unoptimized),
+            exclude: ["README.md"]),
         room(
             "RocketMQClient",
             [
@@ -145,7 +135,7 @@ let package = Package(
             [
                 "Supervision", "LinuxSystem", "Systemd", "WorkerProtocol", logging, argumentParser,
                 .product(name: "TOMLKit", package: "TOMLKit"),
-            ], settings: unoptimized
+            ]
         ),
         worker(
             "apus-nameserver",
@@ -173,7 +163,7 @@ let package = Package(
             [
                 "Bench", "BrokerService", "FastJSON", "FilterEngine", "LinuxSystem", "MessageModel", "RocketMQClient",
                 "SettingTable", "Supervision", "WorkerProtocol", logging, argumentParser,
-            ], settings: unoptimized),
+            ]),
         room("Bench", ["CLinux", "FastJSON", histogram]),
 
         // Plugins

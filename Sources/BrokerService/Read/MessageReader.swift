@@ -71,7 +71,8 @@ final class MessageReader {
     func look(_ request: ReadRequest) -> GetMessageResult {
         request.topic.nameBytes.withUnsafeBytes { topic in
             storage.store.selectMessages(
-                topic: topic, queueId: request.queueId, from: QueueOffset(request.queueOffset), maxCount: 1, into: &ranges)
+                topic: topic, queueId: request.queueId, from: QueueOffset(request.queueOffset), maxCount: 1,
+                into: &ranges)
         }
     }
 

@@ -34,7 +34,9 @@ struct StatsAll: ShowingCommand {
     func ask(_ client: AdminClient) async throws -> [Row] {
         var rows: [Row] = []
         for name in try await client.topics()
-        where !name.hasPrefix(TopicName.retryPrefix) && !name.hasPrefix(TopicName.deadLetterPrefix) && (topic ?? name) == name {
+        where !name.hasPrefix(TopicName.retryPrefix) && !name.hasPrefix(TopicName.deadLetterPrefix)
+            && (topic ?? name) == name
+        {
             // A topic that was deleted meanwhile has no line.
             guard let route = try? await client.route(of: name) else { continue }
             rows += await self.rows(name, route, client)
