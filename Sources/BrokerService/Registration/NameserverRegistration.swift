@@ -90,8 +90,8 @@ final class NameserverRegistration {
     /// Changes of topics that were seen here.
     private var seenChanges: Int64 = 0
 
-    /// If topics have changed since the last call, name servers are told. Called at the end of each tick, and every second for
-    /// what changes outside of one.
+    /// If topics have changed since the last call, name servers are told. Called at the end of each tick, and every
+    /// second for what changes outside of one.
     func registerChanges() {
         guard tables.topics.changes != seenChanges else { return }
         seenChanges = tables.topics.changes
