@@ -63,6 +63,25 @@ struct ImageStore {
         return Opened(harness: next, log: log, bodies: bodies)
     }
 
+    /// Damage where the recovery point is trusted is found by the check behind a start: one bit in each of these bytes of
+    /// message 30, one after the other. `sign`: what the log says of it.
+    func theCheckFinds(flipsAt bytes: [Int], sign: String) throws {
+        let (path, at) = self.path(judge.records[30])
+        for byte in bytes {
+            let image = disk.afterKill()
+            image.flip(path, byte: at + byte, bit: 0)
+            _ = try image.open("/store/abort", .create)
+            let log = LogLines()
+            let next = Harness(configuration, disk: image, clock: clock, log: log)
+            try next.store.open()
+            next.maintain(3000)
+            let information = next.store.runtimeInformation
+            #expect(information.checkRemainingBytes == 0 && information.checkDamaged == 1, "\(byte)")
+            #expect(log.lines.contains { $0.contains(sign) }, "\(byte): \(log.lines)")
+            #expect(next.bodies("Topic", 0).count + next.bodies("Topic", 1).count == 199, "\(byte)")
+        }
+    }
+
     /// One bit in every byte of message 77, one after the other: reported, served around, not delivered. Returns how
     /// many bytes were flipped.
     func flipEveryByte(isRebuilt: Bool) throws -> Int {

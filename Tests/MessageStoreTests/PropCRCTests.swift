@@ -161,22 +161,10 @@ import Testing
     /// Damage in what a start believes is found by the check behind it.
     @Test func theCheckBehindTheStartFindsIt() throws {
         let store = try ImageStore(settings: { $0.enabledAppendPropCRC = true }, rules: Self.rules)
-        let (path, at) = store.path(store.judge.records[30])
         // Flag, queue offset, physical offset, sys flag, born time, store time, reconsume times, and the checksum
         // itself.
-        for byte in [19, 27, 40, 44, 60, 74, 80, store.judge.records[30].size - 5] {
-            let image = store.disk.afterKill()
-            image.flip(path, byte: at + byte, bit: 0)
-            _ = try image.open("/store/abort", .create)
-            let log = LogLines()
-            let next = Harness(store.configuration, disk: image, clock: store.clock, log: log)
-            try next.store.open()
-            next.maintain(3000)
-            let information = next.store.runtimeInformation
-            #expect(information.checkRemainingBytes == 0 && information.checkDamaged == 1, "\(byte)")
-            #expect(log.lines.contains { $0.contains("CRC does not match") }, "\(byte): \(log.lines)")
-            #expect(next.bodies("Topic", 0).count + next.bodies("Topic", 1).count == 199, "\(byte)")
-        }
+        let bytes = [19, 27, 40, 44, 60, 74, 80, store.judge.records[30].size - 5]
+        try store.theCheckFinds(flipsAt: bytes, sign: "CRC does not match")
     }
 
     // MARK: - forceVerifyPropCRC

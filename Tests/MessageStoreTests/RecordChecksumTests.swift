@@ -28,22 +28,9 @@ import Testing
     /// Damage in what a start believes is found by the check behind it.
     @Test func theCheckBehindTheStartFindsIt() throws {
         let store = try ImageStore(rules: Self.rules)
-        let record = store.judge.records[30]
-        let (path, at) = store.path(record)
         // Flag, sys flag, born time, store time, reconsume times, the properties' text.
-        for byte in [19, 38, 44, 60, 74, record.size - 5] {
-            let image = store.disk.afterKill()
-            image.flip(path, byte: at + byte, bit: 0)
-            _ = try image.open("/store/abort", .create)
-            let log = LogLines()
-            let next = Harness(store.configuration, disk: image, clock: store.clock, log: log)
-            try next.store.open()
-            next.maintain(3000)
-            let information = next.store.runtimeInformation
-            #expect(information.checkRemainingBytes == 0 && information.checkDamaged == 1, "\(byte)")
-            #expect(log.lines.contains { $0.contains("recordsums") }, "\(byte): \(log.lines)")
-            #expect(next.bodies("Topic", 0).count + next.bodies("Topic", 1).count == 199, "\(byte)")
-        }
+        let bytes = [19, 38, 44, 60, 74, store.judge.records[30].size - 5]
+        try store.theCheckFinds(flipsAt: bytes, sign: "recordsums")
     }
 
     /// A flipped bit in a checksum costs its message, reported and not delivered, and none other: which of the two

@@ -165,7 +165,7 @@ struct StoredProperties {
 
     /// The message is a dead letter: what it says about a later delivery or a transaction is over.
     mutating func removeWaiting() {
-        remove(TimerProperties.requests + [PropertyName.delayLevel, "TRAN_MSG"])
+        remove(TimerProperties.requests + [PropertyName.delayLevel, PropertyName.isPrepared])
         delayLevel = 0
         hasIllegalDelay = false
         isPreparedTransaction = false

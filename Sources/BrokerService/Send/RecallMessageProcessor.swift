@@ -59,11 +59,11 @@ final class RecallMessageProcessor {
     ) -> AppendOutcome {
         var properties = PropertyList()
         properties["\(TimerProperties.deleteUniqueKey)"] = handle.topic + "+" + handle.uniqueKey
-        properties["\(PropertyName.uniqueKey)"] = handle.uniqueKey
+        properties[PropertyName.uniqueKey] = handle.uniqueKey
         properties["\(TimerProperties.deliverMilliseconds)"] = handle.timestamp
         properties["\(TimerProperties.outMilliseconds)"] = String(due)
         properties["BORN_TIMESTAMP"] = String(now)
-        if !group.isEmpty { properties["\(HalfMessage.producerGroup)"] = group }
+        if !group.isEmpty { properties[PropertyName.producerGroup] = group }
         properties[PropertyName.tags] = Self.tag
         properties[PropertyName.realTopic] = handle.topic
         properties[PropertyName.realQueueID] = "0"

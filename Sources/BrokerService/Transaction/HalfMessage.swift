@@ -4,7 +4,6 @@ import StoreFormat
 
 /// What the broker must know of a prepared message, read from its record in `RMQ_SYS_TRANS_HALF_TOPIC`.
 struct HalfMessage: Equatable {
-    static let producerGroup: StaticString = "PGROUP"
     static let checkTimes: StaticString = "TRANSACTION_CHECK_TIMES"
     static let checkImmunityTime: StaticString = "CHECK_IMMUNITY_TIME_IN_SECONDS"
     /// On copies Apache makes for messages that are immune against checks: the queue offset of the original.
@@ -57,7 +56,7 @@ struct HalfMessage: Equatable {
         var hasher = Hasher()
         hasher.combine(bytes: uniqueKey)
         hasher.combine(0)
-        if let group = record.property(producerGroup) { hasher.combine(bytes: group) }
+        if let group = record.property(PropertyName.producerGroup) { hasher.combine(bytes: group) }
         hasher.combine(record.bornTimestamp)
         hasher.combine(record.bornHost)
         hasher.combine(record.storedBodyCRC)

@@ -61,7 +61,7 @@ extension TransactionalMessageService {
         guard readOpen(half) else { return }
         let group = scratch.withUnsafeBytes { bytes -> String in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
-            return record.property(HalfMessage.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
+            return record.property(PropertyName.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
         }
         guard tables.producers.clients(of: group)?.isEmpty == false else {
             // Asked as soon as one is there, and looked at again for its age.
@@ -161,7 +161,7 @@ extension TransactionalMessageService {
         guard readRecord(at: half.physicalOffset) != nil else { return }
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), let body = CheckMessage.body(record),
-                let group = record.property(HalfMessage.producerGroup),
+                let group = record.property(PropertyName.producerGroup),
                 let members = tables.producers.clients(of: String(decoding: group, as: UTF8.self)), !members.isEmpty
             else { return }
             nextProducer &+= 1

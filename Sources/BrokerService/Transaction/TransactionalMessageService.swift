@@ -274,7 +274,7 @@ final class TransactionalMessageService {
             guard case .record(let record) = CommitLogRecord.parse(bytes),
                 record.topic.matches(KnownTopic.half)
             else { return .refused(.systemError, failed) }
-            guard record.property(HalfMessage.producerGroup)?.elementsEqual(producerGroup.utf8) == true else {
+            guard record.property(PropertyName.producerGroup)?.elementsEqual(producerGroup.utf8) == true else {
                 return .refused(.systemError, "The producer group wrong")
             }
             guard record.queueOffset.rawValue == queueOffset else {
