@@ -5,7 +5,7 @@ import Glibc
 struct BenchQueue {
     let brokerName: String
     let address: WireAddress
-    let queueId: Int
+    let queueID: Int
 }
 
 /// Before the run: finds or creates the topic and learns queue bounds, one blocking request at a time.
@@ -44,10 +44,10 @@ struct ControlPlane {
     /// The smallest or largest queue offset (codes 31 and 30).
     func bound(of queue: BenchQueue, largest: Bool) throws(BenchError) -> Int64 {
         let reply = try ask(
-            queue.address, code: largest ? 30 : 31, fields: [("topic", plan.topic), ("queueId", String(queue.queueId))])
+            queue.address, code: largest ? 30 : 31, fields: [("topic", plan.topic), ("queueId", String(queue.queueID))])
         guard reply.code == 0, let offset = reply.offset else {
             throw BenchError(
-                "\(queue.address) gave no offset of queue \(queue.queueId): code \(reply.code) \(reply.remark)")
+                "\(queue.address) gave no offset of queue \(queue.queueID): code \(reply.code) \(reply.remark)")
         }
         return offset
     }
@@ -66,7 +66,7 @@ struct ControlPlane {
         let sent = try ask(
             broker, code: 310,
             fields: SendFields.make(
-                plan: plan, queueId: 0, brokerName: brokerName, properties: "WAIT\u{1}true", isBatch: false),
+                plan: plan, queueID: 0, brokerName: brokerName, properties: "WAIT\u{1}true", isBatch: false),
             body: Array("bench".utf8))
         guard sent.code == 0 else {
             throw BenchError("\(broker) refused to create topic '\(plan.topic)': code \(sent.code) \(sent.remark)")
@@ -100,7 +100,7 @@ struct ControlPlane {
             guard permission & (writable ? 2 : 4) != 0 else { continue }
             let count = queue[writable ? "writeQueueNums" : "readQueueNums"]?.integer ?? 0
             for id in 0..<max(0, count) {
-                found.append(BenchQueue(brokerName: name, address: address, queueId: Int(id)))
+                found.append(BenchQueue(brokerName: name, address: address, queueID: Int(id)))
             }
         }
         return found
@@ -153,11 +153,11 @@ struct ControlPlane {
 /// The fields of SEND_MESSAGE_V2 and SEND_BATCH_MESSAGE as the Java client writes them.
 enum SendFields {
     static func make(
-        plan: BenchPlan, queueId: Int, brokerName: String, properties: String, isBatch: Bool
+        plan: BenchPlan, queueID: Int, brokerName: String, properties: String, isBatch: Bool
     ) -> [(name: String, value: String)] {
         [
             ("a", "BENCH_PRODUCER"), ("b", plan.topic), ("c", "TBW102"), ("d", String(plan.queues)),
-            ("e", String(queueId)),
+            ("e", String(queueID)),
             ("f", "0"), ("g", String(wallMillis())), ("h", "0"), ("i", properties),
             ("j", "0"), ("k", "false"), ("m", isBatch ? "true" : "false"), ("n", brokerName),
         ]

@@ -152,7 +152,7 @@ final class ConsumeLane: Lane {
         let template = FrameTemplate(
             code: 11, form: plan.form,
             fields: [
-                ("consumerGroup", plan.group), ("topic", plan.topic), ("queueId", String(queue.queueId)),
+                ("consumerGroup", plan.group), ("topic", plan.topic), ("queueId", String(queue.queueID)),
                 ("queueOffset", String(repeating: "0", count: 19)), ("maxMsgNums", String(plan.pullSize)),
                 // suspend | subscription inside the request
                 ("sysFlag", "6"), ("commitOffset", "0"), ("suspendTimeoutMillis", "15000"),

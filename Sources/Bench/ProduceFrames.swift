@@ -58,7 +58,7 @@ final class ProduceFrames {
         let template = FrameTemplate(
             code: 310, form: plan.form,
             fields: SendFields.make(
-                plan: plan, queueId: queue.queueId, brokerName: queue.brokerName, properties: properties(plan),
+                plan: plan, queueID: queue.queueID, brokerName: queue.brokerName, properties: properties(plan),
                 isBatch: false),
             body: body(size))
         return Entry(
@@ -87,7 +87,7 @@ final class ProduceFrames {
         let template = FrameTemplate(
             code: 320, form: plan.form,
             fields: SendFields.make(
-                plan: plan, queueId: queue.queueId, brokerName: queue.brokerName, properties: "WAIT\u{1}true",
+                plan: plan, queueID: queue.queueID, brokerName: queue.brokerName, properties: "WAIT\u{1}true",
                 isBatch: true),
             body: encoded)
         return Entry(

@@ -67,7 +67,7 @@ extension Broker {
         expected = [:]
         let time = environment.now()
         for info in consumers.expired(now: time) + producers.expired(now: time) {
-            logger.warning("client \(info.clientId) at \(info.client.address) has not been heard of for 120 s")
+            logger.warning("client \(info.clientID) at \(info.client.address) has not been heard of for 120 s")
             info.client.connection.close(reason: "no heartbeat for 120 s")
         }
         var left = tables.locks.groups[...]

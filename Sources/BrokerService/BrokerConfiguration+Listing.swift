@@ -9,11 +9,11 @@ extension BrokerConfiguration {
             ("brokerName", brokerName), ("brokerClusterName", brokerClusterName), ("brokerIP1", brokerIP1),
             ("brokerIP2", brokerIP2), ("brokerRole", brokerRole.name),
             ("namesrvAddr", namesrvAddr.joined(separator: ";")),
-            ("msgTraceTopicName", msgTraceTopicName), ("regionId", regionId),
+            ("msgTraceTopicName", msgTraceTopicName), ("regionId", regionID),
             ("configBlackList", configBlackList.joined(separator: ";")), ("messageDelayLevel", messageDelayLevel),
         ]
         let numbers: [(String, Int64)] = [
-            ("brokerId", brokerId), ("listenPort", Int64(listenPort)), ("haListenPort", Int64(haListenPort)),
+            ("brokerId", brokerID), ("listenPort", Int64(listenPort)), ("haListenPort", Int64(haListenPort)),
             ("brokerPermission", Int64(brokerPermission)), ("defaultTopicQueueNums", Int64(defaultTopicQueueNums)),
             ("shortPollingTimeMills", shortPollingTimeMills),
             ("flushConsumerOffsetInterval", flushConsumerOffsetInterval),

@@ -10,7 +10,7 @@ package struct BrokerConfiguration {
     package var brokerName = "broker-a"
     package var brokerClusterName = "DefaultCluster"
     /// 0 is the master; slaves have positive identifiers.
-    package var brokerId: Int64 = 0
+    package var brokerID: Int64 = 0
     /// What an acknowledgement waits for besides the disk.
     package var brokerRole = BrokerRole.asyncMaster
     /// The address clients are told to use, and the host in every message identifier.
@@ -40,7 +40,7 @@ package struct BrokerConfiguration {
     package var msgTraceTopicName = "RMQ_SYS_TRACE_TOPIC"
     /// Told to clients in answers, with the region's name.
     package var traceOn = true
-    package var regionId = "DefaultRegion"
+    package var regionID = "DefaultRegion"
     /// Half messages are refused.
     package var rejectTransactionMessage = false
     /// Whether a pull without messages is held; else it is looked at again after `shortPollingTimeMills`
@@ -149,7 +149,7 @@ package struct BrokerConfiguration {
     /// The bounds of the table make every conversion exact.
     private mutating func take(_ key: String, _ number: Int64) {
         switch key {
-        case "brokerId": brokerId = number
+        case "brokerId": brokerID = number
         case "listenPort": listenPort = Int(number)
         case "haListenPort": haListenPort = Int(number)
         case "brokerPermission": brokerPermission = Int32(truncatingIfNeeded: number)
@@ -182,7 +182,7 @@ package struct BrokerConfiguration {
         case "namesrvAddr": namesrvAddr = value.split(separator: ";").map(String.init)
         case "storePathRootDir": storePathRootDir = value
         case "msgTraceTopicName": msgTraceTopicName = value
-        case "regionId": regionId = value
+        case "regionId": regionID = value
         case "configBlackList": configBlackList = value.split(separator: ";").map(String.init)
         case "flushDiskType": syncFlush = value == "SYNC_FLUSH"
         case "messageDelayLevel": messageDelayLevel = value

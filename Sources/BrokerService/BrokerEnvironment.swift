@@ -52,7 +52,7 @@ final class BrokerEnvironment {
         delayLevels = configuration.delayLevels
         timerSettings = TimerSettings(configuration)
         sendResponseFields = [
-            ("MSG_REGION", configuration.regionId), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
+            ("MSG_REGION", configuration.regionID), ("TRACE_ON", configuration.traceOn ? "true" : "false"),
         ]
         slices = SlicedWork(eventLoop: eventLoop, meter: meter)
     }

@@ -168,21 +168,21 @@ package final class MessageStore {
     // MARK: - Queues
 
     /// Nil when nothing was ever stored in it.
-    package func consumeQueue(topic: UnsafeRawBufferPointer, queueId: Int32) -> ConsumeQueue? {
-        table.find(topic, queueId)
+    package func consumeQueue(topic: UnsafeRawBufferPointer, queueID: Int32) -> ConsumeQueue? {
+        table.find(topic, queueID)
     }
 
     /// Nil when nothing was ever stored in it.
-    package func consumeQueue(topic: String, queueId: Int32) -> ConsumeQueue? {
+    package func consumeQueue(topic: String, queueID: Int32) -> ConsumeQueue? {
         var topic = topic
-        return topic.withUTF8 { table.find(UnsafeRawBufferPointer($0), queueId) }
+        return topic.withUTF8 { table.find(UnsafeRawBufferPointer($0), queueID) }
     }
 
-    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueId` is
+    /// As above; creates it (in memory) when absent, so that a long poll can wait for its first message. `queueID` is
     /// not negative.
-    package func findConsumeQueue(topic: TopicName, queueId: Int32) -> ConsumeQueue {
-        consumeQueue(topic: topic.text, queueId: queueId)
-            ?? table.make(topic, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile)
+    package func findConsumeQueue(topic: TopicName, queueID: Int32) -> ConsumeQueue {
+        consumeQueue(topic: topic.text, queueID: queueID)
+            ?? table.make(topic, queueID, entriesPerFile: configuration.entriesPerConsumeQueueFile)
     }
 
     /// Every queue; in the order of creation until topics are removed.

@@ -45,7 +45,7 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     /// The topic's name cannot be that of a folder.
     case topicName(NameError)
     /// Queues are numbered from 0.
-    case queueId(Int32)
+    case queueID(Int32)
     /// The body of a batch is not a sequence of encoded messages.
     case malformedBatch(String)
     /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no
@@ -63,7 +63,7 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
         case .propertiesTooLarge: "the message properties are larger than 32767 bytes"
         case .topicLength(let count): "the topic has \(count) bytes; 1 to 127 are possible"
         case .topicName(let error): "no queue can be made: \(error)"
-        case .queueId(let number): "no queue has the number \(number): they begin at 0"
+        case .queueID(let number): "no queue has the number \(number): they begin at 0"
         case .malformedBatch(let reason): "the batch is malformed: \(reason)"
         case .unreadable:
             "sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: no consumer could read it"

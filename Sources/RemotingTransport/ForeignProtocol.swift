@@ -49,8 +49,8 @@ package enum ForeignProtocol {
         guard bytes.count >= 14 else { return false }
         func number(_ at: Int) -> Int { Int(bytes[at]) << 8 | Int(bytes[at + 1]) }
         let length = number(0) << 16 | number(2)
-        let clientId = Int(Int16(truncatingIfNeeded: number(12)))
+        let clientID = Int(Int16(truncatingIfNeeded: number(12)))
         return (10..<(1 << 20)).contains(length) && number(4) <= 100 && number(6) <= 30 && number(8) == 0
-            && (-1...length - 10).contains(clientId)
+            && (-1...length - 10).contains(clientID)
     }
 }

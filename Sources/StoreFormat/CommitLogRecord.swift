@@ -24,7 +24,7 @@ public enum CommitLogRecord {
     /// Bytes from the record's start, here and in the lines below; what follows the hosts has no fixed position.
     @inlinable public static var magicPosition: Int { 4 }
     @inlinable package static var bodyCRCPosition: Int { 8 }
-    @inlinable package static var queueIdPosition: Int { 12 }
+    @inlinable package static var queueIDPosition: Int { 12 }
     @inlinable package static var flagPosition: Int { 16 }
     @inlinable package static var queueOffsetPosition: Int { 20 }
     @inlinable package static var physicalOffsetPosition: Int { 28 }
@@ -58,7 +58,7 @@ package struct CommitLogRecordView {
     /// The record's bytes, `totalSize` of them.
     package let bytes: UnsafeRawBufferPointer
     /// Of the topic, from 0 on.
-    package let queueId: Int32
+    package let queueID: Int32
     /// Its offset in the consume queue; 0 for prepared and rolled back messages.
     package let queueOffset: QueueOffset
     /// Where in the log the record says it begins.
@@ -217,7 +217,7 @@ extension CommitLogRecord {
         return .record(
             CommitLogRecordView(
                 bytes: UnsafeRawBufferPointer(start: base, count: total),
-                queueId: BigEndian.load(base, queueIdPosition, as: Int32.self),
+                queueID: BigEndian.load(base, queueIDPosition, as: Int32.self),
                 queueOffset: QueueOffset(BigEndian.load(base, queueOffsetPosition, as: Int64.self)),
                 physicalOffset: PhysicalOffset(BigEndian.load(base, physicalOffsetPosition, as: Int64.self)),
                 sysFlag: sysFlag,

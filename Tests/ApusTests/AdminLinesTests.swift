@@ -169,7 +169,7 @@ struct AdminLinesTests {
     func traces() throws {
         let record = MessageTraceRecord(
             isConsumption: true, group: "g", clientHost: "h:1", timestamp: nil, cost: "3", isSuccess: false)
-        let command = try QueryMsgTraceById.parse(["-i", "ID"])
+        let command = try QueryMsgTraceByID.parse(["-i", "ID"])
         let lines = command.lines([record])
         #expect(lines[0].contains("#ConsumerGroup") && lines[1].contains("3ms") && lines[1].contains("failed"))
         #expect(

@@ -33,7 +33,7 @@ import WorkerProtocol
         #expect(try makeTopic(client, "%RETRY%" + Self.group, queues: 1).code == 0)
         for (topic, queues) in [("BgTopic", 4), ("%RETRY%" + Self.group, 1)] {
             for queue in 0..<queues {
-                _ = try client.send(topic: topic, queueId: Int32(queue))
+                _ = try client.send(topic: topic, queueID: Int32(queue))
                 _ = try client.invoke(
                     .updateConsumerOffset,
                     ["topic": topic, "consumerGroup": Self.group, "queueId": String(queue), "commitOffset": "1"])

@@ -263,23 +263,23 @@ final class RawConnection {
     // MARK: Shorthands
 
     func send(
-        topic: String, queueId: Int32 = 0, body: String = "hello", properties: String = "", group: String = "P",
+        topic: String, queueID: Int32 = 0, body: String = "hello", properties: String = "", group: String = "P",
         defaultTopic: String = "TBW102"
     ) throws -> RemotingCommand {
         try invoke(
             .sendMessageV2,
             [
-                "a": group, "b": topic, "c": defaultTopic, "d": "4", "e": String(queueId), "f": "0",
+                "a": group, "b": topic, "c": defaultTopic, "d": "4", "e": String(queueID), "f": "0",
                 "g": "1700000000000", "h": "0", "i": properties, "j": "0", "k": "false", "m": "false",
             ], body: Array(body.utf8))
     }
 
     static func pullFields(
-        topic: String, queueId: Int32 = 0, offset: Int64 = 0, group: String = "G", subscription: String = "*",
+        topic: String, queueID: Int32 = 0, offset: Int64 = 0, group: String = "G", subscription: String = "*",
         type: String = "TAG", suspendMillis: Int64 = 0, count: Int = 32
     ) -> [String: String] {
         [
-            "consumerGroup": group, "topic": topic, "queueId": String(queueId), "queueOffset": String(offset),
+            "consumerGroup": group, "topic": topic, "queueId": String(queueID), "queueOffset": String(offset),
             "maxMsgNums": String(count), "sysFlag": suspendMillis > 0 ? "6" : "4", "commitOffset": "0",
             "suspendTimeoutMillis": String(suspendMillis), "subscription": subscription, "subVersion": "0",
             "expressionType": type,

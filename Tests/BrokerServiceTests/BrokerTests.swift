@@ -149,12 +149,12 @@ import WorkerProtocol
         var harness = try BrokerHarness([("messageDelayLevel", "1s 2s")])
         var connection = try harness.connect()
         let began = Date()
-        let sent = try connection.send(topic: "Delayed", queueId: 2, body: "late", properties: "DELAY\u{1}1")
+        let sent = try connection.send(topic: "Delayed", queueID: 2, body: "late", properties: "DELAY\u{1}1")
         #expect(sent.code == 0)
         #expect(sent.extFields["queueId"] == "2")
-        _ = try connection.send(topic: "Delayed", queueId: 3, body: "later", properties: "DELAY\u{1}9")
+        _ = try connection.send(topic: "Delayed", queueID: 3, body: "later", properties: "DELAY\u{1}9")
         let answer = try connection.invoke(
-            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueId: 2, suspendMillis: 5000))
+            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueID: 2, suspendMillis: 5000))
         #expect(answer.code == 0)
         #expect((0.9...2).contains(Date().timeIntervalSince(began)))
         #expect(String(decoding: answer.body, as: UTF8.self).contains("late"))
@@ -164,7 +164,7 @@ import WorkerProtocol
         defer { try? harness.end() }
         connection = try harness.connect()
         let later = try connection.invoke(
-            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueId: 3, suspendMillis: 5000))
+            .pullMessage, RawConnection.pullFields(topic: "Delayed", queueID: 3, suspendMillis: 5000))
         #expect(String(decoding: later.body, as: UTF8.self).contains("later"))
         let first = try connection.invoke(.getMaxOffset, ["topic": "Delayed", "queueId": "2"])
         #expect(first.extFields["offset"] == "1")
@@ -205,7 +205,7 @@ import WorkerProtocol
             "topicFilterType": "SINGLE_TAG", "order": "false",
         ]
         #expect(try connection.invoke(.updateAndCreateTopic, topic).code == 0)
-        _ = try connection.send(topic: "Admin", queueId: 1)
+        _ = try connection.send(topic: "Admin", queueID: 1)
         let stats = try connection.invoke(.getTopicStatsInfo, ["topic": "Admin"]).json()
         let members = stats["offsetTable"]?.object?.members ?? []
         #expect(members.count == 2)

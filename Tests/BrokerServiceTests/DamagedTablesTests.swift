@@ -95,7 +95,7 @@ import Testing
         #expect(
             log.lines.contains { $0.contains("3 entries of") && $0.contains("consumerOffset.json") }, "\(log.lines)")
         #expect(log.lines.contains { $0.contains("2 entries of") && $0.contains("delayOffset.json") }, "\(log.lines)")
-        #expect(try harness.onLoop { $0.offsets.offset(topic: "T", group: "G", queueId: 0) } == 7)
+        #expect(try harness.onLoop { $0.offsets.offset(topic: "T", group: "G", queueID: 0) } == 7)
         let aside = try JSONValue(
             parsing: [UInt8](Data(contentsOf: config.appendingPathComponent("consumerOffset.json.refused"))))
         #expect(aside.array?.count == 3 && aside.array?.first?["reason"]?.string?.isEmpty == false)
@@ -130,7 +130,7 @@ import Testing
             let log = LogLines()
             let next = try BrokerHarness(folder: folder, log: log)
             #expect(log.lines.contains { $0.contains(file.path) && $0.contains("backup is used") }, "\(log.lines)")
-            #expect(try next.onLoop { $0.offsets.offset(topic: "T0", group: "G", queueId: 0) ?? 0 } >= 52)
+            #expect(try next.onLoop { $0.offsets.offset(topic: "T0", group: "G", queueID: 0) ?? 0 } >= 52)
             #expect(try next.onLoop { $0.topics["T0"] != nil })
             try next.drain()
         }

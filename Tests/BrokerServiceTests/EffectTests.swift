@@ -76,7 +76,7 @@ import Testing
         // The queue's first files are written by the pass.
         usleep(1_500_000)
         func minimum() throws -> Int64 {
-            try harness.onLoop { $0.store.consumeQueue(topic: "T", queueId: 0)?.minOffset.rawValue ?? -1 }
+            try harness.onLoop { $0.store.consumeQueue(topic: "T", queueID: 0)?.minOffset.rawValue ?? -1 }
         }
         #expect(try minimum() == 0)
         try harness.onLoop { broker in
@@ -154,7 +154,7 @@ import Testing
         for _ in 0..<5 { #expect(try connection.invoke(.deleteExpiredCommitLog).code == 0) }
         usleep(500_000)
         let queue = try harness.onLoop { broker in
-            broker.store.consumeQueue(topic: "Old", queueId: 0).map { [$0.minOffset.rawValue, $0.maxOffset.rawValue] }
+            broker.store.consumeQueue(topic: "Old", queueID: 0).map { [$0.minOffset.rawValue, $0.maxOffset.rawValue] }
         }
         #expect(queue == [40, 40])
         for time in [0, RawConnection.nowMillis, 4_000_000_000_000] {
@@ -169,7 +169,7 @@ import Testing
             #expect(found.extFields["offset"] == "0")
         }
         try join(connection, "Old")
-        for queueId in 0..<4 { try commit(connection, "Old", queueId, queueId == 0 ? 40 : 0) }
+        for queueID in 0..<4 { try commit(connection, "Old", queueID, queueID == 0 ? 40 : 0) }
         let reset = try connection.invoke(
             .invokeBrokerToResetOffset, ["topic": "Old", "group": "G", "timestamp": "1", "isForce": "true"])
         #expect(reset.code == 0, "\(reset.remark ?? "")")
@@ -182,9 +182,9 @@ import Testing
         #expect(try connection.invoke(.heartBeat, body: body).code == 0)
     }
 
-    private func commit(_ connection: RawConnection, _ topic: String, _ queueId: Int, _ offset: Int64) throws {
+    private func commit(_ connection: RawConnection, _ topic: String, _ queueID: Int, _ offset: Int64) throws {
         let fields = [
-            "topic": topic, "consumerGroup": "G", "queueId": String(queueId), "commitOffset": String(offset),
+            "topic": topic, "consumerGroup": "G", "queueId": String(queueID), "commitOffset": String(offset),
         ]
         #expect(try connection.invoke(.updateConsumerOffset, fields).code == 0)
     }
@@ -209,10 +209,10 @@ import Testing
         defer { try? harness.end() }
         let connection = try harness.connect()
         #expect(try connection.makeTopic("U").code == 0)
-        for queueId in Int32(0)..<4 { #expect(try connection.send(topic: "U", queueId: queueId).code == 0) }
+        for queueID in Int32(0)..<4 { #expect(try connection.send(topic: "U", queueID: queueID).code == 0) }
         #expect(try connection.makeTopic("U", read: read, write: write).code == 0)
         try join(connection, "U")
-        for queueId in 0..<4 { try commit(connection, "U", queueId, 1) }
+        for queueID in 0..<4 { try commit(connection, "U", queueID, 1) }
         let stats = try connection.invoke(.getTopicStatsInfo, ["topic": "U"])
         #expect(try offsets(stats) == [0: 1, 1: 1, 2: 1, 3: 1])
         let span = try connection.invoke(.queryConsumeTimeSpan, ["topic": "U", "group": "G"])
@@ -233,7 +233,7 @@ import Testing
         try join(connection, "U")
         let fields = ["topic": "U", "group": "G", "timestamp": "-1", "isForce": "true"]
         #expect(try connection.invoke(.invokeBrokerToResetOffset, fields).code == ResponseCode.systemError.rawValue)
-        for queueId in 0..<2 { try commit(connection, "U", queueId, 0) }
+        for queueID in 0..<2 { try commit(connection, "U", queueID, 0) }
         #expect(try offsets(try connection.invoke(.invokeBrokerToResetOffset, fields)) == [0: 0, 1: 0])
     }
 

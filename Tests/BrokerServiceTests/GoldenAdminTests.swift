@@ -43,19 +43,19 @@ import Testing
         let consumer = try #require(asked.frames.first.flatMap { clients[$0.connection] })
         let topics = ["BgTopic": Int32(4), "%RETRY%BG_GROUP": 1]
         for (topic, queues) in topics {
-            for queueId in 0..<queues {
+            for queueID in 0..<queues {
                 _ = try consumer.invoke(
                     .updateConsumerOffset,
                     [
-                        "topic": topic, "consumerGroup": "BG_GROUP", "queueId": String(queueId),
+                        "topic": topic, "consumerGroup": "BG_GROUP", "queueId": String(queueID),
                         "commitOffset": topic == "BgTopic" ? "5" : "0",
                     ])
             }
         }
-        for queueId in 0..<Int32(4) {
+        for queueID in 0..<Int32(4) {
             // So that the group has statistics.
             _ = try consumer.invoke(
-                .pullMessage, RawConnection.pullFields(topic: "BgTopic", queueId: queueId, group: "BG_GROUP"))
+                .pullMessage, RawConnection.pullFields(topic: "BgTopic", queueID: queueID, group: "BG_GROUP"))
         }
         try harness.onLoop { _ in }
         var expectedOfConsumer = asked.frames.filter { !$0.command.isResponse }

@@ -128,7 +128,7 @@ struct NormalizedAnswer: Equatable, CustomStringConvertible {
                 // WAIT: Apache stores it with the messages of a batch, where it means nothing.
                 properties.removeAll { $0.hasPrefix("WAIT=") }
                 result.append(
-                    "\(String(decoding: record.topic, as: UTF8.self)):\(record.queueId):\(record.queueOffset) "
+                    "\(String(decoding: record.topic, as: UTF8.self)):\(record.queueID):\(record.queueOffset) "
                         + "flag \(record.flag) sys \(record.sysFlag) retries \(record.reconsumeTimes) "
                         + "\(properties.sorted()) \(record.body.count) bytes \(record.storedBodyCRC)")
                 offset += record.totalSize

@@ -68,8 +68,8 @@ import WorkerProtocol
         let offsets = ConsumerOffsetManager()
         #expect(try offsets.load(try golden("consumerOffset")).isEmpty)
         #expect(offsets.json == (try golden("consumerOffset")))
-        #expect(offsets.offset(topic: "GoldenNormal", group: "G_GOLDEN_TagA", queueId: 3) == 22)
-        #expect(offsets.offset(topic: "GoldenNormal", group: "none", queueId: 3) == nil)
+        #expect(offsets.offset(topic: "GoldenNormal", group: "G_GOLDEN_TagA", queueID: 3) == 22)
+        #expect(offsets.offset(topic: "GoldenNormal", group: "none", queueID: 3) == nil)
     }
 
     @Test("a slave's table becomes its master's; its own system topics stay")
@@ -115,11 +115,11 @@ import WorkerProtocol
         let offsets = ConsumerOffsetManager()
         let topic = try TopicName("T")
         let groups = (a: try GroupName("A"), b: try GroupName("B"))
-        offsets.commit(topic: topic, group: groups.a, queueId: 0, offset: 5)
-        offsets.commit(topic: topic, group: groups.a, queueId: 0, offset: 3)
-        #expect(offsets.offset(topic: "T", group: "A", queueId: 0) == 3)
+        offsets.commit(topic: topic, group: groups.a, queueID: 0, offset: 5)
+        offsets.commit(topic: topic, group: groups.a, queueID: 0, offset: 3)
+        #expect(offsets.offset(topic: "T", group: "A", queueID: 0) == 3)
         offsets.clone(from: "A", to: groups.b, topic: topic)
-        offsets.commit(topic: topic, group: groups.b, queueId: 0, offset: 9)
+        offsets.commit(topic: topic, group: groups.b, queueID: 0, offset: 9)
         #expect(smallest(offsets, begin: 3) == [0: 3])
         #expect(smallest(offsets, begin: 4) == [0: 9])
         #expect(smallest(offsets, but: "A", begin: 0) == [0: 9])
@@ -135,7 +135,7 @@ import WorkerProtocol
         var now: Int64 = 0
         for _ in 0..<3000 {
             let group = "G\(Int.random(in: 0..<4, using: &random))"
-            let asker = RebalanceLockManager.Owner(clientId: "c\(Int.random(in: 0..<3, using: &random))")
+            let asker = RebalanceLockManager.Owner(clientID: "c\(Int.random(in: 0..<3, using: &random))")
             let queues = (0..<Int.random(in: 1..<8, using: &random)).map { _ in
                 MessageQueue(topic: "T", brokerName: "b", queueID: Int32.random(in: 0..<30, using: &random))
             }
@@ -147,7 +147,7 @@ import WorkerProtocol
             default: _ = locks.tryLock(group: group, queues: queues, by: asker, now: now)
             }
             let held = locks.groups.flatMap { group in
-                (0..<3).map { locks.held(group: group, by: .init(clientId: "c\($0)")).count }
+                (0..<3).map { locks.held(group: group, by: .init(clientID: "c\($0)")).count }
             }
             #expect(locks.count == held.reduce(0, +) && locks.count <= 40)
         }
@@ -158,20 +158,20 @@ import WorkerProtocol
     func locks() {
         var locks = RebalanceLockManager()
         let queue = MessageQueue(topic: "T", brokerName: "b", queueID: 0)
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 0) == [queue])
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 59_000) == [])
-        #expect(locks.tryLock(group: "H", queues: [queue], by: .init(clientId: "b"), now: 0) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 0) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "b"), now: 59_000) == [])
+        #expect(locks.tryLock(group: "H", queues: [queue], by: .init(clientID: "b"), now: 0) == [queue])
         // Not its own; the wish for it stays.
-        let strangersWish = locks.unlock(group: "G", queues: [queue], by: .init(clientId: "b"))
+        let strangersWish = locks.unlock(group: "G", queues: [queue], by: .init(clientID: "b"))
         #expect(!strangersWish)
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 59_000) == [queue])
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_000) == [])
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_001) == [queue])
-        let ownWish = locks.unlock(group: "G", queues: [queue], by: .init(clientId: "b"))
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 59_000) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "b"), now: 119_000) == [])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "b"), now: 119_001) == [queue])
+        let ownWish = locks.unlock(group: "G", queues: [queue], by: .init(clientID: "b"))
         #expect(!ownWish)
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 119_001) == [queue])
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "b"), now: 119_002) == [])
-        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientId: "a"), now: 120_000) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 119_001) == [queue])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "b"), now: 119_002) == [])
+        #expect(locks.tryLock(group: "G", queues: [queue], by: .init(clientID: "a"), now: 120_000) == [queue])
         let wished = [180_000, 180_001, 1_000_000].map { locks.removeExpired(in: locks.groups, now: $0) }
         #expect(wished == [[], ["G"], []])
     }
@@ -239,7 +239,7 @@ import WorkerProtocol
         #expect(throws: SettingRefusal.self) { try configuration.set("brokerId", "x") }
         #expect(throws: SettingRefusal.self) { try BrokerConfiguration([("traceOn", "no")]) }
         #expect(configuration.raw("brokerId") == nil)
-        #expect(configuration.brokerId == 0)
+        #expect(configuration.brokerID == 0)
         #expect(configuration.delayLevels.count == 18)
         #expect(configuration.delayLevels.last == 7_200_000)
         #expect(configuration.address == "127.0.0.1:10911")

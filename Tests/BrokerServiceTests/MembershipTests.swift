@@ -134,7 +134,7 @@ struct MembershipTests {
             try connection.invoke(.queryConsumerOffset, ["topic": "T", "consumerGroup": "L", "queueId": "1"]).extFields[
                 "offset"]
         }
-        _ = try second.send(topic: "T", queueId: 1)
+        _ = try second.send(topic: "T", queueID: 1)
         #expect(try ask(.lockBatchMQ, first, "a", [0, 1, 2]) == [0, 1, 2])
         #expect(try ask(.lockBatchMQ, second, "b", [1]) == [])
         _ = try ask(.unlockBatchMQ, first, "a", named)

@@ -50,7 +50,7 @@ import Testing
     ]
 
     private static func topic(_ name: String, messages: Int64) -> StoreReport.Topic {
-        let queue = StoreReport.Queue(topic: name, queueId: 0, first: 0, end: messages, logEnd: 900)
+        let queue = StoreReport.Queue(topic: name, queueID: 0, first: 0, end: messages, logEnd: 900)
         return StoreReport.Topic(name: name, queues: [queue], isKnown: true)
     }
 

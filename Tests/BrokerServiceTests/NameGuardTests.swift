@@ -158,7 +158,7 @@ import WorkerProtocol
             broker.replicate(.consumerOffset, offsets.encoded())
             #expect(broker.topics["Good"] != nil && broker.groups["good"] != nil)
             for topic in broker.topics.names + broker.groups.all.map(\.name) { #expect(!topic.contains("evil")) }
-            #expect(broker.offsets.offset(topic: "Good", group: "good", queueId: 0) == 7)
+            #expect(broker.offsets.offset(topic: "Good", group: "good", queueID: 0) == 7)
         }
         try harness.drain()
         expectNothingOutside(outer)

@@ -17,14 +17,14 @@ import WorkerProtocol
         defer { try? harness.end() }
         let producer = try harness.connect()
         let consumer = try harness.connect()
-        _ = try producer.send(topic: "Wake", queueId: 1, body: "first")
+        _ = try producer.send(topic: "Wake", queueID: 1, body: "first")
         let opaque = try pull(
-            consumer, RawConnection.pullFields(topic: "Wake", queueId: 1, offset: 1, suspendMillis: 15_000))
+            consumer, RawConnection.pullFields(topic: "Wake", queueID: 1, offset: 1, suspendMillis: 15_000))
         #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 100) }
-        _ = try producer.send(topic: "Wake", queueId: 0, body: "of another queue")
+        _ = try producer.send(topic: "Wake", queueID: 0, body: "of another queue")
         #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 100) }
         let began = Date()
-        _ = try producer.send(topic: "Wake", queueId: 1, body: "second")
+        _ = try producer.send(topic: "Wake", queueID: 1, body: "second")
         let answer = try consumer.receive()
         #expect(Date().timeIntervalSince(began) < 0.5)
         #expect(answer.opaque == opaque)
@@ -40,10 +40,10 @@ import WorkerProtocol
         defer { try? harness.end() }
         let producer = try harness.connect()
         let consumer = try harness.connect()
-        _ = try producer.send(topic: "Empty", queueId: 0)
-        try pull(consumer, RawConnection.pullFields(topic: "Empty", queueId: 3, suspendMillis: 15_000))
+        _ = try producer.send(topic: "Empty", queueID: 0)
+        try pull(consumer, RawConnection.pullFields(topic: "Empty", queueID: 3, suspendMillis: 15_000))
         #expect(throws: RawConnection.TimedOut.self) { try consumer.receive(timeoutMillis: 50) }
-        _ = try producer.send(topic: "Empty", queueId: 3)
+        _ = try producer.send(topic: "Empty", queueID: 3)
         #expect(try consumer.receive().code == 0)
     }
 
@@ -88,7 +88,7 @@ import WorkerProtocol
         _ = try producer.send(topic: "Gone")
         let consumer = try harness.connect()
         try pull(consumer, RawConnection.pullFields(topic: "Gone", offset: 1, suspendMillis: 15_000))
-        try pull(consumer, RawConnection.pullFields(topic: "Gone", queueId: 1, suspendMillis: 15_000))
+        try pull(consumer, RawConnection.pullFields(topic: "Gone", queueID: 1, suspendMillis: 15_000))
         try wait { try harness.onLoop { $0.heldPulls } == 2 }
         consumer.close()
         try wait { try harness.onLoop { $0.heldPulls } == 0 }

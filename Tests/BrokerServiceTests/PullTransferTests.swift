@@ -29,7 +29,7 @@ struct PullTransferTests {
         var asked: [Int32: Int64] = [:]
         for offset: Int64 in [0, 59, 20, 58, 33] {
             let opaque = try again.post(
-                .pullMessage, RawConnection.pullFields(topic: "A", queueId: 0, offset: offset, count: 32))
+                .pullMessage, RawConnection.pullFields(topic: "A", queueID: 0, offset: offset, count: 32))
             asked[opaque] = offset
         }
         for _ in 0..<5 {
@@ -57,7 +57,7 @@ struct PullTransferTests {
         let slow = try harness.connect()
         for number in 0..<120 {
             _ = try slow.post(
-                .pullMessage, RawConnection.pullFields(topic: "A", queueId: 0, offset: Int64(number % 40), count: 8))
+                .pullMessage, RawConnection.pullFields(topic: "A", queueID: 0, offset: Int64(number % 40), count: 8))
         }
         usleep(300_000)
         let deleted = try harness.onLoop { broker in

@@ -183,17 +183,17 @@ import Testing
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        func commit(_ group: String, _ queueId: Int32, _ offset: Int64) throws {
+        func commit(_ group: String, _ queueID: Int32, _ offset: Int64) throws {
             _ = try connection.invoke(
                 .updateConsumerOffset,
                 [
-                    "topic": "Again", "consumerGroup": group, "queueId": String(queueId),
+                    "topic": "Again", "consumerGroup": group, "queueId": String(queueID),
                     "commitOffset": String(offset),
                 ])
         }
-        func offset(_ group: String, _ queueId: Int32 = 0) throws -> String? {
+        func offset(_ group: String, _ queueID: Int32 = 0) throws -> String? {
             try connection.invoke(
-                .queryConsumerOffset, ["topic": "Again", "consumerGroup": group, "queueId": String(queueId)]
+                .queryConsumerOffset, ["topic": "Again", "consumerGroup": group, "queueId": String(queueID)]
             ).extFields["offset"]
         }
         for _ in 0..<5 { _ = try connection.send(topic: "Again") }

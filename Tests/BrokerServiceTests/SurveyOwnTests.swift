@@ -17,7 +17,7 @@ import Testing
         let connection = try harness.connect()
         func send(_ body: String, _ properties: String = "WAIT=true") throws {
             let sent = try connection.send(
-                topic: "Way", queueId: 0, body: body, properties: RawConnection.properties(properties))
+                topic: "Way", queueID: 0, body: body, properties: RawConnection.properties(properties))
             #expect(sent.code == 0)
         }
         try send("one")

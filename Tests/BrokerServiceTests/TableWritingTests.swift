@@ -186,7 +186,7 @@ struct TableWritingTests {
                 if let offset = model[topic]?[group] { model[topic]?["G0"] = offset }
             default:
                 manager.commit(
-                    topic: try TopicName(topic), group: try GroupName(group), queueId: 0, offset: Int64(step))
+                    topic: try TopicName(topic), group: try GroupName(group), queueID: 0, offset: Int64(step))
                 model[topic, default: [:]][group] = Int64(step)
             }
             if step % 7 == 0 { leaving.popLast().map { manager.remove($0) } }

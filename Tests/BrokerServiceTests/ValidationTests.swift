@@ -58,12 +58,12 @@ struct ValidationTests {
     }
 
     private static func sent(
-        _ topic: String, queueId: Int32 = 0, body: String = "b", properties: String = "", retries: String = "0",
+        _ topic: String, queueID: Int32 = 0, body: String = "b", properties: String = "", retries: String = "0",
         batch: Bool = false, bytes: [UInt8]? = nil, maxRetries: String? = nil, sysFlag: String = "0"
     ) -> @Sendable (RawConnection) throws -> RemotingCommand {
         { connection in
             var fields = [
-                "a": "P", "b": topic, "c": "TBW102", "d": "4", "e": String(queueId), "f": sysFlag, "g": "1", "h": "0",
+                "a": "P", "b": topic, "c": "TBW102", "d": "4", "e": String(queueID), "f": sysFlag, "g": "1", "h": "0",
                 "i": RawConnection.properties(properties), "j": retries, "k": "false", "m": String(batch),
             ]
             fields["l"] = maxRetries
@@ -73,10 +73,10 @@ struct ValidationTests {
     }
 
     private static func pulled(
-        _ topic: String, queueId: Int32 = 0, group: String = "G", flag: String = "4"
+        _ topic: String, queueID: Int32 = 0, group: String = "G", flag: String = "4"
     ) -> @Sendable (RawConnection) throws -> RemotingCommand {
         { connection in
-            var fields = RawConnection.pullFields(topic: topic, queueId: queueId, group: group)
+            var fields = RawConnection.pullFields(topic: topic, queueID: queueID, group: group)
             fields["sysFlag"] = flag
             return try connection.invoke(.pullMessage, fields)
         }
@@ -129,11 +129,11 @@ struct ValidationTests {
             says: ["topic[Absent] not exist, apply first please!", "mqadmin updateTopic", "autoCreateTopicEnable"]),
         Row(
             name: "a queue beyond the topic's", source: "AbstractSendMessageProcessor.msgCheck",
-            prepare: topic("Queues"), request: sent("Queues", queueId: 4), code: .systemError,
+            prepare: topic("Queues"), request: sent("Queues", queueID: 4), code: .systemError,
             says: ["request queueId[4] is illegal", "writeQueueNums=4", "numbered from 0"]),
         Row(
             name: "queue -1 is any queue", source: "SendMessageProcessor.randomQueueId", prepare: topic("Queues"),
-            request: sent("Queues", queueId: -1), code: .success),
+            request: sent("Queues", queueID: -1), code: .success),
         Row(
             name: "a topic without write permission is taken: producers learn it from the route",
             source: "AbstractSendMessageProcessor.msgCheck looks at the broker's permission only",
@@ -258,11 +258,11 @@ struct ValidationTests {
             says: ["pulling message is forbidden", "brokerPermission"]),
         Row(
             name: "pull: a queue beyond the topic's", source: "PullMessageProcessor", prepare: topic("T"),
-            request: pulled("T", queueId: 4), code: .systemError,
+            request: pulled("T", queueID: 4), code: .systemError,
             says: ["queueId[4] is illegal", "readQueueNums:[4]", "numbered from 0"]),
         Row(
             name: "pull: queue -1", source: "PullMessageProcessor", prepare: topic("T"),
-            request: pulled("T", queueId: -1), code: .systemError, says: ["queueId[-1] is illegal"]),
+            request: pulled("T", queueID: -1), code: .systemError, says: ["queueId[-1] is illegal"]),
         Row(
             name: "pull without subscription, nobody of the group known", source: "PullMessageProcessor",
             prepare: topic("T"), request: pulled("T", flag: "0"), code: .subscriptionNotExist,

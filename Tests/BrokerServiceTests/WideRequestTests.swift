@@ -27,13 +27,13 @@ struct WideRequestTests {
             ])
         #expect(made.code == 0, "\(made.remark ?? "")")
         for queue in stride(from: 0, to: Self.queues, by: 1000) {
-            #expect(try connection.send(topic: name, queueId: Int32(queue)).code == 0)
+            #expect(try connection.send(topic: name, queueID: Int32(queue)).code == 0)
         }
         try harness.onLoop { broker in
             let topic = try #require(broker.topics[name])
             let group = try #require(broker.groups.find("G"))
             for queue in 0..<Int32(Self.queues) {
-                broker.offsets.commit(topic: topic, group: group, queueId: queue, offset: queue % 1000 == 0 ? 1 : 0)
+                broker.offsets.commit(topic: topic, group: group, queueID: queue, offset: queue % 1000 == 0 ? 1 : 0)
             }
         }
     }
@@ -152,7 +152,7 @@ struct WideRequestTests {
         #expect(!FileManager.default.fileExists(atPath: folder + "/Deleted"))
         let note = harness.folder.appendingPathComponent("config/deletedTopics.json")
         #expect(try JSONValue(parsing: [UInt8](Data(contentsOf: note)))["Deleted"]?.integer ?? 0 > 0)
-        #expect(try harness.onLoop { $0.offsets.offset(topic: "Deleted", group: "G", queueId: 0) } == nil)
+        #expect(try harness.onLoop { $0.offsets.offset(topic: "Deleted", group: "G", queueID: 0) } == nil)
         // A new one begins anew.
         let again = try connection.send(topic: "Deleted")
         #expect(again.code == 0 && again.extFields["queueOffset"] == "0")
@@ -174,7 +174,7 @@ struct WideRequestTests {
         try harness.onLoop { broker in
             for number in 0..<3000 {
                 for queue in 0..<Int32(2) {
-                    _ = broker.store.findConsumeQueue(topic: try TopicName("Unused\(number)"), queueId: queue)
+                    _ = broker.store.findConsumeQueue(topic: try TopicName("Unused\(number)"), queueID: queue)
                 }
             }
         }
@@ -199,7 +199,7 @@ struct WideRequestTests {
             let master = ConsumerOffsetManager()
             for number in 0..<groups where Int.random(in: 0..<4, using: &random) > 0 {
                 master.commit(
-                    topic: try TopicName("T\(number % 100)"), group: try GroupName("G\(number)"), queueId: 1,
+                    topic: try TopicName("T\(number % 100)"), group: try GroupName("G\(number)"), queueID: 1,
                     offset: offset)
             }
             return master.json

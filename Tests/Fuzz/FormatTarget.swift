@@ -77,7 +77,7 @@ enum FormatTarget {
             let outcome = Array("B".utf8).withUnsafeBytes { topic in
                 store.appendBatch(
                     MessageDraft(
-                        topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 2),
+                        topic: topic, queueID: 0, bornHost: HostAddress(ipv4: 1, port: 2),
                         storeHost: HostAddress(ipv4: 3, port: 4), body: bytes), physicalOffsets: &offsets)
             }
             try store.commitTick()

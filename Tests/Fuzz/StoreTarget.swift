@@ -85,7 +85,7 @@ enum StoreTarget {
     }
 
     static func append(
-        _ store: MessageStore, _ topic: String, _ queueId: Int32, body: String, properties: String = "",
+        _ store: MessageStore, _ topic: String, _ queueID: Int32, body: String, properties: String = "",
         ipv6: Bool = false
     ) -> AppendOutcome {
         let host =
@@ -94,7 +94,7 @@ enum StoreTarget {
             Array(body.utf8).withUnsafeBytes { body in
                 Array(properties.utf8).withUnsafeBytes { properties in
                     var draft = MessageDraft(
-                        topic: topic, queueId: queueId, bornHost: host,
+                        topic: topic, queueID: queueID, bornHost: host,
                         storeHost: HostAddress(ipv4: 5, port: 6),
                         body: body)
                     draft.properties = properties
@@ -248,9 +248,9 @@ enum StoreTarget {
             first.notWritable == nil, "it opened and takes no messages: \(String(describing: first.notWritable))")
         let fresh = [("T", Int32(0)), ("T", 1), ("New", 7)]
         var places: [AppendResult] = []
-        for (topic, queueId) in fresh {
+        for (topic, queueID) in fresh {
             guard
-                case .appended(let result) = append(first, topic, queueId, body: "fresh", properties: "UNIQ_KEY\u{1}F")
+                case .appended(let result) = append(first, topic, queueID, body: "fresh", properties: "UNIQ_KEY\u{1}F")
             else {
                 fatalError("a message was refused")
             }
@@ -279,13 +279,13 @@ enum StoreTarget {
     }
 
     private static func expect(_ fresh: [(String, Int32)], _ places: [AppendResult], _ store: MessageStore) {
-        for ((topic, queueId), place) in zip(fresh, places) {
-            guard let queue = store.consumeQueue(topic: topic, queueId: queueId) else { fatalError("\(topic) is gone") }
+        for ((topic, queueID), place) in zip(fresh, places) {
+            guard let queue = store.consumeQueue(topic: topic, queueID: queueID) else { fatalError("\(topic) is gone") }
             let entry = store.entries(queue, from: place.queueOffset, maxCount: 1).first
-            demand(entry?.physicalOffset == place.physicalOffset, "\(topic)-\(queueId) lost its newest message")
+            demand(entry?.physicalOffset == place.physicalOffset, "\(topic)-\(queueID) lost its newest message")
             let found = store.queryMessage(topic: topic, key: "F", maxCount: 9, begin: 0, end: .max)
             demand(
-                found.records.contains { $0.start == place.physicalOffset }, "\(topic)-\(queueId): not found by its key"
+                found.records.contains { $0.start == place.physicalOffset }, "\(topic)-\(queueID): not found by its key"
             )
         }
     }
@@ -306,7 +306,7 @@ enum StoreTarget {
             demand(offset >= queue.maxOffset || steps == 3000, "a consumer stands still at \(offset)")
             for boundary in [MessageStore.TimeBoundary.nearest, .lower, .upper] {
                 let found = store.offset(
-                    topic: queue.topic, queueId: queue.queueId, byTimestamp: time - 5000, boundary: boundary)
+                    topic: queue.topic, queueID: queue.queueID, byTimestamp: time - 5000, boundary: boundary)
                 demand(queue.isEmpty || (found >= queue.minOffset && found <= queue.maxOffset))
             }
         }

@@ -10,7 +10,7 @@ import Testing
 struct Oracle {
     struct Sent {
         var topic: String
-        var queueId: Int32
+        var queueID: Int32
         var queueOffset: Int64
         var physicalOffset: Int64
         var end: Int64
@@ -184,7 +184,7 @@ final class CrashWorld {
     private func send() {
         counter += 1
         let topic = "T\(Int.random(in: 0..<3, using: &random))"
-        let queueId = Int32.random(in: 0..<2, using: &random)
+        let queueID = Int32.random(in: 0..<2, using: &random)
         let size =
             random.chance(10) ? Int.random(in: 0..<4000, using: &random) : Int.random(in: 0..<200, using: &random)
         let body = "\(counter):" + String(repeating: "b", count: size)
@@ -192,11 +192,11 @@ final class CrashWorld {
         let key = "k\(counter % 7)"
         guard
             case .appended(let result) = harness.send(
-                topic, queueId, body: body, tags: "t\(counter % 5)", keys: key, unique: unique)
+                topic, queueID, body: body, tags: "t\(counter % 5)", keys: key, unique: unique)
         else { return }
         oracle.sent.append(
             Oracle.Sent(
-                topic: topic, queueId: queueId, queueOffset: result.queueOffset.rawValue,
+                topic: topic, queueID: queueID, queueOffset: result.queueOffset.rawValue,
                 physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue, body: body, unique: unique,
                 key: key))
     }
@@ -237,16 +237,16 @@ final class CrashWorld {
         if end < atLeast { problems.append("the log ends at \(end), \(atLeast) was promised") }
         let present = sent.filter { $0.end <= end }
         var counts: [String: Int64] = [:]
-        for message in present { counts["\(message.topic)-\(message.queueId)", default: 0] += 1 }
+        for message in present { counts["\(message.topic)-\(message.queueID)", default: 0] += 1 }
         for queue in harness.store.consumeQueues {
-            let wanted = counts["\(queue.topic)-\(queue.queueId)"] ?? 0
+            let wanted = counts["\(queue.topic)-\(queue.queueID)"] ?? 0
             if queue.minOffset.rawValue != 0 || queue.maxOffset.rawValue != wanted {
                 problems.append(
-                    "\(queue.topic)-\(queue.queueId) is \(queue.minOffset)..<\(queue.maxOffset), wanted 0..<\(wanted)")
+                    "\(queue.topic)-\(queue.queueID) is \(queue.minOffset)..<\(queue.maxOffset), wanted 0..<\(wanted)")
             }
         }
         for message in present {
-            guard let queue = harness.store.consumeQueue(topic: message.topic, queueId: message.queueId),
+            guard let queue = harness.store.consumeQueue(topic: message.topic, queueID: message.queueID),
                 let entry = harness.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first
             else {
                 problems.append("\(message.unique) is in no queue")
@@ -284,7 +284,7 @@ final class CrashWorld {
     static func contents(_ harness: Harness) -> [String: [ConsumeQueueEntry]] {
         var found: [String: [ConsumeQueueEntry]] = [:]
         for queue in harness.store.consumeQueues where !queue.isEmpty {
-            found["\(queue.topic)-\(queue.queueId)"] = harness.store.entries(
+            found["\(queue.topic)-\(queue.queueID)"] = harness.store.entries(
                 queue, from: queue.minOffset, maxCount: .max)
         }
         return found

@@ -120,7 +120,7 @@ import Testing
         let made = try ImageStore()
         let image = made.disk.afterKill()
         let end = Int64(made.judge.records[140].physicalOffset)
-        let kept = made.judge.records[..<140].filter { $0.queueId == 0 }.count
+        let kept = made.judge.records[..<140].filter { $0.queueID == 0 }.count
         let log = try image.open("/store/commitlog/" + StoreFileName.of(offset: 0), .readWrite)
         try log.truncate(to: end)
         try log.truncate(to: 65_536)
@@ -129,7 +129,7 @@ import Testing
         image.flip("/store/consumequeue/Topic/0/" + StoreFileName.of(offset: 0), byte: 50 * 20, bit: 6)
         let next = Harness(made.configuration, disk: image, clock: made.clock)
         try next.store.open()
-        #expect(next.store.consumeQueue(topic: "Topic", queueId: 0)?.maxOffset.rawValue == Int64(kept))
+        #expect(next.store.consumeQueue(topic: "Topic", queueID: 0)?.maxOffset.rawValue == Int64(kept))
         #expect(next.bodies("Topic", 0).count == kept - 1)
         try next.store.close()
     }
@@ -144,7 +144,7 @@ import Testing
         image.flip("/store/consumequeue/Topic/0/" + StoreFileName.of(offset: 0), byte: 99 * 20 + 2, bit: 6)
         let next = Harness(made.configuration, disk: image, clock: made.clock)
         try next.store.open()
-        #expect(next.store.consumeQueue(topic: "Topic", queueId: 0)?.maxOffset.rawValue == 100)
+        #expect(next.store.consumeQueue(topic: "Topic", queueID: 0)?.maxOffset.rawValue == 100)
         #expect(next.bodies("Topic", 0).count == 100)
         guard case .appended(let result) = next.send("Topic", 0, body: "later") else {
             Issue.record("refused")
@@ -199,7 +199,7 @@ import Testing
         }
         let next = Harness(made.configuration, disk: image, clock: made.clock, boot: 7)
         try next.store.open()
-        #expect(next.store.consumeQueue(topic: "Topic", queueId: 0)?.maxOffset.rawValue == 100)
+        #expect(next.store.consumeQueue(topic: "Topic", queueID: 0)?.maxOffset.rawValue == 100)
         next.maintain(5000)
         #expect(next.bodies("Topic", 0).count == 100)
         #expect(next.bodies("Topic", 1).count == 100)

@@ -55,7 +55,7 @@ import Testing
             let outcome = Array("T".utf8).withUnsafeBytes { topic in
                 body.withUnsafeBytes { body in
                     properties.withUnsafeBytes { properties in
-                        var draft = MessageDraft(topic: topic, queueId: 0, bornHost: host, storeHost: host, body: body)
+                        var draft = MessageDraft(topic: topic, queueID: 0, bornHost: host, storeHost: host, body: body)
                         draft.properties = properties
                         return store.append(draft)
                     }
@@ -98,7 +98,7 @@ import Testing
         try FileManager.default.moveItem(atPath: kept, toPath: folder.path + "/commitlog")
         let store = try store(folder)
         try store.open()
-        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueId: 0).maxOffset == QueueOffset(10))
+        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueID: 0).maxOffset == QueueOffset(10))
         try store.close()
     }
 
@@ -148,7 +148,7 @@ import Testing
         try folder.make("begin-anew")
         let store = try store(folder)
         try store.open()
-        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueId: 0).maxOffset == QueueOffset(0))
+        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueID: 0).maxOffset == QueueOffset(0))
         try store.close()
         let names = Set(folder.contents.keys)
         #expect(!names.contains("begin-anew") && !names.contains("config/consumerOffset.json"))
@@ -163,7 +163,7 @@ import Testing
         try folder.make("config/consumerOffset.json", #"{"offsetTable":{"T@G":{0:5}}}"#)
         let store = try store(folder)
         try store.open()
-        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueId: 0).maxOffset == QueueOffset(10))
+        #expect(store.findConsumeQueue(topic: try TopicName("T"), queueID: 0).maxOffset == QueueOffset(10))
         try store.close()
         #expect(folder.contents["begin-anew"] == nil && folder.contents["config/consumerOffset.json"] != nil)
     }

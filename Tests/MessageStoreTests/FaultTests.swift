@@ -65,7 +65,7 @@ import Testing
             }
         }
         #expect(failed)
-        let queue = try #require(harness.store.consumeQueue(topic: "T", queueId: 0))
+        let queue = try #require(harness.store.consumeQueue(topic: "T", queueID: 0))
         let before = queue.maxOffset
         // Refused with a message, not with silence; reads go on.
         guard case .refused(let refusal) = harness.send("T", body: "refused") else {
@@ -224,8 +224,8 @@ import Testing
             let next = Harness(configuration, disk: image, clock: clock, boot: isKill ? 1 : 2)
             try next.store.open()
             var found = 0
-            for queueId: Int32 in 0..<2 {
-                for body in next.bodies("T", queueId) {
+            for queueID: Int32 in 0..<2 {
+                for body in next.bodies("T", queueID) {
                     found += 1
                     #expect(bodies.contains(body), "round \(round): \(path) delivered a message nobody sent")
                 }
@@ -290,13 +290,13 @@ import Testing
             harness.maintain(100)
         }
         harness.maintain(30_000)
-        let queue = try #require(harness.store.consumeQueue(topic: "T", queueId: 0))
+        let queue = try #require(harness.store.consumeQueue(topic: "T", queueID: 0))
         #expect(harness.store.minPhysicalOffset.rawValue > 0 && queue.minOffset.rawValue > 0)
         let bodies = harness.bodies("T")
         #expect(bodies.count == 200 - Int(queue.minOffset.rawValue))
         #expect(bodies.last?.hasPrefix("199 ") == true)
         // A queue all of whose messages are gone keeps its place.
-        let quiet = try #require(harness.store.consumeQueue(topic: "Quiet0", queueId: 0))
+        let quiet = try #require(harness.store.consumeQueue(topic: "Quiet0", queueID: 0))
         #expect(quiet.isEmpty && quiet.maxOffset.rawValue == 100)
         guard case .appended(let result) = harness.send("Quiet0", body: "more") else {
             Issue.record("refused")
@@ -319,7 +319,7 @@ import Testing
         try harness.store.commitTick()
         harness.maintain()
         harness.store.removeTopic("T")
-        #expect(harness.store.consumeQueue(topic: "T", queueId: 0) == nil)
+        #expect(harness.store.consumeQueue(topic: "T", queueID: 0) == nil)
         harness.send("T", body: "new 0")
         try harness.store.commitTick()
         #expect(harness.bodies("T") == ["new 0"])

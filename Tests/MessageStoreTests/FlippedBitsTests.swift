@@ -89,7 +89,7 @@ import Testing
         try next.store.open()
         let others = (0..<250).filter { $0 != place }.map { "\($0)" }
         #expect(next.bodies("T") == others)
-        let queue = try #require(next.store.consumeQueue(topic: "T", queueId: 0))
+        let queue = try #require(next.store.consumeQueue(topic: "T", queueID: 0))
         let bitmap = [UInt8](repeating: 0xFF, count: 32)
         var ranges: [LogRange] = []
         let result = next.store.selectMessages(

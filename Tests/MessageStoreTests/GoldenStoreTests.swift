@@ -21,7 +21,7 @@ import Testing
             // By offset id.
             let range = try #require(harness.store.lookMessage(at: PhysicalOffset(Int64(at))), "\(message)")
             let record = try #require(harness.store.withBytes(range) { Record(Array($0)[...]) } ?? nil)
-            #expect(record.properties["UNIQ_KEY"] == message.msgId)
+            #expect(record.properties["UNIQ_KEY"] == message.msgID)
             #expect(record.flag == message.flag)
             if record.sysFlag & 1 == 0, let body = message.body {
                 #expect(String(decoding: record.body, as: UTF8.self) == body)
@@ -29,7 +29,7 @@ import Testing
             // By queue.
             if !message.kind.hasPrefix("delay") {
                 let queue = try #require(
-                    harness.store.consumeQueue(topic: message.topic, queueId: Int32(message.queueId)))
+                    harness.store.consumeQueue(topic: message.topic, queueID: Int32(message.queueID)))
                 let entry = harness.store.entries(queue, from: QueueOffset(Int64(message.queueOffset)), maxCount: 1)
                 #expect(entry.first?.physicalOffset.rawValue == Int64(at))
                 #expect(entry.first?.tagsCode == TagsCode.of(message.tags ?? ""))
@@ -37,7 +37,7 @@ import Testing
             // By unique key, and by key, within the time window.
             let topic = record.topic
             let byUniqueKey = harness.store.queryMessage(
-                topic: topic, key: message.msgId, maxCount: 32, begin: Int64(record.storeTime),
+                topic: topic, key: message.msgID, maxCount: 32, begin: Int64(record.storeTime),
                 end: Int64(record.storeTime))
             #expect(byUniqueKey.records.contains { $0.start.rawValue == Int64(at) }, "\(message)")
             for key in (message.keys ?? "").split(separator: " ") {
@@ -52,7 +52,7 @@ import Testing
         // Half messages: their producer was not told where they lie.
         for message in manifest where message.kind.hasPrefix("tx") {
             let half = harness.store.queryMessage(
-                topic: "RMQ_SYS_TRANS_HALF_TOPIC", key: message.msgId, maxCount: 32, begin: 0, end: .max)
+                topic: "RMQ_SYS_TRANS_HALF_TOPIC", key: message.msgID, maxCount: 32, begin: 0, end: .max)
             #expect(half.records.count == 1)
         }
     }
@@ -80,7 +80,7 @@ import Testing
             let range = try #require(harness.store.lookMessage(at: PhysicalOffset(at)))
             let record = try #require(harness.store.withBytes(range) { Record(Array($0)[...]) } ?? nil)
             let found = harness.store.queryMessage(
-                topic: record.topic, key: message.msgId, maxCount: 32, begin: Int64(record.storeTime),
+                topic: record.topic, key: message.msgID, maxCount: 32, begin: Int64(record.storeTime),
                 end: Int64(record.storeTime))
             #expect(found.records.contains { $0.start.rawValue == at })
         }
@@ -112,12 +112,12 @@ import Testing
         let queues = harness.store.consumeQueues
         #expect(queues.count > 40)
         for queue in queues {
-            let records = harness.records(queue.topic, queue.queueId)
+            let records = harness.records(queue.topic, queue.queueID)
             #expect(
                 Int64(records.count) == queue.maxOffset.rawValue - queue.minOffset.rawValue,
-                "\(queue.topic)-\(queue.queueId)")
+                "\(queue.topic)-\(queue.queueID)")
             for (index, record) in records.enumerated() {
-                #expect(record.topic == queue.topic && record.queueId == Int(queue.queueId))
+                #expect(record.topic == queue.topic && record.queueID == Int(queue.queueID))
                 #expect(record.queueOffset == index + Int(queue.minOffset.rawValue))
             }
         }

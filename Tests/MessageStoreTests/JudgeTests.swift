@@ -105,8 +105,8 @@ import Testing
             #expect(range.length == record.size)
             #expect(try store.withBytes(range) { try StoreJudge.record(Array($0)) } == record)
             if record.entersQueue {
-                let isDeleted = golden.rules.deletedQueues.contains("\(record.topic)/\(record.queueId)")
-                let queue = store.consumeQueue(topic: record.topic, queueId: Int32(record.queueId))
+                let isDeleted = golden.rules.deletedQueues.contains("\(record.topic)/\(record.queueID)")
+                let queue = store.consumeQueue(topic: record.topic, queueID: Int32(record.queueID))
                 if !isDeleted {
                     let queue = try #require(queue)
                     let entry = try #require(
@@ -145,7 +145,7 @@ import Testing
                 let upper = try #require(times.last { $0.1 <= time }).0
                 func search(_ boundary: MessageStore.TimeBoundary) -> Int64 {
                     store.offset(
-                        topic: name.topic, queueId: Int32(name.queueId), byTimestamp: Int64(time), boundary: boundary
+                        topic: name.topic, queueID: Int32(name.queueID), byTimestamp: Int64(time), boundary: boundary
                     ).rawValue
                 }
                 #expect(search(.lower) == Int64(lower) && search(.upper) == Int64(upper), "\(name) at \(time)")

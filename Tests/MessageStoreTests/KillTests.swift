@@ -63,8 +63,8 @@ import Testing
                 executor: { loop.post($0) })
             try store.open()
             var count = 0
-            for queueId: Int32 in 0..<4 {
-                guard let queue = store.consumeQueue(topic: "Victim", queueId: queueId) else { continue }
+            for queueID: Int32 in 0..<4 {
+                guard let queue = store.consumeQueue(topic: "Victim", queueID: queueID) else { continue }
                 #expect(queue.minOffset.rawValue == 0)
                 // What a round before has seen is looked at again in the last one.
                 let start = round == Self.rounds - 1 ? 0 : max(0, known / 4 - 100)
@@ -72,11 +72,11 @@ import Testing
                 for entry in store.entries(queue, from: QueueOffset(Int64(start)), maxCount: .max) {
                     let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
                     let record = try #require(store.withBytes(range) { Record(Array($0)[...]) } ?? nil)
-                    let number = offset * 4 + Int(queueId)
+                    let number = offset * 4 + Int(queueID)
                     let wanted = Array("\(number) ".utf8) + Array(repeating: 118, count: number * 7 % 900)
                     #expect(
                         record.body == wanted && record.queueOffset == offset,
-                        "APUS_SEED=\(seed) round \(round): \(queueId) at \(offset) is another message")
+                        "APUS_SEED=\(seed) round \(round): \(queueID) at \(offset) is another message")
                     offset += 1
                 }
                 count += offset

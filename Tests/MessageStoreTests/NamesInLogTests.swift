@@ -14,12 +14,12 @@ import Testing
 
     init() throws { folder = try TemporaryFolder() }
 
-    private func append(_ harness: Harness, _ topic: String, queueId: Int32 = 0) -> AppendOutcome {
+    private func append(_ harness: Harness, _ topic: String, queueID: Int32 = 0) -> AppendOutcome {
         Array(topic.utf8).withUnsafeBytes { topic in
             [UInt8](repeating: 7, count: 9).withUnsafeBytes { body in
                 harness.store.append(
                     MessageDraft(
-                        topic: topic, queueId: queueId, bornHost: HostAddress(ipv4: 1, port: 1),
+                        topic: topic, queueID: queueID, bornHost: HostAddress(ipv4: 1, port: 1),
                         storeHost: HostAddress(ipv4: 1, port: 1), body: body))
             }
         }
@@ -34,7 +34,7 @@ import Testing
                 continue
             }
         }
-        guard case .refused(.queueId(-1)) = append(harness, "T", queueId: -1) else {
+        guard case .refused(.queueID(-1)) = append(harness, "T", queueID: -1) else {
             Issue.record("queue -1 was taken")
             return
         }
@@ -91,7 +91,7 @@ import Testing
             { base, place in
                 // The record before has the topic "T" of one byte: this one begins behind it.
                 let begin = Int((base + 0).loadUnaligned(as: Int32.self).bigEndian)
-                BigEndian.store(Int32(-1), base, begin + CommitLogRecord.queueIdPosition)
+                BigEndian.store(Int32(-1), base, begin + CommitLogRecord.queueIDPosition)
             }
         ),
     ]
@@ -130,7 +130,7 @@ import Testing
             let outcome = Array(topic.utf8).withUnsafeBytes { topic in
                 properties.withUnsafeBytes { properties in
                     var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 1),
+                        topic: topic, queueID: 0, bornHost: HostAddress(ipv4: 1, port: 1),
                         storeHost: HostAddress(ipv4: 1, port: 1), body: UnsafeRawBufferPointer(start: nil, count: 0))
                     draft.properties = properties
                     return master.store.append(draft)
@@ -165,7 +165,7 @@ import Testing
             #expect(slave.bodies("T").count == 2)
             for wanted in [Int64.min, -1, 0, 1_700_000_000_000, .max] {
                 for boundary in [MessageStore.TimeBoundary.nearest, .lower, .upper] {
-                    _ = slave.store.offset(topic: "T", queueId: 0, byTimestamp: wanted, boundary: boundary)
+                    _ = slave.store.offset(topic: "T", queueID: 0, byTimestamp: wanted, boundary: boundary)
                 }
                 _ = slave.store.queryMessage(topic: "T", key: "k", maxCount: 9, begin: wanted, end: .max)
                 _ = slave.store.queryMessage(topic: "T", key: "u", maxCount: 9, begin: .min, end: wanted)
@@ -231,7 +231,7 @@ import Testing
         first.send("Gone", body: "late")
         first.store.removeTopic("Gone")
         try first.store.commitTick()
-        #expect(first.store.consumeQueue(topic: "Gone", queueId: 0) == nil)
+        #expect(first.store.consumeQueue(topic: "Gone", queueID: 0) == nil)
         if isMadeAgain {
             for number in 0..<2 { first.send("Gone", body: "new \(number)") }
             try first.store.commitTick()
@@ -360,7 +360,7 @@ import Testing
         for _ in 0..<6000 {
             let topic = try TopicName("T\(Int.random(in: 0..<60, using: &random))")
             if random.chance(5) {
-                #expect(Set(table.remove(topic).map(\.queueId)) == Set((model[topic] ?? [:]).keys))
+                #expect(Set(table.remove(topic).map(\.queueID)) == Set((model[topic] ?? [:]).keys))
                 model[topic] = nil
             } else {
                 let id = Int32.random(in: 0..<40, using: &random)

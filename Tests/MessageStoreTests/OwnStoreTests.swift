@@ -149,7 +149,7 @@ import Testing
         }
         try next.store.commitTick()
         next.maintain(5000)
-        let queue = try #require(next.store.consumeQueue(topic: "T", queueId: 0))
+        let queue = try #require(next.store.consumeQueue(topic: "T", queueID: 0))
         #expect(
             next.store.entries(queue, from: result.queueOffset, maxCount: 1).first?.physicalOffset
                 == result.physicalOffset)

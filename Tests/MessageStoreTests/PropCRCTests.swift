@@ -124,7 +124,7 @@ import Testing
             return properties.withUnsafeBytes { properties in
                 Array("T".utf8).withUnsafeBytes { topic in
                     var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 2),
+                        topic: topic, queueID: 0, bornHost: HostAddress(ipv4: 1, port: 2),
                         storeHost: HostAddress(ipv4: 1, port: 2), body: topic)
                     draft.properties = properties
                     draft.mayUseReserve = waiting

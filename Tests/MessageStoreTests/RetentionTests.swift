@@ -69,7 +69,7 @@ import Testing
         for (how, image, boot) in images {
             let next = Harness(expiring, disk: image, clock: clock, boot: boot)
             try next.store.open()
-            let queue = try #require(next.store.consumeQueue(topic: "Idle", queueId: 0))
+            let queue = try #require(next.store.consumeQueue(topic: "Idle", queueID: 0))
             // A power cut may bring deleted files back.
             let isExpired = next.store.minPhysicalOffset.rawValue > 0
             #expect(queue.maxOffset.rawValue == 7 && queue.minOffset.rawValue == (isExpired ? 7 : 0), "\(how)")
@@ -224,7 +224,7 @@ import Testing
         let topic = Array("T".utf8)
         let outcome = topic.withUnsafeBytes { topic in
             var draft = MessageDraft(
-                topic: topic, queueId: 0, bornHost: HostAddress(ipv4: 1, port: 1),
+                topic: topic, queueID: 0, bornHost: HostAddress(ipv4: 1, port: 1),
                 storeHost: HostAddress(ipv4: 1, port: 1), body: UnsafeRawBufferPointer(start: nil, count: 0))
             draft.mayUseReserve = true
             return harness.store.append(draft)

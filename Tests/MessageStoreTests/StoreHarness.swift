@@ -158,7 +158,7 @@ final class Harness {
 
     @discardableResult
     func send(
-        _ topic: String, _ queueId: Int32 = 0, body: String, tags: String? = nil, keys: String? = nil,
+        _ topic: String, _ queueID: Int32 = 0, body: String, tags: String? = nil, keys: String? = nil,
         unique: String? = nil, sysFlag: Int32 = 0, ipv6: Bool = false, extra: String = ""
     ) -> AppendOutcome {
         var properties = ""
@@ -167,11 +167,11 @@ final class Harness {
         if let unique { properties += "UNIQ_KEY\u{1}\(unique)\u{2}" }
         properties += extra
         return send(
-            topic, queueId, body: Array(body.utf8), properties: Array(properties.utf8), sysFlag: sysFlag, ipv6: ipv6)
+            topic, queueID, body: Array(body.utf8), properties: Array(properties.utf8), sysFlag: sysFlag, ipv6: ipv6)
     }
 
     func send(
-        _ topic: String, _ queueId: Int32, body: [UInt8], properties: [UInt8], suffix: [UInt8] = [], sysFlag: Int32 = 0,
+        _ topic: String, _ queueID: Int32, body: [UInt8], properties: [UInt8], suffix: [UInt8] = [], sysFlag: Int32 = 0,
         ipv6: Bool = false
     ) -> AppendOutcome {
         let host =
@@ -182,7 +182,7 @@ final class Harness {
                 properties.withUnsafeBytes { properties in
                     suffix.withUnsafeBytes { suffix in
                         var draft = MessageDraft(
-                            topic: topic, queueId: queueId, bornHost: host, storeHost: host, body: body)
+                            topic: topic, queueID: queueID, bornHost: host, storeHost: host, body: body)
                         draft.properties = properties
                         draft.propertiesSuffix = suffix
                         draft.bornTimestamp = clock.now - 5
@@ -196,17 +196,17 @@ final class Harness {
     }
 
     /// Bodies of a whole queue, read as a consumer would.
-    func bodies(_ topic: String, _ queueId: Int32 = 0, from: Int64? = nil, tagsCodes: [Int64]? = nil) -> [String] {
-        records(topic, queueId, from: from, tagsCodes: tagsCodes).map { String(decoding: $0.body, as: UTF8.self) }
+    func bodies(_ topic: String, _ queueID: Int32 = 0, from: Int64? = nil, tagsCodes: [Int64]? = nil) -> [String] {
+        records(topic, queueID, from: from, tagsCodes: tagsCodes).map { String(decoding: $0.body, as: UTF8.self) }
     }
 
-    func records(_ topic: String, _ queueId: Int32 = 0, from: Int64? = nil, tagsCodes: [Int64]? = nil) -> [Record] {
+    func records(_ topic: String, _ queueID: Int32 = 0, from: Int64? = nil, tagsCodes: [Int64]? = nil) -> [Record] {
         var found: [Record] = []
-        guard let queue = store.consumeQueue(topic: topic, queueId: queueId) else { return [] }
+        guard let queue = store.consumeQueue(topic: topic, queueID: queueID) else { return [] }
         var offset = QueueOffset(from ?? queue.minOffset.rawValue)
         while true {
             let result = Array(topic.utf8).withUnsafeBytes { topic in
-                store.getMessages(topic: topic, queueId: queueId, from: offset, maxCount: 32, tagsCodes: tagsCodes) {
+                store.getMessages(topic: topic, queueID: queueID, from: offset, maxCount: 32, tagsCodes: tagsCodes) {
                     bytes in
                     found += Record.all(Array(bytes))
                 }
@@ -222,7 +222,7 @@ struct Record: Equatable {
     var total: Int
     var magic: UInt32
     var crc: UInt32
-    var queueId: Int
+    var queueID: Int
     var flag: Int
     var queueOffset: Int
     var physicalOffset: Int
@@ -251,7 +251,7 @@ struct Record: Equatable {
             bytes = bytes.dropFirst(count)
             return Int(Int64(bitPattern: value))
         }
-        guard let total = number(4), let magic = number(4), let crc = number(4), let queueId = number(4),
+        guard let total = number(4), let magic = number(4), let crc = number(4), let queueID = number(4),
             let flag = number(4),
             let queueOffset = number(8), let physicalOffset = number(8), let sysFlag = number(4), number(8) != nil
         else { return nil }
@@ -277,7 +277,7 @@ struct Record: Equatable {
         self.total = total
         self.magic = UInt32(truncatingIfNeeded: magic)
         self.crc = UInt32(truncatingIfNeeded: crc)
-        self.queueId = queueId
+        self.queueID = queueID
         self.flag = flag
         self.queueOffset = queueOffset
         self.physicalOffset = physicalOffset
@@ -348,10 +348,10 @@ struct ManifestMessage: Decodable {
     var tags: String?
     var keys: String?
     var flag: Int
-    var queueId: Int
+    var queueID: Int
     var queueOffset: Int
-    var msgId: String
-    var offsetMsgId: String?
+    var msgID: String
+    var offsetMsgID: String?
     var commitLogOffset: Int?
 }
 

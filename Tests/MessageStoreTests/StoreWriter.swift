@@ -76,7 +76,7 @@ struct StoreWriter {
             body.withUnsafeBytes { body in
                 properties.withUnsafeBytes { properties in
                     var draft = MessageDraft(
-                        topic: topic, queueId: Int32.random(in: 0...3, using: &random), bornHost: host(),
+                        topic: topic, queueID: Int32.random(in: 0...3, using: &random), bornHost: host(),
                         storeHost: host(), body: body)
                     draft.properties = properties
                     draft.flag = Int32(truncatingIfNeeded: random.next())

@@ -63,7 +63,7 @@ import Testing
             }
             #expect(result.queueOffset.rawValue == Int64(number))
             wanted.append(body)
-            #expect(harness.store.consumeQueue(topic: "T", queueId: 3)?.maxOffset.rawValue ?? 0 <= Int64(number))
+            #expect(harness.store.consumeQueue(topic: "T", queueID: 3)?.maxOffset.rawValue ?? 0 <= Int64(number))
             if number % 7 == 0 { try harness.store.commitTick() }
             harness.clock.advance(1)
         }
@@ -103,15 +103,15 @@ import Testing
     }
 
     /// Entry by entry, and the files have the length Apache insists on.
-    func checkQueueFiles(_ log: [Record], _ topic: String, _ queueId: Int) throws {
+    func checkQueueFiles(_ log: [Record], _ topic: String, _ queueID: Int) throws {
         var entries: [UInt8] = []
-        let path = configuration.consumeQueuePath + "/\(topic)/\(queueId)"
+        let path = configuration.consumeQueuePath + "/\(topic)/\(queueID)"
         for name in try FileManager.default.contentsOfDirectory(atPath: path).sorted() {
             #expect(Int(name) == entries.count)
             entries += [UInt8](try Data(contentsOf: URL(fileURLWithPath: path + "/" + name)))
             #expect(entries.count % configuration.mappedFileSizeConsumeQueue == 0)
         }
-        for (index, record) in log.filter({ $0.topic == topic && $0.queueId == queueId }).enumerated() {
+        for (index, record) in log.filter({ $0.topic == topic && $0.queueID == queueID }).enumerated() {
             let entry = entries[(index * 20)..<(index * 20 + 20)]
             #expect(entry.prefix(8).reduce(0) { $0 << 8 | Int($1) } == record.physicalOffset)
             #expect(entry.dropFirst(8).prefix(4).reduce(0) { $0 << 8 | Int($1) } == record.total)
@@ -173,12 +173,12 @@ import Testing
         harness.send("SCHEDULE_TOPIC_XXXX", 2, body: "x", extra: "DELAY\u{1}3")
         harness.send("SCHEDULE_TOPIC_XXXX", 17, body: "x", tags: "T", extra: "DELAY\u{1}99")
         try harness.store.commitTick()
-        let first = try #require(harness.store.consumeQueue(topic: "SCHEDULE_TOPIC_XXXX", queueId: 2))
+        let first = try #require(harness.store.consumeQueue(topic: "SCHEDULE_TOPIC_XXXX", queueID: 2))
         #expect(
             harness.store.entries(first, from: QueueOffset(0), maxCount: 9).map { $0.tagsCode } == [
                 harness.clock.now + 10_000
             ])
-        let last = try #require(harness.store.consumeQueue(topic: "SCHEDULE_TOPIC_XXXX", queueId: 17))
+        let last = try #require(harness.store.consumeQueue(topic: "SCHEDULE_TOPIC_XXXX", queueID: 17))
         #expect(
             harness.store.entries(last, from: QueueOffset(0), maxCount: 9).map { $0.tagsCode } == [
                 harness.clock.now + 7_200_000
@@ -212,7 +212,7 @@ import Testing
                 batch.withUnsafeBytes { batch in
                     Array("CLUSTER\u{1}c".utf8).withUnsafeBytes { properties in
                         var draft = MessageDraft(
-                            topic: topic, queueId: 1, bornHost: HostAddress(ipv4: 1, port: 2),
+                            topic: topic, queueID: 1, bornHost: HostAddress(ipv4: 1, port: 2),
                             storeHost: HostAddress(ipv4: 3, port: 4),
                             body: batch)
                         draft.properties = properties
@@ -355,7 +355,7 @@ import Testing
             harness.clock.advance(10)
         }
         func offset(_ time: Int64, _ boundary: MessageStore.TimeBoundary = .nearest) -> Int64 {
-            harness.store.offset(topic: "T", queueId: 0, byTimestamp: start + time, boundary: boundary).rawValue
+            harness.store.offset(topic: "T", queueID: 0, byTimestamp: start + time, boundary: boundary).rawValue
         }
         #expect(offset(0) == 0 && offset(-100) == 0)
         #expect(offset(1000) == 100 && offset(1004) == 100 && offset(1006) == 101 && offset(1005) == 100)
@@ -370,11 +370,11 @@ import Testing
         defer { try? harness.store.close() }
         func pull(_ topic: String, _ offset: Int64, _ maximum: Int = 32) -> GetMessageResult {
             Array(topic.utf8).withUnsafeBytes {
-                harness.store.getMessages(topic: $0, queueId: 0, from: QueueOffset(offset), maxCount: maximum) { _ in }
+                harness.store.getMessages(topic: $0, queueID: 0, from: QueueOffset(offset), maxCount: maximum) { _ in }
             }
         }
         #expect(pull("T", 5).status == .noMatchedLogicQueue && pull("T", 5).nextBeginOffset.rawValue == 0)
-        _ = harness.store.findConsumeQueue(topic: try TopicName("T"), queueId: 0)
+        _ = harness.store.findConsumeQueue(topic: try TopicName("T"), queueID: 0)
         #expect(pull("T", 5).status == .noMessageInQueue)
         for number in 0..<100 { harness.send("T", body: "\(number)") }
         try harness.store.commitTick()
@@ -387,7 +387,7 @@ import Testing
                 && found.maxOffset.rawValue == 100)
         #expect(pull("T", 0, 1000).messageCount == 32)
         let none = Array("T".utf8).withUnsafeBytes {
-            harness.store.getMessages(topic: $0, queueId: 0, from: QueueOffset(0), maxCount: 32, tagsCodes: [5]) { _ in
+            harness.store.getMessages(topic: $0, queueID: 0, from: QueueOffset(0), maxCount: 32, tagsCodes: [5]) { _ in
             }
         }
         #expect(none.status == .noMatchedMessage && none.nextBeginOffset.rawValue == 100)

@@ -70,7 +70,7 @@ extension PlatformTests {
             let ports = (port(platform.nameServer), port(platform.broker))
             let ledger = Ledger()
             let producer = ModelProducer(
-                group: "PG", clientId: "producer",
+                group: "PG", clientID: "producer",
                 link: ModelLink(nameServer: platform.nameServer, broker: platform.broker)
             ) { ledger.answer($0) }
             await producer.start(topics: [])

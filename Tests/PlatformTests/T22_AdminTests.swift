@@ -54,8 +54,8 @@ extension PlatformTests {
             let id = byKey.last?.split(separator: " ").first.map(String.init) ?? ""
             let unique = try await mqadmin("queryMsgByUniqueKey", "-t", "Managed", "-i", id)
             #expect(unique.contains { $0.hasPrefix("Keys:") && $0.contains("[key2]") })
-            let offsetId = unique.first?.split(separator: " ").last.map(String.init) ?? ""
-            #expect(try await mqadmin("queryMsgById", "-i", offsetId) == unique)
+            let offsetID = unique.first?.split(separator: " ").last.map(String.init) ?? ""
+            #expect(try await mqadmin("queryMsgById", "-i", offsetID) == unique)
 
             let consumed = try await platform.apus([
                 "consume", "--topic", "Managed", "--group", "Readers", "--from", "first", "--count", "3", "--timeout",

@@ -70,7 +70,7 @@ extension PlatformTests {
             try await asker.records()
             await client.close()
             print("T24 \(golden.rawValue): \(asker.counts)")
-            let least = Asker.Counts(byQueue: 500, byId: 500, byUniqueKey: 400, byKey: 50, times: 1000, queues: 20)
+            let least = Asker.Counts(byQueue: 500, byID: 500, byUniqueKey: 400, byKey: 50, times: 1000, queues: 20)
             #expect(asker.counts.reaches(least), "\(asker.counts)")
 
             // What Apache wrote is still there byte for byte, in a directory RocketMQ accepts.
@@ -95,14 +95,14 @@ extension PlatformTests {
     private final class Asker {
         struct Counts {
             var byQueue = 0
-            var byId = 0
+            var byID = 0
             var byUniqueKey = 0
             var byKey = 0
             var times = 0
             var queues = 0
 
             func reaches(_ least: Counts) -> Bool {
-                byQueue >= least.byQueue && byId >= least.byId && byUniqueKey >= least.byUniqueKey
+                byQueue >= least.byQueue && byID >= least.byID && byUniqueKey >= least.byUniqueKey
                     && byKey >= least.byKey && times >= least.times && queues >= least.queues
             }
         }
@@ -125,10 +125,10 @@ extension PlatformTests {
         /// PULL_MESSAGE (11), GET_MIN_OFFSET (31), GET_MAX_OFFSET (30), SEARCH_OFFSET_BY_TIMESTAMP (29).
         func queues() async throws {
             let wanted = Dictionary(grouping: judge.records.filter(\.entersQueue)) {
-                StoreJudge.QueueName(topic: $0.topic, queueId: $0.queueId)
+                StoreJudge.QueueName(topic: $0.topic, queueID: $0.queueID)
             }
             for (name, records) in wanted where !deleted.contains(name.description) {
-                let place = ["topic": name.topic, "queueId": String(name.queueId)]
+                let place = ["topic": name.topic, "queueId": String(name.queueID)]
                 guard topics.contains(name.topic) else {
                     // The broker's own notes on transactions: RocketMQ 4 has no topic for them and shows them to
                     // nobody, except by id and key.
@@ -193,7 +193,7 @@ extension PlatformTests {
                 let shown = try await client.invokeSuccessfully(
                     RemotingCommand(.viewMessageByID, extFields: ["offset": String(record.physicalOffset)]))
                 #expect(try LogRecord.all(shown.body) == [record], "\(record.physicalOffset) by id")
-                counts.byId += 1
+                counts.byID += 1
                 // Rolled back: RocketMQ does not index it.
                 guard record.transaction != 12 else { continue }
                 let time = record.storeTime

@@ -210,7 +210,7 @@ extension PlatformTests {
             }
             let records = Dictionary(judge.records.map { ($0.physicalOffset, $0.text) }, uniquingKeysWith: { $1 })
             func bodies(_ topic: String, queue: Int? = nil, from: Int = 0) -> [String] {
-                judge.queues.filter { $0.key.topic == topic && queue ?? $0.key.queueId == $0.key.queueId }
+                judge.queues.filter { $0.key.topic == topic && queue ?? $0.key.queueID == $0.key.queueID }
                     .flatMap { $0.value.filter { $0.key >= from }.compactMap { records[$0.value.physicalOffset] } }
             }
             let golden = bodies("GoldenNormal").filter { $0.hasPrefix("normal-") }
@@ -230,7 +230,7 @@ extension PlatformTests {
             let table = try offsets(store, "consumerOffset.json")
             let journey = try #require(table["GoldenNormal@journey"] as? [String: Int])
             for queue in 0..<4 {
-                let name = StoreJudge.QueueName(topic: "GoldenNormal", queueId: queue)
+                let name = StoreJudge.QueueName(topic: "GoldenNormal", queueID: queue)
                 #expect(journey[String(queue)] == (judge.queues[name]?.keys.max() ?? -1) + 1, "queue \(queue)")
             }
         }

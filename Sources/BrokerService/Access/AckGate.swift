@@ -22,7 +22,7 @@ struct PendingAck {
     let client: ClientContext
     let address: ReturnAddress
     let kind: Kind
-    let queueId: Int32
+    let queueID: Int32
     let queueOffset: Int64
     let physicalOffset: Int64
     /// Where the record ends in the log: this much must be flushed or replicated.
@@ -105,7 +105,7 @@ final class AckGate {
         self.storeHost = storeHost
         let configuration = environment.configuration
         conditions = Conditions(configuration)
-        let isUsual = configuration.regionId == "DefaultRegion" && configuration.traceOn
+        let isUsual = configuration.regionID == "DefaultRegion" && configuration.traceOn
         responseFields = isUsual ? nil : environment.sendResponseFields
         eventLoop = environment.eventLoop
         now = environment.now
@@ -334,14 +334,14 @@ final class AckGate {
                 if ack.batchCount == 0 {
                     ResponseEncoder.encodeSendResponse(
                         into: &buffer, ack.address, code, storeHost: storeHost, physicalOffset: ack.physicalOffset,
-                        queueID: ack.queueId, queueOffset: ack.queueOffset)
+                        queueID: ack.queueID, queueOffset: ack.queueOffset)
                 } else {
                     offsets.withUnsafeBytes { raw in
                         // PhysicalOffset is nothing but its Int64.
                         let offsets = raw.bindMemory(to: Int64.self)
                         ResponseEncoder.encodeSendResponse(
                             into: &buffer, ack.address, code, storeHost: storeHost, physicalOffsets: offsets,
-                            queueID: ack.queueId, queueOffset: ack.queueOffset)
+                            queueID: ack.queueID, queueOffset: ack.queueOffset)
                     }
                 }
             }
@@ -355,7 +355,7 @@ final class AckGate {
         let ids = all.map { OffsetMessageID.text(host: storeHost, physicalOffset: $0) }.joined(separator: ",")
         ack.client.answer(
             ack.address, code,
-            fields: [("msgId", ids), ("queueId", String(ack.queueId)), ("queueOffset", String(ack.queueOffset))]
+            fields: [("msgId", ids), ("queueId", String(ack.queueID)), ("queueOffset", String(ack.queueOffset))]
                 + fields)
     }
 }

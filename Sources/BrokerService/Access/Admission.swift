@@ -90,7 +90,7 @@ final class Admission {
     init(_ environment: BrokerEnvironment, _ gate: AckGate) {
         let configuration = environment.configuration
         brokerName = configuration.brokerName
-        regionID = configuration.regionId
+        regionID = configuration.regionID
         sendResponseFields = environment.sendResponseFields
         self.gate = gate
         now = environment.now

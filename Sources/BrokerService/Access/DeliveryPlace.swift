@@ -15,15 +15,15 @@ extension BrokerTables {
     /// make it; a queue the topic no longer has is replaced by one it has.
     ///
     /// RocketMQ stores the message in the named queue whatever became of the topic, where nobody reads it.
-    func deliveryPlace(topic name: UnsafeRawBufferPointer, queueId: Int32) -> DeliveryPlace {
-        guard let topic = topics[name] ?? makeAgain(name, queueId: queueId) else {
+    func deliveryPlace(topic name: UnsafeRawBufferPointer, queueID: Int32) -> DeliveryPlace {
+        guard let topic = topics[name] ?? makeAgain(name, queueID: queueID) else {
             return .nowhere(reasonForNoTopic(name))
         }
         guard topic.mayBeSentTo else { return .nowhere("topic \(topic.name) takes only what the broker itself writes") }
         let queues = topic.queueNums
         guard queues > 0 else { return .nowhere("topic \(topic.name) has no queues") }
-        if queueId >= 0, queueId < queues { return .queue(topic, queueId) }
-        return .queue(topic, Int32(UInt32(bitPattern: queueId) % UInt32(queues)))
+        if queueID >= 0, queueID < queues { return .queue(topic, queueID) }
+        return .queue(topic, Int32(UInt32(bitPattern: queueID) % UInt32(queues)))
     }
 
     private func reasonForNoTopic(_ name: UnsafeRawBufferPointer) -> String {
@@ -31,7 +31,7 @@ extension BrokerTables {
         return "topic \(String(decoding: name, as: UTF8.self)) is not there and may not be made (autoCreateTopicEnable)"
     }
 
-    private func makeAgain(_ bytes: UnsafeRawBufferPointer, queueId: Int32) -> TopicEntry? {
+    private func makeAgain(_ bytes: UnsafeRawBufferPointer, queueID: Int32) -> TopicEntry? {
         guard let topicName = try? TopicName(String(decoding: bytes, as: UTF8.self)) else { return nil }
         let name = topicName.text
         guard !TopicNames.notAllowedToSend.contains(name) else { return nil }
@@ -43,7 +43,7 @@ extension BrokerTables {
             return topics.findOrCreate(
                 topicName, queueNums: QueueCounts.deadLetter, perm: Permission.read | Permission.write)
         }
-        let wanted = min(max(queueId, 0), Int32.max - 1) + 1
+        let wanted = min(max(queueID, 0), Int32.max - 1) + 1
         guard
             let made = topics.createForSend(
                 topicName, defaultTopic: TopicNames.autoCreateKey, clientQueueNums: max(wanted, Self.clientQueueNums),

@@ -97,10 +97,10 @@ final class GroupNotifier: ConsumerGroupObserver {
     // MARK: - Operators
 
     /// A message has been stored in a dead-letter topic.
-    func deadLetter(in topic: TopicEntry, _ queueId: Int32, _ result: AppendResult, tries: Int32) {
+    func deadLetter(in topic: TopicEntry, _ queueID: Int32, _ result: AppendResult, tries: Int32) {
         let group = String(topic.name.dropFirst(TopicName.deadLetterPrefix.count))
         consumerNotices.deadLetter(
-            group: group, place: "queue \(queueId) offset \(result.queueOffset)", tries: tries,
+            group: group, place: "queue \(queueID) offset \(result.queueOffset)", tries: tries,
             now: environment.now(), environment.logger)
     }
 

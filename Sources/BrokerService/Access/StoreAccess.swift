@@ -34,13 +34,13 @@ final class StoreAccess {
     func scheduleTick() { environment.scheduleTick() }
 
     /// Stores a message of the broker's own.
-    func storeOwn(topic: String, queueId: Int32, properties: PropertyList, body: [UInt8]) {
+    func storeOwn(topic: String, queueID: Int32, properties: PropertyList, body: [UInt8]) {
         let time = environment.now()
         let outcome = Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 body.withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: queueId, bornHost: environment.storeHost,
+                        topic: topic, queueID: queueID, bornHost: environment.storeHost,
                         storeHost: environment.storeHost, body: body)
                     draft.bornTimestamp = time
                     draft.properties = properties
@@ -56,39 +56,39 @@ final class StoreAccess {
 
     /// Stores a record again under other properties, delayed if they say so.
     func append(
-        _ record: CommitLogRecordView, to topic: String, queueId: Int32, properties: PropertyList,
+        _ record: CommitLogRecordView, to topic: String, queueID: Int32, properties: PropertyList,
         _ adjust: (inout MessageDraft) -> Void
     ) -> AppendOutcome {
         var topic = topic
-        var queueId = queueId
+        var queueID = queueID
         var properties = properties
         if let wanted = properties[PropertyName.delayLevel].flatMap({ Int($0) }), wanted > 0 {
             // Not 0, whatever the setting: queue -1 has no readers.
             let level = max(1, min(wanted, environment.delayLevels.count))
             properties[PropertyName.delayLevel] = String(level)
             properties[PropertyName.realTopic] = topic
-            properties[PropertyName.realQueueID] = String(queueId)
+            properties[PropertyName.realQueueID] = String(queueID)
             topic = TopicNames.schedule
-            queueId = Int32(level - 1)
+            queueID = Int32(level - 1)
         } else if record.topic.matches(KnownTopic.half),
             case .at(let due) = properties.timerRequest(
                 now: environment.now(), maxDelay: environment.timerSettings.maxDelay)
         {
-            properties.makeTimer(due: due, topic: topic, queueId: queueId)
+            properties.makeTimer(due: due, topic: topic, queueID: queueID)
             topic = TopicNames.timer
-            queueId = 0
+            queueID = 0
         }
         let isDelayed = topic == TopicNames.schedule
         let waits = isDelayed || topic == TopicNames.timer
         return Array(topic.utf8).withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
-                var draft = MessageDraft(copyOf: record, topic: topic, queueId: queueId, properties: properties)
+                var draft = MessageDraft(copyOf: record, topic: topic, queueID: queueID, properties: properties)
                 adjust(&draft)
                 if waits { draft.growth = 0 }
                 let outcome = store.append(draft)
                 if case .appended(let result) = outcome {
                     tables.topics[UnsafeRawBufferPointer(topic)]?.count(1, bytes: result.size, in: stats)
-                    if isDelayed { stats.delayed(queueId: queueId, bytes: result.size) }
+                    if isDelayed { stats.delayed(queueID: queueID, bytes: result.size) }
                 }
                 return outcome
             }

@@ -11,7 +11,7 @@ extension AdminBrokerProcessor {
     /// One client as it is shown; any thread.
     private struct ClientRow: Sendable {
         let group: String
-        let clientId: String
+        let clientID: String
         let address: String
         let language: String
         let version: Int32
@@ -20,7 +20,7 @@ extension AdminBrokerProcessor {
 
         init(_ info: ClientChannelInfo, of group: String) {
             self.group = group
-            clientId = info.clientId
+            clientID = info.clientID
             address = info.client.address
             language = "\(info.language.name)"
             version = info.version
@@ -29,14 +29,14 @@ extension AdminBrokerProcessor {
 
         var connection: JSONValue {
             .fields([
-                ("clientAddr", .string(address)), ("clientId", .string(clientId)), ("language", .string(language)),
+                ("clientAddr", .string(address)), ("clientId", .string(clientID)), ("language", .string(language)),
                 ("version", .integer(version)),
             ])
         }
 
         var producer: JSONValue {
             .fields([
-                ("clientId", .string(clientId)), ("language", .string(language)),
+                ("clientId", .string(clientID)), ("language", .string(language)),
                 ("lastUpdateTimestamp", .integer(lastUpdate)), ("remoteIP", .string("/" + address)),
                 ("version", .integer(version)),
             ])

@@ -218,7 +218,7 @@ final class AdminBrokerProcessor {
                 budget -= 1 + table.offsets.count
                 guard !excluded.contains(table.group) else { continue }
                 table.lower(&smallest) {
-                    storage.store.consumeQueue(topic: topic, queueId: $0)?.minOffset.rawValue ?? 0
+                    storage.store.consumeQueue(topic: topic, queueID: $0)?.minOffset.rawValue ?? 0
                 }
             }
             return !left.isEmpty

@@ -49,12 +49,12 @@ final class ConsumeStatsProcessor {
         guard let entry = try topic(request) else { return }
         let asker = request.asker
         var rows: [TopicRow] = []
-        forEachQueue(of: entry, for: request.client, atMost: Self.queuesPerSlice) { [self] queueId in
-            let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
+        forEachQueue(of: entry, for: request.client, atMost: Self.queuesPerSlice) { [self] queueID in
+            let queue = storage.store.consumeQueue(topic: entry.name, queueID: queueID)
             let end = queue?.maxOffset.rawValue ?? 0
             rows.append(
                 TopicRow(
-                    queueId: queueId, start: max(0, queue?.minOffset.rawValue ?? 0), end: end,
+                    queueID: queueID, start: max(0, queue?.minOffset.rawValue ?? 0), end: end,
                     updated: end > 0 ? storeTime(queue, end - 1) : 0))
         } then: { [self] in
             let tps = entry.puts?.snapshot(.minute, .count).tps ?? 0
@@ -62,7 +62,7 @@ final class ConsumeStatsProcessor {
             rows = []
             answers.answer(entries: made.count, asker) {
                 var table = JSONObject()
-                for row in made { table.append(rawKey: Self.key(topic, brokerName, row.queueId), row.json) }
+                for row in made { table.append(rawKey: Self.key(topic, brokerName, row.queueID), row.json) }
                 return .fields([("offsetTable", .object(table)), ("topicPutTps", .number(tps))])
             }
         }
@@ -85,11 +85,11 @@ final class ConsumeStatsProcessor {
         }
     }
 
-    private func row(_ group: String, _ entry: TopicEntry, _ queueId: Int32) -> GroupRow {
-        let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
-        let consumed = max(0, tables.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? 0)
+    private func row(_ group: String, _ entry: TopicEntry, _ queueID: Int32) -> GroupRow {
+        let queue = storage.store.consumeQueue(topic: entry.name, queueID: queueID)
+        let consumed = max(0, tables.offsets.offset(topic: entry.name, group: group, queueID: queueID) ?? 0)
         return GroupRow(
-            topic: entry.name, queueId: queueId, end: queue?.maxOffset.rawValue ?? 0, consumed: consumed,
+            topic: entry.name, queueID: queueID, end: queue?.maxOffset.rawValue ?? 0, consumed: consumed,
             pulled: max(consumed, heldOffset(group, queue)), lastMillis: storeTime(queue, consumed - 1))
     }
 
@@ -134,12 +134,12 @@ final class ConsumeStatsProcessor {
         queues: @escaping (TopicEntry) -> Int32, begins: @escaping (String, TopicEntry) -> Bool,
         each: @escaping (String, TopicEntry, Int32) -> Void, then: @escaping () -> Void
     ) {
-        var present: (group: String, topic: TopicEntry, queueId: Int32)?
+        var present: (group: String, topic: TopicEntry, queueID: Int32)?
         environment.slices.work(for: client) { [self] in
             for _ in 0..<Self.queuesPerSlice {
-                if let (group, topic, queueId) = present, queueId < queues(topic) {
-                    present?.queueId += 1
-                    each(group, topic, queueId)
+                if let (group, topic, queueID) = present, queueID < queues(topic) {
+                    present?.queueID += 1
+                    each(group, topic, queueID)
                     continue
                 }
                 present = nil
@@ -168,8 +168,8 @@ final class ConsumeStatsProcessor {
             guard isRelevant(topic.name, to: group) else { return false }
             tps += consumeTps(group, topic)
             return true
-        } each: { [self] group, topic, queueId in
-            rows.append(row(group, topic, queueId))
+        } each: { [self] group, topic, queueID in
+            rows.append(row(group, topic, queueID))
         } then: { [self] in
             let (made, rate, brokerName) = (rows, tps, environment.configuration.brokerName)
             rows = []
@@ -203,8 +203,8 @@ final class ConsumeStatsProcessor {
             stats.append(
                 GroupStats(group: group, tps: consumeTps(group, topic), rows: rows.endIndex..<rows.endIndex))
             return true
-        } each: { [self] group, topic, queueId in
-            let row = row(group, topic, queueId)
+        } each: { [self] group, topic, queueID in
+            let row = row(group, topic, queueID)
             total = total +| (row.end -| row.consumed)
             rows.append(row)
             stats[stats.endIndex - 1].rows = stats[stats.endIndex - 1].rows.lowerBound..<rows.endIndex
@@ -235,13 +235,13 @@ final class ConsumeStatsProcessor {
     /// An `offsetTable`; any thread.
     private static func table(_ rows: ArraySlice<GroupRow>, _ brokerName: String) -> JSONObject {
         var table = JSONObject()
-        for row in rows { table.append(rawKey: key(row.topic, brokerName, row.queueId), row.json) }
+        for row in rows { table.append(rawKey: key(row.topic, brokerName, row.queueID), row.json) }
         return table
     }
 
     /// The key of a queue in such a table; any thread.
-    private static func key(_ topic: String, _ brokerName: String, _ queueId: Int32) -> String {
-        MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json.text()
+    private static func key(_ topic: String, _ brokerName: String, _ queueID: Int32) -> String {
+        MessageQueue(topic: topic, brokerName: brokerName, queueID: queueID).json.text()
     }
 
     func consumedByWhom(_ request: borrowing Request) throws(RemotingDecodeError) {
@@ -262,14 +262,14 @@ final class ConsumeStatsProcessor {
         let asker = request.asker
         let now = environment.now()
         var rows: [TimeSpanRow] = []
-        forEachQueue(of: entry, for: request.client, atMost: Self.timeSpansPerSlice) { [self] queueId in
-            let queue = storage.store.consumeQueue(topic: entry.name, queueId: queueId)
+        forEachQueue(of: entry, for: request.client, atMost: Self.timeSpansPerSlice) { [self] queueID in
+            let queue = storage.store.consumeQueue(topic: entry.name, queueID: queueID)
             let end = queue?.maxOffset.rawValue ?? 0
-            let consumed = tables.offsets.offset(topic: entry.name, group: group, queueId: queueId) ?? -1
+            let consumed = tables.offsets.offset(topic: entry.name, group: group, queueID: queueID) ?? -1
             let first = queue.map { storage.store.storeTimestamp($0, at: $0.minOffset) } ?? -1
             rows.append(
                 TimeSpanRow(
-                    queueId: queueId, first: first, last: storeTime(queue, end - 1),
+                    queueID: queueID, first: first, last: storeTime(queue, end - 1),
                     consumed: consumed > 0 ? storeTime(queue, consumed - 1) : first,
                     delay: consumed < end ? now -| storeTime(queue, max(0, consumed)) : 0))
         } then: { [self] in
@@ -295,16 +295,16 @@ final class ConsumeStatsProcessor {
     func consumeQueue(_ request: borrowing Request) throws(RemotingDecodeError) {
         let fields = request.extFields
         let topic = try fields.required("topic")
-        let queueId = try fields.required(.queueID)
-        guard let queue = storage.store.consumeQueue(topic: topic, queueId: queueId) else {
-            return request.answer(.systemError, remark: "\(queueId)@\(topic) is not exist!")
+        let queueID = try fields.required(.queueID)
+        guard let queue = storage.store.consumeQueue(topic: topic, queueID: queueID) else {
+            return request.answer(.systemError, remark: "\(queueID)@\(topic) is not exist!")
         }
         let count = min(max(0, try fields.requiredInt32("count")), 10_000)
         let group = fields.string("consumerGroup")
         let subscription = group.flatMap { tables.consumers[$0]?.subscriptions[topic] }
         let index = try fields.requiredInt64("index")
         guard index >= queue.minOffset.rawValue, index < queue.maxOffset.rawValue else {
-            return request.answer(.success, remark: "Index \(index) of \(queueId)@\(topic) is not exist!")
+            return request.answer(.success, remark: "Index \(index) of \(queueID)@\(topic) is not exist!")
         }
         let entries = storage.store.entries(queue, from: QueueOffset(index), maxCount: Int(count))
         let (start, end) = (queue.minOffset.rawValue, queue.maxOffset.rawValue)

@@ -5,7 +5,7 @@ import RemotingProtocol
 extension ConsumeStatsProcessor {
     /// One queue of GET_TOPIC_STATS_INFO.
     struct TopicRow: Sendable {
-        let queueId: Int32
+        let queueID: Int32
         let start: Int64
         let end: Int64
         /// Milliseconds since 1970.
@@ -22,7 +22,7 @@ extension ConsumeStatsProcessor {
     /// One group's place in one queue.
     struct GroupRow: Sendable {
         let topic: String
-        let queueId: Int32
+        let queueID: Int32
         let end: Int64
         let consumed: Int64
         let pulled: Int64
@@ -39,7 +39,7 @@ extension ConsumeStatsProcessor {
 
     /// One queue of QUERY_CONSUME_TIME_SPAN; milliseconds since 1970, but for the delay.
     struct TimeSpanRow: Sendable {
-        let queueId: Int32
+        let queueID: Int32
         let first: Int64
         let last: Int64
         let consumed: Int64
@@ -49,7 +49,7 @@ extension ConsumeStatsProcessor {
             .fields([
                 ("consumeTimeStamp", .integer(consumed)), ("delayTime", .integer(delay)),
                 ("maxTimeStamp", .integer(last)),
-                ("messageQueue", MessageQueue(topic: topic, brokerName: brokerName, queueID: queueId).json),
+                ("messageQueue", MessageQueue(topic: topic, brokerName: brokerName, queueID: queueID).json),
                 ("minTimeStamp", .integer(first)),
             ])
         }

@@ -81,7 +81,7 @@ struct RuntimeInformation {
             table[key] = String(capacity)
         }
         for (index, delivered) in kinds.schedule.committedOffsets.enumerated() where delivered > 0 {
-            let end = store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))?.maxOffset.rawValue
+            let end = store.consumeQueue(topic: TopicNames.schedule, queueID: Int32(index))?.maxOffset.rawValue
             table["scheduleMessageOffset_\(index + 1)"] = "\(delivered),\(end ?? 0)"
         }
         // Apus' own.

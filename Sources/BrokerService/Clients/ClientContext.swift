@@ -19,7 +19,7 @@ final class ClientContext {
     var consumerGroups: Set<String> = []
     var producerGroups: Set<String> = []
     /// What it called itself last, as a producer.
-    var producerId: String?
+    var producerID: String?
     /// Its last heartbeat, for the broker's next process (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode
@@ -49,7 +49,7 @@ final class ClientContext {
 /// One client in one group.
 struct ClientChannelInfo {
     let client: ClientContext
-    var clientId: String
+    var clientID: String
     var language: LanguageCode
     var version: Int32
     /// Milliseconds since 1970.

@@ -50,7 +50,7 @@ final class ConsumerGroup {
     private var knownList: [UInt8]?
     var clientList: [UInt8] {
         if let knownList { return knownList }
-        let list = GetConsumerListByGroupResponseBody(consumerIDList: clients.map(\.clientId)).encoded()
+        let list = GetConsumerListByGroupResponseBody(consumerIDList: clients.map(\.clientID)).encoded()
         knownList = list
         return list
     }
@@ -75,7 +75,7 @@ final class ConsumerGroup {
         self.consumeFromWhere = consumeFromWhere
     }
 
-    func client(_ clientId: String) -> ClientChannelInfo? { clients.first { $0.clientId == clientId } }
+    func client(_ clientID: String) -> ClientChannelInfo? { clients.first { $0.clientID == clientID } }
 
     /// What a pull of this client selects by: its own word if the clients differ, and the group's if it has said
     /// nothing (its heartbeats come on another connection).
@@ -103,7 +103,7 @@ final class ConsumerGroup {
 
     /// The same client again; what it wants is `update`'s to change.
     fileprivate func renew(_ info: ClientChannelInfo, at index: Int) {
-        if clients[index].clientId != info.clientId { knownList = nil }
+        if clients[index].clientID != info.clientID { knownList = nil }
         let subscriptions = clients[index].subscriptions
         clients[index] = info
         clients[index].subscriptions = subscriptions
@@ -333,11 +333,11 @@ final class ConsumerManager {
 final class ProducerManager {
     private var groups: [String: [ClientChannelInfo]] = [:]
     /// Usually one; several instances may have one client identifier.
-    private var byClientId: [String: [ClientChannelInfo]] = [:]
+    private var byClientID: [String: [ClientChannelInfo]] = [:]
 
     /// The connections of a client, whatever its groups: where a reply to its request goes. Several when instances
     /// share the identifier.
-    func clients(withId clientId: String) -> [ClientChannelInfo] { byClientId[clientId] ?? [] }
+    func clients(withID clientID: String) -> [ClientChannelInfo] { byClientID[clientID] ?? [] }
 
     /// - Returns: whether the client is new in the group: what waits for a member of it can go on.
     func register(_ info: ClientChannelInfo, in group: String) -> Bool {
@@ -349,12 +349,12 @@ final class ProducerManager {
             info.client.producerGroups.insert(group)
             isNew = true
         }
-        if let former = info.client.producerId, former != info.clientId { forget(info.client, former) }
-        info.client.producerId = info.clientId
-        if let index = byClientId[info.clientId]?.firstIndex(where: { $0.client === info.client }) {
-            byClientId[info.clientId]?[index] = info
+        if let former = info.client.producerID, former != info.clientID { forget(info.client, former) }
+        info.client.producerID = info.clientID
+        if let index = byClientID[info.clientID]?.firstIndex(where: { $0.client === info.client }) {
+            byClientID[info.clientID]?[index] = info
         } else {
-            byClientId[info.clientId, default: []].append(info)
+            byClientID[info.clientID, default: []].append(info)
         }
         return isNew
     }
@@ -363,13 +363,13 @@ final class ProducerManager {
         groups[group]?.removeAll { $0.client === client }
         if groups[group]?.isEmpty == true { groups[group] = nil }
         client.producerGroups.remove(group)
-        if client.producerGroups.isEmpty, let id = client.producerId { forget(client, id) }
+        if client.producerGroups.isEmpty, let id = client.producerID { forget(client, id) }
     }
 
-    private func forget(_ client: ClientContext, _ clientId: String) {
-        byClientId[clientId]?.removeAll { $0.client === client }
-        if byClientId[clientId]?.isEmpty == true { byClientId[clientId] = nil }
-        client.producerId = nil
+    private func forget(_ client: ClientContext, _ clientID: String) {
+        byClientID[clientID]?.removeAll { $0.client === client }
+        if byClientID[clientID]?.isEmpty == true { byClientID[clientID] = nil }
+        client.producerID = nil
     }
 
     /// As `ConsumerManager.leaveSome`.

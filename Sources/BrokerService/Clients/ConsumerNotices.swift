@@ -80,7 +80,7 @@ struct ConsumerNotices {
             ? "nobody consumes for it now" : remaining == 1 ? "one client remains" : "\(remaining) clients remain"
         let more = omitted > 0 ? "; \(omitted) more have left without a line" : ""
         logger.notice(
-            "consumer \(client.clientId) at \(client.client.address) has left group \(group): \(rest)\(more)",
+            "consumer \(client.clientID) at \(client.client.address) has left group \(group): \(rest)\(more)",
             metadata: ["consumerGroup": "\(group)"])
     }
 

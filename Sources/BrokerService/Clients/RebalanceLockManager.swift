@@ -6,7 +6,7 @@ import RemotingProtocol
 /// `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
 struct RebalanceLockManager {
     fileprivate struct Lock {
-        var clientId: String
+        var clientID: String
         /// The connection it was asked for on; `nil` where nobody knows.
         var instance: ClientContext?
         var lastUpdateMillis: Int64
@@ -38,13 +38,13 @@ struct RebalanceLockManager {
 
     /// Who asks for locks or gives them back.
     struct Owner {
-        var clientId: String
+        var clientID: String
         var instance: ClientContext?
         /// Whether that connection belongs to another instance with the same client identifier.
         var isOther: (ClientContext) -> Bool = { _ in false }
 
         fileprivate func holds(_ lock: Lock) -> Bool {
-            lock.clientId == clientId && lock.instance.map { !isOther($0) } ?? true
+            lock.clientID == clientID && lock.instance.map { !isOther($0) } ?? true
         }
     }
 
@@ -61,7 +61,7 @@ struct RebalanceLockManager {
             guard lock != nil || count < locksMax else { continue }
             if lock == nil { count += 1 }
             locks[group, default: [:]][queue] = Lock(
-                clientId: owner.clientId, instance: owner.instance, lastUpdateMillis: now,
+                clientID: owner.clientID, instance: owner.instance, lastUpdateMillis: now,
                 isWanted: isMine && lock?.isWanted == true)
             held.append(queue)
         }

@@ -24,7 +24,7 @@ struct SubscriptionConflict: CustomStringConvertible {
     /// `nil` when the two agree.
     init?(_ left: ClientChannelInfo, _ right: ClientChannelInfo) {
         func of(_ info: ClientChannelInfo, _ words: String) -> (client: String, wants: String) {
-            ("\(info.clientId) at \(info.client.address)", words)
+            ("\(info.clientID) at \(info.client.address)", words)
         }
         guard left.messageModel == right.messageModel else {
             topic = nil

@@ -64,24 +64,24 @@ struct RecordCopier {
         }
         guard isWanted(record) else { return nil }
         guard let name = record.property(PropertyName.realTopic),
-            let queueId = record.property(PropertyName.realQueueID).flatMap({
+            let queueID = record.property(PropertyName.realQueueID).flatMap({
                 Int32(String(decoding: $0, as: UTF8.self))
             })
         else { return putAside(record, "it does not say for which topic and queue it is") }
-        switch tables.deliveryPlace(topic: name, queueId: queueId) {
+        switch tables.deliveryPlace(topic: name, queueID: queueID) {
         case .nowhere(let reason): return putAside(record, reason)
-        case .queue(let topic, let queueId): return append(record, topic, queueId, dequeued: dequeued)
+        case .queue(let topic, let queueID): return append(record, topic, queueID, dequeued: dequeued)
         }
     }
 
     private func append(
-        _ record: CommitLogRecordView, _ topic: TopicEntry, _ queueId: Int32, dequeued: Int64?
+        _ record: CommitLogRecordView, _ topic: TopicEntry, _ queueID: Int32, dequeued: Int64?
     ) -> Outcome {
         suffix.bytes.removeAll(keepingCapacity: true)
         if let dequeued { addTimes(enqueued: record.storeTimestamp, dequeued: dequeued) }
         let outcome = topic.nameBytes.withUnsafeBytes { name in
             suffix.bytes.withUnsafeBytes { suffix in
-                var draft = MessageDraft(copyOf: record, topic: name, queueId: queueId, properties: record.properties)
+                var draft = MessageDraft(copyOf: record, topic: name, queueID: queueID, properties: record.properties)
                 draft.preparedTransactionOffset = record.preparedTransactionOffset
                 draft.mayUseReserve = true
                 if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }
@@ -95,7 +95,7 @@ struct RecordCopier {
         case .refused(let refusal):
             if refusal.isPassing { return .refused(refusal) }
             // What is only added must not be what makes it too large.
-            return dequeued == nil ? putAside(record, "\(refusal)") : append(record, topic, queueId, dequeued: nil)
+            return dequeued == nil ? putAside(record, "\(refusal)") : append(record, topic, queueID, dequeued: nil)
         }
     }
 
@@ -126,7 +126,7 @@ extension AppendRefusal {
     var isPassing: Bool {
         switch self {
         case .diskFull, .notWritable: true
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch, .unreadable:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
             false
         }
     }

@@ -58,7 +58,7 @@ final class ScheduleMessageService {
             levels[index].moveTo(offset)
         }
         for index in levels.indices {
-            let queue = storage.store.findConsumeQueue(topic: .schedule, queueId: Int32(index))
+            let queue = storage.store.findConsumeQueue(topic: .schedule, queueID: Int32(index))
             QueueWatch.of(queue).arrivalOfDelayed = { [unowned self] arrival in
                 guard levels[index].dueMillis == Int64.max else { return }
                 levels[index].dueMillis = levels[index].due(
@@ -97,7 +97,7 @@ final class ScheduleMessageService {
     }
 
     private func queue(_ index: Int) -> ConsumeQueue? {
-        storage.store.consumeQueue(topic: TopicNames.schedule, queueId: Int32(index))
+        storage.store.consumeQueue(topic: TopicNames.schedule, queueID: Int32(index))
     }
 
     /// Finds out when the level's next entry is due; corrects an offset that left the queue.
@@ -180,7 +180,7 @@ final class ScheduleMessageService {
             switch copier.deliver(range) {
             case .appended(let result):
                 hasAppended = true
-                storage.stats.delivered(queueId: Int32(index), bytes: result.size)
+                storage.stats.delivered(queueID: Int32(index), bytes: result.size)
             case .putAside, nil: hasAppended = true
             case .refused:
                 // Disk full or so: the message stays where it is and is tried again.

@@ -28,7 +28,7 @@ final class UndeliverableMessages {
 
     /// How many of them the store holds.
     var count: Int64 {
-        guard let queue = storage.store.consumeQueue(topic: Self.topic, queueId: 0) else { return 0 }
+        guard let queue = storage.store.consumeQueue(topic: Self.topic, queueID: 0) else { return 0 }
         return queue.maxOffset.rawValue - queue.minOffset.rawValue
     }
 
@@ -47,7 +47,7 @@ final class UndeliverableMessages {
     private func append(_ record: CommitLogRecordView, _ suffix: [UInt8]) -> AppendOutcome {
         Array(Self.topic.utf8).withUnsafeBytes { topic in
             suffix.withUnsafeBytes { suffix in
-                var draft = MessageDraft(copyOf: record, topic: topic, queueId: 0, properties: record.properties)
+                var draft = MessageDraft(copyOf: record, topic: topic, queueID: 0, properties: record.properties)
                 if !SysFlag.entersConsumeQueue(draft.sysFlag) { draft.sysFlag &= ~SysFlag.transactionRollbackType }
                 draft.mayUseReserve = true
                 if record.properties.count + suffix.count < Int(Int16.max) { draft.propertiesSuffix = suffix }

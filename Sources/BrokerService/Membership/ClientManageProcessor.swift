@@ -131,7 +131,7 @@ final class ClientManageProcessor {
     ) {
         client.said = said
         let info = ClientChannelInfo(
-            client: client, clientId: data.clientID, language: said.language, version: said.version,
+            client: client, clientID: data.clientID, language: said.language, version: said.version,
             lastUpdateMillis: environment.now())
         var consumers = data.consumerDataSet[...]
         var producers = data.producerGroups[...]
@@ -176,7 +176,7 @@ final class ClientManageProcessor {
                 }),
             info, notifyChange: notifies && group?.config.notifyConsumerIDsChangedEnable ?? true)
         if changed {
-            environment.logger.info("consumer \(info.clientId) at \(client.address) in group \(consumer.groupName)")
+            environment.logger.info("consumer \(info.clientID) at \(client.address) in group \(consumer.groupName)")
             if let refusal = group?.groupName.retryRefusal {
                 environment.logger.warning(
                     "consumer group \(consumer.groupName) consumes, but nothing it sends back is taken: \(refusal)")
@@ -203,8 +203,8 @@ final class ClientManageProcessor {
             // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue
             // of each broker, which nobody could consume for a minute. Who is told that it left asks for the locks at
             // once.
-            if let clientId = request.extFields.string("clientID") {
-                tables.locks.unlockAll(group: group, by: lockOwner(clientId, request.client, group))
+            if let clientID = request.extFields.string("clientID") {
+                tables.locks.unlockAll(group: group, by: lockOwner(clientID, request.client, group))
                 givenBack.forget(group: group, client: request.client)
             }
             tables.consumers.unregister(request.client, from: group, notifyChange: notify)
@@ -258,8 +258,8 @@ final class ClientManageProcessor {
     /// Another connection with the same client identifier is another instance when both are members of the group, or
     /// when the other one was still there while this one was. A client that comes back on a new connection, or that
     /// locks on another one than its heartbeats come on, is the same.
-    private func lockOwner(_ clientId: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {
-        RebalanceLockManager.Owner(clientId: clientId, instance: client) { other in
+    private func lockOwner(_ clientID: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {
+        RebalanceLockManager.Owner(clientID: clientID, instance: client) { other in
             if other === client { return false }
             if let end = other.closedBefore { return client.number < end }
             return other.consumerGroups.contains(group) && client.consumerGroups.contains(group)
@@ -314,7 +314,7 @@ final class ClientManageProcessor {
         let ended = hold.takeHeld(by: client) { pull in
             pull.group.name == group
                 && given.contains(
-                    MessageQueue(topic: pull.topic.name, brokerName: brokerName, queueID: pull.queueId))
+                    MessageQueue(topic: pull.topic.name, brokerName: brokerName, queueID: pull.queueID))
         }
         for pull in ended { reader.answerNothingYet(pull) }
     }

@@ -47,9 +47,9 @@ final class ClientRelayProcessor {
 
     private func relay(_ request: borrowing Request, body: [UInt8]) throws(RemotingDecodeError) {
         let group = try request.extFields.required("consumerGroup")
-        let clientId = request.extFields.string("clientId") ?? ""
-        guard let target = tables.consumers[group]?.client(clientId) else {
-            return request.answer(.systemError, remark: "The Consumer <\(group)> <\(clientId)> not online")
+        let clientID = request.extFields.string("clientId") ?? ""
+        guard let target = tables.consumers[group]?.client(clientID) else {
+            return request.answer(.systemError, remark: "The Consumer <\(group)> <\(clientID)> not online")
         }
         var fields = request.extFields.dictionary()
         // Only who is to consume the message is told where it comes from.
@@ -75,7 +75,7 @@ final class ClientRelayProcessor {
                 } else {
                     code = .systemError
                 }
-                asker.answer(code, remark: "consumer <\(group)> <\(clientId)> did not answer: \(error)")
+                asker.answer(code, remark: "consumer <\(group)> <\(clientID)> did not answer: \(error)")
             }
             storage.scheduleTick()
         }
@@ -99,31 +99,31 @@ final class ClientRelayProcessor {
         // RocketMQ leaves out the queues that are only read: a group would go on there as if nobody had reset it.
         environment.slices.work(for: request.client) { [self] in
             let end = min(Int(entry.queueNums), offsets.count + Self.queuesPerSlice)
-            for queueId in Int32(offsets.count)..<max(Int32(offsets.count), Int32(end)) {
-                guard let consumed = tables.offsets.offset(topic: topic, group: group, queueId: queueId) else {
+            for queueID in Int32(offsets.count)..<max(Int32(offsets.count), Int32(end)) {
+                guard let consumed = tables.offsets.offset(topic: topic, group: group, queueID: queueID) else {
                     // In a queue that is only read, or not read, a group may never have begun.
-                    guard queueId >= min(entry.config.writeQueueNums, entry.config.readQueueNums) else {
+                    guard queueID >= min(entry.config.writeQueueNums, entry.config.readQueueNums) else {
                         refusal = "THe consumer group <\(group)> not exist"
                         return false
                     }
                     offsets.append(nil)
                     continue
                 }
-                let queue = storage.store.consumeQueue(topic: topic, queueId: queueId)
+                let queue = storage.store.consumeQueue(topic: topic, queueID: queueID)
                 let wanted =
                     timestamp == -1
                     ? queue?.maxOffset.rawValue ?? 0
-                    : max(0, storage.store.offset(topic: topic, queueId: queueId, byTimestamp: timestamp).rawValue)
+                    : max(0, storage.store.offset(topic: topic, queueID: queueID, byTimestamp: timestamp).rawValue)
                 offsets.append(isForce || wanted < consumed ? wanted : consumed)
             }
             return end < Int(entry.queueNums)
         } then: { [self] in
             if let refusal { return asker.answer(.systemError, remark: refusal) }
-            let table = offsets.enumerated().compactMap { queueId, offset in
+            let table = offsets.enumerated().compactMap { queueID, offset in
                 offset.map {
                     (
                         MessageQueue(
-                            topic: topic, brokerName: environment.configuration.brokerName, queueID: Int32(queueId)), $0
+                            topic: topic, brokerName: environment.configuration.brokerName, queueID: Int32(queueID)), $0
                     )
                 }
             }
@@ -192,7 +192,7 @@ final class ClientRelayProcessor {
         let group = try request.extFields.required("group")
         let wanted = request.extFields.string("clientAddr") ?? ""
         let asker = request.asker
-        let members = (tables.consumers[group]?.clients ?? []).filter { wanted.isEmpty || $0.clientId == wanted }
+        let members = (tables.consumers[group]?.clients ?? []).filter { wanted.isEmpty || $0.clientID == wanted }
         guard !members.isEmpty else {
             return asker.answer(.systemError, remark: "No Any Consumer online in the consumer group: [\(group)]")
         }
@@ -207,7 +207,7 @@ final class ClientRelayProcessor {
                 if case .success(let answer) = result, answer.responseCode == .success,
                     let table = try? answer.json()["messageQueueTable"]?.object
                 {
-                    statuses[member.clientId, default: JSONObject()].members += table.members
+                    statuses[member.clientID, default: JSONObject()].members += table.members
                 }
                 left -= 1
                 guard left == 0 else { return }

@@ -38,10 +38,10 @@ struct PropertyList {
         return bytes.withUnsafeBytes { TimerProperties.request($0, now: now, maxDelay: maxDelay) }
     }
 
-    mutating func makeTimer(due: Int64, topic: String, queueId: Int32) {
+    mutating func makeTimer(due: Int64, topic: String, queueID: Int32) {
         self["\(TimerProperties.outMilliseconds)"] = String(due)
         self[PropertyName.realTopic] = topic
-        self[PropertyName.realQueueID] = String(queueId)
+        self[PropertyName.realQueueID] = String(queueID)
     }
 
     var bytes: [UInt8] {

@@ -78,7 +78,7 @@ final class PullMessageProcessor {
 
         if header.hasCommitOffset, !configuration.isSlave {
             tables.offsets.commit(
-                topic: topic, group: group, queueId: header.queueID, offset: header.commitOffset)
+                topic: topic, group: group, queueID: header.queueID, offset: header.commitOffset)
         }
         let suspend =
             configuration.longPollingEnable ? header.suspendTimeoutMillis : configuration.shortPollingTimeMills
@@ -237,7 +237,7 @@ final class PullMessageProcessor {
             (
                 "messageQueue",
                 .fields([
-                    ("brokerName", .string(environment.configuration.brokerName)), ("queueId", .integer(pull.queueId)),
+                    ("brokerName", .string(environment.configuration.brokerName)), ("queueId", .integer(pull.queueID)),
                     ("topic", .string(pull.topic.name)),
                 ])
             ),
@@ -246,7 +246,7 @@ final class PullMessageProcessor {
         var properties = PropertyList()
         properties[PropertyName.keys] = pull.group.name
         properties[PropertyName.tags] = pull.group.name
-        storage.storeOwn(topic: TopicNames.offsetMovedEvent, queueId: 0, properties: properties, body: event.bytes())
+        storage.storeOwn(topic: TopicNames.offsetMovedEvent, queueID: 0, properties: properties, body: event.bytes())
     }
 }
 

@@ -14,7 +14,7 @@ final class PullRequest: ReadRequest {
         self.processor = processor
         self.address = address
         super.init(
-            by: processor.reader, client: client, topic: topic, group: group, queueId: header.queueID,
+            by: processor.reader, client: client, topic: topic, group: group, queueID: header.queueID,
             queueOffset: header.queueOffset, maxMessageNums: Int(header.maxMessageNums),
             maxMessageBytes: header.maxMessageBytes.map(Int.init), maySuspend: header.hasSuspend,
             suspendTimeoutMillis: suspendTimeoutMillis, filter: filter)

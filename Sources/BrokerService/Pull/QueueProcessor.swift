@@ -16,7 +16,7 @@ final class QueueProcessor {
     /// The queue a request is about.
     private struct Asked {
         let topic: UnsafeRawBufferPointer
-        let queueId: Int32
+        let queueID: Int32
         /// `nil`: nothing was ever stored in it.
         let queue: ConsumeQueue?
 
@@ -25,9 +25,9 @@ final class QueueProcessor {
 
     private func asked(_ frame: RemotingFrame) throws(RemotingDecodeError) -> Asked {
         guard let topic = frame.extFields.bytes("topic") else { throw .missingField("topic") }
-        let queueId = try frame.extFields.required(.queueID)
+        let queueID = try frame.extFields.required(.queueID)
         return Asked(
-            topic: topic, queueId: queueId, queue: storage.store.consumeQueue(topic: topic, queueId: queueId))
+            topic: topic, queueID: queueID, queue: storage.store.consumeQueue(topic: topic, queueID: queueID))
     }
 
     private func answer(_ request: borrowing Request, _ name: String, _ value: Int64) {
@@ -37,7 +37,7 @@ final class QueueProcessor {
     func searchOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)
         let timestamp = try request.extFields.requiredInt64("timestamp")
-        let offset = storage.store.offset(topic: asked.topicName, queueId: asked.queueId, byTimestamp: timestamp)
+        let offset = storage.store.offset(topic: asked.topicName, queueID: asked.queueID, byTimestamp: timestamp)
         answer(request, "offset", offset.rawValue)
     }
 
@@ -58,7 +58,7 @@ final class QueueProcessor {
     /// queues the topic has or had.
     func commit(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)
-        let queueId = asked.queueId
+        let queueID = asked.queueID
         guard let groupName = request.extFields.bytes("consumerGroup") else { throw .missingField("consumerGroup") }
         let offset = try request.extFields.required(.commitOffset)
         guard let topic = tables.topics[asked.topic] else {
@@ -72,12 +72,12 @@ final class QueueProcessor {
                 .subscriptionGroupNotExist,
                 remark: "Group \(name) not exist!" + tables.groups.remedy(for: name))
         }
-        guard queueId < max(topic.config.readQueueNums, topic.config.writeQueueNums) || asked.queue != nil else {
+        guard queueID < max(topic.config.readQueueNums, topic.config.writeQueueNums) || asked.queue != nil else {
             return request.answer(
                 .systemError,
-                remark: "queueId[\(queueId)] is illegal, \(topic.description): it has no such queue")
+                remark: "queueId[\(queueID)] is illegal, \(topic.description): it has no such queue")
         }
-        tables.offsets.commit(topic: topic, group: group, queueId: queueId, offset: offset)
+        tables.offsets.commit(topic: topic, group: group, queueID: queueID, offset: offset)
         request.answer(.success)
     }
 
@@ -86,7 +86,7 @@ final class QueueProcessor {
     func consumerOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)
         let group = try request.extFields.required("consumerGroup")
-        if let offset = tables.offsets.offset(topic: asked.topicName, group: group, queueId: asked.queueId), offset >= 0
+        if let offset = tables.offsets.offset(topic: asked.topicName, group: group, queueID: asked.queueID), offset >= 0
         {
             return answer(request, "offset", offset)
         }

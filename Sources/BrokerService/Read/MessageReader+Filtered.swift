@@ -37,7 +37,7 @@ extension MessageReader {
     ) {
         guard
             let queue = request.topic.nameBytes.withUnsafeBytes({
-                storage.store.consumeQueue(topic: $0, queueId: request.queueId)
+                storage.store.consumeQueue(topic: $0, queueID: request.queueID)
             }), request.queueOffset >= queue.minOffset.rawValue, request.queueOffset < queue.maxOffset.rawValue
         else { return readNothing(request, expired) }
         let window = filters.window(subscription, queue, request.group)

@@ -60,7 +60,7 @@ final class MessageReader {
     private func read(_ request: ReadRequest, _ codes: [Int64]?, _ expired: Bool) {
         let result = request.topic.nameBytes.withUnsafeBytes { topic in
             storage.store.selectMessages(
-                topic: topic, queueId: request.queueId, from: QueueOffset(request.queueOffset),
+                topic: topic, queueID: request.queueID, from: QueueOffset(request.queueOffset),
                 maxCount: request.maxMessageNums, maxBytes: request.maxMessageBytes ?? Int.max, tagsCodes: codes,
                 into: &ranges)
         }
@@ -71,7 +71,7 @@ final class MessageReader {
     func look(_ request: ReadRequest) -> GetMessageResult {
         request.topic.nameBytes.withUnsafeBytes { topic in
             storage.store.selectMessages(
-                topic: topic, queueId: request.queueId, from: QueueOffset(request.queueOffset), maxCount: 1,
+                topic: topic, queueID: request.queueID, from: QueueOffset(request.queueOffset), maxCount: 1,
                 into: &ranges)
         }
     }

@@ -78,7 +78,7 @@ final class PullRequestHold {
         pull.listDeadlineMillis = time + key * Self.granularityMillis
         link(pull, key: key)
         // Made (in memory) if nothing was ever stored in it.
-        let queue = store.findConsumeQueue(topic: pull.topic.topicName, queueId: pull.queueId)
+        let queue = store.findConsumeQueue(topic: pull.topic.topicName, queueID: pull.queueID)
         pull.queue = queue
         QueueWatch.of(queue).pulls.append(pull)
         queue.wantsArrival = true

@@ -10,7 +10,7 @@ class ReadRequest {
     let client: ClientContext
     let topic: TopicEntry
     let group: SubscriptionGroupEntry
-    let queueId: Int32
+    let queueID: Int32
     /// Moves forward while the request is suspended and its filter refuses what arrives.
     var queueOffset: Int64
     /// Messages wanted at most, at least 1.
@@ -49,14 +49,14 @@ class ReadRequest {
 
     init(
         by reader: MessageReader, client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry,
-        queueId: Int32, queueOffset: Int64, maxMessageNums: Int, maxMessageBytes: Int?, maySuspend: Bool,
+        queueID: Int32, queueOffset: Int64, maxMessageNums: Int, maxMessageBytes: Int?, maySuspend: Bool,
         suspendTimeoutMillis: Int64, filter: SubscriptionFilter
     ) {
         self.reader = reader
         self.client = client
         self.topic = topic
         self.group = group
-        self.queueId = queueId
+        self.queueID = queueID
         self.queueOffset = queueOffset
         self.maxMessageNums = max(1, maxMessageNums)
         self.maxMessageBytes = maxMessageBytes

@@ -16,7 +16,7 @@ struct SkippedMessages {
     /// and said once a minute.
     func note(_ request: ReadRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
         guard end > request.queueOffset, let consumers = tables.consumers[request.group.name],
-            let queue = store.consumeQueue(topic: request.topic.name, queueId: request.queueId)
+            let queue = store.consumeQueue(topic: request.topic.name, queueID: request.queueID)
         else { return }
         let entries = store.entries(
             queue, from: QueueOffset(request.queueOffset), maxCount: Int(end - request.queueOffset))
@@ -32,7 +32,7 @@ struct SkippedMessages {
         consumers.passedOverLog = (now, consumers.passedOver)
         let expressions = request.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")
         environment.logger.warning(
-            "consumer group \(consumers.name) has passed over \(since) messages of topic \(request.topic.name), the last in queue \(request.queueId): another of its clients may want them (\(expressions)), but the queue is assigned to \(request.client.address), which does not; let all clients of a group subscribe to the same",
+            "consumer group \(consumers.name) has passed over \(since) messages of topic \(request.topic.name), the last in queue \(request.queueID): another of its clients may want them (\(expressions)), but the queue is assigned to \(request.client.address), which does not; let all clients of a group subscribe to the same",
             metadata: ["consumerGroup": "\(consumers.name)", "topic": "\(request.topic.name)"])
     }
 }

@@ -218,7 +218,7 @@ final class NameserverRegistration {
         let configuration = environment.configuration
         return [
             "brokerName": configuration.brokerName, "brokerAddr": configuration.address,
-            "clusterName": configuration.brokerClusterName, "brokerId": String(configuration.brokerId),
+            "clusterName": configuration.brokerClusterName, "brokerId": String(configuration.brokerID),
         ]
     }
 

@@ -33,7 +33,7 @@ final class ReplyMessageProcessor {
     /// What is kept of a reply while it is pushed.
     private struct Reply {
         let topic: [UInt8]
-        let queueId: Int32
+        let queueID: Int32
         let flag: Int32
         let sysFlag: Int32
         let bornTimestamp: Int64
@@ -46,7 +46,7 @@ final class ReplyMessageProcessor {
         let header = try SendMessageRequestHeader(request.frame)
         guard let target = send.admit(header, request) else { return }
         let reply = Reply(
-            topic: target.topic.nameBytes, queueId: target.queueId, flag: header.flag, sysFlag: header.sysFlag,
+            topic: target.topic.nameBytes, queueID: target.queueID, flag: header.flag, sysFlag: header.sysFlag,
             bornTimestamp: header.bornTimestamp, reconsumeTimes: header.reconsumeTimes,
             properties: [UInt8](header.properties), body: [UInt8](request.body))
         let asker = request.asker
@@ -55,7 +55,7 @@ final class ReplyMessageProcessor {
             return finish(
                 reply, asker, failure: "reply message properties[\(Self.replyToClient)] is null")
         }
-        let members = tables.producers.clients(withId: requester)
+        let members = tables.producers.clients(withID: requester)
         guard !members.isEmpty else {
             return finish(
                 reply, asker, failure: "push reply message fail, channel of <\(requester)> not found.")
@@ -111,12 +111,12 @@ final class ReplyMessageProcessor {
             // Zeros: the clients of RocketMQ read these fields as numbers.
             return asker.answer(
                 .success,
-                fields: [("msgId", "0"), ("queueId", String(reply.queueId)), ("queueOffset", "0")]
+                fields: [("msgId", "0"), ("queueId", String(reply.queueID)), ("queueOffset", "0")]
                     + environment.sendResponseFields)
         }
         storage.gate.add(
             PendingAck(
-                client: asker.client, address: asker.address, kind: .send, queueId: reply.queueId,
+                client: asker.client, address: asker.address, kind: .send, queueID: reply.queueID,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                 end: result.end.rawValue, waits: false,
                 topicMadeAt: reply.topic.withUnsafeBytes { tables.topics[$0]?.madeAt } ?? 0))
@@ -127,7 +127,7 @@ final class ReplyMessageProcessor {
             reply.properties.withUnsafeBytes { properties in
                 reply.body.withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: reply.queueId, bornHost: client.bornHost,
+                        topic: topic, queueID: reply.queueID, bornHost: client.bornHost,
                         storeHost: environment.storeHost,
                         body: body)
                     draft.flag = reply.flag

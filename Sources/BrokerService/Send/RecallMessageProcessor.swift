@@ -23,7 +23,7 @@ final class RecallMessageProcessor {
         let topic = try request.extFields.required("topic")
         let text = try request.extFields.required("recallHandle")
         let group = request.extFields.string("producerGroup") ?? ""
-        let region = [("MSG_REGION", environment.configuration.regionId)]
+        let region = [("MSG_REGION", environment.configuration.regionID)]
         func refuse(_ code: ResponseCode, _ remark: String) {
             request.answer(code, remark: remark, fields: region)
         }
@@ -47,7 +47,7 @@ final class RecallMessageProcessor {
             let fields = [("msgId", handle.uniqueKey)] + region
             storage.gate.add(
                 PendingAck(
-                    client: request.client, address: request.returnAddress, kind: .fields(fields), queueId: 0,
+                    client: request.client, address: request.returnAddress, kind: .fields(fields), queueID: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: true))
         case .refused(let refusal): refuse(.systemError, "recall failed, execute error: \(refusal)")
@@ -71,7 +71,7 @@ final class RecallMessageProcessor {
             properties.bytes.withUnsafeBytes { properties in
                 Array("0".utf8).withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: bornHost, storeHost: environment.storeHost, body: body)
+                        topic: topic, queueID: 0, bornHost: bornHost, storeHost: environment.storeHost, body: body)
                     draft.bornTimestamp = now
                     draft.properties = properties
                     return storage.store.append(draft)

@@ -82,21 +82,21 @@ final class SendBackProcessor {
                 properties[PropertyName.originMessageID] = OffsetMessageID.text(
                     host: record.storeHost, physicalOffset: offset)
             }
-            var queueId: Int32
+            var queueID: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
                 topic = tables.topics.findOrCreate(
                     deadLetterTopic, queueNums: QueueCounts.deadLetter, perm: readWrite)
-                queueId = Int32.random(in: 0..<QueueCounts.deadLetter)
+                queueID = Int32.random(in: 0..<QueueCounts.deadLetter)
                 for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"
-                deadLetterQueue = queueId
+                deadLetterQueue = queueID
                 tries = record.reconsumeTimes +| 1
             } else {
-                queueId = topic.anyReadableQueue
+                queueID = topic.anyReadableQueue
                 let level = delayLevel == 0 ? 3 +| record.reconsumeTimes : delayLevel
                 properties[PropertyName.delayLevel] = String(level)
             }
-            return storage.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+            return storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
                 draft.reconsumeTimes = record.reconsumeTimes +| 1
             }
         }
@@ -108,7 +108,7 @@ final class SendBackProcessor {
             if tables.topics[origin] != nil { storage.stats.sentBack(topic: origin, group: groupName) }
             storage.gate.add(
                 PendingAck(
-                    client: request.client, address: request.returnAddress, kind: .sendBack, queueId: 0,
+                    client: request.client, address: request.returnAddress, kind: .sendBack, queueID: 0,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: false, topicMadeAt: topic.madeAt))
         case .refused(let refusal): refuse(.systemError, "\(refusal)")

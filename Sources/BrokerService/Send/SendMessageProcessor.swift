@@ -34,13 +34,13 @@ final class SendMessageProcessor {
         self.notifier = notifier
         let configuration = environment.configuration
         properties = StoredProperties(
-            cluster: configuration.brokerClusterName, region: configuration.regionId, traceOn: configuration.traceOn)
+            cluster: configuration.brokerClusterName, region: configuration.regionID, traceOn: configuration.traceOn)
     }
 
     /// Where a message goes: usually the topic it names, sometimes a dead-letter topic or the schedule topic.
     struct Target {
         var topic: TopicEntry
-        var queueId: Int32
+        var queueID: Int32
         var sysFlag: Int32
         /// A retry too many: it waits for nothing any more.
         var isDeadLetter = false
@@ -82,24 +82,24 @@ final class SendMessageProcessor {
         guard topic.mayBeSentTo else {
             return refuse(request, .noPermission, Self.forbidden(topic.name))
         }
-        var queueId = header.queueID
-        if queueId >= topic.queueNums {
+        var queueID = header.queueID
+        if queueID >= topic.queueNums {
             return refuse(
                 request, .systemError,
-                "request queueId[\(queueId)] is illegal, \(topic.description) Producer: \(request.client.address)"
+                "request queueId[\(queueID)] is illegal, \(topic.description) Producer: \(request.client.address)"
                     + " (queues are numbered from 0; the producer's route may be old)")
         }
-        if queueId < 0 {
+        if queueID < 0 {
             guard topic.config.writeQueueNums > 0 else {
                 return refuse(
                     request, .systemError,
                     "topic[\(topic.name)] has no queue to write to; give it writeQueueNums > 0 (mqadmin updateTopic)")
             }
-            queueId = Int32.random(in: 0..<topic.config.writeQueueNums)
+            queueID = Int32.random(in: 0..<topic.config.writeQueueNums)
         }
         var sysFlag = header.sysFlag
         if topic.isMultiTag { sysFlag |= SysFlag.multiTags }
-        var target = Target(topic: topic, queueId: queueId, sysFlag: sysFlag)
+        var target = Target(topic: topic, queueID: queueID, sysFlag: sysFlag)
         if topic.isRetryTopic {
             guard let redirected = redirectRetry(target, header, request) else { return nil }
             target = redirected
@@ -177,7 +177,7 @@ final class SendMessageProcessor {
             deadLetterTopic, queueNums: QueueCounts.deadLetter,
             perm: Permission.read | Permission.write)
         return Target(
-            topic: topic, queueId: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
+            topic: topic, queueID: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
             isDeadLetter: true)
     }
 
@@ -189,7 +189,7 @@ final class SendMessageProcessor {
         properties.take(header.properties, region: storesRegion(request.frame, target.topic))
         if mayWait(target) { return storeWaiting(header, request, target) }
         let outcome = append(
-            header, request, topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
+            header, request, topic: target.topic, queueID: target.queueID, sysFlag: target.sysFlag)
         switch outcome {
         case .appended(let result): stored(result, in: target.topic, .send, header, request, target)
         case .refused(let refusal): refuse(request, refusal)
@@ -204,12 +204,12 @@ final class SendMessageProcessor {
     ) {
         storage.statistics.put(messages: 1)
         if target.topic.isDeadLetterTopic {
-            notifier.deadLetter(in: target.topic, target.queueId, result, tries: header.reconsumeTimes)
+            notifier.deadLetter(in: target.topic, target.queueID, result, tries: header.reconsumeTimes)
         }
         topic.count(1, bytes: result.size, in: storage.stats)
         storage.gate.add(
             PendingAck(
-                client: request.client, address: request.returnAddress, kind: acknowledgement, queueId: target.queueId,
+                client: request.client, address: request.returnAddress, kind: acknowledgement, queueID: target.queueID,
                 queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                 end: result.end.rawValue, waits: properties.waitStoreMsgOK,
                 topicMadeAt: max(target.topic.madeAt, topic.madeAt)))
@@ -218,12 +218,12 @@ final class SendMessageProcessor {
     @inline(__always)
     private func append(
         _ header: SendMessageRequestHeader, _ request: borrowing Request, topic: TopicEntry,
-        queueId: Int32, sysFlag: Int32, growth: Int? = nil
+        queueID: Int32, sysFlag: Int32, growth: Int? = nil
     ) -> AppendOutcome {
         topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { properties in
                 var draft = MessageDraft(
-                    topic: topic, queueId: queueId, bornHost: request.client.bornHost, storeHost: environment.storeHost,
+                    topic: topic, queueID: queueID, bornHost: request.client.bornHost, storeHost: environment.storeHost,
                     body: request.body)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
@@ -242,12 +242,12 @@ final class SendMessageProcessor {
     ) {
         guard let place = waitingPlace(target, header, request) else { return }
         let outcome = append(
-            header, request, topic: place.topic, queueId: place.queueId, sysFlag: place.sysFlag,
+            header, request, topic: place.topic, queueID: place.queueID, sysFlag: place.sysFlag,
             growth: place.growth)
         switch outcome {
         case .appended(let result):
             if place.topic.name == TopicNames.schedule {
-                storage.stats.delayed(queueId: place.queueId, bytes: result.size)
+                storage.stats.delayed(queueID: place.queueID, bytes: result.size)
             }
             stored(result, in: place.topic, place.acknowledgement, header, request, target)
         case .refused(let refusal): refuse(request, refusal)
@@ -268,7 +268,7 @@ final class SendMessageProcessor {
     /// Where a message is stored: under its own topic, or where it waits for its time or its outcome.
     private struct Place {
         var topic: TopicEntry
-        var queueId: Int32
+        var queueID: Int32
         var sysFlag: Int32
         var acknowledgement = PendingAck.Kind.send
         /// Bytes of properties that may be added before it is delivered; `nil` for what does not wait.
@@ -294,7 +294,7 @@ final class SendMessageProcessor {
     private func waitingPlace(
         _ target: Target, _ header: SendMessageRequestHeader, _ request: borrowing Request
     ) -> Place? {
-        var place = Place(topic: target.topic, queueId: target.queueId, sysFlag: target.sysFlag)
+        var place = Place(topic: target.topic, queueID: target.queueID, sysFlag: target.sysFlag)
         if target.isDeadLetter {
             properties.removeWaiting()
             place.sysFlag &= ~SysFlag.transactionRollbackType
@@ -323,7 +323,7 @@ final class SendMessageProcessor {
             }
             properties.remove(HalfMessage.brokersOwn)
             place.topic = kinds.transactions.makeTopics()
-            place.queueId = 0
+            place.queueID = 0
             place.growth = HalfMessage.growth
             // It must enter its queue, to be found there.
             place.sysFlag &= ~SysFlag.transactionRollbackType
@@ -332,7 +332,7 @@ final class SendMessageProcessor {
             if properties.hasTimer { properties.removeTimer() }
             place.topic = tables.topics.findOrCreate(
                 .schedule, queueNums: TopicConfigManager.scheduleQueueNums, perm: Permission.read | Permission.write)
-            place.queueId = properties.delayLevel - 1
+            place.queueID = properties.delayLevel - 1
             place.growth = 0
         } else if properties.hasTimer {
             let maxDelay = environment.timerSettings.maxDelay
@@ -354,14 +354,14 @@ final class SendMessageProcessor {
                 }
                 properties.append(TimerProperties.outMilliseconds, String(due).utf8)
                 place.topic = kinds.timers.makeTopic()
-                place.queueId = 0
+                place.queueID = 0
                 place.growth = 0
             }
         } else {
             return place
         }
         properties.append(PropertyName.realTopic, target.topic.nameBytes)
-        properties.append(PropertyName.realQueueID, String(target.queueId).utf8)
+        properties.append(PropertyName.realQueueID, String(target.queueID).utf8)
         return place
     }
 
@@ -405,7 +405,7 @@ final class SendMessageProcessor {
             target.topic.count(result.count, bytes: result.size, in: storage.stats)
             storage.gate.add(
                 PendingAck(
-                    client: request.client, address: request.returnAddress, kind: .send, queueId: target.queueId,
+                    client: request.client, address: request.returnAddress, kind: .send, queueID: target.queueID,
                     queueOffset: result.queueOffset.rawValue, physicalOffset: result.physicalOffset.rawValue,
                     end: result.end.rawValue, waits: properties.waitStoreMsgOK, topicMadeAt: target.topic.madeAt,
                     batchCount: Int32(result.count)))
@@ -421,7 +421,7 @@ final class SendMessageProcessor {
         target.topic.nameBytes.withUnsafeBytes { topic in
             properties.bytes.withUnsafeBytes { suffix in
                 var draft = MessageDraft(
-                    topic: topic, queueId: target.queueId, bornHost: client.bornHost, storeHost: environment.storeHost,
+                    topic: topic, queueID: target.queueID, bornHost: client.bornHost, storeHost: environment.storeHost,
                     body: batch)
                 draft.flag = header.flag
                 draft.sysFlag = sysFlag
@@ -437,7 +437,7 @@ final class SendMessageProcessor {
         let code: ResponseCode
         let remark: String
         switch refusal {
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueId, .malformedBatch, .unreadable:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
             code = .messageIllegal
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. "

@@ -142,16 +142,16 @@ final class StatsTable {
     func makeItem() -> StatsItem { StatsItem(self) }
 
     /// A message was stored in a queue of the schedule topic.
-    func delayed(queueId: Int32, bytes: Int) {
-        let item = delayed[queueId] ?? makeItem()
-        delayed[queueId] = item
+    func delayed(queueID: Int32, bytes: Int) {
+        let item = delayed[queueID] ?? makeItem()
+        delayed[queueID] = item
         item.add(1, bytes: bytes)
     }
 
     /// A delayed message of that queue was stored again where it was sent to.
-    func delivered(queueId: Int32, bytes: Int) {
-        let item = delivered[queueId] ?? makeItem()
-        delivered[queueId] = item
+    func delivered(queueID: Int32, bytes: Int) {
+        let item = delivered[queueID] ?? makeItem()
+        delivered[queueID] = item
         item.add(1, bytes: bytes)
         let all = deliveredInAll ?? makeItem()
         deliveredInAll = all

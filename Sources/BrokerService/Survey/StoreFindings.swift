@@ -99,7 +99,7 @@ package struct StoreFindings {
         if let first = beyond.first {
             decide(
                 "entries of \(counted(beyond.count, "queue")) point behind the log's end at \(report.log.end) "
-                    + "(\(first.topic)/\(first.queueId) up to \(first.logEnd)): the newest part of the log is missing, "
+                    + "(\(first.topic)/\(first.queueID) up to \(first.logEnd)): the newest part of the log is missing, "
                     + "and a start drops those entries",
                 "restore the log's last files from where they are")
         }

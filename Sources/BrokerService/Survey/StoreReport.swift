@@ -34,7 +34,7 @@ package struct StoreReport: Sendable {
     /// One consume queue.
     package struct Queue: Sendable {
         package let topic: String
-        package let queueId: Int32
+        package let queueID: Int32
         /// The first message still in the log, and the offset the next one gets.
         package var first: Int64
         package var end: Int64

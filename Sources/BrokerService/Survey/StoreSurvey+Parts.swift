@@ -55,7 +55,7 @@ extension StoreSurvey {
         var unrevived: Int64 = 0
         for topic in report.topics where topic.name.hasPrefix("rmq_sys_REVIVE_LOG_") {
             let read = offsets(of: Self.reviveGroup, in: topic.name)
-            unrevived = topic.queues.reduce(unrevived) { $0 +| $1.lag(at: read[$1.queueId] ?? 0) }
+            unrevived = topic.queues.reduce(unrevived) { $0 +| $1.lag(at: read[$1.queueID] ?? 0) }
         }
         guard !groups.isEmpty || unrevived > 0 else { return }
         report.foreign.append(.pop(groups: groups.sorted(), unrevived: unrevived))

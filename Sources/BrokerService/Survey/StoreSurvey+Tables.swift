@@ -117,7 +117,7 @@ extension StoreSurvey {
                 var lag: Int64 = 0
                 var without = 0
                 for queue in queues[topic] ?? [] {
-                    if let offset = offsets[queue.queueId] {
+                    if let offset = offsets[queue.queueID] {
                         lag = lag +| queue.lag(at: offset)
                     } else if queue.end > queue.first {
                         without += 1
@@ -138,7 +138,7 @@ extension StoreSurvey {
             if topic.name.hasPrefix(TopicName.retryPrefix) {
                 let group = String(topic.name.dropFirst(TopicName.retryPrefix.count))
                 let read = offsets(of: group, in: topic.name)
-                let waiting = topic.queues.reduce(0) { $0 +| $1.lag(at: read[$1.queueId] ?? 0) }
+                let waiting = topic.queues.reduce(0) { $0 +| $1.lag(at: read[$1.queueID] ?? 0) }
                 found[group, default: .init(group: group, retries: 0, deadLetters: 0)].retries = waiting
             } else if topic.name.hasPrefix(TopicName.deadLetterPrefix) {
                 let group = String(topic.name.dropFirst(TopicName.deadLetterPrefix.count))

@@ -18,7 +18,7 @@ extension StoreSurvey {
         let exact = try deliveryProgress()?.levels ?? []
         let standard = DelayLevels.standard.delays
         for queue in report.queues(of: TopicNames.schedule) {
-            let index = Int(queue.queueId)
+            let index = Int(queue.queueID)
             let counted = queue.lag(at: table[index + 1] ?? 0)
             let pending = min(counted, queue.lag(at: index < exact.count ? exact[index] : 0))
             guard counted > 0 else { continue }
@@ -51,7 +51,7 @@ extension StoreSurvey {
 
     mutating func readTimers() throws(SystemError) {
         let files = TimerFiles(disk: disk, storePath: configuration.storePathRootDir)
-        let queue = report.queues(of: TopicNames.timer).first { $0.queueId == 0 }
+        let queue = report.queues(of: TopicNames.timer).first { $0.queueID == 0 }
         let first = queue?.first ?? 0
         let isSlaves = try files.isFollower()
         let newest = report.log.newestMillis
@@ -122,9 +122,9 @@ extension StoreSurvey {
     // MARK: Transactions
 
     mutating func readTransactions() throws(SystemError) {
-        let half = report.queues(of: TopicNames.half).first { $0.queueId == 0 }
+        let half = report.queues(of: TopicNames.half).first { $0.queueID == 0 }
         guard let half, half.end > half.first else { return }
-        let op = report.queues(of: TopicNames.opHalf).first { $0.queueId == 0 }
+        let op = report.queues(of: TopicNames.opHalf).first { $0.queueID == 0 }
         let group = TransactionalMessageService.group.text
         func begin(_ queue: StoreReport.Queue?, _ topic: String) -> Int64 {
             guard let queue else { return 0 }
@@ -155,7 +155,7 @@ extension StoreSurvey {
         of queue: StoreReport.Queue?, from start: Int64, _ body: (CommitLogRecordView, Int64) -> Void
     ) throws(SystemError) {
         guard let queue, start < queue.end,
-            var folder = try QueueFolder("\(configuration.consumeQueuePath)/\(queue.topic)/\(queue.queueId)", disk)
+            var folder = try QueueFolder("\(configuration.consumeQueuePath)/\(queue.topic)/\(queue.queueID)", disk)
         else { return }
         for offset in max(start, queue.first)..<queue.end {
             guard let entry = try folder.entry(offset), entry != .preBlank else { continue }

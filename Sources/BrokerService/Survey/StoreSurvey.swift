@@ -150,7 +150,7 @@ package struct StoreSurvey {
         for topic in try disk.list(root).sorted() where !topic.hasPrefix(".") {
             var queues: [StoreReport.Queue] = []
             for name in try disk.list("\(root)/\(topic)") {
-                guard let queueId = Int32(name), queueId >= 0,
+                guard let queueID = Int32(name), queueID >= 0,
                     var queue = try QueueFolder("\(root)/\(topic)/\(name)", disk)
                 else { continue }
                 sizes[queue.fileSize, default: 0] += 1
@@ -159,10 +159,10 @@ package struct StoreSurvey {
                 let last = try queue.entry(end - 1).flatMap { $0 == .preBlank ? nil : $0 }
                 queues.append(
                     StoreReport.Queue(
-                        topic: topic, queueId: queueId, first: try queue.first(in: log.first, end: end), end: end,
+                        topic: topic, queueID: queueID, first: try queue.first(in: log.first, end: end), end: end,
                         logEnd: last.map { $0.physicalOffset.rawValue +| Int64($0.recordSize) } ?? 0))
             }
-            queues.sort { $0.queueId < $1.queueId }
+            queues.sort { $0.queueID < $1.queueID }
             if !queues.isEmpty { topics.append(StoreReport.Topic(name: topic, queues: queues, isKnown: false)) }
         }
         report.topics = topics
@@ -199,7 +199,7 @@ package struct StoreSurvey {
     /// Where the record begins that the newest queue entry points at; -1 for none.
     private func newestRecord(endingAt end: Int64) throws(SystemError) -> Int64 {
         for queue in report.topics.flatMap(\.queues) where queue.logEnd == end && end > 0 {
-            let path = "\(configuration.consumeQueuePath)/\(queue.topic)/\(queue.queueId)"
+            let path = "\(configuration.consumeQueuePath)/\(queue.topic)/\(queue.queueID)"
             guard var folder = try QueueFolder(path, disk) else { continue }
             return try folder.entry(queue.end - 1)?.physicalOffset.rawValue ?? -1
         }

@@ -19,9 +19,9 @@ final class ConsumerOffsetManager {
         }
 
         /// Makes offsets those of this group where they are smaller. An offset below the queue's begin does not count.
-        func lower(_ smallest: inout [Int32: Int64], begin: (_ queueId: Int32) -> Int64) {
-            for (queueId, offset) in offsets where offset < smallest[queueId] ?? .max && offset >= begin(queueId) {
-                smallest[queueId] = offset
+        func lower(_ smallest: inout [Int32: Int64], begin: (_ queueID: Int32) -> Int64) {
+            for (queueID, offset) in offsets where offset < smallest[queueID] ?? .max && offset >= begin(queueID) {
+                smallest[queueID] = offset
             }
         }
     }
@@ -106,14 +106,14 @@ final class ConsumerOffsetManager {
     }
 
     /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset
-    /// outside of `bounds` becomes the nearest inside; `queueId` is not negative.
-    func commit(topic: TopicName, group: GroupName, queueId: Int32, offset: Int64) {
-        commit(find(topic.text, group.text) ?? make(topic, group), queueId, offset)
+    /// outside of `bounds` becomes the nearest inside; `queueID` is not negative.
+    func commit(topic: TopicName, group: GroupName, queueID: Int32, offset: Int64) {
+        commit(find(topic.text, group.text) ?? make(topic, group), queueID, offset)
     }
 
-    func commit(_ table: Table, _ queueId: Int32, _ offset: Int64) {
-        precondition(queueId >= 0, "queues are numbered from 0")
-        table.offsets[queueId] = min(max(offset, Self.bounds.lowerBound), Self.bounds.upperBound)
+    func commit(_ table: Table, _ queueID: Int32, _ offset: Int64) {
+        precondition(queueID >= 0, "queues are numbered from 0")
+        table.offsets[queueID] = min(max(offset, Self.bounds.lowerBound), Self.bounds.upperBound)
         isDirty = true
     }
 
@@ -124,8 +124,8 @@ final class ConsumerOffsetManager {
     }
 
     /// The committed offset, or `nil` for a group that never committed in this queue.
-    func offset(topic: String, group: String, queueId: Int32) -> Int64? {
-        find(topic, group)?.offsets[queueId]
+    func offset(topic: String, group: String, queueID: Int32) -> Int64? {
+        find(topic, group)?.offsets[queueID]
     }
 
     func offsets(topic: String, group: String) -> [Int32: Int64]? { find(topic, group)?.offsets }
@@ -170,8 +170,8 @@ final class ConsumerOffsetManager {
         all.members.reserveCapacity(copies.count)
         for case let table? in copies {
             var queues = JSONObject()
-            for (queueId, offset) in table.offsets.sorted(by: { $0.key < $1.key }) {
-                queues.append(rawKey: String(queueId), .integer(offset))
+            for (queueID, offset) in table.offsets.sorted(by: { $0.key < $1.key }) {
+                queues.append(rawKey: String(queueID), .integer(offset))
             }
             all.append(table.key, .object(queues))
         }
@@ -221,8 +221,8 @@ final class ConsumerOffsetManager {
             topic: try TopicName(existing: String(member.key[..<at])),
             group: try GroupName(existing: String(member.key[member.key.index(after: at)...])))
         for queue in queues.members {
-            if let queueId = Int32(queue.key), queueId >= 0, let offset = queue.value.integer, bounds.contains(offset) {
-                entry.offsets[queueId] = offset
+            if let queueID = Int32(queue.key), queueID >= 0, let offset = queue.value.integer, bounds.contains(offset) {
+                entry.offsets[queueID] = offset
             } else {
                 refused.append(
                     RefusedEntry(

@@ -87,7 +87,7 @@ final class TimerMessageStore {
     /// - Parameter progress: what was delivered, if that is known exactly.
     func prepare(progress: TimerWheel.Progress?) throws(SystemError) {
         let buckets = try files.scan()
-        let queue = storage.store.findConsumeQueue(topic: .timer, queueId: 0)
+        let queue = storage.store.findConsumeQueue(topic: .timer, queueID: 0)
         let wasFollower = try files.isFollower()
         if isFollowing, !wasFollower { try files.setFollower(true) }
         let standing = try TimerStanding(

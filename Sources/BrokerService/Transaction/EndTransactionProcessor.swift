@@ -35,7 +35,7 @@ final class EndTransactionProcessor {
             if isCommit { storage.statistics.put(messages: 1) }
             storage.gate.add(
                 PendingAck(
-                    client: request.client, address: request.returnAddress, kind: .sendBack, queueId: 0, queueOffset: 0,
+                    client: request.client, address: request.returnAddress, kind: .sendBack, queueID: 0, queueOffset: 0,
                     physicalOffset: 0,
                     end: end, waits: false))
         case .endedBefore: asker.answer(.success)

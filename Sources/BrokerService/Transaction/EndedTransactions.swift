@@ -29,7 +29,7 @@ struct EndedTransactions {
     ///   - uniqueKey: its `UNIQ_KEY`, if it has one.
     ///   - realTopic: where it was sent to.
     func standing(of half: HalfMessage, uniqueKey: String?, realTopic: String) -> Standing {
-        guard let aside = storage.store.consumeQueue(topic: TopicNames.transactionCheckMaxTime, queueId: 0),
+        guard let aside = storage.store.consumeQueue(topic: TopicNames.transactionCheckMaxTime, queueID: 0),
             aside.maxOffset > aside.minOffset
         else { return .ended }
         guard let uniqueKey, storage.store.configuration.messageIndexEnable else {

@@ -103,7 +103,7 @@ enum CheckMessage {
     /// `nil` when the record does not say where it belongs.
     static func body(_ record: CommitLogRecordView) -> [UInt8]? {
         guard let topic = record.property(PropertyName.realTopic), !topic.isEmpty, topic.count <= Int(Int8.max),
-            let queueId = record.property(PropertyName.realQueueID).flatMap({
+            let queueID = record.property(PropertyName.realQueueID).flatMap({
                 Int32(String(decoding: $0, as: UTF8.self))
             })
         else { return nil }
@@ -123,7 +123,7 @@ enum CheckMessage {
             guard let base = buffer.baseAddress else { return }
             BigEndian.store(Int32(buffer.count), base, 0)
             BigEndian.store(CommitLogRecord.magicV1, base, CommitLogRecord.magicPosition)
-            BigEndian.store(queueId, base, CommitLogRecord.queueIdPosition)
+            BigEndian.store(queueID, base, CommitLogRecord.queueIDPosition)
         }
         return bytes
     }

@@ -115,7 +115,7 @@ extension TransactionalMessageService {
             properties["\(HalfMessage.firstQueueOffset)"] = origin.map { String($0) }
             return Array(topic.utf8).withUnsafeBytes { topic in
                 properties.bytes.withUnsafeBytes { properties in
-                    var draft = MessageDraft(copyOf: record, topic: topic, queueId: 0, properties: properties)
+                    var draft = MessageDraft(copyOf: record, topic: topic, queueID: 0, properties: properties)
                     draft.mayUseReserve = true
                     if case .appended = storage.store.append(draft) {
                         hasAppended = true

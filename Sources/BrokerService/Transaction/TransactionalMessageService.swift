@@ -79,10 +79,10 @@ final class TransactionalMessageService {
     func start() {
         guard !isRunning else { return }
         isRunning = true
-        let half = storage.store.findConsumeQueue(topic: .half, queueId: 0)
-        let op = storage.store.findConsumeQueue(topic: .opHalf, queueId: 0)
+        let half = storage.store.findConsumeQueue(topic: .half, queueID: 0)
+        let op = storage.store.findConsumeQueue(topic: .opHalf, queueID: 0)
         func begin(_ queue: ConsumeQueue) -> Int64 {
-            let stored = tables.offsets.offset(topic: queue.topic, group: Self.group.text, queueId: 0)
+            let stored = tables.offsets.offset(topic: queue.topic, group: Self.group.text, queueID: 0)
             return min(max(stored ?? queue.minOffset.rawValue, queue.minOffset.rawValue), queue.maxOffset.rawValue)
         }
         (nextHalf, nextOp) = (begin(half), begin(op))
@@ -116,7 +116,7 @@ final class TransactionalMessageService {
         guard durable != (half, op) else { return }
         durable = (half, op)
         for (topic, offset) in [(TopicName.half, half), (TopicName.opHalf, op)] {
-            tables.offsets.commit(topic: topic, group: Self.group, queueId: 0, offset: offset)
+            tables.offsets.commit(topic: topic, group: Self.group, queueID: 0, offset: offset)
         }
     }
 
@@ -375,16 +375,16 @@ final class TransactionalMessageService {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes),
                 let name = record.property(PropertyName.realTopic),
-                let queueId = record.property(PropertyName.realQueueID).flatMap({
+                let queueID = record.property(PropertyName.realQueueID).flatMap({
                     Int32(String(decoding: $0, as: UTF8.self))
                 })
             else { return .refused(.malformedBatch("the prepared message does not say where it belongs")) }
-            switch tables.deliveryPlace(topic: name, queueId: queueId) {
+            switch tables.deliveryPlace(topic: name, queueID: queueID) {
             case .nowhere(let reason): return undeliverable.putAside(record, because: reason)
-            case .queue(let topic, let queueId):
+            case .queue(let topic, let queueID):
                 var properties = PropertyList(record.properties)
                 properties["\(HalfMessage.firstQueueOffset)"] = nil
-                return storage.append(record, to: topic.name, queueId: queueId, properties: properties) { draft in
+                return storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
                     draft.sysFlag =
                         record.sysFlag & ~SysFlag.transactionRollbackType | SysFlag.transactionCommitType
                     draft.preparedTransactionOffset = half.physicalOffset
@@ -405,7 +405,7 @@ final class TransactionalMessageService {
             properties.withUnsafeBytes { properties in
                 OpMessage.body(halfOffset).withUnsafeBytes { body in
                     var draft = MessageDraft(
-                        topic: topic, queueId: 0, bornHost: environment.storeHost, storeHost: environment.storeHost,
+                        topic: topic, queueID: 0, bornHost: environment.storeHost, storeHost: environment.storeHost,
                         body: body)
                     draft.bornTimestamp = time
                     draft.properties = properties

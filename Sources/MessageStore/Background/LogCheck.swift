@@ -26,7 +26,7 @@ struct LogCheckFindings: Sendable {
     /// A queue's entry as the log wants it.
     struct WrongEntry: Sendable {
         var topic: String
-        var queueId: Int32
+        var queueID: Int32
         var queueOffset: QueueOffset
         var entry: ConsumeQueueEntry
     }
@@ -51,7 +51,7 @@ final class LogCheck: @unchecked Sendable {
     /// A range of a queue's file, as read.
     private struct Block {
         var topic: [UInt8]
-        var queueId: Int32
+        var queueID: Int32
         /// The entries `start ..< end` were asked for; those that are not there are missing from `entries`.
         var start: Int64
         var end: Int64
@@ -134,7 +134,7 @@ final class LogCheck: @unchecked Sendable {
         _ record: CommitLogRecordView, _ findings: inout LogCheckFindings,
         _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) {
-        if SysFlag.entersConsumeQueue(record.sysFlag), record.queueId >= 0, TopicName.canExist(record.topic) {
+        if SysFlag.entersConsumeQueue(record.sysFlag), record.queueID >= 0, TopicName.canExist(record.topic) {
             try compareQueue(record, &findings, files)
         }
         guard var cursor = index, SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType else {
@@ -154,7 +154,7 @@ final class LogCheck: @unchecked Sendable {
     ) throws(SystemError) {
         // What is in no queue because of its offset was reported when it was dispatched.
         guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(record.queueOffset.rawValue) else { return }
-        let found = try entry(record.topic, record.queueId, record.queueOffset.rawValue)
+        let found = try entry(record.topic, record.queueID, record.queueOffset.rawValue)
         let isSchedule = record.topic.elementsEqual("SCHEDULE_TOPIC_XXXX".utf8)
         if let found, found.physicalOffset == record.physicalOffset, Int(found.recordSize) == record.totalSize {
             // Delay levels may have other times by now; codes that small are addresses in RocketMQ's extension files.
@@ -170,7 +170,7 @@ final class LogCheck: @unchecked Sendable {
         let code = isSchedule ? found?.tagsCode ?? 0 : Self.tagsCode(record)
         findings.wrongEntries.append(
             LogCheckFindings.WrongEntry(
-                topic: String(decoding: record.topic, as: UTF8.self), queueId: record.queueId,
+                topic: String(decoding: record.topic, as: UTF8.self), queueID: record.queueID,
                 queueOffset: record.queueOffset,
                 entry: ConsumeQueueEntry(
                     physicalOffset: record.physicalOffset, recordSize: Int32(truncatingIfNeeded: record.totalSize),
@@ -195,7 +195,7 @@ final class LogCheck: @unchecked Sendable {
                 UnsafeRawBufferPointer(rebasing: bytes[0..<got]), maximumSize: Int(base + fileSize - offset))
             switch parsed {
             case .record(let record):
-                return record.physicalOffset == offset && record.queueId == other.queueId
+                return record.physicalOffset == offset && record.queueID == other.queueID
                     && record.queueOffset == other.queueOffset && MessageProperties.equal(record.topic, other.topic)
             case .incomplete(let needed) where needed > size: size = needed
             case .incomplete, .blank, .invalid: return false
@@ -203,35 +203,35 @@ final class LogCheck: @unchecked Sendable {
         }
     }
 
-    private func entry(_ topic: UnsafeRawBufferPointer, _ queueId: Int32, _ offset: Int64) throws(SystemError)
+    private func entry(_ topic: UnsafeRawBufferPointer, _ queueID: Int32, _ offset: Int64) throws(SystemError)
         -> ConsumeQueueEntry?
     {
-        var hash = UInt32(bitPattern: JavaHash.hash(topic, continuing: queueId))
+        var hash = UInt32(bitPattern: JavaHash.hash(topic, continuing: queueID))
         hash ^= hash >> 16
         let slot = Int(hash % UInt32(blocks.count))
-        if let block = blocks[slot], block.queueId == queueId, offset >= block.start,
+        if let block = blocks[slot], block.queueID == queueID, offset >= block.start,
             offset < block.end, topic.elementsEqual(block.topic)
         {
             let index = Int(offset - block.start)
             return index < block.entries.count ? block.entries[index] : nil
         }
-        let block = try read(topic, queueId, from: offset)
+        let block = try read(topic, queueID, from: offset)
         blocks[slot] = block
         return block.entries.first
     }
 
-    private func read(_ topic: UnsafeRawBufferPointer, _ queueId: Int32, from offset: Int64) throws(SystemError)
+    private func read(_ topic: UnsafeRawBufferPointer, _ queueID: Int32, from offset: Int64) throws(SystemError)
         -> Block
     {
         let size = ConsumeQueueEntry.size
         let name = String(decoding: topic, as: UTF8.self)
         let number = offset / entriesPerFile
         let path =
-            "\(queueDirectory)/\(name)/\(queueId)/"
+            "\(queueDirectory)/\(name)/\(queueID)/"
             + StoreFileName.of(offset: number * entriesPerFile * Int64(size))
         let count = Int(min(Self.blockEntries, (number + 1) * entriesPerFile - offset))
         var block = Block(
-            topic: Array(topic), queueId: queueId, start: offset, end: offset + Int64(count), entries: [])
+            topic: Array(topic), queueID: queueID, start: offset, end: offset + Int64(count), entries: [])
         guard try disk.information(path) != nil else { return block }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: count * size, alignment: 8)
         defer { bytes.deallocate() }

@@ -101,10 +101,10 @@ extension MessageStore {
 
     /// A queue's entry contradicts the log. The log is right, if the entry's neighbours agree.
     private func repair(_ wrong: LogCheckFindings.WrongEntry) {
-        guard let queue = consumeQueue(topic: wrong.topic, queueId: wrong.queueId) else { return }
+        guard let queue = consumeQueue(topic: wrong.topic, queueID: wrong.queueID) else { return }
         let offset = wrong.queueOffset
         let physical = wrong.entry.physicalOffset
-        let name = "\(wrong.topic)-\(wrong.queueId)"
+        let name = "\(wrong.topic)-\(wrong.queueID)"
         guard offset >= queue.minOffset else { return }
         do throws(SystemError) {
             guard offset < queue.maxOffset else {

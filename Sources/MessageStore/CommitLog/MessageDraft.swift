@@ -6,7 +6,7 @@ package struct MessageDraft {
     /// UTF-8, 1...127 bytes.
     package var topic: UnsafeRawBufferPointer
     /// From 0 on.
-    package var queueId: Int32
+    package var queueID: Int32
     /// The client's own; stored as it is.
     package var flag: Int32 = 0
     /// The address family bits are set by the store from the hosts.
@@ -39,11 +39,11 @@ package struct MessageDraft {
 
     /// A message of these; all else is empty or 0.
     package init(
-        topic: UnsafeRawBufferPointer, queueId: Int32, bornHost: HostAddress, storeHost: HostAddress,
+        topic: UnsafeRawBufferPointer, queueID: Int32, bornHost: HostAddress, storeHost: HostAddress,
         body: UnsafeRawBufferPointer
     ) {
         self.topic = topic
-        self.queueId = queueId
+        self.queueID = queueID
         self.bornHost = bornHost
         self.storeHost = storeHost
         self.body = body
@@ -52,11 +52,11 @@ package struct MessageDraft {
     /// What the log holds already, stored again elsewhere: body, hosts, flags, time of birth and times sent back are
     /// the record's. The record must not lie in the log itself, which is written meanwhile.
     package init(
-        copyOf record: CommitLogRecordView, topic: UnsafeRawBufferPointer, queueId: Int32,
+        copyOf record: CommitLogRecordView, topic: UnsafeRawBufferPointer, queueID: Int32,
         properties: UnsafeRawBufferPointer
     ) {
         self.init(
-            topic: topic, queueId: queueId, bornHost: record.bornHost, storeHost: record.storeHost, body: record.body)
+            topic: topic, queueID: queueID, bornHost: record.bornHost, storeHost: record.storeHost, body: record.body)
         flag = record.flag
         sysFlag = record.sysFlag
         bornTimestamp = record.bornTimestamp

@@ -24,7 +24,7 @@ extension MessageStore {
         var queueOffset = QueueOffset(0)
         if SysFlag.entersConsumeQueue(sysFlag) {
             let queue: ConsumeQueue
-            switch queueForAppend(draft.topic, draft.queueId) {
+            switch queueForAppend(draft.topic, draft.queueID) {
             case .success(let found): queue = found
             case .failure(let refusal): return .refused(refusal)
             }
@@ -77,7 +77,7 @@ extension MessageStore {
             return .refused(.messageTooLarge(limit: Int(logFiles.fileSize) - CommitLogRecord.blankSize))
         }
         let queue: ConsumeQueue
-        switch queueForAppend(draft.topic, draft.queueId) {
+        switch queueForAppend(draft.topic, draft.queueID) {
         case .success(let found): queue = found
         case .failure(let refusal): return .refused(refusal)
         }
@@ -167,13 +167,13 @@ extension MessageStore {
     /// found by their bytes.
     @inline(__always)
     private func queueForAppend(
-        _ topic: UnsafeRawBufferPointer, _ queueId: Int32
+        _ topic: UnsafeRawBufferPointer, _ queueID: Int32
     ) -> Result<ConsumeQueue, AppendRefusal> {
         let queue: ConsumeQueue
-        if let known = table.find(topic, queueId) {
+        if let known = table.find(topic, queueID) {
             queue = known
         } else {
-            switch makeQueue(topic, queueId) {
+            switch makeQueue(topic, queueID) {
             case .success(let made): queue = made
             case .failure(let refusal): return .failure(refusal)
             }
@@ -187,11 +187,11 @@ extension MessageStore {
     }
 
     @inline(never)
-    func makeQueue(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> Result<ConsumeQueue, AppendRefusal> {
-        guard queueId >= 0 else { return .failure(.queueId(queueId)) }
+    func makeQueue(_ topic: UnsafeRawBufferPointer, _ queueID: Int32) -> Result<ConsumeQueue, AppendRefusal> {
+        guard queueID >= 0 else { return .failure(.queueID(queueID)) }
         do throws(NameError) {
             let name = try TopicName(existing: topic)
-            return .success(table.make(name, queueId, entriesPerFile: configuration.entriesPerConsumeQueueFile))
+            return .success(table.make(name, queueID, entriesPerFile: configuration.entriesPerConsumeQueueFile))
         } catch {
             return .failure(.topicName(error))
         }
@@ -220,7 +220,7 @@ extension MessageStore {
         BigEndian.store(Int32(truncatingIfNeeded: size), target, 0)
         BigEndian.store(CommitLogRecord.magicV1, target, CommitLogRecord.magicPosition)
         BigEndian.store(CommitLogRecord.bodyCRC(body), target, CommitLogRecord.bodyCRCPosition)
-        BigEndian.store(draft.queueId, target, CommitLogRecord.queueIdPosition)
+        BigEndian.store(draft.queueID, target, CommitLogRecord.queueIDPosition)
         BigEndian.store(flag, target, CommitLogRecord.flagPosition)
         BigEndian.store(queueOffset.rawValue, target, CommitLogRecord.queueOffsetPosition)
         BigEndian.store(log.end.rawValue, target, CommitLogRecord.physicalOffsetPosition)

@@ -9,7 +9,7 @@ package final class ConsumeQueue {
     /// The topic's name.
     package var topic: String { storedTopic.name }
     /// From 0 on.
-    package let queueId: Int32
+    package let queueID: Int32
     /// Set while the owner waits for messages of this queue; `StoreEvents.arrival` is called only then.
     package var wantsArrival = false
     /// For the owner of the store: its suspended pulls.
@@ -54,9 +54,9 @@ package final class ConsumeQueue {
     private var tail: UnsafeMutableRawPointer?
     private var tailCapacity = 0
 
-    init(topic: StoredTopic, queueId: Int32, entriesPerFile: Int) {
+    init(topic: StoredTopic, queueID: Int32, entriesPerFile: Int) {
         self.storedTopic = topic
-        self.queueId = queueId
+        self.queueID = queueID
         self.entriesPerFile = Int64(entriesPerFile)
     }
 
@@ -69,7 +69,7 @@ package final class ConsumeQueue {
     func add(_ entry: ConsumeQueueEntry) {
         let position = Int(maxOffset - tailStart)
         if position >= tailCapacity { makeRoom() }
-        guard let tail else { fatalError("the tail of \(topic)-\(queueId) has no memory") }
+        guard let tail else { fatalError("the tail of \(topic)-\(queueID) has no memory") }
         entry.encode(tail + Int(maxOffset - tailStart) * ConsumeQueueEntry.size)
         if maxOffset == minOffset { firstPhysicalOffset = entry.physicalOffset }
         maxOffset += 1

@@ -8,7 +8,7 @@ extension ConsumeQueueFiles {
     /// A folder of one queue.
     struct QueueFolder {
         let topic: TopicName
-        let queueId: Int32
+        let queueID: Int32
     }
 
     /// Every queue folder there is.
@@ -24,8 +24,8 @@ extension ConsumeQueueFiles {
                 continue
             }
             for name in try disk.list(directory + "/" + topic.text) {
-                guard let queueId = Int32(name), queueId >= 0 else { continue }
-                found.append(QueueFolder(topic: topic, queueId: queueId))
+                guard let queueID = Int32(name), queueID >= 0 else { continue }
+                found.append(QueueFolder(topic: topic, queueID: queueID))
             }
         }
         return found

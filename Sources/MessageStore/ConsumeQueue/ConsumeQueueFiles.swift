@@ -39,7 +39,7 @@ final class ConsumeQueueFiles {
         scratch.deallocate()
     }
 
-    func queuePath(_ queue: ConsumeQueue) -> String { "\(directory)/\(queue.topic)/\(queue.queueId)" }
+    func queuePath(_ queue: ConsumeQueue) -> String { "\(directory)/\(queue.topic)/\(queue.queueID)" }
 
     func path(_ queue: ConsumeQueue, _ number: Int64) -> String {
         queuePath(queue) + "/" + StoreFileName.of(offset: number * fileBytes)
@@ -54,7 +54,7 @@ final class ConsumeQueueFiles {
             let number = queue.fileNumber(of: start)
             let end = min(queue.maxOffset, queue.firstOffset(ofFile: number + 1))
             guard let bytes = queue.tailBytes(from: start, count: Int(end - start)) else {
-                fatalError("entries of \(queue.topic)-\(queue.queueId) left memory before they were written")
+                fatalError("entries of \(queue.topic)-\(queue.queueID) left memory before they were written")
             }
             let file = try self.file(queue, number, forWriting: true)
             try file.write(bytes, at: queue.filePosition(of: start))

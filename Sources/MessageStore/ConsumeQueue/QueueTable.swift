@@ -11,7 +11,7 @@ final class StoredTopic {
     let keyHashPrefix: Int32
     let isSchedule: Bool
     /// Numbers of the topic's queues, in the order of their creation. `QueueTable` alone changes them.
-    fileprivate(set) var queueIds: [Int32] = []
+    fileprivate(set) var queueIDs: [Int32] = []
 
     init(_ topic: TopicName) {
         self.topic = topic
@@ -40,14 +40,14 @@ struct QueueTable {
     private let hashing = BytesHash()
 
     @inline(__always)
-    mutating func find(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue? {
-        if let last, last.queueId == queueId, MessageProperties.equal(last.storedTopic.bytes, topic) { return last }
-        let hash = self.hash(topic, queueId)
+    mutating func find(_ topic: UnsafeRawBufferPointer, _ queueID: Int32) -> ConsumeQueue? {
+        if let last, last.queueID == queueID, MessageProperties.equal(last.storedTopic.bytes, topic) { return last }
+        let hash = self.hash(topic, queueID)
         var slot = Int(hash) & (slots.count - 1)
         while slots[slot].index != 0 {
             if slots[slot].hash == hash {
                 let queue = queues[Int(slots[slot].index) - 1]
-                if queue.queueId == queueId, MessageProperties.equal(queue.storedTopic.bytes, topic) {
+                if queue.queueID == queueID, MessageProperties.equal(queue.storedTopic.bytes, topic) {
                     last = queue
                     return queue
                 }
@@ -58,11 +58,11 @@ struct QueueTable {
     }
 
     /// Adds a queue that is not in the table. Its folder gets the topic's name, so only a checked one makes a queue.
-    mutating func make(_ topic: TopicName, _ queueId: Int32, entriesPerFile: Int) -> ConsumeQueue {
-        precondition(queueId >= 0, "queues are numbered from 0")
+    mutating func make(_ topic: TopicName, _ queueID: Int32, entriesPerFile: Int) -> ConsumeQueue {
+        precondition(queueID >= 0, "queues are numbered from 0")
         let stored = topics[topic] ?? StoredTopic(topic)
         topics[topic] = stored
-        let queue = ConsumeQueue(topic: stored, queueId: queueId, entriesPerFile: entriesPerFile)
+        let queue = ConsumeQueue(topic: stored, queueID: queueID, entriesPerFile: entriesPerFile)
         insert(queue)
         return queue
     }
@@ -74,21 +74,21 @@ struct QueueTable {
     mutating func remove(_ topic: TopicName) -> [ConsumeQueue] {
         guard let stored = topics.removeValue(forKey: topic) else { return [] }
         last = nil
-        defer { stored.queueIds = [] }
-        return stored.queueIds.compactMap { remove(stored.bytes, $0) }
+        defer { stored.queueIDs = [] }
+        return stored.queueIDs.compactMap { remove(stored.bytes, $0) }
     }
 
-    private mutating func remove(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> ConsumeQueue? {
-        let hash = self.hash(topic, queueId)
+    private mutating func remove(_ topic: UnsafeRawBufferPointer, _ queueID: Int32) -> ConsumeQueue? {
+        let hash = self.hash(topic, queueID)
         let found = slot(hash) {
-            queues[$0].queueId == queueId && MessageProperties.equal(queues[$0].storedTopic.bytes, topic)
+            queues[$0].queueID == queueID && MessageProperties.equal(queues[$0].storedTopic.bytes, topic)
         }
         guard let found else { return nil }
         let index = Int(slots[found].index) - 1
         let queue = queues[index]
         let moved = queues.removeLast()
         if moved !== queue {
-            let movedSlot = slot(self.hash(moved.storedTopic.bytes, moved.queueId)) { $0 == queues.count }
+            let movedSlot = slot(self.hash(moved.storedTopic.bytes, moved.queueID)) { $0 == queues.count }
             guard let movedSlot else { preconditionFailure("every queue has a slot") }
             slots[movedSlot].index = Int32(index + 1)
             queues[index] = moved
@@ -129,7 +129,7 @@ struct QueueTable {
 
     private mutating func insert(_ queue: ConsumeQueue) {
         queues.append(queue)
-        queue.storedTopic.queueIds.append(queue.queueId)
+        queue.storedTopic.queueIDs.append(queue.queueID)
         if queues.count * 2 > slots.count {
             slots = Array(repeating: (0, 0), count: slots.count * 4)
             for (index, queue) in queues.enumerated() { place(queue, index) }
@@ -139,7 +139,7 @@ struct QueueTable {
     }
 
     private mutating func place(_ queue: ConsumeQueue, _ index: Int) {
-        let hash = self.hash(queue.storedTopic.bytes, queue.queueId)
+        let hash = self.hash(queue.storedTopic.bytes, queue.queueID)
         var slot = Int(hash) & (slots.count - 1)
         while slots[slot].index != 0 { slot = (slot + 1) & (slots.count - 1) }
         slots[slot] = (Int32(index + 1), hash)
@@ -147,7 +147,7 @@ struct QueueTable {
 
     /// Of a queue of a topic: topics come from clients.
     @inline(__always)
-    private func hash(_ topic: UnsafeRawBufferPointer, _ queueId: Int32) -> UInt32 {
-        UInt32(truncatingIfNeeded: hashing.hash(topic, and: UInt64(UInt32(bitPattern: queueId))))
+    private func hash(_ topic: UnsafeRawBufferPointer, _ queueID: Int32) -> UInt32 {
+        UInt32(truncatingIfNeeded: hashing.hash(topic, and: UInt64(UInt32(bitPattern: queueID))))
     }
 }

@@ -126,9 +126,9 @@ extension MessageStore {
     /// its queue's number is negative. Brokers check both; a damaged log or another master may not.
     @inline(__always)
     private func queueOf(_ record: CommitLogRecordView) -> ConsumeQueue? {
-        if let queue = table.find(record.topic, record.queueId) { return queue }
+        if let queue = table.find(record.topic, record.queueID) { return queue }
         guard !deleted.hides(record.topic, at: record.physicalOffset),
-            case .success(let queue) = makeQueue(record.topic, record.queueId)
+            case .success(let queue) = makeQueue(record.topic, record.queueID)
         else { return nil }
         return queue
     }
@@ -137,7 +137,7 @@ extension MessageStore {
     @inline(never)
     private func noteWithoutQueue(_ record: CommitLogRecordView) {
         guard !deleted.hides(record.topic, at: record.physicalOffset),
-            case .failure(let refusal) = makeQueue(record.topic, record.queueId)
+            case .failure(let refusal) = makeQueue(record.topic, record.queueID)
         else { return }
         withoutQueue += 1
         // At the first, and then ever more seldom: a log of RocketMQ's may be full of them.

@@ -64,12 +64,12 @@ extension MessageStore {
 
     private func drop(_ record: WaitingRecord) {
         logger.error(
-            "message at \(record.entry.physicalOffset) says it is number \(record.offset) of the queue \(record.queue.topic)-\(record.queue.queueId), which was at \(record.maximum) and does not go on there: it is in no queue"
+            "message at \(record.entry.physicalOffset) says it is number \(record.offset) of the queue \(record.queue.topic)-\(record.queue.queueID), which was at \(record.maximum) and does not go on there: it is in no queue"
         )
     }
 
     private func moveEnd(of queue: ConsumeQueue, to offset: QueueOffset) {
-        let name = "\(queue.topic)-\(queue.queueId)"
+        let name = "\(queue.topic)-\(queue.queueID)"
         let maximum = queue.maxOffset
         if offset < maximum {
             // The topic was deleted and made again: its offsets began anew.
@@ -96,7 +96,7 @@ extension MessageStore {
                 queue.reset(minimum: offset, maximum: offset, written: offset)
             }
         } catch {
-            logger.error("cutting the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+            logger.error("cutting the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
             queue.reset(minimum: offset, maximum: offset, written: offset)
         }
     }

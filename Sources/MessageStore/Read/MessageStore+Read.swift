@@ -12,11 +12,11 @@ extension MessageStore {
     ///   - tagsCodes: only messages whose code is among them; nil for all.
     ///   - ranges: emptied, then filled.
     package func selectMessages(
-        topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
+        topic: UnsafeRawBufferPointer, queueID: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
         tagsCodes: [Int64]? = nil, into ranges: inout [LogRange]
     ) -> GetMessageResult {
         ranges.removeAll(keepingCapacity: true)
-        guard let queue = table.find(topic, queueId) else {
+        guard let queue = table.find(topic, queueID) else {
             return result(.noMatchedLogicQueue, next: correct(offset, to: QueueOffset(0)), nil)
         }
         return selectMessages(
@@ -52,7 +52,7 @@ extension MessageStore {
             do throws(SystemError) {
                 bytes = try queueFiles.read(queue, from: position, count: Int(min(scanEnd - position, wanted)))
             } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
                 break
             }
             wanted = min(wanted * 4, 1 << 20)
@@ -111,12 +111,12 @@ extension MessageStore {
     /// As `selectMessages`, and hands the chosen bytes to `sink`, range by range; the pointers are valid during the
     /// call.
     package func getMessages(
-        topic: UnsafeRawBufferPointer, queueId: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
+        topic: UnsafeRawBufferPointer, queueID: Int32, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max,
         tagsCodes: [Int64]? = nil, into sink: (UnsafeRawBufferPointer) -> Void
     ) -> GetMessageResult {
         var ranges: [LogRange] = []
         let answer = selectMessages(
-            topic: topic, queueId: queueId, from: offset, maxCount: maxCount, maxBytes: maxBytes, tagsCodes: tagsCodes,
+            topic: topic, queueID: queueID, from: offset, maxCount: maxCount, maxBytes: maxBytes, tagsCodes: tagsCodes,
             into: &ranges)
         for range in ranges { withBytes(range, sink) }
         return answer
@@ -195,7 +195,7 @@ extension MessageStore {
     {
         guard reported.isNew(damageAt: physical) else { return }
         logger.error(
-            "entry \(position) of \(queue.topic)-\(queue.queueId) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
+            "entry \(position) of \(queue.topic)-\(queue.queueID) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
         )
     }
 
@@ -209,7 +209,7 @@ extension MessageStore {
             else { return false }
             // RocketMQ's light queues hold messages of other topics.
             if queue.topic.hasPrefix("%LMQ%") { return true }
-            return record.queueId == queue.queueId && record.queueOffset == position
+            return record.queueID == queue.queueID && record.queueOffset == position
                 && MessageProperties.equal(record.topic, queue.storedTopic.bytes)
         } ?? false
     }
@@ -241,7 +241,7 @@ extension MessageStore {
                     position += 1
                 }
             } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
                 return found
             }
         }
@@ -291,9 +291,9 @@ extension MessageStore {
     /// The offset of the message stored at a time, milliseconds since 1970. In a queue that holds no message (any more)
     /// it is the queue's beginning: 0 would set a group back that has read on to there.
     package func offset(
-        topic: String, queueId: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
+        topic: String, queueID: Int32, byTimestamp time: Int64, boundary: TimeBoundary = .nearest
     ) -> QueueOffset {
-        guard let queue = consumeQueue(topic: topic, queueId: queueId) else { return QueueOffset(0) }
+        guard let queue = consumeQueue(topic: topic, queueID: queueID) else { return QueueOffset(0) }
         guard !queue.isEmpty else { return queue.minOffset }
         let first = search(queue) { $0 >= time }
         let minimum = queue.minOffset
@@ -332,7 +332,7 @@ extension MessageStore {
             guard let entry = try queueFiles.entry(queue, at: offset) else { return -1 }
             return storeTimestamp(at: entry.physicalOffset)
         } catch {
-            logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+            logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
             return -1
         }
     }

@@ -46,7 +46,7 @@ extension MessageStore {
                     bytes = try queueFiles.read(
                         queue, from: QueueOffset(position), count: min(ahead, Int(scanEnd - position)))
                 } catch {
-                    logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                    logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
                     break
                 }
             }
@@ -99,7 +99,7 @@ extension MessageStore {
                 bytes.append(contentsOf: read.prefix(count * ConsumeQueueEntry.size))
                 position += Int64(count)
             } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueId) failed: \(error)")
+                logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
                 return
             }
         }

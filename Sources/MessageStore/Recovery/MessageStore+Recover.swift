@@ -70,7 +70,7 @@ extension MessageStore {
                     "the commit log is empty: \(folders.count) consume queues point at nothing and are deleted")
             }
             for folder in folders {
-                try queueFiles.remove(findConsumeQueue(topic: folder.topic, queueId: folder.queueId))
+                try queueFiles.remove(findConsumeQueue(topic: folder.topic, queueID: folder.queueID))
             }
             table.removeAll()
             if let index {
@@ -162,7 +162,7 @@ extension MessageStore {
 
     private func loadQueues(_ plan: inout RecoveryPlan, first: PhysicalOffset) throws(StoreError) {
         let folders = try onDisk { () throws(SystemError) in try queueFolders() }
-        var queues = folders.map { findConsumeQueue(topic: $0.topic, queueId: $0.queueId) }
+        var queues = folders.map { findConsumeQueue(topic: $0.topic, queueID: $0.queueID) }
         let anew = try load(queues, plan)
         plan.known =
             plan.point.map { max($0.dispatched, plan.synchronized) }
@@ -208,7 +208,7 @@ extension MessageStore {
                     asksWhatFollows: plan.point == nil
                 ) { entry, offset in
                     guard let record = self.recordAt(entry.physicalOffset) else { return false }
-                    return record.queueOffset == offset && record.queueId == queue.queueId
+                    return record.queueOffset == offset && record.queueID == queue.queueID
                 }
             }
             guard mayGoOn, plan.point == nil else { continue }
@@ -244,7 +244,7 @@ extension MessageStore {
     /// The few fields recovery looks at.
     struct RecordGlimpse {
         var size: Int
-        var queueId: Int32
+        var queueID: Int32
         var queueOffset: QueueOffset
         var storeTimestamp: Int64
         var isBlank: Bool
@@ -267,13 +267,13 @@ extension MessageStore {
                     guard record.physicalOffset == offset else { return (nil, 0) }
                     return (
                         RecordGlimpse(
-                            size: record.totalSize, queueId: record.queueId, queueOffset: record.queueOffset,
+                            size: record.totalSize, queueID: record.queueID, queueOffset: record.queueOffset,
                             storeTimestamp: record.storeTimestamp, isBlank: false), 0
                     )
                 case .blank(let size):
                     return (
                         RecordGlimpse(
-                            size: size, queueId: 0, queueOffset: QueueOffset(0), storeTimestamp: 0, isBlank: true), 0
+                            size: size, queueID: 0, queueOffset: QueueOffset(0), storeTimestamp: 0, isBlank: true), 0
                     )
                 case .incomplete(let needed): return (nil, needed)
                 case .invalid: return (nil, 0)

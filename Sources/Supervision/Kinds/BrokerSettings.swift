@@ -62,7 +62,7 @@ enum BrokerSettings: SettingsRules {
                 "two slaves of this platform follow the same haMasterAddress: a master's log belongs into one store each"
             )
         }
-        let names = Set(configuration.brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerId"] ?? "")" })
+        let names = Set(configuration.brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerID"] ?? "")" })
         if names.count != configuration.brokers.count {
             problems.append(ConfigurationProblem("two [[broker]] tables have the same brokerName and brokerId"))
         }

@@ -42,7 +42,7 @@ struct UpdateSubGroup: AdminCommand {
     @Option(
         name: [.customShort("i"), .customLong("brokerId")], parsing: .unconditional,
         help: "Consumes from this broker id.")
-    var brokerId: Int64 = 0
+    var brokerID: Int64 = 0
     @Option(
         name: [.customShort("w"), .customLong("whichBrokerWhenConsumeSlowly")], parsing: .unconditional,
         help: "Broker id for consumers that are far behind.")
@@ -61,7 +61,7 @@ struct UpdateSubGroup: AdminCommand {
         settings.mayBroadcast = consumeBroadcastEnable
         settings.retryQueues = Int(retryQueueNums)
         settings.retriesMax = Int(retryMaxTimes)
-        settings.brokerID = brokerId
+        settings.brokerID = brokerID
         settings.brokerIDWhenSlow = whichBrokerWhenConsumeSlowly
         settings.notifiesMembers = notifyConsumerIdsChanged
         for address in try await client.masters(place.choice) {
@@ -71,7 +71,7 @@ struct UpdateSubGroup: AdminCommand {
         print(
             "SubscriptionGroupConfig [groupName=\(group.name), consumeEnable=\(consumeEnable), "
                 + "consumeFromMinEnable=\(consumeFromMinEnable), consumeBroadcastEnable=\(consumeBroadcastEnable), "
-                + "retryQueueNums=\(retryQueueNums), retryMaxTimes=\(retryMaxTimes), brokerId=\(brokerId), "
+                + "retryQueueNums=\(retryQueueNums), retryMaxTimes=\(retryMaxTimes), brokerId=\(brokerID), "
                 + "whichBrokerWhenConsumeSlowly=\(whichBrokerWhenConsumeSlowly), "
                 + "notifyConsumerIdsChangedEnable=\(notifyConsumerIdsChanged)]")
     }

@@ -85,7 +85,7 @@ struct DirectConsumer: ParsableArguments {
     }
 }
 
-struct QueryMsgById: StreamingCommand {
+struct QueryMsgByID: StreamingCommand {
     static let configuration = CommandConfiguration(
         commandName: "queryMsgById", abstract: "Show messages by their ids.",
         discussion: AdminOutput.help(
@@ -176,7 +176,7 @@ struct QueryMsgByUniqueKey: StreamingCommand {
     @Flag(name: [.customShort("a"), .customLong("showAll")], help: "All copies, at most 32.")
     var showAll = false
 
-    func ask(_ client: AdminClient, _ show: (QueryMsgById.Part) -> Void) async throws {
+    func ask(_ client: AdminClient, _ show: (QueryMsgByID.Part) -> Void) async throws {
         let all = try await client.messages(in: topic.name, uniqueID: id).sorted {
             $0.storeTimestamp < $1.storeTimestamp
         }
@@ -190,9 +190,9 @@ struct QueryMsgByUniqueKey: StreamingCommand {
         for message in showAll ? all : [first] { show(.found(await FoundMessage(message, client))) }
     }
 
-    func lines(_ part: QueryMsgById.Part) -> [String] { part.lines }
+    func lines(_ part: QueryMsgByID.Part) -> [String] { part.lines }
 
-    func json(_ part: QueryMsgById.Part) -> [JSONValue] { [part.json] }
+    func json(_ part: QueryMsgByID.Part) -> [JSONValue] { [part.json] }
 }
 
 struct QueryMsgByKey: ShowingCommand {
@@ -256,7 +256,7 @@ struct QueryMsgByOffset: ShowingCommand {
     func json(_ value: FoundMessage) -> JSONValue { value.json }
 }
 
-struct QueryMsgTraceById: ShowingCommand {
+struct QueryMsgTraceByID: ShowingCommand {
     static let configuration = CommandConfiguration(
         commandName: "queryMsgTraceById", abstract: "Show what trace messages say about a message.",
         discussion: AdminOutput.help(

@@ -59,7 +59,7 @@ struct MigratePage {
                 for queue in topic.queues {
                     lines.append(
                         columns.line(
-                            topic.name, String(queue.queueId), String(max(0, queue.end - queue.first)),
+                            topic.name, String(queue.queueID), String(max(0, queue.end - queue.first)),
                             String(queue.first), String(queue.end)))
                 }
             } else {
@@ -246,7 +246,7 @@ struct MigratePage {
                 .array(
                     topic.queues.map {
                         .fields([
-                            ("queue", .integer($0.queueId)), ("first", .integer($0.first)), ("end", .integer($0.end)),
+                            ("queue", .integer($0.queueID)), ("first", .integer($0.first)), ("end", .integer($0.end)),
                         ])
                     })
             ),

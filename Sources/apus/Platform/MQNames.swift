@@ -101,7 +101,7 @@ struct MQBroker: ParsableCommand {
 
     func run() throws {
         let settings = try options.settings()
-        let name = settings["brokerName"].map { "\($0)-\(settings["brokerId"] ?? "0")" }
+        let name = settings["brokerName"].map { "\($0)-\(settings["brokerID"] ?? "0")" }
         var arguments = options.arguments(
             dataDirectory: RoleDirectories.path("broker", name), settings: settings)
         arguments += ["--no-nameserver"]

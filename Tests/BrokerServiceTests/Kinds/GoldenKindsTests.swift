@@ -81,7 +81,7 @@ private final class Player {
     /// What long polls brought, whichever of them: how many messages one of them finds is a matter of microseconds.
     var consumed: (mine: Set<String>, theirs: Set<String>) = ([], [])
     var unasked: [RequestCode: Int] = [:]
-    private var pulled: [(topic: String, queueId: Int32)] = []
+    private var pulled: [(topic: String, queueID: Int32)] = []
 
     /// The client sent without waiting for answers.
     private let isAsynchronous: Bool
@@ -107,9 +107,9 @@ private final class Player {
     func stored() throws -> Set<String> {
         let connection = try harness.connect()
         var all: Set<String> = []
-        for (topic, queueId) in pulled {
+        for (topic, queueID) in pulled {
             let answer = try connection.invoke(
-                .pullMessage, RawConnection.pullFields(topic: topic, queueId: queueId, group: "Auditor", count: 1000))
+                .pullMessage, RawConnection.pullFields(topic: topic, queueID: queueID, group: "Auditor", count: 1000))
             all.formUnion(NormalizedAnswer.messages(answer.body).map(placeless))
         }
         return all
@@ -124,10 +124,10 @@ private final class Player {
         }
         try connection.send(adapted(frame))
         if frame.command.isLongPoll, let topic = frame.command.extFields["topic"],
-            let queueId = frame.command.extFields["queueId"].flatMap({ Int32($0) }),
-            !pulled.contains(where: { $0 == (topic, queueId) })
+            let queueID = frame.command.extFields["queueId"].flatMap({ Int32($0) }),
+            !pulled.contains(where: { $0 == (topic, queueID) })
         {
-            pulled.append((topic, queueId))
+            pulled.append((topic, queueID))
         }
         guard !frame.command.isOneway else { return }
         held["\(frame.connection) \(frame.command.opaque)"] = frame.command
@@ -184,7 +184,7 @@ private final class Player {
             let theirs = Consumed.all(expected.body)
             #expect(mine.count == 1 && theirs.count == 1)
             for (mine, theirs) in zip(mine, theirs) {
-                #expect(mine.topic == theirs.topic && mine.queueId == theirs.queueId && mine.body == theirs.body)
+                #expect(mine.topic == theirs.topic && mine.queueID == theirs.queueID && mine.body == theirs.body)
                 #expect(mine.queueOffset == theirs.queueOffset && mine.sysFlag == theirs.sysFlag)
                 let left = ["WAIT"] + (isNewer ? ["__transactionId__"] : [])
                 func kept(_ message: Consumed) -> [String: String] {

@@ -6,9 +6,9 @@ import Testing
 
 /// Who is a member of a group, and who is told when that changes.
 @Suite("groups and clients") struct GroupTests {
-    private func join(_ connection: RawConnection, _ clientId: String, group: String = "G") throws {
+    private func join(_ connection: RawConnection, _ clientID: String, group: String = "G") throws {
         let data = ConsumerData(groupName: group, subscriptionDataSet: [SubscriptionData(topic: "T", subVersion: 1)])
-        let body = HeartbeatData(clientID: clientId, producerGroups: ["P"], consumerDataSet: [data]).encoded()
+        let body = HeartbeatData(clientID: clientID, producerGroups: ["P"], consumerDataSet: [data]).encoded()
         #expect(try connection.invoke(.heartBeat, body: body).code == 0)
     }
 

@@ -9,7 +9,7 @@ import WorkerProtocol
 @Suite("a consumer group whose clients disagree")
 struct InconsistentGroupTests {
     private func heartbeat(
-        _ connection: RawConnection, _ clientId: String, _ subscriptions: [(topic: String, expression: String)],
+        _ connection: RawConnection, _ clientID: String, _ subscriptions: [(topic: String, expression: String)],
         version: Int64 = 1, model: String = "CLUSTERING", group: String = "G"
     ) throws {
         var data = ConsumerData(
@@ -20,7 +20,7 @@ struct InconsistentGroupTests {
         data.messageModel = model
         let answer = try connection.invoke(
             .heartBeat,
-            body: HeartbeatData(clientID: clientId, producerGroups: [], consumerDataSet: [data]).encoded())
+            body: HeartbeatData(clientID: clientID, producerGroups: [], consumerDataSet: [data]).encoded())
         #expect(answer.code == 0)
     }
 

@@ -11,7 +11,7 @@ import Testing
 /// One stored message as a consumer sees it.
 struct Consumed: Equatable, Sendable {
     var topic: String
-    var queueId: Int32
+    var queueID: Int32
     var queueOffset: Int64
     var physicalOffset: Int64
     var sysFlag: Int32
@@ -24,7 +24,7 @@ struct Consumed: Equatable, Sendable {
 
     init(_ record: CommitLogRecordView) {
         topic = String(decoding: record.topic, as: UTF8.self)
-        queueId = record.queueId
+        queueID = record.queueID
         queueOffset = record.queueOffset.rawValue
         physicalOffset = record.physicalOffset.rawValue
         sysFlag = record.sysFlag
@@ -64,20 +64,20 @@ extension RawConnection {
     }
 
     /// What lies in a queue from `offset` on.
-    func consume(_ topic: String, queueId: Int32 = 0, from offset: Int64 = 0, count: Int = 32) throws -> [Consumed] {
+    func consume(_ topic: String, queueID: Int32 = 0, from offset: Int64 = 0, count: Int = 32) throws -> [Consumed] {
         let answer = try invoke(
-            .pullMessage, Self.pullFields(topic: topic, queueId: queueId, offset: offset, count: count))
+            .pullMessage, Self.pullFields(topic: topic, queueID: queueID, offset: offset, count: count))
         return answer.code == 0 ? Consumed.all(answer.body) : []
     }
 
     /// Waits until a queue holds that many.
     func wait(
-        _ topic: String, queueId: Int32 = 0, count: Int, seconds: Double = 10
+        _ topic: String, queueID: Int32 = 0, count: Int, seconds: Double = 10
     ) throws -> [Consumed] {
         let deadline = Date().addingTimeInterval(seconds)
         var found: [Consumed] = []
         while found.count < count, Date() < deadline {
-            found += try consume(topic, queueId: queueId, from: Int64(found.count))
+            found += try consume(topic, queueID: queueID, from: Int64(found.count))
             if found.count < count { usleep(5000) }
         }
         return found
@@ -96,8 +96,8 @@ extension RawConnection {
         (try? request(code, timeoutMillis: millis)) != nil
     }
 
-    func heartbeat(_ clientId: String, producerGroup: String) throws {
-        let body = HeartbeatData(clientID: clientId, producerGroups: [producerGroup], consumerDataSet: []).encoded()
+    func heartbeat(_ clientID: String, producerGroup: String) throws {
+        let body = HeartbeatData(clientID: clientID, producerGroups: [producerGroup], consumerDataSet: []).encoded()
         let answer = try invoke(.heartBeat, body: body)
         #expect(answer.code == 0)
     }
@@ -114,11 +114,11 @@ extension RawConnection {
 
 extension BrokerHarness {
     /// What a queue holds whose topic clients cannot pull.
-    func stored(_ topic: String, queueId: Int32 = 0) throws -> [Consumed] {
+    func stored(_ topic: String, queueID: Int32 = 0) throws -> [Consumed] {
         try onLoop { broker in
             var all: [Consumed] = []
             _ = Array(topic.utf8).withUnsafeBytes { topic in
-                broker.store.getMessages(topic: topic, queueId: queueId, from: QueueOffset(0), maxCount: 1000) {
+                broker.store.getMessages(topic: topic, queueID: queueID, from: QueueOffset(0), maxCount: 1000) {
                     all += Consumed.all(Array($0))
                 }
             }

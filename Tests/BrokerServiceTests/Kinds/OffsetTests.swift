@@ -107,10 +107,10 @@ import Testing
         let parts = try produce(connection, "Topic")
         #expect(try consume(connection, "Topic", "G", from: 0).count == 15)
         // The group must have been in all queues, or RocketMQ takes it for one that does not exist.
-        for queueId in 1..<4 {
+        for queueID in 1..<4 {
             _ = try connection.invoke(
                 .updateConsumerOffset,
-                ["topic": "Topic", "consumerGroup": "G", "queueId": String(queueId), "commitOffset": "0"])
+                ["topic": "Topic", "consumerGroup": "G", "queueId": String(queueID), "commitOffset": "0"])
         }
         func reset(to time: Int64) throws {
             let refused = try connection.invoke(
@@ -120,8 +120,8 @@ import Testing
             // DefaultMQAdminExtImpl.resetOffsetByTimestampOld.
             let stats = try connection.invoke(.getConsumeStats, ["consumerGroup": "G", "topic": "Topic"]).json()
             for member in stats["offsetTable"]?.object?.members ?? [] {
-                let queueId = try JSONValue(parsing: Array(member.key.utf8))["queueId"]?.integer ?? -1
-                let fields = ["topic": "Topic", "queueId": String(queueId)]
+                let queueID = try JSONValue(parsing: Array(member.key.utf8))["queueId"]?.integer ?? -1
+                let fields = ["topic": "Topic", "queueId": String(queueID)]
                 let found = try connection.invoke(
                     .searchOffsetByTimestamp, fields.merging(["timestamp": String(time)]) { $1 })
                 let answer = try connection.invoke(
@@ -150,10 +150,10 @@ import Testing
         #expect(try consume(consumer, "Topic", "G", from: 0).count == 15)
         // Of the topic's four queues three were never consumed: RocketMQ refuses to move a group that is nowhere in
         // one.
-        for queueId in 1..<4 {
+        for queueID in 1..<4 {
             _ = try tool.invoke(
                 .updateConsumerOffset,
-                ["topic": "Topic", "consumerGroup": "G", "queueId": String(queueId), "commitOffset": "0"])
+                ["topic": "Topic", "consumerGroup": "G", "queueId": String(queueID), "commitOffset": "0"])
         }
         let data = ConsumerData(groupName: "G", subscriptionDataSet: [SubscriptionData(topic: "Topic", subVersion: 1)])
         var heartbeat = RemotingCommand(

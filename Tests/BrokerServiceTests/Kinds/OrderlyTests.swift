@@ -28,19 +28,19 @@ import Testing
             #expect(try connection.invoke(.heartBeat, body: body).code == 0)
         }
 
-        func lock(_ queueIds: [Int32]) throws -> Set<Int32> {
+        func lock(_ queueIDs: [Int32]) throws -> Set<Int32> {
             let body = LockBatchRequestBody(
                 consumerGroup: "G", clientID: id,
-                mqSet: queueIds.map { MessageQueue(topic: "Orderly", brokerName: "broker-a", queueID: $0) })
+                mqSet: queueIDs.map { MessageQueue(topic: "Orderly", brokerName: "broker-a", queueID: $0) })
             let answer = try connection.invoke(.lockBatchMQ, body: body.encoded())
             #expect(answer.code == 0)
             return Set(try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID))
         }
 
-        func unlock(_ queueIds: [Int32]) throws {
+        func unlock(_ queueIDs: [Int32]) throws {
             let body = UnlockBatchRequestBody(
                 consumerGroup: "G", clientID: id,
-                mqSet: queueIds.map { MessageQueue(topic: "Orderly", brokerName: "broker-a", queueID: $0) })
+                mqSet: queueIDs.map { MessageQueue(topic: "Orderly", brokerName: "broker-a", queueID: $0) })
             #expect(try connection.invoke(.unlockBatchMQ, body: body.encoded()).code == 0)
         }
 
@@ -55,32 +55,32 @@ import Testing
             let mine = Set((start..<min(start + share, queues)).map { Int32($0) })
             let given = held.keys.filter { !mine.contains($0) }
             // As the client does: what is committed first, then the lock.
-            for queueId in given {
-                try commit(queueId)
-                held[queueId] = nil
+            for queueID in given {
+                try commit(queueID)
+                held[queueID] = nil
             }
             if !given.isEmpty { try unlock(given) }
             let wanted = mine.subtracting(held.keys).sorted()
-            for queueId in try lock(wanted) {
+            for queueID in try lock(wanted) {
                 let answer = try connection.invoke(
-                    .queryConsumerOffset, ["topic": "Orderly", "consumerGroup": "G", "queueId": String(queueId)])
-                held[queueId] = Int64(answer.extFields["offset"] ?? "") ?? 0
+                    .queryConsumerOffset, ["topic": "Orderly", "consumerGroup": "G", "queueId": String(queueID)])
+                held[queueID] = Int64(answer.extFields["offset"] ?? "") ?? 0
             }
         }
 
-        func commit(_ queueId: Int32) throws {
-            guard let offset = held[queueId] else { return }
+        func commit(_ queueID: Int32) throws {
+            guard let offset = held[queueID] else { return }
             let fields = [
-                "topic": "Orderly", "consumerGroup": "G", "queueId": String(queueId), "commitOffset": String(offset),
+                "topic": "Orderly", "consumerGroup": "G", "queueId": String(queueID), "commitOffset": String(offset),
             ]
             #expect(try connection.invoke(.updateConsumerOffset, fields).code == 0)
         }
 
         /// Consumes one message of a queue it holds.
-        func consume(_ queueId: Int32) throws -> Consumed? {
-            guard let offset = held[queueId] else { return nil }
-            let found = try connection.consume("Orderly", queueId: queueId, from: offset, count: 1).first
-            if found != nil { held[queueId] = offset + 1 }
+        func consume(_ queueID: Int32) throws -> Consumed? {
+            guard let offset = held[queueID] else { return nil }
+            let found = try connection.consume("Orderly", queueID: queueID, from: offset, count: 1).first
+            if found != nil { held[queueID] = offset + 1 }
             return found
         }
     }
@@ -95,18 +95,18 @@ import Testing
         let other = try harness.connect()
         try member.heartbeat()
         #expect(try member.lock([0, 1]) == [0, 1])
-        func pull(_ connection: RawConnection, _ queueId: Int32, group: String = "G") throws -> Int32 {
+        func pull(_ connection: RawConnection, _ queueID: Int32, group: String = "G") throws -> Int32 {
             try connection.post(
                 .pullMessage,
                 RawConnection.pullFields(
-                    topic: "Orderly", queueId: queueId, offset: queueId == 0 ? 1 : 0, group: group,
+                    topic: "Orderly", queueID: queueID, offset: queueID == 0 ? 1 : 0, group: group,
                     suspendMillis: 15_000))
         }
         let given = try pull(member.connection, 0)
-        for (connection, queueId, group) in [
+        for (connection, queueID, group) in [
             (member.connection, Int32(1), "G"), (member.connection, 0, "H"), (other, 0, "G"),
         ] {
-            _ = try pull(connection, queueId, group: group)
+            _ = try pull(connection, queueID, group: group)
         }
         try wait { try harness.onLoop { $0.heldPulls } == 4 }
         let body = UnlockBatchRequestBody(
@@ -145,13 +145,13 @@ import Testing
             switch random.below(100) {
             case 0..<35:
                 let body = String(sent[Int(queue)])
-                #expect(try producer.send(topic: "Orderly", queueId: queue, body: body).code == 0)
+                #expect(try producer.send(topic: "Orderly", queueID: queue, body: body).code == 0)
                 sent[Int(queue)] += 1
             case 35..<40 where members.count < 4: try join()
             case 40..<44 where members.count > 1:
                 // Leaves as it should: commits, unlocks, says goodbye.
                 let member = members.remove(at: Int(random.below(UInt64(members.count))))
-                for queueId in member.held.keys { try member.commit(queueId) }
+                for queueID in member.held.keys { try member.commit(queueID) }
                 if !member.held.isEmpty { try member.unlock(Array(member.held.keys)) }
                 _ = try member.connection.invoke(.unregisterClient, ["clientID": member.id, "consumerGroup": "G"])
                 member.connection.close()

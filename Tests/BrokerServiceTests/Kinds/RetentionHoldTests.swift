@@ -119,7 +119,7 @@ struct RetentionHoldTests {
         #expect(try end(connection, committed, 8).code == 0)
         #expect(try end(connection, rolledBack, 12).code == 0)
         let outcomes = try harness.onLoop {
-            $0.store.consumeQueue(topic: "RMQ_SYS_TRANS_OP_HALF_TOPIC", queueId: 0)?.maxOffset.rawValue
+            $0.store.consumeQueue(topic: "RMQ_SYS_TRANS_OP_HALF_TOPIC", queueID: 0)?.maxOffset.rawValue
         }
         #expect(outcomes == 2)
         #expect(try connection.wait("Due", count: 1).map(\.body) == ["committed"])

@@ -124,9 +124,9 @@ import Testing
         await broker.settle()
         return try await broker.onLoop { broker in
             var counts: [String: Int] = [:]
-            for queueId in 0..<Int32(8) {
+            for queueID in 0..<Int32(8) {
                 _ = Array(Self.topic.utf8).withUnsafeBytes { topic in
-                    broker.store.getMessages(topic: topic, queueId: queueId, from: QueueOffset(0), maxCount: 1000) {
+                    broker.store.getMessages(topic: topic, queueID: queueID, from: QueueOffset(0), maxCount: 1000) {
                         for message in Consumed.all(Array($0)) {
                             counts[message.properties["KEYS"] ?? "golden", default: 0] += 1
                         }

@@ -4,11 +4,11 @@ import RemotingProtocol
 extension RawConnection {
     /// A send with everything that matters to what becomes of it.
     func send(
-        topic: String, queueId: Int32 = 0, bytes: [UInt8], properties: String, sysFlag: Int32 = 0, retries: Int32 = 0,
+        topic: String, queueID: Int32 = 0, bytes: [UInt8], properties: String, sysFlag: Int32 = 0, retries: Int32 = 0,
         maxRetries: Int32? = nil, batch: String = "false", code: RequestCode = .sendMessageV2
     ) throws -> RemotingCommand {
         var fields = [
-            "a": "PG", "b": topic, "c": "TBW102", "d": "4", "e": String(queueId), "f": String(sysFlag),
+            "a": "PG", "b": topic, "c": "TBW102", "d": "4", "e": String(queueID), "f": String(sysFlag),
             "g": "1700000000000", "h": "0", "i": properties, "j": String(retries), "k": "false", "m": batch,
         ]
         fields["l"] = maxRetries.map { String($0) }
@@ -23,10 +23,10 @@ extension RawConnection {
     }
 
     /// All that lies in a queue now.
-    func all(_ topic: String, queueId: Int32 = 0) throws -> [Consumed] {
+    func all(_ topic: String, queueID: Int32 = 0) throws -> [Consumed] {
         var found: [Consumed] = []
         while true {
-            let more = try consume(topic, queueId: queueId, from: Int64(found.count))
+            let more = try consume(topic, queueID: queueID, from: Int64(found.count))
             if more.isEmpty { return found }
             found += more
         }

@@ -54,7 +54,7 @@ import Testing
         // A message of our own goes its way.
         let connection = try harness.connect()
         let sent = try connection.send(
-            topic: "F5_timer_s1szo", queueId: 0, body: "ours",
+            topic: "F5_timer_s1szo", queueID: 0, body: "ours",
             properties: RawConnection.properties("TIMER_DELAY_MS=300"))
         #expect(sent.code == 0)
         try wait { try counts(harness).timers == 4 }
@@ -83,7 +83,7 @@ import Testing
         usleep(300_000)
         #expect(try counts(harness).timers == 3)
         #expect(
-            try (1...3).flatMap { try harness.stored("F5_timer_s1szo", queueId: $0) }.map {
+            try (1...3).flatMap { try harness.stored("F5_timer_s1szo", queueID: $0) }.map {
                 $0.properties["TIMER_OUT_MS"]
             }
                 == ["1795247125000", "1795247127000", "1795247130000"])

@@ -14,7 +14,7 @@ struct TransactionTests {
     private struct Prepared {
         var physicalOffset: Int64
         var queueOffset: Int64
-        var queueId: String?
+        var queueID: String?
     }
 
     private func prepare(
@@ -22,12 +22,12 @@ struct TransactionTests {
     ) throws -> Prepared {
         let properties = "KEYS=\(key);TRAN_MSG=true;UNIQ_KEY=\(key);WAIT=true;PGROUP=\(group);TAGS=TX" + more
         let answer = try connection.send(
-            topic: "TX", queueId: 1, body: body, properties: RawConnection.properties(properties), group: group)
+            topic: "TX", queueID: 1, body: body, properties: RawConnection.properties(properties), group: group)
         #expect(answer.code == 0, "\(answer.remark ?? "")")
         let id = try #require(OffsetMessageID.parse(answer.extFields["msgId"] ?? ""))
         return Prepared(
             physicalOffset: id.physicalOffset, queueOffset: Int64(answer.extFields["queueOffset"] ?? "") ?? -1,
-            queueId: answer.extFields["queueId"])
+            queueID: answer.extFields["queueId"])
     }
 
     private func end(
@@ -49,14 +49,14 @@ struct TransactionTests {
         let connection = try harness.connect()
         let first = try prepare(connection, "tx-commit")
         #expect(first.queueOffset == 0)
-        #expect(first.queueId == "1")
+        #expect(first.queueID == "1")
         let second = try prepare(connection, "tx-rollback")
-        #expect(try connection.consume("TX", queueId: 1).isEmpty)
+        #expect(try connection.consume("TX", queueID: 1).isEmpty)
         #expect(try end(connection, first, 8).code == 0)
         #expect(try end(connection, second, 12).code == 0)
         // The same again changes nothing.
         #expect(try end(connection, first, 8).code == 0)
-        let delivered = try connection.consume("TX", queueId: 1)
+        let delivered = try connection.consume("TX", queueID: 1)
         #expect(delivered.count == 1)
         let message = try #require(delivered.first)
         #expect(message.sysFlag == 8)
@@ -120,7 +120,7 @@ struct TransactionTests {
         #expect(check.extFields["tranStateTableOffset"] == "1")
         let message = try #require(Consumed.all(check.body).first)
         #expect(message.topic == "TX")
-        #expect(message.queueId == 1)
+        #expect(message.queueID == 1)
         #expect(message.body == "who knows")
         #expect(message.properties["TRANSACTION_CHECK_TIMES"] == "1")
         let physical = try #require(check.extFields["commitLogOffset"].flatMap { Int64($0) })
@@ -140,7 +140,7 @@ struct TransactionTests {
         let place = try #require(again.extFields["commitLogOffset"].flatMap { Int64($0) })
         #expect(
             try end(connection, Prepared(physicalOffset: place, queueOffset: offset), 8, check: true).code == 0)
-        #expect(try connection.wait("TX", queueId: 1, count: 1).map(\.body) == ["who knows"])
+        #expect(try connection.wait("TX", queueID: 1, count: 1).map(\.body) == ["who knows"])
     }
 
     @Test("an answer to an older check decides the transaction, once")
@@ -157,7 +157,7 @@ struct TransactionTests {
         #expect(try end(connection, Prepared(physicalOffset: place, queueOffset: offset), 8, check: true).code == 0)
         #expect(try end(connection, prepared, 8).code == 0)
         #expect(!connection.gets(.checkTransactionState, within: 700))
-        #expect(try connection.consume("TX", queueId: 1).count == 1)
+        #expect(try connection.consume("TX", queueID: 1).count == 1)
     }
 
     @Test("no producer there: nobody is asked, nothing is counted; the first that connects is asked at once")
@@ -223,11 +223,11 @@ struct TransactionTests {
             if let body = Consumed.all(check.body).first?.body { expected.insert(body) }
         }
         #expect(asked == Set((0..<30).filter { $0 % 3 == 2 }.map { "k\($0)" }))
-        let delivered = try producer.wait("TX", queueId: 1, count: 20)
+        let delivered = try producer.wait("TX", queueID: 1, count: 20)
         #expect(Set(delivered.map(\.body)) == expected)
         #expect(delivered.count == 20)
         #expect(!producer.gets(.checkTransactionState, within: 700))
-        #expect(try producer.consume("TX", queueId: 1, from: 20).isEmpty)
+        #expect(try producer.consume("TX", queueID: 1, from: 20).isEmpty)
     }
 
     @Test("immunity and the count of checks survive kill -9; put aside is put aside, also over the next one")
@@ -316,8 +316,8 @@ struct TransactionTests {
         let start = RawConnection.nowMillis
         #expect(try end(connection, level, 8).code == 0)
         #expect(try end(connection, timer, 8).code == 0)
-        #expect(try connection.consume("TX", queueId: 1).isEmpty)
-        let delivered = try connection.wait("TX", queueId: 1, count: 2)
+        #expect(try connection.consume("TX", queueID: 1).isEmpty)
+        let delivered = try connection.wait("TX", queueID: 1, count: 2)
         #expect(delivered.map(\.body) == ["timer", "level"])
         #expect(delivered.allSatisfy { $0.storeTimestamp - start >= 490 })
     }
@@ -332,7 +332,7 @@ struct TransactionTests {
         _ = try prepare(connection, "open")
         let prepared = try prepare(connection, "committed")
         #expect(try end(connection, prepared, 8).code == 0)
-        let delivered = try #require(try connection.consume("TX", queueId: 1).first)
+        let delivered = try #require(try connection.consume("TX", queueID: 1).first)
         let back = try connection.invoke(
             .consumerSendMessageBack,
             ["group": "G", "offset": String(delivered.physicalOffset), "delayLevel": "0", "originTopic": "TX"])
@@ -371,7 +371,7 @@ struct TransactionTests {
         #expect(check.extFields["msgId"] == "open")
         let next = try producer.request(.checkTransactionState)
         #expect(next.extFields["msgId"] == "open")
-        #expect(try producer.consume("TX", queueId: 1).map(\.body) == ["once"])
+        #expect(try producer.consume("TX", queueID: 1).map(\.body) == ["once"])
         #expect(try killed.stored("RMQ_SYS_TRANS_OP_HALF_TOPIC").first?.body == "1")
     }
 
@@ -394,7 +394,7 @@ struct TransactionTests {
         for _ in 0..<2 { #expect(try end(connection, committed, 8).code == 0) }
         #expect(try end(connection, rolledBack, 12).code == 0)
         #expect(try end(connection, rolledBack, 8).code == 0)
-        #expect(try connection.wait("TX", queueId: 1, count: 1).map(\.body) == ["committed"])
+        #expect(try connection.wait("TX", queueID: 1, count: 1).map(\.body) == ["committed"])
         // An operator has one asked for again, and one that is over not.
         func resume(_ body: String) throws -> ResponseCode? {
             let place = try #require(aside.first { $0.body == body }).physicalOffset
@@ -405,18 +405,18 @@ struct TransactionTests {
         #expect(try resume("resumed") == .success)
         #expect(try resume("rolled back") == .systemError)
         for _ in 0..<2 { #expect(try end(connection, resumed, 8).code == 0) }
-        #expect(try connection.wait("TX", queueId: 1, count: 2).map(\.body) == ["committed", "resumed"])
+        #expect(try connection.wait("TX", queueID: 1, count: 2).map(\.body) == ["committed", "resumed"])
         let killed = try harness.afterKill(settings)
         defer { try? killed.end() }
         let again = try killed.connect()
         for prepared in [committed, rolledBack, resumed, later, later] {
             #expect(try end(again, prepared, 8).code == 0)
         }
-        let delivered = try again.wait("TX", queueId: 1, count: 3)
+        let delivered = try again.wait("TX", queueID: 1, count: 3)
         #expect(delivered.map(\.body) == ["committed", "resumed", "later"])
         #expect(delivered.allSatisfy { $0.sysFlag == 8 })
         usleep(100_000)
-        #expect(try again.consume("TX", queueId: 1, from: 3).isEmpty)
+        #expect(try again.consume("TX", queueID: 1, from: 3).isEmpty)
     }
 
     @Test("without an index an outcome that comes too late is refused, with the remedy")
@@ -433,6 +433,6 @@ struct TransactionTests {
         let answer = try end(connection, prepared, 8)
         #expect(answer.code == ResponseCode.systemError.rawValue)
         #expect(answer.remark?.contains("RESUME_CHECK_HALF_MESSAGE") == true)
-        #expect(try connection.consume("TX", queueId: 1).isEmpty)
+        #expect(try connection.consume("TX", queueID: 1).isEmpty)
     }
 }

@@ -119,11 +119,11 @@ struct WaitingMessagesTests {
 
     /// Sends one that waits, and lets its transaction be committed when `then` has been done.
     private func wait(
-        _ connection: RawConnection, _ topic: String, _ kind: String, queueId: Int32 = 0,
+        _ connection: RawConnection, _ topic: String, _ kind: String, queueID: Int32 = 0,
         then: () throws -> RemotingCommand
     ) throws {
         let sent = try connection.send(
-            topic: topic, queueId: queueId, body: "waits", properties: RawConnection.properties(kind), group: "PG")
+            topic: topic, queueID: queueID, body: "waits", properties: RawConnection.properties(kind), group: "PG")
         #expect(sent.code == 0, "\(sent.remark ?? "")")
         #expect(try then().code == 0)
         if kind.hasPrefix("TRAN") { #expect(try connection.end(sent).code == 0) }
@@ -138,7 +138,7 @@ struct WaitingMessagesTests {
         defer { try? harness.end() }
         let connection = try harness.connect()
         #expect(try connection.makeTopic("Gone").code == 0)
-        try wait(connection, "Gone", kind, queueId: 2) {
+        try wait(connection, "Gone", kind, queueID: 2) {
             try connection.invoke(.deleteTopicInBroker, ["topic": "Gone"])
         }
         let aside = try connection.wait(Self.aside, count: 1)
@@ -154,7 +154,7 @@ struct WaitingMessagesTests {
         #expect(try connection.invoke(.deleteTopicInBroker, ["topic": Self.aside]).code == 1)
         // Made again, it does not hold what nobody could have found there.
         #expect(try connection.makeTopic("Gone").code == 0)
-        #expect(try connection.consume("Gone", queueId: 2).isEmpty)
+        #expect(try connection.consume("Gone", queueID: 2).isEmpty)
     }
 
     @Test("its topic was deleted and a send would make it again: so does the delivery", arguments: kinds)
@@ -163,10 +163,10 @@ struct WaitingMessagesTests {
         defer { try? harness.end() }
         let connection = try harness.connect()
         #expect(try connection.makeTopic("Again", read: 6, write: 6).code == 0)
-        try wait(connection, "Again", kind, queueId: 5) {
+        try wait(connection, "Again", kind, queueID: 5) {
             try connection.invoke(.deleteTopicInBroker, ["topic": "Again"])
         }
-        #expect(try connection.wait("Again", queueId: 5, count: 1).map(\.body) == ["waits"])
+        #expect(try connection.wait("Again", queueID: 5, count: 1).map(\.body) == ["waits"])
         #expect(try harness.stored(Self.aside).isEmpty)
     }
 
@@ -176,10 +176,10 @@ struct WaitingMessagesTests {
         defer { try? harness.end() }
         let connection = try harness.connect()
         #expect(try connection.makeTopic("Shrunk", read: 8, write: 8).code == 0)
-        try wait(connection, "Shrunk", kind, queueId: 7) {
+        try wait(connection, "Shrunk", kind, queueID: 7) {
             try connection.makeTopic("Shrunk", read: 2, write: 2)
         }
-        #expect(try connection.wait("Shrunk", queueId: 1, count: 1).map(\.body) == ["waits"])
+        #expect(try connection.wait("Shrunk", queueID: 1, count: 1).map(\.body) == ["waits"])
     }
 
     /// RocketMQ's broker has this fault: it stores into queues no consumer knows.
@@ -209,7 +209,7 @@ struct WaitingMessagesTests {
         for _ in 0..<40 { #expect(try connection.sendBack("H", offset: offset).code == 0) }
         usleep(1_200_000)
         for (group, queues, count) in [("G", Int32(6), 41), ("H", 8, 40)] {
-            let found = try (0..<queues).map { try connection.all("%RETRY%\(group)", queueId: $0).count }
+            let found = try (0..<queues).map { try connection.all("%RETRY%\(group)", queueID: $0).count }
             #expect(found.reduce(0, +) == count, "\(found)")
             #expect(try harness.onLoop { $0.topics["%RETRY%\(group)"]?.config.readQueueNums } == queues)
         }
@@ -272,7 +272,7 @@ struct WaitingMessagesTests {
             if below(3) == 0 { properties.append("FILL=" + String(repeating: "f", count: 32_000 + below(767))) }
             let body = "m\(number)"
             let sent = try connection.send(
-                topic: topics[below(topics.count)], queueId: Int32(below(8)), body: body,
+                topic: topics[below(topics.count)], queueID: Int32(below(8)), body: body,
                 properties: RawConnection.properties(properties.joined(separator: ";")), group: "PG")
             guard sent.code == 0 else {
                 refused += 1
@@ -292,7 +292,7 @@ struct WaitingMessagesTests {
         usleep(2_500_000)
         var found: [String] = []
         for topic in topics {
-            for queueId in Int32(0)..<8 { found += try connection.all(topic, queueId: queueId).map(\.body) }
+            for queueID in Int32(0)..<8 { found += try connection.all(topic, queueID: queueID).map(\.body) }
         }
         found += try harness.stored(Self.aside).map(\.body)
         // Deleted with their topic: what had arrived there.

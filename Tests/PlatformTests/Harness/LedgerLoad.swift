@@ -145,9 +145,9 @@ final class LedgerLoad: Sendable {
                 let before = known
                 if fromBeginning { known = [] }
                 for record in try await Self.read(client, place, from: Int64(known.count)) {
-                    if record.queueOffset != known.count || record.topic != topic || record.queueId != queue {
+                    if record.queueOffset != known.count || record.topic != topic || record.queueID != queue {
                         problems.append(
-                            "\(place): \(record.topic) \(record.queueId) \(record.queueOffset) at \(known.count)")
+                            "\(place): \(record.topic) \(record.queueID) \(record.queueOffset) at \(known.count)")
                         break
                     }
                     known.append(record.text)

@@ -37,7 +37,7 @@ enum QueueReader {
 
     /// One pull of everything.
     ///
-    /// - Parameter place: `topic` and `queueId`.
+    /// - Parameter place: `topic` and `queueID`.
     static func request(_ place: [String: String], _ offset: Int64) -> RemotingCommand {
         RemotingCommand(
             .pullMessage,

@@ -11,7 +11,7 @@ final class ModelLog {
         var queue: Int32
         var queueOffset: Int64
         var storeTimestamp: Int64
-        var messageId: String
+        var messageID: String
         var message: MessageExt
     }
 
@@ -38,7 +38,7 @@ final class ModelLog {
                 copies[topic, default: [:]][id, default: []].append(
                     Copy(
                         queue: message.queueID, queueOffset: message.queueOffset,
-                        storeTimestamp: message.storeTimestamp, messageId: message.offsetMessageID, message: message))
+                        storeTimestamp: message.storeTimestamp, messageID: message.offsetMessageID, message: message))
             }
             cursors[cursor] = reading.end
         }

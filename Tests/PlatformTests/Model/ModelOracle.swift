@@ -32,7 +32,7 @@ final class ModelOracle: ModelConsumerObserver {
         var checks = 0
         var state = State.sending
         var queueOffset: Int64 = -1
-        var messageId = ""
+        var messageID = ""
 
         var mayBeDelivered: Bool { kind != .transaction || outcome == .commit }
     }
@@ -63,7 +63,7 @@ final class ModelOracle: ModelConsumerObserver {
         /// Disturbances after which two may think they hold a queue: counted, and when the last was.
         var disturbances = 0
         var lastDisturbance: Int64 = 0
-        var nextId = 0
+        var nextID = 0
     }
 
     let seed: UInt64
@@ -109,8 +109,8 @@ final class ModelOracle: ModelConsumerObserver {
 
     func begin(_ make: (Int) -> Attempt) -> Attempt {
         memory.withLock { memory in
-            let attempt = make(memory.nextId)
-            memory.nextId += 1
+            let attempt = make(memory.nextID)
+            memory.nextID += 1
             memory.attempts[attempt.id] = attempt
             return attempt
         }
@@ -119,10 +119,10 @@ final class ModelOracle: ModelConsumerObserver {
     func finish(_ id: Int, _ outcome: ModelSendOutcome, batchIndex: Int64 = 0) {
         memory.withLock { memory in
             switch outcome {
-            case .acknowledged(let offset, let messageId):
+            case .acknowledged(let offset, let messageID):
                 memory.attempts[id]?.state = .acknowledged
                 memory.attempts[id]?.queueOffset = offset + batchIndex
-                memory.attempts[id]?.messageId = messageId
+                memory.attempts[id]?.messageID = messageID
             case .refused: memory.attempts[id]?.state = .refused
             case .unknown: memory.attempts[id]?.state = .unknown
             }

@@ -107,7 +107,7 @@ actor ModelRun {
         let oracle = oracle
         // Two of them are one group: a check-back may go to either.
         let producer = ModelProducer(
-            group: number < 2 ? "ModelP" : "ModelP2", clientId: "producer-\(number)",
+            group: number < 2 ? "ModelP" : "ModelP2", clientID: "producer-\(number)",
             link: ModelLink(nameServer: platform.nameServer)
         ) { oracle.decide($0) }
         producers.append(producer)
@@ -169,7 +169,7 @@ actor ModelRun {
             if case .acknowledged(let offset, let ids) = outcome {
                 let all = ids.split(separator: ",").map(String.init)
                 if all.count != batch.count { oracle.violate("a batch of \(batch.count) got \(all.count) ids") }
-                own = .acknowledged(queueOffset: offset, messageId: index < all.count ? all[index] : "")
+                own = .acknowledged(queueOffset: offset, messageID: index < all.count ? all[index] : "")
             }
             oracle.finish(attempt.id, own, batchIndex: Int64(index))
         }
@@ -270,10 +270,10 @@ actor ModelRun {
     private func join(_ group: ModelPlan.Group) async {
         nextMember += 1
         var settings = ModelConsumer.Settings(
-            group: group.name, clientId: "\(group.name)-\(nextMember)", topics: group.topics, mode: group.mode)
+            group: group.name, clientID: "\(group.name)-\(nextMember)", topics: group.topics, mode: group.mode)
         if group.bringsLimit { settings.maxReconsumeTimes = group.maxRetries }
         let consumer = ModelConsumer(settings, link: ModelLink(nameServer: platform.nameServer), observer: oracle)
-        members[group.name, default: []].append((settings.clientId, consumer, events.count))
+        members[group.name, default: []].append((settings.clientID, consumer, events.count))
         await consumer.start()
     }
 

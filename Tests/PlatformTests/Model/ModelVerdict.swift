@@ -18,7 +18,7 @@ struct ModelVerdict {
         for attempt in attempts where attempt.state == .acknowledged && attempt.mayBeDelivered {
             if copies(attempt.topic, attempt.id).isEmpty {
                 missing.append(
-                    "message \(attempt.id) (\(attempt.kind.rawValue)), acknowledged as \(attempt.messageId) at \(attempt.queueOffset), delayed \(attempt.earliest > 0), \(attempt.checks) checks of which \(attempt.unknowns) unknown, is not in \(attempt.topic)"
+                    "message \(attempt.id) (\(attempt.kind.rawValue)), acknowledged as \(attempt.messageID) at \(attempt.queueOffset), delayed \(attempt.earliest > 0), \(attempt.checks) checks of which \(attempt.unknowns) unknown, is not in \(attempt.topic)"
                 )
             }
         }
@@ -92,8 +92,8 @@ struct ModelVerdict {
         }
         guard attempt.state == .acknowledged, let copy = copies.first else { return found }
         let isDirect = [.plain, .batch, .keyed].contains(attempt.kind)
-        if isDirect, copy.messageId != attempt.messageId {
-            found.append("\(name) was acknowledged as \(attempt.messageId) and is \(copy.messageId)")
+        if isDirect, copy.messageID != attempt.messageID {
+            found.append("\(name) was acknowledged as \(attempt.messageID) and is \(copy.messageID)")
         }
         if copy.storeTimestamp < attempt.earliest {
             found.append("\(name) is \(attempt.earliest - copy.storeTimestamp) ms early")
@@ -134,7 +134,7 @@ struct ModelVerdict {
             if (tries?.retries ?? -1) != group.maxRetries || (tries?.count ?? 0) <= Int(group.maxRetries) {
                 found.append("\(name): tried \(tries?.count ?? 0) times, with \(tries?.retries ?? -1) retries")
             }
-            let origin = self.copies(attempt.topic, id).first?.messageId
+            let origin = self.copies(attempt.topic, id).first?.messageID
             for copy in copies {
                 let properties = copy.message.properties
                 if properties["ORIGIN_MESSAGE_ID"] != origin {

@@ -18,7 +18,7 @@ struct Delays {
         var producers: [ModelProducer] = []
         for number in 0..<count {
             let producer = ModelProducer(
-                group: "DelayProducers", clientId: "delay-\(number)",
+                group: "DelayProducers", clientID: "delay-\(number)",
                 link: ModelLink(nameServer: options.nameServer, broker: options.broker))
             await producer.start(topics: [])
             producers.append(producer)

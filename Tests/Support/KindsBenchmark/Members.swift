@@ -10,13 +10,13 @@ import Synchronization
 struct Members {
     let options: Options
 
-    static func heartbeat(_ clientId: String, _ group: String, topic: String = "MemberTopic") -> RemotingCommand {
+    static func heartbeat(_ clientID: String, _ group: String, topic: String = "MemberTopic") -> RemotingCommand {
         var data = ConsumerData(groupName: group)
         data.subscriptionDataSet = [
             SubscriptionData(topic: topic, subVersion: 1), SubscriptionData(topic: "%RETRY%" + group, subVersion: 1),
         ]
         return RemotingCommand(
-            .heartBeat, body: HeartbeatData(clientID: clientId, consumerDataSet: [data]).encoded())
+            .heartBeat, body: HeartbeatData(clientID: clientID, consumerDataSet: [data]).encoded())
     }
 
     /// A connection that notes when it is told of a change.
@@ -185,7 +185,7 @@ struct Members {
         let group = "Rebalance-\(mode.rawValue)-\(count)"
         func join(_ name: String) async -> ModelConsumer {
             var settings = ModelConsumer.Settings(
-                group: group, clientId: name, topics: ["RebalanceTopic"], mode: mode)
+                group: group, clientID: name, topics: ["RebalanceTopic"], mode: mode)
             // As real clients have it: what is measured must come from the push.
             settings.rebalance = .seconds(20)
             settings.heartbeat = .seconds(30)

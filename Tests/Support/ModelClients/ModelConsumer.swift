@@ -36,7 +36,7 @@ package actor ModelConsumer {
 
     package struct Settings: Sendable {
         package var group: String
-        package var clientId: String
+        package var clientID: String
         package var topics: [String]
         package var mode: Mode
         /// Sent along with 36; nil leaves it to the group's configuration.
@@ -48,9 +48,9 @@ package actor ModelConsumer {
         /// A lock not renewed for so long is not used any more; the broker gives it away later.
         package var lockValidity = Duration.milliseconds(1500)
 
-        package init(group: String, clientId: String, topics: [String], mode: Mode) {
+        package init(group: String, clientID: String, topics: [String], mode: Mode) {
             self.group = group
-            self.clientId = clientId
+            self.clientID = clientID
             self.topics = topics
             self.mode = mode
         }
@@ -148,7 +148,7 @@ package actor ModelConsumer {
         for queue in owned.values { queue.isDropped = true }
         await link.close()
         for task in tasks { task.cancel() }
-        observer.owns(member: settings.clientId, group: settings.group, queues: [])
+        observer.owns(member: settings.clientID, group: settings.group, queues: [])
     }
 
     /// A clean end: offsets are committed, locks released, the group left.
@@ -159,11 +159,11 @@ package actor ModelConsumer {
         // A lock asked for must not be granted after all have been released.
         await worker?.value
         for queue in Array(owned.values) { await give(back: queue) }
-        let fields = ["clientID": settings.clientId, "consumerGroup": settings.group]
+        let fields = ["clientID": settings.clientID, "consumerGroup": settings.group]
         _ = try? await link.invoke(RemotingCommand(.unregisterClient, extFields: fields))
         await link.close()
         for task in tasks { task.cancel() }
-        observer.owns(member: settings.clientId, group: settings.group, queues: [])
+        observer.owns(member: settings.clientID, group: settings.group, queues: [])
     }
 
     /// The connection breaks; the client goes on.
@@ -209,7 +209,7 @@ package actor ModelConsumer {
         data.messageModel = settings.mode == .broadcast ? "BROADCASTING" : "CLUSTERING"
         data.consumeFromWhere = "CONSUME_FROM_FIRST_OFFSET"
         data.subscriptionDataSet = topics.map { SubscriptionData(topic: $0, subVersion: 1) }
-        let body = HeartbeatData(clientID: settings.clientId, consumerDataSet: [data]).encoded()
+        let body = HeartbeatData(clientID: settings.clientID, consumerDataSet: [data]).encoded()
         let reply = try await link.invoke(RemotingCommand(.heartBeat, body: body))
         guard reply.code == 0 else { throw ModelError("heartbeat: \(reply.code) \(reply.remark ?? "")") }
     }
@@ -232,7 +232,7 @@ package actor ModelConsumer {
                 settings.mode == .broadcast
                 ? Set(all)
                 : Set(
-                    QueueAllocation.averagely(all.map { .init($0) }, among: members, for: settings.clientId)
+                    QueueAllocation.averagely(all.map { .init($0) }, among: members, for: settings.clientID)
                         .map(\.wire))
             for queue in owned.values where queue.queue.topic == topic && !mine.contains(queue.queue) {
                 queue.isDropped = true
@@ -241,7 +241,7 @@ package actor ModelConsumer {
             for queue in mine.sorted() where owned[queue] == nil && isRunning { try await take(queue) }
         }
         let after = Set(owned.keys)
-        if after != before { observer.owns(member: settings.clientId, group: settings.group, queues: after) }
+        if after != before { observer.owns(member: settings.clientID, group: settings.group, queues: after) }
     }
 
     private func take(_ queue: MessageQueue) async throws {
@@ -295,7 +295,7 @@ package actor ModelConsumer {
     // MARK: Locks
 
     private func lockRequest(_ queues: [MessageQueue]) -> LockRequest {
-        LockRequest(group: settings.group, clientID: settings.clientId, queues: queues.map { .init($0) })
+        LockRequest(group: settings.group, clientID: settings.clientID, queues: queues.map { .init($0) })
     }
 
     private func lock(_ queues: [MessageQueue]) async throws -> [MessageQueue] {
@@ -396,13 +396,13 @@ package actor ModelConsumer {
 
     private func wrong(_ queue: Owned, _ from: Int64, _ words: String) {
         observer.wrong(
-            "\(settings.clientId) of \(settings.group), \(queue.queue.topic) \(queue.queue.queueID), pull from \(from): \(words)"
+            "\(settings.clientID) of \(settings.group), \(queue.queue.topic) \(queue.queue.queueID), pull from \(from): \(words)"
         )
     }
 
     private func delivery(_ message: MessageExt, _ queue: Owned) async -> ModelDelivery {
         ModelDelivery(
-            member: settings.clientId, group: settings.group, queue: queue.queue, message: message,
+            member: settings.clientID, group: settings.group, queue: queue.queue, message: message,
             generation: await link.generation)
     }
 

@@ -4,7 +4,7 @@ import RocketMQClient
 /// What became of a send, as its producer knows it.
 package enum ModelSendOutcome: Sendable, Equatable {
     /// With the queue offset of the (first) message.
-    case acknowledged(queueOffset: Int64, messageId: String)
+    case acknowledged(queueOffset: Int64, messageID: String)
     /// The broker said no: nothing was stored.
     case refused(code: Int32, remark: String)
     /// No answer: it may have been stored or not.
@@ -29,7 +29,7 @@ package enum ModelTransactionOutcome: Sendable {
 /// A producer as RocketMQ's client 4.9 has it: beats for its group, sends, ends transactions and answers check-backs.
 package actor ModelProducer {
     package let group: String
-    package let clientId: String
+    package let clientID: String
     private let link: ModelLink
     /// What became of the transaction of this message; nil: no answer is given at all.
     private let decide: @Sendable (MessageExt) -> ModelTransactionOutcome?
@@ -38,11 +38,11 @@ package actor ModelProducer {
     private var isRunning = true
 
     package init(
-        group: String, clientId: String, link: ModelLink,
+        group: String, clientID: String, link: ModelLink,
         decide: @escaping @Sendable (MessageExt) -> ModelTransactionOutcome? = { _ in nil }
     ) {
         self.group = group
-        self.clientId = clientId
+        self.clientID = clientID
         self.link = link
         self.decide = decide
     }
@@ -67,7 +67,7 @@ package actor ModelProducer {
                 if (try? await link.client()) != nil {
                     let generation = await link.generation
                     if generation != beatenGeneration || last.duration(to: .now) > .seconds(1) {
-                        let body = HeartbeatData(clientID: clientId, producerGroups: [group]).encoded()
+                        let body = HeartbeatData(clientID: clientID, producerGroups: [group]).encoded()
                         if let reply = try? await link.invoke(RemotingCommand(.heartBeat, body: body)), reply.code == 0
                         {
                             beatenGeneration = generation
@@ -88,7 +88,7 @@ package actor ModelProducer {
         isRunning = false
         beating?.cancel()
         _ = try? await link.invoke(
-            RemotingCommand(.unregisterClient, extFields: ["clientID": clientId, "producerGroup": group]))
+            RemotingCommand(.unregisterClient, extFields: ["clientID": clientID, "producerGroup": group]))
         await link.close()
     }
 
@@ -111,7 +111,7 @@ package actor ModelProducer {
                 return (
                     .acknowledged(
                         queueOffset: (try? reply.integer("queueOffset")) ?? -1,
-                        messageId: reply.extFields["msgId"] ?? ""), reply
+                        messageID: reply.extFields["msgId"] ?? ""), reply
                 )
             case .flushDiskTimeout, .flushSlaveTimeout, .slaveNotAvailable:
                 return (.unknown("code \(reply.code)"), reply)

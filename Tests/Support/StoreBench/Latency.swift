@@ -136,7 +136,7 @@ func measureLatency(seconds: Int, sync: Bool) throws {
         let before = store.writtenOffset.rawValue
         while sent < due {
             message.number(Int(sent))
-            guard case .appended(let result) = message.append(to: store, queueId: Int32(sent & 7)) else {
+            guard case .appended(let result) = message.append(to: store, queueID: Int32(sent & 7)) else {
                 fatalError("refused")
             }
             if sync { waiting.append((result.end.rawValue, dueTime(sent))) }

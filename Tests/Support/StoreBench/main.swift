@@ -103,12 +103,12 @@ struct Message {
         }
     }
 
-    func append(to store: MessageStore, queueId: Int32) -> AppendOutcome {
+    func append(to store: MessageStore, queueID: Int32) -> AppendOutcome {
         topic.withUnsafeBytes { topic in
             body.withUnsafeBytes { body in
                 properties.withUnsafeBytes { properties in
                     var draft = MessageDraft(
-                        topic: topic, queueId: queueId, bornHost: HostAddress(ipv4: 1, port: 2),
+                        topic: topic, queueID: queueID, bornHost: HostAddress(ipv4: 1, port: 2),
                         storeHost: HostAddress(ipv4: 3, port: 4), body: body)
                     draft.properties = properties
                     return store.append(draft)
@@ -141,7 +141,7 @@ func measureAppend() throws {
                 let start = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
                 for number in 0..<count {
                     message.number(number)
-                    guard case .appended = message.append(to: store, queueId: Int32(number & 7)) else {
+                    guard case .appended = message.append(to: store, queueID: Int32(number & 7)) else {
                         fatalError("refused")
                     }
                     if number % perTick == perTick - 1 {
@@ -201,7 +201,7 @@ func measureReads(_ store: MessageStore, _ perQueue: Int, _ what: String) {
         let start = nanoseconds(CLOCK_THREAD_CPUTIME_ID)
         while offset.rawValue < Int64(perQueue) {
             let result = topic.withUnsafeBytes { topic in
-                store.getMessages(topic: topic, queueId: 3, from: offset, maxCount: maximum) { bytes in
+                store.getMessages(topic: topic, queueID: 3, from: offset, maxCount: maximum) { bytes in
                     sum &+= bytes.count &+ Int(bytes[bytes.count - 1])
                 }
             }
@@ -222,7 +222,7 @@ func fill(gigabytes: Int) throws {
     while store.writtenOffset.rawValue < Int64(gigabytes) << 30 {
         for _ in 0..<64 {
             message.number(number)
-            _ = message.append(to: store, queueId: Int32(number & 7))
+            _ = message.append(to: store, queueID: Int32(number & 7))
             number += 1
         }
         try store.commitTick()
@@ -245,7 +245,7 @@ func measureQueues(_ counts: [Int]) throws {
         let perTopic = 10
         for topic in 0..<(count / perTopic) {
             let message = Message(topic: "BenchTopic\(topic)", bytes: 16)
-            for queue in 0..<perTopic { _ = message.append(to: store, queueId: Int32(queue)) }
+            for queue in 0..<perTopic { _ = message.append(to: store, queueID: Int32(queue)) }
             if topic % 10 == 9 { try store.commitTick() }
         }
         try store.commitTick()
@@ -302,7 +302,7 @@ func victim() throws {
                 body.withUnsafeBytes { body in
                     message.properties.withUnsafeBytes { properties in
                         var draft = MessageDraft(
-                            topic: topic, queueId: Int32(number % 4), bornHost: HostAddress(ipv4: 1, port: 2),
+                            topic: topic, queueID: Int32(number % 4), bornHost: HostAddress(ipv4: 1, port: 2),
                             storeHost: HostAddress(ipv4: 3, port: 4), body: body)
                         draft.properties = properties
                         return store.append(draft)

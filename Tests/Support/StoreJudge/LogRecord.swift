@@ -4,7 +4,7 @@ package struct LogRecord: Equatable, Sendable {
     package var size = 0
     package var version = 1
     package var storedCRC: UInt32 = 0
-    package var queueId = 0
+    package var queueID = 0
     package var flag = 0
     package var queueOffset = 0
     package var physicalOffset = 0
@@ -68,7 +68,7 @@ package struct LogRecord: Equatable, Sendable {
         }
         self.version = version
         storedCRC = UInt32(truncatingIfNeeded: try cursor.number(4))
-        queueId = try cursor.number(4)
+        queueID = try cursor.number(4)
         flag = try cursor.number(4)
         queueOffset = try cursor.number(8)
         physicalOffset = try cursor.number(8)

@@ -38,14 +38,14 @@ package final class StoreJudge {
 
     package struct QueueName: Hashable, Sendable, CustomStringConvertible {
         package var topic: String
-        package var queueId: Int
+        package var queueID: Int
 
-        package init(topic: String, queueId: Int) {
+        package init(topic: String, queueID: Int) {
             self.topic = topic
-            self.queueId = queueId
+            self.queueID = queueID
         }
 
-        package var description: String { "\(topic)/\(queueId)" }
+        package var description: String { "\(topic)/\(queueID)" }
     }
 
     package struct QueueEntry: Equatable, Sendable {
@@ -195,7 +195,7 @@ package final class StoreJudge {
                 }
                 continue
             }
-            let name = QueueName(topic: record.topic, queueId: record.queueId)
+            let name = QueueName(topic: record.topic, queueID: record.queueID)
             if let wanted = next[name], record.queueOffset != wanted, !rules.deletedQueues.contains(name.description) {
                 object("\(name): \(record.queueOffset) follows \(wanted - 1) at \(record.physicalOffset)")
             }
@@ -208,16 +208,16 @@ package final class StoreJudge {
     private func judgeQueues() {
         for topic in names(in: "consumequeue") where !topic.hasPrefix(".") {
             for name in names(in: "consumequeue/" + topic) {
-                guard let queueId = Int(name) else {
+                guard let queueID = Int(name) else {
                     object("consumequeue/\(topic)/\(name) is no queue")
                     continue
                 }
-                judgeQueueFiles(QueueName(topic: topic, queueId: queueId))
+                judgeQueueFiles(QueueName(topic: topic, queueID: queueID))
             }
         }
         guard rules.isClean else { return }
         for record in records where record.entersQueue {
-            let name = QueueName(topic: record.topic, queueId: record.queueId)
+            let name = QueueName(topic: record.topic, queueID: record.queueID)
             if rules.deletedQueues.contains(name.description) { continue }
             if queues[name]?[record.queueOffset]?.physicalOffset != record.physicalOffset {
                 object("\(name) has no entry \(record.queueOffset) for the record at \(record.physicalOffset)")
@@ -271,8 +271,8 @@ package final class StoreJudge {
         records.enumerated().map { ($0.element.physicalOffset, $0.offset) }, uniquingKeysWith: { $1 })
 
     private func judge(_ entry: QueueEntry, _ offset: Int, _ name: QueueName, _ record: LogRecord) {
-        if record.topic != name.topic || record.queueId != name.queueId || record.queueOffset != offset {
-            object("\(name): entry \(offset) points at \(record.topic)/\(record.queueId) \(record.queueOffset)")
+        if record.topic != name.topic || record.queueID != name.queueID || record.queueOffset != offset {
+            object("\(name): entry \(offset) points at \(record.topic)/\(record.queueID) \(record.queueOffset)")
         }
         if record.size != entry.size {
             object("\(name): entry \(offset) says \(entry.size) bytes, it has \(record.size)")

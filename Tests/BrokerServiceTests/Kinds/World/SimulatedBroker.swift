@@ -236,7 +236,7 @@ final class SimulatedClient: @unchecked Sendable {
 
     func pull(_ topic: String, queue: Int32 = 0, from offset: Int64) async throws -> [MessageExt] {
         let answer = try await invoke(
-            .pullMessage, RawConnection.pullFields(topic: topic, queueId: queue, offset: offset))
+            .pullMessage, RawConnection.pullFields(topic: topic, queueID: queue, offset: offset))
         return answer.code == 0 ? try MessageExt.decodeAll(answer.body) : []
     }
 }

@@ -61,7 +61,7 @@ final class TimeWorld {
     private var lastBeat: Int64 = 0
     private let base: URL
     private var generation = 0
-    private var nextId = 0
+    private var nextID = 0
     private var waiting: [String: Waiting] = [:]
     private var transactions: [String: Transaction] = [:]
     private var delivered: [String: Int64] = [:]
@@ -127,8 +127,8 @@ final class TimeWorld {
     }
 
     private func name(_ kind: String) -> String {
-        nextId += 1
-        return "\(kind)-\(nextId)"
+        nextID += 1
+        return "\(kind)-\(nextID)"
     }
 
     private func sendLevel() async throws {

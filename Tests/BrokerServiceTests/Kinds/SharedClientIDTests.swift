@@ -7,7 +7,7 @@ import Testing
 @testable import BrokerService
 
 /// Containers with one process number behind one address: their clients call themselves the same.
-@Suite("instances with one client identifier") struct SharedClientIdTests {
+@Suite("instances with one client identifier") struct SharedClientIDTests {
     private static let id = "10.0.0.1@1"
 
     private final class Instance {
@@ -22,7 +22,7 @@ import Testing
             let data = ConsumerData(
                 groupName: "G", subscriptionDataSet: [SubscriptionData(topic: "Orderly", subVersion: 1)])
             let body = HeartbeatData(
-                clientID: SharedClientIdTests.id, producerGroups: producer.map { [$0] } ?? [], consumerDataSet: [data])
+                clientID: SharedClientIDTests.id, producerGroups: producer.map { [$0] } ?? [], consumerDataSet: [data])
             #expect(try connection.invoke(.heartBeat, body: body.encoded()).code == 0)
         }
 
@@ -32,19 +32,19 @@ import Testing
 
         func lock(_ ids: [Int32]) throws -> Set<Int32> {
             let body = LockBatchRequestBody(
-                consumerGroup: "G", clientID: SharedClientIdTests.id, mqSet: queues(ids))
+                consumerGroup: "G", clientID: SharedClientIDTests.id, mqSet: queues(ids))
             let answer = try connection.invoke(.lockBatchMQ, body: body.encoded())
             return Set(try LockBatchResponseBody(body: answer.body).lockOKMQSet.map(\.queueID))
         }
 
         func unlock(_ ids: [Int32]) throws {
             let body = UnlockBatchRequestBody(
-                consumerGroup: "G", clientID: SharedClientIdTests.id, mqSet: queues(ids))
+                consumerGroup: "G", clientID: SharedClientIDTests.id, mqSet: queues(ids))
             #expect(try connection.invoke(.unlockBatchMQ, body: body.encoded()).code == 0)
         }
 
         func leave() throws {
-            let fields = ["clientID": SharedClientIdTests.id, "consumerGroup": "G"]
+            let fields = ["clientID": SharedClientIDTests.id, "consumerGroup": "G"]
             #expect(try connection.invoke(.unregisterClient, fields).code == 0)
         }
     }
@@ -173,6 +173,6 @@ import Testing
         #expect(try replier.receive().code == 0)
         first.connection.close()
         while try harness.onLoop({ $0.producers.clients(of: "PG")?.count }) != nil { usleep(1000) }
-        #expect(try harness.onLoop { $0.producers.clients(withId: Self.id).isEmpty })
+        #expect(try harness.onLoop { $0.producers.clients(withID: Self.id).isEmpty })
     }
 }
