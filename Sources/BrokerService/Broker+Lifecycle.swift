@@ -1,3 +1,4 @@
+import Claims
 import FastJSON
 import LinuxSystem
 import Logging
@@ -33,6 +34,11 @@ extension Broker {
             throw .store(error)
         }
         try kinds.prepare()
+        do throws(ClaimError) {
+            try claims.open { group, topic in groups[group] != nil && topics[topic] != nil }
+        } catch {
+            throw .claims(error)
+        }
     }
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
@@ -108,6 +114,7 @@ extension Broker {
             broker.storage.admission.isDraining = true
             broker.kinds.stop()
             broker.hold.expireAllNow()
+            broker.popWaiters.expireAllNow()
             broker.endOfTick()
             return broker.acknowledgementsDone()
         }.flatMap {
@@ -126,6 +133,7 @@ extension Broker {
             broker.keeper.persistChanges()
             broker.keeper.persistNewGroups()
             try broker.store.close()
+            try broker.claims.close()
             // Now everything is flushed, so that all of it counts.
             broker.kinds.closed()
             broker.keeper.persist(.consumerOffsets)

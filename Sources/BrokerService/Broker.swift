@@ -1,3 +1,4 @@
+import Claims
 import FastJSON
 package import LinuxSystem
 package import Logging
@@ -29,6 +30,8 @@ package final class Broker: RemotingService {
     let processors: Processors
     let hold: PullRequestHold
     package let filters: FilterLink
+    let claims: GroupClaims
+    let popWaiters: PopWaiters
 
     /// By request code.
     let requests = RequestTable.byCode
@@ -46,15 +49,17 @@ package final class Broker: RemotingService {
     ///   - store: not yet open.
     ///   - work: does all background work; `nil` starts threads as they are needed.
     ///   - now: milliseconds since 1970.
+    ///   - steady: milliseconds of a clock that nobody sets.
     /// - Throws: `BrokerError.configuration`.
     package init(
         configuration: BrokerConfiguration, store: MessageStore, disk: any Disk, eventLoop: any EventLoop,
-        logger: Logger, work: (any BackgroundWork)? = nil, now: @escaping () -> Int64 = Clock.nowMillis
+        logger: Logger, work: (any BackgroundWork)? = nil, now: @escaping () -> Int64 = Clock.nowMillis,
+        steady: @escaping () -> Int64 = Clock.steadyMillis
     ) throws(BrokerError) {
         let address = try Self.storeHost(configuration)
         let environment = BrokerEnvironment(
             configuration: configuration, storeHost: address, disk: disk, eventLoop: eventLoop, logger: logger,
-            work: work, now: now)
+            work: work, now: now, steady: steady)
         let gate = AckGate(environment, store, storeHost: address)
         let admission = Admission(environment, gate)
         let notifier = GroupNotifier(environment, admission)
@@ -72,6 +77,7 @@ package final class Broker: RemotingService {
             case .delayOffsets: kinds.schedule
             case .timerMetrics: kinds.timers.metrics
             case .autoCreatedTopics: tables.autoCreated
+            case .messageRequestModes: tables.requestModes
             }
         }
         (self.environment, self.tables, self.storage) = (environment, tables, storage)
@@ -81,8 +87,11 @@ package final class Broker: RemotingService {
         replica = ReplicaStatus(environment, storage)
         hold = PullRequestHold(environment, store)
         filters = FilterLink(eventLoop: eventLoop, observer: hold, now: now)
+        popWaiters = PopWaiters(environment, store)
+        claims = GroupClaims(environment, tables, store, popWaiters)
         processors = Processors(
-            environment, tables, storage, hold: hold, filters: filters, kinds: kinds, keeper: keeper,
+            environment, tables, storage, hold: hold, filters: filters, claims: claims, waiters: popWaiters,
+            kinds: kinds, keeper: keeper,
             answers: TableAnswers(environment, files), settings: settings, registration: registration,
             replica: replica, notifier: notifier)
     }
@@ -160,6 +169,7 @@ package final class Broker: RemotingService {
         guard let client = connection.context as? ClientContext else { return }
         client.closedBefore = connectionCount
         hold.connectionClosed(client)
+        popWaiters.connectionClosed(client)
         connection.context = nil
         // In slices where it was in very many groups: nothing is written to a closed connection meanwhile.
         let leave = { [unowned self] () -> Bool in
@@ -180,9 +190,22 @@ package final class Broker: RemotingService {
         keeper.persistChanges()
         commit()
         hold.runWoken()
+        popWaiters.runWoken()
+        writeClaims()
         notifier.endOfTick(consumers)
         registration.registerChanges()
         // What a woken pull has stored itself (OFFSET_MOVED_EVENT) is written with the next tick.
+    }
+
+    /// Popped messages leave when it is written down who has them.
+    private func writeClaims() {
+        do throws(ClaimError) {
+            try claims.commitTick()
+            processors.pop.claimsWritten()
+        } catch {
+            logger.error("the claims of a tick were not written: \(error)")
+            processors.pop.claimsNotWritten(error)
+        }
     }
 
     private func commit() {

@@ -18,6 +18,8 @@ final class BrokerEnvironment {
     let logger: Logger
     /// Milliseconds since 1970.
     let now: () -> Int64
+    /// Milliseconds of a clock that nobody sets.
+    let steady: () -> Int64
     /// Milliseconds of each level of `messageDelayLevel`.
     let delayLevels: [Int64]
     let timerSettings: TimerSettings
@@ -38,9 +40,11 @@ final class BrokerEnvironment {
     ///   - storeHost: the broker's address, IPv4.
     ///   - work: does all background work; `nil` starts threads as they are needed.
     ///   - now: milliseconds since 1970.
+    ///   - steady: milliseconds of a clock that nobody sets.
     init(
         configuration: BrokerConfiguration, storeHost: HostAddress, disk: any Disk,
-        eventLoop: any EventLoop, logger: Logger, work: (any BackgroundWork)?, now: @escaping () -> Int64
+        eventLoop: any EventLoop, logger: Logger, work: (any BackgroundWork)?, now: @escaping () -> Int64,
+        steady: @escaping () -> Int64
     ) {
         self.configuration = configuration
         self.storeHost = storeHost
@@ -49,6 +53,7 @@ final class BrokerEnvironment {
         self.logger = logger
         self.work = work
         self.now = now
+        self.steady = steady
         delayLevels = configuration.delayLevels
         timerSettings = TimerSettings(configuration)
         sendResponseFields = [

@@ -41,3 +41,10 @@ package enum ResponseCode: Int32, CaseIterable, Sendable {
     /// Of 5.x.
     case illegalOperation = 604
 }
+
+extension ResponseCode {
+    /// As many pops wait as may (5.x). 4.9 has another meaning for the number.
+    package static var pollingFull: ResponseCode { .updateAndCreateACLConfigFailed }
+    /// Nothing came in the time a pop could wait (5.x). 4.9 has another meaning for the number.
+    package static var pollingTimeout: ResponseCode { .deleteACLConfigFailed }
+}

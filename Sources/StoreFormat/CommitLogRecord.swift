@@ -90,6 +90,8 @@ package struct CommitLogRecordView {
     }
     /// How often a consumer has sent it back.
     package var reconsumeTimes: Int32 { loadInt32(afterHosts) }
+    /// Where in the record that number lies, 4 bytes, big-endian.
+    package var reconsumeTimesPosition: Int { afterHosts }
     /// Of a committed message: where its half message lies; else 0.
     package var preparedTransactionOffset: Int64 { loadInt64(afterHosts + 4) }
 

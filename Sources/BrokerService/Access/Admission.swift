@@ -41,6 +41,8 @@ final class Admission {
         case transaction
         /// A timer message that is recalled (370).
         case recall
+        /// A pop, or what a client says of popped messages: who has them is for the master to know.
+        case claim
         /// A change of topics or groups: a slave's are its master's.
         case tables
 
@@ -50,7 +52,7 @@ final class Admission {
             case .never: []
             case .send: [.withdrawn, .draining, .slave, .early, .busy]
             case .sendBack: [.withdrawn, .draining, .slave, .busy]
-            case .transaction, .recall: [.withdrawn, .draining, .slave]
+            case .transaction, .recall, .claim: [.withdrawn, .draining, .slave]
             case .tables: [.slave]
             }
         }
@@ -166,7 +168,7 @@ final class Admission {
         switch refusal {
         case .send: sendResponseFields
         case .recall: [("MSG_REGION", regionID)]
-        case .never, .sendBack, .transaction, .tables: []
+        case .never, .sendBack, .transaction, .claim, .tables: []
         }
     }
 
@@ -174,7 +176,7 @@ final class Admission {
         let isSlave = states.contains(.slave)
         switch refusal {
         case .never: return nil
-        case .send, .sendBack:
+        case .send, .sendBack, .claim:
             return Answer(code: .serviceNotAvailable, remark: reason, fields: fields(refusal))
         case .transaction: return Answer(code: isSlave ? .slaveNotAvailable : .serviceNotAvailable, remark: reason)
         case .recall:

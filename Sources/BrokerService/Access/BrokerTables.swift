@@ -8,6 +8,7 @@ final class BrokerTables {
     let groups: SubscriptionGroupManager
     let offsets = ConsumerOffsetManager()
     let consumers: ConsumerManager
+    let requestModes = MessageRequestModes()
     let producers = ProducerManager()
     var locks: RebalanceLockManager
     /// Bounds on what is made because a client named it, by its address.

@@ -14,6 +14,9 @@ extension AdminBrokerProcessor {
         tables.topics.delete(topic)
         tables.autoCreated.remove(topic)
         tables.offsets.remove(topic: topic, in: environment.slices)
+        tables.requestModes.forget(topic: topic)
+        claims.forget(topic: topic)
+        waiters.expire(topic: topic)
         hold.expire(at: storage.store.removeTopic(topic))
     }
 

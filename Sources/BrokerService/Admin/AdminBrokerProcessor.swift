@@ -13,6 +13,8 @@ final class AdminBrokerProcessor {
     let tables: BrokerTables
     let storage: StoreAccess
     let hold: PullRequestHold
+    let claims: GroupClaims
+    let waiters: PopWaiters
     let keeper: TableKeeper
     let answers: TableAnswers
     let settings: BrokerSettings
@@ -23,14 +25,16 @@ final class AdminBrokerProcessor {
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
-        _ keeper: TableKeeper,
-        _ answers: TableAnswers, _ settings: BrokerSettings, _ registration: NameserverRegistration,
+        _ claims: GroupClaims, _ waiters: PopWaiters, _ keeper: TableKeeper, _ answers: TableAnswers,
+        _ settings: BrokerSettings, _ registration: NameserverRegistration,
         _ runtime: RuntimeInformation, _ replica: ReplicaStatus, _ kinds: MessageKinds
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.hold = hold
+        self.claims = claims
+        self.waiters = waiters
         self.keeper = keeper
         self.answers = answers
         self.settings = settings
@@ -165,6 +169,7 @@ final class AdminBrokerProcessor {
         // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
         if request.extFields.bool("removeOffset") ?? request.extFields.bool("cleanOffset") ?? false {
             tables.offsets.remove(group: group, in: environment.slices)
+            claims.forget(group: group)
         }
         environment.logger.info("consumer group \(group) deleted by \(request.client.address)")
         let asker = request.asker

@@ -13,6 +13,8 @@ final class ClientContext {
     var closedBefore: Int?
     /// Its suspended reads: `PullRequestHold` hangs them here.
     var suspended: AnyObject?
+    /// Its waiting pops: `PopWaiters` hangs them here.
+    var suspendedPops: AnyObject?
     /// Messages of this connection that are stored and wait for disk or slave (AckGate).
     var waitingAcknowledgements = 0
     /// Groups this connection has registered in.
@@ -20,6 +22,8 @@ final class ClientContext {
     var producerGroups: Set<String> = []
     /// What it called itself last, as a producer.
     var producerID: String?
+    /// What it called itself last, as a consumer.
+    var consumerID: String?
     /// Its last heartbeat, for the broker's next process (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode
@@ -37,6 +41,9 @@ final class ClientContext {
     }
 
     var address: String { connection.remoteAddress.text }
+
+    /// What it called itself as a consumer, or its address.
+    var name: String { consumerID ?? address }
 
     func answer(
         _ address: ReturnAddress, _ code: ResponseCode, remark: String? = nil, fields: [(String, String)] = [],

@@ -130,6 +130,7 @@ final class ClientManageProcessor {
         then: @escaping () -> Void
     ) {
         client.said = said
+        if !data.consumerDataSet.isEmpty { client.consumerID = data.clientID }
         let info = ClientChannelInfo(
             client: client, clientID: data.clientID, language: said.language, version: said.version,
             lastUpdateMillis: environment.now())

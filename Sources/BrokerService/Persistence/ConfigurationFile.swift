@@ -7,6 +7,7 @@ enum ConfigurationFile: String, CaseIterable {
     case consumerOffsets = "consumerOffset.json"
     case delayOffsets = "delayOffset.json"
     case timerMetrics = "timermetrics"
+    case messageRequestModes = "messageRequestMode.json"
     /// Apus's own.
     case autoCreatedTopics = "autoCreatedTopics.json"
 
@@ -14,7 +15,7 @@ enum ConfigurationFile: String, CaseIterable {
     var isPeriodic: Bool {
         switch self {
         case .consumerOffsets, .delayOffsets, .timerMetrics: true
-        case .changedSettings, .topics, .subscriptionGroups, .autoCreatedTopics: false
+        case .changedSettings, .topics, .subscriptionGroups, .autoCreatedTopics, .messageRequestModes: false
         }
     }
 }

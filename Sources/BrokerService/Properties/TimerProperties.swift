@@ -95,7 +95,7 @@ struct RecallHandle: Equatable {
     var uniqueKey: String
 
     var text: String {
-        Base64URL.encode([Self.version, topic, brokerName, timestamp, uniqueKey].joined(separator: " ").utf8)
+        Base64.urlSafe.encode([Self.version, topic, brokerName, timestamp, uniqueKey].joined(separator: " ").utf8)
     }
 
     init(topic: String, brokerName: String, timestamp: String, uniqueKey: String) {
@@ -107,78 +107,11 @@ struct RecallHandle: Equatable {
 
     /// `nil` when the text is no handle.
     init?(_ text: String) {
-        guard let bytes = Base64URL.decode(text.utf8) else { return nil }
+        guard let bytes = Base64.urlSafe.decode(text.utf8) else { return nil }
         let parts = String(decoding: bytes, as: UTF8.self).split(separator: " ", omittingEmptySubsequences: false)
         guard parts.count >= 5, parts[0] == Self.version else { return nil }
         self.init(
             topic: String(parts[1]), brokerName: String(parts[2]), timestamp: String(parts[3]),
             uniqueKey: String(parts[4]))
-    }
-}
-
-/// RFC 4648, the URL-safe alphabet, padded.
-enum Base64URL {
-    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".utf8)
-    private static let padding = UInt8(ascii: "=")
-
-    static func encode(_ bytes: some Collection<UInt8>) -> String {
-        var result: [UInt8] = []
-        var bits: UInt32 = 0
-        var count = 0
-        func put(_ shift: UInt32) { result.append(alphabet[Int(bits >> shift & 63)]) }
-        for byte in bytes {
-            bits = bits << 8 | UInt32(byte)
-            count += 1
-            if count == 3 {
-                put(18)
-                put(12)
-                put(6)
-                put(0)
-                bits = 0
-                count = 0
-            }
-        }
-        if count > 0 {
-            bits <<= UInt32(8 * (3 - count))
-            put(18)
-            put(12)
-            if count == 2 { put(6) }
-            result.append(contentsOf: repeatElement(padding, count: 3 - count))
-        }
-        return String(decoding: result, as: UTF8.self)
-    }
-
-    /// Padding may be missing; `nil` for anything that is not the alphabet.
-    static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
-        var result: [UInt8] = []
-        var bits: UInt32 = 0
-        var digits = 0
-        var isPadded = false
-        for byte in text {
-            if byte == padding {
-                isPadded = true
-                continue
-            }
-            guard !isPadded, let value = alphabet.firstIndex(of: byte) else { return nil }
-            bits = bits << 6 | UInt32(value)
-            digits += 1
-            if digits % 4 == 0 {
-                result.append(UInt8(truncatingIfNeeded: bits >> 16))
-                result.append(UInt8(truncatingIfNeeded: bits >> 8))
-                result.append(UInt8(truncatingIfNeeded: bits))
-                bits = 0
-            }
-        }
-        switch digits % 4 {
-        case 0: return result
-        case 2:
-            result.append(UInt8(truncatingIfNeeded: bits >> 4))
-            return result
-        case 3:
-            result.append(UInt8(truncatingIfNeeded: bits >> 10))
-            result.append(UInt8(truncatingIfNeeded: bits >> 2))
-            return result
-        default: return nil
-        }
     }
 }

@@ -17,6 +17,7 @@ final class PullMessageProcessor {
     private let filters: FilterLink
     let reader: MessageReader
     private let sender: RecordSender
+    private let access: ReadAccess
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
@@ -28,6 +29,7 @@ final class PullMessageProcessor {
         self.filters = filters
         self.reader = reader
         self.sender = sender
+        access = ReadAccess(environment: environment, tables: tables, verb: "pulling")
     }
 
     func process(_ request: borrowing Request) throws(RemotingDecodeError) {
@@ -36,36 +38,11 @@ final class PullMessageProcessor {
         let configuration = environment.configuration
         func refuse(_ code: ResponseCode, _ remark: String) { asker.answer(code, remark: remark) }
 
-        guard configuration.brokerPermission & Permission.read != 0 else {
-            return refuse(
-                .noPermission,
-                "the broker[\(configuration.brokerIP1)] pulling message is forbidden"
-                    + " (brokerPermission has no read; mqadmin updateBrokerConfig)")
-        }
-        guard let group = tables.groups.find(header.consumerGroup) else {
-            let name = String(decoding: header.consumerGroup, as: UTF8.self)
-            return refuse(
-                .subscriptionGroupNotExist,
-                "subscription group [\(name)] does not exist, " + Remarks.faq
-                    + tables.groups.remedy(for: name))
-        }
-        guard group.config.consumeEnable else {
-            return refuse(
-                .noPermission,
-                "subscription group no permission, \(group.name) (consumeEnable=false; mqadmin updateSubGroup -s true)")
-        }
-        guard let topic = tables.topics[header.topic] else {
-            let name = String(decoding: header.topic, as: UTF8.self)
-            return refuse(
-                .topicNotExist,
-                "topic[\(name)] not exist, apply first please! " + Remarks.faq
-                    + "\nCreate it (mqadmin updateTopic), or send to it first.")
-        }
-        guard topic.config.perm & Permission.read != 0 else {
-            return refuse(
-                .noPermission,
-                "the topic[\(topic.name)] pulling message is forbidden (its perm is "
-                    + "\(Permission.text(topic.config.perm)); mqadmin updateTopicPerm)")
+        let group: SubscriptionGroupEntry
+        let topic: TopicEntry
+        switch access.check(group: header.consumerGroup, topic: header.topic) {
+        case .granted(let found): (group, topic) = found
+        case .refused(let code, let remark): return refuse(code, remark)
         }
         guard header.queueID >= 0, header.queueID < topic.config.readQueueNums else {
             return refuse(
@@ -148,8 +125,8 @@ final class PullMessageProcessor {
     }
 
     private func accepts(_ type: String, _ refuse: (ResponseCode, String) -> Void) -> Bool {
-        if SubscriptionFilter.isTagType(type) || environment.configuration.enablePropertyFilter != false { return true }
-        refuse(.systemError, "The broker does not support consumer to filter message by \(type)")
+        guard let (code, remark) = access.refusal(ofType: type) else { return true }
+        refuse(code, remark)
         return false
     }
 

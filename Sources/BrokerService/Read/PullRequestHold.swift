@@ -96,6 +96,7 @@ final class PullRequestHold {
             watch.isStirred = true
             stirred.append(watch)
         }
+        for observer in watch.observers { observer.messageArrived(in: queue.queueID) }
         watch.arrivalOfDelayed?(arrival)
     }
 

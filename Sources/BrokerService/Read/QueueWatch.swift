@@ -86,6 +86,12 @@ struct ArrivedTags {
     }
 }
 
+/// Waits for messages of queues without a read of its own: pops, which read whichever queue has some.
+protocol ArrivalObserver: AnyObject {
+    /// A message of the queue has become readable. Called during dispatch: it only takes note.
+    func messageArrived(in queueID: Int32)
+}
+
 /// What waits at one queue; hangs at `ConsumeQueue.context`.
 final class QueueWatch {
     /// Pulls to be looked at for what has arrived; those that came after that are not among them.
@@ -100,6 +106,8 @@ final class QueueWatch {
     var batch: Batch?
     /// It stands in the list of queues somebody is to be woken at.
     var isStirred = false
+    /// Told of each message.
+    private(set) var observers: [any ArrivalObserver] = []
     /// The delay level whose messages the queue holds, for queues of `SCHEDULE_TOPIC_XXXX`.
     var arrivalOfDelayed: ((MessageArrival) -> Void)?
 
@@ -111,7 +119,11 @@ final class QueueWatch {
     }
 
     /// Nobody wants to hear of messages.
-    var isIdle: Bool { pulls.isEmpty && batch == nil && arrivalOfDelayed == nil }
+    var isIdle: Bool { pulls.isEmpty && batch == nil && arrivalOfDelayed == nil && observers.isEmpty }
+
+    func add(_ observer: any ArrivalObserver) { observers.append(observer) }
+
+    func remove(_ observer: any ArrivalObserver) { observers.removeAll { $0 === observer } }
 
     func note(_ tagsCode: Int64) {
         arrivals.insert(tagsCode)

@@ -51,6 +51,24 @@ final class RecordSender {
         }
     }
 
+    /// A record whose message was delivered so many times before: copied, with that number in it. Its body's checksum
+    /// does not cover the number.
+    func sendRedelivered(_ range: LogRange, reconsumeTimes: Int32, on connection: RemotingConnection) {
+        var isThere = false
+        connection.write { buffer in
+            let start = buffer.writerIndex
+            isThere =
+                store.withBytes(range) { bytes in
+                    buffer.writeBytes(bytes)
+                    guard case .record(let record) = CommitLogRecord.parse(bytes) else { return }
+                    buffer.setInteger(
+                        max(record.reconsumeTimes, reconsumeTimes), at: start + record.reconsumeTimesPosition)
+                } != nil
+        }
+        // Its length has been promised already.
+        guard isThere else { return connection.close(reason: "the log could not be read at \(range.start)") }
+    }
+
     /// Answers a request that is no pull with messages.
     func answer(
         with ranges: [LogRange], _ asker: Asker, fields: [(String, String)] = []

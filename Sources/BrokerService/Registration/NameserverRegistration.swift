@@ -16,7 +16,7 @@ final class NameserverRegistration {
     static let retryFirstMillis: Int64 = 100
     static let retryMaxMillis: Int64 = 5_000
 
-    private final class NameServer {
+    final class NameServer {
         let address: String
         var client: RemotingClient?
         var isBusy = false
@@ -34,9 +34,11 @@ final class NameserverRegistration {
         init(_ address: String) { self.address = address }
     }
 
-    private let environment: BrokerEnvironment
-    private let tables: BrokerTables
-    private var servers: [NameServer]
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    private(set) var servers: [NameServer]
+    /// What name servers have said of topics (`readableQueues`).
+    var routes = KnownRoutes()
     private var period: RepeatedTask?
     private var isScheduled = false
     private var isRunning = false

@@ -5,6 +5,10 @@ final class Processors {
     let recall: RecallMessageProcessor
     let endTransaction: EndTransactionProcessor
     let pull: PullMessageProcessor
+    let pop: PopMessageProcessor
+    let popped: PoppedMessageProcessor
+    let popQuestions: PopQuestionProcessor
+    let assignments: QueryAssignmentProcessor
     let sendBack: SendBackProcessor
     let clients: ClientManageProcessor
     let queues: QueueProcessor
@@ -17,7 +21,7 @@ final class Processors {
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, hold: PullRequestHold,
-        filters: FilterLink,
+        filters: FilterLink, claims: GroupClaims, waiters: PopWaiters,
         kinds: MessageKinds, keeper: TableKeeper, answers: TableAnswers, settings: BrokerSettings,
         registration: NameserverRegistration, replica: ReplicaStatus, notifier: GroupNotifier
     ) {
@@ -29,6 +33,10 @@ final class Processors {
         let reader = MessageReader(environment, tables, storage, hold, filters)
         sender = RecordSender(environment, storage.store)
         pull = PullMessageProcessor(environment, tables, storage, filters, reader, sender)
+        pop = PopMessageProcessor(environment, tables, storage, filters, reader, sender, claims, waiters)
+        popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
+        popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters)
+        assignments = QueryAssignmentProcessor(environment, tables, registration)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(
             environment, tables, storage, hold, filters, reader, kinds.transactions, notifier)
@@ -38,7 +46,7 @@ final class Processors {
             environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
             notifier: notifier)
         admin = AdminBrokerProcessor(
-            environment, tables, storage, hold, keeper, answers, settings, registration, runtime, replica, kinds)
+            environment, tables, storage, hold, claims, waiters, keeper, answers, settings, registration, runtime, replica, kinds)
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }

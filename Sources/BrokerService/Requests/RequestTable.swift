@@ -47,7 +47,7 @@ final class RequestRow: Sendable {
 /// is an allocation for each request.
 enum RequestTable {
     static let rows: [RequestRow] =
-        sendRows + pullRows + clientRows + offsetRows + queryRows + topicRows + groupRows + brokerRows + statsRows
+        sendRows + pullRows + popRows + clientRows + offsetRows + queryRows + topicRows + groupRows + brokerRows + statsRows
 
     static let byCode = Index(rows)
 
@@ -64,6 +64,8 @@ enum RequestTable {
                 let code = row.code.rawValue
                 let isKnown = low.indices.contains(Int(code)) ? low[Int(code)] != nil : high[code] != nil
                 precondition(!isKnown, "request code \(code) has two rows")
+                // RocketMQ's binary header has 16 bits for a code.
+                if code > Int32(Int16.max) { high[Int32(Int16(truncatingIfNeeded: code))] = row }
                 if low.indices.contains(Int(code)) { low[Int(code)] = row } else { high[code] = row }
             }
             (self.low, self.high) = (low, high)

@@ -117,6 +117,9 @@ final class ConsumerOffsetManager {
         isDirty = true
     }
 
+    /// The table of a group in a topic, made when there is none.
+    func table(topic: TopicName, group: GroupName) -> Table { find(topic.text, group.text) ?? make(topic, group) }
+
     func make(_ topic: TopicName, _ group: GroupName) -> Table {
         let table = Table(topic, group)
         insert(table)

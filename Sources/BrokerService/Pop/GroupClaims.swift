@@ -1,0 +1,166 @@
+import Claims
+import Logging
+import MessageModel
+import MessageStore
+import NIOCore
+import StoreFormat
+
+/// Which messages of which queue are in whose hands: the broker's side of `ClaimStore`. Ties claims to the table of
+/// offsets, which has each group's floor, and to the queues of the store. Confined to the broker's event loop.
+final class GroupClaims {
+    /// Claims that become due in one turn of the loop, at most.
+    static let expiriesPerSlice = 2048
+
+    private let environment: BrokerEnvironment
+    private let offsets: ConsumerOffsetManager
+    private let messages: MessageStore
+    private let waiters: PopWaiters
+    let store: ClaimStore
+    private var timer: Scheduled<Void>?
+    private var timerAtSteady = Int64.max
+    private var isExpiring = false
+
+    /// What is known of a claim table besides its claims; hangs at `ClaimTable.context`.
+    private final class Link {
+        var offsets: ConsumerOffsetManager.Table
+        /// The offset that was committed here last. Another one in the table of offsets is somebody else's word: a
+        /// reset, a pull of the same group, an operator.
+        var committed: Int64
+
+        init(_ offsets: ConsumerOffsetManager.Table, committed: Int64) {
+            self.offsets = offsets
+            self.committed = committed
+        }
+    }
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ messages: MessageStore, _ waiters: PopWaiters
+    ) {
+        self.environment = environment
+        self.messages = messages
+        self.waiters = waiters
+        offsets = tables.offsets
+        store = ClaimStore(
+            folder: messages.configuration.storePathRootDir + "/popState", disk: environment.disk,
+            logger: environment.logger)
+    }
+
+    var time: ClaimTime { ClaimTime(wall: environment.now(), steady: environment.steady()) }
+
+    /// Reads what was claimed before the last stop. The message store is open, the tables are loaded.
+    /// - Throws: the files cannot be read.
+    func open(isKnown: (_ group: String, _ topic: String) -> Bool) throws(ClaimError) {
+        try store.open(at: time, observer: self) { table in
+            guard isKnown(table.group.text, table.topic.text) else { return nil }
+            let queue = messages.consumeQueue(topic: table.topic.text, queueID: table.queueID)
+            return (queue?.minOffset.rawValue ?? 0, queue?.maxOffset.rawValue ?? 0)
+        }
+        for table in store.tables {
+            let stored = offsets.offset(
+                topic: table.topic.text, group: table.group.text, queueID: table.queueID)
+            // The table of offsets may know more: the journal's last moments were lost, or RocketMQ ran meanwhile.
+            if let stored, stored > table.floor { table.finish(below: stored) }
+            commit(table)
+        }
+        arm()
+    }
+
+    // MARK: - Tables
+
+    func find(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) -> ClaimTable? {
+        store.table(group: group.name, topic: topic.name, queueID: queueID)
+    }
+
+    /// The claims of a group in a queue; begun where the group's offset is, or where it wants to begin.
+    /// - Parameter beginsAtEnd: a group without an offset begins with the last message.
+    func table(
+        group: SubscriptionGroupEntry, topic: TopicEntry, _ queue: ConsumeQueue, beginsAtEnd: Bool
+    ) -> ClaimTable {
+        let stored = offsets.offset(topic: topic.name, group: group.name, queueID: queue.queueID)
+        if let table = store.table(group: group.name, topic: topic.name, queueID: queue.queueID) {
+            if let stored, let link = table.context as? Link, link.committed != stored { table.reset(to: stored) }
+            return table
+        }
+        let table = store.makeTable(
+            group: group.groupName, topic: topic.topicName, queueID: queue.queueID,
+            at: start(group: group, topic: topic, queue, beginsAtEnd: beginsAtEnd))
+        commit(table)
+        return table
+    }
+
+    /// Where a group that has popped nothing of a queue begins.
+    func start(
+        group: SubscriptionGroupEntry, topic: TopicEntry, _ queue: ConsumeQueue, beginsAtEnd: Bool = false
+    ) -> Int64 {
+        let stored = offsets.offset(topic: topic.name, group: group.name, queueID: queue.queueID)
+        if let stored, stored >= 0 { return stored }
+        let minimum = queue.minOffset.rawValue
+        // RocketMQ's rule (initMode 1), which leaves a new group one message.
+        return beginsAtEnd && !topic.isRetryTopic ? max(minimum, queue.maxOffset.rawValue - 1) : minimum
+    }
+
+    /// The topic is gone: so are claims of its messages.
+    func forget(topic: String) { store.removeTables(topic: topic) }
+
+    func forget(group: String) { store.removeTables(group: group) }
+
+    // MARK: - The tick
+
+    /// Writes what the tick has claimed and acknowledged.
+    /// - Throws: the disk refused; nothing that was claimed in this tick may be answered.
+    func commitTick() throws(ClaimError) {
+        if store.hasUncommitted { try store.commitTick() }
+        arm()
+    }
+
+    /// Flushed and closed.
+    func close() throws(ClaimError) {
+        timer?.cancel()
+        try store.close()
+    }
+
+    // MARK: - Deadlines
+
+    private func arm() {
+        guard !isExpiring, let deadline = store.nextDeadline, deadline < timerAtSteady else { return }
+        timer?.cancel()
+        timerAtSteady = deadline
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        let delay = max(1, deadline - environment.steady())
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(delay)) { this.value.expire() }
+    }
+
+    private func expire() {
+        timer = nil
+        timerAtSteady = .max
+        let slice = { [unowned self] () -> Bool in
+            isExpiring = store.expire(at: time, limit: Self.expiriesPerSlice)
+            // Who waits for what is due now is woken by the tick.
+            environment.scheduleTick()
+            if !isExpiring { arm() }
+            return isExpiring
+        }
+        if slice() { environment.slices.add(slice) }
+    }
+
+    private func commit(_ table: ClaimTable) {
+        let link: Link
+        if let known = table.context as? Link, !known.offsets.isGone {
+            link = known
+        } else {
+            link = Link(
+                offsets.table(topic: table.topic, group: table.group), committed: table.floor)
+            table.context = link
+        }
+        link.committed = table.floor
+        offsets.commit(link.offsets, table.queueID, table.floor)
+    }
+}
+
+extension GroupClaims: ClaimObserver {
+    func messagesDue(in table: ClaimTable) {
+        waiters.stir(topic: table.topic.text, group: table.group.text, queueID: table.queueID)
+    }
+
+    func floorMoved(of table: ClaimTable) { commit(table) }
+}

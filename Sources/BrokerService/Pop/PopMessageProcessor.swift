@@ -1,0 +1,445 @@
+import Claims
+import Logging
+import MessageStore
+import NIOCore
+import RemotingProtocol
+import RemotingTransport
+import StoreFormat
+
+/// POP_MESSAGE (200050): hands messages of any of a topic's queues to a client, which has them for itself for some
+/// time. Looks at the queues in a ring, claims what it finds, and answers when the tick's claims are in the journal.
+/// Confined to the broker's event loop.
+final class PopMessageProcessor {
+    /// RocketMQ's bound on `maxMsgNums`.
+    static let messagesMax: Int32 = 32
+    /// Bounds of `invisibleTime`, milliseconds. RocketMQ has none.
+    static let invisibleBounds: ClosedRange<Int64> = 0...7 * 86_400_000
+    /// A request that was so much longer under way than it may wait is not worked on, milliseconds.
+    static let lateMillis: Int64 = 500
+    /// A request waits so much less than it may, so that its answer is in time, milliseconds.
+    static let earlyMillis: Int64 = 50
+    static let pollMaxMillis: Int64 = 120_000
+
+    private let environment: BrokerEnvironment
+    private let storage: StoreAccess
+    private let filters: FilterLink
+    private let reader: MessageReader
+    private let sender: RecordSender
+    private let access: ReadAccess
+    private let claims: GroupClaims
+    private let waiters: PopWaiters
+    /// Where in the ring of queues the next pop begins.
+    private var ring = Int32.random(in: 0..<1024)
+    /// Answers of this tick, which leave when its claims are in the journal.
+    private var ready: [Answer] = []
+    private var ranges: [LogRange] = []
+
+    private struct Answer {
+        let client: ClientContext
+        let address: ReturnAddress
+        let fields: [(String, String)]
+        let records: [PopRecords]
+    }
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
+        _ reader: MessageReader, _ sender: RecordSender, _ claims: GroupClaims, _ waiters: PopWaiters
+    ) {
+        self.environment = environment
+        self.storage = storage
+        self.filters = filters
+        self.reader = reader
+        self.sender = sender
+        self.claims = claims
+        self.waiters = waiters
+        access = ReadAccess(environment: environment, tables: tables, verb: "popping")
+    }
+
+    // MARK: - Requests
+
+    func process(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try PopMessageRequestHeader(request.frame)
+        let asker = request.asker
+        let now = environment.now()
+        let late = header.bornTime > 0 ? now -| header.bornTime -| max(0, header.pollTime) : 0
+        guard late <= Self.lateMillis else {
+            return asker.answer(.pollingTimeout, remark: "the request was \(late) ms longer under way than it may wait")
+        }
+        guard header.maxMessageNums <= Self.messagesMax else {
+            return asker.answer(
+                .invalidParameter,
+                remark: "the broker[\(environment.configuration.brokerIP1)] pop message's num is greater than "
+                    + "\(Self.messagesMax)")
+        }
+        guard Self.invisibleBounds.contains(header.invisibleTime) else {
+            return asker.answer(
+                .invalidParameter,
+                remark: "invisibleTime \(header.invisibleTime) is not within 0 to "
+                    + "\(Self.invisibleBounds.upperBound) milliseconds")
+        }
+        let group: SubscriptionGroupEntry
+        let topic: TopicEntry
+        switch access.check(group: header.consumerGroup, topic: header.topic) {
+        case .granted(let found): (group, topic) = found
+        case .refused(let code, let remark): return asker.answer(code, remark: remark)
+        }
+        guard header.queueID < topic.config.readQueueNums else {
+            return asker.answer(
+                .invalidParameter,
+                remark: "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] topicConfig.readQueueNums:"
+                    + "[\(topic.config.readQueueNums)] consumer:[\(asker.client.address)]")
+        }
+        guard let filter = filter(header, asker) else { return }
+        // As long as the request may wait, from when the client sent it.
+        let wait = min(max(header.pollTime, 0), Self.pollMaxMillis) - max(0, now - max(header.bornTime, now - 60_000))
+        let deadline = environment.steady() + (header.pollTime > 0 ? max(0, wait - Self.earlyMillis) : 0)
+        let pop = PopRequest(
+            by: self, client: request.client, address: request.returnAddress, topic: topic, group: group,
+            header: header, deadlineSteady: deadline, filter: filter,
+            claimClient: claims.store.client(request.client.name))
+        run(pop, expired: header.pollTime <= 0)
+    }
+
+    private func filter(_ header: PopMessageRequestHeader, _ asker: Asker) -> SubscriptionFilter? {
+        guard let expression = header.expression, !expression.isEmpty else { return .all }
+        if environment.configuration.enablePropertyFilter != false,
+            let known = filters.recentSubscription(type: header.expressionType, expression: expression)
+        {
+            return .compiled(known)
+        }
+        let type = header.expressionType.map { String(decoding: $0, as: UTF8.self) } ?? "TAG"
+        if let (code, remark) = access.refusal(ofType: type) {
+            asker.answer(code, remark: remark)
+            return nil
+        }
+        let filter = filters.filter(type: type, expression: String(decoding: expression, as: UTF8.self))
+        if case .compiled(let subscription) = filter {
+            filters.remember(subscription, type: header.expressionType, expression: expression)
+        }
+        return filter
+    }
+
+    // MARK: - Looking at the queues
+
+    /// Looks at the queues and answers, or has the request wait.
+    /// - Parameter expired: it must be answered now.
+    func run(_ pop: PopRequest, expired: Bool) {
+        guard !pop.client.connection.isClosed else { return }
+        ring = (ring &+ 1) & 0x3FF
+        pop.begin(from: ring, expired: expired)
+        goOn(pop)
+    }
+
+    private func goOn(_ pop: PopRequest) {
+        while let queueID = pop.queuesLeft.popLast() {
+            switch look(pop, queueID) {
+            case .done: continue
+            case .waits: return
+            case .refused(let code, let remark):
+                pop.release()
+                return pop.client.answer(pop.address, code, remark: remark)
+            }
+        }
+        finish(pop)
+    }
+
+    private func look(_ pop: PopRequest, _ queueID: Int32) -> PopStep {
+        guard
+            let queue = pop.topic.nameBytes.withUnsafeBytes({
+                storage.store.consumeQueue(topic: $0, queueID: queueID)
+            }), queue.maxOffset.rawValue > 0
+        else { return .done }
+        let table = claims.table(group: pop.group, topic: pop.topic, queue, beginsAtEnd: pop.beginsAtEnd)
+        guard pop.left > 0, !table.isBeingRead else {
+            pop.rest += behind(table, queue)
+            return .done
+        }
+        table.isOrdered = pop.isOrdered
+        var part = PopPart(table: table, queue: queue, next: table.next)
+        if pop.isOrdered {
+            let time = claims.time
+            guard table.blockedUntil(attemptID: pop.attemptID, at: time) == nil else {
+                pop.rest += behind(table, queue)
+                return .done
+            }
+            if let attempt = pop.attemptID, table.claimedCount > 0 {
+                guard pop.parts.isEmpty else {
+                    // One answer has one pop time: the client asks again for these.
+                    pop.rest += Int64(table.claimedCount)
+                    return .done
+                }
+                reopen(pop, &part, attempt, at: time)
+                return .done
+            }
+        }
+        takeDue(pop, &part)
+        return takeFresh(pop, part, isSecondLook: false)
+    }
+
+    /// Messages a queue has for this group that are not handed out.
+    private func behind(_ table: ClaimTable, _ queue: ConsumeQueue) -> Int64 {
+        max(0, queue.maxOffset.rawValue - table.next) + Int64(table.dueCount)
+    }
+
+    /// The client repeats a request whose answer it did not get: it gets the same messages.
+    private func reopen(_ pop: PopRequest, _ part: inout PopPart, _ attempt: [UInt8], at time: ClaimTime) {
+        let popTime = max(time.wall, part.table.popTimeMin)
+        pop.reopenedAt = popTime
+        let messages = part.table.reopenBatch(
+            at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient, attemptID: attempt)
+        for message in messages {
+            guard let range = record(at: message.offset, part.queue) else { continue }
+            part.records.append(.redelivered(range, attempts: message.attempts - 1))
+            part.reopened.append(message)
+        }
+        pop.left = 0
+        pop.rest += behind(part.table, part.queue)
+        part.table.isBeingRead = true
+        pop.parts.append(part)
+    }
+
+    /// Messages whose claims have ended come first, at most half of what fits while there are others: one that nobody
+    /// can consume must not keep them.
+    private func takeDue(_ pop: PopRequest, _ part: inout PopPart) {
+        let table = part.table
+        guard table.dueCount > 0 else { return }
+        let hasFresh = table.next < part.queue.maxOffset.rawValue
+        let limit = hasFresh && !pop.isOrdered ? max(1, pop.left / 2) : pop.left
+        for message in table.due(limit: limit) {
+            guard let range = record(at: message.offset, part.queue) else {
+                environment.logger.warning(
+                    "message \(message.offset) of queue \(part.queue.queueID) of topic \(pop.topic.name) cannot be read any more: group \(pop.group.name) does not get it again"
+                )
+                table.drop(due: message.offset)
+                continue
+            }
+            part.due.append(message)
+            part.records.append(.redelivered(range, attempts: message.attempts))
+        }
+        pop.left -= part.due.count
+    }
+
+    private func record(at offset: Int64, _ queue: ConsumeQueue) -> LogRange? {
+        let result = storage.store.selectMessages(queue, from: QueueOffset(offset), maxCount: 1, into: &ranges)
+        guard result.status == .found, result.nextBeginOffset.rawValue == offset + 1 else { return nil }
+        return ranges.first
+    }
+
+    private func takeFresh(_ pop: PopRequest, _ part: PopPart, isSecondLook: Bool) -> PopStep {
+        guard pop.left > 0 else { return take(pop, part) }
+        let codes: [Int64]?
+        switch pop.filter {
+        case .all: codes = nil
+        case .compiled(let subscription):
+            filters.prepare(subscription)
+            switch subscription.state {
+            case .everything: codes = nil
+            case .tagsCodes(let wanted): codes = wanted
+            default:
+                guard part.next < part.queue.maxOffset.rawValue else { return take(pop, part) }
+                part.table.isBeingRead = true
+                let read = PopRead(by: self, reader: reader, pop, part)
+                pop.step = .waits
+                pop.isReading = true
+                reader.read(read, expired: false)
+                pop.isReading = false
+                return pop.step
+            }
+        }
+        let result = storage.store.selectMessages(
+            part.queue, from: QueueOffset(part.next), maxCount: pop.left, tagsCodes: codes, into: &ranges)
+        switch result.status {
+        case .offsetTooSmall where !isSecondLook:
+            claims.store.retain(part.table, from: result.minOffset.rawValue)
+            var part = part
+            part.next = max(part.table.next, result.minOffset.rawValue)
+            return takeFresh(pop, part, isSecondLook: true)
+        case .offsetOverflowBadly where !isSecondLook:
+            // The queue was made anew, with another one's claims.
+            part.table.reset(to: result.nextBeginOffset.rawValue)
+            return takeFresh(
+                pop, PopPart(table: part.table, queue: part.queue, next: part.table.next), isSecondLook: true)
+        default: return take(pop, part, result, ranges)
+        }
+    }
+
+    /// Takes what a read has found.
+    private func take(
+        _ pop: PopRequest, _ part: PopPart, _ result: GetMessageResult? = nil, _ found: [LogRange] = []
+    ) -> PopStep {
+        var part = part
+        if let result {
+            let end = result.nextBeginOffset.rawValue
+            if result.status == .found {
+                part.fresh = offsets(in: found, from: part.next, to: end)
+                part.records += found.map { .asStored($0) }
+                pop.left -= part.fresh.count
+            }
+            part.next = max(part.next, end)
+        }
+        let end = part.queue.maxOffset.rawValue
+        pop.rest += max(0, end - part.next) + Int64(part.table.dueCount - part.due.count)
+        if part.records.isEmpty {
+            part.table.isBeingRead = false
+            // Messages nobody wants are finished.
+            if part.next > part.table.next { claim(part, pop, popTime: 0) }
+        } else {
+            part.table.isBeingRead = true
+            pop.parts.append(part)
+        }
+        return .done
+    }
+
+    /// The offsets of records: without gaps if they are as many as lie between, otherwise as the records have it.
+    private func offsets(in found: [LogRange], from start: Int64, to end: Int64) -> [Int64] {
+        let count = found.reduce(0) { $0 + $1.count }
+        if Int64(count) == end - start { return Array(start..<end) }
+        var offsets: [Int64] = []
+        offsets.reserveCapacity(count)
+        for range in found {
+            _ = storage.store.withBytes(range) { bytes in
+                var place = 0
+                for _ in 0..<range.count {
+                    let record = UnsafeRawBufferPointer(rebasing: bytes[place...])
+                    offsets.append(
+                        record.loadUnaligned(fromByteOffset: CommitLogRecord.queueOffsetPosition, as: Int64.self)
+                            .bigEndian)
+                    place += Int(record.loadUnaligned(as: Int32.self).bigEndian)
+                }
+            }
+        }
+        return offsets
+    }
+
+    /// The filter worker has answered for one queue.
+    func readFiltered(_ pop: PopRequest, _ part: PopPart, _ outcome: ReadOutcome, _ found: [LogRange]) {
+        part.table.isBeingRead = false
+        switch outcome {
+        case .read(let result), .noMatch(let result): pop.step = take(pop, part, result, found)
+        case .nothingYet: pop.step = take(pop, part)
+        case .refused(let code, let remark): pop.step = .refused(code, remark)
+        }
+        guard !pop.isReading else { return }
+        switch pop.step {
+        case .refused(let code, let remark):
+            pop.release()
+            pop.client.answer(pop.address, code, remark: remark)
+        default: goOn(pop)
+        }
+        environment.scheduleTick()
+    }
+
+    // MARK: - Claiming and answering
+
+    private func finish(_ pop: PopRequest) {
+        guard !pop.parts.isEmpty else {
+            if pop.isExpired || !waiters.wait(pop) { answerNothing(pop, pop.isExpired ? .pollingTimeout : .pollingFull) }
+            return
+        }
+        defer {
+            pop.release()
+            pop.reopenedAt = nil
+        }
+        // Gone while the filter worker was asked: nobody has them.
+        guard !pop.client.connection.isClosed else { return }
+        let popTime = pop.reopenedAt ?? pop.parts.reduce(environment.now()) { max($0, $1.table.popTimeMin) }
+        for part in pop.parts { claim(part, pop, popTime: popTime) }
+        let count = pop.messageCount
+        let records = pop.parts.flatMap(\.records)
+        ready.append(
+            Answer(
+                client: pop.client, address: pop.address, fields: PopAnswer.fields(pop, popTime: popTime),
+                records: records))
+        let bytes = records.reduce(0) { $0 + $1.range.length }
+        storage.statistics.get(messages: count)
+        pop.group.count(count, bytes: bytes, of: pop.topic, in: storage.stats)
+        environment.scheduleTick()
+        // What it leaves is for the next that waits.
+        if pop.rest > 0 {
+            for queueID in pop.queues {
+                waiters.stir(topic: pop.topic.name, group: pop.group.name, queueID: queueID)
+            }
+        }
+    }
+
+    private func claim(_ part: PopPart, _ pop: PopRequest, popTime: Int64) {
+        let time = claims.time
+        for message in part.due {
+            part.table.reclaim(
+                message.offset, at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient)
+        }
+        guard part.next > part.table.next || !part.fresh.isEmpty else { return }
+        part.table.claim(
+            part.fresh, next: part.next, at: time, popTime: popTime, invisible: pop.invisibleMillis,
+            client: pop.claimClient, attemptID: pop.isOrdered ? pop.attemptID : nil)
+    }
+
+    private func answerNothing(_ pop: PopRequest, _ code: ResponseCode) {
+        pop.client.answer(
+            pop.address, code, remark: "\(GetMessageStatus.noMessageInQueue.remark)",
+            fields: PopAnswer.fields(pop, popTime: environment.now()))
+        storage.statistics.missed()
+    }
+
+    /// The tick's claims are in the journal: its answers leave.
+    func claimsWritten() {
+        for answer in ready { send(answer) }
+        ready.removeAll(keepingCapacity: true)
+    }
+
+    /// They are not: the messages stay claimed until their time is over, and nobody gets them in vain.
+    func claimsNotWritten(_ error: ClaimError) {
+        for answer in ready {
+            answer.client.answer(
+                answer.address, .systemError,
+                remark: "the claims of popped messages could not be written: \(error); they come again after the "
+                    + "invisible time; free the disk, or look at it")
+        }
+        ready.removeAll(keepingCapacity: true)
+    }
+
+    private func send(_ answer: Answer) {
+        guard !answer.address.isOneway, !answer.client.connection.isClosed else { return }
+        let total = answer.records.reduce(0) { $0 + $1.range.length }
+        let connection = answer.client.connection
+        connection.write { buffer in
+            ResponseEncoder.encode(
+                into: &buffer, answer.address, ResponseCode.success.rawValue,
+                remark: "\(GetMessageStatus.found.remark)", fields: answer.fields, bodyCount: total)
+        }
+        for records in answer.records {
+            switch records {
+            case .asStored(let range): sender.send([range], on: connection)
+            case .redelivered(let range, let attempts):
+                sender.sendRedelivered(range, reconsumeTimes: attempts, on: connection)
+            }
+        }
+    }
+}
+
+/// The three strings of an answer to a pop, from which clients make the handles of its messages.
+enum PopAnswer {
+    static func fields(_ pop: PopRequest, popTime: Int64) -> [(String, String)] {
+        var starts: [String] = []
+        var offsets: [String] = []
+        var counts: [String] = []
+        let kind = PopTopicKind.normal.rawValue
+        for part in pop.parts {
+            let queueID = part.queue.queueID
+            let messages = part.offsets
+            starts.append("\(kind) \(queueID) \(messages.min() ?? part.next)")
+            offsets.append("\(kind) \(queueID) \(messages.map(String.init).joined(separator: ","))")
+            guard pop.isOrdered else { continue }
+            for message in part.due + part.reopened.map({ ($0.offset, $0.attempts - 1) }) where message.attempts > 0 {
+                counts.append("\(kind) qo\(queueID)%\(message.offset) \(message.attempts)")
+            }
+        }
+        var fields = [
+            ("popTime", String(popTime)), ("invisibleTime", String(pop.invisibleMillis)),
+            ("reviveQid", pop.isOrdered ? String(PopHandle.orderedReviveQueue) : "0"), ("restNum", String(pop.rest)),
+            ("startOffsetInfo", starts.joined(separator: ";")), ("msgOffsetInfo", offsets.joined(separator: ";")),
+        ]
+        if !counts.isEmpty { fields.append(("orderCountInfo", counts.joined(separator: ";"))) }
+        return fields
+    }
+}

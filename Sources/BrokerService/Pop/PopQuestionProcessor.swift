@@ -1,0 +1,153 @@
+import Claims
+import MessageModel
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// Questions about what may be popped, which claim nothing: PEEK_MESSAGE (200052), NOTIFICATION (200054), POLLING_INFO
+/// (200055). Confined to the broker's event loop.
+final class PopQuestionProcessor {
+    private let environment: BrokerEnvironment
+    private let storage: StoreAccess
+    private let access: ReadAccess
+    private let sender: RecordSender
+    private let claims: GroupClaims
+    private let waiters: PopWaiters
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ sender: RecordSender,
+        _ claims: GroupClaims, _ waiters: PopWaiters
+    ) {
+        self.environment = environment
+        self.storage = storage
+        self.sender = sender
+        self.claims = claims
+        self.waiters = waiters
+        access = ReadAccess(environment: environment, tables: tables, verb: "peeking")
+    }
+
+    private struct Asked {
+        let group: SubscriptionGroupEntry
+        let topic: TopicEntry
+        let queueID: Int32
+
+        var queues: Range<Int32> {
+            queueID >= 0 ? queueID..<queueID + 1 : 0..<max(0, topic.config.readQueueNums)
+        }
+    }
+
+    /// nil when it was refused.
+    private func asked(_ request: borrowing Request) throws(RemotingDecodeError) -> Asked? {
+        let header = try PopQueueHeader(request.frame)
+        switch access.check(group: header.consumerGroup, topic: header.topic) {
+        case .granted(let group, let topic):
+            guard header.queueID < topic.config.readQueueNums else {
+                request.answer(
+                    .invalidParameter,
+                    remark: "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] "
+                        + "topicConfig.readQueueNums:[\(topic.config.readQueueNums)]")
+                return nil
+            }
+            return Asked(group: group, topic: topic, queueID: header.queueID)
+        case .refused(let code, let remark):
+            request.answer(code, remark: remark)
+            return nil
+        }
+    }
+
+    /// How many messages of a queue the group could have, and where the first of them is.
+    private func available(_ asked: Asked, _ queueID: Int32) -> (queue: ConsumeQueue, first: Int64, count: Int64)? {
+        guard let queue = storage.store.consumeQueue(topic: asked.topic.name, queueID: queueID) else { return nil }
+        let end = queue.maxOffset.rawValue
+        guard let table = claims.find(group: asked.group, topic: asked.topic, queueID: queueID) else {
+            let first = claims.start(group: asked.group, topic: asked.topic, queue)
+            return (queue, first, max(0, end - first))
+        }
+        if table.isOrdered, table.blockedUntil(attemptID: nil, at: claims.time) != nil { return nil }
+        let due = table.due(limit: 1).first?.offset
+        return (queue, due ?? table.next, Int64(table.dueCount) + max(0, end - table.next))
+    }
+
+    // MARK: - Requests
+
+    /// The next messages, without any being handed out and without a filter.
+    func peek(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let messagesMax = try request.extFields.requiredInt32("maxMsgNums")
+        guard let asked = try asked(request) else { return }
+        var found: [LogRange] = []
+        var left = Int(min(max(messagesMax, 1), PopMessageProcessor.messagesMax))
+        var rest: Int64 = 0
+        for queueID in asked.queues {
+            guard let (queue, first, count) = available(asked, queueID), count > 0 else { continue }
+            guard left > 0 else {
+                rest += count
+                continue
+            }
+            var ranges: [LogRange] = []
+            let result = storage.store.selectMessages(queue, from: QueueOffset(first), maxCount: left, into: &ranges)
+            found += ranges
+            left -= result.messageCount
+            rest += max(0, count - Int64(result.messageCount))
+        }
+        let fields = [
+            ("popTime", String(environment.now())), ("invisibleTime", "0"), ("reviveQid", "0"),
+            ("restNum", String(rest)),
+        ]
+        guard !found.isEmpty else {
+            return request.answer(
+                .pullNotFound, remark: "\(GetMessageStatus.noMessageInQueue.remark)", fields: fields)
+        }
+        sender.answer(with: found, request.asker, fields: fields)
+    }
+
+    /// Whether there is something to pop: answered when there is, or when the client waits no longer.
+    func notify(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let pollTime = try request.extFields.requiredInt64("pollTime")
+        let bornTime = try request.extFields.requiredInt64("bornTime")
+        guard let asked = try asked(request) else { return }
+        let spent = max(0, environment.now() - max(bornTime, environment.now() - 60_000))
+        let wait = min(max(pollTime, 0), PopMessageProcessor.pollMaxMillis) - spent - PopMessageProcessor.earlyMillis
+        let question = PopNotification(
+            by: self, client: request.client, address: request.returnAddress, topic: asked.topic, group: asked.group,
+            queueID: asked.queueID, deadlineSteady: environment.steady() + max(0, wait))
+        answer(question, expired: wait <= 0)
+    }
+
+    func answer(_ question: PopNotification, expired: Bool) {
+        guard !question.client.connection.isClosed else { return }
+        let asked = Asked(group: question.group, topic: question.topic, queueID: question.queueID)
+        let hasMessage = asked.queues.contains { (available(asked, $0)?.count ?? 0) > 0 }
+        var isFull = false
+        if !hasMessage, !expired {
+            if waiters.wait(question) { return }
+            isFull = true
+        }
+        question.client.answer(
+            question.address, .success,
+            fields: [("hasMsg", hasMessage ? "true" : "false"), ("pollingFull", isFull ? "true" : "false")])
+    }
+
+    /// How many requests wait for this queue.
+    func pollingInfo(_ request: borrowing Request) throws(RemotingDecodeError) {
+        guard let asked = try asked(request) else { return }
+        let count = waiters.count(topic: asked.topic.name, group: asked.group.name, queueID: asked.queueID)
+        request.answer(.success, fields: [("pollingNum", String(count))])
+    }
+}
+
+/// A client that waits until there is something to pop.
+final class PopNotification: PopWaiter {
+    private unowned(unsafe) let processor: PopQuestionProcessor
+    let address: ReturnAddress
+
+    init(
+        by processor: PopQuestionProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
+        group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64
+    ) {
+        self.processor = processor
+        self.address = address
+        super.init(client: client, topic: topic, group: group, queueID: queueID, deadlineSteady: deadlineSteady)
+    }
+
+    override func resume(expired: Bool) { processor.answer(self, expired: expired) }
+}

@@ -1,0 +1,136 @@
+import Claims
+import MessageStore
+import RemotingProtocol
+
+/// One POP_MESSAGE while it is worked on: what it said, resolved to the broker's own objects, and what it has found so
+/// far. Confined to the broker's event loop.
+final class PopRequest: PopWaiter {
+    private unowned(unsafe) let processor: PopMessageProcessor
+    let address: ReturnAddress
+    let messagesMax: Int
+    let invisibleMillis: Int64
+    /// A group without offsets begins with the last message.
+    let beginsAtEnd: Bool
+    let isOrdered: Bool
+    let attemptID: [UInt8]?
+    let filter: SubscriptionFilter
+    /// The client's name in the journal of claims.
+    let claimClient: ClaimClient
+
+    // MARK: - One look at the queues
+
+    /// Queues still to be looked at, the next one last.
+    var queuesLeft: [Int32] = []
+    /// Messages that still fit into the answer.
+    var left = 0
+    /// Messages that stay behind.
+    var rest: Int64 = 0
+    var parts: [PopPart] = []
+    /// This look is one after its deadline.
+    var isExpired = false
+    /// What came of the read that is under way (`isReading`: it has not come back yet).
+    var step = PopStep.done
+    var isReading = false
+    /// The pop time of messages handed out again to a client that repeats its request.
+    var reopenedAt: Int64?
+
+    init(
+        by processor: PopMessageProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
+        group: SubscriptionGroupEntry, header: PopMessageRequestHeader, deadlineSteady: Int64,
+        filter: SubscriptionFilter, claimClient: ClaimClient
+    ) {
+        self.processor = processor
+        self.address = address
+        messagesMax = max(1, Int(header.maxMessageNums))
+        invisibleMillis = header.invisibleTime
+        beginsAtEnd = header.initMode != 0
+        isOrdered = header.isOrdered
+        attemptID = header.attemptID.map { [UInt8]($0) }
+        self.filter = filter
+        self.claimClient = claimClient
+        super.init(
+            client: client, topic: topic, group: group, queueID: header.queueID, deadlineSteady: deadlineSteady)
+    }
+
+    override func resume(expired: Bool) { processor.run(self, expired: expired) }
+
+    /// Begins to look at the queues.
+    /// - Parameter first: where in the ring of queues, if any will do.
+    func begin(from first: Int32, expired: Bool) {
+        isExpired = expired
+        left = messagesMax
+        rest = 0
+        let range = queues
+        let ring = Array(range)
+        let start = ring.isEmpty ? 0 : Int(first) % ring.count
+        queuesLeft = Array((ring[start...] + ring[..<start]).reversed())
+    }
+
+    /// Queues are free for other pops.
+    func release() {
+        for part in parts { part.table.isBeingRead = false }
+        parts.removeAll()
+    }
+
+    var messageCount: Int { parts.reduce(0) { $0 + $1.offsets.count } }
+}
+
+/// What came of the look at one queue.
+enum PopStep {
+    case done
+    /// The filter worker is asked: `PopMessageProcessor.readFiltered` goes on.
+    case waits
+    case refused(ResponseCode, String)
+}
+
+/// What a pop takes from one queue.
+struct PopPart {
+    let table: ClaimTable
+    let queue: ConsumeQueue
+    /// Messages whose earlier claims have ended, with the number of their deliveries so far.
+    var due: [(offset: Int64, attempts: Int32)] = []
+    /// Messages of the same attempt, handed out again; with the number of their deliveries.
+    var reopened: [(offset: Int64, attempts: Int32)] = []
+    /// Messages nobody has had, ascending.
+    var fresh: [Int64] = []
+    /// Behind the last message looked at.
+    var next: Int64
+    /// Their records, in the order of `offsets`.
+    var records: [PopRecords] = []
+
+    var offsets: [Int64] { reopened.map(\.offset) + due.map(\.offset) + fresh }
+}
+
+/// Records of an answer to a pop.
+enum PopRecords {
+    case asStored(LogRange)
+    /// One record, delivered so many times before.
+    case redelivered(LogRange, attempts: Int32)
+
+    var range: LogRange {
+        switch self {
+        case .asStored(let range), .redelivered(let range, _): range
+        }
+    }
+}
+
+/// A read of one queue for a pop whose filter needs the filter worker.
+final class PopRead: ReadRequest {
+    private unowned(unsafe) let processor: PopMessageProcessor
+    private let pop: PopRequest
+    private let part: PopPart
+
+    init(by processor: PopMessageProcessor, reader: MessageReader, _ pop: PopRequest, _ part: PopPart) {
+        self.processor = processor
+        self.pop = pop
+        self.part = part
+        super.init(
+            by: reader, client: pop.client, topic: pop.topic, group: pop.group, queueID: part.queue.queueID,
+            queueOffset: part.next, maxMessageNums: pop.left, maxMessageBytes: nil, maySuspend: false,
+            suspendTimeoutMillis: 0, filter: pop.filter)
+    }
+
+    override func answer(_ outcome: ReadOutcome, _ found: [LogRange]) {
+        processor.readFiltered(pop, part, outcome, found)
+    }
+}

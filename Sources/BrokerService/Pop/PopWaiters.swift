@@ -1,0 +1,336 @@
+import MessageStore
+import NIOCore
+import StoreFormat
+
+/// Long polling of pops: requests that found nothing wait here for a message, or for a claim that ends. One message
+/// wakes one of them; it wakes the next if it leaves something. Confined to the broker's event loop.
+final class PopWaiters {
+    /// Waiting requests for one queue of one group (or for any of them), at most, and in all: RocketMQ's
+    /// `popPollingSize` and `maxPopPollingSize`.
+    static let perQueueMax = 1024
+    static let totalMax = 100_000
+    /// Deadlines are looked at so often, milliseconds.
+    static let granularityMillis: Int64 = 50
+    /// Requests a slice wakes or lets go at most: each reads queues and may write an answer.
+    static let runsPerSlice = 128
+
+    private let environment: BrokerEnvironment
+    private let messages: MessageStore
+    private var places: [PopPlace.Key: PopPlace] = [:]
+    /// Places where something may be had.
+    private var stirred: [PopPlace] = []
+    private var isWaking = false
+    /// By the end of their wait in steady milliseconds, rounded up to the granularity.
+    private var bins: [Int64: [PopWaiter]] = [:]
+    private var timer: Scheduled<Void>?
+    private(set) var count = 0
+
+    init(_ environment: BrokerEnvironment, _ messages: MessageStore) {
+        self.environment = environment
+        self.messages = messages
+    }
+
+    // MARK: - Waiting
+
+    /// Has the request wait; false when too many do.
+    func wait(_ waiter: PopWaiter) -> Bool {
+        precondition(waiter.place == nil, "a request waits once")
+        guard count < Self.totalMax else { return false }
+        let key = PopPlace.Key(topic: waiter.topic.name, group: waiter.group.name)
+        let place = places[key] ?? PopPlace(key, self)
+        guard place.count(of: waiter.queueID) < Self.perQueueMax else { return false }
+        places[key] = place
+        place.append(waiter)
+        for queueID in waiter.queues where place.watched[queueID] == nil {
+            // Made (in memory) if nothing was ever stored in it.
+            let queue = messages.findConsumeQueue(topic: waiter.topic.topicName, queueID: queueID)
+            place.watched[queueID] = queue
+            QueueWatch.of(queue).add(place)
+            queue.wantsArrival = true
+        }
+        count += 1
+        let bin = waiter.deadlineSteady / Self.granularityMillis + 1
+        waiter.bin = bin
+        waiter.indexInBin = bins[bin]?.count ?? 0
+        bins[bin, default: []].append(waiter)
+        PopsOfClient.of(waiter.client).insert(waiter)
+        arm()
+        return true
+    }
+
+    /// How many wait for a queue of a group; below 0: for any of its queues.
+    func count(topic: String, group: String, queueID: Int32) -> Int {
+        places[PopPlace.Key(topic: topic, group: group)]?.count(of: queueID) ?? 0
+    }
+
+    private func release(_ waiter: PopWaiter) {
+        guard let place = waiter.place else { return }
+        count -= 1
+        place.remove(waiter)
+        PopsOfClient.of(waiter.client).remove(waiter)
+        if var bin = bins.removeValue(forKey: waiter.bin) {
+            let last = bin.removeLast()
+            if last !== waiter {
+                last.indexInBin = waiter.indexInBin
+                bin[waiter.indexInBin] = last
+            }
+            if !bin.isEmpty { bins[waiter.bin] = bin }
+        }
+        guard place.isEmpty else { return }
+        for queue in place.watched.values {
+            guard let watch = queue.context as? QueueWatch else { continue }
+            watch.remove(place)
+            if watch.isIdle { queue.wantsArrival = false }
+        }
+        place.watched = [:]
+        places[place.key] = nil
+    }
+
+    // MARK: - Waking
+
+    /// Something may be had in a queue of a group.
+    func stir(topic: String, group: String, queueID: Int32) {
+        places[PopPlace.Key(topic: topic, group: group)]?.messageArrived(in: queueID)
+    }
+
+    fileprivate func noteStirred(_ place: PopPlace) { stirred.append(place) }
+
+    /// Runs what the tick has woken: some now, the rest in later turns of the loop.
+    func runWoken() {
+        guard !stirred.isEmpty, wakeSome(), !isWaking else { return }
+        isWaking = true
+        environment.slices.add { [unowned self] in
+            isWaking = wakeSome()
+            environment.scheduleTick()
+            return isWaking
+        }
+    }
+
+    private func wakeSome() -> Bool {
+        var runs = Self.runsPerSlice
+        while let place = stirred.popLast() {
+            for waiter in place.takeWoken() {
+                runs -= 1
+                release(waiter)
+                waiter.resume(expired: false)
+            }
+            if runs <= 0 { return !stirred.isEmpty }
+        }
+        return false
+    }
+
+    // MARK: - Ending
+
+    private func arm() {
+        guard timer == nil, !bins.isEmpty else { return }
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(Self.granularityMillis)) { this.value.expire() }
+    }
+
+    private func expire() {
+        timer = nil
+        let now = environment.steady() / Self.granularityMillis
+        let over = bins.keys.filter { $0 <= now }.sorted()
+        end(over.flatMap { bins[$0] ?? [] })
+        arm()
+    }
+
+    /// Answers requests as at the end of their wait, in slices.
+    private func end(_ waiters: [PopWaiter]) {
+        var left = waiters[...]
+        let slice = { [unowned self] () -> Bool in
+            for _ in 0..<Self.runsPerSlice {
+                guard let waiter = left.popFirst() else { return false }
+                guard waiter.place != nil else { continue }
+                release(waiter)
+                waiter.resume(expired: true)
+            }
+            environment.scheduleTick()
+            return !left.isEmpty
+        }
+        if !waiters.isEmpty, slice() { environment.slices.add(slice) }
+        environment.scheduleTick()
+    }
+
+    /// The topic goes away.
+    func expire(topic: String) {
+        end(places.values.filter { $0.key.topic == topic }.flatMap(\.all))
+    }
+
+    /// The broker goes away: all are answered now.
+    func expireAllNow() {
+        for waiter in places.values.flatMap(\.all) where waiter.place != nil {
+            release(waiter)
+            waiter.resume(expired: true)
+        }
+    }
+
+    /// Its requests are let go in slices, without answers.
+    func connectionClosed(_ client: ClientContext) {
+        guard let pops = client.suspendedPops as? PopsOfClient else { return }
+        let slice = { [unowned self] () -> Bool in
+            for _ in 0..<Self.runsPerSlice {
+                guard let waiter = pops.last else { return false }
+                release(waiter)
+            }
+            return true
+        }
+        if slice() { environment.slices.add(slice) }
+    }
+}
+
+/// A request that can wait for messages of a group: a pop, or the question whether there is something to pop.
+class PopWaiter {
+    let client: ClientContext
+    let topic: TopicEntry
+    let group: SubscriptionGroupEntry
+    /// Below 0: any.
+    let queueID: Int32
+    /// Until when it may wait, steady milliseconds.
+    let deadlineSteady: Int64
+
+    // Of `PopWaiters`.
+    fileprivate(set) var place: PopPlace?
+    fileprivate var bin: Int64 = 0
+    fileprivate var indexInBin = 0
+    fileprivate var indexInClient = 0
+    fileprivate var nextInList: PopWaiter?
+    fileprivate unowned(unsafe) var previousInList: PopWaiter?
+
+    init(
+        client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64
+    ) {
+        self.client = client
+        self.topic = topic
+        self.group = group
+        self.queueID = max(-1, queueID)
+        self.deadlineSteady = deadlineSteady
+    }
+
+    /// Queues a message of which may be wanted.
+    var queues: Range<Int32> {
+        queueID >= 0 ? queueID..<queueID + 1 : 0..<max(0, topic.config.readQueueNums)
+    }
+
+    /// Looks again; after its deadline it is answered, it does not wait any more.
+    func resume(expired: Bool) { preconditionFailure("a kind of waiting request that cannot go on") }
+}
+
+/// Where the requests of one group for one topic wait.
+final class PopPlace: ArrivalObserver {
+    struct Key: Hashable {
+        let topic: String
+        let group: String
+    }
+
+    let key: Key
+    private unowned let waiters: PopWaiters
+    /// By queue; -1: for any queue.
+    private var lists: [Int32: List] = [:]
+    fileprivate var watched: [Int32: ConsumeQueue] = [:]
+    /// Queues something may be had in.
+    private var stirred: [Int32] = []
+
+    private struct List {
+        var first: PopWaiter?
+        unowned(unsafe) var last: PopWaiter?
+        var count = 0
+    }
+
+    fileprivate init(_ key: Key, _ waiters: PopWaiters) {
+        self.key = key
+        self.waiters = waiters
+    }
+
+    deinit {
+        // One after the other: a chain that lets go of itself would take a stack as long as it is.
+        for list in lists.values {
+            var next = list.first
+            while let waiter = next {
+                next = waiter.nextInList
+                waiter.nextInList = nil
+            }
+        }
+    }
+
+    var isEmpty: Bool { lists.isEmpty }
+
+    func count(of queueID: Int32) -> Int { lists[max(-1, queueID)]?.count ?? 0 }
+
+    fileprivate var all: [PopWaiter] {
+        var all: [PopWaiter] = []
+        for list in lists.values {
+            var next = list.first
+            while let waiter = next {
+                all.append(waiter)
+                next = waiter.nextInList
+            }
+        }
+        return all
+    }
+
+    func messageArrived(in queueID: Int32) {
+        if stirred.isEmpty { waiters.noteStirred(self) }
+        if !stirred.contains(queueID) { stirred.append(queueID) }
+    }
+
+    /// One that takes any queue, and one of each queue in which something may be had.
+    fileprivate func takeWoken() -> [PopWaiter] {
+        defer { stirred.removeAll(keepingCapacity: true) }
+        var woken: [PopWaiter] = []
+        if let any = lists[-1]?.first { woken.append(any) }
+        for queueID in stirred {
+            if let waiter = lists[queueID]?.first { woken.append(waiter) }
+        }
+        return woken
+    }
+
+    fileprivate func append(_ waiter: PopWaiter) {
+        waiter.place = self
+        var list = lists[waiter.queueID] ?? List()
+        waiter.previousInList = list.last
+        if let last = list.last { last.nextInList = waiter } else { list.first = waiter }
+        list.last = waiter
+        list.count += 1
+        lists[waiter.queueID] = list
+    }
+
+    fileprivate func remove(_ waiter: PopWaiter) {
+        guard var list = lists[waiter.queueID] else { return }
+        let next = waiter.nextInList
+        let previous = waiter.previousInList
+        if let next { next.previousInList = previous } else { list.last = previous }
+        if let previous { previous.nextInList = next } else { list.first = next }
+        waiter.nextInList = nil
+        waiter.previousInList = nil
+        waiter.place = nil
+        list.count -= 1
+        lists[waiter.queueID] = list.count > 0 ? list : nil
+    }
+}
+
+/// The waiting pops of one connection, in no order. Hangs at `ClientContext.suspendedPops`.
+private final class PopsOfClient {
+    static func of(_ client: ClientContext) -> PopsOfClient {
+        if let pops = client.suspendedPops { return unsafeDowncast(pops, to: PopsOfClient.self) }
+        let pops = PopsOfClient()
+        client.suspendedPops = pops
+        return pops
+    }
+
+    private var waiters: [PopWaiter] = []
+
+    var last: PopWaiter? { waiters.last }
+
+    func insert(_ waiter: PopWaiter) {
+        waiter.indexInClient = waiters.count
+        waiters.append(waiter)
+    }
+
+    func remove(_ waiter: PopWaiter) {
+        let last = waiters.removeLast()
+        guard last !== waiter else { return }
+        last.indexInClient = waiter.indexInClient
+        waiters[waiter.indexInClient] = last
+    }
+}

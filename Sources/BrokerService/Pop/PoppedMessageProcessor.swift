@@ -1,0 +1,144 @@
+import Claims
+import MessageModel
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// What consumers say of messages they have popped: ACK_MESSAGE (200051), BATCH_ACK_MESSAGE (200151),
+/// CHANGE_MESSAGE_INVISIBLETIME (200053). A handle of a delivery that is over changes nothing and is answered with
+/// success, as RocketMQ does. Confined to the broker's event loop.
+final class PoppedMessageProcessor {
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let claims: GroupClaims
+    private let waiters: PopWaiters
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
+        _ waiters: PopWaiters
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.claims = claims
+        self.waiters = waiters
+    }
+
+    func acknowledge(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try PoppedMessageHeader(request.frame)
+        let named: Named
+        switch find(header, mayBeEnd: true) {
+        case .found(let message): named = message
+        case .refused(let code, let remark): return request.answer(code, remark: remark)
+        }
+        acknowledge(named.table, named.handle.queueOffset, popTime: named.handle.popTime)
+        request.answer(.success)
+        environment.scheduleTick()
+    }
+
+    private func acknowledge(_ table: ClaimTable?, _ offset: Int64, popTime: Int64) {
+        guard let table, table.acknowledge(offset, popTime: popTime) == .finished else { return }
+        wakeIfFree(table)
+    }
+
+    /// The last message of an ordered batch is done: the next one may be had.
+    private func wakeIfFree(_ table: ClaimTable) {
+        guard table.isOrdered, table.claimedCount == 0 else { return }
+        waiters.stir(topic: table.topic.text, group: table.group.text, queueID: table.queueID)
+    }
+
+    func acknowledgeBatch(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let body = try BatchAckBody(request.body)
+        for entry in body.entries {
+            let topicName = entry.kind.topic(of: entry.topic, group: entry.group)
+            guard let topic = tables.topics[topicName], let group = tables.groups[entry.group],
+                let table = claims.find(group: group, topic: topic, queueID: entry.queueID)
+            else { continue }
+            for (index, byte) in entry.bits.enumerated() where byte != 0 {
+                for bit in 0..<8 where byte & (1 << UInt8(bit)) != 0 {
+                    // Offsets that are none of the queue's name no claim.
+                    acknowledge(table, entry.startOffset +| Int64(index * 8 + bit), popTime: entry.popTime)
+                }
+            }
+        }
+        request.answer(.success)
+        environment.scheduleTick()
+    }
+
+    func changeInvisibleTime(_ request: borrowing Request) throws(RemotingDecodeError) {
+        let header = try PoppedMessageHeader(request.frame)
+        let invisible = try request.extFields.requiredInt64("invisibleTime")
+        guard PopMessageProcessor.invisibleBounds.contains(invisible) else {
+            return request.answer(
+                .invalidParameter,
+                remark: "invisibleTime \(invisible) is not within 0 to "
+                    + "\(PopMessageProcessor.invisibleBounds.upperBound) milliseconds")
+        }
+        let named: Named
+        switch find(header, mayBeEnd: false) {
+        case .found(let message): named = message
+        case .refused(let code, let remark): return request.answer(code, remark: remark)
+        }
+        let time = claims.time
+        let handle = named.handle
+        guard let table = named.table,
+            let popTime = table.change(handle.queueOffset, popTime: handle.popTime, invisible: invisible, at: time)
+        else { return request.answer(.success) }
+        // An ordered handle keeps its pop time; its time is counted from there.
+        request.answer(
+            .success,
+            fields: [
+                ("popTime", String(popTime)), ("invisibleTime", String(max(0, time.wall +| invisible -| popTime))),
+                ("reviveQid", String(handle.reviveQueue)),
+            ])
+        environment.scheduleTick()
+    }
+
+    // MARK: - Finding the message
+
+    private struct Named {
+        let handle: PopHandle
+        /// nil: nothing of this group is claimed in the queue.
+        let table: ClaimTable?
+    }
+
+    private enum Search {
+        case found(Named)
+        case refused(ResponseCode, String)
+    }
+
+    private func find(_ header: PoppedMessageHeader, mayBeEnd: Bool) -> Search {
+        guard let topic = tables.topics[header.topic] else {
+            return .refused(
+                .topicNotExist,
+                "topic[\(String(decoding: header.topic, as: UTF8.self))] not exist, apply first please! " + Remarks.faq)
+        }
+        guard header.queueID >= 0, header.queueID < topic.config.readQueueNums else {
+            return .refused(
+                .messageIllegal,
+                "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] topicConfig.readQueueNums:"
+                    + "[\(topic.config.readQueueNums)]")
+        }
+        guard let handle = PopHandle(header.extraInfo), handle.queueOffset == header.offset,
+            handle.queueID == header.queueID
+        else {
+            return .refused(
+                .messageIllegal,
+                "extraInfo is no handle of message \(header.offset) in queue \(header.queueID): it has eight parts, "
+                    + "as an answer to a pop gives them")
+        }
+        let queue = storage.store.consumeQueue(topic: header.topic, queueID: header.queueID)
+        let minimum = queue?.minOffset.rawValue ?? 0
+        let maximum = queue?.maxOffset.rawValue ?? 0
+        guard header.offset >= minimum, header.offset < maximum || mayBeEnd && header.offset == maximum else {
+            return .refused(
+                .noMessage,
+                "request offset not exist, topic:[\(topic.name)] queue \(header.queueID): \(header.offset), there are "
+                    + "\(minimum) to \(maximum)")
+        }
+        let group = tables.groups.table[header.consumerGroup]
+        let table = group.flatMap { claims.find(group: $0, topic: topic, queueID: header.queueID) }
+        return .found(Named(handle: handle, table: table))
+    }
+}

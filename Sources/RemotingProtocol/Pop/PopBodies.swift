@@ -1,0 +1,117 @@
+package import FastJSON
+import MessageModel
+
+/// BATCH_ACK_MESSAGE (200151): acknowledgements of several pops.
+package struct BatchAckBody {
+    /// Those of one pop of one queue. Keys on the wire have one letter each.
+    package struct Entry {
+        package let group: String
+        package let topic: String
+        package let kind: PopTopicKind
+        package let startOffset: Int64
+        package let queueID: Int32
+        package let popTime: Int64
+        package let reviveQueue: Int64
+        package let invisibleTime: Int64
+        /// Offsets after `startOffset`, a bit each; the lowest bit of the first byte is `startOffset` itself.
+        package let bits: [UInt8]
+    }
+
+    /// Bytes of a bit set, at most: as many messages as a pop may bring, far apart.
+    package static let bitBytesMax = 8192
+
+    package let entries: [Entry]
+
+    /// - Throws: it is no such body.
+    package init(_ body: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
+        let json: JSONValue
+        do {
+            json = try JSONValue(parsing: body)
+        } catch {
+            throw .badBody(error.description)
+        }
+        var entries: [Entry] = []
+        for entry in try (json["acks"] ?? .null).elements("acks") {
+            guard let kind = PopTopicKind(rawValue: entry["r"]?.string ?? "0") else {
+                throw .badBody("r of an acknowledgement is none of 0, 1, 2")
+            }
+            guard let bits = Base64.standard.decode(try entry.text("b").utf8), bits.count <= Self.bitBytesMax else {
+                throw .badBody("b of an acknowledgement is not base 64 of at most \(Self.bitBytesMax) bytes")
+            }
+            entries.append(
+                Entry(
+                    group: try entry.text("c"), topic: try entry.text("t"), kind: kind,
+                    startOffset: try entry.int64("so", default: 0), queueID: try entry.int32("q", default: -1),
+                    popTime: try entry.int64("pt", default: 0), reviveQueue: try entry.int64("rq", default: 0),
+                    invisibleTime: try entry.int64("it", default: 0), bits: bits))
+        }
+        self.entries = entries
+    }
+}
+
+/// QUERY_ASSIGNMENT (400): which queues of a topic a member of a group is to read, and how.
+package struct QueryAssignmentRequestBody: JSONBody {
+    package let topic: String
+    package let consumerGroup: String
+    package let clientID: String
+    /// `AVG` or `AVG_BY_CIRCLE`.
+    package let strategyName: String
+    /// `CLUSTERING` or `BROADCASTING`.
+    package let messageModel: String
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        topic = try json.text("topic")
+        consumerGroup = try json.text("consumerGroup")
+        clientID = try json.text("clientId")
+        strategyName = json["strategyName"]?.string ?? "AVG"
+        messageModel = json["messageModel"]?.string ?? "CLUSTERING"
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("clientId", .string(clientID)), ("consumerGroup", .string(consumerGroup)),
+            ("messageModel", .string(messageModel)), ("strategyName", .string(strategyName)),
+            ("topic", .string(topic)),
+        ])
+    }
+}
+
+/// How members of a group get the messages of a topic.
+package enum MessageRequestMode: String, Sendable {
+    case pull = "PULL"
+    case pop = "POP"
+}
+
+/// SET_MESSAGE_REQUEST_MODE (401).
+package struct SetMessageRequestModeBody: JSONBody {
+    package var topic: String
+    package var consumerGroup: String
+    package var mode: MessageRequestMode
+    /// Queues of other members a popping one reads besides its own; not positive: all of them.
+    package var popShareQueueNum: Int32
+
+    /// The mode of a group in a topic.
+    package init(topic: String, consumerGroup: String, mode: MessageRequestMode, popShareQueueNum: Int32) {
+        self.topic = topic
+        self.consumerGroup = consumerGroup
+        self.mode = mode
+        self.popShareQueueNum = popShareQueueNum
+    }
+
+    package init(json: JSONValue) throws(RemotingDecodeError) {
+        topic = try json.text("topic")
+        consumerGroup = try json.text("consumerGroup")
+        guard let mode = MessageRequestMode(rawValue: json["mode"]?.string ?? "PULL") else {
+            throw .badBody("mode is neither PULL nor POP")
+        }
+        self.mode = mode
+        popShareQueueNum = try json.int32("popShareQueueNum", default: 0)
+    }
+
+    package var json: JSONValue {
+        .fields([
+            ("consumerGroup", .string(consumerGroup)), ("mode", .string(mode.rawValue)),
+            ("popShareQueueNum", .integer(popShareQueueNum)), ("topic", .string(topic)),
+        ])
+    }
+}
