@@ -109,6 +109,7 @@ let package = Package(
                 "MetadataStore", logging,
             ],
             exclude: ["README.md"]),
+        room("Claims", ["LinuxSystem", "MessageModel", "StoreFormat", logging], exclude: ["README.md"]),
         room(
             "BrokerService",
             [

@@ -1,0 +1,135 @@
+package import LinuxSystem
+package import Logging
+package import MessageModel
+
+/// Which messages are in whose hands, for all groups and queues of a broker: claim tables, and a journal that brings
+/// them back after a restart. It reads no messages and no clock. All calls on one thread, the broker's event loop.
+package final class ClaimStore {
+    let registry = ClaimRegistry()
+    private let folder: String
+    private let disk: any Disk
+    private let logger: Logger
+
+    /// Reads and writes nothing yet.
+    /// - Parameter folder: `STORE/popState`, made when the first claim is made.
+    package init(folder: String, disk: any Disk, logger: Logger) {
+        self.folder = folder
+        self.disk = disk
+        self.logger = logger
+    }
+
+    /// Reads snapshot and journal. Claims keep their deadlines by the wall clock, but are invisible no longer than they
+    /// were given out for; what has passed becomes due with the next `expire`, in the order of deadlines.
+    ///
+    /// - Parameters:
+    ///   - observer: not kept alive; it is told nothing during `open`.
+    ///   - bounds: minimum and maximum offset (the next one to be appended) of a table's queue; nil when topic or queue
+    ///     is gone: its table is dropped. What is claimed or due outside of them is dropped, too, with one warning.
+    /// - Throws: `disk`. Damage is no error: what lies before it counts.
+    package func open(
+        at now: ClaimTime, observer: any ClaimObserver, bounds: (ClaimTable) -> (min: Int64, max: Int64)?
+    ) throws(ClaimError) {
+        registry.observer = observer
+    }
+
+    // MARK: - Tables
+
+    /// A group's table of a queue, if it has one.
+    package func table(group: String, topic: String, queueID: Int32) -> ClaimTable? {
+        registry.table(ClaimRegistry.Key(group: group, topic: topic), queueID)
+    }
+
+    /// A group's tables of a topic, by queue.
+    package func tables(of group: String, topic: String) -> [ClaimTable] {
+        registry.tables(ClaimRegistry.Key(group: group, topic: topic))
+    }
+
+    /// All groups' tables of a topic, in no order; looks at all tables.
+    package func tables(of topic: String) -> [ClaimTable] {
+        registry.tables { $0.topic.utf8.elementsEqual(topic.utf8) }
+    }
+
+    /// Makes a table that is not there, with `floor` and `next` at a queue offset.
+    package func makeTable(group: GroupName, topic: TopicName, queueID: Int32, at offset: Int64) -> ClaimTable {
+        let table = registry.makeTable(group: group, topic: topic, queueID: queueID, at: offset)
+        registry.journal?.define(table)
+        return table
+    }
+
+    /// A topic is gone: so are its tables. Looks at all tables.
+    package func removeTables(topic: String) { remove(tables(of: topic)) }
+
+    /// A group is gone: so are its tables. Looks at all tables.
+    package func removeTables(group: String) {
+        remove(registry.tables { $0.group.utf8.elementsEqual(group.utf8) })
+    }
+
+    private func remove(_ tables: [ClaimTable]) {
+        for table in tables {
+            registry.journal?.remove(table)
+            registry.remove(table)
+        }
+    }
+
+    /// Queue bounds moved (retention): what is claimed or due below `min` is dropped, counted and said once.
+    package func retain(_ table: ClaimTable, from min: Int64) {
+        guard table.floor < min else { return }
+        registry.journal?.retain(table, from: min)
+        let dropped = table.retainWithoutJournal(from: min)
+        guard dropped > 0 else { return }
+        registry.statistics.dropped += dropped
+        logger.warning(
+            "\(dropped) messages of \(table.topic), queue \(table.queueID), that \(table.group) has not acknowledged were deleted by retention below offset \(min)"
+        )
+    }
+
+    // MARK: - Clients
+
+    /// The number of a client's name. To be asked for at each pop: with very many names, those without claims are
+    /// forgotten.
+    package func client(_ name: String) -> ClaimClient {
+        if registry.clients.isFull { registry.forgetUnusedClients() }
+        return ClaimClient(number: registry.clients.number(of: name))
+    }
+
+    /// Nil for an unknown client, and for one whose name was forgotten.
+    package func name(of client: ClaimClient) -> String? { registry.clients[client.number] }
+
+    // MARK: - Time
+
+    /// Makes due what has passed its deadline, at most `limit` pops' and single messages; true when there is more at
+    /// `now`. Within a table in the order of deadlines.
+    package func expire(at now: ClaimTime, limit: Int) -> Bool { registry.expire(at: now.steady, limit: limit) }
+
+    /// Steady milliseconds of the earliest deadline (may be early, never late); nil when nothing is claimed.
+    package var nextDeadline: Int64? { registry.earliest }
+
+    /// The smallest pop time (milliseconds since 1970) that no unordered table refuses: for a pop of several queues.
+    package var popTimeMin: Int64 { registry.popTimeMin }
+
+    /// Figures of now.
+    package var statistics: ClaimStatistics { registry.statistics }
+
+    // MARK: - Journal
+
+    /// Whether `commitTick` has something to write.
+    package var hasUncommitted: Bool { false }
+
+    /// Writes what the tick has journalled with one write at the end of the file (nothing when there is nothing).
+    /// - Throws: `disk`: refused. Claims made in this tick must then not be answered (`abandon`); the next call writes
+    ///   the same bytes again.
+    package func commitTick() throws(ClaimError) {}
+
+    /// Writes and synchronizes everything, then makes a snapshot: for a clean stop.
+    /// - Throws: `disk`.
+    package func close() throws(ClaimError) {}
+}
+
+extension ClaimRegistry {
+    /// Forgets the names of clients that hold nothing.
+    func forgetUnusedClients() {
+        var used: Set<UInt32> = []
+        for table in byNumber.values { table.open?.forEach { _, single in used.insert(single.client) } }
+        clients.keep(used)
+    }
+}

@@ -1,0 +1,123 @@
+import MessageModel
+
+/// What clients do with handles, and what the broker does to a queue.
+extension ClaimTable {
+    package enum AckOutcome: Sendable {
+        case finished
+        /// Another delivery's handle: the message was handed out again, is finished, or never was claimed.
+        case stale
+    }
+
+    /// Finishes a message. Stale handles change nothing. A handle whose claim is due, but not handed out again yet,
+    /// finishes it. Allocates nothing.
+    /// - Parameter popTime: the handle's, milliseconds since 1970.
+    package func acknowledge(_ offset: Int64, popTime: Int64) -> AckOutcome {
+        guard let open else { return stale() }
+        let wasDue: Bool
+        if !open.singles.isEmpty, let single = open.singles[offset] {
+            guard single.popTime == popTime else { return stale() }
+            open.singles.remove(offset)
+            wasDue = single.isDue
+        } else if let position = open.runs.find(offset) {
+            let run = position.run
+            guard run.popTime == popTime else { return stale() }
+            open.runs.finish(offset, at: position)
+            wasDue = run.isDue
+        } else {
+            return stale()
+        }
+        count(claimed: wasDue ? 0 : -1, due: wasDue ? -1 : 0)
+        registry?.journal?.finish(self, offset)
+        // Other acknowledgements move neither floor nor deadlines, which may be early.
+        if wasDue || offset == floor || claimedCount + dueCount == 0 { settle() }
+        return .finished
+    }
+
+    private func stale() -> AckOutcome {
+        registry?.statistics.stale += 1
+        return .stale
+    }
+
+    /// Sets a new deadline. A handle whose claim has become due, but was not handed out again, may still change it.
+    ///
+    /// - Parameters:
+    ///   - popTime: the handle's, milliseconds since 1970.
+    ///   - invisible: milliseconds from now on, as for `claim`; 0: due at once.
+    /// - Returns: the pop time of the new handle (ordered tables keep the old one), nil when the handle is stale.
+    package func change(_ offset: Int64, popTime: Int64, invisible: Int64, at now: ClaimTime) -> Int64? {
+        guard let single = inHand(offset), single.popTime == popTime else {
+            _ = stale()
+            return nil
+        }
+        let newPopTime = isOrdered ? popTime : max(now.wall, popTimeMinUnordered, popTime +| 1)
+        let invisible = Self.allowed(invisible)
+        registry?.journal?.change(self, offset, popTime: newPopTime, wall: now.wall, invisible: invisible)
+        _ = take(offset)
+        put(
+            offset,
+            Single(
+                popTime: newPopTime,
+                deadline: invisible == 0 ? Run.due : Self.deadline(now.steady, invisible), attempt: single.attempt,
+                client: single.client))
+        settle()
+        if invisible == 0 { registry?.observer?.messagesDue(in: self) }
+        return newPopTime
+    }
+
+    /// Forgets everything in hand; `floor` and `next` are `offset` (reset, foreign commit, queue created anew).
+    package func reset(to offset: Int64) {
+        registry?.journal?.reset(self, to: offset)
+        resetWithoutJournal(to: offset)
+    }
+
+    func resetWithoutJournal(to offset: Int64) {
+        forgetAll()
+        next = offset
+        noteDue(popTimeMax)
+        settle()
+    }
+
+    /// Drops what is claimed or due below `min`; returns how many messages that were.
+    func retainWithoutJournal(from min: Int64) -> Int {
+        guard floor < min else { return 0 }
+        var dropped = 0
+        while let lowest = open?.lowest(), lowest < min {
+            _ = take(lowest)
+            dropped += 1
+        }
+        next = max(next, min)
+        settle()
+        return dropped
+    }
+
+    /// Drops what is claimed or due from `max` on, offsets the queue has not got (any more), and lowers `next` to it;
+    /// returns how many messages were dropped.
+    func lowerWithoutJournal(to max: Int64) -> Int {
+        guard next > max else { return 0 }
+        var beyond: [Int64] = []
+        open?.forEach { offset, _ in if offset >= max { beyond.append(offset) } }
+        for offset in beyond { _ = take(offset) }
+        next = max
+        noteDue(popTimeMax)
+        settle()
+        return beyond.count
+    }
+}
+
+extension OpenClaims {
+    /// Calls `body` with each message that is claimed or due: those of runs ascending, then the others in no order.
+    func forEach(_ body: (Int64, Single) -> Void) {
+        runs.forEach { run in
+            var bits = run.unfinished
+            while bits != 0 {
+                body(
+                    run.start + Int64(bits.trailingZeroBitCount),
+                    Single(
+                        popTime: run.popTime, deadline: run.deadline, dueNumber: run.isDue ? .max : 0, attempt: 1,
+                        client: run.client))
+                bits &= bits - 1
+            }
+        }
+        for (offset, single) in singles.byOffset { body(offset, single) }
+    }
+}
