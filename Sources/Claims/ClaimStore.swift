@@ -39,6 +39,9 @@ package final class ClaimStore {
         registry.table(ClaimRegistry.Key(group: group, topic: topic), queueID)
     }
 
+    /// All of them, in no order.
+    package var tables: [ClaimTable] { registry.tables { _ in true } }
+
     /// A group's tables of a topic, by queue.
     package func tables(of group: String, topic: String) -> [ClaimTable] {
         registry.tables(ClaimRegistry.Key(group: group, topic: topic))

@@ -1,3 +1,4 @@
+import MessageModel
 import Testing
 
 @testable import BrokerService
@@ -43,7 +44,7 @@ struct TimerPropertiesTests {
     func base64() {
         for count in 0..<40 {
             let bytes = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 37 &+ 250) }
-            #expect(Base64URL.decode(Base64URL.encode(bytes).utf8) == bytes)
+            #expect(Base64.urlSafe.decode(Base64.urlSafe.encode(bytes).utf8) == bytes)
         }
     }
 }

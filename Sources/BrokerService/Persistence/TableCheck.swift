@@ -25,6 +25,7 @@ extension ConfigurationFile {
             guard Self.hasKeys(json, like: { Int($0) != nil }) else { return .unusable }
             return Self.quality(json, "offsetTable", ScheduleMessageService.entry)
         case .timerMetrics: return json["timingCount"]?.object != nil ? .good : .unusable
+        case .messageRequestModes: return json[MessageRequestModes.name]?.object != nil ? .good : .unusable
         case .autoCreatedTopics:
             return json.array.map { $0.allSatisfy { $0.string != nil } } ?? false ? .good : .unusable
         }

@@ -59,7 +59,7 @@ final class GroupClaims {
             let stored = offsets.offset(
                 topic: table.topic.text, group: table.group.text, queueID: table.queueID)
             // The table of offsets may know more: the journal's last moments were lost, or RocketMQ ran meanwhile.
-            if let stored, stored > table.floor { table.finish(below: stored) }
+            if let stored, stored > table.floor { store.retain(table, from: stored) }
             commit(table)
         }
         arm()

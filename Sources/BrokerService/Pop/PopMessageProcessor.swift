@@ -1,5 +1,6 @@
 import Claims
 import Logging
+import MessageModel
 import MessageStore
 import NIOCore
 import RemotingProtocol
@@ -13,7 +14,7 @@ final class PopMessageProcessor {
     /// RocketMQ's bound on `maxMsgNums`.
     static let messagesMax: Int32 = 32
     /// Bounds of `invisibleTime`, milliseconds. RocketMQ has none.
-    static let invisibleBounds: ClosedRange<Int64> = 0...7 * 86_400_000
+    static let invisibleBounds: ClosedRange<Int64> = 0...Int64.claimInvisibleMax
     /// A request that was so much longer under way than it may wait is not worked on, milliseconds.
     static let lateMillis: Int64 = 500
     /// A request waits so much less than it may, so that its answer is in time, milliseconds.
@@ -80,7 +81,7 @@ final class PopMessageProcessor {
         let group: SubscriptionGroupEntry
         let topic: TopicEntry
         switch access.check(group: header.consumerGroup, topic: header.topic) {
-        case .granted(let found): (group, topic) = found
+        case .granted(let knownGroup, let knownTopic): (group, topic) = (knownGroup, knownTopic)
         case .refused(let code, let remark): return asker.answer(code, remark: remark)
         }
         guard header.queueID < topic.config.readQueueNums else {
@@ -90,14 +91,19 @@ final class PopMessageProcessor {
                     + "[\(topic.config.readQueueNums)] consumer:[\(asker.client.address)]")
         }
         guard let filter = filter(header, asker) else { return }
-        // As long as the request may wait, from when the client sent it.
-        let wait = min(max(header.pollTime, 0), Self.pollMaxMillis) - max(0, now - max(header.bornTime, now - 60_000))
-        let deadline = environment.steady() + (header.pollTime > 0 ? max(0, wait - Self.earlyMillis) : 0)
+        let wait = Self.wait(pollTime: header.pollTime, bornTime: header.bornTime, now: now)
+        let deadline = environment.steady() + wait
         let pop = PopRequest(
             by: self, client: request.client, address: request.returnAddress, topic: topic, group: group,
             header: header, deadlineSteady: deadline, filter: filter,
             claimClient: claims.store.client(request.client.name))
-        run(pop, expired: header.pollTime <= 0)
+        run(pop, expired: wait <= 0)
+    }
+
+    /// How long a request may still wait, milliseconds: its poll time begins when the client has sent it.
+    static func wait(pollTime: Int64, bornTime: Int64, now: Int64) -> Int64 {
+        let underWay = bornTime > 0 ? max(0, now -| bornTime) : 0
+        return max(0, min(max(pollTime, 0), pollMaxMillis) -| underWay -| earlyMillis)
     }
 
     private func filter(_ header: PopMessageRequestHeader, _ asker: Asker) -> SubscriptionFilter? {
@@ -333,7 +339,9 @@ final class PopMessageProcessor {
 
     private func finish(_ pop: PopRequest) {
         guard !pop.parts.isEmpty else {
-            if pop.isExpired || !waiters.wait(pop) { answerNothing(pop, pop.isExpired ? .pollingTimeout : .pollingFull) }
+            if pop.isExpired || !waiters.wait(pop) {
+                answerNothing(pop, pop.isExpired ? .pollingTimeout : .pollingFull)
+            }
             return
         }
         defer {

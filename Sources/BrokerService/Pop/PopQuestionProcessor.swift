@@ -2,6 +2,7 @@ import Claims
 import MessageModel
 import MessageStore
 import RemotingProtocol
+import RemotingTransport
 import StoreFormat
 
 /// Questions about what may be popped, which claim nothing: PEEK_MESSAGE (200052), NOTIFICATION (200054), POLLING_INFO
@@ -105,11 +106,10 @@ final class PopQuestionProcessor {
         let pollTime = try request.extFields.requiredInt64("pollTime")
         let bornTime = try request.extFields.requiredInt64("bornTime")
         guard let asked = try asked(request) else { return }
-        let spent = max(0, environment.now() - max(bornTime, environment.now() - 60_000))
-        let wait = min(max(pollTime, 0), PopMessageProcessor.pollMaxMillis) - spent - PopMessageProcessor.earlyMillis
+        let wait = PopMessageProcessor.wait(pollTime: pollTime, bornTime: bornTime, now: environment.now())
         let question = PopNotification(
             by: self, client: request.client, address: request.returnAddress, topic: asked.topic, group: asked.group,
-            queueID: asked.queueID, deadlineSteady: environment.steady() + max(0, wait))
+            queueID: asked.queueID, deadlineSteady: environment.steady() + wait)
         answer(question, expired: wait <= 0)
     }
 

@@ -1,5 +1,6 @@
 import MessageStore
 import NIOCore
+import RemotingProtocol
 import StoreFormat
 
 /// Long polling of pops: requests that found nothing wait here for a message, or for a claim that ends. One message

@@ -41,7 +41,7 @@ final class PullMessageProcessor {
         let group: SubscriptionGroupEntry
         let topic: TopicEntry
         switch access.check(group: header.consumerGroup, topic: header.topic) {
-        case .granted(let found): (group, topic) = found
+        case .granted(let knownGroup, let knownTopic): (group, topic) = (knownGroup, knownTopic)
         case .refused(let code, let remark): return refuse(code, remark)
         }
         guard header.queueID >= 0, header.queueID < topic.config.readQueueNums else {

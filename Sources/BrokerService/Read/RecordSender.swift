@@ -2,6 +2,7 @@ import MessageStore
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
+import StoreFormat
 
 /// Writes ranges of the log to connections: short ones copied, long ones by `sendfile`. On the broker's event loop.
 final class RecordSender {

@@ -46,7 +46,8 @@ final class Processors {
             environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
             notifier: notifier)
         admin = AdminBrokerProcessor(
-            environment, tables, storage, hold, claims, waiters, keeper, answers, settings, registration, runtime, replica, kinds)
+            environment, tables, storage, hold, claims, waiters, keeper, answers, settings, registration, runtime,
+            replica, kinds)
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }

@@ -47,7 +47,8 @@ final class RequestRow: Sendable {
 /// is an allocation for each request.
 enum RequestTable {
     static let rows: [RequestRow] =
-        sendRows + pullRows + popRows + clientRows + offsetRows + queryRows + topicRows + groupRows + brokerRows + statsRows
+        sendRows + pullRows + popRows + clientRows + offsetRows + queryRows + topicRows + groupRows + brokerRows
+        + statsRows
 
     static let byCode = Index(rows)
 

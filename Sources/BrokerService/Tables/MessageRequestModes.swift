@@ -7,7 +7,7 @@ import RemotingProtocol
 final class MessageRequestModes: PersistentTable {
     /// Pairs of topic and group, at most: each is one request of an operator.
     static let countMax = 100_000
-    private static let name = "messageRequestModeMap"
+    static let name = "messageRequestModeMap"
 
     private var byTopic: [String: [String: SetMessageRequestModeBody]] = [:]
     private(set) var entryCount = 0
