@@ -7,11 +7,15 @@ import RemotingProtocol
 final class QueryAssignmentProcessor {
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
+    private let keeper: TableKeeper
     private let routes: any TopicRoutes
 
-    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ routes: any TopicRoutes) {
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ keeper: TableKeeper, _ routes: any TopicRoutes
+    ) {
         self.environment = environment
         self.tables = tables
+        self.keeper = keeper
         self.routes = routes
     }
 
@@ -36,8 +40,8 @@ final class QueryAssignmentProcessor {
             return request.answer(
                 .systemError, remark: "there are \(MessageRequestModes.countMax) modes already: delete unused topics")
         }
-        request.answer(.success)
-        environment.scheduleTick()
+        let asker = request.asker
+        keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
     // MARK: - 400

@@ -185,6 +185,7 @@ extension TableKeeper {
         if tables.topics.isDirty { persist(.topics) }
         if tables.groups.isDirty { persist(.subscriptionGroups) }
         if files[.changedSettings].isDirty { persist(.changedSettings) }
+        if tables.requestModes.isDirty { persist(.messageRequestModes) }
     }
 
     /// Groups that come one after the other are written together, and so is the list of topics for the platform's other

@@ -36,7 +36,7 @@ final class Processors {
         pop = PopMessageProcessor(environment, tables, storage, filters, reader, sender, claims, waiters)
         popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
         popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters)
-        assignments = QueryAssignmentProcessor(environment, tables, registration)
+        assignments = QueryAssignmentProcessor(environment, tables, keeper, registration)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(
             environment, tables, storage, hold, filters, reader, kinds.transactions, notifier)

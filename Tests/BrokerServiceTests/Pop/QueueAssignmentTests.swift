@@ -1,0 +1,123 @@
+import FastJSON
+import Foundation
+import RemotingProtocol
+import TestFolders
+import Testing
+
+@testable import BrokerService
+
+@Suite struct QueueAssignmentTests {
+    private static func queues(_ count: Int32, brokers: [String] = ["a"]) -> [MessageQueue] {
+        brokers.flatMap { broker in
+            (0..<count).map { MessageQueue(topic: "T", brokerName: broker, queueID: $0) }
+        }.shuffled()
+    }
+
+    private static func shares(
+        _ queues: [MessageQueue], _ members: [String], isCircle: Bool = false, mode: MessageRequestMode = .pull,
+        popShare: Int = -1
+    ) -> [[Int32]] {
+        let assignment = QueueAssignment(queues: queues, members: members, isCircle: isCircle)
+        return members.map { assignment.queues(of: $0, mode: mode, popShare: popShare).map(\.queueID) }
+    }
+
+    @Test("pulling members share queues as RocketMQ's clients do among themselves")
+    func pulling() {
+        let members = ["c0", "c1", "c2"]
+        #expect(Self.shares(Self.queues(8), members) == [[0, 1, 2], [3, 4, 5], [6, 7]])
+        #expect(Self.shares(Self.queues(8), members, isCircle: true) == [[0, 3, 6], [1, 4, 7], [2, 5]])
+        #expect(Self.shares(Self.queues(2), members) == [[0], [1], []])
+        #expect(Self.shares([], members) == [[], [], []])
+        let stranger = QueueAssignment(queues: Self.queues(8), members: members, isCircle: false)
+        #expect(stranger.queues(of: "c9", mode: .pull, popShare: 0).isEmpty)
+    }
+
+    @Test("popping members read whole brokers, or some of each other's queues")
+    func popping() {
+        let members = ["c0", "c1", "c2", "c3"]
+        let all = QueueAssignment(
+            queues: Self.queues(4, brokers: ["a", "b"]), members: members, isCircle: false)
+        for share in [-1, 0, 3, 99] {
+            let queues = all.queues(of: "c2", mode: .pop, popShare: share)
+            #expect(queues.map(\.brokerName) == ["a", "b"])
+            #expect(queues.map(\.queueID) == [-1, -1])
+        }
+        #expect(
+            Self.shares(Self.queues(8), members, mode: .pop, popShare: 1) == [
+                [0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 0, 1],
+            ])
+        // More members than queues: each has one.
+        #expect(Self.shares(Self.queues(3), members, mode: .pop, popShare: 1) == [[0], [1], [2], [0]])
+    }
+
+    private func heartbeat(_ clientID: String) -> [UInt8] {
+        let subscription = JSONValue.fields([
+            ("classFilterMode", .bool(false)), ("codeSet", .array([])), ("expressionType", .string("TAG")),
+            ("subString", .string("*")), ("subVersion", .integer(1)), ("tagsSet", .array([])), ("topic", .string("T")),
+        ])
+        return JSONValue.fields([
+            ("clientID", .string(clientID)),
+            (
+                "consumerDataSet",
+                .array([
+                    .fields([
+                        ("consumeFromWhere", .string("CONSUME_FROM_FIRST_OFFSET")),
+                        ("consumeType", .string("CONSUME_PASSIVELY")), ("groupName", .string("G")),
+                        ("messageModel", .string("CLUSTERING")), ("subscriptionDataSet", .array([subscription])),
+                        ("unitMode", .bool(false)),
+                    ])
+                ])
+            ), ("producerDataSet", .array([])),
+        ]).bytes()
+    }
+
+    @Test("an operator has a group pop a topic; the broker says so, also after a restart")
+    func mode() throws {
+        let folder = try TestFolder.make("assignment")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        func assignment(_ connection: RawConnection, _ topic: String = "T") throws -> String {
+            let body = JSONValue.fields([
+                ("clientId", .string("c1")), ("consumerGroup", .string("G")), ("messageModel", .string("CLUSTERING")),
+                ("strategyName", .string("AVG")), ("topic", .string(topic)),
+            ])
+            let answer = try connection.invoke(.queryAssignment, body: body.bytes())
+            #expect(answer.code == 0)
+            return String(decoding: answer.body, as: UTF8.self)
+        }
+        func set(_ connection: RawConnection, topic: String, group: String = "G", mode: String = "POP") throws -> Int32
+        {
+            let body = JSONValue.fields([
+                ("consumerGroup", .string(group)), ("mode", .string(mode)), ("popShareQueueNum", .integer(8)),
+                ("topic", .string(topic)),
+            ])
+            return try connection.invoke(.setMessageRequestMode, body: body.bytes()).code
+        }
+        let pops =
+            #"{"messageQueueAssignments":[{"messageQueue":{"brokerName":"broker-a","queueId":-1,"topic":"T"},"mode":"POP"}]}"#
+        do {
+            let harness = try BrokerHarness(folder: folder)
+            let connection = try harness.connect()
+            _ = try connection.send(topic: "T")
+            #expect(try assignment(connection) == "{}")
+            #expect(try connection.invoke(.heartBeat, body: heartbeat("c1")).code == 0)
+            let pulls = try assignment(connection)
+            #expect(pulls.contains(#""queueId":3"#) && pulls.contains(#""mode":"PULL""#))
+            #expect(try set(connection, topic: "T") == 0)
+            #expect(try assignment(connection) == pops)
+            #expect(try assignment(connection, "%RETRY%G").contains("PULL"))
+            #expect(try set(connection, topic: "%RETRY%G") == ResponseCode.noPermission.rawValue)
+            #expect(try set(connection, topic: "None") == ResponseCode.topicNotExist.rawValue)
+            #expect(try set(connection, topic: "T", group: "None") == ResponseCode.subscriptionGroupNotExist.rawValue)
+            #expect(try set(connection, topic: "T", mode: "PUSH") == ResponseCode.systemError.rawValue)
+            try harness.drain()
+        }
+        let file = folder.appendingPathComponent("config/messageRequestMode.json")
+        let json = try JSONValue(parsing: [UInt8](Data(contentsOf: file)))
+        #expect(json["messageRequestModeMap"]?["T"]?["G"]?["mode"]?.string == "POP")
+        let harness = try BrokerHarness(folder: folder)
+        defer { try? harness.drain() }
+        let connection = try harness.connect()
+        #expect(try connection.invoke(.heartBeat, body: heartbeat("c1")).code == 0)
+        #expect(try assignment(connection) == pops)
+    }
+}
