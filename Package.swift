@@ -245,6 +245,8 @@ if Context.environment["APUS_BUILD"] != "platform" {
         // A seeded generator and a logger that keeps what was said.
         .target(
             name: "TestTools", dependencies: [logging], path: "Tests/Support/TestTools", swiftSettings: strict),
+        // A disk in memory that forgets what was not synchronized.
+        room("TestDisk", ["LinuxSystem"], path: "Tests/Support/TestDisk"),
         .target(name: "TestFolders", path: "Tests/Support/TestFolders", swiftSettings: strict),
         // Reads stores with none of their code: it must depend on no room. Optimized, for it looks at every byte.
         .target(
@@ -255,8 +257,9 @@ if Context.environment["APUS_BUILD"] != "platform" {
             "MessageStoreTests",
             [
                 "MessageModel", "MessageStore", "MetadataStore", "StoreFormat", "StoreJudge", "StoreReader",
-                "LinuxSystem", logging,
+                "LinuxSystem", "TestDisk", logging,
             ]),
+        tests("ClaimsTests", ["Claims", "LinuxSystem", "MessageModel", "TestDisk", "TestTools", logging]),
         tests("FastJSONTests", ["FastJSON", "TestTools"]),
         tests(
             "RemotingProtocolTests", ["RemotingProtocol", "FastJSON", "TestTools", nioCore],

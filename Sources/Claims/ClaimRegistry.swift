@@ -81,6 +81,9 @@ final class ClaimRegistry {
         return table
     }
 
+    /// Tables in no order.
+    var tables: some Sequence<ClaimTable> { byNumber.values }
+
     /// Takes a table out; its holders can go on calling it.
     func remove(_ table: ClaimTable) {
         table.forgetAll()

@@ -5,7 +5,9 @@ package import MessageModel
 /// Which messages are in whose hands, for all groups and queues of a broker: claim tables, and a journal that brings
 /// them back after a restart. It reads no messages and no clock. All calls on one thread, the broker's event loop.
 package final class ClaimStore {
-    let registry = ClaimRegistry()
+    private(set) var registry = ClaimRegistry()
+    /// Nil until `open`.
+    private(set) var files: JournalFiles?
     private let folder: String
     private let disk: any Disk
     private let logger: Logger
@@ -29,7 +31,50 @@ package final class ClaimStore {
     package func open(
         at now: ClaimTime, observer: any ClaimObserver, bounds: (ClaimTable) -> (min: Int64, max: Int64)?
     ) throws(ClaimError) {
+        precondition(files == nil, "the store is open already")
+        let recovery = try onDisk { () throws(SystemError) in try ClaimRecovery(folder, disk) }
+        for damage in recovery.damage {
+            logger.warning("claims of before may be lost, their messages are then delivered again: \(damage)")
+        }
+        let files = try onDisk { () throws(SystemError) in
+            try JournalFiles(folder, disk, logger, after: recovery, at: now.wall)
+        }
+        self.files = files
+        registry = recovery.registry
+        registry.convertDeadlines(at: now)
+        let header = files.currentHeader
+        let goesOn = header == recovery.header
+        registry.journal = ClaimJournal(
+            for: header, blockTime: goesOn ? recovery.blockTime : header.time, clients: goesOn ? recovery.clients : [])
+        applyBounds(bounds)
         registry.observer = observer
+    }
+
+    /// Drops what the queues have not got any more.
+    private func applyBounds(_ bounds: (ClaimTable) -> (min: Int64, max: Int64)?) {
+        var gone = 0
+        var dropped = 0
+        for table in registry.byNumber.values.sorted(by: { $0.number < $1.number }) {
+            guard let (min, max) = bounds(table) else {
+                gone += 1
+                dropped += table.claimedCount + table.dueCount
+                remove([table])
+                continue
+            }
+            if table.floor < min {
+                registry.journal?.retain(table, from: min)
+                dropped += table.retainWithoutJournal(from: min)
+            }
+            if table.next > max {
+                registry.journal?.lower(table, to: max)
+                dropped += table.lowerWithoutJournal(to: max)
+            }
+        }
+        registry.statistics.dropped += dropped
+        guard gone > 0 || dropped > 0 else { return }
+        logger.warning(
+            "\(dropped) claims are dropped, because their messages are gone; \(gone) claim tables had no queue any more"
+        )
     }
 
     // MARK: - Tables
@@ -54,6 +99,7 @@ package final class ClaimStore {
 
     /// Makes a table that is not there, with `floor` and `next` at a queue offset.
     package func makeTable(group: GroupName, topic: TopicName, queueID: Int32, at offset: Int64) -> ClaimTable {
+        precondition(files != nil && offset >= 0, "no claims before the store is open, nor at offset \(offset)")
         let table = registry.makeTable(group: group, topic: topic, queueID: queueID, at: offset)
         registry.journal?.define(table)
         return table
@@ -111,21 +157,13 @@ package final class ClaimStore {
     package var popTimeMin: Int64 { registry.popTimeMin }
 
     /// Figures of now.
-    package var statistics: ClaimStatistics { registry.statistics }
-
-    // MARK: - Journal
-
-    /// Whether `commitTick` has something to write.
-    package var hasUncommitted: Bool { false }
-
-    /// Writes what the tick has journalled with one write at the end of the file (nothing when there is nothing).
-    /// - Throws: `disk`: refused. Claims made in this tick must then not be answered (`abandon`); the next call writes
-    ///   the same bytes again.
-    package func commitTick() throws(ClaimError) {}
-
-    /// Writes and synchronizes everything, then makes a snapshot: for a clean stop.
-    /// - Throws: `disk`.
-    package func close() throws(ClaimError) {}
+    package var statistics: ClaimStatistics {
+        var statistics = registry.statistics
+        statistics.journalBytes = files?.journalBytes ?? 0
+        statistics.writtenBytes = files?.writtenBytes ?? 0
+        statistics.snapshotBytes = files?.lastSnapshotBytes ?? 0
+        return statistics
+    }
 }
 
 extension ClaimRegistry {

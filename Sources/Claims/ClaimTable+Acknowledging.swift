@@ -66,6 +66,7 @@ extension ClaimTable {
 
     /// Forgets everything in hand; `floor` and `next` are `offset` (reset, foreign commit, queue created anew).
     package func reset(to offset: Int64) {
+        precondition(offset >= 0, "offset \(offset) is negative")
         registry?.journal?.reset(self, to: offset)
         resetWithoutJournal(to: offset)
     }

@@ -74,6 +74,9 @@ package struct ClaimStatistics: Equatable, Sendable {
     package var writtenBytes: Int64 = 0
     /// Bytes of the last snapshot.
     package var snapshotBytes: Int64 = 0
+
+    /// All 0.
+    package init() {}
 }
 
 extension Int64 {

@@ -25,6 +25,10 @@ struct ClientNames {
         numbers[name] = number
     }
 
+    func forEach(_ body: (UInt32, String) -> Void) {
+        for (number, name) in names { body(number, name) }
+    }
+
     /// Forgets all others; the limit is then at least twice what is left.
     mutating func keep(_ used: Set<UInt32>) {
         names = names.filter { used.contains($0.key) }

@@ -2,6 +2,7 @@ import Foundation
 import LinuxSystem
 import StoreFormat
 import Synchronization
+import TestDisk
 import Testing
 
 @testable import MessageStore

@@ -2,6 +2,7 @@ import Glibc
 import LinuxSystem
 import StoreFormat
 import Synchronization
+import TestDisk
 import Testing
 
 @testable import MessageStore

@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import StoreFormat
+import TestDisk
 import Testing
 
 @testable import MessageStore

@@ -2,6 +2,7 @@ import Foundation
 import LinuxSystem
 import Logging
 import StoreFormat
+import TestDisk
 import Testing
 
 @testable import MessageStore

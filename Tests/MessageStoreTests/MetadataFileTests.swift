@@ -1,5 +1,6 @@
 import LinuxSystem
 import Synchronization
+import TestDisk
 import Testing
 
 @testable import MessageStore

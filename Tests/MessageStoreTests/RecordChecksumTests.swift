@@ -3,6 +3,7 @@ import LinuxSystem
 import StoreFormat
 import StoreJudge
 import Synchronization
+import TestDisk
 import Testing
 
 @testable import MessageStore

@@ -2,6 +2,7 @@ import LinuxSystem
 import MessageModel
 import StoreFormat
 import Synchronization
+import TestDisk
 import Testing
 
 @testable import MessageStore

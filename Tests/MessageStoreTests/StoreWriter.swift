@@ -1,6 +1,7 @@
 import LinuxSystem
 import MessageModel
 import StoreFormat
+import TestDisk
 
 @testable import MessageStore
 

@@ -3,6 +3,7 @@ import LinuxSystem
 import MessageModel
 import StoreFormat
 import StoreReader
+import TestDisk
 import Testing
 
 @testable import MessageStore

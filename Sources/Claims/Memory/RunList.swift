@@ -68,6 +68,12 @@ struct RunList {
     var earliest: Int64 { byDeadline.first?.heapKey ?? Run.due }
     var isEmpty: Bool { chunks.count - head == finishedChunks }
 
+    /// The highest offset that is not finished in the last run, if no message of its chunk is.
+    var lastOffset: Int64? {
+        guard let run = chunks.last?.runs.last, run.unfinished != 0 else { return nil }
+        return run.start + Int64(31 - run.unfinished.leadingZeroBitCount)
+    }
+
     /// Enters a run with unfinished messages behind all others.
     mutating func append(_ run: Run) {
         if let last = chunks.last, !last.runs.isEmpty, head < chunks.count {

@@ -1,16 +1,16 @@
 import Foundation
-import LinuxSystem
-import Synchronization
+package import LinuxSystem
+package import Synchronization
 
 /// Numbers from a seed, the same on every machine (SplitMix64).
-struct SeededGenerator: RandomNumberGenerator {
+package struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64
 
-    init(seed: UInt64) {
+    package init(seed: UInt64) {
         state = seed
     }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var z = state
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -18,7 +18,7 @@ struct SeededGenerator: RandomNumberGenerator {
         return z ^ (z >> 31)
     }
 
-    mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
+    package mutating func chance(_ percent: Int) -> Bool { Int.random(in: 0..<100, using: &self) < percent }
 }
 
 /// A disk in memory that forgets. What was written is seen by the process at once; what survives a power cut is only
@@ -27,8 +27,8 @@ struct SeededGenerator: RandomNumberGenerator {
 /// before the last synchronized one (as with a journalling filesystem).
 ///
 /// Single-threaded in effect: the tests run the background work on their own thread.
-final class SimulatedDisk: Disk {
-    static let block = 512
+package final class SimulatedDisk: Disk {
+    package static let block = 512
 
     /// One file's bytes, as seen and as surviving. Memory of fixed place, so that mappings see later writes.
     final class Content: @unchecked Sendable {
@@ -173,22 +173,22 @@ final class SimulatedDisk: Disk {
 
     private let state = Mutex(State())
     /// Asked before every change of a file: an errno to fail with. `call` is the system call's name.
-    let fault = Mutex<(@Sendable (_ call: String, _ path: String) -> Int32?)?>(nil)
+    package let fault = Mutex<(@Sendable (_ call: String, _ path: String) -> Int32?)?>(nil)
     /// Told before every change of the disk: a test takes its crash image there. For writes, the bytes about to be
     /// written.
-    let watcher = Mutex<(@Sendable (_ write: (path: String, offset: Int64, bytes: [UInt8])?) -> Void)?>(nil)
+    package let watcher = Mutex<(@Sendable (_ write: (path: String, offset: Int64, bytes: [UInt8])?) -> Void)?>(nil)
     /// Bytes all files may have in blocks that were written; nil for no limit.
-    let capacity = Mutex<Int?>(nil)
-    let now: @Sendable () -> Int64
+    package let capacity = Mutex<Int?>(nil)
+    package let now: @Sendable () -> Int64
 
-    init(now: @escaping @Sendable () -> Int64 = { 0 }) {
+    package init(now: @escaping @Sendable () -> Int64 = { 0 }) {
         self.now = now
     }
 
     // MARK: - Crashing
 
     /// The disk as the next process finds it after a kill: everything written is there.
-    func afterKill() -> SimulatedDisk {
+    package func afterKill() -> SimulatedDisk {
         let next = SimulatedDisk(now: now)
         state.withLock { old in
             next.state.withLock { new in
@@ -210,7 +210,7 @@ final class SimulatedDisk: Disk {
     }
 
     /// The disk after a power cut.
-    func afterPowerCut(_ random: inout SeededGenerator) -> SimulatedDisk {
+    package func afterPowerCut(_ random: inout SeededGenerator) -> SimulatedDisk {
         let next = SimulatedDisk(now: now)
         let names = state.withLock { old in
             var names = old.durable
@@ -233,7 +233,7 @@ final class SimulatedDisk: Disk {
     }
 
     /// The kernel writes some dirty blocks back by itself.
-    func writeSomeBack(_ random: inout SeededGenerator) {
+    package func writeSomeBack(_ random: inout SeededGenerator) {
         let contents = state.withLock { state in state.live.files.sorted { $0.key < $1.key }.map { $0.value } }
         for content in contents where !content.dirty.isEmpty && random.chance(30) {
             for block in content.dirty.sorted() where random.chance(50) {
@@ -244,7 +244,7 @@ final class SimulatedDisk: Disk {
     }
 
     /// Flips one bit of a file.
-    func flip(_ path: String, byte: Int, bit: Int) {
+    package func flip(_ path: String, byte: Int, bit: Int) {
         state.withLock { state in
             guard let content = state.live.files[path] else { return }
             let place = content.live + byte
@@ -253,13 +253,13 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    var paths: [String] { state.withLock { $0.live.files.keys.sorted() } }
+    package var paths: [String] { state.withLock { $0.live.files.keys.sorted() } }
 
-    func bytes(_ path: String) -> [UInt8]? {
+    package func bytes(_ path: String) -> [UInt8]? {
         state.withLock { state in state.live.files[path].map { Array($0.bytes(0..<Int($0.size))) } }
     }
 
-    func removeTree(_ path: String) {
+    package func removeTree(_ path: String) {
         state.withLock { state in
             for name in state.live.files.keys where name.hasPrefix(path + "/") {
                 state.live.files[name] = nil
@@ -273,7 +273,7 @@ final class SimulatedDisk: Disk {
     }
 
     /// A write that was under way when the process was killed.
-    func apply(_ path: String, offset: Int64, bytes: ArraySlice<UInt8>) {
+    package func apply(_ path: String, offset: Int64, bytes: ArraySlice<UInt8>) {
         state.withLock { state in
             guard let content = state.live.files[path] else { return }
             for (index, byte) in bytes.enumerated() {
@@ -328,7 +328,7 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile {
+    package func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile {
         try check("open", path)
         let existing = state.withLock { $0.live.files[path] }
         if let existing {
@@ -349,7 +349,7 @@ final class SimulatedDisk: Disk {
         return SimulatedFile(disk: self, path: path, content: content)
     }
 
-    func information(_ path: String) throws(SystemError) -> DiskFileInformation? {
+    package func information(_ path: String) throws(SystemError) -> DiskFileInformation? {
         state.withLock { state in
             if let content = state.live.files[path] {
                 return DiskFileInformation(size: content.size, modified: content.modified, isDirectory: false)
@@ -359,7 +359,7 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func list(_ directory: String) throws(SystemError) -> [String] {
+    package func list(_ directory: String) throws(SystemError) -> [String] {
         state.withLock { state in
             var names: Set<String> = []
             let prefix = directory + "/"
@@ -373,14 +373,14 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func createDirectory(_ path: String) throws(SystemError) {
+    package func createDirectory(_ path: String) throws(SystemError) {
         if state.withLock({ $0.live.folders.contains(path) }) { return }
         try check("mkdir", path)
         if parent(path) != "" { try createDirectory(parent(path)) }
         change(.makeDirectory(path))
     }
 
-    func remove(_ path: String) throws(SystemError) {
+    package func remove(_ path: String) throws(SystemError) {
         try check("remove", path)
         let (isFile, isFolder) = state.withLock { ($0.live.files[path] != nil, $0.live.folders.contains(path)) }
         if isFile {
@@ -391,7 +391,7 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func rename(_ source: String, to target: String) throws(SystemError) {
+    package func rename(_ source: String, to target: String) throws(SystemError) {
         try check("rename", source)
         guard state.withLock({ $0.live.files[source] != nil || $0.live.folders.contains(source) }) else {
             throw SystemError(errno: ENOENT, call: "rename", subject: source)
@@ -399,7 +399,7 @@ final class SimulatedDisk: Disk {
         change(.rename(source, target))
     }
 
-    func synchronizeDirectory(_ path: String) throws(SystemError) {
+    package func synchronizeDirectory(_ path: String) throws(SystemError) {
         try check("fsync", path)
         state.withLock { state in
             // A journal keeps its order: with the last change of this folder all before it become durable.
@@ -409,7 +409,7 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func synchronizeAll(_ path: String) throws(SystemError) {
+    package func synchronizeAll(_ path: String) throws(SystemError) {
         do throws(SystemError) {
             try check("syncfs", path)
         } catch {
@@ -423,13 +423,13 @@ final class SimulatedDisk: Disk {
         }
     }
 
-    func space(_ path: String) throws(SystemError) -> DiskSpace {
+    package func space(_ path: String) throws(SystemError) -> DiskSpace {
         let limit = capacity.withLock { $0 } ?? 1 << 40
         let left = room(for: .max / 2) ?? limit
         return DiskSpace(total: Int64(limit), available: Int64(left))
     }
 
-    func lock(_ path: String) throws(SystemError) -> (any DiskFile)? {
+    package func lock(_ path: String) throws(SystemError) -> (any DiskFile)? {
         try open(path, .create)
     }
 }

@@ -1,0 +1,299 @@
+import MessageModel
+
+/// Applies the entries of files to a registry without a journal, whose axis of time is the wall clock. The bytes are
+/// foreign: an entry that does not fit the state is damage, and nothing traps.
+struct ClaimReplay {
+    let registry: ClaimRegistry
+    /// `JournalReference.file` of the file that is read.
+    private var file: UInt32 = 0
+    /// Of the last block, milliseconds since 1970.
+    private(set) var blockTime: Int64 = 0
+    /// Clients the file has the names of.
+    private(set) var clients: Set<UInt32> = []
+    /// Whether the last entry of a snapshot was read.
+    private(set) var isComplete = false
+
+    init(into registry: ClaimRegistry) { self.registry = registry }
+
+    /// Begins the next file.
+    mutating func begin(_ header: ClaimFile.Header) {
+        file = JournalReference.file(header)
+        blockTime = header.time
+        clients = []
+        isComplete = false
+    }
+
+    /// One block, its checksum at the beginning; the reader stands behind it afterwards.
+    /// - Throws: it is not whole. What of it was applied stays; that is little when the checksum was right.
+    mutating func block(_ reader: inout EntryReader) throws(JournalDamage) {
+        let length = try reader.number()
+        guard length > 0 else { throw JournalDamage("there are zeros where a block should begin") }
+        guard length <= UInt64(reader.remaining) else { throw JournalDamage("a block is cut off") }
+        let checksum = try reader.fixed32()
+        let payload = try reader.take(Int(length))
+        guard ClaimFile.checksum(payload) == checksum else { throw JournalDamage("the checksum of a block is wrong") }
+        var entries = EntryReader(payload)
+        blockTime = try time(blockTime &+ entries.signed())
+        while !entries.isAtEnd { try entry(&entries) }
+    }
+
+    private mutating func entry(_ entries: inout EntryReader) throws(JournalDamage) {
+        let first = try entries.byte()
+        let flags = first & 0xF0
+        guard !isComplete, let kind = EntryKind(rawValue: first & 0x0F) else {
+            throw JournalDamage("an entry is of no known kind")
+        }
+        guard (file & 1 == 1 ? EntryKind.inSnapshots : EntryKind.inJournals).contains(kind) else {
+            throw JournalDamage("an entry belongs into another kind of file")
+        }
+        switch kind {
+        case .end: try end(&entries)
+        case .client: try client(&entries)
+        case .define: try define(&entries)
+        default: try entry(kind, flags, try table(&entries), &entries)
+        }
+    }
+
+    private mutating func entry(
+        _ kind: EntryKind, _ flags: UInt8, _ table: ClaimTable, _ entries: inout EntryReader
+    ) throws(JournalDamage) {
+        switch kind {
+        case .end, .client, .define: break
+        case .claim: try claim(table, flags, &entries)
+        case .reclaim: try reclaim(table, flags, &entries)
+        case .finish: try finish(table, flags, &entries)
+        case .abandon: try abandon(table, &entries)
+        case .change: try change(table, &entries)
+        case .reset: table.resetWithoutJournal(to: try bound(table, &entries))
+        case .retain: _ = table.retainWithoutJournal(from: try bound(table, &entries))
+        case .lower: _ = table.lowerWithoutJournal(to: try bound(table, &entries))
+        case .remove: registry.remove(table)
+        case .reopen:
+            let delivery = try delivery(0, &entries)
+            table.reopenWithoutJournal(
+                popTime: delivery.popTime, deadline: delivery.deadline, client: delivery.client)
+        case .single: try single(table, &entries)
+        case .run: try run(table, &entries)
+        case .state: try state(table, flags, &entries)
+        }
+    }
+
+    // MARK: - Journal
+
+    private mutating func client(_ entries: inout EntryReader) throws(JournalDamage) {
+        let number = try entries.number32()
+        guard number > 0, number < .max, let name = String(validating: try entries.block(), as: UTF8.self) else {
+            throw JournalDamage("a client has no name or number")
+        }
+        registry.clients.define(number, name)
+        clients.insert(number)
+    }
+
+    private func define(_ entries: inout EntryReader) throws(JournalDamage) {
+        let number = try entries.number32()
+        guard let group = String(validating: try entries.block(), as: UTF8.self),
+            let topic = String(validating: try entries.block(), as: UTF8.self),
+            let groupName = try? GroupName(existing: group), let topicName = try? TopicName(existing: topic),
+            let queueID = Int32(exactly: try entries.signed())
+        else { throw JournalDamage("a table has no group, topic or queue") }
+        let offset = try entries.signed()
+        guard number > 0, number < .max, offset >= 0, registry.byNumber[number] == nil,
+            registry.table(ClaimRegistry.Key(group: group, topic: topic), queueID) == nil
+        else { throw JournalDamage("a table is there already") }
+        let table = registry.makeTable(
+            group: groupName, topic: topicName, queueID: queueID, at: offset, number: number)
+        table.journalled = JournalReference(file: file, next: offset, offset: offset)
+    }
+
+    private func claim(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
+        let delivery = try delivery(flags, &entries)
+        let count = try entries.number()
+        guard count <= UInt64(ClaimFile.claimMax) else { throw JournalDamage("a claim has \(count) offsets") }
+        let reference = table.reference(in: file)
+        var offsets: [Int64] = []
+        var expected = reference.next
+        for index in 0..<Int(count) {
+            if index == 0 {
+                expected = expected &+ (try entries.signed())
+            } else if flags & EntryKind.plain == 0 {
+                expected = expected &+ Int64(bitPattern: try entries.number())
+            }
+            guard expected >= offsets.last.map({ $0 + 1 }) ?? table.next, expected < .max else {
+                throw JournalDamage("the offsets of a claim do not ascend")
+            }
+            offsets.append(expected)
+            expected += 1
+        }
+        let next = expected &+ (try entries.signed())
+        guard next >= table.next, next > offsets.last ?? -1 else {
+            throw JournalDamage("a claim ends before it begins")
+        }
+        table.claimWithoutJournal(
+            offsets, next: next, popTime: delivery.popTime, deadline: delivery.deadline, client: delivery.client)
+        table.journalled = JournalReference(file: file, next: next, offset: reference.offset)
+        remember(flags, delivery, table)
+    }
+
+    private func reclaim(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
+        let offset = try offset(table, &entries)
+        let delivery = try delivery(flags, &entries)
+        let single = try take(offset, of: table)
+        table.put(
+            offset,
+            Single(
+                popTime: delivery.popTime, deadline: delivery.deadline, attempt: single.attempt +| 1,
+                client: delivery.client.number))
+        remember(flags, delivery, table)
+    }
+
+    private func remember(_ flags: UInt8, _ delivery: Delivery, _ table: ClaimTable) {
+        table.isOrdered = flags & EntryKind.ordered != 0
+        if table.isOrdered { table.attemptID = delivery.attemptID }
+        table.settle()
+    }
+
+    private func finish(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
+        let start = try offset(table, &entries)
+        _ = try take(start, of: table)
+        var bits = flags & EntryKind.plain != 0 ? 0 : try entries.number()
+        while bits != 0 {
+            _ = try take(start &+ 1 &+ Int64(bits.trailingZeroBitCount), of: table)
+            bits &= bits - 1
+        }
+        table.settle()
+    }
+
+    private func abandon(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
+        let offset = try offset(table, &entries)
+        let wall = try time(blockTime &+ entries.signed())
+        let single = try take(offset, of: table)
+        table.put(
+            offset,
+            Single(popTime: single.popTime, deadline: wall, attempt: single.attempt -| 1, client: single.client))
+        table.settle()
+    }
+
+    private func change(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
+        let offset = try offset(table, &entries)
+        let wall = try time(blockTime &+ entries.signed())
+        let popTime = try time(wall &+ entries.signed())
+        let deadline = try deadline(wall, &entries)
+        let single = try take(offset, of: table)
+        table.put(
+            offset,
+            Single(popTime: popTime, deadline: deadline, attempt: single.attempt, client: single.client))
+        table.settle()
+    }
+
+    // MARK: - Snapshot
+
+    private func state(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
+        let reference = table.reference(in: file)
+        let next = reference.next &+ (try entries.signed())
+        let popTimeMax = try time(try entries.signed())
+        let popTimeMin = try time(try entries.signed())
+        guard next >= table.next else { throw JournalDamage("a table ends before it begins") }
+        if flags & EntryKind.attempt != 0 { table.attemptID = Array(try entries.block()) }
+        table.isOrdered = flags & EntryKind.ordered != 0
+        table.next = next
+        table.popTimeMax = popTimeMax
+        table.noteDue(popTimeMin -| 1)
+    }
+
+    private func run(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
+        let start = try offset(table, &entries)
+        guard let bits = UInt32(exactly: try entries.number()), bits != 0, start >= 0,
+            start < table.next - Int64(31 - bits.leadingZeroBitCount), start > table.open?.runs.lastOffset ?? -1
+        else { throw JournalDamage("a run is none") }
+        let popTime = try time(blockTime &+ entries.signed())
+        let deadline = try time(popTime &+ entries.signed())
+        let client = try entries.number32()
+        table.openClaims().runs.append(
+            Run(start: start, popTime: popTime, deadline: deadline, unfinished: bits, client: client))
+        table.count(claimed: bits.nonzeroBitCount, due: 0)
+        table.journalled.offset = start + Int64(31 - bits.leadingZeroBitCount)
+    }
+
+    private func single(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
+        let offset = try offset(table, &entries)
+        let popTime = try time(blockTime &+ entries.signed())
+        let deadline = try time(popTime &+ entries.signed())
+        guard let attempt = Int32(exactly: try entries.signed()), offset >= 0, offset < table.next,
+            table.inHand(offset) == nil
+        else { throw JournalDamage("a claim is none") }
+        table.put(
+            offset,
+            Single(popTime: popTime, deadline: deadline, attempt: attempt, client: try entries.number32()))
+    }
+
+    private mutating func end(_ entries: inout EntryReader) throws(JournalDamage) {
+        let popTimeMin = try time(try entries.signed())
+        let ofNew = try time(try entries.signed())
+        let tables = try entries.number()
+        guard entries.isAtEnd, tables == UInt64(registry.byNumber.count) else {
+            throw JournalDamage("it does not hold as many tables as it says")
+        }
+        registry.raise(popTimeMin: popTimeMin, ofNew: ofNew)
+        for table in registry.byNumber.values { table.settle() }
+        isComplete = true
+    }
+
+    // MARK: - Parts
+
+    private struct Delivery {
+        let popTime: Int64
+        let deadline: Int64
+        let client: ClaimClient
+        let attemptID: [UInt8]?
+    }
+
+    private func delivery(_ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) -> Delivery {
+        let wall = try time(blockTime &+ entries.signed())
+        let popTime = try time(wall &+ entries.signed())
+        let deadline = try deadline(wall, &entries)
+        let client = ClaimClient(number: try entries.number32())
+        let attemptID = flags & EntryKind.attempt != 0 ? Array(try entries.block()) : nil
+        return Delivery(popTime: popTime, deadline: deadline, client: client, attemptID: attemptID)
+    }
+
+    private func deadline(_ wall: Int64, _ entries: inout EntryReader) throws(JournalDamage) -> Int64 {
+        let invisible = try entries.number()
+        guard invisible <= UInt64(Int64.claimInvisibleMax) else { throw JournalDamage("a claim is too long") }
+        return wall + Int64(invisible)
+    }
+
+    private func time(_ value: Int64) throws(JournalDamage) -> Int64 {
+        guard ClaimFile.times.contains(value) else { throw JournalDamage("a time is none") }
+        return value
+    }
+
+    private func table(_ entries: inout EntryReader) throws(JournalDamage) -> ClaimTable {
+        guard let table = registry.byNumber[try entries.number32()] else {
+            throw JournalDamage("an entry is of no known table")
+        }
+        return table
+    }
+
+    private func offset(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) -> Int64 {
+        let reference = table.reference(in: file)
+        let offset = reference.offset &+ (try entries.signed())
+        table.journalled = JournalReference(file: file, next: reference.next, offset: offset)
+        return offset
+    }
+
+    /// A new bound of a table, from 0 on.
+    private func bound(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) -> Int64 {
+        let reference = table.reference(in: file)
+        let bound = reference.next &+ (try entries.signed())
+        guard bound >= 0 else { throw JournalDamage("an offset is negative") }
+        table.journalled = JournalReference(file: file, next: bound, offset: reference.offset)
+        return bound
+    }
+
+    private func take(_ offset: Int64, of table: ClaimTable) throws(JournalDamage) -> Single {
+        guard let single = table.take(offset) else {
+            throw JournalDamage("an entry is about a message that is in nobody's hands")
+        }
+        return single
+    }
+}

@@ -1,0 +1,195 @@
+import LinuxSystem
+import Logging
+import MessageModel
+import Synchronization
+
+/// The files of a store's journal: the one that is written, those that are closed, and the snapshot they follow.
+final class JournalFiles {
+    /// Bytes of journals from which on a snapshot is made, if four times the last snapshot is less.
+    static let limit: Int64 = 16 << 20
+
+    private let folder: String
+    private let disk: any Disk
+    private let logger: Logger
+
+    /// Opened with the first write.
+    private var file: (any DiskFile)?
+    private var header: ClaimFile.Header
+    /// Where the next block goes; 0 while there is no file.
+    private var end: Int64
+    /// Closed journals since the snapshot, and their bytes.
+    private var closed: [(number: UInt32, bytes: Int64)]
+    private var snapshotBytes: Int64
+    /// Bytes written since the last synchronization began.
+    private var isDirty = false
+    /// Whether a file was made since the folder was synchronized.
+    private var isFolderDirty = false
+    /// Whether the closed journals are to become a snapshot.
+    private var wantsSnapshot = false
+    private let results = BackgroundResults()
+    /// The last closed journal, while it is not synchronized.
+    private var closedFile: (any DiskFile)?
+    /// Since the store was opened.
+    private(set) var writtenBytes: Int64 = 0
+
+    /// Goes on behind what was read; behind a new snapshot if not all of that is whole.
+    init(_ folder: String, _ disk: any Disk, _ logger: Logger, after recovery: ClaimRecovery, at time: Int64)
+        throws(SystemError)
+    {
+        self.folder = folder
+        self.disk = disk
+        self.logger = logger
+        if !recovery.damage.isEmpty {
+            // Nothing is written behind damage: it would not be read.
+            let number = recovery.highest + 1
+            snapshotBytes = try SnapshotFile.write(recovery.registry, number, recovery.blockTime, folder, disk)
+            SnapshotFile.removeFiles(before: number, folder, disk, logger)
+            header = ClaimFile.Header(kind: .journal, number: number, time: time)
+            end = 0
+            closed = []
+            return
+        }
+        if let header = recovery.header, let last = recovery.journals.last {
+            self.header = header
+            end = last.end
+        } else {
+            header = ClaimFile.Header(kind: .journal, number: max(recovery.snapshot, 1), time: time)
+            end = 0
+        }
+        closed = recovery.journals.dropLast().map { ($0.number, $0.end) }
+        snapshotBytes = recovery.snapshotBytes
+    }
+
+    /// Bytes that no snapshot holds yet.
+    var journalBytes: Int64 { closed.reduce(end) { $0 +| $1.bytes } }
+    /// Of the journal that is written next.
+    var currentHeader: ClaimFile.Header { header }
+    var lastSnapshotBytes: Int64 { snapshotBytes }
+    /// Whether there is a file, or was.
+    var isBegun: Bool { end > 0 || !closed.isEmpty }
+
+    /// Writes blocks behind the others; makes folder and file when need be.
+    func append(_ blocks: EntryBytes) throws(SystemError) {
+        if end == 0 { try begin(blocks) } else { try write(blocks, at: end) }
+        end += Int64(blocks.count)
+        writtenBytes += Int64(blocks.count)
+        isDirty = true
+    }
+
+    private func begin(_ blocks: EntryBytes) throws(SystemError) {
+        try disk.createDirectory(folder)
+        file = try disk.open(path(header.number), .replace)
+        isFolderDirty = true
+        var bytes = header.encoded
+        bytes.append(blocks)
+        try write(bytes, at: 0)
+        end = Int64(ClaimFile.Header.size)
+        writtenBytes += end
+    }
+
+    private func write(_ bytes: EntryBytes, at offset: Int64) throws(SystemError) {
+        let file: any DiskFile
+        if let open = self.file { file = open } else { file = try disk.open(path(header.number), .readWrite) }
+        self.file = file
+        var failure: SystemError?
+        bytes.bytes.withUnsafeBytes { buffer in
+            do throws(SystemError) { try file.write(buffer, at: offset) } catch { failure = error }
+        }
+        if let failure { throw failure }
+    }
+
+    private func path(_ number: UInt32) -> String { "\(folder)/\(ClaimFile.name(.journal, number))" }
+
+    // MARK: - The next journal
+
+    /// Whether the next journal should begin.
+    var isFull: Bool {
+        !wantsSnapshot && journalBytes > max(Self.limit, 4 *| snapshotBytes) && !results.isRunning
+    }
+
+    /// Begins the next journal, whose file comes with its first block. The closed ones become a snapshot.
+    /// - Parameter time: of its first block, about; milliseconds since 1970.
+    func rotate(at time: Int64) {
+        guard end > 0 else { return }
+        closed.append((header.number, end))
+        header = ClaimFile.Header(kind: .journal, number: header.number + 1, previousEnd: end, time: time)
+        closedFile = isDirty ? file : closedFile
+        file = nil
+        end = 0
+        wantsSnapshot = true
+    }
+
+    // MARK: - In the background
+
+    /// What is to be done on a thread that may block, or nil. While it runs there is no more.
+    func work() -> (@Sendable () -> Void)? {
+        takeResults()
+        guard isDirty || isFolderDirty || wantsSnapshot, !results.isRunning else { return nil }
+        let files = [closedFile, isDirty ? file : nil].compactMap { $0 }
+        let folderIsDirty = isFolderDirty
+        let snapshot = wantsSnapshot ? header.number : nil
+        closedFile = nil
+        isDirty = false
+        isFolderDirty = false
+        wantsSnapshot = false
+        results.begin()
+        return { [folder, disk, logger, results] in
+            var isSynchronized = true
+            do throws(SystemError) {
+                if folderIsDirty { try disk.synchronizeDirectory(folder) }
+                for file in files { try file.synchronize() }
+            } catch {
+                isSynchronized = false
+                logger.warning(
+                    "the journal of claims was not synchronized; a power cut may redeliver more messages: \(error)")
+            }
+            var made: Int64?
+            if let snapshot {
+                do throws(SystemError) {
+                    made = try SnapshotFile.make(snapshot, folder, disk, logger)
+                } catch {
+                    logger.warning("no snapshot of claims was made; the journals it would replace stay: \(error)")
+                }
+            }
+            results.end(
+                isSynchronized: isSynchronized, snapshot: made.flatMap { bytes in snapshot.map { ($0, bytes) } })
+        }
+    }
+
+    private func takeResults() {
+        let (isSynchronized, snapshot) = results.take()
+        if !isSynchronized, isBegun { isFolderDirty = true }
+        guard let snapshot else { return }
+        snapshotBytes = snapshot.bytes
+        closed.removeAll { $0.number < snapshot.number }
+    }
+}
+
+/// What background work has to tell. Any thread.
+private final class BackgroundResults: Sendable {
+    private struct State {
+        var isRunning = false
+        var isSynchronized = true
+        /// The number of a new snapshot, and its bytes.
+        var snapshot: (number: UInt32, bytes: Int64)?
+    }
+
+    private let state = Mutex(State())
+
+    var isRunning: Bool { state.withLock { $0.isRunning } }
+
+    func begin() { state.withLock { $0.isRunning = true } }
+
+    func end(isSynchronized: Bool, snapshot: (number: UInt32, bytes: Int64)?) {
+        state.withLock { $0 = State(isSynchronized: isSynchronized, snapshot: snapshot) }
+    }
+
+    /// Once each.
+    func take() -> (isSynchronized: Bool, snapshot: (number: UInt32, bytes: Int64)?) {
+        state.withLock { state in
+            guard !state.isRunning else { return (true, nil) }
+            defer { state = State() }
+            return (state.isSynchronized, state.snapshot)
+        }
+    }
+}

@@ -1,0 +1,56 @@
+import LinuxSystem
+import Logging
+
+/// Makes snapshots. Any thread: it uses nothing but files.
+enum SnapshotFile {
+    /// Makes the snapshot of a number out of the former one and the journals before that number, then removes those.
+    /// - Returns: its bytes; nil when they are damaged: then all stays.
+    static func make(_ number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger) throws(SystemError)
+        -> Int64?
+    {
+        let recovery = try ClaimRecovery(folder, disk, upTo: number - 1)
+        guard recovery.damage.isEmpty else {
+            for damage in recovery.damage {
+                logger.error(
+                    "no snapshot of claims was made, and after a restart messages would be delivered again: \(damage)")
+            }
+            return nil
+        }
+        let bytes = try write(recovery.registry, number, recovery.blockTime, folder, disk)
+        removeFiles(before: number, folder, disk, logger)
+        return bytes
+    }
+
+    /// Writes a snapshot so that it is there whole or not at all; returns its bytes. The registry loses its
+    /// references to the journal.
+    static func write(
+        _ registry: ClaimRegistry, _ number: UInt32, _ time: Int64, _ folder: String, _ disk: any Disk
+    ) throws(SystemError) -> Int64 {
+        var encoder = SnapshotEncoder(number: number, time: time)
+        encoder.encode(registry)
+        let path = "\(folder)/\(ClaimFile.name(.snapshot, number))"
+        try disk.createDirectory(folder)
+        let file = try disk.open(path + ".new", .replace)
+        var failure: SystemError?
+        encoder.bytes.bytes.withUnsafeBytes { buffer in
+            do throws(SystemError) { try file.write(buffer, at: 0) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        try file.synchronize()
+        try disk.rename(path + ".new", to: path)
+        try disk.synchronizeDirectory(folder)
+        return Int64(encoder.bytes.count)
+    }
+
+    /// Removes what a snapshot replaces. What cannot be removed is tried again after the next one.
+    static func removeFiles(before number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger) {
+        do throws(SystemError) {
+            for name in try disk.list(folder).sorted() {
+                let isOld = ClaimFile.parse(name).map { $0.number < number } ?? name.hasSuffix(".new")
+                if isOld { try disk.remove("\(folder)/\(name)") }
+            }
+        } catch {
+            logger.warning("an old journal of claims was not removed: \(error)")
+        }
+    }
+}

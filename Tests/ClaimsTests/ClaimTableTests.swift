@@ -1,0 +1,180 @@
+import Claims
+import LinuxSystem
+import Logging
+import MessageModel
+import TestDisk
+import TestTools
+import Testing
+
+@Suite("a claim table says which messages are in whose hands")
+struct ClaimTableTests {
+    let observer = Observer()
+    let store: ClaimStore
+    let table: ClaimTable
+    var clock = Clock()
+
+    init() throws {
+        store = ClaimStore(folder: "/popState", disk: SimulatedDisk(), logger: LogBook().logger)
+        try store.open(at: clock.now, observer: observer, bounds: anyBounds)
+        table = store.makeTable(group: group, topic: topic, queueID: 3, at: 10)
+    }
+
+    @Test("acknowledged messages move the floor past what was filtered out")
+    func floor() {
+        let handles = store.pop(table, new: [10, 12, 13, 50], next: 60, clock)
+        #expect(table.next == 60 && table.floor == 10 && table.claimedCount == 4)
+        #expect(table.acknowledge(12, popTime: handles[12] ?? 0) == .finished)
+        #expect(table.acknowledge(12, popTime: handles[12] ?? 0) == .stale)
+        #expect(table.acknowledge(11, popTime: clock.wall) == .stale)
+        #expect(table.floor == 10 && observer.floors.isEmpty)
+        #expect(table.acknowledge(10, popTime: clock.wall) == .finished)
+        #expect(table.floor == 13)
+        #expect(table.acknowledge(13, popTime: clock.wall) == .finished)
+        #expect(table.floor == 50)
+        #expect(table.acknowledge(50, popTime: clock.wall) == .finished)
+        #expect(table.floor == 60 && table.claimedCount == 0)
+        #expect(observer.floors == [13, 50, 60])
+        #expect(store.nextDeadline == nil && store.statistics.claimed == 0)
+    }
+
+    @Test("a pop that found nothing fit moves floor and next")
+    func nothingFit() {
+        _ = store.pop(table, next: 20, clock)
+        #expect(table.floor == 20 && table.next == 20 && observer.floors == [20])
+    }
+
+    @Test("after its deadline a message is due, at its deadline and not before")
+    mutating func deadline() {
+        let handles = store.pop(table, new: [10, 11], clock, invisible: 1000)
+        #expect(store.nextDeadline == clock.steady + 1000)
+        #expect(table.acknowledge(11, popTime: handles[11] ?? 0) == .finished)
+        clock.advance(999)
+        #expect(!store.expire(at: clock.now, limit: 10) && table.dueCount == 0)
+        clock.advance(1)
+        #expect(!store.expire(at: clock.now, limit: 10))
+        #expect(table.dueCount == 1 && table.claimedCount == 0 && observer.due == [ObjectIdentifier(table)])
+        #expect(store.nextDeadline == nil && store.statistics.expired == 1)
+        #expect(table.due(limit: 5).map(\.offset) == [10] && table.due(limit: 5).map(\.attempts) == [1])
+        #expect(table.state(of: 10, at: clock.now) == .due(attempts: 1))
+
+        // Again, with a handle of its own: the former one is stale.
+        let again = store.pop(table, due: 5, clock, invisible: 500, client: "other")
+        #expect(again.keys.sorted() == [10] && again[10] != handles[10])
+        #expect(table.acknowledge(10, popTime: handles[10] ?? 0) == .stale)
+        #expect(
+            table.state(of: 10, at: clock.now)
+                == .claimed(
+                    client: store.client("other"), since: again[10] ?? 0, until: clock.wall + 500, attempt: 2))
+        clock.advance(500)
+        _ = store.expire(at: clock.now, limit: 10)
+        #expect(table.due(limit: 5).map(\.attempts) == [2])
+        // A late handle whose message was not handed out again finishes it.
+        #expect(table.acknowledge(10, popTime: again[10] ?? 0) == .finished)
+        #expect(table.floor == 12 && table.dueCount == 0 && table.due(limit: 5).isEmpty)
+        #expect(table.state(of: 10, at: clock.now) == .finished && table.state(of: 12, at: clock.now) == .new)
+    }
+
+    @Test("what was due longest comes first, whatever its offset, and a limit is kept")
+    mutating func order() {
+        _ = store.pop(table, new: [10], clock, invisible: 3000)
+        _ = store.pop(table, new: [11], clock, invisible: 1000)
+        _ = store.pop(table, new: [12, 13, 14], clock, invisible: 2000)
+        clock.advance(5000)
+        #expect(store.expire(at: clock.now, limit: 2))
+        #expect(table.due(limit: 9).map(\.offset) == [11, 12, 13, 14])
+        #expect(!store.expire(at: clock.now, limit: 2))
+        #expect(table.due(limit: 9).map(\.offset) == [11, 12, 13, 14, 10])
+        #expect(table.due(limit: 2).map(\.offset) == [11, 12])
+        table.drop(due: 11)
+        #expect(table.due(limit: 2).map(\.offset) == [12, 13])
+        table.isOrdered = true
+        #expect(table.due(limit: 2).map(\.offset) == [10, 12])
+    }
+
+    @Test("change gives a new handle and a new deadline; 0 makes due at once")
+    mutating func change() throws {
+        let handles = store.pop(table, new: [10, 11, 12], clock, invisible: 1000)
+        let old = try #require(handles[11])
+        let changed = try #require(table.change(11, popTime: old, invisible: 5000, at: clock.now))
+        #expect(changed > old && table.change(11, popTime: old, invisible: 1, at: clock.now) == nil)
+        clock.advance(1000)
+        _ = store.expire(at: clock.now, limit: 10)
+        #expect(table.due(limit: 9).map(\.offset) == [10, 12])
+        observer.due = []
+        #expect(table.change(11, popTime: changed, invisible: 0, at: clock.now) != nil)
+        #expect(observer.due.count == 1 && table.due(limit: 9).map(\.offset) == [10, 12, 11])
+        // Due, and not handed out again: the handle still prolongs.
+        #expect(table.change(10, popTime: try #require(handles[10]), invisible: 1000, at: clock.now) != nil)
+        #expect(table.due(limit: 9).map(\.offset) == [12, 11] && table.floor == 10)
+    }
+
+    @Test("abandoned deliveries do not count")
+    func abandon() {
+        _ = store.pop(table, new: [10, 11], clock)
+        table.abandon([10, 11, 99], at: clock.now)
+        #expect(table.due(limit: 9).map(\.attempts) == [0, 0])
+        _ = store.pop(table, due: 1, clock)
+        guard case .claimed(_, _, _, 1) = table.state(of: 10, at: clock.now) else {
+            Issue.record("10 is \(table.state(of: 10, at: clock.now))")
+            return
+        }
+    }
+
+    @Test("reset forgets what is in hand, and no handle of before names a delivery of after")
+    func reset() {
+        let before = store.pop(table, new: [10, 11], clock)
+        table.reset(to: 10)
+        #expect(table.floor == 10 && table.next == 10 && table.claimedCount == 0)
+        let after = store.pop(table, new: [10, 11], clock)
+        #expect(table.acknowledge(10, popTime: before[10] ?? 0) == .stale)
+        #expect(table.acknowledge(10, popTime: after[10] ?? 0) == .finished)
+    }
+
+    @Test("a table made anew does not know the handles of the removed one")
+    func madeAnew() {
+        let before = store.pop(table, new: [10], clock)
+        store.removeTables(topic: "topic")
+        #expect(store.table(group: "group", topic: "topic", queueID: 3) == nil && table.isRemoved)
+        #expect(store.statistics == ClaimStatistics())
+        let anew = store.makeTable(group: group, topic: topic, queueID: 3, at: 10)
+        _ = store.pop(anew, new: [10], clock)
+        #expect(anew.acknowledge(10, popTime: before[10] ?? 0) == .stale)
+        #expect(table.acknowledge(10, popTime: before[10] ?? 0) == .stale)
+    }
+
+    @Test("retention drops what is below, claimed, due or never handed out")
+    mutating func retention() {
+        _ = store.pop(table, new: [10, 11, 12], clock, invisible: 10)
+        clock.advance(10)
+        _ = store.expire(at: clock.now, limit: 9)
+        _ = store.pop(table, due: 1, clock)
+        store.retain(table, from: 12)
+        #expect(table.floor == 12 && table.due(limit: 9).map(\.offset) == [12] && store.statistics.dropped == 2)
+        store.retain(table, from: 40)
+        #expect(table.floor == 40 && table.next == 40 && store.statistics.dropped == 3)
+    }
+
+    @Test("an ordered queue is blocked for others until its batch is over")
+    mutating func ordered() {
+        table.isOrdered = true
+        let first = store.pop(table, new: [10, 11], clock, invisible: 1000, attemptID: [1])
+        #expect(table.blockedUntil(attemptID: [2], at: clock.now) == clock.steady + 1000)
+        #expect(table.blockedUntil(attemptID: nil, at: clock.now) == clock.steady + 1000)
+        #expect(table.blockedUntil(attemptID: [1], at: clock.now) == nil && table.isOpenBatch([1]))
+        #expect(table.acknowledge(10, popTime: first[10] ?? 0) == .finished)
+        let popTime = max(clock.wall, table.popTimeMin)
+        let batch = table.reopenBatch(
+            at: clock.now, popTime: popTime, invisible: 2000, client: .unknown, attemptID: [1])
+        #expect(batch.map(\.offset) == [11] && batch.map(\.attempts) == [1])
+        #expect(table.acknowledge(11, popTime: first[11] ?? 0) == .stale)
+        // An ordered table keeps the pop time.
+        #expect(table.change(11, popTime: popTime, invisible: 3000, at: clock.now) == popTime)
+        clock.advance(3000)
+        _ = store.expire(at: clock.now, limit: 9)
+        #expect(table.blockedUntil(attemptID: [2], at: clock.now) == nil)
+        _ = store.pop(table, due: 9, clock, attemptID: [2])
+        #expect(table.isOpenBatch([2]) && !table.isOpenBatch([1]))
+        #expect(table.acknowledge(11, popTime: max(clock.wall, table.popTimeMin - 1)) == .finished)
+        #expect(table.blockedUntil(attemptID: [3], at: clock.now) == nil && !table.isOpenBatch([2]))
+    }
+}

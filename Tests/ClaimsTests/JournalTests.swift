@@ -1,0 +1,235 @@
+import Glibc
+import LinuxSystem
+import Logging
+import MessageModel
+import Synchronization
+import TestDisk
+import TestTools
+import Testing
+
+@testable import Claims
+
+/// What can be asked of a store, for comparing it with itself after a restart.
+struct Picture: Equatable, CustomStringConvertible {
+    var tables: [String: String] = [:]
+
+    /// Deadlines that have passed and due messages look alike.
+    init(_ store: ClaimStore, at clock: Clock) {
+        for table in store.registry.tables {
+            var lines = ["\(table.floor)..<\(table.next)"]
+            for offset in table.floor..<min(table.next, table.floor + 5000) {
+                guard let single = table.inHand(offset) else { continue }
+                let until = single.isDue ? clock.steady : single.deadline
+                lines.append(
+                    until <= clock.steady
+                        ? "\(offset) due \(single.popTime) #\(single.attempt)"
+                        : "\(offset) \(single.popTime) #\(single.attempt) \(store.registry.clients[single.client] ?? "?") \(until - clock.steady)"
+                )
+            }
+            lines.append("\(table.isOrdered) \(table.attemptID ?? [])")
+            tables["\(table.group) \(table.topic) \(table.queueID)"] = lines.joined(separator: "\n")
+        }
+    }
+
+    var description: String {
+        tables.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }.joined(separator: "\n")
+    }
+}
+
+/// A store on a simulated disk.
+struct Machine {
+    var disk = SimulatedDisk()
+    var store: ClaimStore
+    let observer = Observer()
+    let book = LogBook()
+    var clock = Clock()
+
+    init() throws {
+        store = ClaimStore(folder: "/store/popState", disk: disk, logger: book.logger)
+        try store.open(at: clock.now, observer: observer, bounds: anyBounds)
+    }
+
+    /// A new process on the same disk, or on another.
+    mutating func restart(
+        on disk: SimulatedDisk? = nil, bounds: (ClaimTable) -> (min: Int64, max: Int64)? = anyBounds
+    ) throws {
+        self.disk = disk ?? self.disk
+        store = ClaimStore(folder: "/store/popState", disk: self.disk, logger: book.logger)
+        try store.open(at: clock.now, observer: observer, bounds: bounds)
+    }
+
+    func table(_ queueID: Int32 = 0) -> ClaimTable {
+        store.table(group: "group", topic: "topic", queueID: queueID)
+            ?? store.makeTable(group: group, topic: topic, queueID: queueID, at: 0)
+    }
+
+    /// A journal with entries of every kind; returns the floors after each commit.
+    mutating func everything() throws -> [[Int64]] {
+        var floors: [[Int64]] = []
+        func commit() throws {
+            try store.commitTick()
+            floors.append(store.tables(of: "topic").sorted { $0.queueID < $1.queueID }.map(\.floor))
+        }
+        let first = store.pop(table(0), new: Array(0..<40), clock, invisible: 1000)
+        let second = store.pop(table(1), new: [0, 2, 3, 50], next: 60, clock, invisible: 2000, client: "other")
+        try commit()
+        for offset in [0, 1, 2, 5, 4, 33] as [Int64] {
+            _ = table(0).acknowledge(offset, popTime: first[offset] ?? 0)
+        }
+        _ = table(1).change(2, popTime: second[2] ?? 0, invisible: 5000, at: clock.now)
+        _ = table(1).change(3, popTime: second[3] ?? 0, invisible: 0, at: clock.now)
+        try commit()
+        clock.advance(1500)
+        _ = store.expire(at: clock.now, limit: .max)
+        let again = store.pop(table(0), due: 5, new: [40], clock, invisible: 700)
+        _ = table(0).acknowledge(again.keys.min() ?? 0, popTime: again.values.max() ?? 0)
+        if let due = table(1).due(limit: 1).first { table(1).drop(due: due.offset) }
+        table(0).abandon([40], at: clock.now)
+        try commit()
+        table(2).isOrdered = true
+        _ = store.pop(table(2), new: [0, 1, 2], clock, invisible: 9000, attemptID: [7, 8])
+        try commit()
+        clock.advance(5)
+        _ = table(2).reopenBatch(
+            at: clock.now, popTime: max(clock.wall, table(2).popTimeMin), invisible: 8000, client: store.client("x"),
+            attemptID: [7, 8])
+        store.retain(table(0), from: 10)
+        _ = store.pop(table(3), new: [0, 1], clock)
+        table(3).reset(to: 100)
+        _ = store.makeTable(group: GroupName(constant: "gone"), topic: topic, queueID: 0, at: 3)
+        store.removeTables(group: "gone")
+        try commit()
+        return floors
+    }
+}
+
+@Suite("the journal brings tables back")
+struct JournalTests {
+    @Test("after a kill everything is as it was")
+    func kill() throws {
+        var machine = try Machine()
+        _ = try machine.everything()
+        let before = Picture(machine.store, at: machine.clock)
+        let statistics = machine.store.statistics
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        #expect(machine.store.statistics.journalBytes == statistics.journalBytes)
+        // And again, behind what was written then.
+        let table = machine.table(0)
+        _ = machine.store.pop(table, new: [41, 42], machine.clock)
+        try machine.store.commitTick()
+        let later = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == later)
+        #expect(machine.book.lines.filter { $0.hasPrefix("warning") }.count == 1, "\(machine.book.lines)")
+    }
+
+    @Test("after a clean stop there is a snapshot, and everything is as it was")
+    func cleanStop() throws {
+        var machine = try Machine()
+        _ = try machine.everything()
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.store.close()
+        #expect(machine.disk.paths == ["/store/popState/snapshot-00000002"])
+        try machine.restart()
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        _ = machine.store.pop(machine.table(0), new: [41, 42], machine.clock)
+        try machine.store.commitTick()
+        let later = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == later)
+    }
+
+    @Test("nothing is written, and no folder made, before the first table")
+    func nothing() throws {
+        let machine = try Machine()
+        try machine.store.commitTick()
+        #expect(machine.store.backgroundWork() == nil)
+        try machine.store.close()
+        #expect(machine.disk.paths.isEmpty)
+    }
+
+    @Test("deadlines go on by the wall clock, but never beyond what was given")
+    func deadlines() throws {
+        var machine = try Machine()
+        _ = machine.store.pop(machine.table(), new: [0], machine.clock, invisible: 10_000)
+        _ = machine.store.pop(machine.table(), new: [1], machine.clock, invisible: 1000)
+        try machine.store.commitTick()
+        machine.clock.wall += 4000
+        machine.clock.steady = 17
+        let image = machine.disk.afterKill()
+        try machine.restart(on: image)
+        #expect(machine.store.nextDeadline ?? 0 <= 17)
+        _ = machine.store.expire(at: machine.clock.now, limit: 9)
+        #expect(machine.table().due(limit: 9).map(\.offset) == [1] && machine.store.nextDeadline == 6017)
+        // The wall clock was put back by a day.
+        machine.clock.wall -= 86_400_000
+        try machine.restart(on: image.afterKill())
+        #expect(machine.store.nextDeadline == 1017)
+        #expect(machine.table().claimedCount == 2)
+    }
+
+    @Test("what the queues have not got any more is dropped")
+    func bounds() throws {
+        var machine = try Machine()
+        for queueID in 0..<3 as Range<Int32> {
+            _ = machine.store.pop(machine.table(queueID), new: Array(0..<10), machine.clock)
+        }
+        try machine.store.commitTick()
+        let bounds: (ClaimTable) -> (min: Int64, max: Int64)? = { [nil, (4, 100), (0, 7)][Int($0.queueID)] }
+        try machine.restart(on: machine.disk.afterKill(), bounds: bounds)
+        #expect(machine.store.table(group: "group", topic: "topic", queueID: 0) == nil)
+        #expect(machine.table(1).floor == 4 && machine.table(1).next == 10 && machine.table(1).claimedCount == 6)
+        #expect(machine.table(2).floor == 0 && machine.table(2).next == 7 && machine.table(2).claimedCount == 7)
+        #expect(machine.store.statistics.dropped == 17)
+        #expect(machine.book.lines.filter { $0.hasPrefix("warning") }.count == 1)
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.store.commitTick()
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+    }
+
+    @Test("a refused write is tried again with the same bytes")
+    func refused() throws {
+        var machine = try Machine()
+        _ = machine.store.pop(machine.table(), new: [0, 1], machine.clock)
+        machine.disk.fault.withLock { $0 = { call, _ in call == "pwrite" ? ENOSPC : nil } }
+        #expect(throws: ClaimError.self) { try machine.store.commitTick() }
+        #expect(machine.store.hasUncommitted)
+        machine.table().abandon([0, 1], at: machine.clock.now)
+        #expect(throws: ClaimError.self) { try machine.store.commitTick() }
+        machine.disk.fault.withLock { $0 = nil }
+        try machine.store.commitTick()
+        #expect(!machine.store.hasUncommitted)
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+        _ = machine.store.expire(at: machine.clock.now, limit: 9)
+        #expect(machine.table().due(limit: 9).map(\.attempts) == [0, 0])
+    }
+
+    @Test("journals become a snapshot in the background, and go")
+    func rotation() throws {
+        var machine = try Machine()
+        for queueID in 0..<20 as Range<Int32> { _ = machine.store.pop(machine.table(queueID), new: [0], machine.clock) }
+        try machine.store.commitTick()
+        for round in 0..<3 {
+            let files = try #require(machine.store.files)
+            machine.store.beginNextJournal(files)
+            _ = machine.store.pop(machine.table(), new: [Int64(round) + 1], machine.clock)
+            try machine.store.commitTick()
+            let work = try #require(machine.store.backgroundWork())
+            #expect(machine.store.backgroundWork() == nil)
+            work()
+            #expect(machine.store.backgroundWork() == nil)
+            #expect(
+                machine.disk.paths == [
+                    "/store/popState/journal-0000000\(round + 2)", "/store/popState/snapshot-0000000\(round + 2)",
+                ])
+            #expect(machine.store.statistics.snapshotBytes > 100 && machine.store.statistics.journalBytes < 300)
+        }
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+    }
+}
