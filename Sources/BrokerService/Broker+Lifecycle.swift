@@ -16,6 +16,7 @@ extension Broker {
     static let clientScanMillis: Int64 = 10_000
     static let newGroupsMillis: Int64 = 1000
     static let delayOffsetMillis: Int64 = 10_000
+    static let claimsMillis: Int64 = 1000
 
     // MARK: Starting
 
@@ -55,6 +56,7 @@ extension Broker {
             broker.storage.statistics.sample(now: broker.environment.now())
             broker.storage.stats.sample(now: broker.environment.now())
         }
+        every(Self.claimsMillis, "having claims synchronized") { $0.claims.synchronize() }
         kinds.start()
         registration.start()
     }
@@ -122,6 +124,8 @@ extension Broker {
         }.flatMap {
             // Answers that other threads work on are given before their connections go.
             this.value.textsDone()
+        }.flatMap {
+            this.value.claims.synchronizationDone()
         }.flatMap {
             this.value.gate.close()
             return boundClose.value()

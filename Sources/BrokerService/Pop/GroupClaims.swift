@@ -16,6 +16,7 @@ final class GroupClaims {
     private let messages: MessageStore
     private let waiters: PopWaiters
     let store: ClaimStore
+    private let files: any BackgroundWork
     private var timer: Scheduled<Void>?
     private var timerAtSteady = Int64.max
     private var isExpiring = false
@@ -40,6 +41,7 @@ final class GroupClaims {
         self.messages = messages
         self.waiters = waiters
         offsets = tables.offsets
+        files = environment.makeWork()
         store = ClaimStore(
             folder: messages.configuration.storePathRootDir + "/popState", disk: environment.disk,
             logger: environment.logger)
@@ -113,9 +115,25 @@ final class GroupClaims {
         arm()
     }
 
-    /// Flushed and closed.
+    /// Has what was written survive power loss, and the journal become a snapshot when it is long. Called each second:
+    /// what a power cut takes is delivered again.
+    func synchronize() {
+        guard let work = store.backgroundWork() else { return }
+        files.submit(work) {}
+    }
+
+    /// Waits until no other thread works on the files; then `close` may follow.
+    func synchronizationDone() -> EventLoopFuture<Void> {
+        let done = environment.eventLoop.makePromise(of: Void.self)
+        files.submit({}) { done.succeed() }
+        return done.futureResult
+    }
+
+    /// Written, flushed and closed; a start finds a snapshot.
+    /// - Throws: something was not written.
     func close() throws(ClaimError) {
         timer?.cancel()
+        files.stop()
         try store.close()
     }
 

@@ -288,7 +288,9 @@ final class PopMessageProcessor {
         if part.records.isEmpty {
             part.table.isBeingRead = false
             // Messages nobody wants are finished.
-            if part.next > part.table.next { claim(part, pop, popTime: 0) }
+            if part.next > part.table.next {
+                claim(part, pop, popTime: max(environment.now(), part.table.popTimeMin))
+            }
         } else {
             part.table.isBeingRead = true
             pop.parts.append(part)

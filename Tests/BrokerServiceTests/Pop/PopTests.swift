@@ -132,6 +132,10 @@ import Testing
             #expect(try connection.committed(topic: "Tags") == 1)
             for message in popped.messages { try connection.acknowledge(message, topic: "Tags") }
             #expect(try connection.committed(topic: "Tags") == 5)
+            _ = try connection.send(topic: "Tags", body: "A", properties: "TAGS\u{1}A")
+            let none = try connection.pop(RawConnection.popFields(topic: "Tags", expression: "B || C"))
+            #expect(none.code == ResponseCode.pollingTimeout.rawValue)
+            #expect(try connection.committed(topic: "Tags") == 6)
         }
     }
 
