@@ -638,7 +638,7 @@ extension PlatformTests {
             // Replaced while a consumer reads: a fresh worker takes over, and the subscription goes on.
             let next = folder.file("next")
             try FileManager.default.createDirectory(atPath: next, withIntermediateDirectories: true)
-            try await T09_Plugins.range("2.0", "\(next)/libPriceRange.so")
+            try await T18_Plugins.range("2.0", "\(next)/libPriceRange.so")
             var pulls = 0
             let (more, _) = try await Self.consume(platform, type: "RANGE", "n 10 69", upTo: ends) {
                 pulls += 1

@@ -8,8 +8,8 @@ import Testing
 
 extension PlatformTests {
     /// The question every operator is asked: why does my consumer get nothing?
-    @Suite("T25 apus why", .serialized)
-    struct T25_Why {
+    @Suite("T30 apus why", .serialized)
+    struct T30_Why {
         private func causes(_ platform: Platform, _ words: String...) async throws -> [JSONValue] {
             let outcome = try await Program.run(
                 Binaries.apus, ["why", "--json", "-n", platform.nameServer] + words, within: .seconds(40))

@@ -3,8 +3,8 @@ import Testing
 
 extension PlatformTests {
     /// What a setting says is what the platform does, or the platform does not start and says why.
-    @Suite("T25 settings that hold", .serialized)
-    struct T25_Settings {
+    @Suite("T29 settings that hold", .serialized)
+    struct T29_Settings {
         private func lines(_ text: String) -> [String] { text.split(separator: "\n").map(String.init) }
 
         private func write(_ text: String, _ folder: TemporaryFolder, _ name: String = "apus.toml") throws -> String {

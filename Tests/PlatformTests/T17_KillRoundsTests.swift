@@ -7,8 +7,8 @@ extension PlatformTests {
     /// `kill -9` of a running broker-store at random moments, again and again, under load of every kind.
     /// `APUS_BROKER_KILL_ROUNDS` and `APUS_SEED` set how often and with what; `Tests/Scripts/kill-rounds` runs the long
     /// version.
-    @Suite("T05 kill rounds", .serialized)
-    struct T05_KillRounds {
+    @Suite("T17 kill rounds", .serialized)
+    struct T17_KillRounds {
         static let rounds = ProcessInfo.processInfo.environment["APUS_BROKER_KILL_ROUNDS"].flatMap { Int($0) } ?? 20
         static let seed = ProcessInfo.processInfo.environment["APUS_SEED"].flatMap { UInt64($0) } ?? 20_261_121
 
@@ -60,7 +60,7 @@ extension PlatformTests {
             try Self.judge(platform, hasChecksums: hasChecksums)
             let ledger = load.snapshot
             print(
-                "T05 \(flush): killed \(rounds) times, \(ledger.acknowledged.count) messages and \(ledger.delayed.count) delayed"
+                "T17 \(flush): killed \(rounds) times, \(ledger.acknowledged.count) messages and \(ledger.delayed.count) delayed"
                     + " acknowledged, none lost, no hole; APUS_SEED=\(seed)")
         }
 

@@ -3,8 +3,8 @@ import Testing
 
 extension PlatformTests {
     /// RocketMQ's tools by their names, without a JVM: what an operator types, and the columns a script reads.
-    @Suite("T22 mqadmin, mqnamesrv, mqbroker, mqshutdown", .serialized)
-    struct T22_Admin {
+    @Suite("T19 mqadmin, mqnamesrv, mqbroker, mqshutdown", .serialized)
+    struct T19_Admin {
         /// The names as the package has them: links to `apus`.
         private final class Names {
             let folder: TemporaryFolder

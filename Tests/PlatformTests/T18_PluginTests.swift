@@ -7,8 +7,8 @@ import Testing
 extension PlatformTests {
     /// Plugins as their authors and operators meet them. What a consumer must get is known of each message
     /// (`T09_Filters.fill`).
-    @Suite("T09 plugins", .serialized)
-    struct T09_Plugins {
+    @Suite("T18 plugins", .serialized)
+    struct T18_Plugins {
         typealias Filters = T09_Filters
 
         static func build(_ source: String, _ output: String) async throws {
