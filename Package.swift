@@ -175,7 +175,6 @@ let package = Package(
 // What only tests and benchmarks use is left out of the README's first command: APUS_BUILD=platform swift build …
 if Context.environment["APUS_BUILD"] != "platform" {
     package.targets += [
-        tests("MessageKindsTests", ["BrokerService", "LinuxSystem", "TestTools"]),
         tests("TidyTests", []),
         tests("MessageModelTests", ["MessageModel", "TestTools"]),
         tests("SettingTableTests", ["FastJSON", "SettingTable"]),

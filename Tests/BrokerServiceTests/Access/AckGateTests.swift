@@ -7,7 +7,7 @@ import StoreFormat
 import Testing
 
 /// What an acknowledgement promises is true when it is sent.
-@Suite struct AcknowledgementTests {
+@Suite struct AckGateTests {
     @Test("SYNC_FLUSH answers after the flush")
     func syncFlush() throws {
         let harness = try BrokerHarness([("flushDiskType", "SYNC_FLUSH")])

@@ -5,7 +5,7 @@ import RemotingProtocol
 import Testing
 
 /// Producers faster than the disk: their connections are held back first, and what must be refused is refused in words.
-@Suite("flow control") struct FlowTests {
+@Suite("flow control") struct FlowControlTests {
     private static let fields = [
         "a": "P", "b": "Flood", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": "0", "h": "0", "m": "false",
     ]

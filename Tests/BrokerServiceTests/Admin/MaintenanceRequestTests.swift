@@ -9,7 +9,7 @@ import Testing
 @testable import MessageStore
 
 /// What is answered with success has happened.
-@Suite("success has an effect") struct EffectTests {
+@Suite("success has an effect") struct MaintenanceRequestTests {
     /// Fills more than three log files of 64 KiB with messages of queue 0.
     private func fill(_ connection: RawConnection, _ topic: String, _ count: Int = 60) throws {
         for number in 0..<count {

@@ -10,7 +10,7 @@ import WorkerProtocol
 @testable import BrokerService
 
 /// What mqadmin and brokers of RocketMQ 5 ask that those of 4.9.8 do not.
-@Suite("requests of RocketMQ 5's tools") struct Admin5Tests {
+@Suite("requests of RocketMQ 5's tools") struct RocketMQ5AdminTests {
     private static let group = "BG_GROUP"
 
     private func makeTopic(_ client: RawConnection, _ name: String, queues: Int, _ attributes: String? = nil) throws

@@ -13,7 +13,7 @@ import Testing
 /// Requests and tables that concern thousands of queues, topics or groups: nothing of them takes one turn of the event
 /// loop as a whole. Counted in slices and steps, not in time.
 @Suite("requests about thousands of queues go in slices")
-struct WideRequestTests {
+struct SlicedRequestTests {
     private static let queues = Int(QueueCounts.maximum)
 
     /// A topic as wide as topics may be, with a message in each thousandth queue, and offsets of the group G in all of

@@ -4,7 +4,7 @@ import RemotingProtocol
 import Testing
 
 /// A restart as clients see it: their connections go from one broker to the next.
-@Suite struct HandOverTests {
+@Suite struct ClientHandOverTests {
     private let heartbeat = Array(
         """
         {"clientID":"c@1","producerDataSet":[{"groupName":"P"}],"consumerDataSet":[{"groupName":"G","consumeType":"CONSUME_PASSIVELY",\

@@ -5,7 +5,7 @@ import RemotingProtocol
 import Testing
 
 /// Who is a member of a group, and who is told when that changes.
-@Suite("groups and clients") struct GroupTests {
+@Suite("groups and clients") struct ConsumerManagerTests {
     private func join(_ connection: RawConnection, _ clientID: String, group: String = "G") throws {
         let data = ConsumerData(groupName: group, subscriptionDataSet: [SubscriptionData(topic: "T", subVersion: 1)])
         let body = HeartbeatData(clientID: clientID, producerGroups: ["P"], consumerDataSet: [data]).encoded()

@@ -7,7 +7,7 @@ import WorkerProtocol
 
 /// Clients of one group that subscribe to different things: told once, and each served what it asks for.
 @Suite("a consumer group whose clients disagree")
-struct InconsistentGroupTests {
+struct SubscriptionConflictTests {
     private func heartbeat(
         _ connection: RawConnection, _ clientID: String, _ subscriptions: [(topic: String, expression: String)],
         version: Int64 = 1, model: String = "CLUSTERING", group: String = "G"

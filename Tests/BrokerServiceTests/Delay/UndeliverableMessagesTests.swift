@@ -8,7 +8,7 @@ import Testing
 
 /// What is acknowledged and waits is delivered, or lies where an operator finds it.
 @Suite("messages that wait: refused at the door, delivered, or put aside")
-struct WaitingMessagesTests {
+struct UndeliverableMessagesTests {
     static let aside = "rmq_sys_UNDELIVERABLE"
     static let levels = [("messageDelayLevel", "1s 1s 1s 1s"), ("transactionTimeOut", "600000")]
 

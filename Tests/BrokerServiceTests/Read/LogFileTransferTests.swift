@@ -5,7 +5,7 @@ import RemotingProtocol
 import Testing
 
 @Suite("pulls whose bodies leave by sendfile")
-struct PullTransferTests {
+struct LogFileTransferTests {
     private func body(_ number: Int, _ size: Int) -> String {
         "\(number) " + String(repeating: Character(UnicodeScalar(UInt8(97 + number % 26))), count: size)
     }

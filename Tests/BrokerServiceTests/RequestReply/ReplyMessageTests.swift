@@ -3,7 +3,7 @@ import RemotingProtocol
 import Testing
 
 @Suite("request and reply, through a broker")
-struct ReplyTests {
+struct ReplyMessageTests {
     private func reply(_ connection: RawConnection, _ properties: String) throws -> Int32 {
         try connection.post(
             .sendReplyMessageV2,

@@ -9,7 +9,7 @@ import WorkerProtocol
 @testable import BrokerService
 
 /// No name that comes from outside becomes a path that leads elsewhere: by no request, no table, no master, no setting.
-@Suite struct NameGuardTests {
+@Suite struct HostileNameTests {
     static let evil = ["../../evil", "..", "/tmp/apus-evil", "a/../../../evil", "x\u{0}y", "evil\n", ".evil"]
 
     /// All files and folders below, relative.

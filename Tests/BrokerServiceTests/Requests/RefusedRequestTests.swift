@@ -5,7 +5,7 @@ import Testing
 
 /// What a broker refuses: RocketMQ 4.9.8's code for each, RocketMQ's words first, then cause and remedy.
 @Suite("refusals, one by one, over the wire")
-struct ValidationTests {
+struct RefusedRequestTests {
     struct Row: CustomTestStringConvertible, Sendable {
         var name: String
         /// Where Apache 4.9.8 decides it.

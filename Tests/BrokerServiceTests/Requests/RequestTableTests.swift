@@ -7,7 +7,7 @@ import Testing
 @Suite("the table of requests")
 struct RequestTableTests {
     private static let readme = URL(fileURLWithPath: #filePath)
-        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("Sources/BrokerService/README.md")
 
     @Test("the README's table of request codes is the one the broker works with")

@@ -8,7 +8,7 @@ import Testing
 
 /// Numbers that are taken and hurt later: whoever stores one of them is followed by every question a tool asks, by the
 /// broker's own scans, and by two restarts.
-@Suite("numbers that poison what is stored") struct PoisonedStateTests {
+@Suite("numbers that poison what is stored") struct StoredExtremeNumberTests {
     private static let extremes = [
         "-9223372036854775808", "9223372036854775807", "-1", "2147483647", "36028797018963968",
     ]

@@ -9,7 +9,7 @@ import Testing
 @testable import BrokerService
 
 /// Settings that operators change while the broker runs (25, 26), or in its file between two runs.
-@Suite("settings of a running broker") struct SettingsTests {
+@Suite("settings of a running broker") struct BrokerSettingsTests {
     private func change(_ connection: RawConnection, _ text: String) throws -> RemotingCommand {
         try connection.invoke(.updateBrokerConfig, body: Array((text + "\n").utf8))
     }

@@ -6,7 +6,7 @@ import Testing
 
 @testable import BrokerService
 
-@Suite("lines and counts for operators") struct NoticeTests {
+@Suite("lines and counts for operators") struct OperatorNoticeTests {
     @Test("ten lines a second, the rest counted and said with the next")
     func limiter() {
         var limiter = LineLimiter()

@@ -19,7 +19,7 @@ struct GoldenFlow {
 
     static var folder: URL {
         URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .appendingPathComponent("Fixtures/broker-wire")
+            .deletingLastPathComponent().appendingPathComponent("Fixtures/broker-wire")
     }
 
     init(_ name: String) throws {

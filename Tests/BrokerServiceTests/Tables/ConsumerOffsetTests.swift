@@ -5,7 +5,7 @@ import RemotingProtocol
 import Testing
 
 /// Where a group begins and how operators move it: done as clients and `mqadmin` do it, and then really consumed.
-@Suite("where consumption begins, rewinding, skipping, cloning") struct OffsetTests {
+@Suite("where consumption begins, rewinding, skipping, cloning") struct ConsumerOffsetTests {
     /// Three parts of five messages, the second and third a while after the one before.
     private struct Parts {
         var second: Int64 = 0

@@ -11,7 +11,7 @@ import WorkerProtocol
 
 @testable import BrokerService
 
-@Suite struct ManagerTests {
+@Suite struct TableManagersTests {
     private func golden(_ name: String) throws -> JSONValue {
         try JSONValue(
             parsing: [UInt8](Data(contentsOf: GoldenFlow.folder.appendingPathComponent(name + ".json"))))

@@ -88,7 +88,7 @@ import Testing
 
     /// The golden folder with these messages in its log, nothing of them delivered.
     private func folder(_ messages: [Message], now: Int64) throws -> URL {
-        let folder = try TakeoverTests.folder()
+        let folder = try TimerTakeoverTests.folder()
         var writer = try Writer(folder)
         for roll in 0...(messages.map(\.rolls).max() ?? 0) {
             for message in messages where message.rolls >= roll {
@@ -149,7 +149,7 @@ import Testing
             Message(id: "m-nameless", due: now + 3 * day + 1000, rolls: 1, hasUniqueKey: false),
         ]
         let place = try folder(messages, now: now)
-        var broker = try await SimulatedBroker(TakeoverTests.settings, folder: place, clock: clock)
+        var broker = try await SimulatedBroker(TimerTakeoverTests.settings, folder: place, clock: clock)
         #expect(try await delivered(broker) == [:])
         func pass(_ millis: Int64) async throws {
             var left = millis
@@ -167,7 +167,7 @@ import Testing
         let copy = place.deletingLastPathComponent().appendingPathComponent(place.lastPathComponent + "-killed")
         try await broker.onLoop { _ in try FileManager.default.copyItem(at: place, to: copy) }
         try await broker.end(cleanly: false)
-        broker = try await SimulatedBroker(TakeoverTests.settings, folder: copy, clock: clock)
+        broker = try await SimulatedBroker(TimerTakeoverTests.settings, folder: copy, clock: clock)
         try await pass(5000)
         #expect(try await delivered(broker) == ["m-near": 1, "m-plain": 1])
         clock.jump(3 * day - 120_000)
@@ -178,7 +178,7 @@ import Testing
         #expect(try await delivered(broker).values.allSatisfy { $0 == 1 })
         #expect(Set(try await delivered(broker).keys) == Set(messages.map(\.id)))
         try await broker.end(cleanly: true)
-        broker = try await SimulatedBroker(TakeoverTests.settings, folder: copy, clock: clock)
+        broker = try await SimulatedBroker(TimerTakeoverTests.settings, folder: copy, clock: clock)
         try await pass(5000)
         #expect(try await delivered(broker).count == messages.count)
         #expect(try await delivered(broker).values.allSatisfy { $0 == 1 })

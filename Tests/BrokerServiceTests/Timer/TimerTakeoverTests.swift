@@ -8,7 +8,7 @@ import Testing
 
 /// A folder Apache RocketMQ 5.3.3 has left, with timer messages: three that were delivered, one that was recalled, and
 /// 110 of POP consumption's own.
-@Suite("timer messages of a 5.3.3 folder") struct TakeoverTests {
+@Suite("timer messages of a 5.3.3 folder") struct TimerTakeoverTests {
     static let settings = [
         ("mappedFileSizeCommitLog", "67108864"), ("mappedFileSizeConsumeQueue", "60000"),
         ("fileReservedTime", "1000000"), ("listenPort", "33911"),
