@@ -502,6 +502,7 @@ extension PlatformTests {
                 }
             }
             for version in 2...5 {
+                // Time passes under load before the next version comes.
                 try await Task.sleep(for: .milliseconds(400))
                 let old = try await Self.filter(platform, 2)
                 try await add("\(version).0")
@@ -510,6 +511,7 @@ extension PlatformTests {
                     return now != nil && now != old
                 }
             }
+            // Time passes under load with the last version.
             try await Task.sleep(for: .milliseconds(400))
             var rounds = 0
             for consumer in consumers {

@@ -55,6 +55,7 @@ extension PlatformTests {
             try await eventually("they are refused", within: .seconds(20)) {
                 platform.log.split(separator: "\n").filter { $0.contains("filter plugin refused") }.count > 100
             }
+            // Time passes, in which a worker could be killed.
             try await Task.sleep(for: .seconds(3))
             #expect(!platform.log.contains("killed by") && !platform.log.contains("its last end is explained"))
             let listed = try await Self.plugin(["status", "--data-dir", platform.data])

@@ -4,6 +4,7 @@ import NIOCore
 import NIOPosix
 import RemotingProtocol
 import RemotingTransport
+import TestTools
 import Testing
 
 extension PlatformTests {

@@ -4,6 +4,7 @@ import MessageStore
 import NIOCore
 import RemotingProtocol
 import StoreFormat
+import TestTools
 import Testing
 
 /// What an acknowledgement promises is true when it is sent.
@@ -72,7 +73,7 @@ import Testing
         disk.error = nil
         // The store takes messages again by itself.
         var answer = try connection.send(topic: "Disk", body: "second")
-        try wait(seconds: 20) {
+        try eventually(within: .seconds(20)) {
             if answer.code != 0 { answer = try connection.send(topic: "Disk", body: "second") }
             return answer.code == 0
         }

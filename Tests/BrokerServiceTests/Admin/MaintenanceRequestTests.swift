@@ -3,6 +3,7 @@ import Foundation
 import LinuxSystem
 import RemotingProtocol
 import StoreFormat
+import TestTools
 import Testing
 
 @testable import BrokerService
@@ -26,7 +27,7 @@ import Testing
 
     /// Ages the log's files and waits until they are flushed.
     private func age(_ harness: BrokerHarness, hours: Double) throws {
-        while try harness.onLoop({ $0.store.flushedOffset < $0.store.writtenOffset }) { usleep(5000) }
+        try harness.flush()
         for name in try logFiles(harness) {
             try FileManager.default.setAttributes(
                 [.modificationDate: Date(timeIntervalSinceNow: -hours * 3600)],
@@ -54,16 +55,17 @@ import Testing
         let before = try logFiles(harness)
         #expect(before.count >= 4)
         #expect(try connection.invoke(.deleteExpiredCommitLog).code == 0)
+        // Time passes, in which a file could go.
         usleep(300_000)
         #expect(try logFiles(harness).first == before.first, "nothing has expired yet")
         try age(harness, hours: 11)
         #expect(try connection.invoke(.deleteExpiredCommitLog).code == 0)
         let after = try logFiles(harness)
         #expect(after.count < before.count && after.first != before.first, "\(before) became \(after)")
-        usleep(300_000)
-        let minimum = Int64(
-            try connection.invoke(.getMinOffset, ["topic": "T", "queueId": "0"]).extFields["offset"] ?? "")
-        #expect((minimum ?? 0) > 0)
+        try eventually("the queue follows") {
+            let fields = try connection.invoke(.getMinOffset, ["topic": "T", "queueId": "0"]).extFields
+            return fields["offset"].flatMap { Int64($0) } ?? 0 > 0
+        }
     }
 
     @Test("cleanExpiredConsumeQueue shortens the queues to what the log holds")
@@ -72,9 +74,12 @@ import Testing
         defer { try? harness.end() }
         let connection = try harness.connect()
         try fill(connection, "T")
-        while try harness.onLoop({ $0.store.flushedOffset < $0.store.writtenOffset }) { usleep(5000) }
+        try harness.flush()
         // The queue's first files are written by the pass.
-        usleep(1_500_000)
+        let queue = harness.folder.path + "/consumequeue/T/0"
+        try eventually("the queue's files") {
+            (try? FileManager.default.contentsOfDirectory(atPath: queue).count) ?? 0 >= 5
+        }
         func minimum() throws -> Int64 {
             try harness.onLoop { $0.store.consumeQueue(topic: "T", queueID: 0)?.minOffset.rawValue ?? -1 }
         }
@@ -84,6 +89,7 @@ import Testing
             // As if the work behind had not come to it yet.
             while broker.store.retention.nextQueue() != nil {}
         }
+        // Time passes, in which the queue could be shortened unasked.
         usleep(300_000)
         #expect(try minimum() == 0)
         #expect(try connection.invoke(.cleanExpiredConsumeQueue).code == 0)
@@ -152,11 +158,12 @@ import Testing
         try fill(connection, "New", 40)
         try age(harness, hours: 11)
         for _ in 0..<5 { #expect(try connection.invoke(.deleteExpiredCommitLog).code == 0) }
-        usleep(500_000)
-        let queue = try harness.onLoop { broker in
-            broker.store.consumeQueue(topic: "Old", queueID: 0).map { [$0.minOffset.rawValue, $0.maxOffset.rawValue] }
+        try eventually("the queue is empty, from 40 to 40") {
+            try harness.onLoop { broker in
+                let queue = broker.store.consumeQueue(topic: "Old", queueID: 0)
+                return queue?.minOffset.rawValue == 40 && queue?.maxOffset.rawValue == 40
+            }
         }
-        #expect(queue == [40, 40])
         for time in [0, RawConnection.nowMillis, 4_000_000_000_000] {
             let found = try connection.invoke(
                 .searchOffsetByTimestamp, ["topic": "Old", "queueId": "0", "timestamp": String(time)])
@@ -276,12 +283,7 @@ import Testing
         // There is room again.
         disk.error = nil
         // What was refused is tried again in a moment, and then taken.
-        var code: Int32 = -1
-        for _ in 0..<100 where code != 0 {
-            code = try connection.send(topic: "New", body: "stored").code
-            if code != 0 { usleep(50_000) }
-        }
-        #expect(code == 0)
+        try eventually("it is taken") { try connection.send(topic: "New", body: "stored").code == 0 }
         let next = try harness.afterKill()
         defer { try? next.end() }
         // The first of the refused ones may be in the log: nobody was told that it is.

@@ -199,6 +199,7 @@ import WorkerProtocol
         defer { try? again.end() }
         let after = try again.connect()
         #expect(try counts(after) == ["A": 2, "B": 1])
+        // Time passes, in which they could be counted again.
         usleep(300_000)
         // Messages that were taken in again are not counted again.
         #expect(try counts(after) == ["A": 2, "B": 1])

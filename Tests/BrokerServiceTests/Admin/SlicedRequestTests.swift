@@ -132,8 +132,7 @@ struct SlicedRequestTests {
         let asker = try harness.connect()
         for _ in 0..<3 { try asker.post(.queryConsumeTimeSpan, ["topic": "Gone", "group": "G"]) }
         asker.close()
-        for _ in 0..<500 where try harness.onLoop({ $0.slices.count }) > 0 { usleep(10_000) }
-        #expect(try harness.onLoop { $0.slices.count } == 0)
+        try eventually("no slices are left") { try harness.onLoop { $0.slices.count } == 0 }
         #expect(try connection.send(topic: "Gone").code == 0)
     }
 
@@ -146,8 +145,7 @@ struct SlicedRequestTests {
         let connection = try harness.connect()
         try wideTopic("Deleted", harness, connection)
         let folder = harness.folder.appendingPathComponent("consumequeue").path
-        for _ in 0..<500 where !FileManager.default.fileExists(atPath: folder + "/Deleted/4000") { usleep(10_000) }
-        #expect(FileManager.default.fileExists(atPath: folder + "/Deleted/4000"))
+        try eventually("its queues are on disk") { FileManager.default.fileExists(atPath: folder + "/Deleted/4000") }
         #expect(try connection.invoke(.deleteTopicInBroker, ["topic": "Deleted"]).code == 0)
         #expect(!FileManager.default.fileExists(atPath: folder + "/Deleted"))
         let note = harness.folder.appendingPathComponent("config/deletedTopics.json")
@@ -156,13 +154,9 @@ struct SlicedRequestTests {
         // A new one begins anew.
         let again = try connection.send(topic: "Deleted")
         #expect(again.code == 0 && again.extFields["queueOffset"] == "0")
-        for _ in 0..<500 {
-            let left = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasPrefix(".removed") }
-            if left.isEmpty { break }
-            usleep(10_000)
+        try eventually("nothing of the old one is left") {
+            try !FileManager.default.contentsOfDirectory(atPath: folder).contains { $0.hasPrefix(".removed") }
         }
-        let left = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasPrefix(".removed") }
-        #expect(left.isEmpty)
     }
 
     @Test("cleaning up after topics that are no more goes in slices and spares those that are")

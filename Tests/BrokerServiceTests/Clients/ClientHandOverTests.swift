@@ -65,6 +65,7 @@ import Testing
         let half = try first.connect()
         #expect(try half.invoke(.heartBeat, body: heartbeat).responseCode == .success)
         try half.send([0, 0, 1, 0, 0, 0])
+        // Time passes: nothing shows that half a frame has been read.
         usleep(50_000)
         let given = try first.handOver()
         #expect(given.connections.isEmpty && given.clients == nil)

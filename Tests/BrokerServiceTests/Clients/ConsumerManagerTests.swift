@@ -2,6 +2,7 @@ import BrokerService
 import FastJSON
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 /// Who is a member of a group, and who is told when that changes.
@@ -77,7 +78,7 @@ import Testing
         // A scan comes every 10 s; at 119 s nobody is dropped.
         #expect(try members(beats) == ["silent", "beats"])
         try harness.onLoop { _ in clock.shift = 125_000 }
-        try wait(seconds: 40) { try members(beats) == ["beats"] }
+        try eventually(within: .seconds(40)) { try members(beats) == ["beats"] }
         #expect(throws: RawConnection.Closed.self) { while true { _ = try silent.receive(timeoutMillis: 2000) } }
         #expect(throws: RawConnection.Closed.self) { while true { _ = try producer.receive(timeoutMillis: 2000) } }
         let gone = try beats.invoke(.getProducerConnectionList, ["producerGroup": "Lonely"])

@@ -108,7 +108,7 @@ import Testing
         ] {
             _ = try pull(connection, queueID, group: group)
         }
-        try wait { try harness.onLoop { $0.heldPulls } == 4 }
+        try eventually { try harness.onLoop { $0.heldPulls } == 4 }
         let body = UnlockBatchRequestBody(
             consumerGroup: "G", clientID: "m1",
             mqSet: [MessageQueue(topic: "Orderly", brokerName: "broker-a", queueID: 0)])
@@ -212,7 +212,7 @@ import Testing
         #expect(try silent.lock([1]) == [1])
         #expect(try heir.lock([0, 1, 2]) == [2])
         cut.connection.close()
-        try wait { try heir.lock([2]) == [2] }
+        try eventually { try heir.lock([2]) == [2] }
         #expect(try heir.lock([0, 1]) == [])
         try harness.onLoop { _ in clock.shift = 30_000 }
         // Renewed: its minute begins again.

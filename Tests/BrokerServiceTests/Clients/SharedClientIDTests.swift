@@ -81,7 +81,7 @@ import Testing
         let (first, second) = (try Instance(harness), try Instance(harness))
         #expect(try first.lock([0]) == [0])
         first.connection.close()
-        while try harness.onLoop({ $0.consumers["G"]?.clients.count }) != 1 { usleep(1000) }
+        try eventually { try harness.onLoop { $0.consumers["G"]?.clients.count } == 1 }
         #expect(try second.lock([0]).isEmpty)
         let again = try Instance(harness)
         #expect(try again.lock([0]) == [0])
@@ -127,7 +127,7 @@ import Testing
                 let count = instances.count - 1
                 instances.remove(at: index)
                 gone.formUnion(held.remove(at: index))
-                while try harness.onLoop({ $0.consumers["G"]?.clients.count ?? 0 }) != count { usleep(1000) }
+                try eventually { try harness.onLoop { $0.consumers["G"]?.clients.count ?? 0 } == count }
             case 3:
                 let queue = Int32(below(6))
                 try instances[index].unlock([queue])
@@ -167,12 +167,12 @@ import Testing
         }
         #expect(try replier.receive().code == 0)
         second.connection.close()
-        while try harness.onLoop({ $0.producers.clients(of: "PG")?.count }) != 1 { usleep(1000) }
+        try eventually { try harness.onLoop { $0.producers.clients(of: "PG")?.count } == 1 }
         try reply()
         try first.connection.answer(try first.connection.request(.pushReplyMessageToClient))
         #expect(try replier.receive().code == 0)
         first.connection.close()
-        while try harness.onLoop({ $0.producers.clients(of: "PG")?.count }) != nil { usleep(1000) }
+        try eventually { try harness.onLoop { $0.producers.clients(of: "PG") == nil } }
         #expect(try harness.onLoop { $0.producers.clients(withID: Self.id).isEmpty })
     }
 }

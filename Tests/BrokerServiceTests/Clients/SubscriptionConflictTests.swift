@@ -2,6 +2,7 @@ import BrokerService
 import FastJSON
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -96,7 +97,7 @@ struct SubscriptionConflictTests {
         #expect(told() == 2)
         // It leaves: what is left agrees.
         second.close()
-        try wait { try pull(first, "T", version: 1).bodies == ["A0", "A1", "A2"] }
+        try eventually { try pull(first, "T", version: 1).bodies == ["A0", "A1", "A2"] }
         let connections = try first.invoke(.getConsumerConnectionList, ["consumerGroup": "G"]).json()
         #expect(connections["connectionSet"]?.array?.count == 2)
         #expect(connections["subscriptionTable"]?["T"]?["subString"] == "A")

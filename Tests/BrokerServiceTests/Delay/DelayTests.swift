@@ -21,6 +21,7 @@ struct DelayTests {
         for index in 0..<5 {
             _ = try send(
                 connection, "D", "KEYS=k\(index);UNIQ_KEY=U\(index);WAIT=true;DELAY=1;TAGS=T", body: "\(index)")
+            // Time passes: each is due at a moment of its own.
             usleep(37_000)
         }
         let stored = try connection.consume("SCHEDULE_TOPIC_XXXX")
@@ -51,6 +52,7 @@ struct DelayTests {
         let after = try killed.connect()
         let all = try after.wait("D", count: 40)
         #expect(all.map(\.body) == (0..<20).map { "first \($0)" } + (0..<20).map { "second \($0)" })
+        // Time passes, in which one could come twice.
         usleep(300_000)
         #expect(try after.consume("D", from: 40).isEmpty)
     }
@@ -77,6 +79,7 @@ struct DelayTests {
         defer { try? killed.end() }
         let after = try killed.connect()
         _ = try after.wait("D", count: 2)
+        // Time passes, in which the third could come.
         usleep(300_000)
         let bodies = try after.consume("D").map(\.body)
         // A timer message may lie in a file of its own by then, where nothing has flipped.
@@ -143,6 +146,7 @@ struct DelayTests {
         #expect(recalled.code == 0)
         #expect(recalled.extFields == ["msgId": "U1", "MSG_REGION": "DefaultRegion"])
         let delivered = try connection.wait("R", count: 3)
+        // Time passes, in which the recalled one could come.
         usleep(200_000)
         #expect(delivered.map(\.body) == ["0", "2", "3"])
         #expect(try connection.consume("R", from: 3).isEmpty)
@@ -165,7 +169,8 @@ struct DelayTests {
             _ = try send(connection, "T", "TIMER_DELIVER_MS=\(now + Int64(index) * 60)", body: "\(index)")
         }
         _ = try send(connection, "T", "TIMER_DELAY_SEC=7200", body: "far")
-        usleep(1_000_000)
+        // Some are delivered, some are not.
+        _ = try connection.wait("T", count: 15)
         let killed = try harness.afterKill()
         defer { try? killed.end() }
         let after = try killed.connect()
@@ -177,6 +182,7 @@ struct DelayTests {
                 #expect(message.storeTimestamp >= due)
             }
         }
+        // Time passes, in which one could come twice.
         usleep(300_000)
         #expect(try after.consume("T", from: 30).isEmpty)
         let files = try FileManager.default.contentsOfDirectory(

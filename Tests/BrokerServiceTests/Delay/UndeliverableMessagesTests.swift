@@ -207,6 +207,7 @@ struct UndeliverableMessagesTests {
             _ = try broker.groups.update(config)
         }
         for _ in 0..<40 { #expect(try connection.sendBack("H", offset: offset).code == 0) }
+        // Time passes: all are due after a second, and none may come twice.
         usleep(1_200_000)
         for (group, queues, count) in [("G", Int32(6), 41), ("H", 8, 40)] {
             let found = try (0..<queues).map { try connection.all("%RETRY%\(group)", queueID: $0).count }
@@ -289,6 +290,7 @@ struct UndeliverableMessagesTests {
             }
         }
         print("refused \(refused) of 300")
+        // Time passes: the last are due after a second, and none may come twice.
         usleep(2_500_000)
         var found: [String] = []
         for topic in topics {

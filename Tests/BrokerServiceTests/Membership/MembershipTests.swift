@@ -198,6 +198,7 @@ struct MembershipTests {
             try member.post(
                 .heartBeat, body: HeartbeatData(clientID: "c\(index)", consumerDataSet: [data]).encoded())
         }
+        // Time passes: all notices have come, however many.
         usleep(400_000)
         var notices = 0
         for member in members {

@@ -17,12 +17,13 @@ struct TableWritingTests {
     private func topicsOnDisk(_ harness: BrokerHarness) throws -> Set<String> {
         let path = harness.folder.appendingPathComponent("config/topics.json")
         // Between two renames of the next write the file has the name of its backup.
-        var data = try? Data(contentsOf: path)
-        for _ in 0..<100 where data == nil {
-            usleep(10_000)
-            data = try? Data(contentsOf: path)
+        var data = Data()
+        try eventually("the file has its name") {
+            guard let found = try? Data(contentsOf: path) else { return false }
+            data = found
+            return true
         }
-        let json = try JSONValue(parsing: [UInt8](try #require(data)))
+        let json = try JSONValue(parsing: [UInt8](data))
         return Set(json["topicConfigTable"]?.object?.members.map(\.key) ?? [])
     }
 
@@ -70,11 +71,7 @@ struct TableWritingTests {
         #expect(update.remark?.contains("topics.json was not written") == true, "\(update.remark ?? "")")
 
         try FileManager.default.removeItem(at: obstacle)
-        for _ in 0..<500 {
-            if try connection.send(topic: "New").code == 0 { break }
-            usleep(20_000)
-        }
-        #expect(try connection.send(topic: "New").code == 0)
+        try eventually("it is confirmed") { try connection.send(topic: "New").code == 0 }
         #expect(try topicsOnDisk(harness).isSuperset(of: ["Before", "New", "ByHand"]))
     }
 

@@ -2,6 +2,7 @@ import BrokerService
 import Foundation
 import RemotingProtocol
 import StoreFormat
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -89,9 +90,9 @@ import WorkerProtocol
         let consumer = try harness.connect()
         try pull(consumer, RawConnection.pullFields(topic: "Gone", offset: 1, suspendMillis: 15_000))
         try pull(consumer, RawConnection.pullFields(topic: "Gone", queueID: 1, suspendMillis: 15_000))
-        try wait { try harness.onLoop { $0.heldPulls } == 2 }
+        try eventually { try harness.onLoop { $0.heldPulls } == 2 }
         consumer.close()
-        try wait { try harness.onLoop { $0.heldPulls } == 0 }
+        try eventually { try harness.onLoop { $0.heldPulls } == 0 }
         #expect(try producer.send(topic: "Gone").code == 0)
     }
 
@@ -174,14 +175,4 @@ import WorkerProtocol
 
     /// Touched only on the event loop and between requests.
     private final class Answers: @unchecked Sendable { var isAlive = true }
-}
-
-/// Waits until something is true that another thread is about to make true.
-func wait(seconds: Double = 5, _ condition: () throws -> Bool) throws {
-    let end = Date().addingTimeInterval(seconds)
-    while Date() < end {
-        if try condition() { return }
-        Thread.sleep(forTimeInterval: 0.005)
-    }
-    #expect(try condition())
 }

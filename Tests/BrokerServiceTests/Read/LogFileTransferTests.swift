@@ -51,14 +51,14 @@ struct LogFileTransferTests {
             #expect(try connection.send(topic: "A", body: text).code == 0)
             sent.append(text)
         }
-        try harness.onLoop { $0.store.requestFlush() }
-        usleep(300_000)
+        try harness.flush()
         // More than sockets hold, unread.
         let slow = try harness.connect()
         for number in 0..<120 {
             _ = try slow.post(
                 .pullMessage, RawConnection.pullFields(topic: "A", queueID: 0, offset: Int64(number % 40), count: 8))
         }
+        // Time passes: the sockets are full.
         usleep(300_000)
         let deleted = try harness.onLoop { broker in
             var deleted = 0

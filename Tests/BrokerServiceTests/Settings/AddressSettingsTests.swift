@@ -4,6 +4,7 @@ import MessageStore
 import RemotingProtocol
 import SettingTable
 import StoreFormat
+import TestTools
 import Testing
 
 @testable import BrokerService
@@ -12,11 +13,6 @@ import Testing
 @Suite("addresses, permissions and settings kept from a run before") struct AddressSettingsTests {
     private func change(_ connection: RawConnection, _ text: String) throws -> RemotingCommand {
         try connection.invoke(.updateBrokerConfig, body: Array((text + "\n").utf8))
-    }
-
-    private func wait(_ condition: () -> Bool) throws {
-        for _ in 0..<500 where !condition() { usleep(10_000) }
-        try #require(condition())
     }
 
     @Test(
@@ -30,24 +26,24 @@ import Testing
         let file = [("namesrvAddr", "127.0.0.1:\(first.port)")]
         let harness = try BrokerHarness(file)
         let connection = try harness.connect()
-        try wait { registered(first) > 0 }
+        try eventually { registered(first) > 0 }
         // By name, too.
         #expect(try change(connection, "namesrvAddr=localhost:\(second.port)").code == 0)
-        try wait { registered(second) > 0 && first.requests.last?.requestCode == .unregisterBroker }
+        try eventually { registered(second) > 0 && first.requests.last?.requestCode == .unregisterBroker }
         let count = first.requests.count
         _ = try connection.send(topic: "OnlyThere")
-        try wait { registered(second) > 1 }
+        try eventually { registered(second) > 1 }
         #expect(first.requests.count == count)
         try harness.drain()
         #expect(second.requests.last?.requestCode == .unregisterBroker && first.requests.count == count)
 
         let before = registered(second)
         let next = try BrokerHarness(file, folder: harness.folder)
-        try wait { registered(second) > before }
+        try eventually { registered(second) > before }
         // Both, one of them known already.
         let both = "namesrvAddr=127.0.0.1:\(first.port);localhost:\(second.port)"
         #expect(try change(try next.connect(), both).code == 0)
-        try wait { registered(first) > 1 }
+        try eventually { registered(first) > 1 }
         #expect(!second.requests.suffix(1).contains { $0.requestCode == .unregisterBroker })
         try next.end()
         try first.end()
@@ -61,7 +57,7 @@ import Testing
             ("namesrvAddr", "127.0.0.1:\(own.port)"), ("ownNamesrvAddr", "127.0.0.1:\(own.port)"),
         ])
         #expect(try change(try harness.connect(), "namesrvAddr=127.0.0.1:\(other.port)").code == 0)
-        try wait { other.requests.contains { $0.requestCode == .registerBroker } }
+        try eventually { other.requests.contains { $0.requestCode == .registerBroker } }
         #expect(!own.requests.contains { $0.requestCode == .unregisterBroker })
         try harness.end()
         try own.end()
@@ -74,7 +70,7 @@ import Testing
         let harness = try BrokerHarness([
             ("brokerIP1", "localhost"), ("namesrvAddr", "127.0.0.1:\(nameServer.port)"),
         ])
-        try wait { nameServer.requests.contains { $0.requestCode == .registerBroker } }
+        try eventually { nameServer.requests.contains { $0.requestCode == .registerBroker } }
         #expect(nameServer.requests.first?.extFields["brokerAddr"] == "localhost:31911")
         let sent = try harness.connect().send(topic: "Named")
         #expect(sent.code == 0)

@@ -2,6 +2,7 @@ import FastJSON
 import Foundation
 import Logging
 import RemotingProtocol
+import TestTools
 import Testing
 
 @testable import BrokerService
@@ -72,10 +73,9 @@ import Testing
         let third = try consumer("c3")
         second.close()
         _ = try third.invoke(.getConsumerListByGroup, ["consumerGroup": "G"])
-        for _ in 0..<200 where !log.lines.contains(where: { $0.contains("consumer c2") && $0.contains("has left") }) {
-            usleep(10_000)
+        try eventually("a line") {
+            log.lines.contains { $0.contains("consumer c2") && $0.contains("has left group G") }
         }
-        #expect(log.lines.contains { $0.contains("consumer c2") && $0.contains("has left group G") })
         try harness.end()
         #expect(!log.lines.contains { $0.contains("consumer c3") && $0.contains("has left") })
     }

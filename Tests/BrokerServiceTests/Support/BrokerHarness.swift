@@ -9,6 +9,7 @@ import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 import TestFolders
+import TestTools
 import WorkerProtocol
 
 /// A broker on a store of its own in a temporary folder, behind a server on a free loopback port.
@@ -112,6 +113,12 @@ final class BrokerHarness: @unchecked Sendable {
         }.wait()
     }
 
+    /// Waits until all messages are on disk.
+    func flush() throws {
+        try onLoop { $0.store.requestFlush() }
+        try eventually("all messages are on disk") { try onLoop { $0.store.flushedOffset >= $0.store.writtenOffset } }
+    }
+
     /// Ends it and removes the folder.
     func end() throws {
         try drain()
@@ -160,7 +167,7 @@ final class RawConnection {
     struct Closed: Error {}
 
     init(port: Int) throws {
-        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_port = in_port_t(port).bigEndian

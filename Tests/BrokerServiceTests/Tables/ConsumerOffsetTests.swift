@@ -18,6 +18,7 @@ import Testing
         var parts = Parts()
         for number in 0..<Int(Self.count) {
             if number == 5 || number == 10 {
+                // Time passes: the moments lie clearly between the messages.
                 usleep(60_000)
                 if number == 5 { parts.second = RawConnection.nowMillis } else { parts.third = RawConnection.nowMillis }
                 usleep(20_000)

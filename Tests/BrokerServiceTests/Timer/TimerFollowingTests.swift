@@ -3,6 +3,7 @@ import Foundation
 import MessageStore
 import RemotingProtocol
 import StoreFormat
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -49,19 +50,14 @@ struct TimerFollowingTests {
         #expect(answer == .replicaPosition(next: end))
         let folder = slave.folder.appendingPathComponent("apus-timer")
         func files() -> [String] { (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? [] }
-        let deadline = Date().addingTimeInterval(5)
-        while !files().contains(where: { $0.hasPrefix("h-") || $0.hasPrefix("d-") }), Date() < deadline {
-            usleep(10_000)
-        }
+        try eventually("files of timers") { files().contains { $0.hasPrefix("h-") || $0.hasPrefix("d-") } }
         #expect(files().contains("follower"))
-        #expect(files().contains { $0.hasPrefix("h-") || $0.hasPrefix("d-") })
         #expect(try slave.stored("T").count == 1)
         try slave.drain()
         let promoted = try BrokerHarness(folder: slave.folder)
         defer { try? promoted.end() }
         // What was due within the last minute of the master comes again rather than never.
-        let last = Date().addingTimeInterval(10)
-        while try promoted.stored("T").count < 3, Date() < last { usleep(10_000) }
+        try eventually("three messages") { try promoted.stored("T").count >= 3 }
         #expect(try promoted.stored("T").map(\.body) == ["b", "b", "c"])
         #expect(!files().contains("follower"))
     }

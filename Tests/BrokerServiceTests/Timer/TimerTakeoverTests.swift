@@ -4,6 +4,7 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 import TestFolders
+import TestTools
 import Testing
 
 /// A folder Apache RocketMQ 5.3.3 has left, with timer messages: three that were delivered, one that was recalled, and
@@ -49,6 +50,7 @@ import Testing
     func delivered() throws {
         let harness = try BrokerHarness(Self.settings, folder: try Self.folder())
         defer { try? harness.end() }
+        // Time passes, in which they could come.
         usleep(1_500_000)
         #expect(try counts(harness) == Counts(timers: 3, recalled: 0, pop: 110))
         // A message of our own goes its way.
@@ -57,7 +59,7 @@ import Testing
             topic: "F5_timer_s1szo", queueID: 0, body: "ours",
             properties: RawConnection.properties("TIMER_DELAY_MS=300"))
         #expect(sent.code == 0)
-        try wait { try counts(harness).timers == 4 }
+        try eventually { try counts(harness).timers == 4 }
     }
 
     /// The log ends behind the three timers that were sent and before any was delivered, as `kill -9` would leave it.
@@ -79,7 +81,8 @@ import Testing
         withUnsafeBytes(of: Int64(1_795_247_122_000).bigEndian) { note.replaceSubrange(0..<8, with: $0) }
         try note.write(to: folder.appendingPathComponent("config/timercheck"))
         var harness = try BrokerHarness(Self.settings, folder: folder)
-        try wait(seconds: 10) { try counts(harness).timers == 3 }
+        try eventually(within: .seconds(10)) { try counts(harness).timers == 3 }
+        // Time passes, in which more could come.
         usleep(300_000)
         #expect(try counts(harness).timers == 3)
         #expect(
@@ -90,6 +93,7 @@ import Testing
         try harness.drain()
         harness = try BrokerHarness(Self.settings, folder: folder)
         defer { try? harness.end() }
+        // Time passes, in which they could come again.
         usleep(500_000)
         #expect(try counts(harness).timers == 3)
     }

@@ -97,15 +97,12 @@ import Testing
                     let isCommit = random.next() % 3 > 0
                     #expect(try connection.end(half, isCommit ? 8 : 12).code == 0)
                     if isCommit { committed += 1 }
+                // Time passes: checks come between.
                 default: usleep(20_000)
                 }
             }
             // One that is asked for at this moment is stored again, and counts twice until that is dispatched.
-            for _ in 0..<500 {
-                if try harness.onLoop({ $0.kinds.transactions.openCount }) == open.count { break }
-                usleep(10_000)
-            }
-            #expect(try harness.onLoop { $0.kinds.transactions.openCount } == open.count)
+            try eventually { try harness.onLoop { $0.kinds.transactions.openCount } == open.count }
             let next = try harness.afterKill(settings)
             try harness.end()
             harness = next

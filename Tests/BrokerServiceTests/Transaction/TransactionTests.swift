@@ -166,6 +166,7 @@ struct TransactionTests {
         defer { try? harness.end() }
         let sender = try harness.connect()
         _ = try prepare(sender, "alone")
+        // Time passes, in which it could be asked for.
         usleep(1_500_000)
         #expect(try sender.consume("RMQ_SYS_TRANS_HALF_TOPIC").count == 1)
         let producer = try harness.connect()
@@ -415,6 +416,7 @@ struct TransactionTests {
         let delivered = try again.wait("TX", queueID: 1, count: 3)
         #expect(delivered.map(\.body) == ["committed", "resumed", "later"])
         #expect(delivered.allSatisfy { $0.sysFlag == 8 })
+        // Time passes, in which more could come.
         usleep(100_000)
         #expect(try again.consume("TX", queueID: 1, from: 3).isEmpty)
     }
