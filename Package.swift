@@ -186,7 +186,6 @@ let package = Package(
 // What only tests and benchmarks use is left out of the README's first command: APUS_BUILD=platform swift build …
 if Context.environment["APUS_BUILD"] != "platform" {
     package.targets += [
-        tests("MessageKindsTests", ["BrokerService", "LinuxSystem", "TestTools"]),
         tests("TidyTests", []),
         tests("MessageModelTests", ["MessageModel", "TestTools"]),
         tests("SettingTableTests", ["FastJSON", "SettingTable"]),
@@ -242,7 +241,7 @@ if Context.environment["APUS_BUILD"] != "platform" {
             name: "KindsBenchmark",
             dependencies: ["ModelClients", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
             path: "Tests/Support/KindsBenchmark", swiftSettings: strict),
-        // A seeded generator and a logger that keeps what was said.
+        // A seeded generator, a logger that keeps what was said, waiting for what a test means.
         .target(
             name: "TestTools", dependencies: [logging], path: "Tests/Support/TestTools", swiftSettings: strict),
         // A disk in memory that forgets what was not synchronized.
@@ -266,12 +265,13 @@ if Context.environment["APUS_BUILD"] != "platform" {
             resources: [.copy("Fixtures")]),
         tests(
             "RemotingTransportTests",
-            ["RemotingTransport", "RemotingProtocol", logging, nioCore, nioPosix]),
+            ["RemotingTransport", "RemotingProtocol", "TestTools", logging, nioCore, nioPosix]),
         tests(
             "RouteRegistryTests",
             [
-                "RouteRegistry", "RemotingTransport", "RemotingProtocol", "SettingTable", "FastJSON", logging, nioCore,
-                nioPosix,
+                "RouteRegistry", "RemotingTransport", "RemotingProtocol", "SettingTable", "FastJSON", "TestTools",
+                logging,
+                nioCore, nioPosix,
             ],
             resources: [.copy("Fixtures")]),
         tests(
@@ -289,4 +289,20 @@ if Context.environment["APUS_BUILD"] != "platform" {
                 logging,
             ]),
     ]
+}
+
+// A sanitizer's run builds some modules' tests and what these need, nothing else (Tests/Scripts/sanitizers):
+// APUS_TESTS=FastJSON,StoreFormat swift build --build-tests …
+if let chosen = Context.environment["APUS_TESTS"] {
+    let targets = Dictionary(uniqueKeysWithValues: package.targets.map { ($0.name, $0) })
+    var needed: Set<String> = []
+    var next = chosen.split(separator: ",").map { "\($0)Tests" }
+    while let name = next.popLast() {
+        guard let target = targets[name], needed.insert(name).inserted else { continue }
+        next += target.dependencies.compactMap { dependency in
+            if case .byNameItem(let name, _) = dependency { name } else { nil }
+        }
+    }
+    package.targets.removeAll { !needed.contains($0.name) }
+    package.products = []
 }

@@ -9,6 +9,7 @@ import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 import StoreFormat
+import TestTools
 import Testing
 import WorkerProtocol
 
@@ -268,7 +269,7 @@ import WorkerProtocol
     func registration() throws {
         let nameServer = try NameServerDouble()
         let harness = try BrokerHarness([("namesrvAddr", "127.0.0.1:\(nameServer.port)")])
-        try wait { nameServer.requests.contains { $0.requestCode == .registerBroker } }
+        try eventually { nameServer.requests.contains { $0.requestCode == .registerBroker } }
         let first = try #require(nameServer.requests.first)
         #expect(first.extFields["brokerName"] == "broker-a")
         #expect(first.extFields["brokerAddr"] == "127.0.0.2:31911")
@@ -277,7 +278,7 @@ import WorkerProtocol
             first.extFields["bodyCrc32"] == String(first.body.withUnsafeBytes { CommitLogRecord.bodyCRC($0) }))
         let connection = try harness.connect()
         _ = try connection.send(topic: "Announced")
-        try wait {
+        try eventually {
             nameServer.requests.contains { request in
                 (try? RegisterBrokerBody(body: request.body))?.topicConfigSerializeWrapper.topicConfigTable
                     .contains { $0.topicName == "Announced" } == true

@@ -2,6 +2,7 @@ import FastJSON
 import Foundation
 import RemotingProtocol
 import StoreFormat
+import TestTools
 import Testing
 
 @testable import BrokerService
@@ -36,16 +37,8 @@ struct LoopTimeTests {
         let consumer = try harness.connect()
         let fields = RawConnection.pullFields(topic: topic, offset: 1, suspendMillis: 60_000)
         for _ in 0..<count { try consumer.post(.pullMessage, fields) }
-        try wait { try harness.onLoop { $0.hold.count } == count }
+        try eventually(within: .seconds(30)) { try harness.onLoop { $0.hold.count } == count }
         return consumer
-    }
-
-    private func wait(_ condition: () throws -> Bool) throws {
-        for _ in 0..<3000 {
-            if try condition() { return }
-            usleep(10_000)
-        }
-        Issue.record("did not become true within 30 s")
     }
 
     @Test("an answer another thread works on is given before its connection goes to the next life")
@@ -56,7 +49,7 @@ struct LoopTimeTests {
             for number in 0..<6000 { try broker.topics.update(TopicConfig(topicName: "Table\(number)")) }
         }
         let opaque = try connection.post(.getAllTopicConfig)
-        try wait { try harness.onLoop { $0.processors.answers.texts } == 1 }
+        try eventually(within: .seconds(30)) { try harness.onLoop { $0.processors.answers.texts } == 1 }
         let given = try harness.handOver()
         defer { for descriptor in given.connections { close(descriptor) } }
         let answer = try connection.receive(timeoutMillis: 30_000)
@@ -103,7 +96,7 @@ struct LoopTimeTests {
         let consumer = try hold(6000, topic: "Closing", harness)
         let departures = try watch(harness)
         consumer.close()
-        try wait { try harness.onLoop { $0.hold.count } == 0 }
+        try eventually(within: .seconds(30)) { try harness.onLoop { $0.hold.count } == 0 }
         #expect(try harness.onLoop { _ in departures.most } <= PullRequestHold.looksPerSlice)
         #expect(try harness.onLoop { _ in departures.slices } >= 2)
         #expect(try producer.send(topic: "Closing").code == 0)
@@ -204,7 +197,7 @@ struct LoopTimeTests {
         #expect(try connection.invoke(.heartBeat, body: heartbeat(groups: 49, prefix: "H")).code != 0)
         #expect(try connection.invoke(.heartBeat, body: heartbeat(groups: 2000, prefix: "G")).code == 0)
         connection.close()
-        try wait { try harness.onLoop { $0.consumers.all.count } == 0 }
+        try eventually(within: .seconds(30)) { try harness.onLoop { $0.consumers.all.count } == 0 }
     }
 
     @Test("two thousand topics of one client that disagree with another's are compared by name")
@@ -245,8 +238,10 @@ struct LoopTimeTests {
         let beat = heartbeat(groups: 1, prefix: "Told")
         let members = try (0..<300).map { _ in try harness.connect() }
         for member in members { try member.post(.heartBeat, body: beat) }
-        try wait { try harness.onLoop { $0.consumers["Told0"]?.clients.count } == members.count }
-        // What the joining was told of is over.
+        try eventually(within: .seconds(30)) {
+            try harness.onLoop { $0.consumers["Told0"]?.clients.count } == members.count
+        }
+        // Time passes: what the joining was told of is over.
         usleep(200_000)
         let before = try harness.onLoop { $0.slices.slices }
         try harness.onLoop { $0.notifier.rebalance("Told0", $0.groups) }
@@ -257,7 +252,7 @@ struct LoopTimeTests {
             }
             #expect(notices >= 1)
         }
-        try wait { try harness.onLoop { $0.slices.slices } > before }
+        try eventually(within: .seconds(30)) { try harness.onLoop { $0.slices.slices } > before }
     }
 
     // MARK: Answers

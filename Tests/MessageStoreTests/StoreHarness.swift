@@ -353,6 +353,14 @@ struct ManifestMessage: Decodable {
     var msgID: String
     var offsetMsgID: String?
     var commitLogOffset: Int?
+
+    /// The fixtures have RocketMQ's spelling.
+    private enum CodingKeys: String, CodingKey {
+        case kind, topic, body, tags, keys, flag, queueOffset, commitLogOffset
+        case queueID = "queueId"
+        case msgID = "msgId"
+        case offsetMsgID = "offsetMsgId"
+    }
 }
 
 extension StoreConfiguration {

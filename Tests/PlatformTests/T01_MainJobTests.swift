@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -86,6 +87,7 @@ extension PlatformTests {
                     platform.broker, RemotingCommand(.getConsumerListByGroup, extFields: ["consumerGroup": "readers"]))
                 return try reply.code == 0 && reply.json()["consumerIdList"]?.array?.count == 2
             }
+            // Time passes: neither of them shows that they have shared the queues.
             try await Task.sleep(for: .milliseconds(500))
 
             let sent = try await platform.apus(

@@ -1,4 +1,7 @@
+import FastJSON
 import Foundation
+import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -98,7 +101,10 @@ extension PlatformTests {
             _ = try await OfficialClient.produce(platform, Self.messages(4, topic: "Prompt"))
             let consumer = try await OfficialClient.push(platform, topic: "Prompt", group: "prompt")
             _ = try await consumer.receive(4)
-            try await Task.sleep(for: .seconds(1))
+            try await eventually("its pulls wait, one for each queue") {
+                let status = try await platform.status()["broker-store-0"]?.status ?? ""
+                return status.firstMatch(of: #/held pulls (\d+)/#).flatMap { Int($0.1) } ?? 0 >= 4
+            }
             var delays: [Double] = []
             for number in 0..<20 {
                 let sent = Date().timeIntervalSince1970
@@ -141,7 +147,11 @@ extension PlatformTests {
                 try await OfficialClient.push(
                     platform, topic: "Broadcast", group: "all", ["--broadcasting", "--instance", "two"]),
             ]
-            try await Task.sleep(for: .seconds(2))
+            try await eventually("both are members of the group") {
+                let reply = try await platform.ask(
+                    platform.broker, RemotingCommand(.getConsumerListByGroup, extFields: ["consumerGroup": "all"]))
+                return try reply.code == 0 && reply.json()["consumerIdList"]?.array?.count == 2
+            }
             let sent = Self.messages(100, topic: "Broadcast")
             _ = try await OfficialClient.produce(platform, sent)
             for consumer in consumers {
@@ -166,6 +176,7 @@ extension PlatformTests {
                 let consumer = try await OfficialClient.push(
                     platform, topic: "Tagged", group: "g-\(wanted.joined())", ["--tags", expression])
                 let deliveries = try await consumer.receive(50 * wanted.count)
+                // Time passes, in which more could come.
                 try await Task.sleep(for: .milliseconds(300))
                 #expect(consumer.deliveries.count == 50 * wanted.count, "\(expression)")
                 #expect(Set(deliveries.map(\.tags)) == Set(wanted), "\(expression)")

@@ -1,4 +1,5 @@
 import Foundation
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -21,7 +22,8 @@ extension PlatformTests {
             let first = try await OfficialClient.push(platform, topic: topic, group: "sharers", ["--instance", "one"])
             let second = try await OfficialClient.push(platform, topic: topic, group: "sharers", ["--instance", "two"])
             _ = try await first.receive(0)
-            // The first member learns of the second by the broker's notice (40) and gives half its queues up.
+            // The first member learns of the second by the broker's notice (40) and gives half its queues up. Time passes:
+            // nothing shows that it has.
             try await Task.sleep(for: .seconds(2))
             let producer = try await OfficialClient.producer(platform, mode: "orderly")
             func send(_ numbers: Range<Int>) async throws {
@@ -68,6 +70,7 @@ extension PlatformTests {
             func consume(expecting numbers: Range<Int>, _ situation: String) async throws {
                 let consumer = try await OfficialClient.push(platform, topic: topic, group: "keepers")
                 let deliveries = try await consumer.receive(numbers.count)
+                // Time passes, in which more could come.
                 try await Task.sleep(for: .milliseconds(500))
                 try await consumer.stop()
                 let got = consumer.deliveries.compactMap { Int($0.keys.dropFirst(4)) }.sorted()

@@ -1,5 +1,6 @@
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -77,6 +78,7 @@ extension PlatformTests {
                 } catch {
                     Issue.record("round \(round): the consumer does not go on: \(error)")
                 }
+                // Time passes under load before the next is killed.
                 try await Task.sleep(for: .milliseconds(300))
             }
             await oracle.stop()
@@ -110,6 +112,7 @@ extension PlatformTests {
                     Glibc.kill(old, SIGKILL)
                     _ = try await platform.newPid(of: "broker-store", after: old)
                 }
+                // Time passes: a producer with pauses, as users have.
                 try await Task.sleep(for: .milliseconds(3))
             }
             producer.closeInput()

@@ -1,5 +1,6 @@
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -157,6 +158,7 @@ extension PlatformTests {
             for _ in 0..<50 {
                 for socket in sockets { socket.write(request) }
             }
+            // Time passes: it answers as much as it wants to.
             try await Task.sleep(for: .seconds(2))
             let pid = try #require(pids["broker-store"])
             let resident = Platform.residentBytes(of: pid)
@@ -225,7 +227,7 @@ extension PlatformTests {
             try await eventually("the others are logged") {
                 platform.log.contains("connection to the HA port refused: too many connections: 64 are open")
             }
-            // They say nothing: a slave that comes finds a place all the same.
+            // They say nothing for two seconds: a slave that comes finds a place all the same.
             try await Task.sleep(for: .milliseconds(2100))
             let slave = try RawSocket(address)
             slave.write([UInt8](repeating: 0, count: 8))

@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -124,6 +125,7 @@ extension PlatformTests {
                 try await eventually("sends go on after \(kind) was killed") {
                     oracle.acknowledged.count > before + 100
                 }
+                // Time passes under load before the next is killed.
                 try await Task.sleep(for: .milliseconds(300))
             }
             await oracle.stop()

@@ -502,6 +502,7 @@ extension PlatformTests {
                 }
             }
             for version in 2...5 {
+                // Time passes under load before the next version comes.
                 try await Task.sleep(for: .milliseconds(400))
                 let old = try await Self.filter(platform, 2)
                 try await add("\(version).0")
@@ -510,6 +511,7 @@ extension PlatformTests {
                     return now != nil && now != old
                 }
             }
+            // Time passes under load with the last version.
             try await Task.sleep(for: .milliseconds(400))
             var rounds = 0
             for consumer in consumers {
@@ -638,7 +640,7 @@ extension PlatformTests {
             // Replaced while a consumer reads: a fresh worker takes over, and the subscription goes on.
             let next = folder.file("next")
             try FileManager.default.createDirectory(atPath: next, withIntermediateDirectories: true)
-            try await T09_Plugins.range("2.0", "\(next)/libPriceRange.so")
+            try await T18_Plugins.range("2.0", "\(next)/libPriceRange.so")
             var pulls = 0
             let (more, _) = try await Self.consume(platform, type: "RANGE", "n 10 69", upTo: ends) {
                 pulls += 1

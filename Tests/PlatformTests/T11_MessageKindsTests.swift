@@ -1,5 +1,6 @@
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -98,6 +99,7 @@ extension PlatformTests {
             for part in ["poison", "RETRY_TOPIC\u{1}Dead", "ORIGIN_MESSAGE_ID\u{1}", "TAGS\u{1}TagA", "KEYS\u{1}key"] {
                 #expect(text.contains(part), "\(part)")
             }
+            // Time passes, in which more could come.
             try await Task.sleep(for: .seconds(2))
             #expect(consumer.deliveries.count == 2)
             try await consumer.stop()
@@ -129,6 +131,7 @@ extension PlatformTests {
             try await eventually("all of them", within: .seconds(20)) {
                 ((try? await platform.queueSizes(topic: topic, queues: 4)) ?? []).reduce(0, +) >= 81
             }
+            // Time passes, in which one could come twice.
             try await Task.sleep(for: .seconds(1))
             #expect(try await platform.queueSizes(topic: topic, queues: 4).reduce(0, +) == 81)
             let found = try await OfficialClient.pull(platform, topic: topic, group: "counters")

@@ -1,6 +1,7 @@
 import Foundation
 import RemotingProtocol
 import StoreJudge
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -64,6 +65,7 @@ extension PlatformTests {
             // Whatever a cleaned-up write gave back is taken too.
             try disk.fill()
             let count = oracle.acknowledged.count
+            // Time passes under load on the full disk.
             try await Task.sleep(for: .seconds(2))
             checkRemark(oracle, since: refusals)
             try await checkStatus(platform, disk, isFull: true)

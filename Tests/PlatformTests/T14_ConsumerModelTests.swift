@@ -1,6 +1,7 @@
 import FastJSON
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -34,6 +35,7 @@ extension PlatformTests {
             let first = try await OfficialClient.push(platform, topic: topic, group: "first", ["--from", "first"])
             let last = try await OfficialClient.push(platform, topic: topic, group: "last", ["--from", "last"])
             _ = try await first.receive(40)
+            // Time passes, in which old messages could come to it.
             try await Task.sleep(for: .seconds(3))
             #expect(last.deliveries.isEmpty)
             try await Self.produce(platform, Self.messages(40..<60, topic: topic))
@@ -57,6 +59,7 @@ extension PlatformTests {
                 platform, topic: topic, group: "mixed", ["--instance", "one", "--tags", "A"])
             let b = try await OfficialClient.push(
                 platform, topic: topic, group: "mixed", ["--instance", "two", "--tags", "B"])
+            // Time passes: nothing shows that they have shared the queues.
             try await Task.sleep(for: .seconds(3))
             try await Self.produce(platform, Self.messages(0..<80, topic: topic, tags: "A", key: "a"))
             try await Self.produce(platform, Self.messages(0..<80, topic: topic, tags: "B", key: "b"))
@@ -134,6 +137,7 @@ extension PlatformTests {
             let platform = try await Platform.start()
             let topic = "Rewound"
             try await Self.produce(platform, Self.messages(0..<40, topic: topic))
+            // Time passes: the moment lies clearly between the messages.
             try await Task.sleep(for: .seconds(1))
             let middle = Int64(Date().timeIntervalSince1970 * 1000)
             try await Task.sleep(for: .milliseconds(200))

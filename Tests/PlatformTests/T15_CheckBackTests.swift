@@ -2,6 +2,7 @@ import Foundation
 import ModelClients
 import RemotingProtocol
 import Synchronization
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -101,6 +102,7 @@ extension PlatformTests {
                 // Rolled back is over, too, when nobody is asked any more.
                 try await eventually("\(stage): nobody is asked any more", within: .seconds(20)) {
                     ledger.forget(thenTalk: true)
+                    // Time passes, in which it could be asked for.
                     try await Task.sleep(for: .milliseconds(1200))
                     return ledger.asked.isEmpty
                 }

@@ -107,8 +107,9 @@ extension PlatformTests {
             let disk = platform.folder.file("d1")
             let before = try await platform.status().pids
             let answers = try await underLoad(platform, topic: "Disks") {
-                try await Task.sleep(for: .milliseconds(600))
-                #expect(try await platform.route(of: "Disks") == ["broker-a", "broker-b"])
+                try await eventually("both brokers have the topic") {
+                    try await platform.route(of: "Disks") == ["broker-a", "broker-b"]
+                }
                 let began = ContinuousClock.now
                 switch loss {
                 case .unmounted: try await platform.inside("umount -l \(disk)")
@@ -133,6 +134,7 @@ extension PlatformTests {
                 #expect(status.statusLine.contains("broker-store-1 waits for its disk"), "\(status.statusLine)")
                 #expect(status.statusLine.contains(disk), "\(status.statusLine)")
                 for (name, pid) in status.pids where !name.hasSuffix("-1") { #expect(pid == before[name], "\(name)") }
+                // Time passes, in which something could be written.
                 try await Task.sleep(for: .milliseconds(1_500))
                 #expect(!FileManager.default.fileExists(atPath: "\(disk)/store"), "written to the disk below")
 
@@ -349,6 +351,7 @@ extension PlatformTests {
                     let restart = try await Program.run(
                         Binaries.apus, ["restart", "\(worker)@\(index)", "--data-dir", platform.data])
                     #expect(restart.status == 0, "\(restart.errorText)")
+                    // Time passes, in which another worker could end, too.
                     try await Task.sleep(for: .milliseconds(500))
                     let after = try await platform.status().pids
                     for (name, pid) in before {
@@ -436,10 +439,16 @@ extension PlatformTests {
             let pid = try #require(platform.pid(of: "broker-store"))
             var sockets: [RawSocket] = []
             for _ in 0..<300 { sockets.append(try RawSocket(platform.broker)) }
+            try await eventually("those that do not fit are closed") {
+                sockets.removeAll(where: \.isClosedByPeer)
+                return sockets.count < 60
+            }
+            // Time passes, in which too many could be closed.
             try await Task.sleep(for: .milliseconds(200))
             let before = Platform.cpuMillis(of: pid)
             sockets.removeAll(where: \.isClosedByPeer)
             #expect(sockets.count >= 5 && sockets.count < 60, "\(sockets.count) connections")
+            // Time passes: what it uses in it is measured.
             try await Task.sleep(for: .seconds(2))
             let spent = Platform.cpuMillis(of: pid) - before
             print("T23 at the limit of open files the broker used \(spent) ms of processor time in 2 s")

@@ -1,5 +1,6 @@
 import Foundation
 import RemotingProtocol
+import TestTools
 import Testing
 
 extension PlatformTests {

@@ -1,4 +1,5 @@
 import Foundation
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -94,7 +95,7 @@ extension PlatformTests {
                 "consume", "--topic", "CompleteMe", "--group", "CompletedGroup", "--from", "first", "--count", "1",
             ])
             #expect(consumed.status == 0, "\(consumed)")
-            try await T09_Plugins.range("1.0", folder.file("libRange.so"))
+            try await T18_Plugins.range("1.0", folder.file("libRange.so"))
             _ = try await apus(["plugin", "add", folder.file("libRange.so"), "--data-dir", platform.data], status: 0)
             let script = try await apus(["--generate-completion-script", "bash"], status: 0).lines
             try script.joined(separator: "\n").write(toFile: folder.file("apus"), atomically: true, encoding: .utf8)

@@ -1,5 +1,6 @@
 import Foundation
 import StoreJudge
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -264,6 +265,7 @@ extension PlatformTests {
             #expect(done == 0 && third.timers.deliveredAgain == 0, "\(third.decisions)")
             // It harms nobody who stays.
             platform = try await Platform.start(in: folder, Golden.store5.settings)
+            // Time passes, in which one could come twice.
             try await Task.sleep(for: .milliseconds(700))
             #expect(try await platform.queueSizes(topic: "BgTopic", queues: 4).reduce(0, +) == 151)
             try await platform.stop()
@@ -285,7 +287,7 @@ extension PlatformTests {
         /// Two ports nobody has, with room for the one two below the first.
         private static func freePorts() throws -> (broker: Int, others: [Int]) {
             func bound(_ port: Int) -> (descriptor: Int32, port: Int)? {
-                let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+                let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
                 var address = sockaddr_in()
                 address.sin_family = sa_family_t(AF_INET)
                 address.sin_port = in_port_t(port).bigEndian

@@ -1,5 +1,6 @@
 import RocketMQClient
 import Synchronization
+import TestTools
 import Testing
 
 extension PlatformTests {
@@ -17,12 +18,10 @@ extension PlatformTests {
 
             /// Waits until so many have come.
             func wait(for count: Int, within: Duration = .seconds(30)) async throws {
-                let deadline = ContinuousClock.now + within
-                while all.count < count {
-                    guard ContinuousClock.now < deadline else {
-                        throw ScenarioFailure("\(all.count) of \(count) messages came: \(texts)")
-                    }
-                    try await Task.sleep(for: .milliseconds(10))
+                do {
+                    try await eventually(within: within) { all.count >= count }
+                } catch {
+                    throw ScenarioFailure("\(all.count) of \(count) messages came: \(texts)")
                 }
             }
         }

@@ -1,6 +1,7 @@
 import NIOCore
 import RemotingProtocol
 import RemotingTransport
+import TestTools
 import Testing
 
 @Suite("peers that speak something else", .timeLimit(.minutes(1)))

@@ -2,6 +2,7 @@ import Glibc
 import NIOCore
 import NIOPosix
 import RemotingProtocol
+import TestTools
 import Testing
 
 @testable import RemotingTransport
@@ -140,6 +141,7 @@ struct GivingWayTests {
         for raw in raws { #expect(works(raw)) }
         let refused = try RawConnection(port: server.port)
         #expect(refused.readToEnd().end == .closed)
+        // Time passes: all but the first say something now and then.
         try await Task.sleep(for: .milliseconds(3500))
         for raw in raws[1...] { #expect(works(raw)) }
         try await Task.sleep(for: .milliseconds(2000))

@@ -3,6 +3,7 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 import Synchronization
+import TestTools
 import Testing
 
 let noSignal = Int32(MSG_NOSIGNAL)
@@ -13,7 +14,7 @@ final class RawConnection {
 
     /// - Parameter source: where it comes from: any address of 127.0.0.0/8 is this machine's.
     init(port: Int, receiveBufferBytes: Int32? = nil, source: UInt32? = nil) throws {
-        self.descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        self.descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         try #require(self.descriptor >= 0)
         if var bytes = receiveBufferBytes {
             setsockopt(self.descriptor, SOL_SOCKET, SO_RCVBUF, &bytes, socklen_t(MemoryLayout<Int32>.size))
@@ -183,6 +184,7 @@ struct RobustnessTests {
         // The answers differ in nothing: the same opaque each time.
         for cut in stride(from: 1, to: one.count, by: 3) {
             raw.send(Array(one[..<cut]))
+            // Time passes, so that the first part is read alone.
             try await Task.sleep(for: .milliseconds(2))
             raw.send(Array(one[cut...]) + one + one)
             #expect(raw.read(count: replyBytes * 3) == reply + reply + reply)
@@ -244,6 +246,7 @@ struct RobustnessTests {
         let sender = Task.detached {
             _ = requests.withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, noSignal) }
         }
+        // Time passes, in which it could read on.
         try await Task.sleep(for: .milliseconds(800))
         #expect(residentBytes() - before < 256 << 20)
         #expect(server.service.received.load(ordering: .relaxed) < 500)

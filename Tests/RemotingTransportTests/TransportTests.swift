@@ -4,6 +4,7 @@ import NIOCore
 import NIOPosix
 import RemotingProtocol
 import Synchronization
+import TestTools
 import Testing
 
 @testable import RemotingTransport
@@ -128,14 +129,6 @@ final class LogLines: LogHandler, Sendable {
     }
 }
 
-func eventually(_ what: String, seconds: Int = 10, _ condition: () async throws -> Bool) async throws {
-    for _ in 0..<(seconds * 100) {
-        if try await condition() { return }
-        try await Task.sleep(for: .milliseconds(10))
-    }
-    Issue.record("\(what) did not happen within \(seconds) s")
-}
-
 @Suite("requests and answers between server and client", .timeLimit(.minutes(2)))
 struct TransportTests {
     static func request(_ body: [UInt8], _ fields: [String: String] = [:]) -> RemotingCommand {
@@ -251,7 +244,7 @@ private struct PortWithoutListener {
     let port: Int
 
     init() throws {
-        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian

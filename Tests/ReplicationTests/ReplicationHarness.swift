@@ -11,15 +11,6 @@ import WorkerProtocol
 
 @testable import Replication
 
-/// Waits until `condition` holds; false after ten seconds.
-func eventually(_ condition: () async throws -> Bool) async rethrows -> Bool {
-    for _ in 0..<2000 {
-        if try await condition() { return true }
-        try? await Task.sleep(for: .milliseconds(5))
-    }
-    return false
-}
-
 /// A broker-store as replication sees it: commit log files, watermarks, an event.
 final class FakeStore: @unchecked Sendable {
     let folder: URL
@@ -132,7 +123,7 @@ final class MasterHarness {
     static func listen(_ port: Int) async throws -> (descriptor: Int32, port: Int) {
         if port != 0 {
             var found: (descriptor: Int32, port: Int)?
-            _ = await eventually {
+            try await eventually("port \(port) is free") {
                 found = try? bound(port)
                 return found != nil
             }

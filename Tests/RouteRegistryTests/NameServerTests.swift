@@ -7,6 +7,7 @@ import NIOPosix
 import RemotingProtocol
 import RemotingTransport
 import RouteRegistry
+import TestTools
 import Testing
 
 /// A name server on a free port of the loopback, with its own event loop and a clock the test sets.
@@ -58,11 +59,9 @@ final class RunningNameServer: Sendable {
     /// Returns when all but one of its connections have closed.
     func settle() async throws {
         let parts = self.parts
-        for _ in 0..<500 {
-            if try await self.group.next().submit({ parts.value.1.connectionCount }).get() == 1 { return }
-            try await Task.sleep(for: .milliseconds(10))
+        try await eventually("all but one of its connections have closed") {
+            try await self.group.next().submit({ parts.value.1.connectionCount }).get() == 1
         }
-        Issue.record("its connections did not close within 5 s")
     }
 
     /// Lets time pass and looks for silent brokers, as the timer does.
@@ -258,14 +257,6 @@ struct NameServerTests {
         #expect(missing.remark?.hasPrefix("No topic route info in name server for the topic: T") == true)
         await client.close()
         try await server.stop()
-    }
-
-    static func eventually(_ condition: () async throws -> Bool) async throws {
-        for _ in 0..<500 {
-            if try await condition() { return }
-            try await Task.sleep(for: .milliseconds(10))
-        }
-        Issue.record("it did not happen within 5 s")
     }
 
     @Test("numbers no broker means: the scans, the questions and the routes go on", .timeLimit(.minutes(1)))
@@ -549,14 +540,12 @@ struct LargeBodyTests {
         // another.
         try await server.advance(milliseconds: RouteTables.graceMilliseconds)
         let watcher = try await server.connect()
-        for _ in 0..<500 {
+        try await eventually("no topics are left") {
             let all = try await watcher.invoke(RemotingCommand(.getAllTopicListFromNameServer))
-            if try TopicList(body: all.body).topicList.isEmpty { break }
+            if try TopicList(body: all.body).topicList.isEmpty { return true }
             try await server.advance(milliseconds: RouteTables.graceMilliseconds)
-            try await Task.sleep(for: .milliseconds(10))
+            return false
         }
-        let all = try await watcher.invoke(RemotingCommand(.getAllTopicListFromNameServer))
-        #expect(try TopicList(body: all.body).topicList.isEmpty)
         await watcher.close()
         await client.close()
         try await server.stop()

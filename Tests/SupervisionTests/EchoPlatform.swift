@@ -134,13 +134,16 @@ final class EchoPlatform {
         return String(decoding: bytes.last == UInt8(ascii: "\n") ? bytes.dropLast() : bytes[...], as: UTF8.self)
     }
 
-    /// Polls until it holds; records an issue when it does not in time.
-    func eventually(_ what: String, seconds: Double = 10, _ condition: () throws -> Bool) rethrows {
-        let end = MonotonicClock.milliseconds + Int64(seconds * 1000)
-        while MonotonicClock.milliseconds < end {
-            if try condition() { return }
-            usleep(5_000)
+    /// Waits until it holds; the error has what the platform said.
+    func eventually(
+        _ what: String, within limit: Duration = .seconds(10), file: String = #fileID, line: Int = #line,
+        _ condition: () throws -> Bool
+    ) throws {
+        do {
+            try TestTools.eventually(what, within: limit, file: file, line: line, condition)
+        } catch let late as NotInTime {
+            Issue.record("\(errors)")
+            throw late
         }
-        Issue.record("not in \(seconds) s: \(what)\n\(errors)")
     }
 }

@@ -23,7 +23,7 @@ struct PlatformProcessTests {
             #expect(try platform.ask(platform.broker, "tell hello") == "told")
             #expect(try platform.ask(platform.broker, "setting myKey") == "my value")
             let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
-            platform.eventually("the peer heard it") {
+            try platform.eventually("the peer heard it") {
                 (try? platform.ask(ha, "peers")) == "broker-store-0=hello"
             }
             #expect(
@@ -51,7 +51,7 @@ struct PlatformProcessTests {
             let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
             #expect(try platform.ask(ha, "slot 5") == "77")
             #expect(try platform.ask(ha, "store 5 1") == "")  // a reader that writes traps: restarted, too
-            platform.eventually("links are new on both sides") {
+            try platform.eventually("links are new on both sides") {
                 (try? platform.ask(platform.broker, "tell again")) == "told"
                     && (try? platform.ask(ha, "peers")) == "broker-store-0=again"
             }
@@ -65,7 +65,7 @@ struct PlatformProcessTests {
             let pid = try platform.worker(.nameserver).pid
             _ = try platform.ask(platform.nameserver, "pid")
             kill(pid, SIGSTOP)
-            platform.eventually("another process serves") {
+            try platform.eventually("another process serves") {
                 guard let worker = try? platform.worker(.nameserver) else { return false }
                 return worker.pid != pid && worker.state == "ready"
             }
@@ -78,7 +78,7 @@ struct PlatformProcessTests {
         try with { (platform: EchoPlatform) throws in
             let ha = "x:\(try platform.ask(platform.broker, "setting haListenPort"))"
             for _ in 0..<4 { _ = try platform.ask(ha, "refuse no luck") }
-            platform.eventually("shown as a crash loop") {
+            try platform.eventually("shown as a crash loop") {
                 (try? platform.report().statusLine.contains("replication-0 crash loop")) == true
             }
             #expect(try platform.worker(.replication).lastFailure == "no luck")
@@ -125,7 +125,7 @@ struct PlatformProcessTests {
             let pids = try platform.report().workers.map(\.pid)
             kill(platform.process.processIdentifier, SIGKILL)
             platform.process.waitUntilExit()
-            platform.eventually("all workers ended") { pids.allSatisfy { !Self.runs($0) } }
+            try platform.eventually("all workers ended") { pids.allSatisfy { !Self.runs($0) } }
         }
     }
 
@@ -139,9 +139,9 @@ struct PlatformProcessTests {
         platform.process.waitUntilExit()
         let next = try EchoPlatform(folder: platform.folder, waits: false)
         defer { next.stop() }
-        next.eventually("it says that it waits") { next.errors.contains("waiting for the workers of the platform") }
+        try next.eventually("it says that it waits") { next.errors.contains("waiting for the workers of the platform") }
         #expect(Self.runs(old))
-        next.eventually("it serves") { (try? next.report().workers.allSatisfy { $0.state == "ready" }) == true }
+        try next.eventually("it serves") { (try? next.report().workers.allSatisfy { $0.state == "ready" }) == true }
         #expect(!Self.runs(old))
         #expect(next.stop() == 0)
         #expect(!FileManager.default.fileExists(atPath: "\(platform.folder)/run/apus.workers"))
@@ -179,7 +179,7 @@ struct PlatformProcessTests {
 
             try write("maxMessageSize = 2000\nbrokerName = \"other\"\n[nameserver]\nmyKey = 2\n")
             kill(platform.process.processIdentifier, SIGHUP)
-            platform.eventually("the new value") {
+            try platform.eventually("the new value") {
                 (try? platform.ask(platform.broker, "setting maxMessageSize")) == "2000"
             }
             #expect(try platform.ask(platform.broker, "setting brokerName") == "b")
@@ -196,7 +196,7 @@ struct PlatformProcessTests {
             // A mistake leaves everything as it is, and says where it is.
             try write("maxMessageSize = [")
             kill(platform.process.processIdentifier, SIGHUP)
-            platform.eventually("refused") { platform.errors.contains("reload refused") }
+            try platform.eventually("refused") { platform.errors.contains("reload refused") }
             #expect(platform.errors.contains(file))
             #expect(try platform.ask(platform.broker, "setting maxMessageSize") == "2000")
         }
@@ -213,7 +213,7 @@ struct PlatformProcessTests {
             for pid in before + [platform.process.processIdentifier] {
                 for stray in strays { kill(pid, stray) }
             }
-            platform.eventually("the configuration is read again") {
+            try platform.eventually("the configuration is read again") {
                 platform.errors.contains("configuration read again")
             }
             // A process that answers has taken its signals; that all answer a heartbeat, apusd sees a few heartbeats
@@ -253,15 +253,15 @@ struct PlatformProcessTests {
         let platform = try EchoPlatform(
             ["--set", "echoRefuseKind=filter", "--set", "echoRefuse=x\u{1B}[2J\u{202E}y"], waits: false)
         defer { platform.remove() }
-        platform.eventually("the refusal is logged") { platform.errors.contains("x\\u001b[2J\\u202ey") }
+        try platform.eventually("the refusal is logged") { platform.errors.contains("x\\u001b[2J\\u202ey") }
         #expect(!platform.errors.contains("\u{1B}") && !platform.errors.contains("\u{202E}"))
     }
 
     @Test func secondInterruptHurries() throws {
         try with(["--set", "echoDrainMillis=50000"]) { (platform: EchoPlatform) throws in
             kill(platform.process.processIdentifier, SIGINT)
-            platform.eventually("draining") { (try? platform.worker(.brokerStore).state) == "draining" }
-            platform.eventually("connects are refused, not left waiting") {
+            try platform.eventually("draining") { (try? platform.worker(.brokerStore).state) == "draining" }
+            try platform.eventually("connects are refused, not left waiting") {
                 (try? EchoPlatform.connect(platform.broker)) == nil
             }
             #expect(try platform.ask(platform.nameserver, "echo still here") == "still here")

@@ -3,6 +3,7 @@ import Foundation
 import MessageStore
 import RemotingProtocol
 import StoreFormat
+import TestTools
 import Testing
 
 @Suite("messages that wait for their time hold the log they lie in")
@@ -31,19 +32,12 @@ struct RetentionHoldTests {
         let filler = String(repeating: "f", count: 16_000)
         for _ in 0..<20 { #expect(try connection.send(topic: "Filler", body: filler).code == 0) }
         // Only what is flushed may go at all.
-        try harness.onLoop { $0.store.requestFlush() }
-        usleep(200_000)
+        try harness.flush()
         #expect(try deleteAll(harness) == 0)
         let delivered = try connection.wait("Due", count: 3)
         #expect(delivered.map(\.body) == ["0", "1", "2"])
         // Delivered, and noted so that a crash does not need them again: now the log goes.
-        let deadline = Date().addingTimeInterval(45)
-        var deleted = 0
-        while deleted == 0, Date() < deadline {
-            usleep(200_000)
-            deleted = try deleteAll(harness)
-        }
-        #expect(deleted > 0)
+        try eventually("the log goes", within: .seconds(45)) { try deleteAll(harness) > 0 }
     }
 
     private static let small = [("mappedFileSizeCommitLog", "65536"), ("maxMessageSize", "32768")]
@@ -74,8 +68,7 @@ struct RetentionHoldTests {
     private func fill(_ harness: BrokerHarness, _ connection: RawConnection) throws {
         let filler = String(repeating: "f", count: 16_000)
         for _ in 0..<20 { #expect(try connection.send(topic: "Filler", body: filler).code == 0) }
-        try harness.onLoop { $0.store.requestFlush() }
-        usleep(200_000)
+        try harness.flush()
     }
 
     @Test("a prepared message holds its log file until its outcome is known")
@@ -93,13 +86,7 @@ struct RetentionHoldTests {
         #expect(try end(connection, rolledBack, 12).code == 0)
         #expect(try connection.wait("Due", count: 1).map(\.body) == ["committed"])
         try fill(harness, connection)
-        let deadline = Date().addingTimeInterval(30)
-        var deleted = 0
-        while deleted == 0, Date() < deadline {
-            deleted = try deleteAll(harness)
-            usleep(100_000)
-        }
-        #expect(deleted > 0)
+        try eventually("the log goes", within: .seconds(30)) { try deleteAll(harness) > 0 }
     }
 
     @Test("on a disk too full for producers an outcome is stored all the same, with what it says of its message")
@@ -111,8 +98,9 @@ struct RetentionHoldTests {
         let committed = try prepare(connection, "committed")
         let rolledBack = try prepare(connection, "rolled back")
         disk.usedRatio = 0.95
-        let deadline = Date().addingTimeInterval(30)
-        while try connection.send(topic: "Filler", body: "f").code == 0, Date() < deadline { usleep(20_000) }
+        try eventually("sends are refused", within: .seconds(30)) {
+            try connection.send(topic: "Filler", body: "f").code != 0
+        }
         #expect(try connection.send(topic: "Filler", body: "f").code == ResponseCode.serviceNotAvailable.rawValue)
         // What `apus status` shows.
         #expect(try harness.onLoop { $0.trouble }?.contains("is full (above diskSpaceWarningLevelRatio") == true)
@@ -137,16 +125,13 @@ struct RetentionHoldTests {
         try fill(harness, connection)
         disk.usedRatio = 0.87
         // Its file goes although it is open and nobody has been asked.
-        let deadline = Date().addingTimeInterval(30)
-        func firstPlace() throws -> Int64 {
-            try harness.onLoop { $0.store.runtimeInformation.commitLogMinOffset }
+        try eventually("its file goes", within: .seconds(30)) {
+            try harness.onLoop { broker in
+                // What has moved counts when it survives power loss.
+                broker.store.requestFlush()
+                return broker.store.runtimeInformation.commitLogMinOffset > 0
+            }
         }
-        while try firstPlace() == 0, Date() < deadline {
-            // What has moved counts when it survives power loss.
-            try harness.onLoop { $0.store.requestFlush() }
-            usleep(20_000)
-        }
-        #expect(try firstPlace() > 0)
         disk.usedRatio = nil
         try harness.onLoop { $0.reload(settings: [("transactionTimeOut", "100")]) }
         let check = try connection.request(.checkTransactionState, timeoutMillis: 20_000)

@@ -1,4 +1,5 @@
 import Foundation
+import TestTools
 
 /// The scripts in Tests/Clients: the official C++ client in processes of its own.
 enum OfficialClient {

@@ -1,5 +1,6 @@
 import Foundation
 import Synchronization
+import TestTools
 
 /// What a test expected to happen and did not, with the evidence.
 struct ScenarioFailure: Error, CustomStringConvertible {
@@ -193,14 +194,13 @@ final class Program: Sendable {
     func line(within limit: Duration = .seconds(10), where matches: (String) -> Bool) async throws -> String {
         do {
             try await eventually("\(name) prints the expected line", within: limit) {
-                self.lines.contains(where: matches) || self.status != nil
+                // The process may have ended with the line still on its way through the pipe.
+                self.lines.contains(where: matches)
+                    || (self.status != nil && self.state.withLock { $0.outputHasEnded })
             }
         } catch {
             throw ScenarioFailure("\(error); printed \(lines.suffix(5)); standard error: \(errorText.suffix(2000))")
         }
-        if let line = lines.first(where: matches) { return line }
-        // The process may have ended with the line still on its way through the pipe.
-        try? await Task.sleep(for: .milliseconds(100))
         if let line = lines.first(where: matches) { return line }
         throw ScenarioFailure(
             "\(name) ended with \(status ?? -1) before the expected line; standard error: \(errorText.suffix(2000))")
@@ -255,16 +255,4 @@ final class Program: Sendable {
         }
         thread.start()
     }
-}
-
-/// Waits until a condition holds, looking every 2 ms. Throws with the words of what was awaited.
-func eventually(
-    _ what: String, within limit: Duration = .seconds(10), _ holds: () async throws -> Bool
-) async throws {
-    let deadline = ContinuousClock.now + limit
-    while ContinuousClock.now < deadline {
-        if try await holds() { return }
-        try await Task.sleep(for: .milliseconds(2))
-    }
-    throw ScenarioFailure("not within \(limit): \(what)")
 }

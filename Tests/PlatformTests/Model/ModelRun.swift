@@ -4,6 +4,7 @@ import NIOCore
 import NIOPosix
 import RemotingProtocol
 import RemotingTransport
+import TestTools
 
 /// One run of the model: a platform, clients that do at random what clients do, faults under way, and at the end the
 /// oracle's word. The seed decides what happens in which order; when exactly, the machine decides.
@@ -420,6 +421,7 @@ actor ModelRun {
         }
         for words in missing.prefix(20) { oracle.violate("after a minute: \(words)") }
         if missing.count > 20 { oracle.violate("after a minute: \(missing.count) of these") }
+        // Time passes, in which something could come twice.
         try await Task.sleep(for: .seconds(2))
         try await readLog()
         for words in verdict.contradictions() { oracle.violate(words) }

@@ -1,0 +1,182 @@
+import BrokerService
+import FastJSON
+import Foundation
+import RemotingProtocol
+import TestTools
+import Testing
+import WorkerProtocol
+
+/// Clients of one group that subscribe to different things: told once, and each served what it asks for.
+@Suite("a consumer group whose clients disagree")
+struct SubscriptionConflictTests {
+    private func heartbeat(
+        _ connection: RawConnection, _ clientID: String, _ subscriptions: [(topic: String, expression: String)],
+        version: Int64 = 1, model: String = "CLUSTERING", group: String = "G"
+    ) throws {
+        var data = ConsumerData(
+            groupName: group,
+            subscriptionDataSet: subscriptions.map {
+                SubscriptionData(topic: $0.topic, subString: $0.expression, subVersion: version)
+            } + [SubscriptionData(topic: "%RETRY%\(group)", subVersion: version)])
+        data.messageModel = model
+        let answer = try connection.invoke(
+            .heartBeat,
+            body: HeartbeatData(clientID: clientID, producerGroups: [], consumerDataSet: [data]).encoded())
+        #expect(answer.code == 0)
+    }
+
+    /// A pull as the official push consumer makes it: without its expression, which the broker knows from heartbeats.
+    private func pull(
+        _ connection: RawConnection, _ topic: String, from offset: Int64 = 0, version: Int64 = 1
+    ) throws -> (answer: RemotingCommand, bodies: [String]) {
+        var fields = RawConnection.pullFields(topic: topic, offset: offset)
+        fields["sysFlag"] = "0"
+        fields["subVersion"] = String(version)
+        let answer = try connection.invoke(.pullMessage, fields)
+        return (answer, answer.code == 0 ? Consumed.all(answer.body).map(\.body) : [])
+    }
+
+    private func sends(_ connection: RawConnection, _ topic: String) throws {
+        for number in 0..<3 {
+            for tag in ["A", "B"] {
+                _ = try connection.send(topic: topic, body: "\(tag)\(number)", properties: "TAGS\u{1}\(tag)")
+            }
+        }
+    }
+
+    @Test("different tags: each client gets its own, heartbeats change nothing, one line names both sides")
+    func differentTags() throws {
+        let log = LogLines()
+        let harness = try BrokerHarness(log: log) { TagFilterDouble.attach(to: $0) }
+        defer { try? harness.end() }
+        let (first, second) = (try harness.connect(), try harness.connect())
+        try sends(first, "T")
+        for round in 0..<3 {
+            try heartbeat(first, "client-a", [("T", "A")], version: 1)
+            try heartbeat(second, "client-b", [("T", "B")], version: 2)
+            #expect(try pull(first, "T").bodies == ["A0", "A1", "A2"], "round \(round)")
+            #expect(try pull(second, "T", version: 2).bodies == ["B0", "B1", "B2"], "round \(round)")
+        }
+        // A client whose newest word has not arrived is told to wait for it, as with RocketMQ.
+        #expect(
+            try pull(first, "T", version: 2).answer.code == ResponseCode.subscriptionNotLatest.rawValue)
+        let told = log.lines.filter { $0.contains("is inconsistent") }
+        #expect(told.count == 1, "\(told)")
+        let line = try #require(told.first)
+        for part in ["group G", "client-a", "client-b", "topic T", "tags \"A\"", "tags \"B\"", "127.0.0.1:"] {
+            #expect(line.contains(part), "\(part) in \(line)")
+        }
+        // What a queue's own client does not want and the other does is counted and said, not passed over in silence.
+        let passed = log.lines.filter { $0.contains("has passed over") }
+        #expect(passed.count == 1, "\(passed)")
+        #expect(passed.first?.contains("passed over 3 messages of topic T") == true, "\(passed)")
+        let runtime = try first.invoke(.getBrokerRuntimeInfo).json()["table"]
+        #expect(runtime?["inconsistentGroup_G"]?.string == "passed over 18 messages another client may want")
+    }
+
+    @Test("when they agree again all is as usual; a new disagreement is told again")
+    func agreeingAgain() throws {
+        let log = LogLines()
+        let harness = try BrokerHarness(log: log) { TagFilterDouble.attach(to: $0) }
+        defer { try? harness.end() }
+        let (first, second, third) = (try harness.connect(), try harness.connect(), try harness.connect())
+        try sends(first, "T")
+        func told() -> Int { log.lines.filter { $0.contains("is inconsistent") }.count }
+        try heartbeat(first, "a", [("T", "A")], version: 1)
+        try heartbeat(third, "c", [("T", "A")], version: 3)
+        #expect(told() == 0)
+        try heartbeat(second, "b", [("T", "B")], version: 2)
+        #expect(told() == 1)
+        // The other way round it is the same disagreement.
+        try heartbeat(third, "c", [("T", "A")], version: 4)
+        #expect(told() == 1)
+        try heartbeat(second, "b", [("T", "A")], version: 5)
+        #expect(try pull(second, "T", version: 5).bodies == ["A0", "A1", "A2"])
+        #expect(try first.invoke(.getBrokerRuntimeInfo).json()["table"]?["inconsistentGroup_G"] == nil)
+        try heartbeat(second, "b", [("T", "B")], version: 6)
+        #expect(told() == 2)
+        // It leaves: what is left agrees.
+        second.close()
+        try eventually { try pull(first, "T", version: 1).bodies == ["A0", "A1", "A2"] }
+        let connections = try first.invoke(.getConsumerConnectionList, ["consumerGroup": "G"]).json()
+        #expect(connections["connectionSet"]?.array?.count == 2)
+        #expect(connections["subscriptionTable"]?["T"]?["subString"] == "A")
+    }
+
+    @Test("different topics: nobody's subscription is taken away, and heartbeats cause no rebalance")
+    func differentTopics() throws {
+        let log = LogLines()
+        let harness = try BrokerHarness(log: log)
+        defer { try? harness.end() }
+        let (first, second) = (try harness.connect(), try harness.connect())
+        try sends(first, "T1")
+        try sends(first, "T2")
+        try heartbeat(first, "a", [("T1", "*")])
+        try heartbeat(second, "b", [("T2", "*")])
+        // Told of both joins, of the second a moment later.
+        _ = try first.request(.notifyConsumerIDsChanged)
+        while first.gets(.notifyConsumerIDsChanged, within: 200) {}
+        for _ in 0..<3 {
+            try heartbeat(first, "a", [("T1", "*")])
+            try heartbeat(second, "b", [("T2", "*")])
+            #expect(try pull(first, "T1").bodies.count == 6)
+            #expect(try pull(second, "T2").bodies.count == 6)
+        }
+        #expect(!first.gets(.notifyConsumerIDsChanged, within: 200))
+        // What it never asked for it does not get.
+        #expect(try pull(first, "T2").answer.code == ResponseCode.subscriptionNotExist.rawValue)
+        let table = try first.invoke(.getConsumerConnectionList, ["consumerGroup": "G"]).json()["subscriptionTable"]
+        #expect(Set(table?.object?.members.map(\.key) ?? []) == ["T1", "T2", "%RETRY%G"])
+        #expect(log.lines.filter { $0.contains("is inconsistent") && $0.contains("nothing of it") }.count == 1)
+    }
+
+    @Test("clustering and broadcasting in one group are told too")
+    func differentModels() throws {
+        let log = LogLines()
+        let harness = try BrokerHarness(log: log)
+        defer { try? harness.end() }
+        let (first, second) = (try harness.connect(), try harness.connect())
+        try heartbeat(first, "a", [("T", "*")])
+        try heartbeat(second, "b", [("T", "*")], model: "BROADCASTING")
+        let line = try #require(log.lines.first { $0.contains("is inconsistent") })
+        #expect(line.contains("a at") && line.contains("CLUSTERING") && line.contains("BROADCASTING"))
+    }
+
+    @Test("an expression that looks at properties beside a tag: each by its own, over the filter worker")
+    func tagAndProgram() throws {
+        let harness = try BrokerHarness { broker in
+            broker.filters.connect { [unowned filters = broker.filters] message in
+                switch message {
+                case .filterCompile(let request, "TAG", let expression):
+                    filters.receive(
+                        .filterCompiled(request: request, result: .tagsCodes([Int64(expression.utf8.first ?? 0)])))
+                case .filterCompile(let request, _, _):
+                    filters.receive(.filterCompiled(request: request, result: .program(1)))
+                case .filterBatch(let request, _, let entries):
+                    // The last entry of those looked at.
+                    let count = entries.count / WorkerMessage.filterEntryBytes
+                    var bitmap = [UInt8](repeating: 0, count: (count + 7) / 8)
+                    bitmap[(count - 1) / 8] |= 1 << UInt8((count - 1) % 8)
+                    filters.receive(.filterMatched(request: request, bitmap: bitmap))
+                default: break
+                }
+            }
+        }
+        defer { try? harness.end() }
+        let (first, second) = (try harness.connect(), try harness.connect())
+        try sends(first, "T")
+        try heartbeat(first, "a", [("T", "A")])
+        let sql = SubscriptionData(topic: "T", subString: "x > 1", subVersion: 1, expressionType: "SQL92")
+        _ = try second.invoke(
+            .heartBeat,
+            body: HeartbeatData(
+                clientID: "b", producerGroups: [],
+                consumerDataSet: [ConsumerData(groupName: "G", subscriptionDataSet: [sql])]
+            ).encoded())
+        for _ in 0..<2 {
+            #expect(try pull(first, "T").bodies == ["A0", "A1", "A2"])
+            #expect(try pull(second, "T").bodies == ["B2"])
+            try heartbeat(first, "a", [("T", "A")])
+        }
+    }
+}
