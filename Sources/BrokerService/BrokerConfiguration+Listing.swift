@@ -11,11 +11,13 @@ extension BrokerConfiguration {
             ("namesrvAddr", namesrvAddr.joined(separator: ";")),
             ("msgTraceTopicName", msgTraceTopicName), ("regionId", regionID),
             ("configBlackList", configBlackList.joined(separator: ";")), ("messageDelayLevel", messageDelayLevel),
+            ("defaultMessageRequestMode", defaultMessageRequestMode),
         ]
         let numbers: [(String, Int64)] = [
             ("brokerId", brokerID), ("listenPort", Int64(listenPort)), ("haListenPort", Int64(haListenPort)),
             ("brokerPermission", Int64(brokerPermission)), ("defaultTopicQueueNums", Int64(defaultTopicQueueNums)),
             ("shortPollingTimeMills", shortPollingTimeMills),
+            ("defaultPopShareQueueNum", Int64(defaultPopShareQueueNum)),
             ("flushConsumerOffsetInterval", flushConsumerOffsetInterval),
             ("rebalanceLockMaxLiveTime", rebalanceLockMaxLiveTime),
             ("registerNameServerPeriod", registerNameServerPeriod),
@@ -31,6 +33,7 @@ extension BrokerConfiguration {
             ("autoCreateSubscriptionGroup", autoCreateSubscriptionGroup), ("clusterTopicEnable", clusterTopicEnable),
             ("brokerTopicEnable", brokerTopicEnable), ("traceTopicEnable", traceTopicEnable), ("traceOn", traceOn),
             ("rejectTransactionMessage", rejectTransactionMessage), ("longPollingEnable", longPollingEnable),
+            ("serverLoadBalancerEnable", serverLoadBalancerEnable),
             ("slaveReadEnable", slaveReadEnable), ("notifyConsumerIdsChangedEnable", notifyConsumerIdsChangedEnable),
             // There is no TLS; the same command needs the key.
             ("useTLS", false),

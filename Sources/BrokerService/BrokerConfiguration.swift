@@ -47,6 +47,12 @@ package struct BrokerConfiguration {
     /// milliseconds.
     package var longPollingEnable = true
     package var shortPollingTimeMills: Int64 = 1000
+    /// `PULL` or `POP`: how groups read that have no mode of their own.
+    package var defaultMessageRequestMode = "PULL"
+    /// Queues of other members a popping client reads besides its own; below 1: all.
+    package var defaultPopShareQueueNum: Int32 = -1
+    /// Whether the broker divides queues among clients that ask for it.
+    package var serverLoadBalancerEnable = true
     /// Whether consumers far behind are sent to a slave.
     package var slaveReadEnable = false
     /// Whether a group's consumers are told at once when one comes or goes.
@@ -144,6 +150,7 @@ package struct BrokerConfiguration {
         "slaveReadEnable": \.slaveReadEnable,
         "notifyConsumerIdsChangedEnable": \.notifyConsumerIdsChangedEnable,
         "offsetCheckInSlave": \.offsetCheckInSlave,
+        "serverLoadBalancerEnable": \.serverLoadBalancerEnable,
     ]
 
     /// The bounds of the table make every conversion exact.
@@ -155,6 +162,7 @@ package struct BrokerConfiguration {
         case "brokerPermission": brokerPermission = Int32(truncatingIfNeeded: number)
         case "defaultTopicQueueNums": defaultTopicQueueNums = Int(number)
         case "shortPollingTimeMills": shortPollingTimeMills = number
+        case "defaultPopShareQueueNum": defaultPopShareQueueNum = Int32(clamping: number)
         case "flushConsumerOffsetInterval": flushConsumerOffsetInterval = number
         case "rebalanceLockMaxLiveTime": rebalanceLockMaxLiveTime = number
         // RocketMQ's own bounds.
@@ -186,6 +194,7 @@ package struct BrokerConfiguration {
         case "configBlackList": configBlackList = value.split(separator: ";").map(String.init)
         case "flushDiskType": syncFlush = value == "SYNC_FLUSH"
         case "messageDelayLevel": messageDelayLevel = value
+        case "defaultMessageRequestMode": defaultMessageRequestMode = value
         case "enablePropertyFilter": enablePropertyFilter = SettingType.boolean(value)
         default: break
         }

@@ -172,7 +172,7 @@ package enum RocketMQSettings {
             ["enableLmq", "enableMultiDispatch", "maxLmqConsumeQueueNum"]
         ),
         (
-            .act, "Apus has no pop consumption: consumers that pop (RocketMQ 5 gRPC, simple consumers) get nothing",
+            .harmless, "who has which popped message is kept in a journal of its own here (popState)",
             [
                 "popConsumerKVServiceEnable", "popConsumerFSServiceInit", "enablePopBufferMerge", "popPollingSize",
                 "reviveQueueNum", "enablePopLog", "popCkStayBufferTime",

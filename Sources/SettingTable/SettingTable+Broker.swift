@@ -86,6 +86,15 @@ extension SettingTable {
             "shortPollingTimeMills", .messages, .broker, .integer(1...3_600_000), "1000", .running,
             "the wait when long polling is off"),
         Setting(
+            "defaultMessageRequestMode", .messages, .broker, .choice(["PULL", "POP"]), "PULL", .running,
+            "how groups read that no operator has set a mode for (5.x)"),
+        Setting(
+            "defaultPopShareQueueNum", .messages, .broker, .integer(-1...100_000), "-1", .running,
+            "other members' queues a popping client reads; -1: all (5.x)"),
+        Setting(
+            "serverLoadBalancerEnable", .messages, .broker, .boolean, "true", .running,
+            "the broker divides queues among those who ask it to (5.x)"),
+        Setting(
             "sendThreadPoolQueueCapacity", .messages, .broker, .integer(1...2_147_483_647), "100000", .running,
             "sends that may wait for disk or slave; more are refused"),
         Setting(

@@ -41,7 +41,9 @@ final class Admission {
         case transaction
         /// A timer message that is recalled (370).
         case recall
-        /// A pop, or what a client says of popped messages: who has them is for the master to know.
+        /// A pop: who has which message is for the master to know.
+        case pop
+        /// What a client says of popped messages: also while the broker takes leave.
         case claim
         /// A change of topics or groups: a slave's are its master's.
         case tables
@@ -52,8 +54,8 @@ final class Admission {
             case .never: []
             case .send: [.withdrawn, .draining, .slave, .early, .busy]
             case .sendBack: [.withdrawn, .draining, .slave, .busy]
-            case .transaction, .recall, .claim: [.withdrawn, .draining, .slave]
-            case .tables: [.slave]
+            case .transaction, .recall, .pop: [.withdrawn, .draining, .slave]
+            case .claim, .tables: [.slave]
             }
         }
     }
@@ -168,7 +170,7 @@ final class Admission {
         switch refusal {
         case .send: sendResponseFields
         case .recall: [("MSG_REGION", regionID)]
-        case .never, .sendBack, .transaction, .claim, .tables: []
+        case .never, .sendBack, .transaction, .pop, .claim, .tables: []
         }
     }
 
@@ -176,7 +178,7 @@ final class Admission {
         let isSlave = states.contains(.slave)
         switch refusal {
         case .never: return nil
-        case .send, .sendBack, .claim:
+        case .send, .sendBack, .pop, .claim:
             return Answer(code: .serviceNotAvailable, remark: reason, fields: fields(refusal))
         case .transaction: return Answer(code: isSlave ? .slaveNotAvailable : .serviceNotAvailable, remark: reason)
         case .recall:

@@ -57,15 +57,14 @@ final class QueryAssignmentProcessor {
     private func answer(_ body: QueryAssignmentRequestBody, _ queues: [MessageQueue]) -> [UInt8] {
         let isRetry = body.topic.hasPrefix(TopicNames.retryPrefix)
         let stored = isRetry ? nil : tables.requestModes.mode(topic: body.topic, group: body.consumerGroup)
-        let standard = MessageRequestMode(rawValue: environment.configuration.raw("defaultMessageRequestMode") ?? "")
+        let configuration = environment.configuration
+        let standard = MessageRequestMode(rawValue: configuration.defaultMessageRequestMode)
         let mode = isRetry ? .pull : stored?.mode ?? standard ?? .pull
         let assigned: [MessageQueue]?
-        if body.messageModel == "BROADCASTING" || environment.configuration.raw("serverLoadBalancerEnable") == "false" {
+        if body.messageModel == "BROADCASTING" || !configuration.serverLoadBalancerEnable {
             assigned = queues
         } else if let members = tables.consumers[body.consumerGroup]?.clients.map(\.clientID), !members.isEmpty {
-            let share =
-                stored?.popShareQueueNum
-                ?? environment.configuration.integer("defaultPopShareQueueNum").map { Int32(clamping: $0) } ?? -1
+            let share = stored?.popShareQueueNum ?? configuration.defaultPopShareQueueNum
             assigned = QueueAssignment(queues: queues, members: members, isCircle: body.strategyName == "AVG_BY_CIRCLE")
                 .queues(of: body.clientID, mode: mode, popShare: Int(share))
         } else {

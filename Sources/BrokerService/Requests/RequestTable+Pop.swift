@@ -5,7 +5,7 @@ extension RequestTable {
     static var popRows: [RequestRow] {
         [
             RequestRow(
-                .popMessage, "POP_MESSAGE", .subscribe, [.group("consumerGroup"), .topic("topic")], refused: .claim,
+                .popMessage, "POP_MESSAGE", .subscribe, [.group("consumerGroup"), .topic("topic")], refused: .pop,
                 "hands messages of any queue to one client for some time, held until there are any (5.x)"
             ) { $0.pop.process },
             RequestRow(

@@ -31,12 +31,12 @@ extension StoreFindings {
                 for: [.apus], "let consumers finish these topics with RocketMQ, then make them anew in Apus")
         case .pop(let groups, let unrevived):
             decide(
-                "POP consumers (\(groups.isEmpty ? "groups unknown" : Self.some(groups))): Apus has no POP. RocketMQ has not "
-                    + "worked off \(unrevived) entries of its revive log; messages that were popped and not acknowledged "
-                    + "are among them and do not come again",
+                "POP consumers (\(groups.isEmpty ? "groups unknown" : Self.some(groups))): Apus does not read RocketMQ's revive log "
+                    + "and its retry topics of popping groups. \(unrevived) entries of that log are not worked off; "
+                    + "messages that were popped and not acknowledged are among them and do not come again",
                 for: [.apus],
-                "stop these consumers, let RocketMQ run until invisible times are over, then set them to PULL: "
-                    + "mqadmin setConsumeMode -m PULL"
+                "let these consumers finish with RocketMQ first, until nothing is left and invisible times are over; "
+                    + "they go on popping with Apus"
             )
         case .queueExtensions:
             decide(

@@ -25,21 +25,22 @@ struct RequestTableTests {
         for code: Int32 in [-1, 0, 1023, 1024, 105, Int32.min, Int32.max] { #expect(RequestTable.byCode[code] == nil) }
     }
 
-    @Test("what stores messages is refused in every state that stores none, and nothing else is but tables on slaves")
+    @Test("what stores or claims messages is refused where that is impossible, else only tables and claims on slaves")
     func refusals() {
         let stores: Set<RequestCode> = [
             .sendMessage, .sendMessageV2, .sendBatchMessage, .consumerSendMessageBack, .endTransaction,
-            .sendReplyMessage, .sendReplyMessageV2, .recallMessage,
+            .sendReplyMessage, .sendReplyMessageV2, .recallMessage, .popMessage,
         ]
-        let changesTables: Set<RequestCode> = [
+        let refusedBySlaves: Set<RequestCode> = [
             .updateAndCreateTopic, .updateAndCreateTopicList, .deleteTopicInBroker, .updateAndCreateSubscriptionGroup,
-            .updateAndCreateSubscriptionGroupList, .deleteSubscriptionGroup,
+            .updateAndCreateSubscriptionGroupList, .deleteSubscriptionGroup, .setMessageRequestMode,
+            .ackMessage, .batchAckMessage, .changeMessageInvisibleTime,
         ]
         for row in RequestTable.rows {
             if stores.contains(row.code) {
                 #expect(row.refusedIn.isSuperset(of: [.withdrawn, .draining, .slave]), "\(row.name)")
             } else {
-                #expect(row.refusedIn == (changesTables.contains(row.code) ? [.slave] : []), "\(row.name)")
+                #expect(row.refusedIn == (refusedBySlaves.contains(row.code) ? [.slave] : []), "\(row.name)")
             }
         }
     }
