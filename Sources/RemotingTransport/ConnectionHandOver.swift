@@ -48,10 +48,10 @@ extension RemotingServer {
 
     private func acceptAdopted(_ channel: any Channel) throws {
         let address = HostAddress(channel.remoteAddress)
-        if let reason = self.admission.admit(address) { throw RemotingError.connectionRefused(reason) }
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        if let reason = admission.admit(address) { throw RemotingError.connectionRefused(reason) }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
         channel.closeFuture.whenComplete { _ in this.value.admission.left(address) }
-        try self.accept(channel, hasSpoken: true)
+        try accept(channel, hasSpoken: true)
     }
 
     /// Serves a connection that a former process gave away; owns the descriptor.

@@ -13,7 +13,7 @@ final class LoopAnswer<Value: Sendable>: Sendable {
         self.failure = failure
     }
 
-    deinit { self.give(.failure(self.failure)) }
+    deinit { give(.failure(failure)) }
 
     /// Only the first counts.
     func give(_ result: Result<Value, any Error>) {

@@ -37,7 +37,7 @@ package final class ReplicationMaster {
             connectionsMax: Self.slavesMax, connectionsPerAddressMax: Self.slavesPerAddressMax, eventLoop: eventLoop,
             logger: logger)
         admission.refused = { logger.warning("connection to the HA port refused: \($0)", metadata: ["peer": "\($1)"]) }
-        admission.makesWay = { [unowned self] in self.closeOneThatSaysNothing() }
+        admission.makesWay = { [unowned self] in closeOneThatSaysNothing() }
     }
 
     /// A slave reports as soon as it is connected.

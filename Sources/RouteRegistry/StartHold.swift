@@ -39,31 +39,31 @@ struct StartHold {
     private var questions: [Question] = []
 
     init(awaiting brokers: Set<String>) {
-        self.awaited = brokers
+        awaited = brokers
     }
 
-    var isActive: Bool { !self.awaited.isEmpty }
+    var isActive: Bool { !awaited.isEmpty }
 
     /// False: answer it now.
     mutating func hold(_ question: Question) -> Bool {
-        guard self.isActive, self.questions.count < Self.questionsMax else { return false }
-        self.questions.append(question)
+        guard isActive, questions.count < Self.questionsMax else { return false }
+        questions.append(question)
         return true
     }
 
     /// A broker has come back. Answers the questions when it was the last one.
     mutating func registered(_ broker: String) -> [Question] {
-        guard self.isActive else { return [] }
-        self.awaited.remove(broker)
-        return self.isActive ? [] : self.end()
+        guard isActive else { return [] }
+        awaited.remove(broker)
+        return isActive ? [] : end()
     }
 
     /// Nobody is waited for any more. Answers all questions.
     mutating func end() -> [Question] {
         defer {
-            self.awaited = []
-            self.questions = []
+            awaited = []
+            questions = []
         }
-        return self.questions
+        return questions
     }
 }

@@ -214,7 +214,7 @@ final class AckGate {
             needsSlave: conditions.syncMaster, flushDeadline: time + conditions.flushTimeout,
             slaveDeadline: time + conditions.slaveTimeout)
         if conditions.syncMaster {
-            let slaves = self.environment.platform.slaves
+            let slaves = environment.platform.slaves
             slaveAckOffset = max(slaveAckOffset, slaves.ackOffset)
             if slaves.count == 0 || written - slaves.ackOffset > conditions.slaveFallBehindMax {
                 // The message is stored; its sender learns that no slave has it.

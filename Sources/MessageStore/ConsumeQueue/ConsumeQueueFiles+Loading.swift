@@ -63,7 +63,7 @@ extension ConsumeQueueFiles {
         queue.reset(minimum: start, maximum: end, written: end)
         // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page
         // cache with zeros.
-        let newest = try self.file(queue, last, forWriting: false)
+        let newest = try file(queue, last, forWriting: false)
         let hole = newest.firstHole(from: 0)
         let used = hole / Int64(ConsumeQueueEntry.size) + 1
         let high = min(end, lastStart + max(0, min(used, queue.entriesPerFile)))

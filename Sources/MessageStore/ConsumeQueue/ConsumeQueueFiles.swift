@@ -31,7 +31,7 @@ final class ConsumeQueueFiles {
     init(directory: String, disk: any Disk, entriesPerFile: Int, maximumOpen: Int = 256) {
         self.directory = directory
         self.disk = disk
-        self.fileBytes = Int64(entriesPerFile) * Int64(ConsumeQueueEntry.size)
+        fileBytes = Int64(entriesPerFile) * Int64(ConsumeQueueEntry.size)
         self.maximumOpen = maximumOpen
     }
 

@@ -217,7 +217,7 @@ extension MessageStore {
                 size = Int64(needed)
             }
             let start = log.dispatched
-            guard let result = windows.withBytes(at: start, size: Int(size), { self.dispatch($0, at: start, mode) })
+            guard let result = windows.withBytes(at: start, size: Int(size), { dispatch($0, at: start, mode) })
             else {
                 return .end
             }

@@ -37,8 +37,8 @@ final class IndexFile {
         self.layout = layout
         self.file = file
         self.header = header
-        self.writtenHeader = header
-        self.writtenCount = header.indexCount
+        writtenHeader = header
+        writtenCount = header.indexCount
     }
 
     deinit {

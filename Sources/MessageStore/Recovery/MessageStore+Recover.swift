@@ -207,7 +207,7 @@ extension MessageStore {
                     checksLast: plan.queuesMayHaveHoles || plan.afterRocketMQKill, logStart: logStart,
                     asksWhatFollows: plan.point == nil
                 ) { entry, offset in
-                    guard let record = self.recordAt(entry.physicalOffset) else { return false }
+                    guard let record = recordAt(entry.physicalOffset) else { return false }
                     return record.queueOffset == offset && record.queueID == queue.queueID
                 }
             }

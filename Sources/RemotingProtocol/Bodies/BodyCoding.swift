@@ -31,7 +31,7 @@ extension JSONBody {
 
     /// As fastjson writes it (`RemotingSerializable.encode`).
     package func encoded(_ options: JSONWriter.Options = []) -> [UInt8] {
-        self.json.bytes(options)
+        json.bytes(options)
     }
 }
 

@@ -23,15 +23,15 @@ package struct RegisterBrokerBody: JSONBody {
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
         try json.requireObject("the registration")
-        self.topicConfigSerializeWrapper = try TopicConfigSerializeWrapper(
+        topicConfigSerializeWrapper = try TopicConfigSerializeWrapper(
             json: json["topicConfigSerializeWrapper"] ?? .null)
-        self.filterServerList = try json.strings("filterServerList")
+        filterServerList = try json.strings("filterServerList")
     }
 
     package var json: JSONValue {
         .fields([
-            ("filterServerList", .strings(self.filterServerList)),
-            ("topicConfigSerializeWrapper", self.topicConfigSerializeWrapper.json),
+            ("filterServerList", .strings(filterServerList)),
+            ("topicConfigSerializeWrapper", topicConfigSerializeWrapper.json),
         ])
     }
 
@@ -106,12 +106,12 @@ package struct RegisterBrokerBody: JSONBody {
             append(chunk.count)
             bytes.append(contentsOf: chunk)
         }
-        append(chunk: self.topicConfigSerializeWrapper.dataVersion.encoded())
-        append(self.topicConfigSerializeWrapper.topicConfigTable.count)
-        for topic in self.topicConfigSerializeWrapper.topicConfigTable {
+        append(chunk: topicConfigSerializeWrapper.dataVersion.encoded())
+        append(topicConfigSerializeWrapper.topicConfigTable.count)
+        for topic in topicConfigSerializeWrapper.topicConfigTable {
             append(chunk: Array(topic.registrationText.utf8))
         }
-        append(chunk: JSONValue.strings(self.filterServerList).bytes())
+        append(chunk: JSONValue.strings(filterServerList).bytes())
         return Zlib.deflate(bytes)
     }
 }
