@@ -43,7 +43,8 @@ package struct JSONReader {
         self.bytes = bytes
     }
 
-    /// The one value the bytes hold; white space may surround it. Throws at the first byte that does not fit.
+    /// The one value the bytes hold; white space may surround it.
+    /// - Throws: the first byte that does not fit, and why; more than `Limits.bytes`.
     package static func read(_ bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue {
         guard bytes.count <= Limits.bytes else { throw JSONError(reason: .tooLarge, offset: Limits.bytes) }
         var reader = JSONReader(bytes)
@@ -308,10 +309,12 @@ package struct JSONReader {
 
 extension JSONValue {
     /// Reads one JSON value that fills the bytes.
+    /// - Throws: as `JSONReader.read`.
     package init(parsing bytes: UnsafeRawBufferPointer) throws(JSONError) {
         self = try JSONReader.read(bytes)
     }
 
+    /// - Throws: as `JSONReader.read`.
     package init(parsing bytes: [UInt8]) throws(JSONError) {
         let result = bytes.withUnsafeBytes { buffer in
             Result { () throws(JSONError) in try JSONReader.read(buffer) }
@@ -319,6 +322,7 @@ extension JSONValue {
         self = try result.get()
     }
 
+    /// - Throws: as `JSONReader.read`.
     package init(parsing text: String) throws(JSONError) {
         self = try JSONValue(parsing: Array(text.utf8))
     }

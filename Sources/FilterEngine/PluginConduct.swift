@@ -70,6 +70,7 @@ package final class PluginConduct {
     private let logger: Logger
 
     /// Reads what the worker before left, and starts guarding. To be made on the thread that calls the plugins.
+    /// - Throws: the kernel refuses the signal handlers, or /proc does not say how much memory is in use.
     package init(
         segment: SharedSegment, others: [SharedSegment] = [], limits: Limits = Limits(), logger: Logger,
         now: @escaping () -> Int64

@@ -28,6 +28,7 @@ package struct Descriptor: ~Copyable, Sendable {
     }
 
     /// For all who share the open file, not only for this descriptor.
+    /// - Throws: the kernel refuses (`fcntl`).
     package func setNonBlocking(_ on: Bool) throws(SystemError) {
         try check(apus_set_nonblocking(raw, on), "fcntl", "descriptor \(raw)")
     }

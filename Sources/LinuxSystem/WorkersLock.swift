@@ -30,6 +30,7 @@ package final class WorkersLock: Sendable {
     private let directory: SharedDescriptor
 
     /// Waits until no worker of an earlier platform is left. The caller holds `run`, so no other supervisor starts any.
+    /// - Throws: `held` when workers still run after `secondsMax`; `system` when the file cannot be opened.
     package init(in run: RunDirectory, waiting: () -> Void = {}) throws(Failure) {
         directory = run.directory
         let file = Glibc.openat(directory.raw, WorkersLock.name, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)

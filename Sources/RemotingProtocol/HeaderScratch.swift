@@ -124,13 +124,15 @@ package struct ExtFields {
         bytes(name).map { String(decoding: $0, as: UTF8.self) }
     }
 
-    /// nil when the field is not there; throws when it is no number in the range of its type.
+    /// nil when the field is not there.
+    /// - Throws: `badField`: the field is there and no number in the range of its type.
     package func int32(_ name: StaticString) throws(RemotingDecodeError) -> Int32? {
         guard let bytes = self.bytes(name) else { return nil }
         guard let value = Int32(exactly: try bytes.integer(name)) else { throw .badField(name.text) }
         return value
     }
 
+    /// - Throws: `badField`: the field is there and no number.
     package func int64(_ name: StaticString) throws(RemotingDecodeError) -> Int64? {
         guard let bytes = self.bytes(name) else { return nil }
         return try bytes.integer(name)
@@ -141,16 +143,19 @@ package struct ExtFields {
         bytes(name).map { $0.isTrue }
     }
 
+    /// - Throws: `missingField`.
     package func required(_ name: StaticString) throws(RemotingDecodeError) -> String {
         guard let text = string(name) else { throw .missingField(name.text) }
         return text
     }
 
+    /// - Throws: `missingField`; `badField` when it is no number in the range of its type.
     package func requiredInt32(_ name: StaticString) throws(RemotingDecodeError) -> Int32 {
         guard let value = try int32(name) else { throw .missingField(name.text) }
         return value
     }
 
+    /// - Throws: `missingField`; `badField` when it is no number.
     package func requiredInt64(_ name: StaticString) throws(RemotingDecodeError) -> Int64 {
         guard let value = try int64(name) else { throw .missingField(name.text) }
         return value

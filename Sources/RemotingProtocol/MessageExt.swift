@@ -42,7 +42,8 @@ package struct MessageExt: Equatable, Sendable {
     package var tags: String? { properties["\(PropertyName.tags)"] }
     package var keys: String? { properties["\(PropertyName.keys)"] }
 
-    /// The messages of a pull's body. Stops with an error at the first record that is not whole.
+    /// The messages of a pull's body.
+    /// - Throws: `badBody` at the first record that is not whole.
     package static func decodeAll(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> [MessageExt] {
         var messages: [MessageExt] = []
         var offset = 0
@@ -57,6 +58,7 @@ package struct MessageExt: Equatable, Sendable {
         return messages
     }
 
+    /// - Throws: `badBody` at the first record that is not whole.
     package static func decodeAll(_ bytes: [UInt8]) throws(RemotingDecodeError) -> [MessageExt] {
         let result = bytes.withUnsafeBytes { raw in
             Result { () throws(RemotingDecodeError) in try Self.decodeAll(raw) }
@@ -65,6 +67,7 @@ package struct MessageExt: Equatable, Sendable {
     }
 
     /// One whole record. A zlib body is inflated and its flag cleared; LZ4 and ZSTD bodies are left as they are.
+    /// - Throws: `badBody`: the record is too short, has a wrong magic code, or its body does not inflate.
     package init(record bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
         var reader = RecordReader(bytes: bytes)
         storeSize = try reader.integer()

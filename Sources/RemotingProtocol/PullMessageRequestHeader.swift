@@ -27,6 +27,7 @@ package struct PullMessageRequestHeader {
         "suspendTimeoutMillis", "subVersion",
     ]
 
+    /// - Throws: `missingField` or `badField`, with the name of the field.
     package init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
         var seen: UInt16 = 0
         for field in frame.extFields.fields {

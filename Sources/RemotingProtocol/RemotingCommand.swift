@@ -54,6 +54,7 @@ package struct RemotingCommand: Equatable, Sendable {
     }
 
     /// Decodes one whole frame, its length word included.
+    /// - Throws: as `RemotingFrame.parse`.
     package init(
         decoding bytes: UnsafeRawBufferPointer, scratch: HeaderScratch = HeaderScratch()
     ) throws(RemotingDecodeError) {
@@ -75,6 +76,7 @@ package struct RemotingCommand: Equatable, Sendable {
     package var requestCode: RequestCode? { RequestCode(rawValue: code) }
 
     /// The body as JSON.
+    /// - Throws: `badBody`: the body is no JSON.
     package func json() throws(RemotingDecodeError) -> JSONValue {
         do {
             return try JSONValue(parsing: body)
@@ -83,11 +85,13 @@ package struct RemotingCommand: Equatable, Sendable {
         }
     }
 
+    /// - Throws: `missingField`.
     package func field(_ name: String) throws(RemotingDecodeError) -> String {
         guard let value = extFields[name] else { throw .missingField(name) }
         return value
     }
 
+    /// - Throws: `missingField`; `badField` when it is no number.
     package func integer(_ name: String) throws(RemotingDecodeError) -> Int64 {
         guard let value = Int64(try field(name)) else { throw .badField(name) }
         return value
@@ -96,6 +100,7 @@ package struct RemotingCommand: Equatable, Sendable {
 
 extension RemotingFrame {
     /// The body as JSON.
+    /// - Throws: `badBody`: the body is no JSON.
     package func json() throws(RemotingDecodeError) -> JSONValue {
         do {
             return try JSONValue(parsing: body)

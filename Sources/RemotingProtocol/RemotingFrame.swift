@@ -72,6 +72,7 @@ package struct RemotingFrame {
     }
 
     /// Parses a whole frame, its length word included.
+    /// - Throws: a length that does not fit the bytes, an unknown header form, or a header that cannot be read.
     package static func parse(
         _ bytes: UnsafeRawBufferPointer, scratch: HeaderScratch
     ) throws(RemotingDecodeError) -> RemotingFrame {

@@ -22,6 +22,7 @@ package struct SendMessageRequestHeader {
     /// One bit for each field that must be there: a, b, c, d, e, f, g, h.
     private static let required: UInt16 = 0xff
 
+    /// - Throws: `missingField` or `badField`, with the name of the field.
     package init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
         var seen: UInt16 = 0
         if frame.code == RequestCode.sendMessage.rawValue || frame.code == RequestCode.sendReplyMessage.rawValue {

@@ -28,6 +28,7 @@ package enum Zlib {
     }
 
     /// Inflates a whole stream; bytes behind its end are skipped. `bytesMax` bounds the result.
+    /// - Throws: `corrupt`; `truncated` when the stream has no end; `tooLarge` above `bytesMax`.
     package static func inflate(_ bytes: UnsafeRawBufferPointer, bytesMax: Int) throws(ZlibError) -> [UInt8] {
         var stream = z_stream()
         let version = inflateInit_(&stream, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size))

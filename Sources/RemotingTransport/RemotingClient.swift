@@ -28,7 +28,8 @@ package final class RemotingClient: Sendable {
         ending = state.ending
     }
 
-    /// Connects; `group` may be a single event loop. Throws `RemotingError.connectFailed`.
+    /// Connects; `group` may be a single event loop.
+    /// - Throws: `RemotingError.connectFailed`.
     package static func connect(
         host: String, port: Int, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
         timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
@@ -47,6 +48,7 @@ package final class RemotingClient: Sendable {
     }
 
     /// Connects to `host:port`.
+    /// - Throws: `RemotingError.connectFailed`, also for an `address` of another form.
     package static func connect(
         to address: String, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
         timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
@@ -106,14 +108,16 @@ package final class RemotingClient: Sendable {
         }
     }
 
-    /// Sends a request and gives its answer, whatever its code. Throws `RemotingError` when there is none.
+    /// Sends a request and gives its answer, whatever its code.
+    /// - Throws: `RemotingError.timedOut`; `connectionClosed` and `badFrame` when the connection ended first.
     package func invoke(
         _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
     ) async throws -> RemotingCommand {
         try await onLoop { state, answer in state.invoke(command, timeout: timeout) { answer.give($0) } }
     }
 
-    /// As `invoke`, but throws `RemotingError.refused` for an answer other than success.
+    /// As `invoke`, for requests whose answer must be success.
+    /// - Throws: as `invoke`; `RemotingError.refused` for any other answer.
     package func invokeSuccessfully(
         _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
     ) async throws -> RemotingCommand {
@@ -141,6 +145,7 @@ package final class RemotingClient: Sendable {
     }
 
     /// Sends a request that wants no answer; returns when the kernel has it.
+    /// - Throws: `RemotingError.connectionClosed` when the connection ended first.
     package func oneway(_ command: RemotingCommand) async throws {
         try await onLoop { state, answer in state.oneway(command) { answer.give($0) } }
     }

@@ -10,16 +10,22 @@ import SettingTable
 /// loop, what saves an operator's change on another thread; of each file one call at a time.
 package protocol NameServerStorage: AnyObject, Sendable {
     /// nil when there is none yet.
+    /// - Throws: the file is there and cannot be read.
     func loadKVConfig() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
+    /// - Throws: the disk is full, fails or may not be written; the former contents stay.
     func saveKVConfig(_ bytes: [UInt8]) throws
     /// What 318 has changed, as `saveChangedSettings` was given it; nil when there is nothing.
+    /// - Throws: the file is there and cannot be read.
     func loadChangedSettings() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
+    /// - Throws: the disk is full, fails or may not be written; the former contents stay.
     func saveChangedSettings(_ bytes: [UInt8]) throws
     /// The brokers that were registered last, as `saveBrokers` was given them; empty when nobody knows.
+    /// - Throws: the file is there and cannot be read.
     func loadBrokers() throws -> [String]
     /// Replaces them as a whole. Need not survive a power failure. Called when a broker comes or goes.
+    /// - Throws: the disk is full, fails or may not be written.
     func saveBrokers(_ brokers: [String]) throws
 }
 
@@ -64,7 +70,8 @@ package final class NameServer: RemotingService {
     /// Questions that were held after the start and are being answered.
     private var heldQuestions: ArraySlice<StartHold.Question> = []
 
-    /// `milliseconds` is a clock that only goes forward. Throws what `storage` throws.
+    /// `milliseconds` is a clock that only goes forward.
+    /// - Throws: what `storage` throws; `JSONError` when the KV configuration is no JSON.
     package init(
         configuration: NameServerConfiguration = NameServerConfiguration(), storage: (any NameServerStorage)? = nil,
         logger: Logger,

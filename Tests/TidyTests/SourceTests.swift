@@ -140,6 +140,60 @@ struct SourceTests {
         #expect(Self.comment("let url = \"http://whoever\"") == nil)
     }
 
+    @Test("what a declaration for other modules throws is in its comment, or in that of the requirement it meets")
+    func throwsAreDocumented() throws {
+        let all = try Self.shipped.map { ($0, ThrowingDeclaration.all(in: try Repository.text($0))) }
+        let requirements = Set(
+            all.flatMap { $0.1 }.filter { $0.isRequirement && $0.isDocumented }.map(\.signature))
+        #expect(!requirements.isEmpty && all.flatMap { $0.1 }.count > 200, "the scan finds nothing any more")
+        for (file, declarations) in all {
+            for one in declarations where !one.isDocumented && !requirements.contains(one.signature) {
+                Issue.record("\(file):\(one.line): - Throws: which error, when? \(one.signature)")
+            }
+        }
+    }
+
+    @Test("the scan for what throws finds each form of it")
+    func throwsAreFound() {
+        let planted = """
+            package protocol Reader {
+                /// - Throws: the file ends.
+                func read() throws(ReadError) -> Int
+                static func check() async throws
+            }
+            package struct File: Reader {
+                package func read() throws(ReadError) -> Int { 1 }
+                public init(path: String = "{", name: (Int) -> Bool = { _ in true }) throws {}
+                package static func open(
+                    _ path: String, mode: Int = 0
+                ) async throws(ReadError)
+                    -> File
+                {
+                    File()
+                }
+                package var size: Int {
+                    get throws(ReadError) { 0 }
+                }
+                public subscript(index: Int) -> Int { get throws { 0 } }
+                /// - Throws: EIO.
+                @discardableResult
+                package func close() throws -> Int { 0 }
+                // None of these throws by itself, or for others.
+                func inner() throws {}
+                package func each<E: Error>(_ body: () throws(E) -> Void) throws(E) { try body() }
+                package func all(_ body: () throws -> Void) rethrows { try body() }
+                package func later(_ body: @escaping () throws -> Void) -> () throws -> Void { body }
+                package var count: Int { items.filter { try read() }.count }
+            }
+            """
+        let found = ThrowingDeclaration.all(in: planted)
+        #expect(found.map(\.line) == [3, 4, 7, 8, 9, 16, 19, 22])
+        #expect(found.filter(\.isDocumented).map(\.line) == [3, 22])
+        #expect(found.filter(\.isRequirement).map(\.line) == [3, 4])
+        #expect(found[0].signature == found[2].signature)
+        #expect(found[4].signature == "static func open(_ path: String, mode: Int = 0) async throws(ReadError) -> File")
+    }
+
     @Test("comments end before column 121, but for layouts of bytes")
     func commentWidth() throws {
         for file in Self.shipped {

@@ -56,6 +56,7 @@ package struct StoreSurvey {
     /// - Parameters:
     ///   - folder: the store's directory (`storePathRootDir`).
     ///   - commitLog: where its log lies, when that is not `commitlog` in it (`storePathCommitLog`).
+    /// - Throws: `noStore`, `inUse` when a process holds the lock before or after, `unreadable` with the file.
     package static func read(
         _ folder: String, commitLog: String? = nil, disk: any Disk = RealDisk()
     ) throws(Refusal) -> StoreReport {

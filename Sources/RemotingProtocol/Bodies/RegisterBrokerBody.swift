@@ -35,6 +35,7 @@ package struct RegisterBrokerBody: JSONBody {
         ])
     }
 
+    /// - Throws: `badBody`: the bytes do not inflate, inflate to more than `inflatedBytesMax`, or hold no registration.
     package init(body: UnsafeRawBufferPointer, compressed: Bool) throws(RemotingDecodeError) {
         guard compressed else {
             self = try Self(body: body)
