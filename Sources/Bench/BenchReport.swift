@@ -58,8 +58,8 @@ package struct BenchReport: Sendable {
         var lines: [String] = []
         func side(_ title: String, _ side: Side, unit: String) {
             lines.append(
-                "\(title)  \(side.messages) messages in \(fixed(seconds, 2)) s: \(grouped(rate(side.messages))) messages/s, "
-                    + "\(fixed(Double(side.bytes) / max(seconds, 1e-9) / 1e6, 1)) MB/s"
+                "\(title)  \(side.messages) messages in \(fixed(seconds, 2)) s: \(grouped(rate(side.messages))) "
+                    + "messages/s, \(fixed(Double(side.bytes) / max(seconds, 1e-9) / 1e6, 1)) MB/s"
                     + (side.messages > side.requests && side.requests > 0
                         ? ", \(fixed(Double(side.messages) / Double(side.requests), 1)) a \(unit)" : ""))
             if !side.latency.isEmpty {

@@ -100,7 +100,7 @@ extension Broker {
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         let boundClose = NIOLoopBound(close, eventLoop: eventLoop)
         let boundStop = NIOLoopBound(stopReading, eventLoop: eventLoop)
-        // Who may still be heard is refused; else nobody is, and nobody needs to be.
+        // Requests that may still be read are refused; when none may be, none needs to be.
         storage.admission.isDraining = stopReading == nil
         return registration.end(reason).flatMap {
             let broker = this.value

@@ -2,7 +2,7 @@ import MessageStore
 import WorkerProtocol
 
 extension BrokerConfiguration {
-    /// What holds, whether somebody set it or not, under RocketMQ's names: what GET_BROKER_CONFIG (26) answers besides
+    /// What holds, whether it was set or not, under RocketMQ's names: what GET_BROKER_CONFIG (26) answers besides
     /// the pairs as they were set.
     var listing: [(key: String, value: String)] {
         let texts = [

@@ -78,8 +78,8 @@ package final class FilterEvaluator {
                     return partial(result, position)
                         ?? .failed(
                             reason:
-                                "the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is not below the end of "
-                                + "the log at \(written)")
+                                "the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is not below the "
+                                + "end of the log at \(written)")
                 }
                 if let bytes = group.bytes {
                     // nil: the file was deleted since the consume queue was read. What is gone cannot match.
@@ -96,7 +96,10 @@ package final class FilterEvaluator {
                 return partial(result, position)
                     ?? .failed(
                         reason:
-                            "plugin \(program.culprit?.name ?? program.plugin.name) failed on the expression \(program.expression)"
+                            """
+                            plugin \(program.culprit?.name ?? program.plugin.name) failed on the expression \
+                            \(program.expression)
+                            """
                     )
             }
             position = group.entries.upperBound

@@ -142,7 +142,7 @@ package struct FrozenFile: Sendable {
     }
 }
 
-/// Times of files, which anybody may set to anything (touch -d).
+/// Times of files, which any program may set to anything (touch -d).
 enum FileTime {
     /// Of the last change of its contents, since 1970, in parts of a second; the nearest number there is.
     ///

@@ -146,7 +146,7 @@ package final class CallGuard {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// A process that is nearly out of memory would fail anywhere; better here, where it is known who used it.
+    /// A process that is nearly out of memory would fail anywhere; better here, where it is known which plugin used it.
     private func lookAtMemory(since start: UInt64) {
         let now = Self.now()
         guard now >= nextMemoryLook || now - start >= Self.longCallNanoseconds else { return }

@@ -58,7 +58,7 @@ package final class HeaderScratch {
 }
 
 /// The fields of the frame being parsed, collected in a scratch's table; its pointers are kept here, where the
-/// optimizer sees that nobody else changes them.
+/// optimizer sees that no other code changes them.
 struct FieldCollector {
     private let scratch: HeaderScratch
     private var fields: UnsafeMutablePointer<ExtField>

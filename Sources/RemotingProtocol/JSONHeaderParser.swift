@@ -309,7 +309,7 @@ struct JSONHeaderParser {
         return value
     }
 
-    /// Steps over a value nobody asks for, nested ones included (without recursion, so its depth needs no bound).
+    /// Steps over a value no field asks for, nested ones included (without recursion, so its depth needs no bound).
     private mutating func skipValue() throws(RemotingDecodeError) {
         var depth = 0
         repeat {

@@ -123,7 +123,10 @@ package final class ConnectionAdmission {
     private func pause(_ reason: String = "no descriptor is free") {
         guard pauseMilliseconds == 0 else { return }
         logger.error(
-            "no more connections are accepted for now: \(reason), \(total) connections are open; those that come wait. Raise LimitNOFILE= or limits.KIND.files, or lower connectionsMax"
+            """
+            no more connections are accepted for now: \(reason), \(total) connections are open; those that come wait. \
+            Raise LimitNOFILE= or limits.KIND.files, or lower connectionsMax
+            """
         )
         pauseMilliseconds = Self.firstPause
         for listener in listeners { Self.setAccepting(false, listener) }

@@ -9,8 +9,8 @@ import RemotingProtocol
 /// kernel, and served on by the server's next process. The client notices a pause, not an end: of a request under way
 /// when a connection closes the official C++ client learns only by its own time-out of three seconds.
 extension RemotingServer {
-    /// Reads nothing more from anybody: requests stay in the kernel, unread. For ever: what follows is `handOver` and
-    /// `close`.
+    /// Reads nothing more from any client: requests stay in the kernel, unread. For ever: what follows is `handOver`
+    /// and `close`.
     package func stopReading() {
         eventLoop.assertInEventLoop()
         for connection in connections.values { connection.stopReading() }

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Who asks a `FramePool` for memory.
+/// A handler that asks a `FramePool` for memory.
 protocol FramePoolMember: AnyObject {
     /// What it waited for has been reserved for it.
     func framePoolGranted()
@@ -21,7 +21,7 @@ final class FramePool {
         let bytes: Int
     }
 
-    /// What a network has used, and who waits there in the order of asking.
+    /// What a network has used, and the handlers that wait there in the order of asking.
     private struct Account {
         /// A point of virtual time: where its next grant begins.
         var start: Int
@@ -46,7 +46,7 @@ final class FramePool {
     private var lastTicket: UInt64 = 0
     private var accounts: [RemoteNetwork: Account] = [:]
     private var turns = FrameTurns()
-    /// Where the last grant began. Zero again when nobody waits.
+    /// Where the last grant began. Zero again when no handler waits.
     private var virtualTime = 0
 
     /// Networks remembered at a time, besides those that wait; when there are more the past is forgotten.
@@ -57,7 +57,7 @@ final class FramePool {
         self.capacity = capacity
     }
 
-    /// Somebody waits for memory.
+    /// A handler waits for memory.
     var isContended: Bool { !members.isEmpty }
 
     /// Takes `bytes`, or answers false: then `wait` is the way. One frame alone is never refused, whatever its length.
@@ -177,7 +177,7 @@ final class FramePool {
 private struct FrameTurns {
     struct Turn {
         let start: Int
-        /// Of its first waiter: among equals who asked first.
+        /// Of its first waiter: among equals the one that asked first.
         let ticket: UInt64
         let network: RemoteNetwork
 

@@ -206,7 +206,7 @@ package final class RemotingConnection {
     }
 
     func received(response frame: RemotingFrame) {
-        // One that nobody waits for came too late; its request has been answered with a time-out.
+        // One that no request waits for came too late; its request has been answered with a time-out.
         guard let request = pending.removeValue(forKey: frame.opaque) else { return }
         request.timeout.cancel()
         request.promise.succeed(RemotingCommand(frame))

@@ -35,8 +35,8 @@ package struct RemotingServerConfiguration: Sendable {
     /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
     package var connectionsPerAddressMax = 2_500
     /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of
-    /// that, requests of peers that are held back or wait four times as much. Who finds nothing left is not read until
-    /// it is his turn.
+    /// that, requests of peers that are held back or wait four times as much. A peer that finds nothing left is not
+    /// read until it is his turn.
     package var unfinishedFrameBytesMax = 64 << 20
     /// While others wait for that memory, a frame that has reserved some and grows slower is closed, in bytes a second.
     package var trickleBytesPerSecond = 32 << 10
@@ -336,7 +336,7 @@ package final class RemotingServer {
     }
 
     private func sweepConnections(now: NIODeadline, part: UInt64, of parts: UInt64) {
-        // A loop that stood still has not read: then nobody is slow but itself.
+        // A loop that stood still has not read: then no peer is slow, only the loop.
         let isLate = now - lastSweep > configuration.sweepInterval
         lastSweep = now
         for connection in connections.values where connection.id % parts == part {

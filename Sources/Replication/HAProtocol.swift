@@ -110,8 +110,8 @@ package struct HASession {
         if let next, next < log.minimum {
             return .close(
                 reason:
-                    "the slave needs \(next), but this master's log begins at \(log.minimum): the slave was away longer "
-                    + "than messages are kept. Empty its store")
+                    "the slave needs \(next), but this master's log begins at \(log.minimum): the slave was away "
+                    + "longer than messages are kept. Empty its store")
         }
         return .carryOn
     }

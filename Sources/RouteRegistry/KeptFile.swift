@@ -45,7 +45,7 @@ final class KeptFile {
         }
     }
 
-    /// Those who had asked when the write began are the first that wait.
+    /// The first that wait are those that had asked when the write began.
     private func settle(_ asked: [(String?) -> Void], _ failure: String?) {
         waiting.removeFirst(asked.count)
         for then in asked { then(failure) }

@@ -45,8 +45,8 @@ struct RegistrationRequest: Sendable {
     }
 }
 
-/// Requests whose bodies or answers are large: those are read and made on another thread, and nobody else waits for
-/// them. Their connection is not read from meanwhile.
+/// Requests whose bodies or answers are large: those are read and made on another thread, and no other
+/// request waits for them. Their connection is not read from meanwhile.
 extension NameServer {
     /// A body that is larger is read elsewhere.
     static let bytesAtOnce = 32 << 10
@@ -55,7 +55,7 @@ extension NameServer {
 
     private var hasElsewhere: Bool { elsewhere != nil && eventLoop != nil }
 
-    /// How large a compressed one is nobody knows before.
+    /// How large a compressed one is shows only when it is inflated.
     func isReadElsewhere(_ frame: RemotingFrame) -> Bool {
         hasElsewhere && (frame.body.count > Self.bytesAtOnce || frame.extFields.bool("compressed") == true)
     }

@@ -21,7 +21,7 @@ package protocol NameServerStorage: AnyObject, Sendable {
     /// Replaces it as a whole, durably.
     /// - Throws: the disk is full, fails or may not be written; the former contents stay.
     func saveChangedSettings(_ bytes: [UInt8]) throws
-    /// The brokers that were registered last, as `saveBrokers` was given them; empty when nobody knows.
+    /// The brokers that were registered last, as `saveBrokers` was given them; empty when that is not known.
     /// - Throws: the file is there and cannot be read.
     func loadBrokers() throws -> [String]
     /// Replaces them as a whole. Need not survive a power failure. Called when a broker comes or goes.
@@ -87,7 +87,10 @@ package final class NameServer: RemotingService {
             kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes), refused: &refused)
             if refused > 0 {
                 logger.error(
-                    "\(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes them again"
+                    """
+                    \(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes \
+                    them again
+                    """
                 )
             }
         }
@@ -98,8 +101,8 @@ package final class NameServer: RemotingService {
         startHold = StartHold(awaiting: savedBrokers)
     }
 
-    /// Starts looking for silent brokers; who asks for what brokers from before the restart may know waits for them, a
-    /// moment.
+    /// Starts looking for silent brokers; a request for what brokers from before the restart may know
+    /// waits for them, a moment.
     package func start(on eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         let this = NIOLoopBound(self, eventLoop: eventLoop)
@@ -152,7 +155,10 @@ package final class NameServer: RemotingService {
             if !loaded.outdated.isEmpty {
                 let keys = loaded.outdated.joined(separator: " ")
                 logger.notice(
-                    "the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \(keys)"
+                    """
+                    the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \
+                    \(keys)
+                    """
                 )
             }
             if changedSettings.isDirty { keepChangedSettings() }
@@ -163,7 +169,7 @@ package final class NameServer: RemotingService {
         }
     }
 
-    /// At the start and when the configuration file was read again: nobody waits for it.
+    /// At the start and when the configuration file was read again: no request waits for it.
     private func keepChangedSettings() {
         settingsFile.keep(elsewhere: elsewhere, eventLoop) { [unowned self] failure in
             if let failure { logger.error("changed settings could not be kept for the next start: \(failure)") }
@@ -260,7 +266,7 @@ package final class NameServer: RemotingService {
             to: question.address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
     }
 
-    /// The time is over: those who did not come back are not waited for any more.
+    /// The time is over: brokers that did not come back are not waited for any more.
     package func endStartHold() {
         answer(held: startHold.end())
         keepBrokers()
@@ -456,8 +462,8 @@ package final class NameServer: RemotingService {
             return Answer(
                 code: .systemError,
                 remark:
-                    "the KV configuration holds \(kvConfig.bytes) bytes, and at most \(KVConfigTable.bytesMax): nothing "
-                    + "was changed; delete what is not needed (mqadmin deleteKvConfig)")
+                    "the KV configuration holds \(kvConfig.bytes) bytes, and at most \(KVConfigTable.bytesMax): "
+                    + "nothing was changed; delete what is not needed (mqadmin deleteKvConfig)")
         }
         return keep(kvFile, frame.returnAddress, connection)
     }
@@ -500,7 +506,7 @@ package final class NameServer: RemotingService {
         return .body(KVTable(table: entries))
     }
 
-    /// For the next start: who is worth waiting for.
+    /// For the next start: the brokers that are worth waiting for.
     private func keepBrokers() {
         keepsBrokers = false
         let brokers = tables.brokers.union(startHold.awaited)

@@ -38,9 +38,9 @@ package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
     /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is
-    /// started again, or that lost a connection. Nobody who asks meanwhile is told that its topics do not exist, which
-    /// the official C++ client does not forgive. RocketMQ's name server waits no time at all, and its brokers come back
-    /// with their next period.
+    /// started again, or that lost a connection. No client that asks meanwhile is told that its topics do not exist,
+    /// which the official C++ client does not forgive. RocketMQ's name server waits no time at all, and its brokers
+    /// come back with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
     /// One broker process, by its address.
@@ -302,7 +302,7 @@ package struct RouteTables: Sendable {
         liveTable.values.contains { $0.connection == connection }
     }
 
-    /// The brokers that are registered, `NAME/ID` each: who they are wherever they listen.
+    /// The brokers that are registered, `NAME/ID` each: the same wherever they listen.
     package var brokers: Set<String> {
         Set(brokerAddrTable.flatMap { entry in entry.value.brokerAddrs.keys.map { Self.identity(entry.key, $0) } })
     }

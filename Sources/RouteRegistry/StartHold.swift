@@ -6,7 +6,7 @@ import RemotingTransport
 /// wait until the brokers that were registered before the restart are back, or `milliseconds` are over: an answer that
 /// comes late instead of one that is wrong.
 ///
-/// A name server that nobody was registered with holds nothing.
+/// A name server with which no broker was registered holds nothing.
 struct StartHold {
     static let milliseconds: Int64 = 2_000
     /// More questions than that are answered at once.
@@ -58,7 +58,7 @@ struct StartHold {
         return isActive ? [] : end()
     }
 
-    /// Nobody is waited for any more. Answers all questions.
+    /// No broker is waited for any more. Answers all questions.
     mutating func end() -> [Question] {
         defer {
             awaited = []

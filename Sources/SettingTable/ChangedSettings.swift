@@ -5,7 +5,7 @@ package import FastJSON
 ///
 /// RocketMQ rewrites the file it was started with. Here that file is the operator's and may stand for several workers,
 /// so a change is kept beside the worker's tables, with what the file said at that time (`file`, absent where it said
-/// nothing). Who changes the file later is the last to have spoken: then the file holds.
+/// nothing). A later change of the file comes last: then the file holds.
 package struct ChangedSettings: Sendable {
     package struct Change: Equatable, Sendable {
         package var value: String

@@ -118,8 +118,9 @@ package enum SettingType: Sendable {
         case .oneFolder:
             guard !text.contains(",") else {
                 throw Mismatch(
-                    "one folder. RocketMQ spreads its log over several (separated by ,); Apus has no such log and would find "
-                        + "none of those messages: move the files of all of them into one folder, or keep RocketMQ for this store"
+                    "one folder. RocketMQ spreads its log over several (separated by ,); Apus has no such log and "
+                        + "would find none of those messages: move the files of all of them into one folder, or keep "
+                        + "RocketMQ for this store"
                 )
             }
             return try SettingType.path.canonical(text)

@@ -209,8 +209,8 @@ package final class WorkerEnvironment {
         DescriptorReserve.shared.hold(plan.reserve)
         if plan.connections < wanted {
             connectionsNote =
-                "\(plan.connections) connections at most, not \(wanted) (connectionsMax): beside its own files \(limit) open files allow no more; "
-                + "raise limits.\(kind.rawValue).files or LimitNOFILE="
+                "\(plan.connections) connections at most, not \(wanted) (connectionsMax): beside its own files "
+                + "\(limit) open files allow no more; raise limits.\(kind.rawValue).files or LimitNOFILE="
             logger.warning("\(connectionsNote)")
         }
         return ConnectionBounds(total: plan.connections, perAddress: min(perAddress, plan.connections))

@@ -211,7 +211,10 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private func lookAtLimits() {
         if W.endsBeforeMemoryDoes, let (used, limit) = OwnLimits.memory(), used > limit / 16 * 15 {
             let reason =
-                "\(used >> 20) MB of memory are in use and \(limit >> 20) MB allowed: raise limits.\(id.kind.rawValue).memory"
+                """
+                \(used >> 20) MB of memory are in use and \(limit >> 20) MB allowed: raise \
+                limits.\(id.kind.rawValue).memory
+                """
             failed(id, WorkerError(reason), on: control)
         }
         let note = OwnLimits.filesExhausted().map {

@@ -139,7 +139,10 @@ final class KVConfigFile: NameServerStorage, Sendable {
         case .absent: return nil
         case .empty(let reason):
             logger.error(
-                "\(reason), and it has no backup: the name server begins without \(what); if there was one, stop the name server and restore the file"
+                """
+                \(reason), and it has no backup: the name server begins without \(what); if there was one, stop the \
+                name server and restore the file
+                """
             )
             return nil
         case .current(let bytes): return bytes

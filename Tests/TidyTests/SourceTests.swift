@@ -103,6 +103,7 @@ struct SourceTests {
         (#"\b(next|former|last) life\b"#, "process, restart"), (#"\b[Ww]hoever\b"#, "the subject by its name"),
         (#"\bbelieved\b"#, "trusted, counts"), (#"\b[Pp]assed over\b"#, "skipped"), (#"\bput right\b"#, "repaired"),
         (#"\bvouch"#, "is covered by"), (#"\bsums\b"#, "checksums"),
+        (#"\b([Nn]o|[Ss]ome|[Aa]ny|[Ee]very)body\b"#, "which client, process, thread or read"),
     ]
 
     /// The comment of a line, if it has one. Texts that contain slashes are none.
@@ -131,7 +132,9 @@ struct SourceTests {
     func glossaryWorks() throws {
         let samples = [
             "/// its next life", "// whoever", "// believed", "// passed over", "// put right", "// vouches", "// sums",
+            "/// Nobody waits",
         ]
+        #expect(samples.count == Self.houseWords.count)
         for (sample, rule) in zip(samples, Self.houseWords) {
             let expression = try NSRegularExpression(pattern: rule.pattern)
             let comment = try #require(Self.comment(sample))
@@ -194,16 +197,22 @@ struct SourceTests {
         #expect(found[4].signature == "static func open(_ path: String, mode: Int = 0) async throws(ReadError) -> File")
     }
 
-    @Test("comments end before column 121, but for layouts of bytes")
-    func commentWidth() throws {
+    /// A line that shows where bytes lie: one of the drawings in comments, which may be wider.
+    static func isLayout(_ line: String) -> Bool {
+        let text = line.trimmingCharacters(in: CharacterSet(charactersIn: " /"))
+        let isComment = line.trimmingCharacters(in: .whitespaces).hasPrefix("//")
+        return isComment && (line.contains("///     ") || text.hasPrefix("|"))
+    }
+
+    @Test("lines end before column 121, texts and comments too, but for layouts of bytes")
+    func lineWidth() throws {
         for file in Self.shipped {
             for (index, line) in try Repository.text(file).components(separatedBy: "\n").enumerated()
             where line.count > 120 {
-                let text = line.trimmingCharacters(in: CharacterSet(charactersIn: " /"))
-                let isComment = line.trimmingCharacters(in: .whitespaces).hasPrefix("//")
-                let isLayout = line.contains("///     ") || text.hasPrefix("|")
-                #expect(!isComment || isLayout, "\(file):\(index + 1) has \(line.count) characters")
+                #expect(Self.isLayout(line), "\(file):\(index + 1) has \(line.count) characters")
             }
         }
+        #expect(Self.isLayout("///     magic 4 | size 4") && Self.isLayout("/// | magic 4 | size 4 |"))
+        #expect(!Self.isLayout("    // Too long.") && !Self.isLayout("let text = \"///     none\""))
     }
 }

@@ -151,7 +151,7 @@ final class AckGate {
 
     // MARK: Topics
 
-    /// The first so many topics are on disk: those who waited for them go on.
+    /// The first so many topics are on disk: the answers that waited for them leave.
     func topicsKept(to made: Int64) {
         topicsKept = max(topicsKept, made)
         let mayWait = conditions.syncFlush || conditions.syncMaster

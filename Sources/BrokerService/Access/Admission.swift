@@ -4,7 +4,7 @@ import RemotingProtocol
 struct BrokerStates: OptionSet, Sendable {
     let rawValue: UInt8
 
-    /// It cannot go on, and leaves although nobody asked it to stop.
+    /// It cannot go on, and leaves although it was not asked to stop.
     static let withdrawn = BrokerStates(rawValue: 1)
     /// It is being stopped.
     static let draining = BrokerStates(rawValue: 2)
@@ -225,8 +225,14 @@ final class Admission {
         guard gate.waitingCount >= settings.sendsWaitingMax else { return nil }
         let remedy =
             settings.syncFlush
-            ? "the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster disk"
-            : "the slave is slower than the producers (brokerRole=SYNC_MASTER): send more slowly, or see what holds the slave up"
+            ? """
+            the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster \
+            disk
+            """
+            : """
+            the slave is slower than the producers (brokerRole=SYNC_MASTER): send more slowly, or see what holds the \
+            slave up
+            """
         return "[OVERLOAD]system busy, start flow control for a while: \(gate.waitingCount) messages wait to be "
             + "acknowledged (sendThreadPoolQueueCapacity=\(settings.sendsWaitingMax)); \(remedy)"
     }

@@ -2,7 +2,7 @@ import FastJSON
 import RemotingProtocol
 import RemotingTransport
 
-/// Who is connected: GET_CONSUMER_CONNECTION_LIST (203), GET_PRODUCER_CONNECTION_LIST (204), GET_ALL_PRODUCER_INFO
+/// The connected clients: GET_CONSUMER_CONNECTION_LIST (203), GET_PRODUCER_CONNECTION_LIST (204), GET_ALL_PRODUCER_INFO
 /// (328). There may be ten thousand of them: they are noted in slices, and another thread makes the text.
 extension AdminBrokerProcessor {
     /// Clients noted in one slice.

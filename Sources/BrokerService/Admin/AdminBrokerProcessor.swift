@@ -247,7 +247,7 @@ final class AdminBrokerProcessor {
             body: Array(text.utf8))
     }
 
-    /// What somebody set stands as it was set; what nobody did by the value it has.
+    /// What was set stands as it was set; what was not by the value it has.
     private func settingsHeld() -> [String: String] {
         let holding = environment.configuration.listing + storage.store.configuration.listing
         return Dictionary(

@@ -67,7 +67,10 @@ struct ConsumerNotices {
         let topic = TopicName.deadLetterPrefix + group
         let more = omitted > 0 ? "; \(omitted) more dead letters were not written here" : ""
         logger.warning(
-            "a message of consumer group \(group) was given up after \(tries) deliveries and lies in \(topic) \(place); \(deadLettersByGroup[group] ?? 0) of the group since the start (apus admin printMsg -t \(topic))\(more)",
+            """
+            a message of consumer group \(group) was given up after \(tries) deliveries and lies in \(topic) \(place); \
+            \(deadLettersByGroup[group] ?? 0) of the group since the start (apus admin printMsg -t \(topic))\(more)
+            """,
             metadata: ["consumerGroup": "\(group)", "topic": "\(topic)"])
     }
 
@@ -77,7 +80,7 @@ struct ConsumerNotices {
         guard isAllowed else { return }
         let rest =
             remaining == 0
-            ? "nobody consumes for it now" : remaining == 1 ? "one client remains" : "\(remaining) clients remain"
+            ? "no client consumes for it now" : remaining == 1 ? "one client remains" : "\(remaining) clients remain"
         let more = omitted > 0 ? "; \(omitted) more have left without a line" : ""
         logger.notice(
             "consumer \(client.clientID) at \(client.client.address) has left group \(group): \(rest)\(more)",

@@ -32,7 +32,7 @@ struct MembershipNotices {
     var remembered: Int { groups.count }
 
     /// Calls `tell` for each group whose members may be told now; it returns how many members that were. Returns when
-    /// to come again, or `nil` if nobody waits.
+    /// to come again, or `nil` if no group waits.
     mutating func tell(now: Int64, _ tell: (String) -> Int) -> Int64? {
         guard !changed.isEmpty else { return nil }
         forget(now)

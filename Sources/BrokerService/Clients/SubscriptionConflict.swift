@@ -11,7 +11,7 @@ struct SubscriptionConflict: CustomStringConvertible {
 
     struct Key: Hashable {
         var topic: String
-        /// What the two want, in the order of the alphabet: who said it first does not matter.
+        /// What the two want, in the order of the alphabet: which of them said it first does not matter.
         var first: String
         var second: String
     }

@@ -18,7 +18,7 @@ final class ScheduleMessageService {
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
     static let sleepMaxMillis: Int64 = 30_000
 
-    /// Who RocketMQ's statistics say takes messages out of the schedule topic.
+    /// The group that takes messages out of the schedule topic, by RocketMQ's statistics.
     static let group = "SCHEDULE_CONSUMER"
 
     private let environment: BrokerEnvironment
@@ -188,7 +188,7 @@ final class ScheduleMessageService {
                 return
             case .undeliverable(let reason):
                 environment.logger.error(
-                    "the delayed message at \(entry.physicalOffset) was passed over: \(reason)")
+                    "the delayed message at \(entry.physicalOffset) was skipped: \(reason)")
             }
             levels[index].advance()
             isDirty = true

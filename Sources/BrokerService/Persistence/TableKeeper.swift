@@ -236,7 +236,7 @@ extension TableKeeper {
         environment.scheduleTick()
     }
 
-    /// Milliseconds between two tries of writing the topics because somebody sends to a new one.
+    /// Milliseconds between two tries of writing the topics because a producer sends to a new one.
     private static let topicsRetryMillis: Int64 = 500
 
     /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is

@@ -63,7 +63,7 @@ final class SuspendedReads {
 
 /// What has arrived in a queue, as far as it matters to what waits: the tags codes, or "many".
 struct ArrivedTags {
-    /// So many different codes are remembered; more wake everybody.
+    /// So many different codes are remembered; more wake all reads.
     private static let codesMax = 16
 
     private var codes: [Int64] = []
@@ -98,7 +98,7 @@ final class QueueWatch {
     /// Arrived, and not yet looked at by those in `pulls`.
     private(set) var arrivals = ArrivedTags()
     var batch: Batch?
-    /// It stands in the list of queues somebody is to be woken at.
+    /// It stands in the list of queues at which reads are to be woken.
     var isStirred = false
     /// The delay level whose messages the queue holds, for queues of `SCHEDULE_TOPIC_XXXX`.
     var arrivalOfDelayed: ((MessageArrival) -> Void)?
@@ -110,7 +110,7 @@ final class QueueWatch {
         return watch
     }
 
-    /// Nobody wants to hear of messages.
+    /// No read waits for messages.
     var isIdle: Bool { pulls.isEmpty && batch == nil && arrivalOfDelayed == nil }
 
     func note(_ tagsCode: Int64) {

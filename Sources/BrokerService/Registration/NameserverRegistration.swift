@@ -10,7 +10,7 @@ import WorkerProtocol
 /// `registerNameServerPeriod` and as soon as topics change (changes of one tick in one request; while one is under way
 /// the next waits for it; with so many topics that a request takes time, changes are gathered so that this takes a
 /// tenth of it), UNREGISTER_BROKER (104) when it leaves. A name server that does not answer is tried again with
-/// back-off and keeps nobody else waiting.
+/// back-off and keeps the others not waiting.
 final class NameserverRegistration {
     static let requestTimeout = TimeAmount.seconds(6)
     static let retryFirstMillis: Int64 = 100
@@ -69,7 +69,7 @@ final class NameserverRegistration {
     private func leave(_ server: NameServer) {
         server.hasLeft = true
         server.retry?.cancel()
-        // Nobody waits for one that is left.
+        // No answer waits for one that is left.
         for waiter in server.waiters + server.nextWaiters { waiter() }
         (server.waiters, server.nextWaiters) = ([], [])
         guard let client = server.client, client.isActive else { return }

@@ -130,8 +130,8 @@ final class SendMessageProcessor {
         guard tables.creations.mayMakeTopic(request.client.connection.remoteAddress) else {
             return refuse(
                 .systemBusy,
-                "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
-                    + "than \(CreationRates.topics.words); send again in a moment")
+                "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has "
+                    + "made more than \(CreationRates.topics.words); send again in a moment")
         }
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
@@ -142,7 +142,9 @@ final class SendMessageProcessor {
         {
             tables.clientMade(entry.config)
             environment.logger.info(
-                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(request.client.address)"
+                """
+                topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(request.client.address)
+                """
             )
             return entry
         }
@@ -255,7 +257,7 @@ final class SendMessageProcessor {
     }
 
     /// Consumers of 5.x need region and switch to trace (RocketMQ 5 stores them always, 39 bytes; 4.9 never). Messages
-    /// of older producers get them once somebody traces here, so that nobody else pays for it.
+    /// of older producers get them once clients trace here, so that without tracing no message pays for it.
     @inline(__always)
     private func storesRegion(_ frame: RemotingFrame, _ topic: TopicEntry) -> Bool {
         if frame.version >= Self.regionVersion { return true }
@@ -440,9 +442,8 @@ final class SendMessageProcessor {
         case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
             code = .messageIllegal
             remark =
-                "the message is illegal, maybe msg body or properties length not matched. "
-                + "msg body length limit \(environment.configuration.maxMessageSize)B, msg properties length limit 32KB."
-                + " Here: \(refusal)"
+                "the message is illegal, maybe msg body or properties length not matched. msg body length limit "
+                + "\(environment.configuration.maxMessageSize)B, msg properties length limit 32KB. Here: \(refusal)"
         case .diskFull, .notWritable:
             code = .serviceNotAvailable
             remark = "service not available now. \(refusal)"

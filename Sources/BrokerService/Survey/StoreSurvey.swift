@@ -6,7 +6,7 @@ import MetadataStore
 import RemotingProtocol
 import StoreFormat
 
-/// Reads the directory of a store nobody has open, of RocketMQ 4.x or 5.x or of Apus, and changes nothing in it.
+/// Reads the directory of a store no broker has open, of RocketMQ 4.x or 5.x or of Apus, and changes nothing in it.
 ///
 /// It reads tables, the ends of queues, the messages that wait for a time or an outcome, and the log's newest records:
 /// not the whole log.
@@ -24,8 +24,8 @@ package struct StoreSurvey {
             switch self {
             case .noStore(let text): text
             case .inUse(let folder, let holder):
-                "\(folder) is open: \(Self.shown(holder)) holds its lock; a broker writes there all the time, so stop it in order "
-                    + "first: \(Self.remedy(holder))"
+                "\(folder) is open: \(Self.shown(holder)) holds its lock; a broker writes there all the time, so stop "
+                    + "it in order first: \(Self.remedy(holder))"
             case .unreadable(let error): "\(error)"
             }
         }
@@ -110,8 +110,8 @@ package struct StoreSurvey {
             return "\(folder) is no store, but \(folder)/store is one: name that"
         }
         return
-            "\(folder) is no store of RocketMQ or Apus: it has neither commitlog nor consumequeue nor config/topics.json; "
-            + "name the folder of storePathRootDir"
+            "\(folder) is no store of RocketMQ or Apus: it has neither commitlog nor consumequeue nor "
+            + "config/topics.json; name the folder of storePathRootDir"
     }
 
     private static func isStore(_ folder: String, _ disk: any Disk) throws(SystemError) -> Bool {
@@ -207,7 +207,7 @@ package struct StoreSurvey {
         return -1
     }
 
-    // MARK: Who wrote it
+    // MARK: The broker that wrote it
 
     private mutating func readWriter() throws(SystemError) {
         let marks = try StoreMarks(configuration, disk: disk)

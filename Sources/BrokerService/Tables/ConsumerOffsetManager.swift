@@ -151,7 +151,7 @@ final class ConsumerOffsetManager {
     /// - Returns: what `remove` is to take out.
     func forget(group: String) -> [Table] { forget(byGroup.removeValue(forKey: group)) }
 
-    /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ
+    /// The topic is gone: a new one of its name begins at offset 0, and no group may skip its first messages (RocketMQ
     /// 5's `cleanOffsetByTopic`; 4.9 keeps the offsets).
     /// - Returns: what `remove` is to take out.
     func forget(topic: String) -> [Table] { forget(byTopic.removeValue(forKey: topic)) }

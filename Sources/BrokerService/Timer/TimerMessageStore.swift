@@ -131,7 +131,7 @@ final class TimerMessageStore {
         scheduleTurn()
     }
 
-    /// The topic is there as soon as somebody uses it, so that nobody takes its queue for a leftover.
+    /// The topic is there as soon as it is used, so that no clean-up takes its queue for a leftover.
     @discardableResult
     func makeTopic() -> TopicEntry {
         tables.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
@@ -250,7 +250,7 @@ final class TimerMessageStore {
                 }
             if isTaken != true {
                 environment.logger.error(
-                    "the timer message at \(entry.physicalOffset) is not there and was passed over")
+                    "the timer message at \(entry.physicalOffset) is not there and was skipped")
                 wheel.skip(sequence)
             }
             if bytes >= Self.takeInBytes || collectedBytes + writingBytes >= Self.collectBytesMax { break }
@@ -319,7 +319,10 @@ final class TimerMessageStore {
             if case .failure(let error) = result {
                 if !isWriteFailing {
                     environment.logger.error(
-                        "timer messages could not be written to \(files.directory): \(error); it is tried again every second, until then they stay in the log"
+                        """
+                        timer messages could not be written to \(files.directory): \(error); it is tried again every \
+                        second, until then they stay in the log
+                        """
                     )
                 }
                 isWriteFailing = true
@@ -384,8 +387,10 @@ final class TimerMessageStore {
     private func finish(_ loaded: TimerFiles.Loaded) {
         if loaded.damaged > 0 {
             environment.logger.error(
-                "\(files.directory)/\(loaded.bucket.fileName): \(loaded.damaged) bytes are no timer messages and were passed over"
-            )
+                """
+                \(files.directory)/\(loaded.bucket.fileName): \(loaded.damaged) bytes are no timer messages and were \
+                skipped
+                """)
         }
         let number = wheel?.finishedLoad(
             loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) },
@@ -417,7 +422,7 @@ final class TimerMessageStore {
             case .putAside(let result): bytes += result.size
             case nil: break
             case .undeliverable(let reason):
-                environment.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")
+                environment.logger.error("the timer message \(entry.sequence) was skipped: \(reason)")
             case .refused:
                 wheel.putBack(entry)
                 later(RecordCopier.retryMillis) { $0.scheduleTurn() }

@@ -12,9 +12,9 @@ struct OpenTransactions {
         var timeout: Int64 = 6000
         /// Between checks (`transactionCheckInterval`).
         var interval: Int64 = 60_000
-        /// Checks after which nobody is asked any more (`transactionCheckMax`).
+        /// Checks after which no producer is asked any more (`transactionCheckMax`).
         var checkMax = 15
-        /// Age at which nobody is asked any more: the log is about to forget the message (`fileReservedTime`).
+        /// Age at which no producer is asked any more: the log is about to forget the message (`fileReservedTime`).
         var keep: Int64 = 72 * 3_600_000
     }
 
@@ -96,7 +96,7 @@ struct OpenTransactions {
         if let older = byOrigin[half.origin], let before = open.removeValue(forKey: older) ?? ending[older] {
             entry.since = before.since
             isCheck = half.checks > before.half.checks
-            // Only moved to another place of the log: that postpones nothing. What waits for a producer begins to wait
+            // Only moved to another offset of the log: that postpones nothing. What waits for a producer begins to wait
             // anew.
             if half.checks == before.half.checks, before.nextCheck != .max { entry.nextCheck = before.nextCheck }
         }
@@ -125,7 +125,7 @@ struct OpenTransactions {
     /// The queues have been read: from now on every copy is made here.
     mutating func rebuilt() { alike = nil }
 
-    /// The open ones whose records lie before a place of the log, oldest first.
+    /// The open ones whose records lie before an offset of the log, oldest first.
     func lying(before physicalOffset: Int64) -> [HalfMessage] {
         var found: [HalfMessage] = []
         for offset in known[firstKnown...] {
@@ -210,7 +210,7 @@ struct OpenTransactions {
         return nil
     }
 
-    /// Nobody could be asked: the check is not counted.
+    /// No producer could be asked: the check is not counted.
     mutating func postpone(_ halfOffset: Int64, until time: Int64) {
         guard var entry = open[halfOffset] else { return }
         entry.nextCheck = time

@@ -13,7 +13,10 @@ extension MessageStore {
             if let stale = try firstStaleChecksum(checksums.newest(16)) {
                 // RocketMQ cut the log off below its end, as it does at damage, and went on writing.
                 logger.warning(
-                    "the record checksums in \(configuration.recordChecksumPath) from \(stale) on were made for another log than \(configuration.commitLogPath): deleted; records there are judged by their body's CRC"
+                    """
+                    the record checksums in \(configuration.recordChecksumPath) from \(stale) on were made for another \
+                    log than \(configuration.commitLogPath): deleted; records there are judged by their body's CRC
+                    """
                 )
                 try checksums.cut(first: PhysicalOffset(0), end: stale)
             }
@@ -61,7 +64,10 @@ extension MessageStore {
         } catch {
             if reported.isNewUnreadableChecksums() {
                 logger.error(
-                    "reading \(configuration.recordChecksumPath) failed: records found on the disk are judged by their body's CRC alone: \(error)"
+                    """
+                    reading \(configuration.recordChecksumPath) failed: records found on the disk are judged by their \
+                    body's CRC alone: \(error)
+                    """
                 )
             }
             return true

@@ -143,7 +143,10 @@ extension MessageStore {
         // At the first, and then ever more seldom: a log of RocketMQ's may be full of them.
         guard withoutQueue & (withoutQueue - 1) == 0 else { return }
         logger.error(
-            "the message at \(record.physicalOffset) of the commit log is in no queue: \(refusal); it stays in the log, readable by offset and key (\(withoutQueue) such messages since the start)"
+            """
+            the message at \(record.physicalOffset) of the commit log is in no queue: \(refusal); it stays in the log, \
+            readable by offset and key (\(withoutQueue) such messages since the start)
+            """
         )
     }
 

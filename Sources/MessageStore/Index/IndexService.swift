@@ -187,7 +187,10 @@ final class IndexService {
                     try disk.remove(path)
                 } else {
                     logger.warning(
-                        "index file \(path) has \(size) bytes instead of \(layout.fileSize): not used; set maxHashSlotNum and maxIndexNum to what it was made with, or delete it"
+                        """
+                        index file \(path) has \(size) bytes instead of \(layout.fileSize): not used; set \
+                        maxHashSlotNum and maxIndexNum to what it was made with, or delete it
+                        """
                     )
                 }
                 continue

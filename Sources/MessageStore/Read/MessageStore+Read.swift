@@ -195,7 +195,10 @@ extension MessageStore {
     {
         guard reported.isNew(damageAt: physical) else { return }
         logger.error(
-            "entry \(position) of \(queue.topic)-\(queue.queueID) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
+            """
+            entry \(position) of \(queue.topic)-\(queue.queueID) leads to \(physical), where \(what): not delivered; \
+            if the log is right, stop the broker and delete the folder consumequeue, and it is built anew
+            """
         )
     }
 

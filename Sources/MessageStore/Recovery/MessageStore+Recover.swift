@@ -86,7 +86,10 @@ extension MessageStore {
         let folders = try queueFiles.folders { odd.append($0) }
         if let first = odd.first {
             logger.error(
-                "\(odd.count) folders in \(configuration.consumeQueuePath) are no topic's and are left alone: \(first); nothing is read from them"
+                """
+                \(odd.count) folders in \(configuration.consumeQueuePath) are no topic's and are left alone: \(first); \
+                nothing is read from them
+                """
             )
         }
         return folders

@@ -32,7 +32,10 @@ extension MessageStore {
         }
         guard let next = nextRecord(from: from) else { return false }
         logger.error(
-            "commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are skipped, their messages are lost"
+            """
+            commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are skipped, their messages are \
+            lost
+            """
         )
         log.dispatch(to: next)
         return true

@@ -24,7 +24,7 @@ package struct DataVersion: JSONBody, Hashable {
     package var json: JSONValue {
         .fields([
             ("counter", .integer(counter)),
-            // 4.9.8 knows no stateVersion; it is written only by those who have one.
+            // 4.9.8 knows no stateVersion; only what has one writes it.
             ("stateVersion", stateVersion == 0 ? nil : .integer(stateVersion)),
             ("timestamp", .integer(timestamp)),
         ])
@@ -32,7 +32,7 @@ package struct DataVersion: JSONBody, Hashable {
 
     package mutating func next(now milliseconds: Int64) {
         timestamp = milliseconds
-        // As Java's counter does; somebody else's may stand anywhere.
+        // As Java's counter does; another program's may stand anywhere.
         counter &+= 1
     }
 }
