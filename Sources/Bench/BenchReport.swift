@@ -153,7 +153,7 @@ extension BenchReport.Side {
     }
 }
 
-/// A decimal number with so many digits behind the point (no Foundation here).
+/// A decimal number with so many digits after the point (no Foundation here).
 func fixed(_ value: Double, _ digits: Int) -> String {
     guard value.isFinite else { return "–" }
     var scale = 1.0

@@ -16,7 +16,7 @@ extension Broker {
     static let newGroupsMillis: Int64 = 1000
     static let delayOffsetMillis: Int64 = 10_000
 
-    // MARK: Starting
+    // MARK: - Starting
 
     /// Loads the tables, then opens (and if need be recovers) the store.
     ///
@@ -86,7 +86,7 @@ extension Broker {
     /// Connections that will be opened presently, and what their clients have said (`ClientHandOver.bytes`).
     package func expect(clients bytes: [UInt8]) { expected = ClientHandOver.read(bytes) }
 
-    // MARK: Stopping
+    // MARK: - Stopping
 
     /// Takes no more messages, answers what waits, writes everything down and closes the store.
     ///
@@ -150,7 +150,7 @@ extension Broker {
     private func acknowledgementsDone() -> EventLoopFuture<Void> {
         guard !gate.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
         let done = eventLoop.makePromise(of: Void.self)
-        let deadline = environment.now() + max(configuration.syncFlushTimeout, configuration.slaveTimeout)
+        let deadline = environment.now() + max(configuration.syncFlushTimeoutMillis, configuration.slaveTimeoutMillis)
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(5), delay: .milliseconds(5)) { task in
             let broker = this.value

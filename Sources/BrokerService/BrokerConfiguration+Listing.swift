@@ -20,8 +20,8 @@ extension BrokerConfiguration {
             ("rebalanceLockMaxLiveTime", rebalanceLockMaxLiveTime),
             ("registerNameServerPeriod", registerNameServerPeriod),
             ("startAcceptSendRequestTimeStamp", startAcceptSendRequestTimeStamp),
-            ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeout),
-            ("slaveTimeout", slaveTimeout), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
+            ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeoutMillis),
+            ("slaveTimeout", slaveTimeoutMillis), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
             ("defaultQueryMaxNum", Int64(defaultQueryMaxNum)),
             // There are no filter servers; mqadmin exportConfigs of 4.9 fails without the key.
             ("filterServerNums", 0),

@@ -201,7 +201,7 @@ package struct JSONReader {
             offset += 1
         }
         let text = String(decoding: bytes[start..<offset], as: UTF8.self)
-        // fastjson writes the type of a long or short behind it when asked to (`1L`).
+        // fastjson writes the type of a long or short after it when asked to (`1L`).
         if offset < bytes.count, bytes[offset] == UInt8(ascii: "L") {
             offset += 1
         }

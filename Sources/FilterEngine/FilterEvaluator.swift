@@ -11,8 +11,8 @@ internal import WorkerProtocol
 package final class FilterEvaluator {
     /// The most entries of one batch.
     package static let maximumEntries = WorkerMessage.filterBatchMax
-    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache between
-    /// being found and being read, and what one call costs does not matter any more.
+    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache until they
+    /// are read. What one call costs does not matter any more.
     static let maximumUnits = 256
     /// Records whose memory is on its way while one is read.
     private static let lookAhead = 12
@@ -129,7 +129,7 @@ package final class FilterEvaluator {
 
     /// An entry of a group, read once.
     private struct Place {
-        /// Bytes behind the beginning of the group's first record.
+        /// Bytes after the beginning of the group's first record.
         var start = 0
         var size = 0
         var tagsCode: Int64 = 0

@@ -286,7 +286,7 @@ struct PluginFile: Hashable {
         self.hash = hash & ~3 == 0 ? 4 : hash & ~3
     }
 
-    /// What stands behind the last slash of a path.
+    /// What stands after the last slash of a path.
     static func name(of path: String) -> String {
         path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
     }

@@ -105,10 +105,10 @@ package protocol DiskFile: AnyObject, Sendable {
     /// Reserves blocks without changing the size; false when the filesystem cannot.
     /// - Throws: the disk is full or fails.
     func allocate(from offset: Int64, length: Int64) throws(SystemError) -> Bool
-    /// Where the first unwritten range at or behind `offset` begins; the size when there is none or the filesystem does
+    /// Where the first unwritten range at or after `offset` begins; the size when there is none or the filesystem does
     /// not know.
     func firstHole(from offset: Int64) -> Int64
-    /// Where written bytes begin at or behind `offset`; nil when only unwritten ones follow. `offset` itself when the
+    /// Where written bytes begin at or after `offset`; nil when only unwritten ones follow. `offset` itself when the
     /// filesystem does not know.
     func firstData(from offset: Int64) -> Int64?
     /// Maps a range read-only and shared. `offset` is a multiple of 4096 and the range lies inside the file.

@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// A lock that every worker of a platform inherits as an open descriptor, so that it is held as long as one of them
-/// runs, also beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a
-/// second writer of a store, or a second listener of a port.
+/// A lock that every worker of a platform inherits as an open descriptor. It is held as long as one of them runs, also
+/// beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a second
+/// writer of a store, or a second listener of a port.
 package final class WorkersLock: Sendable {
     /// Why the lock cannot be taken.
     package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {

@@ -54,7 +54,7 @@ struct HeaderWriter {
         }
     }
 
-    /// Ends the header and fills in the frame's length words for a body of `bodyCount` bytes behind it.
+    /// Ends the header and fills in the frame's length words for a body of `bodyCount` bytes after it.
     mutating func end(bodyCount: Int) {
         switch serialization {
         case .json:
@@ -82,7 +82,7 @@ struct HeaderWriter {
         store(UInt32(truncatingIfNeeded: count - 8) | UInt32(serialization.rawValue) << 24, at: 4)
     }
 
-    // MARK: fields
+    // MARK: - Fields
 
     @inline(__always)
     private mutating func beginField(_ name: StaticString) {
@@ -184,7 +184,7 @@ struct HeaderWriter {
         }
     }
 
-    // MARK: bytes
+    // MARK: - Bytes
 
     @inline(__always)
     private mutating func integer<T: FixedWidthInteger>(_ value: T) {

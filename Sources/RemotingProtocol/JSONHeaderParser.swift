@@ -77,7 +77,7 @@ struct JSONHeaderParser {
         }
     }
 
-    // MARK: structure
+    // MARK: - Structure
 
     @inline(__always)
     private mutating func skipSpace() {
@@ -116,7 +116,7 @@ struct JSONHeaderParser {
         return byte == UInt8(ascii: ",")
     }
 
-    // MARK: values
+    // MARK: - Values
 
     private mutating func int32() throws(RemotingDecodeError) -> Int32 {
         guard let text = try scalar(), let value = text.decimal, let narrow = Int32(exactly: value) else {
@@ -192,14 +192,14 @@ struct JSONHeaderParser {
         throw bad()
     }
 
-    /// Sets the high bit of each zero byte up to the first (bytes behind it may be set wrongly: only the lowest
+    /// Sets the high bit of each zero byte up to the first (bytes after it may be set wrongly: only the lowest
     /// counts).
     @inline(__always)
     private static func zeroBytes(_ word: UInt64) -> UInt64 {
         (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
     }
 
-    /// The rest of a string that has escapes, resolved into the scratch behind what is there already.
+    /// The rest of a string that has escapes, resolved into the scratch after what is there already.
     @inline(never)
     private mutating func escapedString(
         from first: UnsafePointer<UInt8>
@@ -246,7 +246,7 @@ struct JSONHeaderParser {
         throw bad()
     }
 
-    /// Writes the UTF-8 of `\uXXXX` (cursor behind the `u`), joining surrogate pairs; returns its bytes (1 to 4).
+    /// Writes the UTF-8 of `\uXXXX` (cursor after the `u`), joining surrogate pairs; returns its bytes (1 to 4).
     @inline(__always)
     private mutating func unicodeEscape(into output: UnsafeMutablePointer<UInt8>) throws(RemotingDecodeError) -> Int {
         var scalar = try hex(4)

@@ -17,7 +17,7 @@ package enum ZlibError: Error, Equatable, Sendable, CustomStringConvertible {
 
 /// What Java's `Deflater`, `Inflater` and `CRC32` do.
 package enum Zlib {
-    /// Compresses with zlib header, `Deflater.BEST_COMPRESSION` unless told otherwise.
+    /// Compresses with zlib header, `Deflater.BEST_COMPRESSION` unless `level` names another.
     package static func deflate(_ bytes: [UInt8], level: Int32 = 9) -> [UInt8] {
         var count = compressBound(uLong(bytes.count))
         var output = [UInt8](repeating: 0, count: Int(count))

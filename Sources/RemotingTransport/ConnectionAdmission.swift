@@ -74,7 +74,7 @@ package final class ConnectionAdmission {
     /// The handler for the pipeline of a listening channel, before the one that accepts.
     package func gate() -> any ChannelHandler { AcceptGate(self) }
 
-    // MARK: for the gates
+    // MARK: - For the gates
 
     fileprivate func added(_ listener: any Channel) {
         listeners.append(listener)

@@ -27,7 +27,7 @@ struct GivingWay {
     /// A connection was opened and has not completed a request.
     mutating func opened(_ id: UInt64, _ isGone: (UInt64) -> Bool) { strangers.append(id, isGone) }
 
-    /// A connection that has completed requests has been silent for long. To be said once until it is `gone` again.
+    /// A connection that has completed requests has been silent for long. To be logged once until it is `gone` again.
     mutating func becameIdle(_ id: UInt64, _ isGone: (UInt64) -> Bool) { idle.append(id, isGone) }
 
     /// The one to close; nil: all of them work.

@@ -28,7 +28,7 @@ package final class RemotingConnection {
     /// end in the peer's. Takes effect with the next frame; taken back, reading goes on with the next flush of an
     /// answer.
     package var readsAreHeld = false
-    /// An answer to this peer is being made in parts or on another thread: its next request is handled behind that.
+    /// An answer to this peer is being made in parts or on another thread: its next request is handled after that.
     /// Taken back as it is written, reading goes on with the flush.
     package var awaitsAnswer = false {
         didSet { if oldValue, !self.awaitsAnswer, !isClosed { markDirty() } }
@@ -66,7 +66,7 @@ package final class RemotingConnection {
         self.handler = handler
     }
 
-    // MARK: answering
+    // MARK: - Answering
 
     /// Appends whole frames to what leaves at the end of the tick. Without effect on a closed connection.
     package func write(_ encode: (inout ByteBuffer) -> Void) {
@@ -77,7 +77,7 @@ package final class RemotingConnection {
         markDirty()
     }
 
-    /// Appends bytes of a file behind everything written so far (sendfile). The region's handle must stay open until
+    /// Appends bytes of a file after everything written so far (sendfile). The region's handle must stay open until
     /// the future succeeds or fails.
     package func write(file region: FileRegion) -> EventLoopFuture<Void> {
         guard !isClosed else {
@@ -164,7 +164,7 @@ package final class RemotingConnection {
     /// Goes on with requests that waited.
     func resume() { handler?.resume() }
 
-    // MARK: asking the client
+    // MARK: - Asking the client
 
     /// Sends a request to the client. Fails with `RemotingError`.
     package func request(
@@ -212,7 +212,7 @@ package final class RemotingConnection {
         request.promise.succeed(RemotingCommand(frame))
     }
 
-    // MARK: closing
+    // MARK: - Closing
 
     /// Closes at once, after handing what was written to the kernel as far as it takes it.
     package func close(reason: String) {
@@ -267,7 +267,7 @@ package final class RemotingConnection {
         if !isClosed { countOutbound() }
     }
 
-    // MARK: flushing
+    // MARK: - Flushing
 
     private func markDirty() {
         guard !isDirty else { return }

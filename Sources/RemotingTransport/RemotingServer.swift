@@ -125,7 +125,7 @@ package final class RemotingServer {
     package var tickBegan: ((NIODeadline) -> Void)?
     /// A piece of a tick took longer than `longPiece`.
     package var pieceTookLong: ((Piece, TimeAmount) -> Void)?
-    /// What is shorter is not told of.
+    /// What is shorter is not reported.
     package static let longPiece = TimeAmount.milliseconds(1)
 
     /// `endOfTick` runs once per tick before connections are flushed; what it writes to connections goes out with
@@ -156,7 +156,7 @@ package final class RemotingServer {
     /// The addresses of its listeners, in the order they were added.
     package var localAddresses: [SocketAddress] { listeners.compactMap { $0.localAddress } }
 
-    // MARK: listening
+    // MARK: - Listening
 
     /// Serves a socket that is bound and listening already (handed down by the supervisor); owns the descriptor.
     package func serve(listener descriptor: CInt) -> EventLoopFuture<Void> {
@@ -223,7 +223,7 @@ package final class RemotingServer {
         }
     }
 
-    // MARK: connections
+    // MARK: - Connections
 
     /// - Parameter hasSpoken: its client has completed requests with a former process of this server.
     func accept(_ channel: any Channel, hasSpoken: Bool = false) throws {
@@ -259,7 +259,7 @@ package final class RemotingServer {
         }
     }
 
-    // MARK: ticks
+    // MARK: - Ticks
 
     /// Makes sure a tick ends after what runs now: `endOfTick` and flushes follow.
     package func scheduleTick() {
@@ -313,7 +313,7 @@ package final class RemotingServer {
         ended(.read(code: code, peer: peer()))
     }
 
-    /// To be called behind each piece: it began where the one before ended.
+    /// To be called after each piece: it began where the one before ended.
     func ended(_ piece: @autoclosure () -> Piece) {
         let now = NIODeadline.now()
         let took = now - pieceEnded
@@ -347,7 +347,7 @@ package final class RemotingServer {
         resumeThoseThatWait()
     }
 
-    // MARK: room for answers
+    // MARK: - Room for answers
 
     /// More is never kept, for any peer.
     private var outboundBytesLimit: Int { configuration.outboundBytesMax * 3 }

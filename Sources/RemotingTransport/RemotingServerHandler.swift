@@ -102,7 +102,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         refuse(advice.map { "\($0) (\(reason))" } ?? reason)
     }
 
-    // MARK: reading
+    // MARK: - Reading
 
     func read(context: ChannelHandlerContext) {
         if isHeldBack || wanted != nil {
@@ -145,7 +145,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         if !connection.isClosed { accountForPending() }
     }
 
-    // MARK: memory for unfinished frames
+    // MARK: - Memory for unfinished frames
 
     /// Reserves what the frame that begins `pending` will take, or has this connection wait for it.
     private func accountForPending() {
@@ -234,7 +234,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         return pace.isTooSlow(at: now, bytes: bytesRead, server.configuration)
     }
 
-    // MARK: frames
+    // MARK: - Frames
 
     /// Hands on every whole frame; returns the bytes consumed.
     private func handleFrames(in buffer: ByteBuffer) -> Int {
@@ -292,7 +292,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         return "a frame of \(length) bytes is announced and \(max) are taken here"
     }
 
-    // MARK: holding back
+    // MARK: - Holding back
 
     private var mustHoldBack: Bool {
         if channelIsFull || connection.readsAreHeld || connection.awaitsAnswer
@@ -331,7 +331,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         context.read()
     }
 
-    // MARK: writing
+    // MARK: - Writing
 
     func write(_ buffer: ByteBuffer) {
         bytesHandedOver += Int64(buffer.readableBytes)
@@ -368,7 +368,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     /// Part of a frame, or frames of a peer that is held back.
     var hasUnhandledBytes: Bool { pending.readableBytes > 0 }
 
-    // MARK: time-outs
+    // MARK: - Time-outs
 
     func sweep(now: NIODeadline, judgesSlow: Bool) {
         let configuration = server.configuration

@@ -141,7 +141,7 @@ package final class NameServer: RemotingService {
         }
     }
 
-    /// A file that cannot be read costs what was changed online, and is said; the name server serves all the same.
+    /// A file that cannot be read costs what was changed online, and is logged; the name server serves all the same.
     private func loadChangedSettings() {
         do {
             guard let bytes = try storage?.loadChangedSettings() else { return }
@@ -189,7 +189,7 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .microseconds(100)) { if !this.value.isStopping { this.value.expireBrokers() } }
     }
 
-    // MARK: RemotingService
+    // MARK: - RemotingService
 
     package func connectionOpened(_ connection: RemotingConnection) {
         connections[connection.id] = connection
@@ -230,7 +230,7 @@ package final class NameServer: RemotingService {
         logEvents()
     }
 
-    // MARK: answers
+    // MARK: - Answers
 
     struct Answer: Sendable {
         var code = ResponseCode.success
@@ -291,7 +291,7 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .microseconds(200)) { this.value.answerSome() }
     }
 
-    // MARK: requests about routes
+    // MARK: - Requests about routes
 
     func routeInfo(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         ask(.route(try routeQuestion(frame)), frame, connection)
@@ -451,7 +451,7 @@ package final class NameServer: RemotingService {
         return Answer(body: JSONValue.fields([("brokerMemberGroup", group?.json)]).bytes())
     }
 
-    // MARK: KV configuration
+    // MARK: - KV configuration
 
     func putKVConfig(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
@@ -530,7 +530,7 @@ package final class NameServer: RemotingService {
         eventLoop.scheduleTask(in: .milliseconds(100)) { if this.value.keepsBrokers { this.value.keepBrokers() } }
     }
 
-    // MARK: own configuration
+    // MARK: - Own configuration
 
     func getConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
         Answer(body: Array(configuration.text.utf8))
@@ -560,7 +560,7 @@ package final class NameServer: RemotingService {
         }
     }
 
-    // MARK: log
+    // MARK: - Log
 
     func logEvents() {
         guard tables.hasEvents else { return }

@@ -46,8 +46,8 @@ package struct RouteTables: Sendable {
     /// One broker process, by its address.
     package struct LiveBroker: Equatable, Sendable {
         /// When it registered last, and how long that holds: milliseconds.
-        package var lastUpdate: Int64
-        package var expiresAfter: Int64
+        package var lastUpdateMilliseconds: Int64
+        package var expiresAfterMilliseconds: Int64
         package var dataVersion: DataVersion
         /// The connection it registered by.
         package var connection: UInt64
@@ -96,7 +96,7 @@ package struct RouteTables: Sendable {
     package var topicCount: Int { topicQueueTable.count }
     package var hasEvents: Bool { !events.isEmpty }
 
-    // MARK: registration
+    // MARK: - Registration
 
     /// Registers a broker, or renews it. For a slave the result names its master and where that serves replication;
     /// nil until the master is here.
@@ -159,7 +159,8 @@ package struct RouteTables: Sendable {
         }
         liveTable.updateValue(
             LiveBroker(
-                lastUpdate: now, expiresAfter: expiresAfter, dataVersion: broker.topics.dataVersion,
+                lastUpdateMilliseconds: now, expiresAfterMilliseconds: expiresAfter,
+                dataVersion: broker.topics.dataVersion,
                 connection: connection, haServerAddr: broker.haServerAddr),
             forKey: broker.brokerAddr)
         if let filterServers = broker.filterServers {
@@ -206,7 +207,7 @@ package struct RouteTables: Sendable {
     /// Renews a broker whose topics have not changed. One that was without a connection goes on with this one.
     package mutating func touch(_ brokerAddr: String, connection: UInt64, now: Int64) {
         guard liveTable[brokerAddr] != nil else { return }
-        liveTable[brokerAddr]?.lastUpdate = now
+        liveTable[brokerAddr]?.lastUpdateMilliseconds = now
         guard liveTable[brokerAddr]?.closedAt != nil else { return }
         liveTable[brokerAddr]?.connection = connection
         liveTable[brokerAddr]?.closedAt = nil
@@ -250,7 +251,7 @@ package struct RouteTables: Sendable {
         }
     }
 
-    // MARK: leaving
+    // MARK: - Leaving
 
     package mutating func unregister(clusterName: String, brokerAddr: String, brokerName: String, brokerID: Int64) {
         remove(brokerAddr, reason: .unregistered)
@@ -293,7 +294,7 @@ package struct RouteTables: Sendable {
     private static func isOver(_ live: LiveBroker, _ now: Int64) -> Bool {
         // What a broker asks for is a number of its own.
         if let closedAt = live.closedAt { return closedAt + Self.graceMilliseconds <= now }
-        let (until, overflows) = live.lastUpdate.addingReportingOverflow(live.expiresAfter)
+        let (until, overflows) = live.lastUpdateMilliseconds.addingReportingOverflow(live.expiresAfterMilliseconds)
         return !overflows && until < now
     }
 
@@ -354,7 +355,7 @@ package struct RouteTables: Sendable {
         dropIfEmpty(topic)
     }
 
-    // MARK: permission
+    // MARK: - Permission
 
     /// Takes the write permission from all topics of a broker; returns how many it has.
     package mutating func wipeWritePermission(of brokerName: String) -> Int {
@@ -376,7 +377,7 @@ package struct RouteTables: Sendable {
         return topics.count
     }
 
-    // MARK: questions
+    // MARK: - Questions
 
     /// Where a topic is; nil when no broker here has it. Ordered by broker name.
     package func route(of topic: String) -> TopicRouteData? {

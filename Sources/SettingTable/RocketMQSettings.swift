@@ -49,7 +49,7 @@ package enum RocketMQSettings {
         "waitSecondsForService", "deleteTopicWithBrokerRegistration", "returnOrderTopicConfigToBroker",
     ]
 
-    // MARK: promises
+    // MARK: - Promises
 
     private struct Promise {
         let reason: String
@@ -113,7 +113,7 @@ package enum RocketMQSettings {
             keys: ["messageStorePlugIn", "tieredBackendServiceProvider", "tieredStorageLevel"], isMade: { !isOff($0) }),
     ]
 
-    // MARK: without effect
+    // MARK: - Without effect
 
     private static let groups: [(consequence: Consequence, reason: String, keys: Set<String>)] = [
         (

@@ -41,7 +41,7 @@ package enum SettingTable {
         return parts.count == 2 ? "\(parts[0]).\(name)" : name
     }
 
-    // MARK: changes while running
+    // MARK: - Changes while running
 
     /// Settings of a worker that hold with its next start only.
     package static func readAtStart(by reader: Setting.Readers) -> Set<String> {

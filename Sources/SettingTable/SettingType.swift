@@ -135,7 +135,7 @@ package enum SettingType: Sendable {
         return text
     }
 
-    // MARK: values
+    // MARK: - Values
 
     /// A whole number, blanks around it left out; nil when it is none.
     package static func integer(_ text: String) -> Int64? { Int64(trimmed(text)) }
@@ -181,7 +181,7 @@ package enum SettingType: Sendable {
         return String(view)
     }
 
-    // MARK: what was meant
+    // MARK: - What was meant
 
     /// Where a number ends to be one, and what its writer probably meant.
     private static func detail(ofNumber text: String) -> String {

@@ -1,8 +1,8 @@
 import Glibc
 import LinuxSystem
 
-/// Which disk is which broker, remembered in DATA/disks so that number, name and port stay with a disk however the
-/// setting `disks` is reordered, and so that a mount point whose disk is missing is known as such. One line a disk:
+/// Which disk is which broker, remembered in DATA/disks. So number, name and port stay with a disk however the setting
+/// `disks` is reordered, and a mount point whose disk is missing is known as such. One line a disk:
 ///
 ///     SLOT ID STATE BROKERNAME PATH
 ///

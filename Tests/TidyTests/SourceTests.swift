@@ -16,6 +16,7 @@ struct SourceTests {
         (#"\bpreconditionFailure\(\)"#, "a trap must say which rule was broken"),
         (#"catch\s*\{\s*\}"#, "nothing is swallowed"),
         (#"(?<!Task\.)\bsleep\("#, "a thread never sleeps: waits are events or deadlines"),
+        (#"//\s*MARK:(?! - \S)"#, "sections have one form: // MARK: - Title"),
     ]
 
     @Test("no banned call", arguments: banned.map(\.pattern))
@@ -35,7 +36,7 @@ struct SourceTests {
     func patternsWork() throws {
         let samples = [
             "let x = try! f()", "x as! Int", "// TODO later", "fatalError()", "preconditionFailure()", "catch {}",
-            "sleep(1)",
+            "sleep(1)", "// MARK: title",
         ]
         for (sample, rule) in zip(samples, Self.banned) {
             let expression = try NSRegularExpression(pattern: rule.pattern)

@@ -99,7 +99,7 @@ final class Admission {
         if settings.startMillis > 0 { states.insert(.early) }
     }
 
-    // MARK: States
+    // MARK: - States
 
     /// Settings have been changed.
     func settingsChanged(_ configuration: BrokerConfiguration) {
@@ -122,7 +122,7 @@ final class Admission {
     /// Messages are taken, from clients and from the broker itself, if there are not too many.
     var takesMessages: Bool { states.isDisjoint(with: [.withdrawn, .draining, .slave]) }
 
-    // MARK: brokerPermission
+    // MARK: - brokerPermission
 
     /// When `brokerPermission` lost its write, milliseconds since 1970; 0 when the broker started without.
     var writeWithdrawnMillis: Int64 = 0
@@ -137,7 +137,7 @@ final class Admission {
     /// Twice the time between two looks of a client at its routes.
     static let routesSpreadMillis: Int64 = 60_000
 
-    // MARK: Requests
+    // MARK: - Requests
 
     /// What a request of this row is answered while it is refused; `nil`: it is carried out.
     @inline(__always)
@@ -190,7 +190,7 @@ final class Admission {
         }
     }
 
-    // MARK: Reasons
+    // MARK: - Reasons
 
     /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
     private var reasonNotToTakeMessages: String? {

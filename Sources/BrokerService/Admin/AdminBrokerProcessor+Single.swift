@@ -76,7 +76,7 @@ extension AdminBrokerProcessor {
         keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
-    // MARK: Refusals
+    // MARK: - Refusals
 
     func refusal(ofTopic name: String) -> String? {
         if let problem = TopicName.problem(name) { return "\(problem)" }

@@ -40,7 +40,7 @@ final class AdminBrokerProcessor {
         self.kinds = kinds
     }
 
-    // MARK: The broker
+    // MARK: - The broker
 
     func runtimeInformation(_ request: borrowing Request) {
         request.answer(.success, body: KVTable(table: runtime.information).encoded())
@@ -88,7 +88,7 @@ final class AdminBrokerProcessor {
         return true
     }
 
-    // MARK: Topics
+    // MARK: - Topics
 
     func updateTopic(_ request: borrowing Request) throws(RemotingDecodeError) {
         let fields = request.extFields
@@ -134,7 +134,7 @@ final class AdminBrokerProcessor {
         keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
-    // MARK: Groups
+    // MARK: - Groups
 
     func updateGroup(_ request: borrowing Request) throws(RemotingDecodeError) {
         let config = try SubscriptionGroupConfig(body: request.body)
@@ -238,7 +238,7 @@ final class AdminBrokerProcessor {
         }
     }
 
-    // MARK: The broker's settings
+    // MARK: - The broker's settings
 
     func getConfig(_ request: borrowing Request) {
         let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()

@@ -57,7 +57,7 @@ struct RuntimeInformation {
             "putLatency99": String(statistics.putTimes.percentile(0.99)),
             "putLatency999": String(statistics.putTimes.percentile(0.999)),
             "earliestMessageTimeStamp": String(store.earliestMessageTime),
-            // Apus: the check behind the start.
+            // Apus: the check after the start.
             "checkRemainingBytes": String(figures.checkRemainingBytes),
             "checkDamagedPlaces": String(figures.checkDamaged),
             "checkRepairedQueueEntries": String(figures.checkRepairedEntries),

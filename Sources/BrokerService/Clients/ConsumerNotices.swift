@@ -1,7 +1,7 @@
 import Logging
 import MessageModel
 
-/// So many lines a second and no more; the others are counted, and the count is said with the next line or after a
+/// So many lines a second and no more; the others are counted, and the count is logged with the next line or after a
 /// while.
 struct LineLimiter {
     static let linesPerSecond = 10
@@ -27,7 +27,7 @@ struct LineLimiter {
         return (true, omitted)
     }
 
-    /// What is left to be said when nothing follows.
+    /// The count that is left to be logged when nothing follows.
     mutating func takeOmitted() -> Int64 {
         defer { omitted = 0 }
         return omitted
@@ -87,7 +87,7 @@ struct ConsumerNotices {
             metadata: ["consumerGroup": "\(group)"])
     }
 
-    /// Every few seconds: what was not said and nothing followed.
+    /// Every few seconds: logs the count that no line has had.
     mutating func sayOmitted(_ logger: Logger) {
         let letters = deadLetterLines.takeOmitted()
         if letters > 0 { logger.warning("\(letters) more messages were given up (dead letters) without a line each") }

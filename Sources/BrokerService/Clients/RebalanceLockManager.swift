@@ -1,9 +1,9 @@
 import RemotingProtocol
 
 /// Which client holds the lock of a queue for orderly consumption. Two instances may have one client identifier
-/// (containers with the same process number behind one address): each has its own locks, and who is who its connection
-/// tells. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system property
-/// `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
+/// (containers with the same process number behind one address): each has its own locks, and which is which its
+/// connection tells. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system
+/// property `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
 struct RebalanceLockManager {
     fileprivate struct Lock {
         var clientID: String

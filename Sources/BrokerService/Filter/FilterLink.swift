@@ -92,7 +92,7 @@ package final class FilterLink {
             : "the filter worker is restarting; the pull may be repeated (see the journal of apus-filter)"
     }
 
-    // MARK: The peer
+    // MARK: - The peer
 
     /// Filter worker `index` was introduced; the one before with this index, if any, is gone with its programs.
     package func connect(_ index: Int = 0, send: @escaping (WorkerMessage) -> Void) {
@@ -209,7 +209,7 @@ package final class FilterLink {
         }
     }
 
-    // MARK: Compiling
+    // MARK: - Compiling
 
     /// As below for one that is known, which is left as it is; nil: ask by name. `type` is as the client spelled it.
     @inline(__always)
@@ -326,7 +326,7 @@ package final class FilterLink {
         forgetAt = max(Self.subscriptionsMax, subscriptions.count + Self.subscriptionsMax / 4)
     }
 
-    // MARK: Evaluating
+    // MARK: - Evaluating
 
     /// Asks which of the entries match; `nil` when the worker is gone, late or could not evaluate. The bitmap may end
     /// before the entries do: the rest was not looked at.
@@ -353,7 +353,7 @@ package final class FilterLink {
         return subscription.window(queue, group)
     }
 
-    // MARK: Time-outs
+    // MARK: - Time-outs
 
     private func newRequest() -> UInt64 {
         let request = nextRequest

@@ -51,7 +51,7 @@ final class FilterWindow {
 
     let queue: ConsumeQueue
     private let group: AnyObject
-    /// One or two stretches, one behind the other.
+    /// One or two stretches, one after the other.
     private var stretches: [EntryVerdicts] = []
     /// Where the last stretch ended, also after it was used up.
     private var end: Int64 = -1

@@ -33,7 +33,7 @@ final class ClientManageProcessor {
         self.notifier = notifier
     }
 
-    // MARK: HEART_BEAT
+    // MARK: - HEART_BEAT
 
     /// Bytes of a heartbeat; RocketMQ's frame limit is its only one. A subscription takes some 200 bytes.
     static let heartbeatBytesMax = 1 << 20
@@ -255,9 +255,9 @@ final class ClientManageProcessor {
         request.answer(.success, body: group.clientList)
     }
 
-    /// Another connection with the same client identifier is another instance when both are members of the group, or
-    /// when the other one was still there while this one was. A client that comes back on a new connection, or that
-    /// locks on another one than its heartbeats come on, is the same.
+    /// Another connection with the same client identifier is another instance in two cases: both are members of the
+    /// group, or the other one was still there while this one was. A client that comes back on a new connection, or
+    /// that locks on another one than its heartbeats come on, is the same.
     private func lockOwner(_ clientID: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {
         RebalanceLockManager.Owner(clientID: clientID, instance: client) { other in
             if other === client { return false }

@@ -28,7 +28,7 @@ final class ClientRelayProcessor {
         self.notifier = notifier
     }
 
-    // MARK: 307, 309
+    // MARK: - 307, 309
 
     func runningInfo(_ request: borrowing Request) throws(RemotingDecodeError) {
         try relay(request, body: [])
@@ -81,7 +81,7 @@ final class ClientRelayProcessor {
         }
     }
 
-    // MARK: 222
+    // MARK: - 222
 
     func resetOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         let topic = try request.extFields.required("topic")
@@ -184,7 +184,7 @@ final class ClientRelayProcessor {
         ]).bytes()
     }
 
-    // MARK: 223
+    // MARK: - 223
 
     /// Asks the group's clients (or one) where they are, with GET_CONSUMER_STATUS_FROM_CLIENT (221).
     func consumerStatus(_ request: borrowing Request) throws(RemotingDecodeError) {

@@ -143,7 +143,7 @@ final class TableKeeper {
         if !done.isEmpty { environment.scheduleTick() }
     }
 
-    // MARK: The end
+    // MARK: - The end
 
     /// Succeeds when nothing is written any more. What is asked for afterwards is written at once, on the event loop.
     func finish() -> EventLoopFuture<Void> {

@@ -76,7 +76,7 @@ extension MessageReader {
         ranges.removeAll(keepingCapacity: true)
         request.scanUntilMillis = nil
         if !expired, request.maySuspend, request.queueOffset >= queue.maxOffset.rawValue {
-            // All there is was looked at: the pull waits on behind it instead of going back and forth.
+            // All there is was looked at: the pull waits on after it instead of going back and forth.
             return hold.hold(request)
         }
         var result = look(request)

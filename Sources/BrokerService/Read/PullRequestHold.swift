@@ -86,7 +86,7 @@ final class PullRequestHold {
         arm(at: pull.listDeadlineMillis)
     }
 
-    // MARK: Arrival
+    // MARK: - Arrival
 
     /// A message has become readable in a queue at which a read waits. Called during dispatch, so it only takes note.
     func arrived(_ queue: ConsumeQueue, _ arrival: MessageArrival) {
@@ -203,7 +203,7 @@ final class PullRequestHold {
         return all
     }
 
-    // MARK: Letting go
+    // MARK: - Letting go
 
     func release(_ pull: ReadRequest) {
         guard pull.isHeld else { return }
@@ -240,7 +240,7 @@ final class PullRequestHold {
         return taken
     }
 
-    // MARK: Deadlines
+    // MARK: - Deadlines
 
     private func link(_ pull: ReadRequest, key: Int64) {
         var list = lists[key] ?? DeadlineList()

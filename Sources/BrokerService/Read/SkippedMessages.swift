@@ -13,7 +13,7 @@ struct SkippedMessages {
     let store: MessageStore
 
     /// The group's offset moves over messages that this client does not want and another of its group does: counted,
-    /// and said once a minute.
+    /// and logged once a minute.
     func note(_ request: ReadRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
         guard end > request.queueOffset, let consumers = tables.consumers[request.group.name],
             let queue = store.consumeQueue(topic: request.topic.name, queueID: request.queueID)

@@ -133,7 +133,7 @@ final class NameserverRegistration {
         for server in servers { register(server) }
     }
 
-    // MARK: One name server
+    // MARK: - One name server
 
     private func register(_ server: NameServer) {
         guard !server.hasLeft else { return }
@@ -264,12 +264,12 @@ final class NameserverRegistration {
         return RemotingCommand(.registerBroker, extFields: fields, body: body)
     }
 
-    // MARK: Stopping
+    // MARK: - Stopping
 
     /// Says nothing more to the name servers. `reason` nil: this broker's disk is away. Takes it off those that go on
-    /// without it, as far as they can be reached within a second: before a restart, which is over sooner than a name
-    /// server gives up a broker whose connection has closed, off none, so that no client meets a moment without a
-    /// route; when the whole platform stops not off the platform's own, which stops with it.
+    /// without it, as far as they can be reached within a second: before a restart off none, so that no client meets a
+    /// moment without a route: a restart is over sooner than a name server gives up a broker whose connection has
+    /// closed; when the whole platform stops not off the platform's own, which stops with it.
     func end(_ reason: DrainReason?) -> EventLoopFuture<Void> {
         isRunning = false
         period?.cancel()

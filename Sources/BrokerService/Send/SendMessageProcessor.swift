@@ -63,7 +63,7 @@ final class SendMessageProcessor {
         return nil
     }
 
-    // MARK: Checks
+    // MARK: - Checks
 
     private static func forbidden(_ topic: String) -> String {
         "Sending message to topic[\(topic)] is forbidden. Only the broker itself writes there; choose another topic."
@@ -183,7 +183,7 @@ final class SendMessageProcessor {
             isDeadLetter: true)
     }
 
-    // MARK: Storing
+    // MARK: - Storing
 
     private func store(
         _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
@@ -265,7 +265,7 @@ final class SendMessageProcessor {
         return trace !== topic
     }
 
-    // MARK: Messages that wait
+    // MARK: - Messages that wait
 
     /// Where a message is stored: under its own topic, or where it waits for its time or its outcome.
     private struct Place {
@@ -415,7 +415,7 @@ final class SendMessageProcessor {
         }
     }
 
-    /// The batch's own properties and CLUSTER, which lie in `properties`, go behind those of each of its messages.
+    /// The batch's own properties and CLUSTER, which lie in `properties`, go after those of each of its messages.
     private func append(
         batch: UnsafeRawBufferPointer, sysFlag: Int32, _ header: SendMessageRequestHeader, _ client: ClientContext,
         _ target: Target

@@ -72,7 +72,7 @@ package struct StoreFindings {
         all.append(StoreFinding(weight: .note, targets: targets, text: text, remedy: remedy))
     }
 
-    // MARK: What is not as it should be
+    // MARK: - What is not as it should be
 
     private mutating func damage() {
         if let evidence = report.log.emptyBeside {
@@ -167,7 +167,7 @@ package struct StoreFindings {
         }
     }
 
-    // MARK: To Apus
+    // MARK: - To Apus
 
     private mutating func toApus() {
         for part in report.foreign { note(part) }
@@ -180,7 +180,7 @@ package struct StoreFindings {
         }
     }
 
-    // MARK: Timers
+    // MARK: - Timers
 
     private mutating func timers() {
         let timers = report.timers
@@ -216,7 +216,7 @@ package struct StoreFindings {
         }
     }
 
-    // MARK: Back to RocketMQ
+    // MARK: - Back to RocketMQ
 
     private mutating func back() {
         let uncounted = report.delays.reduce(0) { $0 +| $1.uncounted }

@@ -21,7 +21,7 @@ package struct StoreReport: Sendable {
         package var end: Int64 = 0
         /// Of the newest message that was read; 0 for none.
         package var newestMillis: Int64 = 0
-        /// Messages behind the queues' ends: the next start enters them.
+        /// Messages after the queues' ends: the next start enters them.
         package var unqueued: Int64 = 0
         /// What is wrong with the files, in words.
         package var damage: [String] = []
@@ -56,7 +56,7 @@ package struct StoreReport: Sendable {
     package struct Progress: Sendable {
         package let group: String
         package let topic: String
-        /// Messages behind the committed offsets.
+        /// Messages after the committed offsets.
         package var lag: Int64
         /// Queues with an offset, and those with messages and none.
         package var queues: Int

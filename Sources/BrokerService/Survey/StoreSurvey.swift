@@ -141,7 +141,7 @@ package struct StoreSurvey {
         return try? DiskMark.read(in: String(folder[..<slash]))?.brokerName
     }
 
-    // MARK: Log and queues
+    // MARK: - Log and queues
 
     private mutating func readQueues() throws(SystemError) {
         let root = configuration.consumeQueuePath
@@ -207,7 +207,7 @@ package struct StoreSurvey {
         return -1
     }
 
-    // MARK: The broker that wrote it
+    // MARK: - The broker that wrote it
 
     private mutating func readWriter() throws(SystemError) {
         let marks = try StoreMarks(configuration, disk: disk)

@@ -159,7 +159,7 @@ final class ConsumerOffsetManager {
     /// Of all groups that have committed in the topic, in no order.
     func tables(of topic: String) -> [Table] { (byTopic[topic] ?? [:]).values.filter { !$0.isGone } }
 
-    // MARK: config/consumerOffset.json
+    // MARK: - config/consumerOffset.json
 
     /// What the file and GET_ALL_CONSUMER_OFFSET hold.
     var json: JSONValue { Self.json(tables.values.map(Self.copy)) }

@@ -152,7 +152,7 @@ final class SubscriptionGroupManager {
         isDirty = true
     }
 
-    // MARK: config/subscriptionGroup.json
+    // MARK: - config/subscriptionGroup.json
 
     var json: JSONValue {
         SubscriptionGroupWrapper(subscriptionGroupTable: table.values.map(\.config), dataVersion: dataVersion).json

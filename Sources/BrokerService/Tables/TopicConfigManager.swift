@@ -253,7 +253,7 @@ final class TopicConfigManager {
         changes += 1
     }
 
-    // MARK: config/topics.json
+    // MARK: - config/topics.json
 
     var json: JSONValue {
         TopicConfigSerializeWrapper(topicConfigTable: table.values.map(\.config), dataVersion: dataVersion).json

@@ -171,9 +171,9 @@ final class TimerMessageStore {
     /// How many messages wait in memory; those in files are not counted.
     var nearCount: Int { wheel?.nearCount ?? 0 }
 
-    // MARK: Turns
+    // MARK: - Turns
 
-    /// At the next turn of the loop, behind whatever runs now.
+    /// At the next turn of the loop, after whatever runs now.
     private func scheduleTurn() {
         guard isRunning, !turnIsDue else { return }
         turnIsDue = true
@@ -213,7 +213,7 @@ final class TimerMessageStore {
         return false
     }
 
-    // MARK: Taking in
+    // MARK: - Taking in
 
     private var hasMoreToTakeIn: Bool {
         guard let queue, let wheel else { return false }
@@ -290,7 +290,7 @@ final class TimerMessageStore {
         collectedBytes += (collected[bucket]?.count ?? 0) - before
     }
 
-    // MARK: Files
+    // MARK: - Files
 
     private func scheduleCollected() {
         guard collectTask == nil, !collected.isEmpty else { return }
@@ -400,7 +400,7 @@ final class TimerMessageStore {
         storage.scheduleTick()
     }
 
-    // MARK: Delivering
+    // MARK: - Delivering
 
     /// What the master has delivered. `true` when there is more of it.
     private func drop(_ now: Int64) -> Bool {
@@ -473,7 +473,7 @@ final class TimerMessageStore {
             isWanted: isWanted)
     }
 
-    // MARK: End of a tick
+    // MARK: - End of a tick
 
     /// The tick's bytes are in the log. `true` if deliveries were among them.
     func committed() -> Bool {
@@ -496,7 +496,7 @@ final class TimerMessageStore {
         later(RecordCopier.retryMillis) { $0.scheduleTurn() }
     }
 
-    // MARK: Checkpoint
+    // MARK: - Checkpoint
 
     /// Something has changed that a checkpoint should know.
     private func touched() {

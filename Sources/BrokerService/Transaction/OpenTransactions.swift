@@ -55,7 +55,7 @@ struct OpenTransactions {
 
     /// - Parameters:
     ///   - halfOffset: everything before it in the half queue is done with.
-    ///   - opOffset: every op message for what is not lies behind it.
+    ///   - opOffset: every op message for what is not lies after it.
     init(settings: Settings, halfOffset: Int64, opOffset: Int64) {
         self.settings = settings
         halfEnd = halfOffset
@@ -80,7 +80,7 @@ struct OpenTransactions {
         half.checks > 0 ? settings.interval : half.immunity ?? settings.timeout
     }
 
-    // MARK: What happens
+    // MARK: - What happens
 
     /// A half message has become readable. An older copy of the same transaction is open no longer.
     /// - Returns: whether its producer is to be asked now: the copy was made for that.
@@ -195,7 +195,7 @@ struct OpenTransactions {
         ending.removeAll(keepingCapacity: true)
     }
 
-    // MARK: Checks
+    // MARK: - Checks
 
     /// The next one whose time has come. The caller ends or postpones it.
     mutating func nextDue(now: Int64) -> Due? {
@@ -221,11 +221,11 @@ struct OpenTransactions {
     /// When something is due next.
     var nextWake: Int64? { checks.top?.due }
 
-    // MARK: What must survive
+    // MARK: - What must survive
 
     /// The half queue is done with up to here.
     var halfOffset: Int64 { firstKnown < known.count ? known[firstKnown] : halfEnd }
-    /// Every op message for half messages from `halfOffset` on lies behind this place.
+    /// Every op message for half messages from `halfOffset` on lies after this place.
     var opOffset: Int64 { opStart + Int64(firstOp) }
 }
 

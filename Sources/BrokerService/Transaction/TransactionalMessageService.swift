@@ -10,8 +10,8 @@ import StoreFormat
 /// stand in `RMQ_SYS_TRANS_OP_HALF_TOPIC`, how far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`.
 /// Memory holds the open ones only; it is rebuilt from the two queues.
 ///
-/// Unlike Apache's, a check is made at its very time and not at the next round, is counted only if there was a producer
-/// to ask, and is made up for as soon as one connects.
+/// Unlike Apache's, a check is made at its very time and not at the next round. It is counted only if there was a
+/// producer to ask, and is made up for as soon as one connects.
 final class TransactionalMessageService {
     static let group = GroupName(constant: "CID_RMQ_SYS_TRANS")
     static let checkMaxTimeQueues: Int32 = 1
@@ -135,7 +135,7 @@ final class TransactionalMessageService {
     /// How many prepared messages have no outcome.
     var openCount: Int { open?.count ?? 0 }
 
-    // MARK: What the log must keep
+    // MARK: - What the log must keep
 
     /// Where the oldest prepared message lies that is open, or would be after power loss: without it no producer could
     /// commit it. It is bounded: the one that is not decided about within `fileReservedTime` is put aside, which stores
@@ -161,7 +161,7 @@ final class TransactionalMessageService {
         if hasAppended { storage.scheduleTick() }
     }
 
-    // MARK: Reading the two queues
+    // MARK: - Reading the two queues
 
     /// What was open when the broker ended: half messages no op message names.
     private func rebuild() {
@@ -177,7 +177,7 @@ final class TransactionalMessageService {
         settleTornCommits()
     }
 
-    /// A commit is stored as two records in one write, the message and the op message behind it. A kill can cut that
+    /// A commit is stored as two records in one write, the message and the op message after it. A kill can cut that
     /// write between them; then the message is found at the log's end and its transaction is over.
     private func settleTornCommits() {
         let end = storage.store.writtenOffset.rawValue
@@ -257,7 +257,7 @@ final class TransactionalMessageService {
         }
     }
 
-    // MARK: Outcomes
+    // MARK: - Outcomes
 
     enum Outcome {
         case done(end: Int64)
@@ -432,7 +432,7 @@ final class TransactionalMessageService {
         }
     }
 
-    // MARK: End of a tick
+    // MARK: - End of a tick
 
     /// The tick's bytes are in the log: half messages among them are open from now on, their producers asked if they
     /// are copies made for that.

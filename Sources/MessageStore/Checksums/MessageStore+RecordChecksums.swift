@@ -26,8 +26,8 @@ extension MessageStore {
 
     /// Where the checksums begin that are not of this log; nil when all are.
     ///
-    /// A record that contradicts its checksum is damaged if records behind it agree with theirs, or if it is the log's
-    /// last one. If the log goes on behind it without checksums, RocketMQ wrote it.
+    /// A record that contradicts its checksum is damaged if records after it agree with theirs, or if it is the log's
+    /// last one. If the log goes on after it without checksums, RocketMQ wrote it.
     /// - Parameter newest: newest first.
     private func firstStaleChecksum(_ newest: [(range: PhysicalOffset, checksum: UInt32)]) -> PhysicalOffset? {
         guard !newest.isEmpty else { return nil }

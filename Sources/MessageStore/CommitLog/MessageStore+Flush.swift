@@ -58,7 +58,7 @@ extension MessageStore {
         events.flushed(log.flushed)
     }
 
-    /// Bytes behind `log.flushed` may be lost although the kernel calls them clean.
+    /// Bytes after `log.flushed` may be lost although the kernel calls them clean.
     func flushFailure(_ failure: SystemError) {
         flush.fail()
         noteFailedSynchronization()

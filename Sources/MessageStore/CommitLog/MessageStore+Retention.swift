@@ -20,7 +20,7 @@ extension MessageStore {
         retention.beginDeleting()
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < Self.filesPerRound, logFiles.files.count > 1, let oldest = logFiles.files.first {
-            // The file that is written, and a prepared one behind it, stay.
+            // The file that is written, and a prepared one after it, stay.
             guard oldest.base + logFiles.fileSize <= log.written, oldest.base + logFiles.fileSize <= log.flushed else {
                 break
             }

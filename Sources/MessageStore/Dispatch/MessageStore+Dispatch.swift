@@ -230,7 +230,7 @@ extension MessageStore {
             case .end: break
             case .needMore(let more): needed = more
             case .fileEnd:
-                // A slave may have the blank record and not yet the zeros behind it.
+                // A slave may have the blank record and not yet the zeros after it.
                 guard fileEnd <= limit else { return .end }
                 log.dispatch(to: fileEnd)
             case .damaged: return result.stop

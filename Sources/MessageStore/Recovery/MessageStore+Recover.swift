@@ -233,7 +233,7 @@ extension MessageStore {
         return newest + Int64(record.size)
     }
 
-    /// Whether the records behind the newest one in a queue lead exactly to `offset`: then the log is the one the
+    /// Whether the records after the newest one in a queue lead exactly to `offset`: then the log is the one the
     /// recovery point was made for.
     private func reaches(_ offset: PhysicalOffset, _ queues: [ConsumeQueue]) -> Bool {
         guard var position = queueEnd(queues) else { return true }
@@ -253,7 +253,7 @@ extension MessageStore {
         var isBlank: Bool
     }
 
-    /// Where the log goes on behind a record; behind a blank one that is the next file.
+    /// Where the log goes on after a record; after a blank one that is the next file.
     func end(of record: RecordGlimpse, at offset: PhysicalOffset) -> PhysicalOffset {
         record.isBlank ? logFiles.base(of: offset) + logFiles.fileSize : offset + record.size
     }

@@ -28,7 +28,7 @@ struct WhyDiagnosis {
         findings.append(WhyFinding(weight: .note, text: text, command: command?.text))
     }
 
-    // MARK: Brokers and members
+    // MARK: - Brokers and members
 
     private mutating func judgeBrokers() {
         let group = facts.group
@@ -102,7 +102,7 @@ struct WhyDiagnosis {
         }
     }
 
-    // MARK: Topics
+    // MARK: - Topics
 
     private mutating func judge(_ topic: WhyFacts.Topic) {
         guard let permissions = topic.permissions else {
