@@ -114,7 +114,8 @@ let package = Package(
             "BrokerService",
             [
                 "FastJSON", "LinuxSystem", "MessageModel", "RemotingProtocol", "SettingTable", "StoreFormat",
-                "WorkerProtocol", "StoreReader", "MetadataStore", "RemotingTransport", "MessageStore", "Claims", logging,
+                "WorkerProtocol", "StoreReader", "MetadataStore", "RemotingTransport", "MessageStore", "Claims",
+                logging,
                 nioCore, nioPosix,
             ], exclude: ["README.md"]),
         room(

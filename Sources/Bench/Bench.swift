@@ -1,6 +1,6 @@
 /// The load generator behind `apus bench`.
 ///
-/// It talks to any RocketMQ name server and broker over its own thin connections (raw epoll, pre-encoded frames), so
+/// It talks to any RocketMQ name server and broker over its own thin connections (raw epoll, pre-encoded frames). So
 /// the same tool measures Apus and Apache RocketMQ, and costs a fraction of what it measures. It knows nothing of Apus.
 package enum Bench {
     /// Runs a plan on the calling thread until its end.

@@ -46,6 +46,7 @@ package struct BenchPlan: Sendable {
     var consumes: Bool { mode != .produce }
 
     /// The bounds the engine relies on.
+    /// - Throws: the first bound that does not hold, with its option.
     package func check() throws(BenchError) {
         func require(_ condition: Bool, _ text: String) throws(BenchError) {
             if !condition { throw BenchError(text) }

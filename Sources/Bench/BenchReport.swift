@@ -58,8 +58,8 @@ package struct BenchReport: Sendable {
         var lines: [String] = []
         func side(_ title: String, _ side: Side, unit: String) {
             lines.append(
-                "\(title)  \(side.messages) messages in \(fixed(seconds, 2)) s: \(grouped(rate(side.messages))) messages/s, "
-                    + "\(fixed(Double(side.bytes) / max(seconds, 1e-9) / 1e6, 1)) MB/s"
+                "\(title)  \(side.messages) messages in \(fixed(seconds, 2)) s: \(grouped(rate(side.messages))) "
+                    + "messages/s, \(fixed(Double(side.bytes) / max(seconds, 1e-9) / 1e6, 1)) MB/s"
                     + (side.messages > side.requests && side.requests > 0
                         ? ", \(fixed(Double(side.messages) / Double(side.requests), 1)) a \(unit)" : ""))
             if !side.latency.isEmpty {
@@ -153,7 +153,7 @@ extension BenchReport.Side {
     }
 }
 
-/// A decimal number with so many digits behind the point (no Foundation here).
+/// A decimal number with so many digits after the point (no Foundation here).
 func fixed(_ value: Double, _ digits: Int) -> String {
     guard value.isFinite else { return "–" }
     var scale = 1.0

@@ -23,8 +23,8 @@ struct ControlPlane {
         }
         guard let template = try route(of: "TBW102", at: nameServer, writable: true), let first = template.first else {
             throw BenchError(
-                "\(nameServer) knows neither topic '\(plan.topic)' nor the template topic TBW102: no broker registered, "
-                    + "or autoCreateTopicEnable=false")
+                "\(nameServer) knows neither topic '\(plan.topic)' nor the template topic TBW102: no broker "
+                    + "registered, or autoCreateTopicEnable=false")
         }
         var brokers: [WireAddress] = []
         for queue in template where !brokers.contains(queue.address) { brokers.append(queue.address) }

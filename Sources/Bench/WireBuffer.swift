@@ -23,7 +23,7 @@ struct WireBuffer: ~Copyable {
     var count: Int { end - start }
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base + start, count: end - start) }
 
-    /// Room for `byteCount` bytes behind the present ones; they count only after `commit`.
+    /// Room for `byteCount` bytes after the present ones; they count only after `commit`.
     mutating func reserve(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
         if capacity - end < byteCount {
             makeRoom(byteCount)

@@ -47,7 +47,7 @@ final class WireConnection {
 
     var hasUnsentBytes: Bool { outbound.count > 0 }
 
-    /// Copies a frame behind what waits to be sent and gives its bytes for patching.
+    /// Copies a frame after what waits to be sent and gives its bytes for patching.
     func append(_ frame: UnsafeRawBufferPointer) -> UnsafeMutableRawBufferPointer {
         let room = outbound.reserve(frame.count)
         room.copyMemory(from: frame)

@@ -18,7 +18,7 @@ extension Broker {
     static let delayOffsetMillis: Int64 = 10_000
     static let claimsMillis: Int64 = 1000
 
-    // MARK: Starting
+    // MARK: - Starting
 
     /// Loads the tables, then opens (and if need be recovers) the store.
     ///
@@ -94,7 +94,7 @@ extension Broker {
     /// Connections that will be opened presently, and what their clients have said (`ClientHandOver.bytes`).
     package func expect(clients bytes: [UInt8]) { expected = ClientHandOver.read(bytes) }
 
-    // MARK: Stopping
+    // MARK: - Stopping
 
     /// Takes no more messages, answers what waits, writes everything down and closes the store.
     ///
@@ -108,7 +108,7 @@ extension Broker {
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         let boundClose = NIOLoopBound(close, eventLoop: eventLoop)
         let boundStop = NIOLoopBound(stopReading, eventLoop: eventLoop)
-        // Who may still be heard is refused; else nobody is, and nobody needs to be.
+        // Requests that may still be read are refused; when none may be, none needs to be.
         storage.admission.isDraining = stopReading == nil
         return registration.end(reason).flatMap {
             let broker = this.value
@@ -162,7 +162,7 @@ extension Broker {
     private func acknowledgementsDone() -> EventLoopFuture<Void> {
         guard !gate.isEmpty else { return eventLoop.makeSucceededVoidFuture() }
         let done = eventLoop.makePromise(of: Void.self)
-        let deadline = environment.now() + max(configuration.syncFlushTimeout, configuration.slaveTimeout)
+        let deadline = environment.now() + max(configuration.syncFlushTimeoutMillis, configuration.slaveTimeoutMillis)
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(5), delay: .milliseconds(5)) { task in
             let broker = this.value

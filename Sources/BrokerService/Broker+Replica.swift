@@ -6,7 +6,7 @@ import StoreFormat
 package import WorkerProtocol
 
 /// Replication: on a slave bytes and tables of the master come in through the replication worker; on a master slaves'
-/// acknowledgements release those who wait for them.
+/// acknowledgements release the answers that wait for them.
 extension Broker {
     /// The slots of the segment `replication` have changed.
     package func slavesMoved() {
@@ -28,7 +28,7 @@ extension Broker {
         }
     }
 
-    /// The replication worker says who follows: the answer to `BrokerPlatform.askForSlaves`.
+    /// The replication worker says which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
     package func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
         replica.slavesReported(request: request, reports)
     }

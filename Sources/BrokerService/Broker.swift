@@ -120,8 +120,8 @@ package final class Broker: RemotingService {
             address = try HostName.ipv4(of: name)
         } catch {
             throw .configuration(
-                "brokerIP1 = \(name): \(error); set it to the address clients reach this broker at, or give the name an address "
-                    + "(DNS, /etc/hosts)")
+                "brokerIP1 = \(name): \(error); set it to the address clients reach this broker at, or give the name "
+                    + "an address (DNS, /etc/hosts)")
         }
         guard let host = HostAddress(ipv4Text: "\(address):\(configuration.listenPort)") else {
             throw .configuration(
@@ -158,7 +158,7 @@ package final class Broker: RemotingService {
         connection.context = client
         guard let said = expected.removeValue(forKey: connection.remoteAddress.text) else { return }
         do throws(RemotingDecodeError) {
-            // The group is what it was before: nobody needs to be told.
+            // The group is what it was before: no member needs to be told.
             try processors.clients.takeOver(said, client)
         } catch {
             logger.error("what \(client.address) said before the restart is not understood any more: \(error)")

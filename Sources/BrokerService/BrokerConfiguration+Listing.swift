@@ -2,7 +2,7 @@ import MessageStore
 import WorkerProtocol
 
 extension BrokerConfiguration {
-    /// What holds, whether somebody set it or not, under RocketMQ's names: what GET_BROKER_CONFIG (26) answers besides
+    /// What holds, whether it was set or not, under RocketMQ's names: what GET_BROKER_CONFIG (26) answers besides
     /// the pairs as they were set.
     var listing: [(key: String, value: String)] {
         let texts = [
@@ -22,8 +22,8 @@ extension BrokerConfiguration {
             ("rebalanceLockMaxLiveTime", rebalanceLockMaxLiveTime),
             ("registerNameServerPeriod", registerNameServerPeriod),
             ("startAcceptSendRequestTimeStamp", startAcceptSendRequestTimeStamp),
-            ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeout),
-            ("slaveTimeout", slaveTimeout), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
+            ("sendThreadPoolQueueCapacity", Int64(sendsWaitingMax)), ("syncFlushTimeout", syncFlushTimeoutMillis),
+            ("slaveTimeout", slaveTimeoutMillis), ("haSlaveFallbehindMax", haSlaveFallbehindMax),
             ("defaultQueryMaxNum", Int64(defaultQueryMaxNum)),
             // There are no filter servers; mqadmin exportConfigs of 4.9 fails without the key.
             ("filterServerNums", 0),

@@ -80,8 +80,8 @@ package struct BrokerConfiguration {
     /// `flushDiskType=SYNC_FLUSH`, and how many milliseconds a send waits for disk or slave before it is answered
     /// that it may be lost.
     package var syncFlush = false
-    package var syncFlushTimeout: Int64 = 5000
-    package var slaveTimeout: Int64 = 3000
+    package var syncFlushTimeoutMillis: Int64 = 5000
+    package var slaveTimeoutMillis: Int64 = 3000
     package var haSlaveFallbehindMax: Int64 = 256 * 1024 * 1024
     /// The delay of each level from 1 on; a text that is no list of delays is not taken.
     package private(set) var messageDelayLevel = DelayLevels.standardText
@@ -170,8 +170,8 @@ package struct BrokerConfiguration {
         case "startAcceptSendRequestTimeStamp": startAcceptSendRequestTimeStamp = number
         case "sendThreadPoolQueueCapacity": sendsWaitingMax = Int(number)
         case "maxMessageSize": maxMessageSize = Int(number)
-        case "syncFlushTimeout": syncFlushTimeout = number
-        case "slaveTimeout": slaveTimeout = number
+        case "syncFlushTimeout": syncFlushTimeoutMillis = number
+        case "slaveTimeout": slaveTimeoutMillis = number
         case "haSlaveFallbehindMax": haSlaveFallbehindMax = number
         case "maxTransferBytesOnMessageInMemory": maxTransferBytesOnMessageInMemory = Int(number)
         case "maxTransferCountOnMessageInMemory": maxTransferCountOnMessageInMemory = Int(number)

@@ -6,8 +6,8 @@ import RemotingProtocol
 import SettingTable
 import StoreFormat
 
-/// What every part of the broker may know: who the broker is, and what it runs on. Made once by `Broker`; confined to
-/// its event loop.
+/// What every part of the broker may know: which broker this is, and what it runs on. Made once by `Broker`; confined
+/// to its event loop.
 final class BrokerEnvironment {
     /// As it holds now: operators change it while the broker runs (`BrokerSettings`).
     var configuration: BrokerConfiguration

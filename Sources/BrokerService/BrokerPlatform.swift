@@ -20,7 +20,7 @@ package protocol BrokerPlatform: AnyObject {
     func topicCreated(_ topic: AutoCreatedTopic)
     /// Connected slaves, and the physical offset the best of them has acknowledged.
     var slaves: (count: UInt64, ackOffset: Int64) { get }
-    /// Asks the replication worker who follows (`Broker.slavesReported` brings the answer).
+    /// Asks the replication worker which slaves follow (`Broker.slavesReported` brings the answer).
     /// - Returns: `false` when there is no such worker.
     func askForSlaves(request: UInt64) -> Bool
     /// Work of the broker's own, by name, took longer than a millisecond of the event loop.

@@ -141,7 +141,7 @@ int apus_signalfd_take(int fd) {
     return (int)info.ssi_signo;
 }
 
-// Those whose default would end (or, SIGTTOU and SIGTTIN, stop) a process, and that nobody means to end it by.
+// Those whose default would end (or, SIGTTOU and SIGTTIN, stop) a process, and that are not sent to end one.
 static const int strays[] = {SIGHUP, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
                              SIGPWR, SIGSTKFLT, SIGXFSZ, SIGTTIN, SIGTTOU};
 

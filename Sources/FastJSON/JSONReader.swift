@@ -20,7 +20,7 @@ package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
         self.offset = offset
     }
 
-    package var description: String { "bad JSON at byte \(self.offset): \(self.reason.rawValue)" }
+    package var description: String { "bad JSON at byte \(offset): \(reason.rawValue)" }
 }
 
 /// Reads JSON text, standard or in fastjson's dialect: object keys in single or double quotes, bare words, numbers
@@ -43,7 +43,8 @@ package struct JSONReader {
         self.bytes = bytes
     }
 
-    /// The one value the bytes hold; white space may surround it. Throws at the first byte that does not fit.
+    /// The one value the bytes hold; white space may surround it.
+    /// - Throws: the first byte that does not fit, and why; more than `Limits.bytes`.
     package static func read(_ bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue {
         guard bytes.count <= Limits.bytes else { throw JSONError(reason: .tooLarge, offset: Limits.bytes) }
         var reader = JSONReader(bytes)
@@ -54,190 +55,190 @@ package struct JSONReader {
     }
 
     private func error(_ reason: JSONError.Reason) -> JSONError {
-        JSONError(reason: reason, offset: self.offset)
+        JSONError(reason: reason, offset: offset)
     }
 
-    private var isAtEnd: Bool { self.offset >= self.bytes.count }
+    private var isAtEnd: Bool { offset >= bytes.count }
 
     private func peek() throws(JSONError) -> UInt8 {
-        guard self.offset < self.bytes.count else { throw self.error(.unexpectedEnd) }
-        return self.bytes[self.offset]
+        guard offset < bytes.count else { throw error(.unexpectedEnd) }
+        return bytes[offset]
     }
 
     private mutating func skipSpace() {
-        while self.offset < self.bytes.count {
-            switch self.bytes[self.offset] {
-            case 0x20, 0x09, 0x0a, 0x0d, 0x0c, 0x08: self.offset += 1
+        while offset < bytes.count {
+            switch bytes[offset] {
+            case 0x20, 0x09, 0x0a, 0x0d, 0x0c, 0x08: offset += 1
             default: return
             }
         }
     }
 
     private mutating func value() throws(JSONError) -> JSONValue {
-        self.skipSpace()
-        switch try self.peek() {
-        case UInt8(ascii: "{"): return .object(try self.object())
-        case UInt8(ascii: "["): return .array(try self.array())
-        case UInt8(ascii: "\""), UInt8(ascii: "'"): return .string(try self.string())
+        skipSpace()
+        switch try peek() {
+        case UInt8(ascii: "{"): return .object(try object())
+        case UInt8(ascii: "["): return .array(try array())
+        case UInt8(ascii: "\""), UInt8(ascii: "'"): return .string(try string())
         case UInt8(ascii: "-"), UInt8(ascii: "+"), UInt8(ascii: "."), UInt8(ascii: "0")...UInt8(ascii: "9"):
-            return try self.number()
-        default: return try self.word()
+            return try number()
+        default: return try word()
         }
     }
 
     private mutating func object() throws(JSONError) -> JSONObject {
-        try self.descend()
+        try descend()
         var object = JSONObject()
         while true {
-            self.skipSpace()
-            switch try self.peek() {
+            skipSpace()
+            switch try peek() {
             case UInt8(ascii: "}"):
-                self.offset += 1
-                self.depth -= 1
+                offset += 1
+                depth -= 1
                 return object
             case UInt8(ascii: ","):
-                self.offset += 1
+                offset += 1
                 continue
             default: break
             }
             let (key, isRaw) = try self.key()
-            self.skipSpace()
-            guard try self.peek() == UInt8(ascii: ":") else { throw self.error(.unexpectedByte) }
-            self.offset += 1
-            object.members.append(JSONObject.Member(key: key, isRaw: isRaw, value: try self.value()))
-            self.skipSpace()
-            let next = try self.peek()
-            guard next == UInt8(ascii: ",") || next == UInt8(ascii: "}") else { throw self.error(.unexpectedByte) }
+            skipSpace()
+            guard try peek() == UInt8(ascii: ":") else { throw error(.unexpectedByte) }
+            offset += 1
+            object.members.append(JSONObject.Member(key: key, isRaw: isRaw, value: try value()))
+            skipSpace()
+            let next = try peek()
+            guard next == UInt8(ascii: ",") || next == UInt8(ascii: "}") else { throw error(.unexpectedByte) }
         }
     }
 
     private mutating func array() throws(JSONError) -> [JSONValue] {
-        try self.descend()
+        try descend()
         var elements: [JSONValue] = []
         while true {
-            self.skipSpace()
-            switch try self.peek() {
+            skipSpace()
+            switch try peek() {
             case UInt8(ascii: "]"):
-                self.offset += 1
-                self.depth -= 1
+                offset += 1
+                depth -= 1
                 return elements
             case UInt8(ascii: ","):
-                self.offset += 1
+                offset += 1
                 continue
             default: break
             }
-            elements.append(try self.value())
-            self.skipSpace()
-            let next = try self.peek()
-            guard next == UInt8(ascii: ",") || next == UInt8(ascii: "]") else { throw self.error(.unexpectedByte) }
+            elements.append(try value())
+            skipSpace()
+            let next = try peek()
+            guard next == UInt8(ascii: ",") || next == UInt8(ascii: "]") else { throw error(.unexpectedByte) }
         }
     }
 
     /// Steps over an opening bracket.
     private mutating func descend() throws(JSONError) {
-        guard self.depth < Limits.depth else { throw self.error(.tooDeep) }
-        self.depth += 1
-        self.offset += 1
+        guard depth < Limits.depth else { throw error(.tooDeep) }
+        depth += 1
+        offset += 1
     }
 
     private mutating func key() throws(JSONError) -> (String, isRaw: Bool) {
-        let start = self.offset
-        switch try self.peek() {
+        let start = offset
+        switch try peek() {
         case UInt8(ascii: "\""), UInt8(ascii: "'"):
-            return (try self.string(), false)
+            return (try string(), false)
         case UInt8(ascii: "{"), UInt8(ascii: "["):
             // The key's own text is what a writer must put back.
-            _ = try self.value()
-            return (String(decoding: self.bytes[start..<self.offset], as: UTF8.self), true)
+            _ = try value()
+            return (String(decoding: bytes[start..<offset], as: UTF8.self), true)
         case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"):
-            _ = try self.number()
-            return (String(decoding: self.bytes[start..<self.offset], as: UTF8.self), true)
+            _ = try number()
+            return (String(decoding: bytes[start..<offset], as: UTF8.self), true)
         default:
-            let name = self.bareWord()
-            guard !name.isEmpty else { throw self.error(.unexpectedByte) }
+            let name = bareWord()
+            guard !name.isEmpty else { throw error(.unexpectedByte) }
             return (name, name == "null" || name == "true" || name == "false")
         }
     }
 
     private mutating func bareWord() -> String {
-        let start = self.offset
-        while self.offset < self.bytes.count {
-            switch self.bytes[self.offset] {
+        let start = offset
+        while offset < bytes.count {
+            switch bytes[offset] {
             case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
                 UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"), UInt8(ascii: "$"), UInt8(ascii: "."),
                 UInt8(ascii: "-"), 0x80...0xff:
-                self.offset += 1
-            default: return String(decoding: self.bytes[start..<self.offset], as: UTF8.self)
+                offset += 1
+            default: return String(decoding: bytes[start..<offset], as: UTF8.self)
             }
         }
-        return String(decoding: self.bytes[start..<self.offset], as: UTF8.self)
+        return String(decoding: bytes[start..<offset], as: UTF8.self)
     }
 
     private mutating func word() throws(JSONError) -> JSONValue {
-        let start = self.offset
-        switch self.bareWord() {
+        let start = offset
+        switch bareWord() {
         case "null", "undefined": return .null
         case "true": return .bool(true)
         case "false": return .bool(false)
         default:
-            self.offset = start
-            throw self.error(.unexpectedByte)
+            offset = start
+            throw error(.unexpectedByte)
         }
     }
 
     private mutating func number() throws(JSONError) -> JSONValue {
-        let start = self.offset
+        let start = offset
         var isWhole = true
-        scan: while self.offset < self.bytes.count {
-            switch self.bytes[self.offset] {
+        scan: while offset < bytes.count {
+            switch bytes[offset] {
             case UInt8(ascii: "0")...UInt8(ascii: "9"): break
             case UInt8(ascii: "-"), UInt8(ascii: "+"):
                 // A sign inside a number belongs to its exponent.
-                if self.offset > start { isWhole = false }
+                if offset > start { isWhole = false }
             case UInt8(ascii: "."), UInt8(ascii: "e"), UInt8(ascii: "E"): isWhole = false
             default: break scan
             }
-            self.offset += 1
+            offset += 1
         }
-        let text = String(decoding: self.bytes[start..<self.offset], as: UTF8.self)
-        // fastjson writes the type of a long or short behind it when asked to (`1L`).
-        if self.offset < self.bytes.count, self.bytes[self.offset] == UInt8(ascii: "L") {
-            self.offset += 1
+        let text = String(decoding: bytes[start..<offset], as: UTF8.self)
+        // fastjson writes the type of a long or short after it when asked to (`1L`).
+        if offset < bytes.count, bytes[offset] == UInt8(ascii: "L") {
+            offset += 1
         }
         if isWhole, let value = Int64(text) {
             return .integer(value)
         }
         guard let value = Double(text), value.isFinite else {
-            self.offset = start
-            throw self.error(.badNumber)
+            offset = start
+            throw error(.badNumber)
         }
         return .number(value)
     }
 
     private mutating func string() throws(JSONError) -> String {
-        let quote = self.bytes[self.offset]
-        self.offset += 1
-        let start = self.offset
-        while self.offset < self.bytes.count {
-            let byte = self.bytes[self.offset]
+        let quote = bytes[offset]
+        offset += 1
+        let start = offset
+        while offset < bytes.count {
+            let byte = bytes[offset]
             if byte == quote {
-                let text = String(decoding: self.bytes[start..<self.offset], as: UTF8.self)
-                self.offset += 1
+                let text = String(decoding: bytes[start..<offset], as: UTF8.self)
+                offset += 1
                 return text
             }
             if byte == UInt8(ascii: "\\") {
-                return try self.escapedString(from: start, quote: quote)
+                return try escapedString(from: start, quote: quote)
             }
-            self.offset += 1
+            offset += 1
         }
-        throw self.error(.unexpectedEnd)
+        throw error(.unexpectedEnd)
     }
 
     private mutating func escapedString(from start: Int, quote: UInt8) throws(JSONError) -> String {
-        var text = [UInt8](self.bytes[start..<self.offset])
-        while self.offset < self.bytes.count {
-            let byte = self.bytes[self.offset]
-            self.offset += 1
+        var text = [UInt8](bytes[start..<offset])
+        while offset < bytes.count {
+            let byte = bytes[offset]
+            offset += 1
             if byte == quote {
                 return String(decoding: text, as: UTF8.self)
             }
@@ -245,8 +246,8 @@ package struct JSONReader {
                 text.append(byte)
                 continue
             }
-            let escape = try self.peek()
-            self.offset += 1
+            let escape = try peek()
+            offset += 1
             switch escape {
             case UInt8(ascii: "n"): text.append(0x0a)
             case UInt8(ascii: "t"): text.append(0x09)
@@ -257,27 +258,27 @@ package struct JSONReader {
             case UInt8(ascii: "0")...UInt8(ascii: "7"): text.append(escape - UInt8(ascii: "0"))
             case UInt8(ascii: "\""), UInt8(ascii: "'"), UInt8(ascii: "\\"), UInt8(ascii: "/"): text.append(escape)
             case UInt8(ascii: "x"):
-                try self.append(scalar: UInt32(try self.hex(digits: 2)), to: &text)
+                try append(scalar: UInt32(try hex(digits: 2)), to: &text)
             case UInt8(ascii: "u"):
-                try self.append(scalar: try self.unicodeEscape(), to: &text)
-            default: throw self.error(.badEscape)
+                try append(scalar: try unicodeEscape(), to: &text)
+            default: throw error(.badEscape)
             }
         }
-        throw self.error(.unexpectedEnd)
+        throw error(.unexpectedEnd)
     }
 
     /// The scalar of `\uXXXX`, joining a surrogate pair; a lone surrogate becomes U+FFFD as in Java's UTF-8 encoder.
     private mutating func unicodeEscape() throws(JSONError) -> UInt32 {
-        let unit = try self.hex(digits: 4)
+        let unit = try hex(digits: 4)
         guard (0xd800...0xdfff).contains(unit) else { return UInt32(unit) }
-        guard unit < 0xdc00, self.offset + 6 <= self.bytes.count, self.bytes[self.offset] == UInt8(ascii: "\\"),
-            self.bytes[self.offset + 1] == UInt8(ascii: "u")
+        guard unit < 0xdc00, offset + 6 <= bytes.count, bytes[offset] == UInt8(ascii: "\\"),
+            bytes[offset + 1] == UInt8(ascii: "u")
         else { return 0xfffd }
-        let mark = self.offset
-        self.offset += 2
-        let low = try self.hex(digits: 4)
+        let mark = offset
+        offset += 2
+        let low = try hex(digits: 4)
         guard (0xdc00...0xdfff).contains(low) else {
-            self.offset = mark
+            offset = mark
             return 0xfffd
         }
         return 0x10000 + ((UInt32(unit) - 0xd800) << 10) + (UInt32(low) - 0xdc00)
@@ -286,32 +287,34 @@ package struct JSONReader {
     private mutating func hex(digits: Int) throws(JSONError) -> UInt16 {
         var value: UInt16 = 0
         for _ in 0..<digits {
-            let byte = try self.peek()
+            let byte = try peek()
             let digit: UInt8
             switch byte {
             case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = byte - UInt8(ascii: "0")
             case UInt8(ascii: "a")...UInt8(ascii: "f"): digit = byte - UInt8(ascii: "a") + 10
             case UInt8(ascii: "A")...UInt8(ascii: "F"): digit = byte - UInt8(ascii: "A") + 10
-            default: throw self.error(.badEscape)
+            default: throw error(.badEscape)
             }
             value = value << 4 | UInt16(digit)
-            self.offset += 1
+            offset += 1
         }
         return value
     }
 
     private func append(scalar value: UInt32, to text: inout [UInt8]) throws(JSONError) {
-        guard let scalar = Unicode.Scalar(value) else { throw self.error(.badEscape) }
+        guard let scalar = Unicode.Scalar(value) else { throw error(.badEscape) }
         text.append(contentsOf: UTF8.encode(scalar).map { Array($0) } ?? [])
     }
 }
 
 extension JSONValue {
     /// Reads one JSON value that fills the bytes.
+    /// - Throws: as `JSONReader.read`.
     package init(parsing bytes: UnsafeRawBufferPointer) throws(JSONError) {
         self = try JSONReader.read(bytes)
     }
 
+    /// - Throws: as `JSONReader.read`.
     package init(parsing bytes: [UInt8]) throws(JSONError) {
         let result = bytes.withUnsafeBytes { buffer in
             Result { () throws(JSONError) in try JSONReader.read(buffer) }
@@ -319,6 +322,7 @@ extension JSONValue {
         self = try result.get()
     }
 
+    /// - Throws: as `JSONReader.read`.
     package init(parsing text: String) throws(JSONError) {
         self = try JSONValue(parsing: Array(text.utf8))
     }

@@ -37,34 +37,34 @@ package struct JSONObject: Sendable {
         self.members = members
     }
 
-    package var count: Int { self.members.count }
-    package var isEmpty: Bool { self.members.isEmpty }
+    package var count: Int { members.count }
+    package var isEmpty: Bool { members.isEmpty }
 
     /// The value of a key (linear search: bodies have few members; build a dictionary for large tables).
     /// Like fastjson, the last of several equal keys counts.
     package subscript(key: String) -> JSONValue? {
-        get { self.members.last { $0.key == key }?.value }
+        get { members.last { $0.key == key }?.value }
         set {
-            if let index = self.members.lastIndex(where: { $0.key == key }) {
+            if let index = members.lastIndex(where: { $0.key == key }) {
                 if let newValue {
-                    self.members[index].value = newValue
+                    members[index].value = newValue
                 } else {
-                    self.members.remove(at: index)
+                    members.remove(at: index)
                 }
             } else if let newValue {
-                self.members.append(Member(key: key, value: newValue))
+                members.append(Member(key: key, value: newValue))
             }
         }
     }
 
     /// Adds a member without looking for an equal key.
     package mutating func append(_ key: String, _ value: JSONValue) {
-        self.members.append(Member(key: key, value: value))
+        members.append(Member(key: key, value: value))
     }
 
     /// Adds a member whose key is a number or an object, written without quotes.
     package mutating func append(rawKey: String, _ value: JSONValue) {
-        self.members.append(Member(key: rawKey, isRaw: true, value: value))
+        members.append(Member(key: rawKey, isRaw: true, value: value))
     }
 }
 
@@ -129,7 +129,7 @@ extension JSONValue {
 
     /// nil also when it is too large.
     package var int32: Int32? {
-        self.integer.flatMap { Int32(exactly: $0) }
+        integer.flatMap { Int32(exactly: $0) }
     }
 
     /// Any number, also out of a string.

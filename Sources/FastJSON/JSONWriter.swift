@@ -32,12 +32,12 @@ package struct JSONWriter {
 
     private mutating func value(_ value: JSONValue) {
         switch value {
-        case .null: self.ascii("null")
-        case .bool(let flag): self.ascii(flag ? "true" : "false")
+        case .null: ascii("null")
+        case .bool(let flag): ascii(flag ? "true" : "false")
         case .integer(let number): self.text(String(number))
         case .number(let number): self.text(number.isFinite ? String(number) : "null")
-        case .string(let text): self.string(text)
-        case .array(let elements): self.array(elements)
+        case .string(let text): string(text)
+        case .array(let elements): array(elements)
         case .object(let object): self.object(object)
         }
     }
@@ -45,109 +45,109 @@ package struct JSONWriter {
     private mutating func array(_ elements: [JSONValue]) {
         // fastjson breaks lines only inside lists of objects; lists of strings and numbers stay on one line.
         let breaks =
-            self.options.contains(.pretty)
+            options.contains(.pretty)
             && elements.contains {
                 if case .object = $0 { true } else { false }
             }
-        self.output.append(UInt8(ascii: "["))
-        self.depth += 1
+        output.append(UInt8(ascii: "["))
+        depth += 1
         for (index, element) in elements.enumerated() {
             if index > 0 {
-                self.output.append(UInt8(ascii: ","))
+                output.append(UInt8(ascii: ","))
             }
             if breaks {
-                self.newLine()
+                newLine()
             }
-            self.value(element)
+            value(element)
         }
-        self.depth -= 1
+        depth -= 1
         if breaks {
-            self.newLine()
+            newLine()
         }
-        self.output.append(UInt8(ascii: "]"))
+        output.append(UInt8(ascii: "]"))
     }
 
     private mutating func object(_ object: JSONObject) {
-        let pretty = self.options.contains(.pretty)
-        let members = self.options.contains(.sorted) ? object.members.sorted { $0.key < $1.key } : object.members
-        self.output.append(UInt8(ascii: "{"))
-        self.depth += 1
+        let pretty = options.contains(.pretty)
+        let members = options.contains(.sorted) ? object.members.sorted { $0.key < $1.key } : object.members
+        output.append(UInt8(ascii: "{"))
+        depth += 1
         for (index, member) in members.enumerated() {
             if index > 0 {
-                self.output.append(UInt8(ascii: ","))
+                output.append(UInt8(ascii: ","))
             }
             // fastjson keeps number keys on the line of their brace: {0:25,1:24⏎}.
             if pretty && !member.isRaw {
-                self.newLine()
+                newLine()
             }
-            if member.isRaw && !self.options.contains(.standard) {
-                self.text(member.key)
+            if member.isRaw && !options.contains(.standard) {
+                text(member.key)
             } else {
-                self.string(member.key)
+                string(member.key)
             }
-            self.output.append(UInt8(ascii: ":"))
-            self.value(member.value)
+            output.append(UInt8(ascii: ":"))
+            value(member.value)
         }
-        self.depth -= 1
+        depth -= 1
         if pretty && !members.isEmpty {
-            self.newLine()
+            newLine()
         }
-        self.output.append(UInt8(ascii: "}"))
+        output.append(UInt8(ascii: "}"))
     }
 
     private mutating func newLine() {
-        self.output.append(UInt8(ascii: "\n"))
-        for _ in 0..<self.depth {
-            self.output.append(UInt8(ascii: "\t"))
+        output.append(UInt8(ascii: "\n"))
+        for _ in 0..<depth {
+            output.append(UInt8(ascii: "\t"))
         }
     }
 
     private mutating func string(_ text: String) {
-        self.output.append(UInt8(ascii: "\""))
-        if self.options.contains(.standard) {
+        output.append(UInt8(ascii: "\""))
+        if options.contains(.standard) {
             for unit in text.utf16 {
                 if unit < 0x80 {
-                    self.escaped(UInt8(truncatingIfNeeded: unit))
+                    escaped(UInt8(truncatingIfNeeded: unit))
                 } else {
-                    self.unicodeEscape(unit)
+                    unicodeEscape(unit)
                 }
             }
         } else {
             for byte in text.utf8 {
-                self.escaped(byte)
+                escaped(byte)
             }
         }
-        self.output.append(UInt8(ascii: "\""))
+        output.append(UInt8(ascii: "\""))
     }
 
     private mutating func escaped(_ byte: UInt8) {
         switch byte {
-        case UInt8(ascii: "\""): self.ascii("\\\"")
-        case UInt8(ascii: "\\"): self.ascii("\\\\")
-        case 0x08: self.ascii("\\b")
-        case 0x09: self.ascii("\\t")
-        case 0x0a: self.ascii("\\n")
-        case 0x0c: self.ascii("\\f")
-        case 0x0d: self.ascii("\\r")
-        case 0x00...0x1f, 0x7f: self.unicodeEscape(UInt16(byte))
-        default: self.output.append(byte)
+        case UInt8(ascii: "\""): ascii("\\\"")
+        case UInt8(ascii: "\\"): ascii("\\\\")
+        case 0x08: ascii("\\b")
+        case 0x09: ascii("\\t")
+        case 0x0a: ascii("\\n")
+        case 0x0c: ascii("\\f")
+        case 0x0d: ascii("\\r")
+        case 0x00...0x1f, 0x7f: unicodeEscape(UInt16(byte))
+        default: output.append(byte)
         }
     }
 
     private mutating func unicodeEscape(_ unit: UInt16) {
-        self.ascii("\\u")
+        ascii("\\u")
         for shift in [12, 8, 4, 0] as [UInt16] {
             let digit = UInt8(truncatingIfNeeded: (unit >> shift) & 0xf)
-            self.output.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "A") + digit - 10)
+            output.append(digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "A") + digit - 10)
         }
     }
 
     private mutating func ascii(_ text: StaticString) {
-        text.withUTF8Buffer { self.output.append(contentsOf: $0) }
+        text.withUTF8Buffer { output.append(contentsOf: $0) }
     }
 
     private mutating func text(_ text: String) {
-        self.output.append(contentsOf: text.utf8)
+        output.append(contentsOf: text.utf8)
     }
 }
 

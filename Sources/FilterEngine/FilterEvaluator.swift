@@ -11,8 +11,8 @@ internal import WorkerProtocol
 package final class FilterEvaluator {
     /// The most entries of one batch.
     package static let maximumEntries = WorkerMessage.filterBatchMax
-    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache between
-    /// being found and being read, and what one call costs does not matter any more.
+    /// Messages of one `match_batch`: their units and the memory they point to stay in the processor's cache until they
+    /// are read. What one call costs does not matter any more.
     static let maximumUnits = 256
     /// Records whose memory is on its way while one is read.
     private static let lookAhead = 12
@@ -78,8 +78,8 @@ package final class FilterEvaluator {
                     return partial(result, position)
                         ?? .failed(
                             reason:
-                                "the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is not below the end of "
-                                + "the log at \(written)")
+                                "the record at \(entry.physicalOffset) (\(entry.recordSize) bytes) is not below the "
+                                + "end of the log at \(written)")
                 }
                 if let bytes = group.bytes {
                     // nil: the file was deleted since the consume queue was read. What is gone cannot match.
@@ -96,7 +96,10 @@ package final class FilterEvaluator {
                 return partial(result, position)
                     ?? .failed(
                         reason:
-                            "plugin \(program.culprit?.name ?? program.plugin.name) failed on the expression \(program.expression)"
+                            """
+                            plugin \(program.culprit?.name ?? program.plugin.name) failed on the expression \
+                            \(program.expression)
+                            """
                     )
             }
             position = group.entries.upperBound
@@ -126,7 +129,7 @@ package final class FilterEvaluator {
 
     /// An entry of a group, read once.
     private struct Place {
-        /// Bytes behind the beginning of the group's first record.
+        /// Bytes after the beginning of the group's first record.
         var start = 0
         var size = 0
         var tagsCode: Int64 = 0

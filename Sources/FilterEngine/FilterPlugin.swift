@@ -314,7 +314,7 @@ package final class FilterProgram {
         var expressionPosition: Int
     }
 
-    /// What it asks of other plugins, and who answers, in the same order. Complete before it is evaluated.
+    /// What it asks of other plugins, and what answers, in the same order. Complete before it is evaluated.
     let asks: [Call]
     private(set) var answering: [FilterProgram] = []
     /// The codes an `.exact` or `.prefilter` answer consists of; nil: any.

@@ -26,7 +26,10 @@ extension FilterPluginError: CustomStringConvertible {
             "\(path) is not a library that can be loaded here: \(reason). "
                 + "Build it as a shared library for this machine (plugins/README.md)."
         case .truncated(let path, let bytes):
-            "\(path) is not whole: \(bytes) bytes are what its own headers promise. Copy it again, or use apus plugin add."
+            """
+            \(path) is not whole: \(bytes) bytes are what its own headers promise. Copy it again, or use apus plugin \
+            add.
+            """
         case .unreadable(let path, let reason):
             "\(path) cannot be read: \(reason)."
         case .noEntry(let path):

@@ -18,6 +18,7 @@ package struct FilterProbe {
     ///   - copies: so many equal messages in one batch.
     ///   - batches: so many batches.
     /// - Returns: whether the message matches, and the nanoseconds one message took.
+    /// - Throws: the plugin could not evaluate the expression.
     package func ask(
         properties: [UInt8], body: [UInt8] = [], tagsCode: Int64 = 0, born: Int64 = 0, stored: Int64 = 0,
         copies: Int = 1,

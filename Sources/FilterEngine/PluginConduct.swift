@@ -70,6 +70,7 @@ package final class PluginConduct {
     private let logger: Logger
 
     /// Reads what the worker before left, and starts guarding. To be made on the thread that calls the plugins.
+    /// - Throws: the kernel refuses the signal handlers, or /proc does not say how much memory is in use.
     package init(
         segment: SharedSegment, others: [SharedSegment] = [], limits: Limits = Limits(), logger: Logger,
         now: @escaping () -> Int64
@@ -285,7 +286,7 @@ struct PluginFile: Hashable {
         self.hash = hash & ~3 == 0 ? 4 : hash & ~3
     }
 
-    /// What stands behind the last slash of a path.
+    /// What stands after the last slash of a path.
     static func name(of path: String) -> String {
         path.lastIndex(of: "/").map { String(path[path.index(after: $0)...]) } ?? path
     }

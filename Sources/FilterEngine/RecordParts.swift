@@ -1,7 +1,7 @@
 internal import StoreFormat
 
-/// What a plugin may see of a record: `CommitLogRecord.parse` for one who knows where the record ends, without what is
-/// not needed. Points into the bytes it was made from.
+/// What a plugin may see of a record: `CommitLogRecord.parse` for a caller that knows where the record ends, without
+/// what is not needed. Points into the bytes it was made from.
 struct RecordParts {
     let sysFlag: Int32
     /// Milliseconds since 1970.

@@ -27,7 +27,8 @@ package struct Descriptor: ~Copyable, Sendable {
         return Descriptor(owning: try check(copy < 0 ? -errno : copy, "dup", "descriptor \(raw)"))
     }
 
-    /// For all who share the open file, not only for this descriptor.
+    /// For all processes that share the open file, not only for this descriptor.
+    /// - Throws: the kernel refuses (`fcntl`).
     package func setNonBlocking(_ on: Bool) throws(SystemError) {
         try check(apus_set_nonblocking(raw, on), "fcntl", "descriptor \(raw)")
     }

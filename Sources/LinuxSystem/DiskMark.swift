@@ -155,6 +155,7 @@ package enum DiskProbe {
     private static let blockBytes = 4096
 
     /// Reads a block of the mark past the page cache; does nothing where there is no mark or the file system cannot.
+    /// - Throws: the disk fails.
     package static func read(in folder: String) throws(SystemError) {
         let path = "\(folder)/\(DiskMark.fileName)"
         let fd = apus_open(path, O_RDONLY | apus_direct_flag(), 0)
@@ -170,6 +171,7 @@ package enum DiskProbe {
     }
 
     /// Writes a small file there and waits until it is on the disk.
+    /// - Throws: the disk fails or may not be written; a full one is no error.
     package static func write(in folder: String) throws(SystemError) {
         let path = "\(folder)/\(DiskMark.fileName)-probe"
         let fd = apus_open(path, O_RDWR | O_CREAT | O_TRUNC, 0o644)

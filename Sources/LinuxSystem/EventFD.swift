@@ -28,6 +28,7 @@ package enum EventFD {
 package enum FolderWatch {
     /// A descriptor that becomes readable when a file of the folder was written and closed, moved in or out, or
     /// removed. What is read from it names the file; a reader that lists the whole folder anyway may ignore it.
+    /// - Throws: there is no such folder, or the user has no watch left (`fs.inotify`).
     package static func create(_ path: String) throws(SystemError) -> Descriptor {
         Descriptor(owning: try check(apus_watch_folder(path), "inotify_add_watch", path))
     }

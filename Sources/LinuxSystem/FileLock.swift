@@ -1,7 +1,7 @@
 import CLinux
 import Glibc
 
-/// Who holds the lock of a file, asked without taking it: `Disk.lock` of another process, or Java's
+/// The process that holds the lock of a file, asked without taking it: `Disk.lock` of another process, or Java's
 /// `FileChannel.tryLock`.
 package enum FileLock {
     /// A lock that is held.

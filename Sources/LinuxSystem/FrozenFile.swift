@@ -76,7 +76,8 @@ package struct FrozenFile: Sendable {
     /// What dlopen(3) takes, in this process, as long as it holds this value.
     package var path: String { "/proc/self/fd/\(memory.raw)" }
 
-    /// Copies the file. Throws ESTALE when it changed meanwhile, EFBIG above `bytesMax`.
+    /// Copies the file.
+    /// - Throws: ESTALE when it changed meanwhile, EFBIG above `bytesMax`; it cannot be read, or there is no memory.
     package init(copying path: String, into supply: Supply) throws(SystemError) {
         let source = try Self.open(path)
         let before = try Self.identity(of: source.raw, path)
@@ -102,7 +103,8 @@ package struct FrozenFile: Sendable {
         self.memory = memory
     }
 
-    /// CRC-32 of a file's contents. Throws EFBIG above `bytesMax`.
+    /// CRC-32 of a file's contents.
+    /// - Throws: EFBIG above `bytesMax`; it cannot be read.
     package static func checksum(of path: String) throws(SystemError) -> UInt32 {
         let source = try open(path)
         var checksum: UInt32 = 0
@@ -140,7 +142,7 @@ package struct FrozenFile: Sendable {
     }
 }
 
-/// Times of files, which anybody may set to anything (touch -d).
+/// Times of files, which any program may set to anything (touch -d).
 enum FileTime {
     /// Of the last change of its contents, since 1970, in parts of a second; the nearest number there is.
     ///

@@ -29,6 +29,7 @@ package final class RunDirectory: Sendable {
     private let pidFile: SharedDescriptor
 
     /// Makes the folder, takes the lock and writes our pid into its file.
+    /// - Throws: `running` when another platform holds the lock; `system` when the folder cannot be made or written.
     package init(path: String) throws(Failure) {
         do throws(SystemError) {
             try RunDirectory.makeDirectories(path)

@@ -6,6 +6,7 @@ package enum Sandbox {
     /// From now on this process opens nothing for writing, makes no socket and no process, and has at most `memory`
     /// bytes of memory of its own (0: no limit). There is no way back. What the runtime and the loader need stays
     /// allowed.
+    /// - Throws: the kernel refuses (`seccomp`).
     package static func enter(memory: UInt64) throws(SystemError) {
         try check(apus_sandbox_enter(memory), "seccomp", "sandbox of this process")
     }
@@ -13,6 +14,7 @@ package enum Sandbox {
     /// From now on the calling thread, and the threads it starts, open only what lies below `paths` (files or folders),
     /// and only for reading: Landlock. To be called before there are other threads. Nil: this kernel has no Landlock,
     /// and nothing changed; otherwise its version.
+    /// - Throws: a path cannot be opened, the kernel refuses, or /proc does not say how much memory is in use.
     package static func restrictReading(to paths: [String]) throws(SystemError) -> Int? {
         _ = try memoryInUse()
         var copies = paths.map { UnsafePointer(strdup($0)) }
@@ -111,6 +113,7 @@ package final class CallGuard {
     ///     matter.
     ///
     /// Must be called on the thread that makes the guarded calls, once in a process.
+    /// - Throws: the kernel refuses the signal handlers, or /proc does not say how much memory is in use.
     package init(segment: SharedSegment, slot: Int, memory: UInt64 = 0) throws(SystemError) {
         self.segment = segment
         self.slot = slot
@@ -143,7 +146,7 @@ package final class CallGuard {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// A process that is nearly out of memory would fail anywhere; better here, where it is known who used it.
+    /// A process that is nearly out of memory would fail anywhere; better here, where it is known which plugin used it.
     private func lookAtMemory(since start: UInt64) {
         let now = Self.now()
         guard now >= nextMemoryLook || now - start >= Self.longCallNanoseconds else { return }

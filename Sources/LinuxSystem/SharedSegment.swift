@@ -78,6 +78,7 @@ package final class SharedSegment: @unchecked Sendable {
     }
 
     /// Takes over `fd` (also when it throws) and maps all of it. `writable` nil: as the descriptor was opened.
+    /// - Throws: EINVAL below 8 bytes; `fd` cannot be mapped so, or there is no memory.
     package init(adopting fd: Int32, writable: Bool? = nil) throws(SystemError) {
         descriptor = SharedDescriptor(Descriptor(owning: fd))
         let opened = try check(apus_is_writable(fd), "fcntl", "segment") == 1

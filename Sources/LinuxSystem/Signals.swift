@@ -9,6 +9,7 @@ package struct Signals: ~Copyable, Sendable {
     /// the process by accident become ignored: SIGPIPE (a closed connection is an EPIPE where it is written to),
     /// SIGXFSZ (an EFBIG), SIGUSR1 and the like. What is left is meant: SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU,
     /// crashes.
+    /// - Throws: there is no free descriptor.
     package init(_ signals: [Int32]) throws(SystemError) {
         apus_ignore_strays()
         descriptor = Descriptor(owning: try check(apus_signalfd(signals, signals.count), "signalfd", "\(signals)"))

@@ -30,7 +30,9 @@ package enum DescriptorPassing {
     /// The most descriptors one message carries.
     package static let descriptorsMax = Int(APUS_DESCRIPTORS_MAX)
 
-    /// Sends one message with copies of `descriptors`. EAGAIN (only with `wait` false), EPIPE, ECONNRESET are thrown.
+    /// Sends one message with copies of `descriptors`.
+    /// - Throws: EAGAIN (only with `wait` false) when the socket is full; EPIPE or ECONNRESET when the other side has
+    ///   closed.
     package static func send(
         _ bytes: UnsafeRawBufferPointer, descriptors: [Int32] = [], to socket: Int32, wait: Bool
     ) throws(SystemError) {
@@ -42,6 +44,7 @@ package enum DescriptorPassing {
     }
 
     /// Receives one message into `buffer`. nil: the other side closed. Received descriptors are the caller's to close.
+    /// - Throws: EAGAIN (only with `wait` false) when there is no message; ECONNRESET when the other side has ended.
     package static func receive(
         into buffer: UnsafeMutableRawBufferPointer, from socket: Int32, wait: Bool
     ) throws(SystemError) -> (count: Int, descriptors: [Int32])? {

@@ -17,6 +17,7 @@ package struct ChildProcess: Sendable {
     /// Launches `path`. In the child exactly `descriptors` are open, each at its target number, and it gets
     /// `parentDeathSignal` when the *thread* that called this ends. `ignoringStrays`: signals that would end it by
     /// accident (SIGHUP, SIGUSR1, …) are ignored from its first instruction on; for programs of our own.
+    /// - Throws: `path` cannot be executed, or there is no memory, process or descriptor left.
     package static func spawn(
         path: String, arguments: [String], environment: [String], descriptors: [(source: Int32, target: Int32)],
         parentDeathSignal: Int32, ownProcessGroup: Bool, ignoringStrays: Bool = false

@@ -47,6 +47,7 @@ package struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
 }
 
 /// Turns the `-errno` convention of CLinux into a typed error.
+/// - Throws: `result` is negative. EBADF and EFAULT trap: they are ours.
 @discardableResult
 package func check<Result: SignedInteger>(
     _ result: Result, _ call: @autoclosure () -> String, _ subject: @autoclosure () -> String
@@ -58,6 +59,7 @@ package func check<Result: SignedInteger>(
 }
 
 /// Runs a libc call that answers -1 and sets errno; repeats it when a signal interrupted it.
+/// - Throws: the call failed otherwise than by a signal. EBADF and EFAULT trap: they are ours.
 @discardableResult
 package func call<Result: SignedInteger>(
     _ name: String, _ subject: @autoclosure () -> String, _ body: () -> Result

@@ -1,9 +1,9 @@
 import CLinux
 import Glibc
 
-/// A lock that every worker of a platform inherits as an open descriptor, so that it is held as long as one of them
-/// runs, also beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a
-/// second writer of a store, or a second listener of a port.
+/// A lock that every worker of a platform inherits as an open descriptor. It is held as long as one of them runs, also
+/// beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a second
+/// writer of a store, or a second listener of a port.
 package final class WorkersLock: Sendable {
     /// Why the lock cannot be taken.
     package enum Failure: Error, Hashable, Sendable, CustomStringConvertible {
@@ -30,6 +30,7 @@ package final class WorkersLock: Sendable {
     private let directory: SharedDescriptor
 
     /// Waits until no worker of an earlier platform is left. The caller holds `run`, so no other supervisor starts any.
+    /// - Throws: `held` when workers still run after `secondsMax`; `system` when the file cannot be opened.
     package init(in run: RunDirectory, waiting: () -> Void = {}) throws(Failure) {
         directory = run.directory
         let file = Glibc.openat(directory.raw, WorkersLock.name, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)

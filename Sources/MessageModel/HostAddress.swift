@@ -11,9 +11,9 @@ package struct HostAddress: Hashable, Sendable {
 
     @inlinable
     package init(ipv4 address: UInt32, port: Int32) {
-        self.high = 0
-        self.low = UInt64(address)
-        self.isIPv6 = false
+        high = 0
+        low = UInt64(address)
+        isIPv6 = false
         self.port = port
     }
 
@@ -23,26 +23,26 @@ package struct HostAddress: Hashable, Sendable {
         let isMapped = high == 0 && low >> 32 == 0xffff
         self.high = isMapped ? 0 : high
         self.low = isMapped ? low & 0xffff_ffff : low
-        self.isIPv6 = !isMapped
+        isIPv6 = !isMapped
         self.port = port
     }
 
     /// Bytes of address and port: 8 or 20.
     @inlinable
-    package var encodedSize: Int { self.isIPv6 ? 20 : 8 }
+    package var encodedSize: Int { isIPv6 ? 20 : 8 }
 
     /// Writes address and port at `offset`, which has room for `encodedSize` bytes; returns the bytes written.
     @inlinable @inline(__always)
     package func encode(_ pointer: UnsafeMutableRawPointer, _ offset: Int) -> Int {
-        if self.isIPv6 {
-            pointer.storeBytes(of: self.high.bigEndian, toByteOffset: offset, as: UInt64.self)
-            pointer.storeBytes(of: self.low.bigEndian, toByteOffset: offset + 8, as: UInt64.self)
-            pointer.storeBytes(of: self.port.bigEndian, toByteOffset: offset + 16, as: Int32.self)
+        if isIPv6 {
+            pointer.storeBytes(of: high.bigEndian, toByteOffset: offset, as: UInt64.self)
+            pointer.storeBytes(of: low.bigEndian, toByteOffset: offset + 8, as: UInt64.self)
+            pointer.storeBytes(of: port.bigEndian, toByteOffset: offset + 16, as: Int32.self)
             return 20
         }
         pointer.storeBytes(
-            of: UInt32(truncatingIfNeeded: self.low).bigEndian, toByteOffset: offset, as: UInt32.self)
-        pointer.storeBytes(of: self.port.bigEndian, toByteOffset: offset + 4, as: Int32.self)
+            of: UInt32(truncatingIfNeeded: low).bigEndian, toByteOffset: offset, as: UInt32.self)
+        pointer.storeBytes(of: port.bigEndian, toByteOffset: offset + 4, as: Int32.self)
         return 8
     }
 
@@ -63,17 +63,17 @@ package struct HostAddress: Hashable, Sendable {
 
     /// The address without the port; IPv6 in full, without `::`.
     package var hostText: String {
-        if self.isIPv6 {
-            return [self.high, self.low].flatMap { half in
+        if isIPv6 {
+            return [high, low].flatMap { half in
                 [48, 32, 16, 0].map { String(UInt16(truncatingIfNeeded: half >> UInt64($0)), radix: 16) }
             }.joined(separator: ":")
         }
-        return [24, 16, 8, 0].map { String(UInt8(truncatingIfNeeded: self.low >> UInt64($0))) }.joined(separator: ".")
+        return [24, 16, 8, 0].map { String(UInt8(truncatingIfNeeded: low >> UInt64($0))) }.joined(separator: ".")
     }
 
     /// `10.0.0.1:10911`, `[fe80:0:…]:10911`.
     package var text: String {
-        self.isIPv6 ? "[\(self.hostText)]:\(self.port)" : "\(self.hostText):\(self.port)"
+        isIPv6 ? "[\(hostText)]:\(port)" : "\(hostText):\(port)"
     }
 
     /// Reads `a.b.c.d:port`.

@@ -90,7 +90,7 @@ package struct StoreConfiguration: Sendable {
 
     /// Apus: whether each record gets a checksum of all of it beside the log (`RecordChecksum`).
     package var recordSumEnable = true
-    /// Apus: how much of the log the check behind a start looks at per second, bytes; 0 for no check.
+    /// Apus: how much of the log the check after a start looks at per second, bytes; 0 for no check.
     package var backgroundCheckBytesPerSecond = 64 * 1024 * 1024
 
     /// RocketMQ's defaults for a store in that folder.

@@ -23,12 +23,15 @@ package enum StoreError: Error, CustomStringConvertible {
         switch self {
         case .disk(let error): "\(error)"
         case .locked(let path):
-            "the store is in use: another broker holds the lock on \(path); stop it, or give this broker another storePathRootDir"
+            """
+            the store is in use: another broker holds the lock on \(path); stop it, or give this broker another \
+            storePathRootDir
+            """
         case .configuration(let refusal): "\(refusal)"
         case .damaged(let path, let reason): "\(path) is damaged: \(reason)"
         case .emptyLog(let log, let evidence, let permit):
-            "there are no messages in \(log), but \(evidence): is its disk mounted, and is storePathCommitLog right? Nothing was "
-                + "changed. To begin anew without those messages, make the file \(permit)"
+            "there are no messages in \(log), but \(evidence): is its disk mounted, and is storePathCommitLog right? "
+                + "Nothing was changed. To begin anew without those messages, make the file \(permit)"
         case .notWritable(let reason): "the store takes no messages: \(reason)"
         }
     }
@@ -66,7 +69,10 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
         case .queueID(let number): "no queue has the number \(number): they begin at 0"
         case .malformedBatch(let reason): "the batch is malformed: \(reason)"
         case .unreadable:
-            "sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: no consumer could read it"
+            """
+            sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: no consumer \
+            could read it
+            """
         case .diskFull(let remark), .notWritable(let remark): remark
         }
     }

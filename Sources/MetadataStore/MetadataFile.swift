@@ -79,7 +79,10 @@ package struct MetadataFile {
         throw .damaged(
             path: path,
             reason:
-                "\(reason), and its .bak is no better; restore one of them (and delete \(MetadataChecksums.path(of: path))), or move both away to begin without"
+                """
+                \(reason), and its .bak is no better; restore one of them (and delete \
+                \(MetadataChecksums.path(of: path))), or move both away to begin without
+                """
         )
     }
 

@@ -37,7 +37,7 @@ extension ExtFields {
     /// `nil`: there is no such field.
     /// - Throws: the field is no number; one out of its bounds becomes the nearest inside.
     package func clamped<Value>(_ number: HeaderNumber<Value>) throws(RemotingDecodeError) -> Value? {
-        guard let value = try self.bytes(number.name)?.integer(number.name) else { return nil }
+        guard let value = try bytes(number.name)?.integer(number.name) else { return nil }
         return min(max(Value(clamping: value), number.bounds.lowerBound), number.bounds.upperBound)
     }
 

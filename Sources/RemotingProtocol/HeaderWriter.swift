@@ -28,7 +28,7 @@ struct HeaderWriter {
     ) {
         guard let start = memory.baseAddress else { preconditionFailure("a header needs memory") }
         self.start = start
-        self.limit = memory.count
+        limit = memory.count
         self.serialization = serialization
         self.opaque = opaque
         self.flag = flag
@@ -37,197 +37,197 @@ struct HeaderWriter {
         self.remark = remark
         switch serialization {
         case .json:
-            self.ascii("{\"code\":")
-            self.decimal(Int64(code))
+            ascii("{\"code\":")
+            decimal(Int64(code))
         case .rocketMQ:
-            self.integer(Int16(truncatingIfNeeded: code))
-            self.integer(language.rawValue)
-            self.integer(Int16(truncatingIfNeeded: version))
-            self.integer(opaque)
-            self.integer(flag)
-            self.integer(Int32(truncatingIfNeeded: remark?.count ?? 0))
+            integer(Int16(truncatingIfNeeded: code))
+            integer(language.rawValue)
+            integer(Int16(truncatingIfNeeded: version))
+            integer(opaque)
+            integer(flag)
+            integer(Int32(truncatingIfNeeded: remark?.count ?? 0))
             if let remark {
-                self.bytes(remark)
+                bytes(remark)
             }
-            self.fieldsStart = self.count
-            self.integer(Int32(0))
+            fieldsStart = count
+            integer(Int32(0))
         }
     }
 
-    /// Ends the header and fills in the frame's length words for a body of `bodyCount` bytes behind it.
+    /// Ends the header and fills in the frame's length words for a body of `bodyCount` bytes after it.
     mutating func end(bodyCount: Int) {
-        switch self.serialization {
+        switch serialization {
         case .json:
-            if self.fieldCount > 0 {
-                self.ascii("}")
+            if fieldCount > 0 {
+                ascii("}")
             }
-            self.ascii(",\"flag\":")
-            self.decimal(Int64(self.flag))
-            self.ascii(",\"language\":\"")
-            self.ascii(self.language.name)
-            self.ascii("\",\"opaque\":")
-            self.decimal(Int64(self.opaque))
+            ascii(",\"flag\":")
+            decimal(Int64(flag))
+            ascii(",\"language\":\"")
+            ascii(language.name)
+            ascii("\",\"opaque\":")
+            decimal(Int64(opaque))
             if let remark {
-                self.ascii(",\"remark\":\"")
-                self.escaped(remark)
-                self.ascii("\"")
+                ascii(",\"remark\":\"")
+                escaped(remark)
+                ascii("\"")
             }
-            self.ascii(",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":")
-            self.decimal(Int64(self.version))
-            self.ascii("}")
+            ascii(",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":")
+            decimal(Int64(version))
+            ascii("}")
         case .rocketMQ:
-            self.store(Int32(truncatingIfNeeded: self.count - self.fieldsStart - 4), at: self.fieldsStart)
+            store(Int32(truncatingIfNeeded: count - fieldsStart - 4), at: fieldsStart)
         }
-        self.store(Int32(truncatingIfNeeded: self.count - 4 + bodyCount), at: 0)
-        self.store(UInt32(truncatingIfNeeded: self.count - 8) | UInt32(self.serialization.rawValue) << 24, at: 4)
+        store(Int32(truncatingIfNeeded: count - 4 + bodyCount), at: 0)
+        store(UInt32(truncatingIfNeeded: count - 8) | UInt32(serialization.rawValue) << 24, at: 4)
     }
 
-    // MARK: fields
+    // MARK: - Fields
 
     @inline(__always)
     private mutating func beginField(_ name: StaticString) {
-        switch self.serialization {
+        switch serialization {
         case .json:
-            self.beginJSONField()
-            self.ascii(name)
-            self.ascii("\":\"")
+            beginJSONField()
+            ascii(name)
+            ascii("\":\"")
         case .rocketMQ:
-            self.integer(Int16(truncatingIfNeeded: name.utf8CodeUnitCount))
-            self.ascii(name)
+            integer(Int16(truncatingIfNeeded: name.utf8CodeUnitCount))
+            ascii(name)
         }
     }
 
     @inline(__always)
     private mutating func beginJSONField() {
-        if self.fieldCount == 0 {
-            self.ascii(",\"extFields\":{\"")
+        if fieldCount == 0 {
+            ascii(",\"extFields\":{\"")
         } else {
-            self.ascii(",\"")
+            ascii(",\"")
         }
-        self.fieldCount += 1
+        fieldCount += 1
     }
 
     @inline(__always)
     mutating func field(_ name: StaticString, _ value: Int64) {
-        self.beginField(name)
-        switch self.serialization {
+        beginField(name)
+        switch serialization {
         case .json:
-            self.decimal(value)
-            self.ascii("\"")
+            decimal(value)
+            ascii("\"")
         case .rocketMQ:
-            let place = self.count
-            self.integer(Int32(0))
-            self.decimal(value)
-            self.store(Int32(truncatingIfNeeded: self.count - place - 4), at: place)
+            let place = count
+            integer(Int32(0))
+            decimal(value)
+            store(Int32(truncatingIfNeeded: count - place - 4), at: place)
         }
     }
 
     /// A value of plain ASCII without quotes, backslashes and control characters.
     @inline(__always)
     mutating func field(_ name: StaticString, plain value: StaticString) {
-        self.beginField(name)
-        if self.serialization == .rocketMQ {
-            self.integer(Int32(truncatingIfNeeded: value.utf8CodeUnitCount))
+        beginField(name)
+        if serialization == .rocketMQ {
+            integer(Int32(truncatingIfNeeded: value.utf8CodeUnitCount))
         }
-        self.ascii(value)
-        if self.serialization == .json {
-            self.ascii("\"")
+        ascii(value)
+        if serialization == .json {
+            ascii("\"")
         }
     }
 
     mutating func field(_ name: StaticString, _ value: UnsafeRawBufferPointer) {
-        self.beginField(name)
-        self.fieldValue(value)
+        beginField(name)
+        fieldValue(value)
     }
 
     mutating func field(name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
-        switch self.serialization {
+        switch serialization {
         case .json:
-            self.beginJSONField()
-            self.escaped(name)
-            self.ascii("\":\"")
+            beginJSONField()
+            escaped(name)
+            ascii("\":\"")
         case .rocketMQ:
-            self.integer(Int16(truncatingIfNeeded: name.count))
-            self.bytes(name)
+            integer(Int16(truncatingIfNeeded: name.count))
+            bytes(name)
         }
-        self.fieldValue(value)
+        fieldValue(value)
     }
 
     private mutating func fieldValue(_ value: UnsafeRawBufferPointer) {
-        switch self.serialization {
+        switch serialization {
         case .json:
-            self.escaped(value)
-            self.ascii("\"")
+            escaped(value)
+            ascii("\"")
         case .rocketMQ:
-            self.integer(Int32(truncatingIfNeeded: value.count))
-            self.bytes(value)
+            integer(Int32(truncatingIfNeeded: value.count))
+            bytes(value)
         }
     }
 
     /// `msgId`: one id, or the ids of a batch joined by commas.
     mutating func messageIDs(host: HostAddress, physicalOffsets: UnsafeBufferPointer<Int64>) {
         let digits = OffsetMessageID.digits(host)
-        self.beginField("msgId")
-        if self.serialization == .rocketMQ {
-            self.integer(Int32(truncatingIfNeeded: physicalOffsets.count * (digits + 1) - 1))
+        beginField("msgId")
+        if serialization == .rocketMQ {
+            integer(Int32(truncatingIfNeeded: physicalOffsets.count * (digits + 1) - 1))
         }
         for (index, physicalOffset) in physicalOffsets.enumerated() {
             if index > 0 {
-                self.ascii(",")
+                ascii(",")
             }
-            assert(self.count + digits <= self.limit, "HeaderWriter.capacity was too small")
-            self.count += OffsetMessageID.write(
-                host: host, physicalOffset: physicalOffset, to: self.start + self.count)
+            assert(count + digits <= limit, "HeaderWriter.capacity was too small")
+            count += OffsetMessageID.write(
+                host: host, physicalOffset: physicalOffset, to: start + count)
         }
-        if self.serialization == .json {
-            self.ascii("\"")
+        if serialization == .json {
+            ascii("\"")
         }
     }
 
-    // MARK: bytes
+    // MARK: - Bytes
 
     @inline(__always)
     private mutating func integer<T: FixedWidthInteger>(_ value: T) {
-        self.store(value, at: self.count)
-        self.count += MemoryLayout<T>.size
+        store(value, at: count)
+        count += MemoryLayout<T>.size
     }
 
     @inline(__always)
     private func store<T: FixedWidthInteger>(_ value: T, at offset: Int) {
-        assert(offset + MemoryLayout<T>.size <= self.limit, "HeaderWriter.capacity was too small")
-        self.start.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
+        assert(offset + MemoryLayout<T>.size <= limit, "HeaderWriter.capacity was too small")
+        start.storeBytes(of: value.bigEndian, toByteOffset: offset, as: T.self)
     }
 
     @inline(__always)
     private mutating func ascii(_ text: StaticString) {
-        assert(self.count + text.utf8CodeUnitCount <= self.limit, "HeaderWriter.capacity was too small")
-        memcpy(self.start + self.count, text.utf8Start, text.utf8CodeUnitCount)
-        self.count += text.utf8CodeUnitCount
+        assert(count + text.utf8CodeUnitCount <= limit, "HeaderWriter.capacity was too small")
+        memcpy(start + count, text.utf8Start, text.utf8CodeUnitCount)
+        count += text.utf8CodeUnitCount
     }
 
     @inline(__always)
     private mutating func bytes(_ bytes: UnsafeRawBufferPointer) {
         guard let source = bytes.baseAddress else { return }
-        assert(self.count + bytes.count <= self.limit, "HeaderWriter.capacity was too small")
-        memcpy(self.start + self.count, source, bytes.count)
-        self.count += bytes.count
+        assert(count + bytes.count <= limit, "HeaderWriter.capacity was too small")
+        memcpy(start + count, source, bytes.count)
+        count += bytes.count
     }
 
     private mutating func escaped(_ bytes: UnsafeRawBufferPointer) {
         for byte in bytes {
             switch byte {
-            case UInt8(ascii: "\""): self.ascii("\\\"")
-            case UInt8(ascii: "\\"): self.ascii("\\\\")
-            case 0x08: self.ascii("\\b")
-            case 0x09: self.ascii("\\t")
-            case 0x0a: self.ascii("\\n")
-            case 0x0c: self.ascii("\\f")
-            case 0x0d: self.ascii("\\r")
+            case UInt8(ascii: "\""): ascii("\\\"")
+            case UInt8(ascii: "\\"): ascii("\\\\")
+            case 0x08: ascii("\\b")
+            case 0x09: ascii("\\t")
+            case 0x0a: ascii("\\n")
+            case 0x0c: ascii("\\f")
+            case 0x0d: ascii("\\r")
             case 0..<0x20, 0x7f:
-                self.ascii("\\u00")
-                self.integer(Self.hexDigit(byte >> 4))
-                self.integer(Self.hexDigit(byte & 0xf))
-            default: self.integer(byte)
+                ascii("\\u00")
+                integer(Self.hexDigit(byte >> 4))
+                integer(Self.hexDigit(byte & 0xf))
+            default: integer(byte)
             }
         }
     }
@@ -238,10 +238,10 @@ struct HeaderWriter {
     private mutating func decimal(_ value: Int64) {
         var magnitude = value.magnitude
         if value < 0 {
-            self.integer(UInt8(ascii: "-"))
+            integer(UInt8(ascii: "-"))
         }
         if magnitude < 10 {
-            self.integer(UInt8(truncatingIfNeeded: magnitude) + 0x30)
+            integer(UInt8(truncatingIfNeeded: magnitude) + 0x30)
             return
         }
         var digits = 1
@@ -250,13 +250,13 @@ struct HeaderWriter {
             digits += 1
             rest /= 10
         }
-        assert(self.count + digits <= self.limit, "HeaderWriter.capacity was too small")
-        var place = self.count + digits
-        self.count = place
+        assert(count + digits <= limit, "HeaderWriter.capacity was too small")
+        var place = count + digits
+        count = place
         repeat {
             let (quotient, digit) = magnitude.quotientAndRemainder(dividingBy: 10)
             place -= 1
-            self.start.storeBytes(
+            start.storeBytes(
                 of: UInt8(truncatingIfNeeded: digit) + 0x30, toByteOffset: place, as: UInt8.self)
             magnitude = quotient
         } while magnitude > 0

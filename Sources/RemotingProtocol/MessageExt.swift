@@ -35,14 +35,15 @@ package struct MessageExt: Equatable, Sendable {
 
     package init() {}
 
-    package var messageID: String { self.properties["\(PropertyName.uniqueKey)"] ?? self.offsetMessageID }
+    package var messageID: String { properties["\(PropertyName.uniqueKey)"] ?? offsetMessageID }
     package var offsetMessageID: String {
-        OffsetMessageID.text(host: self.storeHost, physicalOffset: self.physicalOffset)
+        OffsetMessageID.text(host: storeHost, physicalOffset: physicalOffset)
     }
-    package var tags: String? { self.properties["\(PropertyName.tags)"] }
-    package var keys: String? { self.properties["\(PropertyName.keys)"] }
+    package var tags: String? { properties["\(PropertyName.tags)"] }
+    package var keys: String? { properties["\(PropertyName.keys)"] }
 
-    /// The messages of a pull's body. Stops with an error at the first record that is not whole.
+    /// The messages of a pull's body.
+    /// - Throws: `badBody` at the first record that is not whole.
     package static func decodeAll(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> [MessageExt] {
         var messages: [MessageExt] = []
         var offset = 0
@@ -57,6 +58,7 @@ package struct MessageExt: Equatable, Sendable {
         return messages
     }
 
+    /// - Throws: `badBody` at the first record that is not whole.
     package static func decodeAll(_ bytes: [UInt8]) throws(RemotingDecodeError) -> [MessageExt] {
         let result = bytes.withUnsafeBytes { raw in
             Result { () throws(RemotingDecodeError) in try Self.decodeAll(raw) }
@@ -65,34 +67,35 @@ package struct MessageExt: Equatable, Sendable {
     }
 
     /// One whole record. A zlib body is inflated and its flag cleared; LZ4 and ZSTD bodies are left as they are.
+    /// - Throws: `badBody`: the record is too short, has a wrong magic code, or its body does not inflate.
     package init(record bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
         var reader = RecordReader(bytes: bytes)
-        self.storeSize = try reader.integer()
+        storeSize = try reader.integer()
         let magic: UInt32 = try reader.integer()
         guard magic == Self.magic || magic == Self.magicV2 else { throw .badBody("a message with a wrong magic code") }
-        self.bodyCRC = try reader.integer()
-        self.queueID = try reader.integer()
-        self.flag = try reader.integer()
-        self.queueOffset = try reader.integer()
-        self.physicalOffset = try reader.integer()
-        self.sysFlag = try reader.integer()
-        self.bornTimestamp = try reader.integer()
-        self.bornHost = try reader.host(isIPv6: self.sysFlag & Self.bornHostV6Flag != 0)
-        self.storeTimestamp = try reader.integer()
-        self.storeHost = try reader.host(isIPv6: self.sysFlag & Self.storeHostV6Flag != 0)
-        self.reconsumeTimes = try reader.integer()
-        self.preparedTransactionOffset = try reader.integer()
+        bodyCRC = try reader.integer()
+        queueID = try reader.integer()
+        flag = try reader.integer()
+        queueOffset = try reader.integer()
+        physicalOffset = try reader.integer()
+        sysFlag = try reader.integer()
+        bornTimestamp = try reader.integer()
+        bornHost = try reader.host(isIPv6: sysFlag & Self.bornHostV6Flag != 0)
+        storeTimestamp = try reader.integer()
+        storeHost = try reader.host(isIPv6: sysFlag & Self.storeHostV6Flag != 0)
+        reconsumeTimes = try reader.integer()
+        preparedTransactionOffset = try reader.integer()
         let bodyCount: Int32 = try reader.integer()
         let body = try reader.bytes(Int(bodyCount))
         // Bits 8 to 10 name the compression: 0 (before 5.0) and 3 are zlib.
-        let compression = self.sysFlag >> 8 & 7
-        if self.sysFlag & Self.compressedFlag != 0, compression == 0 || compression == 3 {
+        let compression = sysFlag >> 8 & 7
+        if sysFlag & Self.compressedFlag != 0, compression == 0 || compression == 3 {
             do {
                 self.body = try Zlib.inflate(body, bytesMax: Self.inflatedBytesMax)
             } catch {
                 throw .badBody(error.description)
             }
-            self.sysFlag &= ~Self.compressedFlag
+            sysFlag &= ~Self.compressedFlag
         } else {
             self.body = [UInt8](body)
         }
@@ -102,9 +105,9 @@ package struct MessageExt: Equatable, Sendable {
         } else {
             topicCount = Int(try reader.integer() as UInt8)
         }
-        self.topic = String(decoding: try reader.bytes(topicCount), as: UTF8.self)
+        topic = String(decoding: try reader.bytes(topicCount), as: UTF8.self)
         let propertiesCount: UInt16 = try reader.integer()
-        self.properties = MessageProperties.decode(try reader.bytes(Int(propertiesCount)))
+        properties = MessageProperties.decode(try reader.bytes(Int(propertiesCount)))
     }
 }
 
@@ -114,19 +117,19 @@ private struct RecordReader {
     var offset = 0
 
     mutating func integer<T: FixedWidthInteger>() throws(RemotingDecodeError) -> T {
-        guard self.bytes.count - self.offset >= MemoryLayout<T>.size else { throw .badBody("a message ends early") }
-        defer { self.offset += MemoryLayout<T>.size }
-        return self.bytes.bigEndian(T.self, at: self.offset)
+        guard bytes.count - offset >= MemoryLayout<T>.size else { throw .badBody("a message ends early") }
+        defer { offset += MemoryLayout<T>.size }
+        return bytes.bigEndian(T.self, at: offset)
     }
 
     mutating func bytes(_ count: Int) throws(RemotingDecodeError) -> UnsafeRawBufferPointer {
-        guard count >= 0, count <= self.bytes.count - self.offset else { throw .badBody("a message ends early") }
-        defer { self.offset += count }
-        return UnsafeRawBufferPointer(rebasing: self.bytes[self.offset..<(self.offset + count)])
+        guard count >= 0, count <= bytes.count - offset else { throw .badBody("a message ends early") }
+        defer { offset += count }
+        return UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + count)])
     }
 
     mutating func host(isIPv6: Bool) throws(RemotingDecodeError) -> HostAddress {
-        guard let host = HostAddress(bytes: try self.bytes(isIPv6 ? 20 : 8)) else {
+        guard let host = HostAddress(bytes: try bytes(isIPv6 ? 20 : 8)) else {
             throw .badBody("a host of a wrong size")
         }
         return host

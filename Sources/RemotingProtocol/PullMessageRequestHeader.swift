@@ -15,11 +15,11 @@ package struct PullMessageRequestHeader {
     /// 5.x clients: bytes they want at most.
     package internal(set) var maxMessageBytes: Int32?
 
-    package var hasCommitOffset: Bool { self.sysFlag & 1 != 0 }
-    package var hasSuspend: Bool { self.sysFlag & 2 != 0 }
-    package var hasSubscription: Bool { self.sysFlag & 4 != 0 }
-    package var hasClassFilter: Bool { self.sysFlag & 8 != 0 }
-    package var isLitePull: Bool { self.sysFlag & 16 != 0 }
+    package var hasCommitOffset: Bool { sysFlag & 1 != 0 }
+    package var hasSuspend: Bool { sysFlag & 2 != 0 }
+    package var hasSubscription: Bool { sysFlag & 4 != 0 }
+    package var hasClassFilter: Bool { sysFlag & 8 != 0 }
+    package var isLitePull: Bool { sysFlag & 16 != 0 }
 
     private static let required: UInt16 = 0x1ff
     private static let names: [StaticString] = [
@@ -27,43 +27,44 @@ package struct PullMessageRequestHeader {
         "suspendTimeoutMillis", "subVersion",
     ]
 
+    /// - Throws: `missingField` or `badField`, with the name of the field.
     package init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
         var seen: UInt16 = 0
         for field in frame.extFields.fields {
             let value = field.valueBytes
             switch field.nameCount {
             case 5 where field.isNamed("topic"):
-                self.topic = value
+                topic = value
                 seen |= 2
             case 7 where field.isNamed("queueId"):
-                self.queueID = try value.int32("queueId")
+                queueID = try value.int32("queueId")
                 seen |= 4
             case 7 where field.isNamed("sysFlag"):
-                self.sysFlag = try value.int32("sysFlag")
+                sysFlag = try value.int32("sysFlag")
                 seen |= 32
             case 10 where field.isNamed("maxMsgNums"):
-                self.maxMessageNums = try value.int32("maxMsgNums")
+                maxMessageNums = try value.int32("maxMsgNums")
                 seen |= 16
             case 10 where field.isNamed("subVersion"):
-                self.subVersion = try value.integer("subVersion")
+                subVersion = try value.integer("subVersion")
                 seen |= 256
             case 11 where field.isNamed("queueOffset"):
-                self.queueOffset = try value.integer("queueOffset")
+                queueOffset = try value.integer("queueOffset")
                 seen |= 8
             case 11 where field.isNamed("maxMsgBytes"):
-                self.maxMessageBytes = try value.int32("maxMsgBytes")
+                maxMessageBytes = try value.int32("maxMsgBytes")
             case 12 where field.isNamed("commitOffset"):
-                self.commitOffset = try value.integer("commitOffset")
+                commitOffset = try value.integer("commitOffset")
                 seen |= 64
             case 12 where field.isNamed("subscription"):
-                self.subscription = value
+                subscription = value
             case 13 where field.isNamed("consumerGroup"):
-                self.consumerGroup = value
+                consumerGroup = value
                 seen |= 1
             case 14 where field.isNamed("expressionType"):
-                self.expressionType = value
+                expressionType = value
             case 20 where field.isNamed("suspendTimeoutMillis"):
-                self.suspendTimeoutMillis = try value.integer("suspendTimeoutMillis")
+                suspendTimeoutMillis = try value.integer("suspendTimeoutMillis")
                 seen |= 128
             default: break
             }

@@ -43,17 +43,18 @@ package struct RemotingCommand: Equatable, Sendable {
 
     /// Copies all of a frame.
     package init(_ frame: RemotingFrame) {
-        self.code = frame.code
-        self.language = frame.language
-        self.version = frame.version
-        self.opaque = frame.opaque
-        self.flag = frame.flag
-        self.remark = frame.remark
-        self.extFields = frame.extFields.dictionary()
-        self.body = [UInt8](frame.body)
+        code = frame.code
+        language = frame.language
+        version = frame.version
+        opaque = frame.opaque
+        flag = frame.flag
+        remark = frame.remark
+        extFields = frame.extFields.dictionary()
+        body = [UInt8](frame.body)
     }
 
     /// Decodes one whole frame, its length word included.
+    /// - Throws: as `RemotingFrame.parse`.
     package init(
         decoding bytes: UnsafeRawBufferPointer, scratch: HeaderScratch = HeaderScratch()
     ) throws(RemotingDecodeError) {
@@ -63,42 +64,46 @@ package struct RemotingCommand: Equatable, Sendable {
     /// Writes the whole frame.
     package func encode(into buffer: inout ByteBuffer, serialization: HeaderSerialization = .json) {
         encodeFrame(
-            into: &buffer, serialization, code: self.code, flag: self.flag, opaque: self.opaque,
-            language: self.language, version: self.version, remark: self.remark,
-            fields: self.extFields.lazy.map { ($0.key, $0.value) }, bodyCount: self.body.count)
-        buffer.writeBytes(self.body)
+            into: &buffer, serialization, code: code, flag: flag, opaque: opaque,
+            language: language, version: version, remark: remark,
+            fields: extFields.lazy.map { ($0.key, $0.value) }, bodyCount: body.count)
+        buffer.writeBytes(body)
     }
 
-    package var isResponse: Bool { self.flag & RemotingFrame.responseFlag != 0 }
-    package var isOneway: Bool { self.flag & RemotingFrame.onewayFlag != 0 }
-    package var responseCode: ResponseCode? { ResponseCode(rawValue: self.code) }
-    package var requestCode: RequestCode? { RequestCode(rawValue: self.code) }
+    package var isResponse: Bool { flag & RemotingFrame.responseFlag != 0 }
+    package var isOneway: Bool { flag & RemotingFrame.onewayFlag != 0 }
+    package var responseCode: ResponseCode? { ResponseCode(rawValue: code) }
+    package var requestCode: RequestCode? { RequestCode(rawValue: code) }
 
     /// The body as JSON.
+    /// - Throws: `badBody`: the body is no JSON.
     package func json() throws(RemotingDecodeError) -> JSONValue {
         do {
-            return try JSONValue(parsing: self.body)
+            return try JSONValue(parsing: body)
         } catch {
             throw .badBody(error.description)
         }
     }
 
+    /// - Throws: `missingField`.
     package func field(_ name: String) throws(RemotingDecodeError) -> String {
-        guard let value = self.extFields[name] else { throw .missingField(name) }
+        guard let value = extFields[name] else { throw .missingField(name) }
         return value
     }
 
+    /// - Throws: `missingField`; `badField` when it is no number.
     package func integer(_ name: String) throws(RemotingDecodeError) -> Int64 {
-        guard let value = Int64(try self.field(name)) else { throw .badField(name) }
+        guard let value = Int64(try field(name)) else { throw .badField(name) }
         return value
     }
 }
 
 extension RemotingFrame {
     /// The body as JSON.
+    /// - Throws: `badBody`: the body is no JSON.
     package func json() throws(RemotingDecodeError) -> JSONValue {
         do {
-            return try JSONValue(parsing: self.body)
+            return try JSONValue(parsing: body)
         } catch {
             throw .badBody(error.description)
         }

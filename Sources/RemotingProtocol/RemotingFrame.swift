@@ -63,15 +63,16 @@ package struct RemotingFrame {
     package static let responseFlag: Int32 = 1
     package static let onewayFlag: Int32 = 2
 
-    package var isResponse: Bool { self.flag & Self.responseFlag != 0 }
-    package var isOneway: Bool { self.flag & Self.onewayFlag != 0 }
-    package var remark: String? { self.remarkBytes.map { String(decoding: $0, as: UTF8.self) } }
+    package var isResponse: Bool { flag & Self.responseFlag != 0 }
+    package var isOneway: Bool { flag & Self.onewayFlag != 0 }
+    package var remark: String? { remarkBytes.map { String(decoding: $0, as: UTF8.self) } }
     /// What an answer needs to know of this request; may be kept.
     package var returnAddress: ReturnAddress {
-        ReturnAddress(opaque: self.opaque, serialization: self.serialization, isOneway: self.isOneway)
+        ReturnAddress(opaque: opaque, serialization: serialization, isOneway: isOneway)
     }
 
     /// Parses a whole frame, its length word included.
+    /// - Throws: a length that does not fit the bytes, an unknown header form, or a header that cannot be read.
     package static func parse(
         _ bytes: UnsafeRawBufferPointer, scratch: HeaderScratch
     ) throws(RemotingDecodeError) -> RemotingFrame {
@@ -121,6 +122,6 @@ package struct ReturnAddress: Hashable, Sendable {
 extension UnsafeRawBufferPointer {
     @inline(__always)
     func bigEndian<T: FixedWidthInteger>(_: T.Type, at offset: Int) -> T {
-        T(bigEndian: self.loadUnaligned(fromByteOffset: offset, as: T.self))
+        T(bigEndian: loadUnaligned(fromByteOffset: offset, as: T.self))
     }
 }

@@ -45,6 +45,9 @@ package enum ControlBody {
 
     /// Why such a request is refused, for the answer.
     package static func refusal(code: Int32, bytes: Int, bytesMax: Int) -> String {
-        "a request of code \(code) with a body of \(bytes) bytes is not taken, at most \(bytesMax): divide it among several"
+        """
+        a request of code \(code) with a body of \(bytes) bytes is not taken, at most \(bytesMax): divide it among \
+        several
+        """
     }
 }

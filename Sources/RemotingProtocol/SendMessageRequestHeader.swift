@@ -22,6 +22,7 @@ package struct SendMessageRequestHeader {
     /// One bit for each field that must be there: a, b, c, d, e, f, g, h.
     private static let required: UInt16 = 0xff
 
+    /// - Throws: `missingField` or `badField`, with the name of the field.
     package init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
         var seen: UInt16 = 0
         if frame.code == RequestCode.sendMessage.rawValue || frame.code == RequestCode.sendReplyMessage.rawValue {
@@ -67,20 +68,20 @@ package struct SendMessageRequestHeader {
     private mutating func set(_ letter: UInt8, _ field: ExtField, _ seen: inout UInt16) throws(RemotingDecodeError) {
         let value = field.valueBytes
         switch letter {
-        case UInt8(ascii: "a"): self.producerGroup = value
-        case UInt8(ascii: "b"): self.topic = value
-        case UInt8(ascii: "c"): self.defaultTopic = value
-        case UInt8(ascii: "d"): self.defaultTopicQueueNums = try value.int32("defaultTopicQueueNums")
-        case UInt8(ascii: "e"): self.queueID = try value.int32("queueId")
-        case UInt8(ascii: "f"): self.sysFlag = try value.int32("sysFlag")
-        case UInt8(ascii: "g"): self.bornTimestamp = try value.integer("bornTimestamp")
-        case UInt8(ascii: "h"): self.flag = try value.int32("flag")
-        case UInt8(ascii: "i"): self.properties = value
-        case UInt8(ascii: "j"): self.reconsumeTimes = try value.int32("reconsumeTimes")
-        case UInt8(ascii: "k"): self.unitMode = value.isTrue
-        case UInt8(ascii: "l"): self.maxReconsumeTimes = try value.int32("maxReconsumeTimes")
+        case UInt8(ascii: "a"): producerGroup = value
+        case UInt8(ascii: "b"): topic = value
+        case UInt8(ascii: "c"): defaultTopic = value
+        case UInt8(ascii: "d"): defaultTopicQueueNums = try value.int32("defaultTopicQueueNums")
+        case UInt8(ascii: "e"): queueID = try value.int32("queueId")
+        case UInt8(ascii: "f"): sysFlag = try value.int32("sysFlag")
+        case UInt8(ascii: "g"): bornTimestamp = try value.integer("bornTimestamp")
+        case UInt8(ascii: "h"): flag = try value.int32("flag")
+        case UInt8(ascii: "i"): properties = value
+        case UInt8(ascii: "j"): reconsumeTimes = try value.int32("reconsumeTimes")
+        case UInt8(ascii: "k"): unitMode = value.isTrue
+        case UInt8(ascii: "l"): maxReconsumeTimes = try value.int32("maxReconsumeTimes")
         // The official C++ client says 1. (Apache reads that as false and stores the encoded batch as one message.)
-        case UInt8(ascii: "m"): self.batch = value.isTrue || (value.count == 1 && value[0] == UInt8(ascii: "1"))
+        case UInt8(ascii: "m"): batch = value.isTrue || (value.count == 1 && value[0] == UInt8(ascii: "1"))
         default: return
         }
         seen |= 1 << UInt16(letter &- UInt8(ascii: "a"))
@@ -90,7 +91,7 @@ package struct SendMessageRequestHeader {
 extension UnsafeRawBufferPointer {
     @inline(__always)
     func int32(_ name: StaticString) throws(RemotingDecodeError) -> Int32 {
-        guard let value = self.decimal, let narrow = Int32(exactly: value) else { throw .badField(name.text) }
+        guard let value = decimal, let narrow = Int32(exactly: value) else { throw .badField(name.text) }
         return narrow
     }
 }

@@ -17,7 +17,7 @@ package enum ZlibError: Error, Equatable, Sendable, CustomStringConvertible {
 
 /// What Java's `Deflater`, `Inflater` and `CRC32` do.
 package enum Zlib {
-    /// Compresses with zlib header, `Deflater.BEST_COMPRESSION` unless told otherwise.
+    /// Compresses with zlib header, `Deflater.BEST_COMPRESSION` unless `level` names another.
     package static func deflate(_ bytes: [UInt8], level: Int32 = 9) -> [UInt8] {
         var count = compressBound(uLong(bytes.count))
         var output = [UInt8](repeating: 0, count: Int(count))
@@ -28,6 +28,7 @@ package enum Zlib {
     }
 
     /// Inflates a whole stream; bytes behind its end are skipped. `bytesMax` bounds the result.
+    /// - Throws: `corrupt`; `truncated` when the stream has no end; `tooLarge` above `bytesMax`.
     package static func inflate(_ bytes: UnsafeRawBufferPointer, bytesMax: Int) throws(ZlibError) -> [UInt8] {
         var stream = z_stream()
         let version = inflateInit_(&stream, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size))

@@ -47,107 +47,110 @@ package final class ConnectionAdmission {
     /// Why a connection from there cannot be taken; nil: it is taken, and counts until `left`.
     package func admit(_ address: HostAddress) -> String? {
         let network = RemoteNetwork(address)
-        let count = self.counts[network, default: 0]
-        guard count < self.connectionsPerAddressMax || RemoteNetwork.isLoopback(address) else {
+        let count = counts[network, default: 0]
+        guard count < connectionsPerAddressMax || RemoteNetwork.isLoopback(address) else {
             return "too many connections from this address: \(count) are open (connectionsPerAddressMax)"
         }
         // The one that gives way is counted until the event loop has let go of it, a moment later.
-        guard self.total < self.connectionsMax || self.makesWay() else {
-            return "too many connections: \(self.total) are open"
+        guard total < connectionsMax || makesWay() else {
+            return "too many connections: \(total) are open"
         }
-        self.counts[network] = count + 1
-        self.total += 1
+        counts[network] = count + 1
+        total += 1
         return nil
     }
 
     /// A connection that was admitted has ended.
     package func left(_ address: HostAddress) {
-        self.total -= 1
+        total -= 1
         let network = RemoteNetwork(address)
-        guard let count = self.counts[network] else { return }
-        self.counts[network] = count > 1 ? count - 1 : nil
+        guard let count = counts[network] else { return }
+        counts[network] = count > 1 ? count - 1 : nil
     }
 
     /// Connections from the address, or the network, of this one.
-    func count(of address: HostAddress) -> Int { self.counts[RemoteNetwork(address), default: 0] }
+    func count(of address: HostAddress) -> Int { counts[RemoteNetwork(address), default: 0] }
 
     /// The handler for the pipeline of a listening channel, before the one that accepts.
     package func gate() -> any ChannelHandler { AcceptGate(self) }
 
-    // MARK: for the gates
+    // MARK: - For the gates
 
     fileprivate func added(_ listener: any Channel) {
-        self.listeners.append(listener)
+        listeners.append(listener)
         // One that is added meanwhile waits as well.
-        if self.pauseMilliseconds > 0 { Self.setAccepting(false, listener) }
+        if pauseMilliseconds > 0 { Self.setAccepting(false, listener) }
     }
 
-    fileprivate func removed(_ listener: any Channel) { self.listeners.removeAll { $0 === listener } }
+    fileprivate func removed(_ listener: any Channel) { listeners.removeAll { $0 === listener } }
 
     /// True: it is taken.
     fileprivate func takes(_ channel: any Channel) -> Bool {
         let address = HostAddress(channel.remoteAddress)
         // A file has taken a descriptor of the reserve: the longest silent connection gives its own, or this one does.
-        if self.isShort, !self.makesRoom() {
-            self.refused("no descriptor is free for it: the files of this worker need the last ones", address.text)
+        if isShort, !makesRoom() {
+            refused("no descriptor is free for it: the files of this worker need the last ones", address.text)
             channel.close(promise: nil)
-            if self.isShort { self.pause() }
+            if isShort { pause() }
             return false
         }
-        if let reason = self.admit(address) {
-            self.refused(reason, address.text)
+        if let reason = admit(address) {
+            refused(reason, address.text)
             channel.close(promise: nil)
             return false
         }
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
         channel.closeFuture.whenComplete { _ in this.value.left(address) }
         return true
     }
 
     private func makesRoom() -> Bool {
-        let count = self.reserve.count
-        self.shed(count.wanted - count.held)
-        return !self.isShort
+        let count = reserve.count
+        shed(count.wanted - count.held)
+        return !isShort
     }
 
     private var isShort: Bool {
-        let count = self.reserve.count
-        return count.held < count.wanted && !self.reserve.refill()
+        let count = reserve.count
+        return count.held < count.wanted && !reserve.refill()
     }
 
     fileprivate func failed(_ error: any Error) {
         guard let error = error as? IOError, [EMFILE, ENFILE, ENOMEM, ENOBUFS].contains(error.errnoCode) else { return }
-        self.pause(String(cString: strerror(error.errnoCode)))
+        pause(String(cString: strerror(error.errnoCode)))
     }
 
     private func pause(_ reason: String = "no descriptor is free") {
-        guard self.pauseMilliseconds == 0 else { return }
-        self.logger.error(
-            "no more connections are accepted for now: \(reason), \(self.total) connections are open; those that come wait. Raise LimitNOFILE= or limits.KIND.files, or lower connectionsMax"
+        guard pauseMilliseconds == 0 else { return }
+        logger.error(
+            """
+            no more connections are accepted for now: \(reason), \(total) connections are open; those that come wait. \
+            Raise LimitNOFILE= or limits.KIND.files, or lower connectionsMax
+            """
         )
-        self.pauseMilliseconds = Self.firstPause
-        for listener in self.listeners { Self.setAccepting(false, listener) }
-        self.lookLater()
+        pauseMilliseconds = Self.firstPause
+        for listener in listeners { Self.setAccepting(false, listener) }
+        lookLater()
     }
 
     private func lookLater() {
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        self.eventLoop.scheduleTask(in: .milliseconds(self.pauseMilliseconds)) { this.value.look() }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        eventLoop.scheduleTask(in: .milliseconds(pauseMilliseconds)) { this.value.look() }
     }
 
     /// Accepts again when the reserve is whole and one more descriptor is free.
     private func look() {
-        if self.isShort, !self.makesRoom() {
-            self.pauseMilliseconds = min(self.pauseMilliseconds * 2, Self.longestPause)
-            return self.lookLater()
+        if isShort, !makesRoom() {
+            pauseMilliseconds = min(pauseMilliseconds * 2, Self.longestPause)
+            return lookLater()
         }
         guard OwnLimits.filesExhausted() == nil else {
-            self.pauseMilliseconds = min(self.pauseMilliseconds * 2, Self.longestPause)
-            return self.lookLater()
+            pauseMilliseconds = min(pauseMilliseconds * 2, Self.longestPause)
+            return lookLater()
         }
-        self.pauseMilliseconds = 0
-        self.logger.notice("connections are accepted again; \(self.total) are open")
-        for listener in self.listeners { Self.setAccepting(true, listener) }
+        pauseMilliseconds = 0
+        logger.notice("connections are accepted again; \(total) are open")
+        for listener in listeners { Self.setAccepting(true, listener) }
     }
 
     private static func setAccepting(_ on: Bool, _ listener: any Channel) {
@@ -167,12 +170,12 @@ private final class AcceptGate: ChannelInboundHandler {
         self.admission = admission
     }
 
-    func handlerAdded(context: ChannelHandlerContext) { self.admission.added(context.channel) }
-    func handlerRemoved(context: ChannelHandlerContext) { self.admission.removed(context.channel) }
+    func handlerAdded(context: ChannelHandlerContext) { admission.added(context.channel) }
+    func handlerRemoved(context: ChannelHandlerContext) { admission.removed(context.channel) }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        if self.admission.takes(self.unwrapInboundIn(data)) { context.fireChannelRead(data) }
+        if admission.takes(unwrapInboundIn(data)) { context.fireChannelRead(data) }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { self.admission.failed(error) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { admission.failed(error) }
 }

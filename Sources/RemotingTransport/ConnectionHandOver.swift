@@ -9,8 +9,8 @@ import RemotingProtocol
 /// kernel, and served on by the server's next process. The client notices a pause, not an end: of a request under way
 /// when a connection closes the official C++ client learns only by its own time-out of three seconds.
 extension RemotingServer {
-    /// Reads nothing more from anybody: requests stay in the kernel, unread. For ever: what follows is `handOver` and
-    /// `close`.
+    /// Reads nothing more from any client: requests stay in the kernel, unread. For ever: what follows is `handOver`
+    /// and `close`.
     package func stopReading() {
         eventLoop.assertInEventLoop()
         for connection in connections.values { connection.stopReading() }
@@ -48,10 +48,10 @@ extension RemotingServer {
 
     private func acceptAdopted(_ channel: any Channel) throws {
         let address = HostAddress(channel.remoteAddress)
-        if let reason = self.admission.admit(address) { throw RemotingError.connectionRefused(reason) }
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        if let reason = admission.admit(address) { throw RemotingError.connectionRefused(reason) }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
         channel.closeFuture.whenComplete { _ in this.value.admission.left(address) }
-        try self.accept(channel, hasSpoken: true)
+        try accept(channel, hasSpoken: true)
     }
 
     /// Serves a connection that a former process gave away; owns the descriptor.

@@ -7,7 +7,7 @@ struct FramePace {
     /// Since when the frame is timed, bytes of the connection then, and bytes of the frame that were to come.
     private var schedule = (from: NIODeadline.now(), bytes: 0, rest: 0)
 
-    var isTimedFrom: NIODeadline { self.schedule.from }
+    var isTimedFrom: NIODeadline { schedule.from }
 
     /// What has come until now does not count.
     ///
@@ -15,23 +15,23 @@ struct FramePace {
     ///   - bytes: that have come over the connection.
     ///   - rest: bytes of the frame that have not.
     mutating func restart(at now: NIODeadline, bytes: Int, rest: Int) {
-        self.progress = (now, bytes)
-        self.schedule = (now, bytes, max(0, rest))
+        progress = (now, bytes)
+        schedule = (now, bytes, max(0, rest))
     }
 
     /// Less than the least has come since the last look, or the frame will not be complete in time.
     mutating func isTooSlow(at now: NIODeadline, bytes: Int, _ configuration: RemotingServerConfiguration) -> Bool {
-        let late = (now - self.schedule.from - configuration.trickleTime).seconds
-        let due = Double(self.schedule.rest) * late / configuration.contendedFrameTime.seconds
-        if Double(bytes - self.schedule.bytes) < due { return true }
-        let watched = now - self.progress.at
+        let late = (now - schedule.from - configuration.trickleTime).seconds
+        let due = Double(schedule.rest) * late / configuration.contendedFrameTime.seconds
+        if Double(bytes - schedule.bytes) < due { return true }
+        let watched = now - progress.at
         guard watched >= configuration.trickleTime else { return false }
-        let came = bytes - self.progress.bytes
-        self.progress = (now, bytes)
+        let came = bytes - progress.bytes
+        progress = (now, bytes)
         return Double(came) < Double(configuration.trickleBytesPerSecond) * watched.seconds
     }
 }
 
 extension TimeAmount {
-    fileprivate var seconds: Double { Double(self.nanoseconds) / 1e9 }
+    fileprivate var seconds: Double { Double(nanoseconds) / 1e9 }
 }

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// Who asks a `FramePool` for memory.
+/// A handler that asks a `FramePool` for memory.
 protocol FramePoolMember: AnyObject {
     /// What it waited for has been reserved for it.
     func framePoolGranted()
@@ -21,7 +21,7 @@ final class FramePool {
         let bytes: Int
     }
 
-    /// What a network has used, and who waits there in the order of asking.
+    /// What a network has used, and the handlers that wait there in the order of asking.
     private struct Account {
         /// A point of virtual time: where its next grant begins.
         var start: Int
@@ -46,7 +46,7 @@ final class FramePool {
     private var lastTicket: UInt64 = 0
     private var accounts: [RemoteNetwork: Account] = [:]
     private var turns = FrameTurns()
-    /// Where the last grant began. Zero again when nobody waits.
+    /// Where the last grant began. Zero again when no handler waits.
     private var virtualTime = 0
 
     /// Networks remembered at a time, besides those that wait; when there are more the past is forgotten.
@@ -57,95 +57,95 @@ final class FramePool {
         self.capacity = capacity
     }
 
-    /// Somebody waits for memory.
-    var isContended: Bool { !self.members.isEmpty }
+    /// A handler waits for memory.
+    var isContended: Bool { !members.isEmpty }
 
     /// Takes `bytes`, or answers false: then `wait` is the way. One frame alone is never refused, whatever its length.
     func reserve(_ bytes: Int) -> Bool {
-        guard self.members.isEmpty, self.fits(bytes) else { return false }
-        self.reserved += bytes
+        guard members.isEmpty, fits(bytes) else { return false }
+        reserved += bytes
         return true
     }
 
     /// Queues up for `bytes`; calls `member.framePoolGranted` when they are there. Keeps the member until then or until
     /// `cancel`, which takes the ticket answered here.
     func wait(_ member: any FramePoolMember, for bytes: Int, of network: RemoteNetwork) -> UInt64 {
-        self.lastTicket += 1
-        self.members[self.lastTicket] = Member(member: member, network: network)
-        var account = self.takeAccount(network)
-        account.waiters.append(Waiter(ticket: self.lastTicket, bytes: bytes))
+        lastTicket += 1
+        members[lastTicket] = Member(member: member, network: network)
+        var account = takeAccount(network)
+        account.waiters.append(Waiter(ticket: lastTicket, bytes: bytes))
         account.live += 1
         if !account.isInTurns {
             account.isInTurns = true
-            account.start = max(self.virtualTime, account.start)
-            self.turns.insert(.init(start: account.start, ticket: self.lastTicket, network: network))
+            account.start = max(virtualTime, account.start)
+            turns.insert(.init(start: account.start, ticket: lastTicket, network: network))
         }
-        self.accounts[network] = account
-        return self.lastTicket
+        accounts[network] = account
+        return lastTicket
     }
 
     func cancel(_ ticket: UInt64) {
-        guard let member = self.members.removeValue(forKey: ticket) else { return }
-        var account = self.takeAccount(member.network)
+        guard let member = members.removeValue(forKey: ticket) else { return }
+        var account = takeAccount(member.network)
         account.live -= 1
         if account.waiters.count > 2 * account.live + 64 {
             account.waiters.removeFirst(account.first)
-            account.waiters.removeAll { self.members[$0.ticket] == nil }
+            account.waiters.removeAll { members[$0.ticket] == nil }
             account.first = 0
         }
-        self.accounts[member.network] = account
-        self.grant()
+        accounts[member.network] = account
+        grant()
     }
 
     /// Gives back what `reserve` or `framePoolGranted` gave, and was kept for so long.
     ///
     /// - Parameter isWhole: the frame has come to its end.
     func release(_ bytes: Int, of network: RemoteNetwork, after time: TimeAmount, isWhole: Bool = true) {
-        precondition(bytes <= self.reserved, "\(bytes) bytes given back, \(self.reserved) reserved")
-        self.reserved -= bytes
-        guard self.isContended else { return }
+        precondition(bytes <= reserved, "\(bytes) bytes given back, \(reserved) reserved")
+        reserved -= bytes
+        guard isContended else { return }
         let held = Int(Double(bytes) * Double(max(0, time.nanoseconds)) / 1e9)
-        var account = self.takeAccount(network)
-        account.start = max(self.virtualTime, account.start) + held + (isWhole ? 0 : bytes * Self.costOfUnfinished)
-        self.accounts[network] = account
-        self.grant()
+        var account = takeAccount(network)
+        account.start = max(virtualTime, account.start) + held + (isWhole ? 0 : bytes * Self.costOfUnfinished)
+        accounts[network] = account
+        grant()
     }
 
-    private func fits(_ bytes: Int) -> Bool { self.reserved == 0 || bytes <= self.capacity - self.reserved }
+    private func fits(_ bytes: Int) -> Bool { reserved == 0 || bytes <= capacity - reserved }
 
     /// To be put back when it has changed: so that its list of waiters is not copied.
     private func takeAccount(_ network: RemoteNetwork) -> Account {
-        if let known = self.accounts.removeValue(forKey: network) { return known }
-        if self.accounts.count >= Self.networksMax {
-            self.accounts = self.accounts.filter { $0.value.isInTurns || $0.value.start > self.virtualTime }
-            if self.accounts.count >= Self.networksMax { self.accounts = self.accounts.filter { $0.value.isInTurns } }
+        if let known = accounts.removeValue(forKey: network) { return known }
+        if accounts.count >= Self.networksMax {
+            accounts = accounts.filter { $0.value.isInTurns || $0.value.start > virtualTime }
+            if accounts.count >= Self.networksMax { accounts = accounts.filter { $0.value.isInTurns } }
         }
-        return Account(start: self.virtualTime)
+        return Account(start: virtualTime)
     }
 
     private func grant() {
-        while let (network, waiter) = self.next() {
-            guard self.fits(waiter.bytes) else { return }
-            self.reserved += waiter.bytes
-            var account = self.takeAccount(network)
+        while let (network, waiter) = next() {
+            guard fits(waiter.bytes) else { return }
+            reserved += waiter.bytes
+            var account = takeAccount(network)
             account.first += 1
             account.live -= 1
-            self.virtualTime = max(self.virtualTime, account.start)
-            account.start = self.virtualTime + waiter.bytes
-            self.accounts[network] = account
-            self.members.removeValue(forKey: waiter.ticket)?.member.framePoolGranted()
+            virtualTime = max(virtualTime, account.start)
+            account.start = virtualTime + waiter.bytes
+            accounts[network] = account
+            members.removeValue(forKey: waiter.ticket)?.member.framePoolGranted()
         }
-        guard self.members.isEmpty else { return }
-        self.accounts = [:]
-        self.turns = FrameTurns()
-        self.virtualTime = 0
+        guard members.isEmpty else { return }
+        accounts = [:]
+        turns = FrameTurns()
+        virtualTime = 0
     }
 
     /// Whose turn it is. What a network has used since its place was chosen counts now: places only move back.
     private func next() -> (RemoteNetwork, Waiter)? {
-        while let turn = self.turns.first {
-            var account = self.takeAccount(turn.network)
-            while account.first < account.waiters.count, self.members[account.waiters[account.first].ticket] == nil {
+        while let turn = turns.first {
+            var account = takeAccount(turn.network)
+            while account.first < account.waiters.count, members[account.waiters[account.first].ticket] == nil {
                 account.first += 1
             }
             if account.first > 64, account.first * 2 > account.waiters.count {
@@ -156,15 +156,15 @@ final class FramePool {
                 account.waiters = []
                 account.first = 0
                 account.isInTurns = false
-                self.accounts[turn.network] = account
-                self.turns.removeFirst()
+                accounts[turn.network] = account
+                turns.removeFirst()
                 continue
             }
             let waiter = account.waiters[account.first]
             let due = FrameTurns.Turn(start: account.start, ticket: waiter.ticket, network: turn.network)
-            self.accounts[turn.network] = account
+            accounts[turn.network] = account
             if due.isBefore(turn) || turn.isBefore(due) {
-                self.turns.replaceFirst(due)
+                turns.replaceFirst(due)
                 continue
             }
             return (turn.network, waiter)
@@ -177,42 +177,42 @@ final class FramePool {
 private struct FrameTurns {
     struct Turn {
         let start: Int
-        /// Of its first waiter: among equals who asked first.
+        /// Of its first waiter: among equals the one that asked first.
         let ticket: UInt64
         let network: RemoteNetwork
 
-        func isBefore(_ other: Turn) -> Bool { (self.start, self.ticket) < (other.start, other.ticket) }
+        func isBefore(_ other: Turn) -> Bool { (start, ticket) < (other.start, other.ticket) }
     }
 
     private var heap: [Turn] = []
 
-    var first: Turn? { self.heap.first }
+    var first: Turn? { heap.first }
 
     mutating func insert(_ turn: Turn) {
-        var index = self.heap.count
-        self.heap.append(turn)
-        while index > 0, self.heap[index].isBefore(self.heap[(index - 1) / 2]) {
-            self.heap.swapAt(index, (index - 1) / 2)
+        var index = heap.count
+        heap.append(turn)
+        while index > 0, heap[index].isBefore(heap[(index - 1) / 2]) {
+            heap.swapAt(index, (index - 1) / 2)
             index = (index - 1) / 2
         }
     }
 
     mutating func removeFirst() {
-        guard let last = self.heap.popLast(), !self.heap.isEmpty else { return }
-        self.replaceFirst(last)
+        guard let last = heap.popLast(), !heap.isEmpty else { return }
+        replaceFirst(last)
     }
 
     mutating func replaceFirst(_ turn: Turn) {
-        self.heap[0] = turn
+        heap[0] = turn
         var index = 0
         while true {
             var least = index
             for child in [2 * index + 1, 2 * index + 2]
-            where child < self.heap.count && self.heap[child].isBefore(self.heap[least]) {
+            where child < heap.count && heap[child].isBefore(heap[least]) {
                 least = child
             }
             guard least != index else { return }
-            self.heap.swapAt(index, least)
+            heap.swapAt(index, least)
             index = least
         }
     }
@@ -231,17 +231,17 @@ final class FrameMemory {
     private let unreservedMax: Int
 
     init(_ configuration: RemotingServerConfiguration) {
-        self.small = FramePool(capacity: configuration.unfinishedFrameBytesMax / 2)
-        self.large = FramePool(capacity: configuration.unfinishedFrameBytesMax)
+        small = FramePool(capacity: configuration.unfinishedFrameBytesMax / 2)
+        large = FramePool(capacity: configuration.unfinishedFrameBytesMax)
         // Many honest peers may be held back at a time, each with what one read brought.
-        self.unreservedMax = configuration.unfinishedFrameBytesMax * 4
+        unreservedMax = configuration.unfinishedFrameBytesMax * 4
     }
 
-    func pool(for bytes: Int) -> FramePool { bytes > Self.smallBytesMax ? self.large : self.small }
+    func pool(for bytes: Int) -> FramePool { bytes > Self.smallBytesMax ? large : small }
 
     /// False when there is no room for it: the connection must go.
     func keep(_ change: Int) -> Bool {
-        self.unreserved += change
-        return change <= 0 || self.unreserved <= self.unreservedMax
+        unreserved += change
+        return change <= 0 || unreserved <= unreservedMax
     }
 }

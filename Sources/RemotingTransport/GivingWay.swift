@@ -25,14 +25,14 @@ struct GivingWay {
     }
 
     /// A connection was opened and has not completed a request.
-    mutating func opened(_ id: UInt64, _ isGone: (UInt64) -> Bool) { self.strangers.append(id, isGone) }
+    mutating func opened(_ id: UInt64, _ isGone: (UInt64) -> Bool) { strangers.append(id, isGone) }
 
-    /// A connection that has completed requests has been silent for long. To be said once until it is `gone` again.
-    mutating func becameIdle(_ id: UInt64, _ isGone: (UInt64) -> Bool) { self.idle.append(id, isGone) }
+    /// A connection that has completed requests has been silent for long. To be logged once until it is `gone` again.
+    mutating func becameIdle(_ id: UInt64, _ isGone: (UInt64) -> Bool) { idle.append(id, isGone) }
 
     /// The one to close; nil: all of them work.
     mutating func next(stranger: (UInt64) -> Verdict, idle: (UInt64) -> Verdict) -> UInt64? {
-        self.strangers.take(stranger) ?? self.idle.take(idle)
+        strangers.take(stranger) ?? self.idle.take(idle)
     }
 }
 
@@ -47,22 +47,22 @@ private struct OldestFirst {
 
     /// Amortised: nothing is asked about most of the time.
     mutating func append(_ id: UInt64, _ isGone: (UInt64) -> Bool) {
-        self.ids.append(id)
-        guard self.ids.count >= self.compactAt else { return }
-        self.ids.removeFirst(self.first)
-        self.first = 0
-        self.ids.removeAll(where: isGone)
-        self.compactAt = max(Self.compactAtLeast, self.ids.count * 2)
+        ids.append(id)
+        guard ids.count >= compactAt else { return }
+        ids.removeFirst(first)
+        first = 0
+        ids.removeAll(where: isGone)
+        compactAt = max(Self.compactAtLeast, ids.count * 2)
     }
 
     /// Takes out the candidate of the most crowded address among the oldest; of equals the oldest.
     mutating func take(_ judge: (UInt64) -> GivingWay.Verdict) -> UInt64? {
         var best: (index: Int, count: Int)?
-        var index = self.first
-        while index < self.ids.count, index - self.first < Self.looked {
-            switch judge(self.ids[index]) {
+        var index = first
+        while index < ids.count, index - first < Self.looked {
+            switch judge(ids[index]) {
             case .gone:
-                self.remove(at: index)
+                remove(at: index)
                 best?.index += 1
             case .spared: break
             case .candidate(let count):
@@ -71,14 +71,14 @@ private struct OldestFirst {
             index += 1
         }
         guard let best else { return nil }
-        let id = self.ids[best.index]
-        self.remove(at: best.index)
+        let id = ids[best.index]
+        remove(at: best.index)
         return id
     }
 
     /// Moves those before it up by one: at most 64.
     private mutating func remove(at index: Int) {
-        for place in stride(from: index, to: self.first, by: -1) { self.ids[place] = self.ids[place - 1] }
-        self.first += 1
+        for place in stride(from: index, to: first, by: -1) { ids[place] = ids[place - 1] }
+        first += 1
     }
 }

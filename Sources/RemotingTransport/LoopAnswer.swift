@@ -7,13 +7,13 @@ final class LoopAnswer<Value: Sendable>: Sendable {
     private let continuation: Mutex<CheckedContinuation<Value, any Error>?>
     private let failure: any Error
 
-    /// - Parameter failure: what the waiting task is thrown when nobody answers.
+    /// - Parameter failure: what the waiting task is thrown when no answer comes.
     init(_ continuation: CheckedContinuation<Value, any Error>, orElse failure: any Error) {
         self.continuation = Mutex(continuation)
         self.failure = failure
     }
 
-    deinit { self.give(.failure(self.failure)) }
+    deinit { give(.failure(failure)) }
 
     /// Only the first counts.
     func give(_ result: Result<Value, any Error>) {

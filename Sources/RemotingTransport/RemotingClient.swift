@@ -25,10 +25,11 @@ package final class RemotingClient: Sendable {
         self.peer = peer
         self.channel = channel
         self.state = NIOLoopBound(state, eventLoop: channel.eventLoop)
-        self.ending = state.ending
+        ending = state.ending
     }
 
-    /// Connects; `group` may be a single event loop. Throws `RemotingError.connectFailed`.
+    /// Connects; `group` may be a single event loop.
+    /// - Throws: `RemotingError.connectFailed`.
     package static func connect(
         host: String, port: Int, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
         timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
@@ -47,6 +48,7 @@ package final class RemotingClient: Sendable {
     }
 
     /// Connects to `host:port`.
+    /// - Throws: `RemotingError.connectFailed`, also for an `address` of another form.
     package static func connect(
         to address: String, group: any EventLoopGroup, serialization: HeaderSerialization = .json,
         timeout: TimeAmount = .seconds(3), inbound: InboundRequestHandler? = nil
@@ -106,18 +108,20 @@ package final class RemotingClient: Sendable {
         }
     }
 
-    /// Sends a request and gives its answer, whatever its code. Throws `RemotingError` when there is none.
+    /// Sends a request and gives its answer, whatever its code.
+    /// - Throws: `RemotingError.timedOut`; `connectionClosed` and `badFrame` when the connection ended first.
     package func invoke(
         _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
     ) async throws -> RemotingCommand {
-        try await self.onLoop { state, answer in state.invoke(command, timeout: timeout) { answer.give($0) } }
+        try await onLoop { state, answer in state.invoke(command, timeout: timeout) { answer.give($0) } }
     }
 
-    /// As `invoke`, but throws `RemotingError.refused` for an answer other than success.
+    /// As `invoke`, for requests whose answer must be success.
+    /// - Throws: as `invoke`; `RemotingError.refused` for any other answer.
     package func invokeSuccessfully(
         _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
     ) async throws -> RemotingCommand {
-        let response = try await self.invoke(command, timeout: timeout)
+        let response = try await invoke(command, timeout: timeout)
         guard response.code == ResponseCode.success.rawValue else {
             throw RemotingError.refused(request: command.code, code: response.code, remark: response.remark)
         }
@@ -128,12 +132,12 @@ package final class RemotingClient: Sendable {
     package func invoking(
         _ command: RemotingCommand, timeout: TimeAmount = .seconds(3)
     ) -> EventLoopFuture<RemotingCommand> {
-        let promise = self.channel.eventLoop.makePromise(of: RemotingCommand.self)
+        let promise = channel.eventLoop.makePromise(of: RemotingCommand.self)
         let state = self.state
-        if self.channel.eventLoop.inEventLoop {
+        if channel.eventLoop.inEventLoop {
             state.value.invoke(command, timeout: timeout) { promise.completeWith($0) }
         } else {
-            self.channel.eventLoop.execute {
+            channel.eventLoop.execute {
                 state.value.invoke(command, timeout: timeout) { promise.completeWith($0) }
             }
         }
@@ -141,8 +145,9 @@ package final class RemotingClient: Sendable {
     }
 
     /// Sends a request that wants no answer; returns when the kernel has it.
+    /// - Throws: `RemotingError.connectionClosed` when the connection ended first.
     package func oneway(_ command: RemotingCommand) async throws {
-        try await self.onLoop { state, answer in state.oneway(command) { answer.give($0) } }
+        try await onLoop { state, answer in state.oneway(command) { answer.give($0) } }
     }
 
     /// Runs `body` on the event loop and waits for the answer it is to give.
@@ -150,29 +155,29 @@ package final class RemotingClient: Sendable {
         _ body: @escaping @Sendable (ClientState, LoopAnswer<Value>) -> Void
     ) async throws -> Value {
         // Its event loop may be gone with it.
-        if let reason = self.ending.reason { throw RemotingError.connectionClosed(peer: self.peer, reason: reason) }
-        let failure = RemotingError.connectionClosed(peer: self.peer, reason: ConnectionEnding.ofLoop)
+        if let reason = ending.reason { throw RemotingError.connectionClosed(peer: peer, reason: reason) }
+        let failure = RemotingError.connectionClosed(peer: peer, reason: ConnectionEnding.ofLoop)
         let state = self.state
         return try await withCheckedThrowingContinuation { continuation in
             let answer = LoopAnswer(continuation, orElse: failure)
-            self.channel.eventLoop.execute { body(state.value, answer) }
+            channel.eventLoop.execute { body(state.value, answer) }
         }
     }
 
     /// False once it has ended. Any thread.
-    package var isActive: Bool { self.channel.isActive }
+    package var isActive: Bool { channel.isActive }
     /// Of this end.
-    package var localAddress: HostAddress { HostAddress(self.channel.localAddress) }
+    package var localAddress: HostAddress { HostAddress(channel.localAddress) }
     /// Where its futures complete.
-    package var eventLoop: any EventLoop { self.channel.eventLoop }
+    package var eventLoop: any EventLoop { channel.eventLoop }
     /// Succeeds when the connection has ended, on either side.
-    package var closeFuture: EventLoopFuture<Void> { self.channel.closeFuture }
+    package var closeFuture: EventLoopFuture<Void> { channel.closeFuture }
 
     /// Closes, and returns when it is closed; requests under way fail.
     package func close() async {
         guard self.channel.isActive else { return }
         let channel = self.channel
-        try? await self.onLoop { (state: ClientState, answer: LoopAnswer<Void>) in
+        try? await onLoop { (state: ClientState, answer: LoopAnswer<Void>) in
             state.ended(ConnectionEnding.ofThisSide)
             channel.closeFuture.whenComplete { answer.give($0) }
             channel.close(promise: nil)
@@ -181,8 +186,8 @@ package final class RemotingClient: Sendable {
 
     /// Closes without waiting.
     package func closeNow() {
-        self.ending.note(ConnectionEnding.ofThisSide)
-        self.channel.close(promise: nil)
+        ending.note(ConnectionEnding.ofThisSide)
+        channel.close(promise: nil)
     }
 }
 
@@ -195,7 +200,7 @@ final class ConnectionEnding: Sendable {
     private let first = Mutex<String?>(nil)
 
     /// nil while it has not ended.
-    var reason: String? { self.first.withLock { $0 } }
+    var reason: String? { first.withLock { $0 } }
 
     /// The reason that counts.
     @discardableResult
@@ -236,51 +241,51 @@ final class ClientState {
 
     private func encoded(_ command: RemotingCommand) -> ByteBuffer {
         var buffer = ByteBuffer()
-        command.encode(into: &buffer, serialization: self.serialization)
+        command.encode(into: &buffer, serialization: serialization)
         return buffer
     }
 
     func invoke(_ command: RemotingCommand, timeout: TimeAmount, answer: @escaping Answer<RemotingCommand>) {
-        if let reason = self.ending.reason { return answer(.failure(self.closed(reason))) }
+        if let reason = ending.reason { return answer(.failure(closed(reason))) }
         var command = command
-        self.lastOpaque &+= 1
-        command.opaque = self.lastOpaque
+        lastOpaque &+= 1
+        command.opaque = lastOpaque
         command.flag = 0
         let opaque = command.opaque
         let code = command.code
         let peer = self.peer
-        let this = NIOLoopBound(self, eventLoop: self.channel.eventLoop)
-        let scheduled = self.channel.eventLoop.scheduleTask(in: timeout) {
+        let this = NIOLoopBound(self, eventLoop: channel.eventLoop)
+        let scheduled = channel.eventLoop.scheduleTask(in: timeout) {
             guard let request = this.value.pending.removeValue(forKey: opaque) else { return }
             request.answer(
                 .failure(
                     RemotingError.timedOut(
                         peer: peer, request: code, milliseconds: timeout.nanoseconds / 1_000_000)))
         }
-        self.pending[opaque] = Pending(answer: answer, timeout: scheduled)
+        pending[opaque] = Pending(answer: answer, timeout: scheduled)
         // A failed write ends the connection, and that fails the request.
-        self.channel.writeAndFlush(self.encoded(command), promise: nil)
+        channel.writeAndFlush(encoded(command), promise: nil)
     }
 
     func oneway(_ command: RemotingCommand, answer: @escaping Answer<Void>) {
-        if let reason = self.ending.reason { return answer(.failure(self.closed(reason))) }
+        if let reason = ending.reason { return answer(.failure(closed(reason))) }
         var command = command
-        self.lastOpaque &+= 1
-        command.opaque = self.lastOpaque
+        lastOpaque &+= 1
+        command.opaque = lastOpaque
         command.flag |= RemotingFrame.onewayFlag
-        self.channel.writeAndFlush(self.encoded(command)).whenComplete(answer)
+        channel.writeAndFlush(encoded(command)).whenComplete(answer)
     }
 
     func received(_ frame: RemotingFrame) {
         if frame.isResponse {
-            guard let request = self.pending.removeValue(forKey: frame.opaque) else { return }
+            guard let request = pending.removeValue(forKey: frame.opaque) else { return }
             request.timeout.cancel()
             request.answer(.success(RemotingCommand(frame)))
             return
         }
         let request = RemotingCommand(frame)
         var response =
-            self.inbound.map { $0(request) }
+            inbound.map { $0(request) }
             ?? RemotingCommand.response(
                 .requestCodeNotSupported, remark: " request type \(request.code) not supported")
         guard !request.isOneway, response != nil else { return }
@@ -288,26 +293,26 @@ final class ClientState {
         response?.flag |= RemotingFrame.responseFlag
         guard let response else { return }
         // A server that asks and takes no answers would fill this process's memory.
-        guard self.channel.isWritable else {
-            self.ended("it asks and takes no answers")
-            return self.channel.close(promise: nil)
+        guard channel.isWritable else {
+            ended("it asks and takes no answers")
+            return channel.close(promise: nil)
         }
         var buffer = ByteBuffer()
         response.encode(into: &buffer, serialization: frame.serialization)
-        self.channel.writeAndFlush(buffer, promise: nil)
+        channel.writeAndFlush(buffer, promise: nil)
     }
 
     func ended(_ reason: String) {
-        let reason = self.ending.note(reason)
-        let unanswered = self.pending.values
-        self.pending = [:]
+        let reason = ending.note(reason)
+        let unanswered = pending.values
+        pending = [:]
         for request in unanswered {
             request.timeout.cancel()
-            request.answer(.failure(self.closed(reason)))
+            request.answer(.failure(closed(reason)))
         }
     }
 
-    private func closed(_ reason: String) -> RemotingError { .connectionClosed(peer: self.peer, reason: reason) }
+    private func closed(_ reason: String) -> RemotingError { .connectionClosed(peer: peer, reason: reason) }
 }
 
 /// Slices frames out of what the server sends.
@@ -323,44 +328,44 @@ final class RemotingClientHandler: ChannelInboundHandler {
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var buffer = self.unwrapInboundIn(data)
-        self.pending.writeBuffer(&buffer)
-        while let length = self.pending.getInteger(at: self.pending.readerIndex, as: Int32.self) {
+        var buffer = unwrapInboundIn(data)
+        pending.writeBuffer(&buffer)
+        while let length = pending.getInteger(at: pending.readerIndex, as: Int32.self) {
             guard length >= 4, length <= RemotingLimits.frameBytes else {
-                return self.end(context, RemotingDecodeError.badFrameLength(Int(length)).description)
+                return end(context, RemotingDecodeError.badFrameLength(Int(length)).description)
             }
             let count = Int(length) + 4
-            guard self.pending.readableBytes >= count else { break }
-            let parsed = self.pending.withUnsafeReadableBytes { bytes in
+            guard pending.readableBytes >= count else { break }
+            let parsed = pending.withUnsafeReadableBytes { bytes in
                 Result { () throws(RemotingDecodeError) in
-                    self.state.received(
+                    state.received(
                         try RemotingFrame.parse(
-                            UnsafeRawBufferPointer(rebasing: bytes[..<count]), scratch: self.scratch))
+                            UnsafeRawBufferPointer(rebasing: bytes[..<count]), scratch: scratch))
                 }
             }
             if case .failure(let error) = parsed {
-                return self.end(context, error.description)
+                return end(context, error.description)
             }
-            self.pending.moveReaderIndex(forwardBy: count)
+            pending.moveReaderIndex(forwardBy: count)
         }
-        if self.pending.readableBytes == 0 {
+        if pending.readableBytes == 0 {
             // A large answer's memory is not kept for the small ones that follow.
-            if self.pending.capacity > 1 << 20 { self.pending = ByteBuffer() } else { self.pending.clear() }
-        } else if self.pending.readerIndex > self.pending.readableBytes {
-            self.pending.discardReadBytes()
+            if pending.capacity > 1 << 20 { pending = ByteBuffer() } else { pending.clear() }
+        } else if pending.readerIndex > pending.readableBytes {
+            pending.discardReadBytes()
         }
     }
 
     private func end(_ context: ChannelHandlerContext, _ reason: String) {
-        self.state.ended(reason)
+        state.ended(reason)
         context.close(promise: nil)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.state.ended(ConnectionEnding.ofPeer)
+        state.ended(ConnectionEnding.ofPeer)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        self.end(context, "\(error)")
+        end(context, "\(error)")
     }
 }

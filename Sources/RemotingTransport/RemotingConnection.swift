@@ -16,7 +16,7 @@ package final class RemotingConnection {
     /// The service's own data about this client.
     package var context: AnyObject?
 
-    package var eventLoop: any EventLoop { self.channel.eventLoop }
+    package var eventLoop: any EventLoop { channel.eventLoop }
 
     private let channel: any Channel
     // Both references make a circle, broken when the connection ends.
@@ -28,10 +28,10 @@ package final class RemotingConnection {
     /// end in the peer's. Takes effect with the next frame; taken back, reading goes on with the next flush of an
     /// answer.
     package var readsAreHeld = false
-    /// An answer to this peer is being made in parts or on another thread: its next request is handled behind that.
+    /// An answer to this peer is being made in parts or on another thread: its next request is handled after that.
     /// Taken back as it is written, reading goes on with the flush.
     package var awaitsAnswer = false {
-        didSet { if oldValue, !self.awaitsAnswer, !self.isClosed { self.markDirty() } }
+        didSet { if oldValue, !self.awaitsAnswer, !isClosed { markDirty() } }
     }
     /// True from the moment closing began: nothing is read, handled or written any more.
     package private(set) var isClosed = false
@@ -58,43 +58,43 @@ package final class RemotingConnection {
         self.id = id
         self.channel = channel
         self.server = server
-        self.remoteAddress = HostAddress(channel.remoteAddress)
-        self.localAddress = HostAddress(channel.localAddress)
+        remoteAddress = HostAddress(channel.remoteAddress)
+        localAddress = HostAddress(channel.localAddress)
     }
 
     func attach(_ handler: RemotingServerHandler?) {
         self.handler = handler
     }
 
-    // MARK: answering
+    // MARK: - Answering
 
     /// Appends whole frames to what leaves at the end of the tick. Without effect on a closed connection.
     package func write(_ encode: (inout ByteBuffer) -> Void) {
-        guard !self.isClosed else { return }
-        let before = self.outbound.readableBytes
-        encode(&self.outbound)
-        self.count(self.countedOutbound + self.outbound.readableBytes - before)
-        self.markDirty()
+        guard !isClosed else { return }
+        let before = outbound.readableBytes
+        encode(&outbound)
+        count(countedOutbound + outbound.readableBytes - before)
+        markDirty()
     }
 
-    /// Appends bytes of a file behind everything written so far (sendfile). The region's handle must stay open until
+    /// Appends bytes of a file after everything written so far (sendfile). The region's handle must stay open until
     /// the future succeeds or fails.
     package func write(file region: FileRegion) -> EventLoopFuture<Void> {
-        guard !self.isClosed else {
-            return self.channel.eventLoop.makeFailedFuture(
-                RemotingError.connectionClosed(peer: self.remoteAddress.text, reason: "closed before the write"))
+        guard !isClosed else {
+            return channel.eventLoop.makeFailedFuture(
+                RemotingError.connectionClosed(peer: remoteAddress.text, reason: "closed before the write"))
         }
-        if self.outbound.readableBytes > 0 {
-            self.handler?.write(self.outbound)
-            self.outbound = ByteBuffer()
+        if outbound.readableBytes > 0 {
+            self.handler?.write(outbound)
+            outbound = ByteBuffer()
         }
-        let promise = self.channel.eventLoop.makePromise(of: Void.self)
+        let promise = channel.eventLoop.makePromise(of: Void.self)
         if let handler = self.handler {
             handler.write(file: region, promise: promise)
         } else {
             promise.fail(ChannelError.ioOnClosedChannel)
         }
-        self.markDirty()
+        markDirty()
         return promise.futureResult
     }
 
@@ -104,7 +104,7 @@ package final class RemotingConnection {
         body: [UInt8] = []
     ) {
         guard !address.isOneway else { return }
-        self.write { buffer in
+        write { buffer in
             ResponseEncoder.encode(into: &buffer, address, code, remark: remark, fields: fields, body: body)
         }
     }
@@ -113,73 +113,73 @@ package final class RemotingConnection {
     package func respond(
         to address: ReturnAddress, _ code: ResponseCode, fields: [(String, String)] = [], sharedBody: ByteBuffer
     ) {
-        guard !address.isOneway, !self.isClosed else { return }
+        guard !address.isOneway, !isClosed else { return }
         ResponseEncoder.encode(
-            into: &self.outbound, address, code.rawValue, remark: nil, fields: fields,
+            into: &outbound, address, code.rawValue, remark: nil, fields: fields,
             bodyCount: sharedBody.readableBytes)
-        self.handler?.write(self.outbound)
-        self.outbound = ByteBuffer()
-        self.handler?.write(sharedBody)
-        self.markDirty()
+        handler?.write(outbound)
+        outbound = ByteBuffer()
+        handler?.write(sharedBody)
+        markDirty()
     }
 
     /// Answers 3 to a request whose code is not known here.
     package func respondNotSupported(to frame: RemotingFrame) {
-        self.respond(
+        respond(
             to: frame.returnAddress, .requestCodeNotSupported, remark: " request type \(frame.code) not supported")
     }
 
     /// Bytes written since the last flush.
-    var unflushedBytes: Int { self.outbound.readableBytes }
+    var unflushedBytes: Int { outbound.readableBytes }
     /// Bytes written that the kernel has not taken yet.
-    package var outboundBytes: Int { self.outbound.readableBytes + (self.handler?.bytesInChannel ?? 0) }
+    package var outboundBytes: Int { outbound.readableBytes + (handler?.bytesInChannel ?? 0) }
 
     private func count(_ bytes: Int) {
-        self.server.outboundMoved(by: bytes - self.countedOutbound)
-        self.countedOutbound = bytes
+        server.outboundMoved(by: bytes - countedOutbound)
+        countedOutbound = bytes
     }
 
     /// Looks at what is unsent.
     func countOutbound() {
-        self.count(self.outbound.readableBytes + (self.handler?.memoryInChannel ?? 0))
+        count(outbound.readableBytes + (handler?.memoryInChannel ?? 0))
     }
 
     /// Has taken none of its answers since then.
     func isStalled(since time: NIODeadline) -> Bool {
-        self.countedOutbound > 0 && self.handler?.isStalled(since: time) == true
+        countedOutbound > 0 && handler?.isStalled(since: time) == true
     }
 
     /// When its client last sent something.
-    var lastRead: NIODeadline { self.handler?.lastRead ?? .uptimeNanoseconds(0) }
+    var lastRead: NIODeadline { handler?.lastRead ?? .uptimeNanoseconds(0) }
 
     /// A request of its client's was complete.
-    var hasSpoken: Bool { self.handler?.hasSpoken ?? false }
+    var hasSpoken: Bool { handler?.hasSpoken ?? false }
     /// Something has come from its client.
-    var hasBegun: Bool { self.handler?.hasBegun ?? false }
+    var hasBegun: Bool { handler?.hasBegun ?? false }
     /// When it was accepted.
     let opened = NIODeadline.now()
     /// `GivingWay` knows that it has been silent for long.
     var isListedIdle = false
 
     /// Goes on with requests that waited.
-    func resume() { self.handler?.resume() }
+    func resume() { handler?.resume() }
 
-    // MARK: asking the client
+    // MARK: - Asking the client
 
     /// Sends a request to the client. Fails with `RemotingError`.
     package func request(
         _ command: RemotingCommand, serialization: HeaderSerialization = .json, timeout: TimeAmount = .seconds(5)
     ) -> EventLoopFuture<RemotingCommand> {
-        let promise = self.channel.eventLoop.makePromise(of: RemotingCommand.self)
-        guard !self.isClosed else {
-            promise.fail(RemotingError.connectionClosed(peer: self.remoteAddress.text, reason: "closed already"))
+        let promise = channel.eventLoop.makePromise(of: RemotingCommand.self)
+        guard !isClosed else {
+            promise.fail(RemotingError.connectionClosed(peer: remoteAddress.text, reason: "closed already"))
             return promise.futureResult
         }
         var command = command
-        command.opaque = self.nextOpaque()
-        let this = NIOLoopBound(self, eventLoop: self.channel.eventLoop)
+        command.opaque = nextOpaque()
+        let this = NIOLoopBound(self, eventLoop: channel.eventLoop)
         let opaque = command.opaque
-        let scheduled = self.channel.eventLoop.scheduleTask(in: timeout) {
+        let scheduled = channel.eventLoop.scheduleTask(in: timeout) {
             let connection = this.value
             guard let request = connection.pending.removeValue(forKey: opaque) else { return }
             request.promise.fail(
@@ -187,114 +187,114 @@ package final class RemotingConnection {
                     peer: connection.remoteAddress.text, request: request.code,
                     milliseconds: timeout.nanoseconds / 1_000_000))
         }
-        self.pending[opaque] = PendingRequest(promise: promise, code: command.code, timeout: scheduled)
-        self.write { command.encode(into: &$0, serialization: serialization) }
+        pending[opaque] = PendingRequest(promise: promise, code: command.code, timeout: scheduled)
+        write { command.encode(into: &$0, serialization: serialization) }
         return promise.futureResult
     }
 
     /// Sends a request that wants no answer.
     package func oneway(_ command: RemotingCommand, serialization: HeaderSerialization = .json) {
         var command = command
-        command.opaque = self.nextOpaque()
+        command.opaque = nextOpaque()
         command.flag |= RemotingFrame.onewayFlag
-        self.write { command.encode(into: &$0, serialization: serialization) }
+        write { command.encode(into: &$0, serialization: serialization) }
     }
 
     private func nextOpaque() -> Int32 {
-        self.lastOpaque &+= 1
-        return self.lastOpaque
+        lastOpaque &+= 1
+        return lastOpaque
     }
 
     func received(response frame: RemotingFrame) {
-        // One that nobody waits for came too late; its request has been answered with a time-out.
-        guard let request = self.pending.removeValue(forKey: frame.opaque) else { return }
+        // One that no request waits for came too late; its request has been answered with a time-out.
+        guard let request = pending.removeValue(forKey: frame.opaque) else { return }
         request.timeout.cancel()
         request.promise.succeed(RemotingCommand(frame))
     }
 
-    // MARK: closing
+    // MARK: - Closing
 
     /// Closes at once, after handing what was written to the kernel as far as it takes it.
     package func close(reason: String) {
-        guard !self.isClosed else { return }
-        self.flush()
-        self.server.logger.debug(
-            "connection closed", metadata: ["peer": "\(self.remoteAddress.text)", "reason": "\(reason)"])
-        self.abandon()
+        guard !isClosed else { return }
+        flush()
+        server.logger.debug(
+            "connection closed", metadata: ["peer": "\(remoteAddress.text)", "reason": "\(reason)"])
+        abandon()
     }
 
     /// What its peer sends from now on stays in the kernel.
     func stopReading() {
         do {
-            try self.channel.syncOptions?.setOption(.autoRead, value: false)
+            try channel.syncOptions?.setOption(.autoRead, value: false)
         } catch {
             // Only a channel that is closed already refuses that.
-            self.abandon()
+            abandon()
         }
     }
 
     /// Nothing is half read, nothing half written, no answer of the peer's is awaited: the next process can go on here.
     var isClean: Bool {
-        !self.isClosed && !self.awaitsAnswer && self.pending.isEmpty && self.outboundBytes == 0
-            && self.handler?.hasUnhandledBytes == false
+        !isClosed && !awaitsAnswer && pending.isEmpty && outboundBytes == 0
+            && handler?.hasUnhandledBytes == false
     }
 
     /// Closes without sending what waits.
     func abandon() {
-        guard !self.isClosed else { return }
-        self.isClosed = true
-        self.outbound = ByteBuffer()
-        self.count(0)
-        self.channel.close(promise: nil)
+        guard !isClosed else { return }
+        isClosed = true
+        outbound = ByteBuffer()
+        count(0)
+        channel.close(promise: nil)
     }
 
     func didClose() {
-        self.isClosed = true
-        self.outbound = ByteBuffer()
-        self.count(0)
-        self.handler = nil
-        let unanswered = self.pending.values
-        self.pending = [:]
+        isClosed = true
+        outbound = ByteBuffer()
+        count(0)
+        handler = nil
+        let unanswered = pending.values
+        pending = [:]
         for request in unanswered {
             request.timeout.cancel()
             request.promise.fail(
-                RemotingError.connectionClosed(peer: self.remoteAddress.text, reason: "it was closed"))
+                RemotingError.connectionClosed(peer: remoteAddress.text, reason: "it was closed"))
         }
     }
 
     func sweep(now: NIODeadline, judgesSlow: Bool) {
-        self.handler?.sweep(now: now, judgesSlow: judgesSlow)
-        if !self.isClosed { self.countOutbound() }
+        handler?.sweep(now: now, judgesSlow: judgesSlow)
+        if !isClosed { countOutbound() }
     }
 
-    // MARK: flushing
+    // MARK: - Flushing
 
     private func markDirty() {
-        guard !self.isDirty else { return }
-        self.isDirty = true
-        self.server.markDirty(self)
+        guard !isDirty else { return }
+        isDirty = true
+        server.markDirty(self)
     }
 
     func flush() {
-        self.isDirty = false
-        guard !self.isClosed, let handler = self.handler else { return }
-        let counted = self.countedOutbound
-        if self.outbound.readableBytes > 0 {
-            handler.write(self.outbound)
+        isDirty = false
+        guard !isClosed, let handler = self.handler else { return }
+        let counted = countedOutbound
+        if outbound.readableBytes > 0 {
+            handler.write(outbound)
             handler.flush()
             // What the channel could send at once it has let go of: then the storage is ours alone and used again.
-            if self.outbound.capacity > Limits.keptOutboundBytes {
-                self.outbound = ByteBuffer()
+            if outbound.capacity > Limits.keptOutboundBytes {
+                outbound = ByteBuffer()
             } else {
-                self.outbound.clear()
+                outbound.clear()
             }
         } else {
             handler.flush()
         }
         if counted >= Limits.countedBytesMin {
-            self.countOutbound()
+            countOutbound()
         } else {
-            self.count(self.outbound.readableBytes)
+            count(outbound.readableBytes)
         }
         handler.resume()
     }

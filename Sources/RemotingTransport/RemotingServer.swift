@@ -35,8 +35,8 @@ package struct RemotingServerConfiguration: Sendable {
     /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
     package var connectionsPerAddressMax = 2_500
     /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of
-    /// that, requests of peers that are held back or wait four times as much. Who finds nothing left is not read until
-    /// it is his turn.
+    /// that, requests of peers that are held back or wait four times as much. A peer that finds nothing left is not
+    /// read until it is his turn.
     package var unfinishedFrameBytesMax = 64 << 20
     /// While others wait for that memory, a frame that has reserved some and grows slower is closed, in bytes a second.
     package var trickleBytesPerSecond = 32 << 10
@@ -125,7 +125,7 @@ package final class RemotingServer {
     package var tickBegan: ((NIODeadline) -> Void)?
     /// A piece of a tick took longer than `longPiece`.
     package var pieceTookLong: ((Piece, TimeAmount) -> Void)?
-    /// What is shorter is not told of.
+    /// What is shorter is not reported.
     package static let longPiece = TimeAmount.milliseconds(1)
 
     /// `endOfTick` runs once per tick before connections are flushed; what it writes to connections goes out with
@@ -140,28 +140,28 @@ package final class RemotingServer {
         self.configuration = configuration
         self.logger = logger
         self.endOfTick = endOfTick
-        self.frameMemory = FrameMemory(configuration)
-        self.admission = ConnectionAdmission(
+        frameMemory = FrameMemory(configuration)
+        admission = ConnectionAdmission(
             connectionsMax: configuration.connectionsMax,
             connectionsPerAddressMax: configuration.connectionsPerAddressMax, eventLoop: eventLoop, logger: logger)
         let this = NIOLoopBound(self, eventLoop: eventLoop)
-        self.runTick = { this.value.tick() }
-        self.admission.refused = { [unowned self] in self.refused($0, $1) }
-        self.admission.shed = { [unowned self] in self.freeDescriptors($0) }
-        self.admission.makesWay = { [unowned self] in self.closeOne("its place is needed for a new connection") }
+        runTick = { this.value.tick() }
+        admission.refused = { [unowned self] in refused($0, $1) }
+        admission.shed = { [unowned self] in freeDescriptors($0) }
+        admission.makesWay = { [unowned self] in closeOne("its place is needed for a new connection") }
     }
 
     /// Open now, of all listeners.
-    package var connectionCount: Int { self.connections.count }
+    package var connectionCount: Int { connections.count }
     /// The addresses of its listeners, in the order they were added.
-    package var localAddresses: [SocketAddress] { self.listeners.compactMap { $0.localAddress } }
+    package var localAddresses: [SocketAddress] { listeners.compactMap { $0.localAddress } }
 
-    // MARK: listening
+    // MARK: - Listening
 
     /// Serves a socket that is bound and listening already (handed down by the supervisor); owns the descriptor.
     package func serve(listener descriptor: CInt) -> EventLoopFuture<Void> {
-        let backlog = self.configuration.backlog
-        return self.added(self.bootstrap().withBoundSocket(descriptor)).map {
+        let backlog = configuration.backlog
+        return added(bootstrap().withBoundSocket(descriptor)).map {
             // NIO has listened again with its own 128: a burst of connects would wait for retransmissions of a second.
             _ = listen(descriptor, backlog)
         }
@@ -169,11 +169,11 @@ package final class RemotingServer {
 
     /// Binds and serves; port 0 takes a free one (see `localAddresses`).
     package func bind(host: String, port: Int) -> EventLoopFuture<Void> {
-        self.added(self.bootstrap().bind(host: host, port: port))
+        added(bootstrap().bind(host: host, port: port))
     }
 
     private func added(_ channel: EventLoopFuture<any Channel>) -> EventLoopFuture<Void> {
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
         return channel.map { channel in
             this.value.listeners.append(channel)
             this.value.startSweeping()
@@ -181,19 +181,19 @@ package final class RemotingServer {
     }
 
     private func bootstrap() -> ServerBootstrap {
-        self.eventLoop.preconditionInEventLoop()
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        return ServerBootstrap(group: self.eventLoop)
+        eventLoop.preconditionInEventLoop()
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        return ServerBootstrap(group: eventLoop)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(this.value.admission.gate())
                 }
             }
-            .serverChannelOption(.backlog, value: self.configuration.backlog)
+            .serverChannelOption(.backlog, value: configuration.backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
-            .childChannelOption(.writeBufferWaterMark, value: self.configuration.writeBufferWaterMark)
+            .childChannelOption(.writeBufferWaterMark, value: configuration.writeBufferWaterMark)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try this.value.accept(channel)
@@ -203,16 +203,16 @@ package final class RemotingServer {
 
     /// Takes no new connections; those there are go on.
     package func stopAccepting() -> EventLoopFuture<Void> {
-        self.eventLoop.assertInEventLoop()
-        let closing = self.listeners.map { $0.close() }
-        self.listeners = []
-        return EventLoopFuture.andAllComplete(closing, on: self.eventLoop)
+        eventLoop.assertInEventLoop()
+        let closing = listeners.map { $0.close() }
+        listeners = []
+        return EventLoopFuture.andAllComplete(closing, on: eventLoop)
     }
 
     /// Closes listeners and connections; what was written to them before is sent first, as far as the kernel takes it.
     package func close() -> EventLoopFuture<Void> {
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
-        return self.stopAccepting().map {
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
+        return stopAccepting().map {
             let server = this.value
             server.sweep?.cancel()
             server.sweep = nil
@@ -223,34 +223,34 @@ package final class RemotingServer {
         }
     }
 
-    // MARK: connections
+    // MARK: - Connections
 
     /// - Parameter hasSpoken: its client has completed requests with a former process of this server.
     func accept(_ channel: any Channel, hasSpoken: Bool = false) throws {
-        self.lastConnectionID += 1
-        let connection = RemotingConnection(id: self.lastConnectionID, channel: channel, server: self)
+        lastConnectionID += 1
+        let connection = RemotingConnection(id: lastConnectionID, channel: channel, server: self)
         try channel.pipeline.syncOperations.addHandler(
             RemotingServerHandler(connection: connection, server: self, hasSpoken: hasSpoken))
     }
 
     func opened(_ connection: RemotingConnection) {
-        self.connections[connection.id] = connection
+        connections[connection.id] = connection
         if !connection.hasSpoken {
-            self.givingWay.opened(connection.id) { self.connections[$0]?.hasSpoken ?? true }
+            givingWay.opened(connection.id) { connections[$0]?.hasSpoken ?? true }
         }
-        self.service.connectionOpened(connection)
+        service.connectionOpened(connection)
     }
 
     func closed(_ connection: RemotingConnection) {
-        self.waitingForRoom[connection.id] = nil
-        guard self.connections.removeValue(forKey: connection.id) != nil else { return }
-        self.service.connectionClosed(connection)
+        waitingForRoom[connection.id] = nil
+        guard connections.removeValue(forKey: connection.id) != nil else { return }
+        service.connectionClosed(connection)
     }
 
     func refused(_ reason: String, _ peer: String) {
-        switch self.refusals.take(now: .now()) {
+        switch refusals.take(now: .now()) {
         case .pass(let suppressed):
-            self.logger.warning(
+            logger.warning(
                 "connection refused",
                 metadata: [
                     "reason": "\(reason)", "peer": "\(peer)", "suppressed": "\(suppressed)",
@@ -259,42 +259,42 @@ package final class RemotingServer {
         }
     }
 
-    // MARK: ticks
+    // MARK: - Ticks
 
     /// Makes sure a tick ends after what runs now: `endOfTick` and flushes follow.
     package func scheduleTick() {
-        guard !self.tickIsScheduled else { return }
-        self.tickIsScheduled = true
-        self.now = .now()
-        self.pieceEnded = self.now
-        self.tickBegan?(self.now)
-        self.eventLoop.execute(self.runTick)
+        guard !tickIsScheduled else { return }
+        tickIsScheduled = true
+        now = .now()
+        pieceEnded = now
+        tickBegan?(now)
+        eventLoop.execute(runTick)
     }
 
     func markDirty(_ connection: RemotingConnection) {
-        self.dirty.append(connection)
-        self.scheduleTick()
+        dirty.append(connection)
+        scheduleTick()
     }
 
     /// Ends the tick now: what is written leaves.
-    package func flush() { self.tick() }
+    package func flush() { tick() }
 
     private func tick() {
-        self.tickIsScheduled = false
-        self.pieceEnded = .now()
-        self.endOfTick()
-        self.ended(.endOfTick)
+        tickIsScheduled = false
+        pieceEnded = .now()
+        endOfTick()
+        ended(.endOfTick)
         // A flush may resume a connection that was held back; what is written then belongs to the next tick.
-        swap(&self.dirty, &self.flushing)
-        for connection in self.flushing {
+        swap(&dirty, &flushing)
+        for connection in flushing {
             connection.flush()
         }
-        self.flushing.removeAll(keepingCapacity: true)
-        if self.outboundBytes > self.outboundBytesLimit { self.makeRoom() }
-        if !self.waitingForRoom.isEmpty, self.outboundBytes <= self.configuration.outboundBytesMax {
-            self.resumeThoseThatWait()
+        flushing.removeAll(keepingCapacity: true)
+        if outboundBytes > outboundBytesLimit { makeRoom() }
+        if !waitingForRoom.isEmpty, outboundBytes <= configuration.outboundBytesMax {
+            resumeThoseThatWait()
         }
-        self.ended(.flush)
+        ended(.flush)
     }
 
     /// Reads of requests that cost little by themselves, since the clock was last looked at.
@@ -305,29 +305,29 @@ package final class RemotingServer {
     /// Behind each read; `code` is that of its last request.
     @inline(__always)
     func readEnded(code: Int32, peer: @autoclosure () -> HostAddress) {
-        if self.service.isLight(code: code), self.lightReads < Self.lightReadsMax {
-            self.lightReads += 1
+        if service.isLight(code: code), lightReads < Self.lightReadsMax {
+            lightReads += 1
             return
         }
-        self.lightReads = 0
-        self.ended(.read(code: code, peer: peer()))
+        lightReads = 0
+        ended(.read(code: code, peer: peer()))
     }
 
-    /// To be called behind each piece: it began where the one before ended.
+    /// To be called after each piece: it began where the one before ended.
     func ended(_ piece: @autoclosure () -> Piece) {
         let now = NIODeadline.now()
-        let took = now - self.pieceEnded
-        self.pieceEnded = now
-        if took > Self.longPiece { self.pieceTookLong?(piece(), took) }
+        let took = now - pieceEnded
+        pieceEnded = now
+        if took > Self.longPiece { pieceTookLong?(piece(), took) }
     }
 
     private func startSweeping() {
-        guard self.sweep == nil else { return }
-        let this = NIOLoopBound(self, eventLoop: self.eventLoop)
+        guard sweep == nil else { return }
+        let this = NIOLoopBound(self, eventLoop: eventLoop)
         // A part of the connections at a time: to look at ten thousand at once would take milliseconds.
         let parts: UInt64 = 16
-        let pause = TimeAmount.nanoseconds(self.configuration.sweepInterval.nanoseconds / Int64(parts))
-        self.sweep = self.eventLoop.scheduleRepeatedTask(initialDelay: pause, delay: pause) { _ in
+        let pause = TimeAmount.nanoseconds(configuration.sweepInterval.nanoseconds / Int64(parts))
+        sweep = eventLoop.scheduleRepeatedTask(initialDelay: pause, delay: pause) { _ in
             let now = NIODeadline.now()
             let server = this.value
             server.sweepPart = (server.sweepPart + 1) % parts
@@ -336,56 +336,56 @@ package final class RemotingServer {
     }
 
     private func sweepConnections(now: NIODeadline, part: UInt64, of parts: UInt64) {
-        // A loop that stood still has not read: then nobody is slow but itself.
-        let isLate = now - self.lastSweep > self.configuration.sweepInterval
-        self.lastSweep = now
-        for connection in self.connections.values where connection.id % parts == part {
+        // A loop that stood still has not read: then no peer is slow, only the loop.
+        let isLate = now - lastSweep > configuration.sweepInterval
+        lastSweep = now
+        for connection in connections.values where connection.id % parts == part {
             connection.sweep(now: now, judgesSlow: !isLate)
-            self.noticeIdle(connection, now: now)
+            noticeIdle(connection, now: now)
         }
-        if self.outboundBytes > self.configuration.outboundBytesMax { self.closeStalled(now: now) }
-        self.resumeThoseThatWait()
+        if outboundBytes > configuration.outboundBytesMax { closeStalled(now: now) }
+        resumeThoseThatWait()
     }
 
-    // MARK: room for answers
+    // MARK: - Room for answers
 
     /// More is never kept, for any peer.
-    private var outboundBytesLimit: Int { self.configuration.outboundBytesMax * 3 }
+    private var outboundBytesLimit: Int { configuration.outboundBytesMax * 3 }
 
     /// Whether requests of a peer with `unsent` bytes of answers must wait.
     func mustWaitForRoom(unsent: Int) -> Bool {
-        self.outboundBytes > self.configuration.outboundBytesMax
-            && (unsent > FrameMemory.smallBytesMax || self.outboundBytes > self.outboundBytesLimit)
+        outboundBytes > configuration.outboundBytesMax
+            && (unsent > FrameMemory.smallBytesMax || outboundBytes > outboundBytesLimit)
     }
 
     /// Its requests go on when there is room, which is looked at with each sweep.
-    func waitsForRoom(_ connection: RemotingConnection) { self.waitingForRoom[connection.id] = connection }
+    func waitsForRoom(_ connection: RemotingConnection) { waitingForRoom[connection.id] = connection }
 
     private func resumeThoseThatWait() {
-        let waiting = self.waitingForRoom.values
-        self.waitingForRoom = [:]
+        let waiting = waitingForRoom.values
+        waitingForRoom = [:]
         for connection in waiting { connection.resume() }
     }
 
-    func outboundMoved(by change: Int) { self.outboundBytes += change }
+    func outboundMoved(by change: Int) { outboundBytes += change }
 
     /// Those that have taken nothing for a second while they owe the most, until a quarter is free again.
     private func closeStalled(now: NIODeadline) {
-        let stalled = self.connections.values.filter { $0.isStalled(since: now - .seconds(1)) }
-        self.close(stalled, downTo: self.configuration.outboundBytesMax / 4 * 3)
+        let stalled = connections.values.filter { $0.isStalled(since: now - .seconds(1)) }
+        close(stalled, downTo: configuration.outboundBytesMax / 4 * 3)
     }
 
     private func makeRoom() {
-        for connection in self.connections.values { connection.countOutbound() }
-        guard self.outboundBytes > self.outboundBytesLimit else { return }
-        self.close(Array(self.connections.values), downTo: self.configuration.outboundBytesMax)
+        for connection in connections.values { connection.countOutbound() }
+        guard outboundBytes > outboundBytesLimit else { return }
+        close(Array(connections.values), downTo: configuration.outboundBytesMax)
     }
 
     private func close(_ some: [RemotingConnection], downTo goal: Int) {
         for connection in some.sorted(by: { $0.countedOutbound > $1.countedOutbound }) {
-            guard self.outboundBytes > goal, connection.countedOutbound > 0 else { return }
-            self.refused(
-                "takes no answers: \(connection.countedOutbound) bytes wait for it, and \(self.outboundBytes) for all",
+            guard outboundBytes > goal, connection.countedOutbound > 0 else { return }
+            refused(
+                "takes no answers: \(connection.countedOutbound) bytes wait for it, and \(outboundBytes) for all",
                 connection.remoteAddress.text)
             connection.abandon()
         }
@@ -411,16 +411,16 @@ struct RateLimit {
     }
 
     mutating func take(now: NIODeadline) -> Decision {
-        if now - self.windowStart >= .seconds(1) {
-            self.windowStart = now
-            self.passed = 0
+        if now - windowStart >= .seconds(1) {
+            windowStart = now
+            passed = 0
         }
-        guard self.passed < self.perSecond else {
-            self.suppressed += 1
+        guard passed < perSecond else {
+            suppressed += 1
             return .suppress
         }
-        self.passed += 1
-        defer { self.suppressed = 0 }
-        return .pass(suppressed: self.suppressed)
+        passed += 1
+        defer { suppressed = 0 }
+        return .pass(suppressed: suppressed)
     }
 }

@@ -35,7 +35,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     private var pace = FramePace()
     /// A request was complete.
     private(set) var hasSpoken: Bool
-    var hasBegun: Bool { self.bytesRead > 0 }
+    var hasBegun: Bool { bytesRead > 0 }
 
     private(set) var lastRead = NIODeadline.now()
     private var frameBegan: NIODeadline?
@@ -57,142 +57,142 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        self.connection.attach(self)
+        connection.attach(self)
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        self.server.opened(self.connection)
+        server.opened(connection)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        self.connection.didClose()
-        self.server.closed(self.connection)
-        self.forget()
+        connection.didClose()
+        server.closed(connection)
+        forget()
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
-        self.connection.didClose()
-        self.forget()
+        connection.didClose()
+        forget()
     }
 
     private func forget() {
-        self.context = nil
-        self.pending = ByteBuffer()
-        self.releaseMemory(isWhole: false)
+        context = nil
+        pending = ByteBuffer()
+        releaseMemory(isWhole: false)
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // Resets are everyday; anything else deserves a line.
         if (error as? IOError)?.errnoCode != ECONNRESET {
-            self.server.refused("\(error)", self.connection.remoteAddress.text)
+            server.refused("\(error)", connection.remoteAddress.text)
         }
-        self.connection.abandon()
+        connection.abandon()
     }
 
     private func refuse(_ reason: String) {
-        self.server.refused(reason, self.connection.remoteAddress.text)
-        self.pending = ByteBuffer()
-        self.releaseMemory(isWhole: false)
-        self.connection.abandon()
+        server.refused(reason, connection.remoteAddress.text)
+        pending = ByteBuffer()
+        releaseMemory(isWhole: false)
+        connection.abandon()
     }
 
     /// The stream cannot be trusted any more: nothing tells where the next frame begins.
     private func refuse(_ reason: String, after bytes: UnsafeRawBufferPointer) {
-        let advice = self.hasSpoken ? nil : ForeignProtocol.advice(bytes)
-        self.refuse(advice.map { "\($0) (\(reason))" } ?? reason)
+        let advice = hasSpoken ? nil : ForeignProtocol.advice(bytes)
+        refuse(advice.map { "\($0) (\(reason))" } ?? reason)
     }
 
-    // MARK: reading
+    // MARK: - Reading
 
     func read(context: ChannelHandlerContext) {
-        if self.isHeldBack || self.wanted != nil {
-            self.readIsWanted = true
+        if isHeldBack || wanted != nil {
+            readIsWanted = true
         } else {
             context.read()
         }
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var buffer = self.unwrapInboundIn(data)
-        guard !self.connection.isClosed else { return }
-        self.server.scheduleTick()
-        self.lastRead = self.server.now
-        defer { self.server.readEnded(code: self.lastCode, peer: self.connection.remoteAddress) }
-        self.bytesRead += buffer.readableBytes
-        if self.pending.readableBytes > 0 {
-            self.pending.writeBuffer(&buffer)
-            self.handlePending()
+        var buffer = unwrapInboundIn(data)
+        guard !connection.isClosed else { return }
+        server.scheduleTick()
+        lastRead = server.now
+        defer { server.readEnded(code: lastCode, peer: connection.remoteAddress) }
+        bytesRead += buffer.readableBytes
+        if pending.readableBytes > 0 {
+            pending.writeBuffer(&buffer)
+            handlePending()
             return
         }
-        let handled = self.handleFrames(in: buffer)
-        if handled < buffer.readableBytes, !self.connection.isClosed {
+        let handled = handleFrames(in: buffer)
+        if handled < buffer.readableBytes, !connection.isClosed {
             buffer.moveReaderIndex(forwardBy: handled)
             // A copy, so that the channel's read buffer can be used again.
-            self.pending.clear(minimumCapacity: buffer.readableBytes)
-            self.pending.writeBuffer(&buffer)
-            self.accountForPending()
+            pending.clear(minimumCapacity: buffer.readableBytes)
+            pending.writeBuffer(&buffer)
+            accountForPending()
         }
     }
 
     private func handlePending() {
-        let handled = self.handleFrames(in: self.pending)
-        self.pending.moveReaderIndex(forwardBy: min(handled, self.pending.readableBytes))
-        if self.pending.readableBytes == 0 {
-            self.pending = ByteBuffer()
-        } else if self.pending.readerIndex > self.pending.readableBytes {
-            self.pending.discardReadBytes()
+        let handled = handleFrames(in: pending)
+        pending.moveReaderIndex(forwardBy: min(handled, pending.readableBytes))
+        if pending.readableBytes == 0 {
+            pending = ByteBuffer()
+        } else if pending.readerIndex > pending.readableBytes {
+            pending.discardReadBytes()
         }
-        if !self.connection.isClosed { self.accountForPending() }
+        if !connection.isClosed { accountForPending() }
     }
 
-    // MARK: memory for unfinished frames
+    // MARK: - Memory for unfinished frames
 
     /// Reserves what the frame that begins `pending` will take, or has this connection wait for it.
     private func accountForPending() {
-        let kept = self.pending.readableBytes
-        guard kept > 0 else { return self.releaseMemory() }
-        if self.isHeldBack, let reservation = self.reservation, kept <= reservation.bytes { return }
-        guard !self.isHeldBack, let length = self.pending.getInteger(at: self.pending.readerIndex, as: Int32.self)
+        let kept = pending.readableBytes
+        guard kept > 0 else { return releaseMemory() }
+        if isHeldBack, let reservation = self.reservation, kept <= reservation.bytes { return }
+        guard !isHeldBack, let length = pending.getInteger(at: pending.readerIndex, as: Int32.self)
         else {
-            self.releaseReservation()
-            return self.keepUnreserved(kept)
+            releaseReservation()
+            return keepUnreserved(kept)
         }
         let bytes = 4 + Int(length)
         if self.reservation?.bytes == bytes { return }
         // What a read under way had still brought counts as well.
-        if self.wanted?.bytes == bytes { return self.keepUnreserved(kept) }
-        self.releaseReservation()
-        let pool = self.server.frameMemory.pool(for: bytes)
+        if wanted?.bytes == bytes { return keepUnreserved(kept) }
+        releaseReservation()
+        let pool = server.frameMemory.pool(for: bytes)
         if pool.reserve(bytes) {
-            self.take(pool, bytes)
+            take(pool, bytes)
         } else {
-            self.wanted = (pool, bytes, pool.wait(self, for: bytes, of: self.network))
-            self.keepUnreserved(kept)
+            wanted = (pool, bytes, pool.wait(self, for: bytes, of: network))
+            keepUnreserved(kept)
         }
     }
 
     private func take(_ pool: FramePool, _ bytes: Int) {
-        self.reservation = (pool, bytes)
-        self.restartPace(at: self.lastRead)
-        self.keepUnreserved(0)
+        reservation = (pool, bytes)
+        restartPace(at: lastRead)
+        keepUnreserved(0)
         // In one piece, instead of doubling as it grows.
-        if bytes > FrameMemory.smallBytesMax { self.pending.reserveCapacity(bytes) }
+        if bytes > FrameMemory.smallBytesMax { pending.reserveCapacity(bytes) }
     }
 
     func framePoolGranted() {
         guard let wanted = self.wanted else { return }
         self.wanted = nil
-        self.lastRead = .now()
-        self.frameBegan = self.lastRead
-        self.take(wanted.pool, wanted.bytes)
-        self.readOn()
+        lastRead = .now()
+        frameBegan = lastRead
+        take(wanted.pool, wanted.bytes)
+        readOn()
     }
 
     private func keepUnreserved(_ bytes: Int) {
-        let change = bytes - self.unreserved
-        self.unreserved = bytes
-        guard !self.server.frameMemory.keep(change) else { return }
-        self.refuse("no memory is left for requests of peers that wait: \(bytes) bytes of this one")
+        let change = bytes - unreserved
+        unreserved = bytes
+        guard !server.frameMemory.keep(change) else { return }
+        refuse("no memory is left for requests of peers that wait: \(bytes) bytes of this one")
     }
 
     /// - Parameter isWhole: the frame is complete.
@@ -204,86 +204,86 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         if let reservation = self.reservation {
             self.reservation = nil
             reservation.pool.release(
-                reservation.bytes, of: self.network,
-                after: reservation.pool.isContended ? .now() - self.pace.isTimedFrom : .zero, isWhole: isWhole)
+                reservation.bytes, of: network,
+                after: reservation.pool.isContended ? .now() - pace.isTimedFrom : .zero, isWhole: isWhole)
         }
     }
 
     private func releaseMemory(isWhole: Bool = true) {
-        self.releaseReservation(isWhole: isWhole)
-        if self.unreserved > 0 { self.keepUnreserved(0) }
+        releaseReservation(isWhole: isWhole)
+        if unreserved > 0 { keepUnreserved(0) }
     }
 
     private var network: RemoteNetwork {
-        RemoteNetwork(remote: self.connection.remoteAddress, local: self.connection.localAddress)
+        RemoteNetwork(remote: connection.remoteAddress, local: connection.localAddress)
     }
 
     private func restartPace(at now: NIODeadline) {
-        let bytes = self.reservation?.bytes ?? 0
-        self.pace.restart(at: now, bytes: self.bytesRead, rest: bytes - self.pending.readableBytes)
+        let bytes = reservation?.bytes ?? 0
+        pace.restart(at: now, bytes: bytesRead, rest: bytes - pending.readableBytes)
     }
 
     /// Whether the frame that has memory reserved comes too slowly for those that wait for it.
     private func trickles(now: NIODeadline) -> Bool {
         guard let reservation = self.reservation else { return false }
         // A peer that is held back for what others do cannot send; one that takes no answers could.
-        guard reservation.pool.isContended, !self.isHeldBack || self.channelIsFull else {
-            self.restartPace(at: now)
+        guard reservation.pool.isContended, !isHeldBack || channelIsFull else {
+            restartPace(at: now)
             return false
         }
-        return self.pace.isTooSlow(at: now, bytes: self.bytesRead, self.server.configuration)
+        return pace.isTooSlow(at: now, bytes: bytesRead, server.configuration)
     }
 
-    // MARK: frames
+    // MARK: - Frames
 
     /// Hands on every whole frame; returns the bytes consumed.
     private func handleFrames(in buffer: ByteBuffer) -> Int {
         buffer.withUnsafeReadableBytes { bytes in
             var offset = 0
-            while bytes.count - offset >= 4, !self.connection.isClosed {
+            while bytes.count - offset >= 4, !connection.isClosed {
                 let length = Int(
                     Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
-                guard length >= 4, length <= Self.unaskedBytesMax || length <= self.frameBytesMax else {
-                    self.refuse(Self.words(ofLength: length, max: self.frameBytesMax), after: bytes)
+                guard length >= 4, length <= Self.unaskedBytesMax || length <= frameBytesMax else {
+                    refuse(Self.words(ofLength: length, max: frameBytesMax), after: bytes)
                     return bytes.count
                 }
                 guard bytes.count - offset >= 4 + length else { break }
                 // A large frame that is whole goes on: it would keep its memory while others wait for it.
-                if self.mustHoldBack, offset > 0 || !self.hasLargeReservation {
-                    self.isHeldBack = true
-                    self.frameBegan = nil
+                if mustHoldBack, offset > 0 || !hasLargeReservation {
+                    isHeldBack = true
+                    frameBegan = nil
                     return offset
                 }
                 let frameBytes = UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + 4 + length)])
                 do throws(RemotingDecodeError) {
-                    let frame = try RemotingFrame.parse(frameBytes, scratch: self.server.scratch)
-                    self.lastCode = frame.code
-                    self.hasSpoken = true
+                    let frame = try RemotingFrame.parse(frameBytes, scratch: server.scratch)
+                    lastCode = frame.code
+                    hasSpoken = true
                     if frame.isResponse {
-                        self.connection.received(response: frame)
+                        connection.received(response: frame)
                     } else {
-                        self.server.service.received(frame, on: self.connection)
+                        server.service.received(frame, on: connection)
                     }
                 } catch {
-                    self.refuse(error.description, after: bytes)
+                    refuse(error.description, after: bytes)
                     return bytes.count
                 }
                 offset += 4 + length
             }
             if offset == bytes.count {
-                self.frameBegan = nil
-            } else if offset > 0 || self.frameBegan == nil {
-                self.frameBegan = self.lastRead
+                frameBegan = nil
+            } else if offset > 0 || frameBegan == nil {
+                frameBegan = lastRead
             }
             return offset
         }
     }
 
-    private var hasLargeReservation: Bool { self.reservation.map { $0.bytes > FrameMemory.smallBytesMax } ?? false }
+    private var hasLargeReservation: Bool { reservation.map { $0.bytes > FrameMemory.smallBytesMax } ?? false }
 
     /// Frames up to this length need no look at the service's own bound.
     private static let unaskedBytesMax = 1 << 20
-    private var frameBytesMax: Int { min(self.server.service.frameBytesMax, RemotingLimits.frameBytes) }
+    private var frameBytesMax: Int { min(server.service.frameBytesMax, RemotingLimits.frameBytes) }
 
     private static func words(ofLength length: Int, max: Int) -> String {
         guard length > max, length <= RemotingLimits.frameBytes else {
@@ -292,50 +292,50 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         return "a frame of \(length) bytes is announced and \(max) are taken here"
     }
 
-    // MARK: holding back
+    // MARK: - Holding back
 
     private var mustHoldBack: Bool {
-        if self.channelIsFull || self.connection.readsAreHeld || self.connection.awaitsAnswer
-            || self.connection.unflushedBytes > self.server.configuration.outboundHighWaterBytes
+        if channelIsFull || connection.readsAreHeld || connection.awaitsAnswer
+            || connection.unflushedBytes > server.configuration.outboundHighWaterBytes
         {
             return true
         }
-        guard self.server.mustWaitForRoom(unsent: self.connection.countedOutbound) else { return false }
-        self.server.waitsForRoom(self.connection)
+        guard server.mustWaitForRoom(unsent: connection.countedOutbound) else { return false }
+        server.waitsForRoom(connection)
         return true
     }
 
     func channelWritabilityChanged(context: ChannelHandlerContext) {
-        self.channelIsFull = !context.channel.isWritable
-        if self.channelIsFull {
-            self.isHeldBack = true
+        channelIsFull = !context.channel.isWritable
+        if channelIsFull {
+            isHeldBack = true
         } else {
-            self.resume()
+            resume()
         }
     }
 
     /// Goes on with a peer that was held back, when it has taken enough.
     func resume() {
-        guard self.isHeldBack, self.context != nil, !self.mustHoldBack else { return }
-        self.isHeldBack = false
-        if self.pending.readableBytes > 0 {
-            self.server.scheduleTick()
-            self.handlePending()
+        guard isHeldBack, context != nil, !mustHoldBack else { return }
+        isHeldBack = false
+        if pending.readableBytes > 0 {
+            server.scheduleTick()
+            handlePending()
         }
-        self.readOn()
+        readOn()
     }
 
     private func readOn() {
-        guard !self.isHeldBack, self.wanted == nil, self.readIsWanted, let context = self.context else { return }
-        self.readIsWanted = false
+        guard !isHeldBack, wanted == nil, readIsWanted, let context = self.context else { return }
+        readIsWanted = false
         context.read()
     }
 
-    // MARK: writing
+    // MARK: - Writing
 
     func write(_ buffer: ByteBuffer) {
-        self.bytesHandedOver += Int64(buffer.readableBytes)
-        self.context?.write(self.wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
+        bytesHandedOver += Int64(buffer.readableBytes)
+        context?.write(wrapOutboundOut(.byteBuffer(buffer)), promise: nil)
     }
 
     func write(file region: FileRegion, promise: EventLoopPromise<Void>) {
@@ -344,59 +344,59 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
             return
         }
         let count = region.readableBytes
-        self.bytesHandedOver += Int64(count)
-        self.fileBytesInChannel += count
+        bytesHandedOver += Int64(count)
+        fileBytesInChannel += count
         let this = NIOLoopBound(self, eventLoop: context.eventLoop)
         promise.futureResult.whenComplete { _ in this.value.fileBytesInChannel -= count }
-        context.write(self.wrapOutboundOut(.fileRegion(region)), promise: promise)
+        context.write(wrapOutboundOut(.fileRegion(region)), promise: promise)
     }
 
     func flush() {
-        self.context?.flush()
+        context?.flush()
     }
 
     /// Bytes given to the channel that the kernel has not taken.
     var bytesInChannel: Int {
-        (try? self.context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+        (try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
     }
 
     /// The same without what lies in files.
-    var memoryInChannel: Int { max(0, self.bytesInChannel - self.fileBytesInChannel) }
+    var memoryInChannel: Int { max(0, bytesInChannel - fileBytesInChannel) }
 
-    func isStalled(since time: NIODeadline) -> Bool { self.stalledSince.map { $0 <= time } ?? false }
+    func isStalled(since time: NIODeadline) -> Bool { stalledSince.map { $0 <= time } ?? false }
 
     /// Part of a frame, or frames of a peer that is held back.
-    var hasUnhandledBytes: Bool { self.pending.readableBytes > 0 }
+    var hasUnhandledBytes: Bool { pending.readableBytes > 0 }
 
-    // MARK: time-outs
+    // MARK: - Time-outs
 
     func sweep(now: NIODeadline, judgesSlow: Bool) {
-        let configuration = self.server.configuration
-        let waiting = self.bytesInChannel
+        let configuration = server.configuration
+        let waiting = bytesInChannel
         if waiting > 0 {
-            let taken = self.bytesHandedOver - Int64(waiting)
-            if self.stalledSince == nil || taken != self.bytesTaken {
-                self.stalledSince = now
+            let taken = bytesHandedOver - Int64(waiting)
+            if stalledSince == nil || taken != bytesTaken {
+                stalledSince = now
             }
-            self.bytesTaken = taken
-            if let since = self.stalledSince, now - since > configuration.stallTimeout {
-                return self.refuse("takes no answers: \(waiting) bytes wait for it")
+            bytesTaken = taken
+            if let since = stalledSince, now - since > configuration.stallTimeout {
+                return refuse("takes no answers: \(waiting) bytes wait for it")
             }
         } else {
-            self.stalledSince = nil
+            stalledSince = nil
         }
-        if !judgesSlow { self.restartPace(at: now) }
-        if self.trickles(now: now) {
-            return self.refuse(
-                "a frame of \(self.reservation?.bytes ?? 0) bytes comes too slowly while others wait for memory")
+        if !judgesSlow { restartPace(at: now) }
+        if trickles(now: now) {
+            return refuse(
+                "a frame of \(reservation?.bytes ?? 0) bytes comes too slowly while others wait for memory")
         }
-        if let began = self.frameBegan, !self.isHeldBack, self.wanted == nil, now - began > configuration.frameTimeout {
-            return self.refuse("a frame was not complete in time")
+        if let began = frameBegan, !isHeldBack, wanted == nil, now - began > configuration.frameTimeout {
+            return refuse("a frame was not complete in time")
         }
-        if now - self.lastRead > configuration.idleTimeout {
-            self.server.logger.debug(
-                "idle connection closed", metadata: ["peer": "\(self.connection.remoteAddress.text)"])
-            self.connection.abandon()
+        if now - lastRead > configuration.idleTimeout {
+            server.logger.debug(
+                "idle connection closed", metadata: ["peer": "\(connection.remoteAddress.text)"])
+            connection.abandon()
         }
     }
 }

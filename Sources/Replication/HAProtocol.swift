@@ -12,7 +12,7 @@ package enum HAProtocol {
     package static let reportSize = 8
     /// Bytes before the log's: offset 8, size 4.
     package static let headerSize = 12
-    /// No log begins behind this offset: adding to one must not overflow.
+    /// No log begins after this offset: adding to one must not overflow.
     static let offsetMax: Int64 = 1 << 60
     /// Largest body a slave takes, in bytes: Apache's slave has a buffer of this size for header and body together.
     package static let maximumBody = 4 * 1024 * 1024 - headerSize
@@ -110,8 +110,8 @@ package struct HASession {
         if let next, next < log.minimum {
             return .close(
                 reason:
-                    "the slave needs \(next), but this master's log begins at \(log.minimum): the slave was away longer "
-                    + "than messages are kept. Empty its store")
+                    "the slave needs \(next), but this master's log begins at \(log.minimum): the slave was away "
+                    + "longer than messages are kept. Empty its store")
         }
         return .carryOn
     }

@@ -37,7 +37,7 @@ package final class ReplicationMaster {
             connectionsMax: Self.slavesMax, connectionsPerAddressMax: Self.slavesPerAddressMax, eventLoop: eventLoop,
             logger: logger)
         admission.refused = { logger.warning("connection to the HA port refused: \($0)", metadata: ["peer": "\($1)"]) }
-        admission.makesWay = { [unowned self] in self.closeOneThatSaysNothing() }
+        admission.makesWay = { [unowned self] in closeOneThatSaysNothing() }
     }
 
     /// A slave reports as soon as it is connected.
@@ -95,7 +95,7 @@ package final class ReplicationMaster {
 
     /// Connected now.
     package var slaveCount: Int { slaves.count }
-    /// Who is connected, in the order of their addresses.
+    /// The connected slaves, in the order of their addresses.
     package var slaveReports: [SlaveReport] { slaves.values.map(\.report).sorted { $0.address < $1.address } }
     /// Physical offset the fastest slave has, or 0.
     package var acknowledged: Int64 { publisher.acknowledged }
@@ -139,7 +139,7 @@ package final class AckPublisher {
     package init(segment: SharedSegment, event: Int32) {
         self.segment = segment
         self.event = event
-        // What the worker before this one knew is no longer true of anybody.
+        // What the worker before this one knew is no longer true of any slave.
         segment.atomicStore(slot: ReplicationSlot.connectedSlaves, 0)
         segment.atomicStore(slot: ReplicationSlot.slaveAckOffset, 0)
         segment.atomicStore(slot: ReplicationSlot.lastAckMilliseconds, 0)

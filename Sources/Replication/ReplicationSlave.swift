@@ -14,8 +14,8 @@ package protocol StoreLink: AnyObject {
 ///
 /// Two offsets are kept apart: `stored` is the end of the log that the broker-store reported, and only that is reported
 /// to the master; `HAReceiver.next` is what has been handed over. Between them lie at most `inFlightMaximum` bytes:
-/// above that the master's socket is not read. Whenever either side is replaced everything in flight is forgotten and
-/// fetched again from `stored` on, so nothing can be written twice or at a wrong offset. Confined to one event loop.
+/// above that the master's socket is not read. Whenever either side is replaced, everything in flight is forgotten and
+/// fetched again from `stored` on. So nothing can be written twice or at a wrong offset. Confined to one event loop.
 package final class ReplicationSlave {
     /// Bytes handed to the broker-store and not yet confirmed.
     static let inFlightMaximum: Int64 = 8 * 1024 * 1024

@@ -51,7 +51,7 @@ package struct KVConfigTable: Equatable, Sendable {
             (
                 "configTable",
                 .fields(
-                    self.table.sorted { $0.key < $1.key }.map { namespace, entries in
+                    table.sorted { $0.key < $1.key }.map { namespace, entries in
                         (namespace, .fields(entries.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) }))
                     })
             )
@@ -60,30 +60,30 @@ package struct KVConfigTable: Equatable, Sendable {
 
     /// `false`: there is no room for it, nothing was changed.
     package mutating func put(namespace: String, key: String, value: String) -> Bool {
-        let former = self.table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
-        guard self.bytes - former + Self.bytes(namespace, key, value) <= Self.bytesMax else { return false }
+        let former = table[namespace]?[key].map { Self.bytes(namespace, key, $0) } ?? 0
+        guard bytes - former + Self.bytes(namespace, key, value) <= Self.bytesMax else { return false }
         self.set(namespace, key, value)
         return true
     }
 
     private mutating func set(_ namespace: String, _ key: String, _ value: String) {
-        if let former = self.table[namespace, default: [:]].updateValue(value, forKey: key) {
-            self.bytes -= Self.bytes(namespace, key, former)
+        if let former = table[namespace, default: [:]].updateValue(value, forKey: key) {
+            bytes -= Self.bytes(namespace, key, former)
         }
-        self.bytes += Self.bytes(namespace, key, value)
+        bytes += Self.bytes(namespace, key, value)
     }
 
     package func value(namespace: String, key: String) -> String? {
-        self.table[namespace]?[key]
+        table[namespace]?[key]
     }
 
     package mutating func delete(namespace: String, key: String) {
-        guard let former = self.table[namespace]?.removeValue(forKey: key) else { return }
-        self.bytes -= Self.bytes(namespace, key, former)
+        guard let former = table[namespace]?.removeValue(forKey: key) else { return }
+        bytes -= Self.bytes(namespace, key, former)
     }
 
     /// nil when there is no such namespace.
     package func entries(namespace: String) -> [String: String]? {
-        self.table[namespace]
+        table[namespace]
     }
 }

@@ -20,24 +20,24 @@ final class KeptFile {
         elsewhere: ((@escaping @Sendable () -> Void) -> Void)?, _ eventLoop: (any EventLoop)?,
         then: @escaping (String?) -> Void
     ) {
-        self.waiting.append(then)
+        waiting.append(then)
         guard let elsewhere, let eventLoop else {
-            self.writes += 1
-            return self.settle(self.waiting, Self.run(self.snapshot()))
+            writes += 1
+            return settle(waiting, Self.run(snapshot()))
         }
-        if !self.isBusy { self.write(elsewhere, eventLoop) }
+        if !isBusy { write(elsewhere, eventLoop) }
     }
 
     private func write(_ elsewhere: @escaping (@escaping @Sendable () -> Void) -> Void, _ eventLoop: any EventLoop) {
-        self.isBusy = true
-        self.writes += 1
-        let asked = self.waiting
-        let work = self.snapshot()
+        isBusy = true
+        writes += 1
+        let asked = waiting
+        let work = snapshot()
         let done = NIOLoopBound(
             { [self] (failure: String?) in
-                self.isBusy = false
-                self.settle(asked, failure)
-                if !self.waiting.isEmpty { self.write(elsewhere, eventLoop) }
+                isBusy = false
+                settle(asked, failure)
+                if !waiting.isEmpty { write(elsewhere, eventLoop) }
             }, eventLoop: eventLoop)
         elsewhere {
             let failure = Self.run(work)
@@ -45,9 +45,9 @@ final class KeptFile {
         }
     }
 
-    /// Those who had asked when the write began are the first that wait.
+    /// The first that wait are those that had asked when the write began.
     private func settle(_ asked: [(String?) -> Void], _ failure: String?) {
-        self.waiting.removeFirst(asked.count)
+        waiting.removeFirst(asked.count)
         for then in asked { then(failure) }
     }
 

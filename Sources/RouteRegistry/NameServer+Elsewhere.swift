@@ -22,65 +22,65 @@ struct RegistrationRequest: Sendable {
 
     init(_ frame: RemotingFrame) throws(RemotingDecodeError) {
         let fields = frame.extFields
-        self.crc = try fields.int32("bodyCrc32") ?? 0
-        self.broker = BrokerRegistration(
+        crc = try fields.int32("bodyCrc32") ?? 0
+        broker = BrokerRegistration(
             clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
             brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"),
             haServerAddr: try fields.required("haServerAddr"))
-        self.isCompressed = fields.bool("compressed") ?? false
-        self.isOld = frame.version < RemotingVersion.registerBrokerBody && !self.isCompressed
-        self.expiresAfter = try fields.clamped(.heartbeatTimeout) ?? 0
+        isCompressed = fields.bool("compressed") ?? false
+        isOld = frame.version < RemotingVersion.registerBrokerBody && !isCompressed
+        expiresAfter = try fields.clamped(.heartbeatTimeout) ?? 0
     }
 
     func parse(_ bytes: UnsafeRawBufferPointer) throws(RemotingDecodeError) -> Body {
-        if self.crc != 0, self.crc != Zlib.crc32(bytes) { return .damaged }
-        if self.isOld {
+        if crc != 0, crc != Zlib.crc32(bytes) { return .damaged }
+        if isOld {
             return .read(
                 bytes.isEmpty ? TopicConfigSerializeWrapper() : try TopicConfigSerializeWrapper(body: bytes),
                 filterServers: nil)
         }
         guard !bytes.isEmpty else { return .read(TopicConfigSerializeWrapper(), filterServers: []) }
-        let body = try RegisterBrokerBody(body: bytes, compressed: self.isCompressed)
+        let body = try RegisterBrokerBody(body: bytes, compressed: isCompressed)
         return .read(body.topicConfigSerializeWrapper, filterServers: body.filterServerList)
     }
 }
 
-/// Requests whose bodies or answers are large: those are read and made on another thread, and nobody else waits for
-/// them. Their connection is not read from meanwhile.
+/// Requests whose bodies or answers are large: those are read and made on another thread, and no other
+/// request waits for them. Their connection is not read from meanwhile.
 extension NameServer {
     /// A body that is larger is read elsewhere.
     static let bytesAtOnce = 32 << 10
     /// With more topics lists of them are made elsewhere.
     static let topicsAtOnce = 1000
 
-    private var hasElsewhere: Bool { self.elsewhere != nil && self.eventLoop != nil }
+    private var hasElsewhere: Bool { elsewhere != nil && eventLoop != nil }
 
-    /// How large a compressed one is nobody knows before.
+    /// How large a compressed one is shows only when it is inflated.
     func isReadElsewhere(_ frame: RemotingFrame) -> Bool {
-        self.hasElsewhere && (frame.body.count > Self.bytesAtOnce || frame.extFields.bool("compressed") == true)
+        hasElsewhere && (frame.body.count > Self.bytesAtOnce || frame.extFields.bool("compressed") == true)
     }
 
     func allTopics(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        self.list(frame, connection) { $0.topics }
+        list(frame, connection) { $0.topics }
     }
 
     func topicsOfCluster(
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let cluster = try frame.extFields.required("cluster")
-        return self.list(frame, connection) { $0.topics(of: cluster) }
+        return list(frame, connection) { $0.topics(of: cluster) }
     }
 
     func unitTopics(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        self.list(frame, connection) { $0.topics { $0 & 1 != 0 } }
+        list(frame, connection) { $0.topics { $0 & 1 != 0 } }
     }
 
     func topicsUnitsSubscribeTo(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        self.list(frame, connection) { $0.topics { $0 & 2 != 0 } }
+        list(frame, connection) { $0.topics { $0 & 2 != 0 } }
     }
 
     func commonTopicsUnitsSubscribeTo(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        self.list(frame, connection) { $0.topics { $0 & 3 == 2 } }
+        list(frame, connection) { $0.topics { $0 & 3 == 2 } }
     }
 
     /// A list of topics: made here when there are few, and elsewhere when there are many.
@@ -89,10 +89,10 @@ extension NameServer {
         _ select: @escaping @Sendable (RouteTables) -> [String]
     ) -> Answer? {
         let tables = self.tables
-        guard self.hasElsewhere, tables.topicCount > Self.topicsAtOnce else {
+        guard hasElsewhere, tables.topicCount > Self.topicsAtOnce else {
             return .body(TopicList(topicList: select(tables)))
         }
-        self.make(frame.returnAddress, connection) {
+        make(frame.returnAddress, connection) {
             Answer.body(TopicList(topicList: select(tables)))
         } then: { answer, finish in
             finish(answer)
@@ -104,17 +104,17 @@ extension NameServer {
         _ request: RegistrationRequest, _ frame: RemotingFrame, _ connection: RemotingConnection
     ) {
         let bytes = [UInt8](frame.body)
-        self.make(frame.returnAddress, connection) {
+        make(frame.returnAddress, connection) {
             bytes.withUnsafeBytes { bytes in
                 Result { () throws(RemotingDecodeError) in try request.parse(bytes) }
             }
         } then: { [unowned self] parsed, finish in
             switch parsed {
             case .success(let body):
-                guard let entry = self.beginRegistration(request, body, connection.id) else {
+                guard let entry = beginRegistration(request, body, connection.id) else {
                     return finish(.damagedRegistration)
                 }
-                self.enterInSlices(entry, finish)
+                enterInSlices(entry, finish)
             case .failure(let error): finish(Answer(code: .systemError, remark: error.description))
             }
         }
@@ -124,19 +124,19 @@ extension NameServer {
     static let topicsPerSlice = 500
 
     private func enterInSlices(_ entry: Entry, _ finish: @escaping (Answer) -> Void) {
-        self.entering.append((entry, finish))
+        entering.append((entry, finish))
         // One slice a turn, however many registrations there are.
-        if self.entering.count == 1 { self.enterSome() }
+        if entering.count == 1 { enterSome() }
     }
 
     private func enterSome() {
-        guard !self.entering.isEmpty else { return }
-        self.enter(&self.entering[0].entry, atMost: Self.topicsPerSlice)
-        if self.entering[0].entry.topics.isDone {
-            let (entry, finish) = self.entering.removeFirst()
-            finish(self.registered(entry))
+        guard !entering.isEmpty else { return }
+        enter(&entering[0].entry, atMost: Self.topicsPerSlice)
+        if entering[0].entry.topics.isDone {
+            let (entry, finish) = entering.removeFirst()
+            finish(registered(entry))
         }
-        guard !self.entering.isEmpty, let eventLoop = self.eventLoop else { return }
+        guard !entering.isEmpty, let eventLoop = self.eventLoop else { return }
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         // A moment ahead: what is handed to `execute` runs in the same turn.
         eventLoop.scheduleTask(in: .microseconds(200)) { this.value.enterSome() }

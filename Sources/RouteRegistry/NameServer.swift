@@ -10,16 +10,22 @@ import SettingTable
 /// loop, what saves an operator's change on another thread; of each file one call at a time.
 package protocol NameServerStorage: AnyObject, Sendable {
     /// nil when there is none yet.
+    /// - Throws: the file is there and cannot be read.
     func loadKVConfig() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
+    /// - Throws: the disk is full, fails or may not be written; the former contents stay.
     func saveKVConfig(_ bytes: [UInt8]) throws
     /// What 318 has changed, as `saveChangedSettings` was given it; nil when there is nothing.
+    /// - Throws: the file is there and cannot be read.
     func loadChangedSettings() throws -> [UInt8]?
     /// Replaces it as a whole, durably.
+    /// - Throws: the disk is full, fails or may not be written; the former contents stay.
     func saveChangedSettings(_ bytes: [UInt8]) throws
-    /// The brokers that were registered last, as `saveBrokers` was given them; empty when nobody knows.
+    /// The brokers that were registered last, as `saveBrokers` was given them; empty when that is not known.
+    /// - Throws: the file is there and cannot be read.
     func loadBrokers() throws -> [String]
     /// Replaces them as a whole. Need not survive a power failure. Called when a broker comes or goes.
+    /// - Throws: the disk is full, fails or may not be written.
     func saveBrokers(_ brokers: [String]) throws
 }
 
@@ -37,12 +43,12 @@ package final class NameServer: RemotingService {
     private var changedSettings: ChangedSettings
     private var kvConfig = KVConfigTable()
     private lazy var kvFile = KeptFile { [unowned self] in
-        let (storage, table) = (self.storage, self.kvConfig)
+        let (storage, table) = (self.storage, kvConfig)
         return { try storage?.saveKVConfig(table.json.bytes()) }
     }
     private lazy var settingsFile = KeptFile { [unowned self] in
-        let (storage, changed) = (self.storage, self.changedSettings)
-        self.changedSettings.markWritten()
+        let (storage, changed) = (self.storage, changedSettings)
+        changedSettings.markWritten()
         return { try storage?.saveChangedSettings(changed.json.bytes(.pretty)) }
     }
     private let storage: (any NameServerStorage)?
@@ -64,127 +70,134 @@ package final class NameServer: RemotingService {
     /// Questions that were held after the start and are being answered.
     private var heldQuestions: ArraySlice<StartHold.Question> = []
 
-    /// `milliseconds` is a clock that only goes forward. Throws what `storage` throws.
+    /// `milliseconds` is a clock that only goes forward.
+    /// - Throws: what `storage` throws; `JSONError` when the KV configuration is no JSON.
     package init(
         configuration: NameServerConfiguration = NameServerConfiguration(), storage: (any NameServerStorage)? = nil,
         logger: Logger,
         milliseconds: @escaping () -> Int64 = { Int64(NIODeadline.now().uptimeNanoseconds / 1_000_000) }
     ) throws {
         self.configuration = configuration
-        self.changedSettings = ChangedSettings(file: configuration.values.map { ($0.key, $0.value) })
+        changedSettings = ChangedSettings(file: configuration.values.map { ($0.key, $0.value) })
         self.storage = storage
         self.logger = logger
         self.milliseconds = milliseconds
         if let bytes = try storage?.loadKVConfig() {
             var refused = 0
-            self.kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes), refused: &refused)
+            kvConfig = KVConfigTable(json: try JSONValue(parsing: bytes), refused: &refused)
             if refused > 0 {
                 logger.error(
-                    "\(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes them again"
+                    """
+                    \(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes \
+                    them again
+                    """
                 )
             }
         }
-        self.savedBrokers = []
-        self.startHold = StartHold(awaiting: [])
-        self.loadChangedSettings()
-        self.savedBrokers = Set(try storage?.loadBrokers() ?? [])
-        self.startHold = StartHold(awaiting: self.savedBrokers)
+        savedBrokers = []
+        startHold = StartHold(awaiting: [])
+        loadChangedSettings()
+        savedBrokers = Set(try storage?.loadBrokers() ?? [])
+        startHold = StartHold(awaiting: savedBrokers)
     }
 
-    /// Starts looking for silent brokers; who asks for what brokers from before the restart may know waits for them, a
-    /// moment.
+    /// Starts looking for silent brokers; a request for what brokers from before the restart may know
+    /// waits for them, a moment.
     package func start(on eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         let this = NIOLoopBound(self, eventLoop: eventLoop)
-        if self.startHold.isActive {
+        if startHold.isActive {
             eventLoop.scheduleTask(in: .milliseconds(StartHold.milliseconds)) { this.value.endStartHold() }
         }
-        self.scan = eventLoop.scheduleRepeatedTask(initialDelay: Self.scanInterval, delay: Self.scanInterval) { _ in
+        scan = eventLoop.scheduleRepeatedTask(initialDelay: Self.scanInterval, delay: Self.scanInterval) { _ in
             this.value.expireBrokers()
         }
     }
 
     /// Answers what still waits. What closes from now on says nothing about brokers.
     package func stop() {
-        self.scan?.cancel()
-        self.scan = nil
-        self.isStopping = true
-        for question in self.heldQuestions + self.startHold.end() { self.answer(question) }
-        self.heldQuestions = []
-        if self.keepsBrokers { self.keepBrokers() }
+        scan?.cancel()
+        scan = nil
+        isStopping = true
+        for question in heldQuestions + startHold.end() { answer(question) }
+        heldQuestions = []
+        if keepsBrokers { keepBrokers() }
     }
 
     /// Whether a broker registered by this connection: those must notice that this process ends, the others need not.
-    package func isBroker(_ connection: RemotingConnection) -> Bool { self.tables.isBroker(connection.id) }
+    package func isBroker(_ connection: RemotingConnection) -> Bool { tables.isBroker(connection.id) }
 
     /// The configuration file was read again. What it says as before does not undo what operators changed since.
     package func update(_ configuration: NameServerConfiguration) {
-        let news = self.changedSettings.reload(configuration.values.map { ($0.key, $0.value) })
+        let news = changedSettings.reload(configuration.values.map { ($0.key, $0.value) })
         var values = configuration.values
-        for (key, change) in self.changedSettings.changes { values[key] = change.value }
+        for (key, change) in changedSettings.changes { values[key] = change.value }
         self.configuration = NameServerConfiguration(values)
-        if self.changedSettings.isDirty {
+        if changedSettings.isDirty {
             let keys = news.map(\.0).sorted().joined(separator: " ")
-            self.logger.notice(
+            logger.notice(
                 "the configuration file says something new of settings changed online; the file holds: \(keys)")
-            self.keepChangedSettings()
+            keepChangedSettings()
         }
     }
 
-    /// A file that cannot be read costs what was changed online, and is said; the name server serves all the same.
+    /// A file that cannot be read costs what was changed online, and is logged; the name server serves all the same.
     private func loadChangedSettings() {
         do {
-            guard let bytes = try self.storage?.loadChangedSettings() else { return }
+            guard let bytes = try storage?.loadChangedSettings() else { return }
             let json = try JSONValue(parsing: bytes)
             guard ChangedSettings.accepts(json) else { throw RemotingDecodeError.badField("settings") }
-            let loaded = self.changedSettings.load(json, by: .nameserver)
+            let loaded = changedSettings.load(json, by: .nameserver)
             for refusal in loaded.refused {
-                self.logger.warning(
+                logger.warning(
                     "a setting changed with updateNamesrvConfig is given up, the file holds: \(refusal)")
             }
             if !loaded.outdated.isEmpty {
                 let keys = loaded.outdated.joined(separator: " ")
-                self.logger.notice(
-                    "the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \(keys)"
+                logger.notice(
+                    """
+                    the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \
+                    \(keys)
+                    """
                 )
             }
-            if self.changedSettings.isDirty { self.keepChangedSettings() }
-            _ = self.configuration.update(Dictionary(loaded.held.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
+            if changedSettings.isDirty { keepChangedSettings() }
+            _ = configuration.update(Dictionary(loaded.held.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
         } catch {
-            self.logger.error(
+            logger.error(
                 "what was changed with updateNamesrvConfig cannot be read, the configuration file holds: \(error)")
         }
     }
 
-    /// At the start and when the configuration file was read again: nobody waits for it.
+    /// At the start and when the configuration file was read again: no request waits for it.
     private func keepChangedSettings() {
-        self.settingsFile.keep(elsewhere: self.elsewhere, self.eventLoop) { [unowned self] failure in
-            if let failure { self.logger.error("changed settings could not be kept for the next start: \(failure)") }
+        settingsFile.keep(elsewhere: elsewhere, eventLoop) { [unowned self] failure in
+            if let failure { logger.error("changed settings could not be kept for the next start: \(failure)") }
         }
     }
 
     /// Removes brokers that are silent for too long: on a running server one in a turn, since each takes its topics
     /// along.
     package func expireBrokers() {
-        let now = self.milliseconds()
-        for id in self.tables.expire(now: now, atMost: self.eventLoop == nil ? .max : 1) {
-            self.connections[id]?.close(reason: "its broker did not register for 120 s")
+        let now = milliseconds()
+        for id in tables.expire(now: now, atMost: self.eventLoop == nil ? .max : 1) {
+            connections[id]?.close(reason: "its broker did not register for 120 s")
         }
-        self.logEvents()
-        guard let eventLoop = self.eventLoop, self.tables.hasExpired(now: now) else { return }
+        logEvents()
+        guard let eventLoop = self.eventLoop, tables.hasExpired(now: now) else { return }
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleTask(in: .microseconds(100)) { if !this.value.isStopping { this.value.expireBrokers() } }
     }
 
-    // MARK: RemotingService
+    // MARK: - RemotingService
 
     package func connectionOpened(_ connection: RemotingConnection) {
-        self.connections[connection.id] = connection
+        connections[connection.id] = connection
     }
 
     package func connectionClosed(_ connection: RemotingConnection) {
-        self.connections[connection.id] = nil
-        guard !self.isStopping, self.tables.connectionClosed(connection.id, now: self.milliseconds()) else { return }
+        connections[connection.id] = nil
+        guard !isStopping, tables.connectionClosed(connection.id, now: milliseconds()) else { return }
         guard let eventLoop = self.eventLoop else { return }
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleTask(in: .milliseconds(RouteTables.graceMilliseconds)) {
@@ -203,21 +216,21 @@ package final class NameServer: RemotingService {
                     code: frame.code, bytes: frame.body.count, bytesMax: request.bodyBytesMax))
         }
         do throws(RemotingDecodeError) {
-            guard let answer = try request.processor(self)(frame, connection) else { return self.logEvents() }
+            guard let answer = try request.processor(self)(frame, connection) else { return logEvents() }
             connection.respond(
                 to: frame.returnAddress, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
         } catch {
-            self.logger.warning(
+            logger.warning(
                 "request refused",
                 metadata: [
                     "code": "\(frame.code)", "peer": "\(connection.remoteAddress.text)", "reason": "\(error)",
                 ])
             connection.respond(to: frame.returnAddress, .systemError, remark: error.description)
         }
-        self.logEvents()
+        logEvents()
     }
 
-    // MARK: answers
+    // MARK: - Answers
 
     struct Answer: Sendable {
         var code = ResponseCode.success
@@ -234,16 +247,16 @@ package final class NameServer: RemotingService {
     private func ask(
         _ asked: StartHold.Asked, _ frame: RemotingFrame, _ connection: RemotingConnection
     ) -> Answer? {
-        if self.startHold.isActive, self.startHold.hold(StartHold.Question(connection, frame.returnAddress, asked)) {
+        if startHold.isActive, startHold.hold(StartHold.Question(connection, frame.returnAddress, asked)) {
             return nil
         }
-        return self.answer(to: asked)
+        return answer(to: asked)
     }
 
     private func answer(to asked: StartHold.Asked) -> Answer {
         switch asked {
-        case .route(let question): self.route(question)
-        case .clusterInfo: .body(self.tables.clusterInfo)
+        case .route(let question): route(question)
+        case .clusterInfo: .body(tables.clusterInfo)
         }
     }
 
@@ -253,10 +266,10 @@ package final class NameServer: RemotingService {
             to: question.address, answer.code, remark: answer.remark, fields: answer.fields, body: answer.body)
     }
 
-    /// The time is over: those who did not come back are not waited for any more.
+    /// The time is over: brokers that did not come back are not waited for any more.
     package func endStartHold() {
-        self.answer(held: self.startHold.end())
-        self.keepBrokers()
+        answer(held: startHold.end())
+        keepBrokers()
     }
 
     /// Questions answered in one turn of the loop.
@@ -264,50 +277,50 @@ package final class NameServer: RemotingService {
 
     /// Answers questions that were held, some in each turn: there may be ten thousand.
     private func answer(held questions: [StartHold.Question]) {
-        let isUnderWay = !self.heldQuestions.isEmpty
-        self.heldQuestions += questions
-        if !isUnderWay { self.answerSome() }
+        let isUnderWay = !heldQuestions.isEmpty
+        heldQuestions += questions
+        if !isUnderWay { answerSome() }
     }
 
     private func answerSome() {
-        let count = self.eventLoop == nil ? self.heldQuestions.count : Self.questionsPerSlice
-        for question in self.heldQuestions.prefix(count) { self.answer(question) }
-        self.heldQuestions = self.heldQuestions.dropFirst(count)
-        guard !self.heldQuestions.isEmpty, let eventLoop = self.eventLoop else { return }
+        let count = self.eventLoop == nil ? heldQuestions.count : Self.questionsPerSlice
+        for question in heldQuestions.prefix(count) { answer(question) }
+        heldQuestions = heldQuestions.dropFirst(count)
+        guard !heldQuestions.isEmpty, let eventLoop = self.eventLoop else { return }
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleTask(in: .microseconds(200)) { this.value.answerSome() }
     }
 
-    // MARK: requests about routes
+    // MARK: - Requests about routes
 
     func routeInfo(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
-        self.ask(.route(try self.routeQuestion(frame)), frame, connection)
+        ask(.route(try routeQuestion(frame)), frame, connection)
     }
 
     func clusterInfo(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        self.ask(.clusterInfo, frame, connection)
+        ask(.clusterInfo, frame, connection)
     }
 
     func wipeWritePermission(
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
-        let count = self.tables.wipeWritePermission(of: try frame.extFields.required("brokerName"))
+        let count = tables.wipeWritePermission(of: try frame.extFields.required("brokerName"))
         return Answer(fields: [("wipeTopicCount", String(count))])
     }
 
     func addWritePermission(
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
-        let count = self.tables.addWritePermission(of: try frame.extFields.required("brokerName"))
+        let count = tables.addWritePermission(of: try frame.extFields.required("brokerName"))
         return Answer(fields: [("addTopicCount", String(count))])
     }
 
     func deleteTopic(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let topic = try frame.extFields.required("topic")
         if let cluster = frame.extFields.string("clusterName"), !cluster.isEmpty {
-            self.tables.delete(topic: topic, in: cluster)
+            tables.delete(topic: topic, in: cluster)
         } else {
-            self.tables.delete(topic: topic)
+            tables.delete(topic: topic)
         }
         return .ok
     }
@@ -316,12 +329,12 @@ package final class NameServer: RemotingService {
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let queues = try TopicRouteData(body: frame.body).queueDatas
-        self.tables.register(topic: try frame.extFields.required("topic"), queues: queues)
+        tables.register(topic: try frame.extFields.required("topic"), queues: queues)
         return .ok
     }
 
     func systemTopics(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        .body(self.tables.systemTopics)
+        .body(tables.systemTopics)
     }
 
     private func routeQuestion(_ frame: RemotingFrame) throws(RemotingDecodeError) -> StartHold.RouteQuestion {
@@ -334,14 +347,14 @@ package final class NameServer: RemotingService {
 
     private func route(_ asked: StartHold.RouteQuestion) -> Answer {
         let topic = asked.topic
-        guard var route = self.tables.route(of: topic) else {
+        guard var route = tables.route(of: topic) else {
             return Answer(
                 code: .topicNotExist,
                 remark: "No topic route info in name server for the topic: \(topic)"
                     + "; create the topic, or check that its broker is registered here")
         }
-        if self.configuration.orderMessageEnable {
-            route.orderTopicConf = self.kvConfig.value(namespace: KVConfigTable.orderTopicConfig, key: topic)
+        if configuration.orderMessageEnable {
+            route.orderTopicConf = kvConfig.value(namespace: KVConfigTable.orderTopicConfig, key: topic)
         }
         return Answer(body: route.encoded(asked.isStandard ? [.standard, .sorted] : []))
     }
@@ -350,18 +363,18 @@ package final class NameServer: RemotingService {
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let request = try RegistrationRequest(frame)
-        if self.isReadElsewhere(frame) {
-            self.registerElsewhere(request, frame, connection)
+        if isReadElsewhere(frame) {
+            registerElsewhere(request, frame, connection)
             return nil
         }
-        return self.register(request, try request.parse(frame.body), connection.id)
+        return register(request, try request.parse(frame.body), connection.id)
     }
 
     /// Enters what a broker has said of itself.
     func register(_ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64) -> Answer {
-        guard var entry = self.beginRegistration(request, body, connection) else { return .damagedRegistration }
-        self.tables.apply(&entry.topics, atMost: .max)
-        return self.registered(entry)
+        guard var entry = beginRegistration(request, body, connection) else { return .damagedRegistration }
+        tables.apply(&entry.topics, atMost: .max)
+        return registered(entry)
     }
 
     /// A registration whose topics are being entered.
@@ -379,25 +392,25 @@ package final class NameServer: RemotingService {
         var broker = request.broker
         broker.topics = topics
         broker.filterServers = filterServers
-        let begun = self.tables.beginRegistration(
-            broker, connection: connection, now: self.milliseconds(),
+        let begun = tables.beginRegistration(
+            broker, connection: connection, now: milliseconds(),
             expiresAfter: request.expiresAfter > 0 ? request.expiresAfter : RouteTables.expiryMilliseconds)
         return Entry(broker: request.broker, master: begun.master, topics: begun.topics)
     }
 
     /// Enters some of its topics.
-    func enter(_ entry: inout Entry, atMost limit: Int) { self.tables.apply(&entry.topics, atMost: limit) }
+    func enter(_ entry: inout Entry, atMost limit: Int) { tables.apply(&entry.topics, atMost: limit) }
 
     /// The answer, once all topics are entered.
     func registered(_ entry: Entry) -> Answer {
         let (broker, master) = (entry.broker, entry.master)
-        let held = self.startHold.registered(RouteTables.identity(broker.brokerName, broker.brokerID))
+        let held = startHold.registered(RouteTables.identity(broker.brokerName, broker.brokerID))
         self.answer(held: held)
         var answer = Answer.ok
         if let master {
             answer.fields = [("haServerAddr", master.haServerAddr), ("masterAddr", master.masterAddr)]
         }
-        if let order = self.kvConfig.entries(namespace: KVConfigTable.orderTopicConfig) {
+        if let order = kvConfig.entries(namespace: KVConfigTable.orderTopicConfig) {
             answer.body = KVTable(table: order).encoded()
         }
         return answer
@@ -407,19 +420,19 @@ package final class NameServer: RemotingService {
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let brokerAddr = try frame.extFields.required("brokerAddr")
-        let hasChanged = self.tables.hasChanged(brokerAddr, dataVersion: try DataVersion(body: frame.body))
+        let hasChanged = tables.hasChanged(brokerAddr, dataVersion: try DataVersion(body: frame.body))
         if !hasChanged {
-            self.tables.touch(brokerAddr, connection: connection.id, now: self.milliseconds())
+            tables.touch(brokerAddr, connection: connection.id, now: milliseconds())
         }
         return Answer(
-            fields: [("changed", String(hasChanged))], body: self.tables.dataVersion(of: brokerAddr)?.encoded() ?? [])
+            fields: [("changed", String(hasChanged))], body: tables.dataVersion(of: brokerAddr)?.encoded() ?? [])
     }
 
     func brokerHeartbeat(
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
-        self.tables.touch(
-            try frame.extFields.required("brokerAddr"), connection: connection.id, now: self.milliseconds())
+        tables.touch(
+            try frame.extFields.required("brokerAddr"), connection: connection.id, now: milliseconds())
         return .ok
     }
 
@@ -427,49 +440,49 @@ package final class NameServer: RemotingService {
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
-        self.tables.unregister(
+        tables.unregister(
             clusterName: try fields.required("clusterName"), brokerAddr: try fields.required("brokerAddr"),
             brokerName: try fields.required("brokerName"), brokerID: try fields.requiredInt64("brokerId"))
         return .ok
     }
 
     func memberGroup(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
-        let group = self.tables.brokerData(try frame.extFields.required("brokerName"))
+        let group = tables.brokerData(try frame.extFields.required("brokerName"))
         return Answer(body: JSONValue.fields([("brokerMemberGroup", group?.json)]).bytes())
     }
 
-    // MARK: KV configuration
+    // MARK: - KV configuration
 
     func putKVConfig(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let fields = frame.extFields
-        let isTaken = self.kvConfig.put(
+        let isTaken = kvConfig.put(
             namespace: try fields.required("namespace"), key: try fields.required("key"),
             value: try fields.required("value"))
         guard isTaken else {
             return Answer(
                 code: .systemError,
                 remark:
-                    "the KV configuration holds \(self.kvConfig.bytes) bytes, and at most \(KVConfigTable.bytesMax): nothing "
-                    + "was changed; delete what is not needed (mqadmin deleteKvConfig)")
+                    "the KV configuration holds \(kvConfig.bytes) bytes, and at most \(KVConfigTable.bytesMax): "
+                    + "nothing was changed; delete what is not needed (mqadmin deleteKvConfig)")
         }
-        return self.keep(self.kvFile, frame.returnAddress, connection)
+        return keep(kvFile, frame.returnAddress, connection)
     }
 
     func deleteKVConfig(
         _ frame: RemotingFrame, _ connection: RemotingConnection
     ) throws(RemotingDecodeError) -> Answer? {
-        self.kvConfig.delete(
+        kvConfig.delete(
             namespace: try frame.extFields.required("namespace"), key: try frame.extFields.required("key"))
-        return self.keep(self.kvFile, frame.returnAddress, connection)
+        return keep(kvFile, frame.returnAddress, connection)
     }
 
     /// Answers when the file holds what is true now.
     private func keep(_ file: KeptFile, _ address: ReturnAddress, _ connection: RemotingConnection) -> Answer? {
         connection.awaitsAnswer = true
-        file.keep(elsewhere: self.elsewhere, self.eventLoop) { [unowned self] failure in
+        file.keep(elsewhere: elsewhere, eventLoop) { [unowned self] failure in
             connection.awaitsAnswer = false
             guard let failure else { return connection.respond(to: address, .success) }
-            self.logger.error("a change could not be kept for the next start: \(failure)")
+            logger.error("a change could not be kept for the next start: \(failure)")
             connection.respond(
                 to: address, .systemError, remark: "changed, but not kept for the next start: \(failure)")
         }
@@ -479,7 +492,7 @@ package final class NameServer: RemotingService {
     func getKVConfig(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let namespace = try frame.extFields.required("namespace")
         let key = try frame.extFields.required("key")
-        guard let value = self.kvConfig.value(namespace: namespace, key: key) else {
+        guard let value = kvConfig.value(namespace: namespace, key: key) else {
             return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace) Key: \(key)")
         }
         return Answer(fields: [("value", value)])
@@ -487,22 +500,22 @@ package final class NameServer: RemotingService {
 
     func kvList(_ frame: RemotingFrame, _ connection: RemotingConnection) throws(RemotingDecodeError) -> Answer? {
         let namespace = try frame.extFields.required("namespace")
-        guard let entries = self.kvConfig.entries(namespace: namespace) else {
+        guard let entries = kvConfig.entries(namespace: namespace) else {
             return Answer(code: .queryNotFound, remark: "No config item, Namespace: \(namespace)")
         }
         return .body(KVTable(table: entries))
     }
 
-    /// For the next start: who is worth waiting for.
+    /// For the next start: the brokers that are worth waiting for.
     private func keepBrokers() {
-        self.keepsBrokers = false
-        let brokers = self.tables.brokers.union(self.startHold.awaited)
-        guard let storage, brokers != self.savedBrokers else { return }
-        self.savedBrokers = brokers
+        keepsBrokers = false
+        let brokers = tables.brokers.union(startHold.awaited)
+        guard let storage, brokers != savedBrokers else { return }
+        savedBrokers = brokers
         do {
             try storage.saveBrokers(brokers.sorted())
         } catch {
-            self.logger.warning(
+            logger.warning(
                 "which brokers are registered could not be kept: a restart will not wait for them",
                 metadata: ["reason": "\(error)"])
         }
@@ -510,17 +523,17 @@ package final class NameServer: RemotingService {
 
     /// Brokers that come and go within a moment are saved together: it costs all there are.
     private func keepBrokersSoon() {
-        guard let eventLoop = self.eventLoop, !self.isStopping else { return self.keepBrokers() }
-        guard !self.keepsBrokers else { return }
-        self.keepsBrokers = true
+        guard let eventLoop = self.eventLoop, !isStopping else { return keepBrokers() }
+        guard !keepsBrokers else { return }
+        keepsBrokers = true
         let this = NIOLoopBound(self, eventLoop: eventLoop)
         eventLoop.scheduleTask(in: .milliseconds(100)) { if this.value.keepsBrokers { this.value.keepBrokers() } }
     }
 
-    // MARK: own configuration
+    // MARK: - Own configuration
 
     func getConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
-        Answer(body: Array(self.configuration.text.utf8))
+        Answer(body: Array(configuration.text.utf8))
     }
 
     func updateConfiguration(_ frame: RemotingFrame, _ connection: RemotingConnection) -> Answer? {
@@ -530,46 +543,46 @@ package final class NameServer: RemotingService {
         } catch {
             return Answer(code: .systemError, remark: "\(error); nothing was changed")
         }
-        let before = self.configuration.values
-        switch self.configuration.update(properties) {
+        let before = configuration.values
+        switch configuration.update(properties) {
         case .forbidden(let key):
-            self.logger.warning("configuration change refused", metadata: ["key": "\(SettingRefusal.shown(key))"])
+            logger.warning("configuration change refused", metadata: ["key": "\(SettingRefusal.shown(key))"])
             return Answer(code: .noPermission, remark: "Can not update config in black list.")
         case .refused(let reason): return Answer(code: .systemError, remark: reason)
         case .changed(let values):
-            for (key, value) in values { self.changedSettings.change(key, to: value) }
+            for (key, value) in values { changedSettings.change(key, to: value) }
             let changes = values.sorted { $0.key < $1.key }.map {
                 "\($0.key) from '\(before[$0.key] ?? "")' to '\(SettingRefusal.shown($0.value))'"
             }
-            self.logger.notice(
+            logger.notice(
                 "settings changed by \(connection.remoteAddress.text): \(changes.joined(separator: ", "))")
-            return self.keep(self.settingsFile, frame.returnAddress, connection)
+            return keep(settingsFile, frame.returnAddress, connection)
         }
     }
 
-    // MARK: log
+    // MARK: - Log
 
     func logEvents() {
-        guard self.tables.hasEvents else { return }
-        defer { self.keepBrokersSoon() }
-        for event in self.tables.takeEvents() {
+        guard tables.hasEvents else { return }
+        defer { keepBrokersSoon() }
+        for event in tables.takeEvents() {
             switch event {
             case .brokerRegistered(let address, let name):
-                self.logger.notice("broker registered", metadata: ["broker": "\(name)", "address": "\(address)"])
+                logger.notice("broker registered", metadata: ["broker": "\(name)", "address": "\(address)"])
             case .masterChanged(let name, let from, let to):
-                self.logger.notice(
+                logger.notice(
                     "master address changed",
                     metadata: ["broker": "\(name)", "from": "\(from ?? "none")", "to": "\(to)"])
             case .brokerRemoved(let address, let name, let reason):
-                self.logger.notice(
+                logger.notice(
                     "broker removed",
                     metadata: ["broker": "\(name)", "address": "\(address)", "reason": "\(reason.rawValue)"])
             case .topicRegistered(let topic, let broker):
-                self.logger.debug("topic registered", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
+                logger.debug("topic registered", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
             case .topicChanged(let topic, let broker):
-                self.logger.debug("topic changed", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
+                logger.debug("topic changed", metadata: ["topic": "\(topic)", "broker": "\(broker)"])
             case .topicRemoved(let topic):
-                self.logger.debug("topic removed", metadata: ["topic": "\(topic)"])
+                logger.debug("topic removed", metadata: ["topic": "\(topic)"])
             }
         }
     }

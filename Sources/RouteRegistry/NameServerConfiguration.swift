@@ -19,15 +19,15 @@ package struct NameServerConfiguration: Equatable, Sendable {
 
     /// `known` adds to the keys and values above, or replaces them. Its values are those the table of settings takes.
     package init(_ known: [String: String] = [:]) {
-        self.values.merge(known) { $1 }
+        values.merge(known) { $1 }
     }
 
     /// Whether 105 answers with the queue order set by `updateOrderConf`.
-    package var orderMessageEnable: Bool { SettingType.boolean(self.values["orderMessageEnable"] ?? "") ?? false }
+    package var orderMessageEnable: Bool { SettingType.boolean(values["orderMessageEnable"] ?? "") ?? false }
 
     /// Keys request 318 refuses.
     package var blackList: Set<String> {
-        Self.neverChanged.union((self.values["configBlackList"] ?? "").split(separator: ";").map(String.init))
+        Self.neverChanged.union((values["configBlackList"] ?? "").split(separator: ";").map(String.init))
     }
 
     /// What came of request 318.
@@ -43,7 +43,7 @@ package struct NameServerConfiguration: Equatable, Sendable {
 
     /// All of it or nothing.
     package mutating func update(_ properties: [String: String]) -> Update {
-        if let key = properties.keys.sorted().first(where: self.blackList.contains) { return .forbidden(key: key) }
+        if let key = properties.keys.sorted().first(where: blackList.contains) { return .forbidden(key: key) }
         var changed: [String: String] = [:]
         for (key, value) in properties.sorted(by: { $0.key < $1.key }) {
             let refusal = SettingTable.refusal(
@@ -51,12 +51,12 @@ package struct NameServerConfiguration: Equatable, Sendable {
             if let refusal { return .refused("\(refusal); nothing was changed") }
             changed[key] = (try? SettingTable.canonical(key, value)) ?? value
         }
-        self.values.merge(changed) { $1 }
+        values.merge(changed) { $1 }
         return .changed(changed)
     }
 
     /// Java-properties text, one `key=value` a line.
     package var text: String {
-        self.values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
+        values.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
     }
 }

@@ -27,7 +27,7 @@ final class NameServerRequest: Sendable {
         self.name = name
         self.action = action
         self.resources = resources
-        self.bodyBytesMax = isRegistration ? .max : ControlBody.bytesMax
+        bodyBytesMax = isRegistration ? .max : ControlBody.bytesMax
         self.text = text
         self.processor = processor
     }

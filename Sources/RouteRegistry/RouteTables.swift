@@ -38,16 +38,16 @@ package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
     /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is
-    /// started again, or that lost a connection. Nobody who asks meanwhile is told that its topics do not exist, which
-    /// the official C++ client does not forgive. RocketMQ's name server waits no time at all, and its brokers come back
-    /// with their next period.
+    /// started again, or that lost a connection. No client that asks meanwhile is told that its topics do not exist,
+    /// which the official C++ client does not forgive. RocketMQ's name server waits no time at all, and its brokers
+    /// come back with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
     /// One broker process, by its address.
     package struct LiveBroker: Equatable, Sendable {
         /// When it registered last, and how long that holds: milliseconds.
-        package var lastUpdate: Int64
-        package var expiresAfter: Int64
+        package var lastUpdateMilliseconds: Int64
+        package var expiresAfterMilliseconds: Int64
         package var dataVersion: DataVersion
         /// The connection it registered by.
         package var connection: UInt64
@@ -87,25 +87,25 @@ package struct RouteTables: Sendable {
 
     /// Hands over what happened since the last call.
     package mutating func takeEvents() -> [Event] {
-        defer { self.events = [] }
-        return self.events
+        defer { events = [] }
+        return events
     }
 
     /// Broker processes, slaves included; then topics, then whether `takeEvents` has something.
-    package var brokerCount: Int { self.liveTable.count }
-    package var topicCount: Int { self.topicQueueTable.count }
-    package var hasEvents: Bool { !self.events.isEmpty }
+    package var brokerCount: Int { liveTable.count }
+    package var topicCount: Int { topicQueueTable.count }
+    package var hasEvents: Bool { !events.isEmpty }
 
-    // MARK: registration
+    // MARK: - Registration
 
     /// Registers a broker, or renews it. For a slave the result names its master and where that serves replication;
     /// nil until the master is here.
     package mutating func register(
         _ broker: BrokerRegistration, connection: UInt64, now: Int64, expiresAfter: Int64 = Self.expiryMilliseconds
     ) -> (haServerAddr: String, masterAddr: String)? {
-        var (master, topics) = self.beginRegistration(
+        var (master, topics) = beginRegistration(
             broker, connection: connection, now: now, expiresAfter: expiresAfter)
-        self.apply(&topics, atMost: .max)
+        apply(&topics, atMost: .max)
         return master
     }
 
@@ -127,10 +127,10 @@ package struct RouteTables: Sendable {
     package mutating func beginRegistration(
         _ broker: BrokerRegistration, connection: UInt64, now: Int64, expiresAfter: Int64
     ) -> (master: (haServerAddr: String, masterAddr: String)?, topics: PendingTopics) {
-        self.clusterAddrTable[broker.clusterName, default: []].insert(broker.brokerName)
+        clusterAddrTable[broker.clusterName, default: []].insert(broker.brokerName)
         var isFirst = false
         var data: BrokerData
-        if let known = self.brokerAddrTable[broker.brokerName] {
+        if let known = brokerAddrTable[broker.brokerName] {
             data = known
         } else {
             isFirst = true
@@ -142,30 +142,31 @@ package struct RouteTables: Sendable {
         }
         let former = data.brokerAddrs.updateValue(broker.brokerAddr, forKey: broker.brokerID)
         isFirst = isFirst || former == nil
-        self.brokerAddrTable[broker.brokerName] = data
+        brokerAddrTable[broker.brokerName] = data
         if broker.brokerID == 0, former != broker.brokerAddr {
-            self.events.append(.masterChanged(name: broker.brokerName, from: former, to: broker.brokerAddr))
+            events.append(.masterChanged(name: broker.brokerName, from: former, to: broker.brokerAddr))
         }
         // One that comes back may be another process of it: what it does not name any more goes.
-        let isBack = self.liveTable[broker.brokerAddr]?.closedAt != nil
+        let isBack = liveTable[broker.brokerAddr]?.closedAt != nil
         var topics = PendingTopics(
             brokerName: broker.brokerName, brokerAddr: broker.brokerAddr, version: broker.topics.dataVersion,
-            isNew: self.liveTable[broker.brokerAddr] == nil)
+            isNew: liveTable[broker.brokerAddr] == nil)
         if broker.brokerID == 0, isBack { topics.gone = self.topics(of: broker.brokerName, notIn: broker.topics)[...] }
         if broker.brokerID == 0,
-            isFirst || isBack || self.hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
+            isFirst || isBack || hasChanged(broker.brokerAddr, dataVersion: broker.topics.dataVersion)
         {
             topics.topics = broker.topics.topicConfigTable[...]
         }
-        self.liveTable.updateValue(
+        liveTable.updateValue(
             LiveBroker(
-                lastUpdate: now, expiresAfter: expiresAfter, dataVersion: broker.topics.dataVersion,
+                lastUpdateMilliseconds: now, expiresAfterMilliseconds: expiresAfter,
+                dataVersion: broker.topics.dataVersion,
                 connection: connection, haServerAddr: broker.haServerAddr),
             forKey: broker.brokerAddr)
         if let filterServers = broker.filterServers {
-            self.filterServerTable[broker.brokerAddr] = filterServers.isEmpty ? nil : filterServers
+            filterServerTable[broker.brokerAddr] = filterServers.isEmpty ? nil : filterServers
         }
-        guard broker.brokerID != 0, let masterAddr = data.brokerAddrs[0], let master = self.liveTable[masterAddr] else {
+        guard broker.brokerID != 0, let masterAddr = data.brokerAddrs[0], let master = liveTable[masterAddr] else {
             return (nil, topics)
         }
         return ((master.haServerAddr, masterAddr), topics)
@@ -176,97 +177,97 @@ package struct RouteTables: Sendable {
     package mutating func apply(_ pending: inout PendingTopics, atMost limit: Int) {
         guard !pending.isDone else { return }
         var left = limit
-        if self.liveTable[pending.brokerAddr]?.dataVersion == pending.version {
+        if liveTable[pending.brokerAddr]?.dataVersion == pending.version {
             while left > 0, let topic = pending.gone.popFirst() {
-                self.remove(topic, of: pending.brokerName)
+                remove(topic, of: pending.brokerName)
                 left -= 1
             }
             while left > 0, let topic = pending.topics.popFirst() {
-                self.update(topic, on: pending.brokerName)
+                update(topic, on: pending.brokerName)
                 left -= 1
             }
             guard pending.gone.isEmpty, pending.topics.isEmpty else { return }
         }
-        if pending.isNew, self.liveTable[pending.brokerAddr] != nil {
-            self.events.append(.brokerRegistered(address: pending.brokerAddr, name: pending.brokerName))
+        if pending.isNew, liveTable[pending.brokerAddr] != nil {
+            events.append(.brokerRegistered(address: pending.brokerAddr, name: pending.brokerName))
         }
         pending.isDone = true
     }
 
     /// True when the name server has not this version of the broker's topics.
     package func hasChanged(_ brokerAddr: String, dataVersion: DataVersion) -> Bool {
-        self.liveTable[brokerAddr]?.dataVersion != dataVersion
+        liveTable[brokerAddr]?.dataVersion != dataVersion
     }
 
     /// Of the topics it told last; nil when it is not registered.
     package func dataVersion(of brokerAddr: String) -> DataVersion? {
-        self.liveTable[brokerAddr]?.dataVersion
+        liveTable[brokerAddr]?.dataVersion
     }
 
     /// Renews a broker whose topics have not changed. One that was without a connection goes on with this one.
     package mutating func touch(_ brokerAddr: String, connection: UInt64, now: Int64) {
-        guard self.liveTable[brokerAddr] != nil else { return }
-        self.liveTable[brokerAddr]?.lastUpdate = now
-        guard self.liveTable[brokerAddr]?.closedAt != nil else { return }
-        self.liveTable[brokerAddr]?.connection = connection
-        self.liveTable[brokerAddr]?.closedAt = nil
+        guard liveTable[brokerAddr] != nil else { return }
+        liveTable[brokerAddr]?.lastUpdateMilliseconds = now
+        guard liveTable[brokerAddr]?.closedAt != nil else { return }
+        liveTable[brokerAddr]?.connection = connection
+        liveTable[brokerAddr]?.closedAt = nil
     }
 
     private func topics(of brokerName: String, notIn kept: TopicConfigSerializeWrapper) -> [String] {
-        guard var gone = self.topicsOfBroker[brokerName] else { return [] }
+        guard var gone = topicsOfBroker[brokerName] else { return [] }
         for topic in kept.topicConfigTable { gone.remove(topic.topicName) }
         return Array(gone)
     }
 
     private mutating func remove(_ topic: String, of brokerName: String) {
-        self.topicQueueTable[topic]?[brokerName] = nil
-        self.topicsOfBroker[brokerName]?.remove(topic)
-        self.dropIfEmpty(topic)
+        topicQueueTable[topic]?[brokerName] = nil
+        topicsOfBroker[brokerName]?.remove(topic)
+        dropIfEmpty(topic)
     }
 
     private mutating func update(_ topic: TopicConfig, on brokerName: String) {
         let queues = QueueData(
             brokerName: brokerName, readQueueNums: topic.readQueueNums, writeQueueNums: topic.writeQueueNums,
             perm: topic.perm, topicSysFlag: topic.topicSysFlag)
-        self.update(topic.topicName, queues)
+        update(topic.topicName, queues)
     }
 
     private mutating func update(_ topic: String, _ queues: QueueData) {
-        guard let former = self.topicQueueTable[topic, default: [:]].updateValue(queues, forKey: queues.brokerName)
+        guard let former = topicQueueTable[topic, default: [:]].updateValue(queues, forKey: queues.brokerName)
         else {
-            self.topicsOfBroker[queues.brokerName, default: []].insert(topic)
-            self.events.append(.topicRegistered(topic: topic, broker: queues.brokerName))
+            topicsOfBroker[queues.brokerName, default: []].insert(topic)
+            events.append(.topicRegistered(topic: topic, broker: queues.brokerName))
             return
         }
         if former != queues {
-            self.events.append(.topicChanged(topic: topic, broker: queues.brokerName))
+            events.append(.topicChanged(topic: topic, broker: queues.brokerName))
         }
     }
 
     /// 217: adds one topic with queues a broker's registration has not named (yet).
     package mutating func register(topic: String, queues: [QueueData]) {
-        for data in queues where self.brokerAddrTable[data.brokerName] != nil {
-            self.update(topic, data)
+        for data in queues where brokerAddrTable[data.brokerName] != nil {
+            update(topic, data)
         }
     }
 
-    // MARK: leaving
+    // MARK: - Leaving
 
     package mutating func unregister(clusterName: String, brokerAddr: String, brokerName: String, brokerID: Int64) {
-        self.remove(brokerAddr, reason: .unregistered)
-        guard var data = self.brokerAddrTable[brokerName], data.brokerAddrs.removeValue(forKey: brokerID) != nil else {
+        remove(brokerAddr, reason: .unregistered)
+        guard var data = brokerAddrTable[brokerName], data.brokerAddrs.removeValue(forKey: brokerID) != nil else {
             return
         }
-        self.brokerAddrTable[brokerName] = data
-        self.removeNameIfEmpty(brokerName)
+        brokerAddrTable[brokerName] = data
+        removeNameIfEmpty(brokerName)
     }
 
     /// From now on the brokers that registered by this connection have `graceMilliseconds`. True when there are any:
     /// call `expire` when the time is over.
     package mutating func connectionClosed(_ connection: UInt64, now: Int64) -> Bool {
         var isBroker = false
-        for (address, live) in self.liveTable where live.connection == connection && live.closedAt == nil {
-            self.liveTable[address]?.closedAt = now
+        for (address, live) in liveTable where live.connection == connection && live.closedAt == nil {
+            liveTable[address]?.closedAt = now
             isBroker = true
         }
         return isBroker
@@ -276,118 +277,118 @@ package struct RouteTables: Sendable {
     /// the former, to be closed. Call again while `hasExpired`: each takes its topics along, which may be thousands.
     package mutating func expire(now: Int64, atMost brokers: Int = .max) -> [UInt64] {
         var connections: [UInt64] = []
-        for (address, live) in self.liveTable.filter({ Self.isOver($0.value, now) }).prefix(brokers) {
+        for (address, live) in liveTable.filter({ Self.isOver($0.value, now) }).prefix(brokers) {
             if live.closedAt != nil {
-                self.remove(address, reason: .connectionClosed)
+                remove(address, reason: .connectionClosed)
             } else {
                 connections.append(live.connection)
-                self.remove(address, reason: .expired)
+                remove(address, reason: .expired)
             }
         }
         return connections
     }
 
     /// Whether `expire` has something to remove.
-    package func hasExpired(now: Int64) -> Bool { self.liveTable.values.contains { Self.isOver($0, now) } }
+    package func hasExpired(now: Int64) -> Bool { liveTable.values.contains { Self.isOver($0, now) } }
 
     private static func isOver(_ live: LiveBroker, _ now: Int64) -> Bool {
         // What a broker asks for is a number of its own.
         if let closedAt = live.closedAt { return closedAt + Self.graceMilliseconds <= now }
-        let (until, overflows) = live.lastUpdate.addingReportingOverflow(live.expiresAfter)
+        let (until, overflows) = live.lastUpdateMilliseconds.addingReportingOverflow(live.expiresAfterMilliseconds)
         return !overflows && until < now
     }
 
     /// Whether a broker registered by this connection.
     package func isBroker(_ connection: UInt64) -> Bool {
-        self.liveTable.values.contains { $0.connection == connection }
+        liveTable.values.contains { $0.connection == connection }
     }
 
-    /// The brokers that are registered, `NAME/ID` each: who they are wherever they listen.
+    /// The brokers that are registered, `NAME/ID` each: the same wherever they listen.
     package var brokers: Set<String> {
-        Set(self.brokerAddrTable.flatMap { entry in entry.value.brokerAddrs.keys.map { Self.identity(entry.key, $0) } })
+        Set(brokerAddrTable.flatMap { entry in entry.value.brokerAddrs.keys.map { Self.identity(entry.key, $0) } })
     }
 
     package static func identity(_ brokerName: String, _ brokerID: Int64) -> String { "\(brokerName)/\(brokerID)" }
 
     private mutating func remove(_ address: String, reason: Removal) {
-        guard self.liveTable.removeValue(forKey: address) != nil else { return }
-        self.filterServerTable[address] = nil
+        guard liveTable.removeValue(forKey: address) != nil else { return }
+        filterServerTable[address] = nil
         var name = ""
-        for (brokerName, data) in self.brokerAddrTable where data.brokerAddrs.values.contains(address) {
+        for (brokerName, data) in brokerAddrTable where data.brokerAddrs.values.contains(address) {
             name = brokerName
-            self.brokerAddrTable[brokerName]?.brokerAddrs = data.brokerAddrs.filter { $0.value != address }
-            self.removeNameIfEmpty(brokerName)
+            brokerAddrTable[brokerName]?.brokerAddrs = data.brokerAddrs.filter { $0.value != address }
+            removeNameIfEmpty(brokerName)
         }
-        self.events.append(.brokerRemoved(address: address, name: name, reason: reason))
+        events.append(.brokerRemoved(address: address, name: name, reason: reason))
     }
 
     /// A name without addresses goes, and its topics and its place in the cluster with it.
     private mutating func removeNameIfEmpty(_ brokerName: String) {
-        guard let data = self.brokerAddrTable[brokerName], data.brokerAddrs.isEmpty else { return }
-        self.brokerAddrTable[brokerName] = nil
-        for (cluster, names) in self.clusterAddrTable where names.contains(brokerName) {
-            self.clusterAddrTable[cluster] = names.count == 1 ? nil : names.subtracting([brokerName])
+        guard let data = brokerAddrTable[brokerName], data.brokerAddrs.isEmpty else { return }
+        brokerAddrTable[brokerName] = nil
+        for (cluster, names) in clusterAddrTable where names.contains(brokerName) {
+            clusterAddrTable[cluster] = names.count == 1 ? nil : names.subtracting([brokerName])
         }
-        for topic in self.topicsOfBroker.removeValue(forKey: brokerName) ?? [] { self.remove(topic, of: brokerName) }
+        for topic in topicsOfBroker.removeValue(forKey: brokerName) ?? [] { remove(topic, of: brokerName) }
     }
 
     private mutating func dropIfEmpty(_ topic: String) {
-        guard self.topicQueueTable[topic]?.isEmpty == true else { return }
-        self.topicQueueTable[topic] = nil
-        self.events.append(.topicRemoved(topic: topic))
+        guard topicQueueTable[topic]?.isEmpty == true else { return }
+        topicQueueTable[topic] = nil
+        events.append(.topicRemoved(topic: topic))
     }
 
     package mutating func delete(topic: String) {
-        if let queues = self.topicQueueTable.removeValue(forKey: topic) {
-            for brokerName in queues.keys { self.topicsOfBroker[brokerName]?.remove(topic) }
-            self.events.append(.topicRemoved(topic: topic))
+        if let queues = topicQueueTable.removeValue(forKey: topic) {
+            for brokerName in queues.keys { topicsOfBroker[brokerName]?.remove(topic) }
+            events.append(.topicRemoved(topic: topic))
         }
     }
 
     /// Deletes a topic on the brokers of one cluster.
     package mutating func delete(topic: String, in cluster: String) {
-        guard let names = self.clusterAddrTable[cluster], self.topicQueueTable[topic] != nil else { return }
+        guard let names = clusterAddrTable[cluster], topicQueueTable[topic] != nil else { return }
         for name in names {
-            self.topicQueueTable[topic]?[name] = nil
-            self.topicsOfBroker[name]?.remove(topic)
+            topicQueueTable[topic]?[name] = nil
+            topicsOfBroker[name]?.remove(topic)
         }
-        self.dropIfEmpty(topic)
+        dropIfEmpty(topic)
     }
 
-    // MARK: permission
+    // MARK: - Permission
 
     /// Takes the write permission from all topics of a broker; returns how many it has.
     package mutating func wipeWritePermission(of brokerName: String) -> Int {
-        self.changePermission(of: brokerName) { $0 & ~Permission.write }
+        changePermission(of: brokerName) { $0 & ~Permission.write }
     }
 
     /// Gives it back. RocketMQ sets exactly read and write, which takes the inherit bit from `TBW102` and so ends
     /// the creation of topics until the broker registers anew; here that bit stays.
     package mutating func addWritePermission(of brokerName: String) -> Int {
-        self.changePermission(of: brokerName) { $0 | Permission.read | Permission.write }
+        changePermission(of: brokerName) { $0 | Permission.read | Permission.write }
     }
 
     private mutating func changePermission(of brokerName: String, _ change: (Int32) -> Int32) -> Int {
-        let topics = self.topicsOfBroker[brokerName] ?? []
+        let topics = topicsOfBroker[brokerName] ?? []
         for topic in topics {
-            guard let perm = self.topicQueueTable[topic]?[brokerName]?.perm else { continue }
-            self.topicQueueTable[topic]?[brokerName]?.perm = change(perm)
+            guard let perm = topicQueueTable[topic]?[brokerName]?.perm else { continue }
+            topicQueueTable[topic]?[brokerName]?.perm = change(perm)
         }
         return topics.count
     }
 
-    // MARK: questions
+    // MARK: - Questions
 
     /// Where a topic is; nil when no broker here has it. Ordered by broker name.
     package func route(of topic: String) -> TopicRouteData? {
-        guard let queues = self.topicQueueTable[topic] else { return nil }
+        guard let queues = topicQueueTable[topic] else { return nil }
         let names = queues.keys.sorted()
-        let brokers = names.compactMap { self.brokerAddrTable[$0] }
+        let brokers = names.compactMap { brokerAddrTable[$0] }
         guard !brokers.isEmpty else { return nil }
         var filterServers: [String: [String]] = [:]
-        if !self.filterServerTable.isEmpty {
+        if !filterServerTable.isEmpty {
             for address in brokers.flatMap({ $0.brokerAddrs.values }) {
-                filterServers[address] = self.filterServerTable[address]
+                filterServers[address] = filterServerTable[address]
             }
         }
         return TopicRouteData(
@@ -395,30 +396,30 @@ package struct RouteTables: Sendable {
     }
 
     package var clusterInfo: ClusterInfo {
-        ClusterInfo(brokerAddrTable: self.brokerAddrTable, clusterAddrTable: self.clusterAddrTable)
+        ClusterInfo(brokerAddrTable: brokerAddrTable, clusterAddrTable: clusterAddrTable)
     }
 
-    package var topics: [String] { self.topicQueueTable.keys.sorted() }
+    package var topics: [String] { topicQueueTable.keys.sorted() }
 
     package func topics(of cluster: String) -> [String] {
-        let names = self.clusterAddrTable[cluster] ?? []
-        return names.reduce(into: Set<String>()) { $0.formUnion(self.topicsOfBroker[$1] ?? []) }.sorted()
+        let names = clusterAddrTable[cluster] ?? []
+        return names.reduce(into: Set<String>()) { $0.formUnion(topicsOfBroker[$1] ?? []) }.sorted()
     }
 
     /// The topics named after clusters and brokers, and the address of one broker to ask for more.
     package var systemTopics: TopicList {
         TopicList(
-            topicList: self.clusterAddrTable.sorted { $0.key < $1.key }.flatMap { [$0.key] + $0.value.sorted() },
-            brokerAddr: self.brokerAddrTable.min { $0.key < $1.key }?.value.preferredAddress)
+            topicList: clusterAddrTable.sorted { $0.key < $1.key }.flatMap { [$0.key] + $0.value.sorted() },
+            brokerAddr: brokerAddrTable.min { $0.key < $1.key }?.value.preferredAddress)
     }
 
     /// Topics by the flags of their queues (`TopicSysFlag`: 1 unit, 2 unit subscription).
     package func topics(where matches: (Int32) -> Bool) -> [String] {
-        self.topicQueueTable.filter { entry in
+        topicQueueTable.filter { entry in
             entry.value.min { $0.key < $1.key }.map { matches($0.value.topicSysFlag) } ?? false
         }.keys.sorted()
     }
 
-    package func brokerData(_ brokerName: String) -> BrokerData? { self.brokerAddrTable[brokerName] }
-    package func live(_ brokerAddr: String) -> LiveBroker? { self.liveTable[brokerAddr] }
+    package func brokerData(_ brokerName: String) -> BrokerData? { brokerAddrTable[brokerName] }
+    package func live(_ brokerAddr: String) -> LiveBroker? { liveTable[brokerAddr] }
 }

@@ -1,12 +1,12 @@
 import RemotingProtocol
 import RemotingTransport
 
-/// After a start the tables are empty until the brokers have registered again, and the one that asks for a topic would
-/// be told that it does not exist, or, with half of the brokers back, rebalance its queues over those. Such questions
+/// After a start the tables are empty until the brokers have registered again. A client that asks for a topic would be
+/// told that it does not exist. With half of the brokers back it would rebalance its queues over those. Such questions
 /// wait until the brokers that were registered before the restart are back, or `milliseconds` are over: an answer that
 /// comes late instead of one that is wrong.
 ///
-/// A name server that nobody was registered with holds nothing.
+/// A name server with which no broker was registered holds nothing.
 struct StartHold {
     static let milliseconds: Int64 = 2_000
     /// More questions than that are answered at once.
@@ -39,31 +39,31 @@ struct StartHold {
     private var questions: [Question] = []
 
     init(awaiting brokers: Set<String>) {
-        self.awaited = brokers
+        awaited = brokers
     }
 
-    var isActive: Bool { !self.awaited.isEmpty }
+    var isActive: Bool { !awaited.isEmpty }
 
     /// False: answer it now.
     mutating func hold(_ question: Question) -> Bool {
-        guard self.isActive, self.questions.count < Self.questionsMax else { return false }
-        self.questions.append(question)
+        guard isActive, questions.count < Self.questionsMax else { return false }
+        questions.append(question)
         return true
     }
 
     /// A broker has come back. Answers the questions when it was the last one.
     mutating func registered(_ broker: String) -> [Question] {
-        guard self.isActive else { return [] }
-        self.awaited.remove(broker)
-        return self.isActive ? [] : self.end()
+        guard isActive else { return [] }
+        awaited.remove(broker)
+        return isActive ? [] : end()
     }
 
-    /// Nobody is waited for any more. Answers all questions.
+    /// No broker is waited for any more. Answers all questions.
     mutating func end() -> [Question] {
         defer {
-            self.awaited = []
-            self.questions = []
+            awaited = []
+            questions = []
         }
-        return self.questions
+        return questions
     }
 }

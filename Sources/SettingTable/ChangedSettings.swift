@@ -3,9 +3,9 @@ package import FastJSON
 /// Settings operators have changed while a worker runs (25 at a broker, 318 at a name server):
 /// `{"settings":{"fileReservedTime":{"value":"48","file":"72"}}}`.
 ///
-/// RocketMQ rewrites the file it was started with. Here that file is the operator's and may stand for several workers,
-/// so a change is kept beside the worker's tables, with what the file said at that time (`file`, absent where it said
-/// nothing). Who changes the file later is the last to have spoken: then the file holds.
+/// RocketMQ rewrites the file it was started with. Here that file is the operator's and may stand for several workers.
+/// So a change is kept beside the worker's tables, with the value of the file at that time (`file`, absent where it had
+/// none). A later change of the file comes last: then the file holds.
 package struct ChangedSettings: Sendable {
     package struct Change: Equatable, Sendable {
         package var value: String

@@ -17,6 +17,7 @@ package enum JavaProperties {
     /// Handles comments (`#`, `!`), `=` or `:` or blanks between key and value, line continuation by a final backslash
     /// and the escapes \\ \t \n \r \f \: \= \# \uXXXX. Blanks at the end of a value are left out, which Java keeps.
     /// Entries in their order, repeated keys included.
+    /// - Throws: the line of the first entry that is malformed, and what is wrong with it.
     package static func parse(_ text: String) throws(Malformed) -> [Entry] {
         var entries: [Entry] = []
         var logical = ""
@@ -41,6 +42,7 @@ package enum JavaProperties {
     }
 
     /// The same as a table; of several values of one key the last counts.
+    /// - Throws: as `parse`.
     package static func table(_ text: String) throws(Malformed) -> [String: String] {
         Dictionary(try parse(text).map { ($0.key, $0.value) }, uniquingKeysWith: { $1 })
     }

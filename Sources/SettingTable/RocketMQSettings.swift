@@ -49,7 +49,7 @@ package enum RocketMQSettings {
         "waitSecondsForService", "deleteTopicWithBrokerRegistration", "returnOrderTopicConfigToBroker",
     ]
 
-    // MARK: promises
+    // MARK: - Promises
 
     private struct Promise {
         let reason: String
@@ -66,7 +66,8 @@ package enum RocketMQSettings {
     private static let promises = [
         Promise(
             reason:
-                "Apus has no access control: whoever reaches its ports may do everything; keep them to a network you trust",
+                "Apus has no access control: every client that reaches its ports may do "
+                + "everything; keep them to a network you trust",
             keys: ["aclEnable", "authenticationEnabled", "authorizationEnabled", "migrateAuthFromV1Enabled"],
             isMade: { !isOff($0) }),
         Promise(reason: noTLS, keys: ["useTLS", "tlsEnable", "tlsTestModeEnable"], isMade: { !isOff($0) }),
@@ -75,7 +76,7 @@ package enum RocketMQSettings {
                 + "replicate with brokerRole=SYNC_MASTER and a SLAVE",
             keys: ["enableDLegerCommitLog"], isMade: { !isOff($0) }),
         Promise(
-            reason: "Apus has no controller: nobody would make a slave master when the master is lost; "
+            reason: "Apus has no controller: no slave becomes master when the master is lost; "
                 + "replicate with brokerRole=SYNC_MASTER and a SLAVE",
             keys: [
                 "enableControllerMode", "enableControllerInNamesrv", "controllerAddr", "controllerDLegerGroup",
@@ -84,12 +85,18 @@ package enum RocketMQSettings {
             isMade: { !isOff($0) }),
         Promise(
             reason:
-                "Apus waits for one slave at most (brokerRole=SYNC_MASTER): fewer copies would be made than this asks for",
+                """
+                Apus waits for one slave at most (brokerRole=SYNC_MASTER): fewer copies would be made than this asks \
+                for
+                """,
             keys: ["inSyncReplicas", "minInSyncReplicas", "totalReplicas"],
             isMade: { (SettingType.integer($0) ?? 0) > 1 }),
         Promise(
             reason:
-                "Apus waits for one slave at most (brokerRole=SYNC_MASTER): fewer copies would be made than this asks for",
+                """
+                Apus waits for one slave at most (brokerRole=SYNC_MASTER): fewer copies would be made than this asks \
+                for
+                """,
             keys: ["allAckInSyncStateSet"], isMade: { !isOff($0) }),
         Promise(
             reason: "a slave of Apus does not take the master's place, not even for reading what is delayed",
@@ -106,7 +113,7 @@ package enum RocketMQSettings {
             keys: ["messageStorePlugIn", "tieredBackendServiceProvider", "tieredStorageLevel"], isMade: { !isOff($0) }),
     ]
 
-    // MARK: without effect
+    // MARK: - Without effect
 
     private static let groups: [(consequence: Consequence, reason: String, keys: Set<String>)] = [
         (

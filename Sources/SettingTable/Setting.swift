@@ -48,7 +48,7 @@ package struct Setting: Sendable {
     package let section: Section
     package let readers: Readers
     package let type: SettingType
-    /// The value when nothing is said, as one writes it; empty: none.
+    /// The value when the setting is not given, as one writes it; empty: none.
     package let standard: String
     package let change: Change
     package let effect: Effect

@@ -16,11 +16,17 @@ extension SettingTable {
             "where your filter plugins lie; /usr/local/lib/apus/plugins in an installed Apus (Apus)"),
         Setting(
             "disks", .platform, .platform, .text, "", .start,
-            "a list of folders, one disk each: a broker for every one of them, with its store in DISK/store; number, name and port stay with a disk (Apus)"
+            """
+            a list of folders, one disk each: a broker for every one of them, with its store in DISK/store; number, \
+            name and port stay with a disk (Apus)
+            """
         ),
         Setting(
             "startWithout", .platform, .platform, .text, "", .start,
-            "a list of settings, such as aclEnable, that promise what Apus does not have and that it starts without all the same (Apus)"
+            """
+            a list of settings, such as aclEnable, that promise what Apus does not have and that it starts without all \
+            the same (Apus)
+            """
         ),
     ]
 
@@ -86,7 +92,9 @@ extension SettingTable {
         ),
         Setting(
             "pluginWorkers", .filter, .filter, .integer(1...32), "4", .start,
-            "most workers for your plugins, started as there are plugins: each has one of its own while they last (Apus)"
+            """
+            most workers for your plugins, started as there are plugins: each has one of its own while they last (Apus)
+            """
         ),
         Setting(
             "filterMemoryMegabytes", .filter, .filter, .integer(64...1_048_576), "512", .start, "memory of one (Apus)"),

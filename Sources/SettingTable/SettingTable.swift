@@ -7,7 +7,7 @@ package enum SettingTable {
 
     private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 
-    /// What the supervisor tells a broker of its disk and of the platform; nobody sets them.
+    /// What the supervisor tells a broker of its disk and of the platform; operators do not set them.
     package static let told: Set<String> = [
         "diskIdentity", "diskPath", "diskServed", "diskSlot", "filterBuiltIns", "filterShares", "ownNamesrvAddr",
     ]
@@ -34,15 +34,14 @@ package enum SettingTable {
         }
     }
 
-    /// The setting somebody meant who wrote one that nobody reads (with its table: `nameserver.KEY`). nil: none is
-    /// near.
+    /// The setting that was meant by one no worker reads (with its table: `nameserver.KEY`). nil: none is near.
     package static func meant(by unknown: String) -> String? {
         let parts = unknown.split(separator: ".", maxSplits: 1).map(String.init)
         guard let key = parts.last, let name = Spelling.nearest(to: key, among: byName.keys) else { return nil }
         return parts.count == 2 ? "\(parts[0]).\(name)" : name
     }
 
-    // MARK: changes while running
+    // MARK: - Changes while running
 
     /// Settings of a worker that hold with its next start only.
     package static func readAtStart(by reader: Setting.Readers) -> Set<String> {

@@ -118,8 +118,9 @@ package enum SettingType: Sendable {
         case .oneFolder:
             guard !text.contains(",") else {
                 throw Mismatch(
-                    "one folder. RocketMQ spreads its log over several (separated by ,); Apus has no such log and would find "
-                        + "none of those messages: move the files of all of them into one folder, or keep RocketMQ for this store"
+                    "one folder. RocketMQ spreads its log over several (separated by ,); Apus has no such log and "
+                        + "would find none of those messages: move the files of all of them into one folder, or keep "
+                        + "RocketMQ for this store"
                 )
             }
             return try SettingType.path.canonical(text)
@@ -134,7 +135,7 @@ package enum SettingType: Sendable {
         return text
     }
 
-    // MARK: values
+    // MARK: - Values
 
     /// A whole number, blanks around it left out; nil when it is none.
     package static func integer(_ text: String) -> Int64? { Int64(trimmed(text)) }
@@ -180,7 +181,7 @@ package enum SettingType: Sendable {
         return String(view)
     }
 
-    // MARK: what was meant
+    // MARK: - What was meant
 
     /// Where a number ends to be one, and what its writer probably meant.
     private static func detail(ofNumber text: String) -> String {

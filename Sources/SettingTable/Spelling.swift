@@ -1,4 +1,4 @@
-/// What somebody meant who wrote something else.
+/// The known name that an unknown one was meant to be.
 package enum Spelling {
     /// The name that has the same letters in other case, or at most two of them wrong, missing or too many; of several
     /// the nearest. nil: none is near.

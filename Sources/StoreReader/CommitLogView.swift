@@ -18,7 +18,7 @@ package final class CommitLogView {
         self.fileSize = fileSize
         let files = OpenLogFiles(directory: directory, disk: disk)
         self.files = files
-        self.windows = LogWindows(fileSize: Int64(fileSize), maximumWindows: maximumWindows) { files.file(base: $0) }
+        windows = LogWindows(fileSize: Int64(fileSize), maximumWindows: maximumWindows) { files.file(base: $0) }
     }
 
     /// Called when a read failed for another reason than an absent file.

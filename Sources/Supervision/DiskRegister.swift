@@ -1,8 +1,8 @@
 import Glibc
 import LinuxSystem
 
-/// Which disk is which broker, remembered in DATA/disks so that number, name and port stay with a disk however the
-/// setting `disks` is reordered, and so that a mount point whose disk is missing is known as such. One line a disk:
+/// Which disk is which broker, remembered in DATA/disks. So number, name and port stay with a disk however the setting
+/// `disks` is reordered, and a mount point whose disk is missing is known as such. One line a disk:
 ///
 ///     SLOT ID STATE BROKERNAME PATH
 ///
@@ -71,7 +71,10 @@ package struct DiskRegister: Hashable, Sendable {
     private func save() throws(ConfigurationError) {
         guard !isReadOnly else { return }
         let text = entries.map {
-            "\($0.slot.map(String.init) ?? "-") \($0.identity) \($0.served ? "served" : "new") \($0.brokerName) \($0.path)\n"
+            """
+            \($0.slot.map(String.init) ?? "-") \($0.identity) \($0.served ? "served" : "new") \($0.brokerName) \
+            \($0.path)\n
+            """
         }.joined()
         do throws(SystemError) {
             if let slash = file.lastIndex(of: "/") { try RunDirectory.makeDirectories(String(file[..<slash])) }
@@ -117,8 +120,8 @@ package struct DiskRegister: Hashable, Sendable {
             slot: slot, identity: mark.identity, served: true, brokerName: mark.brokerName, path: path)
         if let other = taken.first(where: { $0.slot == slot || $0.identity == mark.identity }) {
             throw ConfigurationError(
-                "the disks at \(other.path) and \(path) both carry the mark of \(mark.brokerName) (\(DiskMark.fileName)): "
-                    + "remove the wrong one from 'disks'")
+                "the disks at \(other.path) and \(path) both carry the mark of \(mark.brokerName) "
+                    + "(\(DiskMark.fileName)): remove the wrong one from 'disks'")
         }
         if let index = entries.firstIndex(where: { $0.identity == mark.identity }) {
             entries[index] = entry

@@ -30,8 +30,8 @@ package struct Limiter {
             return [("tasks", limit.tasks != nil, "pids"), ("cpu", limit.cpuPercent != nil, "cpu")]
                 .filter { $0.1 && groups?.available.contains($0.2) != true }
                 .map {
-                    "limits.\(kind.rawValue).\($0.0) does not hold: this service has no cgroup v2 with the controller \($0.2) "
-                        + "to divide (Delegate=yes)"
+                    "limits.\(kind.rawValue).\($0.0) does not hold: this service has no cgroup v2 with the controller "
+                        + "\($0.2) to divide (Delegate=yes)"
                 }
         }
     }

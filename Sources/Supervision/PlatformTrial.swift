@@ -6,7 +6,7 @@ import WorkerProtocol
 /// Whether a platform could start as configured, without starting it: its ports are bound and closed again, its folders
 /// looked at as its user would find them, in its unit's sandbox too.
 package struct PlatformTrial {
-    /// Who will run it.
+    /// The user that will run it.
     package var account: Account
     /// Its unit; nil when none will run it.
     package var unit: UnitRules?
@@ -86,8 +86,8 @@ package struct PlatformTrial {
             let first = SettingType.integer(text), port.number < first
         else { return nil }
         return
-            "\(port.owner), \(port.key): port \(port.number) needs root or CAP_NET_BIND_SERVICE, and it runs as \(account.name): "
-            + "choose one from \(first) on"
+            "\(port.owner), \(port.key): port \(port.number) needs root or CAP_NET_BIND_SERVICE, and it runs as "
+            + "\(account.name): choose one from \(first) on"
     }
 
     // MARK: - Folders
@@ -112,8 +112,8 @@ package struct PlatformTrial {
         for path in unit?.missing ?? [] {
             problems.append(
                 ConfigurationProblem(
-                    "there is no \(path), which \(unit?.unit ?? "") names in ReadWritePaths=: it would not start; make it, and give it "
-                        + "to \(account.name) (install -d -o \(account.name) \(path))"))
+                    "there is no \(path), which \(unit?.unit ?? "") names in ReadWritePaths=: it would not start; make "
+                        + "it, and give it to \(account.name) (install -d -o \(account.name) \(path))"))
         }
         return problems
     }
@@ -138,8 +138,8 @@ package struct PlatformTrial {
             let what = existing == path ? "\(path) is read-only" : "there is no \(path), and \(existing) is read-only"
             guard StateFolder.ofUnit != nil else { return what }
             return
-                "\(what) for the service: make the folder, give it to \(account.name), and add ReadWritePaths=\(path) in a drop-in "
-                + "(systemctl edit; /usr/share/doc/apus/examples/data-disk.conf)"
+                "\(what) for the service: make the folder, give it to \(account.name), and add ReadWritePaths=\(path) "
+                + "in a drop-in (systemctl edit; /usr/share/doc/apus/examples/data-disk.conf)"
         }
         let mayWrite =
             account.user == geteuid()

@@ -52,8 +52,8 @@ package final class Resources {
             let names = given.unused.joined(separator: ", ")
             let known = table.rows.flatMap(\.listeners).map(\.socketUnitName).joined(separator: ", ")
             throw ConfigurationError(
-                "systemd passed sockets that no worker listens on: \(names); make ListenStream= of the socket unit and the "
-                    + "ports of the configuration agree, or set FileDescriptorName= to one of \(known)")
+                "systemd passed sockets that no worker listens on: \(names); make ListenStream= of the socket unit and "
+                    + "the ports of the configuration agree, or set FileDescriptorName= to one of \(known)")
         }
         for name in given.stale { store.forget(name) }
         given = GivenDescriptors([])

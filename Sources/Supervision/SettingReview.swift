@@ -26,7 +26,9 @@ struct SettingReview {
         for name in raw.startWithout where RocketMQSettings.verdict(name, "true") == nil {
             problems.append(
                 ConfigurationProblem(
-                    "startWithout names \(SettingRefusal.shown(name)), which is no setting of RocketMQ's that Apus lacks",
+                    """
+                    startWithout names \(SettingRefusal.shown(name)), which is no setting of RocketMQ's that Apus lacks
+                    """,
                     line: raw.line(of: "startWithout", in: .common)))
         }
     }
@@ -89,8 +91,8 @@ struct SettingReview {
         case .refused:
             problem(
                 key, table,
-                "\(key) = \(SettingRefusal.shown(value)) promises what Apus does not have. \(verdict.reason). To start without it, "
-                    + "remove it, or say so: startWithout = [\"\(key)\"]"
+                "\(key) = \(SettingRefusal.shown(value)) promises what Apus does not have. \(verdict.reason). To start "
+                    + "without it, remove it, or say so: startWithout = [\"\(key)\"]"
                     + (raw.isProperties ? " (in this file: startWithout=\(key))" : ""))
         }
     }

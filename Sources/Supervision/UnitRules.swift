@@ -108,20 +108,20 @@ package struct UnitRules: Hashable, Sendable {
         if isState(path) { return nil }
         if hasPrivateTemporary, UnitRules.lies(path, below: ["/tmp", "/var/tmp"]) {
             return
-                "\(path) lies in a temporary folder, which \(unit) has to itself and loses when it stops (PrivateTmp=): "
-                + "choose another"
+                "\(path) lies in a temporary folder, which \(unit) has to itself and loses when it stops "
+                + "(PrivateTmp=): choose another"
         }
         if !["", "no", "false", "off", "0"].contains(protectsHome),
             UnitRules.lies(path, below: ["/home", "/root", "/run/user"])
         {
             return
-                "\(path) lies in a home folder, which \(unit) does not see (ProtectHome=\(protectsHome)): choose another, or set "
-                + "ProtectHome=no in a drop-in (systemctl edit \(unit))"
+                "\(path) lies in a home folder, which \(unit) does not see (ProtectHome=\(protectsHome)): choose "
+                + "another, or set ProtectHome=no in a drop-in (systemctl edit \(unit))"
         }
         guard protectsSystem == "strict", !UnitRules.lies(path, below: writable) else { return nil }
         return
-            "systemd does not let \(unit) write to \(path): add ReadWritePaths=\(path) in a drop-in (systemctl edit \(unit); "
-            + "/usr/share/doc/apus/examples/data-disk.conf)"
+            "systemd does not let \(unit) write to \(path): add ReadWritePaths=\(path) in a drop-in (systemctl edit "
+            + "\(unit); /usr/share/doc/apus/examples/data-disk.conf)"
     }
 
     /// Folders the unit names that are missing: it would not start.

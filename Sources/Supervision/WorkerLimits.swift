@@ -55,7 +55,10 @@ package struct WorkerLimits: Hashable, Sendable {
             guard limit.take(parts[1], value) else {
                 problems.append(
                     ConfigurationProblem(
-                        "limits.\(key) = \(SettingRefusal.shown(value)) is not what this setting takes (\(Limit.help(parts[1])))"
+                        """
+                        limits.\(key) = \(SettingRefusal.shown(value)) is not what this setting takes \
+                        (\(Limit.help(parts[1])))
+                        """
                     ))
                 continue
             }

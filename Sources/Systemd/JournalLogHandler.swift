@@ -33,7 +33,7 @@ package struct JournalLogHandler: LogHandler {
         JournalLogHandler.send(fields)
     }
 
-    /// Also in the text, for who reads the journal without its fields. The worker a line is about is named in it
+    /// Also in the text, for readers of the journal without its fields. The worker a line is about is named in it
     /// anyway.
     static func text(_ message: Logger.Message, _ metadata: Logger.Metadata) -> String {
         metadata.sorted { $0.key < $1.key }.filter { $0.key != "about" }
@@ -70,7 +70,7 @@ package struct JournalLogHandler: LogHandler {
         }
     }
 
-    /// Whether stderr is the journal's: then the journal is there and its reader is who reads us.
+    /// Whether stderr is the journal's: then the journal is there and its reader reads us.
     package static var isAvailable: Bool {
         guard let stream = getenv("JOURNAL_STREAM") else { return false }
         var status = stat()

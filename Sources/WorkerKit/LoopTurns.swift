@@ -40,11 +40,11 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     package init(logger: Logger) { self.logger = logger }
 
     /// The longest turn of the last minute.
-    package var longestOfLastMinute: TimeAmount { self.maxima.max() ?? .zero }
+    package var longestOfLastMinute: TimeAmount { maxima.max() ?? .zero }
 
     /// For `apus status`; empty before there was a turn of a millisecond.
     package var summary: String {
-        let (ever, recent) = (Self.milliseconds(self.longest), Self.milliseconds(self.longestOfLastMinute))
+        let (ever, recent) = (Self.milliseconds(longest), Self.milliseconds(longestOfLastMinute))
         return ever == 0 ? "" : "loop max \(ever) ms (\(recent) in the last minute)"
     }
 
@@ -52,10 +52,10 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     package static func milliseconds(_ time: TimeAmount) -> Int64 { (time.nanoseconds + 500_000) / 1_000_000 }
 
     /// Turns after this one count: opening a store keeps no client waiting.
-    package func serve() { if self.phase == .opening { self.phase = .opened } }
+    package func serve() { if phase == .opening { phase = .opened } }
 
     /// The first read of a round: its turn began now at the latest.
-    package func began(_ time: NIODeadline) { if self.start == nil { self.start = time } }
+    package func began(_ time: NIODeadline) { if start == nil { start = time } }
 
     /// A part of this turn took so long; the longest one is named if the turn took too long.
     package func note(_ took: TimeAmount, _ name: @autoclosure () -> String) {
@@ -64,44 +64,44 @@ package final class LoopTurns: NIOEventLoopMetricsDelegate, @unchecked Sendable 
     }
 
     package func processedTick(info: NIOEventLoopTickInfo) {
-        self.turn(from: min(self.start ?? info.startTime, info.startTime), to: info.endTime)
+        turn(from: min(start ?? info.startTime, info.startTime), to: info.endTime)
     }
 
     func turn(from start: NIODeadline, to end: NIODeadline) {
         defer {
             self.start = nil
-            self.piece = nil
+            piece = nil
         }
-        guard self.phase == .serving else {
-            if self.phase == .opened { self.phase = .serving }
+        guard phase == .serving else {
+            if phase == .opened { phase = .serving }
             return
         }
-        while end >= self.partEnds {
-            self.part = (self.part + 1) % Self.parts
-            self.maxima[self.part] = .zero
+        while end >= partEnds {
+            part = (part + 1) % Self.parts
+            maxima[part] = .zero
             // After a long sleep the parts in between are over, too.
-            let isFarBehind = end - self.partEnds > Self.partLength * Self.parts
-            if isFarBehind { self.maxima = [TimeAmount](repeating: .zero, count: Self.parts) }
-            self.partEnds = isFarBehind ? end + Self.partLength : self.partEnds + Self.partLength
+            let isFarBehind = end - partEnds > Self.partLength * Self.parts
+            if isFarBehind { maxima = [TimeAmount](repeating: .zero, count: Self.parts) }
+            partEnds = isFarBehind ? end + Self.partLength : partEnds + Self.partLength
         }
         let took = end - start
-        if took > self.maxima[self.part] { self.maxima[self.part] = took }
-        if took > self.longest { self.longest = took }
-        if took > Self.warningAbove { self.warn(took, end) }
+        if took > maxima[part] { maxima[part] = took }
+        if took > longest { longest = took }
+        if took > Self.warningAbove { warn(took, end) }
     }
 
     private func warn(_ took: TimeAmount, _ now: NIODeadline) {
         if let lastWarning, now - lastWarning < Self.warningInterval {
-            self.suppressed += 1
+            suppressed += 1
             return
         }
         let what =
-            self.piece.map { "\($0.name) took \(Self.milliseconds($0.took)) ms of it" }
+            piece.map { "\($0.name) took \(Self.milliseconds($0.took)) ms of it" }
             ?? "nothing in it took long alone"
-        self.logger.warning(
+        logger.warning(
             "one turn of the event loop took \(Self.milliseconds(took)) ms, all connections waited: \(what)",
-            metadata: ["suppressed": "\(self.suppressed)"])
-        self.suppressed = 0
+            metadata: ["suppressed": "\(suppressed)"])
+        suppressed = 0
         self.lastWarning = now
     }
 }

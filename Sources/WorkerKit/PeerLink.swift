@@ -50,7 +50,7 @@ package final class PeerLink {
 
     private init(eventLoop: any EventLoop, closed: @escaping () -> Void) {
         self.eventLoop = eventLoop
-        self.onClosed = closed
+        onClosed = closed
     }
 
     /// False above 1 MiB of unsent bytes: hold back until `writable` is called.

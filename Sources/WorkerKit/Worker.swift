@@ -21,10 +21,11 @@ package protocol Worker: AnyObject, SendableMetatype {
     static func check(settings: Settings) throws
 
     /// Called first of all, on the main thread while there is no other: for limits that threads hand down to those they
-    /// start. Throws what keeps the worker from serving.
+    /// start.
+    /// - Throws: what keeps the worker from serving.
     static func confine(settings: Settings, logger: Logger) throws
 
-    /// Throws what keeps it from serving at all, best as `WorkerError`: the supervisor shows the text.
+    /// - Throws: what keeps it from serving at all, best as `WorkerError`: the supervisor shows the text.
     init(environment: WorkerEnvironment) throws
 
     /// Opens for business. The text names what is served, for people: `127.0.0.1:9876`.
@@ -105,6 +106,7 @@ package final class WorkerEnvironment {
     private let onSend: @Sendable (WorkerMessage) -> Void
 
     /// Takes over the descriptors; `names` as in `WorkerMessage.setup`.
+    /// - Throws: a segment cannot be mapped, or a descriptor has an unknown name.
     package init(
         kind: WorkerKind, index: Int, settings: Settings, group: any EventLoopGroup, eventLoop: any EventLoop,
         logger: Logger, turns: LoopTurns? = nil, descriptors: [(name: String, fd: Int32)] = [],
@@ -207,8 +209,8 @@ package final class WorkerEnvironment {
         DescriptorReserve.shared.hold(plan.reserve)
         if plan.connections < wanted {
             connectionsNote =
-                "\(plan.connections) connections at most, not \(wanted) (connectionsMax): beside its own files \(limit) open files allow no more; "
-                + "raise limits.\(kind.rawValue).files or LimitNOFILE="
+                "\(plan.connections) connections at most, not \(wanted) (connectionsMax): beside its own files "
+                + "\(limit) open files allow no more; raise limits.\(kind.rawValue).files or LimitNOFILE="
             logger.warning("\(connectionsNote)")
         }
         return ConnectionBounds(total: plan.connections, perAddress: min(perAddress, plan.connections))

@@ -7,8 +7,8 @@ import SettingTable
 import Systemd
 import WorkerProtocol
 
-/// The main thread of a worker: takes the setup from the control channel, starts the event loop with the worker on it,
-/// then carries messages from the channel onto the loop until the supervisor sends drain, or has ended.
+/// The main thread of a worker: takes the setup from the control channel, starts the event loop with the worker on it.
+/// Then it carries messages from the channel onto the loop until the supervisor sends drain, or has ended.
 package enum WorkerMain {
     /// How long a worker whose supervisor died, or that got SIGTERM, may drain before it ends regardless.
     static let orphanDrainSecondsMax: Int32 = 10
@@ -211,7 +211,10 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
     private func lookAtLimits() {
         if W.endsBeforeMemoryDoes, let (used, limit) = OwnLimits.memory(), used > limit / 16 * 15 {
             let reason =
-                "\(used >> 20) MB of memory are in use and \(limit >> 20) MB allowed: raise limits.\(id.kind.rawValue).memory"
+                """
+                \(used >> 20) MB of memory are in use and \(limit >> 20) MB allowed: raise \
+                limits.\(id.kind.rawValue).memory
+                """
             failed(id, WorkerError(reason), on: control)
         }
         let note = OwnLimits.filesExhausted().map {

@@ -58,7 +58,10 @@ package enum WorkerMessageError: Error, Hashable, Sendable, CustomStringConverti
         case .truncated: "the message ends early"
         case .trailingBytes(let count): "\(count) bytes follow the message"
         case .unknownVersion(let version):
-            "version \(version) instead of \(WorkerMessage.version): programs of different builds are mixed; reinstall and restart"
+            """
+            version \(version) instead of \(WorkerMessage.version): programs of different builds are mixed; reinstall \
+            and restart
+            """
         case .unknownMessage(let tag): "unknown message \(tag)"
         case .invalidField(let name): "invalid \(name)"
         case .tooLong(let bytes): "a message of \(bytes) bytes is longer than allowed"

@@ -174,6 +174,7 @@ extension WorkerMessage {
         guard reader.remaining == 0 else { throw .trailingBytes(reader.remaining) }
     }
 
+    /// - Throws: the bytes are no message of this version, or not exactly one.
     package init(decoding bytes: [UInt8]) throws(WorkerMessageError) {
         let result = bytes.withUnsafeBytes { pointer in
             Result { () throws(WorkerMessageError) in try WorkerMessage(decoding: pointer) }

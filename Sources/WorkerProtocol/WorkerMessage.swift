@@ -107,7 +107,7 @@ package enum WorkerMessage: Hashable, Sendable {
     case replicaPosition(next: Int64)
     case replicaRefused(at: Int64, reason: String)
     case brokerRole(BrokerRole, masterAddress: String)
-    /// Who follows this master?
+    /// Which slaves follow this master?
     case slavesWanted(request: UInt64)
 }
 

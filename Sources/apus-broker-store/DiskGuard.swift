@@ -60,12 +60,13 @@ struct DiskGuard {
     private func explain(_ error: SystemError, _ mark: DiskMark) -> String {
         switch error.errno {
         case ENODEV:
-            "\(path) is not the disk of \(mark.brokerName): no \(DiskMark.fileName) and no messages are there; mount the disk "
-                + "(to begin anew without it, mount an empty one, or remove its line from the file 'disks' in the data directory)"
+            "\(path) is not the disk of \(mark.brokerName): no \(DiskMark.fileName) and no messages are there; mount "
+                + "the disk (to begin anew without it, mount an empty one, or remove its line from the file 'disks' in "
+                + "the data directory)"
         case ENOENT: "there is no \(path): mount the disk of \(mark.brokerName) there"
         case ESTALE:
-            "the disk at \(path) is that of \(error.call), not of \(mark.brokerName): mount each at its place, or restart the "
-                + "platform if they have moved for good"
+            "the disk at \(path) is that of \(error.call), not of \(mark.brokerName): mount each at its place, or "
+                + "restart the platform if they have moved for good"
         default: "the disk of \(mark.brokerName) cannot be used: \(error)"
         }
     }

@@ -12,7 +12,7 @@ enum FilterRole: Equatable {
 
     /// - Parameters:
     ///   - builtIns: how many workers there are for the plugins that come with Apus, by the supervisor's settings.
-    ///   - shares: who has which of the others.
+    ///   - shares: which worker has which of the others.
     init(index: Int, builtIns: Int, shares: PluginShares) {
         if index < builtIns {
             self = .builtIns

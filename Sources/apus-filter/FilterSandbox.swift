@@ -27,7 +27,10 @@ enum FilterSandbox {
         do {
             guard let version = try Sandbox.restrictReading(to: paths.sorted()) else {
                 logger.warning(
-                    "this kernel has no Landlock (Linux 5.13, lsm=landlock): plugins can read every file that this user can"
+                    """
+                    this kernel has no Landlock (Linux 5.13, lsm=landlock): plugins can read every file that this user \
+                    can
+                    """
                 )
                 return
             }

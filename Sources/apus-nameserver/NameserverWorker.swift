@@ -22,7 +22,7 @@ final class NameserverWorker: Worker {
     init(environment: WorkerEnvironment) throws {
         self.environment = environment
         let settings = environment.settings
-        self.nameServer = try NameServer(
+        nameServer = try NameServer(
             configuration: Self.configuration(settings),
             storage: settings["kvConfigPath"].map {
                 KVConfigFile(path: $0, disk: RealDisk(), logger: environment.logger)
@@ -31,17 +31,17 @@ final class NameserverWorker: Worker {
         var configuration = RemotingServerConfiguration()
         configuration.idleTimeout = .seconds(
             Int64(settings.int("serverChannelMaxIdleTimeSeconds", default: 120)))
-        self.server = RemotingServer(
-            eventLoop: environment.eventLoop, service: self.nameServer, configuration: configuration,
+        server = RemotingServer(
+            eventLoop: environment.eventLoop, service: nameServer, configuration: configuration,
             logger: environment.logger)
         let pool = NIOThreadPool(numberOfThreads: 1)
         pool.start()
-        self.nameServer.elsewhere = { work in
+        nameServer.elsewhere = { work in
             pool.submit { state in if case .active = state { work() } }
         }
         let turns = environment.turns
-        self.server.tickBegan = { turns.began($0) }
-        self.server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
+        server.tickBegan = { turns.began($0) }
+        server.pieceTookLong = { piece, took in turns.note(took, "\(piece)") }
     }
 
     private static func configuration(_ settings: Settings) -> NameServerConfiguration {
@@ -51,16 +51,16 @@ final class NameserverWorker: Worker {
     func start() -> EventLoopFuture<String> {
         let listener: Int32
         do {
-            listener = try self.environment.listener("remoting")
+            listener = try environment.listener("remoting")
         } catch {
-            return self.environment.eventLoop.makeFailedFuture(error)
+            return environment.eventLoop.makeFailedFuture(error)
         }
-        self.nameServer.start(on: self.environment.eventLoop)
-        let bounds = self.environment.boundConnections(growth: 16, adopted: self.adopted.count)
-        self.server.admission.connectionsMax = bounds.total
-        self.server.admission.connectionsPerAddressMax = bounds.perAddress
-        let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
-        return self.server.serve(listener: listener).map {
+        nameServer.start(on: environment.eventLoop)
+        let bounds = environment.boundConnections(growth: 16, adopted: adopted.count)
+        server.admission.connectionsMax = bounds.total
+        server.admission.connectionsPerAddressMax = bounds.perAddress
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        return server.serve(listener: listener).map {
             for connection in this.value.adopted { this.value.server.adopt(connection: connection) }
             this.value.adopted = []
             return this.value.server.localAddresses.map { "\($0.ipAddress ?? "?"):\($0.port ?? 0)" }.joined(
@@ -73,14 +73,14 @@ final class NameserverWorker: Worker {
         _ = Descriptor(owning: descriptor)
     }
 
-    func adopt(connections: [Int32]) { self.adopted += connections }
+    func adopt(connections: [Int32]) { adopted += connections }
 
     /// Clients keep their connections, so that none waits for an answer that does not come. Those of brokers close:
     /// they register with the next process at once.
     func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
-        self.nameServer.stop()
-        let this = NIOLoopBound(self, eventLoop: self.environment.eventLoop)
-        return self.server.stopAccepting().flatMap {
+        nameServer.stop()
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        return server.stopAccepting().flatMap {
             let worker = this.value
             worker.server.stopReading()
             worker.server.flush()
@@ -92,14 +92,14 @@ final class NameserverWorker: Worker {
     }
 
     func reload(settings: Settings) {
-        self.nameServer.update(Self.configuration(settings))
+        nameServer.update(Self.configuration(settings))
     }
 
     func status() -> String {
-        let tables = self.nameServer.tables
+        let tables = nameServer.tables
         return [
             counted(tables.brokerCount, "broker"), counted(tables.topicCount, "topic"),
-            counted(self.server.connectionCount, "connection"),
+            counted(server.connectionCount, "connection"),
         ].joined(separator: ", ")
     }
 }
@@ -121,83 +121,86 @@ final class KVConfigFile: NameServerStorage, Sendable {
     }
 
     private var folder: String {
-        self.path.lastIndex(of: "/").map { String(self.path[..<$0]) } ?? "."
+        path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
     }
 
-    private var brokersPath: String { self.folder + "/registeredBrokers.json" }
+    private var brokersPath: String { folder + "/registeredBrokers.json" }
 
-    private var file: MetadataFile { MetadataFile(path: self.path, disk: self.disk) }
+    private var file: MetadataFile { MetadataFile(path: path, disk: disk) }
 
     /// - Throws: neither the file nor its backup can be read; the text names both and the remedy.
     func loadKVConfig() throws -> [UInt8]? {
-        try self.load(self.file, what: "a KV configuration") { KVConfigTable.accepts($0) }
+        try load(file, what: "a KV configuration") { KVConfigTable.accepts($0) }
     }
 
     private func load(_ file: MetadataFile, what: String, isGood: ([UInt8]) -> Bool) throws -> [UInt8]? {
-        try self.checkSize(file.path)
+        try checkSize(file.path)
         switch try file.load(isGood: isGood) {
         case .absent: return nil
         case .empty(let reason):
-            self.logger.error(
-                "\(reason), and it has no backup: the name server begins without \(what); if there was one, stop the name server and restore the file"
+            logger.error(
+                """
+                \(reason), and it has no backup: the name server begins without \(what); if there was one, stop the \
+                name server and restore the file
+                """
             )
             return nil
         case .current(let bytes): return bytes
         case .backup(let bytes, let reason):
-            self.logger.error("\(reason); its backup is used, and what was changed after that is lost")
+            logger.error("\(reason); its backup is used, and what was changed after that is lost")
             do {
                 try file.restore(bytes)
             } catch {
-                self.logger.error("\(file.path) could not be written anew: \(error)")
+                logger.error("\(file.path) could not be written anew: \(error)")
             }
             return bytes
         }
     }
 
-    func saveKVConfig(_ bytes: [UInt8]) throws { try self.file.save(bytes) }
+    func saveKVConfig(_ bytes: [UInt8]) throws { try file.save(bytes) }
 
     private var changedSettings: MetadataFile {
-        MetadataFile(path: self.folder + "/changedNamesrvSettings.json", disk: self.disk)
+        MetadataFile(path: folder + "/changedNamesrvSettings.json", disk: disk)
     }
 
     /// - Throws: as `loadKVConfig`.
     func loadChangedSettings() throws -> [UInt8]? {
-        try self.load(self.changedSettings, what: "settings changed online") { (try? JSONValue(parsing: $0)) != nil }
+        try load(changedSettings, what: "settings changed online") { (try? JSONValue(parsing: $0)) != nil }
     }
 
-    func saveChangedSettings(_ bytes: [UInt8]) throws { try self.changedSettings.save(bytes) }
+    func saveChangedSettings(_ bytes: [UInt8]) throws { try changedSettings.save(bytes) }
 
     /// A file that cannot be read costs the next start its patience and nothing else.
     func loadBrokers() -> [String] {
-        guard let bytes = try? self.load(self.brokersPath), let list = try? JSONValue(parsing: bytes).array else {
+        guard let bytes = try? load(brokersPath), let list = try? JSONValue(parsing: bytes).array else {
             return []
         }
         return list.compactMap(\.string)
     }
 
     func saveBrokers(_ brokers: [String]) throws {
-        try self.save(JSONValue.strings(brokers).bytes(), self.brokersPath)
+        try save(JSONValue.strings(brokers).bytes(), brokersPath)
     }
 
     private func checkSize(_ path: String) throws {
-        guard let information = try self.disk.information(path), information.size > Self.bytesMax else { return }
+        guard let information = try disk.information(path), information.size > Self.bytesMax else { return }
         throw WorkerError("\(path) has \(information.size) bytes and cannot be a name server's; move it away")
     }
 
     private func load(_ path: String) throws -> [UInt8]? {
-        guard let information = try self.disk.information(path) else { return nil }
-        try self.checkSize(path)
-        let file = try self.disk.open(path, .read)
+        guard let information = try disk.information(path) else { return nil }
+        try checkSize(path)
+        let file = try disk.open(path, .read)
         var bytes = [UInt8](repeating: 0, count: Int(information.size))
         let count = try bytes.withUnsafeMutableBytes { try file.read(into: $0, at: 0) }
         return Array(bytes.prefix(count))
     }
 
     private func save(_ bytes: [UInt8], _ path: String) throws {
-        try self.disk.createDirectory(self.folder)
+        try disk.createDirectory(folder)
         let temporary = path + ".tmp"
-        let file = try self.disk.open(temporary, .replace)
+        let file = try disk.open(temporary, .replace)
         try bytes.withUnsafeBytes { try file.write($0, at: 0) }
-        try self.disk.rename(temporary, to: path)
+        try disk.rename(temporary, to: path)
     }
 }

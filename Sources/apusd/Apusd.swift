@@ -16,8 +16,8 @@ struct Apusd: ParsableCommand {
         discussion: """
             Without options: one worker of each kind on 127.0.0.1, data in the state directory. Prints one line on \
             standard output when everything serves: ready nameserver=… broker=… data=… pid=…. Ctrl-C or SIGTERM \
-            drains and stops, twice hurries; SIGHUP reads the configuration again. Settings that cannot be used end it with \
-            78.
+            drains and stops, twice hurries; SIGHUP reads the configuration again. Settings that cannot be used end \
+            it with 78.
             """,
         version: ApusRelease.version
     )
@@ -108,7 +108,9 @@ struct Apusd: ParsableCommand {
         let harmless = notes.filter(\.isHarmless).map(\.name)
         guard !harmless.isEmpty else { return }
         logger.notice(
-            "settings without effect in Apus, harmless (apus config check says why): \(harmless.joined(separator: ", "))"
+            """
+            settings without effect in Apus, harmless (apus config check says why): \(harmless.joined(separator: ", "))
+            """
         )
     }
 

@@ -16,6 +16,7 @@ struct SourceTests {
         (#"\bpreconditionFailure\(\)"#, "a trap must say which rule was broken"),
         (#"catch\s*\{\s*\}"#, "nothing is swallowed"),
         (#"(?<!Task\.)\bsleep\("#, "a thread never sleeps: waits are events or deadlines"),
+        (#"//\s*MARK:(?! - \S)"#, "sections have one form: // MARK: - Title"),
     ]
 
     @Test("no banned call", arguments: banned.map(\.pattern))
@@ -35,7 +36,7 @@ struct SourceTests {
     func patternsWork() throws {
         let samples = [
             "let x = try! f()", "x as! Int", "// TODO later", "fatalError()", "preconditionFailure()", "catch {}",
-            "sleep(1)",
+            "sleep(1)", "// MARK: title",
         ]
         for (sample, rule) in zip(samples, Self.banned) {
             let expression = try NSRegularExpression(pattern: rule.pattern)
@@ -103,6 +104,7 @@ struct SourceTests {
         (#"\b(next|former|last) life\b"#, "process, restart"), (#"\b[Ww]hoever\b"#, "the subject by its name"),
         (#"\bbelieved\b"#, "trusted, counts"), (#"\b[Pp]assed over\b"#, "skipped"), (#"\bput right\b"#, "repaired"),
         (#"\bvouch"#, "is covered by"), (#"\bsums\b"#, "checksums"),
+        (#"\b([Nn]o|[Ss]ome|[Aa]ny|[Ee]very)body\b"#, "which client, process, thread or read"),
     ]
 
     /// The comment of a line, if it has one. Texts that contain slashes are none.
@@ -131,7 +133,9 @@ struct SourceTests {
     func glossaryWorks() throws {
         let samples = [
             "/// its next life", "// whoever", "// believed", "// passed over", "// put right", "// vouches", "// sums",
+            "/// Nobody waits",
         ]
+        #expect(samples.count == Self.houseWords.count)
         for (sample, rule) in zip(samples, Self.houseWords) {
             let expression = try NSRegularExpression(pattern: rule.pattern)
             let comment = try #require(Self.comment(sample))
@@ -140,16 +144,76 @@ struct SourceTests {
         #expect(Self.comment("let url = \"http://whoever\"") == nil)
     }
 
-    @Test("comments end before column 121, but for layouts of bytes")
-    func commentWidth() throws {
+    @Test("what a declaration for other modules throws is in its comment, or in that of the requirement it meets")
+    func throwsAreDocumented() throws {
+        let all = try Self.shipped.map { ($0, ThrowingDeclaration.all(in: try Repository.text($0))) }
+        let requirements = Set(
+            all.flatMap { $0.1 }.filter { $0.isRequirement && $0.isDocumented }.map(\.signature))
+        #expect(!requirements.isEmpty && all.flatMap { $0.1 }.count > 200, "the scan finds nothing any more")
+        for (file, declarations) in all {
+            for one in declarations where !one.isDocumented && !requirements.contains(one.signature) {
+                Issue.record("\(file):\(one.line): - Throws: which error, when? \(one.signature)")
+            }
+        }
+    }
+
+    @Test("the scan for what throws finds each form of it")
+    func throwsAreFound() {
+        let planted = """
+            package protocol Reader {
+                /// - Throws: the file ends.
+                func read() throws(ReadError) -> Int
+                static func check() async throws
+            }
+            package struct File: Reader {
+                package func read() throws(ReadError) -> Int { 1 }
+                public init(path: String = "{", name: (Int) -> Bool = { _ in true }) throws {}
+                package static func open(
+                    _ path: String, mode: Int = 0
+                ) async throws(ReadError)
+                    -> File
+                {
+                    File()
+                }
+                package var size: Int {
+                    get throws(ReadError) { 0 }
+                }
+                public subscript(index: Int) -> Int { get throws { 0 } }
+                /// - Throws: EIO.
+                @discardableResult
+                package func close() throws -> Int { 0 }
+                // None of these throws by itself, or for others.
+                func inner() throws {}
+                package func each<E: Error>(_ body: () throws(E) -> Void) throws(E) { try body() }
+                package func all(_ body: () throws -> Void) rethrows { try body() }
+                package func later(_ body: @escaping () throws -> Void) -> () throws -> Void { body }
+                package var count: Int { items.filter { try read() }.count }
+            }
+            """
+        let found = ThrowingDeclaration.all(in: planted)
+        #expect(found.map(\.line) == [3, 4, 7, 8, 9, 16, 19, 22])
+        #expect(found.filter(\.isDocumented).map(\.line) == [3, 22])
+        #expect(found.filter(\.isRequirement).map(\.line) == [3, 4])
+        #expect(found[0].signature == found[2].signature)
+        #expect(found[4].signature == "static func open(_ path: String, mode: Int = 0) async throws(ReadError) -> File")
+    }
+
+    /// A line that shows where bytes lie: one of the drawings in comments, which may be wider.
+    static func isLayout(_ line: String) -> Bool {
+        let text = line.trimmingCharacters(in: CharacterSet(charactersIn: " /"))
+        let isComment = line.trimmingCharacters(in: .whitespaces).hasPrefix("//")
+        return isComment && (line.contains("///     ") || text.hasPrefix("|"))
+    }
+
+    @Test("lines end before column 121, texts and comments too, but for layouts of bytes")
+    func lineWidth() throws {
         for file in Self.shipped {
             for (index, line) in try Repository.text(file).components(separatedBy: "\n").enumerated()
             where line.count > 120 {
-                let text = line.trimmingCharacters(in: CharacterSet(charactersIn: " /"))
-                let isComment = line.trimmingCharacters(in: .whitespaces).hasPrefix("//")
-                let isLayout = line.contains("///     ") || text.hasPrefix("|")
-                #expect(!isComment || isLayout, "\(file):\(index + 1) has \(line.count) characters")
+                #expect(Self.isLayout(line), "\(file):\(index + 1) has \(line.count) characters")
             }
         }
+        #expect(Self.isLayout("///     magic 4 | size 4") && Self.isLayout("/// | magic 4 | size 4 |"))
+        #expect(!Self.isLayout("    // Too long.") && !Self.isLayout("let text = \"///     none\""))
     }
 }

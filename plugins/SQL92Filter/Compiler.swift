@@ -48,7 +48,7 @@ struct Compiler {
         return compiler.plan
     }
 
-    // MARK: conditions
+    // MARK: - Conditions
 
     private mutating func emit(_ step: Step, pushes: Int = 1) {
         plan.steps.append(step)
@@ -280,7 +280,7 @@ struct Compiler {
         emit(Step(operation: .compareOperands, comparison: comparison, a: a, b: b))
     }
 
-    // MARK: operands
+    // MARK: - Operands
 
     private mutating func property(_ name: String) -> UInt32 {
         if let known = plan.names.firstIndex(of: name) { return UInt32(known) }
@@ -320,7 +320,7 @@ struct Compiler {
         }
     }
 
-    // MARK: tags
+    // MARK: - Tags
 
     /// The tags a matching message must have one of; nil when any tag, or none, may match.
     private static func tags(of expression: Expression) -> [[UInt8]]? {

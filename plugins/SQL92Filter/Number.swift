@@ -116,7 +116,7 @@ enum Number: Equatable {
         return bytes & (~0 &<< UInt64(64 &- 8 &* count))
     }
 
-    /// Bit 7 of each byte above 9. Of those behind one above 0x89 this may be wrong.
+    /// Bit 7 of each byte above 9. Of those after one above 0x89 this may be wrong.
     @inline(__always)
     private static func others(_ digits: UInt64) -> UInt64 {
         ((digits &+ 0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080

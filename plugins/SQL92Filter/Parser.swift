@@ -125,7 +125,7 @@ struct Parser {
         throw SyntaxError(position: position, reason: "this is a value, not a condition")
     }
 
-    // MARK: the grammar
+    // MARK: - The grammar
 
     private mutating func or() throws(SyntaxError) -> Expression {
         let start = position

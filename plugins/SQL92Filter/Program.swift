@@ -67,7 +67,7 @@ private struct Machine {
     private let alternatives: UnsafeMutableBufferPointer<Range<Int>>
     private let sides: UnsafeMutableBufferPointer<Range<Int>>
     private let spans: UnsafeMutableBufferPointer<Span>
-    /// `Span.bounds` of all spans, one behind the other.
+    /// `Span.bounds` of all spans, one after the other.
     private let bounds: UnsafeMutableBufferPointer<Span.Bounds>
     private let numbers: UnsafeMutableBufferPointer<Number>
     private let strings: UnsafeMutableBufferPointer<Bytes>
@@ -139,7 +139,7 @@ private struct Machine {
         }
     }
 
-    // MARK: One condition, the messages of a block
+    // MARK: - One condition, the messages of a block
     // Not inlined: each of these loops has the registers for itself.
 
     /// Those of some messages, bit by bit, for which a condition holds.
@@ -221,7 +221,7 @@ private struct Machine {
         those(of: messages) { holds(condition, values.row($0), units[$0].properties, units[$0].inputs) }
     }
 
-    // MARK: One condition, one message
+    // MARK: - One condition, one message
 
     /// Whether a condition is true of a message; `floor`: where its properties begin; `inputs`: what its calls say.
     @inline(__always)
@@ -295,7 +295,7 @@ private struct Machine {
         }
     }
 
-    // MARK: The less common predicates
+    // MARK: - The less common predicates
 
     @inline(never)
     private func rare(_ step: Step, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?) -> Truth {

@@ -39,7 +39,7 @@ struct Values {
     /// A name; a short one is ready to be compared with eight bytes of a message at once.
     private struct Name {
         let text: Bytes
-        /// Bytes of the name and the 0x01 behind it.
+        /// Bytes of the name and the 0x01 after it.
         let size: Int
         /// These bytes, the first one lowest, and which bits of them count; 0 for a name of more than seven.
         var head: UInt64 = 0

@@ -52,8 +52,8 @@ final class AckGate {
         init(_ configuration: BrokerConfiguration) {
             syncFlush = configuration.syncFlush
             syncMaster = configuration.brokerRole == .syncMaster
-            flushTimeout = configuration.syncFlushTimeout
-            slaveTimeout = configuration.slaveTimeout
+            flushTimeout = configuration.syncFlushTimeoutMillis
+            slaveTimeout = configuration.slaveTimeoutMillis
             slaveFallBehindMax = configuration.haSlaveFallbehindMax
         }
     }
@@ -122,7 +122,7 @@ final class AckGate {
         pending.append(ack)
     }
 
-    // MARK: End of a tick
+    // MARK: - End of a tick
 
     /// The tick's bytes are in the file: `written` is the log's end.
     func committed(written: Int64) {
@@ -149,9 +149,9 @@ final class AckGate {
         arm()
     }
 
-    // MARK: Topics
+    // MARK: - Topics
 
-    /// The first so many topics are on disk: those who waited for them go on.
+    /// The first so many topics are on disk: the answers that waited for them leave.
     func topicsKept(to made: Int64) {
         topicsKept = max(topicsKept, made)
         let mayWait = conditions.syncFlush || conditions.syncMaster
@@ -214,7 +214,7 @@ final class AckGate {
             needsSlave: conditions.syncMaster, flushDeadline: time + conditions.flushTimeout,
             slaveDeadline: time + conditions.slaveTimeout)
         if conditions.syncMaster {
-            let slaves = self.environment.platform.slaves
+            let slaves = environment.platform.slaves
             slaveAckOffset = max(slaveAckOffset, slaves.ackOffset)
             if slaves.count == 0 || written - slaves.ackOffset > conditions.slaveFallBehindMax {
                 // The message is stored; its sender learns that no slave has it.
@@ -232,7 +232,7 @@ final class AckGate {
         return entry.needsFlush
     }
 
-    // MARK: Watermarks
+    // MARK: - Watermarks
 
     /// The disk refused a flush: what waits for it will not be on disk for certain. Its senders learn it at once.
     func flushFailed() {
@@ -315,7 +315,7 @@ final class AckGate {
         topicsNotKept(upTo: .max, "the broker stops")
     }
 
-    // MARK: Answers
+    // MARK: - Answers
 
     /// Answers one that waited, and lets its connection be read again when few enough are left.
     private func settle(_ entry: Waiting, _ code: ResponseCode) {

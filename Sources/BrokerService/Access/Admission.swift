@@ -4,7 +4,7 @@ import RemotingProtocol
 struct BrokerStates: OptionSet, Sendable {
     let rawValue: UInt8
 
-    /// It cannot go on, and leaves although nobody asked it to stop.
+    /// It cannot go on, and leaves although it was not asked to stop.
     static let withdrawn = BrokerStates(rawValue: 1)
     /// It is being stopped.
     static let draining = BrokerStates(rawValue: 2)
@@ -103,7 +103,7 @@ final class Admission {
         if settings.startMillis > 0 { states.insert(.early) }
     }
 
-    // MARK: States
+    // MARK: - States
 
     /// Settings have been changed.
     func settingsChanged(_ configuration: BrokerConfiguration) {
@@ -126,7 +126,7 @@ final class Admission {
     /// Messages are taken, from clients and from the broker itself, if there are not too many.
     var takesMessages: Bool { states.isDisjoint(with: [.withdrawn, .draining, .slave]) }
 
-    // MARK: brokerPermission
+    // MARK: - brokerPermission
 
     /// When `brokerPermission` lost its write, milliseconds since 1970; 0 when the broker started without.
     var writeWithdrawnMillis: Int64 = 0
@@ -141,7 +141,7 @@ final class Admission {
     /// Twice the time between two looks of a client at its routes.
     static let routesSpreadMillis: Int64 = 60_000
 
-    // MARK: Requests
+    // MARK: - Requests
 
     /// What a request of this row is answered while it is refused; `nil`: it is carried out.
     @inline(__always)
@@ -194,7 +194,7 @@ final class Admission {
         }
     }
 
-    // MARK: Reasons
+    // MARK: - Reasons
 
     /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
     private var reasonNotToTakeMessages: String? {
@@ -229,8 +229,14 @@ final class Admission {
         guard gate.waitingCount >= settings.sendsWaitingMax else { return nil }
         let remedy =
             settings.syncFlush
-            ? "the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster disk"
-            : "the slave is slower than the producers (brokerRole=SYNC_MASTER): send more slowly, or see what holds the slave up"
+            ? """
+            the disk is slower than the producers (flushDiskType=SYNC_FLUSH): send more slowly, or give it a faster \
+            disk
+            """
+            : """
+            the slave is slower than the producers (brokerRole=SYNC_MASTER): send more slowly, or see what holds the \
+            slave up
+            """
         return "[OVERLOAD]system busy, start flow control for a while: \(gate.waitingCount) messages wait to be "
             + "acknowledged (sendThreadPoolQueueCapacity=\(settings.sendsWaitingMax)); \(remedy)"
     }

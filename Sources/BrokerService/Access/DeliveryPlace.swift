@@ -14,7 +14,7 @@ extension BrokerTables {
     /// Looks at topic and queue as they are now. A topic that was deleted meanwhile is made again where a send would
     /// make it; a queue the topic no longer has is replaced by one it has.
     ///
-    /// RocketMQ stores the message in the named queue whatever became of the topic, where nobody reads it.
+    /// RocketMQ stores the message in the named queue whatever became of the topic, where no consumer reads it.
     func deliveryPlace(topic name: UnsafeRawBufferPointer, queueID: Int32) -> DeliveryPlace {
         guard let topic = topics[name] ?? makeAgain(name, queueID: queueID) else {
             return .nowhere(reasonForNoTopic(name))
@@ -78,8 +78,8 @@ extension GroupName {
     var retryRefusal: String? {
         guard retryTopic == nil || deadLetterTopic == nil else { return nil }
         return
-            "the group's name has \(text.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a topic "
-            + "can be (\(TopicName.bytesMax) bytes): give the group a name of at most "
+            "the group's name has \(text.utf8.count) bytes, and \(TopicName.retryPrefix) with it is longer than a "
+            + "topic can be (\(TopicName.bytesMax) bytes): give the group a name of at most "
             + "\(TopicName.bytesMax - TopicName.retryPrefix.utf8.count) bytes"
     }
 }

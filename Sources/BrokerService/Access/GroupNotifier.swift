@@ -40,7 +40,10 @@ final class GroupNotifier: ConsumerGroupObserver {
 
     func disagreed(_ group: ConsumerGroup, _ conflict: SubscriptionConflict) {
         environment.logger.warning(
-            "consumer group \(group.name) is inconsistent: \(conflict); each is served what it asks for, but only from the queues it is assigned: let all clients of a group subscribe to the same",
+            """
+            consumer group \(group.name) is inconsistent: \(conflict); each is served what it asks for, but only from \
+            the queues it is assigned: let all clients of a group subscribe to the same
+            """,
             metadata: ["consumerGroup": "\(group.name)"])
     }
 

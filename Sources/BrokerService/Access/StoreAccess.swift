@@ -5,7 +5,7 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// The store with what stands before and behind it: admission, acknowledgements, counts. Made once by `Broker`;
+/// The store with what stands before and after it: admission, acknowledgements, counts. Made once by `Broker`;
 /// confined to its event loop.
 final class StoreAccess {
     private let environment: BrokerEnvironment

@@ -2,7 +2,7 @@ import FastJSON
 import RemotingProtocol
 import RemotingTransport
 
-/// Who is connected: GET_CONSUMER_CONNECTION_LIST (203), GET_PRODUCER_CONNECTION_LIST (204), GET_ALL_PRODUCER_INFO
+/// The connected clients: GET_CONSUMER_CONNECTION_LIST (203), GET_PRODUCER_CONNECTION_LIST (204), GET_ALL_PRODUCER_INFO
 /// (328). There may be ten thousand of them: they are noted in slices, and another thread makes the text.
 extension AdminBrokerProcessor {
     /// Clients noted in one slice.
@@ -16,7 +16,7 @@ extension AdminBrokerProcessor {
         let language: String
         let version: Int32
         /// Milliseconds since 1970.
-        let lastUpdate: Int64
+        let lastUpdateMillis: Int64
 
         init(_ info: ClientChannelInfo, of group: String) {
             self.group = group
@@ -24,7 +24,7 @@ extension AdminBrokerProcessor {
             address = info.client.address
             language = "\(info.language.name)"
             version = info.version
-            lastUpdate = info.lastUpdateMillis
+            lastUpdateMillis = info.lastUpdateMillis
         }
 
         var connection: JSONValue {
@@ -37,7 +37,7 @@ extension AdminBrokerProcessor {
         var producer: JSONValue {
             .fields([
                 ("clientId", .string(clientID)), ("language", .string(language)),
-                ("lastUpdateTimestamp", .integer(lastUpdate)), ("remoteIP", .string("/" + address)),
+                ("lastUpdateTimestamp", .integer(lastUpdateMillis)), ("remoteIP", .string("/" + address)),
                 ("version", .integer(version)),
             ])
         }

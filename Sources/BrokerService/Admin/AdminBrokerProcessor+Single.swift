@@ -76,7 +76,7 @@ extension AdminBrokerProcessor {
         keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
-    // MARK: Refusals
+    // MARK: - Refusals
 
     func refusal(ofTopic name: String) -> String? {
         if let problem = TopicName.problem(name) { return "\(problem)" }
@@ -104,8 +104,8 @@ extension AdminBrokerProcessor {
         guard queues <= QueueCounts.maximum else {
             return (
                 .systemError,
-                "topic[\(topic)] with \(queues) queues is not made, at most \(QueueCounts.maximum): a request for a topic's "
-                    + "state looks at each of its queues"
+                "topic[\(topic)] with \(queues) queues is not made, at most \(QueueCounts.maximum): a request for a "
+                    + "topic's state looks at each of its queues"
             )
         }
         guard tables.topics[topic] != nil || tables.creations.mayMakeTopic(client.connection.remoteAddress) else {
@@ -124,8 +124,8 @@ extension AdminBrokerProcessor {
         guard (0...QueueCounts.maximum).contains(config.retryQueueNums) else {
             return (
                 .systemError,
-                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(QueueCounts.maximum); nothing "
-                    + "was changed"
+                "group [\(group)]: retryQueueNums=\(config.retryQueueNums) is not within 0 to \(QueueCounts.maximum); "
+                    + "nothing was changed"
             )
         }
         guard tables.groups[group] == nil, !tables.creations.mayMakeGroup(client.connection.remoteAddress) else {

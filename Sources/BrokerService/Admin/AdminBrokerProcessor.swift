@@ -44,7 +44,7 @@ final class AdminBrokerProcessor {
         self.kinds = kinds
     }
 
-    // MARK: The broker
+    // MARK: - The broker
 
     func runtimeInformation(_ request: borrowing Request) {
         request.answer(.success, body: KVTable(table: runtime.information).encoded())
@@ -92,7 +92,7 @@ final class AdminBrokerProcessor {
         return true
     }
 
-    // MARK: Topics
+    // MARK: - Topics
 
     func updateTopic(_ request: borrowing Request) throws(RemotingDecodeError) {
         let fields = request.extFields
@@ -138,7 +138,7 @@ final class AdminBrokerProcessor {
         keeper.answerWhenKept(asker) { asker.answer(.success) }
     }
 
-    // MARK: Groups
+    // MARK: - Groups
 
     func updateGroup(_ request: borrowing Request) throws(RemotingDecodeError) {
         let config = try SubscriptionGroupConfig(body: request.body)
@@ -243,7 +243,7 @@ final class AdminBrokerProcessor {
         }
     }
 
-    // MARK: The broker's settings
+    // MARK: - The broker's settings
 
     func getConfig(_ request: borrowing Request) {
         let text = settingsHeld().sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
@@ -252,7 +252,7 @@ final class AdminBrokerProcessor {
             body: Array(text.utf8))
     }
 
-    /// What somebody set stands as it was set; what nobody did by the value it has.
+    /// What was set stands as it was set; what was not by the value it has.
     private func settingsHeld() -> [String: String] {
         let holding = environment.configuration.listing + storage.store.configuration.listing
         return Dictionary(

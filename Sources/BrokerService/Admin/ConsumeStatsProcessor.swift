@@ -125,7 +125,7 @@ final class ConsumeStatsProcessor {
 
     /// Goes through queues of groups in slices.
     /// - Parameters:
-    ///   - next: the next group and topic; nil behind the last one.
+    ///   - next: the next group and topic; nil after the last one.
     ///   - queues: how many of the topic's queues count.
     ///   - each: looks at one queue.
     ///   - begins: a group and a topic before its queues.

@@ -5,7 +5,7 @@ import RemotingProtocol
 import StoreFormat
 import WorkerProtocol
 
-/// Who follows this broker, or whom it follows: what GET_BROKER_HA_STATUS (907) answers. Confined to the broker's loop.
+/// The slaves of this broker, or its master: what GET_BROKER_HA_STATUS (907) answers. Confined to the broker's loop.
 final class ReplicaStatus {
     /// The replication worker is asked at most this long.
     static let slavesAnswerMillis: Int64 = 2000
@@ -32,7 +32,7 @@ final class ReplicaStatus {
         rate.add(bytes, second: lastBytesMillis / 1000)
     }
 
-    /// The replication worker says who follows: the answer to `BrokerPlatform.askForSlaves`.
+    /// The replication worker says which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
     func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
         guard let asker = waiting.removeValue(forKey: request) else { return }
         answerHAStatus(asker, reports)

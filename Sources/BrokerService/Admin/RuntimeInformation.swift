@@ -57,7 +57,7 @@ struct RuntimeInformation {
             "putLatency99": String(statistics.putTimes.percentile(0.99)),
             "putLatency999": String(statistics.putTimes.percentile(0.999)),
             "earliestMessageTimeStamp": String(store.earliestMessageTime),
-            // Apus: the check behind the start.
+            // Apus: the check after the start.
             "checkRemainingBytes": String(figures.checkRemainingBytes),
             "checkDamagedPlaces": String(figures.checkDamaged),
             "checkRepairedQueueEntries": String(figures.checkRepairedEntries),
@@ -94,7 +94,7 @@ struct RuntimeInformation {
             table["inconsistentGroups"] = String(tables.consumers.inconsistentCount)
             for group in tables.consumers.all.lazy.filter({ !$0.isConsistent }).prefix(Self.groupsShownMax) {
                 table["inconsistentGroup_\(group.name)"] =
-                    "passed over \(group.passedOver) messages another client may want"
+                    "passed over \(group.skipped) messages another client may want"
             }
         }
         table["deadLetters"] = String(notifier.consumerNotices.deadLetters)

@@ -63,6 +63,6 @@ struct ClientChannelInfo {
     var lastUpdateMillis: Int64
     /// What this client itself wants, if it consumes: usually the very objects of its group's table.
     var subscriptions: [Subscription] = []
-    /// `CLUSTERING` or `BROADCASTING`, as this client said it.
+    /// `CLUSTERING` or `BROADCASTING`, as in its heartbeat.
     var messageModel = ""
 }

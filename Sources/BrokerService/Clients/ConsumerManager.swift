@@ -33,7 +33,7 @@ final class Subscription {
 /// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group: with clients
 /// that differ, each heartbeat replaces the other side's expression, and messages are then filtered by the wrong one
 /// and lost to the group without a word. Here each client keeps its own; the group's table is their union and serves
-/// those who ask about the group, and pulls as long as all agree.
+/// those that ask about the group, and pulls as long as all agree.
 final class ConsumerGroup {
     let name: String
     /// `CONSUME_PASSIVELY` (push) or `CONSUME_ACTIVELY` (pull).
@@ -64,9 +64,9 @@ final class ConsumerGroup {
     private(set) var isConsistent = true
     private var reported: Set<SubscriptionConflict.Key> = []
     /// Messages that lay in a queue of a client that does not want them while another client of the group does.
-    var passedOver: Int64 = 0
+    var skipped: Int64 = 0
     /// When that was logged last, and how many there were by then.
-    var passedOverLog: (millis: Int64, count: Int64) = (0, 0)
+    var skippedLog: (millis: Int64, count: Int64) = (0, 0)
 
     init(name: String, consumeType: String, messageModel: String, consumeFromWhere: String) {
         self.name = name
@@ -156,7 +156,7 @@ final class ConsumerGroup {
         }
     }
 
-    /// `true` when nobody wants the topic any more.
+    /// `true` when no client wants the topic any more.
     private func remove(_ subscription: Subscription) -> Bool {
         let topic = subscription.topic
         guard var all = wishes[topic], let known = all.firstIndex(where: { $0.subscription === subscription }) else {

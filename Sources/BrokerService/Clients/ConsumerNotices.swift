@@ -1,7 +1,7 @@
 import Logging
 import MessageModel
 
-/// So many lines a second and no more; the others are counted, and the count is said with the next line or after a
+/// So many lines a second and no more; the others are counted, and the count is logged with the next line or after a
 /// while.
 struct LineLimiter {
     static let linesPerSecond = 10
@@ -27,7 +27,7 @@ struct LineLimiter {
         return (true, omitted)
     }
 
-    /// What is left to be said when nothing follows.
+    /// The count that is left to be logged when nothing follows.
     mutating func takeOmitted() -> Int64 {
         defer { omitted = 0 }
         return omitted
@@ -67,7 +67,10 @@ struct ConsumerNotices {
         let topic = TopicName.deadLetterPrefix + group
         let more = omitted > 0 ? "; \(omitted) more dead letters were not written here" : ""
         logger.warning(
-            "a message of consumer group \(group) was given up after \(tries) deliveries and lies in \(topic) \(place); \(deadLettersByGroup[group] ?? 0) of the group since the start (apus admin printMsg -t \(topic))\(more)",
+            """
+            a message of consumer group \(group) was given up after \(tries) deliveries and lies in \(topic) \(place); \
+            \(deadLettersByGroup[group] ?? 0) of the group since the start (apus admin printMsg -t \(topic))\(more)
+            """,
             metadata: ["consumerGroup": "\(group)", "topic": "\(topic)"])
     }
 
@@ -77,14 +80,14 @@ struct ConsumerNotices {
         guard isAllowed else { return }
         let rest =
             remaining == 0
-            ? "nobody consumes for it now" : remaining == 1 ? "one client remains" : "\(remaining) clients remain"
+            ? "no client consumes for it now" : remaining == 1 ? "one client remains" : "\(remaining) clients remain"
         let more = omitted > 0 ? "; \(omitted) more have left without a line" : ""
         logger.notice(
             "consumer \(client.clientID) at \(client.client.address) has left group \(group): \(rest)\(more)",
             metadata: ["consumerGroup": "\(group)"])
     }
 
-    /// Every few seconds: what was not said and nothing followed.
+    /// Every few seconds: logs the count that no line has had.
     mutating func sayOmitted(_ logger: Logger) {
         let letters = deadLetterLines.takeOmitted()
         if letters > 0 { logger.warning("\(letters) more messages were given up (dead letters) without a line each") }

@@ -1,9 +1,9 @@
 /// When which group's members are told that their group has changed (NOTIFY_CONSUMER_IDS_CHANGED). Time comes as an
 /// argument.
 ///
-/// The first change is told at the end of its tick. Further ones are gathered for a while and told together: if each of
-/// ten thousand members that come one after the other were told to all the others, that would be fifty million notices,
-/// each answered with a question for the list of all of them.
+/// The first change is told at the end of its tick. Further ones are gathered for a while and told together: ten
+/// thousand members that come one after the other would otherwise cause fifty million notices, and each is answered
+/// with a question for the list of all members.
 struct MembershipNotices {
     /// Between two notices to the same group: a quarter of what a member may have to wait for one.
     static let intervalMillis: Int64 = 25
@@ -32,7 +32,7 @@ struct MembershipNotices {
     var remembered: Int { groups.count }
 
     /// Calls `tell` for each group whose members may be told now; it returns how many members that were. Returns when
-    /// to come again, or `nil` if nobody waits.
+    /// to come again, or `nil` if no group waits.
     mutating func tell(now: Int64, _ tell: (String) -> Int) -> Int64? {
         guard !changed.isEmpty else { return nil }
         forget(now)

@@ -16,7 +16,7 @@ package struct PluginSubscription: Hashable, Sendable {
 
 extension ConsumerGroup {
     /// Those of its subscriptions that are not by tags: tags are compared without a plugin once compiled, and nearly
-    /// everybody has some.
+    /// every client has some.
     fileprivate var pluginSubscriptions: [PluginSubscription] {
         subscriptions.values.compactMap { subscription in
             guard case .compiled(let compiled) = subscription.filter, !SubscriptionFilter.isTagType(compiled.type)
@@ -31,7 +31,7 @@ extension ConsumerGroup {
 }
 
 extension ConsumerManager {
-    /// Who depends on filter plugins, sorted by group. Looks at all groups, in slices of the event loop.
+    /// The groups that depend on filter plugins, sorted. Looks at all groups, in slices of the event loop.
     func pluginSubscriptions(in slices: SlicedWork, then: @escaping ([PluginSubscription]) -> Void) {
         copy(\.pluginSubscriptions, in: slices) { found in
             then(found.flatMap { $0 }.sorted { $0.order < $1.order })

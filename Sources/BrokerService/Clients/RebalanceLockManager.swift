@@ -1,13 +1,13 @@
 import RemotingProtocol
 
 /// Which client holds the lock of a queue for orderly consumption. Two instances may have one client identifier
-/// (containers with the same process number behind one address): each has its own locks, and who is who its connection
-/// tells. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system property
-/// `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
+/// (containers with the same process number behind one address): each has its own locks, and which is which its
+/// connection tells. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system
+/// property `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
 struct RebalanceLockManager {
     fileprivate struct Lock {
         var clientID: String
-        /// The connection it was asked for on; `nil` where nobody knows.
+        /// The connection it was asked for on; `nil` where that is not known.
         var instance: ClientContext?
         var lastUpdateMillis: Int64
         /// Another client has asked for it meanwhile. Clients of 4.9 ask again at their next rebalance only, 20 s
@@ -22,7 +22,7 @@ struct RebalanceLockManager {
     private var locks: [String: [MessageQueue: Lock]] = [:]
     /// Locks that are held, or were not given back and have not been looked at since they expired.
     private(set) var count = 0
-    /// More are refused as if somebody else held them: RocketMQ has no bound, and a lock names any queue.
+    /// More are refused as if another client held them: RocketMQ has no bound, and a lock names any queue.
     let locksMax: Int
     /// Groups looked at in one slice.
     static let groupsPerSlice = 64
@@ -33,10 +33,10 @@ struct RebalanceLockManager {
         self.locksMax = locksMax
     }
 
-    /// Nobody holds any.
+    /// No client holds any.
     var isEmpty: Bool { locks.isEmpty }
 
-    /// Who asks for locks or gives them back.
+    /// The client that asks for locks or gives them back.
     struct Owner {
         var clientID: String
         var instance: ClientContext?
@@ -68,7 +68,7 @@ struct RebalanceLockManager {
         return held
     }
 
-    /// Frees those queues the client holds; somebody else's locks stay. `true` if another client waits for one of them.
+    /// Frees those queues the client holds; other clients' locks stay. `true` if another client waits for one of them.
     mutating func unlock(group: String, queues: [MessageQueue], by owner: Owner) -> Bool {
         var isWanted = false
         for queue in queues {
@@ -91,7 +91,7 @@ struct RebalanceLockManager {
     /// Groups of which locks are held.
     var groups: [String] { Array(locks.keys) }
 
-    /// Drops what has expired, so that groups that are gone cost nothing. Returns those of the groups in which somebody
+    /// Drops what has expired, so that groups that are gone cost nothing. Returns those of the groups in which a client
     /// waits for a queue that is free now.
     mutating func removeExpired(in groups: some Sequence<String>, now: Int64) -> [String] {
         var waiting: [String] = []

@@ -1,7 +1,7 @@
 import RemotingProtocol
 import RemotingTransport
 
-/// One request while its processor runs: the frame and who sent it. The frame is a view of the read buffer and valid
+/// One request while its processor runs: the frame and its sender. The frame is a view of the read buffer and valid
 /// inside the call only, so a request cannot be copied or kept; what waits for an answer keeps an `Asker`.
 struct Request: ~Copyable {
     let frame: RemotingFrame
@@ -16,7 +16,7 @@ struct Request: ~Copyable {
     var extFields: ExtFields { frame.extFields }
     var body: UnsafeRawBufferPointer { frame.body }
     var returnAddress: ReturnAddress { frame.returnAddress }
-    /// Who waits for the answer.
+    /// The client that waits for the answer.
     var asker: Asker { Asker(client: client, address: frame.returnAddress) }
 
     func answer(
@@ -26,7 +26,7 @@ struct Request: ~Copyable {
     }
 }
 
-/// Who waits for an answer; may be kept.
+/// A client that waits for an answer; may be kept.
 struct Asker {
     let client: ClientContext
     let address: ReturnAddress

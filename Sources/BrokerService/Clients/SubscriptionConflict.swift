@@ -4,14 +4,14 @@ import RemotingProtocol
 ///
 /// The clients divide a topic's queues among all members of their group. What only one side wants is lost to the group
 /// where it lies in a queue of the other side; a topic only one side knows is not read in the queues meant for the
-/// other. No broker can repair that: it is for the operator, and so it is said, with both sides named.
+/// other. No broker can repair that: it is for the operator, and so it is logged, with both sides named.
 struct SubscriptionConflict: CustomStringConvertible {
-    /// Disagreements told of one group at most, until it agrees again.
+    /// Disagreements logged of one group at most, until it agrees again.
     static let reportedMax = 32
 
     struct Key: Hashable {
         var topic: String
-        /// What the two want, in the order of the alphabet: who said it first does not matter.
+        /// What the two want, in the order of the alphabet: which of them said it first does not matter.
         var first: String
         var second: String
     }

@@ -5,7 +5,7 @@ import MessageModel
 struct DelayLevel {
     /// Milliseconds.
     let delay: Int64
-    /// The queue offset to deliver next; what is behind it has been appended.
+    /// The queue offset to deliver next; what is after it has been appended.
     private(set) var next: Int64
     /// The same as of the last write of the log that succeeded.
     private(set) var committed: Int64
@@ -26,7 +26,7 @@ struct DelayLevel {
     /// When an entry may be delivered.
     /// - Parameters:
     ///   - deliverMillis: what the entry says: the time it was stored plus the delay.
-    ///   - queueEnd: behind the queue's last entry.
+    ///   - queueEnd: after the queue's last entry.
     mutating func due(_ deliverMillis: Int64, at offset: Int64, queueEnd: Int64, now: Int64) -> Int64 {
         guard deliverMillis > now +| delay else { return deliverMillis }
         if let anchor, offset < anchor.through { return min(deliverMillis, anchor.due) }

@@ -9,8 +9,8 @@ import StoreFormat
 /// of delivery; the tags code of an entry is the time it is due. One timer stands at the earliest due entry of all
 /// levels; an arrival in a level that was empty sets it.
 ///
-/// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`) and in RocketMQ's own file
-/// `config/delayOffset.json`, which is written every 10 s and counts only deliveries that survive power loss.
+/// How far each level has come is known exactly over `kill -9` (`DeliveryProgress`). RocketMQ's own file
+/// `config/delayOffset.json` is written every 10 s and counts only deliveries that survive power loss.
 final class ScheduleMessageService {
     /// Delivered in one slice, all levels together, and bytes after which it ends.
     static let deliverBatch = 256
@@ -18,7 +18,7 @@ final class ScheduleMessageService {
     /// A timer further away is set again on the way, so that a clock that is set forward is noticed.
     static let sleepMaxMillis: Int64 = 30_000
 
-    /// Who RocketMQ's statistics say takes messages out of the schedule topic.
+    /// The group that takes messages out of the schedule topic, by RocketMQ's statistics.
     static let group = "SCHEDULE_CONSUMER"
 
     private let environment: BrokerEnvironment
@@ -188,7 +188,7 @@ final class ScheduleMessageService {
                 return
             case .undeliverable(let reason):
                 environment.logger.error(
-                    "the delayed message at \(entry.physicalOffset) was passed over: \(reason)")
+                    "the delayed message at \(entry.physicalOffset) was skipped: \(reason)")
             }
             levels[index].advance()
             isDirty = true
@@ -196,7 +196,7 @@ final class ScheduleMessageService {
         look(index)
     }
 
-    // MARK: End of a tick
+    // MARK: - End of a tick
 
     /// The tick's bytes are in the log. `true` if deliveries were among them.
     func committed() -> Bool {
@@ -215,7 +215,7 @@ final class ScheduleMessageService {
         environment.eventLoop.scheduleTask(in: .milliseconds(RecordCopier.retryMillis)) { service.value.arm() }
     }
 
-    // MARK: config/delayOffset.json
+    // MARK: - config/delayOffset.json
 
     private func json(_ all: [Int64]) -> JSONValue {
         var offsets = JSONObject()

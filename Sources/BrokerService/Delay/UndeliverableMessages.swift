@@ -66,7 +66,11 @@ final class UndeliverableMessages {
         loggedMillis = now
         unlogged = 0
         environment.logger.error(
-            "the message that waited at \(record.physicalOffset) cannot be delivered: \(reason); it lies at offset \(result.queueOffset) of \(Self.topic) now\(more) (undeliverableMessages in the runtime information): mend the cause and send it again"
+            """
+            the message that waited at \(record.physicalOffset) cannot be delivered: \(reason); it lies at offset \
+            \(result.queueOffset) of \(Self.topic) now\(more) (undeliverableMessages in the runtime information): mend \
+            the cause and send it again
+            """
         )
     }
 }

@@ -63,7 +63,7 @@ final class CompiledSubscription {
         }
     }
 
-    // MARK: Verdicts
+    // MARK: - Verdicts
 
     var windowCount: Int { windows.count }
 

@@ -9,7 +9,7 @@ protocol FilterLinkObserver: AnyObject {
 
 /// The broker's side of the link to `apus-filter`. An expression is compiled once and remembered; a restarted filter
 /// worker (a new peer) compiles again by itself what is in use. While it is gone, subscriptions the plugin answered
-/// with tags codes go on; the others wait: nobody gets an unfiltered message, nobody's offset moves past one.
+/// with tags codes go on; the others wait: no consumer gets an unfiltered message, and no offset moves past one.
 ///
 /// Several workers share the expressions, each of which stays with its worker also while that restarts: an expression
 /// that kills its worker does not go on to kill the next.
@@ -58,7 +58,7 @@ package final class FilterLink {
     private var forgetAt = FilterLink.subscriptionsMax
     private var compiling: [UInt64: CompiledSubscription] = [:]
     private var batches: [UInt64: Batch] = [:]
-    /// Expressions somebody waits for while their worker is away, by a request that nobody gets.
+    /// Expressions that reads wait for while their worker is away, by the number of a request that is not sent.
     private var waiting: [UInt64: CompiledSubscription] = [:]
     /// Requests in the order of their deadlines: all have the same time-out.
     private var deadlines: [(request: UInt64, millis: Int64)] = []
@@ -92,7 +92,7 @@ package final class FilterLink {
             : "the filter worker is restarting; the pull may be repeated (see the journal of apus-filter)"
     }
 
-    // MARK: The peer
+    // MARK: - The peer
 
     /// Filter worker `index` was introduced; the one before with this index, if any, is gone with its programs.
     package func connect(_ index: Int = 0, send: @escaping (WorkerMessage) -> Void) {
@@ -117,7 +117,7 @@ package final class FilterLink {
 
     private func route() {
         for (key, subscription) in subscriptions {
-            // What stands by itself needs nobody.
+            // What stands by itself needs no worker.
             switch subscription.state {
             case .everything, .tagsCodes, .refused: continue
             case .unknown, .compiling, .program, .unavailable: break
@@ -143,7 +143,7 @@ package final class FilterLink {
         for subscription in subscriptions.values where subscription.worker == index { finish(subscription) }
     }
 
-    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where nobody
+    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where none
     /// does, one that can say so; a worker that has not spoken yet may serve anything.
     private func worker(for key: Key, calls: [String]) -> Int {
         let needed = calls.isEmpty ? [key.type] : calls
@@ -173,14 +173,15 @@ package final class FilterLink {
         subscription.worker = worker
         subscription.forgetWorker()
         for batch in lost.values { batch.completion(nil) }
-        // Who waits for the answer of the former worker gets the new one's: nobody else may ask for this expression.
+        // Reads that wait for the answer of the former worker get the new one's: no later read may ask for this
+        // expression.
         if !subscription.waiters.isEmpty, case .unknown = subscription.state { compile(subscription) }
     }
 
     /// Workers below this index run no foreign code: only they are taken to have rank 0, that of TAG and SQL92.
     package var builtInWorkers = Int.max
 
-    /// A message of filter worker `index`. What runs in it may be a plugin's code: it answers for nobody else.
+    /// A message of filter worker `index`. What runs in it may be a plugin's code: it answers only for that worker.
     package func receive(_ message: WorkerMessage, from index: Int) {
         switch message {
         case .filterServes(let rank, let types):
@@ -208,7 +209,7 @@ package final class FilterLink {
         }
     }
 
-    // MARK: Compiling
+    // MARK: - Compiling
 
     /// As below for one that is known, which is left as it is; nil: ask by name. `type` is as the client spelled it.
     @inline(__always)
@@ -263,7 +264,7 @@ package final class FilterLink {
         }
     }
 
-    /// Its worker is away, and may be for long: no request is there to end the wait of those who wait.
+    /// Its worker is away, and may be for long: no request is there to end the wait of the reads.
     private func limitWait(_ subscription: CompiledSubscription) {
         guard !subscription.hasDeadline, !subscription.waiters.isEmpty else { return }
         subscription.hasDeadline = true
@@ -325,7 +326,7 @@ package final class FilterLink {
         forgetAt = max(Self.subscriptionsMax, subscriptions.count + Self.subscriptionsMax / 4)
     }
 
-    // MARK: Evaluating
+    // MARK: - Evaluating
 
     /// Asks which of the entries match; `nil` when the worker is gone, late or could not evaluate. The bitmap may end
     /// before the entries do: the rest was not looked at.
@@ -352,7 +353,7 @@ package final class FilterLink {
         return subscription.window(queue, group)
     }
 
-    // MARK: Time-outs
+    // MARK: - Time-outs
 
     private func newRequest() -> UInt64 {
         let request = nextRequest

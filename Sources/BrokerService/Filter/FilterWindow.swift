@@ -10,8 +10,8 @@ protocol FilterWaiter: AnyObject {
 }
 
 /// What the filter worker has said about a stretch of one queue, for one group of consumers: the pulls that follow find
-/// it here and ask nobody. Messages never change and a program's answer depends on nothing else, so a verdict holds as
-/// long as its program.
+/// it here and ask no worker. Messages never change and a program's answer depends on nothing else, so a verdict holds
+/// as long as its program.
 ///
 /// The stretches asked about grow while a group reads on, and the next one is asked about before the present one is
 /// used up. Confined to the broker's event loop.
@@ -51,7 +51,7 @@ final class FilterWindow {
 
     let queue: ConsumeQueue
     private let group: AnyObject
-    /// One or two stretches, one behind the other.
+    /// One or two stretches, one after the other.
     private var stretches: [EntryVerdicts] = []
     /// Where the last stretch ended, also after it was used up.
     private var end: Int64 = -1
@@ -104,7 +104,7 @@ final class FilterWindow {
         return Int(max(count, 0))
     }
 
-    /// The answer is there, nil when it is not to be had; those who waited for it.
+    /// The answer is there, nil when it is not to be had; the reads that waited for it.
     func ended(_ verdicts: EntryVerdicts?) -> [Waiter] {
         isAsking = false
         if let verdicts, verdicts.count > 0 {

@@ -33,7 +33,7 @@ final class ClientManageProcessor {
         self.notifier = notifier
     }
 
-    // MARK: HEART_BEAT
+    // MARK: - HEART_BEAT
 
     /// Bytes of a heartbeat; RocketMQ's frame limit is its only one. A subscription takes some 200 bytes.
     static let heartbeatBytesMax = 1 << 20
@@ -92,8 +92,8 @@ final class ClientManageProcessor {
     private func refusal(_ data: HeartbeatData, _ client: ClientContext) -> String? {
         if let group = data.consumerDataSet.first(where: { $0.subscriptionDataSet.count > Self.subscriptionsMax }) {
             return
-                "group [\(group.groupName.prefix(64))] subscribes to \(group.subscriptionDataSet.count) topics, at most "
-                + "\(Self.subscriptionsMax): divide them among several groups"
+                "group [\(group.groupName.prefix(64))] subscribes to \(group.subscriptionDataSet.count) topics, at "
+                + "most \(Self.subscriptionsMax): divide them among several groups"
         }
         var groups = data.consumerDataSet.count + data.producerGroups.count
         if groups + client.consumerGroups.count + client.producerGroups.count > Self.groupsMax {
@@ -137,7 +137,7 @@ final class ClientManageProcessor {
         var consumers = data.consumerDataSet[...]
         var producers = data.producerGroups[...]
         let slice = { [self] () -> Bool in
-            // Who is gone must not come back.
+            // A client that is gone must not come back.
             guard !client.connection.isClosed else { return false }
             tables.creations.requester = client.connection.remoteAddress
             defer { tables.creations.requester = nil }
@@ -202,8 +202,8 @@ final class ClientManageProcessor {
         if let group = request.extFields.string("consumerGroup") {
             let notify = tables.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
             // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue
-            // of each broker, which nobody could consume for a minute. Who is told that it left asks for the locks at
-            // once.
+            // of each broker, which no client could consume for a minute. A member that is told that it left asks for
+            // the locks at once.
             if let clientID = request.extFields.string("clientID") {
                 tables.locks.unlockAll(group: group, by: lockOwner(clientID, request.client, group))
                 givenBack.forget(group: group, client: request.client)
@@ -256,9 +256,9 @@ final class ClientManageProcessor {
         request.answer(.success, body: group.clientList)
     }
 
-    /// Another connection with the same client identifier is another instance when both are members of the group, or
-    /// when the other one was still there while this one was. A client that comes back on a new connection, or that
-    /// locks on another one than its heartbeats come on, is the same.
+    /// Another connection with the same client identifier is another instance in two cases: both are members of the
+    /// group, or the other one was still there while this one was. A client that comes back on a new connection, or
+    /// that locks on another one than its heartbeats come on, is the same.
     private func lockOwner(_ clientID: String, _ client: ClientContext, _ group: String) -> RebalanceLockManager.Owner {
         RebalanceLockManager.Owner(clientID: clientID, instance: client) { other in
             if other === client { return false }
@@ -328,7 +328,7 @@ final class ClientManageProcessor {
         environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.freeGivenBack() }
     }
 
-    /// Those who gave them back have not left: what they have still to say has been said by now.
+    /// The clients that gave them back have not left: what they had still to say has come by now.
     private func freeGivenBack() {
         isArmed = false
         for given in givenBack.take(now: environment.now())

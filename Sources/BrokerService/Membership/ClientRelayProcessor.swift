@@ -28,7 +28,7 @@ final class ClientRelayProcessor {
         self.notifier = notifier
     }
 
-    // MARK: 307, 309
+    // MARK: - 307, 309
 
     func runningInfo(_ request: borrowing Request) throws(RemotingDecodeError) {
         try relay(request, body: [])
@@ -52,7 +52,7 @@ final class ClientRelayProcessor {
             return request.answer(.systemError, remark: "The Consumer <\(group)> <\(clientID)> not online")
         }
         var fields = request.extFields.dictionary()
-        // Only who is to consume the message is told where it comes from.
+        // Only the client that is to consume the message learns where it comes from.
         if !body.isEmpty { fields["brokerName"] = environment.configuration.brokerName }
         let forwarded = RemotingCommand(code: request.frame.code, extFields: fields, body: body)
         let asker = request.asker
@@ -81,7 +81,7 @@ final class ClientRelayProcessor {
         }
     }
 
-    // MARK: 222
+    // MARK: - 222
 
     func resetOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         let topic = try request.extFields.required("topic")
@@ -96,7 +96,7 @@ final class ClientRelayProcessor {
         }
         var offsets: [Int64?] = []
         var refusal: String?
-        // RocketMQ leaves out the queues that are only read: a group would go on there as if nobody had reset it.
+        // RocketMQ leaves out the queues that are only read: a group would go on there as if it had not been reset.
         environment.slices.work(for: request.client) { [self] in
             let end = min(Int(entry.queueNums), offsets.count + Self.queuesPerSlice)
             for queueID in Int32(offsets.count)..<max(Int32(offsets.count), Int32(end)) {
@@ -150,7 +150,7 @@ final class ClientRelayProcessor {
         // The offsets are final: RocketMQ never forwards isForce.
         let fields = fields.merging(["isForce": "false"]) { $1 }
         func frame(_ body: [UInt8]) -> ByteBuffer {
-            // The same bytes for everybody: nobody answers, so that the number of the request means nothing.
+            // The same bytes for all clients: none answers, so that the number of the request means nothing.
             var request = RemotingCommand(.resetConsumerClientOffset, extFields: fields, body: body)
             request.flag = RemotingFrame.onewayFlag
             var frame = ByteBuffer()
@@ -184,7 +184,7 @@ final class ClientRelayProcessor {
         ]).bytes()
     }
 
-    // MARK: 223
+    // MARK: - 223
 
     /// Asks the group's clients (or one) where they are, with GET_CONSUMER_STATUS_FROM_CLIENT (221).
     func consumerStatus(_ request: borrowing Request) throws(RemotingDecodeError) {

@@ -16,7 +16,7 @@ struct LocksGivenBack {
     }
 
     private struct Entry {
-        /// Kept, so that its identity is nobody else's.
+        /// Kept, so that no other object gets its identity.
         var client: ClientContext
         var owner: RebalanceLockManager.Owner
         var queues: Set<MessageQueue>

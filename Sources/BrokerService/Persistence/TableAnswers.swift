@@ -4,8 +4,9 @@ import RemotingProtocol
 import RemotingTransport
 
 /// Answers that hold a whole table (21, 43, 201), which may be megabytes: the text is made on another thread, once for
-/// all who asked before it was begun, and its bytes are shared by their connections. The one that asks is not read from
-/// until it is answered, so that a connection has one such answer under way. Confined to the broker's event loop.
+/// all clients that asked before it was begun, and its bytes are shared by their connections. The one that asks is not
+/// read from until it is answered, so that a connection has one such answer under way. Confined to the broker's event
+/// loop.
 final class TableAnswers {
     typealias File = ConfigurationFile
 
@@ -15,7 +16,7 @@ final class TableAnswers {
     private let slices: SlicedWork
     private let files: TableFiles
     private let work: any BackgroundWork
-    /// Those whose text is being made, and those who came after it was begun: what they ask for may be newer.
+    /// Those whose text is being made, and those that came after it was begun: what they ask for may be newer.
     private var asking: [File: [Asker]] = [:]
     private var next: [File: [Asker]] = [:]
     /// Texts made on the other thread; for tests.

@@ -44,7 +44,10 @@ final class TableFiles {
             case .absent: break
             case .empty(let reason):
                 logger.error(
-                    "\(reason), and so is its backup, if there is one: the broker begins without it; if it held something, stop the broker and restore it"
+                    """
+                    \(reason), and so is its backup, if there is one: the broker begins without it; if it held \
+                    something, stop the broker and restore it
+                    """
                 )
             case .current(let bytes): try take(file, bytes)
             case .backup(let bytes, let reason):
@@ -85,7 +88,10 @@ final class TableFiles {
             environment.logger.error("\(aside) could not be written: \(error)")
         }
         environment.logger.error(
-            "\(refused.count) entries of \(path(file)) are none and are left out: \(refused.summary); they stand in \(aside), put them right and make them again (mqadmin), or delete it"
+            """
+            \(refused.count) entries of \(path(file)) are none and are left out: \(refused.summary); they stand in \
+            \(aside), put them right and make them again (mqadmin), or delete it
+            """
         )
     }
 }

@@ -143,7 +143,7 @@ final class TableKeeper {
         if !done.isEmpty { environment.scheduleTick() }
     }
 
-    // MARK: The end
+    // MARK: - The end
 
     /// Succeeds when nothing is written any more. What is asked for afterwards is written at once, on the event loop.
     func finish() -> EventLoopFuture<Void> {
@@ -237,7 +237,7 @@ extension TableKeeper {
         environment.scheduleTick()
     }
 
-    /// Milliseconds between two tries of writing the topics because somebody sends to a new one.
+    /// Milliseconds between two tries of writing the topics because a producer sends to a new one.
     private static let topicsRetryMillis: Int64 = 500
 
     /// Why nothing may be promised of a topic: it is new, and its table could not be written. `nil` when the topic is

@@ -76,7 +76,7 @@ extension MessageReader {
         ranges.removeAll(keepingCapacity: true)
         request.scanUntilMillis = nil
         if !expired, request.maySuspend, request.queueOffset >= queue.maxOffset.rawValue {
-            // All there is was looked at: the pull waits on behind it instead of going back and forth.
+            // All there is was looked at: the pull waits on after it instead of going back and forth.
             return hold.hold(request)
         }
         var result = look(request)
@@ -110,7 +110,7 @@ extension MessageReader {
     private func ask(
         _ window: FilterWindow, _ subscription: CompiledSubscription, _ program: UInt32, from offset: Int64
     ) -> Asked {
-        // One question at a time; who waits for this one looks again when it is answered.
+        // One question at a time; a read that waits for this one looks again when it is answered.
         guard !window.isAsking else { return .asked }
         var entries: [UInt8] = []
         storage.store.appendEntries(

@@ -33,7 +33,7 @@ final class PullRequestHold {
     private var timer: Scheduled<Void>?
     private var timerAtMillis = Int64.max
     private var isExpiring = false
-    /// Queues in which messages have arrived that nobody has been woken for yet.
+    /// Queues in which messages have arrived for which no read has been woken yet.
     private var stirred: [QueueWatch] = []
     private var isWaking = false
     private(set) var count = 0
@@ -86,9 +86,9 @@ final class PullRequestHold {
         arm(at: pull.listDeadlineMillis)
     }
 
-    // MARK: Arrival
+    // MARK: - Arrival
 
-    /// A message has become readable in a queue somebody waits at. Called during dispatch, so it only takes note.
+    /// A message has become readable in a queue at which a read waits. Called during dispatch, so it only takes note.
     func arrived(_ queue: ConsumeQueue, _ arrival: MessageArrival) {
         guard let watch = queue.context as? QueueWatch else { return }
         if !watch.pulls.isEmpty || watch.batch != nil { watch.note(arrival.tagsCode) }
@@ -204,7 +204,7 @@ final class PullRequestHold {
         return all
     }
 
-    // MARK: Letting go
+    // MARK: - Letting go
 
     func release(_ pull: ReadRequest) {
         guard pull.isHeld else { return }
@@ -241,7 +241,7 @@ final class PullRequestHold {
         return taken
     }
 
-    // MARK: Deadlines
+    // MARK: - Deadlines
 
     private func link(_ pull: ReadRequest, key: Int64) {
         var list = lists[key] ?? DeadlineList()

@@ -63,7 +63,7 @@ final class SuspendedReads {
 
 /// What has arrived in a queue, as far as it matters to what waits: the tags codes, or "many".
 struct ArrivedTags {
-    /// So many different codes are remembered; more wake everybody.
+    /// So many different codes are remembered; more wake all reads.
     private static let codesMax = 16
 
     private var codes: [Int64] = []
@@ -104,7 +104,7 @@ final class QueueWatch {
     /// Arrived, and not yet looked at by those in `pulls`.
     private(set) var arrivals = ArrivedTags()
     var batch: Batch?
-    /// It stands in the list of queues somebody is to be woken at.
+    /// It stands in the list of queues at which reads are to be woken.
     var isStirred = false
     /// Told of each message.
     private(set) var observers: [any ArrivalObserver] = []
@@ -118,7 +118,7 @@ final class QueueWatch {
         return watch
     }
 
-    /// Nobody wants to hear of messages.
+    /// No read waits for messages.
     var isIdle: Bool { pulls.isEmpty && batch == nil && arrivalOfDelayed == nil && observers.isEmpty }
 
     func add(_ observer: any ArrivalObserver) { observers.append(observer) }

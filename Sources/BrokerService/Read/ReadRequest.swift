@@ -15,7 +15,7 @@ class ReadRequest {
     var queueOffset: Int64
     /// Messages wanted at most, at least 1.
     let maxMessageNums: Int
-    /// Bytes of messages wanted at most, if the client said so.
+    /// Bytes of messages wanted at most, if the client names a bound.
     let maxMessageBytes: Int?
     /// The client lets the broker suspend the request, for so long.
     let maySuspend: Bool
@@ -31,7 +31,7 @@ class ReadRequest {
     var awaitsCompilation = false
     /// How often it was resumed without there being a result.
     var compilationsAwaited = 0
-    /// Until when it reads on behind filtered messages that did not match; `nil`: it has not begun to.
+    /// Until when it reads on after filtered messages that did not match; `nil`: it has not begun to.
     var scanUntilMillis: Int64?
     var isHeld = false
     /// The list of its queue it waits in.

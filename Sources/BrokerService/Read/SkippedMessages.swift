@@ -13,7 +13,7 @@ struct SkippedMessages {
     let store: MessageStore
 
     /// The group's offset moves over messages that this client does not want and another of its group does: counted,
-    /// and said once a minute.
+    /// and logged once a minute.
     func note(_ request: ReadRequest, to end: Int64, _ isMine: (Int, ConsumeQueueEntry) -> Bool) {
         guard end > request.queueOffset, let consumers = tables.consumers[request.group.name],
             let queue = store.consumeQueue(topic: request.topic.name, queueID: request.queueID)
@@ -25,14 +25,18 @@ struct SkippedMessages {
             if request.others.contains(where: { $0.filter.wants(tagsCode: entry.tagsCode) }) { count += 1 }
         }
         guard count > 0 else { return }
-        consumers.passedOver += count
+        consumers.skipped += count
         let now = environment.now()
-        guard now - consumers.passedOverLog.millis >= Self.logMillis else { return }
-        let since = consumers.passedOver - consumers.passedOverLog.count
-        consumers.passedOverLog = (now, consumers.passedOver)
+        guard now - consumers.skippedLog.millis >= Self.logMillis else { return }
+        let since = consumers.skipped - consumers.skippedLog.count
+        consumers.skippedLog = (now, consumers.skipped)
         let expressions = request.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")
         environment.logger.warning(
-            "consumer group \(consumers.name) has passed over \(since) messages of topic \(request.topic.name), the last in queue \(request.queueID): another of its clients may want them (\(expressions)), but the queue is assigned to \(request.client.address), which does not; let all clients of a group subscribe to the same",
+            """
+            consumer group \(consumers.name) has passed over \(since) messages of topic \(request.topic.name), the \
+            last in queue \(request.queueID): another of its clients may want them (\(expressions)), but the queue is \
+            assigned to \(request.client.address), which does not; let all clients of a group subscribe to the same
+            """,
             metadata: ["consumerGroup": "\(consumers.name)", "topic": "\(request.topic.name)"])
     }
 }

@@ -10,7 +10,7 @@ import WorkerProtocol
 /// `registerNameServerPeriod` and as soon as topics change (changes of one tick in one request; while one is under way
 /// the next waits for it; with so many topics that a request takes time, changes are gathered so that this takes a
 /// tenth of it), UNREGISTER_BROKER (104) when it leaves. A name server that does not answer is tried again with
-/// back-off and keeps nobody else waiting.
+/// back-off and keeps the others not waiting.
 final class NameserverRegistration {
     static let requestTimeout = TimeAmount.seconds(6)
     static let retryFirstMillis: Int64 = 100
@@ -71,7 +71,7 @@ final class NameserverRegistration {
     private func leave(_ server: NameServer) {
         server.hasLeft = true
         server.retry?.cancel()
-        // Nobody waits for one that is left.
+        // No answer waits for one that is left.
         for waiter in server.waiters + server.nextWaiters { waiter() }
         (server.waiters, server.nextWaiters) = ([], [])
         guard let client = server.client, client.isActive else { return }
@@ -135,7 +135,7 @@ final class NameserverRegistration {
         for server in servers { register(server) }
     }
 
-    // MARK: One name server
+    // MARK: - One name server
 
     private func register(_ server: NameServer) {
         guard !server.hasLeft else { return }
@@ -266,12 +266,12 @@ final class NameserverRegistration {
         return RemotingCommand(.registerBroker, extFields: fields, body: body)
     }
 
-    // MARK: Stopping
+    // MARK: - Stopping
 
     /// Says nothing more to the name servers. `reason` nil: this broker's disk is away. Takes it off those that go on
-    /// without it, as far as they can be reached within a second: before a restart, which is over sooner than a name
-    /// server gives up a broker whose connection has closed, off none, so that no client meets a moment without a
-    /// route; when the whole platform stops not off the platform's own, which stops with it.
+    /// without it, as far as they can be reached within a second: before a restart off none, so that no client meets a
+    /// moment without a route: a restart is over sooner than a name server gives up a broker whose connection has
+    /// closed; when the whole platform stops not off the platform's own, which stops with it.
     func end(_ reason: DrainReason?) -> EventLoopFuture<Void> {
         isRunning = false
         period?.cancel()

@@ -1,4 +1,4 @@
-/// Who carries requests out: one processor for each family, made once by `Broker`. Confined to its event loop.
+/// What carries requests out: one processor for each family, made once by `Broker`. Confined to its event loop.
 final class Processors {
     let send: SendMessageProcessor
     let reply: ReplyMessageProcessor

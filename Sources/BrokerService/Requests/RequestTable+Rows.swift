@@ -62,7 +62,7 @@ extension RequestTable {
         ]
     }
 
-    /// Who is connected.
+    /// The connected clients.
     static var clientRows: [RequestRow] {
         [
             RequestRow(

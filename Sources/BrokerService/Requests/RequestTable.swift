@@ -40,7 +40,7 @@ final class RequestRow: Sendable {
     }
 }
 
-/// Every request code the broker answers: what it touches, when it is refused, who carries it out. A code that is not
+/// Every request code the broker answers: what it touches, when it is refused, what carries it out. A code that is not
 /// here is answered with REQUEST_CODE_NOT_SUPPORTED, and the connection is kept.
 ///
 /// `Broker.dispatch` calls the processors of messages and offsets directly, by the same rows: a method taken from a row

@@ -63,7 +63,7 @@ final class SendMessageProcessor {
         return nil
     }
 
-    // MARK: Checks
+    // MARK: - Checks
 
     private static func forbidden(_ topic: String) -> String {
         "Sending message to topic[\(topic)] is forbidden. Only the broker itself writes there; choose another topic."
@@ -130,8 +130,8 @@ final class SendMessageProcessor {
         guard tables.creations.mayMakeTopic(request.client.connection.remoteAddress) else {
             return refuse(
                 .systemBusy,
-                "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has made more "
-                    + "than \(CreationRates.topics.words); send again in a moment")
+                "[OVERLOAD]system busy, start flow control for a while: topic[\(name)] was not made, this address has "
+                    + "made more than \(CreationRates.topics.words); send again in a moment")
         }
         let isRetry = name.hasPrefix(TopicNames.retryPrefix)
         // TopicSysFlag: 1 unit, 2 unit subscription.
@@ -142,7 +142,9 @@ final class SendMessageProcessor {
         {
             tables.clientMade(entry.config)
             environment.logger.info(
-                "topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(request.client.address)"
+                """
+                topic \(name) created with \(entry.config.writeQueueNums) queues for producer \(request.client.address)
+                """
             )
             return entry
         }
@@ -181,7 +183,7 @@ final class SendMessageProcessor {
             isDeadLetter: true)
     }
 
-    // MARK: Storing
+    // MARK: - Storing
 
     private func store(
         _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
@@ -255,7 +257,7 @@ final class SendMessageProcessor {
     }
 
     /// Consumers of 5.x need region and switch to trace (RocketMQ 5 stores them always, 39 bytes; 4.9 never). Messages
-    /// of older producers get them once somebody traces here, so that nobody else pays for it.
+    /// of older producers get them once clients trace here, so that without tracing no message pays for it.
     @inline(__always)
     private func storesRegion(_ frame: RemotingFrame, _ topic: TopicEntry) -> Bool {
         if frame.version >= Self.regionVersion { return true }
@@ -263,7 +265,7 @@ final class SendMessageProcessor {
         return trace !== topic
     }
 
-    // MARK: Messages that wait
+    // MARK: - Messages that wait
 
     /// Where a message is stored: under its own topic, or where it waits for its time or its outcome.
     private struct Place {
@@ -413,7 +415,7 @@ final class SendMessageProcessor {
         }
     }
 
-    /// The batch's own properties and CLUSTER, which lie in `properties`, go behind those of each of its messages.
+    /// The batch's own properties and CLUSTER, which lie in `properties`, go after those of each of its messages.
     private func append(
         batch: UnsafeRawBufferPointer, sysFlag: Int32, _ header: SendMessageRequestHeader, _ client: ClientContext,
         _ target: Target
@@ -440,9 +442,8 @@ final class SendMessageProcessor {
         case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
             code = .messageIllegal
             remark =
-                "the message is illegal, maybe msg body or properties length not matched. "
-                + "msg body length limit \(environment.configuration.maxMessageSize)B, msg properties length limit 32KB."
-                + " Here: \(refusal)"
+                "the message is illegal, maybe msg body or properties length not matched. msg body length limit "
+                + "\(environment.configuration.maxMessageSize)B, msg properties length limit 32KB. Here: \(refusal)"
         case .diskFull, .notWritable:
             code = .serviceNotAvailable
             remark = "service not available now. \(refusal)"

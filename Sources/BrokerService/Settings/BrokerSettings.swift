@@ -66,7 +66,10 @@ final class BrokerSettings {
         let later = news.filter { SettingTable.setting($0.0).map { $0.change == .start } ?? false }
         if !later.isEmpty {
             environment.logger.warning(
-                "settings that are read when the broker starts take effect with its next start: \(later.map(\.0).joined(separator: " "))"
+                """
+                settings that are read when the broker starts take effect with its next start: \
+                \(later.map(\.0).joined(separator: " "))
+                """
             )
         }
         apply(news.filter { SettingTable.setting($0.0)?.change == .running })
@@ -76,7 +79,10 @@ final class BrokerSettings {
         let loaded = changed.load(json, by: .broker)
         if !loaded.outdated.isEmpty {
             environment.logger.notice(
-                "the configuration file has changed since these were set with updateBrokerConfig; the file holds: \(loaded.outdated.joined(separator: " "))"
+                """
+                the configuration file has changed since these were set with updateBrokerConfig; the file holds: \
+                \(loaded.outdated.joined(separator: " "))
+                """
             )
         }
         for refusal in loaded.refused {

@@ -2,7 +2,7 @@ import LinuxSystem
 import StoreFormat
 import StoreReader
 
-/// A commit log nobody writes: which files it has, where it ends, and its records by place.
+/// A commit log no broker writes: which files it has, where it ends, and its records by physical offset.
 final class LogFolder {
     let path: String
     /// Where each file begins, in order.
@@ -38,7 +38,7 @@ final class LogFolder {
 
     var first: Int64 { bases.first ?? 0 }
 
-    /// What `body` makes of the whole record of that place; nil when there is none.
+    /// What `body` makes of the whole record at that offset; nil when there is none.
     /// - Throws: the log could not be read.
     func record<R>(at place: Int64, _ body: (CommitLogRecordView) -> R) throws(SystemError) -> R? {
         var size = CommitLogRecord.minimumSize
@@ -81,7 +81,7 @@ final class LogFolder {
         return result ?? .nothing
     }
 
-    /// Walks the records from a place on, over ends of files, to the last whole one.
+    /// Walks the records from an offset on, over ends of files, to the last whole one.
     /// - Returns: where it ends, and what is wrong there.
     func walk(
         from start: Int64, _ body: (CommitLogRecordView) -> Void
@@ -113,7 +113,7 @@ final class LogFolder {
         }
     }
 
-    /// A place from which a walk is short: the newest record queues know, else the last file with one.
+    /// An offset from which a walk is short: the newest record queues know, else the last file with one.
     func beginning(newest: Int64) throws(SystemError) -> Int64 {
         if newest >= first, try record(at: newest, { _ in true }) == true { return newest }
         for base in bases.reversed() where try record(at: base, { _ in true }) == true { return base }

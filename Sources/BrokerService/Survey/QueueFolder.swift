@@ -34,7 +34,7 @@ struct QueueFolder {
         self.bases = bases
     }
 
-    /// The first offset a file has, and the one behind the last.
+    /// The first offset a file has, and the one after the last.
     var range: Range<Int64> {
         let first = (bases.first ?? 0) / Self.entrySize
         return first..<first + Int64(bases.count) * (fileSize / Self.entrySize)

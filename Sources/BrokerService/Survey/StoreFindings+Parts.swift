@@ -1,7 +1,7 @@
 import MessageModel
 
 extension StoreFindings {
-    /// What a part of RocketMQ's means for who moves over.
+    /// What a part of RocketMQ's means for an operator who moves over.
     mutating func note(_ part: ForeignPart) {
         switch part {
         case .dledger(let folders):
@@ -10,10 +10,13 @@ extension StoreFindings {
                 "let consumers finish them with RocketMQ, then move the rest over")
         case .rocksDB(let folders):
             decide(
-                "RocksDB holds what Apus keeps in files (\(Self.some(folders))): queues, offsets or topics would be missing",
+                """
+                RocksDB holds what Apus keeps in files (\(Self.some(folders))): queues, offsets or topics would be \
+                missing
+                """,
                 for: [.apus],
-                "in RocketMQ, go back to files first: rocksdbCQDoubleWriteEnable=true and mqadmin rocksDBConfigToJson, then "
-                    + "storeType=default"
+                "in RocketMQ, go back to files first: rocksdbCQDoubleWriteEnable=true and mqadmin rocksDBConfigToJson, "
+                    + "then storeType=default"
             )
         case .compaction(let topics):
             decide(
@@ -26,22 +29,23 @@ extension StoreFindings {
                 "let consumers finish them with RocketMQ first")
         case .staticTopics(let topics):
             decide(
-                "static topics (\(Self.some(topics))): Apus has no logical queues, consumers see the broker's own and begin "
-                    + "at their offsets",
+                "static topics (\(Self.some(topics))): Apus has no logical queues, consumers see the broker's own and "
+                    + "begin at their offsets",
                 for: [.apus], "let consumers finish these topics with RocketMQ, then make them anew in Apus")
         case .pop(let groups, let unrevived):
             decide(
-                "POP consumers (\(groups.isEmpty ? "groups unknown" : Self.some(groups))): Apus does not read RocketMQ's revive log "
-                    + "and its retry topics of popping groups. \(unrevived) entries of that log are not worked off; "
-                    + "messages that were popped and not acknowledged are among them and do not come again",
+                "POP consumers (\(groups.isEmpty ? "groups unknown" : Self.some(groups))): Apus does not read "
+                    + "RocketMQ's revive log and its retry topics of popping groups. \(unrevived) entries of that log "
+                    + "are not worked off; messages that were popped and not acknowledged are among them and do not "
+                    + "come again",
                 for: [.apus],
                 "let these consumers finish with RocketMQ first, until nothing is left and invisible times are over; "
                     + "they go on popping with Apus"
             )
         case .queueExtensions:
             decide(
-                "there are queue extensions (consumequeue_ext, enableConsumeQueueExt): Apus's filters do not find the tags "
-                    + "of messages in them",
+                "there are queue extensions (consumequeue_ext, enableConsumeQueueExt): Apus's filters do not find the "
+                    + "tags of messages in them",
                 for: [.apus], "let consumers with tags finish these messages with RocketMQ first")
         case .tieredStore:
             decide(
@@ -49,12 +53,12 @@ extension StoreFindings {
                 "let consumers finish them with RocketMQ first")
         case .longTopics(let topics):
             decide(
-                "topics of more than \(TopicName.bytesMax) bytes (\(Self.some(topics))): RocketMQ 4.x takes their first "
-                    + "record for the log's end and cuts off what follows", for: [.rocketMQ4], "go back to RocketMQ 5.x"
-            )
+                "topics of more than \(TopicName.bytesMax) bytes (\(Self.some(topics))): RocketMQ 4.x takes their "
+                    + "first record for the log's end and cuts off what follows",
+                for: [.rocketMQ4], "go back to RocketMQ 5.x")
             decide(
-                "topics of more than \(TopicName.bytesMax) bytes (\(Self.some(topics))) can be consumed in Apus, but not "
-                    + "sent to", for: [.apus],
+                "topics of more than \(TopicName.bytesMax) bytes (\(Self.some(topics))) can be consumed in Apus, but "
+                    + "not sent to", for: [.apus],
                 "let producers use shorter names")
         }
     }

@@ -17,10 +17,10 @@ package enum StoreTarget: String, CaseIterable, Sendable {
     }
 }
 
-/// One thing to know before somebody's broker runs on the store.
+/// One thing to know before a broker runs on the store.
 package struct StoreFinding: Equatable, Sendable {
     package enum Weight: String, Sendable {
-        /// Something would be lost, come twice or not start; or somebody has to decide.
+        /// Something would be lost, come twice or not start; or the operator has to decide.
         case decide
         /// Different, and nothing is lost.
         case note
@@ -39,7 +39,7 @@ package struct StoreFindings {
     /// In the order of their weight.
     package private(set) var all: [StoreFinding] = []
 
-    static let everybody = StoreTarget.allCases
+    static let allTargets = StoreTarget.allCases
     private static let rocketMQ: [StoreTarget] = [.rocketMQ4, .rocketMQ5]
 
     package init(_ report: StoreReport) {
@@ -64,15 +64,15 @@ package struct StoreFindings {
         all.filter { !Set($0.targets).isDisjoint(with: targets) }
     }
 
-    mutating func decide(_ text: String, for targets: [StoreTarget] = everybody, _ remedy: String) {
+    mutating func decide(_ text: String, for targets: [StoreTarget] = allTargets, _ remedy: String) {
         all.append(StoreFinding(weight: .decide, targets: targets, text: text, remedy: remedy))
     }
 
-    mutating func note(_ text: String, for targets: [StoreTarget] = everybody, _ remedy: String? = nil) {
+    mutating func note(_ text: String, for targets: [StoreTarget] = allTargets, _ remedy: String? = nil) {
         all.append(StoreFinding(weight: .note, targets: targets, text: text, remedy: remedy))
     }
 
-    // MARK: What is not as it should be
+    // MARK: - What is not as it should be
 
     private mutating func damage() {
         if let evidence = report.log.emptyBeside {
@@ -90,8 +90,8 @@ package struct StoreFindings {
         }
         if let first = report.damagedQueues.first {
             decide(
-                "files of \(counted(report.damagedQueues.count, "queue")) (\(first)) do not have the size of the others: they are "
-                    + "cut off, and what is missing is not counted here",
+                "files of \(counted(report.damagedQueues.count, "queue")) (\(first)) do not have the size of the "
+                    + "others: they are cut off, and what is missing is not counted here",
                 "while nothing runs, move \(report.folder)/consumequeue away: a start builds it anew from the log")
         }
         guard !report.log.isEmpty else { return }
@@ -125,7 +125,8 @@ package struct StoreFindings {
         if !unknown.isEmpty {
             decide(
                 "config/topics.json lacks \(counted(unknown.count, "topic")) with messages "
-                    + "(\(Self.some(unknown.map(\.name)))): nobody can consume them, and RocketMQ deletes their queues",
+                    + "(\(Self.some(unknown.map(\.name)))): no client can consume them, and RocketMQ deletes their "
+                    + "queues",
                 "restore it, or make the topics again: mqadmin updateTopic -t \(unknown[0].name) -b BROKER"
             )
         }
@@ -133,7 +134,7 @@ package struct StoreFindings {
 
     private static func lost(with table: String) -> String {
         switch table {
-        case "topics.json": "nobody can consume the topics until they are made again"
+        case "topics.json": "no client can consume the topics until they are made again"
         case "consumerOffset.json": "groups begin anew where their consumers say (consumeFromWhere)"
         case "delayOffset.json": "delayed messages come again from the log's beginning on"
         case "subscriptionGroup.json": "groups have the standard settings"
@@ -153,20 +154,20 @@ package struct StoreFindings {
         guard !report.isClean else { return }
         if report.writer == .apus {
             decide(
-                "Apus was not stopped in order (there is a file abort): queues and offsets in the files are some seconds "
-                    + "old, and what was delivered since comes twice",
+                "Apus was not stopped in order (there is a file abort): queues and offsets in the files are some "
+                    + "seconds old, and what was delivered since comes twice",
                 for: Self.rocketMQ,
                 "start and stop it once: systemctl start apus && systemctl stop apus")
             note("Apus was not stopped in order; it recovers at its next start", for: [.apus])
         } else {
             decide(
-                "RocketMQ was not stopped in order (there is a file abort): its offsets of consumers and delays are up to "
-                    + "10 s old, and what was delivered since comes twice",
+                "RocketMQ was not stopped in order (there is a file abort): its offsets of consumers and delays are up "
+                    + "to 10 s old, and what was delivered since comes twice",
                 "start it and stop it in order: mqshutdown broker; or go on: Apus recovers the rest from the log")
         }
     }
 
-    // MARK: To Apus
+    // MARK: - To Apus
 
     private mutating func toApus() {
         for part in report.foreign { note(part) }
@@ -175,11 +176,11 @@ package struct StoreFindings {
             decide(
                 "\(levels.reduce(0) { $0 + $1.pending }) messages wait in delay levels beyond the standard 18 "
                     + "(\(levels.map { String($0.level) }.joined(separator: ", ")))",
-                "whoever runs next needs the same messageDelayLevel as before; apus config import takes it over")
+                "the next broker needs the same messageDelayLevel as before; apus config import takes it over")
         }
     }
 
-    // MARK: Timers
+    // MARK: - Timers
 
     private mutating func timers() {
         let timers = report.timers
@@ -193,7 +194,9 @@ package struct StoreFindings {
         }
         if timers.onlyInApus > 0 {
             decide(
-                "\(timers.onlyInApus) of the timer messages lie in Apus's own files alone, which RocketMQ does not read",
+                """
+                \(timers.onlyInApus) of the timer messages lie in Apus's own files alone, which RocketMQ does not read
+                """,
                 for: Self.rocketMQ, "let Apus deliver them first")
         }
         let inLog = timers.pending - timers.onlyInApus
@@ -213,7 +216,7 @@ package struct StoreFindings {
         }
     }
 
-    // MARK: Back to RocketMQ
+    // MARK: - Back to RocketMQ
 
     private mutating func back() {
         let uncounted = report.delays.reduce(0) { $0 +| $1.uncounted }
@@ -225,7 +228,9 @@ package struct StoreFindings {
         }
         if !report.settings.isEmpty {
             decide(
-                "changed while Apus ran, and not in RocketMQ's broker.conf: \(counted(report.settings.count, "setting"))",
+                """
+                changed while Apus ran, and not in RocketMQ's broker.conf: \(counted(report.settings.count, "setting"))
+                """,
                 for: Self.rocketMQ,
                 "write into broker.conf what shall go on: "
                     + report.settings.map { "\($0.key)=\($0.value)" }.joined(separator: ", "))
@@ -240,7 +245,7 @@ package struct StoreFindings {
         }
         if report.openTransactions > 0 {
             note(
-                "open: \(counted(report.openTransactions, "transaction")); whoever runs next asks the producers",
+                "open: \(counted(report.openTransactions, "transaction")); the next broker asks the producers",
                 "keep the producers running")
         }
         let attributes = report.topics.filter { !$0.attributes.isEmpty }.count
@@ -249,13 +254,14 @@ package struct StoreFindings {
         }
         if report.ownFiles.contains(where: { $0.name == "config/deletedTopics.json" && $0.bytes > 2 }) {
             note(
-                "topics were deleted whose messages lie in the log still: RocketMQ enters them again if it has to build "
-                    + "queues anew",
+                "topics were deleted whose messages lie in the log still: RocketMQ enters them again if it has to "
+                    + "build queues anew",
                 for: Self.rocketMQ)
         }
         if !report.ownFiles.isEmpty {
             note(
-                "RocketMQ does not look at \(counted(report.ownFiles.count, "file or folder", plural: "files and folders")) of Apus's "
+                "RocketMQ does not look at "
+                    + "\(counted(report.ownFiles.count, "file or folder", plural: "files and folders")) of Apus's "
                     + "(\(Self.some(report.ownFiles.map(\.name)))); they may stay",
                 for: Self.rocketMQ)
         }

@@ -3,7 +3,7 @@
 ///
 /// Times are milliseconds since 1970, sizes bytes.
 package struct StoreReport: Sendable {
-    /// Who ran on the store last.
+    /// The broker that ran on the store last.
     package enum Writer: String, Sendable {
         case nobody, apus
         case rocketMQ4 = "rocketmq4"
@@ -21,7 +21,7 @@ package struct StoreReport: Sendable {
         package var end: Int64 = 0
         /// Of the newest message that was read; 0 for none.
         package var newestMillis: Int64 = 0
-        /// Messages behind the queues' ends: the next start enters them.
+        /// Messages after the queues' ends: the next start enters them.
         package var unqueued: Int64 = 0
         /// What is wrong with the files, in words.
         package var damage: [String] = []
@@ -56,7 +56,7 @@ package struct StoreReport: Sendable {
     package struct Progress: Sendable {
         package let group: String
         package let topic: String
-        /// Messages behind the committed offsets.
+        /// Messages after the committed offsets.
         package var lag: Int64
         /// Queues with an offset, and those with messages and none.
         package var queues: Int
@@ -158,7 +158,7 @@ package struct StoreReport: Sendable {
     package func queues(of topic: String) -> [Queue] { topics.first { $0.name == topic }?.queues ?? [] }
 }
 
-/// Parts of a RocketMQ store that Apus does not have, with what that means for who moves over.
+/// Parts of a RocketMQ store that Apus does not have, with what that means for an operator who moves over.
 package enum ForeignPart: Equatable, Sendable {
     /// Folders of DLedger's log.
     case dledger(folders: [String])
@@ -170,7 +170,7 @@ package enum ForeignPart: Equatable, Sendable {
     case batchQueues(topics: [String])
     /// Static topics (`topicQueueMapping.json`).
     case staticTopics([String])
-    /// Groups that consume by POP, and the entries of its revive log nobody has looked at.
+    /// Groups that consume by POP, and the entries of its revive log not yet read.
     case pop(groups: [String], unrevived: Int64)
     /// Tag filters of queues with extensions are looked up there.
     case queueExtensions

@@ -5,7 +5,7 @@ import MessageStore
 
 /// Parts of the folder only one of the two looks at.
 extension StoreSurvey {
-    // MARK: RocketMQ's
+    // MARK: - RocketMQ's
 
     mutating func readForeignParts() throws(SystemError) {
         let root = configuration.storePathRootDir
@@ -85,7 +85,7 @@ extension StoreSurvey {
         return sum
     }
 
-    // MARK: Apus's
+    // MARK: - Apus's
 
     private static let own: [(name: String, meaning: String)] = [
         ("recordsums", "checksums of whole records"),

@@ -98,7 +98,7 @@ extension StoreSurvey {
         report.topics.sort { $0.name < $1.name }
     }
 
-    // MARK: Groups
+    // MARK: - Groups
 
     /// Groups that are the broker's own: how far it has come with delays, transactions and POP.
     private static let ownGroups: Set<String> = [

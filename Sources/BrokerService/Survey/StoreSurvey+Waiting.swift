@@ -6,7 +6,7 @@ import StoreFormat
 
 /// What waits for its time or its outcome: delay levels, timer messages, transactions.
 extension StoreSurvey {
-    // MARK: Delay levels
+    // MARK: - Delay levels
 
     mutating func readDelays() throws(SystemError) {
         var table: [Int: Int64] = [:]
@@ -40,7 +40,7 @@ extension StoreSurvey {
         return progress.flatMap { $0.logEnd <= report.log.end ? $0 : nil }
     }
 
-    // MARK: Timers
+    // MARK: - Timers
 
     private struct Waiting {
         let key: TimerKey
@@ -119,7 +119,7 @@ extension StoreSurvey {
         }
     }
 
-    // MARK: Transactions
+    // MARK: - Transactions
 
     mutating func readTransactions() throws(SystemError) {
         let half = report.queues(of: TopicNames.half).first { $0.queueID == 0 }
@@ -148,7 +148,7 @@ extension StoreSurvey {
         report.openTransactions = Int64(open.count)
     }
 
-    // MARK: Records by queue
+    // MARK: - Records by queue
 
     /// Each record a queue points at; one that is not in the log (any more) is left out.
     private func records(

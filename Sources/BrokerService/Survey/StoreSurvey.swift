@@ -6,7 +6,7 @@ import MetadataStore
 import RemotingProtocol
 import StoreFormat
 
-/// Reads the directory of a store nobody has open, of RocketMQ 4.x or 5.x or of Apus, and changes nothing in it.
+/// Reads the directory of a store no broker has open, of RocketMQ 4.x or 5.x or of Apus, and changes nothing in it.
 ///
 /// It reads tables, the ends of queues, the messages that wait for a time or an outcome, and the log's newest records:
 /// not the whole log.
@@ -24,8 +24,8 @@ package struct StoreSurvey {
             switch self {
             case .noStore(let text): text
             case .inUse(let folder, let holder):
-                "\(folder) is open: \(Self.shown(holder)) holds its lock; a broker writes there all the time, so stop it in order "
-                    + "first: \(Self.remedy(holder))"
+                "\(folder) is open: \(Self.shown(holder)) holds its lock; a broker writes there all the time, so stop "
+                    + "it in order first: \(Self.remedy(holder))"
             case .unreadable(let error): "\(error)"
             }
         }
@@ -56,6 +56,7 @@ package struct StoreSurvey {
     /// - Parameters:
     ///   - folder: the store's directory (`storePathRootDir`).
     ///   - commitLog: where its log lies, when that is not `commitlog` in it (`storePathCommitLog`).
+    /// - Throws: `noStore`, `inUse` when a process holds the lock before or after, `unreadable` with the file.
     package static func read(
         _ folder: String, commitLog: String? = nil, disk: any Disk = RealDisk()
     ) throws(Refusal) -> StoreReport {
@@ -109,8 +110,8 @@ package struct StoreSurvey {
             return "\(folder) is no store, but \(folder)/store is one: name that"
         }
         return
-            "\(folder) is no store of RocketMQ or Apus: it has neither commitlog nor consumequeue nor config/topics.json; "
-            + "name the folder of storePathRootDir"
+            "\(folder) is no store of RocketMQ or Apus: it has neither commitlog nor consumequeue nor "
+            + "config/topics.json; name the folder of storePathRootDir"
     }
 
     private static func isStore(_ folder: String, _ disk: any Disk) throws(SystemError) -> Bool {
@@ -140,7 +141,7 @@ package struct StoreSurvey {
         return try? DiskMark.read(in: String(folder[..<slash]))?.brokerName
     }
 
-    // MARK: Log and queues
+    // MARK: - Log and queues
 
     private mutating func readQueues() throws(SystemError) {
         let root = configuration.consumeQueuePath
@@ -206,7 +207,7 @@ package struct StoreSurvey {
         return -1
     }
 
-    // MARK: Who wrote it
+    // MARK: - The broker that wrote it
 
     private mutating func readWriter() throws(SystemError) {
         let marks = try StoreMarks(configuration, disk: disk)

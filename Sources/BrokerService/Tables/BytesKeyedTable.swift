@@ -1,8 +1,8 @@
 import Glibc
 import MessageModel
 
-/// A hash table keyed by bytes and looked up with borrowed bytes, so that finding a topic or a group by the name in
-/// a request builds no `String`. Open addressing, linear probing. The hash is seeded per table because names come from
+/// A hash table keyed by bytes and looked up with borrowed bytes. So a topic or a group is found by the name in a
+/// request without a `String`. Open addressing, linear probing. The hash is seeded per table because names come from
 /// the network.
 struct BytesKeyedTable<Value> {
     private struct Entry {
@@ -108,7 +108,7 @@ struct BytesKeyedTable<Value> {
             entries.swapAt(index, last)
         }
         entries.removeLast()
-        // Entries behind the gap that a search would no longer reach move into it.
+        // Entries after the gap that a search would no longer reach move into it.
         var slot = (free + 1) & mask
         while slots[slot] != 0 {
             let home = Int(truncatingIfNeeded: entries[Int(slots[slot]) - 1].hash) & mask

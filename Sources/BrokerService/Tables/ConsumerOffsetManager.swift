@@ -154,7 +154,7 @@ final class ConsumerOffsetManager {
     /// - Returns: what `remove` is to take out.
     func forget(group: String) -> [Table] { forget(byGroup.removeValue(forKey: group)) }
 
-    /// The topic is gone: a new one of its name begins at offset 0, and nobody must skip its first messages (RocketMQ
+    /// The topic is gone: a new one of its name begins at offset 0, and no group may skip its first messages (RocketMQ
     /// 5's `cleanOffsetByTopic`; 4.9 keeps the offsets).
     /// - Returns: what `remove` is to take out.
     func forget(topic: String) -> [Table] { forget(byTopic.removeValue(forKey: topic)) }
@@ -162,7 +162,7 @@ final class ConsumerOffsetManager {
     /// Of all groups that have committed in the topic, in no order.
     func tables(of topic: String) -> [Table] { (byTopic[topic] ?? [:]).values.filter { !$0.isGone } }
 
-    // MARK: config/consumerOffset.json
+    // MARK: - config/consumerOffset.json
 
     /// What the file and GET_ALL_CONSUMER_OFFSET hold.
     var json: JSONValue { Self.json(tables.values.map(Self.copy)) }

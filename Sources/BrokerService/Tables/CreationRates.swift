@@ -74,7 +74,7 @@ final class TokenBuckets {
         let key = Address(high: address.high, low: address.low, isIPv6: address.isIPv6)
         if buckets[key] == nil, buckets.count >= Self.addressesMax {
             forgetFull(time)
-            // All of them are at it: who comes new waits for one to be done.
+            // All of them are at it: a new client waits until one is done.
             guard buckets.count < Self.addressesMax else { return false }
         }
         var bucket = buckets[key] ?? Bucket(tokens: rate.burst, millis: time)

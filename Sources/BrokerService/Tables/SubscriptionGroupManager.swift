@@ -98,7 +98,7 @@ final class SubscriptionGroupManager {
             : "\nCreate it (mqadmin updateSubGroup), or set autoCreateSubscriptionGroup=true."
     }
 
-    /// The name of a group somebody speaks of: one that is known, or could be made.
+    /// The name of a group that a request names: one that is known, or could be made.
     /// - Throws: `badName`, the text naming what is wrong with it. RocketMQ's clients refuse such names, its broker
     ///   does not.
     func checked(_ name: String) throws(RemotingDecodeError) -> GroupName {
@@ -152,7 +152,7 @@ final class SubscriptionGroupManager {
         isDirty = true
     }
 
-    // MARK: config/subscriptionGroup.json
+    // MARK: - config/subscriptionGroup.json
 
     var json: JSONValue {
         SubscriptionGroupWrapper(subscriptionGroupTable: table.values.map(\.config), dataVersion: dataVersion).json

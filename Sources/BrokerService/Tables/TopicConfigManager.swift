@@ -71,7 +71,7 @@ final class TopicConfigManager {
 
     private var table = BytesKeyedTable<TopicEntry>()
     private let traceTopic: String
-    /// Somebody traces here, or the operator wants it (`traceTopicEnable`).
+    /// Clients trace here, or the operator wants it (`traceTopicEnable`).
     private(set) var traceEntry: TopicEntry?
     /// Topics made so far, and how many of them are on disk.
     private(set) var made: Int64 = 0
@@ -253,7 +253,7 @@ final class TopicConfigManager {
         changes += 1
     }
 
-    // MARK: config/topics.json
+    // MARK: - config/topics.json
 
     var json: JSONValue {
         TopicConfigSerializeWrapper(topicConfigTable: table.values.map(\.config), dataVersion: dataVersion).json
@@ -265,7 +265,8 @@ final class TopicConfigManager {
     }
 
     /// Adds what the file holds over the system topics. `TBW102` is as the settings have it now: RocketMQ's
-    /// `defaultTopicQueueNums` has no effect any more once the topic is in the file, and nobody may change it there.
+    /// `defaultTopicQueueNums` has no effect any more once the topic is in the file, and clients may not change it
+    /// there.
     /// - Returns: the entries that are none, which are left out.
     /// - Throws: it is no such table.
     func load(_ json: JSONValue) throws(TableError) -> [RefusedEntry] {

@@ -65,7 +65,7 @@ final class TimerFiles: @unchecked Sendable {
         return try disk.list(directory).compactMap { TimerBucket(fileName: $0) }
     }
 
-    // MARK: Writing
+    // MARK: - Writing
 
     /// Appends frames to their files. After an error some of them may have been written: asking again with the same is
     /// right, what appears twice is skipped when it is loaded.
@@ -181,7 +181,7 @@ final class TimerFiles: @unchecked Sendable {
         }
     }
 
-    // MARK: Reading
+    // MARK: - Reading
 
     private func map(_ bucket: TimerBucket) throws(SystemError) -> MappedRegion? {
         guard let information = try disk.information(path(bucket)), information.size > 0 else { return nil }
@@ -212,7 +212,7 @@ final class TimerFiles: @unchecked Sendable {
         return loaded
     }
 
-    // MARK: Whose log it is
+    // MARK: - Whose log it is
 
     private var followerPath: String { directory + "/follower" }
 
@@ -255,7 +255,7 @@ final class TimerFiles: @unchecked Sendable {
         return ApacheNote(delivered: min(numbers[0] - 1, 1 << 56), taken: max(0, min(numbers[2], numbers[3])))
     }
 
-    // MARK: Checkpoint
+    // MARK: - Checkpoint
 
     /// From where messages are taken in again after a crash, and what was delivered for certain.
     struct Checkpoint: Equatable, Sendable {

@@ -131,7 +131,7 @@ final class TimerMessageStore {
         scheduleTurn()
     }
 
-    /// The topic is there as soon as somebody uses it, so that nobody takes its queue for a leftover.
+    /// The topic is there as soon as it is used, so that no clean-up takes its queue for a leftover.
     @discardableResult
     func makeTopic() -> TopicEntry {
         tables.topics.findOrCreate(.timer, queueNums: 1, perm: Permission.read | Permission.write)
@@ -171,9 +171,9 @@ final class TimerMessageStore {
     /// How many messages wait in memory; those in files are not counted.
     var nearCount: Int { wheel?.nearCount ?? 0 }
 
-    // MARK: Turns
+    // MARK: - Turns
 
-    /// At the next turn of the loop, behind whatever runs now.
+    /// At the next turn of the loop, after whatever runs now.
     private func scheduleTurn() {
         guard isRunning, !turnIsDue else { return }
         turnIsDue = true
@@ -213,7 +213,7 @@ final class TimerMessageStore {
         return false
     }
 
-    // MARK: Taking in
+    // MARK: - Taking in
 
     private var hasMoreToTakeIn: Bool {
         guard let queue, let wheel else { return false }
@@ -250,7 +250,7 @@ final class TimerMessageStore {
                 }
             if isTaken != true {
                 environment.logger.error(
-                    "the timer message at \(entry.physicalOffset) is not there and was passed over")
+                    "the timer message at \(entry.physicalOffset) is not there and was skipped")
                 wheel.skip(sequence)
             }
             if bytes >= Self.takeInBytes || collectedBytes + writingBytes >= Self.collectBytesMax { break }
@@ -290,7 +290,7 @@ final class TimerMessageStore {
         collectedBytes += (collected[bucket]?.count ?? 0) - before
     }
 
-    // MARK: Files
+    // MARK: - Files
 
     private func scheduleCollected() {
         guard collectTask == nil, !collected.isEmpty else { return }
@@ -319,7 +319,10 @@ final class TimerMessageStore {
             if case .failure(let error) = result {
                 if !isWriteFailing {
                     environment.logger.error(
-                        "timer messages could not be written to \(files.directory): \(error); it is tried again every second, until then they stay in the log"
+                        """
+                        timer messages could not be written to \(files.directory): \(error); it is tried again every \
+                        second, until then they stay in the log
+                        """
                     )
                 }
                 isWriteFailing = true
@@ -384,8 +387,10 @@ final class TimerMessageStore {
     private func finish(_ loaded: TimerFiles.Loaded) {
         if loaded.damaged > 0 {
             environment.logger.error(
-                "\(files.directory)/\(loaded.bucket.fileName): \(loaded.damaged) bytes are no timer messages and were passed over"
-            )
+                """
+                \(files.directory)/\(loaded.bucket.fileName): \(loaded.damaged) bytes are no timer messages and were \
+                skipped
+                """)
         }
         let number = wheel?.finishedLoad(
             loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) },
@@ -395,7 +400,7 @@ final class TimerMessageStore {
         storage.scheduleTick()
     }
 
-    // MARK: Delivering
+    // MARK: - Delivering
 
     /// What the master has delivered. `true` when there is more of it.
     private func drop(_ now: Int64) -> Bool {
@@ -417,7 +422,7 @@ final class TimerMessageStore {
             case .putAside(let result): bytes += result.size
             case nil: break
             case .undeliverable(let reason):
-                environment.logger.error("the timer message \(entry.sequence) was passed over: \(reason)")
+                environment.logger.error("the timer message \(entry.sequence) was skipped: \(reason)")
             case .refused:
                 wheel.putBack(entry)
                 later(RecordCopier.retryMillis) { $0.scheduleTurn() }
@@ -468,7 +473,7 @@ final class TimerMessageStore {
             isWanted: isWanted)
     }
 
-    // MARK: End of a tick
+    // MARK: - End of a tick
 
     /// The tick's bytes are in the log. `true` if deliveries were among them.
     func committed() -> Bool {
@@ -491,7 +496,7 @@ final class TimerMessageStore {
         later(RecordCopier.retryMillis) { $0.scheduleTurn() }
     }
 
-    // MARK: Checkpoint
+    // MARK: - Checkpoint
 
     /// Something has changed that a checkpoint should know.
     private func touched() {

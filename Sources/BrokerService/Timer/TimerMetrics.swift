@@ -50,7 +50,7 @@ final class TimerMetrics {
 
     func markWritten() { isDirty = false }
 
-    // MARK: config/timermetrics
+    // MARK: - config/timermetrics
 
     func load(_ json: JSONValue) throws(RemotingDecodeError) {
         dataVersion =

@@ -3,7 +3,7 @@ import MessageModel
 
 /// How far timer messages had come when the last writer of the folder ended, as its files tell. Only reads.
 struct TimerStanding {
-    /// Who delivers what lies in the folder.
+    /// Which broker delivers what lies in the folder.
     enum Follower {
         /// This broker, and it always has.
         case never
@@ -13,7 +13,7 @@ struct TimerStanding {
         case isOne
     }
 
-    /// Somebody else is taken to have delivered what was due this long before the last message was stored.
+    /// Another broker is taken to have delivered what was due this long before the last message was stored.
     static let deliveryLagMillis: Int64 = 60_000
 
     let progress: TimerWheel.Progress
@@ -42,7 +42,7 @@ struct TimerStanding {
             let apache = try files.apacheNote()?.delivered
             var elsewhere: Int64?
             if follower == .wasOne || (checkpoint == nil && progress == nil) {
-                // Until now somebody else has delivered: the master, or Apache in whose folder this is.
+                // Until now another broker has delivered: the master, or Apache in whose folder this is.
                 elsewhere = apache ?? lastStored() -| Self.deliveryLagMillis
             } else if let apache, apache > known.watermark.due {
                 // RocketMQ 5 has had the folder back since: it delivered what was due, and notes every second that

@@ -104,7 +104,7 @@ final class TimerWheel {
     /// True once everything overdue at the start has been loaded, or as much of it as memory allows.
     func canTakeIn(now: Int64) -> Bool { loadedEnd > now || (!isBusy && nearCount > Self.loadedEntriesMax) }
 
-    // MARK: Taking in
+    // MARK: - Taking in
 
     /// Takes the next message of the queue. The caller does what the placement says.
     /// - Parameters:
@@ -139,7 +139,7 @@ final class TimerWheel {
     private func cancel(_ key: String, due: Int64) { cancelled[due, default: []].insert(key) }
 
     /// Whether a cancellation may have come for messages due then: only such messages' keys are looked at. A handle
-    /// made by Apache names the millisecond behind the due time.
+    /// made by Apache names the millisecond after the due time.
     func mayBeCancelled(due: Int64) -> Bool { cancelled[due] != nil || cancelled[due + 1] != nil }
 
     func isCancelled(_ key: String, due: Int64) -> Bool {
@@ -159,7 +159,7 @@ final class TimerWheel {
         rolled[key.due]?[copyKey].map { key.sequence < $0 } ?? false
     }
 
-    // MARK: Files
+    // MARK: - Files
 
     /// Up to where minutes should be loaded, hours split and days split now.
     private struct Ends {
@@ -243,7 +243,7 @@ final class TimerWheel {
         return number
     }
 
-    // MARK: Delivering
+    // MARK: - Delivering
 
     private enum Head {
         case late
@@ -360,7 +360,7 @@ final class TimerWheel {
         return max(0, min(waiting, loadedEnd, now))
     }
 
-    // MARK: What must survive
+    // MARK: - What must survive
 
     /// Of the last commit.
     var progress: Progress {

@@ -41,7 +41,10 @@ final class EndTransactionProcessor {
         case .endedBefore: asker.answer(.success)
         case .refused(let code, let remark):
             environment.logger.warning(
-                "the end of the transaction at \(physicalOffset), said by \(request.client.address) of \(group), was refused: \(remark)"
+                """
+                the end of the transaction at \(physicalOffset), said by \(request.client.address) of \(group), was \
+                refused: \(remark)
+                """
             )
             asker.answer(code, remark: remark)
         }

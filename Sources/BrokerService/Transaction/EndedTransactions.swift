@@ -8,7 +8,7 @@ struct EndedTransactions {
     enum Standing: Equatable {
         /// It has had its outcome.
         case ended
-        /// It lies in `TRANS_CHECK_MAX_TIME_TOPIC`, and nobody has said an outcome since.
+        /// It lies in `TRANS_CHECK_MAX_TIME_TOPIC`, and no producer has said an outcome since.
         case putAside
         /// It lies there; whether it has had an outcome since cannot be told: there is no index, or too many share its
         /// unique key.

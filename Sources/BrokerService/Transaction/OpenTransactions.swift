@@ -12,9 +12,9 @@ struct OpenTransactions {
         var timeout: Int64 = 6000
         /// Between checks (`transactionCheckInterval`).
         var interval: Int64 = 60_000
-        /// Checks after which nobody is asked any more (`transactionCheckMax`).
+        /// Checks after which no producer is asked any more (`transactionCheckMax`).
         var checkMax = 15
-        /// Age at which nobody is asked any more: the log is about to forget the message (`fileReservedTime`).
+        /// Age at which no producer is asked any more: the log is about to forget the message (`fileReservedTime`).
         var keep: Int64 = 72 * 3_600_000
     }
 
@@ -55,7 +55,7 @@ struct OpenTransactions {
 
     /// - Parameters:
     ///   - halfOffset: everything before it in the half queue is done with.
-    ///   - opOffset: every op message for what is not lies behind it.
+    ///   - opOffset: every op message for what is not lies after it.
     init(settings: Settings, halfOffset: Int64, opOffset: Int64) {
         self.settings = settings
         halfEnd = halfOffset
@@ -80,7 +80,7 @@ struct OpenTransactions {
         half.checks > 0 ? settings.interval : half.immunity ?? settings.timeout
     }
 
-    // MARK: What happens
+    // MARK: - What happens
 
     /// A half message has become readable. An older copy of the same transaction is open no longer.
     /// - Returns: whether its producer is to be asked now: the copy was made for that.
@@ -96,7 +96,7 @@ struct OpenTransactions {
         if let older = byOrigin[half.origin], let before = open.removeValue(forKey: older) ?? ending[older] {
             entry.since = before.since
             isCheck = half.checks > before.half.checks
-            // Only moved to another place of the log: that postpones nothing. What waits for a producer begins to wait
+            // Only moved to another offset of the log: that postpones nothing. What waits for a producer begins to wait
             // anew.
             if half.checks == before.half.checks, before.nextCheck != .max { entry.nextCheck = before.nextCheck }
         }
@@ -125,7 +125,7 @@ struct OpenTransactions {
     /// The queues have been read: from now on every copy is made here.
     mutating func rebuilt() { alike = nil }
 
-    /// The open ones whose records lie before a place of the log, oldest first.
+    /// The open ones whose records lie before an offset of the log, oldest first.
     func lying(before physicalOffset: Int64) -> [HalfMessage] {
         var found: [HalfMessage] = []
         for offset in known[firstKnown...] {
@@ -195,7 +195,7 @@ struct OpenTransactions {
         ending.removeAll(keepingCapacity: true)
     }
 
-    // MARK: Checks
+    // MARK: - Checks
 
     /// The next one whose time has come. The caller ends or postpones it.
     mutating func nextDue(now: Int64) -> Due? {
@@ -210,7 +210,7 @@ struct OpenTransactions {
         return nil
     }
 
-    /// Nobody could be asked: the check is not counted.
+    /// No producer could be asked: the check is not counted.
     mutating func postpone(_ halfOffset: Int64, until time: Int64) {
         guard var entry = open[halfOffset] else { return }
         entry.nextCheck = time
@@ -221,11 +221,11 @@ struct OpenTransactions {
     /// When something is due next.
     var nextWake: Int64? { checks.top?.due }
 
-    // MARK: What must survive
+    // MARK: - What must survive
 
     /// The half queue is done with up to here.
     var halfOffset: Int64 { firstKnown < known.count ? known[firstKnown] : halfEnd }
-    /// Every op message for half messages from `halfOffset` on lies behind this place.
+    /// Every op message for half messages from `halfOffset` on lies after this place.
     var opOffset: Int64 { opStart + Int64(firstOp) }
 }
 

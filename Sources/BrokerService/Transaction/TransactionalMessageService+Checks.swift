@@ -97,7 +97,10 @@ extension TransactionalMessageService {
             return
         }
         environment.logger.error(
-            "the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)"
+            """
+            the prepared message at \(half.physicalOffset) got no outcome in \(half.checks) checks; it lies in \
+            \(TopicNames.transactionCheckMaxTime) now (RESUME_CHECK_HALF_MESSAGE brings it back)
+            """
         )
         justPutAside.insert(half.origin)
         storeOp(half.queueOffset)
@@ -127,7 +130,7 @@ extension TransactionalMessageService {
         }
     }
 
-    /// RESUME_CHECK_HALF_MESSAGE (323): a message nobody had decided about is asked for again from the beginning.
+    /// RESUME_CHECK_HALF_MESSAGE (323): a message without an outcome is asked for again from the beginning.
     func resumeCheck(physicalOffset: Int64) -> Bool {
         guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
         // Its producer has spoken since it was put aside.

@@ -10,8 +10,8 @@ import StoreFormat
 /// stand in `RMQ_SYS_TRANS_OP_HALF_TOPIC`, how far both are done with is the consumer offset of `CID_RMQ_SYS_TRANS`.
 /// Memory holds the open ones only; it is rebuilt from the two queues.
 ///
-/// Unlike Apache's, a check is made at its very time and not at the next round, is counted only if there was a producer
-/// to ask, and is made up for as soon as one connects.
+/// Unlike Apache's, a check is made at its very time and not at the next round. It is counted only if there was a
+/// producer to ask, and is made up for as soon as one connects.
 final class TransactionalMessageService {
     static let group = GroupName(constant: "CID_RMQ_SYS_TRANS")
     static let checkMaxTimeQueues: Int32 = 1
@@ -99,7 +99,7 @@ final class TransactionalMessageService {
         arm()
     }
 
-    /// The topic of half messages is there as soon as somebody uses it, as with Apache.
+    /// The topic of half messages is there as soon as it is used, as with Apache.
     @discardableResult
     func makeTopics() -> TopicEntry {
         tables.topics.findOrCreate(.half, queueNums: 1, perm: Permission.read | Permission.write)
@@ -135,9 +135,9 @@ final class TransactionalMessageService {
     /// How many prepared messages have no outcome.
     var openCount: Int { open?.count ?? 0 }
 
-    // MARK: What the log must keep
+    // MARK: - What the log must keep
 
-    /// Where the oldest prepared message lies that is open, or would be after power loss: without it nobody could
+    /// Where the oldest prepared message lies that is open, or would be after power loss: without it no producer could
     /// commit it. It is bounded: the one that is not decided about within `fileReservedTime` is put aside, which stores
     /// it again.
     var neededFrom: PhysicalOffset? {
@@ -146,8 +146,8 @@ final class TransactionalMessageService {
         return storage.store.entries(half, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
     }
 
-    /// The disk is so full that the log before this place must go, whatever its age: what is open there moves to the
-    /// log's end. Nobody is asked for it, and no check is counted.
+    /// The disk is so full that the log before this offset must go, whatever its age: what is open there moves to the
+    /// log's end. No producer is asked for it, and no check is counted.
     func move(before place: PhysicalOffset) {
         guard isRunning, let open else { return }
         var bytes = 0
@@ -161,7 +161,7 @@ final class TransactionalMessageService {
         if hasAppended { storage.scheduleTick() }
     }
 
-    // MARK: Reading the two queues
+    // MARK: - Reading the two queues
 
     /// What was open when the broker ended: half messages no op message names.
     private func rebuild() {
@@ -177,7 +177,7 @@ final class TransactionalMessageService {
         settleTornCommits()
     }
 
-    /// A commit is stored as two records in one write, the message and the op message behind it. A kill can cut that
+    /// A commit is stored as two records in one write, the message and the op message after it. A kill can cut that
     /// write between them; then the message is found at the log's end and its transaction is over.
     private func settleTornCommits() {
         let end = storage.store.writtenOffset.rawValue
@@ -257,7 +257,7 @@ final class TransactionalMessageService {
         }
     }
 
-    // MARK: Outcomes
+    // MARK: - Outcomes
 
     enum Outcome {
         case done(end: Int64)
@@ -293,7 +293,7 @@ final class TransactionalMessageService {
         return finish(half, isCommit: isCommit)
     }
 
-    /// It is not open. Had it been put aside, its producer is heard all the same: nobody can tell it otherwise, since
+    /// It is not open. Had it been put aside, its producer is heard all the same: it cannot learn of it, since
     /// producers do not wait for the answer.
     private func endLate(_ found: HalfMessage, isCommit: Bool) -> Outcome {
         guard !justEnded.contains(found.origin) else { return .endedBefore }
@@ -307,11 +307,18 @@ final class TransactionalMessageService {
         case .unknown:
             return .refused(
                 .systemError,
-                "the prepared message lies in \(TopicNames.transactionCheckMaxTime); without an index (messageIndexEnable) and a unique key that few share it cannot be told whether it has had an outcome since: RESUME_CHECK_HALF_MESSAGE has it asked for again"
+                """
+                the prepared message lies in \(TopicNames.transactionCheckMaxTime); without an index \
+                (messageIndexEnable) and a unique key that few share it cannot be told whether it has had an outcome \
+                since: RESUME_CHECK_HALF_MESSAGE has it asked for again
+                """
             )
         case .putAside:
             environment.logger.notice(
-                "the prepared message at \(found.physicalOffset), which was put aside, has got its outcome: \(isCommit ? "committed" : "rolled back")"
+                """
+                the prepared message at \(found.physicalOffset), which was put aside, has got its outcome: \
+                \(isCommit ? "committed" : "rolled back")
+                """
             )
             let late = uniqueKey.map { LateOutcome(uniqueKey: $0, origin: found.origin) }
             let outcome = finish(found, isCommit: isCommit, late: late)
@@ -425,7 +432,7 @@ final class TransactionalMessageService {
         }
     }
 
-    // MARK: End of a tick
+    // MARK: - End of a tick
 
     /// The tick's bytes are in the log: half messages among them are open from now on, their producers asked if they
     /// are copies made for that.

@@ -132,10 +132,10 @@ int apus_start_writeback(int descriptor, int64_t offset, int64_t length);
 // Synchronizes the whole file system the descriptor lies on.
 int apus_sync_filesystem(int descriptor);
 // Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
-// (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when somebody holds it.
+// (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when another one holds it.
 int apus_try_lock(int descriptor);
-// Who holds a lock on byte 0 against that one; the descriptor needs no write access. 0: nobody; the process, or -1 when the lock belongs
-// to an open file description (as ours does) and the kernel does not tell whose. Below -1: -errno - 1.
+// The process that holds a lock on byte 0 against that one; the descriptor needs no write access. 0: none. -1: the lock
+// belongs to an open file description (as ours does), and the kernel does not tell of which process. Below -1: -errno - 1.
 int apus_lock_holder(int descriptor);
 // O_DIRECT, which is another number on every architecture.
 int apus_direct_flag(void);
@@ -186,7 +186,7 @@ int apus_sandbox_enter(uint64_t memory);
 // Which version of Landlock the kernel has; 0: none.
 int apus_landlock_version(void);
 // The calling thread and the threads it starts from then on open nothing but what lies below the `count` paths (files or
-// folders), for reading; paths that do not exist are passed over. TCP, abstract sockets and signals to others are forbidden, too, where
+// folders), for reading; paths that do not exist are skipped. TCP, abstract sockets and signals to others are forbidden, too, where
 // the kernel can. What is open stays usable. Returns the kernel's version of Landlock; 0: it has none, and nothing changed.
 int apus_landlock_restrict(const char *_Nonnull const *_Nonnull paths, size_t count);
 

@@ -63,7 +63,10 @@ extension MessageStore {
         if findings.unindexedCount > 0 {
             if state.unindexed == 0, let first = findings.firstUnindexed {
                 logger.error(
-                    "the index lacks keys of the message at \(first) and perhaps of others: they are not found by key; stop the broker, delete \(configuration.indexPath) and start it to have it made anew"
+                    """
+                    the index lacks keys of the message at \(first) and perhaps of others: they are not found by key; \
+                    stop the broker, delete \(configuration.indexPath) and start it to have it made anew
+                    """
                 )
             }
             state.unindexed += findings.unindexedCount
@@ -112,7 +115,11 @@ extension MessageStore {
                 guard queue.lastPhysicalOffset < physical else { return }
                 state.notRepaired += 1
                 logger.error(
-                    "the queue \(name) ends at \(queue.maxOffset), but the log has its message \(offset) at \(physical): stop the broker, delete \(configuration.consumeQueuePath) and start it to have the queues made anew"
+                    """
+                    the queue \(name) ends at \(queue.maxOffset), but the log has its message \(offset) at \
+                    \(physical): stop the broker, delete \(configuration.consumeQueuePath) and start it to have the \
+                    queues made anew
+                    """
                 )
                 return
             }
@@ -141,7 +148,10 @@ extension MessageStore {
             state.repaired += 1
             if state.repaired <= 100 {
                 logger.error(
-                    "entry \(offset) of the queue \(name) did not point at its message at \(physical): repaired from the log"
+                    """
+                    entry \(offset) of the queue \(name) did not point at its message at \(physical): repaired from \
+                    the log
+                    """
                 )
             }
         } catch {

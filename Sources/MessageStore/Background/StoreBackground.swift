@@ -3,7 +3,7 @@ import LinuxSystem
 
 /// Where the store does what may block. Work of one thread runs in order. Tests run the work when they choose.
 package protocol StoreBackground: AnyObject, Sendable {
-    /// Does `work` on that thread, behind what was submitted to it before.
+    /// Does `work` on that thread, after what was submitted to it before.
     func submit(_ thread: StoreBackgroundThread, _ work: @escaping @Sendable () -> Void)
     /// Finishes what was submitted, then ends. Blocks.
     func stop()

@@ -13,7 +13,10 @@ extension MessageStore {
             if let stale = try firstStaleChecksum(checksums.newest(16)) {
                 // RocketMQ cut the log off below its end, as it does at damage, and went on writing.
                 logger.warning(
-                    "the record checksums in \(configuration.recordChecksumPath) from \(stale) on were made for another log than \(configuration.commitLogPath): deleted; records there are judged by their body's CRC"
+                    """
+                    the record checksums in \(configuration.recordChecksumPath) from \(stale) on were made for another \
+                    log than \(configuration.commitLogPath): deleted; records there are judged by their body's CRC
+                    """
                 )
                 try checksums.cut(first: PhysicalOffset(0), end: stale)
             }
@@ -23,8 +26,8 @@ extension MessageStore {
 
     /// Where the checksums begin that are not of this log; nil when all are.
     ///
-    /// A record that contradicts its checksum is damaged if records behind it agree with theirs, or if it is the log's
-    /// last one. If the log goes on behind it without checksums, RocketMQ wrote it.
+    /// A record that contradicts its checksum is damaged if records after it agree with theirs, or if it is the log's
+    /// last one. If the log goes on after it without checksums, RocketMQ wrote it.
     /// - Parameter newest: newest first.
     private func firstStaleChecksum(_ newest: [(range: PhysicalOffset, checksum: UInt32)]) -> PhysicalOffset? {
         guard !newest.isEmpty else { return nil }
@@ -61,7 +64,10 @@ extension MessageStore {
         } catch {
             if reported.isNewUnreadableChecksums() {
                 logger.error(
-                    "reading \(configuration.recordChecksumPath) failed: records found on the disk are judged by their body's CRC alone: \(error)"
+                    """
+                    reading \(configuration.recordChecksumPath) failed: records found on the disk are judged by their \
+                    body's CRC alone: \(error)
+                    """
                 )
             }
             return true

@@ -21,9 +21,9 @@ struct BlockReservation {
     /// The job ended after the store was closed.
     mutating func abandon() { isRunning = false }
 
-    /// What lies behind `offset` was cut off; recovery has found the log's end there.
+    /// What lies after `offset` was cut off; recovery has found the log's end there.
     mutating func cut(to offset: PhysicalOffset) { end = min(end, offset) }
 
-    /// The log ends at `offset`; what is reserved behind it is not known.
+    /// The log ends at `offset`; what is reserved after it is not known.
     mutating func reset(to offset: PhysicalOffset) { end = offset }
 }

@@ -66,7 +66,10 @@ final class CommitLogFiles {
                     throw .damaged(
                         path: path,
                         reason:
-                            "it has \(size) bytes but mappedFileSizeCommitLog is \(fileSize); set it to the size the store was made with"
+                            """
+                            it has \(size) bytes but mappedFileSizeCommitLog is \(fileSize); set it to the size the \
+                            store was made with
+                            """
                     )
                 }
                 try onDisk { () throws(SystemError) in try file.truncate(to: fileSize) }

@@ -4,7 +4,7 @@ import StoreFormat
 /// What the `flush` thread does for the log, and whether its last synchronization can be trusted.
 ///
 /// One job at a time: a flush, or the verification after a flush that failed. After a failure the kernel may call pages
-/// clean that never reached the disk, so `isBroken` stays set. It is unset when everything behind the flushed end has
+/// clean that never reached the disk, so `isBroken` stays set. It is unset when everything after the flushed end has
 /// been read back, written again and synchronized. Confined to the store's thread.
 struct FlushState {
     /// A flush or a verification is under way.

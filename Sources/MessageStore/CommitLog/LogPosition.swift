@@ -19,12 +19,12 @@ struct LogPosition {
     /// Behind the last byte that survives a power loss.
     private(set) var flushed = PhysicalOffset(0)
 
-    /// No log begins at or behind it: adding a file's length there would overflow sooner or later.
+    /// No log begins at or after it: adding a file's length there would overflow sooner or later.
     static let maximum = PhysicalOffset(1 << 60)
 
     // MARK: - Appending
 
-    /// `bytes` more lie behind the end, in the current file.
+    /// `bytes` more lie after the end, in the current file.
     @inline(__always)
     mutating func append(_ bytes: Int64) {
         end += bytes

@@ -23,7 +23,7 @@ package struct MessageDraft {
     package var preparedTransactionOffset: Int64 = 0
     /// Encoded properties as received …
     package var properties = UnsafeRawBufferPointer(start: nil, count: 0)
-    /// … and more to put behind them; a separator is added between the two when there is none.
+    /// … and more to put after them; a separator is added between the two when there is none.
     package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
     /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it
     /// takes bytes at all: a waiting message that is stored again where it was sent to. Only so what holds old log

@@ -49,7 +49,7 @@ extension MessageStore {
     /// Encodes the messages of a batch, all or none. `draft.body` is a sequence of `total size 4 | magic 4 | body CRC 4
     /// | flag 4 | body length 4, body | properties length 2, properties` (`MessageDecoder.encodeMessage`); the draft's
     /// properties are added to each message's.
-    /// - Parameter physicalOffsets: gets one more offset per message behind what it holds: a tick may have several
+    /// - Parameter physicalOffsets: gets one more offset per message after what it holds: a tick may have several
     ///   batches.
     package func appendBatch(_ draft: MessageDraft, physicalOffsets: inout [PhysicalOffset]) -> AppendOutcome {
         if let refusal = gate.refusal { return .refused(refusal) }

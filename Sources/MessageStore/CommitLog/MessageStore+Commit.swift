@@ -52,7 +52,7 @@ extension MessageStore {
         switch result.stop {
         case .end, .needMore: break
         case .fileEnd:
-            // A slave may have the blank record and not yet the zeros behind it.
+            // A slave may have the blank record and not yet the zeros after it.
             let fileEnd = logFiles.base(of: log.dispatched) + logFiles.fileSize
             if fileEnd <= log.written { log.dispatch(to: fileEnd) }
         case .damaged(let damage): reportDamage(damage)

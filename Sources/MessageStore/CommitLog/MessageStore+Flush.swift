@@ -58,14 +58,17 @@ extension MessageStore {
         events.flushed(log.flushed)
     }
 
-    /// Bytes behind `log.flushed` may be lost although the kernel calls them clean.
+    /// Bytes after `log.flushed` may be lost although the kernel calls them clean.
     func flushFailure(_ failure: SystemError) {
         flush.fail()
         noteFailedSynchronization()
         closeGate(
             .notWritable(
                 remark:
-                    "synchronizing the commit log failed: \(failure); messages are taken again when it has been verified and written anew"
+                    """
+                    synchronizing the commit log failed: \(failure); messages are taken again when it has been \
+                    verified and written anew
+                    """
             ))
         events.flushFailed(.disk(failure))
     }
@@ -117,7 +120,10 @@ extension MessageStore {
             closeGate(
                 .notWritable(
                     remark:
-                        "the commit log lost bytes behind \(start) after a failed synchronization; restart the broker to recover what is left"
+                        """
+                        the commit log lost bytes behind \(start) after a failed synchronization; restart the broker \
+                        to recover what is left
+                        """
                 ))
             return
         }

@@ -44,7 +44,7 @@ extension MessageStore {
             count: count)
     }
 
-    /// Whether a property begins only behind one more separator.
+    /// Whether a property begins only after one more separator.
     @inline(__always)
     private static func isOpen(_ properties: UnsafeRawBufferPointer) -> Bool {
         guard let last = properties.last else { return false }

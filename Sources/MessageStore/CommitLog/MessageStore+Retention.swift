@@ -20,7 +20,7 @@ extension MessageStore {
         retention.beginDeleting()
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < Self.filesPerRound, logFiles.files.count > 1, let oldest = logFiles.files.first {
-            // The file that is written, and a prepared one behind it, stay.
+            // The file that is written, and a prepared one after it, stay.
             guard oldest.base + logFiles.fileSize <= log.written, oldest.base + logFiles.fileSize <= log.flushed else {
                 break
             }
@@ -85,7 +85,10 @@ extension MessageStore {
         }
         if retention.noteHeld(base) {
             logger.warning(
-                "commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.name) at \(oldest.from) and behind are still needed: it is kept until they have been delivered or parked"
+                """
+                commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.name) at \(oldest.from) \
+                and behind are still needed: it is kept until they have been delivered or parked
+                """
             )
         }
         return true
@@ -143,7 +146,12 @@ extension MessageStore {
     private func report(_ forced: ForcedDeletion) {
         guard forced.files > 0 || forced.messages > 0 else { return }
         logger.error(
-            "deleted \(forced.messages) messages of \(forced.topics.count) topics before their time was over, with \(forced.files) commit log files: the disk is nearly full, and cleanFileForciblyEnable=true lets the oldest messages go then, consumed or not. Free space or lower fileReservedTime (\(configuration.fileReservedTime) h); with cleanFileForciblyEnable=false new messages are refused instead",
+            """
+            deleted \(forced.messages) messages of \(forced.topics.count) topics before their time was over, with \
+            \(forced.files) commit log files: the disk is nearly full, and cleanFileForciblyEnable=true lets the \
+            oldest messages go then, consumed or not. Free space or lower fileReservedTime \
+            (\(configuration.fileReservedTime) h); with cleanFileForciblyEnable=false new messages are refused instead
+            """,
             metadata: ["topics": "\(forced.topics.sorted().prefix(20).joined(separator: " "))"])
     }
 

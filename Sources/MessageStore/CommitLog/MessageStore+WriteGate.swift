@@ -52,7 +52,7 @@ extension MessageStore {
         prepareAhead()
     }
 
-    /// Makes everything behind the written end zero again; until that has worked nothing may be written, or leftovers
+    /// Makes everything after the written end zero again; until that has worked nothing may be written, or leftovers
     /// of the failed write could be taken for messages after a crash.
     func cleanTail() {
         // The kernel tells of a lost page once: an error met here would be missing in a synchronization on its way.

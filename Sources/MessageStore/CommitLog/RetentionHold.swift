@@ -1,7 +1,7 @@
 package import StoreFormat
 
 /// Something besides consumers that needs messages of the log: messages that wait for their time or their outcome.
-/// Retention keeps the log file with the oldest of them and all files behind it, whatever the pressure.
+/// Retention keeps the log file with the oldest of them and all files after it, whatever the pressure.
 package struct RetentionHold {
     /// Of what, in the plural, for the journal: `delayed messages`.
     package let name: String

@@ -8,7 +8,7 @@ struct WriteGate {
     private(set) var refusal: AppendRefusal?
     /// It is closed because of a threshold, while the disk still takes bytes.
     private var isThreshold = false
-    /// Bytes of a failed write may lie behind the log's written end: they must be zeros before anything is written.
+    /// Bytes of a failed write may lie after the log's written end: they must be zeros before anything is written.
     private(set) var tailIsDirty = false
     /// When reopening was tried last, milliseconds since 1970.
     private var lastRetryMilliseconds: Int64 = 0
@@ -18,7 +18,7 @@ struct WriteGate {
     var isOpen: Bool { refusal == nil }
 
     /// Why a message is not taken, or nil.
-    /// - Parameter mayUseReserve: the message may use the room behind the disk's thresholds.
+    /// - Parameter mayUseReserve: the message may use the room beyond the disk's thresholds.
     @inline(__always)
     func refusal(mayUseReserve: Bool) -> AppendRefusal? {
         guard let refusal, !(isThreshold && mayUseReserve) else { return nil }

@@ -55,7 +55,7 @@ package final class ConsumeQueue {
     private var tailCapacity = 0
 
     init(topic: StoredTopic, queueID: Int32, entriesPerFile: Int) {
-        self.storedTopic = topic
+        storedTopic = topic
         self.queueID = queueID
         self.entriesPerFile = Int64(entriesPerFile)
     }

@@ -34,14 +34,14 @@ extension ConsumeQueueFiles {
     /// Finds the files of a queue and its range of entries, trusting only entries whose record begins below `trusted`.
     /// What lies behind is removed from the disk, so that it can never come back.
     /// - Parameters:
-    ///   - afterPowerLoss: unsynchronized writes may have left holes with entries behind them.
+    ///   - afterPowerLoss: unsynchronized writes may have left holes with entries after them.
     ///   - checksLast: the last entry is compared with its record by `isGenuine`, and dropped when it does not fit: it
     ///     may be torn.
     ///   - logStart: the log begins there. A queue all of whose messages have expired has nothing to be compared with
     ///     and keeps its number.
     ///   - asksWhatFollows: no recovery point has counted the entries, so what follows the end found is looked at.
-    /// - Returns: whether the queue may have gone on behind the end found, with entries that are damaged or stand
-    ///   behind damage: the log tells.
+    /// - Returns: whether the queue may have gone on after the end found, with entries that are damaged or stand
+    ///   after damage: the log tells.
     func load(
         _ queue: ConsumeQueue, trusted: PhysicalOffset, afterPowerLoss: Bool, checksLast: Bool,
         logStart: PhysicalOffset,
@@ -61,9 +61,9 @@ extension ConsumeQueueFiles {
         let end = queue.firstOffset(ofFile: last + 1)
         // Open the whole range for reading while searching.
         queue.reset(minimum: start, maximum: end, written: end)
-        // Entries are written without gaps, so none lies behind the first hole; and reading holes would fill the page
+        // Entries are written without gaps, so none lies after the first hole; and reading holes would fill the page
         // cache with zeros.
-        let newest = try self.file(queue, last, forWriting: false)
+        let newest = try file(queue, last, forWriting: false)
         let hole = newest.firstHole(from: 0)
         let used = hole / Int64(ConsumeQueueEntry.size) + 1
         let high = min(end, lastStart + max(0, min(used, queue.entriesPerFile)))
@@ -206,7 +206,7 @@ extension ConsumeQueueFiles {
         guard inFile < fileBytes else { return }
         let file = try self.file(queue, queue.lastFile, forWriting: true)
         let size = try file.size()
-        // Entries are written in order, so zeros right behind the last one mean that nothing follows, but for holes
+        // Entries are written in order, so zeros right after the last one mean that nothing follows, but for holes
         // torn by a power cut.
         if !always, size == fileBytes, try isZeroBlock(file, at: inFile) { return }
         try file.truncate(to: inFile)

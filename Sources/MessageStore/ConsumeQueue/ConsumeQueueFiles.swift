@@ -31,7 +31,7 @@ final class ConsumeQueueFiles {
     init(directory: String, disk: any Disk, entriesPerFile: Int, maximumOpen: Int = 256) {
         self.directory = directory
         self.disk = disk
-        self.fileBytes = Int64(entriesPerFile) * Int64(ConsumeQueueEntry.size)
+        fileBytes = Int64(entriesPerFile) * Int64(ConsumeQueueEntry.size)
         self.maximumOpen = maximumOpen
     }
 
@@ -169,7 +169,7 @@ final class ConsumeQueueFiles {
     // MARK: - Shortening
 
     /// Behind the last entry that points below `physical`. Sought from the queue's end, which is near: a damaged entry
-    /// further up does not take those behind it along.
+    /// further up does not take those after it along.
     func endOfEntries(_ queue: ConsumeQueue, below physical: PhysicalOffset) throws(SystemError) -> QueueOffset {
         var end = queue.maxOffset
         while end > queue.minOffset, let entry = try rawEntry(queue, at: end - 1),
@@ -192,7 +192,7 @@ final class ConsumeQueueFiles {
 
     // MARK: - Retention
 
-    /// The first entry that points at or behind `physical`, by binary search; the queue's end when none does. Places
+    /// The first entry that points at or after `physical`, by binary search; the queue's end when none does. Places
     /// that point at nothing count as their successor does. A damaged entry the search meets is seen by what lies
     /// beyond it and does not mislead it.
     func firstEntry(_ queue: ConsumeQueue, atOrAfter physical: PhysicalOffset) throws(SystemError) -> QueueOffset {
@@ -239,7 +239,7 @@ final class ConsumeQueueFiles {
         return entry.physicalOffset
     }
 
-    /// Moves the queue's beginning behind messages that are gone from the log, deletes files that hold nothing else
+    /// Moves the queue's beginning after messages that are gone from the log, deletes files that hold nothing else
     /// (`deleteExpiredFile`, `correctMinOffset`). The file with the queue's end stays, so that its offsets go on.
     func expire(_ queue: ConsumeQueue, before physical: PhysicalOffset) throws(SystemError) {
         guard !queue.isEmpty, queue.firstPhysicalOffset < physical || queue.firstPhysicalOffset.rawValue == 0 else {

@@ -16,7 +16,7 @@ extension MessageStore {
     func writeBehind(_ now: Int64) {
         if !queuePass.isRunning {
             let due = queuePass.millisecondsSinceBegin(now) >= Int64(configuration.flushIntervalConsumeQueue)
-            // By bytes too: what lies behind the last pass is what a recovery reads again.
+            // By bytes too: what lies after the last pass is what a recovery reads again.
             let much = log.dispatched - queuePass.dispatched >= Self.passBytesMax
             guard due || much || checkpoint.isRequested else { return }
             beginPass(now)

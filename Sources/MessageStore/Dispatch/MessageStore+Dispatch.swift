@@ -143,7 +143,10 @@ extension MessageStore {
         // At the first, and then ever more seldom: a log of RocketMQ's may be full of them.
         guard withoutQueue & (withoutQueue - 1) == 0 else { return }
         logger.error(
-            "the message at \(record.physicalOffset) of the commit log is in no queue: \(refusal); it stays in the log, readable by offset and key (\(withoutQueue) such messages since the start)"
+            """
+            the message at \(record.physicalOffset) of the commit log is in no queue: \(refusal); it stays in the log, \
+            readable by offset and key (\(withoutQueue) such messages since the start)
+            """
         )
     }
 
@@ -217,7 +220,7 @@ extension MessageStore {
                 size = Int64(needed)
             }
             let start = log.dispatched
-            guard let result = windows.withBytes(at: start, size: Int(size), { self.dispatch($0, at: start, mode) })
+            guard let result = windows.withBytes(at: start, size: Int(size), { dispatch($0, at: start, mode) })
             else {
                 return .end
             }
@@ -227,7 +230,7 @@ extension MessageStore {
             case .end: break
             case .needMore(let more): needed = more
             case .fileEnd:
-                // A slave may have the blank record and not yet the zeros behind it.
+                // A slave may have the blank record and not yet the zeros after it.
                 guard fileEnd <= limit else { return .end }
                 log.dispatch(to: fileEnd)
             case .damaged: return result.stop

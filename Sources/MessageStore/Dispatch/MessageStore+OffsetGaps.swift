@@ -64,7 +64,11 @@ extension MessageStore {
 
     private func drop(_ record: WaitingRecord) {
         logger.error(
-            "message at \(record.entry.physicalOffset) says it is number \(record.offset) of the queue \(record.queue.topic)-\(record.queue.queueID), which was at \(record.maximum) and does not go on there: it is in no queue"
+            """
+            message at \(record.entry.physicalOffset) says it is number \(record.offset) of the queue \
+            \(record.queue.topic)-\(record.queue.queueID), which was at \(record.maximum) and does not go on there: it \
+            is in no queue
+            """
         )
     }
 

@@ -11,7 +11,7 @@ struct WaitingRecord {
     let maximum: QueueOffset
 
     /// What the queue's next record tells of it. A single wrong number is skipped: the queue goes on as if it did not
-    /// exist, or lacks its one entry. A queue that began again, or lacks what was damaged, goes on behind it.
+    /// exist, or lacks its one entry. A queue that began again, or lacks what was damaged, goes on after it.
     func isRefuted(by next: QueueOffset) -> Bool {
         next <= offset || (offset < maximum && next > maximum)
     }

@@ -22,7 +22,7 @@ final class IndexFile {
 
     /// A write that is under way; it has the entries from `writtenCount` on.
     private var leaving: IndexWrite?
-    /// The entries behind those, up to `header.indexCount`, encoded.
+    /// The entries after those, up to `header.indexCount`, encoded.
     private var pending = GrowableBytes()
     private let small = UnsafeMutableRawBufferPointer.allocate(byteCount: IndexLayout.headerSize, alignment: 8)
     private var writtenCount: Int32
@@ -37,8 +37,8 @@ final class IndexFile {
         self.layout = layout
         self.file = file
         self.header = header
-        self.writtenHeader = header
-        self.writtenCount = header.indexCount
+        writtenHeader = header
+        writtenCount = header.indexCount
     }
 
     deinit {
@@ -309,7 +309,7 @@ final class IndexFile {
 
     // MARK: - Recovery
 
-    /// Goes back to an older state: entries behind `header` are dropped and the slot table is made again from the
+    /// Goes back to an older state: entries after `header` are dropped and the slot table is made again from the
     /// entries that remain, which are trusted (they were synchronized).
     func rewind(to header: IndexHeader) throws(SystemError) {
         self.header = header

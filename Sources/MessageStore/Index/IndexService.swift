@@ -187,7 +187,10 @@ final class IndexService {
                     try disk.remove(path)
                 } else {
                     logger.warning(
-                        "index file \(path) has \(size) bytes instead of \(layout.fileSize): not used; set maxHashSlotNum and maxIndexNum to what it was made with, or delete it"
+                        """
+                        index file \(path) has \(size) bytes instead of \(layout.fileSize): not used; set \
+                        maxHashSlotNum and maxIndexNum to what it was made with, or delete it
+                        """
                     )
                 }
                 continue
@@ -259,7 +262,7 @@ final class IndexService {
     }
 
     /// RocketMQ's checkpoint covers index files up to a time, hardly ever the newest. After a power cut the others are
-    /// repaired from what is left, so that not the whole log has to be read for them. Keys behind `coveredOffset` are
+    /// repaired from what is left, so that not the whole log has to be read for them. Keys after `coveredOffset` are
     /// indexed again by dispatch.
     /// - Parameters:
     ///   - time: files that end later are not covered.
@@ -280,7 +283,7 @@ final class IndexService {
         try remove(from: number)
     }
 
-    /// Drops what points behind the end of the log.
+    /// Drops what points past the end of the log.
     func cut(to physical: PhysicalOffset) throws(SystemError) {
         pending.removeAll { $0.physicalOffset >= physical }
         if let first = files.firstIndex(where: { $0.header.indexCount > 1 && $0.header.endPhyOffset >= physical }) {

@@ -51,7 +51,7 @@ package struct EntryVerdicts {
         let chunks: UnsafeBufferPointer<UInt64>
         let entries: UnsafeRawBufferPointer?
 
-        /// The first wanted entry from `position` on; behind the last one decided about when there is none.
+        /// The first wanted entry from `position` on; after the last one decided about when there is none.
         @inline(__always)
         func next(from position: Int64) -> Int64 {
             let index = Int(position - start)

@@ -40,7 +40,7 @@ package struct GetMessageResult: Sendable {
     package var suggestPullingFromSlave: Bool
 }
 
-/// Whole records that lie one behind the other in one log file.
+/// Whole records that lie one after the other in one log file.
 package struct LogRange: Equatable, Sendable {
     /// Where the first of them begins.
     package var start: PhysicalOffset
@@ -63,7 +63,7 @@ package struct MessageArrival: Sendable {
     package let physicalOffset: PhysicalOffset
     /// Bytes of the record.
     package let size: Int
-    /// The queue's end behind this message.
+    /// The queue's end after this message.
     package let maxOffset: QueueOffset
     /// Of its tag (`TagsCode`).
     package let tagsCode: Int64

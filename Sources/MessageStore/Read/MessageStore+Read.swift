@@ -45,7 +45,7 @@ extension MessageStore {
         var position = offset
         var skipBelow = PhysicalOffset.min
         var lastPhysical = PhysicalOffset(0)
-        // The answer and the entry behind it are enough unless some are left out: then more and more are read at once.
+        // The answer and the entry after it are enough unless some are left out: then more and more are read at once.
         var wanted = Int64(min(max(maxCount, 1), 1 << 20)) + 1
         scan: while position < scanEnd {
             let bytes: UnsafeRawBufferPointer
@@ -96,7 +96,7 @@ extension MessageStore {
             }
         }
         if position == offset, answer.messageCount == 0, answer.status == .noMatchedMessage {
-            // The entries could not be read: the consumer goes on behind the damaged file.
+            // The entries could not be read: the consumer goes on after the damaged file.
             answer.status = .offsetFoundNull
             position = queue.firstOffset(ofFile: queue.fileNumber(of: position) + 1)
             answer.nextBeginOffset = correct(offset, to: min(position, maximum))
@@ -195,7 +195,10 @@ extension MessageStore {
     {
         guard reported.isNew(damageAt: physical) else { return }
         logger.error(
-            "entry \(position) of \(queue.topic)-\(queue.queueID) leads to \(physical), where \(what): not delivered; if the log is right, stop the broker and delete the folder consumequeue, and it is built anew"
+            """
+            entry \(position) of \(queue.topic)-\(queue.queueID) leads to \(physical), where \(what): not delivered; \
+            if the log is right, stop the broker and delete the folder consumequeue, and it is built anew
+            """
         )
     }
 

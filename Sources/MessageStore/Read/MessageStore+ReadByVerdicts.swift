@@ -29,7 +29,7 @@ extension MessageStore {
         let memory = memoryBytes * Int64(configuration.accessMessageInMemoryMaxRatio) / 100
         let scanEnd = min(queue.maxOffset.rawValue, verdicts.start + Int64(verdicts.count))
         let most = max(1, maxCount)
-        // Most answers are full at that many: what lies behind them in the queue is not read.
+        // Most answers are full at that many: what lies after them in the queue is not read.
         let enough = max(1, min(most, configuration.maxTransferCountOnMessageInMemory))
         var position = offset.rawValue
         var lastPhysical = log.written

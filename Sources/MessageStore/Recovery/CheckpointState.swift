@@ -41,7 +41,7 @@ struct CheckpointState {
     /// The next pass begins at once, and a checkpoint follows it.
     mutating func request() { isRequested = true }
 
-    /// Whether one is due behind a pass that covered everything below `end`.
+    /// Whether one is due after a pass that covered everything below `end`.
     func isDue(now: Int64, dispatched end: PhysicalOffset, _ configuration: StoreConfiguration) -> Bool {
         isRequested || now - lastMilliseconds >= Int64(configuration.flushConsumeQueueThoroughInterval)
             || end - dispatched >= Self.bytesMax

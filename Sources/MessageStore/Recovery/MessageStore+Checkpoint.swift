@@ -18,7 +18,10 @@ extension MessageStore {
             try recoveryPoint.writeSoft(point)
         } catch {
             logger.error(
-                "the failed synchronization could not be noted in the recovery point: if this process is killed now, the next start may trust pages that are lost: \(error)"
+                """
+                the failed synchronization could not be noted in the recovery point: if this process is killed now, \
+                the next start may trust pages that are lost: \(error)
+                """
             )
         }
     }

@@ -56,7 +56,10 @@ extension MessageStore {
             noteFailedSynchronization()
             throw .notWritable(
                 reason:
-                    "a synchronization of the filesystem of \(configuration.storePathRootDir) had failed; the next start makes its queues durable again"
+                    """
+                    a synchronization of the filesystem of \(configuration.storePathRootDir) had failed; the next \
+                    start makes its queues durable again
+                    """
             )
         }
     }

@@ -28,7 +28,10 @@ extension MessageStore {
         guard try disk.information(beginAnewPath) != nil else { return }
         if try evidence.logIsEmpty() {
             logger.warning(
-                "\(beginAnewPath) is there: the store begins anew, queues, index and consumers' offsets of before are removed"
+                """
+                \(beginAnewPath) is there: the store begins anew, queues, index and consumers' offsets of before are \
+                removed
+                """
             )
             let tables = ["consumerOffset.json", "delayOffset.json"].flatMap { [$0, $0 + ".bak"] }
             for path in [checkpointPath] + tables.map({ configuration.configPath + "/" + $0 })

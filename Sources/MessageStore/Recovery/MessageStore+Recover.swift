@@ -86,7 +86,10 @@ extension MessageStore {
         let folders = try queueFiles.folders { odd.append($0) }
         if let first = odd.first {
             logger.error(
-                "\(odd.count) folders in \(configuration.consumeQueuePath) are no topic's and are left alone: \(first); nothing is read from them"
+                """
+                \(odd.count) folders in \(configuration.consumeQueuePath) are no topic's and are left alone: \(first); \
+                nothing is read from them
+                """
             )
         }
         return folders
@@ -207,7 +210,7 @@ extension MessageStore {
                     checksLast: plan.queuesMayHaveHoles || plan.afterRocketMQKill, logStart: logStart,
                     asksWhatFollows: plan.point == nil
                 ) { entry, offset in
-                    guard let record = self.recordAt(entry.physicalOffset) else { return false }
+                    guard let record = recordAt(entry.physicalOffset) else { return false }
                     return record.queueOffset == offset && record.queueID == queue.queueID
                 }
             }
@@ -230,7 +233,7 @@ extension MessageStore {
         return newest + Int64(record.size)
     }
 
-    /// Whether the records behind the newest one in a queue lead exactly to `offset`: then the log is the one the
+    /// Whether the records after the newest one in a queue lead exactly to `offset`: then the log is the one the
     /// recovery point was made for.
     private func reaches(_ offset: PhysicalOffset, _ queues: [ConsumeQueue]) -> Bool {
         guard var position = queueEnd(queues) else { return true }
@@ -250,7 +253,7 @@ extension MessageStore {
         var isBlank: Bool
     }
 
-    /// Where the log goes on behind a record; behind a blank one that is the next file.
+    /// Where the log goes on after a record; after a blank one that is the next file.
     func end(of record: RecordGlimpse, at offset: PhysicalOffset) -> PhysicalOffset {
         record.isBlank ? logFiles.base(of: offset) + logFiles.fileSize : offset + record.size
     }

@@ -5,11 +5,11 @@ import StoreReader
 
 /// Ranges of the log that hold no message, as a start meets them.
 extension MessageStore {
-    /// Decides about damage met on the way. True: it was stepped over, dispatch goes on behind it.
+    /// Decides about damage met on the way. True: it was stepped over, dispatch goes on after it.
     func skipDamage(_ damage: CommitLogDamage, _ plan: RecoveryPlan) -> Bool {
         let isKnown = log.dispatched < plan.known
         if damage == .nothing, !isKnown, plan.wasClean || plan.afterPowerLoss { return false }
-        // A killed process wrote in order: messages behind damage, be it zeros, mean that only the damaged range is
+        // A killed process wrote in order: messages after damage, be it zeros, mean that only the damaged range is
         // lost. After a power cut they are writes that overtook it. None of them was acknowledged as durable, and
         // keeping them would leave holes in queues.
         if plan.afterPowerLoss, !isKnown {
@@ -21,7 +21,7 @@ extension MessageStore {
         if damage == .tornBlock, let record = recordAt(log.dispatched),
             recordAt(log.dispatched + Int64(record.size)) != nil
         {
-            // What was written in order and goes on behind it is no torn write: the properties are zeros.
+            // What was written in order and goes on after it is no torn write: the properties are zeros.
             return dispatchWindows(upTo: log.dispatched + Int64(record.size), .verify) == .end
         }
         var from = log.dispatched + 1
@@ -32,13 +32,16 @@ extension MessageStore {
         }
         guard let next = nextRecord(from: from) else { return false }
         logger.error(
-            "commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are skipped, their messages are lost"
+            """
+            commit log at \(log.dispatched): \(damage); \(next - log.dispatched) bytes are skipped, their messages are \
+            lost
+            """
         )
         log.dispatch(to: next)
         return true
     }
 
-    /// Entries that point behind the log's end go. Their messages are gone with the log's end, or the entries are
+    /// Entries that point past the log's end go. Their messages are gone with the log's end, or the entries are
     /// damaged and their messages lie in the log: what lies there behind a queue's last good entry is entered again,
     /// before any number is given a second time.
     func cutQueues(to end: PhysicalOffset) throws(SystemError) {
@@ -111,7 +114,7 @@ extension MessageStore {
         return nil
     }
 
-    /// The first byte at or behind `offset` that is not zero; nil when there is none. Holes cost nothing.
+    /// The first byte at or after `offset` that is not zero; nil when there is none. Holes cost nothing.
     func firstData(behind offset: PhysicalOffset) -> PhysicalOffset? {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 4096)
         defer { buffer.deallocate() }

@@ -3,11 +3,13 @@ package import FastJSON
 /// A body that is JSON on the wire. Class names and field spellings are RocketMQ's; fields a reader does not know are
 /// skipped, fields a writer left out get RocketMQ's defaults.
 package protocol JSONBody: Equatable, Sendable {
+    /// - Throws: `badBody`: a field is missing, of a wrong type or out of its bounds.
     init(json: JSONValue) throws(RemotingDecodeError)
     var json: JSONValue { get }
 }
 
 extension JSONBody {
+    /// - Throws: `badBody`: the bytes are no JSON, or no JSON of this type.
     package init(body: UnsafeRawBufferPointer) throws(RemotingDecodeError) {
         let json: JSONValue
         do {
@@ -18,6 +20,7 @@ extension JSONBody {
         self = try Self(json: json)
     }
 
+    /// - Throws: `badBody`: the bytes are no JSON, or no JSON of this type.
     package init(body: [UInt8]) throws(RemotingDecodeError) {
         let result = body.withUnsafeBytes { bytes in
             Result { () throws(RemotingDecodeError) in try Self(body: bytes) }
@@ -25,13 +28,14 @@ extension JSONBody {
         self = try result.get()
     }
 
+    /// - Throws: `badBody`: the text is no JSON, or no JSON of this type.
     package init(text: String) throws(RemotingDecodeError) {
         self = try Self(body: Array(text.utf8))
     }
 
     /// As fastjson writes it (`RemotingSerializable.encode`).
     package func encoded(_ options: JSONWriter.Options = []) -> [UInt8] {
-        self.json.bytes(options)
+        json.bytes(options)
     }
 }
 

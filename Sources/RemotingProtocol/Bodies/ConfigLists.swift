@@ -9,11 +9,11 @@ package struct CreateTopicListRequestBody: JSONBody {
 
     /// - Throws: `badBody` when the list is missing or an element is no topic.
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.topicConfigList = []
-        for element in try json.list("topicConfigList") { self.topicConfigList.append(try TopicConfig(json: element)) }
+        topicConfigList = []
+        for element in try json.list("topicConfigList") { topicConfigList.append(try TopicConfig(json: element)) }
     }
 
-    package var json: JSONValue { .fields([("topicConfigList", .array(self.topicConfigList.map(\.json)))]) }
+    package var json: JSONValue { .fields([("topicConfigList", .array(topicConfigList.map(\.json)))]) }
 }
 
 /// Several consumer groups at once (UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST, 225; RocketMQ 5).
@@ -24,13 +24,13 @@ package struct SubscriptionGroupList: JSONBody {
 
     /// - Throws: `badBody` when the list is missing or an element is no group.
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.groupConfigList = []
+        groupConfigList = []
         for element in try json.list("groupConfigList") {
-            self.groupConfigList.append(try SubscriptionGroupConfig(json: element))
+            groupConfigList.append(try SubscriptionGroupConfig(json: element))
         }
     }
 
-    package var json: JSONValue { .fields([("groupConfigList", .array(self.groupConfigList.map(\.json)))]) }
+    package var json: JSONValue { .fields([("groupConfigList", .array(groupConfigList.map(\.json)))]) }
 }
 
 extension JSONValue {

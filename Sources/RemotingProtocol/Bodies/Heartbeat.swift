@@ -37,13 +37,13 @@ package struct SubscriptionData: JSONBody {
 
     package var json: JSONValue {
         .fields([
-            ("classFilterMode", .bool(self.classFilterMode)),
-            ("codeSet", .array(self.codeSet.map { .integer($0) })),
-            ("expressionType", .string(self.expressionType)),
-            ("subString", .string(self.subString)),
-            ("subVersion", .integer(self.subVersion)),
-            ("tagsSet", .strings(self.tagsSet)),
-            ("topic", .string(self.topic)),
+            ("classFilterMode", .bool(classFilterMode)),
+            ("codeSet", .array(codeSet.map { .integer($0) })),
+            ("expressionType", .string(expressionType)),
+            ("subString", .string(subString)),
+            ("subVersion", .integer(subVersion)),
+            ("tagsSet", .strings(tagsSet)),
+            ("topic", .string(topic)),
         ])
     }
 }
@@ -99,12 +99,12 @@ package struct ConsumerData: JSONBody {
 
     package var json: JSONValue {
         .fields([
-            ("consumeFromWhere", .string(self.consumeFromWhere)),
-            ("consumeType", .string(self.consumeType)),
-            ("groupName", .string(self.groupName)),
-            ("messageModel", .string(self.messageModel)),
-            ("subscriptionDataSet", .array(self.subscriptionDataSet.map { $0.json })),
-            ("unitMode", .bool(self.unitMode)),
+            ("consumeFromWhere", .string(consumeFromWhere)),
+            ("consumeType", .string(consumeType)),
+            ("groupName", .string(groupName)),
+            ("messageModel", .string(messageModel)),
+            ("subscriptionDataSet", .array(subscriptionDataSet.map { $0.json })),
+            ("unitMode", .bool(unitMode)),
         ])
     }
 }
@@ -123,19 +123,19 @@ package struct HeartbeatData: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.clientID = try json.text("clientID")
-        self.producerGroups = []
+        clientID = try json.text("clientID")
+        producerGroups = []
         for producer in try (json["producerDataSet"] ?? .null).elements("producerDataSet") {
-            self.producerGroups.append(try producer.text("groupName"))
+            producerGroups.append(try producer.text("groupName"))
         }
-        self.consumerDataSet = try json.bodies("consumerDataSet")
+        consumerDataSet = try json.bodies("consumerDataSet")
     }
 
     package var json: JSONValue {
         .fields([
-            ("clientID", .string(self.clientID)),
-            ("consumerDataSet", .array(self.consumerDataSet.map { $0.json })),
-            ("producerDataSet", .array(self.producerGroups.map { .fields([("groupName", .string($0))]) })),
+            ("clientID", .string(clientID)),
+            ("consumerDataSet", .array(consumerDataSet.map { $0.json })),
+            ("producerDataSet", .array(producerGroups.map { .fields([("groupName", .string($0))]) })),
         ])
     }
 }
@@ -153,16 +153,16 @@ package struct CheckClientRequestBody: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.clientID = json["clientId"]?.string ?? ""
-        self.group = json["group"]?.string ?? ""
-        self.subscriptionData = try SubscriptionData(json: json["subscriptionData"] ?? .null)
+        clientID = json["clientId"]?.string ?? ""
+        group = json["group"]?.string ?? ""
+        subscriptionData = try SubscriptionData(json: json["subscriptionData"] ?? .null)
     }
 
     package var json: JSONValue {
         .fields([
-            ("clientId", .string(self.clientID)),
-            ("group", .string(self.group)),
-            ("subscriptionData", self.subscriptionData.json),
+            ("clientId", .string(clientID)),
+            ("group", .string(group)),
+            ("subscriptionData", subscriptionData.json),
         ])
     }
 }
@@ -176,8 +176,8 @@ package struct GetConsumerListByGroupResponseBody: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.consumerIDList = try json.strings("consumerIdList")
+        consumerIDList = try json.strings("consumerIdList")
     }
 
-    package var json: JSONValue { .fields([("consumerIdList", .strings(self.consumerIDList))]) }
+    package var json: JSONValue { .fields([("consumerIdList", .strings(consumerIDList))]) }
 }

@@ -13,16 +13,16 @@ package struct MessageQueue: JSONBody, Hashable, Comparable {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.topic = try json.text("topic")
-        self.brokerName = try json.text("brokerName")
-        self.queueID = try json.int32("queueId", default: 0)
+        topic = try json.text("topic")
+        brokerName = try json.text("brokerName")
+        queueID = try json.int32("queueId", default: 0)
     }
 
     package var json: JSONValue {
         .fields([
-            ("brokerName", .string(self.brokerName)),
-            ("queueId", .integer(self.queueID)),
-            ("topic", .string(self.topic)),
+            ("brokerName", .string(brokerName)),
+            ("queueId", .integer(queueID)),
+            ("topic", .string(topic)),
         ])
     }
 
@@ -44,16 +44,16 @@ package struct LockBatchRequestBody: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.consumerGroup = try json.text("consumerGroup")
-        self.clientID = try json.text("clientId")
-        self.mqSet = try json.bodies("mqSet")
+        consumerGroup = try json.text("consumerGroup")
+        clientID = try json.text("clientId")
+        mqSet = try json.bodies("mqSet")
     }
 
     package var json: JSONValue {
         .fields([
-            ("clientId", .string(self.clientID)),
-            ("consumerGroup", .string(self.consumerGroup)),
-            ("mqSet", .array(self.mqSet.map { $0.json })),
+            ("clientId", .string(clientID)),
+            ("consumerGroup", .string(consumerGroup)),
+            ("mqSet", .array(mqSet.map { $0.json })),
         ])
     }
 }
@@ -69,8 +69,8 @@ package struct LockBatchResponseBody: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.lockOKMQSet = try json.bodies("lockOKMQSet")
+        lockOKMQSet = try json.bodies("lockOKMQSet")
     }
 
-    package var json: JSONValue { .fields([("lockOKMQSet", .array(self.lockOKMQSet.map { $0.json }))]) }
+    package var json: JSONValue { .fields([("lockOKMQSet", .array(lockOKMQSet.map { $0.json }))]) }
 }

@@ -23,18 +23,19 @@ package struct RegisterBrokerBody: JSONBody {
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
         try json.requireObject("the registration")
-        self.topicConfigSerializeWrapper = try TopicConfigSerializeWrapper(
+        topicConfigSerializeWrapper = try TopicConfigSerializeWrapper(
             json: json["topicConfigSerializeWrapper"] ?? .null)
-        self.filterServerList = try json.strings("filterServerList")
+        filterServerList = try json.strings("filterServerList")
     }
 
     package var json: JSONValue {
         .fields([
-            ("filterServerList", .strings(self.filterServerList)),
-            ("topicConfigSerializeWrapper", self.topicConfigSerializeWrapper.json),
+            ("filterServerList", .strings(filterServerList)),
+            ("topicConfigSerializeWrapper", topicConfigSerializeWrapper.json),
         ])
     }
 
+    /// - Throws: `badBody`: the bytes do not inflate, inflate to more than `inflatedBytesMax`, or hold no registration.
     package init(body: UnsafeRawBufferPointer, compressed: Bool) throws(RemotingDecodeError) {
         guard compressed else {
             self = try Self(body: body)
@@ -106,12 +107,12 @@ package struct RegisterBrokerBody: JSONBody {
             append(chunk.count)
             bytes.append(contentsOf: chunk)
         }
-        append(chunk: self.topicConfigSerializeWrapper.dataVersion.encoded())
-        append(self.topicConfigSerializeWrapper.topicConfigTable.count)
-        for topic in self.topicConfigSerializeWrapper.topicConfigTable {
+        append(chunk: topicConfigSerializeWrapper.dataVersion.encoded())
+        append(topicConfigSerializeWrapper.topicConfigTable.count)
+        for topic in topicConfigSerializeWrapper.topicConfigTable {
             append(chunk: Array(topic.registrationText.utf8))
         }
-        append(chunk: JSONValue.strings(self.filterServerList).bytes())
+        append(chunk: JSONValue.strings(filterServerList).bytes())
         return Zlib.deflate(bytes)
     }
 }

@@ -28,11 +28,11 @@ package struct QueueData: JSONBody {
 
     package var json: JSONValue {
         .fields([
-            ("brokerName", .string(self.brokerName)),
-            ("perm", .integer(self.perm)),
-            ("readQueueNums", .integer(self.readQueueNums)),
-            ("topicSysFlag", .integer(self.topicSysFlag)),
-            ("writeQueueNums", .integer(self.writeQueueNums)),
+            ("brokerName", .string(brokerName)),
+            ("perm", .integer(perm)),
+            ("readQueueNums", .integer(readQueueNums)),
+            ("topicSysFlag", .integer(topicSysFlag)),
+            ("writeQueueNums", .integer(writeQueueNums)),
         ])
     }
 }
@@ -50,32 +50,32 @@ package struct BrokerData: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.cluster = json["cluster"]?.string ?? ""
-        self.brokerName = try json.text("brokerName")
-        self.brokerAddrs = [:]
+        cluster = json["cluster"]?.string ?? ""
+        brokerName = try json.text("brokerName")
+        brokerAddrs = [:]
         for member in try (json["brokerAddrs"] ?? .null).members("brokerAddrs") {
             guard let id = Int64(member.key), let address = member.value.string else {
                 throw .badBody("brokerAddrs has an entry that is not id:address")
             }
-            self.brokerAddrs[id] = address
+            brokerAddrs[id] = address
         }
     }
 
     package var json: JSONValue {
         var addresses = JSONObject()
-        for (id, address) in self.brokerAddrs.sorted(by: { $0.key < $1.key }) {
+        for (id, address) in brokerAddrs.sorted(by: { $0.key < $1.key }) {
             addresses.append(rawKey: String(id), .string(address))
         }
         return .fields([
             ("brokerAddrs", .object(addresses)),
-            ("brokerName", .string(self.brokerName)),
-            ("cluster", .string(self.cluster)),
+            ("brokerName", .string(brokerName)),
+            ("cluster", .string(cluster)),
         ])
     }
 
     /// The master's address, else that of the lowest id.
     package var preferredAddress: String? {
-        self.brokerAddrs[0] ?? self.brokerAddrs.min { $0.key < $1.key }?.value
+        brokerAddrs[0] ?? brokerAddrs.min { $0.key < $1.key }?.value
     }
 }
 
@@ -99,12 +99,12 @@ package struct TopicRouteData: JSONBody {
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
         try json.requireObject("the route data")
-        self.orderTopicConf = json["orderTopicConf"]?.string
-        self.queueDatas = try json.bodies("queueDatas")
-        self.brokerDatas = try json.bodies("brokerDatas")
-        self.filterServerTable = [:]
+        orderTopicConf = json["orderTopicConf"]?.string
+        queueDatas = try json.bodies("queueDatas")
+        brokerDatas = try json.bodies("brokerDatas")
+        filterServerTable = [:]
         for member in try (json["filterServerTable"] ?? .null).members("filterServerTable") {
-            self.filterServerTable[member.key] = try member.value.elements("filterServerTable").compactMap {
+            filterServerTable[member.key] = try member.value.elements("filterServerTable").compactMap {
                 $0.string
             }
         }
@@ -112,13 +112,13 @@ package struct TopicRouteData: JSONBody {
 
     package var json: JSONValue {
         .fields([
-            ("brokerDatas", .array(self.brokerDatas.map { $0.json })),
+            ("brokerDatas", .array(brokerDatas.map { $0.json })),
             (
                 "filterServerTable",
-                .fields(self.filterServerTable.sorted { $0.key < $1.key }.map { ($0.key, .strings($0.value)) })
+                .fields(filterServerTable.sorted { $0.key < $1.key }.map { ($0.key, .strings($0.value)) })
             ),
-            ("orderTopicConf", self.orderTopicConf.map { .string($0) }),
-            ("queueDatas", .array(self.queueDatas.map { $0.json })),
+            ("orderTopicConf", orderTopicConf.map { .string($0) }),
+            ("queueDatas", .array(queueDatas.map { $0.json })),
         ])
     }
 }
@@ -134,13 +134,13 @@ package struct ClusterInfo: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.brokerAddrTable = [:]
-        self.clusterAddrTable = [:]
+        brokerAddrTable = [:]
+        clusterAddrTable = [:]
         for member in try (json["brokerAddrTable"] ?? .null).members("brokerAddrTable") {
-            self.brokerAddrTable[member.key] = try BrokerData(json: member.value)
+            brokerAddrTable[member.key] = try BrokerData(json: member.value)
         }
         for member in try (json["clusterAddrTable"] ?? .null).members("clusterAddrTable") {
-            self.clusterAddrTable[member.key] = Set(
+            clusterAddrTable[member.key] = Set(
                 try member.value.elements("clusterAddrTable").compactMap { $0.string })
         }
     }
@@ -149,11 +149,11 @@ package struct ClusterInfo: JSONBody {
         .fields([
             (
                 "brokerAddrTable",
-                .fields(self.brokerAddrTable.sorted { $0.key < $1.key }.map { ($0.key, $0.value.json) })
+                .fields(brokerAddrTable.sorted { $0.key < $1.key }.map { ($0.key, $0.value.json) })
             ),
             (
                 "clusterAddrTable",
-                .fields(self.clusterAddrTable.sorted { $0.key < $1.key }.map { ($0.key, .strings($0.value.sorted())) })
+                .fields(clusterAddrTable.sorted { $0.key < $1.key }.map { ($0.key, .strings($0.value.sorted())) })
             ),
         ])
     }
@@ -171,14 +171,14 @@ package struct TopicList: JSONBody {
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
         try json.requireObject("the topic list")
-        self.topicList = try json.strings("topicList")
-        self.brokerAddr = json["brokerAddr"]?.string
+        topicList = try json.strings("topicList")
+        brokerAddr = json["brokerAddr"]?.string
     }
 
     package var json: JSONValue {
         .fields([
-            ("brokerAddr", self.brokerAddr.map { .string($0) }),
-            ("topicList", .strings(self.topicList)),
+            ("brokerAddr", brokerAddr.map { .string($0) }),
+            ("topicList", .strings(topicList)),
         ])
     }
 }
@@ -192,13 +192,13 @@ package struct KVTable: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.table = [:]
+        table = [:]
         for member in try (json["table"] ?? .null).members("table") {
-            self.table[member.key] = member.value.string ?? ""
+            table[member.key] = member.value.string ?? ""
         }
     }
 
     package var json: JSONValue {
-        .fields([("table", .fields(self.table.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) }))])
+        .fields([("table", .fields(table.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) }))])
     }
 }

@@ -16,24 +16,24 @@ package struct DataVersion: JSONBody, Hashable {
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
         try json.requireObject("dataVersion")
-        self.timestamp = try json.int64("timestamp", default: 0)
-        self.counter = try json.int64("counter", default: 0)
-        self.stateVersion = try json.int64("stateVersion", default: 0)
+        timestamp = try json.int64("timestamp", default: 0)
+        counter = try json.int64("counter", default: 0)
+        stateVersion = try json.int64("stateVersion", default: 0)
     }
 
     package var json: JSONValue {
         .fields([
-            ("counter", .integer(self.counter)),
-            // 4.9.8 knows no stateVersion; it is written only by those who have one.
-            ("stateVersion", self.stateVersion == 0 ? nil : .integer(self.stateVersion)),
-            ("timestamp", .integer(self.timestamp)),
+            ("counter", .integer(counter)),
+            // 4.9.8 knows no stateVersion; only what has one writes it.
+            ("stateVersion", stateVersion == 0 ? nil : .integer(stateVersion)),
+            ("timestamp", .integer(timestamp)),
         ])
     }
 
     package mutating func next(now milliseconds: Int64) {
-        self.timestamp = milliseconds
-        // As Java's counter does; somebody else's may stand anywhere.
-        self.counter &+= 1
+        timestamp = milliseconds
+        // As Java's counter does; another program's may stand anywhere.
+        counter &+= 1
     }
 }
 
@@ -99,13 +99,13 @@ package struct TopicConfig: JSONBody {
                     .fields(attributes.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) })
                 }
             ),
-            ("order", .bool(self.order)),
-            ("perm", .integer(self.perm)),
-            ("readQueueNums", .integer(self.readQueueNums)),
-            ("topicFilterType", .string(self.topicFilterType)),
-            ("topicName", .string(self.topicName)),
-            ("topicSysFlag", .integer(self.topicSysFlag)),
-            ("writeQueueNums", .integer(self.writeQueueNums)),
+            ("order", .bool(order)),
+            ("perm", .integer(perm)),
+            ("readQueueNums", .integer(readQueueNums)),
+            ("topicFilterType", .string(topicFilterType)),
+            ("topicName", .string(topicName)),
+            ("topicSysFlag", .integer(topicSysFlag)),
+            ("writeQueueNums", .integer(writeQueueNums)),
         ])
     }
 
@@ -126,7 +126,7 @@ package struct TopicConfig: JSONBody {
     }
 
     package var registrationText: String {
-        "\(self.topicName) \(self.readQueueNums) \(self.writeQueueNums) \(self.perm) \(self.topicFilterType)"
+        "\(topicName) \(readQueueNums) \(writeQueueNums) \(perm) \(topicFilterType)"
     }
 }
 
@@ -142,11 +142,11 @@ package struct TopicConfigSerializeWrapper: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.topicConfigTable = []
+        topicConfigTable = []
         for member in try (json["topicConfigTable"] ?? .null).members("topicConfigTable") {
-            self.topicConfigTable.append(try TopicConfig(json: member.value))
+            topicConfigTable.append(try TopicConfig(json: member.value))
         }
-        self.dataVersion =
+        dataVersion =
             try json["dataVersion"].map { value throws(RemotingDecodeError) in
                 try DataVersion(json: value)
             } ?? DataVersion()
@@ -154,8 +154,8 @@ package struct TopicConfigSerializeWrapper: JSONBody {
 
     package var json: JSONValue {
         .fields([
-            ("dataVersion", self.dataVersion.json),
-            ("topicConfigTable", .fields(self.topicConfigTable.map { ($0.topicName, $0.json) })),
+            ("dataVersion", dataVersion.json),
+            ("topicConfigTable", .fields(topicConfigTable.map { ($0.topicName, $0.json) })),
         ])
     }
 }
@@ -186,31 +186,31 @@ package struct SubscriptionGroupConfig: JSONBody {
     package static func == (left: Self, right: Self) -> Bool { left.json == right.json }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.groupName = try json.text("groupName")
-        self.consumeEnable = json.flag("consumeEnable", default: true)
-        self.consumeFromMinEnable = json.flag("consumeFromMinEnable", default: true)
-        self.consumeBroadcastEnable = json.flag("consumeBroadcastEnable", default: true)
-        self.retryQueueNums = try json.int32("retryQueueNums", default: 1)
-        self.retryMaxTimes = try json.int32("retryMaxTimes", default: 16)
-        self.brokerID = try json.int64("brokerId", default: 0)
-        self.whichBrokerWhenConsumeSlowly = try json.int64("whichBrokerWhenConsumeSlowly", default: 1)
-        self.notifyConsumerIDsChangedEnable = json.flag("notifyConsumerIdsChangedEnable", default: true)
-        self.otherFields = try json.members("subscriptionGroupConfig").filter { !Self.known.contains($0.key) }
+        groupName = try json.text("groupName")
+        consumeEnable = json.flag("consumeEnable", default: true)
+        consumeFromMinEnable = json.flag("consumeFromMinEnable", default: true)
+        consumeBroadcastEnable = json.flag("consumeBroadcastEnable", default: true)
+        retryQueueNums = try json.int32("retryQueueNums", default: 1)
+        retryMaxTimes = try json.int32("retryMaxTimes", default: 16)
+        brokerID = try json.int64("brokerId", default: 0)
+        whichBrokerWhenConsumeSlowly = try json.int64("whichBrokerWhenConsumeSlowly", default: 1)
+        notifyConsumerIDsChangedEnable = json.flag("notifyConsumerIdsChangedEnable", default: true)
+        otherFields = try json.members("subscriptionGroupConfig").filter { !Self.known.contains($0.key) }
     }
 
     package var json: JSONValue {
         let value = JSONValue.fields([
-            ("brokerId", .integer(self.brokerID)),
-            ("consumeBroadcastEnable", .bool(self.consumeBroadcastEnable)),
-            ("consumeEnable", .bool(self.consumeEnable)),
-            ("consumeFromMinEnable", .bool(self.consumeFromMinEnable)),
-            ("groupName", .string(self.groupName)),
-            ("notifyConsumerIdsChangedEnable", .bool(self.notifyConsumerIDsChangedEnable)),
-            ("retryMaxTimes", .integer(self.retryMaxTimes)),
-            ("retryQueueNums", .integer(self.retryQueueNums)),
-            ("whichBrokerWhenConsumeSlowly", .integer(self.whichBrokerWhenConsumeSlowly)),
+            ("brokerId", .integer(brokerID)),
+            ("consumeBroadcastEnable", .bool(consumeBroadcastEnable)),
+            ("consumeEnable", .bool(consumeEnable)),
+            ("consumeFromMinEnable", .bool(consumeFromMinEnable)),
+            ("groupName", .string(groupName)),
+            ("notifyConsumerIdsChangedEnable", .bool(notifyConsumerIDsChangedEnable)),
+            ("retryMaxTimes", .integer(retryMaxTimes)),
+            ("retryQueueNums", .integer(retryQueueNums)),
+            ("whichBrokerWhenConsumeSlowly", .integer(whichBrokerWhenConsumeSlowly)),
         ])
-        return .object(JSONObject(members: (value.object?.members ?? []) + self.otherFields))
+        return .object(JSONObject(members: (value.object?.members ?? []) + otherFields))
     }
 }
 
@@ -225,11 +225,11 @@ package struct SubscriptionGroupWrapper: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.subscriptionGroupTable = []
+        subscriptionGroupTable = []
         for member in try (json["subscriptionGroupTable"] ?? .null).members("subscriptionGroupTable") {
-            self.subscriptionGroupTable.append(try SubscriptionGroupConfig(json: member.value))
+            subscriptionGroupTable.append(try SubscriptionGroupConfig(json: member.value))
         }
-        self.dataVersion =
+        dataVersion =
             try json["dataVersion"].map { value throws(RemotingDecodeError) in
                 try DataVersion(json: value)
             } ?? DataVersion()
@@ -237,8 +237,8 @@ package struct SubscriptionGroupWrapper: JSONBody {
 
     package var json: JSONValue {
         .fields([
-            ("dataVersion", self.dataVersion.json),
-            ("subscriptionGroupTable", .fields(self.subscriptionGroupTable.map { ($0.groupName, $0.json) })),
+            ("dataVersion", dataVersion.json),
+            ("subscriptionGroupTable", .fields(subscriptionGroupTable.map { ($0.groupName, $0.json) })),
         ])
     }
 }
@@ -253,7 +253,7 @@ package struct ConsumerOffsetSerializeWrapper: JSONBody {
     }
 
     package init(json: JSONValue) throws(RemotingDecodeError) {
-        self.offsetTable = [:]
+        offsetTable = [:]
         for member in try (json["offsetTable"] ?? .null).members("offsetTable") {
             var queues: [Int32: Int64] = [:]
             for queue in try member.value.members("offsetTable") {
@@ -262,7 +262,7 @@ package struct ConsumerOffsetSerializeWrapper: JSONBody {
                 }
                 queues[id] = offset
             }
-            self.offsetTable[member.key] = queues
+            offsetTable[member.key] = queues
         }
     }
 
@@ -271,7 +271,7 @@ package struct ConsumerOffsetSerializeWrapper: JSONBody {
             (
                 "offsetTable",
                 .fields(
-                    self.offsetTable.sorted { $0.key < $1.key }.map { key, queues in
+                    offsetTable.sorted { $0.key < $1.key }.map { key, queues in
                         var table = JSONObject()
                         for (id, offset) in queues.sorted(by: { $0.key < $1.key }) {
                             table.append(rawKey: String(id), .integer(offset))

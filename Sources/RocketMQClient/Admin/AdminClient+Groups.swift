@@ -3,6 +3,8 @@ import RemotingProtocol
 
 extension AdminClient {
     /// The brokers a consumer group is known to: those of its retry topic, or all while it has none. Sorted by name.
+    ///
+    /// - Throws: `noNameServer`, `refused`, failures of the connection.
     public func brokers(ofGroup group: String) async throws(RocketMQClientError) -> [BrokerDescription] {
         do throws(RocketMQClientError) {
             return try await route(of: WireNames.retryTopic(group)).brokers.sorted { $0.name < $1.name }
@@ -13,12 +15,16 @@ extension AdminClient {
     }
 
     /// The consumer groups that have consumed something: those with a retry topic, sorted.
+    ///
+    /// - Throws: `noNameServer`, `refused`, failures of the connection.
     public func groups() async throws(RocketMQClientError) -> [String] {
         let prefix = WireNames.retryTopic("")
         return try await topics().filter { $0.hasPrefix(prefix) }.map { String($0.dropFirst(prefix.count)) }
     }
 
     /// Creates a consumer group at a broker, or changes it.
+    ///
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func create(_ settings: GroupSettings, at address: String) async throws(RocketMQClientError) {
         var config = SubscriptionGroupConfig(groupName: settings.group)
         config.consumeEnable = settings.mayConsume
@@ -35,6 +41,7 @@ extension AdminClient {
     /// Deletes a consumer group at a broker.
     ///
     /// - Parameter removesOffsets: its offsets, too.
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func deleteGroup(
         _ group: String, removesOffsets: Bool, at address: String
     ) async throws(RocketMQClientError) {
@@ -44,6 +51,8 @@ extension AdminClient {
     }
 
     /// A group's settings at each broker that knows it, sorted by broker name; empty when none does.
+    ///
+    /// - Throws: `noNameServer`, `refused`, failures of the connection to any of the brokers.
     public func groupSettings(of group: String) async throws(RocketMQClientError) -> [GroupSettingsAtBroker] {
         var found: [GroupSettingsAtBroker] = []
         for broker in try await clusters().brokers {
@@ -59,6 +68,8 @@ extension AdminClient {
     }
 
     /// A group's settings at one broker; nil when the broker does not know it.
+    ///
+    /// - Throws: `refused` by the broker, `malformedAnswer`, failures of the connection.
     public func settings(ofGroup group: String, at address: String) async throws(RocketMQClientError) -> GroupSettings?
     {
         let table = try await json(address, .getAllSubscriptionGroupConfig)
@@ -91,6 +102,8 @@ extension AdminClient {
     }
 
     /// The producers of a group, as the first broker of a topic knows them.
+    ///
+    /// - Throws: `brokerNotFound` when the topic has no broker, `refused`, failures of the connection.
     public func producers(
         of group: String, topic: String
     ) async throws(RocketMQClientError) -> [ClientConnection] {
@@ -102,6 +115,8 @@ extension AdminClient {
     }
 
     /// All producers of a broker, sorted by group.
+    ///
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func producers(at broker: String) async throws(RocketMQClientError) -> [ProducerInstance] {
         let json = try await json(broker, .getAllProducerInfo)
         return (json["data"]?.object?.members ?? []).sorted { $0.key < $1.key }.flatMap { member in
@@ -119,6 +134,8 @@ extension AdminClient {
     /// - Parameters:
     ///   - stacks: the stacks of its threads, too.
     ///   - broker: ask this one only.
+    /// - Throws: the last broker's failure, `refused` with code 206 when the client is not connected; `notFound`
+    ///   without brokers.
     public func report(
         of client: String, group: String, stacks: Bool = false, at broker: String? = nil,
         timeout: Duration = .seconds(30)
@@ -185,6 +202,7 @@ extension AdminClient {
     /// Sets a group's offset in a queue.
     ///
     /// - Parameter address: the queue's broker.
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func setOffset(
         _ offset: Int64, of group: String, in queue: MessageQueue, at address: String
     ) async throws(RocketMQClientError) {
@@ -192,6 +210,8 @@ extension AdminClient {
     }
 
     /// Sets a group's offsets of a topic to those of another group.
+    ///
+    /// - Throws: `refused` and failures of the connection, at the first queue that fails; those before are set.
     public func cloneOffsets(
         from source: String, to destination: String, topic: String
     ) async throws(RocketMQClientError) {
@@ -208,6 +228,7 @@ extension AdminClient {
     ///   - time: milliseconds since 1970; nil: the end of every queue.
     ///   - isForced: also forward.
     ///   - forCPlusPlus: the consumers are of the C++ client, which wants another form.
+    /// - Throws: `refused` and failures of the connection, at the first broker that fails; those before have done it.
     public func resetOffsets(
         of group: String, topic: String, to time: Int64?, isForced: Bool = true, forCPlusPlus: Bool = false
     ) async throws(RocketMQClientError) -> OffsetReset {

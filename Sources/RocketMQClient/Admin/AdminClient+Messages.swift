@@ -28,6 +28,7 @@ extension AdminClient {
     /// The messages with a key, as the brokers' indexes have them.
     ///
     /// - Parameter limit: how many at most.
+    /// - Throws: `refused` by a broker, `malformedAnswer`, failures of the connection.
     public func messages(
         in topic: String, key: String, limit: Int = 64
     ) async throws(RocketMQClientError) -> [ReceivedMessage] {
@@ -35,6 +36,8 @@ extension AdminClient {
     }
 
     /// The copies of the message with an ID that its producer made; retries may have made several. Oldest first.
+    ///
+    /// - Throws: `refused` by a broker, `malformedAnswer`, failures of the connection.
     public func messages(
         in topic: String, uniqueID: String, limit: Int = 32
     ) async throws(RocketMQClientError) -> [ReceivedMessage] {
@@ -65,6 +68,8 @@ extension AdminClient {
     }
 
     /// The message at an offset of a queue; nil when none lies there.
+    ///
+    /// - Throws: `refused`, `brokerNotFound` for a queue whose broker is not in the route, failures of the connection.
     public func message(
         at offset: Int64, of queue: MessageQueue
     ) async throws(RocketMQClientError) -> ReceivedMessage? {
@@ -77,6 +82,7 @@ extension AdminClient {
     /// A queue's first offset, its end, or that of a time.
     ///
     /// - Parameter address: the queue's broker.
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func offset(
         _ position: StartPosition, of queue: MessageQueue, at address: String
     ) async throws(RocketMQClientError) -> Int64 {
@@ -84,6 +90,8 @@ extension AdminClient {
     }
 
     /// Pulls once as the group of RocketMQ's tools, without waiting. The broker selects; tags are not compared here.
+    ///
+    /// - Throws: `refused` by the broker, `malformedAnswer`, failures of the connection.
     public func pull(
         _ queue: MessageQueue, at address: String, offset: Int64, messagesMax: Int = 32, type: String = "TAG",
         expression: String = "*"
@@ -100,6 +108,7 @@ extension AdminClient {
     /// - Parameters:
     ///   - begin: milliseconds since 1970, included; nil: from the first message on.
     ///   - end: milliseconds since 1970, excluded; nil: to the end.
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func offsets(
         of queue: MessageQueue, at address: String, begin: Int64? = nil, end: Int64? = nil
     ) async throws(RocketMQClientError) -> (first: Int64, end: Int64) {
@@ -117,6 +126,8 @@ extension AdminClient {
     /// - Parameters:
     ///   - tags: a tag expression.
     ///   - group: the group to pull as; nil: that of RocketMQ's tools.
+    /// - Throws: `refused` and failures of the connection, at the first pull that fails; what came before was handed
+    ///   out.
     public func read(
         _ queue: MessageQueue, at address: String, from first: Int64, to end: Int64, tags: String = "*",
         group: String? = nil, _ handle: ([ReceivedMessage]) -> Void
@@ -166,6 +177,9 @@ extension AdminClient {
     }
 
     /// Has one consumer consume a message now, besides its own reading.
+    ///
+    /// - Throws: `brokerNotFound` when the topic has no broker, `refused` when the client is not connected, failures of
+    ///   the connection.
     public func consumeDirectly(
         _ message: ReceivedMessage, group: String, client: String
     ) async throws(RocketMQClientError) -> DirectConsumption {
@@ -185,6 +199,8 @@ extension AdminClient {
     }
 
     /// What trace messages hold of a message, in the order of the index.
+    ///
+    /// - Throws: `refused` by a broker, `malformedAnswer`, failures of the connection.
     public func traces(
         of id: String, traceTopic: String = "RMQ_SYS_TRACE_TOPIC"
     ) async throws(RocketMQClientError) -> [MessageTraceRecord] {

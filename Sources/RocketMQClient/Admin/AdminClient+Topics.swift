@@ -3,6 +3,8 @@ import RemotingProtocol
 
 extension AdminClient {
     /// The names of all topics, sorted.
+    ///
+    /// - Throws: `noNameServer`, `refused`, `malformedAnswer`.
     public func topics() async throws(RocketMQClientError) -> [String] {
         let (address, reply) = try await askNameServer(.getAllTopicListFromNameServer)
         return try decoded(address) { () throws(RemotingDecodeError) in
@@ -20,6 +22,9 @@ extension AdminClient {
     }
 
     /// The first and last offsets of a topic's queues, sorted by queue.
+    ///
+    /// - Throws: `refused` with code 17 for a topic that does not exist, failures of the connection to any of its
+    ///   brokers.
     public func queueStatus(of topic: String) async throws(RocketMQClientError) -> [QueueStatus] {
         var rows: [QueueStatus] = []
         for address in try await route(of: topic).brokers.compactMap(\.preferredAddress) {
@@ -37,6 +42,8 @@ extension AdminClient {
     }
 
     /// Creates a topic at a broker, or changes it.
+    ///
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func create(_ settings: TopicSettings, at address: String) async throws(RocketMQClientError) {
         _ = try await demand(
             address, .updateAndCreateTopic,
@@ -49,6 +56,8 @@ extension AdminClient {
     }
 
     /// A topic's settings at a broker; nil when the broker does not have it.
+    ///
+    /// - Throws: `refused` by the broker, `malformedAnswer`, failures of the connection.
     public func settings(
         of topic: String, at address: String
     ) async throws(RocketMQClientError) -> TopicSettings? {
@@ -65,6 +74,9 @@ extension AdminClient {
     }
 
     /// Deletes a topic from the masters of a cluster. The name servers keep its route until `unregister`.
+    ///
+    /// - Throws: `notFound` for a cluster no broker belongs to; `refused` and failures of the connection, at the first
+    ///   master that fails.
     public func deleteTopic(_ topic: String, fromCluster cluster: String) async throws(RocketMQClientError) {
         for master in try await brokers(ofCluster: cluster).compactMap(\.master) {
             _ = try await demand(master, .deleteTopicInBroker, ["topic": topic])

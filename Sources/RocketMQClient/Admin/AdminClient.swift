@@ -48,6 +48,8 @@ public struct AdminClient: Sendable {
     }
 
     /// The answer of one server, which must be success.
+    ///
+    /// - Throws: `refused` with any other code, failures of the connection.
     package func demand(
         _ address: String, _ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = [],
         timeout: Duration? = nil
@@ -60,6 +62,8 @@ public struct AdminClient: Sendable {
     }
 
     /// The same, its body as JSON.
+    ///
+    /// - Throws: as `demand`; `malformedAnswer` when the body is no JSON.
     package func json(
         _ address: String, _ code: RequestCode, _ fields: [String: String] = [:], timeout: Duration? = nil
     ) async throws(RocketMQClientError) -> JSONValue {
@@ -137,12 +141,16 @@ public struct AdminClient: Sendable {
     }
 
     /// A broker's figures by RocketMQ's names.
+    ///
+    /// - Throws: `refused` by the broker, `malformedAnswer`, failures of the connection.
     public func runtimeFigures(of address: String) async throws(RocketMQClientError) -> [String: String] {
         let reply = try await demand(address, .getBrokerRuntimeInfo)
         return try decoded(address) { () throws(RemotingDecodeError) in try KVTable(body: reply.body).table }
     }
 
     /// A broker's settings, sorted by name.
+    ///
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func brokerSettings(
         of address: String
     ) async throws(RocketMQClientError) -> [(name: String, value: String)] {
@@ -150,6 +158,8 @@ public struct AdminClient: Sendable {
     }
 
     /// Changes a setting of a running broker.
+    ///
+    /// - Throws: `refused` when the broker does not take the value, failures of the connection.
     public func setBrokerSetting(
         _ name: String, to value: String, at address: String
     ) async throws(RocketMQClientError) {
@@ -167,6 +177,8 @@ public struct AdminClient: Sendable {
     }
 
     /// Makes one broker clean up.
+    ///
+    /// - Throws: `refused` by the broker, failures of the connection.
     public func cleanUp(_ what: CleanUp, at address: String) async throws(RocketMQClientError) {
         let code: RequestCode =
             switch what {
@@ -180,6 +192,7 @@ public struct AdminClient: Sendable {
     /// How far all groups of a broker are.
     ///
     /// - Parameter onlyOrdered: topics that are ordered.
+    /// - Throws: `refused` by the broker, `malformedAnswer`, failures of the connection.
     public func progress(
         ofBroker address: String, onlyOrdered: Bool = false, timeout: Duration = .seconds(50)
     ) async throws(RocketMQClientError) -> BrokerProgress {
@@ -217,6 +230,8 @@ public struct AdminClient: Sendable {
     // MARK: - Name servers
 
     /// A name server's settings, sorted by name.
+    ///
+    /// - Throws: `refused` by the name server, failures of the connection.
     public func nameServerSettings(
         of address: String
     ) async throws(RocketMQClientError) -> [(name: String, value: String)] {
@@ -261,6 +276,7 @@ public struct AdminClient: Sendable {
     /// Lets producers write to a broker's topics again, or keeps them from it, in one name server's routes.
     ///
     /// - Returns: how many topics were changed.
+    /// - Throws: `refused` by the name server, `malformedAnswer`, failures of the connection.
     public func setWritable(
         _ isWritable: Bool, broker: String, at nameServer: String
     ) async throws(RocketMQClientError) -> Int {
@@ -299,6 +315,8 @@ public struct AdminClient: Sendable {
     }
 
     /// The queues of a topic that can be written, sorted; for a topic that does not exist yet those it will get.
+    ///
+    /// - Throws: `noNameServer`, `topicNotFound`, `queueNotFound`.
     public func writableQueues(of topic: String) async throws(RocketMQClientError) -> [MessageQueue] {
         try await producer.writableQueues(of: topic)
     }

@@ -209,6 +209,7 @@ public struct GroupSettingsAtBroker: Sendable {
 
     package let json: JSONValue
 
+    /// - Throws: `badBody`: `json` holds no settings of a group.
     package init(broker: BrokerDescription, json: JSONValue) throws(RemotingDecodeError) {
         let config = try SubscriptionGroupConfig(json: json)
         var settings = GroupSettings(group: config.groupName)

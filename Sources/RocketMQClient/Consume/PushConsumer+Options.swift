@@ -3,9 +3,9 @@ public enum ConsumeResult: Sendable, Hashable {
     /// All are consumed.
     case success
     /// Consuming failed. A concurrent consumer sends all of them back to the broker, which delivers them to the group
-    /// later, each time after a longer pause (`delayLevel` 0) or after that of a delay level, and after too many times
-    /// to the group's dead letter queue (`delayLevel` below 0: at once). An ordered consumer gets the same messages
-    /// again after `orderedRetryPause`. A broadcasting consumer goes on without them.
+    /// later. The pause is longer each time (`delayLevel` 0), or that of a delay level. After too many times they go to
+    /// the group's dead letter queue (`delayLevel` below 0: at once). An ordered consumer gets the same messages again
+    /// after `orderedRetryPause`. A broadcasting consumer goes on without them.
     case retry(delayLevel: Int = 0)
     /// The first `consumed` messages are consumed; the consumer takes no more of this queue. For a handler whose
     /// consumer is about to be closed: the next consumer of the group begins with the rest.

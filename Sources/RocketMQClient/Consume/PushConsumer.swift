@@ -192,8 +192,8 @@ public actor PushConsumer {
         tasks.append(
             Task {
                 for await notice in notices {
-                    if case .reset(let offsets) = notice { await self.reset(offsets) }
-                    await self.rebalance()
+                    if case .reset(let offsets) = notice { await reset(offsets) }
+                    await rebalance()
                 }
             })
         every(options.rebalanceInterval) { await $0.rebalance() }

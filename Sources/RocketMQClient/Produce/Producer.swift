@@ -90,7 +90,7 @@ public final class Producer: Sendable {
         heartbeats.withLock { task in
             guard task == nil else { return }
             task = Task { [weak self] in
-                while (try? await Task.sleep(for: interval)) != nil, let self { try? await self.beat() }
+                while (try? await Task.sleep(for: interval)) != nil, let self { try? await beat() }
             }
         }
     }
@@ -130,8 +130,8 @@ public final class Producer: Sendable {
         let (body, systemFlag) = compressed(message.body)
         let stored = try await deliver(message.topic, selector) { queue in
             SendRequest(
-                group: self.group, queue: queue, properties: properties, systemFlag: systemFlag,
-                newTopicQueues: self.options.newTopicQueues
+                group: group, queue: queue, properties: properties, systemFlag: systemFlag,
+                newTopicQueues: options.newTopicQueues
             ).command(body: body)
         }
         return stored.result(messageID: id)
@@ -161,8 +161,8 @@ public final class Producer: Sendable {
         let encoded = body
         let stored = try await deliver(topic, selector) { queue in
             SendRequest(
-                group: self.group, queue: queue, properties: "", isBatch: true,
-                newTopicQueues: self.options.newTopicQueues
+                group: group, queue: queue, properties: "", isBatch: true,
+                newTopicQueues: options.newTopicQueues
             ).command(body: encoded)
         }
         let offsetIDs = stored.offsetMessageID.split(separator: ",").map(String.init)
@@ -210,8 +210,8 @@ public final class Producer: Sendable {
         let (body, systemFlag) = compressed(message.body)
         let stored = try await deliver(message.topic, .roundRobin) { queue in
             SendRequest(
-                group: self.group, queue: queue, properties: properties,
-                systemFlag: systemFlag | SendRequest.preparedFlag, newTopicQueues: self.options.newTopicQueues
+                group: group, queue: queue, properties: properties,
+                systemFlag: systemFlag | SendRequest.preparedFlag, newTopicQueues: options.newTopicQueues
             ).command(body: body)
         }
         let result = stored.result(messageID: id)

@@ -59,7 +59,9 @@ enum BrokerSettings: SettingsRules {
         let followed = slaves.compactMap { $0["haMasterAddress"] }
         if Set(followed).count != followed.count {
             problem(
-                "two slaves of this platform follow the same haMasterAddress: a master's log belongs into one store each"
+                """
+                two slaves of this platform follow the same haMasterAddress: a master's log belongs into one store each
+                """
             )
         }
         let names = Set(configuration.brokers.map { "\($0["brokerName"] ?? "")/\($0["brokerID"] ?? "")" })

@@ -19,7 +19,10 @@ extension Platform {
         let omitted = fresh.setPlugins(plugins.names)
         if let first = omitted.first {
             logger.error(
-                "\(counted(omitted.count, "plugin file")) too many, not loaded: \(first)\(omitted.count > 1 ? ", …" : ""); take some out of \(plugins.folders.joined(separator: ", "))"
+                """
+                \(counted(omitted.count, "plugin file")) too many, not loaded: \
+                \(first)\(omitted.count > 1 ? ", …" : ""); take some out of \(plugins.folders.joined(separator: ", "))
+                """
             )
         }
         let added = fresh.workers.filter { !configuration.workers.contains($0) }
@@ -45,9 +48,9 @@ extension Platform {
     /// Below what a socket takes at once, see `ControlSocket`.
     private static let reportBytesMax = 128 << 10
 
-    /// What filter workers reported of plugins, and broker-stores of those who depend on them, as one line of JSON.
-    /// Each report is a text in it, which the reader parses: a plugin that has taken its worker over can forge its own
-    /// worker's report, and no other. With very many brokers the last ones' reports are left out (`null`).
+    /// What filter workers reported of plugins, and broker-stores of the groups that depend on them, as one line of
+    /// JSON. Each report is a text in it, which the reader parses: a plugin that has taken its worker over can forge
+    /// its own worker's report, and no other. With very many brokers the last ones' reports are left out (`null`).
     var pluginReport: String {
         var left = Self.reportBytesMax
         func rows(_ kind: WorkerKind) -> String {

@@ -72,7 +72,7 @@ package struct WorkerRow: Sendable {
         }
     }
 
-    /// Who keeps a worker below its limit of memory (`limits.KIND.memory`).
+    /// What keeps a worker below its limit of memory (`limits.KIND.memory`).
     package enum MemoryLimit: Sendable {
         /// The supervisor: by cgroup, else by a resource limit of the process.
         case supervisor
@@ -125,7 +125,7 @@ package struct WorkerRow: Sendable {
     /// Works on the disk of the worker of that kind with its number: while that one waits for its disk, so does this
     /// one.
     package var sharesDiskOf: WorkerKind?
-    /// Who keeps it below its limit of memory.
+    /// What keeps it below its limit of memory.
     package var memoryLimit = MemoryLimit.supervisor
     /// When it is launched again after a crash.
     package var restart = RestartRule()

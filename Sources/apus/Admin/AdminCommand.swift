@@ -17,7 +17,7 @@ extension AdminCommand {
 }
 
 extension AdminClient {
-    /// Runs a command's work with a client that is closed behind it.
+    /// Runs a command's work with a client that is closed after it.
     ///
     /// - Parameter addresses: name servers, separated by `;`.
     /// - Throws: `CommandFailure` for the client's failures; what `work` throws otherwise.

@@ -60,13 +60,16 @@ struct ImportedFile {
         }
         guard let value = Self.resolved(raw, home) else {
             throw refuse(
-                "\(key) = \(SettingRefusal.shown(raw)) names the home folder, and nobody knows it: HOME is not set and the system's "
-                    + "list of users has none; set HOME, or write the path")
+                "\(key) = \(SettingRefusal.shown(raw)) names the home folder, which is not known: HOME is not "
+                    + "set and the system's list of users has none; set HOME, or write the path")
         }
         if value.contains("${") {
             dropped.append((key, raw, "Java replaces the part in ${…} when it starts; write what it becomes"))
             notes.append(
-                "ACT NOW: \(key) = \(SettingRefusal.shown(raw)): Java replaces the part in ${…} when it starts; write what it becomes"
+                """
+                ACT NOW: \(key) = \(SettingRefusal.shown(raw)): Java replaces the part in ${…} when it starts; write \
+                what it becomes
+                """
             )
             return
         }
@@ -108,7 +111,10 @@ struct ImportedFile {
             notes.append("ACT NOW: \(key) = \(SettingRefusal.shown(value)): \(verdict.reason)")
             if key == "enableDLegerCommitLog" {
                 notes.append(
-                    "ACT NOW: the messages in DLedger's log are not read by Apus: let consumers finish them with RocketMQ first"
+                    """
+                    ACT NOW: the messages in DLedger's log are not read by Apus: let consumers finish them with \
+                    RocketMQ first
+                    """
                 )
             }
         }
@@ -118,21 +124,26 @@ struct ImportedFile {
     private mutating func noteStore() {
         if self["storePathRootDir"] == nil {
             notes.append(
-                "ACT NOW: the file names no store (storePathRootDir): Apus begins with an empty one. RocketMQ's own is the folder store in "
-                    + "the home of whoever started it; to go on with its messages, stop RocketMQ and name that folder")
+                "ACT NOW: the file names no store (storePathRootDir): Apus begins with an empty one. RocketMQ's own is "
+                    + "the folder store in the home of the user that started it; to go on with its messages, stop "
+                    + "RocketMQ and name that folder")
         }
     }
 
     private static func keyValueNote(_ path: String) -> String {
-        "ACT NOW: kvConfigPath = \(SettingRefusal.shown(path)): the order configuration (updateOrderConf) lies in that file; let the "
-            + "service's user (apus) read and write it, or copy it to DATA/config/kvConfig.json and remove the line"
+        "ACT NOW: kvConfigPath = \(SettingRefusal.shown(path)): the order configuration (updateOrderConf) lies in that "
+            + "file; let the service's user (apus) read and write it, or copy it to DATA/config/kvConfig.json and "
+            + "remove the line"
     }
 
     /// For the terminal.
     var report: [String] {
         let whose = kind == .nameserver ? "a name server's file" : "a broker's file"
         return [
-            "\(path): read as \(whose) (\(kindReason)): \(counted(carried.count, "setting")) taken over, \(dropped.count) not"
+            """
+            \(path): read as \(whose) (\(kindReason)): \(counted(carried.count, "setting")) taken over, \
+            \(dropped.count) not
+            """
         ] + notes.map { "  \($0)" } + dropped.map { "  \(SettingRefusal.shown($0.key)): \($0.reason)" }
     }
 
@@ -241,7 +252,10 @@ struct ImportedConfiguration {
             lines += ["", "# Not taken over:"]
             for (key, value, reason) in file.dropped {
                 lines.append(
-                    "#   \(SettingRefusal.shown(key)) = \(value.split(whereSeparator: \.isNewline).joined(separator: " "))"
+                    """
+                    #   \(SettingRefusal.shown(key)) = \
+                    \(value.split(whereSeparator: \.isNewline).joined(separator: " "))
+                    """
                 )
                 lines.append("#       \(reason)")
             }
@@ -269,8 +283,11 @@ struct ImportedConfiguration {
         }
         return [
             "",
-            "# The file names no store: RocketMQ used the folder store in the home of whoever started it. Apus keeps its own",
-            "# below /var/lib/apus; to go on with RocketMQ's, stop it and name the folder here:",
+            """
+            # The file names no store: RocketMQ used the folder store in the home of the user that started it. Apus \
+            keeps
+            """,
+            "# its own below /var/lib/apus; to go on with RocketMQ's, stop it and name the folder here:",
             "# storePathRootDir = \"/home/…/store\"",
         ]
     }

@@ -9,9 +9,11 @@ enum SettingsPage {
             ".SH NAME", "apus.toml \\- settings of the Apus message broker platform",
             ".SH SYNOPSIS", "/etc/apus/apus.toml",
             ".SH DESCRIPTION",
-            "A TOML file. The keys are those of RocketMQ's broker.conf and namesrv.conf, with their meanings and defaults.",
+            "A TOML file. The keys are those of RocketMQ's broker.conf and namesrv.conf, with their meanings and",
+            "defaults.",
             "Keys outside any table hold for every broker; a table \\fB[nameserver]\\fR is for the name server,",
-            "\\fB[filter]\\fR for the filter workers, and each \\fB[[broker]]\\fR is one broker with its own store and port:",
+            "\\fB[filter]\\fR for the filter workers, and each \\fB[[broker]]\\fR is one broker with its own",
+            "store and port:",
             ".PP", ".nf", ".RS", "namesrvAddr = \"10.0.0.1:9876\"", "flushDiskType = \"ASYNC_FLUSH\"", "",
             "[[broker]]", "brokerName = \"broker\\-a\"", "storePathRootDir = \"/data0/store\"", "listenPort = 10911",
             "", "[[broker]]", "brokerName = \"broker\\-b\"", "storePathRootDir = \"/data1/store\"",
@@ -34,10 +36,10 @@ enum SettingsPage {
         lines += limits
         lines += [
             ".SH \"WHAT APUS DOES NOT HAVE\"",
-            "A setting of RocketMQ's that promises protection, copies or messages Apus does not have (aclEnable, tls.*,",
-            "enableDLegerCommitLog, enableControllerMode, authenticationEnabled, storeType and others) keeps the platform from",
-            "starting, unless \\fBstartWithout\\fR names it. Other settings of RocketMQ's are without effect;",
-            "\\fBapus config check\\fR says which are harmless and where to act.",
+            "A setting of RocketMQ's that promises protection, copies or messages Apus does not have (aclEnable,",
+            "tls.*, enableDLegerCommitLog, enableControllerMode, authenticationEnabled, storeType and others) keeps",
+            "the platform from starting, unless \\fBstartWithout\\fR names it. Other settings of RocketMQ's are",
+            "without effect; \\fBapus config check\\fR says which are harmless and where to act.",
         ]
         lines += [".SH \"SEE ALSO\"", "\\fBapus\\fR(1), \\fBapusd\\fR(8)", ""]
         return lines.joined(separator: "\n")
@@ -46,13 +48,14 @@ enum SettingsPage {
     private static var limits: [String] {
         [
             ".SH \"LIMITS OF WORKERS\"",
-            "\\fBlimits.\\fIKIND\\fB.\\fIKEY\\fR, with KIND one of nameserver, broker\\-store, replication and filter. By cgroup where "
-                + "the service has one of its own to divide (Delegate=yes), else by resource limits of the process.",
+            "\\fBlimits.\\fIKIND\\fB.\\fIKEY\\fR, with KIND one of nameserver, broker\\-store, replication and filter.",
+            "By cgroup where the service has one of its own to divide (Delegate=yes), else by resource limits of the",
+            "process.",
             ".TP", "\\fBmemory\\fR", "bytes, such as 256M; without a cgroup: of private writable memory.",
             ".TP", "\\fBfiles\\fR", "open files.",
             ".TP", "\\fBtasks\\fR", "processes and threads; needs a cgroup.",
             ".TP", "\\fBcpuWeight\\fR, \\fBioWeight\\fR",
-            "1 to 10000; 100 is what everybody has. Without a cgroup: nice(2), ioprio_set(2).",
+            "1 to 10000; 100 is what every process has. Without a cgroup: nice(2), ioprio_set(2).",
             ".TP", "\\fBcpu\\fR", "percent of one processor at most; needs a cgroup.",
         ]
     }

@@ -28,8 +28,8 @@ enum ClientFailure {
     static func sendText(_ error: RocketMQClientError, _ server: ServerOption) -> String {
         if case .topicNotFound(let topic, let nameServers) = error {
             return
-                "topic '\(topic)' does not exist and the brokers of \(nameServers.joined(separator: ", ")) do not create "
-                + "topics by themselves (no route of \(templateTopic)); is a broker running?"
+                "topic '\(topic)' does not exist and the brokers of \(nameServers.joined(separator: ", ")) do not "
+                + "create topics by themselves (no route of \(templateTopic)); is a broker running?"
         }
         return text(error)
     }

@@ -133,9 +133,8 @@ struct ConsumeCommand: AsyncParsableCommand {
         await output.finishProgress()
         let (messages, bytes) = await (output.messages, output.bytes)
         if isatty(STDOUT_FILENO) == 0 || isatty(STDERR_FILENO) == 1 {
-            writeToStandardError(
-                "consumed \(throughput(messages: messages, bytes: bytes, in: start.duration(to: await output.lastMessage ?? .now)))\n"
-            )
+            let time = start.duration(to: await output.lastMessage ?? .now)
+            writeToStandardError("consumed \(throughput(messages: messages, bytes: bytes, in: time))\n")
         }
         if let failure = trouble.failure { throw failure }
         if interrupt.isRaised { throw ExitCode(130) }

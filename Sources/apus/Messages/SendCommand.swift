@@ -14,7 +14,7 @@ struct SendCommand: AsyncParsableCommand {
               apus send --topic Words --tag en /usr/share/dict/words
               apus send --columns topic,tag,key,body orders.tsv
               apus send --columns tag,_,body --separator , --topic Log log.csv
-              echo chair | apus send --topic Orders --key 4711 --property price=15 --property region=hangzhou --delay 30s
+              echo chair | apus send --topic Orders --key 4711 --property price=15 --property region=east --delay 30s
 
             A message whose broker does not answer or is busy is tried again on another queue until --timeout; one \
             that was stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). \
@@ -46,7 +46,10 @@ struct SendCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "What the columns of a line are: topic, tag, key, body, or _ to skip one. The last takes the rest of the line."
+            """
+            What the columns of a line are: topic, tag, key, body, or _ to skip one. The last takes the rest of the \
+            line.
+            """
     )
     var columns: String?
 

@@ -52,7 +52,10 @@ struct MigrateCheck: ParsableCommand {
         guard commitLog?.isEmpty != true else { throw ValidationError("--commit-log is empty") }
         if let commitLog, commitLog.contains(",") {
             throw ValidationError(
-                "Apus reads a commit log in one folder: bring the files of \(commitLog) together in one, with RocketMQ stopped"
+                """
+                Apus reads a commit log in one folder: bring the files of \(commitLog) together in one, with RocketMQ \
+                stopped
+                """
             )
         }
     }

@@ -21,7 +21,7 @@ struct MigratePage {
     /// Nothing has to be decided first.
     var canMove: Bool { !findings.contains { $0.weight == .decide } }
 
-    // MARK: Lines
+    // MARK: - Lines
 
     func lines(byQueue: Bool) -> [String] {
         heading + topics(byQueue: byQueue) + groups + waiting + verdicts
@@ -165,7 +165,7 @@ struct MigratePage {
         return lines + [line]
     }
 
-    // MARK: JSON
+    // MARK: - JSON
 
     var json: JSONValue {
         .fields([

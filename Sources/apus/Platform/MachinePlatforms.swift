@@ -20,7 +20,7 @@ enum MachinePlatforms {
         }
     }
 
-    /// What an operator reads who asked about a folder where nothing runs.
+    /// The answer to an operator who asked about a folder where nothing runs.
     static func remarks(besides path: String, isDefault: Bool) -> [String] {
         var remarks: [String] = []
         if isDefault, let text = ServiceUnit.remark(state: ServiceUnit.state(), isAllowed: ServiceUnit.isReadable) {

@@ -26,7 +26,7 @@ enum WaitedProgram {
         return (try child.wait(), String(decoding: text, as: UTF8.self))
     }
 
-    /// Our end of the pipe is closed behind it, so that reading ends with the child.
+    /// Our end of the pipe is closed after it, so that reading ends with the child.
     private static func spawn(
         _ path: String, _ arguments: [String], into pipe: consuming Descriptor
     ) throws(SystemError) -> ChildProcess {

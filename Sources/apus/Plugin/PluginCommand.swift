@@ -126,8 +126,8 @@ struct PluginCommand: ParsableCommand {
             if let other = folder.report(on: path)?.rows.first(where: { $0.file != name && $0.type == Self.type(text) })
             {
                 StandardError.write(
-                    "not added: expressions of the type \(other.type ?? "") are served by \(other.file); remove it first, or call "
-                        + "yours the same\n")
+                    "not added: expressions of the type \(other.type ?? "") are served by \(other.file); remove it "
+                        + "first, or call yours the same\n")
                 throw ExitCode(2)
             }
             if folder.given == nil, access(path, F_OK) != 0, mkdir(path, 0o755) != 0 {
@@ -215,8 +215,8 @@ struct PluginCommand: ParsableCommand {
             }
             if PluginPlaces.builtIns.contains(name), !yes {
                 try confirm(
-                    "\(name) comes with Apus: without it subscriptions by \(name.contains("Tag") ? "tag" : "SQL92") stop and the "
-                        + "service does not start. Remove it?")
+                    "\(name) comes with Apus: without it subscriptions by \(name.contains("Tag") ? "tag" : "SQL92") "
+                        + "stop and the service does not start. Remove it?")
             } else if !yes, let rows = folder.report(on: path)?.dependents(of: name), !rows.isEmpty {
                 let more = rows.count > 3 ? "\n  … (apus plugin status \(name) shows all)" : ""
                 try confirm(
@@ -228,7 +228,7 @@ struct PluginCommand: ParsableCommand {
             print("removed \(path)/\(name)")
         }
 
-        /// Without anybody to ask the answer is no.
+        /// Without a terminal to ask at the answer is no.
         private func confirm(_ question: String) throws {
             guard isatty(0) == 1 else {
                 StandardError.write("\(question)\nnot removed: nobody answers here; --yes says so\n")

@@ -217,7 +217,10 @@ struct PluginStatus: ParsableCommand {
         }
         if report.unnamedSubscriptions > 0 {
             print(
-                "\(report.unnamedSubscriptions) more subscriptions are not named: apus why --group G says what a group needs"
+                """
+                \(report.unnamedSubscriptions) more subscriptions are not named: apus why --group G says what a group \
+                needs
+                """
             )
         }
         if name == nil {

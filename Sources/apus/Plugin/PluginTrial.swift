@@ -82,7 +82,7 @@ struct PluginTrial {
         _exit(code)
     }
 
-    // MARK: Messages and cases
+    // MARK: - Messages and cases
 
     private func readCases() throws -> [PluginCase]? {
         if let path = options.cases { return try PluginCase.read(path) }
@@ -125,7 +125,7 @@ struct PluginTrial {
         return wrong == 0 ? 0 : 1
     }
 
-    // MARK: Asking
+    // MARK: - Asking
 
     private enum Compiled {
         case refused(String)

@@ -8,7 +8,7 @@ struct UnknownCommand: CustomStringConvertible {
 
     /// nil when the arguments begin with a command of the program, or with none at all.
     ///
-    /// - Parameter arguments: behind the program's name.
+    /// - Parameter arguments: after the program's name.
     init?(_ arguments: [String], of program: any ParsableCommand.Type) {
         var command = program
         var path = program._commandName

@@ -70,8 +70,8 @@ struct WhyCommand: AsyncParsableCommand {
         }
         lines.append("")
         lines.append(
-            "clients \(facts.members.count), \(facts.isBroadcast ? "broadcast" : "clustering"), retries \(facts.retries), "
-                + "dead letters \(facts.deadLetters)")
+            "clients \(facts.members.count), \(facts.isBroadcast ? "broadcast" : "clustering"), retries "
+                + "\(facts.retries), dead letters \(facts.deadLetters)")
         for topic in facts.topics {
             lines += Self.queues(topic, facts)
             for sample in topic.samples where sample.failure == nil {

@@ -28,7 +28,7 @@ struct WhyDiagnosis {
         findings.append(WhyFinding(weight: .note, text: text, command: command?.text))
     }
 
-    // MARK: Brokers and members
+    // MARK: - Brokers and members
 
     private mutating func judgeBrokers() {
         let group = facts.group
@@ -45,12 +45,18 @@ struct WhyDiagnosis {
                 }
                 if facts.isBroadcast, !config.consumeBroadcastEnable {
                     cause(
-                        "the group consumes in broadcast, which broker \(broker.name) does not allow it (consumeBroadcastEnable is false)",
+                        """
+                        the group consumes in broadcast, which broker \(broker.name) does not allow it \
+                        (consumeBroadcastEnable is false)
+                        """,
                         "apus admin updateSubGroup -b \(broker.address) -g \(group) -d true")
                 }
             } else if !facts.members.isEmpty {
                 note(
-                    "broker \(broker.name) has no consumer group '\(group)'; without autoCreateSubscriptionGroup it refuses its pulls",
+                    """
+                    broker \(broker.name) has no consumer group '\(group)'; without autoCreateSubscriptionGroup it \
+                    refuses its pulls
+                    """,
                     "apus admin updateSubGroup -b \(broker.address) -g \(group)")
             } else {
                 note("broker \(broker.name) has no consumer group '\(group)': it has never consumed there")
@@ -74,7 +80,10 @@ struct WhyDiagnosis {
         }
         for member in facts.members where member.failedPerHour > 0 {
             note(
-                "client \(member.id) could not process \(member.failedPerHour) messages within the last hour; they come again later",
+                """
+                client \(member.id) could not process \(member.failedPerHour) messages within the last hour; they come \
+                again later
+                """,
                 "apus admin consumerStatus -g \(group) -i \(member.id)")
         }
     }
@@ -93,7 +102,7 @@ struct WhyDiagnosis {
         }
     }
 
-    // MARK: Topics
+    // MARK: - Topics
 
     private mutating func judge(_ topic: WhyFacts.Topic) {
         guard let permissions = topic.permissions else {
@@ -137,7 +146,10 @@ struct WhyDiagnosis {
                 "\(lost.count) of \(topic.queues.count) queues of \(topic.name) belong to no client: "
                     + "\(lost.map { "\($0.brokerName)/\($0.queueID)" }.joined(separator: ", ")); "
                     + "clients divide them anew every 20 s, so look again",
-                "apus admin allocateMQ -t \(topic.name) -i \(facts.members.map { String($0.id.prefix { $0 != "@" }) }.joined(separator: ","))"
+                """
+                apus admin allocateMQ -t \(topic.name) -i \
+                \(facts.members.map { String($0.id.prefix { $0 != "@" }) }.joined(separator: ","))
+                """
             )
         }
         let twice = topic.queues.map(\.queue).filter { queue in
@@ -145,14 +157,23 @@ struct WhyDiagnosis {
         }
         if !twice.isEmpty {
             note(
-                "\(twice.count) queues of \(topic.name) are claimed by several clients; one of them waits for the others: "
+                """
+                \(twice.count) queues of \(topic.name) are claimed by several clients; one of them waits for the \
+                others: 
+                """
                     + twice.map { "\($0.brokerName)/\($0.queueID)" }.joined(separator: ", "))
         }
         let idle = facts.members.filter { member in !member.queues.contains { $0.topic == topic.name } }
         if !idle.isEmpty, topic.queues.count < facts.members.count {
             note(
-                "\(idle.count) of \(facts.members.count) clients have no queue of \(topic.name): it has only \(topic.queues.count)",
-                "apus admin updateTopic -c DefaultCluster -t \(topic.name) -r \(facts.members.count) -w \(facts.members.count)"
+                """
+                \(idle.count) of \(facts.members.count) clients have no queue of \(topic.name): it has only \
+                \(topic.queues.count)
+                """,
+                """
+                apus admin updateTopic -c DefaultCluster -t \(topic.name) -r \(facts.members.count) -w \
+                \(facts.members.count)
+                """
             )
         }
     }
@@ -163,7 +184,10 @@ struct WhyDiagnosis {
         let beyond = topic.queues.filter { $0.consumed > $0.end }
         if !beyond.isEmpty {
             cause(
-                "the group's offset is beyond the end of \(beyond.count) queues of \(topic.name): it waits for messages that do not exist yet",
+                """
+                the group's offset is beyond the end of \(beyond.count) queues of \(topic.name): it waits for messages \
+                that do not exist yet
+                """,
                 "apus admin resetOffsetByTime -g \(group) -t \(topic.name) -s now")
         }
         let gone = topic.queues.reduce(Int64(0)) { $0 +| max(0, $1.consumed > 0 ? $1.minimum -| $1.consumed : 0) }
@@ -174,8 +198,8 @@ struct WhyDiagnosis {
         let hasOffset = topic.queues.contains { $0.consumed > 0 }
         if !hasOffset, waiting > 0, facts.consumeFromWhere == "CONSUME_FROM_LAST_OFFSET" {
             note(
-                "the group has no offset in \(topic.name) yet; a new group begins at the end (CONSUME_FROM_LAST_OFFSET), "
-                    + "so that the \(waiting) messages there now are not for it",
+                "the group has no offset in \(topic.name) yet; a new group begins at the end "
+                    + "(CONSUME_FROM_LAST_OFFSET), so that the \(waiting) messages there now are not for it",
                 "apus admin resetOffsetByTime -g \(group) -t \(topic.name) -s 0")
         } else if waiting > 0, topic.isSubscribed, !facts.members.isEmpty {
             let held = facts.members.reduce(Int64(0)) { $0 +| $1.cached }

@@ -59,7 +59,7 @@ struct WhyFacts: Equatable, Sendable {
         let wanted: Wanted
         var looked = 0
         var matched = 0
-        /// Not chosen, and the group's offset is behind them: it will not get them.
+        /// Not chosen, and the group's offset is after them: it will not get them.
         var skipped = 0
         /// Tags, for others property names, with the number of messages that have them.
         var seen: [String: Int] = [:]
