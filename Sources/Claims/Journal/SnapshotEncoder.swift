@@ -65,6 +65,7 @@ struct SnapshotEncoder {
             entries.signed(offset &- last)
             entries.signed(single.popTime &- header.time)
             entries.signed(single.deadline &- single.popTime)
+            entries.number(single.invisible)
             entries.signed(Int64(single.attempt))
             entries.number(single.client)
             last = offset
