@@ -230,4 +230,30 @@ struct JournalTests {
         try machine.restart(on: machine.disk.afterKill())
         #expect(Picture(machine.store, at: machine.clock) == before)
     }
+
+    @Test("a disk that refuses for very long is given a snapshot instead of all that was refused")
+    func refusedForLong() throws {
+        var machine = try Machine()
+        try machine.everything()
+        machine.store.uncommittedMax = 1000
+        machine.disk.fault.withLock { $0 = { call, _ in call == "pwrite" ? ENOSPC : nil } }
+        let table = machine.table(0)
+        for _ in 0..<100 {
+            _ = machine.store.pop(table, new: [table.next], machine.clock)
+            #expect(throws: ClaimError.self) { try machine.store.commitTick() }
+            machine.clock.advance(30)
+            _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        }
+        #expect(machine.store.registry.journal?.sealed.count ?? 0 < 2000 && machine.store.hasUncommitted)
+        machine.disk.fault.withLock { $0 = nil }
+        machine.clock.advance(1000)
+        _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        try machine.store.commitTick()
+        #expect(!machine.store.hasUncommitted && machine.disk.paths == ["/store/popState/snapshot-00000002"])
+        _ = machine.store.pop(table, new: [table.next], machine.clock)
+        try machine.store.commitTick()
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+    }
 }

@@ -369,7 +369,10 @@ struct ModelRun {
             found.append("\(tables.count) tables instead of \(oracle.tables.count)")
         }
         for table in tables {
-            guard let known = oracle.tables[table.queueID] else { continue }
+            guard let known = oracle.tables[table.queueID] else {
+                found.append("queue \(table.queueID) has a table")
+                continue
+            }
             if table.floor != known.floor || table.next != known.next {
                 found.append(
                     "queue \(table.queueID): \(table.floor)..<\(table.next), not \(known.floor)..<\(known.next)")

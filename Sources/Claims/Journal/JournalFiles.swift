@@ -120,6 +120,20 @@ final class JournalFiles {
         wantsSnapshot = true
     }
 
+    /// Begins behind a snapshot of a live registry, instead of the journal that could not be written.
+    func rewrite(_ registry: ClaimRegistry, at now: ClaimTime) throws(SystemError) {
+        let number = header.number + 1
+        snapshotBytes = try SnapshotFile.write(
+            registry, number, now.wall, folder, disk, toWall: now.wall -| now.steady)
+        SnapshotFile.removeFiles(before: number, folder, disk, logger)
+        header = ClaimFile.Header(kind: .journal, number: number, time: now.wall)
+        file = nil
+        end = 0
+        closed = []
+        unsynchronized = []
+        wantsSnapshot = false
+    }
+
     // MARK: - In the background
 
     /// What is to be done on a thread that may block, or nil. While it runs there is no more.
