@@ -245,6 +245,9 @@ if Context.environment["APUS_BUILD"] != "platform" {
         // A seeded generator, a logger that keeps what was said, waiting for what a test means.
         .target(
             name: "TestTools", dependencies: [logging], path: "Tests/Support/TestTools", swiftSettings: strict),
+        .executableTarget(
+            name: "ClaimsBench", dependencies: ["Claims", "LinuxSystem", "MessageModel", logging],
+            path: "Tests/Support/ClaimsBench", swiftSettings: strict),
         // A disk in memory that forgets what was not synchronized.
         room("TestDisk", ["LinuxSystem"], path: "Tests/Support/TestDisk"),
         .target(name: "TestFolders", path: "Tests/Support/TestFolders", swiftSettings: strict),

@@ -27,6 +27,8 @@ final class ClaimRegistry {
     private var byDeadline = IndexedHeap<ClaimTable>()
     var clients = ClientNames()
     var statistics = ClaimStatistics()
+    /// Of the last `expire`.
+    var now = ClaimTime(wall: 0, steady: 0)
     /// Above the pop times of everything that ever was due, or was forgotten by a reset.
     private(set) var popTimeMin: Int64 = 0
     /// Above the pop times of the tables that were removed: a table made anew begins here.

@@ -1,9 +1,12 @@
+import Glibc
 import LinuxSystem
+import Logging
+import MessageModel
 
 /// From memory to disk.
 extension ClaimStore {
     /// Whether `commitTick` has something to write.
-    package var hasUncommitted: Bool { registry.journal?.isEmpty == false }
+    package var hasUncommitted: Bool { rewritesAt != nil || registry.journal?.isEmpty == false }
 
     /// Writes what the tick has journalled with one write at the end of the file (nothing when there is nothing). It
     /// is not synchronized: that is `backgroundWork`.
@@ -12,10 +15,32 @@ extension ClaimStore {
     package func commitTick() throws(ClaimError) {
         guard let files, hasUncommitted else { return }
         registry.journal?.seal()
-        guard let blocks = registry.journal?.sealed else { return }
-        try onDisk { () throws(SystemError) in try files.append(blocks) }
+        if rewritesAt != nil { return try rewrite(files) }
+        do {
+            try onDisk { () throws(SystemError) in
+                if let journal = registry.journal { try files.append(journal.sealed) }
+            }
+        } catch {
+            if registry.journal?.sealed.count ?? 0 > uncommittedMax { rewritesAt = registry.now.steady }
+            throw error
+        }
         registry.journal?.written()
         if files.isFull { beginNextJournal(files) }
+    }
+
+    /// The disk has refused for so long that the blocks would take too much memory: they are dropped, and a snapshot of
+    /// what is in memory is tried each second. The loop waits for it, once.
+    private func rewrite(_ files: JournalFiles) throws(ClaimError) {
+        registry.journal?.written()
+        let now = registry.now
+        guard let time = rewritesAt, now.steady >= time else {
+            throw .disk(SystemError(errno: EIO, call: "pwrite", subject: "\(folder): the disk has refused before"))
+        }
+        rewritesAt = now.steady +| 1000
+        try onDisk { () throws(SystemError) in try files.rewrite(registry, at: now) }
+        rewritesAt = nil
+        registry.journal = ClaimJournal(for: files.currentHeader, blockTime: files.currentHeader.time)
+        logger.notice("the disk takes the journal of claims again")
     }
 
     func beginNextJournal(_ files: JournalFiles) {

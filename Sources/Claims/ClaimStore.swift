@@ -8,9 +8,13 @@ package final class ClaimStore {
     private(set) var registry = ClaimRegistry()
     /// Nil until `open`.
     private(set) var files: JournalFiles?
-    private let folder: String
+    /// Bytes of blocks the disk has refused, from which on they are dropped for a snapshot.
+    var uncommittedMax = 64 << 20
+    /// When a snapshot of the memory is tried next, steady milliseconds; nil when the journal is whole.
+    var rewritesAt: Int64?
+    let folder: String
     private let disk: any Disk
-    private let logger: Logger
+    let logger: Logger
 
     /// Reads and writes nothing yet.
     /// - Parameter folder: `STORE/popState`, made when the first claim is made.
@@ -41,6 +45,7 @@ package final class ClaimStore {
         }
         self.files = files
         registry = recovery.registry
+        registry.now = now
         registry.convertDeadlines(at: now)
         let header = files.currentHeader
         let goesOn = header == recovery.header
@@ -148,7 +153,10 @@ package final class ClaimStore {
 
     /// Makes due what has passed its deadline, at most `limit` pops' and single messages; true when there is more at
     /// `now`. Within a table in the order of deadlines.
-    package func expire(at now: ClaimTime, limit: Int) -> Bool { registry.expire(at: now.steady, limit: limit) }
+    package func expire(at now: ClaimTime, limit: Int) -> Bool {
+        registry.now = now
+        return registry.expire(at: now.steady, limit: limit)
+    }
 
     /// Steady milliseconds of the earliest deadline (may be early, never late); nil when nothing is claimed.
     package var nextDeadline: Int64? { registry.earliest }

@@ -58,7 +58,7 @@ extension ClaimTable {
             Single(
                 popTime: newPopTime,
                 deadline: invisible == 0 ? Run.due : Self.deadline(now.steady, invisible), attempt: single.attempt,
-                client: single.client))
+                invisible: UInt32(invisible), client: single.client))
         settle()
         if invisible == 0 { registry?.observer?.messagesDue(in: self) }
         return newPopTime
@@ -115,7 +115,7 @@ extension OpenClaims {
                     run.start + Int64(bits.trailingZeroBitCount),
                     Single(
                         popTime: run.popTime, deadline: run.deadline, dueNumber: run.isDue ? .max : 0, attempt: 1,
-                        client: run.client))
+                        invisible: 0, client: run.client))
                 bits &= bits - 1
             }
         }

@@ -100,7 +100,7 @@ extension ClaimTable {
             offset,
             Single(
                 popTime: popTime, deadline: Self.deadline(now.steady, invisible), attempt: single.attempt +| 1,
-                client: client.number))
+                invisible: UInt32(invisible), client: client.number))
         if isOrdered { self.attemptID = attemptID }
         settle()
     }
@@ -125,7 +125,8 @@ extension ClaimTable {
             put(
                 offset,
                 Single(
-                    popTime: single.popTime, deadline: Run.due, attempt: single.attempt - 1, client: single.client))
+                    popTime: single.popTime, deadline: Run.due, attempt: single.attempt - 1, invisible: 0,
+                    client: single.client))
             isAny = true
         }
         guard isAny else { return }

@@ -35,13 +35,14 @@ extension ClaimTable {
         precondition(popTime > popTimeMax, "pop time \(popTime) is not above that of the deliveries before")
         let invisible = Self.allowed(invisible)
         registry?.journal?.reopen(self, popTime: popTime, wall: now.wall, invisible: invisible, client: client)
-        reopenWithoutJournal(popTime: popTime, deadline: Self.deadline(now.steady, invisible), client: client)
+        reopenWithoutJournal(
+            popTime: popTime, deadline: Self.deadline(now.steady, invisible), invisible: invisible, client: client)
         var batch: [(offset: Int64, attempts: Int32)] = []
         open?.forEach { offset, single in batch.append((offset, single.attempt)) }
         return batch.sorted { $0.offset < $1.offset }
     }
 
-    func reopenWithoutJournal(popTime: Int64, deadline: Int64, client: ClaimClient) {
+    func reopenWithoutJournal(popTime: Int64, deadline: Int64, invisible: Int64, client: ClaimClient) {
         guard let open else { return }
         popTimeMax = max(popTimeMax, popTime)
         count(claimed: dueCount, due: -dueCount)
@@ -55,6 +56,7 @@ extension ClaimTable {
             single.popTime = popTime
             single.deadline = deadline
             single.dueNumber = 0
+            single.invisible = UInt32(invisible)
             single.client = client.number
             // Delivered now, if its only delivery was abandoned.
             single.attempt = max(single.attempt, 1)

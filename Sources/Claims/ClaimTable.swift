@@ -97,7 +97,7 @@ package final class ClaimTable {
         guard let run = open.runs.find(offset)?.run else { return nil }
         return Single(
             popTime: run.popTime, deadline: run.deadline, dueNumber: run.isDue ? .max : 0, attempt: 1,
-            client: run.client)
+            invisible: 0, client: run.client)
     }
 
     /// Takes a message that is claimed or due out of the table; `settle` must follow.

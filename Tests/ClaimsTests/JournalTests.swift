@@ -63,12 +63,11 @@ struct Machine {
             ?? store.makeTable(group: group, topic: topic, queueID: queueID, at: 0)
     }
 
-    /// A journal with entries of every kind; returns the floors after each commit.
-    mutating func everything() throws -> [[Int64]] {
-        var floors: [[Int64]] = []
+    /// A journal with entries of every kind.
+    mutating func everything(committed: (ClaimStore) -> Void = { _ in }) throws {
         func commit() throws {
             try store.commitTick()
-            floors.append(store.tables(of: "topic").sorted { $0.queueID < $1.queueID }.map(\.floor))
+            committed(store)
         }
         let first = store.pop(table(0), new: Array(0..<40), clock, invisible: 1000)
         let second = store.pop(table(1), new: [0, 2, 3, 50], next: 60, clock, invisible: 2000, client: "other")
@@ -99,7 +98,6 @@ struct Machine {
         _ = store.makeTable(group: GroupName(constant: "gone"), topic: topic, queueID: 0, at: 3)
         store.removeTables(group: "gone")
         try commit()
-        return floors
     }
 }
 
@@ -108,7 +106,7 @@ struct JournalTests {
     @Test("after a kill everything is as it was")
     func kill() throws {
         var machine = try Machine()
-        _ = try machine.everything()
+        try machine.everything()
         let before = Picture(machine.store, at: machine.clock)
         let statistics = machine.store.statistics
         try machine.restart(on: machine.disk.afterKill())
@@ -127,7 +125,7 @@ struct JournalTests {
     @Test("after a clean stop there is a snapshot, and everything is as it was")
     func cleanStop() throws {
         var machine = try Machine()
-        _ = try machine.everything()
+        try machine.everything()
         let before = Picture(machine.store, at: machine.clock)
         try machine.store.close()
         #expect(machine.disk.paths == ["/store/popState/snapshot-00000002"])
@@ -228,6 +226,32 @@ struct JournalTests {
                 ])
             #expect(machine.store.statistics.snapshotBytes > 100 && machine.store.statistics.journalBytes < 300)
         }
+        let before = Picture(machine.store, at: machine.clock)
+        try machine.restart(on: machine.disk.afterKill())
+        #expect(Picture(machine.store, at: machine.clock) == before)
+    }
+
+    @Test("a disk that refuses for very long is given a snapshot instead of all that was refused")
+    func refusedForLong() throws {
+        var machine = try Machine()
+        try machine.everything()
+        machine.store.uncommittedMax = 1000
+        machine.disk.fault.withLock { $0 = { call, _ in call == "pwrite" ? ENOSPC : nil } }
+        let table = machine.table(0)
+        for _ in 0..<100 {
+            _ = machine.store.pop(table, new: [table.next], machine.clock)
+            #expect(throws: ClaimError.self) { try machine.store.commitTick() }
+            machine.clock.advance(30)
+            _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        }
+        #expect(machine.store.registry.journal?.sealed.count ?? 0 < 2000 && machine.store.hasUncommitted)
+        machine.disk.fault.withLock { $0 = nil }
+        machine.clock.advance(1000)
+        _ = machine.store.expire(at: machine.clock.now, limit: .max)
+        try machine.store.commitTick()
+        #expect(!machine.store.hasUncommitted && machine.disk.paths == ["/store/popState/snapshot-00000002"])
+        _ = machine.store.pop(table, new: [table.next], machine.clock)
+        try machine.store.commitTick()
         let before = Picture(machine.store, at: machine.clock)
         try machine.restart(on: machine.disk.afterKill())
         #expect(Picture(machine.store, at: machine.clock) == before)

@@ -151,7 +151,8 @@ enum EntryKind: UInt8 {
     case remove = 11
     /// table n, time ±, popTime ±, invisible n, client n.
     case reopen = 12
-    /// Snapshot: table n, offset ±, popTime ± (to the block's time), deadline ± (to popTime), attempt ±, client n.
+    /// Snapshot: table n, offset ±, popTime ± (to the block's time), deadline ± (to popTime),
+    /// invisible n, attempt ±, client n.
     case single = 13
     /// Snapshot: table n, start ±, bits n, popTime ± (to the block's time), deadline ± (to popTime), client n.
     case run = 14

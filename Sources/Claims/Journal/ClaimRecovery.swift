@@ -1,4 +1,5 @@
 import LinuxSystem
+import MessageModel
 
 /// Reads the files of a folder back: a snapshot, and the journals from its number on.
 struct ClaimRecovery {
@@ -113,12 +114,12 @@ extension ClaimRegistry {
     /// From the axis of the wall clock to that of the steady clock: a claim lasts as long as it has left by the wall
     /// clock, at most as long as it was given out for. One that is over keeps its place in the order of deadlines.
     func convertDeadlines(at now: ClaimTime) {
-        func converted(_ deadline: Int64, _ popTime: Int64) -> Int64 {
-            now.steady + min(deadline - now.wall, max(0, deadline - popTime))
+        func converted(_ deadline: Int64, _ invisible: Int64) -> Int64 {
+            now.steady +| min(deadline -| now.wall, invisible)
         }
         for table in tables {
-            table.open?.runs.changeAll { $0.deadline = converted($0.deadline, $0.popTime) }
-            table.open?.singles.changeAll { $0.deadline = converted($0.deadline, $0.popTime) }
+            table.open?.runs.changeAll { $0.deadline = converted($0.deadline, max(0, $0.deadline - $0.popTime)) }
+            table.open?.singles.changeAll { $0.deadline = converted($0.deadline, Int64($0.invisible)) }
             table.settle()
         }
     }

@@ -71,7 +71,8 @@ struct ClaimReplay {
         case .reopen:
             let delivery = try delivery(0, &entries)
             table.reopenWithoutJournal(
-                popTime: delivery.popTime, deadline: delivery.deadline, client: delivery.client)
+                popTime: delivery.popTime, deadline: delivery.deadline, invisible: delivery.invisible,
+                client: delivery.client)
         case .single: try single(table, &entries)
         case .run: try run(table, &entries)
         case .state: try state(table, flags, &entries)
@@ -142,7 +143,7 @@ struct ClaimReplay {
             offset,
             Single(
                 popTime: delivery.popTime, deadline: delivery.deadline, attempt: single.attempt +| 1,
-                client: delivery.client.number))
+                invisible: UInt32(delivery.invisible), client: delivery.client.number))
         remember(flags, delivery, table)
     }
 
@@ -169,7 +170,9 @@ struct ClaimReplay {
         let single = try take(offset, of: table)
         table.put(
             offset,
-            Single(popTime: single.popTime, deadline: wall, attempt: single.attempt -| 1, client: single.client))
+            Single(
+                popTime: single.popTime, deadline: wall, attempt: single.attempt -| 1, invisible: 0,
+                client: single.client))
         table.settle()
     }
 
@@ -177,11 +180,13 @@ struct ClaimReplay {
         let offset = try offset(table, &entries)
         let wall = try time(blockTime &+ entries.signed())
         let popTime = try time(wall &+ entries.signed())
-        let deadline = try deadline(wall, &entries)
+        let invisible = try invisible(&entries)
         let single = try take(offset, of: table)
         table.put(
             offset,
-            Single(popTime: popTime, deadline: deadline, attempt: single.attempt, client: single.client))
+            Single(
+                popTime: popTime, deadline: wall + invisible, attempt: single.attempt, invisible: UInt32(invisible),
+                client: single.client))
         table.settle()
     }
 
@@ -218,12 +223,15 @@ struct ClaimReplay {
         let offset = try offset(table, &entries)
         let popTime = try time(blockTime &+ entries.signed())
         let deadline = try time(popTime &+ entries.signed())
+        let invisible = try invisible(&entries)
         guard let attempt = Int32(exactly: try entries.signed()), offset >= 0, offset < table.next,
             table.inHand(offset) == nil
         else { throw JournalDamage("a claim is none") }
         table.put(
             offset,
-            Single(popTime: popTime, deadline: deadline, attempt: attempt, client: try entries.number32()))
+            Single(
+                popTime: popTime, deadline: deadline, attempt: attempt, invisible: UInt32(invisible),
+                client: try entries.number32()))
     }
 
     private mutating func end(_ entries: inout EntryReader) throws(JournalDamage) {
@@ -243,6 +251,7 @@ struct ClaimReplay {
     private struct Delivery {
         let popTime: Int64
         let deadline: Int64
+        let invisible: Int64
         let client: ClaimClient
         let attemptID: [UInt8]?
     }
@@ -250,16 +259,17 @@ struct ClaimReplay {
     private func delivery(_ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) -> Delivery {
         let wall = try time(blockTime &+ entries.signed())
         let popTime = try time(wall &+ entries.signed())
-        let deadline = try deadline(wall, &entries)
+        let invisible = try invisible(&entries)
         let client = ClaimClient(number: try entries.number32())
         let attemptID = flags & EntryKind.attempt != 0 ? Array(try entries.block()) : nil
-        return Delivery(popTime: popTime, deadline: deadline, client: client, attemptID: attemptID)
+        return Delivery(
+            popTime: popTime, deadline: wall + invisible, invisible: invisible, client: client, attemptID: attemptID)
     }
 
-    private func deadline(_ wall: Int64, _ entries: inout EntryReader) throws(JournalDamage) -> Int64 {
+    private func invisible(_ entries: inout EntryReader) throws(JournalDamage) -> Int64 {
         let invisible = try entries.number()
         guard invisible <= UInt64(Int64.claimInvisibleMax) else { throw JournalDamage("a claim is too long") }
-        return wall + Int64(invisible)
+        return Int64(invisible)
     }
 
     private func time(_ value: Int64) throws(JournalDamage) -> Int64 {

@@ -20,15 +20,15 @@ final class JournalFiles {
     /// Closed journals since the snapshot, and their bytes.
     private var closed: [(number: UInt32, bytes: Int64)]
     private var snapshotBytes: Int64
-    /// Bytes written since the last synchronization began.
-    private var isDirty = false
+    /// Journals with blocks that may not be synchronized. Those that were read are: their process may have been killed.
+    private var unsynchronized: Set<UInt32> = []
+    /// Those the background work was told to synchronize.
+    private var attempted: Set<UInt32> = []
     /// Whether a file was made since the folder was synchronized.
     private var isFolderDirty = false
     /// Whether the closed journals are to become a snapshot.
     private var wantsSnapshot = false
     private let results = BackgroundResults()
-    /// The last closed journal, while it is not synchronized.
-    private var closedFile: (any DiskFile)?
     /// Since the store was opened.
     private(set) var writtenBytes: Int64 = 0
 
@@ -58,6 +58,8 @@ final class JournalFiles {
         }
         closed = recovery.journals.dropLast().map { ($0.number, $0.end) }
         snapshotBytes = recovery.snapshotBytes
+        unsynchronized = Set(recovery.journals.map(\.number))
+        isFolderDirty = !unsynchronized.isEmpty
     }
 
     /// Bytes that no snapshot holds yet.
@@ -73,7 +75,7 @@ final class JournalFiles {
         if end == 0 { try begin(blocks) } else { try write(blocks, at: end) }
         end += Int64(blocks.count)
         writtenBytes += Int64(blocks.count)
-        isDirty = true
+        unsynchronized.insert(header.number)
     }
 
     private func begin(_ blocks: EntryBytes) throws(SystemError) {
@@ -113,10 +115,23 @@ final class JournalFiles {
         guard end > 0 else { return }
         closed.append((header.number, end))
         header = ClaimFile.Header(kind: .journal, number: header.number + 1, previousEnd: end, time: time)
-        closedFile = isDirty ? file : closedFile
         file = nil
         end = 0
         wantsSnapshot = true
+    }
+
+    /// Begins behind a snapshot of a live registry, instead of the journal that could not be written.
+    func rewrite(_ registry: ClaimRegistry, at now: ClaimTime) throws(SystemError) {
+        let number = header.number + 1
+        snapshotBytes = try SnapshotFile.write(
+            registry, number, now.wall, folder, disk, toWall: now.wall -| now.steady)
+        SnapshotFile.removeFiles(before: number, folder, disk, logger)
+        header = ClaimFile.Header(kind: .journal, number: number, time: now.wall)
+        file = nil
+        end = 0
+        closed = []
+        unsynchronized = []
+        wantsSnapshot = false
     }
 
     // MARK: - In the background
@@ -124,20 +139,24 @@ final class JournalFiles {
     /// What is to be done on a thread that may block, or nil. While it runs there is no more.
     func work() -> (@Sendable () -> Void)? {
         takeResults()
-        guard isDirty || isFolderDirty || wantsSnapshot, !results.isRunning else { return nil }
-        let files = [closedFile, isDirty ? file : nil].compactMap { $0 }
+        guard !unsynchronized.isEmpty || isFolderDirty || wantsSnapshot, !results.isRunning else { return nil }
+        let paths = unsynchronized.sorted().map { path($0) }
         let folderIsDirty = isFolderDirty
         let snapshot = wantsSnapshot ? header.number : nil
-        closedFile = nil
-        isDirty = false
+        attempted = unsynchronized
+        unsynchronized = []
         isFolderDirty = false
         wantsSnapshot = false
         results.begin()
+        let above = String(folder[..<(folder.lastIndex(of: "/") ?? folder.startIndex)])
         return { [folder, disk, logger, results] in
             var isSynchronized = true
             do throws(SystemError) {
-                if folderIsDirty { try disk.synchronizeDirectory(folder) }
-                for file in files { try file.synchronize() }
+                if folderIsDirty {
+                    try disk.synchronizeDirectory(folder)
+                    try disk.synchronizeDirectory(above)
+                }
+                for path in paths { try disk.open(path, .readWrite).synchronize() }
             } catch {
                 isSynchronized = false
                 logger.warning(
@@ -157,8 +176,14 @@ final class JournalFiles {
     }
 
     private func takeResults() {
+        guard !results.isRunning else { return }
         let (isSynchronized, snapshot) = results.take()
-        if !isSynchronized, isBegun { isFolderDirty = true }
+        if !isSynchronized {
+            isFolderDirty = true
+            unsynchronized.formUnion(attempted.filter { number in number == header.number && end > 0 })
+            unsynchronized.formUnion(attempted.filter { number in closed.contains { $0.number == number } })
+        }
+        attempted = []
         guard let snapshot else { return }
         snapshotBytes = snapshot.bytes
         closed.removeAll { $0.number < snapshot.number }

@@ -1,16 +1,18 @@
 import MessageModel
 
-/// Encodes a registry whose axis of time is the wall clock: what a `ClaimReplay` has made.
+/// Encodes a registry: what a `ClaimReplay` has made, or a live one.
 struct SnapshotEncoder {
     private let header: ClaimFile.Header
-    private let file: UInt32
+    private let toWall: Int64
     private var entries = EntryBytes()
     private(set) var bytes: EntryBytes
 
-    /// - Parameter time: any, milliseconds since 1970; near to the pop times makes the file small.
-    init(number: UInt32, time: Int64) {
+    /// - Parameters:
+    ///   - time: any, milliseconds since 1970; near to the pop times makes the file small.
+    ///   - toWall: what is added to deadlines, so that they lie on the axis of the wall clock.
+    init(number: UInt32, time: Int64, toWall: Int64 = 0) {
+        self.toWall = toWall
         header = ClaimFile.Header(kind: .snapshot, number: number, time: time)
-        file = JournalReference.file(header)
         bytes = header.encoded
     }
 
@@ -55,7 +57,7 @@ struct SnapshotEncoder {
             entries.signed(run.start &- last)
             entries.number(UInt64(run.unfinished))
             entries.signed(run.popTime &- header.time)
-            entries.signed(run.deadline &- run.popTime)
+            entries.signed(wall(run.deadline, run.popTime) &- run.popTime)
             entries.number(run.client)
             last = run.start + Int64(31 - run.unfinished.leadingZeroBitCount)
         }
@@ -64,11 +66,17 @@ struct SnapshotEncoder {
             entries.number(table.number)
             entries.signed(offset &- last)
             entries.signed(single.popTime &- header.time)
-            entries.signed(single.deadline &- single.popTime)
+            entries.signed(wall(single.deadline, single.popTime) &- single.popTime)
+            entries.number(single.invisible)
             entries.signed(Int64(single.attempt))
             entries.number(single.client)
             last = offset
         }
+    }
+
+    /// What is due has passed its deadline: when, is not needed any more.
+    private func wall(_ deadline: Int64, _ popTime: Int64) -> Int64 {
+        deadline == Run.due ? popTime : deadline +| toWall
     }
 
     private mutating func begin(_ kind: EntryKind, _ flags: UInt8 = 0) {

@@ -23,10 +23,12 @@ enum SnapshotFile {
 
     /// Writes a snapshot so that it is there whole or not at all; returns its bytes. The registry loses its
     /// references to the journal.
+    /// - Parameter toWall: what is added to its deadlines, so that they lie on the axis of the wall clock.
     static func write(
-        _ registry: ClaimRegistry, _ number: UInt32, _ time: Int64, _ folder: String, _ disk: any Disk
+        _ registry: ClaimRegistry, _ number: UInt32, _ time: Int64, _ folder: String, _ disk: any Disk,
+        toWall: Int64 = 0
     ) throws(SystemError) -> Int64 {
-        var encoder = SnapshotEncoder(number: number, time: time)
+        var encoder = SnapshotEncoder(number: number, time: time, toWall: toWall)
         encoder.encode(registry)
         let path = "\(folder)/\(ClaimFile.name(.snapshot, number))"
         try disk.createDirectory(folder)
