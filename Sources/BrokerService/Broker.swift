@@ -49,7 +49,7 @@ package final class Broker: RemotingService {
     ///   - store: not yet open.
     ///   - work: does all background work; `nil` starts threads as they are needed.
     ///   - now: milliseconds since 1970.
-    ///   - steady: milliseconds of a clock that nobody sets.
+    ///   - steady: milliseconds of a clock that is never set.
     /// - Throws: `BrokerError.configuration`.
     package init(
         configuration: BrokerConfiguration, store: MessageStore, disk: any Disk, eventLoop: any EventLoop,

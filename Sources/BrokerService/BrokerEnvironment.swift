@@ -18,7 +18,7 @@ final class BrokerEnvironment {
     let logger: Logger
     /// Milliseconds since 1970.
     let now: () -> Int64
-    /// Milliseconds of a clock that nobody sets.
+    /// Milliseconds of a clock that is never set.
     let steady: () -> Int64
     /// Milliseconds of each level of `messageDelayLevel`.
     let delayLevels: [Int64]
@@ -40,7 +40,7 @@ final class BrokerEnvironment {
     ///   - storeHost: the broker's address, IPv4.
     ///   - work: does all background work; `nil` starts threads as they are needed.
     ///   - now: milliseconds since 1970.
-    ///   - steady: milliseconds of a clock that nobody sets.
+    ///   - steady: milliseconds of a clock that is never set.
     init(
         configuration: BrokerConfiguration, storeHost: HostAddress, disk: any Disk,
         eventLoop: any EventLoop, logger: Logger, work: (any BackgroundWork)?, now: @escaping () -> Int64,

@@ -9,7 +9,7 @@ package enum Clock {
         return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
     }
 
-    /// Milliseconds since the machine was started, also while it slept: nobody sets this clock.
+    /// Milliseconds since the machine was started, also while it slept. This clock is never set.
     package static func steadyMillis() -> Int64 {
         var time = timespec()
         clock_gettime(CLOCK_BOOTTIME, &time)

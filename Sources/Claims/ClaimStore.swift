@@ -133,7 +133,10 @@ package final class ClaimStore {
         guard dropped > 0 else { return }
         registry.statistics.dropped += dropped
         logger.warning(
-            "\(dropped) messages of \(table.topic), queue \(table.queueID), that \(table.group) has not acknowledged were deleted by retention below offset \(min)"
+            """
+            \(dropped) messages of \(table.topic), queue \(table.queueID), that \(table.group) has not acknowledged \
+            were deleted by retention below offset \(min)
+            """
         )
     }
 

@@ -16,7 +16,7 @@ package final class ClaimTable {
     package private(set) var floor: Int64
     /// The first queue offset that was never handed out.
     package internal(set) var next: Int64
-    /// Messages in somebody's hands.
+    /// Messages in the hands of a client.
     package internal(set) var claimedCount = 0
     /// Messages whose deadline has passed without an acknowledgement.
     package internal(set) var dueCount = 0
@@ -70,7 +70,7 @@ package final class ClaimTable {
     package enum MessageState: Equatable, Sendable {
         /// Never handed out.
         case new
-        /// In somebody's hands; times are milliseconds since 1970, `attempt` 1 is the first delivery.
+        /// In a client's hands; times are milliseconds since 1970, `attempt` 1 is the first delivery.
         case claimed(client: ClaimClient, since: Int64, until: Int64, attempt: Int32)
         /// To be handed out again, after so many deliveries.
         case due(attempts: Int32)

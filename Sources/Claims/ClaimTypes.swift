@@ -19,7 +19,7 @@ package struct ClaimTime: Hashable, Sendable {
 package struct ClaimClient: Hashable, Sendable {
     /// 0: unknown.
     package let number: UInt32
-    /// Nobody knows which.
+    /// It is not known which.
     package static let unknown = Self(number: 0)
 }
 
@@ -58,7 +58,7 @@ func onDisk<T>(_ body: () throws(SystemError) -> T) throws(ClaimError) -> T {
 package struct ClaimStatistics: Equatable, Sendable {
     /// Claim tables: a group on a queue each.
     package var tables = 0
-    /// Messages in somebody's hands.
+    /// Messages in the hands of a client.
     package var claimed = 0
     /// Messages whose deadline has passed, to be handed out again.
     package var due = 0

@@ -216,4 +216,14 @@ struct SourceTests {
         #expect(Self.isLayout("///     magic 4 | size 4") && Self.isLayout("/// | magic 4 | size 4 |"))
         #expect(!Self.isLayout("    // Too long.") && !Self.isLayout("let text = \"///     none\""))
     }
+
+    @Test("each scenario has a number of its own")
+    func scenarioNumbers() throws {
+        let files = Repository.files(below: "Tests/PlatformTests", endings: ["Tests.swift"])
+            .compactMap { $0.split(separator: "/").last }.filter { $0.firstMatch(of: /^T\d\d_/) != nil }
+        #expect(files.count > 20)
+        for (number, same) in Dictionary(grouping: files, by: { $0.prefix(3) }) {
+            #expect(same.count == 1, "\(number): \(same)")
+        }
+    }
 }

@@ -68,7 +68,7 @@ final class QueryAssignmentProcessor {
             assigned = QueueAssignment(queues: queues, members: members, isCircle: body.strategyName == "AVG_BY_CIRCLE")
                 .queues(of: body.clientID, mode: mode, popShare: Int(share))
         } else {
-            // Nobody of the group is known here yet: the client keeps what it has.
+            // No member of the group is known here yet: the client keeps what it has.
             assigned = nil
         }
         guard let assigned else { return JSONValue.object(JSONObject()).bytes() }
@@ -104,7 +104,7 @@ struct QueueAssignment {
         guard let index = members.firstIndex(of: client), !queues.isEmpty else { return [] }
         guard mode == .pop else { return share(index) }
         if popShare <= 0 || popShare >= members.count - 1 {
-            // Everybody reads all queues of every broker: the broker chooses.
+            // Each member reads all queues of every broker: the broker chooses.
             var seen: Set<String> = []
             return queues.filter { seen.insert($0.brokerName).inserted }.map {
                 MessageQueue(topic: $0.topic, brokerName: $0.brokerName, queueID: -1)

@@ -24,8 +24,8 @@ final class GroupClaims {
     /// What is known of a claim table besides its claims; hangs at `ClaimTable.context`.
     private final class Link {
         var offsets: ConsumerOffsetManager.Table
-        /// The offset that was committed here last. Another one in the table of offsets is somebody else's word: a
-        /// reset, a pull of the same group, an operator.
+        /// The offset that was committed here last. Another one in the table of offsets has another source:
+        /// a reset, a pull of the same group, an operator.
         var committed: Int64
 
         init(_ offsets: ConsumerOffsetManager.Table, committed: Int64) {

@@ -204,8 +204,8 @@ final class PopMessageProcessor {
         pop.parts.append(part)
     }
 
-    /// Messages whose claims have ended come first, at most half of what fits while there are others: one that nobody
-    /// can consume must not keep them.
+    /// Messages whose claims have ended come first, at most half of what fits while there are others: one that no
+    /// client can consume must not keep them.
     private func takeDue(_ pop: PopRequest, _ part: inout PopPart) {
         let table = part.table
         guard table.dueCount > 0 else { return }
@@ -214,7 +214,10 @@ final class PopMessageProcessor {
         for message in table.due(limit: limit) {
             guard let range = record(at: message.offset, part.queue) else {
                 environment.logger.warning(
-                    "message \(message.offset) of queue \(part.queue.queueID) of topic \(pop.topic.name) cannot be read any more: group \(pop.group.name) does not get it again"
+                    """
+                    message \(message.offset) of queue \(part.queue.queueID) of topic \(pop.topic.name) cannot be \
+                    read any more: group \(pop.group.name) does not get it again
+                    """
                 )
                 table.drop(due: message.offset)
                 continue
@@ -287,7 +290,7 @@ final class PopMessageProcessor {
         pop.rest += max(0, end - part.next) + Int64(part.table.dueCount - part.due.count)
         if part.records.isEmpty {
             part.table.isBeingRead = false
-            // Messages nobody wants are finished.
+            // Messages the filter does not want are finished.
             if part.next > part.table.next {
                 claim(part, pop, popTime: max(environment.now(), part.table.popTimeMin))
             }
@@ -350,7 +353,7 @@ final class PopMessageProcessor {
             pop.release()
             pop.reopenedAt = nil
         }
-        // Gone while the filter worker was asked: nobody has them.
+        // Closed while the filter worker was asked: nothing was claimed.
         guard !pop.client.connection.isClosed else { return }
         let popTime = pop.reopenedAt ?? pop.parts.reduce(environment.now()) { max($0, $1.table.popTimeMin) }
         for part in pop.parts { claim(part, pop, popTime: popTime) }
@@ -397,7 +400,7 @@ final class PopMessageProcessor {
         ready.removeAll(keepingCapacity: true)
     }
 
-    /// They are not: the messages stay claimed until their time is over, and nobody gets them in vain.
+    /// They are not: the messages stay claimed until their time is over, and no client gets them in vain.
     func claimsNotWritten(_ error: ClaimError) {
         for answer in ready {
             answer.client.answer(

@@ -91,7 +91,7 @@ struct PopPart {
     var due: [(offset: Int64, attempts: Int32)] = []
     /// Messages of the same attempt, handed out again; with the number of their deliveries.
     var reopened: [(offset: Int64, attempts: Int32)] = []
-    /// Messages nobody has had, ascending.
+    /// Messages never handed out, ascending.
     var fresh: [Int64] = []
     /// Behind the last message looked at.
     var next: Int64

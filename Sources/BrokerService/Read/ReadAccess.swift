@@ -31,9 +31,8 @@ struct ReadAccess {
         guard group.config.consumeEnable else {
             return .refused(
                 .noPermission,
-                remark:
-                    "subscription group no permission, \(group.name) (consumeEnable=false; mqadmin updateSubGroup -s true)"
-            )
+                remark: "subscription group no permission, \(group.name) "
+                    + "(consumeEnable=false; mqadmin updateSubGroup -s true)")
         }
         guard let topic = tables.topics[topicName] else {
             let name = String(decoding: topicName, as: UTF8.self)

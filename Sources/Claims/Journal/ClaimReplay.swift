@@ -302,7 +302,7 @@ struct ClaimReplay {
 
     private func take(_ offset: Int64, of table: ClaimTable) throws(JournalDamage) -> Single {
         guard let single = table.take(offset) else {
-            throw JournalDamage("an entry is about a message that is in nobody's hands")
+            throw JournalDamage("an entry is about a message that is in no client's hands")
         }
         return single
     }

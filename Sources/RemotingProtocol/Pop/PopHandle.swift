@@ -14,7 +14,7 @@ package struct PopHandle: Equatable, Sendable {
     package var startOffset: Int64
     /// When it was handed out, milliseconds since 1970.
     package var popTime: Int64
-    /// For how long nobody else gets it, from `popTime` on.
+    /// For how long no other client gets it, from `popTime` on.
     package var invisibleTime: Int64
     package var reviveQueue: Int64
     package var kind: PopTopicKind
