@@ -17,8 +17,8 @@ import StoreFormat
 ///     length n | checksum 4 (CRC-32 of the payload, little-endian) | payload n: time ± | entries
 ///
 /// *n* is a number: 7 bits a byte, the lowest first, the highest bit says that another byte follows. *±* is such a
-/// number with the sign in bit 0. The block's time is relative to that of the block before. An entry begins with a byte:
-/// kind in the low 4 bits, flags in the others; `EntryKind` has the layouts.
+/// number with the sign in bit 0. The block's time is relative to that of the block before. An entry begins with a
+/// byte: kind in the low 4 bits, flags in the others; `EntryKind` has the layouts.
 ///
 /// In an entry, *table* is the table's number; *time* is relative to the block's, *popTime* to that time; *offset* to
 /// the offset of the entry before of the same table and file (of its `next`, where marked so; 0 if there is none);
