@@ -5,7 +5,7 @@ import Synchronization
 
 /// The files of a store's journal: the one that is written, those that are closed, and the snapshot they follow.
 final class JournalFiles {
-    /// Bytes of journals from which on a snapshot is made, if four times the last snapshot is less.
+    /// Bytes of a journal from which on the next one begins, if four times the last snapshot is less.
     static let limit: Int64 = 16 << 20
 
     private let folder: String
@@ -104,10 +104,8 @@ final class JournalFiles {
 
     // MARK: - The next journal
 
-    /// Whether the next journal should begin.
-    var isFull: Bool {
-        !wantsSnapshot && journalBytes > max(Self.limit, 4 *| snapshotBytes) && !results.isRunning
-    }
+    /// Whether the next journal should begin. After a snapshot that failed only when this one is long, too.
+    var isFull: Bool { !wantsSnapshot && end > max(Self.limit, 4 *| snapshotBytes) && !results.isRunning }
 
     /// Begins the next journal, whose file comes with its first block. The closed ones become a snapshot.
     /// - Parameter time: of its first block, about; milliseconds since 1970.

@@ -82,7 +82,7 @@ final class PopLoad: Sendable {
                 .popMessage,
                 extFields: [
                     "consumerGroup": group, "topic": topic, "queueId": "-1", "maxMsgNums": "16",
-                    "invisibleTime": String(invisible / .milliseconds(1)), "pollTime": "500", "bornTime": "0",
+                    "invisibleTime": String(invisible.components.seconds * 1000), "pollTime": "500", "bornTime": "0",
                     "initMode": "0", "expType": "TAG", "exp": "*", "order": "false",
                 ]), timeout: .seconds(4))
         guard answer.code == 0 else { return }

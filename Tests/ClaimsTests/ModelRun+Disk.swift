@@ -1,0 +1,63 @@
+import TestDisk
+import TestTools
+import Testing
+
+@testable import Claims
+
+/// Commits, synchronizations, kills and power cuts.
+extension ModelRun {
+    mutating func commit() throws {
+        try machine.store.commitTick()
+        committed.append(oracle)
+        if random.chance(20), let files = machine.store.files { machine.store.beginNextJournal(files) }
+    }
+
+    mutating func synchronize() {
+        guard let work = machine.store.backgroundWork() else { return }
+        work()
+        committed = [committed[committed.count - 1]]
+    }
+
+    mutating func kill() throws {
+        oracle = committed[committed.count - 1]
+        try restart(on: machine.disk.afterKill())
+    }
+
+    mutating func restart(on disk: SimulatedDisk) throws {
+        if random.chance(30) { machine.clock.wall += Int64.random(in: -100_000...1_000_000, using: &random) }
+        machine.clock.steady = Int64.random(in: 0...10_000_000, using: &random)
+        try machine.restart(on: disk)
+        oracle.restart(wall: machine.clock.wall, steady: machine.clock.steady)
+        restoreBounds()
+    }
+
+    /// The queues are on the disk of another module, which has lost nothing.
+    mutating func restoreBounds() {
+        for (queue, table) in oracle.tables {
+            maximum[queue] = max(maximum[queue] ?? 0, table.next)
+            minimum[queue] = min(minimum[queue] ?? 0, table.floor)
+        }
+    }
+
+    /// What is left is what one of the commits since the last synchronization left.
+    mutating func powerCut() throws {
+        machine.disk.writeSomeBack(&random)
+        let disk = machine.disk.afterPowerCut(&random)
+        let candidates = committed
+        oracle = candidates[0]
+        try restart(on: disk)
+        for candidate in candidates.reversed() {
+            oracle = candidate
+            oracle.restart(wall: machine.clock.wall, steady: machine.clock.steady)
+            if differences().isEmpty { break }
+        }
+        restoreBounds()
+        committed = [oracle]
+        let left = differences()
+        let said = machine.book.lines.suffix(3)
+        expect(left.isEmpty, "after a power cut: \(left.first ?? ""); \(said)")
+        // Read once, it is read again after the next cut: what was read was on the disk.
+        guard let work = machine.store.backgroundWork() else { return }
+        work()
+    }
+}
