@@ -36,7 +36,7 @@ extension Broker {
         }
         try kinds.prepare()
         do throws(ClaimError) {
-            try claims.open { group, topic in groups[group] != nil && topics[topic] != nil }
+            try claims.open { topics[$0] != nil }
         } catch {
             throw .claims(error)
         }

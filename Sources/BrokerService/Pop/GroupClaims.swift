@@ -49,11 +49,12 @@ final class GroupClaims {
 
     var time: ClaimTime { ClaimTime(wall: environment.now(), steady: environment.steady()) }
 
-    /// Reads what was claimed before the last stop. The message store is open, the tables are loaded.
+    /// Reads what was claimed before the last stop. The message store is open, the tables are loaded. Claims of a group
+    /// that is not known stay: one that a client has made is kept on disk only within a second.
     /// - Throws: the files cannot be read.
-    func open(isKnown: (_ group: String, _ topic: String) -> Bool) throws(ClaimError) {
+    func open(isKnown: (_ topic: String) -> Bool) throws(ClaimError) {
         try store.open(at: time, observer: self) { table in
-            guard isKnown(table.group.text, table.topic.text) else { return nil }
+            guard isKnown(table.topic.text) else { return nil }
             let queue = messages.consumeQueue(topic: table.topic.text, queueID: table.queueID)
             return (queue?.minOffset.rawValue ?? 0, queue?.maxOffset.rawValue ?? 0)
         }
