@@ -2,7 +2,9 @@ import MessageModel
 
 /// What clients do with handles, and what the broker does to a queue.
 extension ClaimTable {
+    /// What an acknowledgement has done.
     package enum AckOutcome: Sendable {
+        /// The message is finished by it.
         case finished
         /// Another delivery's handle: the message was handed out again, is finished, or never was claimed.
         case stale

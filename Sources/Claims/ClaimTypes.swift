@@ -38,6 +38,7 @@ package enum ClaimError: Error, CustomStringConvertible {
     /// A file operation failed.
     case disk(SystemError)
 
+    /// For operators: cause and remedy.
     package var description: String {
         switch self {
         case .disk(let error): "the journal of claims: \(error)"
