@@ -28,8 +28,14 @@ extension PlatformTests {
             }
             await producers.stop()
             let sent = producers.acknowledged
-            try await eventually("every message is acknowledged", within: .seconds(40)) {
-                load.finished.isSuperset(of: sent)
+            do {
+                try await eventually("every message is acknowledged", within: .seconds(30)) {
+                    load.finished.isSuperset(of: sent)
+                }
+            } catch {
+                await load.stop()
+                Issue.record("\(error): \(load.judge(sent: sent).prefix(5))\n\(platform.log.suffix(3000))")
+                return
             }
             // Time passes until whatever is claimed would come again.
             try await Task.sleep(for: PopLoad.invisible + .milliseconds(500))

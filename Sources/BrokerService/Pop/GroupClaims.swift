@@ -81,7 +81,10 @@ final class GroupClaims {
     ) -> ClaimTable {
         let stored = offsets.offset(topic: topic.name, group: group.name, queueID: queue.queueID)
         if let table = store.table(group: group.name, topic: topic.name, queueID: queue.queueID) {
-            if let stored, let link = table.context as? Link, link.committed != stored { table.reset(to: stored) }
+            // Not while a pop reads: it claims what it has found as of the offset it began with.
+            if !table.isBeingRead, let stored, let link = table.context as? Link, link.committed != stored {
+                table.reset(to: stored)
+            }
             return table
         }
         let table = store.makeTable(

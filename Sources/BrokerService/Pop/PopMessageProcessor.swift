@@ -168,7 +168,7 @@ final class PopMessageProcessor {
                 pop.rest += behind(table, queue)
                 return .done
             }
-            if let attempt = pop.attemptID, table.claimedCount > 0 {
+            if let attempt = pop.attemptID, table.isOpenBatch(attempt) {
                 guard pop.parts.isEmpty else {
                     // One answer has one pop time: the client asks again for these.
                     pop.rest += Int64(table.claimedCount)
@@ -355,6 +355,11 @@ final class PopMessageProcessor {
         }
         // Closed while the filter worker was asked: nothing was claimed.
         guard !pop.client.connection.isClosed else { return }
+        // The topic was deleted meanwhile, and with it who has what.
+        guard !pop.parts.contains(where: { $0.table.isRemoved }) else {
+            pop.release()
+            return answerNothing(pop, .pollingTimeout)
+        }
         let popTime = pop.reopenedAt ?? pop.parts.reduce(environment.now()) { max($0, $1.table.popTimeMin) }
         for part in pop.parts { claim(part, pop, popTime: popTime) }
         let count = pop.messageCount
@@ -379,7 +384,8 @@ final class PopMessageProcessor {
         let time = claims.time
         for message in part.due {
             part.table.reclaim(
-                message.offset, at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient)
+                message.offset, at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient,
+                attemptID: pop.isOrdered ? pop.attemptID : nil)
         }
         guard part.next > part.table.next || !part.fresh.isEmpty else { return }
         part.table.claim(

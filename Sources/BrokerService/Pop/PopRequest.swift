@@ -133,4 +133,9 @@ final class PopRead: ReadRequest {
     override func answer(_ outcome: ReadOutcome, _ found: [LogRange]) {
         processor.readFiltered(pop, part, outcome, found)
     }
+
+    override func abandoned() {
+        part.table.isBeingRead = false
+        pop.release()
+    }
 }

@@ -177,7 +177,7 @@ extension MessageReader {
     /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did
     /// not see.
     func notFiltered(_ request: ReadRequest, _ expired: Bool) {
-        guard !request.client.connection.isClosed else { return }
+        guard !request.client.connection.isClosed else { return request.abandoned() }
         request.scanUntilMillis = nil
         if expired {
             answerNothingYet(request)

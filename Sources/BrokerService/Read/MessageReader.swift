@@ -34,7 +34,7 @@ final class MessageReader {
     /// Answers the request, or has it read again when there is more to say. On the event loop.
     /// - Parameter expired: it must be answered now.
     func read(_ request: ReadRequest, expired: Bool) {
-        guard !request.client.connection.isClosed else { return }
+        guard !request.client.connection.isClosed else { return request.abandoned() }
         // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
         if expired, tables.topics[request.topic.name] == nil { return answerNothingYet(request) }
         guard case .compiled(let subscription) = request.filter else { return read(request, nil, expired) }

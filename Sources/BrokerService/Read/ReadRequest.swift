@@ -68,6 +68,9 @@ class ReadRequest {
     /// Reads again; after its deadline it is answered, not suspended.
     final func resume(expired: Bool) { reader.read(self, expired: expired) }
 
+    /// Its connection has closed: it is not answered.
+    func abandoned() {}
+
     /// Answers it, once.
     /// - Parameter found: ranges of the log with what was found; valid inside this call.
     func answer(_ outcome: ReadOutcome, _ found: [LogRange]) {

@@ -1,10 +1,13 @@
 import BrokerService
 import FastJSON
 import Foundation
+import NIOConcurrencyHelpers
 import RemotingProtocol
 import StoreFormat
 import TestFolders
+import TestTools
 import Testing
+import WorkerProtocol
 
 @Suite struct PopTests {
     private func withTopic(
@@ -303,5 +306,36 @@ import Testing
                 .popMessage, RawConnection.popFields(topic: "Binary"), serialization: .rocketMQ)
             #expect(try PopReply(answer).bodies == ["m0"])
         }
+    }
+
+    @Test("a client that goes while the filter worker is asked leaves the queue to the others")
+    func abandoned() throws {
+        let compilations = NIOLockedValueBox<[UInt64]>([])
+        let harness = try BrokerHarness { broker in
+            broker.filters.connect { message in
+                guard case .filterCompile(let request, _, _) = message else { return }
+                compilations.withLockedValue { $0.append(request) }
+            }
+        }
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for tag in ["A", "B"] {
+            _ = try connection.send(topic: "Gone", body: tag, properties: "TAGS\u{1}\(tag)")
+        }
+        let leaving = try harness.connect()
+        try leaving.post(.popMessage, RawConnection.popFields(topic: "Gone", expression: "B"))
+        // A pull that waits shows when the connection has ended.
+        try leaving.post(.pullMessage, RawConnection.pullFields(topic: "Gone", offset: 2, suspendMillis: 15_000))
+        try eventually("the pull waits") { try harness.onLoop { $0.heldPulls } == 1 }
+        try eventually("the expression is compiled") { !compilations.withLockedValue { $0.isEmpty } }
+        leaving.close()
+        try eventually("the connection has ended") { try harness.onLoop { $0.heldPulls } == 0 }
+        try harness.onLoop { broker in
+            for request in compilations.withLockedValue({ $0 }) {
+                broker.filters.receive(
+                    .filterCompiled(request: request, result: .tagsCodes([TagsCode.of("B")])))
+            }
+        }
+        #expect(try connection.pop(RawConnection.popFields(topic: "Gone", expression: "B")).bodies == ["B"])
     }
 }

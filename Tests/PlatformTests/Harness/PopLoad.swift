@@ -12,6 +12,8 @@ final class PopLoad: Sendable {
     /// A message as one client got it.
     struct Delivery: Sendable {
         let body: String
+        /// Queue and offset: a producer whose connection ended sends a body twice.
+        let place: String
         /// When its pop was sent, and when the answer was there.
         let asked: ContinuousClock.Instant
         let got: ContinuousClock.Instant
@@ -90,7 +92,9 @@ final class PopLoad: Sendable {
         for message in try messages(answer) {
             let index = ledger.memory.withLock { memory in
                 memory.deliveries.append(
-                    Delivery(body: message.body, asked: asked, got: got, attempt: message.attempt + 1))
+                    Delivery(
+                        body: message.body, place: "\(message.queueID):\(message.offset)", asked: asked, got: got,
+                        attempt: message.attempt + 1))
                 return memory.deliveries.count - 1
             }
             // One of eight is not consumed at first.
@@ -146,12 +150,9 @@ final class PopLoad: Sendable {
     /// What was not as promised; empty when all was.
     /// - Parameter sent: messages whose sends were confirmed.
     func judge(sent: Set<String>) -> [String] {
-        let all = Dictionary(grouping: deliveries, by: \.body)
-        var faults: [String] = []
-        for body in sent.subtracting(finished).sorted() {
-            faults.append("\(body) was never acknowledged, delivered \(all[body]?.count ?? 0) times")
-        }
-        for (body, deliveries) in all {
+        var faults = sent.subtracting(finished).sorted().map { "\($0) was never acknowledged" }
+        for (place, deliveries) in Dictionary(grouping: deliveries, by: \.place) {
+            let body = "\(deliveries[0].body) at \(place)"
             let ordered = deliveries.sorted { $0.asked < $1.asked }
             for (earlier, later) in zip(ordered, ordered.dropFirst()) {
                 // The claim begins after the pop was sent, and the next delivery is there after it has ended.
