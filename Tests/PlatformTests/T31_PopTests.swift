@@ -30,7 +30,7 @@ extension PlatformTests {
             let sent = producers.acknowledged
             do {
                 try await eventually("every message is acknowledged", within: .seconds(30)) {
-                    load.finished.isSuperset(of: sent)
+                    load.unfinished(of: sent).isEmpty
                 }
             } catch {
                 await load.stop()
