@@ -240,7 +240,7 @@ if Context.environment["APUS_BUILD"] != "platform" {
             path: "Tests/Support/ModelClients"),
         .executableTarget(
             name: "KindsBenchmark",
-            dependencies: ["ModelClients", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
+            dependencies: ["FastJSON", "ModelClients", "RemotingProtocol", "RemotingTransport", nioCore, nioPosix],
             path: "Tests/Support/KindsBenchmark", swiftSettings: strict),
         // A seeded generator, a logger that keeps what was said, waiting for what a test means.
         .target(

@@ -6,9 +6,9 @@ import StoreFormat
 /// Long polling of pops: requests that found nothing wait here for a message, or for a claim that ends. One message
 /// wakes one of them; it wakes the next if it leaves something. Confined to the broker's event loop.
 final class PopWaiters {
-    /// Waiting requests for one queue of one group (or for any of them), at most, and in all: RocketMQ's
-    /// `popPollingSize` and `maxPopPollingSize`.
-    static let perQueueMax = 1024
+    /// Waiting requests for one queue of one group (or for any of them), at most, and in all. RocketMQ has 1024 and
+    /// 100 000 (`popPollingSize`, `maxPopPollingSize`); here one message wakes one, however many wait.
+    static let perQueueMax = 16_384
     static let totalMax = 100_000
     /// Deadlines are looked at so often, milliseconds.
     static let granularityMillis: Int64 = 50

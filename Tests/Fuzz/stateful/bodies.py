@@ -1,5 +1,6 @@
 """Request bodies, and how they are spoilt."""
 
+import base64
 import json
 import zlib
 
@@ -107,12 +108,17 @@ def mode_request(dice, model, mode):
             "mode": dice.choice(["PULL", "POP"]), "popShareQueueNum": _number("count", dice, model, mode)}
 
 
-def offsets(dice, model, mode):
-    table = {}
+def acks(dice, model, mode):
+    """Acknowledgements of several pops; `b` are the bits of offsets from `so` on."""
+    entries = []
     for _ in range(dice.choice([1, 3])):
-        key = _value("topic", dice, model, mode) + "@" + _value("group", dice, model, mode)
-        table[key] = {_value("queue", dice, model, mode): _number("offset", dice, model, mode)}
-    return {"offsetTable": table}
+        bits = bytes(dice.randrange(256) for _ in range(dice.choice([1, 2, 8])))
+        entries.append({"c": _value("group", dice, model, mode), "t": _value("topic", dice, model, mode),
+                        "so": _number("begin", dice, model, mode), "q": _number("queue", dice, model, mode), "rq": 0,
+                        "pt": _number("time", dice, model, mode), "it": _number("suspend", dice, model, mode),
+                        "r": dice.choice(["0", "0", "1", "2"] if mode == "valid" else ["0", "3", ""]),
+                        "b": base64.b64encode(bits).decode() if mode == "valid" or dice.chance(50) else "?"})
+    return {"brokerName": _value("broker", dice, model, mode), "acks": entries}
 
 
 def _line(key, value):

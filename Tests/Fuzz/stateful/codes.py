@@ -135,14 +135,14 @@ TABLE = """
 3001    b 1 none username:text
 3005    b 1 none
 3010    b 1 none
-200050  b 1 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some invisibleTime:suspend pollTime:suspend bornTime:time initMode:count exp:expression? order:bool?
-200051  b 1 none consumerGroup:group topic:topic queueId:queue extraInfo:text offset:offset
+200050  b 4 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some invisibleTime:suspend pollTime:suspend bornTime:time initMode:count exp:expression? order:bool? attemptId:text?
+200051  b 4 none consumerGroup:group topic:topic queueId:queue offset:begin extraInfo:handle
 200052  b 1 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some
-200053  b 1 none consumerGroup:group topic:topic queueId:queue extraInfo:text offset:offset invisibleTime:suspend
+200053  b 3 none consumerGroup:group topic:topic queueId:queue offset:begin extraInfo:handle invisibleTime:suspend
 200054  b 1 none consumerGroup:group topic:topic queueId:queue pollTime:suspend bornTime:time
 200055  b 1 none consumerGroup:group topic:topic queueId:queue
 200056  b 1 none
-200151  b 1 offsets
+200151  b 2 acks
 -1      b 1 none
 32767   bn 1 none
 2147483647 bn 1 none

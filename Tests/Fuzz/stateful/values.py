@@ -132,6 +132,18 @@ def physical(dice, model, said):
     return model.physical(dice)
 
 
+def handle(dice, model, mode, said):
+    """Of a popped message: start, pop time, invisible time, revive queue, kind, broker, queue, offset."""
+    if mode == "hostile" and dice.chance(50):
+        return hostile_name(dice, model)
+    offset = said.get("offset", dice.randrange(6))
+    parts = [offset, now(dice, model, said), dice.choice([0, 200, 60_000]), dice.choice([0, 0, 7, 999]), dice.choice([0, 0, 0, 1, 2]),
+             dice.choice(model.brokers), said.get("queueId", 0), offset]
+    if mode != "valid":
+        parts[dice.randrange(len(parts))] = dice.choice([-1, 2**31, 2**63 - 1, -2**63, "", "x"])
+    return " ".join(map(str, parts))
+
+
 SQL = ["a > 1", "a IS NOT NULL AND b = 'x'", "a BETWEEN 1 AND 2", "((((", "a = 'x' OR " * 40 + "b = 1", ""]
 
 TYPES = {
@@ -170,6 +182,7 @@ TYPES = {
     "filter": text("SINGLE_TAG", "MULTI_TAG"),
     "stats": text("TOPIC_PUT_NUMS", "GROUP_GET_NUMS", "SNDBCK_PUT_NUMS"),
     "attributes": text("+message.type=DELAY", "-a", "+a=b,+c"),
+    "handle": handle,
     "text": text("x", "extra info 0 1 2"),
     "props": properties,
     "msgid": lambda dice, model, mode, said: model.message_id(dice) if mode != "hostile" else hostile_name(dice, model),

@@ -6,6 +6,8 @@ struct Options: Sendable {
     var nameServer = ""
     var broker = ""
     var brokerPid: pid_t = 0
+    /// The platform's data folder.
+    var data = ""
 }
 
 func fail(_ words: String) -> Never {
