@@ -159,7 +159,7 @@ extension MessageStore {
         do throws(SystemError) {
             return try disk.information(file.path)?.modified ?? .max
         } catch {
-            logger.warning("the age of a commit log file cannot be read, it is not deleted: \(error)")
+            logger.warning("the age of a commit log file cannot be read, it does not count as expired: \(error)")
             return .max
         }
     }

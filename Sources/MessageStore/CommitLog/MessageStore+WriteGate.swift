@@ -123,7 +123,7 @@ extension MessageStore {
         do throws(SystemError) {
             return try disk.space(path).usedRatio
         } catch {
-            logger.warning("how full the disk is cannot be read, nothing is deleted for its sake: \(error)")
+            logger.warning("how full the disk is cannot be read: \(error)")
             return -1
         }
     }
