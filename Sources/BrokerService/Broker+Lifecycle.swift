@@ -75,7 +75,12 @@ extension Broker {
         expected = [:]
         let time = environment.now()
         for info in consumers.expired(now: time) + producers.expired(now: time) {
-            logger.warning("client \(info.clientID) at \(info.client.address) has not been heard of for 120 s")
+            logger.warning(
+                """
+                client \(info.clientID) at \(info.client.address) sent no heartbeat for 120 s: its connection is \
+                closed, and its groups go on without it
+                """
+            )
             info.client.connection.close(reason: "no heartbeat for 120 s")
         }
         var left = tables.locks.groups[...]

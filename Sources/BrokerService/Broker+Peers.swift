@@ -25,7 +25,12 @@ extension Broker {
         do throws(NameError) {
             try topics.update(config)
         } catch {
-            return logger.error("a topic of another broker of this platform was not made: \(error)")
+            return logger.error(
+                """
+                a topic created at another broker of this platform is not created here, its messages do not spread to \
+                this broker: \(error)
+                """
+            )
         }
         tables.autoCreated.insert(topic.name)
         logger.info(

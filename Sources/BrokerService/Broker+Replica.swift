@@ -23,7 +23,12 @@ extension Broker {
             endOfTick()
             return .replicaPosition(next: next.rawValue)
         case .refused(let expected, let reason):
-            logger.error("bytes of the master at \(offset) do not fit: \(reason); the log goes on at \(expected)")
+            logger.error(
+                """
+                the master's log at \(offset) does not fit and is not appended: \(reason); this slave's log goes on at \
+                \(expected)
+                """
+            )
             return .replicaRefused(at: expected.rawValue, reason: reason)
         }
     }
@@ -72,7 +77,11 @@ extension Broker {
             }
             if !refused.isEmpty {
                 logger.error(
-                    "\(refused.count) entries of the master's \(kind) are none and are not taken: \(refused.summary)")
+                    """
+                    \(refused.count) entries of the master's \(kind) cannot be used, this slave goes on without them: \
+                    \(refused.summary)
+                    """
+                )
             }
         } catch {
             logger.error("the master's \(kind) cannot be read: \(error); the slave keeps its own")

@@ -141,7 +141,12 @@ package final class Broker: RemotingService {
                 kinds.flushed()
             },
             flushFailed: { [environment, gate] error in
-                environment.logger.error("flush failed: \(error)")
+                environment.logger.error(
+                    """
+                    flushing the commit log failed, no messages are taken until it has been verified and written anew: \
+                    \(error)
+                    """
+                )
                 gate.flushFailed()
             },
             minimumMoved: { [environment, processors] offset in
@@ -161,7 +166,12 @@ package final class Broker: RemotingService {
             // The group is what it was before: no member needs to be told.
             try processors.clients.takeOver(said, client)
         } catch {
-            logger.error("what \(client.address) said before the restart is not understood any more: \(error)")
+            logger.error(
+                """
+                the last heartbeat of \(client.address) before the restart cannot be decoded, the client registers \
+                with its next one: \(error)
+                """
+            )
         }
     }
 
@@ -203,7 +213,12 @@ package final class Broker: RemotingService {
             try claims.commitTick()
             processors.pop.claimsWritten()
         } catch {
-            logger.error("the claims of a tick were not written: \(error)")
+            logger.error(
+                """
+                the claims of popped messages were not written, their pops are refused: \(error); the messages come \
+                again after their invisible time; free the disk, or look at it
+                """
+            )
             processors.pop.claimsNotWritten(error)
         }
     }
@@ -216,7 +231,7 @@ package final class Broker: RemotingService {
             gate.committed(written: store.writtenOffset.rawValue)
             kinds.committed()
         } catch {
-            logger.error("the write of a tick failed: \(error)")
+            logger.error("writing to the commit log failed, the sends that waited for it are refused: \(error)")
             // The store's own words say which disk, how full and what frees it.
             gate.failed(store.notWritable.map { "\($0)" } ?? "\(error)")
             kinds.failed()

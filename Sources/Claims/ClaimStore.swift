@@ -38,7 +38,8 @@ package final class ClaimStore {
         precondition(files == nil, "the store is open already")
         let recovery = try onDisk { () throws(SystemError) in try ClaimRecovery(folder, disk) }
         for damage in recovery.damage {
-            logger.warning("claims of before may be lost, their messages are then delivered again: \(damage)")
+            logger.warning(
+                "the journal of claims is damaged, messages whose claims are lost are delivered again: \(damage)")
         }
         let files = try onDisk { () throws(SystemError) in
             try JournalFiles(folder, disk, logger, after: recovery, at: now.wall)

@@ -59,7 +59,14 @@ final class MasterConnection: ChannelInboundHandler {
     func channelInactive(context: ChannelHandlerContext) {
         timer?.cancel()
         self.context = nil
-        if !closing { master.logger.warning("slave \(address) went away; it has \(session.acknowledged ?? 0)") }
+        if !closing {
+            master.logger.warning(
+                """
+                slave \(address) disconnected; it has the log up to \(session.acknowledged ?? 0) and gets the rest \
+                when it connects again
+                """
+            )
+        }
         master.closed(self)
     }
 

@@ -105,12 +105,19 @@ package final class MetadataSync {
         running = false
         switch result {
         case .success:
-            if lastFailure != nil { logger.info("metadata of the master is copied again") }
+            if lastFailure != nil { logger.info("the master's tables (topics, groups, offsets) are copied again") }
             lastFailure = nil
         case .failure(let error):
             let text = "\(error)"
             // The same line every ten seconds would bring nothing new.
-            if text != lastFailure { logger.error("metadata of the master cannot be copied: \(text)") }
+            if text != lastFailure {
+                logger.error(
+                    """
+                    the master's tables (topics, groups, offsets) are not copied, this slave keeps what it has; tried \
+                    again: \(text)
+                    """
+                )
+            }
             lastFailure = text
             client?.closeNow()
             client = nil

@@ -88,8 +88,8 @@ package final class NameServer: RemotingService {
             if refused > 0 {
                 logger.error(
                     """
-                    \(refused) entries of the KV configuration are none and are left out; mqadmin updateKvConfig makes \
-                    them again
+                    \(refused) entries of the KV configuration cannot be used and are left out; mqadmin updateKvConfig \
+                    makes them again
                     """
                 )
             }
@@ -136,7 +136,11 @@ package final class NameServer: RemotingService {
         if changedSettings.isDirty {
             let keys = news.map(\.0).sorted().joined(separator: " ")
             logger.notice(
-                "the configuration file says something new of settings changed online; the file holds: \(keys)")
+                """
+                the configuration file has new values for settings changed with updateNamesrvConfig; the file's are \
+                used: \(keys)
+                """
+            )
             keepChangedSettings()
         }
     }
@@ -150,14 +154,18 @@ package final class NameServer: RemotingService {
             let loaded = changedSettings.load(json, by: .nameserver)
             for refusal in loaded.refused {
                 logger.warning(
-                    "a setting changed with updateNamesrvConfig is given up, the file holds: \(refusal)")
+                    """
+                    a setting changed with updateNamesrvConfig is given up, the configuration file's value is used: \
+                    \(refusal)
+                    """
+                )
             }
             if !loaded.outdated.isEmpty {
                 let keys = loaded.outdated.joined(separator: " ")
                 logger.notice(
                     """
-                    the configuration file has changed since these were set with updateNamesrvConfig; the file holds: \
-                    \(keys)
+                    the configuration file has changed since these were set with updateNamesrvConfig; the file's \
+                    values are used: \(keys)
                     """
                 )
             }
@@ -165,14 +173,20 @@ package final class NameServer: RemotingService {
             _ = configuration.update(Dictionary(loaded.held.map { ($0.key, $0.value) }, uniquingKeysWith: { $1 }))
         } catch {
             logger.error(
-                "what was changed with updateNamesrvConfig cannot be read, the configuration file holds: \(error)")
+                """
+                settings changed with updateNamesrvConfig cannot be read, the configuration file's are used; change \
+                them again: \(error)
+                """
+            )
         }
     }
 
     /// At the start and when the configuration file was read again: no request waits for it.
     private func keepChangedSettings() {
         settingsFile.keep(elsewhere: elsewhere, eventLoop) { [unowned self] failure in
-            if let failure { logger.error("changed settings could not be kept for the next start: \(failure)") }
+            if let failure {
+                logger.error("changed settings were not saved, they may not survive a restart: \(failure)")
+            }
         }
     }
 
@@ -482,7 +496,8 @@ package final class NameServer: RemotingService {
         file.keep(elsewhere: elsewhere, eventLoop) { [unowned self] failure in
             connection.awaitsAnswer = false
             guard let failure else { return connection.respond(to: address, .success) }
-            logger.error("a change could not be kept for the next start: \(failure)")
+            logger.error(
+                "a change is in effect but was not saved, it may not survive a restart; make it again: \(failure)")
             connection.respond(
                 to: address, .systemError, remark: "changed, but not kept for the next start: \(failure)")
         }
@@ -516,7 +531,7 @@ package final class NameServer: RemotingService {
             try storage.saveBrokers(brokers.sorted())
         } catch {
             logger.warning(
-                "which brokers are registered could not be kept: a restart will not wait for them",
+                "the list of registered brokers was not saved: a restart will not wait for them",
                 metadata: ["reason": "\(error)"])
         }
     }

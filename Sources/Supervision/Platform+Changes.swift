@@ -99,7 +99,7 @@ extension Platform {
             try register.served(identity: identity)
             configuration.set("diskServed", "true", for: id)
         } catch {
-            logger.error("\(id): \(error)")
+            logger.error("\(id): that its disk has been served was not saved: \(error)")
         }
     }
 

@@ -134,7 +134,11 @@ package final class Platform {
         case .send(let id, let message): send(message, to: id)
         case .reload(let id): send(.reload(settings: configuration.settings(of: id)), to: id)
         case .kill(let id):
-            do { try children[id]?.process.send(signal: SIGKILL) } catch { logger.error("\(id): \(error)") }
+            do {
+                try children[id]?.process.send(signal: SIGKILL)
+            } catch {
+                logger.error("\(id): cannot be killed: \(error)")
+            }
         case .closeListeners(let id): resources.closeListeners(of: id)
         case .pauseListeners(let id): resources.pauseListeners(of: id)
         case .removeListeners(let id): resources.removeListeners(of: id)
@@ -186,7 +190,8 @@ package final class Platform {
             send(.peer(kind: pair.b.kind, index: pair.b.index), to: pair.a, descriptors: [first.raw])
             send(.peer(kind: pair.a.kind, index: pair.a.index), to: pair.b, descriptors: [second.raw])
         } catch {
-            logger.error("cannot introduce \(pair.a) and \(pair.b): \(error)")
+            logger.error(
+                "\(pair.a) and \(pair.b) could not be connected: \(error); apus restart \(pair.a) tries it again")
         }
     }
 
@@ -204,7 +209,7 @@ package final class Platform {
         } catch let error as SystemError where error.errno == EPIPE || error.errno == ECONNRESET {
             // It has just ended; its pidfd says so.
         } catch {
-            logger.error("\(id): control channel: \(error)")
+            logger.error("\(id): a message could not be sent to it: \(error)")
         }
     }
 
@@ -231,8 +236,12 @@ package final class Platform {
             }
         } catch let error as SystemError where error.errno == ECONNRESET {
         } catch {
-            logger.error("\(id): control channel: \(error); killed")
-            do { try child.process.send(signal: SIGKILL) } catch { logger.error("\(id): \(error)") }
+            logger.error("\(id): what it sent could not be received: \(error); killed")
+            do {
+                try child.process.send(signal: SIGKILL)
+            } catch {
+                logger.error("\(id): cannot be killed: \(error)")
+            }
         }
     }
 

@@ -231,7 +231,9 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         if let text { logger.notice("\(text): draining") }
         guard let worker else { WorkerMain.end(0, "") }
         worker.drain(reason).whenComplete { [control, logger] result in
-            if case .failure(let error) = result { logger.error("drain: \(error)") }
+            if case .failure(let error) = result {
+                logger.error("draining failed, the worker ends all the same: \(error)")
+            }
             control.send(.drained, wait: true)
             _exit(0)
         }

@@ -17,7 +17,12 @@ extension BrokerStoreWorker {
             do throws(SystemError) {
                 broker.expect(clients: try SharedSegment.contents(of: Descriptor(owning: other)))
             } catch {
-                environment.logger.error("what clients said before the restart is lost: \(error)")
+                environment.logger.error(
+                    """
+                    the heartbeats of clients from before the restart are lost, clients register with their next ones: \
+                    \(error)
+                    """
+                )
             }
         }
         for socket in sockets { server.adopt(connection: socket) }
@@ -36,7 +41,8 @@ extension BrokerStoreWorker {
             do throws(SystemError) {
                 connections.append(try SharedSegment.createDescriptor(name: "apus-clients", contents: bytes).release())
             } catch {
-                environment.logger.error("clients have to register themselves again: \(error)")
+                environment.logger.error(
+                    "the heartbeats of clients are not handed over, clients register with their next ones: \(error)")
             }
         }
         environment.handOver(connections: connections)

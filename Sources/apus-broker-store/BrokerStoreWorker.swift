@@ -184,7 +184,7 @@ final class BrokerStoreWorker: Worker {
         isLeaving = true
         diskLook?.cancel()
         let name = broker.configuration.brokerName
-        let text = "\(reason); \(name) is back with it by itself"
+        let text = "\(reason); \(name) serves again by itself when the disk is there"
         environment.logger.critical("\(text)")
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         broker.withdraw(because: "\(name): \(reason)").assumeIsolated().whenComplete { _ in

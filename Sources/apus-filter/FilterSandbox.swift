@@ -12,7 +12,12 @@ enum FilterSandbox {
     static func confine(settings: Settings, logger: Logger) throws {
         // Others first: a plugin that computes all day takes what the broker leaves.
         if setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 5) != 0 {
-            logger.warning("the filter worker keeps its priority: setpriority failed, errno \(errno)")
+            logger.warning(
+                """
+                the filter worker keeps its priority, plugins compete with the broker for processors: setpriority \
+                failed, errno \(errno)
+                """
+            )
         }
         guard settings.bool("filterSandbox", default: true) else { return }
         var paths = Sandbox.foldersOfLibraries().union(["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"])

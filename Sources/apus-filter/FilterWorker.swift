@@ -163,7 +163,7 @@ final class FilterWorker: Worker {
 
     func pardon(name: String) {
         guard folders.pardon(name) else { return }
-        environment.logger.notice("what was held against plugin \(name) is forgotten, as asked")
+        environment.logger.notice("plugin \(name) is pardoned, as asked: its faults are forgotten")
         look()
         serve()
         report()
@@ -202,7 +202,7 @@ final class FilterWorker: Worker {
             let watermarks = try environment.segment("watermarks", of: WorkerID(.brokerStore, index))
             service.addStore(index: index, directory: log, watermarks: watermarks)
         } catch {
-            environment.logger.error("broker-store \(index) cannot be served: \(error)")
+            environment.logger.error("broker-store \(index) cannot be served, its filtered consumers wait: \(error)")
             close(descriptor)
             return
         }

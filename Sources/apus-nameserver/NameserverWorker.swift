@@ -147,11 +147,12 @@ final class KVConfigFile: NameServerStorage, Sendable {
             return nil
         case .current(let bytes): return bytes
         case .backup(let bytes, let reason):
-            logger.error("\(reason); its backup is used, and what was changed after that is lost")
+            logger.error(
+                "\(reason); its backup is used: what was changed after that is lost and has to be changed again")
             do {
                 try file.restore(bytes)
             } catch {
-                logger.error("\(file.path) could not be written anew: \(error)")
+                logger.error("\(file.path) could not be restored from its backup, which stays: \(error)")
             }
             return bytes
         }

@@ -81,7 +81,7 @@ extension PlatformTests {
             }
             #expect(lines.count == 1, "\(lines)")
             #expect(lines.first?.contains("one") == true && lines.first?.contains("two") == true, "\(lines)")
-            #expect(platform.log.contains("has passed over"))
+            #expect(platform.log.contains("has skipped"))
             try await a.stop()
             try await b.stop()
             try await platform.stop()

@@ -51,7 +51,11 @@ extension BrokerTables {
         else { return nil }
         clientMade(made.config)
         environment.logger.notice(
-            "topic \(name) was made again for messages that have waited for their time or their outcome")
+            """
+            topic \(name) was not there any more and is created again for delayed, timer or transactional messages \
+            that are due
+            """
+        )
         return made
     }
 

@@ -49,7 +49,8 @@ final class StoreAccess {
             }
         }
         if case .refused(let refusal) = outcome {
-            environment.logger.warning("a message for \(topic) was not stored: \(refusal)")
+            environment.logger.warning(
+                "the broker's own message for topic \(topic) was not stored and is lost: \(refusal)")
         }
         environment.scheduleTick()
     }

@@ -94,7 +94,7 @@ struct RuntimeInformation {
             table["inconsistentGroups"] = String(tables.consumers.inconsistentCount)
             for group in tables.consumers.all.lazy.filter({ !$0.isConsistent }).prefix(Self.groupsShownMax) {
                 table["inconsistentGroup_\(group.name)"] =
-                    "passed over \(group.skipped) messages another client may want"
+                    "skipped \(group.skipped) messages another client may want"
             }
         }
         table["deadLetters"] = String(notifier.consumerNotices.deadLetters)

@@ -108,7 +108,11 @@ final class ScheduleMessageService {
         if offset < queue.minOffset.rawValue || offset > queue.maxOffset.rawValue {
             let corrected = offset < queue.minOffset.rawValue ? queue.minOffset : queue.maxOffset
             environment.logger.error(
-                "delay level \(index + 1): offset \(offset) is outside of its queue; going on at \(corrected)")
+                """
+                delay level \(index + 1): the offset \(offset) is outside of its queue; delivery goes on at \
+                \(corrected)
+                """
+            )
             levels[index].moveTo(corrected.rawValue)
             isDirty = true
         }
@@ -188,7 +192,7 @@ final class ScheduleMessageService {
                 return
             case .undeliverable(let reason):
                 environment.logger.error(
-                    "the delayed message at \(entry.physicalOffset) was skipped: \(reason)")
+                    "the delayed message at \(entry.physicalOffset) is skipped, it will not be delivered: \(reason)")
             }
             levels[index].advance()
             isDirty = true

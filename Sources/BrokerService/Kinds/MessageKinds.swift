@@ -49,7 +49,12 @@ final class MessageKinds {
         do throws(SystemError) {
             if !hasUnsavedProgress { try timers.becameMaster() }
         } catch {
-            environment.logger.error("timer messages: \(error); after the next start some may come twice")
+            environment.logger.error(
+                """
+                that this broker is master now was not saved for its timer messages, after the next start some may be \
+                delivered twice: \(error)
+                """
+            )
         }
     }
 
@@ -100,7 +105,14 @@ final class MessageKinds {
             hasUnsavedProgress = false
         } catch {
             // Deliveries go on; after a crash some of them would come twice.
-            if !hasUnsavedProgress { environment.logger.error("the progress of deliveries was not noted: \(error)") }
+            if !hasUnsavedProgress {
+                environment.logger.error(
+                    """
+                    the progress of deliveries was not saved: \(error); deliveries go on, after a crash some would \
+                    come twice
+                    """
+                )
+            }
             hasUnsavedProgress = true
         }
     }

@@ -180,7 +180,11 @@ final class ClientManageProcessor {
             environment.logger.info("consumer \(info.clientID) at \(client.address) in group \(consumer.groupName)")
             if let refusal = group?.groupName.retryRefusal {
                 environment.logger.warning(
-                    "consumer group \(consumer.groupName) consumes, but nothing it sends back is taken: \(refusal)")
+                    """
+                    what consumer group \(consumer.groupName) sends back is refused, so nothing that failed is \
+                    delivered to it again: \(refusal)
+                    """
+                )
             }
         }
     }

@@ -51,7 +51,8 @@ final class TableFiles {
                 )
             case .current(let bytes): try take(file, bytes)
             case .backup(let bytes, let reason):
-                logger.error("\(reason); its backup is used, and what was changed after that is lost")
+                logger.error(
+                    "\(reason); its backup is used: what was changed after that is lost and has to be changed again")
                 try take(file, bytes)
                 restore(metadata, bytes)
             }
@@ -70,7 +71,7 @@ final class TableFiles {
         do throws(MetadataError) {
             try metadata.restore(bytes)
         } catch {
-            environment.logger.error("\(metadata.path) could not be written anew: \(error)")
+            environment.logger.error("\(metadata.path) could not be restored from its backup, which stays: \(error)")
         }
     }
 
@@ -85,12 +86,12 @@ final class TableFiles {
         do throws(MetadataError) {
             try MetadataFile(path: aside, disk: environment.disk).save(refused.json.bytes(.pretty))
         } catch {
-            environment.logger.error("\(aside) could not be written: \(error)")
+            environment.logger.error("\(aside) could not be written, the entries left out are not kept: \(error)")
         }
         environment.logger.error(
             """
-            \(refused.count) entries of \(path(file)) are none and are left out: \(refused.summary); they stand in \
-            \(aside), put them right and make them again (mqadmin), or delete it
+            \(refused.count) entries of \(path(file)) cannot be used and are left out: \(refused.summary); they are \
+            kept in \(aside): make them again, corrected (mqadmin), or delete that file
             """
         )
     }

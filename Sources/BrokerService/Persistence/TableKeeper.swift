@@ -111,7 +111,12 @@ final class TableKeeper {
         states[file]?.failure = failure
         if let failure {
             if !hadFailed {
-                environment.logger.error("\(files.path(file)) was not written and is tried again: \(failure)")
+                environment.logger.error(
+                    """
+                    \(files.path(file)) was not written, tried again; a crash until then loses its last changes: \
+                    \(failure)
+                    """
+                )
             }
         } else {
             states[file]?.kept = upTo
@@ -167,7 +172,7 @@ final class TableKeeper {
         let path = files.path(file)
         if let failure = Self.save(files[file].fileJSON, path, environment.disk) {
             states[file]?.failure = failure
-            environment.logger.error("\(path) was not written: \(failure)")
+            environment.logger.error("\(path) was not written, its last changes are lost: \(failure)")
         } else {
             var state = states[file] ?? State()
             state.failure = nil

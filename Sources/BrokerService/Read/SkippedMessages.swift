@@ -33,9 +33,9 @@ struct SkippedMessages {
         let expressions = request.others.map { "\"\($0.data.subString)\"" }.joined(separator: ", ")
         environment.logger.warning(
             """
-            consumer group \(consumers.name) has passed over \(since) messages of topic \(request.topic.name), the \
-            last in queue \(request.queueID): another of its clients may want them (\(expressions)), but the queue is \
-            assigned to \(request.client.address), which does not; let all clients of a group subscribe to the same
+            consumer group \(consumers.name) has skipped \(since) messages of topic \(request.topic.name), the last in \
+            queue \(request.queueID): another of its clients may want them (\(expressions)), but the queue is assigned \
+            to \(request.client.address), which does not; let all clients of a group subscribe to the same
             """,
             metadata: ["consumerGroup": "\(consumers.name)", "topic": "\(request.topic.name)"])
     }

@@ -170,7 +170,11 @@ final class NameserverRegistration {
         if let failure {
             if !server.failuresLogged {
                 environment.logger.warning(
-                    "cannot register with name server \(server.address): \(failure); trying again until it works")
+                    """
+                    cannot register with name server \(server.address): \(failure); clients that ask it may not find \
+                    this broker; tried again until it works
+                    """
+                )
                 server.failuresLogged = true
             }
             server.client?.closeNow()

@@ -80,14 +80,18 @@ final class BrokerSettings {
         if !loaded.outdated.isEmpty {
             environment.logger.notice(
                 """
-                the configuration file has changed since these were set with updateBrokerConfig; the file holds: \
-                \(loaded.outdated.joined(separator: " "))
+                the configuration file has changed since these were set with updateBrokerConfig; the file's values are \
+                used: \(loaded.outdated.joined(separator: " "))
                 """
             )
         }
         for refusal in loaded.refused {
             environment.logger.warning(
-                "a setting changed with updateBrokerConfig is given up, the file holds: \(refusal)")
+                """
+                a setting changed with updateBrokerConfig is given up, the configuration file's value is used: \
+                \(refusal)
+                """
+            )
         }
         apply(loaded.held.map { ($0.key, $0.value) })
     }
@@ -102,7 +106,7 @@ final class BrokerSettings {
                 try storage.store.change([(key, value)])
                 environment.configuration = next
             } catch {
-                environment.logger.warning("setting \(key) was left as it is: \(error)")
+                environment.logger.warning("setting \(key) keeps its former value: \(error)")
             }
         }
         let configuration = environment.configuration

@@ -231,7 +231,11 @@ final class TimerMessageStore {
         let from = max(wheel.ingested, queue.minOffset.rawValue)
         if from > wheel.ingested {
             environment.logger.error(
-                "timer messages \(wheel.ingested) to \(from - 1) have left the log before they were taken in")
+                """
+                timer messages \(wheel.ingested) to \(from - 1) were deleted with the log before the timer had read \
+                them: they are lost
+                """
+            )
             wheel.skip(from - 1)
         }
         let entries = storage.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
@@ -250,7 +254,11 @@ final class TimerMessageStore {
                 }
             if isTaken != true {
                 environment.logger.error(
-                    "the timer message at \(entry.physicalOffset) is not there and was skipped")
+                    """
+                    the timer message at \(entry.physicalOffset) cannot be read from the log: skipped, it will not be \
+                    delivered
+                    """
+                )
                 wheel.skip(sequence)
             }
             if bytes >= Self.takeInBytes || collectedBytes + writingBytes >= Self.collectBytesMax { break }
@@ -380,7 +388,8 @@ final class TimerMessageStore {
     }
 
     private func retry(_ job: TimerWheel.Job, _ bucket: TimerBucket, _ error: SystemError) {
-        environment.logger.error("\(files.directory)/\(bucket.fileName) could not be read: \(error); trying again")
+        environment.logger.error(
+            "\(files.directory)/\(bucket.fileName) could not be read, its timer messages wait; tried again: \(error)")
         later(Self.retryMillis) { $0.run(job) }
     }
 
@@ -422,7 +431,8 @@ final class TimerMessageStore {
             case .putAside(let result): bytes += result.size
             case nil: break
             case .undeliverable(let reason):
-                environment.logger.error("the timer message \(entry.sequence) was skipped: \(reason)")
+                environment.logger.error(
+                    "the timer message \(entry.sequence) is skipped, it will not be delivered: \(reason)")
             case .refused:
                 wheel.putBack(entry)
                 later(RecordCopier.retryMillis) { $0.scheduleTurn() }
@@ -547,7 +557,12 @@ final class TimerMessageStore {
                 return
             }
             guard isRunning else { return }
-            environment.logger.error("the checkpoint of the timer messages was not written: \(error); trying again")
+            environment.logger.error(
+                """
+                the checkpoint of the timer messages was not written, tried again; a start until then reads more of \
+                the log: \(error)
+                """
+            )
             saved = nil
             for bucket in gone { retired.append((bucket, 0)) }
             touched()

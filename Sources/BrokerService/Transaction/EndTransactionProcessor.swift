@@ -42,8 +42,8 @@ final class EndTransactionProcessor {
         case .refused(let code, let remark):
             environment.logger.warning(
                 """
-                the end of the transaction at \(physicalOffset), said by \(request.client.address) of \(group), was \
-                refused: \(remark)
+                the outcome of the transaction at \(physicalOffset), from \(request.client.address) of producer group \
+                \(group), was refused: \(remark)
                 """
             )
             asker.answer(code, remark: remark)

@@ -79,7 +79,12 @@ extension TransactionalMessageService {
     /// Into `scratch`. False: there is nothing left to decide about.
     private func readOpen(_ half: HalfMessage) -> Bool {
         guard readRecord(at: half.physicalOffset) == nil else { return true }
-        environment.logger.error("the prepared message at \(half.physicalOffset) has left the log without an outcome")
+        environment.logger.error(
+            """
+            the prepared message at \(half.physicalOffset) cannot be read from the log any more and had no outcome: it \
+            will not be delivered
+            """
+        )
         storeOp(half.queueOffset)
         return false
     }

@@ -316,8 +316,8 @@ final class TransactionalMessageService {
         case .putAside:
             environment.logger.notice(
                 """
-                the prepared message at \(found.physicalOffset), which was put aside, has got its outcome: \
-                \(isCommit ? "committed" : "rolled back")
+                the prepared message at \(found.physicalOffset), given up after its last check, has got its outcome \
+                after all: \(isCommit ? "committed" : "rolled back")
                 """
             )
             let late = uniqueKey.map { LateOutcome(uniqueKey: $0, origin: found.origin) }
@@ -425,7 +425,8 @@ final class TransactionalMessageService {
         switch outcome {
         case .appended(let result): return result.end.rawValue
         case .refused(let refusal):
-            environment.logger.error("the outcome of half message \(halfOffset) was not stored yet: \(refusal)")
+            environment.logger.error(
+                "the outcome of half message \(halfOffset) was not stored, tried again: \(refusal)")
             owedOps.append((halfOffset, late))
             later(Self.retryMillis)
             return 0

@@ -52,7 +52,7 @@ enum SnapshotFile {
                 if isOld { try disk.remove("\(folder)/\(name)") }
             }
         } catch {
-            logger.warning("an old journal of claims was not removed: \(error)")
+            logger.warning("an old journal of claims was not removed, tried again after the next snapshot: \(error)")
         }
     }
 }

@@ -156,7 +156,13 @@ extension MessageStore {
             }
         } catch {
             state.notRepaired += 1
-            logger.error("entry \(offset) of the queue \(name) is wrong and could not be repaired: \(error)")
+            logger.error(
+                """
+                entry \(offset) of the queue \(name) is wrong and could not be repaired, its message is not delivered: \
+                \(error); stop the broker, delete \(configuration.consumeQueuePath) and start it to have the queues \
+                made anew
+                """
+            )
         }
     }
 

@@ -103,7 +103,12 @@ extension MessageStore {
                     preparer.finish(base: fileEnd, file: file)
                 } catch {
                     preparer.finish(base: fileEnd, file: nil)
-                    logger.warning("making the next commit log file ahead failed: \(error)")
+                    logger.warning(
+                        """
+                        the next commit log file could not be made ahead, sends wait for it when it is needed: \
+                        \(error)
+                        """
+                    )
                 }
             }
         }

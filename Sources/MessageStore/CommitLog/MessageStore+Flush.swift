@@ -112,7 +112,12 @@ extension MessageStore {
         flush.end()
         guard isOpen else { return }
         if let failure {
-            logger.error("the commit log could not be written anew, tried again: \(failure)")
+            logger.error(
+                """
+                the commit log could not be written anew after a failed flush, tried again; no messages are taken \
+                until then: \(failure)
+                """
+            )
             return
         }
         windows.reset()

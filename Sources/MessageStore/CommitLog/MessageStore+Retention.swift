@@ -87,7 +87,7 @@ extension MessageStore {
             logger.warning(
                 """
                 commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.name) at \(oldest.from) \
-                and behind are still needed: it is kept until they have been delivered or parked
+                and behind are still needed: it is kept until they have been delivered or given up
                 """
             )
         }
@@ -106,7 +106,7 @@ extension MessageStore {
             if !isUrgent { background.submit(.check) { removed.release() } }
             return true
         } catch {
-            logger.error("deleting the oldest commit log file failed: \(error)")
+            logger.error("deleting the oldest commit log file failed, its space is not free: \(error)")
             return false
         }
     }
@@ -133,7 +133,7 @@ extension MessageStore {
                 try index?.expire(before: first)
             }
         } catch {
-            logger.error("shortening consume queues failed: \(error)")
+            logger.error("shortening consume queues to what the log holds failed, tried again: \(error)")
         }
     }
 
@@ -159,7 +159,7 @@ extension MessageStore {
         do throws(SystemError) {
             return try disk.information(file.path)?.modified ?? .max
         } catch {
-            logger.warning("\(error)")
+            logger.warning("the age of a commit log file cannot be read, it does not count as expired: \(error)")
             return .max
         }
     }

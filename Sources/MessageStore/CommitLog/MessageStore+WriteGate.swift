@@ -63,7 +63,12 @@ extension MessageStore {
             reservation.cut(to: log.written)
             gate.noteCleanTail()
         } catch {
-            logger.error("cleaning up behind the failed write failed, tried again later: \(error)")
+            logger.error(
+                """
+                the rest of a failed write could not be removed, tried again; no messages are taken until then: \
+                \(error)
+                """
+            )
             // Messages written before may be among what was to be synchronized.
             if error.call == "fdatasync" { flushFailure(error) }
         }
@@ -118,7 +123,7 @@ extension MessageStore {
         do throws(SystemError) {
             return try disk.space(path).usedRatio
         } catch {
-            logger.warning("\(error)")
+            logger.warning("how full the disk is cannot be read: \(error)")
             return -1
         }
     }

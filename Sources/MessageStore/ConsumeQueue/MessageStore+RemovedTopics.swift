@@ -14,12 +14,19 @@ extension MessageStore {
         do throws(MetadataError) {
             switch try deletedFile.load(isGood: { (try? JSONValue(parsing: $0))?.object != nil }) {
             case .absent: break
-            case .empty(let reason): logger.error("\(reason): queues of deleted topics may come back")
+            case .empty(let reason):
+                logger.error(
+                    """
+                    \(reason): queues of deleted topics come back if queues are built anew; delete those topics again \
+                    then
+                    """
+                )
             case .current(let bytes), .backup(let bytes, _):
                 if let json = try? JSONValue(parsing: bytes) { deleted = DeletedTopics(json: json) }
             }
         } catch {
-            logger.error("\(error); queues of deleted topics come back if queues are built anew")
+            logger.error(
+                "\(error); queues of deleted topics come back if queues are built anew; delete those topics again then")
         }
     }
 

@@ -9,7 +9,12 @@ extension MessageStore {
         _ entry: ConsumeQueueEntry, at offset: QueueOffset, _ queue: ConsumeQueue, isReplay: Bool
     ) -> Bool {
         guard (0..<ConsumeQueueEntry.queueOffsetLimit).contains(offset.rawValue) else {
-            logger.error("message at \(entry.physicalOffset) has queue offset \(offset): it is in no queue")
+            logger.error(
+                """
+                message at \(entry.physicalOffset) has queue offset \(offset), which no queue takes: it is in no queue \
+                and not delivered
+                """
+            )
             return false
         }
         // Nothing newer than the queue's last message can be in it already; an older one is.
@@ -67,7 +72,7 @@ extension MessageStore {
             """
             message at \(record.entry.physicalOffset) says it is number \(record.offset) of the queue \
             \(record.queue.topic)-\(record.queue.queueID), which was at \(record.maximum) and does not go on there: it \
-            is in no queue
+            is in no queue and not delivered
             """
         )
     }
@@ -82,7 +87,8 @@ extension MessageStore {
         } else if maximum.rawValue == 0, queue.lastFile < queue.firstFile {
             queue.reset(minimum: offset, maximum: offset, written: offset)
         } else if offset - maximum > queue.entriesPerFile {
-            logger.error("queue \(name) jumps from \(maximum) to \(offset): it begins again there")
+            logger.error(
+                "queue \(name) jumps from \(maximum) to \(offset): it begins anew there, entries before are removed")
             restart(queue, at: offset)
         } else {
             logger.error(
@@ -100,7 +106,12 @@ extension MessageStore {
                 queue.reset(minimum: offset, maximum: offset, written: offset)
             }
         } catch {
-            logger.error("cutting the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
+            logger.error(
+                """
+                the files of queue \(queue.topic)-\(queue.queueID) could not be cut, it begins at \(offset) all the \
+                same: \(error)
+                """
+            )
             queue.reset(minimum: offset, maximum: offset, written: offset)
         }
     }

@@ -69,7 +69,7 @@ extension MessageStore {
             do throws(SystemError) {
                 try query.search?.advance(steps: steps)
             } catch {
-                logger.error("searching the index failed: \(error)")
+                logger.error("searching the index failed, the answer may lack messages: \(error)")
                 query.isDone = true
             }
             return

@@ -52,7 +52,12 @@ extension MessageStore {
             do throws(SystemError) {
                 bytes = try queueFiles.read(queue, from: position, count: Int(min(scanEnd - position, wanted)))
             } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
+                logger.error(
+                    """
+                    reading consume queue \(queue.topic)-\(queue.queueID) failed, its messages are not delivered \
+                    meanwhile: \(error)
+                    """
+                )
                 break
             }
             wanted = min(wanted * 4, 1 << 20)
@@ -244,7 +249,12 @@ extension MessageStore {
                     position += 1
                 }
             } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
+                logger.error(
+                    """
+                    reading consume queue \(queue.topic)-\(queue.queueID) failed, its messages are not delivered \
+                    meanwhile: \(error)
+                    """
+                )
                 return found
             }
         }
@@ -335,7 +345,12 @@ extension MessageStore {
             guard let entry = try queueFiles.entry(queue, at: offset) else { return -1 }
             return storeTimestamp(at: entry.physicalOffset)
         } catch {
-            logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
+            logger.error(
+                """
+                reading consume queue \(queue.topic)-\(queue.queueID) failed, its messages are not delivered \
+                meanwhile: \(error)
+                """
+            )
             return -1
         }
     }

@@ -46,7 +46,12 @@ extension MessageStore {
                     bytes = try queueFiles.read(
                         queue, from: QueueOffset(position), count: min(ahead, Int(scanEnd - position)))
                 } catch {
-                    logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
+                    logger.error(
+                        """
+                        reading consume queue \(queue.topic)-\(queue.queueID) failed, its messages are not delivered \
+                        meanwhile: \(error)
+                        """
+                    )
                     break
                 }
             }
@@ -99,7 +104,12 @@ extension MessageStore {
                 bytes.append(contentsOf: read.prefix(count * ConsumeQueueEntry.size))
                 position += Int64(count)
             } catch {
-                logger.error("reading the queue \(queue.topic)-\(queue.queueID) failed: \(error)")
+                logger.error(
+                    """
+                    reading consume queue \(queue.topic)-\(queue.queueID) failed, its messages are not delivered \
+                    meanwhile: \(error)
+                    """
+                )
                 return
             }
         }

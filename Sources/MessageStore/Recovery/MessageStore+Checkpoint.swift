@@ -59,7 +59,7 @@ extension MessageStore {
             try noteCheckpointUnderWay()
         } catch {
             checkpoint.request()
-            logger.error("checkpoint failed, tried again: \(error)")
+            logger.error("checkpoint failed, tried again; a start until then reads more of the log: \(error)")
             return
         }
         checkpoint.begin()
@@ -69,7 +69,7 @@ extension MessageStore {
         } catch {
             checkpoint.abandon()
             queueFiles.touchEverything()
-            logger.error("checkpoint failed: \(error)")
+            logger.error("checkpoint failed, the next one synchronizes all files: \(error)")
             noteFailedSynchronization()
             return
         }
@@ -109,13 +109,17 @@ extension MessageStore {
         case .log(let error):
             flushFailure(error)
         case .other(let error):
-            logger.error("checkpoint failed, tried again: \(error)")
+            logger.error("checkpoint failed, tried again; a start until then reads more of the log: \(error)")
         }
         // After a failed synchronization the kernel may call pages clean that are lost: only writing them again helps.
         checkpoint.noteUnverified(work.queues.map { $0 + work.indexes + work.checksums })
         if work.queues == nil {
             logger.error(
-                "no more checkpoints until the broker restarts: a synchronization of the whole filesystem failed")
+                """
+                no more checkpoints until the broker restarts: a synchronization of the whole filesystem failed; the \
+                next start reads more of the log
+                """
+            )
         }
         noteFailedSynchronization()
     }

@@ -57,7 +57,12 @@ extension MessageStore {
             try disk.synchronizeDirectory(configuration.consumeQueuePath)
             try disk.synchronizeDirectory(configuration.storePathRootDir)
         } catch {
-            logger.warning("there is no recovery point until the first pass has written one: \(error)")
+            logger.warning(
+                """
+                there is no recovery point until the first pass has written one, a start until then reads more of the \
+                log: \(error)
+                """
+            )
         }
     }
 

@@ -30,7 +30,7 @@ extension Platform {
         do {
             if !added.isEmpty { try resources.add(added, &fresh) }
         } catch {
-            logger.error("no filter workers for plugins can be started: \(error)")
+            logger.error("no filter workers can be started for new plugins, which are not loaded: \(error)")
             return
         }
         configuration = fresh
