@@ -13,7 +13,7 @@ from world import Finding, Starved, anonymous
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [a-z-]+(-\d+)? +\S")
 # What the broker says when it has looked through its log after a kill and found something wrong; nothing here damages a disk.
-CHECKED = re.compile(r"broker-store-\d+ error: the log behind the start has been checked")
+CHECKED = re.compile(r"broker-store-\d+ error: background check of the log has ended")
 TOPIC = re.compile(r"^[%|a-zA-Z0-9_-]{1,255}$")
 
 
