@@ -25,7 +25,7 @@ class Lane {
     let address: WireAddress
     private(set) var connection: WireConnection?
     private(set) var reconnectAt: UInt64 = 0
-    /// True while the poller must tell of writability.
+    /// True while the poller must report writability.
     var watchesWrites = false
     var isConnected = false
 

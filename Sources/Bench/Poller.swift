@@ -24,7 +24,7 @@ final class Poller {
         close(descriptor)
     }
 
-    /// Watches a connecting socket: its first writability says that it is connected.
+    /// Watches a connecting socket: once it is writable, it is connected.
     func add(_ socket: Int32, tag: Int) throws(BenchError) {
         let outcome = apus_epoll_watch(descriptor, socket, UInt32(tag), true, false)
         guard outcome == 0 else { throw BenchError("cannot watch a socket: \(String(cString: strerror(-outcome)))") }

@@ -1,7 +1,7 @@
 /// The send requests of a run, one for each combination of queue and size, ready to be copied.
 ///
 /// Each message carries a unique key like a real client's (the broker indexes it). A body of 16 bytes or more begins
-/// with the intended send time and a stamp, from which the consuming side computes the whole way's latency.
+/// with the intended send time and a stamp. From these the consuming side computes the whole way's latency.
 final class ProduceFrames {
     /// Marks a body that starts with an intended send time of this clock.
     static let stamp: UInt64 = 0x4150_5553_424E_4348

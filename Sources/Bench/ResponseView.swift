@@ -36,7 +36,7 @@ struct ResponseView {
         }
     }
 
-    /// The server's words, for reports: not on the hot path.
+    /// The server's remark, for reports: not on the hot path.
     var remark: String {
         if isJSON {
             guard let start = Self.position(in: header, after: "\"remark\":\"") else { return "" }

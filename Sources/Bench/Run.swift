@@ -212,7 +212,7 @@ final class Run {
         }
     }
 
-    /// Asks to be told of writability only while something waits to be written.
+    /// Asks to be notified of writability only while something waits to be written.
     private func updateInterest(_ tag: Int) {
         let lane = lanes[tag]
         guard let connection = lane.connection else { return }
@@ -247,7 +247,7 @@ final class Run {
     }
 }
 
-/// What a run tells about itself once a second.
+/// What a run reports about itself once a second.
 package struct BenchProgress: Sendable {
     /// Where a run is.
     package enum Phase: String, Sendable {

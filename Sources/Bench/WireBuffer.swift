@@ -2,7 +2,7 @@ import Glibc
 
 /// A growing run of bytes that is filled at its end and emptied from its front.
 ///
-/// Confined to the generator's one thread. The bytes move to the front of the allocation only when room is short, so a
+/// Confined to the generator's one thread. The bytes move to the front of the allocation only when room is short. So a
 /// frame handed out by its owner stays valid until the next `reserve`.
 struct WireBuffer: ~Copyable {
     private var base: UnsafeMutableRawPointer

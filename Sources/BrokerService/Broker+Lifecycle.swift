@@ -93,10 +93,10 @@ extension Broker {
         if slice() { slices.add(slice) }
     }
 
-    /// The configuration file was read again. What it says as before does not undo what operators changed since.
+    /// The configuration file was read again. Values it contains as before do not undo what operators changed since.
     package func reload(settings: [(String, String)]) { self.settings.reload(settings: settings) }
 
-    /// Connections that will be opened presently, and what their clients have said (`ClientHandOver.bytes`).
+    /// Connections that will be opened presently, and their clients' last heartbeats (`ClientHandOver.bytes`).
     package func expect(clients bytes: [UInt8]) { expected = ClientHandOver.read(bytes) }
 
     // MARK: - Stopping
@@ -104,7 +104,7 @@ extension Broker {
     /// Takes no more messages, answers what waits, writes everything down and closes the store.
     ///
     /// - Parameters:
-    ///   - reason: whether name servers are told.
+    ///   - reason: whether name servers are notified.
     ///   - stopReading: from now on the transport leaves requests unread; what it has read is answered.
     ///   - close: ends the transport's connections, or gives them to the next process.
     package func drain(

@@ -38,7 +38,7 @@ extension Broker {
         scheduleTick()
     }
 
-    /// This broker cannot go on: senders are refused with words from now on, and name servers are told, those that
+    /// This broker cannot go on: senders are refused with a reason from now on. Name servers are notified, those that
     /// answer within a second.
     package func withdraw(because reason: String) -> EventLoopFuture<Void> {
         storage.admission.withdraw(because: reason)

@@ -33,7 +33,7 @@ extension Broker {
         }
     }
 
-    /// The replication worker says which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
+    /// The replication worker reports which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
     package func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
         replica.slavesReported(request: request, reports)
     }

@@ -1,7 +1,7 @@
 package import RemotingProtocol
 package import RemotingTransport
 
-/// Requests come in here; `RequestTable` says what becomes of each.
+/// Requests come in here; `RequestTable` decides what becomes of each.
 extension Broker {
     package func isLight(code: Int32) -> Bool {
         code == RequestCode.sendMessageV2.rawValue || code == RequestCode.sendMessage.rawValue

@@ -13,9 +13,9 @@ import WorkerProtocol
 
 /// One broker: its store, its tables and its processors, wired together on one event loop that owns all of them.
 ///
-/// A tick: every frame of one epoll round goes through `received`, which answers at once, holds the request, or puts a
-/// message into the store's write buffer; `endOfTick` then writes all of it with one call, releases what waited for
-/// that and wakes held pulls; then the transport flushes each connection once.
+/// A tick: every frame of one epoll round goes through `received`. That answers at once, suspends the request, or puts
+/// a message into the store's write buffer. `endOfTick` then writes all of it with one call, releases what waited for
+/// that and wakes suspended pulls. Then the transport flushes each connection once.
 package final class Broker: RemotingService {
     let environment: BrokerEnvironment
     let tables: BrokerTables
@@ -110,7 +110,7 @@ package final class Broker: RemotingService {
     var gate: AckGate { storage.gate }
 
     /// The host in message identifiers, which has room for IPv4 addresses. Of a host name the address it has now, for
-    /// as long as this process: identifiers lead back here, and clients are told the name itself.
+    /// as long as this process: identifiers lead back here, and clients get the name itself.
     private static func storeHost(
         _ configuration: BrokerConfiguration
     ) throws(BrokerError) -> HostAddress {
@@ -163,7 +163,7 @@ package final class Broker: RemotingService {
         connection.context = client
         guard let said = expected.removeValue(forKey: connection.remoteAddress.text) else { return }
         do throws(RemotingDecodeError) {
-            // The group is what it was before: no member needs to be told.
+            // The group is what it was before: no member needs to be notified.
             try processors.clients.takeOver(said, client)
         } catch {
             logger.error(
@@ -232,7 +232,7 @@ package final class Broker: RemotingService {
             kinds.committed()
         } catch {
             logger.error("writing to the commit log failed, the sends that waited for it are refused: \(error)")
-            // The store's own words say which disk, how full and what frees it.
+            // The store's own text states which disk, how full and what frees it.
             gate.failed(store.notWritable.map { "\($0)" } ?? "\(error)")
             kinds.failed()
         }

@@ -13,7 +13,7 @@ package struct BrokerConfiguration {
     package var brokerID: Int64 = 0
     /// What an acknowledgement waits for besides the disk.
     package var brokerRole = BrokerRole.asyncMaster
-    /// The address clients are told to use, and the host in every message identifier.
+    /// The address clients are to use, and the host in every message identifier.
     package var brokerIP1 = "127.0.0.1"
     /// The address slaves reach the master at.
     package var brokerIP2 = "127.0.0.1"
@@ -38,7 +38,7 @@ package struct BrokerConfiguration {
     /// Whether this broker takes traces, and in which topic.
     package var traceTopicEnable = false
     package var msgTraceTopicName = "RMQ_SYS_TRACE_TOPIC"
-    /// Told to clients in answers, with the region's name.
+    /// Sent to clients in answers, with the region's name.
     package var traceOn = true
     package var regionID = "DefaultRegion"
     /// Half messages are refused.
@@ -55,7 +55,7 @@ package struct BrokerConfiguration {
     package var serverLoadBalancerEnable = true
     /// Whether consumers far behind are sent to a slave.
     package var slaveReadEnable = false
-    /// Whether a group's consumers are told at once when one comes or goes.
+    /// Whether a group's consumers are notified at once when one comes or goes.
     package var notifyConsumerIdsChangedEnable = true
     /// Milliseconds.
     package var flushConsumerOffsetInterval: Int64 = 5000

@@ -72,7 +72,7 @@ final class BrokerEnvironment {
     func scheduleTick() { platform.requestTick() }
 }
 
-/// Tells the platform which work of the broker's own takes longer than a millisecond. Confined to the event loop.
+/// Reports to the platform which work of the broker's own takes longer than a millisecond. Confined to the event loop.
 final class WorkMeter {
     /// Set by `Broker.open`; it owns the broker.
     fileprivate(set) unowned var platform: any BrokerPlatform = NoPlatform.shared

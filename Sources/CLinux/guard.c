@@ -74,7 +74,7 @@ void apus_guard_die(uint64_t cause) {
 
 int apus_guard_install(uint64_t *place) {
     guarded = place;
-    // A stack that overflowed cannot carry the handler that tells of it.
+    // A stack that overflowed cannot carry the handler that reports it.
     stack_t stack;
     memset(&stack, 0, sizeof stack);
     stack.ss_size = 64 * 1024;
@@ -102,7 +102,8 @@ int apus_guard_install(uint64_t *place) {
 void apus_guard_begin(uint64_t now, uint32_t milliseconds) {
     if (!has_budget) return;
     __atomic_store_n(&call_began, now, __ATOMIC_RELEASE);
-    // Starting a timer costs more than many a call; one that has run for an eighth of its time at most serves this call, too.
+    // Starting a timer costs more than many a call. One that has run for an eighth of its time at most serves this
+    // call, too.
     if (milliseconds == budget_milliseconds && now - timer_began < milliseconds * 125000ull) return;
     budget_milliseconds = milliseconds;
     extensions = 0;

@@ -9,8 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-// From the kernel's documentation of its interface; the headers of the machine this is built on may be older than the kernel it
-// runs on.
+// From the kernel's documentation of its interface. The headers of the machine this is built on may be older than the
+// kernel it runs on.
 #define CALL_CREATE 444
 #define CALL_ADD_RULE 445
 #define CALL_RESTRICT 446

@@ -4,7 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-// Code is never written to (there are no text relocations), so its pages can be dropped at any time and come back from the page cache.
+// Code is never written to (there are no text relocations). So its pages can be dropped at any time and come back from
+// the page cache.
 static int drop(struct dl_phdr_info *object, size_t size, void *context) {
     (void)size;
     (void)context;
@@ -14,7 +15,7 @@ static int drop(struct dl_phdr_info *object, size_t size, void *context) {
         if (header->p_type != PT_LOAD || (header->p_flags & (PF_X | PF_W)) != PF_X) continue;
         uintptr_t start = (object->dlpi_addr + header->p_vaddr + page - 1) / page * page;
         uintptr_t end = (object->dlpi_addr + header->p_vaddr + header->p_filesz) / page * page;
-        // The vdso has no file behind it; the kernel refuses, and that is all.
+        // The vdso is not backed by a file; the kernel refuses, and that is all.
         if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
     }
     return 0;

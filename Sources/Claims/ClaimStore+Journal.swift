@@ -48,8 +48,8 @@ extension ClaimStore {
         registry.journal = ClaimJournal(for: files.currentHeader, blockTime: files.currentHeader.time)
     }
 
-    /// What is to be done on a thread that may block, about each second and in order: synchronizes the journal, and
-    /// when the journals have become long makes a snapshot out of them, file to file. Nil when there is nothing, or
+    /// What is to be done on a thread that may block, about each second and in order. It synchronizes the journal. When
+    /// the journals have become long, it makes a snapshot out of them, file to file. Nil when there is nothing, or
     /// while the last work runs. It refers to nothing of the store that the loop uses; what fails is logged.
     package func backgroundWork() -> (@Sendable () -> Void)? { files?.work() }
 

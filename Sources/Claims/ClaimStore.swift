@@ -28,9 +28,9 @@ package final class ClaimStore {
     /// were given out for; what has passed becomes due with the next `expire`, in the order of deadlines.
     ///
     /// - Parameters:
-    ///   - observer: not kept alive; it is told nothing during `open`.
+    ///   - observer: not kept alive; it is not notified during `open`.
     ///   - bounds: minimum and maximum offset (the next one to be appended) of a table's queue; nil when topic or queue
-    ///     is gone: its table is dropped. What is claimed or due outside of them is dropped, too, with one warning.
+    ///     was deleted: its table is dropped. What is claimed or due outside of them is dropped, too, with one warning.
     /// - Throws: `disk`. Damage is no error: what lies before it counts.
     package func open(
         at now: ClaimTime, observer: any ClaimObserver, bounds: (ClaimTable) -> (min: Int64, max: Int64)?
@@ -111,10 +111,10 @@ package final class ClaimStore {
         return table
     }
 
-    /// A topic is gone: so are its tables. Looks at all tables.
+    /// A topic was deleted: its tables are dropped. Looks at all tables.
     package func removeTables(topic: String) { remove(tables(of: topic)) }
 
-    /// A group is gone: so are its tables. Looks at all tables.
+    /// A group was deleted: its tables are dropped. Looks at all tables.
     package func removeTables(group: String) {
         remove(registry.tables { $0.group.utf8.elementsEqual(group.utf8) })
     }
@@ -126,7 +126,7 @@ package final class ClaimStore {
         }
     }
 
-    /// Queue bounds moved (retention): what is claimed or due below `min` is dropped, counted and said once.
+    /// Queue bounds moved (retention): what is claimed or due below `min` is dropped, counted and logged once.
     package func retain(_ table: ClaimTable, from min: Int64) {
         guard table.floor < min else { return }
         registry.journal?.retain(table, from: min)

@@ -2,8 +2,8 @@ import MessageModel
 
 /// Ordered groups: a queue has one open batch, which the pop that made it may open again.
 extension ClaimTable {
-    /// Until when the queue is blocked by messages in the hands of another attempt, steady milliseconds (not late, but
-    /// early when very many are in hand); nil: it is free. It is free, too, for the attempt ID of the open batch: then
+    /// Until when the queue is blocked by messages claimed by another attempt, steady milliseconds (not late, but early
+    /// when very many are claimed); nil: it is free. It is free, too, for the attempt ID of the open batch: then
     /// `reopenBatch` comes before anything else is handed out.
     package func blockedUntil(attemptID: [UInt8]?, at now: ClaimTime) -> Int64? {
         guard claimedCount > 0, let open else { return nil }

@@ -23,8 +23,9 @@ package struct ClaimClient: Hashable, Sendable {
     package static let unknown = Self(number: 0)
 }
 
-/// Is told what calls on a store and its tables have brought about. Called on the store's thread, inside the call, when
-/// the table is consistent again; it may call `due`, `claim`, `reclaim` and the like at once, but not `expire`.
+/// Is notified of what calls on a store and its tables have brought about. Called on the store's thread, inside the
+/// call, when the table is consistent again; it may call `due`, `claim`, `reclaim` and the like at once, but not
+/// `expire`.
 package protocol ClaimObserver: AnyObject {
     /// Messages of this table have become due: one waiting reader may be woken. Called inside `expire`, `change` and
     /// `abandon`, once for all messages that one call made due in a row.
@@ -55,7 +56,7 @@ func onDisk<T>(_ body: () throws(SystemError) -> T) throws(ClaimError) -> T {
     }
 }
 
-/// What a store of claims says of itself.
+/// What a store of claims reports of itself.
 package struct ClaimStatistics: Equatable, Sendable {
     /// Claim tables: a group on a queue each.
     package var tables = 0
@@ -65,7 +66,7 @@ package struct ClaimStatistics: Equatable, Sendable {
     package var due = 0
     /// Deadlines that have passed, since the store was opened.
     package var expired = 0
-    /// Claims and due messages dropped because their message or queue is gone, since the store was opened.
+    /// Claims and due messages dropped because their message or queue was deleted, since the store was opened.
     package var dropped = 0
     /// Handles that changed nothing, since the store was opened.
     package var stale = 0

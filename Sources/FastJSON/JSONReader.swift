@@ -1,4 +1,4 @@
-/// Why a text is not JSON, with the place (bytes from its start).
+/// Why a text is not JSON, with the position (bytes from its start).
 package struct JSONError: Error, Equatable, Sendable, CustomStringConvertible {
     /// What is wrong.
     package enum Reason: String, Sendable {

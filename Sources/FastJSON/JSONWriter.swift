@@ -23,7 +23,7 @@ package struct JSONWriter {
         self.options = options
     }
 
-    /// UTF-8 without white space, unless an option says otherwise.
+    /// UTF-8 without white space, unless an option changes that.
     package static func write(_ value: JSONValue, _ options: Options = []) -> [UInt8] {
         var writer = JSONWriter(options)
         writer.value(value)

@@ -82,7 +82,7 @@ package final class FilterEvaluator {
                                 + "end of the log at \(written)")
                 }
                 if let bytes = group.bytes {
-                    // nil: the file was deleted since the consume queue was read. What is gone cannot match.
+                    // nil: the file was deleted since the consume queue was read. What was deleted cannot match.
                     answered =
                         log.withBytes(at: PhysicalOffset(bytes.lowerBound), size: bytes.count) { memory in
                             run(program, fill(program, group.entries.count, memory), group.entries, &result)
@@ -119,7 +119,7 @@ package final class FilterEvaluator {
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     }
 
-    /// Neighbours in the log that are evaluated together. `places` says where each of them is.
+    /// Neighbours in the log that are evaluated together. `places` contains where each of them is.
     private struct Group {
         /// None: the next entry's record is not yet below the end of what was written.
         var entries: Range<Int>
@@ -157,7 +157,7 @@ package final class FilterEvaluator {
             if blockEnd < 0 {
                 start = from
                 end = from + size
-                // Not across files either: one of them may be gone.
+                // Not across files either: one of them may be deleted.
                 let file = from / fileSize * fileSize
                 blockEnd = min(file + fileSize, file + ((from - file) / Self.blockBytes + 1) * Self.blockBytes)
             } else {
@@ -261,7 +261,7 @@ package final class FilterEvaluator {
 }
 
 extension FilterProgram {
-    /// False when the prefilter alone says no.
+    /// False when the prefilter alone excludes it.
     func mayMatch(tagsCode: Int64) -> Bool {
         if case .prefilter(let codes) = tagsCodes { return codes.contains(tagsCode) }
         return true

@@ -2,7 +2,7 @@ internal import CFilterPlugin
 internal import Glibc
 package import Logging
 
-/// What the plugins of this process see of us: the C struct of `apus_filter.h` and the logger behind its `log`.
+/// What the plugins of this process see of us: the C struct of `apus_filter.h` and the logger its `log` writes to.
 ///
 /// Plugins keep the pointer until the process ends, so a host is never freed.
 package final class FilterHost: @unchecked Sendable {

@@ -2,12 +2,12 @@
 package enum FilterPluginError: Error, Equatable {
     /// The dynamic loader would not have it: no ELF library, another machine, a missing dependency.
     case notALibrary(path: String, reason: String)
-    /// Its headers say that it goes on behind its end: it was not copied whole.
+    /// Its headers state more bytes than it has: it was not copied whole.
     case truncated(path: String, bytes: Int64)
     /// It could not be copied into the worker's own memory.
     case unreadable(path: String, reason: String)
     case noEntry(path: String)
-    /// The entry returned no table: the plugin says it cannot work with this host.
+    /// The entry returned no table: the plugin reports that it cannot work with this host.
     case noTable(path: String)
     case wrongVersion(path: String, found: UInt32, expected: UInt32)
     case wrongStructSize(path: String, found: UInt32, expected: UInt32)

@@ -37,7 +37,7 @@ package final class FilterPrograms {
     private let catalogue: FilterCatalogue
     private let idleMaximum: Int
     private var entries: [Key: Entry] = [:]
-    /// Keys that no program in use stands behind, oldest first.
+    /// Keys without a program in use, oldest first.
     private var idle: [Key] = []
     private var live: [UInt32: Live] = [:]
     private var nextID: UInt32
@@ -163,7 +163,7 @@ package final class FilterPrograms {
     /// nil: released, or of another process.
     package func program(_ id: UInt32) -> FilterProgram? { live[id]?.program }
 
-    /// One use less. An unknown number is no error: the broker-store may speak of a worker that is gone.
+    /// One use less. An unknown number is no error: the broker-store may mean a worker that has ended.
     package func release(_ id: UInt32) {
         guard var entry = live[id], entry.uses > 0 else { return }
         entry.uses -= 1

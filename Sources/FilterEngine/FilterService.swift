@@ -12,7 +12,7 @@ package final class FilterService {
         let watermarks: SharedSegment
         private let disk: any Disk
         private var view: CommitLogView?
-        /// Why the log could not be read since this was last emptied; a file that is gone is no reason.
+        /// Why the log could not be read since this was last emptied; a file that was deleted is no reason.
         var failure: SystemError?
 
         init(directory: String, watermarks: SharedSegment, disk: any Disk) {
@@ -43,7 +43,7 @@ package final class FilterService {
     }
 
     /// Windows of 4 MiB over one log. Batches of several queues go over the same part of it in turn, and the more
-    /// queues there are the longer that part is: with 96 queues of 470-byte records a batch spans 180 MB, and windows
+    /// queues there are the longer that part is. With 96 queues of 470-byte records a batch spans 180 MB. Windows
     /// mapped anew for each cost three times what the rest does. What is not used goes after a second or two.
     private static let windows = 128
 
@@ -115,7 +115,7 @@ package final class FilterService {
         records &+= UInt64(entries.count / ConsumeQueueEntry.size)
         store.failure = nil
         let outcome = entries.withUnsafeBytes { evaluator.match(program, $0, in: log, written: store.written) }
-        // What cannot be read is not what is gone: nothing may be skipped for it.
+        // What cannot be read does not count as deleted: nothing may be skipped for it.
         if let failure = store.failure { return failed("the log cannot be read: \(failure)") }
         switch outcome {
         case .bitmap(let bitmap):

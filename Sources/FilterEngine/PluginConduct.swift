@@ -19,10 +19,10 @@ enum PluginPhase: UInt64 {
 
 /// Remembers, over the deaths of filter workers, which plugins they died of.
 ///
-/// The memory is a segment that outlives the worker and that only the running worker writes: a mark while a plugin is
-/// called, the cause when the process dies of it, and a table of the guilty. The next worker reads them when it starts.
-/// A plugin with too many points is not called for a while, and for twice as long each time after. A hostile plugin can
-/// scribble there, too: then it disables itself or its like, and no message is touched.
+/// The memory is a segment that outlives the worker and that only the running worker writes. It holds a mark while a
+/// plugin is called, the cause when the process dies of it, and a table of the guilty plugins. The next worker reads
+/// them when it starts. A plugin with too many points is not called for a while, and for twice as long each time after.
+/// A hostile plugin can scribble there, too: then it disables itself or its like, and no message is touched.
 package final class PluginConduct {
     /// How much misconduct is borne, and what follows.
     package struct Limits: Sendable {
@@ -46,8 +46,8 @@ package final class PluginConduct {
         package init() {}
     }
 
-    /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began, from 8 on four for
-    /// each guilty plugin: mark, points and cause, time of the last death, time until which it is not called
+    /// The slots: 0 magic, 1 mark, 2 cause, 3 mark of the call before, 4 when the last call began. From 8 on there are
+    /// four for each guilty plugin: mark, points and cause, time of the last death, time until which it is not called
     /// (milliseconds since 1970). "APUSPLG2"
     private static let magic: UInt64 = 0x4150_5553_504C_4732
     private static let markSlot = 1
@@ -70,7 +70,7 @@ package final class PluginConduct {
     private let logger: Logger
 
     /// Reads what the worker before left, and starts guarding. To be made on the thread that calls the plugins.
-    /// - Throws: the kernel refuses the signal handlers, or /proc does not say how much memory is in use.
+    /// - Throws: the kernel refuses the signal handlers, or /proc does not show how much memory is in use.
     package init(
         segment: SharedSegment, others: [SharedSegment] = [], limits: Limits = Limits(), logger: Logger,
         now: @escaping () -> Int64

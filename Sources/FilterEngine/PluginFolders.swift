@@ -4,8 +4,8 @@ internal import LinuxSystem
 internal import Logging
 internal import WorkerProtocol
 
-/// The operators' folders of plugins, looked at again and again: what is whole and new is loaded, what is gone or other
-/// than before asks for a fresh process. A file is whole when it was not touched for a moment and by its own headers
+/// The operators' folders of plugins, looked at again and again: what is whole and new is loaded, what was removed or
+/// changed asks for a fresh process. A file is whole when it was not touched for a moment and by its own headers
 /// nothing is missing.
 package final class PluginFolders {
     /// What one look has shown.
@@ -53,7 +53,7 @@ package final class PluginFolders {
     }
 
     private struct Pending {
-        /// nil: the file is gone.
+        /// nil: the file was removed.
         var identity: FrozenFile.Identity?
         var since: Int64
     }

@@ -1,7 +1,7 @@
 import Glibc
 
-/// Zeroed memory straight from the kernel, for large tables that come and go: pages count only once touched, and all of
-/// it really goes back when the owner lets go (malloc keeps freed blocks of this size for later once it has seen one).
+/// Zeroed memory straight from the kernel, for large tables that come and go: pages count only once touched. All of it
+/// really goes back when the owner frees it (malloc keeps freed blocks of this size for later once it has seen one).
 package final class AnonymousMemory {
     /// Zero at first; valid until the memory is released.
     package let bytes: UnsafeMutableRawBufferPointer

@@ -6,7 +6,7 @@ package protocol Disk: AnyObject, Sendable {
     /// - Throws: there is no such file, no permission or no free descriptor; the disk fails.
     func open(_ path: String, _ mode: DiskOpenMode) throws(SystemError) -> any DiskFile
     /// Size and last change of a file, or nil when there is nothing at `path`.
-    /// - Throws: the kernel cannot say, for want of permission or because the disk fails.
+    /// - Throws: the kernel cannot report it, for want of permission or because the disk fails.
     func information(_ path: String) throws(SystemError) -> DiskFileInformation?
     /// Names in a folder without `.` and `..`, in no order; an absent folder has none.
     /// - Throws: the folder cannot be read.

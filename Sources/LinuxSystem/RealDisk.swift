@@ -8,8 +8,8 @@ package final class RealDisk: Disk {
 
     package init() {}
 
-    /// From now on `createDirectory` never makes this folder again: it was there, so when it is missing its disk has
-    /// gone, and what would be made is a folder below the mount point.
+    /// From now on `createDirectory` never makes this folder again: it was there, so when it is absent its disk is
+    /// missing. What would be made is a folder below the mount point.
     package func expect(directory: String) {
         found.withLock { _ = $0.insert(directory) }
     }

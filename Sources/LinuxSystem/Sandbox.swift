@@ -3,7 +3,7 @@ import Glibc
 
 /// For a process that runs code of others: what it may still do, and what it leaves behind when it dies of it.
 package enum Sandbox {
-    /// From now on this process opens nothing for writing, makes no socket and no process, and has at most `memory`
+    /// From now on this process opens nothing for writing and makes no socket and no process. It has at most `memory`
     /// bytes of memory of its own (0: no limit). There is no way back. What the runtime and the loader need stays
     /// allowed.
     /// - Throws: the kernel refuses (`seccomp`).
@@ -14,7 +14,7 @@ package enum Sandbox {
     /// From now on the calling thread, and the threads it starts, open only what lies below `paths` (files or folders),
     /// and only for reading: Landlock. To be called before there are other threads. Nil: this kernel has no Landlock,
     /// and nothing changed; otherwise its version.
-    /// - Throws: a path cannot be opened, the kernel refuses, or /proc does not say how much memory is in use.
+    /// - Throws: a path cannot be opened, the kernel refuses, or /proc does not show how much memory is in use.
     package static func restrictReading(to paths: [String]) throws(SystemError) -> Int? {
         _ = try memoryInUse()
         var copies = paths.map { UnsafePointer(strdup($0)) }
@@ -113,7 +113,7 @@ package final class CallGuard {
     ///     matter.
     ///
     /// Must be called on the thread that makes the guarded calls, once in a process.
-    /// - Throws: the kernel refuses the signal handlers, or /proc does not say how much memory is in use.
+    /// - Throws: the kernel refuses the signal handlers, or /proc does not show how much memory is in use.
     package init(segment: SharedSegment, slot: Int, memory: UInt64 = 0) throws(SystemError) {
         self.segment = segment
         self.slot = slot

@@ -2,7 +2,7 @@ import CLinux
 import Glibc
 
 /// A lock that every worker of a platform inherits as an open descriptor. It is held as long as one of them runs, also
-/// beyond their supervisor's end: the next supervisor on the same data waits for them instead of starting a second
+/// beyond their supervisor's end: the next supervisor on the same data waits for them. It does not start a second
 /// writer of a store, or a second listener of a port.
 package final class WorkersLock: Sendable {
     /// Why the lock cannot be taken.

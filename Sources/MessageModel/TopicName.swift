@@ -11,7 +11,7 @@ package struct TopicName: Hashable, Sendable, CustomStringConvertible {
     package var description: String { text }
 
     /// A name that is about to be used for the first time: RocketMQ's character set, 1 to 127 bytes.
-    /// - Throws: what is wrong with it, in the words of RocketMQ's remark.
+    /// - Throws: what is wrong with it, with the text of RocketMQ's remark.
     package init(_ text: String) throws(NameError) {
         if let problem = Self.problem(text) { throw problem }
         self.text = text

@@ -82,7 +82,7 @@ package struct StoreConfiguration: Sendable {
     package var diskSpaceWarningLevelRatio = 0.90
     /// Milliseconds between looks at the disk.
     package var cleanResourceInterval = 10_000
-    /// Apus: bytes that must stay free whatever the ratios say.
+    /// Apus: bytes that must stay free whatever the ratios are.
     package var diskReservedBytes: Int64 = 64 * 1024 * 1024
     /// Apus: blocks are reserved this many bytes ahead of the log's end, so that a full disk is met before a message
     /// is.
@@ -113,7 +113,7 @@ package struct StoreConfiguration: Sendable {
     var recordCheck: RecordCheck {
         forceVerifyPropCRC ? .propCRC : enabledAppendPropCRC ? .propCRCIfPresent : .body
     }
-    /// The same for recovery. RocketMQ cuts the log off at the first record without a checksum it asks for; here queues
+    /// The same for recovery. RocketMQ cuts the log off at the first record without a checksum it asks for. Here queues
     /// and index keep such records, so that nothing is lost by the key having been set too early.
     var recordCheckOnRecover: RecordCheck { recordCheck == .propCRC ? .propCRCIfPresent : recordCheck }
 

@@ -11,7 +11,7 @@ package enum StoreError: Error, CustomStringConvertible {
     case locked(path: String)
     /// A setting does not make sense.
     case configuration(SettingRefusal)
-    /// A file is not what its name tells, and opening it would lose data.
+    /// A file is not what its name states, and opening it would lose data.
     case damaged(path: String, reason: String)
     /// The log has no messages, and something beside it knows of some; nothing was changed.
     case emptyLog(log: String, evidence: String, permit: String)
@@ -54,7 +54,7 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no
     /// transaction.
     case unreadable
-    /// The disk has no room; the remark says which disk, how full, and what frees it.
+    /// The disk has no room; the remark states which disk, how full, and what frees it.
     case diskFull(remark: String)
     /// The store takes no writes at the moment.
     case notWritable(remark: String)

@@ -25,7 +25,7 @@ package struct MetadataFile {
     /// What `load` found.
     package enum Loaded: Sendable {
         case absent
-        /// The file is empty, and nothing tells that it ever was otherwise. Report `reason`.
+        /// The file is empty, and nothing shows that it ever was otherwise. Report `reason`.
         case empty(reason: String)
         case current([UInt8])
         /// The file itself was unusable; these are the bytes of `.bak`. Report `reason`, then `restore`.
@@ -39,7 +39,7 @@ package struct MetadataFile {
     }
 
     /// Reads the file, or its backup when the file is missing, is not what was written, or not good. A file with bad
-    /// entries is preferred to its backup when the checksums say that they were written so: then no bit has flipped.
+    /// entries is preferred to its backup when the checksums show that they were written so: then no bit has flipped.
     /// - Throws: `damaged` when there is something, or was, but nothing usable: starting with nothing would throw it
     ///   away.
     package func load(quality: ([UInt8]) -> Quality) throws(MetadataError) -> Loaded {
@@ -70,7 +70,7 @@ package struct MetadataFile {
         }
         if let usable { return .current(usable) }
         if current == nil, backup == nil { return .absent }
-        // What a crash in the very first save of RocketMQ leaves; unless the checksums tell of more.
+        // What a crash in the very first save of RocketMQ leaves; unless the checksums show more.
         if current?.isEmpty ?? true, backup?.isEmpty ?? true,
             checksums?.contents.contains(where: { $0.size > 0 }) != true
         {

@@ -16,7 +16,7 @@ package struct HeaderNumber<Value: FixedWidthInteger & Sendable>: Sendable {
 }
 
 extension HeaderNumber where Value == Int32 {
-    /// A queue, numbered from 0. Which ones a topic has is for its table to say.
+    /// A queue, numbered from 0. Which ones a topic has is in its table.
     package static var queueID: Self { Self("queueId", 0...Int32.max) }
     /// A topic's queues. Tools ask for all of them at once.
     package static var readQueueNums: Self { Self("readQueueNums", 0...QueueLimits.queuesPerTopic) }
@@ -29,7 +29,7 @@ extension HeaderNumber where Value == Int32 {
 extension HeaderNumber where Value == Int64 {
     /// How far a group has come in a queue; -1: nowhere.
     package static var commitOffset: Self { Self("commitOffset", QueueLimits.offsets) }
-    /// Milliseconds until a name server takes a broker for gone that is not heard of; not positive: its own time.
+    /// Milliseconds until a name server drops a broker that sends nothing; not positive: its own time.
     package static var heartbeatTimeout: Self { Self("heartbeatTimeoutMillis", Int64.min...7 * 86_400_000) }
 }
 

@@ -1,4 +1,4 @@
-/// The language a peer says it is written in (`LanguageCode`). Names unknown to RocketMQ read as `.other`.
+/// The language a peer states it is written in (`LanguageCode`). Names unknown to RocketMQ read as `.other`.
 package enum LanguageCode: UInt8, CaseIterable, Sendable {
     case java = 0
     case cpp = 1
@@ -34,7 +34,7 @@ package enum LanguageCode: UInt8, CaseIterable, Sendable {
     }
 
     init(name: UnsafeRawBufferPointer) {
-        // Nearly every frame says JAVA or CPP.
+        // Nearly every frame contains JAVA or CPP.
         if name.equals("JAVA") {
             self = .java
         } else if name.equals("CPP") {
@@ -47,7 +47,7 @@ package enum LanguageCode: UInt8, CaseIterable, Sendable {
 
 /// Protocol versions (`MQVersion`): ordinals of RocketMQ releases, carried in every header.
 package enum RemotingVersion {
-    /// V4_9_8: what Apus says it is.
+    /// V4_9_8: what Apus reports.
     package static let current: Int32 = 409
     /// V3_0_11: the first broker that registers with a `RegisterBrokerBody`; older ones send the topic table alone.
     package static let registerBrokerBody: Int32 = 37

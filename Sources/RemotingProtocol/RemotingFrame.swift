@@ -12,7 +12,7 @@ package enum RemotingDecodeError: Error, Equatable, Sendable, CustomStringConver
     case badField(String)
     /// A number no request has a use for; `bounds` as text.
     case outOfBounds(name: String, value: Int64, bounds: String)
-    /// A name no topic or group can have; the text says which and why.
+    /// A name no topic or group can have; the text states which and why.
     case badName(String)
     /// The body is not what its request or response code promises.
     case badBody(String)
@@ -37,7 +37,7 @@ package enum RemotingDecodeError: Error, Equatable, Sendable, CustomStringConver
 
 /// Bounds on what a peer may send.
 package enum RemotingLimits {
-    /// Bytes behind a frame's length word (`com.rocketmq.remoting.frameMaxLength`).
+    /// Bytes after a frame's length word (`com.rocketmq.remoting.frameMaxLength`).
     package static let frameBytes = 16 << 20
     /// Properties are at most 32 KiB and each byte of them at most six in JSON; the rest is small.
     package static let headerBytes = 1 << 20
@@ -47,7 +47,7 @@ package enum RemotingLimits {
 /// One frame as it lies in the read buffer, its header parsed: a view valid only inside the call that hands it out.
 /// Copy out what must live longer (`RemotingCommand(frame)` copies all).
 ///
-///     | length 4 | serialization 1 | header length 3 | header | body |      length counts all behind itself
+///     | length 4 | serialization 1 | header length 3 | header | body |      length counts all after itself
 package struct RemotingFrame {
     package internal(set) var code: Int32 = 0
     package internal(set) var flag: Int32 = 0

@@ -1,4 +1,4 @@
-/// What a request does, in the words of RocketMQ 5's access control (`org.apache.rocketmq.common.action.Action`).
+/// What a request does, in the terms of RocketMQ 5's access control (`org.apache.rocketmq.common.action.Action`).
 package enum RequestAction: String, Sendable {
     case publish = "PUB"
     case subscribe = "SUB"

@@ -97,8 +97,8 @@ package enum ResponseEncoder {
         fileprivate var start: Int
     }
 
-    /// Sets the frame's length to what was written since it was begun plus `bytesElsewhere`, body bytes that follow
-    /// it on the wire without passing through the buffer (sendfile).
+    /// Sets the frame's length to what was written since it was begun plus `bytesElsewhere`. These are body bytes that
+    /// follow it on the wire without passing through the buffer (sendfile).
     package static func finish(_ frame: OpenFrame, in buffer: inout ByteBuffer, bytesElsewhere: Int = 0) {
         let count = buffer.writerIndex - frame.start - 4 + bytesElsewhere
         buffer.setInteger(Int32(truncatingIfNeeded: count), at: frame.start)

@@ -80,7 +80,7 @@ package struct SendMessageRequestHeader {
         case UInt8(ascii: "j"): reconsumeTimes = try value.int32("reconsumeTimes")
         case UInt8(ascii: "k"): unitMode = value.isTrue
         case UInt8(ascii: "l"): maxReconsumeTimes = try value.int32("maxReconsumeTimes")
-        // The official C++ client says 1. (Apache reads that as false and stores the encoded batch as one message.)
+        // The official C++ client sends 1. (Apache reads that as false and stores the encoded batch as one message.)
         case UInt8(ascii: "m"): batch = value.isTrue || (value.count == 1 && value[0] == UInt8(ascii: "1"))
         default: return
         }

@@ -27,7 +27,7 @@ package enum Zlib {
         return output
     }
 
-    /// Inflates a whole stream; bytes behind its end are skipped. `bytesMax` bounds the result.
+    /// Inflates a whole stream; bytes after its end are skipped. `bytesMax` bounds the result.
     /// - Throws: `corrupt`; `truncated` when the stream has no end; `tooLarge` above `bytesMax`.
     package static func inflate(_ bytes: UnsafeRawBufferPointer, bytesMax: Int) throws(ZlibError) -> [UInt8] {
         var stream = z_stream()

@@ -15,7 +15,7 @@ package final class ConnectionAdmission {
     package var connectionsMax: Int
     /// The same for one remote address; of IPv6 for one /64 network. The loopback addresses are not bounded by it.
     package var connectionsPerAddressMax: Int
-    /// Told of each refusal: the reason and the peer.
+    /// Notified of each refusal: the reason and the peer.
     package var refused: (_ reason: String, _ peer: String) -> Void = { _, _ in }
     /// Asked to close so many connections because files need their descriptors.
     package var shed: (_ count: Int) -> Void = { _ in }
@@ -51,7 +51,7 @@ package final class ConnectionAdmission {
         guard count < connectionsPerAddressMax || RemoteNetwork.isLoopback(address) else {
             return "too many connections from this address: \(count) are open (connectionsPerAddressMax)"
         }
-        // The one that gives way is counted until the event loop has let go of it, a moment later.
+        // The one that gives way is counted until the event loop has closed it, a moment later.
         guard total < connectionsMax || makesWay() else {
             return "too many connections: \(total) are open"
         }

@@ -67,13 +67,13 @@ extension RemotingServer {
             }
             .withConnectedSocket(descriptor)
             .whenFailure { error in
-                // Its client has gone meanwhile.
+                // Its client has closed it meanwhile.
                 this.value.logger.debug("a connection was not taken over: \(error)")
             }
     }
 }
 
-/// The TCP connections of this process by their addresses: the event loop does not tell its descriptors.
+/// The TCP connections of this process by their addresses: the event loop does not expose its descriptors.
 private enum OpenConnections {
     struct Ends: Hashable {
         let local: HostAddress

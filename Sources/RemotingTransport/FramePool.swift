@@ -12,9 +12,9 @@ protocol FramePoolMember: AnyObject {
 /// other needs: one that has a reservation can always finish.
 ///
 /// While there is not enough, networks take turns by start-time fair queueing: the one that has used least is granted
-/// next. A frame costs its bytes, its bytes again for each second it kept them, and eight times its bytes when it never
-/// came to its end. So one network's many, slow or false frames delay its own next ones; a network that comes new is
-/// next in line.
+/// next. A frame costs its bytes, and its bytes again for each second it kept them. One that never came to its end also
+/// costs eight times its bytes. So one network's many, slow or false frames delay its own next ones; a network that
+/// comes new is next in line.
 final class FramePool {
     private struct Waiter {
         let ticket: UInt64

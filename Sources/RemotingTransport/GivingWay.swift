@@ -3,7 +3,7 @@ import NIOCore
 /// Finds the connection that gives way when a server has as many as it may and one more comes.
 ///
 /// First one that has not completed a request: of the 64 oldest the one whose address has the most connections. Then
-/// one that was silent for half of the idle time-out. A client of RocketMQ says something every 30 s (heartbeat to a
+/// one that was silent for half of the idle time-out. A client of RocketMQ sends something every 30 s (heartbeat to a
 /// broker, route to a name server), so one that works never gives way. Each choice costs a bounded look. Confined to
 /// one event loop.
 struct GivingWay {
@@ -36,7 +36,7 @@ struct GivingWay {
     }
 }
 
-/// Identifiers of connections in the order they came; those that are gone are dropped when they are met.
+/// Identifiers of connections in the order they came; those that were closed are dropped when they are met.
 private struct OldestFirst {
     private var ids: [UInt64] = []
     private var first = 0

@@ -154,7 +154,7 @@ package final class RemotingClient: Sendable {
     private func onLoop<Value: Sendable>(
         _ body: @escaping @Sendable (ClientState, LoopAnswer<Value>) -> Void
     ) async throws -> Value {
-        // Its event loop may be gone with it.
+        // Its event loop may have ended with it.
         if let reason = ending.reason { throw RemotingError.connectionClosed(peer: peer, reason: reason) }
         let failure = RemotingError.connectionClosed(peer: peer, reason: ConnectionEnding.ofLoop)
         let state = self.state

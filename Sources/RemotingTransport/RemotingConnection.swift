@@ -282,7 +282,7 @@ package final class RemotingConnection {
         if outbound.readableBytes > 0 {
             handler.write(outbound)
             handler.flush()
-            // What the channel could send at once it has let go of: then the storage is ours alone and used again.
+            // The channel has released what it could send at once: then the storage is ours alone and used again.
             if outbound.capacity > Limits.keptOutboundBytes {
                 outbound = ByteBuffer()
             } else {

@@ -9,11 +9,11 @@ package enum RemotingError: Error, Sendable, CustomStringConvertible {
     case connectionClosed(peer: String, reason: String)
     /// No answer in time; whether the request was carried out is not known.
     case timedOut(peer: String, request: Int32, milliseconds: Int64)
-    /// The server takes no more of this kind; the text says why.
+    /// The server takes no more of this kind; the text states why.
     case connectionRefused(String)
     /// The peer sent something that is not a remoting frame.
     case badFrame(peer: String, RemotingDecodeError)
-    /// The peer answered with a code that says no.
+    /// The peer answered with an error code.
     case refused(request: Int32, code: Int32, remark: String?)
 
     package var description: String {

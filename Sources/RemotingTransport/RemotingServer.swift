@@ -12,7 +12,7 @@ package protocol RemotingService: AnyObject {
     /// come here.
     func received(_ frame: RemotingFrame, on connection: RemotingConnection)
     func connectionClosed(_ connection: RemotingConnection)
-    /// A frame with more bytes behind its length word is refused as soon as that is read. Asked for large frames only;
+    /// A frame with more bytes after its length word is refused as soon as that is read. Asked for large frames only;
     /// at least 1 MiB.
     var frameBytesMax: Int { get }
     /// Requests of this code are many and take microseconds each. Several are measured as one piece.
@@ -20,9 +20,9 @@ package protocol RemotingService: AnyObject {
 }
 
 extension RemotingService {
-    /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which tells the producer
-    /// why; its name server gets all topics of a broker in one frame. What unfinished frames take together is bounded
-    /// anyway.
+    /// RocketMQ's 16 MiB. Its broker reads a message above `maxMessageSize` and answers 13, which gives the producer
+    /// the reason; its name server gets all topics of a broker in one frame. What unfinished frames take together is
+    /// bounded anyway.
     package var frameBytesMax: Int { RemotingLimits.frameBytes }
     package func isLight(code: Int32) -> Bool { false }
 }
@@ -34,7 +34,7 @@ package struct RemotingServerConfiguration: Sendable {
     /// The same for one remote address, or one /64 network of IPv6; the loopback addresses are not bounded by it. A
     /// quarter of all: many clients may share the address of their gateway, and no single one can shut out the others.
     package var connectionsPerAddressMax = 2_500
-    /// What frames of more than 64 KiB that are not complete yet may take together, in bytes; smaller ones have half of
+    /// What frames of more than 64 KiB that are not complete yet may take together, in bytes. Smaller ones have half of
     /// that, requests of peers that are held back or wait four times as much. A peer that finds nothing left is not
     /// read until it is his turn.
     package var unfinishedFrameBytesMax = 64 << 20
@@ -46,7 +46,7 @@ package struct RemotingServerConfiguration: Sendable {
     /// s are 67 Mbit/s: honest peers of a slower network that send more than that at once are out of time with or
     /// without it.
     package var contendedFrameTime = TimeAmount.seconds(8)
-    /// A connection that says nothing for so long is closed (`serverChannelMaxIdleTimeSeconds`, 120).
+    /// A connection that sends nothing for so long is closed (`serverChannelMaxIdleTimeSeconds`, 120).
     package var idleTimeout = TimeAmount.seconds(120)
     /// A frame that is not complete so long after its first byte closes its connection.
     package var frameTimeout = TimeAmount.seconds(30)
@@ -71,9 +71,9 @@ package struct RemotingServerConfiguration: Sendable {
 
 /// A server for remoting frames on one event loop.
 ///
-/// One tick of the loop is: all reads of one epoll round, each frame handed to the service as it is sliced out of the
-/// read buffer; then `endOfTick`, once; then one flush for each connection something was written to. Writes outside a
-/// read (timers, answers of another thread hopped onto the loop) start a tick of their own.
+/// One tick of the loop begins with all reads of one epoll round. Each frame is handed to the service as it is sliced
+/// out of the read buffer. Then comes `endOfTick`, once, then one flush for each connection something was written to.
+/// Writes outside a read (timers, answers of another thread hopped onto the loop) start a tick of their own.
 ///
 /// The server never lets a peer grow its memory: see `RemotingServerConfiguration`. Whatever it refuses it logs with
 /// the reason, at most a few lines a second.

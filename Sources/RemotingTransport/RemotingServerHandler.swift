@@ -6,8 +6,8 @@ import RemotingProtocol
 
 /// Slices frames out of a connection's reads and hands them on in place; keeps the bytes of an unfinished frame.
 ///
-/// Holds a peer back (reads and handles no more of its requests) while more than
-/// `RemotingServerConfiguration.outboundHighWaterBytes` wait to be sent to it, or the service says so.
+/// Holds a peer back: reads and handles no more of its requests. It does so while more than
+/// `RemotingServerConfiguration.outboundHighWaterBytes` wait to be sent to it, or the service asks for it.
 final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
     typealias InboundIn = ByteBuffer
     typealias OutboundIn = Never
@@ -96,7 +96,7 @@ final class RemotingServerHandler: ChannelDuplexHandler, FramePoolMember {
         connection.abandon()
     }
 
-    /// The stream cannot be trusted any more: nothing tells where the next frame begins.
+    /// The stream cannot be trusted any more: nothing shows where the next frame begins.
     private func refuse(_ reason: String, after bytes: UnsafeRawBufferPointer) {
         let advice = hasSpoken ? nil : ForeignProtocol.advice(bytes)
         refuse(advice.map { "\($0) (\(reason))" } ?? reason)

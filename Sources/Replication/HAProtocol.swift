@@ -22,7 +22,7 @@ package enum HAProtocol {
 package struct HATimes: Sendable {
     /// `haSendHeartbeatInterval`: the longest silence towards the other side.
     package var heartbeat: TimeAmount
-    /// `haHousekeepingInterval`: after this much silence the other side is gone.
+    /// `haHousekeepingInterval`: after this much silence the other side counts as lost.
     package var housekeeping: TimeAmount
 
     package init(heartbeatMilliseconds: Int = 5_000, housekeepingMilliseconds: Int = 20_000) {

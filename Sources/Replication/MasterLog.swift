@@ -40,7 +40,7 @@ package final class MasterLog {
         // The view's descriptor stays open until its next call, a transfer until the slave's socket took it.
         let descriptor = fcntl(found.descriptor, F_DUPFD_CLOEXEC, 0)
         guard descriptor >= 0 else { return nil }
-        // On to the next file: those that were deleted meanwhile are let go, or their space would stay taken.
+        // On to the next file: those that were deleted meanwhile are released, or their space would stay taken.
         view.release()
         let file = LogFile(descriptor: descriptor, start: offset - offset % fileSize)
         current = file

@@ -38,7 +38,7 @@ final class SlaveConnection: ChannelDuplexHandler {
         base.map { max(0, receiver.next - max(stored, $0)) } ?? 0
     }
 
-    /// Closes; the slave hears no more of this connection.
+    /// Closes; the slave is notified no more of this connection.
     func abandon() {
         abandoned = true
         timer?.cancel()

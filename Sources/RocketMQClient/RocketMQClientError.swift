@@ -1,7 +1,7 @@
 import RemotingProtocol
 import RemotingTransport
 
-/// A server's answer that says no.
+/// A server's answer with an error code.
 public struct ServerRefusal: Sendable, Hashable, CustomStringConvertible {
     /// `host:port` of the server.
     public let address: String
@@ -32,11 +32,12 @@ public struct ServerRefusal: Sendable, Hashable, CustomStringConvertible {
     public var description: String { "\(address) answered \(reason)" }
 }
 
-/// A message that no attempt stored, as far as the answers say.
+/// A message that no attempt stored, as far as the answers show.
 public struct SendFailure: Sendable {
     /// How many attempts were made.
     public let attempts: Int
-    /// Whether every answer said that the broker takes no messages at present (14), as a broker with a full disk does.
+    /// Whether every answer stated that the broker takes no messages at present (14), as a broker with a full disk
+    /// does.
     public let allUnavailable: Bool
     /// The failure of the last attempt.
     public var last: RocketMQClientError { box[0] }
@@ -61,7 +62,7 @@ public enum RocketMQClientError: Error, Sendable, CustomStringConvertible {
     case noNameServer(addresses: [String], cause: String)
     /// No name server knows the topic.
     case topicNotFound(topic: String, nameServers: [String])
-    /// The topic has no queue of the wanted kind; the text says which.
+    /// The topic has no queue of the wanted kind; the text states which.
     case queueNotFound(topic: String, reason: String)
     /// The broker is registered nowhere, or has no master at present.
     case brokerNotFound(String)
@@ -79,7 +80,7 @@ public enum RocketMQClientError: Error, Sendable, CustomStringConvertible {
     case sendAbandoned(SendFailure)
     /// The change was made at the servers of `done` and failed at those of `failed` (address, reason).
     case partlyDone(done: [String], failed: [(address: String, reason: String)])
-    /// Nothing was found; the text says what was looked for.
+    /// Nothing was found; the text states what was looked for.
     case notFound(String)
 
     /// What failed and why, for people; several lines for `partlyDone`.

@@ -3,7 +3,7 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
-/// REGISTER_BROKER (103) as far as its header says it; the body, which may hold ten thousand topics, is read by
+/// REGISTER_BROKER (103) as far as its header contains it; the body, which may hold ten thousand topics, is read by
 /// `parse`, on any thread.
 struct RegistrationRequest: Sendable {
     enum Body: Sendable {

@@ -114,7 +114,7 @@ package final class NameServer: RemotingService {
         }
     }
 
-    /// Answers what still waits. What closes from now on says nothing about brokers.
+    /// Answers what still waits. Connections that close from now on mean nothing about brokers.
     package func stop() {
         scan?.cancel()
         scan = nil
@@ -127,7 +127,7 @@ package final class NameServer: RemotingService {
     /// Whether a broker registered by this connection: those must notice that this process ends, the others need not.
     package func isBroker(_ connection: RemotingConnection) -> Bool { tables.isBroker(connection.id) }
 
-    /// The configuration file was read again. What it says as before does not undo what operators changed since.
+    /// The configuration file was read again. Values it contains as before do not undo what operators changed since.
     package func update(_ configuration: NameServerConfiguration) {
         let news = changedSettings.reload(configuration.values.map { ($0.key, $0.value) })
         var values = configuration.values
@@ -384,7 +384,7 @@ package final class NameServer: RemotingService {
         return register(request, try request.parse(frame.body), connection.id)
     }
 
-    /// Enters what a broker has said of itself.
+    /// Enters what a broker has registered.
     func register(_ request: RegistrationRequest, _ body: RegistrationRequest.Body, _ connection: UInt64) -> Answer {
         guard var entry = beginRegistration(request, body, connection) else { return .damagedRegistration }
         tables.apply(&entry.topics, atMost: .max)

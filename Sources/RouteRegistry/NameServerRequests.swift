@@ -40,7 +40,7 @@ enum NameServerRequests {
 
     static let byCode = Dictionary(uniqueKeysWithValues: rows.map { ($0.code.rawValue, $0) })
 
-    /// What brokers say of themselves.
+    /// What brokers report of themselves.
     private static var brokerRows: [NameServerRequest] {
         [
             NameServerRequest(

@@ -1,7 +1,7 @@
 import MessageModel
 package import RemotingProtocol
 
-/// What a broker says of itself when it registers.
+/// What a broker reports of itself when it registers.
 package struct BrokerRegistration: Equatable, Sendable {
     package var clusterName: String
     /// `ip:port` for clients.
@@ -38,9 +38,9 @@ package struct RouteTables: Sendable {
     /// `BROKER_CHANNEL_EXPIRED_TIME`.
     package static let expiryMilliseconds: Int64 = 120_000
     /// How long the routes of a broker whose connection has closed stay: longer than a broker takes that crashed and is
-    /// started again, or that lost a connection. No client that asks meanwhile is told that its topics do not exist,
-    /// which the official C++ client does not forgive. RocketMQ's name server waits no time at all, and its brokers
-    /// come back with their next period.
+    /// started again, or that lost a connection. No client that asks meanwhile is answered that its topics do not
+    /// exist, from which the official C++ client does not recover. RocketMQ's name server waits no time at all, and its
+    /// brokers come back with their next period.
     package static let graceMilliseconds: Int64 = 2_000
 
     /// One broker process, by its address.
@@ -109,7 +109,7 @@ package struct RouteTables: Sendable {
         return master
     }
 
-    /// What a registration says of topics, as far as it has not been entered yet.
+    /// What a registration contains of topics, as far as it has not been entered yet.
     package struct PendingTopics: Sendable {
         let brokerName: String
         let brokerAddr: String
@@ -172,7 +172,7 @@ package struct RouteTables: Sendable {
         return ((master.haServerAddr, masterAddr), topics)
     }
 
-    /// Enters so many of the topics; what a broker has said is dropped when it has gone or said something newer
+    /// Enters so many of the topics; a registration is dropped when its broker has left or has sent a newer one
     /// meanwhile.
     package mutating func apply(_ pending: inout PendingTopics, atMost limit: Int) {
         guard !pending.isDone else { return }
@@ -199,7 +199,7 @@ package struct RouteTables: Sendable {
         liveTable[brokerAddr]?.dataVersion != dataVersion
     }
 
-    /// Of the topics it told last; nil when it is not registered.
+    /// Of the topics it registered last; nil when it is not registered.
     package func dataVersion(of brokerAddr: String) -> DataVersion? {
         liveTable[brokerAddr]?.dataVersion
     }

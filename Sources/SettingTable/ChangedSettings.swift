@@ -23,7 +23,7 @@ package struct ChangedSettings: Sendable {
     }
 
     package private(set) var changes: [String: Change] = [:]
-    /// What the configuration file (or the command line) says.
+    /// What the configuration file (or the command line) contains.
     private var file: [String: String]
     /// What holds for a key the file does not name.
     private let standard: [String: String]
@@ -42,8 +42,8 @@ package struct ChangedSettings: Sendable {
         changes[key] = change
     }
 
-    /// The file was read again: returns what it says anew. A key the file names no more keeps the value it has until
-    /// the next start.
+    /// The file was read again: returns the values it has anew. A key the file names no more keeps the value it has
+    /// until the next start.
     package mutating func reload(_ settings: [(String, String)]) -> [(String, String)] {
         let news = settings.filter { file[$0.0] != $0.1 }
         for (key, value) in news {

@@ -1,5 +1,5 @@
 /// Settings of RocketMQ 4.9.8 and 5.x that Apus does not have, and what an operator who brings them along must know.
-/// `apus config check`, the start, `apus config import` and request 25 take their words from here.
+/// `apus config check`, the start, `apus config import` and request 25 take their texts from here.
 package enum RocketMQSettings {
     /// What becomes of such a setting.
     package enum Consequence: Sendable {

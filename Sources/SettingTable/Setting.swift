@@ -70,7 +70,7 @@ package struct Setting: Sendable {
     }
 
     /// The value as workers take it (`True` is `true`, ` 48 ` is `48`).
-    /// - Throws: what is wrong with it, in words for an operator.
+    /// - Throws: what is wrong with it, as a text for an operator.
     package func canonical(_ text: String) throws(SettingRefusal) -> String {
         do {
             return try type.canonical(text)

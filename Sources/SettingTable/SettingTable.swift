@@ -7,7 +7,7 @@ package enum SettingTable {
 
     private static let byName = Dictionary(uniqueKeysWithValues: all.map { ($0.name, $0) })
 
-    /// What the supervisor tells a broker of its disk and of the platform; operators do not set them.
+    /// What the supervisor sends a broker about its disk and the platform; operators do not set them.
     package static let told: Set<String> = [
         "diskIdentity", "diskPath", "diskServed", "diskSlot", "filterBuiltIns", "filterShares", "ownNamesrvAddr",
     ]

@@ -38,7 +38,7 @@ package enum SettingType: Sendable {
         init(_ description: String) { self.description = description }
     }
 
-    /// What is expected, in words.
+    /// What is expected, as a text.
     package var expectation: String {
         switch self {
         case .integer(let range) where range.upperBound == .max: "a whole number, \(range.lowerBound) or more"

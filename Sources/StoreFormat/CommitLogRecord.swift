@@ -61,7 +61,7 @@ package struct CommitLogRecordView {
     package let queueID: Int32
     /// Its offset in the consume queue; 0 for prepared and rolled back messages.
     package let queueOffset: QueueOffset
-    /// Where in the log the record says it begins.
+    /// Where in the log the record states that it begins.
     package let physicalOffset: PhysicalOffset
     /// Bits of `SysFlag`.
     package let sysFlag: Int32

@@ -9,7 +9,7 @@ public struct ConsumeQueueEntry: Equatable, Sendable {
     /// Bytes of an entry.
     @inlinable public static var size: Int { 20 }
     /// Queue offsets lie below: 30 000 years of a million messages a second, and no position in a file overflows. What
-    /// says otherwise is damaged.
+    /// differs is damaged.
     package static let queueOffsetLimit: Int64 = 1 << 55
 
     /// Where the record begins in the commit log.

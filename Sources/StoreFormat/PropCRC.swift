@@ -88,7 +88,7 @@ package enum RecordCheck: Sendable {
 }
 
 extension CommitLogRecordView {
-    /// Why this is not what was written; nil when nothing tells so.
+    /// Why this is not what was written; nil when nothing shows that.
     package func damage(by check: RecordCheck) -> CommitLogDamage? {
         if check != .body {
             switch PropCRC.find(in: properties) {

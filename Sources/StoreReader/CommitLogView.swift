@@ -48,7 +48,7 @@ package final class CommitLogView {
         return (file.descriptor, inside, fileSize - Int(inside))
     }
 
-    /// Unmaps windows not used since the previous call, closes files that are gone. Call it every second or so.
+    /// Unmaps windows not used since the previous call, closes files that were deleted. Call it every second or so.
     package func release() {
         windows.release()
         if files.closeRemoved() { windows.reset() }

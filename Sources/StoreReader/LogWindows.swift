@@ -3,7 +3,7 @@ package import StoreFormat
 
 /// A few read-only mapped windows over files of equal size that together make one long log. Confined to one thread.
 ///
-/// Windows are small and few, so that resident memory stays bounded however much is read; the least recently used one
+/// Windows are small and few, so that resident memory stays bounded however much is read. The least recently used one
 /// goes first, and `release()` unmaps those that were not used since the call before.
 package final class LogWindows {
     /// Bytes of a file: byte `n` of the log lies in file `n / fileSize`.

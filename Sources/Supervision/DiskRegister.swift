@@ -2,7 +2,7 @@ import Glibc
 import LinuxSystem
 
 /// Which disk is which broker, remembered in DATA/disks. So number, name and port stay with a disk however the setting
-/// `disks` is reordered, and a mount point whose disk is missing is known as such. One line a disk:
+/// `disks` is reordered. A mount point whose disk is missing is known as such. One line a disk:
 ///
 ///     SLOT ID STATE BROKERNAME PATH
 ///

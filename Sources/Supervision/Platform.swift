@@ -207,7 +207,7 @@ package final class Platform {
                 try DescriptorPassing.send($0, descriptors: descriptors, to: child.control.raw, wait: false)
             }
         } catch let error as SystemError where error.errno == EPIPE || error.errno == ECONNRESET {
-            // It has just ended; its pidfd says so.
+            // It has just ended; its pidfd shows it.
         } catch {
             logger.error("\(id): a message could not be sent to it: \(error)")
         }

@@ -22,7 +22,7 @@ extension PlatformConfiguration {
         var address: String
         /// 0: any free one.
         var number: Int
-        /// Where the setting stands that says so.
+        /// Where the setting stands that causes it.
         var line: Int?
     }
 

@@ -8,7 +8,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
     package var dataDirectory: String
     /// The kinds of workers there can be.
     package let table: WorkerTable
-    /// By kind, what `setup` tells its workers. Kinds that read another kind's settings have no entry.
+    /// By kind, what `setup` sends its workers. Kinds that read another kind's settings have no entry.
     package internal(set) var settings: [WorkerKind: [WorkerSettings]] = [:]
     /// Which filter workers there are for plugins.
     package internal(set) var filterWorkers = FilterWorkers()
@@ -66,7 +66,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
         self = draft
     }
 
-    /// What a configuration comes to with everything left out that cannot be, and all of that: nothing can be started
+    /// What a configuration comes to with everything left out that cannot be, and all of that. Nothing can be started
     /// with it while there are problems, but ports and folders can be looked at.
     package static func draft(
         _ raw: RawConfiguration, _ surroundings: Surroundings
@@ -133,7 +133,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
     /// The row of a worker's kind.
     package func row(of worker: WorkerID) -> WorkerRow { table.row(worker.kind) }
 
-    /// What `setup` and `reload` tell it.
+    /// What `setup` and `reload` send it.
     package func settings(of worker: WorkerID) -> Settings {
         let row = row(of: worker)
         var values = entry(of: worker).flatMap { settings[$0.kind]?[$0.position].settings } ?? Settings()
@@ -174,7 +174,7 @@ package struct PlatformConfiguration: Hashable, Sendable {
 package struct WorkerSettings: Hashable, Sendable {
     /// The workers' numbers.
     package internal(set) var indexes: [Int]
-    /// What `setup` tells all of them.
+    /// What `setup` sends all of them.
     package internal(set) var settings: Settings
 }
 

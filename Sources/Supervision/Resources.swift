@@ -203,7 +203,7 @@ package final class Resources {
 
     /// A worker that drains gives its clients' connections away: they stay open, and what clients send waits in them.
     ///
-    /// Those of a worker that is gone for good end here.
+    /// Those of a worker that has ended for good end here.
     package func keep(connections new: [SharedDescriptor], of worker: WorkerID) {
         guard !gone.contains(worker) else { return }
         let free = Resources.connectionsMax - (connections[worker]?.count ?? 0)

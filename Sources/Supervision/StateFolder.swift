@@ -1,6 +1,7 @@
 import Glibc
 
-/// Where platforms keep their data unless `--data-dir` says otherwise. apusd chooses by these, and `apus` looks there.
+/// Where platforms keep their data unless `--data-dir` names another folder. apusd chooses by these, and `apus` looks
+/// there.
 package enum StateFolder {
     /// The data directory of `apus.service`.
     package static let ofService = "/var/lib/apus"

@@ -58,7 +58,7 @@ extension SupervisorState {
     }
 
     /// A start in which every worker of a critical kind reports why it cannot serve is given up: the operator waits for
-    /// that reason. With one broker-store of several refusing (say, one broken disk) the others start.
+    /// that reason. With one broker-store of several refusing (one broken disk, for example) the others start.
     private func refusesStart(_ id: WorkerID) -> Bool {
         guard workers.first(where: { $0.id == id })?.row.refusesStart == true else { return false }
         return workers.allSatisfy { $0.id.kind != id.kind || $0.phase.refusal != nil || !$0.lastFailure.isEmpty }

@@ -48,7 +48,7 @@ package struct StderrLogHandler: LogHandler {
         case .error, .critical: line += paint("\(level): ", red)
         }
         line += message
-        // The supervisor names the worker it speaks of in its message; the key is for the journal.
+        // The supervisor names the worker it means in its message; the key is for the journal.
         for (key, value) in metadata.sorted(by: { $0.key < $1.key }) where key != "about" {
             line += paint(" \(key)=\(value)", dim)
         }

@@ -24,7 +24,7 @@ struct ControlChannel: Sendable {
     }
 
     /// Answers to heartbeats are dropped rather than waited for when the supervisor does not read (`wait` false). What
-    /// cannot be sent because the supervisor is gone is dropped, too: `receive` notices.
+    /// cannot be sent because the supervisor has ended is dropped, too: `receive` notices.
     func send(_ message: WorkerMessage, descriptors: [Int32] = [], wait: Bool) {
         let bytes = Self.fitting(message)
         precondition(bytes.count <= WorkerMessage.controlBytesMax, "a control message of \(bytes.count) bytes")

@@ -181,8 +181,8 @@ package final class WorkerEnvironment {
         return fd
     }
 
-    /// The worker cannot go on (say, its disk is gone): reports why to the supervisor and ends the process at once,
-    /// without draining. It will be restarted with back-off.
+    /// The worker cannot go on (its disk is missing, for example): reports why to the supervisor and ends the process
+    /// at once, without draining. It will be restarted with back-off.
     package func fail(_ reason: String, cause: FailureCause = .own) { onFailure(WorkerError(reason, cause: cause)) }
 
     /// How many connections a worker serves.

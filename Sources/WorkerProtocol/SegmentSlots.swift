@@ -1,6 +1,6 @@
 /// The slots of 8 bytes in the segment `watermarks`. Written by broker-store alone, read by replication and filter.
-/// `ready` is stored last after a start and set to 0 first on the way down; the event `watermarks` is signalled at the
-/// end of a tick in which `written` moved while a slave is connected, and when `ready` changes.
+/// `ready` is stored last after a start and set to 0 first on the way down. The event `watermarks` is signalled when
+/// `ready` changes, and at the end of a tick in which `written` moved while a slave is connected.
 package enum WatermarkSlot {
     @inlinable package static var magic: Int { 0 }
     /// Starts of broker-store so far.

@@ -80,7 +80,7 @@ package enum WorkerMessage: Hashable, Sendable {
 
     case filterCompiled(request: UInt64, result: FilterCompilation)
     /// Bit i (of byte i / 8, lowest bit first) is set where entry i matches. Fewer than (entries + 7) / 8 bytes: the
-    /// entries behind were not looked at, for lack of time; ask again from there.
+    /// entries after those were not looked at, for lack of time; ask again from there.
     case filterMatched(request: UInt64, bitmap: [UInt8])
     /// Not evaluated: nothing may be delivered or skipped on account of it. `unknownProgram`: this worker is not the
     /// one that compiled the program; compile again. Else ask again later.

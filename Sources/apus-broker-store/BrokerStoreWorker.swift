@@ -168,8 +168,8 @@ final class BrokerStoreWorker: Worker {
         diskWatch = watch
         let interval = TimeAmount.milliseconds(100)
         diskLook = eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
-            // The store has failed to write and tries again by itself; whether that is of any use the disk itself
-            // tells.
+            // The store has failed to write and tries again by itself; the disk itself shows whether that is of any
+            // use.
             let refusal = this.value.broker.store.notWritable
             if case .notWritable = refusal { watch.lookNow() }
             if refusal != nil && !this.value.wasRefusing { watch.lookNow() }

@@ -4,7 +4,7 @@ import MessageStore
 import WorkerKit
 import WorkerProtocol
 
-/// Whether the disk this broker is set to work on is there, before anything is written to it: a mount point without its
+/// Whether the disk this broker is set to work on is there, before anything is written to it. A mount point without its
 /// disk is a folder like any other, of the disk below.
 struct DiskGuard {
     let path: String

@@ -41,7 +41,8 @@ final class Watermarks {
     func publish(flushed: PhysicalOffset) { set(WatermarkSlot.flushed, flushed) }
     func publish(minimum: PhysicalOffset) { set(WatermarkSlot.minimum, minimum) }
 
-    /// Connected slaves, and the physical offset the best of them has acknowledged: what the replication worker says.
+    /// Connected slaves, and the physical offset the best of them has acknowledged: as the replication worker reports
+    /// it.
     var slaves: (count: UInt64, ackOffset: Int64) {
         (
             replication.atomicLoad(slot: ReplicationSlot.connectedSlaves),

@@ -1,8 +1,8 @@
 import FilterEngine
 import WorkerProtocol
 
-/// What a filter worker is there for, by its number: the first ones serve the plugins that come with Apus, the next one
-/// those plugins that filter workers have died of, and expressions that need several plugins at once, the rest share
+/// What a filter worker is there for, by its number: the first ones serve the plugins that come with Apus. The next one
+/// serves plugins that filter workers have died of, and expressions that need several plugins at once. The rest share
 /// the others.
 enum FilterRole: Equatable {
     case builtIns

@@ -25,7 +25,7 @@ enum EntryPoint {
         }
     }
 
-    /// As `main` of the parser, but what an error says is escaped: brokers write part of it.
+    /// As `main` of the parser, but an error's text is escaped: brokers write part of it.
     private static func run(_ program: any AsyncParsableCommand.Type, _ arguments: [String]) async {
         do {
             var command = try program.parseAsRoot(arguments)

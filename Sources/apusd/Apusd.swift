@@ -124,8 +124,8 @@ struct Apusd: ParsableCommand {
             let trial = PlatformTrial(file: path, dataDirectory: source.dataDirectory)
             var problems = wrong + trial.problems(configuration, raw, executables: executables)
             if wrong.isEmpty { problems += try Self.askWorkers(configuration, executables) }
-            // What is only noted, a misspelt key say, is printed beside what is wrong: one look shows all there is to
-            // mend.
+            // What is only noted, such as a misspelt key, is printed beside what is wrong: one look shows all there is
+            // to mend.
             for note in configuration.notes { print(note) }
             guard problems.isEmpty else { throw ConfigurationError(problems).located(in: path) }
             if let text = trial.portsNotTried { print(text) }
@@ -136,7 +136,7 @@ struct Apusd: ParsableCommand {
         }
     }
 
-    /// What the workers' programs themselves say about their settings.
+    /// What the workers' programs themselves report about their settings.
     private static func askWorkers(
         _ configuration: PlatformConfiguration, _ executables: String
     ) throws -> [ConfigurationProblem] {

@@ -56,8 +56,8 @@ struct Compiler {
         plan.stackDepth = max(plan.stackDepth, depth)
     }
 
-    /// Only what is true is delivered, so each side of the outermost AND can say no by itself, in any order: cheap ones
-    /// first, and what several say about one number is one step.
+    /// Only what is true is delivered, so each side of the outermost AND can reject by itself, in any order: cheap ones
+    /// first. Conditions of several sides on one number are one step.
     private mutating func outermost(_ expression: Expression) {
         var ranges: [(name: String, span: Span)] = []
         var others: [Expression] = []
@@ -126,11 +126,11 @@ struct Compiler {
         }
     }
 
-    /// A condition that says by itself whether it is true.
+    /// A condition that yields by itself whether it is true.
     private mutating func require(_ condition: (inout Compiler) -> Void) {
         let first = plan.steps.count
         condition(&self)
-        // Jumps lead behind an AND or OR only, never behind a predicate.
+        // Jumps lead to the step after an AND or OR only, never to that after a predicate.
         if let last = plan.steps.indices.last, plan.steps[last].operation.isPredicate {
             plan.steps[last].isRequired = true
             depth -= 1

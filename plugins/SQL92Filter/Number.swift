@@ -43,7 +43,7 @@ enum Number: Equatable {
         return point < 0 ? .integer(value) : .double(divided(value, by: text.count - 1 - point))
     }
 
-    /// A number as its digits say it: `mantissa` with so many decimals, at most 15 digits when there are decimals.
+    /// A number as its digits give it: `mantissa` with so many decimals, at most 15 digits when there are decimals.
     struct Scaled {
         static let decimalsMax = 15
 
@@ -58,7 +58,7 @@ enum Number: Equatable {
     /// The double next to a number of at most 15 digits: both parts are exact, so one rounding gives it.
     static func divided(_ mantissa: Int64, by decimals: Int) -> Double { Double(mantissa) / powers[decimals] }
 
-    /// As `init`, for up to 16 characters behind a sign, read eight at a time: digits with perhaps a point among them.
+    /// As `init`, for up to 16 characters after a sign, read eight at a time: digits with perhaps a point among them.
     /// Nil: it is not that short, or something else.
     /// - Parameter floor: what may be read before `start` begins there.
     @inline(__always)
@@ -132,7 +132,7 @@ enum Number: Equatable {
         return shift
     }
 
-    /// The byte `shift` bits up taken out, what lies before it moved into its place.
+    /// The byte `shift` bits up taken out, what lies before it moved into its position.
     @inline(__always)
     private static func without(_ digits: UInt64, _ shift: Int) -> UInt64 {
         let before = digits & (1 &<< UInt64(shift) &- 1)

@@ -42,7 +42,7 @@ indirect enum Expression {
     }
 }
 
-/// `PLUGIN('TYPE', 'expression')`: true where the plugin of that type says so, else false.
+/// `PLUGIN('TYPE', 'expression')`: true where the plugin of that type matches, else false.
 struct PluginCall {
     let type: [UInt8]
     let expression: [UInt8]

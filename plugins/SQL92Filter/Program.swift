@@ -60,8 +60,8 @@ final class Program {
 /// What a program is made of, as plain pointers: a copy of it costs nothing, and nothing it reads is counted.
 ///
 /// A block of messages goes through the program side by side: each side of the outermost AND is asked about the
-/// messages that all sides before it took, and of a side that is an OR each alternative about those that none before it
-/// took.
+/// messages that all sides before it took. Of a side that is an OR, each alternative is asked about those that none
+/// before it took.
 private struct Machine {
     private let steps: UnsafeMutableBufferPointer<Step>
     private let alternatives: UnsafeMutableBufferPointer<Range<Int>>
@@ -106,7 +106,7 @@ private struct Machine {
         stack.deallocate()
     }
 
-    /// Bit i says whether message i of a block matches.
+    /// Bit i states whether message i of a block matches.
     func match(_ units: UnsafePointer<apus_filter_unit>, _ count: Int) -> UInt64 {
         if values.stride > 0 { values.gather(units, count) }
         var left: UInt64 = ~0 &>> UInt64(truncatingIfNeeded: Values.blockSize &- count)
@@ -223,7 +223,8 @@ private struct Machine {
 
     // MARK: - One condition, one message
 
-    /// Whether a condition is true of a message; `floor`: where its properties begin; `inputs`: what its calls say.
+    /// Whether a condition is true of a message; `floor`: where its properties begin; `inputs`: what its calls
+    /// answered.
     @inline(__always)
     private func holds(
         _ condition: Range<Int>, _ row: Values.Row, _ floor: UnsafePointer<UInt8>?, _ inputs: UInt64

@@ -2,7 +2,7 @@
 //
 // An expression becomes a flat program; a batch runs it over each message's properties where they lie in the log.
 // Answers are SQL's three-valued ones: a comparison with a missing property, or of a number with what is no number, is
-// unknown, and only what is true is delivered. plugins/README.md says where that differs from Apache's evaluator.
+// unknown, and only what is true is delivered. plugins/README.md lists where that differs from Apache's evaluator.
 
 public import CFilterPlugin
 internal import Glibc

@@ -53,7 +53,7 @@ struct Span {
         return result
     }
 
-    /// The same for numbers of so many decimals, as their digits say them.
+    /// The same for numbers of so many decimals, as their digits give them.
     struct Bounds {
         var low: Int64
         var high: Int64
@@ -63,7 +63,7 @@ struct Span {
     }
 
     /// One for each number of decimals up to `Number.Scaled.decimalsMax`. Rounding to a double keeps the order of
-    /// numbers, so that comparing mantissas says what comparing doubles would.
+    /// numbers, so that comparing mantissas yields what comparing doubles would.
     var bounds: [Bounds] {
         [Bounds(low: wholes.low, high: wholes.high)]
             + (1...Number.Scaled.decimalsMax).map { decimals in

@@ -40,7 +40,7 @@ struct Step {
         case isNull
         /// Property `a` as a truth value: `true` in any case, or not.
         case truth
-        /// What call `a` says.
+        /// What call `a` answered.
         case input
         case not
         case and

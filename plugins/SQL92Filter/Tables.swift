@@ -28,7 +28,7 @@ struct StringSet {
     private let slots: UnsafeMutableBufferPointer<Bytes>
     /// All of them as words, when they are few and short; else empty.
     private let words: UnsafeMutableBufferPointer<UInt64>
-    /// The length of most texts says no; hashing pays off with many strings only.
+    /// The length excludes most texts; hashing pays off with many strings only.
     private static let few = 8
 
     init(_ strings: [[UInt8]]) {

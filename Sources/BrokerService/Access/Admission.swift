@@ -24,8 +24,8 @@ struct BrokerStates: OptionSet, Sendable {
     }
 }
 
-/// Says which requests are refused at the moment, and why: withdrawn → draining → slave → early → busy. A full disk is
-/// the store's to tell, message by message, because the broker's own may use its reserve (`AppendRefusal`).
+/// Decides which requests are refused at the moment, and why: withdrawn → draining → slave → early → busy. The store
+/// reports a full disk, message by message, because the broker's own may use its reserve (`AppendRefusal`).
 ///
 /// On the event loop.
 final class Admission {
@@ -43,7 +43,7 @@ final class Admission {
         case recall
         /// A pop: who has which message is for the master to know.
         case pop
-        /// What a client says of popped messages: also while the broker takes leave.
+        /// What a client reports of popped messages: also while the broker takes leave.
         case claim
         /// A change of topics or groups: a slave's are its master's.
         case tables
@@ -112,7 +112,7 @@ final class Admission {
         if configuration.isSlave { states.insert(.slave) } else { states.remove(.slave) }
     }
 
-    /// - Parameter reason: why, in words for senders.
+    /// - Parameter reason: why, as a text for senders.
     func withdraw(because reason: String) {
         withdrawal = reason
         states.insert(.withdrawn)
@@ -131,7 +131,8 @@ final class Admission {
     /// When `brokerPermission` lost its write, milliseconds since 1970; 0 when the broker started without.
     var writeWithdrawnMillis: Int64 = 0
 
-    /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them is gone.
+    /// Routes have been without `brokerPermission`'s write for so long that every producer that follows them has
+    /// stopped sending here.
     ///
     /// RocketMQ refuses messages for ordered topics only, and trusts in the routes for the others. Refusing those at
     /// once would have operators who drain a broker cause errors at its producers; never refusing them would leave the
@@ -196,7 +197,7 @@ final class Admission {
 
     // MARK: - Reasons
 
-    /// Why messages are refused at the moment, in words for the sender; `nil` when they are not.
+    /// Why messages are refused at the moment, as a text for the sender; `nil` when they are not.
     private var reasonNotToTakeMessages: String? {
         if states.contains(.withdrawn) { return "service not available now. \(withdrawal)" }
         if states.contains(.draining) {

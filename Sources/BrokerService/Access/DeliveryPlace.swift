@@ -6,7 +6,7 @@ import StoreFormat
 /// Where a message that has waited is stored when its time or its outcome has come.
 enum DeliveryPlace {
     case queue(TopicEntry, Int32)
-    /// No consumer could read it anywhere; why, in words for operators.
+    /// No consumer could read it anywhere; why, as a text for operators.
     case nowhere(String)
 }
 

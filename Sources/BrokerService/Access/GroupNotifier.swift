@@ -5,8 +5,8 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
-/// Tells members that their group has changed, and operators who left and what was given up. Confined to the broker's
-/// event loop.
+/// Notifies members that their group has changed, and operators who left and what was given up. Confined to the
+/// broker's event loop.
 final class GroupNotifier: ConsumerGroupObserver {
     /// Members notified in one slice: each is a write and a send of its own.
     static let noticesPerSlice = 256

@@ -55,7 +55,7 @@ final class StoreAccess {
         environment.scheduleTick()
     }
 
-    /// Stores a record again under other properties, delayed if they say so.
+    /// Stores a record again under other properties, delayed if they ask for it.
     func append(
         _ record: CommitLogRecordView, to topic: String, queueID: Int32, properties: PropertyList,
         _ adjust: (inout MessageDraft) -> Void

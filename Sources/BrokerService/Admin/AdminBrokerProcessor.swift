@@ -166,7 +166,7 @@ final class AdminBrokerProcessor {
         let group = try request.extFields.required("groupName")
         tables.groups.delete(group)
         storage.stats.forget(group: group)
-        // mqadmin 4.9.8 says removeOffset, 5.x cleanOffset.
+        // mqadmin 4.9.8 sends removeOffset, 5.x cleanOffset.
         if request.extFields.bool("removeOffset") ?? request.extFields.bool("cleanOffset") ?? false {
             tables.offsets.remove(group: group, in: environment.slices)
             claims.forget(group: group)

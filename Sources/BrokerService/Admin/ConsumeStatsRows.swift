@@ -19,7 +19,7 @@ extension ConsumeStatsProcessor {
         }
     }
 
-    /// One group's place in one queue.
+    /// One group's offsets in one queue.
     struct GroupRow: Sendable {
         let topic: String
         let queueID: Int32

@@ -32,7 +32,7 @@ final class ReplicaStatus {
         rate.add(bytes, second: lastBytesMillis / 1000)
     }
 
-    /// The replication worker says which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
+    /// The replication worker reports which slaves follow: the answer to `BrokerPlatform.askForSlaves`.
     func slavesReported(request: UInt64, _ reports: [SlaveReport]) {
         guard let asker = waiting.removeValue(forKey: request) else { return }
         answerHAStatus(asker, reports)
@@ -73,7 +73,7 @@ final class ReplicaStatus {
         let followed: JSONValue? = isSlave && !master.isEmpty ? .string(master) : nil
         let rate: Int64 = rate.perSecond(at: environment.now() / 1000)
         let ownEnd: Int64 = isSlave ? end : 0
-        // A slave of Apache's says nothing of its master's log.
+        // A slave of Apache's reports nothing of its master's log.
         let masterEnd: Int64 = isSlave ? 0 : end
         let none: Int64 = 0
         let following = JSONValue.fields([
@@ -95,7 +95,7 @@ extension AdminBrokerProcessor {
     func haStatus(_ request: borrowing Request) { replica.haStatus(request.asker) }
 
     /// RESET_MASTER_FLUSH_OFFSET (908). On a master Apache answers "success" and does nothing. A slave of Apus keeps no
-    /// such offset: its log ends where it ends, so there is nothing to set, and it says so.
+    /// such offset: its log ends where it ends, so there is nothing to set, and its answer states that.
     func resetMasterFlushOffset(_ request: borrowing Request) throws(RemotingDecodeError) {
         guard environment.configuration.isSlave else { return request.answer(.success) }
         _ = try request.extFields.requiredInt64("masterFlushOffset")

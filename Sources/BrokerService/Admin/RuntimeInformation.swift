@@ -19,7 +19,7 @@ struct RuntimeInformation {
     static let groupsShownMax = 1024
 
     /// What GET_BROKER_RUNTIME_INFO (28) answers, under RocketMQ's keys. Apus has no thread pools: their queues are
-    /// empty by design and said to be.
+    /// empty by design and reported as empty.
     var information: [String: String] {
         let (store, gate, statistics) = (storage.store, storage.gate, storage.statistics)
         let configuration = environment.configuration

@@ -2,13 +2,13 @@ import MessageModel
 import RemotingProtocol
 package import RemotingTransport
 
-/// What clients whose connections go to this broker's next process said about themselves last: that process registers
-/// them again at once, since they notice nothing and would say it again only with their next heartbeat. Until then a
-/// consumer that leaves its subscription to heartbeats (RocketMQ's default) would be refused.
+/// The last heartbeats of clients whose connections go to this broker's next process. That process registers them again
+/// at once: they notice nothing and would send it again only with their next heartbeat. Until then a consumer that
+/// leaves its subscription to heartbeats (RocketMQ's default) would be refused.
 ///
-/// Layout: `magic`, the count of bytes that follow (8), then for each client its address (2 bytes of length, text),
-/// language (1), version (4) and the body of its heartbeat (4 bytes of length, JSON); integers big-endian. Padded to
-/// whole 8 bytes.
+/// Layout: `magic`, the count of bytes that follow (8), then the clients. For each client: address (2 bytes of length,
+/// text), language (1), version (4), body of its heartbeat (4 bytes of length, JSON). Integers are big-endian. Padded
+/// to whole 8 bytes.
 package struct ClientHandOver {
     private static let magic: [UInt8] = Array("APUSCL01".utf8)
     private var entries: [UInt8] = []
@@ -27,7 +27,7 @@ package struct ClientHandOver {
         entries += said.body
     }
 
-    /// Nil when there is nothing to say.
+    /// Nil when there is nothing to hand over.
     package var bytes: [UInt8]? {
         guard !entries.isEmpty else { return nil }
         let count = withUnsafeBytes(of: UInt64(entries.count).bigEndian) { Array($0) }

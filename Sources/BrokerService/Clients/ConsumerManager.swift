@@ -1,6 +1,6 @@
 import RemotingProtocol
 
-/// What one group wants from one topic, as its clients said it in a heartbeat, with the filter made of it.
+/// What one group wants from one topic, as its clients stated it in a heartbeat, with the filter made of it.
 final class Subscription {
     private(set) var data: SubscriptionData
     let filter: SubscriptionFilter
@@ -22,7 +22,7 @@ final class Subscription {
                     && SubscriptionFilter.isTagType(other.data.expressionType))
     }
 
-    /// The same was said again, later: one object serves all clients that agree.
+    /// The same was received again, later: one object serves all clients that agree.
     func renew(version: Int64) {
         if version > data.subVersion { data.subVersion = version }
     }
@@ -30,10 +30,10 @@ final class Subscription {
 
 /// One consumer group with at least one client connected.
 ///
-/// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group: with clients
-/// that differ, each heartbeat replaces the other side's expression, and messages are then filtered by the wrong one
-/// and lost to the group without a word. Here each client keeps its own; the group's table is their union and serves
-/// those that ask about the group, and pulls as long as all agree.
+/// RocketMQ asks that all clients of a group subscribe to the same, and keeps one table for the group. With clients
+/// that differ, each heartbeat replaces the other side's expression. Messages are then filtered by the wrong one and
+/// silently lost to the group. Here each client keeps its own; the group's table is their union and serves those that
+/// ask about the group, and pulls as long as all agree.
 final class ConsumerGroup {
     let name: String
     /// `CONSUME_PASSIVELY` (push) or `CONSUME_ACTIVELY` (pull).
@@ -77,8 +77,8 @@ final class ConsumerGroup {
 
     func client(_ clientID: String) -> ClientChannelInfo? { clients.first { $0.clientID == clientID } }
 
-    /// What a pull of this client selects by: its own word if the clients differ, and the group's if it has said
-    /// nothing (its heartbeats come on another connection).
+    /// What a pull of this client selects by: its own subscription if the clients differ. It is the group's if the
+    /// client has sent none (its heartbeats come on another connection).
     func subscription(_ topic: UnsafeRawBufferPointer, of client: ClientContext) -> Subscription? {
         if isConsistent { return subscriptions[topic] }
         guard let own = clients.first(where: { $0.client === client }) else { return subscriptions[topic] }
@@ -109,7 +109,7 @@ final class ConsumerGroup {
         clients[index].subscriptions = subscriptions
     }
 
-    /// Takes what a client says now. Costs what this client wants, and not what all others do.
+    /// Takes what a client's heartbeat contains now. Costs what this client wants, and not what all others do.
     /// - Returns: whether the group's set of topics changed, and a disagreement not reported yet.
     fileprivate func update(
         _ index: Int, _ latest: [Subscription], isNew: Bool

@@ -11,8 +11,8 @@ struct LineLimiter {
     /// Lines that were not written since the last one that was.
     private(set) var omitted: Int64 = 0
 
-    /// Whether a line may be written now, milliseconds since 1970; `omitted` of the lines before it are then said with
-    /// it.
+    /// Whether a line may be written now, milliseconds since 1970; `omitted` of the lines before it are then mentioned
+    /// in it.
     mutating func allows(at now: Int64) -> (isAllowed: Bool, omitted: Int64) {
         if now / 1000 != second {
             second = now / 1000
@@ -34,7 +34,7 @@ struct LineLimiter {
     }
 }
 
-/// What operators should hear of consumers: that one has left, and each message that was given up. Confined to the
+/// What operators should learn of consumers: that one has left, and each message that was given up. Confined to the
 /// broker's loop.
 struct ConsumerNotices {
     /// Groups whose dead letters are counted apart; those of further groups count in all.

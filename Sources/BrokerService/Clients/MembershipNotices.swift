@@ -1,13 +1,13 @@
-/// When which group's members are told that their group has changed (NOTIFY_CONSUMER_IDS_CHANGED). Time comes as an
+/// When which group's members are notified that their group has changed (NOTIFY_CONSUMER_IDS_CHANGED). Time comes as an
 /// argument.
 ///
-/// The first change is told at the end of its tick. Further ones are gathered for a while and told together: ten
-/// thousand members that come one after the other would otherwise cause fifty million notices, and each is answered
-/// with a question for the list of all members.
+/// The first change is notified at the end of its tick. Further ones are gathered for a while and notified together.
+/// Ten thousand members that come one after the other would otherwise cause fifty million notices. A client answers
+/// each with a request for the list of all members.
 struct MembershipNotices {
     /// Between two notices to the same group: a quarter of what a member may have to wait for one.
     static let intervalMillis: Int64 = 25
-    /// More members take longer to tell and to answer: a millisecond more for so many of them.
+    /// More members take longer to notify and to answer: a millisecond more for so many of them.
     static let membersPerMilli = 20
 
     private struct Group {
@@ -18,7 +18,7 @@ struct MembershipNotices {
     private var groups: [String: Group] = [:]
     /// Names of changed groups.
     private var changed: [String] = []
-    /// Names of the told ones, to be forgotten when nothing more happens to them.
+    /// Names of the notified ones, to be forgotten when nothing more happens to them.
     private var told: [String] = []
 
     mutating func changed(_ group: String) {
@@ -31,8 +31,8 @@ struct MembershipNotices {
     /// Groups it knows something of.
     var remembered: Int { groups.count }
 
-    /// Calls `tell` for each group whose members may be told now; it returns how many members that were. Returns when
-    /// to come again, or `nil` if no group waits.
+    /// Calls `tell` for each group whose members may be notified now; it returns how many members that were. Returns
+    /// when to come again, or `nil` if no group waits.
     mutating func tell(now: Int64, _ tell: (String) -> Int) -> Int64? {
         guard !changed.isEmpty else { return nil }
         forget(now)
@@ -57,7 +57,7 @@ struct MembershipNotices {
     private mutating func forget(_ now: Int64) {
         guard told.count > 64 else { return }
         told.removeAll { name in
-            // A changed one will be told, and so comes back here.
+            // A changed one will be notified, and so comes back here.
             guard let group = groups[name], !group.isChanged else { return true }
             guard group.mayBeToldAt <= now else { return false }
             groups[name] = nil

@@ -1,9 +1,9 @@
 import RemotingProtocol
 
 /// Which client holds the lock of a queue for orderly consumption. Two instances may have one client identifier
-/// (containers with the same process number behind one address): each has its own locks, and which is which its
-/// connection tells. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system
-/// property `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
+/// (containers with the same process number behind one address): each has its own locks, and the connection tells them
+/// apart. A lock not renewed for 60 s is free (setting `rebalanceLockMaxLiveTime`; RocketMQ's system property
+/// `rocketmq.broker.rebalance.lockMaxLiveTime`); clients renew every 20 s.
 struct RebalanceLockManager {
     fileprivate struct Lock {
         var clientID: String
@@ -11,7 +11,7 @@ struct RebalanceLockManager {
         var instance: ClientContext?
         var lastUpdateMillis: Int64
         /// Another client has asked for it meanwhile. Clients of 4.9 ask again at their next rebalance only, 20 s
-        /// later, unless they are told that something has changed.
+        /// later, unless they are notified of a change.
         var isWanted = false
     }
 
@@ -91,8 +91,8 @@ struct RebalanceLockManager {
     /// Groups of which locks are held.
     var groups: [String] { Array(locks.keys) }
 
-    /// Drops what has expired, so that groups that are gone cost nothing. Returns those of the groups in which a client
-    /// waits for a queue that is free now.
+    /// Drops what has expired, so that groups without clients cost nothing. Returns those of the groups in which a
+    /// client waits for a queue that is free now.
     mutating func removeExpired(in groups: some Sequence<String>, now: Int64) -> [String] {
         var waiting: [String] = []
         for group in groups {

@@ -3,7 +3,7 @@ import RemotingProtocol
 /// Two clients of one consumer group that do not subscribe to the same.
 ///
 /// The clients divide a topic's queues among all members of their group. What only one side wants is lost to the group
-/// where it lies in a queue of the other side; a topic only one side knows is not read in the queues meant for the
+/// where it lies in a queue of the other side. A topic only one side knows is not read in the queues meant for the
 /// other. No broker can repair that: it is for the operator, and so it is logged, with both sides named.
 struct SubscriptionConflict: CustomStringConvertible {
     /// Disagreements logged of one group at most, until it agrees again.
@@ -11,7 +11,7 @@ struct SubscriptionConflict: CustomStringConvertible {
 
     struct Key: Hashable {
         var topic: String
-        /// What the two want, in the order of the alphabet: which of them said it first does not matter.
+        /// What the two want, in the order of the alphabet: which of them sent it first does not matter.
         var first: String
         var second: String
     }
@@ -85,7 +85,7 @@ struct SubscriptionsByTopic {
 }
 
 extension Subscription {
-    /// As a line of the log says it.
+    /// As a line of the log states it.
     fileprivate var words: String {
         SubscriptionFilter.isTagType(data.expressionType)
             ? "tags \"\(data.subString)\"" : "\(data.expressionType) \"\(data.subString)\""

@@ -25,7 +25,7 @@ struct DelayLevel {
 
     /// When an entry may be delivered.
     /// - Parameters:
-    ///   - deliverMillis: what the entry says: the time it was stored plus the delay.
+    ///   - deliverMillis: what the entry contains: the time it was stored plus the delay.
     ///   - queueEnd: after the queue's last entry.
     mutating func due(_ deliverMillis: Int64, at offset: Int64, queueEnd: Int64, now: Int64) -> Int64 {
         guard deliverMillis > now +| delay else { return deliverMillis }

@@ -4,7 +4,8 @@ import StoreFormat
 
 /// Stores a waiting message again under the topic and queue it was sent to (`REAL_TOPIC`, `REAL_QID`): the common end
 /// of delayed, timed and transactional messages. The properties go along as they are: what RocketMQ 4.9.8 delivers
-/// still carries them all, DELAY among them. What has no such place is put aside (`UndeliverableMessages`).
+/// still carries them all, DELAY among them. What has no such queue any more is stored as undeliverable
+/// (`UndeliverableMessages`).
 struct RecordCopier {
     /// Milliseconds between two tries of a delivery that could not be made.
     static let retryMillis: Int64 = 100
@@ -15,7 +16,7 @@ struct RecordCopier {
         case putAside(AppendResult)
         /// The store does not take it now; later it may.
         case refused(AppendRefusal)
-        /// It is lost: its record is gone or damaged, or there is no room for it anywhere. The text says which.
+        /// It is lost: its record is deleted or damaged, or there is no room for it anywhere. The text states which.
         case undeliverable(String)
     }
 
@@ -47,7 +48,7 @@ struct RecordCopier {
         _ range: LogRange, dequeued: Int64? = nil, isWanted: (CommitLogRecordView) -> Bool = { _ in true }
     ) -> Outcome? {
         scratch.removeAll(keepingCapacity: true)
-        // Stored again, a damaged body would have a CRC that says it is good.
+        // Stored again, a damaged body would have a CRC that matches it.
         guard store.holdsMessage(range) else { return .undeliverable("the log does not hold it (any more)") }
         let isThere: Void? = store.withBytes(range) { scratch.append(contentsOf: $0) }
         guard isThere != nil else { return .undeliverable("the log does not hold it any more") }

@@ -4,12 +4,12 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// Messages that have waited, are intact, and cannot be delivered: their topic was deleted and may not be made again,
-/// say. They are stored in queue 0 of `rmq_sys_UNDELIVERABLE`, with everything they had and the reason, where operators
-/// find them.
+/// Messages that have waited, are intact, and cannot be delivered: for example, their topic was deleted and may not be
+/// made again. They are stored in queue 0 of `rmq_sys_UNDELIVERABLE`, with everything they had and the reason, where
+/// operators find them.
 final class UndeliverableMessages {
     static let topic = TopicNames.undeliverable
-    /// The property that says why.
+    /// The property that contains the reason.
     static let reason: StaticString = "UNDELIVERABLE_REASON"
     /// Milliseconds between two lines of the log; what happens in between is counted in the next one.
     static let logMillis: Int64 = 1000

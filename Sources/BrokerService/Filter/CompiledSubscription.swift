@@ -4,7 +4,7 @@ import WorkerProtocol
 /// One subscription expression and what the filter worker's plugin made of it. Shared by all groups that use it.
 final class CompiledSubscription {
     enum State {
-        /// Not asked yet, or the worker that had answered is gone.
+        /// Not asked yet, or the worker that had answered has ended.
         case unknown
         case compiling
         /// The expression selects everything.
@@ -35,7 +35,7 @@ final class CompiledSubscription {
     var hasDeadline = false
     /// The filter worker that serves it.
     var worker = 0
-    /// The plugins it calls besides its own type's, once a worker has said so.
+    /// The plugins it calls besides its own type's, once a worker has reported them.
     var calls: [String] = []
     var lastUsedMillis: Int64 = 0
 
@@ -44,7 +44,7 @@ final class CompiledSubscription {
         self.expression = expression
     }
 
-    /// What its worker made of it is gone; what stands by itself stays.
+    /// What its worker made of it is lost; what stands by itself stays.
     func forgetWorker() {
         switch state {
         case .compiling, .program, .unavailable:

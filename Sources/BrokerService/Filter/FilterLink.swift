@@ -8,7 +8,7 @@ protocol FilterLinkObserver: AnyObject {
 }
 
 /// The broker's side of the link to `apus-filter`. An expression is compiled once and remembered; a restarted filter
-/// worker (a new peer) compiles again by itself what is in use. While it is gone, subscriptions the plugin answered
+/// worker (a new peer) compiles again by itself what is in use. While there is none, subscriptions the plugin answered
 /// with tags codes go on; the others wait: no consumer gets an unfiltered message, and no offset moves past one.
 ///
 /// Several workers share the expressions, each of which stays with its worker also while that restarts: an expression
@@ -50,7 +50,7 @@ package final class FilterLink {
     private var workers: [Int: (WorkerMessage) -> Void] = [:]
     /// The indexes of all workers there ever were, in order.
     private var known: [Int] = []
-    /// What each of them said last that it serves: also of one that is being restarted.
+    /// What each of them reported last that it serves: also of one that is being restarted.
     private var served: [Int: (rank: UInt8, types: Set<String>)] = [:]
     private var subscriptions: [Key: CompiledSubscription] = [:]
     private var recent = RecentSubscriptions()
@@ -94,7 +94,8 @@ package final class FilterLink {
 
     // MARK: - The peer
 
-    /// Filter worker `index` was introduced; the one before with this index, if any, is gone with its programs.
+    /// Filter worker `index` was introduced; the one before with this index, if any, has ended, and its programs with
+    /// it.
     package func connect(_ index: Int = 0, send: @escaping (WorkerMessage) -> Void) {
         disconnect(index)
         workers[index] = send
@@ -139,12 +140,12 @@ package final class FilterLink {
         compiling = compiling.filter { $0.value.worker != index }
         for subscription in subscriptions.values where subscription.worker == index { subscription.forgetWorker() }
         for batch in lost.values { batch.completion(nil) }
-        // What waited for a compilation looks again, and finds the worker gone.
+        // What waited for a compilation looks again, and finds no worker.
         for subscription in subscriptions.values where subscription.worker == index { finish(subscription) }
     }
 
-    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where none
-    /// does, one that can say so; a worker that has not spoken yet may serve anything.
+    /// The worker of an expression: of those of the lowest rank that serve all it needs, by its hash. Where none does,
+    /// one that can report that; a worker that has not reported yet may serve anything.
     private func worker(for key: Key, calls: [String]) -> Int {
         let needed = calls.isEmpty ? [key.type] : calls
         let able = known.filter { index in served[index].map { needed.allSatisfy($0.types.contains) } ?? false }
@@ -219,7 +220,7 @@ package final class FilterLink {
         recent.find(type, expression)
     }
 
-    /// The next pull that says the same finds it by these bytes.
+    /// The next pull with the same finds it by these bytes.
     func remember(
         _ subscription: CompiledSubscription, type: UnsafeRawBufferPointer?, expression: UnsafeRawBufferPointer
     ) {
@@ -316,7 +317,8 @@ package final class FilterLink {
         recent = RecentSubscriptions()
         let byUse = subscriptions.map { (key: $0.key, used: $0.value.lastUsedMillis) }.sorted { $0.used < $1.used }
         for (key, _) in byUse.prefix(Self.subscriptionsMax / 4) {
-            // What a consumer or a pull holds stays: as many as there are clients, and all are told when a worker goes.
+            // What a consumer or a pull holds stays: as many as there are clients, and all are notified when a worker
+            // ends.
             guard isKnownUniquelyReferenced(&subscriptions[key]) else { continue }
             if case .program(let program)? = subscriptions[key]?.state, let worker = subscriptions[key]?.worker {
                 workers[worker]?(.filterRelease(program: program))
@@ -328,8 +330,8 @@ package final class FilterLink {
 
     // MARK: - Evaluating
 
-    /// Asks which of the entries match; `nil` when the worker is gone, late or could not evaluate. The bitmap may end
-    /// before the entries do: the rest was not looked at.
+    /// Asks which of the entries match; `nil` when the worker has ended, is late or could not evaluate. The bitmap may
+    /// end before the entries do: the rest was not looked at.
     func match(
         _ subscription: CompiledSubscription, program: UInt32, entries: [UInt8],
         completion: @escaping ([UInt8]?) -> Void

@@ -5,11 +5,11 @@ import WorkerProtocol
 
 /// Waits for verdicts of the filter worker. On the broker's event loop.
 protocol FilterWaiter: AnyObject {
-    /// - Parameter hasVerdicts: `false`: the filter worker is gone, late, or could not tell.
+    /// - Parameter hasVerdicts: `false`: the filter worker has ended, is late, or could not evaluate.
     func filterAnswered(_ hasVerdicts: Bool, expired: Bool)
 }
 
-/// What the filter worker has said about a stretch of one queue, for one group of consumers: the pulls that follow find
+/// The filter worker's verdicts for a range of one queue, for one group of consumers: the pulls that follow find
 /// it here and ask no worker. Messages never change and a program's answer depends on nothing else, so a verdict holds
 /// as long as its program.
 ///
@@ -68,7 +68,7 @@ final class FilterWindow {
 
     /// The verdicts that cover an entry; what lies before them is given up.
     func verdicts(at offset: Int64) -> EntryVerdicts? {
-        // A queue that was cut back, on a slave, may have got other messages in those places.
+        // A queue that was cut back, on a slave, may have got other messages at those offsets.
         if end > queue.maxOffset.rawValue { forget() }
         if let present = stretches.first, offset >= present.start, offset < present.end { return present }
         for (index, stretch) in stretches.enumerated() where offset >= stretch.start && offset < stretch.end {

@@ -3,8 +3,8 @@ import Logging
 import MessageStore
 import StoreFormat
 
-/// Everything that makes a stored message appear somewhere else later: delay levels, timers, transactions. Told by the
-/// broker of every write of the log, on its loop.
+/// Everything that makes a stored message appear somewhere else later: delay levels, timers, transactions. Notified by
+/// the broker of every write of the log, on its loop.
 final class MessageKinds {
     private let environment: BrokerEnvironment
     private let storage: StoreAccess

@@ -4,7 +4,7 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
-/// What clients say about themselves: HEART_BEAT (34), UNREGISTER_CLIENT (35), CHECK_CLIENT_CONFIG (46),
+/// What clients report about themselves: HEART_BEAT (34), UNREGISTER_CLIENT (35), CHECK_CLIENT_CONFIG (46),
 /// GET_CONSUMER_LIST_BY_GROUP (38), LOCK_BATCH_MQ (41), UNLOCK_BATCH_MQ (42).
 final class ClientManageProcessor {
     private let environment: BrokerEnvironment
@@ -114,7 +114,8 @@ final class ClientManageProcessor {
         for producer in data.producerGroups { try Self.checkProducer(producer) }
     }
 
-    /// A client whose connection was handed over has said this before the restart; the other members need not be told.
+    /// A client whose connection was handed over has sent this before the restart; the other members need not be
+    /// notified.
     func takeOver(_ said: ClientContext.Heartbeat, _ client: ClientContext) throws(RemotingDecodeError) {
         let data = try said.data
         try checkNames(data)
@@ -123,7 +124,7 @@ final class ClientManageProcessor {
 
     /// Registers a client in its groups, in slices if they are many.
     /// - Parameters:
-    ///   - notifies: tells the other members of its groups, unless they do not want it.
+    ///   - notifies: the other members of its groups are notified, unless they do not want it.
     ///   - then: called when it is done; not when the connection closes before.
     private func register(
         _ data: HeartbeatData, _ said: ClientContext.Heartbeat, _ client: ClientContext, notifies: Bool,
@@ -137,7 +138,7 @@ final class ClientManageProcessor {
         var consumers = data.consumerDataSet[...]
         var producers = data.producerGroups[...]
         let slice = { [self] () -> Bool in
-            // A client that is gone must not come back.
+            // A client that has left must not come back.
             guard !client.connection.isClosed else { return false }
             tables.creations.requester = client.connection.remoteAddress
             defer { tables.creations.requester = nil }
@@ -205,9 +206,9 @@ final class ClientManageProcessor {
         }
         if let group = request.extFields.string("consumerGroup") {
             let notify = tables.groups[group]?.config.notifyConsumerIDsChangedEnable ?? true
-            // A client has given back its locks when it says this, or meant to: the C++ client forgets the first queue
-            // of each broker, which no client could consume for a minute. A member that is told that it left asks for
-            // the locks at once.
+            // A client has given back its locks when it sends this, or meant to: the C++ client forgets the first queue
+            // of each broker, which no client could consume for a minute. A member that is notified that it left asks
+            // for the locks at once.
             if let clientID = request.extFields.string("clientID") {
                 tables.locks.unlockAll(group: group, by: lockOwner(clientID, request.client, group))
                 givenBack.forget(group: group, client: request.client)
@@ -310,8 +311,8 @@ final class ClientManageProcessor {
 
     /// A client pulls no more from queues whose locks it gives back: what it waits for there is answered at once.
     ///
-    /// The official C++ client (PyPI `rocketmq` 0.4.4) may stand still, and its queues with it, when it gets such a
-    /// queue again before that answer has come.
+    /// The official C++ client (PyPI `rocketmq` 0.4.4) may stand still, and its queues with it. That happens when it
+    /// gets such a queue again before that answer has come.
     private func endPulls(of client: ClientContext, group: String, queues: [MessageQueue]) {
         guard client.suspended != nil else { return }
         let brokerName = environment.configuration.brokerName
@@ -332,7 +333,7 @@ final class ClientManageProcessor {
         environment.eventLoop.scheduleTask(in: .milliseconds(sleep)) { this.value.freeGivenBack() }
     }
 
-    /// The clients that gave them back have not left: what they had still to say has come by now.
+    /// The clients that gave them back have not left: what they had still to send has come by now.
     private func freeGivenBack() {
         isArmed = false
         for given in givenBack.take(now: environment.now())

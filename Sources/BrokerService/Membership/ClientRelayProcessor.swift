@@ -142,7 +142,7 @@ final class ClientRelayProcessor {
     /// Queues a slice searches for a time: each search reads some twenty messages of the log.
     private static let queuesPerSlice = 24
 
-    /// Tells the members to begin there: RESET_CONSUMER_CLIENT_OFFSET (220).
+    /// Orders the members to begin there: RESET_CONSUMER_CLIENT_OFFSET (220).
     private func reset(
         _ members: [ClientChannelInfo], _ table: [(queue: MessageQueue, offset: Int64)], body: [UInt8],
         _ fields: [String: String]

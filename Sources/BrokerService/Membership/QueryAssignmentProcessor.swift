@@ -86,7 +86,8 @@ protocol TopicRoutes: AnyObject {
     func readableQueues(of topic: String, _ then: @escaping ([MessageQueue]) -> Void)
 }
 
-/// RocketMQ's rules by which members share queues. Members and queues are sorted, so that every broker says the same.
+/// RocketMQ's rules by which members share queues. Members and queues are sorted, so that every broker answers the
+/// same.
 struct QueueAssignment {
     private let queues: [MessageQueue]
     private let members: [String]

@@ -3,10 +3,9 @@ import NIOCore
 import RemotingProtocol
 import RemotingTransport
 
-/// Answers that hold a whole table (21, 43, 201), which may be megabytes: the text is made on another thread, once for
-/// all clients that asked before it was begun, and its bytes are shared by their connections. The one that asks is not
-/// read from until it is answered, so that a connection has one such answer under way. Confined to the broker's event
-/// loop.
+/// Answers that hold a whole table (21, 43, 201), which may be megabytes. The text is made on another thread, once for
+/// all clients that asked before it was begun. Their connections share its bytes. The one that asks is not read from
+/// until it is answered, so that a connection has one such answer under way. Confined to the broker's event loop.
 final class TableAnswers {
     typealias File = ConfigurationFile
 

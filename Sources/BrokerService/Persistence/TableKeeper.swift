@@ -193,7 +193,7 @@ extension TableKeeper {
         if tables.requestModes.isDirty { persist(.messageRequestModes) }
     }
 
-    /// Groups that come one after the other are written together, and so is the list of topics for the platform's other
+    /// Groups that come one after the other are written together. So is the list of topics for the platform's other
     /// brokers, for which nothing waits.
     func persistNewGroups() {
         if tables.autoCreated.isDirty { persist(.autoCreatedTopics) }

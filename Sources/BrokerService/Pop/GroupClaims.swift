@@ -105,7 +105,7 @@ final class GroupClaims {
         return beginsAtEnd && !topic.isRetryTopic ? max(minimum, queue.maxOffset.rawValue - 1) : minimum
     }
 
-    /// The topic is gone: so are claims of its messages.
+    /// The topic was deleted: so are claims of its messages.
     func forget(topic: String) { store.removeTables(topic: topic) }
 
     func forget(group: String) { store.removeTables(group: group) }

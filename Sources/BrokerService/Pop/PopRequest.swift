@@ -2,7 +2,7 @@ import Claims
 import MessageStore
 import RemotingProtocol
 
-/// One POP_MESSAGE while it is worked on: what it said, resolved to the broker's own objects, and what it has found so
+/// One POP_MESSAGE while it is worked on: its fields, resolved to the broker's own objects, and what it has found so
 /// far. Confined to the broker's event loop.
 final class PopRequest: PopWaiter {
     private unowned(unsafe) let processor: PopMessageProcessor
@@ -23,7 +23,7 @@ final class PopRequest: PopWaiter {
     var queuesLeft: [Int32] = []
     /// Messages that still fit into the answer.
     var left = 0
-    /// Messages that stay behind.
+    /// Messages that remain in the queues.
     var rest: Int64 = 0
     var parts: [PopPart] = []
     /// This look is one after its deadline.

@@ -12,7 +12,7 @@ final class PopWaiters {
     static let totalMax = 100_000
     /// Deadlines are looked at so often, milliseconds.
     static let granularityMillis: Int64 = 50
-    /// Requests a slice wakes or lets go at most: each reads queues and may write an answer.
+    /// Requests a slice wakes or drops at most: each reads queues and may write an answer.
     static let runsPerSlice = 128
 
     private let environment: BrokerEnvironment
@@ -166,7 +166,7 @@ final class PopWaiters {
         }
     }
 
-    /// Its requests are let go in slices, without answers.
+    /// Its requests are dropped in slices, without answers.
     func connectionClosed(_ client: ClientContext) {
         guard let pops = client.suspendedPops as? PopsOfClient else { return }
         let slice = { [unowned self] () -> Bool in
@@ -244,7 +244,7 @@ final class PopPlace: ArrivalObserver {
     }
 
     deinit {
-        // One after the other: a chain that lets go of itself would take a stack as long as it is.
+        // One after the other: a chain that releases itself would take a stack as long as it is.
         for list in lists.values {
             var next = list.first
             while let waiter = next {

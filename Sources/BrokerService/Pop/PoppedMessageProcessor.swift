@@ -4,7 +4,7 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// What consumers say of messages they have popped: ACK_MESSAGE (200051), BATCH_ACK_MESSAGE (200151),
+/// What consumers report of messages they have popped: ACK_MESSAGE (200051), BATCH_ACK_MESSAGE (200151),
 /// CHANGE_MESSAGE_INVISIBLETIME (200053). A handle of a delivery that is over changes nothing and is answered with
 /// success, as RocketMQ does. Confined to the broker's event loop.
 final class PoppedMessageProcessor {

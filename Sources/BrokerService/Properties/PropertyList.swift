@@ -32,7 +32,7 @@ struct PropertyList {
         }
     }
 
-    /// When the message wants to be delivered, if it says so.
+    /// When the message wants to be delivered, if it states that.
     func timerRequest(now: Int64, maxDelay: Int64) -> TimerProperties.Delivery {
         guard pairs.contains(where: { $0.name.hasPrefix("TIMER_DEL") }) else { return .now }
         return bytes.withUnsafeBytes { TimerProperties.request($0, now: now, maxDelay: maxDelay) }

@@ -2,9 +2,9 @@ import Glibc
 import MessageModel
 import StoreFormat
 
-/// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back, and
-/// so drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in its own. Here the same
-/// bytes are copied once into a scratch buffer that is kept as long as the processor, and what the broker must know is
+/// One pass over the properties of a message to be stored: RocketMQ decodes them into a map and writes them back. So it
+/// drops what is not `name \u{1} value`, takes out WAIT and a record's checksum and puts in its own. Here the same
+/// bytes are copied once into a scratch buffer that is kept as long as the processor. What the broker must know is
 /// picked up on the way.
 struct StoredProperties {
     static let nameEnd: UInt8 = 1
@@ -19,7 +19,7 @@ struct StoredProperties {
     /// DELAY is no number. RocketMQ's broker fails at such a message, and so does not take it.
     private(set) var hasIllegalDelay = false
     private(set) var isPreparedTransaction = false
-    /// It says when it wants to be delivered (`TimerProperties`).
+    /// It states when it wants to be delivered (`TimerProperties`).
     private(set) var hasTimer = false
     /// Where the value of DELAY stands in `bytes`, for a level that must be cut down to the largest one.
     private(set) var delayRange: Range<Int>?
@@ -54,7 +54,7 @@ struct StoredProperties {
     /// Whether MSG_REGION and TRACE_ON of the message are dropped.
     private var dropsRegion = false
 
-    /// Reads `source` and leaves the properties to store in `bytes`, the broker's own behind those of the message.
+    /// Reads `source` and leaves the properties to store in `bytes`, the broker's own after those of the message.
     /// - Parameter region: MSG_REGION and TRACE_ON are among the broker's own.
     mutating func take(_ source: UnsafeRawBufferPointer, region: Bool) {
         dropsRegion = region
@@ -136,8 +136,8 @@ struct StoredProperties {
         bytes.append(contentsOf: value)
     }
 
-    /// Stores the level in plain decimal digits, by which the store works out the time, and the largest one when the
-    /// message asks for more, as RocketMQ does.
+    /// Stores the level in plain decimal digits, by which the store works out the time. When the message asks for more,
+    /// the largest one is stored, as RocketMQ does.
     mutating func normalizeDelay(largest: Int32) {
         guard let range = delayRange, delayLevel > 0 else { return }
         delayLevel = min(delayLevel, largest)
@@ -163,7 +163,7 @@ struct StoredProperties {
         delayRange = nil
     }
 
-    /// The message is a dead letter: what it says about a later delivery or a transaction is over.
+    /// The message is a dead letter: what it states about a later delivery or a transaction is over.
     mutating func removeWaiting() {
         remove(TimerProperties.requests + [PropertyName.delayLevel, PropertyName.isPrepared])
         delayLevel = 0

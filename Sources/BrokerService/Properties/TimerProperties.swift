@@ -1,7 +1,7 @@
 import MessageModel
 import StoreFormat
 
-/// What a message says about the time of its delivery (RocketMQ 5's properties) and what the broker makes of it.
+/// What a message states about the time of its delivery (RocketMQ 5's properties) and what the broker makes of it.
 enum TimerProperties {
     static let delaySeconds: StaticString = "TIMER_DELAY_SEC"
     static let delayMilliseconds: StaticString = "TIMER_DELAY_MS"
@@ -66,8 +66,8 @@ enum TimerProperties {
         String(decoding: topic, as: UTF8.self) + "+" + String(decoding: uniqueKey, as: UTF8.self)
     }
 
-    /// By which a copy RocketMQ 5 has rolled and what it is a copy of know each other, together with their due time,
-    /// which rolling leaves as it is.
+    /// Links a copy RocketMQ 5 has rolled to what it is a copy of, together with their due time. Rolling leaves that
+    /// time as it is.
     static func copyKey(_ record: CommitLogRecordView) -> String {
         let topic = String(decoding: record.property(PropertyName.realTopic) ?? record.topic, as: UTF8.self)
         if let unique = record.property(PropertyName.uniqueKey) {

@@ -69,7 +69,7 @@ final class PullMessageProcessor {
         reader.read(pull, expired: false)
     }
 
-    /// What the pull selects by: from its own header, or from what its client said in heartbeats.
+    /// What the pull selects by: from its own header, or from its client's heartbeats.
     private func subscribe(
         _ header: PullMessageRequestHeader, _ client: ClientContext, _ group: SubscriptionGroupEntry,
         _ topic: TopicEntry, _ refuse: (ResponseCode, String) -> Void
@@ -238,7 +238,7 @@ extension GetMessageStatus {
         case .offsetOverflowBadly: "OFFSET_OVERFLOW_BADLY"
         case .offsetOverflowOne: "OFFSET_OVERFLOW_ONE"
         case .offsetTooSmall: "OFFSET_TOO_SMALL"
-        // RocketMQ makes a queue by looking at it: it never says NO_MATCHED_LOGIC_QUEUE.
+        // RocketMQ makes a queue by looking at it: it never answers NO_MATCHED_LOGIC_QUEUE.
         case .noMatchedLogicQueue, .noMessageInQueue: "NO_MESSAGE_IN_QUEUE"
         }
     }

@@ -54,7 +54,7 @@ final class QueueProcessor {
         answer(request, "timestamp", time ?? -1)
     }
 
-    /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it is told), and of
+    /// Offsets are kept of topics and groups there are (as RocketMQ 5 has it; 4.9 keeps whatever it receives), and of
     /// queues the topic has or had.
     func commit(_ request: borrowing Request) throws(RemotingDecodeError) {
         let asked = try asked(request.frame)

@@ -5,10 +5,10 @@ import RemotingTransport
 import StoreFormat
 
 /// The commit log files as `sendfile` wants them: open as long as a connection still sends from one, whatever retention
-/// does meanwhile. A file that was deleted is let go at once, so that its room comes back when the last transfer is
+/// does meanwhile. A file that was deleted is released at once, so that its room comes back when the last transfer is
 /// through. On the broker's loop.
 final class LogFileTransfer {
-    /// An own descriptor of a log file, closed when the last transfer lets go of it.
+    /// An own descriptor of a log file, closed when the last transfer releases it.
     final class File {
         let handle: NIOFileHandle
 
@@ -32,7 +32,7 @@ final class LogFileTransfer {
 
     init(_ store: MessageStore) { self.store = store }
 
-    /// The file a run lies in and the run's place in it; nil when it is gone, or cannot be opened once more.
+    /// The file a run lies in and the run's position in it; nil when it was deleted, or cannot be opened once more.
     func find(_ range: LogRange) -> (file: File, region: FileRegion)? {
         guard let (descriptor, place) = store.logFile(at: range.start), descriptor >= 0 else { return nil }
         let base = range.start.rawValue - place

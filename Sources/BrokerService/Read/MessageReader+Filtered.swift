@@ -7,8 +7,8 @@ import WorkerProtocol
 // Pulls whose filter needs the filter worker: its verdicts come in stretches (`FilterWindow`), and a pull reads on
 // through as many as it takes to find something.
 extension MessageReader {
-    /// How long one pull reads on without finding anything before its client is told where to go on. Others are served
-    /// meanwhile; this only keeps the answer well inside every client's time-out.
+    /// How long one pull reads on without finding anything before its client gets the offset to go on from. Others are
+    /// served meanwhile; this only keeps the answer well inside every client's time-out.
     static let scanMillis: Int64 = 300
 
     func awaitCompilation(_ request: ReadRequest, _ subscription: CompiledSubscription, _ expired: Bool) {
@@ -174,8 +174,8 @@ extension MessageReader {
         storage.scheduleTick()
     }
 
-    /// The filter worker is gone, late, or could not tell: nothing is delivered and no offset moves past what it did
-    /// not see.
+    /// The filter worker has ended, is late, or could not evaluate: nothing is delivered and no offset moves past what
+    /// it did not see.
     func notFiltered(_ request: ReadRequest, _ expired: Bool) {
         guard !request.client.connection.isClosed else { return request.abandoned() }
         request.scanUntilMillis = nil

@@ -31,7 +31,7 @@ final class MessageReader {
         skipped = SkippedMessages(environment: environment, tables: tables, store: storage.store)
     }
 
-    /// Answers the request, or has it read again when there is more to say. On the event loop.
+    /// Answers the request, or has it read again when there is more to answer. On the event loop.
     /// - Parameter expired: it must be answered now.
     func read(_ request: ReadRequest, expired: Bool) {
         guard !request.client.connection.isClosed else { return request.abandoned() }

@@ -6,7 +6,7 @@ import StoreFormat
 /// tags code it may want, or by its deadline; there is no polling tick. One timer stands at the earliest deadline.
 ///
 /// Held pulls hang in the lists of their queue (woken in order of arrival) and of their time-out: pulls with the same
-/// time-out expire in the order they came, so each such list is sorted by itself and the earliest deadline is at one
+/// time-out expire in the order they came. So each such list is sorted by itself, and the earliest deadline is at one
 /// of a few heads. They leave all their lists in constant time, and what concerns many of them is done in slices.
 final class PullRequestHold {
     /// Deadlines are rounded down to this; clients suspend for 15 to 30 s.
@@ -18,7 +18,7 @@ final class PullRequestHold {
     static let heldMax = 500_000
     /// Pulls a slice runs at most: each reads its queue and may write an answer.
     static let runsPerSlice = 128
-    /// Pulls a slice looks at or lets go at most.
+    /// Pulls a slice looks at or drops at most.
     static let looksPerSlice = 2048
 
     private struct DeadlineList {
@@ -51,7 +51,7 @@ final class PullRequestHold {
     }
 
     deinit {
-        // One after the other: a chain that lets go of itself would take a stack as long as it is.
+        // One after the other: a chain that releases itself would take a stack as long as it is.
         for list in lists.values {
             var next = list.head
             while let pull = next {
@@ -219,7 +219,7 @@ final class PullRequestHold {
         SuspendedReads.of(pull.client).remove(pull)
     }
 
-    /// Its pulls are let go in slices. One that is run meanwhile is not answered: its connection is closed.
+    /// Its pulls are dropped in slices. One that is run meanwhile is not answered: its connection is closed.
     func connectionClosed(_ client: ClientContext) {
         guard let reads = client.suspended as? SuspendedReads else { return }
         func letGo() -> Bool {

@@ -8,7 +8,7 @@ final class PullList {
     var isEmpty: Bool { first == nil }
 
     deinit {
-        // One after the other: a chain that lets go of itself would take a stack as long as it is.
+        // One after the other: a chain that releases itself would take a stack as long as it is.
         while let pull = first { remove(pull) }
     }
 
@@ -106,7 +106,7 @@ final class QueueWatch {
     var batch: Batch?
     /// It stands in the list of queues at which reads are to be woken.
     var isStirred = false
-    /// Told of each message.
+    /// Notified of each message.
     private(set) var observers: [any ArrivalObserver] = []
     /// The delay level whose messages the queue holds, for queues of `SCHEDULE_TOPIC_XXXX`.
     var arrivalOfDelayed: ((MessageArrival) -> Void)?

@@ -1,9 +1,9 @@
 import MessageStore
 import RemotingProtocol
 
-/// One request for messages of a queue while it is worked on: what it said, resolved to the broker's own objects, so
-/// that it can wait (long polling, filter worker) after its frame is gone. A subclass answers it. Confined to the
-/// broker's event loop.
+/// One request for messages of a queue while it is worked on: its fields, resolved to the broker's own objects. So it
+/// can wait (long polling, filter worker) after its frame was freed. A subclass answers it. Confined to the broker's
+/// event loop.
 class ReadRequest {
     // The broker owns it.
     private unowned(unsafe) let reader: MessageReader
@@ -86,12 +86,12 @@ extension ReadRequest: FilterWaiter {
 
 /// What came of a read.
 enum ReadOutcome {
-    /// The queue was read: messages were found, or the result says why not.
+    /// The queue was read: messages were found, or the result states why not.
     case read(GetMessageResult)
     /// As much as one read may look at was looked at without a message that is wanted: the next one begins at
     /// `nextBeginOffset`.
     case noMatch(GetMessageResult)
-    /// Nothing can be said now; `nextBeginOffset` is the request's own offset.
+    /// Nothing can be answered now; `nextBeginOffset` is the request's own offset.
     case nothingYet(GetMessageResult)
     case refused(ResponseCode, remark: String)
 }

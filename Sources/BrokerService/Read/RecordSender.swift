@@ -31,7 +31,7 @@ final class RecordSender {
         for range in ranges { _ = store.withBytes(range) { buffer.writeBytes($0) } }
     }
 
-    /// Ranges of the log behind a header that has promised them: long ones from the log file's pages, short ones
+    /// Ranges of the log after a header that has announced them: long ones from the log file's pages, short ones
     /// through the buffer.
     ///
     /// All of it is written and lies below the log's end, so none of it changes; the file stays open as long as the

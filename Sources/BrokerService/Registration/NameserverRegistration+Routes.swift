@@ -74,7 +74,7 @@ extension NameserverRegistration: TopicRoutes {
         }
     }
 
-    /// As the topic is now, whatever name servers have heard.
+    /// As the topic is now, whatever name servers have received.
     private func ownQueues(of topic: String) -> [MessageQueue] {
         guard let config = tables.topics[topic]?.config, config.perm & Permission.read != 0 else { return [] }
         return (0..<max(0, config.readQueueNums)).map {

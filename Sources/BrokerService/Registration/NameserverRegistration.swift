@@ -6,11 +6,11 @@ import RemotingTransport
 import StoreFormat
 import WorkerProtocol
 
-/// Tells every name server what this broker serves: REGISTER_BROKER (103) at the start, every
-/// `registerNameServerPeriod` and as soon as topics change (changes of one tick in one request; while one is under way
-/// the next waits for it; with so many topics that a request takes time, changes are gathered so that this takes a
-/// tenth of it), UNREGISTER_BROKER (104) when it leaves. A name server that does not answer is tried again with
-/// back-off and keeps the others not waiting.
+/// Notifies every name server of what this broker serves. It sends REGISTER_BROKER (103) at the start, every
+/// `registerNameServerPeriod` and as soon as topics change, and UNREGISTER_BROKER (104) when it leaves. Changes of one
+/// tick go in one request; while one is under way, the next waits for it. With so many topics that a request takes
+/// time, changes are gathered so that this takes a tenth of it. A name server that does not answer is tried again with
+/// back-off and does not keep the others waiting.
 final class NameserverRegistration {
     static let requestTimeout = TimeAmount.seconds(6)
     static let retryFirstMillis: Int64 = 100
@@ -37,7 +37,7 @@ final class NameserverRegistration {
     let environment: BrokerEnvironment
     let tables: BrokerTables
     private(set) var servers: [NameServer]
-    /// What name servers have said of topics (`readableQueues`).
+    /// What name servers have answered about topics (`readableQueues`).
     var routes = KnownRoutes()
     private var period: RepeatedTask?
     private var isScheduled = false
@@ -52,8 +52,8 @@ final class NameserverRegistration {
         servers = environment.configuration.namesrvAddr.map { NameServer($0) }
     }
 
-    /// `namesrvAddr` was changed: those named anew are told of this broker, the others that it has left. The platform's
-    /// own name server (`ownNamesrvAddr`) stays: the platform's clients know no other.
+    /// `namesrvAddr` was changed: those named anew get this broker's registration, the others are notified that it has
+    /// left. The platform's own name server (`ownNamesrvAddr`) stays: the platform's clients know no other.
     func nameServersChanged() {
         let own = environment.configuration.raw("ownNamesrvAddr").map { [$0] } ?? []
         var addresses = own
@@ -92,7 +92,7 @@ final class NameserverRegistration {
     /// Changes of topics that were seen here.
     private var seenChanges: Int64 = 0
 
-    /// If topics have changed since the last call, name servers are told. Called at the end of each tick, and every
+    /// If topics have changed since the last call, name servers are notified. Called at the end of each tick, and every
     /// second for what changes outside of one.
     func registerChanges() {
         guard tables.topics.changes != seenChanges else { return }
@@ -116,7 +116,7 @@ final class NameserverRegistration {
         }
     }
 
-    /// Calls back when every name server has been told of what is true now, or could not be.
+    /// Calls back when every name server has been notified of what is true now, or could not be.
     func whenRegistered(_ completion: @escaping () -> Void) {
         guard isRunning, !servers.isEmpty else { return completion() }
         var left = servers.count
@@ -209,7 +209,7 @@ final class NameserverRegistration {
             host: String(server.address[..<colon]), port: port, group: environment.eventLoop
         ).map { client in
             this.value.1.client = client
-            // A name server that was restarted knows no broker: tell it at once, not at the next period.
+            // A name server that was restarted knows no broker: register there at once, not at the next period.
             client.closeFuture.whenComplete { _ in
                 let (registration, server) = this.value
                 guard server.client === client, registration.isRunning, !server.hasLeft else { return }
@@ -272,10 +272,11 @@ final class NameserverRegistration {
 
     // MARK: - Stopping
 
-    /// Says nothing more to the name servers. `reason` nil: this broker's disk is away. Takes it off those that go on
-    /// without it, as far as they can be reached within a second: before a restart off none, so that no client meets a
-    /// moment without a route: a restart is over sooner than a name server gives up a broker whose connection has
-    /// closed; when the whole platform stops not off the platform's own, which stops with it.
+    /// Sends nothing more to the name servers. `reason` nil: this broker's disk is away. Unregisters the broker from
+    /// those that go on without it, as far as they can be reached within a second. Before a restart it is unregistered
+    /// from none, so that no client meets a moment without a route. A restart is over sooner than a name server gives
+    /// up a broker whose connection has closed. When the whole platform stops, the broker stays registered at the
+    /// platform's own name server, which stops with it.
     func end(_ reason: DrainReason?) -> EventLoopFuture<Void> {
         isRunning = false
         period?.cancel()

@@ -7,7 +7,7 @@ import StoreFormat
 
 /// SEND_REPLY_MESSAGE (324) and its V2 (325): the answer to a request that was sent as a message. It is pushed to the
 /// client that asked (326), and stored in the reply topic as a record of it (`storeReplyMessageEnable`). The replier's
-/// own answer says whether the push arrived.
+/// own answer states whether the push arrived.
 final class ReplyMessageProcessor {
     static let pushTimeout = TimeAmount.seconds(10)
     static let replyToClient = "REPLY_TO_CLIENT"

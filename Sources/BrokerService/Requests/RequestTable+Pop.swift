@@ -1,7 +1,7 @@
 import RemotingProtocol
 
 extension RequestTable {
-    /// Messages go out to consumers that have them for a time (POP), and what those say of them.
+    /// Messages go out to consumers that have them for a time (POP), and what those report of them.
     static var popRows: [RequestRow] {
         [
             RequestRow(

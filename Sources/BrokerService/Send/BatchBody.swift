@@ -2,14 +2,14 @@ import RemotingProtocol
 import StoreFormat
 
 /// The body of a batch as it arrived. The official C++ client compresses the encoded batch as if it were one message's
-/// body (from 4 KiB on) and says so in the system flag; RocketMQ's other clients send batches as they are. A compressed
-/// batch is taken apart here, so that every client can read its messages.
+/// body (from 4 KiB on) and sets the system flag; RocketMQ's other clients send batches as they are. A compressed batch
+/// is taken apart here, so that every client can read its messages.
 enum BatchBody {
     /// The frame's bytes are the encoded messages.
     case plain
     /// These are; the messages in it are not compressed.
     case inflated([UInt8])
-    /// Nothing in it can be read; why, in words for the sender.
+    /// Nothing in it can be read; why, as a text for the sender.
     case refused(String)
 
     private static let lz4Magic: [UInt8] = [0x04, 0x22, 0x4D, 0x18]

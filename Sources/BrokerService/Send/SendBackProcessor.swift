@@ -104,7 +104,7 @@ final class SendBackProcessor {
         case .appended(let result):
             storage.statistics.put(messages: 1)
             if topic.isDeadLetterTopic { notifier.deadLetter(in: topic, deadLetterQueue, result, tries: tries) }
-            // The name is what the message says: only topics that are there are counted.
+            // The name is what the message contains: only topics that are there are counted.
             if tables.topics[origin] != nil { storage.stats.sentBack(topic: origin, group: groupName) }
             storage.gate.add(
                 PendingAck(

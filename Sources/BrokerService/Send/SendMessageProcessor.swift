@@ -5,11 +5,11 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): everything that must be refused is refused here,
-/// the rest goes into the store's write buffer and waits in the ack gate for the end of the tick. Nothing on this
-/// path allocates per message.
+/// SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): everything that must be refused is refused here.
+/// The rest goes into the store's write buffer and waits in the ack gate for the end of the tick. Nothing on this path
+/// allocates per message.
 final class SendMessageProcessor {
-    /// V3_4_9: clients from here on may say how often they want a retry.
+    /// V3_4_9: clients from here on may state how often they want a retry.
     static let maxReconsumeTimesVersion: Int32 = 121
     /// V5_0_0: what producers from here on send is stored with region and trace switch, as RocketMQ 5 does.
     static let regionVersion: Int32 = 414
@@ -277,7 +277,7 @@ final class SendMessageProcessor {
         var growth: Int?
     }
 
-    /// Whether `properties` or flags say that the message is not one of the usual kind, which is delivered at once.
+    /// Whether `properties` or flags state that the message is not one of the usual kind, which is delivered at once.
     @inline(__always)
     private func mayWait(_ target: Target) -> Bool {
         properties.isPreparedTransaction || properties.delayLevel > 0 || properties.hasTimer

@@ -60,7 +60,7 @@ final class BrokerSettings {
         return nil
     }
 
-    /// The configuration file was read again. What it says as before does not undo what operators changed since.
+    /// The configuration file was read again. Values it contains as before do not undo what operators changed since.
     func reload(settings: [(String, String)]) {
         let news = changed.reload(settings)
         let later = news.filter { SettingTable.setting($0.0).map { $0.change == .start } ?? false }

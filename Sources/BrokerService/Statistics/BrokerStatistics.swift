@@ -1,7 +1,7 @@
 import Glibc
 
 /// Counts messages in and out: their rates over the last 10 s, 1 min and 10 min (RocketMQ prints these three), and the
-/// totals of the last two midnights, by which tools tell how many there were today and yesterday.
+/// totals of the last two midnights. From these tools compute how many there were today and yesterday.
 struct BrokerStatistics {
     /// Ten minutes of samples and the one to compare with.
     static let samplesMax = 61
@@ -126,7 +126,7 @@ struct PutTimes {
         zip(Self.names, last).map { "[\($0)]:\($1) " }.joined()
     }
 
-    /// Milliseconds within which that share of the last minute's messages was written, as near as the classes tell.
+    /// Milliseconds within which that share of the last minute's messages was written, as near as the classes show.
     func percentile(_ share: Double) -> Double {
         let wanted = Double(last.reduce(0, +)) * share
         var passed = 0.0

@@ -1,5 +1,5 @@
 /// Counts of one key over the last minute, hour and day, as RocketMQ's `StatsItem` has them: running totals, of which
-/// samples are kept every 10 s (7 of them), 10 min (7) and 1 h (25); a window is what lies between its first and last
+/// samples are kept every 10 s (7 of them), 10 min (7) and 1 h (25). A window is what lies between its first and last
 /// sample.
 ///
 /// Counting is three additions. Sampling costs only what has been counted lately: an item without counts in a whole
@@ -170,10 +170,10 @@ final class StatsTable {
         return sendBacks[String(key[..<at])]?[String(key[key.index(after: at)...])]
     }
 
-    /// A topic is gone, and its statistics with it.
+    /// A topic was deleted, and its statistics with it.
     func forget(topic: String) { sendBacks[topic] = nil }
 
-    /// A group is gone.
+    /// A group was deleted.
     func forget(group: String) {
         for topic in sendBacks.keys where sendBacks[topic]?.removeValue(forKey: group) != nil {
             if sendBacks[topic]?.isEmpty == true { sendBacks[topic] = nil }

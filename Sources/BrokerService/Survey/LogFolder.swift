@@ -9,7 +9,7 @@ final class LogFolder {
     private(set) var bases: [Int64] = []
     /// Of each file; 0 without any.
     private(set) var fileSize: Int64 = 0
-    /// What is wrong with the files, in words.
+    /// What is wrong with the files, as a text.
     private(set) var damage: [String] = []
     private let view: CommitLogView?
     /// A read that failed ends the survey: nothing may be counted as absent that could not be read.

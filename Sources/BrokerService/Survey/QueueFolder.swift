@@ -24,7 +24,7 @@ struct QueueFolder {
         for base in bases { sizes.append(try disk.information("\(path)/\(StoreFileName.of(offset: base))")?.size ?? 0) }
         let whole = max((sizes.max() ?? 0) / Self.entrySize * Self.entrySize, Self.entrySize)
         isDamaged = sizes.contains { $0 != whole }
-        // What lies before a gap belongs to the queue no more: so say RocketMQ and Apus when they open it.
+        // What lies before a gap belongs to the queue no more: RocketMQ and Apus decide so when they open it.
         if let gap = bases.indices.dropFirst().last(where: { bases[$0] - bases[$0 - 1] != whole }) {
             bases.removeFirst(gap)
         }

@@ -1,4 +1,4 @@
-/// What a store directory of RocketMQ or Apus holds, as `StoreSurvey` has read it: facts only. `StoreFindings` says
+/// What a store directory of RocketMQ or Apus holds, as `StoreSurvey` has read it: facts only. `StoreFindings` states
 /// what they mean.
 ///
 /// Times are milliseconds since 1970, sizes bytes.
@@ -23,7 +23,7 @@ package struct StoreReport: Sendable {
         package var newestMillis: Int64 = 0
         /// Messages after the queues' ends: the next start enters them.
         package var unqueued: Int64 = 0
-        /// What is wrong with the files, in words.
+        /// What is wrong with the files, as a text.
         package var damage: [String] = []
         /// No message at all.
         package var isEmpty = true
@@ -100,7 +100,7 @@ package struct StoreReport: Sendable {
     package struct Setting: Equatable, Sendable {
         package let key: String
         package let value: String
-        /// What the file said then; nil: nothing.
+        /// What the file contained then; nil: nothing.
         package let file: String?
     }
 

@@ -13,7 +13,7 @@ import StoreFormat
 package struct StoreSurvey {
     /// Why a directory cannot be looked at.
     package enum Refusal: Error, CustomStringConvertible {
-        /// Nothing there is a store's; the text says what to name instead, if that can be seen.
+        /// Nothing there is a store's; the text states what to name instead, if that can be seen.
         case noStore(String)
         /// A broker has it open.
         case inUse(folder: String, holder: FileLock.Holder)

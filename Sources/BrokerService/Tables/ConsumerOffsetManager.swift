@@ -105,7 +105,7 @@ final class ConsumerOffsetManager {
         return gone
     }
 
-    /// Takes what the consumer says, also an offset smaller than the stored one: a reset does exactly that. An offset
+    /// Takes what the consumer sends, also an offset smaller than the stored one: a reset does exactly that. An offset
     /// outside of `bounds` becomes the nearest inside; `queueID` is not negative.
     func commit(topic: TopicName, group: GroupName, queueID: Int32, offset: Int64) {
         commit(find(topic.text, group.text) ?? make(topic, group), queueID, offset)
@@ -154,8 +154,8 @@ final class ConsumerOffsetManager {
     /// - Returns: what `remove` is to take out.
     func forget(group: String) -> [Table] { forget(byGroup.removeValue(forKey: group)) }
 
-    /// The topic is gone: a new one of its name begins at offset 0, and no group may skip its first messages (RocketMQ
-    /// 5's `cleanOffsetByTopic`; 4.9 keeps the offsets).
+    /// The topic was deleted: a new one of its name begins at offset 0, and no group may skip its first messages
+    /// (RocketMQ 5's `cleanOffsetByTopic`; 4.9 keeps the offsets).
     /// - Returns: what `remove` is to take out.
     func forget(topic: String) -> [Table] { forget(byTopic.removeValue(forKey: topic)) }
 

@@ -26,7 +26,7 @@ final class MessageRequestModes: PersistentTable {
         return true
     }
 
-    /// The topic is gone.
+    /// The topic was deleted.
     func forget(topic: String) {
         guard let groups = byTopic.removeValue(forKey: topic) else { return }
         entryCount -= groups.count

@@ -81,7 +81,7 @@ final class TopicConfigManager {
     private(set) var isDirty = false
     /// Topics were made that clients have made again when they are lost: written within a second.
     private(set) var isDirtyLater = false
-    /// Changes so far: name servers are to be told of each (`NameserverRegistration`).
+    /// Changes so far: name servers are to be notified of each (`NameserverRegistration`).
     private(set) var changes: Int64 = 0
     private let now: () -> Int64
     /// Replacements by a master's table that were begun.
@@ -117,7 +117,7 @@ final class TopicConfigManager {
         systemTopics.insert(TopicNames.autoCreateKey)
         if configuration.autoCreateTopicEnable { insert(Self.autoCreateTemplate(configuration), .autoCreateKey) }
         try add(TopicNames.benchmark, Self.benchmarkQueueNums, readWrite)
-        // RocketMQ's TopicConfig has 16 queues unless told otherwise.
+        // RocketMQ's TopicConfig has 16 queues by default.
         try add(
             configuration.brokerClusterName, 16,
             Permission.inherit | (configuration.clusterTopicEnable ? readWrite : 0), setting: "brokerClusterName")
@@ -172,7 +172,7 @@ final class TopicConfigManager {
     }
 
     /// A client sends to a topic that is not there: made after the default topic it names, if that one may be
-    /// inherited, with as many queues as the client wants and the default topic has at most.
+    /// inherited. It gets as many queues as the client wants, at most as many as the default topic has.
     func createForSend(_ name: TopicName, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
         -> TopicEntry?
     {
@@ -189,7 +189,7 @@ final class TopicConfigManager {
     }
 
     /// A topic the broker itself needs (`%RETRY%group`, `%DLQ%group`, …), made if it is not there.
-    /// - Parameter mayWait: nothing is stored in it yet, and the one that wants it says so again. Otherwise the table
+    /// - Parameter mayWait: nothing is stored in it yet, and the one that wants it asks again. Otherwise the table
     ///   is on disk before the end of the tick, and so before anything stored in the topic is acknowledged.
     func findOrCreate(
         _ name: TopicName, queueNums: Int32, perm: Int32, topicSysFlag: Int32 = 0, mayWait: Bool = false

@@ -3,7 +3,7 @@ import StoreFormat
 
 /// What waits for its time longer than the commit log promises to keep it: files under `apus-timer/` in the store's
 /// folder, one for each minute, hour or day that has messages. All calls come from one thread of their own, in the
-/// order in which they were asked for, so that no disk wait stops the event loop.
+/// order in which they were asked for. So no disk wait stops the event loop.
 ///
 /// Nothing in here is the only copy of a message before `synchronize` and the checkpoint after it: until then the
 /// message is still taken in again from the log after a crash.

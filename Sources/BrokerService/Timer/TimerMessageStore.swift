@@ -8,8 +8,8 @@ import StoreFormat
 
 /// Timer messages (`TIMER_DELAY_SEC`, `TIMER_DELAY_MS`, `TIMER_DELIVER_MS`), to the millisecond and up to a year ahead.
 ///
-/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`; from there they are taken in here, wait in
-/// memory or in files of their own (`TimerWheel` decides, `TimerFiles` does), and when their time has come they are
+/// `SendMessageProcessor` stores them in queue 0 of `rmq_sys_wheel_timer`; from there they are taken in here and wait
+/// in memory or in files of their own (`TimerWheel` decides, `TimerFiles` does). When their time has come they are
 /// stored again in the queue they were sent to. One scheduled task stands at the next thing to do; an arrival sets it.
 final class TimerMessageStore {
     static let topic = TopicName.timer.text
@@ -63,7 +63,7 @@ final class TimerMessageStore {
     private let catchUp = CatchUp()
     private var isRunning = false
     /// On a slave: messages are taken in, so that they outlive the log here too, and dropped when the master has
-    /// delivered them. Time is then what the master's log says.
+    /// delivered them. Time is then what the master's log contains.
     private let isFollowing: Bool
     private var followedMillis: Int64 = 0
     private(set) var deliveredCount: Int64 = 0

@@ -9,7 +9,7 @@ import RemotingProtocol
 final class TimerMetrics {
     private(set) var dataVersion = DataVersion()
     private(set) var isDirty = false
-    /// The sequence from which on messages have not been counted. nil: RocketMQ's file, which does not say.
+    /// The sequence from which on messages have not been counted. nil: RocketMQ's file, which does not contain it.
     private(set) var countedTo: Int64? = 0
     private var total: Int64 = 0
     private let topics: TopicConfigManager

@@ -1,7 +1,7 @@
 import LinuxSystem
 import MessageModel
 
-/// How far timer messages had come when the last writer of the folder ended, as its files tell. Only reads.
+/// How far timer messages had come when the last writer of the folder ended, as its files show. Only reads.
 struct TimerStanding {
     /// Which broker delivers what lies in the folder.
     enum Follower {
@@ -25,7 +25,7 @@ struct TimerStanding {
     /// - Parameters:
     ///   - progress: what was delivered, if that is known exactly.
     ///   - first: the timer queue's first offset.
-    ///   - end: the one behind its last.
+    ///   - end: the one after its last.
     ///   - lastStored: when the last message of the log was stored.
     init(
         _ files: TimerFiles, progress: TimerWheel.Progress?, first: Int64, end: Int64, follower: Follower,

@@ -12,7 +12,7 @@
 ///
 /// Exactly what has been delivered is known by two numbers: everything taken in below `ingested` whose key is not above
 /// `watermark`. Messages that come in when their time is already over go before everything else and hold `ingested`
-/// back until they are delivered. After a crash, messages are taken in again from an earlier point on; whatever then
+/// back until they are delivered. After a crash, messages are taken in again from an earlier point on. Whatever then
 /// appears twice (in a file and from the log, in a file and its half-made split) has the same key and is skipped.
 final class TimerWheel {
     /// Loaded entries that are not yet due for delivery but overdue already: above this no further bucket is loaded.
@@ -106,7 +106,7 @@ final class TimerWheel {
 
     // MARK: - Taking in
 
-    /// Takes the next message of the queue. The caller does what the placement says.
+    /// Takes the next message of the queue. The caller does what the placement demands.
     /// - Parameters:
     ///   - key: that of the message whose delivery a cancellation stops.
     ///   - copyKey: that of the messages of which this one is a younger copy.
@@ -133,7 +133,7 @@ final class TimerWheel {
         return .bucket(bucket)
     }
 
-    /// A message of the queue that is none (its record is gone) is skipped.
+    /// A message of the queue that is none (its record was deleted) is skipped.
     func skip(_ sequence: Int64) { ingested = max(ingested, sequence + 1) }
 
     private func cancel(_ key: String, due: Int64) { cancelled[due, default: []].insert(key) }
@@ -368,8 +368,8 @@ final class TimerWheel {
         return Progress(ingested: late.first?.sequence ?? ingested, watermark: committedWatermark)
     }
 
-    /// After a crash messages must be taken in again from here, provided that everything placed in buckets is in their
-    /// files and everything delivered is in the log.
+    /// After a crash messages must be taken in again from here. That requires that everything placed in buckets is in
+    /// their files, and everything delivered is in the log.
     var replayFrom: Int64 {
         var first = late.first?.sequence ?? ingested
         if onlyInLogNext < onlyInLog.count { first = min(first, onlyInLog[onlyInLogNext].sequence) }

@@ -2,20 +2,20 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// What the log knows of transactions that are open no longer: the one that says the outcome of one that was put aside
-/// is still heard, as by Apache, but only the first time.
+/// What the log contains of transactions that are open no longer. An outcome of one that was parked is still accepted,
+/// as by Apache, but only the first time.
 struct EndedTransactions {
     enum Standing: Equatable {
         /// It has had its outcome.
         case ended
-        /// It lies in `TRANS_CHECK_MAX_TIME_TOPIC`, and no producer has said an outcome since.
+        /// It lies in `TRANS_CHECK_MAX_TIME_TOPIC`, and no producer has sent an outcome since.
         case putAside
-        /// It lies there; whether it has had an outcome since cannot be told: there is no index, or too many share its
+        /// It lies there; whether it has had an outcome since is unknown: there is no index, or too many share its
         /// unique key.
         case unknown
     }
 
-    /// Put aside messages looked at when there is no index.
+    /// Parked messages looked at when there is no index.
     static let scanMax: Int64 = 1000
     /// Messages of one unique key looked at.
     static let sameKeyMax = 4096
@@ -62,7 +62,7 @@ struct EndedTransactions {
         return .putAside
     }
 
-    /// Whether an outcome has come after it was put aside: such op messages carry its unique key.
+    /// Whether an outcome has come after it was parked: such op messages carry its unique key.
     func wasEndedAside(_ uniqueKey: String, _ half: HalfMessage) -> MessageSearch {
         find(TopicNames.opHalf, uniqueKey) { record in
             guard half.isOriginKnown, let origin = record.property(HalfMessage.firstQueueOffset) else { return true }
@@ -70,7 +70,7 @@ struct EndedTransactions {
         }
     }
 
-    /// A committed message says where its half message lies.
+    /// A committed message contains where its half message lies.
     private func isDelivery(_ record: CommitLogRecordView, of half: HalfMessage) -> Bool {
         guard SysFlag.transactionValue(record.sysFlag) == SysFlag.transactionCommitType else { return false }
         let place = PhysicalOffset(record.preparedTransactionOffset)
@@ -90,7 +90,7 @@ struct EndedTransactions {
     }
 }
 
-/// An outcome that came after the message was put aside, as its op message notes it.
+/// An outcome that came after the message was parked, as its op message notes it.
 struct LateOutcome {
     var uniqueKey: String
     /// `HalfMessage.origin`.

@@ -8,9 +8,9 @@ struct HalfMessage: Equatable {
     static let checkImmunityTime: StaticString = "CHECK_IMMUNITY_TIME_IN_SECONDS"
     /// On copies Apache makes for messages that are immune against checks: the queue offset of the original.
     static let preparedQueueOffset: StaticString = "TRAN_PREPARED_QUEUE_OFFSET"
-    /// On copies made here, and on what was put aside: the queue offset of the transaction's first copy.
+    /// On copies made here, and on what was parked: the queue offset of the transaction's first copy.
     static let firstQueueOffset: StaticString = "APUS_HALF_OFFSET"
-    /// What a producer has no say in.
+    /// What no producer may set.
     static let brokersOwn = [checkTimes, preparedQueueOffset, firstQueueOffset]
     /// Bytes of properties that are added at most until the outcome: those above, and those of a time.
     static let growth = 512
@@ -26,8 +26,8 @@ struct HalfMessage: Equatable {
     /// Milliseconds the message brings along in place of `transactionTimeOut`.
     var immunity: Int64?
     var preparedQueueOffset: Int64?
-    /// Which transaction it is: the place of its first copy in the half queue. However alike two prepared messages
-    /// look, they lie in different places.
+    /// Which transaction it is: the offset of its first copy in the half queue. However alike two prepared messages
+    /// look, their offsets differ.
     var origin: Int64
     /// `origin` is known, not guessed: it is no copy made by RocketMQ's broker or by Apus before it noted origins.
     var isOriginKnown: Bool
@@ -100,7 +100,7 @@ enum OpMessage {
 
 /// What a producer is asked with (39): the half message as it was sent, under its real topic and queue.
 enum CheckMessage {
-    /// `nil` when the record does not say where it belongs.
+    /// `nil` when the record does not state where it belongs.
     static func body(_ record: CommitLogRecordView) -> [UInt8]? {
         guard let topic = record.property(PropertyName.realTopic), !topic.isEmpty, topic.count <= Int(Int8.max),
             let queueID = record.property(PropertyName.realQueueID).flatMap({

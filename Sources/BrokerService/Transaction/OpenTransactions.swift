@@ -4,8 +4,8 @@ import MessageModel
 /// argument.
 ///
 /// A half message is open from its arrival until an op message names its offset. Each time its producer is asked, it is
-/// stored again with its count of checks, as Apache does, and the older copy gets its op message in the same write.
-/// Apache leaves the older copy to its offset file, and delivers twice when a crash comes before that is written.
+/// stored again with its count of checks, as Apache does. The older copy gets its op message in the same write. Apache
+/// leaves the older copy to its offset file, and delivers twice when a crash comes before that is written.
 struct OpenTransactions {
     struct Settings: Equatable {
         /// Milliseconds from storing to the first check (`transactionTimeOut`).
@@ -32,11 +32,11 @@ struct OpenTransactions {
 
     private(set) var settings: Settings
     private var open: [Int64: Entry] = [:]
-    /// The open copy of each transaction, by the place of its first copy.
+    /// The open copy of each transaction, by the offset of its first copy.
     private var byOrigin: [Int64: Int64] = [:]
     /// While the queues are read at the start: prepared messages by their likeness, for copies of unknown origin.
     private var alike: [Int: [HalfMessage]]? = [:]
-    /// Origins found that way, by the place of the copy.
+    /// Origins found that way, by the offset of the copy.
     private var guessed: [Int64: Int64] = [:]
     /// Their op messages are in the log's buffer.
     private var ending: [Int64: Entry] = [:]
@@ -136,7 +136,7 @@ struct OpenTransactions {
         return found
     }
 
-    /// A place in the half queue that holds nothing readable.
+    /// An offset in the half queue that holds nothing readable.
     mutating func skipped(_ queueOffset: Int64) { halfEnd = max(halfEnd, queueOffset + 1) }
 
     private mutating func schedule(_ entry: Entry) {
@@ -147,7 +147,7 @@ struct OpenTransactions {
 
     /// An op message has become readable.
     mutating func opArrived(naming halfOffsets: [Int64]) {
-        // One entry per op message, so that their number is that of its place in the queue.
+        // One entry per op message, so that an entry's index gives the op message's offset.
         ops.append(halfOffsets.max() ?? -1)
     }
 
@@ -225,7 +225,7 @@ struct OpenTransactions {
 
     /// The half queue is done with up to here.
     var halfOffset: Int64 { firstKnown < known.count ? known[firstKnown] : halfEnd }
-    /// Every op message for half messages from `halfOffset` on lies after this place.
+    /// Every op message for half messages from `halfOffset` on lies after this offset.
     var opOffset: Int64 { opStart + Int64(firstOp) }
 }
 

@@ -138,7 +138,7 @@ extension TransactionalMessageService {
     /// RESUME_CHECK_HALF_MESSAGE (323): a message without an outcome is asked for again from the beginning.
     func resumeCheck(physicalOffset: Int64) -> Bool {
         guard isRunning, let half = readRecord(at: physicalOffset) else { return false }
-        // Its producer has spoken since it was put aside.
+        // Its producer has sent an outcome since it was parked.
         if let key = scratchNames().uniqueKey, EndedTransactions(storage).wasEndedAside(key, half) != .none {
             return false
         }

@@ -41,7 +41,7 @@ final class TransactionalMessageService {
     /// Op messages that could not be stored although what they stand for was.
     var owedOps: [(halfOffset: Int64, late: LateOutcome?)] = []
     var hasAppended = false
-    /// Put aside by this tick, and ended by it after that, by origin: what the index does not know yet.
+    /// Parked by this tick, and ended by it after that, by origin: what the index does not know yet.
     var justPutAside: Set<Int64> = []
     private var justEnded: Set<Int64> = []
 
@@ -138,8 +138,8 @@ final class TransactionalMessageService {
     // MARK: - What the log must keep
 
     /// Where the oldest prepared message lies that is open, or would be after power loss: without it no producer could
-    /// commit it. It is bounded: the one that is not decided about within `fileReservedTime` is put aside, which stores
-    /// it again.
+    /// commit it. It is bounded: the one that is not decided about within `fileReservedTime` is parked, which stores it
+    /// again.
     var neededFrom: PhysicalOffset? {
         guard isRunning, let half else { return nil }
         let from = max(durable.half, half.minOffset.rawValue)
@@ -266,7 +266,7 @@ final class TransactionalMessageService {
         case refused(ResponseCode, String)
     }
 
-    /// END_TRANSACTION: the producer says what becomes of its prepared message.
+    /// END_TRANSACTION: the producer decides what becomes of its prepared message.
     func end(producerGroup: String, physicalOffset: Int64, queueOffset: Int64, isCommit: Bool) -> Outcome {
         let failed = "Find prepared transaction message failed"
         guard let found = readRecord(at: physicalOffset) else { return .refused(.systemError, failed) }
@@ -293,7 +293,7 @@ final class TransactionalMessageService {
         return finish(half, isCommit: isCommit)
     }
 
-    /// It is not open. Had it been put aside, its producer is heard all the same: it cannot learn of it, since
+    /// It is not open. If it was parked, its producer's outcome is accepted all the same: it cannot learn of it, since
     /// producers do not wait for the answer.
     private func endLate(_ found: HalfMessage, isCommit: Bool) -> Outcome {
         guard !justEnded.contains(found.origin) else { return .endedBefore }
@@ -353,7 +353,7 @@ final class TransactionalMessageService {
         return .done(end: max(end, storeOp(half.queueOffset, late: late)))
     }
 
-    /// A half message. Copies of committed ones, for a retry say, are marked as committed too and point to the log's
+    /// A half message. Copies of committed ones, as for a retry, are marked as committed too and point to the log's
     /// first record, whatever that is.
     private func readHalf(at physicalOffset: Int64) -> HalfMessage? {
         guard let half = readRecord(at: physicalOffset) else { return nil }
@@ -376,8 +376,8 @@ final class TransactionalMessageService {
         }
     }
 
-    /// Stores the message in `scratch` where it was sent to, delayed if it says so, or aside if it cannot be delivered
-    /// any more.
+    /// Stores the message in `scratch` where it was sent to, delayed if it asks for it. If it cannot be delivered any
+    /// more, it is stored as undeliverable.
     private func deliver(_ half: HalfMessage) -> AppendOutcome {
         scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes),
@@ -416,7 +416,7 @@ final class TransactionalMessageService {
                         body: body)
                     draft.bornTimestamp = time
                     draft.properties = properties
-                    // An outcome lets go of the log, and its message may have been delivered in this tick.
+                    // An outcome releases the log, and its message may have been delivered in this tick.
                     draft.mayUseReserve = true
                     return storage.store.append(draft)
                 }

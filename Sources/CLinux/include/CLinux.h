@@ -50,7 +50,7 @@ const char *_Nullable apus_signal_name(int signal);
 int apus_pidfd_open(pid_t pid);
 int apus_pidfd_signal(int pidfd, int signal);
 
-// Reaps the child behind `pidfd` if it has ended. Returns 1 and fills in `status` (exit code, or signal with
+// Reaps the child of `pidfd` if it has ended. Returns 1 and fills in `status` (exit code, or signal with
 // `signalled` set), 0 while it runs.
 int apus_pidfd_reap(int pidfd, int *_Nonnull status, bool *_Nonnull signalled);
 
@@ -119,8 +119,8 @@ static inline uint64_t apus_load_acquire(const void *_Nonnull at) {
 static inline void apus_store_release(void *_Nonnull at, uint64_t value) {
     __atomic_store_n((uint64_t *)at, value, __ATOMIC_RELEASE);
 }
-// Between a store of this process and its next load of another's slot: of two processes that each store and then look, at
-// least one sees the other's store.
+// Between a store of this process and its next load of another's slot. Of two processes that each store and then look,
+// at least one sees the other's store.
 static inline void apus_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 // ---------------------------------------------------------------- files (files.c)
@@ -131,11 +131,12 @@ int apus_allocate(int descriptor, int64_t offset, int64_t length);
 int apus_start_writeback(int descriptor, int64_t offset, int64_t length);
 // Synchronizes the whole file system the descriptor lies on.
 int apus_sync_filesystem(int descriptor);
-// Exclusive lock on byte 0 that belongs to the open file description: it conflicts with the POSIX locks of other processes
-// (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when another one holds it.
+// Exclusive lock on byte 0 that belongs to the open file description. It conflicts with the POSIX locks of other
+// processes (Java's FileChannel.tryLock) and with a second opener in this process. -EAGAIN when another one holds it.
 int apus_try_lock(int descriptor);
 // The process that holds a lock on byte 0 against that one; the descriptor needs no write access. 0: none. -1: the lock
-// belongs to an open file description (as ours does), and the kernel does not tell of which process. Below -1: -errno - 1.
+// belongs to an open file description (as ours does), and the kernel does not report of which process.
+// Below -1: -errno - 1.
 int apus_lock_holder(int descriptor);
 // O_DIRECT, which is another number on every architecture.
 int apus_direct_flag(void);
@@ -159,7 +160,7 @@ int apus_epoll_watch(int epoll, int fd, uint32_t tag, bool writes, bool change);
 // Waits at most `nanoseconds`. Returns how many entries of `ready` (at most 256) were filled; 0 also when interrupted.
 int apus_epoll_wait(int epoll, struct apus_readiness *_Nonnull ready, int capacity, uint64_t nanoseconds);
 
-// The first place of `needle` in `haystack`, or NULL.
+// The first occurrence of `needle` in `haystack`, or NULL.
 const void *_Nullable apus_find(const void *_Nonnull haystack, size_t length, const void *_Nonnull needle,
                                 size_t needle_length);
 
@@ -169,8 +170,8 @@ int apus_watch_folder(const char *_Nonnull path);
 
 // ---------------------------------------------------------------- memory (memory.c)
 
-// Takes the pages of all code out of this process's resident memory; what is still needed comes back from the page cache
-// by itself. For after a start that ran much code once.
+// Takes the pages of all code out of this process's resident memory. What is still needed comes back from the page
+// cache by itself. For after a start that ran much code once.
 void apus_drop_code_pages(void);
 
 // Asks the processor to bring a line of memory into its cache; harmless for any address.
@@ -178,16 +179,17 @@ static inline void apus_prefetch(const void *_Nonnull address) { __builtin_prefe
 
 // ---------------------------------------------------------------- sandbox (sandbox.c)
 
-// For a process that runs foreign code. From then on, for all of its threads and for ever: no new privileges, no file opened
-// for writing, created or removed, no new socket, no new process or program, no signal to others, no limit raised. What is
-// open stays usable. Forbidden calls fail with EPERM or EACCES.
+// For a process that runs foreign code. From then on, for all of its threads and for ever: no new privileges, no new
+// socket, no new process or program. No file is opened for writing, created or removed. No signal goes to others, and
+// no limit is raised. What is open stays usable. Forbidden calls fail with EPERM or EACCES.
 // memory: bytes of private writable memory, stacks included (RLIMIT_DATA); 0: as it is.
 int apus_sandbox_enter(uint64_t memory);
 // Which version of Landlock the kernel has; 0: none.
 int apus_landlock_version(void);
-// The calling thread and the threads it starts from then on open nothing but what lies below the `count` paths (files or
-// folders), for reading; paths that do not exist are skipped. TCP, abstract sockets and signals to others are forbidden, too, where
-// the kernel can. What is open stays usable. Returns the kernel's version of Landlock; 0: it has none, and nothing changed.
+// The calling thread and the threads it starts from then on open nothing but what lies below the `count` paths (files
+// or folders), for reading. Paths that do not exist are skipped. TCP, abstract sockets and signals to others are
+// forbidden, too, where the kernel can. What is open stays usable. Returns the kernel's version of Landlock; 0: it has
+// none, and nothing changed.
 int apus_landlock_restrict(const char *_Nonnull const *_Nonnull paths, size_t count);
 
 // ---------------------------------------------------------------- guard (guard.c)
@@ -196,14 +198,15 @@ int apus_landlock_restrict(const char *_Nonnull const *_Nonnull paths, size_t co
 #define APUS_GUARD_EXIT 1001u
 #define APUS_GUARD_MEMORY 1002u
 
-// Prepares the calling thread, and the process's handlers, to die with words. A crash (SIGSEGV, SIGBUS, SIGILL, SIGTRAP,
-// SIGFPE, SIGABRT, SIGSYS) stores the signal's number in `place[1]`. While `place[0]` is not 0, a budget that ran out stores
-// APUS_GUARD_TIMEOUT there, and exit() stores APUS_GUARD_EXIT. Then the process ends by the signal, by SIGKILL, or as exit()
-// does. `place` is mapped for as long as the process lives.
+// Prepares the calling thread, and the process's handlers, to die with a known cause. A crash (SIGSEGV, SIGBUS, SIGILL,
+// SIGTRAP, SIGFPE, SIGABRT, SIGSYS) stores the signal's number in `place[1]`. While `place[0]` is not 0, a budget that
+// ran out stores APUS_GUARD_TIMEOUT there, and exit() stores APUS_GUARD_EXIT. Then the process ends by the signal, by
+// SIGKILL, or as exit() does. `place` is mapped for as long as the process lives.
 int apus_guard_install(uint64_t *_Nonnull place);
-// The budget of one call, which begins `now` (nanoseconds of the monotonic clock, not 0). It is over when so much time has passed, a
-// good third of it at least on a processor, and in any case after four times as long: a machine that stood still is not held against the
-// call. The timer's signal, SIGXCPU, comes now and then when nothing is wrong, at most once in the time of a budget.
+// The budget of one call, which begins `now` (nanoseconds of the monotonic clock, not 0). It is over when so much time
+// has passed, a good third of it at least on a processor. In any case it is over after four times as long. So a machine
+// that stood still is not counted against the call. The timer's signal, SIGXCPU, comes now and then when nothing is
+// wrong, at most once in the time of a budget.
 void apus_guard_begin(uint64_t now, uint32_t milliseconds);
 // The call has ended.
 void apus_guard_end(void);

@@ -16,13 +16,13 @@ import StoreFormat
 ///
 ///     length n | checksum 4 (CRC-32 of the payload, little-endian) | payload n: time ± | entries
 ///
-/// *n* is a number: 7 bits a byte, the lowest first, the highest bit says that another byte follows. *±* is such a
+/// *n* is a number: 7 bits a byte, the lowest first, the highest bit means that another byte follows. *±* is such a
 /// number with the sign in bit 0. The block's time is relative to that of the block before. An entry begins with a
 /// byte: kind in the low 4 bits, flags in the others; `EntryKind` has the layouts.
 ///
-/// In an entry, *table* is the table's number; *time* is relative to the block's, *popTime* to that time; *offset* to
-/// the offset of the entry before of the same table and file (of its `next`, where marked so; 0 if there is none);
-/// *invisible* are milliseconds.
+/// In an entry, *table* is the table's number. *time* is relative to the block's, *popTime* to that time. *offset* is
+/// relative to the offset of the entry before of the same table and file (to its `next`, where marked so; 0 if there is
+/// none). *invisible* are milliseconds.
 enum ClaimFile {
     enum Kind: UInt8 {
         case journal
@@ -121,7 +121,7 @@ enum ClaimFile {
     }
 }
 
-/// What an entry says, with its layout behind the first byte.
+/// What an entry states, with its layout after the first byte.
 enum EntryKind: UInt8 {
     /// Last entry of a snapshot: popTimeMin ±, of new tables ±, tables n.
     case end = 0
@@ -131,11 +131,11 @@ enum EntryKind: UInt8 {
     case client = 2
     /// table n, time ±, popTime ±, invisible n, client n, [attempt ID length and bytes], count n, if there are any:
     /// first offset ± (to `next`), unless they are consecutive the gaps before each further one n; then the offsets
-    /// finished behind the last one ±.
+    /// finished after the last one ±.
     case claim = 3
     /// table n, offset ±, time ±, popTime ±, invisible n, client n, [attempt ID].
     case reclaim = 4
-    /// table n, offset ±, unless it is one message: bits n of the 63 offsets behind it.
+    /// table n, offset ±, unless it is one message: bits n of the 63 offsets after it.
     case finish = 5
     /// table n, offset ±, time ±.
     case abandon = 6
@@ -176,7 +176,7 @@ enum EntryKind: UInt8 {
 struct JournalReference {
     /// Which file: `ClaimFile` number and kind. In another file, everything begins with 0.
     var file: UInt32 = 0
-    /// `next` after the last entry that says it.
+    /// `next` after the last entry that contains it.
     var next: Int64 = 0
     /// The offset of the last entry with one.
     var offset: Int64 = 0

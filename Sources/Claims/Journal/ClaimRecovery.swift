@@ -72,7 +72,7 @@ struct ClaimRecovery {
         return true
     }
 
-    /// False when nothing behind it may be read.
+    /// False when nothing after it may be read.
     private mutating func readJournal(_ number: UInt32, _ replay: inout ClaimReplay) throws(SystemError) -> Bool {
         let bytes = try ClaimFile.read(path(.journal, number), disk)
         let previousEnd = journals.last?.end
@@ -111,8 +111,8 @@ struct ClaimRecovery {
 }
 
 extension ClaimRegistry {
-    /// From the axis of the wall clock to that of the steady clock: a claim lasts as long as it has left by the wall
-    /// clock, at most as long as it was given out for. One that is over keeps its place in the order of deadlines.
+    /// From the wall clock's time to the steady clock's. A claim lasts as long as it has left by the wall clock, at
+    /// most as long as it was given out for. One that is over keeps its place in the order of deadlines.
     func convertDeadlines(at now: ClaimTime) {
         func converted(_ deadline: Int64, _ invisible: Int64) -> Int64 {
             now.steady +| min(deadline -| now.wall, invisible)

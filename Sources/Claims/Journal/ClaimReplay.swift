@@ -23,7 +23,7 @@ struct ClaimReplay {
         isComplete = false
     }
 
-    /// One block, its checksum at the beginning; the reader stands behind it afterwards.
+    /// One block, its checksum at the beginning; the reader stands at its end afterwards.
     /// - Throws: it is not whole. What of it was applied stays; that is little when the checksum was right.
     mutating func block(_ reader: inout EntryReader) throws(JournalDamage) {
         let length = try reader.number()

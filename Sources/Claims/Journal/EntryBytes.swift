@@ -7,7 +7,7 @@ struct EntryBytes {
 
     mutating func byte(_ value: UInt8) { bytes.append(value) }
 
-    /// 7 bits a byte, the lowest first; the highest bit says that another follows. 1 to 10 bytes.
+    /// 7 bits a byte, the lowest first; the highest bit means that another follows. 1 to 10 bytes.
     mutating func number(_ value: UInt64) {
         var rest = value
         while rest >= 0x80 {

@@ -22,7 +22,7 @@ final class JournalFiles {
     private var snapshotBytes: Int64
     /// Journals with blocks that may not be synchronized. Those that were read are: their process may have been killed.
     private var unsynchronized: Set<UInt32> = []
-    /// Those the background work was told to synchronize.
+    /// Those the background work was asked to synchronize.
     private var attempted: Set<UInt32> = []
     /// Whether a file was made since the folder was synchronized.
     private var isFolderDirty = false
@@ -32,7 +32,7 @@ final class JournalFiles {
     /// Since the store was opened.
     private(set) var writtenBytes: Int64 = 0
 
-    /// Goes on behind what was read; behind a new snapshot if not all of that is whole.
+    /// Goes on after what was read; after a new snapshot if not all of that is whole.
     init(_ folder: String, _ disk: any Disk, _ logger: Logger, after recovery: ClaimRecovery, at time: Int64)
         throws(SystemError)
     {
@@ -40,7 +40,7 @@ final class JournalFiles {
         self.disk = disk
         self.logger = logger
         if !recovery.damage.isEmpty {
-            // Nothing is written behind damage: it would not be read.
+            // Nothing is written after damage: it would not be read.
             let number = recovery.highest + 1
             snapshotBytes = try SnapshotFile.write(recovery.registry, number, recovery.blockTime, folder, disk)
             SnapshotFile.removeFiles(before: number, folder, disk, logger)
@@ -70,7 +70,7 @@ final class JournalFiles {
     /// Whether there is a file, or was.
     var isBegun: Bool { end > 0 || !closed.isEmpty }
 
-    /// Writes blocks behind the others; makes folder and file when need be.
+    /// Writes blocks after the others; makes folder and file when need be.
     func append(_ blocks: EntryBytes) throws(SystemError) {
         if end == 0 { try begin(blocks) } else { try write(blocks, at: end) }
         end += Int64(blocks.count)
@@ -118,7 +118,7 @@ final class JournalFiles {
         wantsSnapshot = true
     }
 
-    /// Begins behind a snapshot of a live registry, instead of the journal that could not be written.
+    /// Begins after a snapshot of a live registry, instead of the journal that could not be written.
     func rewrite(_ registry: ClaimRegistry, at now: ClaimTime) throws(SystemError) {
         let number = header.number + 1
         snapshotBytes = try SnapshotFile.write(
@@ -188,7 +188,7 @@ final class JournalFiles {
     }
 }
 
-/// What background work has to tell. Any thread.
+/// What background work reports. Any thread.
 private final class BackgroundResults: Sendable {
     private struct State {
         var isRunning = false

@@ -16,12 +16,12 @@ struct DueQueue {
     /// Valid ones and others.
     var count: Int { entries.count - head }
 
-    /// Enters a run behind all others.
+    /// Enters a run after all others.
     mutating func append(runStartingAt start: Int64) {
         entries.append(Entry(offset: start, number: 0))
     }
 
-    /// Enters a message behind all others; returns the entry's number, which is not 0.
+    /// Enters a message after all others; returns the entry's number, which is not 0.
     mutating func append(_ offset: Int64) -> UInt64 {
         lastNumber += 1
         entries.append(Entry(offset: offset, number: lastNumber))
@@ -46,7 +46,7 @@ struct DueQueue {
         }
     }
 
-    /// Calls `body` with each entry from the front until it says false.
+    /// Calls `body` with each entry from the front until it returns false.
     func forEach(while body: (Entry) -> Bool) {
         var index = head
         while index < entries.count, body(entries[index]) { index += 1 }

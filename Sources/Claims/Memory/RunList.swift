@@ -74,7 +74,7 @@ struct RunList {
         return run.start + Int64(31 - run.unfinished.leadingZeroBitCount)
     }
 
-    /// Enters a run with unfinished messages behind all others.
+    /// Enters a run with unfinished messages after all others.
     mutating func append(_ run: Run) {
         if let last = chunks.last, !last.runs.isEmpty, head < chunks.count {
             if last.openRuns > 0, Self.extend(&last.runs[last.runs.count - 1], by: run) { return }

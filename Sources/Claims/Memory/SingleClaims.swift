@@ -8,7 +8,7 @@ struct Single {
     var dueNumber: UInt64 = 0
     /// Deliveries that count.
     var attempt: Int32
-    /// What it was given out for, milliseconds: a restart makes it no longer, whatever the wall clock says.
+    /// What it was given out for, milliseconds: a restart makes it no longer, whatever the wall clock shows.
     var invisible: UInt32
     /// A `ClaimClient`'s number.
     var client: UInt32

@@ -10,8 +10,8 @@ struct LogCheckFindings: Sendable {
     /// The first of them, and how many there were.
     var damages: [(offset: PhysicalOffset, damage: CommitLogDamage)] = []
     var damagedCount = 0
-    /// Queue entries that contradict the log. Many may belong to deleted topics, which only the owner can tell:
-    /// none is left out.
+    /// Queue entries that contradict the log. Many may belong to deleted topics, which only the owner knows: none is
+    /// left out.
     var wrongEntries: [WrongEntry] = []
     /// Records some key of which is not in the index.
     var unindexedCount = 0
@@ -99,7 +99,7 @@ final class LogCheck: @unchecked Sendable {
         return findings
     }
 
-    /// One buffer's worth; false when the log file is gone.
+    /// One buffer's worth; false when the log file was deleted.
     private func step(
         _ findings: inout LogCheckFindings, end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) -> Bool {
@@ -250,7 +250,7 @@ private struct IndexCursor {
     private var entryNumber = 1
     private var chunk: [IndexEntry] = []
     private var chunkPosition = 0
-    /// The index begins here: older records' files are gone.
+    /// The index begins here: older records' files were deleted.
     private var begin: PhysicalOffset?
 
     init(layout: IndexLayout, files: [(file: any DiskFile, count: Int32)]) {

@@ -125,8 +125,8 @@ extension MessageStore {
             }
             let current = try queueFiles.entry(queue, at: offset)
             if current == wrong.entry { return }
-            // Another message has the offset. A later one: the queue began again before it, and its producer was told
-            // this offset. An earlier one: this message's own offset or queue is a damaged number.
+            // Another message has the offset. A later one: the queue began again before it, and its producer was
+            // answered this offset. An earlier one: this message's own offset or queue is a damaged number.
             if let current, current.physicalOffset != physical,
                 belongs(current.physicalOffset, Int(current.recordSize), queue, offset)
             {

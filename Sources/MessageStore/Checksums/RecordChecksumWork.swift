@@ -70,7 +70,7 @@ final class RecordChecksumWork: JoinableWork, @unchecked Sendable {
                             throw error
                         }
                     }
-                    // The log file is gone.
+                    // The log file was deleted.
                     position = reached ?? end
                 } catch {
                     if let writeFailure { throw writeFailure }

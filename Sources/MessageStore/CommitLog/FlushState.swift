@@ -14,8 +14,8 @@ struct FlushState {
     /// A synchronization failed: what lies between the log's flushed and written ends is to be verified and written
     /// again.
     private(set) var isBroken = false
-    /// What lies between the log's flushed end and here is written again before any synchronization counts: a
-    /// synchronization of it failed, or the process that wrote it was killed before it could say so.
+    /// What lies between the log's flushed end and here is written again before any synchronization counts. A
+    /// synchronization of it failed, or the process that wrote it was killed before it could report that.
     private(set) var unverifiedEnd = PhysicalOffset(0)
     /// The disk has been asked to write up to here.
     private var writebackEnd = PhysicalOffset(0)

@@ -32,7 +32,7 @@ final class LogWalk {
 
     /// Visits one buffer's worth of what begins in `start ..< end`.
     /// - Parameter start: the beginning of a record.
-    /// - Returns: where the next step begins, after the last record visited; nil when the log file is gone.
+    /// - Returns: where the next step begins, after the last record visited; nil when the log file was deleted.
     func step(
         from start: PhysicalOffset, to end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)],
         _ visit: (LogWalkFinding) throws(SystemError) -> Void

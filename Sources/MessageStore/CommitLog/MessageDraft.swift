@@ -27,7 +27,7 @@ package struct MessageDraft {
     package var propertiesSuffix = UnsafeRawBufferPointer(start: nil, count: 0)
     /// Taken although the disk is fuller than `diskSpaceWarningLevelRatio` and `diskReservedBytes` allow, as long as it
     /// takes bytes at all: a waiting message that is stored again where it was sent to. Only so what holds old log
-    /// files (`RetentionHold`) lets go of them.
+    /// files (`RetentionHold`) releases them.
     package var mayUseReserve = false
     /// The log holds this body already: `maxMessageSize`, which may have been lowered since, is for what clients send.
     package var isCopy = false

@@ -109,7 +109,7 @@ extension MessageStore {
     }
 
     /// Slave: takes bytes of the master's log that belong at exactly `offset`. They may begin and end inside records
-    /// and cross file ends. An empty store begins where the first bytes say, which must be the beginning of a file.
+    /// and cross file ends. An empty store begins where the first bytes state, which must be the beginning of a file.
     package func appendReplicated(at offset: PhysicalOffset, _ bytes: UnsafeRawBufferPointer) -> ReplicatedAppendOutcome
     {
         if let refusal = gate.refusal { return .refused(expected: log.end, reason: refusal.description) }

@@ -150,7 +150,7 @@ extension MessageStore {
         return true
     }
 
-    /// Whether a record of that size lies there and is what was written, as far as the check can tell.
+    /// Whether a record of that size lies there and is what was written, as far as the check can show.
     func holdsRecord(at offset: PhysicalOffset, size: Int, _ check: RecordCheck) -> Bool {
         windows.withBytes(at: offset, size: size) { bytes in
             if case .record(let record) = CommitLogRecord.parse(bytes) {

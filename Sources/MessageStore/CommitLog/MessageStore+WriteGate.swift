@@ -55,7 +55,7 @@ extension MessageStore {
     /// Makes everything after the written end zero again; until that has worked nothing may be written, or leftovers
     /// of the failed write could be taken for messages after a crash.
     func cleanTail() {
-        // The kernel tells of a lost page once: an error met here would be missing in a synchronization on its way.
+        // The kernel reports a lost page once: an error met here would be missing in a synchronization on its way.
         guard gate.tailIsDirty, !flush.isRunning, !checkpoint.isRunning else { return }
         do throws(SystemError) {
             windows.reset()

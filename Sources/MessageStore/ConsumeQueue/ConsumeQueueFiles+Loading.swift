@@ -32,7 +32,7 @@ extension ConsumeQueueFiles {
     }
 
     /// Finds the files of a queue and its range of entries, trusting only entries whose record begins below `trusted`.
-    /// What lies behind is removed from the disk, so that it can never come back.
+    /// What lies after that range is removed from the disk, so that it can never come back.
     /// - Parameters:
     ///   - afterPowerLoss: unsynchronized writes may have left holes with entries after them.
     ///   - checksLast: the last entry is compared with its record by `isGenuine`, and dropped when it does not fit: it
@@ -41,7 +41,7 @@ extension ConsumeQueueFiles {
     ///     and keeps its number.
     ///   - asksWhatFollows: no recovery point has counted the entries, so what follows the end found is looked at.
     /// - Returns: whether the queue may have gone on after the end found, with entries that are damaged or stand
-    ///   after damage: the log tells.
+    ///   after damage: the log shows it.
     func load(
         _ queue: ConsumeQueue, trusted: PhysicalOffset, afterPowerLoss: Bool, checksLast: Bool,
         logStart: PhysicalOffset,
@@ -78,7 +78,8 @@ extension ConsumeQueueFiles {
         var isClean = block.end != nil && block.isZeroBehindEnd && newest.firstData(from: hole) == nil
         var mayGoOn = false
         if asksWhatFollows, !isClean, let entry = try rawEntry(queue, at: low) {
-            // Whose message is not yet in the log's trusted part tells nothing; any other one was reached too early.
+            // An entry whose message is not yet in the log's trusted part shows nothing; any other one was reached too
+            // early.
             mayGoOn = entry.isEmpty || !isGenuine(entry, low)
         }
         if checksLast {
@@ -110,7 +111,8 @@ extension ConsumeQueueFiles {
         return mayGoOn
     }
 
-    /// Whether the entry lies behind its predecessor in the log: a torn one, some of whose bytes are zeros, does not.
+    /// Whether the entry's record lies after its predecessor's in the log: a torn one, some of whose bytes are zeros,
+    /// does not.
     private func isInOrder(
         _ entry: ConsumeQueueEntry, at offset: QueueOffset, of queue: ConsumeQueue, from start: QueueOffset
     ) throws(SystemError) -> Bool {

@@ -239,7 +239,7 @@ final class ConsumeQueueFiles {
         return entry.physicalOffset
     }
 
-    /// Moves the queue's beginning after messages that are gone from the log, deletes files that hold nothing else
+    /// Moves the queue's beginning after messages that are no longer in the log, deletes files that hold nothing else
     /// (`deleteExpiredFile`, `correctMinOffset`). The file with the queue's end stays, so that its offsets go on.
     func expire(_ queue: ConsumeQueue, before physical: PhysicalOffset) throws(SystemError) {
         guard !queue.isEmpty, queue.firstPhysicalOffset < physical || queue.firstPhysicalOffset.rawValue == 0 else {

@@ -10,7 +10,7 @@ struct WaitingRecord {
     /// The queue's end when it was met.
     let maximum: QueueOffset
 
-    /// What the queue's next record tells of it. A single wrong number is skipped: the queue goes on as if it did not
+    /// What the queue's next record shows of it. A single wrong number is skipped: the queue goes on as if it did not
     /// exist, or lacks its one entry. A queue that began again, or lacks what was damaged, goes on after it.
     func isRefuted(by next: QueueOffset) -> Bool {
         next <= offset || (offset < maximum && next > maximum)

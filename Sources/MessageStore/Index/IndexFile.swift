@@ -194,7 +194,7 @@ final class IndexFile {
         return write
     }
 
-    /// What a write has left behind: to be called when it is done, and again without effect.
+    /// What a write has left over: to be called when it is done, and again without effect.
     func endWrite(_ write: IndexWrite) throws(SystemError) {
         guard leaving === write else { return }
         leaving = nil

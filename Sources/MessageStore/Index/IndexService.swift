@@ -90,7 +90,7 @@ final class IndexService {
         }
         // Named by the first record's time instead of the clock: a rebuilt index has the same names.
         var name = Self.name(milliseconds: time)
-        // The next number, whatever the clock has done meanwhile: names tell the order, no time is read from them.
+        // The next number, whatever the clock has done meanwhile: names show the order, no time is read from them.
         if let last = files.last, name <= last.name { name = Self.padded((Int(last.name) ?? 0) + 1, Self.nameLength) }
         try disk.createDirectory(directory)
         let file = try disk.open(directory + "/" + name, .replace)
@@ -232,8 +232,8 @@ final class IndexService {
         }
     }
 
-    /// The first file whose header, which has no checksum, is not what its entries and their messages say; nil when all
-    /// agree.
+    /// The first file whose header, which has no checksum, is not what its entries and their messages show; nil when
+    /// all agree.
     /// - Parameter storeTime: of the message at a physical offset; nil when there is none (any more).
     func firstDamagedHeader(storeTime: (PhysicalOffset) -> Int64?) throws(SystemError) -> Int? {
         for (number, file) in files.enumerated() {
@@ -297,7 +297,7 @@ final class IndexService {
         try updateCovered()
     }
 
-    /// Deletes files all of whose messages are gone from the log (`IndexService.deleteExpiredFile`).
+    /// Deletes files none of whose messages is in the log any more (`IndexService.deleteExpiredFile`).
     func expire(before physical: PhysicalOffset) throws(SystemError) {
         while files.count > 1, files[0].header.endPhyOffset < physical {
             try disk.remove(files[0].diskFile.path)

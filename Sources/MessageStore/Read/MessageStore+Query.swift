@@ -3,8 +3,8 @@ import Logging
 import MessageModel
 import StoreFormat
 
-/// A search for messages by key that is done in slices: the index's chain, then the messages its entries lead to, some
-/// of which must be read and checked from one end to the other.
+/// A search for messages by key that is done in slices: the index's chain, then the messages its entries lead to. Some
+/// of these must be read and checked from one end to the other.
 package struct KeyQuery {
     fileprivate var topic: String
     fileprivate var key: String

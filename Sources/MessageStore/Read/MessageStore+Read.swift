@@ -269,7 +269,7 @@ extension MessageStore {
         return try windows.withBytes(at: range.start, size: range.length, body)
     }
 
-    /// Whether a whole record lies in the range that is what was written, as far as checksums tell; if not, that is
+    /// Whether a whole record lies in the range that is what was written, as far as checksums show; if not, that is
     /// logged. To be asked before a message is delivered that was not chosen by `selectMessages`.
     package func holdsMessage(_ range: LogRange) -> Bool { isReadable(range.start, range.length) }
 
@@ -326,8 +326,8 @@ extension MessageStore {
         }
     }
 
-    /// The first entry whose store time fulfils a condition that stays true once it is; entries whose message is gone
-    /// count as older.
+    /// The first entry whose store time fulfils a condition that stays true once it is; entries whose message was
+    /// deleted count as older.
     private func search(_ queue: ConsumeQueue, _ condition: (Int64) -> Bool) -> QueueOffset {
         var low = queue.minOffset
         var high = queue.maxOffset

@@ -9,7 +9,7 @@ struct CheckpointState {
     private(set) var isRunning = false
     private var running: (work: Checkpoint, outcome: FlushOutcome<Checkpoint.Failure>)?
     /// A soft recovery point a pass made while a checkpoint was running. It is written when that has ended: until then
-    /// the soft point says that a checkpoint is under way.
+    /// the soft point states that a checkpoint is under way.
     private var deferredPoint: RecoveryPoint?
     /// A pass and a checkpoint are due without waiting for their time.
     private(set) var isRequested = false

@@ -7,7 +7,7 @@ import StoreFormat
 /// wrong `storePathCommitLog`, a log moved away. RocketMQ deletes queues and index then and begins at 0; here nothing
 /// is deleted, and the store does not open.
 extension MessageStore {
-    /// An operator makes this file in the store's folder to say: really begin anew, without what was there.
+    /// An operator makes this file in the store's folder to confirm: begin anew, without what was there.
     package static let beginAnewName = "begin-anew"
     private var beginAnewPath: String { configuration.storePathRootDir + "/" + Self.beginAnewName }
 

@@ -109,7 +109,7 @@ extension MessageStore {
         }
         let newest = [soft, hard].compactMap { $0 }.max { $0.sequence < $1.sequence }
         let covered = usable(hard)?.dispatched ?? first
-        // An older release's point does not tell how far the log was synchronized.
+        // An older release's point does not contain how far the log was synchronized.
         let flushed = newest?.flushed ?? PhysicalOffset(0)
         let synchronized = flushed > first && flushed <= logFiles.end ? flushed : covered
         let fresh = soft.flatMap { $0.boot == bootIdentity && $0.sequence > (hard?.sequence ?? 0) ? $0 : nil }
@@ -389,7 +389,7 @@ extension MessageStore {
         verifiedFrom = end
         for queue in table.queues { queue.nextOffset = queue.maxOffset }
         if end < plan.known {
-            // The points on the disk say that more of the log is durable than exists now.
+            // The points on the disk state that more of the log is durable than exists now.
             if flush.isBroken { noteFailedSynchronization() } else { noteOwnStart() }
         }
     }

@@ -14,7 +14,7 @@ extension MessageStore {
         // keeping them would leave holes in queues.
         if plan.afterPowerLoss, !isKnown {
             guard plan.point == nil, !plan.isOurs else { return false }
-            // A store of RocketMQ's does not tell how far it was synchronized; the last two files may not have been.
+            // A store of RocketMQ's does not contain how far it was synchronized; the last two files may not have been.
             let lastWritten = logFiles.files.last { recordAt($0.base) != nil }?.base ?? PhysicalOffset(0)
             if log.dispatched >= lastWritten - logFiles.fileSize { return false }
         }
@@ -41,8 +41,8 @@ extension MessageStore {
         return true
     }
 
-    /// Entries that point past the log's end go. Their messages are gone with the log's end, or the entries are
-    /// damaged and their messages lie in the log: what lies there behind a queue's last good entry is entered again,
+    /// Entries that point past the log's end go. Their messages were lost with the log's end, or the entries are
+    /// damaged and their messages lie in the log. What lies there after a queue's last good entry is entered again,
     /// before any number is given a second time.
     func cutQueues(to end: PhysicalOffset) throws(SystemError) {
         var from = end

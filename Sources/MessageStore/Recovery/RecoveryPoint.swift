@@ -80,7 +80,7 @@ struct RecoveryPoint: Equatable {
         return bytes
     }
 
-    /// The kernel's name for this start of the machine; zeros when it does not tell.
+    /// The kernel's name for this start of the machine; zeros when it does not report one.
     static func currentBoot() -> [UInt8] {
         var identity = [UInt8](repeating: 0, count: 16)
         guard let file = fopen("/proc/sys/kernel/random/boot_id", "r") else { return identity }
@@ -97,7 +97,7 @@ struct RecoveryPoint: Equatable {
 
 extension RecoveryPoint {
     /// When the machine started, milliseconds since 1970 by the clock as it stands now; 0 when the kernel does not
-    /// tell.
+    /// report it.
     static func machineStart() -> Int64 {
         var now = timespec()
         var running = timespec()

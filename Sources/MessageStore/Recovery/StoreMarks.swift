@@ -1,7 +1,7 @@
 package import LinuxSystem
 import StoreFormat
 
-/// What a store's folder tells of the broker that wrote it last. Only reads: a store on a read-only mount has its
+/// What a store's folder shows of the broker that wrote it last. Only reads: a store on a read-only mount has its
 /// marks, too.
 package struct StoreMarks: Sendable {
     /// The file `abort`, which exists exactly while a broker is running.
@@ -14,7 +14,7 @@ package struct StoreMarks: Sendable {
         case other
     }
 
-    /// What the file `abort` tells.
+    /// What the file `abort` shows.
     package let abort: Abort
     /// The log's end when Apus noted it last, from its recovery point; nil: it never did.
     package let notedEnd: Int64?

@@ -89,7 +89,7 @@ package struct ConsumerData: JSONBody {
         )
     }
 
-    /// An enum's name: the C++ client sends its number, the place in Java's declaration.
+    /// An enum's name: the C++ client sends its number, the position in Java's declaration.
     private static func name(_ value: JSONValue?, _ names: [String]) -> String? {
         if case .integer(let ordinal)? = value {
             return names.indices.contains(Int(ordinal)) ? names[Int(ordinal)] : nil
@@ -109,7 +109,7 @@ package struct ConsumerData: JSONBody {
     }
 }
 
-/// What a client tells each broker every 30 s (34).
+/// What a client sends each broker every 30 s (34).
 package struct HeartbeatData: JSONBody {
     package var clientID: String
     /// Names of its producer groups.

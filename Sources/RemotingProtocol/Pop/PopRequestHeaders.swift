@@ -8,7 +8,7 @@ package struct PopMessageRequestHeader {
     package let invisibleTime: Int64
     /// How long the broker may wait for a message.
     package let pollTime: Int64
-    /// When the client sent it; 0 when it does not say.
+    /// When the client sent it; 0 when it does not state it.
     package let bornTime: Int64
     /// 0: a group without offsets begins at the first message; 1: at the last.
     package let initMode: Int32

@@ -2,7 +2,7 @@ import MessageModel
 
 /// Names RocketMQ's protocol fixes.
 package enum WireNames {
-    /// Its route says where topics may be created by their first message.
+    /// Its route states where topics may be created by their first message.
     package static let templateTopic = TopicName.autoCreateKey.text
     /// The group RocketMQ's tools pull and send as.
     package static let toolsGroup = "TOOLS_CONSUMER"

@@ -35,7 +35,7 @@ extension PushConsumer {
         if running == 0 { resume(&whenIdle) }
     }
 
-    /// Notes what a handler said.
+    /// Notes what a handler returned.
     func finished(
         _ messages: [ReceivedMessage], _ result: ConsumeResult, in time: Duration, _ possession: Possession
     ) async {

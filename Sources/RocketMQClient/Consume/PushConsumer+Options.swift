@@ -1,4 +1,4 @@
-/// What a handler says of the messages it was given.
+/// What a handler returns for the messages it was given.
 public enum ConsumeResult: Sendable, Hashable {
     /// All are consumed.
     case success
@@ -48,8 +48,8 @@ extension PushConsumer {
         public var model = Model.clustering
         /// Which messages are handed out at the same time.
         public var order = Order.concurrent(20)
-        /// Where to begin without an offset; nil: at the first message, or where the broker says. A given position also
-        /// counts for a queue whose committed offset is 0: brokers answer that for new groups, too.
+        /// Where to begin without an offset; nil: at the first message, or where the broker decides. A given position
+        /// also counts for a queue whose committed offset is 0: brokers answer that for new groups, too.
         public var start: StartPosition?
         /// Messages asked for in one pull.
         public var pullBatchSize = 32

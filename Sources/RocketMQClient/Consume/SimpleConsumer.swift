@@ -1,7 +1,7 @@
 import RemotingProtocol
 
-/// Reads queues when the caller asks: no group membership, no heartbeats, no threads of its own. The caller says which
-/// queues it reads and commits offsets when it wants to.
+/// Reads queues when the caller asks: no group membership, no heartbeats, no threads of its own. The caller chooses
+/// which queues it reads and commits offsets when it wants to.
 public actor SimpleConsumer {
     /// Whose offsets are read and committed.
     public nonisolated let group: String
@@ -39,7 +39,7 @@ public actor SimpleConsumer {
     /// Reads these queues from now on, and no others. A queue begins at the group's committed offset, else at `start`;
     /// one that was assigned before goes on.
     ///
-    /// - Throws: why a broker did not say an offset; nothing is changed then.
+    /// - Throws: why a broker did not answer with an offset; nothing is changed then.
     public func assign(
         _ queues: [MessageQueue], filter: Subscription? = nil, start: StartPosition = .first
     ) async throws(RocketMQClientError) {
@@ -106,7 +106,7 @@ public actor SimpleConsumer {
 
     /// Goes on at the first message, the end, or a time.
     ///
-    /// - Throws: `invalidArgument` for a queue that is not assigned, and why the broker did not say the offset.
+    /// - Throws: `invalidArgument` for a queue that is not assigned, and why the broker did not answer with the offset.
     public func seek(_ queue: MessageQueue, to position: StartPosition) async throws(RocketMQClientError) {
         try seek(queue, to: try await access.offset(position, of: queue))
     }
@@ -151,14 +151,14 @@ public actor SimpleConsumer {
 
     /// A queue's first offset, its end, or that of a time.
     ///
-    /// - Throws: why the broker did not say it.
+    /// - Throws: why the broker did not answer with it.
     public func offset(
         _ position: StartPosition, of queue: MessageQueue
     ) async throws(RocketMQClientError) -> Int64 { try await access.offset(position, of: queue) }
 
     /// The group's committed offset; nil when it has none.
     ///
-    /// - Throws: why the broker did not say it.
+    /// - Throws: why the broker did not answer with it.
     public func committedOffset(of queue: MessageQueue) async throws(RocketMQClientError) -> Int64? {
         try await access.committedOffset(of: queue)
     }

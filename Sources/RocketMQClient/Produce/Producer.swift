@@ -47,7 +47,7 @@ public final class Producer: Sendable {
     ///
     /// - Parameters:
     ///   - group: a name of the application's; needed for transactions.
-    ///   - checkBack: says what became of transactions this process or another of the group left open.
+    ///   - checkBack: returns what became of transactions this process or another of the group left open.
     /// - Throws: `invalidArgument`.
     public convenience init(
         _ settings: ClientSettings, group: String, options: Options = Options(), checkBack: CheckBack? = nil
@@ -197,7 +197,7 @@ public final class Producer: Sendable {
     /// part, and its result makes the message visible or removes it. With `.unknown`, or when this process dies, the
     /// broker asks the group's `checkBack` later.
     ///
-    /// - Returns: the result of the send and what `execute` said.
+    /// - Returns: the result of the send and what `execute` returned.
     /// - Throws: as `send`; the message is not visible then, and `execute` was not called.
     public func sendInTransaction(
         _ message: Message, execute: @Sendable (SendResult) async -> TransactionState
@@ -359,7 +359,7 @@ public final class Producer: Sendable {
 }
 
 extension SendStatus {
-    /// nil: the message was not stored, as far as the answer says.
+    /// nil: the message was not stored, as far as the answer shows.
     init?(_ code: ResponseCode?) {
         switch code {
         case .success: self = .ok

@@ -20,7 +20,7 @@ public struct SendResult: Sendable, Hashable {
     public let offsetMessageID: String
     /// The queue it was sent to.
     public let queue: MessageQueue
-    /// Its position there; -1 when the broker did not say.
+    /// Its position there; -1 when the broker did not report it.
     public let queueOffset: Int64
     /// The broker's ID of the transaction; nil for other messages.
     public let transactionID: String?

@@ -167,7 +167,7 @@ extension PlatformConfiguration {
     }
 
     /// RocketMQ listens everywhere, and so does a `broker.conf` taken over, or one that announces an address of the
-    /// network; an Apus configuration listens on the loopback address unless it says otherwise.
+    /// network; an Apus configuration listens on the loopback address unless it names another one.
     static func bindAddress(_ raw: RawConfiguration) -> String {
         if let given = canonical(raw.common)["bindAddress"] { return given }
         if raw.isProperties { return "0.0.0.0" }
@@ -283,7 +283,7 @@ extension RawConfiguration {
 }
 
 extension DiskRegister.Entry {
-    /// What `setup` tells the broker of its disk.
+    /// What `setup` sends the broker about its disk.
     var settings: [String: String] {
         var settings = [
             "diskPath": path, "diskIdentity": identity, "diskServed": String(served), "brokerName": brokerName,

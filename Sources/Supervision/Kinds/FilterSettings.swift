@@ -83,7 +83,7 @@ extension PlatformConfiguration {
         }
     }
 
-    /// Filter workers read every broker's log: `KEY#NUMBER` says where it is.
+    /// Filter workers read every broker's log: `KEY#NUMBER` contains where it is.
     fileprivate mutating func describeStoresToFilters() {
         let brokers = zip(brokerIndexes, brokers)
         updateFilter {

@@ -34,7 +34,7 @@ package struct FolderUse: Sendable {
     package var mustExist = false
 }
 
-/// What an operator and the machine say, for `SettingsRules.configure`.
+/// What an operator and the machine provide, for `SettingsRules.configure`.
 package struct ConfigurationSources: Sendable {
     /// File and command line.
     package let raw: RawConfiguration

@@ -8,7 +8,7 @@ package struct WorkerRow: Sendable {
     package enum Count: Sendable, Hashable {
         /// One, unless the configuration does without it (`NAME = false`, see `isOptional`).
         case one
-        /// As many as `count` of the kind's table says.
+        /// As many as `count` in the kind's table.
         case configured(default: Int)
         /// One for each broker, with the broker's number. Comes and goes with the broker.
         case perBroker
@@ -101,7 +101,7 @@ package struct WorkerRow: Sendable {
     package var readsCommonSettings = false
     /// It reads the settings of the worker of that kind with its number.
     package var settingsOf: WorkerKind?
-    /// Settings it has when the operator says nothing.
+    /// Settings it has when the operator sets nothing.
     package var defaults: @Sendable (PlatformConfiguration.Surroundings) -> [String: String] = { _ in [:] }
     /// What a kind does with its settings besides; see `SettingsRules`.
     package var rules: any SettingsRules.Type = PlainSettings.self

@@ -2,7 +2,7 @@ import SettingTable
 import WorkerProtocol
 
 extension WorkerTable {
-    /// Bytes of a shared segment unless its row says otherwise: one page, 512 slots.
+    /// Bytes of a shared segment unless its row has another size: one page, 512 slots.
     private static let page = 4096
 
     /// The platform that ships.

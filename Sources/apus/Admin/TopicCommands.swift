@@ -261,7 +261,7 @@ struct UpdateTopicPerm: AdminCommand {
             var settings = TopicSettings(
                 topic: topic.name, readQueues: queues.readQueues, writeQueues: queues.writeQueues,
                 permission: Int(perm), systemFlag: queues.systemFlag)
-            // The route does not say whether the topic is ordered; the broker does.
+            // The route does not contain whether the topic is ordered; the broker does.
             if let known = try await client.settings(of: topic.name, at: address) {
                 settings.isOrdered = known.isOrdered
             }

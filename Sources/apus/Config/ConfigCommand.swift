@@ -129,7 +129,7 @@ struct ConfigCommand: ParsableCommand {
             }
         }
 
-        /// Of the person at the terminal, also behind sudo: there RocketMQ's store is.
+        /// Of the person at the terminal, also under sudo: there RocketMQ's store is.
         private static var home: String? {
             StateFolder.variable("SUDO_USER").flatMap { StateFolder.home(of: $0) } ?? StateFolder.home()
         }

@@ -81,10 +81,10 @@ struct ConfigRevert: AsyncParsableCommand {
     }
 }
 
-/// What a broker says of its settings (26, and of Apus 28).
+/// What a broker reports of its settings (26, and of Apus 28).
 struct RunningSettings {
     var values: [String: String] = [:]
-    /// Changed while it runs: what the file says, for people.
+    /// Changed while it runs: what the file contains, for people.
     var online: [String: String] = [:]
 
     init(values: [String: String], runtime: [String: String]) {

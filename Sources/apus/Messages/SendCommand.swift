@@ -153,7 +153,7 @@ struct SendCommand: AsyncParsableCommand {
 
 enum SendOutcome: Sendable {
     case stored(line: Int, size: Int, SendResult)
-    /// - Parameter refusedSince: when all answers to a message said that no broker takes any (14), the time of its
+    /// - Parameter refusedSince: when all answers to a message stated that no broker takes any (14), the time of its
     ///   first attempt.
     case failed(line: Int, reason: String, refusedSince: ContinuousClock.Instant? = nil)
 

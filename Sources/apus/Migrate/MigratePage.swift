@@ -133,7 +133,7 @@ struct MigratePage {
         var lines = [""]
         for finding in findings {
             let whom = finding.targets.filter { targets.contains($0) }
-            // What concerns one of two only says which.
+            // What concerns one of two only names it.
             let isNamed = whom.count != 1 || finding.text.contains(whom[0].name)
             let prefix = targets.count > 1 && !isNamed ? "\(whom[0].name): " : ""
             lines += Self.wrapped(finding.weight == .decide ? "! " : "- ", prefix + finding.text)

@@ -24,7 +24,7 @@ struct RoleOptions: ParsableArguments {
         name: [.customShort("m"), .customLong("printImportantConfig")], help: "The same.")
     var printImportant = false
 
-    /// What the file says, so that it wins over our own defaults.
+    /// What the file contains, so that it wins over our own defaults.
     func settings() throws -> [String: String] {
         guard let file, !file.hasSuffix(".toml") else { return [:] }
         return try PropertiesFile.parse(TextFile.read(file))
@@ -34,7 +34,7 @@ struct RoleOptions: ParsableArguments {
     func arguments(dataDirectory: String, settings: [String: String]) -> [String] {
         var arguments = ["--data-dir", dataDirectory]
         if let file { arguments += ["--config", file] }
-        // A TOML file says itself where to listen.
+        // A TOML file names its listeners itself.
         if !(file?.hasSuffix(".toml") ?? false), settings["bindAddress"] == nil {
             arguments += ["--bind-address", "0.0.0.0"]
         }

@@ -2,7 +2,7 @@ import ArgumentParser
 import FastJSON
 import LinuxSystem
 
-/// What `systemctl reload` runs (ExecReload=): it fails when the settings are refused, and says why.
+/// What `systemctl reload` runs (ExecReload=): it fails when the settings are refused, and prints why.
 struct Reload: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Have a running platform read its settings again.",

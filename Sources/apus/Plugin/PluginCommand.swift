@@ -42,7 +42,7 @@ struct PluginCommand: ParsableCommand {
             return try RealDisk().list(path).filter(PluginPlaces.isPluginName).sorted()
         }
 
-        /// What the running platform says, when it looks into this folder.
+        /// What the running platform reports, when it looks into this folder.
         func report(on path: String) -> PluginReport? {
             guard let report = PluginReport.running(platform), report.folders.contains(where: { same($0, path) }) else {
                 return nil
@@ -143,7 +143,7 @@ struct PluginCommand: ParsableCommand {
             try awaitUse(path)
         }
 
-        /// The type in what `examine` says.
+        /// The type in the report of `examine`.
         private static func type(_ text: String) -> String? {
             let phrase = " expressions of the type "
             var rest = text[...]
@@ -154,7 +154,7 @@ struct PluginCommand: ParsableCommand {
             return nil
         }
 
-        /// Says what the running platform made of it.
+        /// Prints what the running platform made of it.
         private func awaitUse(_ path: String) throws {
             guard folder.report(on: path) != nil else {
                 if folder.platform.runningPid != nil {
@@ -167,7 +167,7 @@ struct PluginCommand: ParsableCommand {
             while MonotonicClock.milliseconds < end {
                 if let rows = PluginReport.running(folder.platform)?.rows(of: name), !rows.isEmpty,
                     rows.allSatisfy({ $0.modified == identity.modified && !$0.isPending }),
-                    // Its own worker has spoken, unless its record is another's business.
+                    // Its own worker has reported, unless its record is another's business.
                     rows.contains(where: { $0.isMine && $0.role == "plugins" || $0.history != nil })
                 {
                     let use = PluginReport.use(rows)

@@ -3,7 +3,7 @@ import FastJSON
 import LinuxSystem
 import WorkerProtocol
 
-/// What the filter workers of a running platform say of their plugins.
+/// What the filter workers of a running platform report of their plugins.
 struct PluginReport {
     /// One plugin file in one worker.
     struct Row {

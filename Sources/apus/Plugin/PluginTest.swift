@@ -74,7 +74,7 @@ struct PluginTest: ParsableCommand {
         }
     }
 
-    /// Runs the trial in a process of its own, and says what became of that.
+    /// Runs the trial in a process of its own, and returns what became of that.
     private func watch() throws {
         let segment = try SharedSegment.create(name: "plugin-test", bytes: PluginTrial.segmentBytes)
         fflush(nil)

@@ -5,7 +5,7 @@ import MessageModel
 import SettingTable
 
 /// What the shell offers: of the platform or the name server that runs, nothing when none does. Every failure is an
-/// empty list: a completion has nowhere to say why.
+/// empty list: a completion has nowhere to print why.
 enum Completions {
     static let worker = CompletionKind.custom { arguments, _, _ in workers(arguments) }
     static let topic = CompletionKind.custom { arguments, _, _ in topics(arguments).filter { !$0.hasPrefix("%") } }
@@ -22,7 +22,7 @@ enum Completions {
     /// Groups are known by their retry topics.
     private static let retryPrefix = TopicName.retryPrefix
 
-    /// What stands behind an option that was typed already.
+    /// What follows an option that was typed already.
     static func value(of names: [String], in arguments: [String]) -> String? {
         for (index, argument) in arguments.enumerated() {
             if names.contains(argument), index + 1 < arguments.count { return arguments[index + 1] }

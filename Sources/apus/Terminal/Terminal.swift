@@ -13,7 +13,7 @@ func writeToStandardError(_ text: String) {
     writeAll(Array(text.utf8), to: STDERR_FILENO)
 }
 
-/// Writes every byte, waiting where a pipe is full. False when the reader is gone.
+/// Writes every byte, waiting where a pipe is full. False when the reader has closed its end.
 @discardableResult
 func writeAll(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
     bytes.withUnsafeBytes { buffer in

@@ -50,7 +50,7 @@ struct WhyCommand: AsyncParsableCommand {
         .fields([("findings", .array(diagnosis.findings.map(\.json))), ("facts", diagnosis.facts.json)])
     }
 
-    /// Each fit for a terminal: names in them are what clients say, and could break off a line to begin another.
+    /// Each fit for a terminal: names in them are what clients send, and could break off a line to begin another.
     static func lines(_ diagnosis: WhyDiagnosis) -> [String] {
         plainLines(diagnosis).map { PlainText.escaped($0) }
     }

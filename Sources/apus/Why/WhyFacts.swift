@@ -64,7 +64,7 @@ struct WhyFacts: Equatable, Sendable {
         /// Tags, for others property names, with the number of messages that have them.
         var seen: [String: Int] = [:]
         var untagged = 0
-        /// Why the broker could not say.
+        /// Why the broker could not answer.
         var failure: String?
     }
 

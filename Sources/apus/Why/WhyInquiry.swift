@@ -54,7 +54,7 @@ struct WhyInquiry: Sendable {
         do throws(RocketMQClientError) {
             consumers = try await client.consumers(of: group, at: address)
         } catch {
-            // A broker that has no consumer of the group says so.
+            // A broker that has no consumer of the group answers that.
             guard case .refused = error else { throw error }
             return
         }
@@ -150,8 +150,8 @@ struct WhyInquiry: Sendable {
 }
 
 /// Looks at the newest messages of a topic and at which of them a subscription chooses. Tags are compared here, as
-/// clients do. Any other expression is applied by the broker, with the filter worker and the plugins the group has,
-/// and not by a copy of the engine here: the answer is what the group gets.
+/// clients do. The broker applies any other expression, with the filter worker and the plugins the group has. A copy of
+/// the engine here would not do: the answer is what the group gets.
 struct WhySampler: Sendable {
     /// Pulls of one queue that bring nothing before it is given up.
     private static let emptyPullsMax = 20

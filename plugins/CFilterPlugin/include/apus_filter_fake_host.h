@@ -1,5 +1,5 @@
-/* apus_filter_fake_host.h: loads a plugin and asks it, without a broker. For authors' own tests; all static inline, link with
- * -ldl where the C library still needs it.
+/* apus_filter_fake_host.h: loads a plugin and asks it, without a broker. For authors' own tests; all static inline,
+ * link with -ldl where the C library still needs it.
  *
  *     apus_fake_host fake;
  *     if (apus_fake_load(&fake, "./libPriceRange.so")) return fail(fake.error);
@@ -7,7 +7,7 @@
  *     assert(apus_fake_matches(&fake, "price\1" "15\2" "TAGS\1" "a", "", 0, 0) == 1);
  *     apus_fake_release(&fake);
  *
- * Everything a plugin is shown lies in memory of exactly its size: build plugin and test with -fsanitize=address, and a
+ * Everything a plugin is shown lies in memory of exactly its size. Build plugin and test with -fsanitize=address, and a
  * read or write beyond it is reported. */
 #ifndef APUS_FILTER_FAKE_HOST_H
 #define APUS_FILTER_FAKE_HOST_H
@@ -76,7 +76,8 @@ static inline void apus_fake_release(apus_fake_host *fake) {
     fake->has_program = 0;
 }
 
-/* Compiles an expression, ending the one before. APUS_FILTER_OK, or what the plugin answered, with its reason in fake->error. */
+/* Compiles an expression, ending the one before. APUS_FILTER_OK, or what the plugin answered, with its reason in
+ * fake->error. */
 static inline int apus_fake_compile(apus_fake_host *fake, const char *expression) {
     apus_fake_release(fake);
     size_t length = strlen(expression);
@@ -98,8 +99,8 @@ static inline int apus_fake_compile(apus_fake_host *fake, const char *expression
     return status;
 }
 
-/* Whether the compiled expression takes a message: 1 or 0, -1 when the plugin failed. properties as in the log: name \1 value
- * \2 name \1 value. */
+/* Whether the compiled expression takes a message: 1 or 0, -1 when the plugin failed. properties as in the log: name \1
+ * value \2 name \1 value. */
 static inline int apus_fake_matches(apus_fake_host *fake, const char *properties, const void *body, size_t body_size,
                                     int64_t tags_code) {
     if (!fake->has_program) {

@@ -1,5 +1,5 @@
-/* apus_filter_sdk.h: small helpers for authors of filter plugins, all of them static inline. No part of the ABI: a plugin
- * may do without, and each plugin carries the version it was built with. */
+/* apus_filter_sdk.h: small helpers for authors of filter plugins, all of them static inline. They are no part of the
+ * ABI: a plugin may do without, and each plugin carries the version it was built with. */
 #ifndef APUS_FILTER_SDK_H
 #define APUS_FILTER_SDK_H
 
@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Writes a text of `length` bytes and a final NUL into room the host gave, cut where it does not fit, but not inside a character
- * of UTF-8. room may be NULL, for which nothing happens. */
+/* Writes a text of `length` bytes and a final NUL into room the host gave. It is cut where it does not fit, but not
+ * inside a character of UTF-8. room may be NULL, for which nothing happens. */
 static inline void apus_filter_say(char *room, size_t capacity, const char *text, size_t length) {
     if (!room || capacity == 0) {
         return;
@@ -24,8 +24,8 @@ static inline void apus_filter_say(char *room, size_t capacity, const char *text
     room[length] = 0;
 }
 
-/* Refuses an expression: `return apus_filter_refuse(compiled, position, reason, length);` in compile. position: the byte of the
- * expression where it goes wrong. reason is copied. */
+/* Refuses an expression: `return apus_filter_refuse(compiled, position, reason, length);` in compile. position: the
+ * byte of the expression where it goes wrong. reason is copied. */
 static inline int32_t apus_filter_refuse(apus_filter_compiled *compiled, size_t position, const char *reason,
                                          size_t length) {
     compiled->error_position = (uint32_t)position;
@@ -33,8 +33,8 @@ static inline int32_t apus_filter_refuse(apus_filter_compiled *compiled, size_t 
     return APUS_FILTER_REFUSED;
 }
 
-/* Makes a plugin's table, for languages without constant C structs; C has `static const apus_filter_plugin`. The texts are
- * copied. It stays for the life of the process and is never freed; NULL when there is no memory. */
+/* Makes a plugin's table, for languages without constant C structs; C has `static const apus_filter_plugin`. The texts
+ * are copied. It stays for the life of the process and is never freed; NULL when there is no memory. */
 static inline const apus_filter_plugin *
 apus_filter_make_plugin(const char *name, const char *type, const char *release_text, uint64_t capabilities,
                         int32_t (*compile)(const char *, size_t, apus_filter_compiled *),
@@ -70,7 +70,7 @@ static inline void apus_filter_set(uint8_t *bitmap, uint32_t index) {
     bitmap[index >> 3] = (uint8_t)(bitmap[index >> 3] | (1u << (index & 7u)));
 }
 
-/* Bit i of the answer: the byte i behind `at` is `wanted`. Reads 16 bytes. */
+/* Bit i of the answer: byte at[i] is `wanted`. Reads 16 bytes. */
 static inline uint64_t apus_filter_marks_of_16(const uint8_t *at, uint8_t wanted) {
 #if defined(__GNUC__) && defined(__SSE2__)
     typedef char apus_filter_bytes __attribute__((vector_size(16)));
@@ -86,8 +86,8 @@ static inline uint64_t apus_filter_marks_of_16(const uint8_t *at, uint8_t wanted
 #endif
 }
 
-/* Where a byte lies among 64: bit i of the answer stands for start[from + i] and is set when that is `wanted`. from < size. Reads
- * nothing outside start[0 ..< size]; bits for what would lie behind it are 0. */
+/* Where a byte lies among 64: bit i of the answer stands for start[from + i] and is set when that is `wanted`. from <
+ * size. Reads nothing outside start[0 ..< size]; bits for what would lie after it are 0. */
 static inline uint64_t apus_filter_marks(const uint8_t *start, size_t size, size_t from, uint8_t wanted) {
     uint64_t marks = 0;
     if (size >= 64) {
@@ -117,8 +117,8 @@ static inline uint64_t apus_filter_marks(const uint8_t *start, size_t size, size
 }
 
 /* Finds the value of the property `name` (name_length bytes) of a message. Returns where the value starts, inside
- * unit->properties and valid as long as it, and puts its length into *length; NULL when there is no such property. The first
- * of several properties with one name wins. */
+ * unit->properties and valid as long as it, and puts its length into *length; NULL when there is no such property. The
+ * first of several properties with one name wins. */
 static inline const uint8_t *apus_filter_property(const apus_filter_unit *unit, const char *name, size_t name_length,
                                                   size_t *length) {
     const uint8_t *const start = unit->properties;
@@ -146,9 +146,9 @@ static inline const uint8_t *apus_filter_property(const apus_filter_unit *unit, 
     return NULL;
 }
 
-/* The tags code RocketMQ keeps in the consume queue for a tag: Java's String.hashCode over the tag's UTF-16 units, widened
- * from 32 to 64 bits with its sign. Different tags may have one code ("Aa" and "BB"). Bytes that are no UTF-8 count as
- * U+FFFD, one for each. */
+/* The tags code RocketMQ keeps in the consume queue for a tag: Java's String.hashCode over the tag's UTF-16 units,
+ * widened from 32 to 64 bits with its sign. Different tags may have one code ("Aa" and "BB"). Bytes that are no UTF-8
+ * count as U+FFFD, one for each. */
 static inline int64_t apus_filter_tags_code(const uint8_t *tag, size_t length) {
     uint32_t hash = 0;
     size_t at = 0;

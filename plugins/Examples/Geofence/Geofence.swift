@@ -1,5 +1,6 @@
-// An example plugin in Swift: subscriptions of the type GEOFENCE, such as "30.27 120.15 5000", get the messages whose
-// properties `lat` and `lon` lie within so many metres of a place. Build it with the one command of plugins/README.md.
+// An example plugin in Swift. Subscriptions of the type GEOFENCE, such as "30.27 120.15 5000", get the messages whose
+// properties `lat` and `lon` lie within so many metres of a position. Build it with the one command of
+// plugins/README.md.
 
 public import CFilterPlugin
 internal import Glibc

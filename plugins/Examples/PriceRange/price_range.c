@@ -1,5 +1,5 @@
-/* An example plugin in C: subscriptions of the type RANGE, such as "price 10 20", get the messages whose property lies in the
- * range, both ends included. Build it with the one command of plugins/README.md. */
+/* An example plugin in C: subscriptions of the type RANGE, such as "price 10 20", get the messages whose property lies
+ * in the range, both ends included. Build it with the one command of plugins/README.md. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
