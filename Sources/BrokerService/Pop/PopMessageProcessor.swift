@@ -142,7 +142,7 @@ final class PopMessageProcessor {
             case .done: continue
             case .waits: return
             case .refused(let code, let remark):
-                pop.release()
+                giveBack(pop)
                 return pop.client.answer(pop.address, code, remark: remark)
             }
         }
@@ -194,9 +194,9 @@ final class PopMessageProcessor {
         let messages = part.table.reopenBatch(
             at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient, attemptID: attempt)
         for message in messages {
-            guard let range = record(at: message.offset, part.queue) else { continue }
-            part.records.append(.redelivered(range, attempts: message.attempts - 1))
-            part.reopened.append(message)
+            guard let record = record(at: message.offset, part.queue) else { continue }
+            part.reopened.append(
+                .init(offset: message.offset, attempts: message.attempts - 1, record: record))
         }
         pop.left = 0
         pop.rest += behind(part.table, part.queue)
@@ -212,7 +212,7 @@ final class PopMessageProcessor {
         let hasFresh = table.next < part.queue.maxOffset.rawValue
         let limit = hasFresh && !pop.isOrdered ? max(1, pop.left / 2) : pop.left
         for message in table.due(limit: limit) {
-            guard let range = record(at: message.offset, part.queue) else {
+            guard let record = record(at: message.offset, part.queue) else {
                 environment.logger.warning(
                     """
                     message \(message.offset) of queue \(part.queue.queueID) of topic \(pop.topic.name) cannot be \
@@ -222,8 +222,7 @@ final class PopMessageProcessor {
                 table.drop(due: message.offset)
                 continue
             }
-            part.due.append(message)
-            part.records.append(.redelivered(range, attempts: message.attempts))
+            part.due.append(.init(offset: message.offset, attempts: message.attempts, record: record))
         }
         pop.left -= part.due.count
     }
@@ -281,14 +280,14 @@ final class PopMessageProcessor {
             let end = result.nextBeginOffset.rawValue
             if result.status == .found {
                 part.fresh = offsets(in: found, from: part.next, to: end)
-                part.records += found.map { .asStored($0) }
+                part.freshRecords = found
                 pop.left -= part.fresh.count
             }
             part.next = max(part.next, end)
         }
         let end = part.queue.maxOffset.rawValue
         pop.rest += max(0, end - part.next) + Int64(part.table.dueCount - part.due.count)
-        if part.records.isEmpty {
+        if part.isEmpty {
             part.table.isBeingRead = false
             // Messages the filter does not want are finished.
             if part.next > part.table.next {
@@ -333,7 +332,7 @@ final class PopMessageProcessor {
         guard !pop.isReading else { return }
         switch pop.step {
         case .refused(let code, let remark):
-            pop.release()
+            giveBack(pop)
             pop.client.answer(pop.address, code, remark: remark)
         default: goOn(pop)
         }
@@ -349,20 +348,20 @@ final class PopMessageProcessor {
             }
             return
         }
-        defer {
-            pop.release()
-            pop.reopenedAt = nil
-        }
+        defer { giveBack(pop) }
         // Closed while the filter worker was asked: nothing was claimed.
         guard !pop.client.connection.isClosed else { return }
         // The topic was deleted meanwhile, and with it who has what.
-        guard !pop.parts.contains(where: { $0.table.isRemoved }) else {
-            pop.release()
-            return answerNothing(pop, .pollingTimeout)
-        }
+        guard !pop.parts.contains(where: { $0.table.isRemoved }) else { return answerNothing(pop, .pollingTimeout) }
+        let time = claims.time
+        for index in pop.parts.indices { pop.parts[index].keepDue(at: time) }
         let popTime = pop.reopenedAt ?? pop.parts.reduce(environment.now()) { max($0, $1.table.popTimeMin) }
         for part in pop.parts { claim(part, pop, popTime: popTime) }
         let count = pop.messageCount
+        guard count > 0 else {
+            // Acknowledged meanwhile, all of them.
+            return answerNothing(pop, .pollingTimeout)
+        }
         let records = pop.parts.flatMap(\.records)
         ready.append(
             Answer(
@@ -372,12 +371,15 @@ final class PopMessageProcessor {
         storage.statistics.get(messages: count)
         pop.group.count(count, bytes: bytes, of: pop.topic, in: storage.stats)
         environment.scheduleTick()
-        // What it leaves is for the next that waits.
-        if pop.rest > 0 {
-            for queueID in pop.queues {
-                waiters.stir(topic: pop.topic.name, group: pop.group.name, queueID: queueID)
-            }
-        }
+    }
+
+    /// The queues are free for other pops, and one that waits may have what is left.
+    func giveBack(_ pop: PopRequest) {
+        pop.release()
+        pop.reopenedAt = nil
+        guard pop.rest > 0 || pop.client.connection.isClosed else { return }
+        waiters.stir(topic: pop.topic.name, group: pop.group.name)
+        environment.scheduleTick()
     }
 
     private func claim(_ part: PopPart, _ pop: PopRequest, popTime: Int64) {
@@ -449,7 +451,7 @@ enum PopAnswer {
             starts.append("\(kind) \(queueID) \(messages.min() ?? part.next)")
             offsets.append("\(kind) \(queueID) \(messages.map(String.init).joined(separator: ","))")
             guard pop.isOrdered else { continue }
-            for message in part.due + part.reopened.map({ ($0.offset, $0.attempts - 1) }) where message.attempts > 0 {
+            for message in part.reopened + part.due where message.attempts > 0 {
                 counts.append("\(kind) qo\(queueID)%\(message.offset) \(message.attempts)")
             }
         }

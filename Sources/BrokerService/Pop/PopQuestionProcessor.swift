@@ -32,8 +32,13 @@ final class PopQuestionProcessor {
         let topic: TopicEntry
         let queueID: Int32
 
-        var queues: Range<Int32> {
-            queueID >= 0 ? queueID..<queueID + 1 : 0..<max(0, topic.config.readQueueNums)
+        let queues: Range<Int32>
+
+        init(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) {
+            self.group = group
+            self.topic = topic
+            self.queueID = queueID
+            queues = PopWaiter.queues(of: topic, queueID)
         }
     }
 

@@ -85,20 +85,43 @@ enum PopStep {
 
 /// What a pop takes from one queue.
 struct PopPart {
+    /// A message that was delivered before.
+    struct Again {
+        let offset: Int64
+        /// Deliveries before this one.
+        let attempts: Int32
+        let record: LogRange
+    }
+
     let table: ClaimTable
     let queue: ConsumeQueue
-    /// Messages whose earlier claims have ended, with the number of their deliveries so far.
-    var due: [(offset: Int64, attempts: Int32)] = []
-    /// Messages of the same attempt, handed out again; with the number of their deliveries.
-    var reopened: [(offset: Int64, attempts: Int32)] = []
-    /// Messages never handed out, ascending.
+    /// Messages of the same attempt, handed out again.
+    var reopened: [Again] = []
+    /// Messages whose earlier claims have ended.
+    var due: [Again] = []
+    /// Messages never handed out, ascending, and their records.
     var fresh: [Int64] = []
+    var freshRecords: [LogRange] = []
     /// Behind the last message looked at.
     var next: Int64
-    /// Their records, in the order of `offsets`.
-    var records: [PopRecords] = []
 
+    var isEmpty: Bool { reopened.isEmpty && due.isEmpty && fresh.isEmpty }
+
+    /// In the order of the answer.
     var offsets: [Int64] { reopened.map(\.offset) + due.map(\.offset) + fresh }
+
+    /// In the same order.
+    var records: [PopRecords] {
+        (reopened + due).map { .redelivered($0.record, attempts: $0.attempts) } + freshRecords.map { .asStored($0) }
+    }
+
+    /// Messages that were due may have been acknowledged, or given more time, while the filter worker was asked.
+    mutating func keepDue(at now: ClaimTime) {
+        due.removeAll { message in
+            if case .due = table.state(of: message.offset, at: now) { return false }
+            return true
+        }
+    }
 }
 
 /// Records of an answer to a pop.
@@ -136,6 +159,6 @@ final class PopRead: ReadRequest {
 
     override func abandoned() {
         part.table.isBeingRead = false
-        pop.release()
+        processor.giveBack(pop)
     }
 }

@@ -94,6 +94,9 @@ final class PopWaiters {
         places[PopPlace.Key(topic: topic, group: group)]?.messageArrived(in: queueID)
     }
 
+    /// A pop has left messages: whichever queues they are in.
+    func stir(topic: String, group: String) { places[PopPlace.Key(topic: topic, group: group)]?.messagesLeft() }
+
     fileprivate func noteStirred(_ place: PopPlace) { stirred.append(place) }
 
     /// Runs what the tick has woken: some now, the rest in later turns of the loop.
@@ -189,6 +192,11 @@ class PopWaiter {
     let queueID: Int32
     /// Until when it may wait, steady milliseconds.
     let deadlineSteady: Int64
+    /// Queues a message of which may be wanted. Of a topic with more than `queuesMax` it is a part, chosen at random:
+    /// one request must not keep the loop.
+    let queues: Range<Int32>
+
+    static let queuesMax: Int32 = 1024
 
     // Of `PopWaiters`.
     fileprivate(set) var place: PopPlace?
@@ -206,11 +214,15 @@ class PopWaiter {
         self.group = group
         self.queueID = max(-1, queueID)
         self.deadlineSteady = deadlineSteady
+        queues = Self.queues(of: topic, queueID)
     }
 
-    /// Queues a message of which may be wanted.
-    var queues: Range<Int32> {
-        queueID >= 0 ? queueID..<queueID + 1 : 0..<max(0, topic.config.readQueueNums)
+    static func queues(of topic: TopicEntry, _ queueID: Int32) -> Range<Int32> {
+        guard queueID < 0 else { return queueID..<queueID + 1 }
+        let count = max(0, topic.config.readQueueNums)
+        guard count > queuesMax else { return 0..<count }
+        let first = Int32.random(in: 0...count - queuesMax)
+        return first..<first + queuesMax
     }
 
     /// Looks again; after its deadline it is answered, it does not wait any more.
@@ -275,12 +287,17 @@ final class PopPlace: ArrivalObserver {
         if !stirred.contains(queueID) { stirred.append(queueID) }
     }
 
+    fileprivate func messagesLeft() {
+        if stirred.isEmpty { waiters.noteStirred(self) }
+        for queueID in lists.keys where !stirred.contains(queueID) { stirred.append(queueID) }
+    }
+
     /// One that takes any queue, and one of each queue in which something may be had.
     fileprivate func takeWoken() -> [PopWaiter] {
         defer { stirred.removeAll(keepingCapacity: true) }
         var woken: [PopWaiter] = []
         if let any = lists[-1]?.first { woken.append(any) }
-        for queueID in stirred {
+        for queueID in stirred where queueID >= 0 {
             if let waiter = lists[queueID]?.first { woken.append(waiter) }
         }
         return woken

@@ -338,4 +338,41 @@ import WorkerProtocol
         }
         #expect(try connection.pop(RawConnection.popFields(topic: "Gone", expression: "B")).bodies == ["B"])
     }
+
+    @Test("a message acknowledged while a pop asks the filter worker is not handed out again by it")
+    func acknowledgedMeanwhile() throws {
+        let compilations = NIOLockedValueBox<[UInt64]>([])
+        let harness = try BrokerHarness { broker in
+            broker.filters.connect { message in
+                guard case .filterCompile(let request, _, _) = message else { return }
+                compilations.withLockedValue { $0.append(request) }
+            }
+        }
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for body in ["m0", "m1", "m2"] {
+            _ = try connection.send(topic: "Late", body: body, properties: "TAGS\u{1}B")
+        }
+        // Without an expression nothing is compiled.
+        let first = try connection.pop(RawConnection.popFields(topic: "Late", count: 2, expression: ""))
+        #expect(first.bodies == ["m0", "m1"])
+        for message in first.messages { _ = try connection.change(message, topic: "Late", invisible: 0) }
+        let due = try connection.pop(RawConnection.popFields(topic: "Late", count: 1, invisible: 1, expression: ""))
+        #expect(due.bodies == ["m0"])
+        let asking = try harness.connect()
+        let opaque = try asking.post(
+            .popMessage, RawConnection.popFields(topic: "Late", poll: 10_000, expression: "B"))
+        try eventually("the expression is compiled") { !compilations.withLockedValue { $0.isEmpty } }
+        // Its deadline has passed, and no other client has it.
+        #expect(try connection.acknowledge(due.messages[0], topic: "Late") == 0)
+        try harness.onLoop { broker in
+            for request in compilations.withLockedValue({ $0 }) {
+                broker.filters.receive(
+                    .filterCompiled(request: request, result: .tagsCodes([TagsCode.of("B")])))
+            }
+        }
+        let answer = try asking.receive()
+        #expect(answer.opaque == opaque)
+        #expect(try PopReply(answer).bodies == ["m1", "m2"])
+    }
 }
