@@ -22,8 +22,9 @@ final class ClientContext {
     var producerGroups: Set<String> = []
     /// What it called itself last, as a producer.
     var producerID: String?
-    /// What it called itself last, as a consumer.
+    /// What it called itself last, as a consumer; nil when that is longer than `consumerIDBytesMax`.
     var consumerID: String?
+    static let consumerIDBytesMax = 255
     /// Its last heartbeat, for the broker's next process (`ClientHandOver`).
     struct Heartbeat {
         let language: LanguageCode

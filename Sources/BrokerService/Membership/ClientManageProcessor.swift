@@ -131,7 +131,10 @@ final class ClientManageProcessor {
         then: @escaping () -> Void
     ) {
         client.said = said
-        if !data.consumerDataSet.isEmpty { client.consumerID = data.clientID }
+        // It goes into the journal of claims, where it stays longer than the connection.
+        if !data.consumerDataSet.isEmpty, data.clientID.utf8.count <= ClientContext.consumerIDBytesMax {
+            client.consumerID = data.clientID
+        }
         let info = ClientChannelInfo(
             client: client, clientID: data.clientID, language: said.language, version: said.version,
             lastUpdateMillis: environment.now())

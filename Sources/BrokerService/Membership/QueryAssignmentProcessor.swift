@@ -5,6 +5,9 @@ import RemotingProtocol
 /// The broker divides a topic's queues among a group's members: QUERY_ASSIGNMENT (400), and SET_MESSAGE_REQUEST_MODE
 /// (401), by which an operator has a group pop. Confined to the broker's event loop.
 final class QueryAssignmentProcessor {
+    /// Queues of all brokers that are divided in one turn of the loop, at most.
+    static let queuesMax = 8192
+
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let keeper: TableKeeper
@@ -50,6 +53,12 @@ final class QueryAssignmentProcessor {
         let body = try QueryAssignmentRequestBody(body: request.body)
         let asker = request.asker
         routes.readableQueues(of: body.topic) { [unowned self] queues in
+            guard queues.count <= Self.queuesMax else {
+                return asker.answer(
+                    .systemError,
+                    remark: "topic \(body.topic) has \(queues.count) queues, the broker divides at most "
+                        + "\(Self.queuesMax): let clients divide them (clientRebalance)")
+            }
             asker.answer(.success, body: answer(body, queues))
         }
     }

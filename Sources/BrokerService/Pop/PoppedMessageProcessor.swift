@@ -8,6 +8,9 @@ import StoreFormat
 /// CHANGE_MESSAGE_INVISIBLETIME (200053). A handle of a delivery that is over changes nothing and is answered with
 /// success, as RocketMQ does. Confined to the broker's event loop.
 final class PoppedMessageProcessor {
+    /// Messages of one BATCH_ACK_MESSAGE, at most: what a turn of the loop may take.
+    static let acknowledgementsMax = 4096
+
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let storage: StoreAccess
@@ -50,6 +53,13 @@ final class PoppedMessageProcessor {
 
     func acknowledgeBatch(_ request: borrowing Request) throws(RemotingDecodeError) {
         let body = try BatchAckBody(request.body)
+        let count = body.entries.reduce(0) { $0 + $1.bits.reduce(0) { $0 + $1.nonzeroBitCount } }
+        guard count <= Self.acknowledgementsMax else {
+            return request.answer(
+                .invalidParameter,
+                remark: "\(count) messages are acknowledged at once, at most \(Self.acknowledgementsMax): divide them "
+                    + "among several requests")
+        }
         for entry in body.entries {
             let topicName = entry.kind.topic(of: entry.topic, group: entry.group)
             guard let topic = tables.topics[topicName], let group = tables.groups[entry.group],

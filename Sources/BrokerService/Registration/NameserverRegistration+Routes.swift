@@ -19,6 +19,11 @@ struct KnownRoutes {
         return known.queues
     }
 
+    /// Requests that wait for the route of one topic, at most; more are answered with what is known.
+    static let waitersMax = 1024
+
+    func isFull(_ topic: String) -> Bool { waiters[topic]?.count ?? 0 >= Self.waitersMax }
+
     /// True for the first of those who wait for a topic's route: it asks.
     mutating func wait(for topic: String, _ then: @escaping ([MessageQueue]) -> Void) -> Bool {
         waiters[topic, default: []].append(then)
@@ -44,7 +49,9 @@ extension NameserverRegistration: TopicRoutes {
     func readableQueues(of topic: String, _ then: @escaping ([MessageQueue]) -> Void) {
         let steady = environment.steady()
         if let others = routes.queues(of: topic, steady: steady) { return then(others + ownQueues(of: topic)) }
-        guard let server = servers.first(where: { !$0.hasLeft && $0.client?.isActive == true }),
+        // Of topics that are not here clients ask brokers that have them.
+        guard tables.topics[topic] != nil, !routes.isFull(topic),
+            let server = servers.first(where: { !$0.hasLeft && $0.client?.isActive == true }),
             let client = server.client
         else { return then(ownQueues(of: topic)) }
         guard routes.wait(for: topic, then) else { return }

@@ -229,6 +229,11 @@ import WorkerProtocol
             try connection.acknowledge(popped.messages[9], topic: "Batch")
             #expect(try connection.committed(topic: "Batch") == 12)
             #expect(try connection.invoke(.batchAckMessage, body: Array("{\"acks\":7}".utf8)).code == 1)
+            let many = Data(repeating: 0xFF, count: 513).base64EncodedString()
+            let tooMany = "{\"acks\":[{\"b\":\"\(many)\",\"c\":\"G\",\"t\":\"Batch\",\"q\":0}]}"
+            #expect(
+                try connection.invoke(.batchAckMessage, body: Array(tooMany.utf8)).code
+                    == ResponseCode.invalidParameter.rawValue)
         }
     }
 
