@@ -13,6 +13,19 @@ extension PushConsumer {
         }
     }
 
+    /// Commits again where the broker has less than was committed: a pull that was on its way when the consumer closed
+    /// brings the offset of its own moment along, and may arrive after the commit.
+    func confirmCommits() async {
+        guard !isBroadcasting else { return }
+        for possession in possessions.values {
+            guard let committed = possession.committed, let pulled = possession.committedByPull, pulled < committed,
+                let known = try? await access.committedOffset(of: possession.queue), known < committed
+            else { continue }
+            possession.committed = known
+            await commit(possession)
+        }
+    }
+
     func commit(_ possession: Possession) async {
         guard let offset = possession.window?.committable, offset != possession.committed else { return }
         guard !isBroadcasting else {

@@ -54,6 +54,7 @@ extension PushConsumer {
         query.messagesMax = options.pullBatchSize
         query.wait = options.pullWait
         query.commit = isBroadcasting ? nil : possession.window?.committable
+        possession.committedByPull = query.commit
         query.brokerID = possession.brokerID
         if let subscription = possession.subscription {
             query.expression = subscription.expression

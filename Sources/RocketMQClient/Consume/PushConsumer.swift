@@ -54,6 +54,8 @@ public actor PushConsumer {
         let subscription: Subscription?
         var window: OffsetWindow?
         var committed: Int64?
+        /// The offset that the last pull has brought along.
+        var committedByPull: Int64?
         var isDropped = false
         /// The handler takes no more of this queue.
         var isStopped = false
@@ -229,6 +231,7 @@ public actor PushConsumer {
         }
         await handlersToEnd()
         await commitAll()
+        await confirmCommits()
         if isOrdered { await unlock(Array(possessions.keys)) }
         possessions = [:]
         let command = RemotingCommand(
