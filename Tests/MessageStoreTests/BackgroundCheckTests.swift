@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import MessageModel
 import StoreFormat
 import Synchronization
 import TestDisk
@@ -171,6 +172,36 @@ import Testing
         #expect(next.store.checkState.records > 500 && information.checkRemainingBytes == 0)
         #expect(information.checkWrongEntries == 0 && information.checkRepairedEntries == 1)
         #expect(next.bodies("T").count == 200 && next.bodies("Again").count == 3)
+    }
+
+    /// A consumer that waits for the first message of a topic made again makes its queue, empty, while the check is on
+    /// its way (stateful fuzzing, seed 11: nine "wrong entries" in a sound store).
+    @Test(arguments: [true, false])
+    func waitingForATopicMadeAgainIsNoFinding(_ deletionIsKnown: Bool) throws {
+        let harness = Harness(configuration, disk: disk, clock: clock)
+        try harness.store.open()
+        for topic in ["Gone", "Half"] {
+            for number in 0..<9 { harness.send(topic, body: "\(number)") }
+            try harness.store.commitTick()
+            harness.store.removeTopic(topic)
+        }
+        for number in 0..<2 { harness.send("Half", body: "again \(number)") }
+        for number in 0..<100 { harness.send("T", body: "\(number)" + String(repeating: "l", count: 900)) }
+        try harness.store.commitTick()
+        harness.maintain(5000)
+        let image = disk.afterKill()
+        // As RocketMQ leaves it.
+        if !deletionIsKnown {
+            for name in ["deletedTopics.json", "deletedTopics.json.bak"] { try? image.remove("/store/config/" + name) }
+        }
+        let next = Harness(configuration, disk: image, clock: clock)
+        try next.store.open()
+        #expect(next.store.findConsumeQueue(topic: try TopicName(existing: "Gone"), queueID: 0).maxOffset.rawValue == 0)
+        next.maintain(5000)
+        let information = next.store.runtimeInformation
+        #expect(next.store.checkState.records == 120 && information.checkRemainingBytes == 0)
+        #expect(information.checkWrongEntries == 0 && information.checkRepairedEntries == 0)
+        #expect(next.bodies("Gone").isEmpty && next.bodies("Half").count == 2 && next.bodies("T").count == 100)
     }
 
     @Test(arguments: [("golden-4.9.8-clean.tar.gz", "golden-clean"), ("golden-5.3.3.tar.gz", "store-cap5")])

@@ -108,6 +108,12 @@ extension MessageStore {
         let offset = wrong.queueOffset
         let physical = wrong.entry.physicalOffset
         let name = "\(wrong.topic)-\(wrong.queueID)"
+        // Deleted with its topic; the queue is that of the topic made again.
+        var topic = wrong.topic
+        guard !topic.withUTF8({ deleted.hides(UnsafeRawBufferPointer($0), at: physical) }) else { return }
+        // A queue without files has had no message: a consumer that waits for the first one made it. RocketMQ does not
+        // note which topics it deleted.
+        guard queue.maxOffset > QueueOffset(0) || queue.lastFile >= queue.firstFile else { return }
         guard offset >= queue.minOffset else { return }
         do throws(SystemError) {
             guard offset < queue.maxOffset else {

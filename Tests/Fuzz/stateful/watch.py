@@ -1,5 +1,6 @@
 """The oracle that looks from outside: workers, memory, files, log, latency."""
 
+import collections
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from world import Finding, Starved, anonymous
 
 STAMP = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} [a-z-]+(-\d+)? +\S")
 # What the broker says when it has looked through its log after a kill and found something wrong; nothing here damages a disk.
+ERROR = re.compile(r"broker-store-\d+ error: ")
 CHECKED = re.compile(r"broker-store-\d+ error: background check of the log has ended")
 TOPIC = re.compile(r"^[%|a-zA-Z0-9_-]{1,255}$")
 
@@ -24,6 +26,7 @@ class Watch:
         self.world, self.stall, self.memory, self.passed, self.flood = world, stall, memory << 20, passed, flood
         self.position = 0
         self.lines = []
+        self.errors = collections.deque(maxlen=5)
         self.peak = {}
         self.longest = {}
         self.last = 0.0
@@ -161,7 +164,10 @@ class Watch:
             if any(byte < 32 and byte != 9 or byte == 127 for byte in line):
                 self.found("log", f"a control character of a peer's: {ascii(text[:300])}")
             if CHECKED.search(text):
-                self.found("log", f"the broker says of its own store: {text[:300]}")
+                what = "; before it: ".join([text[:300], *reversed(self.errors)])
+                self.found("log", f"the broker says of its own store: {what}")
+            if ERROR.search(text):
+                self.errors.append(ascii(text[:300]))
         count = sum(entry[1] for entry in self.lines)
         if lines and count > self.flood:
             self.found("log", f"{count} lines within 10 s; the last: {ascii(text[:200])}")
