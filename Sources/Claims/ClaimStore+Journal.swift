@@ -10,11 +10,12 @@ extension ClaimStore {
 
     /// Writes what the tick has journalled with one write at the end of the file (nothing when there is nothing). It
     /// is not synchronized: that is `backgroundWork`.
+    /// - Parameter now: when what was acknowledged in this tick was; nil: unknown, the time of the tick before.
     /// - Throws: `disk`: refused. Claims made in this tick must then not be answered (`abandon`); the next call writes
     ///   the same bytes again.
-    package func commitTick() throws(ClaimError) {
+    package func commitTick(at now: ClaimTime? = nil) throws(ClaimError) {
         guard let files, hasUncommitted else { return }
-        registry.journal?.seal()
+        registry.journal?.seal(at: now?.wall)
         if rewritesAt != nil { return try rewrite(files) }
         do {
             try onDisk { () throws(SystemError) in

@@ -13,15 +13,19 @@ package final class ClaimStore {
     /// When a snapshot of the memory is tried next, steady milliseconds; nil when the journal is whole.
     var rewritesAt: Int64?
     let folder: String
-    private let disk: any Disk
+    let disk: any Disk
     let logger: Logger
+    private let trailBytesMax: Int64
 
     /// Reads and writes nothing yet.
-    /// - Parameter folder: `STORE/popState`, made when the first claim is made.
-    package init(folder: String, disk: any Disk, logger: Logger) {
+    /// - Parameters:
+    ///   - folder: `STORE/popState`, made when the first claim is made.
+    ///   - trailBytesMax: bytes of journals that are kept for the trail after a snapshot has replaced them; 0 for none.
+    package init(folder: String, disk: any Disk, logger: Logger, trailBytesMax: Int64 = 0) {
         self.folder = folder
         self.disk = disk
         self.logger = logger
+        self.trailBytesMax = trailBytesMax
     }
 
     /// Reads snapshot and journal. Claims keep their deadlines by the wall clock, but are invisible no longer than they
@@ -42,7 +46,8 @@ package final class ClaimStore {
                 "the journal of claims is damaged, messages whose claims are lost are delivered again: \(damage)")
         }
         let files = try onDisk { () throws(SystemError) in
-            try JournalFiles(folder, disk, logger, after: recovery, at: now.wall)
+            try JournalFiles(
+                folder, disk, logger, trailBytesMax: trailBytesMax, after: recovery, at: now.wall)
         }
         self.files = files
         registry = recovery.registry

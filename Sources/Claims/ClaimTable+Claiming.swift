@@ -110,7 +110,7 @@ extension ClaimTable {
         guard let single = take(offset), single.isDue else {
             preconditionFailure("offset \(offset) is not due and cannot be dropped")
         }
-        registry?.journal?.finish(self, offset)
+        registry?.journal?.finish(self, offset, isWithdrawn: true)
         settle()
     }
 

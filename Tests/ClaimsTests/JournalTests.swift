@@ -43,9 +43,12 @@ struct Machine {
     let observer = Observer()
     let book = LogBook()
     var clock = Clock()
+    private let trailBytesMax: Int64
 
-    init() throws {
-        store = ClaimStore(folder: "/store/popState", disk: disk, logger: book.logger)
+    init(trailBytesMax: Int64 = 0) throws {
+        self.trailBytesMax = trailBytesMax
+        store = ClaimStore(
+            folder: "/store/popState", disk: disk, logger: book.logger, trailBytesMax: trailBytesMax)
         try store.open(at: clock.now, observer: observer, bounds: anyBounds)
     }
 
@@ -54,7 +57,8 @@ struct Machine {
         on disk: SimulatedDisk? = nil, bounds: (ClaimTable) -> (min: Int64, max: Int64)? = anyBounds
     ) throws {
         self.disk = disk ?? self.disk
-        store = ClaimStore(folder: "/store/popState", disk: self.disk, logger: book.logger)
+        store = ClaimStore(
+            folder: "/store/popState", disk: self.disk, logger: book.logger, trailBytesMax: trailBytesMax)
         try store.open(at: clock.now, observer: observer, bounds: bounds)
     }
 

@@ -25,7 +25,9 @@ extension ModelRun {
             }
             let outcome = table.acknowledge(handle.offset, popTime: handle.popTime)
             expect((outcome == .finished) == oracle.isCurrent(handle), "\(outcome) for \(handle)")
-            if outcome == .finished { oracle.finish(handle.queue, handle.offset) }
+            guard outcome == .finished else { continue }
+            oracle.note(.acknowledged, handle.queue, handle.offset, at: machine.clock.wall)
+            oracle.finish(handle.queue, handle.offset)
         }
     }
 
@@ -46,6 +48,7 @@ extension ModelRun {
         message.isDue = invisible == 0
         message.given = invisible
         oracle.tables[handle.queue]?.messages[handle.offset] = message
+        oracle.note(.rescheduled, handle.queue, handle.offset, at: machine.clock.wall)
         oracle.handles.append(
             .init(queue: handle.queue, offset: handle.offset, popTime: popTime, delivery: message.delivery))
     }
@@ -83,6 +86,7 @@ extension ModelRun {
         guard random.chance(40) else { return }
         machine.store.removeTables(topic: "topic")
         oracle.tables = [:]
+        oracle.trails = [:]
         minimum = [:]
         maximum = [:]
     }
@@ -94,6 +98,7 @@ extension ModelRun {
             expire()
             for (offset, _) in table.due(limit: 3) {
                 table.drop(due: offset)
+                oracle.note(.withdrawn, queue, offset, at: machine.clock.wall)
                 oracle.finish(queue, offset)
             }
         } else if let (offset, message) = oracle.tables[queue]?.messages.filter({ !$0.value.isDue })
@@ -108,6 +113,7 @@ extension ModelRun {
             message.given = 0
             message.until = machine.clock.steady
             message.untilWall = machine.clock.wall
+            oracle.note(.takenBack, queue, offset, at: machine.clock.wall)
             oracle.tables[queue]?.messages[offset] = message
         }
     }

@@ -7,8 +7,9 @@ import Testing
 /// Commits, synchronizations, kills and power cuts.
 extension ModelRun {
     mutating func commit() throws {
-        try machine.store.commitTick()
+        try machine.store.commitTick(at: machine.clock.now)
         committed.append(oracle)
+        if random.chance(10) { checkTrails() }
         if random.chance(20), let files = machine.store.files { machine.store.beginNextJournal(files) }
     }
 

@@ -11,7 +11,7 @@ struct ModelTests {
         return (0..<count).map { first &+ $0 &* 7919 }
     }()
 
-    @Test("never in two hands, none lost, none stuck, attempts and floor right", arguments: seeds)
+    @Test("never in two hands, none lost, none stuck, attempts, floor and trails right", arguments: seeds)
     func model(seed: UInt64) throws {
         var run = try ModelRun(seed: seed)
         try run.play(steps: 600)

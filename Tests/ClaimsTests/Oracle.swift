@@ -1,3 +1,5 @@
+import Claims
+
 /// What should be so, kept as simply as possible: it shares no code with the engine.
 struct Oracle: Equatable {
     /// A message that was handed out and is not finished.
@@ -32,7 +34,20 @@ struct Oracle: Equatable {
         var delivery: Int
     }
 
+    /// What a message has been through. What follows from time, and what no client did, is left out.
+    struct Step: Equatable {
+        var kind: TrailEvent.Kind
+        /// 0 where it is known to the tick only.
+        var at: Int64
+        var client: String
+
+        static let ends: [TrailEvent.Kind] = [.acknowledged, .withdrawn]
+        static let kinds = ends + [.delivered, .deliveredAgain, .rescheduled, .takenBack]
+    }
+
     var tables: [Int32: Table] = [:]
+    /// By queue and offset, since the queue's table was made.
+    var trails: [Int32: [Int64: [Step]]] = [:]
     /// Everything clients ever got, and may use again.
     var handles: [Handle] = []
 
@@ -59,6 +74,12 @@ struct Oracle: Equatable {
     /// Whether the handle is that of the present delivery of its message.
     func isCurrent(_ handle: Handle) -> Bool {
         tables[handle.queue]?.messages[handle.offset]?.delivery == handle.delivery
+    }
+
+    mutating func note(_ kind: TrailEvent.Kind, _ queue: Int32, _ offset: Int64, at wall: Int64) {
+        let client = tables[queue]?.messages[offset]?.client ?? ""
+        let step = Step(kind: kind, at: Step.ends.contains(kind) ? 0 : wall, client: client)
+        trails[queue, default: [:]][offset, default: []].append(step)
     }
 
     /// A message is finished; the attempt is over with the last one.

@@ -115,7 +115,7 @@ final class GroupClaims {
     /// Writes what the tick has claimed and acknowledged.
     /// - Throws: the disk refused; nothing that was claimed in this tick may be answered.
     func commitTick() throws(ClaimError) {
-        if store.hasUncommitted { try store.commitTick() }
+        if store.hasUncommitted { try store.commitTick(at: time) }
         arm()
     }
 

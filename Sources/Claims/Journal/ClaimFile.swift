@@ -2,7 +2,8 @@ import LinuxSystem
 import StoreFormat
 
 /// The files of `popState`, ours alone: `journal-NNNNNNNN` and `snapshot-NNNNNNNN`, eight decimal digits. A snapshot
-/// holds the state in which the journal of its number begins; temporary files end in `.new`.
+/// holds the state in which the journal of its number begins; temporary files end in `.new`. `trail-NNNNNNNN` was the
+/// journal of its number.
 ///
 /// Both are a header and blocks. Header, 36 bytes, numbers little-endian:
 ///
@@ -106,6 +107,15 @@ enum ClaimFile {
         return nil
     }
 
+    /// Journals that a snapshot has replaced are kept under this name, for the trail (`TrailFiles`).
+    static func trailName(_ number: UInt32) -> String { "trail-" + name(.journal, number).dropFirst(8) }
+
+    /// The number of a journal that is kept for the trail; nil for names of other files.
+    static func parseTrail(_ name: String) -> UInt32? {
+        guard name.hasPrefix("trail-") else { return nil }
+        return parse("journal-" + name.dropFirst(6))?.number
+    }
+
     /// All bytes of a file.
     static func read(_ path: String, _ disk: any Disk) throws(SystemError) -> [UInt8] {
         let file = try disk.open(path, .read)
@@ -170,6 +180,8 @@ enum EntryKind: UInt8 {
     static let attempt: UInt8 = 0x20
     /// `claim`: the offsets are consecutive. `finish`: one message.
     static let plain: UInt8 = 0x40
+    /// `finish`: no client has acknowledged it; the broker took it out.
+    static let withdrawn: UInt8 = 0x80
 }
 
 /// What a table's entries in the present file are relative to.

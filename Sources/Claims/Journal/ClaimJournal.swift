@@ -8,6 +8,7 @@ struct ClaimJournal {
         var start: Int64
         /// Bit i: `start + i`; bit 0 is set.
         var bits: UInt64
+        let isWithdrawn: Bool
     }
 
     /// `JournalReference.file` of the file that is written.
@@ -35,10 +36,11 @@ struct ClaimJournal {
     var isEmpty: Bool { sealed.isEmpty && entries.isEmpty && finished == nil }
 
     /// Makes a block of the entries of the tick.
-    mutating func seal() {
+    /// - Parameter wall: the block's time, milliseconds since 1970, if no entry has one: that of acknowledgements.
+    mutating func seal(at wall: Int64? = nil) {
         flushFinished()
         guard !entries.isEmpty else { return }
-        let now = time ?? blockTime
+        let now = time ?? wall ?? blockTime
         var payload = EntryBytes()
         payload.signed(now &- blockTime)
         sealed.number(UInt64(payload.count + entries.count))
@@ -119,8 +121,9 @@ struct ClaimJournal {
         delivery(popTime: popTime, wall: wall, invisible: invisible, client: client, attemptID: attemptID)
     }
 
-    mutating func finish(_ table: ClaimTable, _ offset: Int64) {
-        if let open = finished, open.table === table {
+    /// - Parameter isWithdrawn: no client has acknowledged it.
+    mutating func finish(_ table: ClaimTable, _ offset: Int64, isWithdrawn: Bool = false) {
+        if let open = finished, open.table === table, open.isWithdrawn == isWithdrawn {
             let distance = offset &- open.start
             if distance > 0, distance < 64 {
                 finished?.bits |= 1 << UInt64(distance)
@@ -133,13 +136,14 @@ struct ClaimJournal {
             }
         }
         flushFinished()
-        finished = Finished(table: table, start: offset, bits: 1)
+        finished = Finished(table: table, start: offset, bits: 1, isWithdrawn: isWithdrawn)
     }
 
     private mutating func flushFinished() {
         guard let open = finished else { return }
         finished = nil
-        begin(.finish, open.table, open.bits == 1 ? EntryKind.plain : 0)
+        let flags = (open.bits == 1 ? EntryKind.plain : 0) | (open.isWithdrawn ? EntryKind.withdrawn : 0)
+        begin(.finish, open.table, flags)
         offset(open.start, open.table)
         if open.bits != 1 { entries.number(open.bits >> 1) }
     }

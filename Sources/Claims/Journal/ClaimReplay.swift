@@ -33,7 +33,7 @@ struct ClaimReplay {
         let payload = try reader.take(Int(length))
         guard ClaimFile.checksum(payload) == checksum else { throw JournalDamage("the checksum of a block is wrong") }
         var entries = EntryReader(payload)
-        blockTime = try time(blockTime &+ entries.signed())
+        blockTime = try entries.time(after: blockTime)
         while !entries.isAtEnd { try entry(&entries) }
     }
 
@@ -108,27 +108,9 @@ struct ClaimReplay {
 
     private func claim(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
         let delivery = try delivery(flags, &entries)
-        let count = try entries.number()
-        guard count <= UInt64(ClaimFile.claimMax) else { throw JournalDamage("a claim has \(count) offsets") }
         let reference = table.reference(in: file)
-        var offsets: [Int64] = []
-        var expected = reference.next
-        for index in 0..<Int(count) {
-            if index == 0 {
-                expected = expected &+ (try entries.signed())
-            } else if flags & EntryKind.plain == 0 {
-                expected = expected &+ Int64(bitPattern: try entries.number())
-            }
-            guard expected >= offsets.last.map({ $0 + 1 }) ?? table.next, expected < .max else {
-                throw JournalDamage("the offsets of a claim do not ascend")
-            }
-            offsets.append(expected)
-            expected += 1
-        }
-        let next = expected &+ (try entries.signed())
-        guard next >= table.next, next > offsets.last ?? -1 else {
-            throw JournalDamage("a claim ends before it begins")
-        }
+        let (offsets, next) = try entries.claimedOffsets(flags, after: reference.next)
+        guard offsets.first ?? next >= table.next else { throw JournalDamage("the offsets of a claim do not ascend") }
         table.claimWithoutJournal(
             offsets, next: next, popTime: delivery.popTime, deadline: delivery.deadline, client: delivery.client)
         table.journalled = JournalReference(file: file, next: next, offset: reference.offset)
@@ -147,7 +129,7 @@ struct ClaimReplay {
         remember(flags, delivery, table)
     }
 
-    private func remember(_ flags: UInt8, _ delivery: Delivery, _ table: ClaimTable) {
+    private func remember(_ flags: UInt8, _ delivery: JournalDelivery, _ table: ClaimTable) {
         table.isOrdered = flags & EntryKind.ordered != 0
         if table.isOrdered { table.attemptID = delivery.attemptID }
         table.settle()
@@ -166,7 +148,7 @@ struct ClaimReplay {
 
     private func abandon(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
         let offset = try offset(table, &entries)
-        let wall = try time(blockTime &+ entries.signed())
+        let wall = try entries.time(after: blockTime)
         let single = try take(offset, of: table)
         table.put(
             offset,
@@ -178,9 +160,9 @@ struct ClaimReplay {
 
     private func change(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
         let offset = try offset(table, &entries)
-        let wall = try time(blockTime &+ entries.signed())
-        let popTime = try time(wall &+ entries.signed())
-        let invisible = try invisible(&entries)
+        let wall = try entries.time(after: blockTime)
+        let popTime = try entries.time(after: wall)
+        let invisible = try entries.invisible()
         let single = try take(offset, of: table)
         table.put(
             offset,
@@ -195,8 +177,8 @@ struct ClaimReplay {
     private func state(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
         let reference = table.reference(in: file)
         let next = reference.next &+ (try entries.signed())
-        let popTimeMax = try time(try entries.signed())
-        let popTimeMin = try time(try entries.signed())
+        let popTimeMax = try entries.time(after: 0)
+        let popTimeMin = try entries.time(after: 0)
         guard next >= table.next else { throw JournalDamage("a table ends before it begins") }
         if flags & EntryKind.attempt != 0 { table.attemptID = Array(try entries.block()) }
         table.isOrdered = flags & EntryKind.ordered != 0
@@ -210,8 +192,8 @@ struct ClaimReplay {
         guard let bits = UInt32(exactly: try entries.number()), bits != 0, start >= 0,
             start < table.next - Int64(31 - bits.leadingZeroBitCount), start > table.open?.runs.lastOffset ?? -1
         else { throw JournalDamage("a run is none") }
-        let popTime = try time(blockTime &+ entries.signed())
-        let deadline = try time(popTime &+ entries.signed())
+        let popTime = try entries.time(after: blockTime)
+        let deadline = try entries.time(after: popTime)
         let client = try entries.number32()
         table.openClaims().runs.append(
             Run(start: start, popTime: popTime, deadline: deadline, unfinished: bits, client: client))
@@ -221,9 +203,9 @@ struct ClaimReplay {
 
     private func single(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
         let offset = try offset(table, &entries)
-        let popTime = try time(blockTime &+ entries.signed())
-        let deadline = try time(popTime &+ entries.signed())
-        let invisible = try invisible(&entries)
+        let popTime = try entries.time(after: blockTime)
+        let deadline = try entries.time(after: popTime)
+        let invisible = try entries.invisible()
         guard let attempt = Int32(exactly: try entries.signed()), offset >= 0, offset < table.next,
             table.inHand(offset) == nil
         else { throw JournalDamage("a claim is none") }
@@ -235,8 +217,8 @@ struct ClaimReplay {
     }
 
     private mutating func end(_ entries: inout EntryReader) throws(JournalDamage) {
-        let popTimeMin = try time(try entries.signed())
-        let ofNew = try time(try entries.signed())
+        let popTimeMin = try entries.time(after: 0)
+        let ofNew = try entries.time(after: 0)
         let tables = try entries.number()
         guard entries.isAtEnd, tables == UInt64(registry.byNumber.count) else {
             throw JournalDamage("it does not hold as many tables as it says")
@@ -248,33 +230,8 @@ struct ClaimReplay {
 
     // MARK: - Parts
 
-    private struct Delivery {
-        let popTime: Int64
-        let deadline: Int64
-        let invisible: Int64
-        let client: ClaimClient
-        let attemptID: [UInt8]?
-    }
-
-    private func delivery(_ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) -> Delivery {
-        let wall = try time(blockTime &+ entries.signed())
-        let popTime = try time(wall &+ entries.signed())
-        let invisible = try invisible(&entries)
-        let client = ClaimClient(number: try entries.number32())
-        let attemptID = flags & EntryKind.attempt != 0 ? Array(try entries.block()) : nil
-        return Delivery(
-            popTime: popTime, deadline: wall + invisible, invisible: invisible, client: client, attemptID: attemptID)
-    }
-
-    private func invisible(_ entries: inout EntryReader) throws(JournalDamage) -> Int64 {
-        let invisible = try entries.number()
-        guard invisible <= UInt64(Int64.claimInvisibleMax) else { throw JournalDamage("a claim is too long") }
-        return Int64(invisible)
-    }
-
-    private func time(_ value: Int64) throws(JournalDamage) -> Int64 {
-        guard ClaimFile.times.contains(value) else { throw JournalDamage("a time is none") }
-        return value
+    private func delivery(_ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) -> JournalDelivery {
+        try entries.delivery(flags, at: blockTime)
     }
 
     private func table(_ entries: inout EntryReader) throws(JournalDamage) -> ClaimTable {

@@ -11,6 +11,8 @@ final class JournalFiles {
     private let folder: String
     private let disk: any Disk
     private let logger: Logger
+    /// How much of the journals is kept for the trail, bytes.
+    private let trailBytesMax: Int64
 
     /// Opened with the first write.
     private var file: (any DiskFile)?
@@ -33,17 +35,19 @@ final class JournalFiles {
     private(set) var writtenBytes: Int64 = 0
 
     /// Goes on after what was read; after a new snapshot if not all of that is whole.
-    init(_ folder: String, _ disk: any Disk, _ logger: Logger, after recovery: ClaimRecovery, at time: Int64)
-        throws(SystemError)
-    {
+    init(
+        _ folder: String, _ disk: any Disk, _ logger: Logger, trailBytesMax: Int64, after recovery: ClaimRecovery,
+        at time: Int64
+    ) throws(SystemError) {
         self.folder = folder
         self.disk = disk
         self.logger = logger
+        self.trailBytesMax = trailBytesMax
         if !recovery.damage.isEmpty {
             // Nothing is written after damage: it would not be read.
             let number = recovery.highest + 1
             snapshotBytes = try SnapshotFile.write(recovery.registry, number, recovery.blockTime, folder, disk)
-            SnapshotFile.removeFiles(before: number, folder, disk, logger)
+            SnapshotFile.removeFiles(before: number, folder, disk, logger, trailBytesMax: trailBytesMax)
             header = ClaimFile.Header(kind: .journal, number: number, time: time)
             end = 0
             closed = []
@@ -123,7 +127,7 @@ final class JournalFiles {
         let number = header.number + 1
         snapshotBytes = try SnapshotFile.write(
             registry, number, now.wall, folder, disk, toWall: now.wall -| now.steady)
-        SnapshotFile.removeFiles(before: number, folder, disk, logger)
+        SnapshotFile.removeFiles(before: number, folder, disk, logger, trailBytesMax: trailBytesMax)
         header = ClaimFile.Header(kind: .journal, number: number, time: now.wall)
         file = nil
         end = 0
@@ -147,7 +151,7 @@ final class JournalFiles {
         wantsSnapshot = false
         results.begin()
         let above = String(folder[..<(folder.lastIndex(of: "/") ?? folder.startIndex)])
-        return { [folder, disk, logger, results] in
+        return { [folder, disk, logger, results, trailBytesMax] in
             var isSynchronized = true
             do throws(SystemError) {
                 if folderIsDirty {
@@ -163,7 +167,7 @@ final class JournalFiles {
             var made: Int64?
             if let snapshot {
                 do throws(SystemError) {
-                    made = try SnapshotFile.make(snapshot, folder, disk, logger)
+                    made = try SnapshotFile.make(snapshot, folder, disk, logger, trailBytesMax: trailBytesMax)
                 } catch {
                     logger.warning("no snapshot of claims was made; the journals it would replace stay: \(error)")
                 }

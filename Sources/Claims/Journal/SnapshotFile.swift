@@ -4,10 +4,11 @@ import Logging
 /// Makes snapshots. Any thread: it uses nothing but files.
 enum SnapshotFile {
     /// Makes the snapshot of a number out of the former one and the journals before that number, then removes those.
+    /// - Parameter trailBytesMax: how much of the journals is kept for the trail.
     /// - Returns: its bytes; nil when they are damaged: then all stays.
-    static func make(_ number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger) throws(SystemError)
-        -> Int64?
-    {
+    static func make(
+        _ number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger, trailBytesMax: Int64
+    ) throws(SystemError) -> Int64? {
         let recovery = try ClaimRecovery(folder, disk, upTo: number - 1)
         guard recovery.damage.isEmpty else {
             for damage in recovery.damage {
@@ -17,7 +18,7 @@ enum SnapshotFile {
             return nil
         }
         let bytes = try write(recovery.registry, number, recovery.blockTime, folder, disk)
-        removeFiles(before: number, folder, disk, logger)
+        removeFiles(before: number, folder, disk, logger, trailBytesMax: trailBytesMax)
         return bytes
     }
 
@@ -44,13 +45,23 @@ enum SnapshotFile {
         return Int64(encoder.bytes.count)
     }
 
-    /// Removes what a snapshot replaces. What cannot be removed is tried again after the next one.
-    static func removeFiles(before number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger) {
+    /// Removes what a snapshot replaces; journals become the trail. What cannot be removed is tried again after the next
+    /// one.
+    /// - Parameter trailBytesMax: how much of the journals is kept for the trail, the newest; 0 for nothing.
+    static func removeFiles(
+        before number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger, trailBytesMax: Int64
+    ) {
         do throws(SystemError) {
             for name in try disk.list(folder).sorted() {
-                let isOld = ClaimFile.parse(name).map { $0.number < number } ?? name.hasSuffix(".new")
-                if isOld { try disk.remove("\(folder)/\(name)") }
+                let file = ClaimFile.parse(name)
+                guard file.map({ $0.number < number }) ?? name.hasSuffix(".new") else { continue }
+                if let file, file.kind == .journal, trailBytesMax > 0 {
+                    try disk.rename("\(folder)/\(name)", to: "\(folder)/\(ClaimFile.trailName(file.number))")
+                } else {
+                    try disk.remove("\(folder)/\(name)")
+                }
             }
+            try TrailFiles(folder, disk).trim(to: trailBytesMax)
         } catch {
             logger.warning("an old journal of claims was not removed, tried again after the next snapshot: \(error)")
         }

@@ -1,0 +1,80 @@
+package import MessageModel
+
+/// Something that happened to a message of a group.
+package struct TrailEvent: Equatable, Sendable {
+    package enum Kind: Equatable, Sendable {
+        /// Into a client's hands; `until` is when that ends without an acknowledgement.
+        case delivered
+        /// Once more to the client whose answer was lost (ordered groups); no attempt of its own.
+        case deliveredAgain
+        /// The delivery before was taken back: its answer could not leave.
+        case takenBack
+        /// The client has set when the message comes again: `until`. It failed, or needs longer.
+        case rescheduled
+        /// The client's time was over.
+        case timedOut
+        /// Consumed.
+        case acknowledged
+        /// Finished without a client: it went to the dead letters, or cannot be read any more.
+        case withdrawn
+        /// It was not finished when its file was deleted: it is not delivered any more.
+        case expired
+        /// The group's filter does not want it.
+        case filtered
+        /// The group's offset was set past the message: it is not delivered.
+        case skipped
+        /// The group's offset was set back: the message is delivered as if it never was.
+        case reset
+    }
+
+    package let kind: Kind
+    /// Milliseconds since 1970; acknowledgements to the tick.
+    package let at: Int64
+    /// Milliseconds since 1970; nil where it has no meaning.
+    package let until: Int64?
+    /// The client's name; empty when it is not known.
+    package let client: String
+
+    /// - Parameters: as of the properties.
+    package init(_ kind: Kind, at: Int64, until: Int64? = nil, client: String = "") {
+        self.kind = kind
+        self.at = at
+        self.until = until
+        self.client = client
+    }
+}
+
+/// What the journals have about one message, for each group.
+package struct ClaimTrail: Equatable, Sendable {
+    package struct Part: Equatable, Sendable {
+        package let group: GroupName
+        /// In the order of their times.
+        package let events: [TrailEvent]
+    }
+
+    /// One for each group that has a claim table of the queue, in the order of names; some without events.
+    package let groups: [Part]
+    /// Where the oldest journal begins, milliseconds since 1970: nothing older is known. Nil without any journal.
+    package let begins: Int64?
+    /// Why not all of it could be read; nil when it could.
+    package let failure: String?
+}
+
+extension ClaimStore {
+    /// What happened to a message since the oldest journal that is kept.
+    ///
+    /// - Parameters:
+    ///   - offset: in the queue.
+    ///   - wall: milliseconds since 1970, now: what is over by then has timed out.
+    /// - Returns: the work that reads it, for a thread that may block: some 30 ns for each message that was handed out
+    ///   or acknowledged since then. It refers to nothing of the store that the loop uses.
+    package func trail(of topic: String, queueID: Int32, offset: Int64, at wall: Int64) -> @Sendable () -> ClaimTrail {
+        var groups: [UInt32: GroupName] = [:]
+        for table in tables(of: topic) where table.queueID == queueID { groups[table.number] = table.group }
+        return { [folder, disk, groups] in
+            var reader = TrailReader(groups: groups, offset: offset)
+            reader.read(TrailFiles(folder, disk))
+            return reader.trail(at: wall)
+        }
+    }
+}
