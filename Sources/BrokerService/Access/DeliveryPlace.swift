@@ -39,10 +39,7 @@ extension BrokerTables {
             let group = String(name.dropFirst(TopicNames.retryPrefix.count))
             return (try? GroupName(existing: group)).flatMap { retryTopic(of: $0) }
         }
-        if name.hasPrefix(TopicName.deadLetterPrefix) {
-            return topics.findOrCreate(
-                topicName, queueNums: QueueCounts.deadLetter, perm: Permission.read | Permission.write)
-        }
+        if name.hasPrefix(TopicName.deadLetterPrefix) { return deadLetterTopic(topicName) }
         let wanted = min(max(queueID, 0), Int32.max - 1) + 1
         guard
             let made = topics.createForSend(
@@ -72,6 +69,17 @@ extension BrokerTables {
         let topic = topics.findOrCreate(
             name, queueNums: queues, perm: Permission.read | Permission.write, topicSysFlag: unitFlag, mayWait: mayWait)
         topics.enlarge(topic, to: queues)
+        return topic
+    }
+
+    /// A group's dead-letter topic with the one queue the broker stores into, made or enlarged on the way.
+    ///
+    /// RocketMQ never enlarges it: one that a client or an operator has made without queues takes dead letters that no
+    /// consumer can read.
+    func deadLetterTopic(_ name: TopicName) -> TopicEntry {
+        let topic = topics.findOrCreate(
+            name, queueNums: QueueCounts.deadLetter, perm: Permission.read | Permission.write)
+        topics.enlarge(topic, to: QueueCounts.deadLetter)
         return topic
     }
 }

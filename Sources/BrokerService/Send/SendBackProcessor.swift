@@ -41,7 +41,6 @@ final class SendBackProcessor {
                 .noPermission, "the broker[\(environment.configuration.brokerIP1)] sending message is forbidden")
         }
         guard group.config.retryQueueNums > 0 else { return request.answer(.success) }
-        let readWrite = Permission.read | Permission.write
         let unitFlag: Int32 = request.extFields.bool("unitMode") == true ? 2 : 0
         guard let deadLetterTopic = group.groupName.deadLetterTopic,
             var topic = tables.retryTopic(of: group.groupName, unitFlag: unitFlag)
@@ -84,8 +83,7 @@ final class SendBackProcessor {
             }
             var queueID: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
-                topic = tables.topics.findOrCreate(
-                    deadLetterTopic, queueNums: QueueCounts.deadLetter, perm: readWrite)
+                topic = tables.deadLetterTopic(deadLetterTopic)
                 queueID = Int32.random(in: 0..<QueueCounts.deadLetter)
                 for name in TimerProperties.requests { properties["\(name)"] = nil }
                 properties[PropertyName.delayLevel] = "0"

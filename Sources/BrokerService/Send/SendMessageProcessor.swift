@@ -175,11 +175,8 @@ final class SendMessageProcessor {
         guard header.reconsumeTimes >= maxReconsumeTimes else { return target }
         // The retry topic's name is longer, and fits.
         guard let deadLetterTopic = group.groupName.deadLetterTopic else { return target }
-        let topic = tables.topics.findOrCreate(
-            deadLetterTopic, queueNums: QueueCounts.deadLetter,
-            perm: Permission.read | Permission.write)
         return Target(
-            topic: topic, queueID: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
+            topic: tables.deadLetterTopic(deadLetterTopic), queueID: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
             isDeadLetter: true)
     }
 

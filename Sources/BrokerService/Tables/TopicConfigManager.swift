@@ -172,14 +172,15 @@ final class TopicConfigManager {
     }
 
     /// A client sends to a topic that is not there: made after the default topic it names, if that one may be
-    /// inherited. It gets as many queues as the client wants, at most as many as the default topic has.
+    /// inherited. It gets as many queues as the client wants, at most as many as the default topic has, and one at
+    /// least: RocketMQ makes a topic without queues of a client that wants 0, and refuses the message and all others.
     func createForSend(_ name: TopicName, defaultTopic: String, clientQueueNums: Int32, topicSysFlag: Int32)
         -> TopicEntry?
     {
         guard isAutoCreateEnabled || defaultTopic != TopicNames.autoCreateKey,
             let template = table[defaultTopic]?.config, template.perm & Permission.inherit != 0
         else { return nil }
-        let queues = max(0, min(clientQueueNums, template.writeQueueNums))
+        let queues = max(1, min(clientQueueNums, template.writeQueueNums))
         var config = TopicConfig(
             topicName: name.text, readQueueNums: queues, writeQueueNums: queues,
             perm: template.perm & ~Permission.inherit)

@@ -216,6 +216,34 @@ struct UndeliverableMessagesTests {
         }
     }
 
+    /// Stateful fuzzing, seed 9002: dead letters lay in a queue that no consumer could read. RocketMQ has this fault.
+    @Test("dead letters are read, whatever queues a client or an operator gave their topic", arguments: [true, false])
+    func deadLetterTopicWithoutQueues(_ isMadeByClient: Bool) throws {
+        let harness = try BrokerHarness(Self.levels)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        #expect(try connection.makeGroup("G", retryQueues: 1).code == 0)
+        let sent = try connection.send(topic: "T", body: "m")
+        let offset = try #require(OffsetMessageID.parse(sent.extFields["msgId"] ?? "")?.physicalOffset)
+        if isMadeByClient {
+            let fields = [
+                "a": "PG", "b": "%DLQ%G", "c": "TBW102", "d": "0", "e": "0", "f": "0", "g": "1700000000000", "h": "0",
+                "i": "", "j": "0", "k": "false", "m": "false",
+            ]
+            #expect(try connection.invoke(.sendMessageV2, fields, body: Array("own".utf8)).code == 0)
+        } else {
+            try harness.onLoop {
+                _ = try $0.topics.update(
+                    TopicConfig(topicName: "%DLQ%G", readQueueNums: 0, writeQueueNums: 0, perm: 6))
+            }
+        }
+        #expect(try connection.sendBack("G", offset: offset, delayLevel: -1).code == 0)
+        #expect(try connection.send(topic: "%RETRY%G", bytes: Array("tried".utf8), properties: "", retries: 16).code == 0)
+        let own = isMadeByClient ? ["own"] : []
+        #expect(try connection.wait("%DLQ%G", queueID: 0, count: own.count + 2).map(\.body) == own + ["m", "tried"])
+        #expect(try harness.onLoop { $0.topics["%DLQ%G"]?.config.readQueueNums } == 1)
+    }
+
     @Test("a record that fits while it waits and not where it is delivered is refused with 13")
     func tooLargeLater() throws {
         // The schedule topic has 19 bytes, this one 127: delivered, the record is 108 bytes larger.

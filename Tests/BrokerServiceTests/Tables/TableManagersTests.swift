@@ -35,7 +35,7 @@ import WorkerProtocol
         #expect(try topics([("traceTopicEnable", "true")])["RMQ_SYS_TRACE_TOPIC"] != nil)
     }
 
-    @Test("a topic made by a send takes the client's queues, at most the default topic's, and its permission")
+    @Test("a topic made by a send takes the client's queues, one to the default topic's, and its permission")
     func createForSend() throws {
         let topics = try topics()
         #expect(
@@ -51,6 +51,11 @@ import WorkerProtocol
             try topics.createForSend(TopicName("C"), defaultTopic: "none", clientQueueNums: 4, topicSysFlag: 0) == nil)
         #expect(topics.dataVersion.counter == 2)
         #expect(topics.isDirty)
+        for wanted in [0, -1, Int32.min] {
+            let name = try TopicName("D\(wanted.magnitude)")
+            let made = topics.createForSend(name, defaultTopic: "TBW102", clientQueueNums: wanted, topicSysFlag: 0)
+            #expect(made?.config.readQueueNums == 1 && made?.config.writeQueueNums == 1)
+        }
     }
 
     @Test("tables Apache wrote are read, and written back the same")
