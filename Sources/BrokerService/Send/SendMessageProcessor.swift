@@ -176,7 +176,8 @@ final class SendMessageProcessor {
         // The retry topic's name is longer, and fits.
         guard let deadLetterTopic = group.groupName.deadLetterTopic else { return target }
         return Target(
-            topic: tables.deadLetterTopic(deadLetterTopic), queueID: Int32.random(in: 0..<QueueCounts.deadLetter), sysFlag: target.sysFlag,
+            topic: tables.deadLetterTopic(deadLetterTopic), queueID: Int32.random(in: 0..<QueueCounts.deadLetter),
+            sysFlag: target.sysFlag,
             isDeadLetter: true)
     }
 

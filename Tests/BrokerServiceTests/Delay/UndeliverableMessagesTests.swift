@@ -238,7 +238,8 @@ struct UndeliverableMessagesTests {
             }
         }
         #expect(try connection.sendBack("G", offset: offset, delayLevel: -1).code == 0)
-        #expect(try connection.send(topic: "%RETRY%G", bytes: Array("tried".utf8), properties: "", retries: 16).code == 0)
+        #expect(
+            try connection.send(topic: "%RETRY%G", bytes: Array("tried".utf8), properties: "", retries: 16).code == 0)
         let own = isMadeByClient ? ["own"] : []
         #expect(try connection.wait("%DLQ%G", queueID: 0, count: own.count + 2).map(\.body) == own + ["m", "tried"])
         #expect(try harness.onLoop { $0.topics["%DLQ%G"]?.config.readQueueNums } == 1)
