@@ -18,6 +18,7 @@ extension BrokerConfiguration {
             ("brokerPermission", Int64(brokerPermission)), ("defaultTopicQueueNums", Int64(defaultTopicQueueNums)),
             ("shortPollingTimeMills", shortPollingTimeMills),
             ("defaultPopShareQueueNum", Int64(defaultPopShareQueueNum)),
+            ("messageTrailBytesMax", messageTrailBytesMax),
             ("flushConsumerOffsetInterval", flushConsumerOffsetInterval),
             ("rebalanceLockMaxLiveTime", rebalanceLockMaxLiveTime),
             ("registerNameServerPeriod", registerNameServerPeriod),

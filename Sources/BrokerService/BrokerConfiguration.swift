@@ -51,6 +51,8 @@ package struct BrokerConfiguration {
     package var defaultMessageRequestMode = "PULL"
     /// Queues of other members a popping client reads besides its own; below 1: all.
     package var defaultPopShareQueueNum: Int32 = -1
+    /// Bytes of journals of claims that are kept for the trail; 0: none.
+    package var messageTrailBytesMax: Int64 = 64 << 20
     /// Whether the broker divides queues among clients that ask for it.
     package var serverLoadBalancerEnable = true
     /// Whether consumers far behind are sent to a slave.
@@ -163,6 +165,7 @@ package struct BrokerConfiguration {
         case "defaultTopicQueueNums": defaultTopicQueueNums = Int(number)
         case "shortPollingTimeMills": shortPollingTimeMills = number
         case "defaultPopShareQueueNum": defaultPopShareQueueNum = Int32(clamping: number)
+        case "messageTrailBytesMax": messageTrailBytesMax = number
         case "flushConsumerOffsetInterval": flushConsumerOffsetInterval = number
         case "rebalanceLockMaxLiveTime": rebalanceLockMaxLiveTime = number
         // RocketMQ's own bounds.

@@ -125,6 +125,8 @@ package enum RequestCode: Int32, CaseIterable, Sendable {
     case removeColdDataFlowCtrConfig = 2002
     case getColdDataFlowCtrInfo = 2003
     case setCommitLogReadMode = 2004
+    /// Apus's own: what has become of a message for each group.
+    case getMessageStatus = 31001
     case popMessage = 200050
     case ackMessage = 200051
     case peekMessage = 200052

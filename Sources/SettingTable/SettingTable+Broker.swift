@@ -95,6 +95,9 @@ extension SettingTable {
             "serverLoadBalancerEnable", .messages, .broker, .boolean, "true", .running,
             "the broker divides queues among those who ask it to (5.x)"),
         Setting(
+            "messageTrailBytesMax", .messages, .broker, .integer(0...1_099_511_627_776), "67108864", .start,
+            "bytes that are kept of what popped messages went through (apus message show); 0: none"),
+        Setting(
             "sendThreadPoolQueueCapacity", .messages, .broker, .integer(1...2_147_483_647), "100000", .running,
             "sends that may wait for disk or slave; more are refused"),
         Setting(

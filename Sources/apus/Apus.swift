@@ -66,7 +66,9 @@ struct Apus: AsyncParsableCommand {
                 subcommands: [Up.self, Down.self, Reload.self, Restart.self, Status.self, LogsCommand.self]),
             CommandGroup(
                 name: "Messages",
-                subcommands: [SendCommand.self, ConsumeCommand.self, WhyCommand.self, BenchCommand.self]),
+                subcommands: [
+                    SendCommand.self, ConsumeCommand.self, MessageCommand.self, WhyCommand.self, BenchCommand.self,
+                ]),
             CommandGroup(
                 name: "Management",
                 subcommands: [AdminCommandGroup.self, ConfigCommand.self, MigrateCommand.self, PluginCommand.self]),

@@ -108,6 +108,13 @@ struct RebalanceLockManager {
 }
 
 extension RebalanceLockManager {
+    /// The client that has a queue's lock; nil when it is free.
+    /// - Parameter now: milliseconds since 1970.
+    func owner(group: String, queue: MessageQueue, now: Int64) -> String? {
+        guard let lock = locks[group]?[queue], now - lock.lastUpdateMillis <= maxLiveMillis else { return nil }
+        return lock.clientID
+    }
+
     /// The queues of a group whose locks a client has.
     func held(group: String, by owner: Owner) -> Set<MessageQueue> {
         Set((locks[group] ?? [:]).lazy.filter { owner.holds($0.value) }.map(\.key))

@@ -20,6 +20,7 @@ final class GroupClaims {
     private var timer: Scheduled<Void>?
     private var timerAtSteady = Int64.max
     private var isExpiring = false
+    private var trailQuestions = 0
 
     /// What is known of a claim table besides its claims; hangs at `ClaimTable.context`.
     private final class Link {
@@ -44,7 +45,7 @@ final class GroupClaims {
         files = environment.makeWork()
         store = ClaimStore(
             folder: messages.configuration.storePathRootDir + "/popState", disk: environment.disk,
-            logger: environment.logger)
+            logger: environment.logger, trailBytesMax: environment.configuration.messageTrailBytesMax)
     }
 
     var time: ClaimTime { ClaimTime(wall: environment.now(), steady: environment.steady()) }
@@ -139,6 +140,26 @@ final class GroupClaims {
         timer?.cancel()
         files.stop()
         try store.close()
+    }
+
+    // MARK: - Trails
+
+    /// Questions for trails that wait or are being answered.
+    private static let trailQuestionsMax = 16
+
+    /// What a message has been through, as far as journals are kept; read in the background.
+    /// - Returns: false when too many questions wait; `then` is not called.
+    func trail(
+        of topic: String, _ queueID: Int32, _ offset: Int64, then: @escaping (ClaimTrail) -> Void
+    ) -> Bool {
+        guard trailQuestions < Self.trailQuestionsMax else { return false }
+        trailQuestions += 1
+        // On the thread of the journal's other work: a snapshot renames and removes the files that are read.
+        files.submit(store.trail(of: topic, queueID: queueID, offset: offset, at: environment.now())) { [self] in
+            trailQuestions -= 1
+            then($0)
+        }
+        return true
     }
 
     // MARK: - Deadlines

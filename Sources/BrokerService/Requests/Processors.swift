@@ -16,6 +16,7 @@ final class Processors {
     let admin: AdminBrokerProcessor
     let consumeStats: ConsumeStatsProcessor
     let relay: ClientRelayProcessor
+    let status: MessageStatusProcessor
     let answers: TableAnswers
     let sender: RecordSender
 
@@ -49,6 +50,7 @@ final class Processors {
             environment, tables, storage, hold, claims, waiters, keeper, answers, settings, registration, runtime,
             replica, kinds)
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
+        status = MessageStatusProcessor(environment, tables, storage, claims, kinds)
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }
 }

@@ -1,0 +1,248 @@
+import Claims
+import FastJSON
+import MessageModel
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// Finds out what has become of one message, in slices: each looks at a bounded part of the index or at one group.
+/// Confined to the broker's event loop.
+final class MessageStatusInquiry {
+    /// Groups in an answer.
+    static let groupsMax = 256
+    /// Copies of a message that are looked at, the newest, of each topic.
+    static let copiesMax = 64
+
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let claims: GroupClaims
+    private let schedule: ScheduleMessageService
+
+    /// The message; the delivered one, once a copy that waited has been delivered.
+    private(set) var message: StoredMessage
+    /// Of a message that waits: until when, milliseconds since 1970; nil when that is not known.
+    private(set) var waitsUntil: Int64?
+    private(set) var waits = false
+    private(set) var rows: [GroupStatus] = []
+    private(set) var groupsLeftOut = 0
+    private var groups: [String] = []
+    private var nextGroup = 0
+
+    private enum Search {
+        case delivered
+        case delayed
+        case retries(group: String)
+        case deadLetters(group: String)
+    }
+
+    private var searches: [(search: Search, query: KeyQuery)] = []
+    /// Copies consumers sent back, that wait or have waited for their delay.
+    private var delayed: [StoredMessage] = []
+    private var retries: [StoredMessage] = []
+    private var deadLetters: [StoredMessage] = []
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
+        _ schedule: ScheduleMessageService, _ message: StoredMessage
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.claims = claims
+        self.schedule = schedule
+        self.message = message
+        lookAtWaiting()
+    }
+
+    // MARK: - Does it wait?
+
+    private static let waitingTopics: Set<String> = [TopicNames.schedule, TopicNames.timer, TopicNames.half]
+
+    private func lookAtWaiting() {
+        guard Self.waitingTopics.contains(message.topic), let real = message.realTopic else { return }
+        waits = true
+        waitsUntil = message.topic == TopicNames.timer ? message.timerDue : delayDue(message)
+        guard message.topic != TopicNames.schedule || isDelivered(message), let key = message.uniqueKey else { return }
+        searches.append((.delivered, query(real, key)))
+    }
+
+    /// When a message of the schedule topic is due; milliseconds since 1970.
+    private func delayDue(_ message: StoredMessage) -> Int64? {
+        guard message.topic == TopicNames.schedule,
+            let queue = storage.store.consumeQueue(topic: message.topic, queueID: message.queueID)
+        else { return nil }
+        return storage.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first?.tagsCode
+    }
+
+    private func isDelivered(_ message: StoredMessage) -> Bool {
+        let levels = schedule.committedOffsets
+        guard let level = Int(exactly: message.queueID), levels.indices.contains(level) else { return false }
+        return message.queueOffset < levels[level]
+    }
+
+    // MARK: - Groups
+
+    /// The topic's groups are known. To be called once, after `advance` has found where the message is.
+    func begin(_ names: [String]) {
+        groups = Array(names.prefix(Self.groupsMax))
+        groupsLeftOut = names.count - groups.count
+        if !waits, let key = message.uniqueKey { searches.append((.delayed, query(TopicNames.schedule, key))) }
+    }
+
+    private func query(_ topic: String, _ key: String) -> KeyQuery {
+        storage.store.beginQuery(topic: topic, key: key, maxCount: Self.copiesMax, begin: 0, end: .max)
+    }
+
+    /// One slice; true when there is more to do.
+    func advance() -> Bool {
+        guard searches.isEmpty else {
+            storage.store.advance(
+                &searches[0].query, steps: QueryMessageProcessor.stepsPerSlice,
+                bytes: QueryMessageProcessor.bytesPerSlice)
+            if searches[0].query.isDone {
+                let (search, query) = searches.removeFirst()
+                take(search, storage.store.result(of: query).records.compactMap { storage.store.storedMessage($0) })
+            }
+            return true
+        }
+        guard nextGroup < groups.count else { return false }
+        let group = groups[nextGroup]
+        nextGroup += 1
+        look(group)
+        return true
+    }
+
+    private func look(_ group: String) {
+        if waits {
+            rows.append(GroupStatus(group: group, mode: mode(group), state: .waiting, until: waitsUntil))
+            return
+        }
+        retries = []
+        deadLetters = []
+        let name = try? GroupName(existing: group)
+        guard let key = message.uniqueKey, let retry = name?.retryTopic, let dead = name?.deadLetterTopic else {
+            rows.append(row(group))
+            return
+        }
+        searches.append((.retries(group: group), query(retry.text, key)))
+        searches.append((.deadLetters(group: group), query(dead.text, key)))
+    }
+
+    private func take(_ search: Search, _ found: [StoredMessage]) {
+        switch search {
+        case .delivered:
+            guard let delivered = found.first(where: { $0.physicalOffset > message.physicalOffset }) else { return }
+            message = delivered
+            waits = false
+            waitsUntil = nil
+        case .delayed: delayed = found.filter(isCopy)
+        case .retries: retries = found.filter(isCopy)
+        case .deadLetters(let group):
+            deadLetters = found.filter(isCopy)
+            rows.append(row(group))
+        }
+    }
+
+    /// Others may have the same unique key: producers that send again after a time-out.
+    private func isCopy(_ other: StoredMessage) -> Bool {
+        other.physicalOffset > message.physicalOffset && (other.originID == nil || other.originID == message.messageID)
+    }
+
+    // MARK: - A group's row
+
+    private func mode(_ group: String) -> GroupStatus.Mode {
+        if claims.store.table(group: group, topic: message.topic, queueID: message.queueID) != nil { return .pop }
+        return tables.consumers[group]?.messageModel == "BROADCASTING" ? .broadcasting : .pull
+    }
+
+    private func row(_ group: String) -> GroupStatus {
+        let mode = mode(group)
+        var row = GroupStatus(group: group, mode: mode, state: .unknown)
+        row.attemptsMax = tables.groups[group]?.config.retryMaxTimes
+        switch mode {
+        case .broadcasting: return row
+        case .pop: addClaim(&row)
+        case .pull: addOffsets(&row)
+        }
+        if let letter = deadLetters.last {
+            row.state = .fail
+            row.deadLetter = (letter.topic, letter.queueID, letter.queueOffset)
+            row.attempts = letter.reconsumeTimes
+            row.until = nil
+            row.trail.append(MessageStep(kind: .deadLetter, at: letter.storeTimestamp))
+        }
+        return row
+    }
+
+    private func addClaim(_ row: inout GroupStatus) {
+        guard
+            let table = claims.store.table(group: row.group, topic: message.topic, queueID: message.queueID)
+        else { return }
+        switch table.state(of: message.queueOffset, at: claims.time) {
+        case .new: row.state = .new
+        case .claimed(let client, let since, let until, let attempt):
+            row.state = .ing
+            row.client = claims.store.name(of: client)
+            row.since = since
+            row.until = until
+            row.attempts = attempt
+        case .due(let attempts):
+            row.state = .fail
+            row.attempts = attempts
+        case .finished: row.state = .success
+        }
+    }
+
+    private func addOffsets(_ row: inout GroupStatus) {
+        let committed = tables.offsets.offset(topic: message.topic, group: row.group, queueID: message.queueID) ?? 0
+        let queue = MessageQueue(
+            topic: message.topic, brokerName: environment.configuration.brokerName, queueID: message.queueID)
+        let copies = (delayed.filter { $0.realTopic == TopicName.retryPrefix + row.group } + retries)
+            .sorted { $0.physicalOffset < $1.physicalOffset }
+        for copy in copies {
+            let isBack = copy.topic == TopicNames.schedule
+            row.trail.append(
+                MessageStep(
+                    kind: isBack ? .sentBack : .retried, at: copy.storeTimestamp, until: isBack ? delayDue(copy) : nil))
+        }
+        guard let last = copies.last else {
+            row.state = committed > message.queueOffset ? .success : .new
+            if row.state == .new { row.client = tables.locks.owner(group: row.group, queue: queue, now: environment.now()) }
+            return
+        }
+        row.attempts = last.reconsumeTimes
+        row.state = .fail
+        if last.topic == TopicNames.schedule {
+            row.until = delayDue(last)
+        } else {
+            let consumed = tables.offsets.offset(topic: last.topic, group: row.group, queueID: last.queueID) ?? 0
+            if consumed > last.queueOffset { row.state = .success } else { row.until = last.storeTimestamp }
+        }
+    }
+
+    // MARK: - The answer
+
+    /// Puts the claims' trails into the rows.
+    func add(_ trail: ClaimTrail) {
+        for part in trail.groups {
+            guard let index = rows.firstIndex(where: { $0.group == part.group.text }) else { continue }
+            rows[index].trail = part.events.map { MessageStep($0) } + rows[index].trail
+            // Messages below the floor look alike in memory; how they came there, the trail knows.
+            if rows[index].state == .success, part.events.last?.kind == .expired { rows[index].state = .expired }
+        }
+    }
+
+    func body(_ trail: ClaimTrail?) -> [UInt8] {
+        JSONValue.fields([
+            ("topic", .string(message.topic)), ("queueId", .integer(message.queueID)),
+            ("queueOffset", .integer(message.queueOffset)), ("commitLogOffset", .integer(message.physicalOffset)),
+            ("msgId", .string(message.messageID)), ("uniqueKey", message.uniqueKey.map { .string($0) }),
+            ("storeTimestamp", .integer(message.storeTimestamp)), ("waits", .bool(waits)),
+            ("realTopic", waits ? message.realTopic.map { .string($0) } : nil),
+            ("until", waitsUntil.map { .integer($0) }), ("trailBegins", trail?.begins.map { .integer($0) }),
+            ("trailFailure", trail?.failure.map { .string($0) }), ("groupsLeftOut", .integer(groupsLeftOut)),
+            ("groups", .array(rows.map(\.json))),
+        ]).bytes()
+    }
+}
