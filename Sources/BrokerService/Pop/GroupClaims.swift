@@ -105,6 +105,18 @@ final class GroupClaims {
         return beginsAtEnd && !topic.isRetryTopic ? max(minimum, queue.maxOffset.rawValue - 1) : minimum
     }
 
+    /// How many messages of a queue the group could have now.
+    func available(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) -> Int64 {
+        guard
+            let queue = topic.nameBytes.withUnsafeBytes({ messages.consumeQueue(topic: $0, queueID: queueID) })
+        else { return 0 }
+        let end = queue.maxOffset.rawValue
+        guard let table = find(group: group, topic: topic, queueID: queueID) else {
+            return max(0, end - start(group: group, topic: topic, queue))
+        }
+        return max(0, end - table.next) + Int64(table.dueCount)
+    }
+
     /// The topic was deleted: so are claims of its messages.
     func forget(topic: String) { store.removeTables(topic: topic) }
 
@@ -181,7 +193,12 @@ final class GroupClaims {
 
 extension GroupClaims: ClaimObserver {
     func messagesDue(in table: ClaimTable) {
-        waiters.stir(topic: table.topic.text, group: table.group.text, queueID: table.queueID)
+        let (topic, group) = (table.topic.text, table.group.text)
+        waiters.stir(topic: topic, group: group, queueID: table.queueID)
+        guard topic.hasPrefix(TopicNames.retryPrefix),
+            let origin = PopRetryTopics.origin(of: topic, group: group)
+        else { return }
+        waiters.stir(topic: origin, group: group)
     }
 
     func floorMoved(of table: ClaimTable) { commit(table) }
