@@ -51,6 +51,8 @@ package struct BrokerConfiguration {
     package var defaultMessageRequestMode = "PULL"
     /// Queues of other members a popping client reads besides its own; below 1: all.
     package var defaultPopShareQueueNum: Int32 = -1
+    /// Whether messages popped more often than their group may try become dead letters.
+    package var popDeadLetterEnable = false
     /// Whether the broker divides queues among clients that ask for it.
     package var serverLoadBalancerEnable = true
     /// Whether consumers far behind are sent to a slave.
@@ -151,6 +153,7 @@ package struct BrokerConfiguration {
         "notifyConsumerIdsChangedEnable": \.notifyConsumerIdsChangedEnable,
         "offsetCheckInSlave": \.offsetCheckInSlave,
         "serverLoadBalancerEnable": \.serverLoadBalancerEnable,
+        "popDeadLetterEnable": \.popDeadLetterEnable,
     ]
 
     /// The bounds of the table make every conversion exact.

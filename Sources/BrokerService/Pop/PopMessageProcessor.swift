@@ -30,6 +30,7 @@ final class PopMessageProcessor {
     private let claims: GroupClaims
     private let waiters: PopWaiters
     private let retries: PopRetryTopics
+    private let deadLetters: PopDeadLetters
     /// Where in the ring of queues the next pop begins.
     private var ring = Int32.random(in: 0..<1024)
     /// Answers of this tick, which leave when its claims are in the journal.
@@ -46,7 +47,7 @@ final class PopMessageProcessor {
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
         _ reader: MessageReader, _ sender: RecordSender, _ claims: GroupClaims, _ waiters: PopWaiters,
-        _ retries: PopRetryTopics
+        _ retries: PopRetryTopics, _ deadLetters: PopDeadLetters
     ) {
         self.environment = environment
         self.storage = storage
@@ -56,6 +57,7 @@ final class PopMessageProcessor {
         self.claims = claims
         self.waiters = waiters
         self.retries = retries
+        self.deadLetters = deadLetters
         access = ReadAccess(environment: environment, tables: tables, verb: "popping")
     }
 
@@ -187,6 +189,11 @@ final class PopMessageProcessor {
             if othersWait(pop) { part.room = max(1, pop.left / 2) }
         }
         takeDue(pop, &part)
+        if pop.isOrdered, deadLetters.isTaking(from: table) {
+            // What comes behind one that is given up is handed out when its dead letter is written.
+            pop.left += part.due.count
+            return .done
+        }
         return takeFresh(pop, part, isSecondLook: false)
     }
 
@@ -238,6 +245,10 @@ final class PopMessageProcessor {
                 table.drop(due: message.offset)
                 continue
             }
+            let isGivenUp = deadLetters.take(
+                message.offset, attempts: message.attempts, record: record, of: part, group: pop.group,
+                origin: pop.topic)
+            guard !isGivenUp else { continue }
             part.due.append(.init(offset: message.offset, attempts: message.attempts, record: record))
         }
         pop.left -= part.due.count
@@ -464,6 +475,12 @@ final class PopMessageProcessor {
             fields: PopAnswer.fields(pop, popTime: environment.now()))
         storage.statistics.missed()
     }
+
+    /// The tick's messages are in the log.
+    func storeCommitted() { deadLetters.committed() }
+
+    /// They are not.
+    func storeFailed() { deadLetters.failed() }
 
     /// The tick's claims are in the journal: its answers leave.
     func claimsWritten() {

@@ -34,7 +34,9 @@ final class Processors {
         sender = RecordSender(environment, storage.store)
         pull = PullMessageProcessor(environment, tables, storage, filters, reader, sender)
         let retries = PopRetryTopics(tables)
-        pop = PopMessageProcessor(environment, tables, storage, filters, reader, sender, claims, waiters, retries)
+        let deadLetters = PopDeadLetters(environment, tables, storage, keeper, notifier, claims)
+        pop = PopMessageProcessor(
+            environment, tables, storage, filters, reader, sender, claims, waiters, retries, deadLetters)
         popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
         popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters, retries)
         assignments = QueryAssignmentProcessor(environment, tables, keeper, registration)

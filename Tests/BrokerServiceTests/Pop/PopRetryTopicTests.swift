@@ -11,9 +11,9 @@ import Testing
 @Suite("retry topics of RocketMQ's popping groups") struct PopRetryTopicTests {
     private func withCopies(
         v1: Int = 0, v2: Int = 0, of topic: String, messages: Int, group: String = "G",
-        _ body: (BrokerHarness, RawConnection) throws -> Void
+        settings: [(String, String)] = [], _ body: (BrokerHarness, RawConnection) throws -> Void
     ) throws {
-        let harness = try BrokerHarness { TagFilterDouble.attach(to: $0) }
+        let harness = try BrokerHarness(settings) { TagFilterDouble.attach(to: $0) }
         defer { try? harness.end() }
         let connection = try harness.connect()
         for index in 0..<messages { _ = try connection.send(topic: topic, queueID: 0, body: "m\(index)") }
@@ -134,6 +134,24 @@ import Testing
                 try connection.acknowledge(message, topic: "%RETRY%a_b", group: "a")
             }
             #expect(try connection.committed(topic: "%RETRY%a_b", group: "a") == 3)
+        }
+    }
+
+    @Test("a copy that is given up is a dead letter of the topic the message was sent to")
+    func deadLetter() throws {
+        let isOn = ("popDeadLetterEnable", "true")
+        try withCopies(v1: 1, of: "Poison", messages: 1, settings: [isOn]) { (_, connection) throws in
+            let group = #"{"groupName":"G","retryMaxTimes":0,"retryQueueNums":1,"consumeEnable":true}"#
+            #expect(try connection.invoke(.updateAndCreateSubscriptionGroup, body: Array(group.utf8)).code == 0)
+            let popped = try connection.pop(RawConnection.popFields(topic: "Poison"))
+            #expect(popped.bodies == ["v0", "m0"])
+            _ = try connection.change(popped.messages[0], topic: "Poison", invisible: 0)
+            try connection.acknowledge(popped.messages[1], topic: "Poison")
+            #expect(try connection.pop(RawConnection.popFields(topic: "Poison", poll: 300)).messages.isEmpty)
+            #expect(try connection.committed(topic: "%RETRY%G_Poison") == 1)
+            let letters = try connection.invoke(
+                .pullMessage, RawConnection.pullFields(topic: "%DLQ%G", group: "Reader"))
+            #expect(String(decoding: letters.body, as: UTF8.self).contains("RETRY_TOPIC\u{1}Poison\u{2}"))
         }
     }
 
