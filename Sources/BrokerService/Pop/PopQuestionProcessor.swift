@@ -33,13 +33,16 @@ final class PopQuestionProcessor {
         let group: SubscriptionGroupEntry
         let topic: TopicEntry
         let queueID: Int32
+        /// A pop in order does not look into retry topics.
+        let isOrdered: Bool
 
         let queues: Range<Int32>
 
-        init(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) {
+        init(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32, isOrdered: Bool) {
             self.group = group
             self.topic = topic
             self.queueID = queueID
+            self.isOrdered = isOrdered
             queues = PopWaiter.queues(of: topic, queueID)
         }
     }
@@ -56,7 +59,9 @@ final class PopQuestionProcessor {
                         + "topicConfig.readQueueNums:[\(topic.config.readQueueNums)]")
                 return nil
             }
-            return Asked(group: group, topic: topic, queueID: header.queueID)
+            return Asked(
+                group: group, topic: topic, queueID: header.queueID,
+                isOrdered: request.extFields.bool("order") == true)
         case .refused(let code, let remark):
             request.answer(code, remark: remark)
             return nil
@@ -80,7 +85,8 @@ final class PopQuestionProcessor {
 
     /// Queues that are looked at: those of retry topics first.
     private func places(_ asked: Asked) -> [(topic: TopicEntry, queueID: Int32)] {
-        let copies = retries.sources(group: asked.group, topic: asked.topic).flatMap { copy in
+        let sources = asked.isOrdered ? [] : retries.sources(group: asked.group, topic: asked.topic)
+        let copies = sources.flatMap { copy in
             PopWaiter.queues(of: copy.topic, -1).map { (copy.topic, $0) }
         }
         return copies + asked.queues.map { (asked.topic, $0) }
@@ -126,13 +132,14 @@ final class PopQuestionProcessor {
         let wait = PopMessageProcessor.wait(pollTime: pollTime, bornTime: bornTime, now: environment.now())
         let question = PopNotification(
             by: self, client: request.client, address: request.returnAddress, topic: asked.topic, group: asked.group,
-            queueID: asked.queueID, deadlineSteady: environment.steady() + wait)
+            queueID: asked.queueID, deadlineSteady: environment.steady() + wait, isOrdered: asked.isOrdered)
         answer(question, expired: wait <= 0)
     }
 
     func answer(_ question: PopNotification, expired: Bool) {
         guard !question.client.connection.isClosed else { return }
-        let asked = Asked(group: question.group, topic: question.topic, queueID: question.queueID)
+        let asked = Asked(
+            group: question.group, topic: question.topic, queueID: question.queueID, isOrdered: question.isOrdered)
         let hasMessage = places(asked).contains { (available(asked.group, $0.topic, $0.queueID)?.count ?? 0) > 0 }
         var isFull = false
         if !hasMessage, !expired {
@@ -156,11 +163,13 @@ final class PopQuestionProcessor {
 final class PopNotification: PopWaiter {
     private unowned(unsafe) let processor: PopQuestionProcessor
     let address: ReturnAddress
+    let isOrdered: Bool
 
     init(
         by processor: PopQuestionProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
-        group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64
+        group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64, isOrdered: Bool
     ) {
+        self.isOrdered = isOrdered
         self.processor = processor
         self.address = address
         super.init(client: client, topic: topic, group: group, queueID: queueID, deadlineSteady: deadlineSteady)

@@ -84,8 +84,18 @@ import Testing
             #expect(try connection.pop(fields).bodies.count { $0.hasPrefix("v") } == 4)
             #expect(try connection.pop(fields).bodies.count { $0.hasPrefix("v") } == 4)
             #expect(try connection.pop(fields).bodies == (12..<20).map { "v\($0)" })
-            let ordered = RawConnection.popFields(topic: "Share", group: "Ordered", isOrdered: true)
-            #expect(try connection.pop(ordered).messages.count == 10)
+            let ordered = RawConnection.popFields(topic: "Share", isOrdered: true)
+            #expect(try connection.pop(ordered).messages.isEmpty)
+            let question = ["consumerGroup": "G", "topic": "Share", "queueId": "-1", "pollTime": "0", "bornTime": "0"]
+            func hasMessage(_ isOrdered: String) throws -> String? {
+                try connection.invoke(.notification, question.merging(["order": isOrdered]) { $1 }).extFields["hasMsg"]
+            }
+            #expect(try hasMessage("false") == "false")
+            for message in first.messages.prefix(2) {
+                _ = try connection.change(message, topic: "Share", invisible: 0)
+            }
+            #expect(try hasMessage("false") == "true")
+            #expect(try hasMessage("true") == "false")
         }
     }
 
