@@ -70,7 +70,7 @@ final class PopTakeover {
         let known = committed(queue.topic, queue.queueID) ?? -1
         guard known != last else { return }
         marks.append((topic, queue.queueID, last))
-        read(queue, from: known +| 1) { record, _ in add(record) }
+        read(queue, from: known +| 1)
     }
 
     /// Records that wait for their time. They are not stored in the revive log any more: `TimerMessageStore` knows.
@@ -89,17 +89,19 @@ final class PopTakeover {
             from = max(from, stored.rawValue)
         }
         read(queue, from: from, tags: Self.tags) { record, offset in
-            guard let topic = record.property(PropertyName.realTopic), TopicNames.isRevive(topic) else { return }
+            guard let topic = record.property(PropertyName.realTopic), TopicNames.isRevive(topic) else { return false }
             let due = record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0
-            if let delivered, TimerKey(due: due, sequence: offset) <= delivered.watermark, offset < delivered.ingested {
-                return
-            }
-            add(record)
+            guard let delivered else { return true }
+            return TimerKey(due: due, sequence: offset) > delivered.watermark || offset >= delivered.ingested
         }
     }
 
+    /// - Parameters:
+    ///   - tags: codes of the entries that are looked at; nil: all.
+    ///   - isWanted: asked before the record's checksums are; nearly all timer messages are delivered.
     private func read(
-        _ queue: ConsumeQueue, from start: Int64, tags: Set<Int64>? = nil, _ body: (CommitLogRecordView, Int64) -> Void
+        _ queue: ConsumeQueue, from start: Int64, tags: Set<Int64>? = nil,
+        isWanted: (CommitLogRecordView, Int64) -> Bool = { _, _ in true }
     ) {
         let end = queue.maxOffset.rawValue
         var offset = max(start, queue.minOffset.rawValue)
@@ -115,16 +117,22 @@ final class PopTakeover {
                 defer { offset += 1 }
                 guard !entry.isEmpty, entry != .preBlank, tags?.contains(entry.tagsCode) ?? true else { continue }
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
-                let isRead: Bool? =
-                    messages.holdsMessage(range)
-                    ? messages.withBytes(range) { bytes in
-                        guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
-                        body(record, offset)
-                        return true
-                    } : false
-                if isRead != true { note("\(queue.topic)-\(queue.queueID) offset \(offset): the log does not hold it") }
+                guard look(range, { isWanted($0, offset) }) ?? true else { continue }
+                guard messages.holdsMessage(range), look(range, add) != nil else {
+                    note("\(queue.topic)-\(queue.queueID) offset \(offset): the log does not hold it")
+                    continue
+                }
             }
         }
+    }
+
+    /// What `body` makes of the record; nil when there is none.
+    private func look<R>(_ range: LogRange, _ body: (CommitLogRecordView) -> R) -> R? {
+        let result: R?? = messages.withBytes(range) { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
+            return body(record)
+        }
+        return result ?? nil
     }
 
     private func add(_ record: CommitLogRecordView) {
