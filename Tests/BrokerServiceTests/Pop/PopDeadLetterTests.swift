@@ -155,4 +155,41 @@ import Testing
         #expect(try letters(connection).count == 1)
         #expect(try connection.committed(topic: "Start") == 2)
     }
+
+    @Test("the journal's end is lost behind a dead letter: there is a second one, and nothing is lost")
+    func journalLost() throws {
+        let harness = try BrokerHarness([Self.isOn]) { TagFilterDouble.attach(to: $0) }
+        var connection = try harness.connect()
+        _ = try connection.send(topic: "Lost", body: "m")
+        let group = #"{"groupName":"G","retryMaxTimes":0,"retryQueueNums":1,"consumeEnable":true}"#
+        #expect(try connection.invoke(.updateAndCreateSubscriptionGroup, body: Array(group.utf8)).code == 0)
+        #expect(try connection.pop(RawConnection.popFields(topic: "Lost", invisible: 1)).bodies == ["m"])
+        try harness.drain()
+        let kept = try TestFolder.make("kept")
+        // The offsets are written every few seconds.
+        let parts =
+            try FileManager.default.contentsOfDirectory(atPath: harness.folder.path + "/config")
+            .filter { $0.contains("consumerOffset") }.map { "config/" + $0 } + ["popState"]
+        func copy(from source: URL, to target: URL) throws {
+            for part in parts {
+                let place = target.appendingPathComponent(part)
+                try? FileManager.default.removeItem(at: place)
+                try FileManager.default.copyItem(at: source.appendingPathComponent(part), to: place)
+            }
+        }
+        try FileManager.default.createDirectory(
+            at: kept.appendingPathComponent("config"), withIntermediateDirectories: true)
+        try copy(from: harness.folder, to: kept)
+        for expected in 1...2 {
+            let next = try BrokerHarness([Self.isOn], folder: harness.folder) { TagFilterDouble.attach(to: $0) }
+            connection = try next.connect()
+            #expect(try connection.pop(RawConnection.popFields(topic: "Lost", poll: 400)).messages.isEmpty)
+            #expect(try connection.committed(topic: "Lost") == 1)
+            try next.drain()
+            try copy(from: kept, to: harness.folder)
+            let queues = try StoreSurvey.read(harness.folder.path).queues(of: "%DLQ%G")
+            #expect(queues.map(\.end) == [Int64(expected)])
+        }
+        try FileManager.default.removeItem(at: harness.folder)
+    }
 }
