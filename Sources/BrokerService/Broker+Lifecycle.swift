@@ -35,11 +35,17 @@ extension Broker {
             throw .store(error)
         }
         try kinds.prepare()
+        let takeover = PopTakeover(environment, tables, store)
+        // A slave's master does it, and its offsets come here.
+        if !configuration.isSlave { takeover.read(delivered: kinds.timers.progress) }
         do throws(ClaimError) {
-            try claims.open { topics[$0] != nil }
+            try claims.open(takingOver: takeover.places) { topics[$0] != nil }
         } catch {
             throw .claims(error)
         }
+        takeover.commit()
+        // Where groups begin and what was read of RocketMQ's log are on disk together, before anything else happens.
+        if takeover.hasRead { try keeper.keep(.consumerOffsets) }
     }
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.

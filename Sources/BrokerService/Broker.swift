@@ -230,11 +230,13 @@ package final class Broker: RemotingService {
             if storage.statistics.untimed > 0 { storage.statistics.wrote(in: max(0, environment.now() - began)) }
             gate.committed(written: store.writtenOffset.rawValue)
             kinds.committed()
+            processors.pop.storeCommitted()
         } catch {
             logger.error("writing to the commit log failed, the sends that waited for it are refused: \(error)")
             // The store's own text states which disk, how full and what frees it.
             gate.failed(store.notWritable.map { "\($0)" } ?? "\(error)")
             kinds.failed()
+            processors.pop.storeFailed()
         }
     }
 }

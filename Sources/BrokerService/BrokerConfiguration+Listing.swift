@@ -34,7 +34,7 @@ extension BrokerConfiguration {
             ("autoCreateSubscriptionGroup", autoCreateSubscriptionGroup), ("clusterTopicEnable", clusterTopicEnable),
             ("brokerTopicEnable", brokerTopicEnable), ("traceTopicEnable", traceTopicEnable), ("traceOn", traceOn),
             ("rejectTransactionMessage", rejectTransactionMessage), ("longPollingEnable", longPollingEnable),
-            ("serverLoadBalancerEnable", serverLoadBalancerEnable),
+            ("serverLoadBalancerEnable", serverLoadBalancerEnable), ("popDeadLetterEnable", popDeadLetterEnable),
             ("slaveReadEnable", slaveReadEnable), ("notifyConsumerIdsChangedEnable", notifyConsumerIdsChangedEnable),
             // There is no TLS; the same command needs the key.
             ("useTLS", false),

@@ -53,6 +53,8 @@ package struct BrokerConfiguration {
     package var defaultPopShareQueueNum: Int32 = -1
     /// Bytes of journals of claims that are kept for the trail; 0: none.
     package var messageTrailBytesMax: Int64 = 64 << 20
+    /// Whether messages popped more often than their group may try become dead letters.
+    package var popDeadLetterEnable = false
     /// Whether the broker divides queues among clients that ask for it.
     package var serverLoadBalancerEnable = true
     /// Whether consumers far behind are sent to a slave.
@@ -153,6 +155,7 @@ package struct BrokerConfiguration {
         "notifyConsumerIdsChangedEnable": \.notifyConsumerIdsChangedEnable,
         "offsetCheckInSlave": \.offsetCheckInSlave,
         "serverLoadBalancerEnable": \.serverLoadBalancerEnable,
+        "popDeadLetterEnable": \.popDeadLetterEnable,
     ]
 
     /// The bounds of the table make every conversion exact.

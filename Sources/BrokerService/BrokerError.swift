@@ -9,6 +9,8 @@ package enum BrokerError: Error, CustomStringConvertible {
     case claims(ClaimError)
     /// A file of the configuration cannot be read, nor its backup.
     case metadata(path: String, reason: String)
+    /// A file of the configuration cannot be written, which a start depends on.
+    case notKept(path: String, reason: String)
 
     package var description: String {
         switch self {
@@ -17,6 +19,9 @@ package enum BrokerError: Error, CustomStringConvertible {
         case .claims(let error): "\(error)"
         case .metadata(let path, let reason):
             "\(path) and its .bak are unusable: \(reason); restore one of them, or remove both to begin without"
+        case .notKept(let path, let reason):
+            "\(path) cannot be written: \(reason); the start needs it to take over what RocketMQ's clients have "
+                + "popped: free the disk, or look at it"
         }
     }
 }

@@ -92,6 +92,9 @@ extension SettingTable {
             "defaultPopShareQueueNum", .messages, .broker, .integer(-1...100_000), "-1", .running,
             "other members' queues a popping client reads; -1: all (5.x)"),
         Setting(
+            "popDeadLetterEnable", .messages, .broker, .boolean, "false", .running,
+            "what is popped more than retryMaxTimes again becomes a dead letter (Apus)"),
+        Setting(
             "serverLoadBalancerEnable", .messages, .broker, .boolean, "true", .running,
             "the broker divides queues among those who ask it to (5.x)"),
         Setting(

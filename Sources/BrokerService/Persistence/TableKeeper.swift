@@ -168,6 +168,15 @@ final class TableKeeper {
         finished.succeed()
     }
 
+    /// Writes a table now, on this thread: while the broker opens.
+    /// - Throws: it was not written.
+    func keep(_ file: File) throws(BrokerError) {
+        if let failure = Self.save(files[file].fileJSON, files.path(file), environment.disk) {
+            throw .notKept(path: files.path(file), reason: failure)
+        }
+        files[file].markWritten()
+    }
+
     private func writeNow(_ file: File) {
         let path = files.path(file)
         if let failure = Self.save(files[file].fileJSON, path, environment.disk) {

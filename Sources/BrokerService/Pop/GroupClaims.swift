@@ -10,6 +10,8 @@ import StoreFormat
 final class GroupClaims {
     /// Claims that become due in one turn of the loop, at most.
     static let expiriesPerSlice = 2048
+    /// Messages that become a claim at once when a store is taken over: what is due in one go.
+    static let claimsOfARun = 1024
 
     private let environment: BrokerEnvironment
     private let offsets: ConsumerOffsetManager
@@ -52,19 +54,35 @@ final class GroupClaims {
 
     /// Reads what was claimed before the last stop. The message store is open, the tables are loaded. Claims of a group
     /// that is not known stay: one that a client has made is kept on disk only within a second.
-    /// - Throws: the files cannot be read.
-    func open(isKnown: (_ topic: String) -> Bool) throws(ClaimError) {
+    /// - Parameter places: what RocketMQ has handed out; its claims are on disk when this returns.
+    /// - Throws: the files cannot be read, or new claims not be written.
+    func open(
+        takingOver places: [PopTakeover.Place] = [], isKnown: (_ topic: String) -> Bool
+    ) throws(ClaimError) {
         try store.open(at: time, observer: self) { table in
             guard isKnown(table.topic.text) else { return nil }
             let queue = messages.consumeQueue(topic: table.topic.text, queueID: table.queueID)
             return (queue?.minOffset.rawValue ?? 0, queue?.maxOffset.rawValue ?? 0)
         }
+        var lowest: [RevivedPops.Queue: Int64] = [:]
+        for place in places {
+            let queue = RevivedPops.Queue(
+                group: place.group.text, topic: place.topic.text, queueID: place.queue.queueID)
+            lowest[queue] = place.messages.first?.offset
+        }
         for table in store.tables {
             let stored = offsets.offset(
                 topic: table.topic.text, group: table.group.text, queueID: table.queueID)
             // The table of offsets may know more: the journal's last moments were lost, or RocketMQ ran meanwhile.
-            if let stored, stored > table.floor { store.retain(table, from: stored) }
+            let inHand = lowest[.init(group: table.group.text, topic: table.topic.text, queueID: table.queueID)]
+            let begin = min(stored ?? table.floor, inHand ?? .max)
+            if begin > table.floor { store.retain(table, from: begin) }
             commit(table)
+        }
+        for place in places { takeOver(place) }
+        if !places.isEmpty {
+            try store.commitTick()
+            store.backgroundWork()?()
         }
         arm()
     }
@@ -104,6 +122,18 @@ final class GroupClaims {
         let minimum = queue.minOffset.rawValue
         // RocketMQ's rule (initMode 1), which leaves a new group one message.
         return beginsAtEnd && !topic.isRetryTopic ? max(minimum, queue.maxOffset.rawValue - 1) : minimum
+    }
+
+    /// How many messages of a queue the group could have now.
+    func available(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) -> Int64 {
+        guard
+            let queue = topic.nameBytes.withUnsafeBytes({ messages.consumeQueue(topic: $0, queueID: queueID) })
+        else { return 0 }
+        let end = queue.maxOffset.rawValue
+        guard let table = find(group: group, topic: topic, queueID: queueID) else {
+            return max(0, end - start(group: group, topic: topic, queue))
+        }
+        return max(0, end - table.next) + Int64(table.dueCount)
     }
 
     /// The topic was deleted: so are claims of its messages.
@@ -186,7 +216,7 @@ final class GroupClaims {
         if slice() { environment.slices.add(slice) }
     }
 
-    private func commit(_ table: ClaimTable) {
+    func commit(_ table: ClaimTable) {
         let link: Link
         if let known = table.context as? Link, !known.offsets.isGone {
             link = known
@@ -202,7 +232,12 @@ final class GroupClaims {
 
 extension GroupClaims: ClaimObserver {
     func messagesDue(in table: ClaimTable) {
-        waiters.stir(topic: table.topic.text, group: table.group.text, queueID: table.queueID)
+        let (topic, group) = (table.topic.text, table.group.text)
+        waiters.stir(topic: topic, group: group, queueID: table.queueID)
+        guard topic.hasPrefix(TopicNames.retryPrefix),
+            let origin = PopRetryTopics.origin(of: topic, group: group)
+        else { return }
+        waiters.stir(topic: origin, group: group)
     }
 
     func floorMoved(of table: ClaimTable) { commit(table) }

@@ -29,6 +29,8 @@ final class PopMessageProcessor {
     private let access: ReadAccess
     private let claims: GroupClaims
     private let waiters: PopWaiters
+    private let retries: PopRetryTopics
+    private let deadLetters: PopDeadLetters
     /// Where in the ring of queues the next pop begins.
     private var ring = Int32.random(in: 0..<1024)
     /// Answers of this tick, which leave when its claims are in the journal.
@@ -44,7 +46,8 @@ final class PopMessageProcessor {
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
-        _ reader: MessageReader, _ sender: RecordSender, _ claims: GroupClaims, _ waiters: PopWaiters
+        _ reader: MessageReader, _ sender: RecordSender, _ claims: GroupClaims, _ waiters: PopWaiters,
+        _ retries: PopRetryTopics, _ deadLetters: PopDeadLetters
     ) {
         self.environment = environment
         self.storage = storage
@@ -53,6 +56,8 @@ final class PopMessageProcessor {
         self.sender = sender
         self.claims = claims
         self.waiters = waiters
+        self.retries = retries
+        self.deadLetters = deadLetters
         access = ReadAccess(environment: environment, tables: tables, verb: "popping")
     }
 
@@ -132,13 +137,14 @@ final class PopMessageProcessor {
     func run(_ pop: PopRequest, expired: Bool) {
         guard !pop.client.connection.isClosed else { return }
         ring = (ring &+ 1) & 0x3FF
-        pop.begin(from: ring, expired: expired)
+        let copies = pop.isOrdered ? [] : retries.sources(group: pop.group, topic: pop.topic)
+        pop.begin(from: ring, copies: copies, expired: expired)
         goOn(pop)
     }
 
     private func goOn(_ pop: PopRequest) {
-        while let queueID = pop.queuesLeft.popLast() {
-            switch look(pop, queueID) {
+        while let place = pop.placesLeft.popLast() {
+            switch look(pop, place.source, place.queueID) {
             case .done: continue
             case .waits: return
             case .refused(let code, let remark):
@@ -149,19 +155,19 @@ final class PopMessageProcessor {
         finish(pop)
     }
 
-    private func look(_ pop: PopRequest, _ queueID: Int32) -> PopStep {
+    private func look(_ pop: PopRequest, _ source: PopSource, _ queueID: Int32) -> PopStep {
         guard
-            let queue = pop.topic.nameBytes.withUnsafeBytes({
+            let queue = source.topic.nameBytes.withUnsafeBytes({
                 storage.store.consumeQueue(topic: $0, queueID: queueID)
             }), queue.maxOffset.rawValue > 0
         else { return .done }
-        let table = claims.table(group: pop.group, topic: pop.topic, queue, beginsAtEnd: pop.beginsAtEnd)
+        let table = claims.table(group: pop.group, topic: source.topic, queue, beginsAtEnd: pop.beginsAtEnd)
         guard pop.left > 0, !table.isBeingRead else {
             pop.rest += behind(table, queue)
             return .done
         }
         table.isOrdered = pop.isOrdered
-        var part = PopPart(table: table, queue: queue, next: table.next)
+        var part = PopPart(source: source, table: table, queue: queue, next: table.next)
         if pop.isOrdered {
             let time = claims.time
             guard table.blockedUntil(attemptID: pop.attemptID, at: time) == nil else {
@@ -178,13 +184,29 @@ final class PopMessageProcessor {
                 return .done
             }
         }
+        if source.kind != .normal {
+            guard behind(table, queue) > 0 else { return .done }
+            if othersWait(pop) { part.room = max(1, pop.left / 2) }
+        }
         takeDue(pop, &part)
+        if pop.isOrdered, deadLetters.isTaking(from: table) {
+            // What comes behind one that is given up is handed out when its dead letter is written.
+            pop.left += part.due.count
+            return .done
+        }
         return takeFresh(pop, part, isSecondLook: false)
     }
 
     /// Messages a queue has for this group that are not handed out.
     private func behind(_ table: ClaimTable, _ queue: ConsumeQueue) -> Int64 {
         max(0, queue.maxOffset.rawValue - table.next) + Int64(table.dueCount)
+    }
+
+    /// Whether the topic itself has messages for the group: copies of others then take half of an answer at most.
+    private func othersWait(_ pop: PopRequest) -> Bool {
+        pop.queues.contains { queueID in
+            claims.available(group: pop.group, topic: pop.topic, queueID: queueID) > 0
+        }
     }
 
     /// The client repeats a request whose answer it did not get: it gets the same messages.
@@ -210,21 +232,27 @@ final class PopMessageProcessor {
         let table = part.table
         guard table.dueCount > 0 else { return }
         let hasFresh = table.next < part.queue.maxOffset.rawValue
-        let limit = hasFresh && !pop.isOrdered ? max(1, pop.left / 2) : pop.left
+        let room = min(pop.left, part.room)
+        let limit = hasFresh && !pop.isOrdered ? max(1, room / 2) : room
         for message in table.due(limit: limit) {
             guard let record = record(at: message.offset, part.queue) else {
                 environment.logger.warning(
                     """
-                    message \(message.offset) of queue \(part.queue.queueID) of topic \(pop.topic.name) cannot be \
-                    read any more: group \(pop.group.name) does not get it again
+                    message \(message.offset) of queue \(part.queue.queueID) of topic \(part.source.topic.name) cannot \
+                    be read any more: group \(pop.group.name) does not get it again
                     """
                 )
                 table.drop(due: message.offset)
                 continue
             }
+            let isGivenUp = deadLetters.take(
+                message.offset, attempts: message.attempts, record: record, of: part, group: pop.group,
+                origin: pop.topic)
+            guard !isGivenUp else { continue }
             part.due.append(.init(offset: message.offset, attempts: message.attempts, record: record))
         }
         pop.left -= part.due.count
+        part.room -= part.due.count
     }
 
     private func record(at offset: Int64, _ queue: ConsumeQueue) -> LogRange? {
@@ -234,7 +262,8 @@ final class PopMessageProcessor {
     }
 
     private func takeFresh(_ pop: PopRequest, _ part: PopPart, isSecondLook: Bool) -> PopStep {
-        guard pop.left > 0 else { return take(pop, part) }
+        let room = min(pop.left, part.room)
+        guard room > 0 else { return take(pop, part) }
         let codes: [Int64]?
         switch pop.filter {
         case .all: codes = nil
@@ -255,7 +284,7 @@ final class PopMessageProcessor {
             }
         }
         let result = storage.store.selectMessages(
-            part.queue, from: QueueOffset(part.next), maxCount: pop.left, tagsCodes: codes, into: &ranges)
+            part.queue, from: QueueOffset(part.next), maxCount: room, tagsCodes: codes, into: &ranges)
         switch result.status {
         case .offsetTooSmall where !isSecondLook:
             claims.store.retain(part.table, from: result.minOffset.rawValue)
@@ -266,7 +295,8 @@ final class PopMessageProcessor {
             // The queue was made anew, with another one's claims.
             part.table.reset(to: result.nextBeginOffset.rawValue)
             return takeFresh(
-                pop, PopPart(table: part.table, queue: part.queue, next: part.table.next), isSecondLook: true)
+                pop, PopPart(source: part.source, table: part.table, queue: part.queue, next: part.table.next),
+                isSecondLook: true)
         default: return take(pop, part, result, ranges)
         }
     }
@@ -279,8 +309,12 @@ final class PopMessageProcessor {
         if let result {
             let end = result.nextBeginOffset.rawValue
             if result.status == .found {
-                part.fresh = offsets(in: found, from: part.next, to: end)
-                part.freshRecords = found
+                if part.source.kind == .normal {
+                    part.fresh = offsets(in: found, from: part.next, to: end)
+                    part.freshRecords = found
+                } else {
+                    takeCopies(found, &part)
+                }
                 pop.left -= part.fresh.count
             }
             part.next = max(part.next, end)
@@ -298,6 +332,27 @@ final class PopMessageProcessor {
             pop.parts.append(part)
         }
         return .done
+    }
+
+    /// Each record of a retry topic by itself. What its other owner was given back is none of this group's.
+    private func takeCopies(_ found: [LogRange], _ part: inout PopPart) {
+        let isShared = retries.isShared(part.source)
+        for range in found {
+            _ = storage.store.withBytes(range) { bytes in
+                var place = 0
+                for _ in 0..<range.count {
+                    guard case .record(let record) = CommitLogRecord.parse(.init(rebasing: bytes[place...])) else {
+                        return
+                    }
+                    if !isShared || record.property(PopCopy.firstPopTime) != nil {
+                        part.fresh.append(record.queueOffset.rawValue)
+                        let start = PhysicalOffset(range.start.rawValue + Int64(place))
+                        part.freshRecords.append(LogRange(start: start, length: record.totalSize, count: 1))
+                    }
+                    place += record.totalSize
+                }
+            }
+        }
     }
 
     /// The offsets of records: without gaps if they are as many as lie between, otherwise as the records have it.
@@ -362,15 +417,34 @@ final class PopMessageProcessor {
             // Acknowledged meanwhile, all of them.
             return answerNothing(pop, .pollingTimeout)
         }
-        let records = pop.parts.flatMap(\.records)
+        let records = pop.parts.flatMap { recordsToSend($0, pop, popTime: popTime) }
         ready.append(
             Answer(
                 client: pop.client, address: pop.address, fields: PopAnswer.fields(pop, popTime: popTime),
                 records: records))
-        let bytes = records.reduce(0) { $0 + $1.range.length }
+        let bytes = records.reduce(0) { $0 + $1.length }
         storage.statistics.get(messages: count)
         pop.group.count(count, bytes: bytes, of: pop.topic, in: storage.stats)
         environment.scheduleTick()
+    }
+
+    private func recordsToSend(_ part: PopPart, _ pop: PopRequest, popTime: Int64) -> [PopRecords] {
+        guard part.source.kind != .normal else { return part.records }
+        let messages =
+            part.due.map { ($0.offset, $0.record, $0.attempts) }
+            + zip(part.fresh, part.freshRecords).map { ($0, $1, 0) }
+        let start = messages.map(\.0).min() ?? part.next
+        return messages.map { offset, range, attempts in
+            let handle = PopHandle(
+                startOffset: start, popTime: popTime, invisibleTime: pop.invisibleMillis, reviveQueue: 0,
+                kind: part.source.kind, brokerName: environment.configuration.brokerName, queueID: part.queue.queueID,
+                queueOffset: offset)
+            let copy = storage.store.withBytes(range) { bytes -> [UInt8]? in
+                guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
+                return PopCopy.record(record, topic: pop.topic.nameBytes, handle: handle, attempts: attempts)
+            }
+            return (copy ?? nil).map { .copy($0) } ?? .asStored(range)
+        }
     }
 
     /// The queues are free for other pops, and one that waits may have what is left.
@@ -402,6 +476,12 @@ final class PopMessageProcessor {
         storage.statistics.missed()
     }
 
+    /// The tick's messages are in the log.
+    func storeCommitted() { deadLetters.committed() }
+
+    /// They are not.
+    func storeFailed() { deadLetters.failed() }
+
     /// The tick's claims are in the journal: its answers leave.
     func claimsWritten() {
         for answer in ready { send(answer) }
@@ -421,7 +501,7 @@ final class PopMessageProcessor {
 
     private func send(_ answer: Answer) {
         guard !answer.address.isOneway, !answer.client.connection.isClosed else { return }
-        let total = answer.records.reduce(0) { $0 + $1.range.length }
+        let total = answer.records.reduce(0) { $0 + $1.length }
         let connection = answer.client.connection
         connection.write { buffer in
             ResponseEncoder.encode(
@@ -433,6 +513,7 @@ final class PopMessageProcessor {
             case .asStored(let range): sender.send([range], on: connection)
             case .redelivered(let range, let attempts):
                 sender.sendRedelivered(range, reconsumeTimes: attempts, on: connection)
+            case .copy(let bytes): connection.write { _ = $0.writeBytes(bytes) }
             }
         }
     }
@@ -444,8 +525,8 @@ enum PopAnswer {
         var starts: [String] = []
         var offsets: [String] = []
         var counts: [String] = []
-        let kind = PopTopicKind.normal.rawValue
         for part in pop.parts {
+            let kind = part.source.kind.rawValue
             let queueID = part.queue.queueID
             let messages = part.offsets
             starts.append("\(kind) \(queueID) \(messages.min() ?? part.next)")

@@ -14,16 +14,18 @@ final class PopQuestionProcessor {
     private let sender: RecordSender
     private let claims: GroupClaims
     private let waiters: PopWaiters
+    private let retries: PopRetryTopics
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ sender: RecordSender,
-        _ claims: GroupClaims, _ waiters: PopWaiters
+        _ claims: GroupClaims, _ waiters: PopWaiters, _ retries: PopRetryTopics
     ) {
         self.environment = environment
         self.storage = storage
         self.sender = sender
         self.claims = claims
         self.waiters = waiters
+        self.retries = retries
         access = ReadAccess(environment: environment, tables: tables, verb: "peeking")
     }
 
@@ -31,13 +33,16 @@ final class PopQuestionProcessor {
         let group: SubscriptionGroupEntry
         let topic: TopicEntry
         let queueID: Int32
+        /// A pop in order does not look into retry topics.
+        let isOrdered: Bool
 
         let queues: Range<Int32>
 
-        init(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) {
+        init(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32, isOrdered: Bool) {
             self.group = group
             self.topic = topic
             self.queueID = queueID
+            self.isOrdered = isOrdered
             queues = PopWaiter.queues(of: topic, queueID)
         }
     }
@@ -54,7 +59,9 @@ final class PopQuestionProcessor {
                         + "topicConfig.readQueueNums:[\(topic.config.readQueueNums)]")
                 return nil
             }
-            return Asked(group: group, topic: topic, queueID: header.queueID)
+            return Asked(
+                group: group, topic: topic, queueID: header.queueID,
+                isOrdered: request.extFields.bool("order") == true)
         case .refused(let code, let remark):
             request.answer(code, remark: remark)
             return nil
@@ -62,16 +69,27 @@ final class PopQuestionProcessor {
     }
 
     /// How many messages of a queue the group could have, and where the first of them is.
-    private func available(_ asked: Asked, _ queueID: Int32) -> (queue: ConsumeQueue, first: Int64, count: Int64)? {
-        guard let queue = storage.store.consumeQueue(topic: asked.topic.name, queueID: queueID) else { return nil }
+    private func available(
+        _ group: SubscriptionGroupEntry, _ topic: TopicEntry, _ queueID: Int32
+    ) -> (queue: ConsumeQueue, first: Int64, count: Int64)? {
+        guard let queue = storage.store.consumeQueue(topic: topic.name, queueID: queueID) else { return nil }
         let end = queue.maxOffset.rawValue
-        guard let table = claims.find(group: asked.group, topic: asked.topic, queueID: queueID) else {
-            let first = claims.start(group: asked.group, topic: asked.topic, queue)
+        guard let table = claims.find(group: group, topic: topic, queueID: queueID) else {
+            let first = claims.start(group: group, topic: topic, queue)
             return (queue, first, max(0, end - first))
         }
         if table.isOrdered, table.blockedUntil(attemptID: nil, at: claims.time) != nil { return nil }
         let due = table.due(limit: 1).first?.offset
         return (queue, due ?? table.next, Int64(table.dueCount) + max(0, end - table.next))
+    }
+
+    /// Queues that are looked at: those of retry topics first.
+    private func places(_ asked: Asked) -> [(topic: TopicEntry, queueID: Int32)] {
+        let sources = asked.isOrdered ? [] : retries.sources(group: asked.group, topic: asked.topic)
+        let copies = sources.flatMap { copy in
+            PopWaiter.queues(of: copy.topic, -1).map { (copy.topic, $0) }
+        }
+        return copies + asked.queues.map { (asked.topic, $0) }
     }
 
     // MARK: - Requests
@@ -83,8 +101,8 @@ final class PopQuestionProcessor {
         var found: [LogRange] = []
         var left = Int(min(max(messagesMax, 1), PopMessageProcessor.messagesMax))
         var rest: Int64 = 0
-        for queueID in asked.queues {
-            guard let (queue, first, count) = available(asked, queueID), count > 0 else { continue }
+        for (topic, queueID) in places(asked) {
+            guard let (queue, first, count) = available(asked.group, topic, queueID), count > 0 else { continue }
             guard left > 0 else {
                 rest += count
                 continue
@@ -114,14 +132,15 @@ final class PopQuestionProcessor {
         let wait = PopMessageProcessor.wait(pollTime: pollTime, bornTime: bornTime, now: environment.now())
         let question = PopNotification(
             by: self, client: request.client, address: request.returnAddress, topic: asked.topic, group: asked.group,
-            queueID: asked.queueID, deadlineSteady: environment.steady() + wait)
+            queueID: asked.queueID, deadlineSteady: environment.steady() + wait, isOrdered: asked.isOrdered)
         answer(question, expired: wait <= 0)
     }
 
     func answer(_ question: PopNotification, expired: Bool) {
         guard !question.client.connection.isClosed else { return }
-        let asked = Asked(group: question.group, topic: question.topic, queueID: question.queueID)
-        let hasMessage = asked.queues.contains { (available(asked, $0)?.count ?? 0) > 0 }
+        let asked = Asked(
+            group: question.group, topic: question.topic, queueID: question.queueID, isOrdered: question.isOrdered)
+        let hasMessage = places(asked).contains { (available(asked.group, $0.topic, $0.queueID)?.count ?? 0) > 0 }
         var isFull = false
         if !hasMessage, !expired {
             if waiters.wait(question) { return }
@@ -144,11 +163,13 @@ final class PopQuestionProcessor {
 final class PopNotification: PopWaiter {
     private unowned(unsafe) let processor: PopQuestionProcessor
     let address: ReturnAddress
+    let isOrdered: Bool
 
     init(
         by processor: PopQuestionProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
-        group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64
+        group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64, isOrdered: Bool
     ) {
+        self.isOrdered = isOrdered
         self.processor = processor
         self.address = address
         super.init(client: client, topic: topic, group: group, queueID: queueID, deadlineSteady: deadlineSteady)

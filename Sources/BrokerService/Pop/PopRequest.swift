@@ -20,7 +20,7 @@ final class PopRequest: PopWaiter {
     // MARK: - One look at the queues
 
     /// Queues still to be looked at, the next one last.
-    var queuesLeft: [Int32] = []
+    var placesLeft: [(source: PopSource, queueID: Int32)] = []
     /// Messages that still fit into the answer.
     var left = 0
     /// Messages that remain in the queues.
@@ -55,15 +55,21 @@ final class PopRequest: PopWaiter {
     override func resume(expired: Bool) { processor.run(self, expired: expired) }
 
     /// Begins to look at the queues.
-    /// - Parameter first: where in the ring of queues, if any will do.
-    func begin(from first: Int32, expired: Bool) {
+    /// - Parameters:
+    ///   - first: where in the ring of queues, if any will do.
+    ///   - copies: retry topics, which come first.
+    func begin(from first: Int32, copies: [PopSource], expired: Bool) {
         isExpired = expired
         left = messagesMax
         rest = 0
         let range = queues
         let ring = Array(range)
         let start = ring.isEmpty ? 0 : Int(first) % ring.count
-        queuesLeft = Array((ring[start...] + ring[..<start]).reversed())
+        let source = PopSource(kind: .normal, topic: topic)
+        placesLeft = (ring[start...] + ring[..<start]).reversed().map { (source, $0) }
+        for copy in copies.reversed() {
+            for queueID in PopWaiter.queues(of: copy.topic, -1).reversed() { placesLeft.append((copy, queueID)) }
+        }
     }
 
     /// Queues are free for other pops.
@@ -93,8 +99,11 @@ struct PopPart {
         let record: LogRange
     }
 
+    let source: PopSource
     let table: ClaimTable
     let queue: ConsumeQueue
+    /// Messages it may take of those that fit into the answer.
+    var room = Int.max
     /// Messages of the same attempt, handed out again.
     var reopened: [Again] = []
     /// Messages whose earlier claims have ended.
@@ -129,10 +138,13 @@ enum PopRecords {
     case asStored(LogRange)
     /// One record, delivered so many times before.
     case redelivered(LogRange, attempts: Int32)
+    /// A record of a retry topic, made anew for the client.
+    case copy([UInt8])
 
-    var range: LogRange {
+    var length: Int {
         switch self {
-        case .asStored(let range), .redelivered(let range, _): range
+        case .asStored(let range), .redelivered(let range, _): range.length
+        case .copy(let bytes): bytes.count
         }
     }
 }
@@ -148,8 +160,8 @@ final class PopRead: ReadRequest {
         self.pop = pop
         self.part = part
         super.init(
-            by: reader, client: pop.client, topic: pop.topic, group: pop.group, queueID: part.queue.queueID,
-            queueOffset: part.next, maxMessageNums: pop.left, maxMessageBytes: nil, maySuspend: false,
+            by: reader, client: pop.client, topic: part.source.topic, group: pop.group, queueID: part.queue.queueID,
+            queueOffset: part.next, maxMessageNums: min(pop.left, part.room), maxMessageBytes: nil, maySuspend: false,
             suspendTimeoutMillis: 0, filter: pop.filter)
     }
 

@@ -118,8 +118,18 @@ final class PoppedMessageProcessor {
         case refused(ResponseCode, String)
     }
 
+    /// The topic the message lies in. RocketMQ's clients name the retry topic of a copy themselves.
+    private func topic(_ header: PoppedMessageHeader, _ handle: PopHandle?) -> TopicEntry? {
+        guard let handle, handle.kind != .normal else { return tables.topics[header.topic] }
+        let name = String(decoding: header.topic, as: UTF8.self)
+        guard !name.hasPrefix(TopicNames.retryPrefix) else { return tables.topics[header.topic] }
+        return tables.topics[
+            handle.kind.topic(of: name, group: String(decoding: header.consumerGroup, as: UTF8.self))]
+    }
+
     private func find(_ header: PoppedMessageHeader, mayBeEnd: Bool) -> Search {
-        guard let topic = tables.topics[header.topic] else {
+        let given = PopHandle(header.extraInfo)
+        guard let topic = topic(header, given) else {
             return .refused(
                 .topicNotExist,
                 "topic[\(String(decoding: header.topic, as: UTF8.self))] not exist, apply first please! " + Remarks.faq)
@@ -130,7 +140,7 @@ final class PoppedMessageProcessor {
                 "queueId[\(header.queueID)] is illegal, topic:[\(topic.name)] topicConfig.readQueueNums:"
                     + "[\(topic.config.readQueueNums)]")
         }
-        guard let handle = PopHandle(header.extraInfo), handle.queueOffset == header.offset,
+        guard let handle = given, handle.queueOffset == header.offset,
             handle.queueID == header.queueID
         else {
             return .refused(
@@ -138,7 +148,7 @@ final class PoppedMessageProcessor {
                 "extraInfo is no handle of message \(header.offset) in queue \(header.queueID): it has eight parts, "
                     + "as an answer to a pop gives them")
         }
-        let queue = storage.store.consumeQueue(topic: header.topic, queueID: header.queueID)
+        let queue = storage.store.consumeQueue(topic: topic.name, queueID: header.queueID)
         let minimum = queue?.minOffset.rawValue ?? 0
         let maximum = queue?.maxOffset.rawValue ?? 0
         guard header.offset >= minimum, header.offset < maximum || mayBeEnd && header.offset == maximum else {

@@ -17,6 +17,10 @@ enum TopicNames {
     static let systemPrefix = "rmq_sys_"
     static let retryPrefix = TopicName.retryPrefix
     static let replySuffix = "REPLY_TOPIC"
+    /// RocketMQ's log of pops and acknowledgements: this, and the cluster's name.
+    static let revivePrefix = "rmq_sys_REVIVE_LOG_"
+    /// How far that log was worked off.
+    static let reviveGroup = GroupName(constant: "CID_RMQ_SYS_REVIVE_GROUP")
 
     static let alwaysSystem: Set<String> = [
         autoCreateKey, schedule, benchmark, half, trace, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent,
@@ -26,4 +30,8 @@ enum TopicNames {
         schedule, half, opHalf, transactionCheckMaxTime, selfTest, offsetMovedEvent, TopicNames.timer,
         undeliverable,
     ]
+
+    static func isRevive(_ topic: String) -> Bool { topic.utf8.starts(with: revivePrefix.utf8) }
+
+    static func isRevive(_ topic: UnsafeRawBufferPointer) -> Bool { topic.starts(with: revivePrefix.utf8) }
 }

@@ -34,9 +34,12 @@ final class Processors {
         let reader = MessageReader(environment, tables, storage, hold, filters)
         sender = RecordSender(environment, storage.store)
         pull = PullMessageProcessor(environment, tables, storage, filters, reader, sender)
-        pop = PopMessageProcessor(environment, tables, storage, filters, reader, sender, claims, waiters)
+        let retries = PopRetryTopics(tables)
+        let deadLetters = PopDeadLetters(environment, tables, storage, keeper, notifier, claims)
+        pop = PopMessageProcessor(
+            environment, tables, storage, filters, reader, sender, claims, waiters, retries, deadLetters)
         popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
-        popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters)
+        popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters, retries)
         assignments = QueryAssignmentProcessor(environment, tables, keeper, registration)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(

@@ -71,22 +71,13 @@ final class SendBackProcessor {
         var tries: Int32 = 0
         let outcome: AppendOutcome? = bytes.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
-            var properties = PropertyList(record.properties)
-            if properties[PropertyName.retryTopic] == nil {
-                properties[PropertyName.retryTopic] = String(decoding: record.topic, as: UTF8.self)
-            }
+            var properties = PropertyList(sentBack: record, from: String(decoding: record.topic, as: UTF8.self))
             origin = properties[PropertyName.retryTopic] ?? ""
-            properties[PropertyName.waitStoreMsgOK] = "false"
-            if properties[PropertyName.originMessageID] == nil {
-                properties[PropertyName.originMessageID] = OffsetMessageID.text(
-                    host: record.storeHost, physicalOffset: offset)
-            }
             var queueID: Int32
             if record.reconsumeTimes >= maxReconsumeTimes || delayLevel < 0 {
                 topic = tables.deadLetterTopic(deadLetterTopic)
                 queueID = Int32.random(in: 0..<QueueCounts.deadLetter)
-                for name in TimerProperties.requests { properties["\(name)"] = nil }
-                properties[PropertyName.delayLevel] = "0"
+                properties.waitForNothing()
                 deadLetterQueue = queueID
                 tries = record.reconsumeTimes +| 1
             } else {

@@ -33,15 +33,12 @@ extension StoreFindings {
                     + "begin at their offsets",
                 for: [.apus], "let consumers finish these topics with RocketMQ, then make them anew in Apus")
         case .pop(let groups, let unrevived):
-            decide(
-                "POP consumers (\(groups.isEmpty ? "groups unknown" : Self.some(groups))): Apus does not read "
-                    + "RocketMQ's revive log and its retry topics of popping groups. \(unrevived) entries of that log "
-                    + "are not worked off; messages that were popped and not acknowledged are among them and do not "
-                    + "come again",
-                for: [.apus],
-                "let these consumers finish with RocketMQ first, until nothing is left and invisible times are over; "
-                    + "they go on popping with Apus"
-            )
+            note(
+                "POP consumers (\(groups.isEmpty ? "groups unknown" : Self.some(groups))): the first start of Apus "
+                    + "reads RocketMQ's revive log, of which \(unrevived) entries are not worked off, and what waits "
+                    + "for it among the timer messages. What was popped and not acknowledged comes again when its "
+                    + "time is over",
+                for: [.apus])
         case .queueExtensions:
             decide(
                 "there are queue extensions (consumequeue_ext, enableConsumeQueueExt): Apus's filters do not find the "

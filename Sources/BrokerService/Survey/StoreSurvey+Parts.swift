@@ -53,9 +53,10 @@ extension StoreSurvey {
             }
         }
         var unrevived: Int64 = 0
-        for topic in report.topics where topic.name.hasPrefix("rmq_sys_REVIVE_LOG_") {
-            let read = offsets(of: Self.reviveGroup, in: topic.name)
-            unrevived = topic.queues.reduce(unrevived) { $0 +| $1.lag(at: read[$1.queueID] ?? 0) }
+        for topic in report.topics where TopicNames.isRevive(topic.name) {
+            // The last record that was worked off.
+            let read = offsets(of: TopicNames.reviveGroup.text, in: topic.name)
+            unrevived = topic.queues.reduce(unrevived) { $0 +| $1.lag(at: (read[$1.queueID] ?? -1) +| 1) }
         }
         guard !groups.isEmpty || unrevived > 0 else { return }
         report.foreign.append(.pop(groups: groups.sorted(), unrevived: unrevived))

@@ -102,9 +102,8 @@ extension StoreSurvey {
 
     /// Groups that are the broker's own: how far it has come with delays, transactions and POP.
     private static let ownGroups: Set<String> = [
-        TransactionalMessageService.group.text, ScheduleMessageService.group, reviveGroup,
+        TransactionalMessageService.group.text, ScheduleMessageService.group, TopicNames.reviveGroup.text,
     ]
-    static let reviveGroup = "CID_RMQ_SYS_REVIVE_GROUP"
 
     func offsets(of group: String, in topic: String) -> [Int32: Int64] {
         offsets[topic]?[group] ?? [:]

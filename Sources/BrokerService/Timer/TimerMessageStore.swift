@@ -461,6 +461,8 @@ final class TimerMessageStore {
     ) -> RecordCopier.Outcome? {
         let isWanted = { (record: CommitLogRecordView) -> Bool in
             found(record)
+            // RocketMQ's notes of pops: `PopTakeover` has read them.
+            if let topic = record.property(PropertyName.realTopic), TopicNames.isRevive(topic) { return false }
             if wheel.mayBeReplaced(due: entry.due), wheel.isReplaced(TimerProperties.copyKey(record), entry.key) {
                 return false
             }

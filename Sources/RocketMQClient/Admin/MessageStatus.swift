@@ -71,11 +71,11 @@ public struct MessageStatus: Sendable, Hashable {
     /// - Throws: members are missing.
     package init(json: JSONValue, brokerName: String) throws(RemotingDecodeError) {
         func integer(_ name: String) throws(RemotingDecodeError) -> Int64 {
-            guard let value = json[name]?.integer else { throw .malformedBody("\(name) is missing") }
+            guard let value = json[name]?.integer else { throw .badBody("\(name) is missing") }
             return value
         }
         func text(_ name: String) throws(RemotingDecodeError) -> String {
-            guard let value = json[name]?.string else { throw .malformedBody("\(name) is missing") }
+            guard let value = json[name]?.string else { throw .badBody("\(name) is missing") }
             return value
         }
         place = MessagePlace(

@@ -10,6 +10,8 @@ struct PoppedMessage {
     var offset: Int64
     var body: String
     var reconsumeTimes: Int32
+    /// As the record has it.
+    var topic = ""
     /// What the client makes of the answer's three strings, as RocketMQ's Java client does.
     var handle: String
 }
@@ -29,7 +31,7 @@ struct PopReply {
         guard code == 0 else { return }
         let starts = try Self.table(fields["startOffsetInfo"]) { Int64($0) }
         let offsets = try Self.table(fields["msgOffsetInfo"]) { $0.split(separator: ",").map { Int64($0) ?? -1 } }
-        var seen: [Int32: Int] = [:]
+        var seen: [String: Int] = [:]
         let (popTime, invisible) = (fields["popTime"] ?? "", fields["invisibleTime"] ?? "")
         let reviveQueue = fields["reviveQid"] ?? ""
         try answer.body.withUnsafeBytes { bytes in
@@ -38,16 +40,23 @@ struct PopReply {
                 let rest = UnsafeRawBufferPointer(rebasing: bytes[place...])
                 guard case .record(let record) = CommitLogRecord.parse(rest) else { throw Broken.record }
                 let queueID = record.queueID
-                let index = seen[queueID, default: 0]
-                seen[queueID] = index + 1
-                guard let start = starts[queueID] ?? nil, let list = offsets[queueID], index < list.count,
+                // A record of a retry topic has its handle, and the topic that was asked for.
+                let given = record.property("POP_CK").map { String(decoding: $0, as: UTF8.self) }
+                let kind = given.map { $0.split(separator: " ")[4] } ?? "0"
+                let key = "\(kind) \(queueID)"
+                let index = seen[key, default: 0]
+                seen[key] = index + 1
+                guard let start = starts[key] ?? nil, let list = offsets[key], index < list.count,
                     list[index] == record.queueOffset.rawValue
                 else { throw Broken.strings(fields) }
+                let made =
+                    "\(start) \(popTime) \(invisible) \(reviveQueue) \(kind) broker-a \(queueID) \(list[index])"
+                if let given, given != made { throw Broken.strings(["POP_CK": given, "made": made]) }
                 messages.append(
                     PoppedMessage(
                         queueID: queueID, offset: list[index], body: String(decoding: record.body, as: UTF8.self),
-                        reconsumeTimes: record.reconsumeTimes,
-                        handle: "\(start) \(popTime) \(invisible) \(reviveQueue) 0 broker-a \(queueID) \(list[index])"))
+                        reconsumeTimes: record.reconsumeTimes, topic: String(decoding: record.topic, as: UTF8.self),
+                        handle: made))
                 place += record.totalSize
             }
         }
@@ -61,14 +70,14 @@ struct PopReply {
 
     private static func table<Value>(
         _ text: String?, _ value: (Substring) -> Value
-    ) throws -> [Int32: Value] {
-        var table: [Int32: Value] = [:]
+    ) throws -> [String: Value] {
+        var table: [String: Value] = [:]
         for entry in (text ?? "").split(separator: ";") {
             let parts = entry.split(separator: " ")
-            guard parts.count == 3, parts[0] == "0", let queueID = Int32(parts[1]), table[queueID] == nil else {
-                throw Broken.strings(["": text ?? ""])
-            }
-            table[queueID] = value(parts[2])
+            let key = parts.prefix(2).joined(separator: " ")
+            guard parts.count == 3, ["0", "1", "2"].contains(parts[0]), Int32(parts[1]) != nil, table[key] == nil
+            else { throw Broken.strings(["": text ?? ""]) }
+            table[key] = value(parts[2])
         }
         return table
     }

@@ -1,0 +1,136 @@
+import Claims
+import MessageModel
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// Messages that were popped more often than their group may try (`retryMaxTimes`) go to the group's dead-letter topic,
+/// if the broker is set to do so (`popDeadLetterEnable`). RocketMQ's broker never does: a message no remoting client
+/// can consume comes again for ever, or is given up by its client without a trace.
+///
+/// A message is finished when its dead letter is written, in the same tick. A crash in between leads to a second dead
+/// letter, never to none. Confined to the broker's event loop.
+final class PopDeadLetters {
+    /// The property that contains the reason.
+    static let reason: StaticString = "DEAD_LETTER_REASON"
+    /// Bytes of dead letters a tick has, about.
+    static let bytesMax = 4 << 20
+
+    private struct Letter {
+        let table: ClaimTable
+        let offset: Int64
+        let topic: TopicEntry
+        let queueID: Int32
+        let result: AppendResult
+        let tries: Int32
+    }
+
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let keeper: TableKeeper
+    private let notifier: GroupNotifier
+    private let claims: GroupClaims
+    /// Stored, and not written yet.
+    private var letters: [Letter] = []
+    private var bytes = 0
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ keeper: TableKeeper,
+        _ notifier: GroupNotifier, _ claims: GroupClaims
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.keeper = keeper
+        self.notifier = notifier
+        self.claims = claims
+    }
+
+    private var isEnabled: Bool { environment.configuration.popDeadLetterEnable }
+
+    /// Gives up a message that is due, if its deliveries are over.
+    /// - Parameters:
+    ///   - attempts: deliveries by this broker.
+    ///   - origin: the topic it was sent to.
+    /// - Returns: true when no client is to get it now: its dead letter is stored, or will be next time.
+    func take(
+        _ offset: Int64, attempts: Int32, record range: LogRange, of part: PopPart, group: SubscriptionGroupEntry,
+        origin: TopicEntry
+    ) -> Bool {
+        guard isEnabled else { return false }
+        if letters.contains(where: { $0.table === part.table && $0.offset == offset }) { return true }
+        // A copy: the draft must not point into the log while the log is written.
+        let maximum = group.config.retryMaxTimes
+        guard attempts > maximum || part.source.kind != .normal,
+            let copy = storage.store.withBytes(range, { Array($0) })
+        else { return false }
+        return copy.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            let tries =
+                part.source.kind == .normal
+                ? max(record.reconsumeTimes, attempts) : record.reconsumeTimes +| attempts
+            guard tries > maximum else { return false }
+            // In the next tick; it stays due until then.
+            guard self.bytes < Self.bytesMax else { return true }
+            guard let topic = topic(of: group) else { return false }
+            var properties = PropertyList(sentBack: record, from: origin.name)
+            properties.waitForNothing()
+            properties[Self.reason] =
+                "popped \(tries) times without an acknowledgement; retryMaxTimes of the group is \(maximum)"
+            let queueID = Int32.random(in: 0..<QueueCounts.deadLetter)
+            let outcome = storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
+                draft.reconsumeTimes = tries
+            }
+            // Refused: it is delivered once more.
+            guard case .appended(let result) = outcome else { return false }
+            letters.append(
+                Letter(
+                    table: part.table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries))
+            self.bytes += result.size
+            storage.statistics.put(messages: 1)
+            environment.scheduleTick()
+            return true
+        }
+    }
+
+    /// Whether a dead letter of this table waits to be written.
+    func isTaking(from table: ClaimTable) -> Bool { letters.contains { $0.table === table } }
+
+    /// nil: nothing can be stored there.
+    private func topic(of group: SubscriptionGroupEntry) -> TopicEntry? {
+        guard environment.configuration.brokerPermission & Permission.write != 0,
+            let name = group.groupName.deadLetterTopic
+        else { return nil }
+        let topic = tables.deadLetterTopic(name)
+        guard topic.config.perm & Permission.write != 0, keeper.reasonNotKept(topic) == nil else { return nil }
+        return topic
+    }
+
+    // MARK: - The tick
+
+    /// What the tick has stored is in the log: these messages are finished.
+    func committed() {
+        guard !letters.isEmpty else { return }
+        let written = letters
+        forget()
+        for letter in written {
+            notifier.deadLetter(in: letter.topic, letter.queueID, letter.result, tries: letter.tries)
+            // Acknowledged meanwhile, or forgotten by a reset.
+            guard !letter.table.isRemoved, case .due = letter.table.state(of: letter.offset, at: claims.time) else {
+                continue
+            }
+            letter.table.drop(due: letter.offset)
+            // Who waits for what comes behind it may have that.
+            claims.messagesDue(in: letter.table)
+        }
+    }
+
+    /// It is not: they are due as before.
+    func failed() { forget() }
+
+    private func forget() {
+        letters.removeAll(keepingCapacity: true)
+        bytes = 0
+    }
+}
