@@ -121,7 +121,7 @@ extension PlatformTests {
             let absent = try await Program.run(
                 Binaries.apus, ["message", "show", "-n", platform.nameServer, "none", "--topic", topic],
                 within: .seconds(20))
-            #expect(absent.status != 0 && absent.lines.joined().contains("the id 'none'"), "\(absent)")
+            #expect(absent.status != 0 && absent.errorText.contains("the id 'none'"), "\(absent)")
             try await platform.stop()
         }
     }

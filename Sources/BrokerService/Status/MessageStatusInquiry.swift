@@ -208,7 +208,9 @@ final class MessageStatusInquiry {
         }
         guard let last = copies.last else {
             row.state = committed > message.queueOffset ? .success : .new
-            if row.state == .new { row.client = tables.locks.owner(group: row.group, queue: queue, now: environment.now()) }
+            if row.state == .new {
+                row.client = tables.locks.owner(group: row.group, queue: queue, now: environment.now())
+            }
             return
         }
         row.attempts = last.reconsumeTimes

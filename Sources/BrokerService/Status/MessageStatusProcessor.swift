@@ -25,9 +25,9 @@ final class MessageStatusProcessor {
         self.kinds = kinds
     }
 
-    /// Fields: `offset`, where the record begins in the commit log; or `topic` and `msgId`, the ID its producer made; or
-    /// `topic`, `queueId` and `queueOffset`. `group`: this group only. The body is JSON; `MessageStatusInquiry.body` has
-    /// its members.
+    /// Fields: `offset`, where the record begins in the commit log; or `topic` and `msgId`, the ID its producer
+    /// made; or `topic`, `queueId` and `queueOffset`. `group`: this group only. The body is JSON, whose members are in
+    /// `MessageStatusInquiry.body`.
     func status(_ request: borrowing Request) throws(RemotingDecodeError) {
         let fields = request.extFields
         let wanted = fields.string("group")

@@ -45,8 +45,8 @@ enum SnapshotFile {
         return Int64(encoder.bytes.count)
     }
 
-    /// Removes what a snapshot replaces; journals become the trail. What cannot be removed is tried again after the next
-    /// one.
+    /// Removes what a snapshot replaces; journals become the trail. What cannot be removed is tried again after the
+    /// next one.
     /// - Parameter trailBytesMax: how much of the journals is kept for the trail, the newest; 0 for nothing.
     static func removeFiles(
         before number: UInt32, _ folder: String, _ disk: any Disk, _ logger: Logger, trailBytesMax: Int64
