@@ -1,4 +1,5 @@
-/// What a request asks for. Raw values and names are RocketMQ's (`RequestCode`, 4.9.8; from 343 up also 5.x).
+/// What a request asks for. Raw values and names are RocketMQ's (`RequestCode`, 4.9.8; from 343 up also 5.x), but for
+/// `getClaims`, which is our own.
 /// A code that is not here is answered with `ResponseCode.requestCodeNotSupported`, the connection kept.
 package enum RequestCode: Int32, CaseIterable, Sendable {
     case sendMessage = 10
@@ -125,6 +126,7 @@ package enum RequestCode: Int32, CaseIterable, Sendable {
     case removeColdDataFlowCtrConfig = 2002
     case getColdDataFlowCtrInfo = 2003
     case setCommitLogReadMode = 2004
+    case getClaims = 32001
     case popMessage = 200050
     case ackMessage = 200051
     case peekMessage = 200052

@@ -16,6 +16,10 @@ final class GroupClaims {
     private let messages: MessageStore
     private let waiters: PopWaiters
     let store: ClaimStore
+    /// Answers slaves.
+    let feed: ClaimFeed
+    /// Where slaves' files are read: what is synchronized and written meanwhile delays none.
+    let feedWork: any BackgroundWork
     private let files: any BackgroundWork
     private var timer: Scheduled<Void>?
     private var timerAtSteady = Int64.max
@@ -42,14 +46,18 @@ final class GroupClaims {
         self.waiters = waiters
         offsets = tables.offsets
         files = environment.makeWork()
+        feedWork = environment.makeWork()
         store = ClaimStore(
-            folder: messages.configuration.storePathRootDir + "/popState", disk: environment.disk,
-            logger: environment.logger)
+            folder: Self.folder(messages.configuration), disk: environment.disk, logger: environment.logger)
+        feed = ClaimFeed(store, disk: environment.disk)
     }
+
+    static func folder(_ store: StoreConfiguration) -> String { store.storePathRootDir + "/popState" }
 
     var time: ClaimTime { ClaimTime(wall: environment.now(), steady: environment.steady()) }
 
-    /// Reads what was claimed before the last stop. The message store is open, the tables are loaded. Claims of a group
+    /// Reads what was claimed before the last stop. Not on a slave, which claims nothing and copies its master's files
+    /// (`ClaimsReplica`). The message store is open, the tables are loaded. Claims of a group
     /// that is not known stay: one that a client has made is kept on disk only within a second.
     /// - Throws: the files cannot be read.
     func open(isKnown: (_ topic: String) -> Bool) throws(ClaimError) {
@@ -122,6 +130,7 @@ final class GroupClaims {
     /// Has what was written survive power loss, and the journal become a snapshot when it is long. Called each second:
     /// what a power cut takes is delivered again.
     func synchronize() {
+        if let work = feed.secondPassed() { feedWork.submit(work) {} }
         guard let work = store.backgroundWork() else { return }
         files.submit(work) {}
     }
@@ -138,6 +147,7 @@ final class GroupClaims {
     func close() throws(ClaimError) {
         timer?.cancel()
         files.stop()
+        feedWork.stop()
         try store.close()
     }
 

@@ -8,6 +8,7 @@ final class Processors {
     let pop: PopMessageProcessor
     let popped: PoppedMessageProcessor
     let popQuestions: PopQuestionProcessor
+    let claimFiles: ClaimFilesProcessor
     let assignments: QueryAssignmentProcessor
     let sendBack: SendBackProcessor
     let clients: ClientManageProcessor
@@ -36,6 +37,7 @@ final class Processors {
         pop = PopMessageProcessor(environment, tables, storage, filters, reader, sender, claims, waiters)
         popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
         popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters)
+        claimFiles = ClaimFilesProcessor(claims)
         assignments = QueryAssignmentProcessor(environment, tables, keeper, registration)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(
