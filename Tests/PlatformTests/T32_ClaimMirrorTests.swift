@@ -92,5 +92,54 @@ extension PlatformTests {
                 "T32: \(again.count) of 100 in hand came again, the first \(first) after its pop of \(Self.invisible)")
             try await promoted.stop()
         }
+
+        /// All files of claims.
+        private static func files(_ platform: Platform, in folder: String = "popState") -> [String: Data] {
+            let folder = "\(platform.data)/store/\(folder)"
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+            var files: [String: Data] = [:]
+            for name in names { files[name] = try? Data(contentsOf: URL(fileURLWithPath: "\(folder)/\(name)")) }
+            return files
+        }
+
+        @Test(
+            "kill -9 of each worker that has a part in it, under load: the slave has the master's claims again",
+            .timeLimit(.minutes(3)))
+        func kills() async throws {
+            let master = try await T08_Replication.startMaster()
+            let slave = try await T08_Replication.startSlave(of: master)
+            let topic = "UnderFire"
+            let producers = Oracle(broker: master.broker, topic: topic)
+            try await eventually("the first messages are stored") { producers.acknowledged.count > 50 }
+            let load = PopLoad(broker: master.broker, topic: topic, clients: 4)
+            for (platform, kind) in [
+                (master, "replication"), (slave, "replication"), (slave, "broker-store"), (master, "broker-store"),
+                (slave, "broker-store"),
+            ] {
+                let before = load.finished.count
+                try await eventually("clients pop", within: .seconds(10)) { load.finished.count > before + 100 }
+                // The slave has a state, or is just about to.
+                try await eventually("the slave has claims", within: .seconds(20)) { !Self.files(slave).isEmpty }
+                let old = try #require(platform.pid(of: kind))
+                Glibc.kill(old, SIGKILL)
+                _ = try await platform.newPid(of: kind, after: old)
+                // It may be just being replaced.
+                #expect(
+                    !Self.files(slave).isEmpty || !Self.files(slave, in: "popState.old").isEmpty
+                        || !Self.files(slave).isEmpty, "after \(kind) was killed")
+            }
+            await producers.stop()
+            let sent = producers.acknowledged
+            try await eventually("every message is acknowledged", within: .seconds(30)) {
+                load.unfinished(of: sent).isEmpty
+            }
+            await load.stop()
+            try await eventually("the slave has the master's claims", within: .seconds(20)) {
+                let there = Self.files(master)
+                return !there.isEmpty && Self.files(slave) == there
+            }
+            #expect(!slave.log.contains("are not copied; if this slave"), "\(slave.log.suffix(2000))")
+            for platform in [slave, master] { try await platform.stop() }
+        }
     }
 }

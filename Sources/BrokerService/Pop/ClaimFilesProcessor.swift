@@ -18,12 +18,12 @@ final class ClaimFilesProcessor {
         case .read(let read):
             // One file is read for a connection at a time.
             asker.client.connection.awaitsAnswer = true
-            claims.feedWork.submit(read) { result in
+            claims.feedWork.submit({ read().map { ByteBuffer(bytes: $0) } }) { result in
                 asker.client.connection.awaitsAnswer = false
-                do {
-                    let body = ByteBuffer(bytes: try result.get())
+                switch result {
+                case .success(let body):
                     asker.client.connection.respond(to: asker.address, .success, sharedBody: body)
-                } catch {
+                case .failure(let error):
                     asker.answer(.systemError, remark: "the journal of claims cannot be read: \(error)")
                 }
             }

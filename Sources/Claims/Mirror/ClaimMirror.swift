@@ -160,8 +160,8 @@ package final class ClaimMirror: Sendable {
         if let open = state.file {
             file = open
         } else {
-            if piece.question.offset == 0 { try check(piece, state) }
             if piece.question.offset == 0 {
+                try check(piece, state)
                 try folders.disk.createDirectory(folder(state))
                 state.isFolderDirty = true
             }
