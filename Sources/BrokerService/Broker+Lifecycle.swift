@@ -35,6 +35,8 @@ extension Broker {
             throw .store(error)
         }
         try kinds.prepare()
+        // A slave's folder of claims is filled with its master's files.
+        guard claimsReplica == nil else { return }
         let takeover = PopTakeover(environment, tables, store)
         // A slave's master does it, and its offsets come here.
         if !configuration.isSlave { takeover.read(delivered: kinds.timers.progress) }
@@ -63,6 +65,7 @@ extension Broker {
             broker.storage.stats.sample(now: broker.environment.now())
         }
         every(Self.claimsMillis, "having claims synchronized") { $0.claims.synchronize() }
+        claimsReplica?.start()
         kinds.start()
         registration.start()
     }
@@ -147,6 +150,7 @@ extension Broker {
             broker.filters.close()
             broker.keeper.persistChanges()
             broker.keeper.persistNewGroups()
+            broker.claimsReplica?.stop()
             try broker.store.close()
             try broker.claims.close()
             // Now everything is flushed, so that all of it counts.

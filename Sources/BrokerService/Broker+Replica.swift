@@ -38,6 +38,12 @@ extension Broker {
         replica.slavesReported(request: request, reports)
     }
 
+    /// A new replication worker can be asked.
+    package func replicationConnected() { claimsReplica?.connected() }
+
+    /// As a slave: what came of a question of `BrokerPlatform.askForClaims`.
+    package func claimsAnswered(request: UInt64, _ answer: ClaimsAnswer) { claimsReplica?.answered(request, answer) }
+
     /// As a slave: it follows a master, or has lost it.
     package func replicaState(connected: Bool, master: String) { replica.master = master }
 

@@ -31,6 +31,8 @@ package final class Broker: RemotingService {
     let hold: PullRequestHold
     package let filters: FilterLink
     let claims: GroupClaims
+    /// Nil on a master.
+    let claimsReplica: ClaimsReplica?
     let popWaiters: PopWaiters
 
     /// By request code.
@@ -89,6 +91,9 @@ package final class Broker: RemotingService {
         filters = FilterLink(eventLoop: eventLoop, observer: hold, now: now)
         popWaiters = PopWaiters(environment, store)
         claims = GroupClaims(environment, tables, store, popWaiters)
+        claimsReplica =
+            configuration.isSlave
+            ? ClaimsReplica(environment, folder: GroupClaims.folder(store.configuration)) : nil
         processors = Processors(
             environment, tables, storage, hold: hold, filters: filters, claims: claims, waiters: popWaiters,
             kinds: kinds, keeper: keeper,

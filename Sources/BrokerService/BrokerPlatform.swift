@@ -23,6 +23,9 @@ package protocol BrokerPlatform: AnyObject {
     /// Asks the replication worker which slaves follow (`Broker.slavesReported` brings the answer).
     /// - Returns: `false` when there is no such worker.
     func askForSlaves(request: UInt64) -> Bool
+    /// As a slave: puts a question about claims to the master (`Broker.claimsAnswered` brings the answer).
+    /// - Returns: `false` when there is no replication worker.
+    func askForClaims(request: UInt64, question: [UInt8]) -> Bool
     /// Work of the broker's own, by name, took longer than a millisecond of the event loop.
     func workTookLong(_ name: String, _ duration: TimeAmount)
     /// The longest turn of the event loop since the start, and of the last minute.
@@ -43,6 +46,7 @@ final class NoPlatform: BrokerPlatform, Sendable {
     func topicCreated(_ topic: AutoCreatedTopic) { tooEarly() }
     var slaves: (count: UInt64, ackOffset: Int64) { tooEarly() }
     func askForSlaves(request: UInt64) -> Bool { tooEarly() }
+    func askForClaims(request: UInt64, question: [UInt8]) -> Bool { tooEarly() }
     func workTookLong(_ name: String, _ duration: TimeAmount) {}
     var longestTurns: (ever: TimeAmount, lastMinute: TimeAmount) { tooEarly() }
 }

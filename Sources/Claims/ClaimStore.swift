@@ -40,7 +40,10 @@ package final class ClaimStore {
         at now: ClaimTime, observer: any ClaimObserver, bounds: (ClaimTable) -> (min: Int64, max: Int64)?
     ) throws(ClaimError) {
         precondition(files == nil, "the store is open already")
-        let recovery = try onDisk { () throws(SystemError) in try ClaimRecovery(folder, disk) }
+        let recovery = try onDisk { () throws(SystemError) in
+            try MirrorFolders(folder, disk).settle()
+            return try ClaimRecovery(folder, disk)
+        }
         for damage in recovery.damage {
             logger.warning(
                 "the journal of claims is damaged, messages whose claims are lost are delivered again: \(damage)")

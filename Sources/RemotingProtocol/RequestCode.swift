@@ -1,4 +1,5 @@
-/// What a request asks for. Raw values and names are RocketMQ's (`RequestCode`, 4.9.8; from 343 up also 5.x).
+/// What a request asks for. Raw values and names are RocketMQ's (`RequestCode`, 4.9.8; from 343 up also 5.x), but for
+/// `getMessageStatus` and `getClaims`, which are our own.
 /// A code that is not here is answered with `ResponseCode.requestCodeNotSupported`, the connection kept.
 package enum RequestCode: Int32, CaseIterable, Sendable {
     case sendMessage = 10
@@ -127,6 +128,8 @@ package enum RequestCode: Int32, CaseIterable, Sendable {
     case setCommitLogReadMode = 2004
     /// Apus's own: what has become of a message for each group.
     case getMessageStatus = 31001
+    /// Apus's own: the files that say who has which message, for slaves.
+    case getClaims = 32001
     case popMessage = 200050
     case ackMessage = 200051
     case peekMessage = 200052

@@ -43,6 +43,8 @@ package final class MetadataSync {
     private let logger: Logger
     /// Called when the master's HA port is known or has moved.
     private let found: (_ host: String, _ port: Int) -> Void
+    /// Called each round with where the master answers requests.
+    private let located: (_ host: String, _ port: Int) -> Void
     private var store: (any StoreLink)?
     /// What the broker-store was given last, so that it is not given the same again.
     private var sent: [ReplicaMetadataKind: [UInt8]] = [:]
@@ -58,12 +60,14 @@ package final class MetadataSync {
 
     package init(
         eventLoop: any EventLoop, configuration: Configuration, logger: Logger,
-        found: @escaping (_ host: String, _ port: Int) -> Void
+        found: @escaping (_ host: String, _ port: Int) -> Void,
+        located: @escaping (_ host: String, _ port: Int) -> Void
     ) {
         self.eventLoop = eventLoop
         self.configuration = configuration
         self.logger = logger
         self.found = found
+        self.located = located
     }
 
     package func storeConnected(_ link: any StoreLink) {
@@ -134,8 +138,11 @@ package final class MetadataSync {
 
     private func round() -> EventLoopFuture<Void> {
         let sync = NIOLoopBound(self, eventLoop: eventLoop)
-        return locate().flatMap { address in sync.value.connect(address) }
-            .flatMap { _ in sync.value.copy() }
+        return locate().flatMap { address in
+            sync.value.located(address.host, address.port)
+            return sync.value.connect(address)
+        }
+        .flatMap { _ in sync.value.copy() }
     }
 
     // MARK: - Finding the master

@@ -201,7 +201,7 @@ final class WorkerHost<W: Worker>: @unchecked Sendable {
         case .setup, .ready, .pong, .failed, .drained, .renew, .explained, .report, .filterServes, .filterCompile,
             .filterRelease, .filterBatch, .filterCompiled,
             .filterMatched, .filterFailed, .replicaBytes, .replicaMetadata, .replicaState, .replicaPosition,
-            .replicaRefused, .brokerRole, .slaves, .slavesWanted, .topicCreated:
+            .replicaRefused, .brokerRole, .slaves, .slavesWanted, .claimsWanted, .claims, .topicCreated:
             preconditionFailure("the supervisor never sends \(message)")
         }
     }

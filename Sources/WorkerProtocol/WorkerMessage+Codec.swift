@@ -11,6 +11,7 @@ extension WorkerMessage {
         case filterRelease, filterBatch, filterCompiled, filterMatched, filterFailed, filterServes
         case replicaBytes = 96
         case replicaMetadata, replicaState, replicaPosition, replicaRefused, brokerRole, slaves, slavesWanted
+        case claimsWanted, claims
     }
 
     /// One message, as `Tag` describes it.
@@ -159,6 +160,14 @@ extension WorkerMessage {
         case .slavesWanted(let request):
             begin(.slavesWanted)
             writer.integer(request)
+        case .claimsWanted(let request, let question):
+            begin(.claimsWanted)
+            writer.integer(request)
+            writer.blob(question)
+        case .claims(let request, let answer):
+            begin(.claims)
+            writer.integer(request)
+            writer.claims(answer)
         }
     }
 
@@ -227,6 +236,8 @@ extension WorkerMessage {
         case .brokerRole: .brokerRole(try reader.role(), masterAddress: try reader.string())
         case .slaves: .slaves(request: try reader.integer(), try reader.slaves())
         case .slavesWanted: .slavesWanted(request: try reader.integer())
+        case .claimsWanted: .claimsWanted(request: try reader.integer(), question: try reader.blob())
+        case .claims: .claims(request: try reader.integer(), try reader.claims())
         }
     }
 }
@@ -265,7 +276,30 @@ extension WireWriter {
     }
 }
 
+extension WireWriter {
+    mutating func claims(_ answer: ClaimsAnswer) {
+        switch answer {
+        case .answered(let bytes):
+            integer(UInt8(1))
+            lastBlob(bytes)
+        case .unknown: integer(UInt8(2))
+        case .failed(let reason):
+            integer(UInt8(3))
+            string(reason)
+        }
+    }
+}
+
 extension WireReader {
+    mutating func claims() throws(WorkerMessageError) -> ClaimsAnswer {
+        switch try integer(UInt8.self) {
+        case 1: return .answered(try blob())
+        case 2: return .unknown
+        case 3: return .failed(reason: try string())
+        default: throw .invalidField("answer about claims")
+        }
+    }
+
     mutating func compilation() throws(WorkerMessageError) -> FilterCompilation {
         switch try integer(UInt8.self) {
         case 1: return .tagsCodes(try codes())

@@ -6,7 +6,7 @@
 /// length (4 bytes, big-endian, at most `peerBytesMax`). Layout: `WorkerMessage+Codec.swift`.
 package enum WorkerMessage: Hashable, Sendable {
     /// Of the layout. Raised with any change of it.
-    package static let version: UInt8 = 6
+    package static let version: UInt8 = 7
     /// Bytes of a message on a control channel at most.
     package static let controlBytesMax = 64 * 1024
     /// Bytes of a message on a peer link at most.
@@ -95,6 +95,8 @@ package enum WorkerMessage: Hashable, Sendable {
     case replicaBytes(at: Int64, bytes: [UInt8])
     case replicaMetadata(kind: ReplicaMetadataKind, json: [UInt8])
     case replicaState(connected: Bool, master: String)
+    /// The answer to `claimsWanted`.
+    case claims(request: UInt64, ClaimsAnswer)
 
     // MARK: - Replication → broker-store (master)
 
@@ -109,6 +111,18 @@ package enum WorkerMessage: Hashable, Sendable {
     case brokerRole(BrokerRole, masterAddress: String)
     /// Which slaves follow this master?
     case slavesWanted(request: UInt64)
+    /// Of a slave: what the master is to be asked of its journal of claims (`Claims.FeedQuestion`).
+    case claimsWanted(request: UInt64, question: [UInt8])
+}
+
+/// What came of a slave's question about its master's claims.
+package enum ClaimsAnswer: Hashable, Sendable {
+    /// `Claims.FeedAnswer`.
+    case answered([UInt8])
+    /// The master does not know the question: it is RocketMQ's, or an older Apus.
+    case unknown
+    /// There is no answer, for now.
+    case failed(reason: String)
 }
 
 /// What follows a worker's drain, and so what it reports to its clients.

@@ -32,6 +32,7 @@ extension BrokerStoreWorker {
         case (.replication, .replicaMetadata(let kind, let json)): broker.replicate(kind, json)
         case (.replication, .slaves(let request, let reports)):
             broker.slavesReported(request: request, reports)
+        case (.replication, .claims(let request, let answer)): broker.claimsAnswered(request: request, answer)
         case (.replication, .replicaState(let connected, let master)):
             broker.replicaState(connected: connected, master: master)
             environment.logger.notice("\(connected ? "following" : "lost") the master \(master)")
@@ -87,5 +88,6 @@ extension BrokerStoreWorker {
         if broker.configuration.isSlave {
             replication.send(.replicaPosition(next: broker.store.writtenOffset.rawValue))
         }
+        broker.replicationConnected()
     }
 }

@@ -24,6 +24,12 @@ extension BrokerStoreWorker: BrokerPlatform {
         return true
     }
 
+    func askForClaims(request: UInt64, question: [UInt8]) -> Bool {
+        guard let replication else { return false }
+        replication.send(.claimsWanted(request: request, question: question))
+        return true
+    }
+
     func workTookLong(_ name: String, _ duration: TimeAmount) { environment.turns.note(duration, name) }
 
     var longestTurns: (ever: TimeAmount, lastMinute: TimeAmount) {

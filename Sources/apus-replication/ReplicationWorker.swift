@@ -16,6 +16,7 @@ final class ReplicationWorker: Worker {
     private let master: ReplicationMaster
     private let slave: ReplicationSlave
     private let metadata: MetadataSync
+    private let claims: ClaimRelay
     private var isSlave: Bool
     private var link: PeerLink?
     private var watch: EventWatch?
@@ -40,14 +41,16 @@ final class ReplicationWorker: Worker {
             logger: logger)
         let slave = ReplicationSlave(eventLoop: loop, times: times, logger: logger)
         self.slave = slave
+        let claims = ClaimRelay(eventLoop: loop)
+        self.claims = claims
         metadata = MetadataSync(
             eventLoop: loop,
             configuration: MetadataSync.Configuration(
                 brokerName: settings.string("brokerName", default: "broker-a"),
                 nameServers: settings.string("namesrvAddr", default: ""),
                 haMasterAddress: settings.string("haMasterAddress", default: "")),
-            logger: logger
-        ) { host, port in slave.masterFound(host: host, port: port) }
+            logger: logger, found: { slave.masterFound(host: $0, port: $1) },
+            located: { claims.masterFound(host: $0, port: $1) })
     }
 
     func start() -> EventLoopFuture<String> {
@@ -83,6 +86,7 @@ final class ReplicationWorker: Worker {
             self.link = nil
             slave.storeDisconnected()
             metadata.storeDisconnected()
+            claims.storeDisconnected()
         }
         link.writable = { [weak self] in self?.slave.storeWritable() }
         self.link = link
@@ -93,6 +97,7 @@ final class ReplicationWorker: Worker {
     private func serveAsSlave(_ link: PeerLink) {
         slave.storeConnected(link)
         metadata.storeConnected(link)
+        claims.storeConnected(link)
     }
 
     private func received(_ message: WorkerMessage) {
@@ -100,6 +105,7 @@ final class ReplicationWorker: Worker {
         case .replicaPosition(let next) where isSlave: slave.storePosition(next)
         case .replicaRefused(let at, let reason) where isSlave: slave.storeRefused(at: at, reason: reason)
         case .replicaPosition, .replicaRefused: break  // A master's log goes its own way.
+        case .claimsWanted(let request, let question) where isSlave: claims.ask(request: request, question: question)
         case .brokerRole(let role, let masterAddress): roleIs(role, masterAddress)
         case .slavesWanted(let request): link?.send(.slaves(request: request, master.slaveReports))
         default: environment.logger.error("broker-store sent a message that is not for replication: it is dropped")
@@ -114,6 +120,7 @@ final class ReplicationWorker: Worker {
             isSlave = false
             slave.storeDisconnected()
             metadata.storeDisconnected()
+            claims.storeDisconnected()
         }
         if isSlave, !masterAddress.isEmpty { metadata.learned(haAddress: masterAddress) }
     }
@@ -121,6 +128,7 @@ final class ReplicationWorker: Worker {
     func drain(_ reason: DrainReason) -> EventLoopFuture<Void> {
         slave.stop()
         metadata.stop()
+        claims.stop()
         watch?.stop()
         return master.stop()
     }

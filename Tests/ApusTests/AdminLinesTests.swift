@@ -25,8 +25,9 @@ struct AdminLinesTests {
         #expect(
             changing.sorted() == [
                 "addWritePerm", "cleanExpiredCQ", "cleanUnusedTopic", "cloneGroupOffset", "deleteExpiredCommitLog",
-                "deleteKvConfig", "deleteSubGroup", "deleteTopic", "updateBrokerConfig", "updateKvConfig",
-                "updateNamesrvConfig", "updateSubGroup", "updateTopic", "updateTopicPerm", "wipeWritePerm",
+                "deleteKvConfig", "deleteSubGroup", "deleteTopic", "setConsumeMode", "updateBrokerConfig",
+                "updateKvConfig", "updateNamesrvConfig", "updateSubGroup", "updateTopic", "updateTopicPerm",
+                "wipeWritePerm",
             ])
     }
 

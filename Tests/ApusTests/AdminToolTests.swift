@@ -68,6 +68,24 @@ struct AdminToolTests {
         #expect(AdminCommands.normalized([]) == [])
     }
 
+    @Test("setConsumeMode: -n is name servers or, as in RocketMQ's tool, the number of shared queues")
+    func consumeMode() throws {
+        let words = ["SETCONSUMEMODE", "-topicName", "T", "-groupName", "G", "-m", "pop", "-c", "C"]
+        func parsed(_ more: [String]) throws -> SetConsumeMode {
+            try SetConsumeMode.parse(Array(AdminCommands.normalized(words + more).dropFirst()))
+        }
+        let plain = try parsed([])
+        #expect(plain.topic == "T" && plain.group.name == "G" && plain.settings == .pop(sharedQueues: 0))
+        #expect(plain.server.namesrvAddr == nil)
+        let both = try parsed(["-n", "ns:9876", "-n", "3"])
+        #expect(both.settings == .pop(sharedQueues: 3) && both.server.addresses == "ns:9876")
+        #expect(try parsed(["-popShareQueueNum", "-1"]).settings == .pop(sharedQueues: -1))
+        #expect(try parsed(["-m", "PULL"]).settings == .pull)
+        for wrong in [["-m", "PUSH"], ["-b", "h:1"], ["--popShareQueueNum", "many"]] {
+            #expect(throws: (any Error).self, "\(wrong)") { try parsed(wrong) }
+        }
+    }
+
     @Test("every command has its own name, an abstract, and RocketMQ's -n")
     func names() throws {
         let names = AdminCommands.all.compactMap { $0.configuration.commandName }

@@ -73,6 +73,16 @@ extension PlatformTests {
             _ = try await mqadmin("updateSubGroup", "-c", "DefaultCluster", "-g", "Made", "-r", "3")
             let made = try await mqadmin("getConsumerConfig", "-g", "Made")
             #expect(made.contains { $0.hasPrefix("retryMaxTimes") && $0.hasSuffix("=  3") })
+            #expect(
+                try await mqadmin("setConsumeMode", "-b", platform.broker, "-t", "Managed", "-g", "Made", "-m", "POP")
+                    == [
+                        "set consume mode to \(platform.broker) success.",
+                        "topic[Managed] group[Made] consume mode[POP] popShareQueueNum[0]",
+                    ])
+            #expect(
+                try await mqadmin(
+                    "setConsumeMode", "-c", "DefaultCluster", "-t", "Managed", "-g", "Absent", "-m", "PULL", status: 1
+                ).joined().contains("subscription group [Absent] does not exist"))
             _ = try await mqadmin("updateBrokerConfig", "-b", platform.broker, "-k", "fileReservedTime", "-v", "48")
             let settings = try await mqadmin("getBrokerConfig", "-b", platform.broker)
             #expect(settings.contains { $0.hasPrefix("fileReservedTime") && $0.hasSuffix("=  48") })

@@ -37,6 +37,8 @@ import WorkerProtocol
         .replicaState(connected: true, master: "10.0.0.1:10912"), .replicaState(connected: false, master: ""),
         .replicaPosition(next: -1), .replicaRefused(at: 5, reason: "gap"),
         .brokerRole(.slave, masterAddress: "h:1"), .slavesWanted(request: .max), .slaves(request: 7, []),
+        .claimsWanted(request: 1, question: [1, 2]), .claims(request: 1, .answered([3, 4, 5])),
+        .claims(request: 2, .unknown), .claims(request: .max, .failed(reason: "away")),
         .slaves(
             request: 8,
             [SlaveReport(address: "10.0.0.2:4711", acknowledged: -1, next: .max, bytesPerSecond: 1 << 33)]),

@@ -18,6 +18,10 @@ final class GroupClaims {
     private let messages: MessageStore
     private let waiters: PopWaiters
     let store: ClaimStore
+    /// Answers slaves.
+    let feed: ClaimFeed
+    /// Where slaves' files are read: what is synchronized and written meanwhile delays none.
+    let feedWork: any BackgroundWork
     private let files: any BackgroundWork
     private var timer: Scheduled<Void>?
     private var timerAtSteady = Int64.max
@@ -45,14 +49,19 @@ final class GroupClaims {
         self.waiters = waiters
         offsets = tables.offsets
         files = environment.makeWork()
+        feedWork = environment.makeWork()
         store = ClaimStore(
-            folder: messages.configuration.storePathRootDir + "/popState", disk: environment.disk,
-            logger: environment.logger, trailBytesMax: environment.configuration.messageTrailBytesMax)
+            folder: Self.folder(messages.configuration), disk: environment.disk, logger: environment.logger,
+            trailBytesMax: environment.configuration.messageTrailBytesMax)
+        feed = ClaimFeed(store, disk: environment.disk)
     }
+
+    static func folder(_ store: StoreConfiguration) -> String { store.storePathRootDir + "/popState" }
 
     var time: ClaimTime { ClaimTime(wall: environment.now(), steady: environment.steady()) }
 
-    /// Reads what was claimed before the last stop. The message store is open, the tables are loaded. Claims of a group
+    /// Reads what was claimed before the last stop. Not on a slave, which claims nothing and copies its master's files
+    /// (`ClaimsReplica`). The message store is open, the tables are loaded. Claims of a group
     /// that is not known stay: one that a client has made is kept on disk only within a second.
     /// - Parameter places: what RocketMQ has handed out; its claims are on disk when this returns.
     /// - Throws: the files cannot be read, or new claims not be written.
@@ -153,6 +162,7 @@ final class GroupClaims {
     /// Has what was written survive power loss, and the journal become a snapshot when it is long. Called each second:
     /// what a power cut takes is delivered again.
     func synchronize() {
+        if let work = feed.secondPassed() { feedWork.submit(work) {} }
         guard let work = store.backgroundWork() else { return }
         files.submit(work) {}
     }
@@ -169,6 +179,7 @@ final class GroupClaims {
     func close() throws(ClaimError) {
         timer?.cancel()
         files.stop()
+        feedWork.stop()
         try store.close()
     }
 

@@ -8,6 +8,7 @@ final class Processors {
     let pop: PopMessageProcessor
     let popped: PoppedMessageProcessor
     let popQuestions: PopQuestionProcessor
+    let claimFiles: ClaimFilesProcessor
     let assignments: QueryAssignmentProcessor
     let sendBack: SendBackProcessor
     let clients: ClientManageProcessor
@@ -40,6 +41,7 @@ final class Processors {
             environment, tables, storage, filters, reader, sender, claims, waiters, retries, deadLetters)
         popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
         popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters, retries)
+        claimFiles = ClaimFilesProcessor(claims)
         assignments = QueryAssignmentProcessor(environment, tables, keeper, registration)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(

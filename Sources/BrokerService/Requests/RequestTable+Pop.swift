@@ -41,6 +41,10 @@ extension RequestTable {
                 .setMessageRequestMode, "SET_MESSAGE_REQUEST_MODE", .subscribe, [.body], refused: .tables,
                 "has a group pull or pop a topic"
             ) { $0.assignments.setMode },
+            RequestRow(
+                .getClaims, "APUS_GET_CLAIMS", .get, [.cluster],
+                "a part of the files that say who has which message, for slaves (Apus's own)"
+            ) { $0.claimFiles.process },
         ]
     }
 }

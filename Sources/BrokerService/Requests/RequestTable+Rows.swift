@@ -278,7 +278,7 @@ extension RequestTable {
                 "a group's progress in each queue"
             ) { $0.consumeStats.consumeStats },
             RequestRow(
-                .getMessageStatus, "GET_MESSAGE_STATUS", .get, [.topic("topic"), .group("group")],
+                .getMessageStatus, "APUS_GET_MESSAGE_STATUS", .get, [.topic("topic"), .group("group")],
                 "what has become of a message for each group, and what it has been through (Apus's own)"
             ) { $0.status.status },
             RequestRow(

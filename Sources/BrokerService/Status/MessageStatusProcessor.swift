@@ -5,7 +5,7 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// GET_MESSAGE_STATUS (31001, Apus's own): what has become of a message for each group, and what it has been through.
+/// APUS_GET_MESSAGE_STATUS (31001, Apus's own): what has become of a message for each group, and what it has been through.
 /// Confined to the broker's event loop.
 final class MessageStatusProcessor {
     private let environment: BrokerEnvironment

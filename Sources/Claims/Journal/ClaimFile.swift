@@ -82,6 +82,8 @@ enum ClaimFile {
     }
 
     static let version: UInt32 = 1
+    /// Numbers of files are below it.
+    static let numberLimit: UInt32 = 1 << 30
     /// Milliseconds since 1970 that files may have: whatever is calculated from them fits.
     static let times: ClosedRange<Int64> = -(1 << 56)...1 << 56
     /// Bytes a block has at most, but for one entry.
@@ -99,7 +101,7 @@ enum ClaimFile {
     /// Nil for names of other files.
     static func parse(_ name: String) -> (kind: Kind, number: UInt32)? {
         for kind in [Kind.journal, .snapshot] where name.hasPrefix(kind.prefix) {
-            guard let number = UInt32(name.dropFirst(kind.prefix.count)), number > 0, number < 1 << 30,
+            guard let number = UInt32(name.dropFirst(kind.prefix.count)), number > 0, number < numberLimit,
                 name == self.name(kind, number)
             else { return nil }
             return (kind, number)

@@ -14,13 +14,17 @@ final class JournalFiles {
     /// How much of the journals is kept for the trail, bytes.
     private let trailBytesMax: Int64
 
+    /// Names these files to slaves: as long as it is the same, each file only grows, and each follows the one before.
+    private(set) var history = Int64.random(in: 1 ... .max)
     /// Opened with the first write.
     private var file: (any DiskFile)?
     private var header: ClaimFile.Header
     /// Where the next block goes; 0 while there is no file.
-    private var end: Int64
+    private(set) var end: Int64
     /// Closed journals since the snapshot, and their bytes.
-    private var closed: [(number: UInt32, bytes: Int64)]
+    private(set) var closed: [(number: UInt32, bytes: Int64)]
+    /// Of the snapshot the journals follow; 0 for none.
+    private(set) var snapshot: UInt32
     private var snapshotBytes: Int64
     /// Journals with blocks that may not be synchronized. Those that were read are: their process may have been killed.
     private var unsynchronized: Set<UInt32> = []
@@ -46,6 +50,7 @@ final class JournalFiles {
         if !recovery.damage.isEmpty {
             // Nothing is written after damage: it would not be read.
             let number = recovery.highest + 1
+            snapshot = number
             snapshotBytes = try SnapshotFile.write(recovery.registry, number, recovery.blockTime, folder, disk)
             SnapshotFile.removeFiles(before: number, folder, disk, logger, trailBytesMax: trailBytesMax)
             header = ClaimFile.Header(kind: .journal, number: number, time: time)
@@ -61,6 +66,7 @@ final class JournalFiles {
             end = 0
         }
         closed = recovery.journals.dropLast().map { ($0.number, $0.end) }
+        snapshot = recovery.snapshot
         snapshotBytes = recovery.snapshotBytes
         unsynchronized = Set(recovery.journals.map(\.number))
         isFolderDirty = !unsynchronized.isEmpty
@@ -128,6 +134,9 @@ final class JournalFiles {
         snapshotBytes = try SnapshotFile.write(
             registry, number, now.wall, folder, disk, toWall: now.wall -| now.steady)
         SnapshotFile.removeFiles(before: number, folder, disk, logger, trailBytesMax: trailBytesMax)
+        snapshot = number
+        // What the journal lacks is in the snapshot alone.
+        history = Int64.random(in: 1 ... .max)
         header = ClaimFile.Header(kind: .journal, number: number, time: now.wall)
         file = nil
         end = 0
@@ -144,7 +153,7 @@ final class JournalFiles {
         guard !unsynchronized.isEmpty || isFolderDirty || wantsSnapshot, !results.isRunning else { return nil }
         let paths = unsynchronized.sorted().map { path($0) }
         let folderIsDirty = isFolderDirty
-        let snapshot = wantsSnapshot ? header.number : nil
+        let wanted = wantsSnapshot ? header.number : nil
         attempted = unsynchronized
         unsynchronized = []
         isFolderDirty = false
@@ -165,30 +174,31 @@ final class JournalFiles {
                     "the journal of claims was not synchronized; a power cut may redeliver more messages: \(error)")
             }
             var made: Int64?
-            if let snapshot {
+            if let wanted {
                 do throws(SystemError) {
-                    made = try SnapshotFile.make(snapshot, folder, disk, logger, trailBytesMax: trailBytesMax)
+                    made = try SnapshotFile.make(wanted, folder, disk, logger, trailBytesMax: trailBytesMax)
                 } catch {
                     logger.warning("no snapshot of claims was made; the journals it would replace stay: \(error)")
                 }
             }
             results.end(
-                isSynchronized: isSynchronized, snapshot: made.flatMap { bytes in snapshot.map { ($0, bytes) } })
+                isSynchronized: isSynchronized, snapshot: made.flatMap { bytes in wanted.map { ($0, bytes) } })
         }
     }
 
     private func takeResults() {
         guard !results.isRunning else { return }
-        let (isSynchronized, snapshot) = results.take()
+        let (isSynchronized, made) = results.take()
         if !isSynchronized {
             isFolderDirty = true
             unsynchronized.formUnion(attempted.filter { number in number == header.number && end > 0 })
             unsynchronized.formUnion(attempted.filter { number in closed.contains { $0.number == number } })
         }
         attempted = []
-        guard let snapshot else { return }
-        snapshotBytes = snapshot.bytes
-        closed.removeAll { $0.number < snapshot.number }
+        guard let made else { return }
+        snapshot = made.number
+        snapshotBytes = made.bytes
+        closed.removeAll { $0.number < made.number }
     }
 }
 

@@ -50,6 +50,23 @@ extension AdminClient {
             ["groupName": group, "removeOffset": String(removesOffsets), "cleanOffset": String(removesOffsets)])
     }
 
+    /// Has the push consumers of a group pull or pop a topic at a broker.
+    ///
+    /// - Throws: `refused` by the broker, also for a topic or group it does not know; failures of the connection.
+    public func setConsumeMode(
+        _ mode: ConsumeMode, of group: String, topic: String, at address: String
+    ) async throws(RocketMQClientError) {
+        let body =
+            switch mode {
+            case .pull:
+                SetMessageRequestModeBody(topic: topic, consumerGroup: group, mode: .pull, popShareQueueNum: 0)
+            case .pop(let shared):
+                SetMessageRequestModeBody(
+                    topic: topic, consumerGroup: group, mode: .pop, popShareQueueNum: Int32(clamping: shared))
+            }
+        _ = try await demand(address, .setMessageRequestMode, body: body.encoded())
+    }
+
     /// A group's settings at each broker that knows it, sorted by broker name; empty when none does.
     ///
     /// - Throws: `noNameServer`, `refused`, failures of the connection to any of the brokers.

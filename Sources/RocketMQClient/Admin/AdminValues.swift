@@ -196,6 +196,15 @@ public struct GroupSettings: Sendable, Hashable {
     public init(group: String) { self.group = group }
 }
 
+/// How the push consumers of a group get the messages of a topic.
+public enum ConsumeMode: Sendable, Hashable {
+    /// Each member reads the queues that are its own.
+    case pull
+    /// The broker hands out messages of many queues. `sharedQueues`: how many other members' queues a member reads
+    /// besides its own; 0: all queues.
+    case pop(sharedQueues: Int)
+}
+
 /// A group's settings at one broker, with all fields of the broker's version.
 public struct GroupSettingsAtBroker: Sendable {
     /// The broker.

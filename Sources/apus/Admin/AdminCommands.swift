@@ -7,7 +7,7 @@ enum AdminCommands {
         ClusterList.self, ClusterRT.self,
         TopicListCommand.self, TopicRouteCommand.self, TopicStatus.self, TopicClusterList.self, UpdateTopic.self,
         UpdateTopicPerm.self, DeleteTopic.self, UpdateOrderConf.self, AllocateMQ.self,
-        UpdateSubGroup.self, DeleteSubGroup.self, GetConsumerConfig.self, ConsumerProgress.self,
+        UpdateSubGroup.self, DeleteSubGroup.self, SetConsumeMode.self, GetConsumerConfig.self, ConsumerProgress.self,
         ConsumerConnection.self, ConsumerStatus.self, ProducerConnection.self, ProducerCommand.self,
         ResetOffsetByTime.self, SkipAccumulatedMessage.self, CloneGroupOffset.self,
         QueryMsgByID.self, QueryMsgByKey.self, QueryMsgByUniqueKey.self, QueryMsgByOffset.self,
@@ -20,9 +20,9 @@ enum AdminCommands {
     ]
 
     static let discussion = """
-        The commands, options and columns are those of RocketMQ's mqadmin 4.9.8; they work against RocketMQ's \
-        servers, too. Commands for ACLs, exports and endless monitoring are not here: RocketMQ's own tool has them. A \
-        command that fails says why on standard error and ends with 1.
+        The commands, options and columns are those of RocketMQ's mqadmin 4.9.8, setConsumeMode is one of \
+        5.x; they work against RocketMQ's servers, too. Commands for ACLs, exports and endless monitoring are not \
+        here: RocketMQ's own tool has them. A command that fails says why on standard error and ends with 1.
         """
 
     /// RocketMQ's tool takes command names in any case, and long options after one dash.
@@ -43,7 +43,8 @@ enum AdminCommands {
     }
 
     private static let longNames: Set<String> = [
-        "namesrvAddr", "clusterName", "brokerAddr", "brokerName", "topic", "groupName", "consumerGroup", "group",
+        "namesrvAddr", "clusterName", "brokerAddr", "brokerName", "topic", "topicName", "groupName", "consumerGroup",
+        "group", "popShareQueueNum",
     ]
 }
 

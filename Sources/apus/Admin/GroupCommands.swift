@@ -77,6 +77,68 @@ struct UpdateSubGroup: AdminCommand {
     }
 }
 
+struct SetConsumeMode: AdminCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "setConsumeMode", abstract: "Have a consumer group pull or pop a topic.",
+        discussion: """
+            Brokers that know modes (Apus, RocketMQ 5) hand it to the group's push consumers, which follow it with \
+            their next rebalance.
+            """)
+
+    @Option(
+        name: [.customShort("n"), .customLong("namesrvAddr")], parsing: .unconditionalSingleValue,
+        help: ArgumentHelp(
+            """
+            Name servers, separated by ';' (default: $NAMESRV_ADDR, else 127.0.0.1:9876). A mere number is \
+            --popShareQueueNum, as in RocketMQ's tool.
+            """, valueName: "HOST:PORT;…"))
+    var serversAndNumbers: [String] = []
+    @OptionGroup var place: BrokerOrCluster
+    @Option(
+        name: [.customShort("t"), .customLong("topicName"), .customLong("topic")], parsing: .unconditional,
+        help: ArgumentHelp("Topic.", valueName: "TOPIC"), completion: Completions.topic)
+    var topic: String
+    @OptionGroup var group: GroupOption
+    @Option(
+        name: [.customShort("m"), .customLong("mode")], parsing: .unconditional,
+        help: ArgumentHelp("PULL or POP.", valueName: "MODE"), completion: .list(["PULL", "POP"]))
+    var mode: String
+    @Option(
+        name: .customLong("popShareQueueNum"), parsing: .unconditional,
+        help: ArgumentHelp(
+            "How many other members' queues a popping member reads besides its own; 0: all queues.",
+            valueName: "NUMBER"))
+    var popShareQueueNum: Int32?
+
+    var server: NameServerOption {
+        var option = NameServerOption()
+        option.namesrvAddr = serversAndNumbers.last { Int32($0) == nil }
+        return option
+    }
+
+    /// As the brokers are told.
+    var settings: ConsumeMode {
+        let shared = popShareQueueNum ?? serversAndNumbers.compactMap { Int32($0) }.last ?? 0
+        return mode.uppercased() == "POP" ? .pop(sharedQueues: Int(shared)) : .pull
+    }
+
+    func validate() throws {
+        try place.requireOne()
+        guard ["PULL", "POP"].contains(mode.uppercased()) else {
+            throw ValidationError("'\(mode)' is no mode: say PULL or POP with -m")
+        }
+    }
+
+    func execute(_ client: AdminClient) async throws {
+        for address in try await client.masters(place.choice) {
+            try await client.setConsumeMode(settings, of: group.name, topic: topic, at: address)
+            print("set consume mode to \(address) success.")
+        }
+        let shared = if case .pop(let shared) = settings { shared } else { 0 }
+        print("topic[\(topic)] group[\(group.name)] consume mode[\(mode.uppercased())] popShareQueueNum[\(shared)]")
+    }
+}
+
 struct DeleteSubGroup: AdminCommand {
     static let configuration = CommandConfiguration(
         commandName: "deleteSubGroup", abstract: "Delete a consumer group.",

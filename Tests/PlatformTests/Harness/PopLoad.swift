@@ -125,7 +125,7 @@ final class PopLoad: Sendable {
         }
     }
 
-    private struct Message {
+    struct Message: Sendable {
         let body: String
         let queueID: Int32
         let offset: Int64
@@ -133,7 +133,7 @@ final class PopLoad: Sendable {
         let handle: String
     }
 
-    private static func messages(_ answer: RemotingCommand) throws -> [Message] {
+    static func messages(_ answer: RemotingCommand) throws -> [Message] {
         var starts: [Int32: Substring] = [:]
         for entry in (answer.extFields["startOffsetInfo"] ?? "").split(separator: ";") {
             let parts = entry.split(separator: " ")

@@ -1,0 +1,115 @@
+import Claims
+import Logging
+import NIOCore
+import WorkerProtocol
+
+/// A slave's copy of its master's claims: puts the questions of `ClaimMirror` to the master, by way of the replication
+/// worker, and has the answers written by a thread of its own. Confined to the broker's event loop.
+final class ClaimsReplica {
+    /// Milliseconds until the master is asked again when there is no more.
+    static let pauseMillis: Int64 = 250
+    /// When there was no answer: the master, or the way to it, is away.
+    static let retryMillis: Int64 = 1000
+    /// When an answer could not be used, or written.
+    static let faultMillis: Int64 = 5000
+    /// A master that does not know the question may be replaced by one that does.
+    static let unknownMillis: Int64 = 60_000
+    /// A question that got no answer is asked again: the replication worker may have been restarted.
+    static let patienceMillis: Int64 = 10_000
+    /// What a power cut takes is delivered again.
+    static let synchronizeMillis: Int64 = 1000
+
+    private let environment: BrokerEnvironment
+    private let mirror: ClaimMirror
+    private let files: any BackgroundWork
+    private var question: [UInt8] = []
+    /// The last one; answers to others come too late.
+    private var request: UInt64 = 0
+    private var isWaiting = false
+    /// To ask, or ask again; nil while an answer is written.
+    private var timer: Scheduled<Void>?
+    private var synchronizedAtSteady: Int64 = 0
+    private var isStopped = false
+    /// Why there is no answer, once it was logged.
+    private var said: ClaimsAnswer?
+
+    init(_ environment: BrokerEnvironment, folder: String) {
+        self.environment = environment
+        files = environment.makeWork()
+        mirror = ClaimMirror(folder: folder, disk: environment.disk, logger: environment.logger)
+    }
+
+    func start() {
+        files.submit({ [mirror] in mirror.begin() }) { [self] in follow($0) }
+    }
+
+    /// There is a new replication worker: what was asked of the one before gets no answer.
+    func connected() {
+        if timer != nil { ask() }
+    }
+
+    /// What is being written is finished, nothing more is asked.
+    func stop() {
+        isStopped = true
+        timer?.cancel()
+        files.stop()
+    }
+
+    /// The replication worker's answer.
+    func answered(_ number: UInt64, _ answer: ClaimsAnswer) {
+        guard number == request, isWaiting, !isStopped else { return }
+        isWaiting = false
+        timer?.cancel()
+        timer = nil
+        switch answer {
+        case .answered(let bytes):
+            said = nil
+            let steady = environment.steady()
+            let isTime = steady - synchronizedAtSteady >= Self.synchronizeMillis
+            if isTime { synchronizedAtSteady = steady }
+            files.submit({ [mirror] in mirror.take(bytes, synchronize: isTime) }) { [self] in follow($0) }
+        case .unknown:
+            if said != answer {
+                environment.logger.notice(
+                    """
+                    the master does not hand out its claims of popped messages (it is RocketMQ's, or an older Apus); \
+                    if this slave becomes the master, messages that are in hands then are delivered again at once
+                    """)
+            }
+            said = answer
+            askAgain(in: Self.unknownMillis)
+        case .failed(let reason):
+            // That the master is away others say already.
+            if said == nil { environment.logger.info("the master's claims are asked for again: \(reason)") }
+            said = answer
+            askAgain(in: Self.retryMillis)
+        }
+    }
+
+    private func follow(_ step: ClaimMirror.Step) {
+        question = step.question
+        switch step.pace {
+        case .atOnce: ask()
+        case .soon: askAgain(in: Self.pauseMillis)
+        case .later: askAgain(in: Self.faultMillis)
+        }
+    }
+
+    private func ask() {
+        guard !isStopped else { return }
+        request += 1
+        isWaiting = true
+        askAgain(in: Self.patienceMillis)
+        guard environment.platform.askForClaims(request: request, question: question) else {
+            isWaiting = false
+            return askAgain(in: Self.retryMillis)
+        }
+    }
+
+    private func askAgain(in millis: Int64) {
+        guard !isStopped else { return }
+        timer?.cancel()
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(millis)) { this.value.ask() }
+    }
+}

@@ -1,0 +1,80 @@
+package import NIOCore
+internal import RemotingProtocol
+internal import RemotingTransport
+internal import WorkerProtocol
+
+/// Puts a slave's questions about claims to the master and gives the broker-store the answers, whose content it does
+/// not know. Over a connection of its own: tables under way delay none. Confined to one event loop.
+package final class ClaimRelay {
+    private let eventLoop: any EventLoop
+    private var store: (any StoreLink)?
+    private var master: HostPort?
+    private var client: RemotingClient?
+    private var isStopped = false
+
+    package init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    package func storeConnected(_ link: any StoreLink) { store = link }
+
+    package func storeDisconnected() { store = nil }
+
+    /// Where the master answers requests. A changed address is used at once.
+    package func masterFound(host: String, port: Int) {
+        let address = HostPort(host: host, port: port)
+        guard address != master else { return }
+        master = address
+        disconnect()
+    }
+
+    /// `claimsWanted`: answered by `claims`, also when there is no answer.
+    package func ask(request: UInt64, question: [UInt8]) {
+        let relay = NIOLoopBound(self, eventLoop: eventLoop)
+        connected().flatMap { client in client.invoking(RemotingCommand(.getClaims, body: question)) }
+            .whenComplete { result in relay.value.ended(request, result) }
+    }
+
+    /// On the event loop; nothing is asked any more.
+    package func stop() {
+        isStopped = true
+        store = nil
+        disconnect()
+    }
+
+    private func connected() -> EventLoopFuture<RemotingClient> {
+        if let client, client.isActive { return eventLoop.makeSucceededFuture(client) }
+        guard let master, !isStopped else { return eventLoop.makeFailedFuture(MetadataSyncError.connectionLost) }
+        let relay = NIOLoopBound(self, eventLoop: eventLoop)
+        return RemotingClient.connecting(host: master.host, port: master.port, group: eventLoop).flatMapThrowing {
+            let relay = relay.value
+            guard relay.master == master, !relay.isStopped else {
+                $0.closeNow()
+                throw MetadataSyncError.connectionLost
+            }
+            relay.client = $0
+            return $0
+        }
+    }
+
+    private func ended(_ request: UInt64, _ result: Result<RemotingCommand, any Error>) {
+        let answer: ClaimsAnswer
+        switch result {
+        case .success(let response) where response.code == ResponseCode.success.rawValue:
+            answer = .answered(response.body)
+        case .success(let response) where response.code == ResponseCode.requestCodeNotSupported.rawValue:
+            answer = .unknown
+        case .success(let response):
+            let refusal = MetadataSyncError.refused(
+                request: RequestCode.getClaims.rawValue, code: response.code, remark: response.remark)
+            answer = .failed(reason: "\(refusal)")
+        case .failure(let error):
+            disconnect()
+            answer = .failed(reason: "\(error)")
+        }
+        store?.send(.claims(request: request, answer))
+    }
+
+    private func disconnect() {
+        client?.closeNow()
+        client = nil
+    }
+}

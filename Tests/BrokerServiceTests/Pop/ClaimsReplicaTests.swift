@@ -1,0 +1,64 @@
+import BrokerService
+import Foundation
+import NIOCore
+import RemotingProtocol
+import TestTools
+import Testing
+import WorkerProtocol
+
+@Suite("a slave copies its master's claims")
+struct ClaimsReplicaTests {
+    private func journal(_ harness: BrokerHarness) -> Data? {
+        try? Data(contentsOf: harness.folder.appendingPathComponent("popState/journal-00000001"))
+    }
+
+    @Test("it asks by its replication worker, has the master's files, and goes on when an answer is lost")
+    func copies() throws {
+        let master = try BrokerHarness { TagFilterDouble.attach(to: $0) }
+        defer { try? master.end() }
+        let connection = try master.connect()
+        for number in 0..<20 { _ = try connection.send(topic: "Copied", queueID: 0, body: "\(number)") }
+        let popped = try connection.pop(RawConnection.popFields(topic: "Copied"))
+        #expect(popped.messages.count == 20)
+        let link = Link(try master.connect())
+        let slave = try BrokerHarness(
+            [("brokerRole", "SLAVE"), ("brokerId", "1")],
+            onPlatform: { platform, broker in
+                let loop = broker.eventLoop
+                let slave = NIOLoopBound(broker, eventLoop: loop)
+                platform.master = { request, question in link.ask(request, question, for: slave, on: loop) }
+            })
+        defer { try? slave.end() }
+        try eventually("the slave has the journal", within: .seconds(20)) {
+            journal(master) != nil && journal(slave) == journal(master)
+        }
+        for message in popped.messages.prefix(7) { try connection.acknowledge(message, topic: "Copied") }
+        try eventually("the slave has what was acknowledged, too", within: .seconds(20)) {
+            journal(slave) == journal(master)
+        }
+        #expect(try slave.connect().invoke(.getClaims).code == ResponseCode.systemError.rawValue)
+        #expect(try connection.invoke(.getClaims, body: [9]).code == ResponseCode.systemError.rawValue)
+    }
+
+    /// Stands for the replication worker. The connection is touched on its queue only.
+    private final class Link: @unchecked Sendable {
+        private let connection: RawConnection
+        private let queue = DispatchQueue(label: "replication")
+
+        init(_ connection: RawConnection) { self.connection = connection }
+
+        func ask(_ request: UInt64, _ question: [UInt8], for slave: NIOLoopBound<Broker>, on loop: any EventLoop) {
+            queue.async { [self] in
+                // The second time the master is away.
+                let reply = request == 2 ? nil : try? connection.invoke(.getClaims, body: question)
+                let answer: ClaimsAnswer =
+                    switch reply?.code {
+                    case nil: .failed(reason: "away")
+                    case 0: .answered(reply?.body ?? [])
+                    default: .unknown
+                    }
+                loop.execute { slave.value.claimsAnswered(request: request, answer) }
+            }
+        }
+    }
+}
