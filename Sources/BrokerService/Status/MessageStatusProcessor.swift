@@ -5,8 +5,8 @@ import RemotingProtocol
 import RemotingTransport
 import StoreFormat
 
-/// APUS_GET_MESSAGE_STATUS (31001, Apus's own): what has become of a message for each group, and what it has been through.
-/// Confined to the broker's event loop.
+/// APUS_GET_MESSAGE_STATUS (31001, Apus's own): what has become of a message for each group, and what it has been
+/// through. Confined to the broker's event loop.
 final class MessageStatusProcessor {
     private let environment: BrokerEnvironment
     private let tables: BrokerTables

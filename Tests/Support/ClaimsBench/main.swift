@@ -51,7 +51,8 @@ func report(_ what: String, _ value: Double, _ unit: String) {
 }
 
 func opened(_ name: String, at now: ClaimTime) throws -> ClaimStore {
-    let store = ClaimStore(folder: "\(root)/\(name)", disk: disk, logger: Logger(label: "bench"))
+    let store = ClaimStore(
+        folder: "\(root)/\(name)", disk: disk, logger: Logger(label: "bench"), trailBytesMax: 1 << 30)
     try store.open(at: now, observer: observer) { _ in (0, .max) }
     return store
 }
@@ -83,7 +84,7 @@ func popAndAcknowledge(_ name: String, size: Int, tables count: Int) throws {
                 client: client, attemptID: nil)
             claiming += nanoseconds() - start
             start = nanoseconds()
-            try store.commitTick()
+            try store.commitTick(at: time(pop))
             committing += nanoseconds() - start
         }
         for pop in first..<min(first + 64, pops) {
@@ -95,7 +96,7 @@ func popAndAcknowledge(_ name: String, size: Int, tables count: Int) throws {
             }
             acknowledging += nanoseconds() - start
             start = nanoseconds()
-            try store.commitTick()
+            try store.commitTick(at: time(pop))
             committing += nanoseconds() - start
         }
         if let work = store.backgroundWork() { work() }
@@ -110,6 +111,11 @@ func popAndAcknowledge(_ name: String, size: Int, tables count: Int) throws {
     report("\(name): acknowledge", (Double(acknowledging) - Double(empty) * Double(pops)) / count, "ns a message")
     report("\(name): commit", Double(committing) / Double(2 * pops), "ns a tick, pwrite included")
     report("\(name): journal", Double(store.statistics.writtenBytes - before) / count, "bytes a message")
+    let question = store.trail(of: "bench-topic", queueID: 0, offset: 1_000_100, at: wall)
+    let start = nanoseconds()
+    let trail = question()
+    report("\(name): trail of one message", Double(nanoseconds() - start) / count, "ns for each message that is kept")
+    precondition(trail.groups.first?.events.count == 2 && trail.failure == nil)
     try store.close()
 }
 
