@@ -204,6 +204,31 @@ import Testing
         #expect(next.bodies("Gone").isEmpty && next.bodies("Half").count == 2 && next.bodies("T").count == 100)
     }
 
+    /// What is read again after a failure counts once; a topic's files may be moved away while they are looked at
+    /// (stateful fuzzing, seed 26009: 63 messages of a sound store "lacked keys").
+    @Test(arguments: [EIO, ENOENT])
+    func aRangeThatIsReadAgainHasNoFindings(_ code: Int32) throws {
+        let (image, _) = try killed()
+        let next = Harness(configuration, disk: image, clock: clock)
+        try next.store.open()
+        let calls = Mutex(0)
+        image.fault.withLock {
+            $0 = { call, path in
+                guard call == "open", path.contains("/consumequeue/") else { return nil }
+                return calls.withLock { count in
+                    count += 1
+                    return count == 2 ? code : nil
+                }
+            }
+        }
+        next.maintain()
+        #expect(calls.withLock { $0 } > 2)
+        let information = next.store.runtimeInformation
+        #expect(information.checkRemainingBytes == 0 && next.store.checkState.records == 300)
+        #expect(information.checkDamaged == 0 && information.checkUnindexed == 0)
+        #expect(information.checkWrongEntries == 0 && information.checkRepairedEntries == 0)
+    }
+
     @Test(arguments: [("golden-4.9.8-clean.tar.gz", "golden-clean"), ("golden-5.3.3.tar.gz", "store-cap5")])
     func apachesStoresAreSound(_ fixture: String, _ name: String) throws {
         let folder = try TemporaryFolder()

@@ -22,6 +22,8 @@ final class GroupClaims {
     let feed: ClaimFeed
     /// Where slaves' files are read: what is synchronized and written meanwhile delays none.
     let feedWork: any BackgroundWork
+    /// Apart from the others: reading a trail may take a second.
+    private let trailWork: any BackgroundWork
     private let files: any BackgroundWork
     private var timer: Scheduled<Void>?
     private var timerAtSteady = Int64.max
@@ -50,6 +52,7 @@ final class GroupClaims {
         offsets = tables.offsets
         files = environment.makeWork()
         feedWork = environment.makeWork()
+        trailWork = environment.makeWork()
         store = ClaimStore(
             folder: Self.folder(messages.configuration), disk: environment.disk, logger: environment.logger,
             trailBytesMax: environment.configuration.messageTrailBytesMax)
@@ -180,6 +183,7 @@ final class GroupClaims {
         timer?.cancel()
         files.stop()
         feedWork.stop()
+        trailWork.stop()
         try store.close()
     }
 
@@ -195,8 +199,7 @@ final class GroupClaims {
     ) -> Bool {
         guard trailQuestions < Self.trailQuestionsMax else { return false }
         trailQuestions += 1
-        // On the thread of the journal's other work: a snapshot renames and removes the files that are read.
-        files.submit(store.trail(of: topic, queueID: queueID, offset: offset, at: environment.now())) { [self] in
+        trailWork.submit(store.trail(of: topic, queueID: queueID, offset: offset, at: environment.now())) { [self] in
             trailQuestions -= 1
             then($0)
         }

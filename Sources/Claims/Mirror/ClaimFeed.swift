@@ -1,3 +1,4 @@
+import Glibc
 package import LinuxSystem
 import MessageModel
 import Synchronization
@@ -138,8 +139,14 @@ private final class FeedReader: Sendable {
         }
         if let known { return known }
         let path = "\(folder)/\(ClaimFile.name(question.kind, question.number))"
-        guard try disk.information(path) != nil else { return nil }
-        let file = try disk.open(path, .read)
+        let file: any DiskFile
+        do throws(SystemError) {
+            file = try disk.open(path, .read)
+        } catch {
+            // A snapshot may remove it at any moment.
+            guard error.errno == ENOENT else { throw error }
+            return nil
+        }
         let entry = Open(kind: question.kind, number: question.number, history: question.history, file: file)
         open.withLock { open in
             open.append(entry)

@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 import MessageModel
 
@@ -27,9 +28,19 @@ struct TrailFiles {
         }
     }
 
-    /// Opens all of them, oldest first. A file that a snapshot renames or removes meanwhile stays open.
+    /// Opens all of them, oldest first. A file that a snapshot renames or removes afterwards stays open.
     /// - Throws: the disk refuses.
     func open() throws(SystemError) -> [(number: UInt32, file: any DiskFile)] {
+        for _ in 0..<4 {
+            // A snapshot may rename one between listing and opening.
+            do throws(SystemError) { return try openListed() } catch {
+                guard error.errno == ENOENT else { throw error }
+            }
+        }
+        return try openListed()
+    }
+
+    private func openListed() throws(SystemError) -> [(number: UInt32, file: any DiskFile)] {
         var names: [UInt32: String] = [:]
         for name in try disk.list(folder) {
             if let file = ClaimFile.parse(name), file.kind == .journal { names[file.number] = name }

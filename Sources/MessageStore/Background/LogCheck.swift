@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 import MessageModel
 import StoreFormat
@@ -99,8 +100,21 @@ final class LogCheck: @unchecked Sendable {
         return findings
     }
 
-    /// One buffer's worth; false when the log file was deleted.
+    /// One buffer's worth; false when the log file was deleted. What fails is done again from its beginning, and counts
+    /// nothing twice.
     private func step(
+        _ findings: inout LogCheckFindings, end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)]
+    ) throws(SystemError) -> Bool {
+        let (before, indexBefore) = (findings, index)
+        do throws(SystemError) {
+            return try walkOn(&findings, end: end, files)
+        } catch {
+            (findings, index) = (before, indexBefore)
+            throw error
+        }
+    }
+
+    private func walkOn(
         _ findings: inout LogCheckFindings, end: PhysicalOffset, _ files: [(base: PhysicalOffset, file: any DiskFile)]
     ) throws(SystemError) -> Bool {
         let next = try walk.step(from: findings.next, to: end, files) { found throws(SystemError) in
@@ -232,10 +246,17 @@ final class LogCheck: @unchecked Sendable {
         let count = Int(min(Self.blockEntries, (number + 1) * entriesPerFile - offset))
         var block = Block(
             topic: Array(topic), queueID: queueID, start: offset, end: offset + Int64(count), entries: [])
-        guard try disk.information(path) != nil else { return block }
+        let file: any DiskFile
+        do throws(SystemError) {
+            file = try disk.open(path, .read)
+        } catch {
+            // Never written, or moved away a moment ago with its topic: the owner of the queues knows.
+            guard error.errno == ENOENT else { throw error }
+            return block
+        }
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: count * size, alignment: 8)
         defer { bytes.deallocate() }
-        let got = try disk.open(path, .read).read(into: bytes, at: (offset - number * entriesPerFile) * Int64(size))
+        let got = try file.read(into: bytes, at: (offset - number * entriesPerFile) * Int64(size))
         guard let base = bytes.baseAddress else { return block }
         for place in 0..<(got / size) { block.entries.append(ConsumeQueueEntry(base + place * size)) }
         return block

@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 import StoreFormat
 
@@ -62,7 +63,16 @@ struct Checkpoint: Sendable {
         }
         if !indexes.isEmpty { folders.insert(configuration.indexPath) }
         if !checksums.isEmpty { folders.insert(configuration.recordChecksumPath) }
-        for folder in folders where try disk.information(folder) != nil { try disk.synchronizeDirectory(folder) }
+        for folder in folders { try synchronizeIfThere(folder) }
+    }
+
+    /// A topic's folder may be moved away at any moment (`FolderRemoval`, another thread).
+    private func synchronizeIfThere(_ folder: String) throws(SystemError) {
+        do throws(SystemError) {
+            try disk.synchronizeDirectory(folder)
+        } catch {
+            guard error.errno == ENOENT else { throw error }
+        }
     }
 
     /// Writes what is written again, leaving holes holes.
