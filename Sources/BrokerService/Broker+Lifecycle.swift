@@ -47,7 +47,9 @@ extension Broker {
         }
         takeover.commit()
         // Where groups begin and what was read of RocketMQ's log are on disk together, before anything else happens.
-        if takeover.hasRead { try keeper.keep(.consumerOffsets) }
+        // So are offsets that were ahead of the log or of the claims: the next start would take them for true.
+        if takeover.hasRead || claims.hasLowered { try keeper.keep(.consumerOffsets) }
+        do throws(ClaimError) { try claims.store.mirrorTaken() } catch { throw .claims(error) }
     }
 
     /// Begins to serve: timers, delayed delivery, registration. The transport may have frames at once.
@@ -140,6 +142,8 @@ extension Broker {
             this.value.textsDone()
         }.flatMap {
             this.value.claims.synchronizationDone()
+        }.flatMap {
+            this.value.claimsReplica?.finish() ?? this.value.eventLoop.makeSucceededVoidFuture()
         }.flatMap {
             this.value.gate.close()
             return boundClose.value()

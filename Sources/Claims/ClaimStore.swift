@@ -12,6 +12,8 @@ package final class ClaimStore {
     var uncommittedMax = 64 << 20
     /// When a snapshot of the memory is tried next, steady milliseconds; nil when the journal is whole.
     var rewritesAt: Int64?
+    /// Whether a slave has copied these claims from its master, and this broker opens them for the first time.
+    package private(set) var isMirrored = false
     let folder: String
     let disk: any Disk
     let logger: Logger
@@ -42,6 +44,7 @@ package final class ClaimStore {
         precondition(files == nil, "the store is open already")
         let recovery = try onDisk { () throws(SystemError) in
             try MirrorFolders(folder, disk).settle()
+            isMirrored = try disk.information("\(folder)/\(MirrorFolders.marker)") != nil
             return try ClaimRecovery(folder, disk)
         }
         for damage in recovery.damage {
@@ -89,6 +92,14 @@ package final class ClaimStore {
         logger.warning(
             "\(dropped) claims are dropped, because their messages are gone; \(gone) claim tables had no queue any more"
         )
+    }
+
+    /// What was copied from a master is this broker's own now: the table of offsets on disk agrees with it.
+    /// - Throws: `disk`.
+    package func mirrorTaken() throws(ClaimError) {
+        guard isMirrored else { return }
+        try onDisk { () throws(SystemError) in try disk.remove("\(folder)/\(MirrorFolders.marker)") }
+        isMirrored = false
     }
 
     // MARK: - Tables

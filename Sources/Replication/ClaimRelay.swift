@@ -6,6 +6,11 @@ internal import WorkerProtocol
 /// Puts a slave's questions about claims to the master and gives the broker-store the answers, whose content it does
 /// not know. Over a connection of its own: tables under way delay none. Confined to one event loop.
 package final class ClaimRelay {
+    /// A piece of a file and what is known of it; a master sends 256 KiB.
+    private static let answerBytesMax = 1 << 20
+    /// Characters of a refusal.
+    private static let reasonMax = 500
+
     private let eventLoop: any EventLoop
     private var store: (any StoreLink)?
     private var master: HostPort?
@@ -59,13 +64,17 @@ package final class ClaimRelay {
         let answer: ClaimsAnswer
         switch result {
         case .success(let response) where response.code == ResponseCode.success.rawValue:
-            answer = .answered(response.body)
+            answer =
+                response.body.count <= Self.answerBytesMax
+                ? .answered(response.body)
+                : .failed(reason: "an answer of \(response.body.count) bytes is none of a master's")
         case .success(let response) where response.code == ResponseCode.requestCodeNotSupported.rawValue:
             answer = .unknown
         case .success(let response):
             let refusal = MetadataSyncError.refused(
                 request: RequestCode.getClaims.rawValue, code: response.code, remark: response.remark)
-            answer = .failed(reason: "\(refusal)")
+            // The text is the master's, and may fill a frame.
+            answer = .failed(reason: String("\(refusal)".prefix(Self.reasonMax)))
         case .failure(let error):
             disconnect()
             answer = .failed(reason: "\(error)")

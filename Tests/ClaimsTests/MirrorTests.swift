@@ -99,7 +99,7 @@ struct MirrorTests {
             if round % 7 == 3 { try master.rotate() }
             try slave.follow(feed)
             #expect(try Slave.state(slave.disk.afterKill(), master.machine.clock) == master.states.last, "\(round)")
-            let names = slave.disk.paths.filter { !$0.hasSuffix(".lock") }
+            let names = slave.disk.paths.filter { !$0.hasSuffix(".lock") && !$0.hasSuffix("/mirrored") }
             #expect(names.count <= 2 && names.allSatisfy { $0.hasPrefix("/store/popState/") }, "\(names)")
         }
         // With deadlines, attempts and clients.
@@ -119,6 +119,25 @@ struct MirrorTests {
         master.machine = try Machine()
         try slave.follow(master.feed())
         #expect(try Slave.state(slave.disk.afterKill(), master.machine.clock).isEmpty)
+    }
+
+    @Test("what was copied is marked until the broker has taken it; a master that has no claims empties it")
+    func marked() throws {
+        let master = try Master()
+        var slave = Slave()
+        try slave.follow(master.feed())
+        for (start, isMirrored) in [true, true, false].enumerated() {
+            let store = ClaimStore(folder: Slave.folder, disk: slave.disk, logger: LogBook().logger)
+            try store.open(at: master.machine.clock.now, observer: master.machine.observer, bounds: anyBounds)
+            #expect(store.isMirrored == isMirrored && store.statistics.tables > 0)
+            // The first start ends before it has written its offsets.
+            if start == 1 { try store.mirrorTaken() }
+        }
+        var other = Slave(on: slave.disk)
+        other.step = other.mirror.forget()
+        #expect(try Slave.state(other.disk.afterKill(), master.machine.clock).isEmpty)
+        try other.follow(master.feed())
+        #expect(try Slave.state(other.disk.afterKill(), master.machine.clock) == master.states.last)
     }
 
     @Test("a journal that a snapshot replaces while it is copied is read to its end, or all is copied anew")

@@ -228,7 +228,8 @@ struct ModelRun {
         for queue in queues where oracle.tables[queue] != nil {
             let steps = oracle.trails[queue] ?? [:]
             for offset in steps.keys.sorted().shuffled(using: &random).prefix(8) {
-                let trail = machine.store.trail(of: "topic", queueID: queue, offset: offset, at: machine.clock.wall)()
+                let trail = machine.store.trail(
+                    of: "topic", groups: ["group"], queueID: queue, offset: offset, at: machine.clock.wall)()
                 let events = trail.groups.first?.events ?? []
                 let found = events.filter { Oracle.Step.kinds.contains($0.kind) }.map {
                     // When it was acknowledged is known to the tick.

@@ -7,7 +7,7 @@ import Testing
 
 @Suite("the trail of a message is what the journals have about it") struct TrailTests {
     private func trail(_ machine: Machine, _ offset: Int64, _ queueID: Int32 = 0) -> ClaimTrail {
-        machine.store.trail(of: "topic", queueID: queueID, offset: offset, at: machine.clock.wall)()
+        machine.store.trail(of: "topic", groups: ["group"], queueID: queueID, offset: offset, at: machine.clock.wall)()
     }
 
     private func events(_ machine: Machine, _ offset: Int64, _ queueID: Int32 = 0) -> [TrailEvent] {
@@ -105,6 +105,22 @@ import Testing
         #expect(events(machine, 8).map(\.kind) == (max == 0 ? [] : [.delivered, .acknowledged]))
         #expect(events(machine, 0).map(\.kind) == (max > 16384 ? [.delivered, .acknowledged] : []))
         #expect((trail(machine, 0).begins == nil) == (max == 0))
+    }
+
+    @Test("of a message that is delivered for ever, the first steps and the last are kept")
+    func boundedSteps() throws {
+        var machine = try Machine(trailBytesMax: 1 << 20)
+        var popTime = machine.store.pop(machine.table(), new: [0], machine.clock)[0] ?? 0
+        let begin = machine.clock.wall
+        for _ in 0..<5000 {
+            machine.clock.advance(1)
+            popTime = machine.table().change(0, popTime: popTime, invisible: 60_000, at: machine.clock.now) ?? 0
+            try machine.store.commitTick(at: machine.clock.now)
+        }
+        let part = try #require(trail(machine, 0).groups.first)
+        #expect(part.events.count <= 1000 && part.events.count + part.leftOut == 5001)
+        #expect(part.events.first?.kind == .delivered && part.events[99].at == begin + 99)
+        #expect(part.events.last?.at == machine.clock.wall)
     }
 
     @Test("damage ends the reading of a file and nothing else") func damagedFilesEndTheReadingAndNothingElse() throws {

@@ -98,8 +98,8 @@ extension PlatformTests {
             let folder = "\(platform.data)/store/\(folder)"
             let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
             var files: [String: Data] = [:]
-            // A slave keeps no trail.
-            for name in names where !name.hasPrefix("trail-") {
+            // A slave keeps no trail, and marks what it has copied.
+            for name in names where !name.hasPrefix("trail-") && name != "mirrored" {
                 files[name] = try? Data(contentsOf: URL(fileURLWithPath: "\(folder)/\(name)"))
             }
             return files

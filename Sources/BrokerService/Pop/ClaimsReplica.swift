@@ -48,6 +48,15 @@ final class ClaimsReplica {
         if timer != nil { ask() }
     }
 
+    /// Nothing more is asked; completes when what is being written is.
+    func finish() -> EventLoopFuture<Void> {
+        isStopped = true
+        timer?.cancel()
+        let done = environment.eventLoop.makePromise(of: Void.self)
+        files.submit({}) { done.succeed() }
+        return done.futureResult
+    }
+
     /// What is being written is finished, nothing more is asked.
     func stop() {
         isStopped = true
@@ -69,15 +78,17 @@ final class ClaimsReplica {
             if isTime { synchronizedAtSteady = steady }
             files.submit({ [mirror] in mirror.take(bytes, synchronize: isTime) }) { [self] in follow($0) }
         case .unknown:
-            if said != answer {
-                environment.logger.notice(
-                    """
-                    the master does not hand out its claims of popped messages (it is RocketMQ's, or an older Apus); \
-                    if this slave becomes the master, messages that are in hands then are delivered again at once
-                    """)
-            }
+            if said == answer { return askAgain(in: Self.unknownMillis) }
+            environment.logger.notice(
+                """
+                the master does not hand out its claims of popped messages (it is RocketMQ's, or an older Apus); \
+                if this slave becomes the master, messages that are in hands then are delivered again at once
+                """)
             said = answer
-            askAgain(in: Self.unknownMillis)
+            files.submit({ [mirror] in mirror.forget() }) { [self] in
+                question = $0.question
+                askAgain(in: Self.unknownMillis)
+            }
         case .failed(let reason):
             // That the master is away others say already.
             if said == nil { environment.logger.info("the master's claims are asked for again: \(reason)") }

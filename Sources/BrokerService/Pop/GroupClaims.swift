@@ -29,6 +29,8 @@ final class GroupClaims {
     private var timerAtSteady = Int64.max
     private var isExpiring = false
     private var trailQuestions = 0
+    /// Whether `open` has found offsets that were ahead of claims or log.
+    private(set) var hasLowered = false
 
     /// What is known of a claim table besides its claims; hangs at `ClaimTable.context`.
     private final class Link {
@@ -85,10 +87,15 @@ final class GroupClaims {
         for table in store.tables {
             let stored = offsets.offset(
                 topic: table.topic.text, group: table.group.text, queueID: table.queueID)
-            // The table of offsets may know more: the journal's last moments were lost, or RocketMQ ran meanwhile.
+            // The table of offsets may know more: the journal's last moments were lost, or RocketMQ ran meanwhile. Not
+            // more than there is: the log may have lost its end, and new messages take those offsets. Nor where a slave
+            // has copied the claims: its table of offsets is older than they are.
+            let queue = messages.consumeQueue(topic: table.topic.text, queueID: table.queueID)
             let inHand = lowest[.init(group: table.group.text, topic: table.topic.text, queueID: table.queueID)]
-            let begin = min(stored ?? table.floor, inHand ?? .max)
+            let known = store.isMirrored ? table.floor : stored ?? table.floor
+            let begin = min(known, inHand ?? .max, queue?.maxOffset.rawValue ?? 0)
             if begin > table.floor { store.retain(table, from: begin) }
+            if let stored, stored > table.floor { hasLowered = true }
             commit(table)
         }
         for place in places { takeOver(place) }
@@ -114,7 +121,8 @@ final class GroupClaims {
         if let table = store.table(group: group.name, topic: topic.name, queueID: queue.queueID) {
             // Not while a pop reads: it claims what it has found as of the offset it began with.
             if !table.isBeingRead, let stored, let link = table.context as? Link, link.committed != stored {
-                table.reset(to: stored)
+                table.reset(to: min(stored, queue.maxOffset.rawValue))
+                commit(table)
             }
             return table
         }
@@ -130,7 +138,8 @@ final class GroupClaims {
         group: SubscriptionGroupEntry, topic: TopicEntry, _ queue: ConsumeQueue, beginsAtEnd: Bool = false
     ) -> Int64 {
         let stored = offsets.offset(topic: topic.name, group: group.name, queueID: queue.queueID)
-        if let stored, stored >= 0 { return stored }
+        // At most what there is: new messages must not be taken for finished ones.
+        if let stored, stored >= 0 { return min(stored, queue.maxOffset.rawValue) }
         let minimum = queue.minOffset.rawValue
         // RocketMQ's rule (initMode 1), which leaves a new group one message.
         return beginsAtEnd && !topic.isRetryTopic ? max(minimum, queue.maxOffset.rawValue - 1) : minimum
@@ -195,11 +204,14 @@ final class GroupClaims {
     /// What a message has been through, as far as journals are kept; read in the background.
     /// - Returns: false when too many questions wait; `then` is not called.
     func trail(
-        of topic: String, _ queueID: Int32, _ offset: Int64, then: @escaping (ClaimTrail) -> Void
+        of topic: String, _ groups: [String], _ queueID: Int32, _ offset: Int64,
+        then: @escaping (ClaimTrail) -> Void
     ) -> Bool {
         guard trailQuestions < Self.trailQuestionsMax else { return false }
         trailQuestions += 1
-        trailWork.submit(store.trail(of: topic, queueID: queueID, offset: offset, at: environment.now())) { [self] in
+        let work = store.trail(
+            of: topic, groups: groups, queueID: queueID, offset: offset, at: environment.now())
+        trailWork.submit(work) { [self] in
             trailQuestions -= 1
             then($0)
         }

@@ -8,8 +8,9 @@ import StoreFormat
 /// if the broker is set to do so (`popDeadLetterEnable`). RocketMQ's broker never does: a message no remoting client
 /// can consume comes again for ever, or is given up by its client without a trace.
 ///
-/// A message is finished when its dead letter is written, in the same tick. A crash in between leads to a second dead
-/// letter, never to none. Confined to the broker's event loop.
+/// A message is finished when its dead letter is written, in the same tick. A kill in between leads to a second dead
+/// letter, never to none. A power cut may leave the journal's last second and take the log's: as for any message that
+/// is acknowledged before it is flushed. Confined to the broker's event loop.
 final class PopDeadLetters {
     /// The property that contains the reason.
     static let reason: StaticString = "DEAD_LETTER_REASON"
@@ -31,8 +32,21 @@ final class PopDeadLetters {
     private let keeper: TableKeeper
     private let notifier: GroupNotifier
     private let claims: GroupClaims
+    private struct Place: Hashable {
+        let table: ObjectIdentifier
+        let offset: Int64
+
+        init(_ table: ClaimTable, _ offset: Int64) {
+            self.table = ObjectIdentifier(table)
+            self.offset = offset
+        }
+    }
+
     /// Stored, and not written yet.
     private var letters: [Letter] = []
+    private var places: Set<Place> = []
+    /// Tables of `letters`, and of messages whose letters are left to the next tick.
+    private var tablesTaking: [ObjectIdentifier: ClaimTable] = [:]
     private var bytes = 0
 
     init(
@@ -59,7 +73,7 @@ final class PopDeadLetters {
         origin: TopicEntry
     ) -> Bool {
         guard isEnabled else { return false }
-        if letters.contains(where: { $0.table === part.table && $0.offset == offset }) { return true }
+        if places.contains(Place(part.table, offset)) { return true }
         // A copy: the draft must not point into the log while the log is written.
         let maximum = group.config.retryMaxTimes
         guard attempts > maximum || part.source.kind != .normal,
@@ -72,7 +86,11 @@ final class PopDeadLetters {
                 ? max(record.reconsumeTimes, attempts) : record.reconsumeTimes +| attempts
             guard tries > maximum else { return false }
             // In the next tick; it stays due until then.
-            guard self.bytes < Self.bytesMax else { return true }
+            guard self.bytes < Self.bytesMax else {
+                tablesTaking[ObjectIdentifier(part.table)] = part.table
+                environment.scheduleTick()
+                return true
+            }
             guard let topic = topic(of: group) else { return false }
             var properties = PropertyList(sentBack: record, from: origin.name)
             properties.waitForNothing()
@@ -87,6 +105,8 @@ final class PopDeadLetters {
             letters.append(
                 Letter(
                     table: part.table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries))
+            places.insert(Place(part.table, offset))
+            tablesTaking[ObjectIdentifier(part.table)] = part.table
             self.bytes += result.size
             storage.statistics.put(messages: 1)
             environment.scheduleTick()
@@ -95,7 +115,7 @@ final class PopDeadLetters {
     }
 
     /// Whether a dead letter of this table waits to be written.
-    func isTaking(from table: ClaimTable) -> Bool { letters.contains { $0.table === table } }
+    func isTaking(from table: ClaimTable) -> Bool { tablesTaking[ObjectIdentifier(table)] != nil }
 
     /// nil: nothing can be stored there.
     private func topic(of group: SubscriptionGroupEntry) -> TopicEntry? {
@@ -111,8 +131,8 @@ final class PopDeadLetters {
 
     /// What the tick has stored is in the log: these messages are finished.
     func committed() {
-        guard !letters.isEmpty else { return }
-        let written = letters
+        guard !tablesTaking.isEmpty else { return }
+        let (written, waiting) = (letters, tablesTaking)
         forget()
         for letter in written {
             notifier.deadLetter(in: letter.topic, letter.queueID, letter.result, tries: letter.tries)
@@ -121,16 +141,26 @@ final class PopDeadLetters {
                 continue
             }
             letter.table.drop(due: letter.offset)
-            // Who waits for what comes behind it may have that.
-            claims.messagesDue(in: letter.table)
         }
+        wake(waiting)
     }
 
     /// It is not: they are due as before.
-    func failed() { forget() }
+    func failed() {
+        let waiting = tablesTaking
+        forget()
+        wake(waiting)
+    }
+
+    /// Who waits for what comes behind the letters may have that; and what is due still.
+    private func wake(_ tables: [ObjectIdentifier: ClaimTable]) {
+        for table in tables.values where !table.isRemoved { claims.messagesDue(in: table) }
+    }
 
     private func forget() {
         letters.removeAll(keepingCapacity: true)
+        places.removeAll(keepingCapacity: true)
+        tablesTaking.removeAll(keepingCapacity: true)
         bytes = 0
     }
 }

@@ -216,7 +216,7 @@ final class PopMessageProcessor {
         let messages = part.table.reopenBatch(
             at: time, popTime: popTime, invisible: pop.invisibleMillis, client: pop.claimClient, attemptID: attempt)
         for message in messages {
-            guard let record = record(at: message.offset, part.queue) else { continue }
+            guard case .found(let record) = record(at: message.offset, part.queue) else { continue }
             part.reopened.append(
                 .init(offset: message.offset, attempts: message.attempts - 1, record: record))
         }
@@ -235,30 +235,44 @@ final class PopMessageProcessor {
         let room = min(pop.left, part.room)
         let limit = hasFresh && !pop.isOrdered ? max(1, room / 2) : room
         for message in table.due(limit: limit) {
-            guard let record = record(at: message.offset, part.queue) else {
+            let found: LogRange
+            switch record(at: message.offset, part.queue) {
+            case .found(let range): found = range
+            // The queue's file could not be read, which the store has logged: it stays due.
+            case .unreadable: continue
+            case .gone:
                 environment.logger.warning(
                     """
-                    message \(message.offset) of queue \(part.queue.queueID) of topic \(part.source.topic.name) cannot \
-                    be read any more: group \(pop.group.name) does not get it again
+                    message \(message.offset) of queue \(part.queue.queueID) of topic \(part.source.topic.name) is \
+                    deleted or damaged: group \(pop.group.name) does not get it again
                     """
                 )
                 table.drop(due: message.offset)
                 continue
             }
             let isGivenUp = deadLetters.take(
-                message.offset, attempts: message.attempts, record: record, of: part, group: pop.group,
+                message.offset, attempts: message.attempts, record: found, of: part, group: pop.group,
                 origin: pop.topic)
             guard !isGivenUp else { continue }
-            part.due.append(.init(offset: message.offset, attempts: message.attempts, record: record))
+            part.due.append(.init(offset: message.offset, attempts: message.attempts, record: found))
         }
         pop.left -= part.due.count
         part.room -= part.due.count
     }
 
-    private func record(at offset: Int64, _ queue: ConsumeQueue) -> LogRange? {
+    private enum RecordLook {
+        case found(LogRange)
+        /// Reading the queue has failed; the message may be there.
+        case unreadable
+        case gone
+    }
+
+    private func record(at offset: Int64, _ queue: ConsumeQueue) -> RecordLook {
         let result = storage.store.selectMessages(queue, from: QueueOffset(offset), maxCount: 1, into: &ranges)
-        guard result.status == .found, result.nextBeginOffset.rawValue == offset + 1 else { return nil }
-        return ranges.first
+        if result.status == .found, result.nextBeginOffset.rawValue == offset + 1, let range = ranges.first {
+            return .found(range)
+        }
+        return result.status == .offsetFoundNull ? .unreadable : .gone
     }
 
     private func takeFresh(_ pop: PopRequest, _ part: PopPart, isSecondLook: Bool) -> PopStep {
@@ -297,6 +311,8 @@ final class PopMessageProcessor {
             return takeFresh(
                 pop, PopPart(source: part.source, table: part.table, queue: part.queue, next: part.table.next),
                 isSecondLook: true)
+        // Not read is not finished: the next pop tries again.
+        case .offsetFoundNull: return take(pop, part)
         default: return take(pop, part, result, ranges)
         }
     }
@@ -310,10 +326,12 @@ final class PopMessageProcessor {
             let end = result.nextBeginOffset.rawValue
             if result.status == .found {
                 if part.source.kind == .normal {
-                    part.fresh = offsets(in: found, from: part.next, to: end)
+                    // Records that name other offsets than the queue are none of its messages: nothing is handed out.
+                    guard let fresh = offsets(in: found, from: part.next, to: end) else { return take(pop, part) }
+                    part.fresh = fresh
                     part.freshRecords = found
                 } else {
-                    takeCopies(found, &part)
+                    takeCopies(found, &part, to: end)
                 }
                 pop.left -= part.fresh.count
             }
@@ -335,7 +353,7 @@ final class PopMessageProcessor {
     }
 
     /// Each record of a retry topic by itself. What its other owner was given back is none of this group's.
-    private func takeCopies(_ found: [LogRange], _ part: inout PopPart) {
+    private func takeCopies(_ found: [LogRange], _ part: inout PopPart, to end: Int64) {
         let isShared = retries.isShared(part.source)
         for range in found {
             _ = storage.store.withBytes(range) { bytes in
@@ -344,7 +362,9 @@ final class PopMessageProcessor {
                     guard case .record(let record) = CommitLogRecord.parse(.init(rebasing: bytes[place...])) else {
                         return
                     }
-                    if !isShared || record.property(PopCopy.firstPopTime) != nil {
+                    let offset = record.queueOffset.rawValue
+                    let isNext = offset >= part.fresh.last.map { $0 + 1 } ?? part.next && offset < end
+                    if isNext, !isShared || record.property(PopCopy.firstPopTime) != nil {
                         part.fresh.append(record.queueOffset.rawValue)
                         let start = PhysicalOffset(range.start.rawValue + Int64(place))
                         part.freshRecords.append(LogRange(start: start, length: record.totalSize, count: 1))
@@ -355,23 +375,28 @@ final class PopMessageProcessor {
         }
     }
 
-    /// The offsets of records: without gaps if they are as many as lie between, otherwise as the records have it.
-    private func offsets(in found: [LogRange], from start: Int64, to end: Int64) -> [Int64] {
+    /// The offsets of records: without gaps if they are as many as lie between, otherwise as the records have it. Nil
+    /// when those do not ascend within the range: what the disk holds is damaged.
+    private func offsets(in found: [LogRange], from start: Int64, to end: Int64) -> [Int64]? {
         let count = found.reduce(0) { $0 + $1.count }
         if Int64(count) == end - start { return Array(start..<end) }
         var offsets: [Int64] = []
         offsets.reserveCapacity(count)
+        var least = start
         for range in found {
-            _ = storage.store.withBytes(range) { bytes in
+            let isWhole = storage.store.withBytes(range) { bytes -> Bool in
                 var place = 0
                 for _ in 0..<range.count {
-                    let record = UnsafeRawBufferPointer(rebasing: bytes[place...])
-                    offsets.append(
-                        record.loadUnaligned(fromByteOffset: CommitLogRecord.queueOffsetPosition, as: Int64.self)
-                            .bigEndian)
-                    place += Int(record.loadUnaligned(as: Int32.self).bigEndian)
+                    guard case .record(let record) = CommitLogRecord.parse(.init(rebasing: bytes[place...])),
+                        record.queueOffset.rawValue >= least, record.queueOffset.rawValue < end
+                    else { return false }
+                    offsets.append(record.queueOffset.rawValue)
+                    least = record.queueOffset.rawValue + 1
+                    place += record.totalSize
                 }
+                return true
             }
+            guard isWhole == true else { return nil }
         }
         return offsets
     }

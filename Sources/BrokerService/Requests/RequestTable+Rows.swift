@@ -279,6 +279,7 @@ extension RequestTable {
             ) { $0.consumeStats.consumeStats },
             RequestRow(
                 .getMessageStatus, "APUS_GET_MESSAGE_STATUS", .get, [.topic("topic"), .group("group")],
+                refused: .claim,
                 "what has become of a message for each group, and what it has been through (Apus's own)"
             ) { $0.status.status },
             RequestRow(

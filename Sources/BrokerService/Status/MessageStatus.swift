@@ -95,6 +95,8 @@ struct GroupStatus {
     /// Where its dead letter lies.
     var deadLetter: (topic: String, queueID: Int32, offset: Int64)?
     var trail: [MessageStep] = []
+    /// Steps that are not in the list, in the middle: there are very many.
+    var stepsLeftOut = 0
 
     var json: JSONValue {
         .fields([
@@ -102,7 +104,7 @@ struct GroupStatus {
             ("client", client.map { .string($0) }), ("since", since.map { .integer($0) }),
             ("until", until.map { .integer($0) }), ("attempts", attempts.map { .integer($0) }),
             ("attemptsMax", attemptsMax.map { .integer($0) }), ("deadLetter", deadLetterJSON),
-            ("trail", .array(trail.map(\.json))),
+            ("trail", .array(trail.map(\.json))), ("stepsLeftOut", .integer(stepsLeftOut)),
         ])
     }
 

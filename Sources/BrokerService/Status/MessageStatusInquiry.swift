@@ -84,8 +84,10 @@ final class MessageStatusInquiry {
     // MARK: - Groups
 
     /// The topic's groups are known. To be called once, after `advance` has found where the message is.
-    func begin(_ names: [String]) {
-        groups = Array(names.prefix(Self.groupsMax))
+    func begin(_ names: Set<String>) {
+        // Of very many any: sorting all names would take long.
+        groups = names.count > 4 * Self.groupsMax ? names.prefix(Self.groupsMax).sorted() : names.sorted()
+        groups = Array(groups.prefix(Self.groupsMax))
         groupsLeftOut = names.count - groups.count
         if !waits, let key = message.uniqueKey { searches.append((.delayed, query(TopicNames.schedule, key))) }
     }
@@ -230,6 +232,7 @@ final class MessageStatusInquiry {
         for part in trail.groups {
             guard let index = rows.firstIndex(where: { $0.group == part.group.text }) else { continue }
             rows[index].trail = part.events.map { MessageStep($0) } + rows[index].trail
+            rows[index].stepsLeftOut = part.leftOut
             // Messages below the floor look alike in memory; how they came there, the trail knows.
             if rows[index].state == .success, part.events.last?.kind == .expired { rows[index].state = .expired }
         }

@@ -108,14 +108,14 @@ final class MessageStatusProcessor {
 
     private func lookAtGroups(_ inquiry: MessageStatusInquiry, _ wanted: String?, _ asker: Asker) {
         if let wanted {
-            inquiry.begin([wanted])
+            inquiry.begin([wanted] as Set)
             return lookOn(inquiry, asker)
         }
         let topic = inquiry.waits ? inquiry.message.realTopic ?? "" : inquiry.message.topic
         asker.client.connection.awaitsAnswer = true
         tables.consumers.groups(subscribedTo: topic, in: environment.slices) { [self] online in
             asker.client.connection.awaitsAnswer = false
-            inquiry.begin(Set(online + tables.offsets.groups(of: topic)).sorted())
+            inquiry.begin(Set(online).union(tables.offsets.groups(of: topic)))
             lookOn(inquiry, asker)
         }
     }
@@ -129,7 +129,8 @@ final class MessageStatusProcessor {
             }
             let message = inquiry.message
             asker.client.connection.awaitsAnswer = true
-            let isAsked = claims.trail(of: message.topic, message.queueID, message.queueOffset) { trail in
+            let groups = inquiry.rows.filter { $0.mode == .pop }.map(\.group)
+            let isAsked = claims.trail(of: message.topic, groups, message.queueID, message.queueOffset) { trail in
                 asker.client.connection.awaitsAnswer = false
                 inquiry.add(trail)
                 asker.answer(.success, body: inquiry.body(trail))

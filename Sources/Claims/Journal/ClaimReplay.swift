@@ -95,7 +95,7 @@ struct ClaimReplay {
         guard let group = String(validating: try entries.block(), as: UTF8.self),
             let topic = String(validating: try entries.block(), as: UTF8.self),
             let groupName = try? GroupName(existing: group), let topicName = try? TopicName(existing: topic),
-            let queueID = Int32(exactly: try entries.signed())
+            let queueID = Int32(exactly: try entries.signed()), queueID >= 0
         else { throw JournalDamage("a table has no group, topic or queue") }
         let offset = try entries.signed()
         guard number > 0, number < .max, offset >= 0, registry.byNumber[number] == nil,
@@ -206,7 +206,7 @@ struct ClaimReplay {
         let popTime = try entries.time(after: blockTime)
         let deadline = try entries.time(after: popTime)
         let invisible = try entries.invisible()
-        guard let attempt = Int32(exactly: try entries.signed()), offset >= 0, offset < table.next,
+        guard let attempt = Int32(exactly: try entries.signed()), attempt >= 0, offset >= 0, offset < table.next,
             table.inHand(offset) == nil
         else { throw JournalDamage("a claim is none") }
         table.put(

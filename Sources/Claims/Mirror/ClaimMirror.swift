@@ -97,6 +97,21 @@ package final class ClaimMirror: Sendable {
         }
     }
 
+    /// The master has no claims: what was copied before, of it or of another, is of no worth. If it stayed, a slave
+    /// that becomes the master would take old floors for its groups' offsets.
+    package func forget() -> Step {
+        state.withLock { state in
+            state = State(complaint: state.complaint)
+            do throws(SystemError) {
+                try folders.settle()
+                try folders.remove(folders.present)
+            } catch {
+                complain("\(error)", &state)
+            }
+            return step(state, .later)
+        }
+    }
+
     private func step(_ state: State, _ pace: Pace) -> Step {
         Step(question: state.position.encoded.bytes, pace: pace)
     }

@@ -14,6 +14,9 @@ struct MirrorFolders {
         self.disk = disk
     }
 
+    /// A file in a folder that a slave has copied: it is younger than the table of offsets beside it.
+    static let marker = "mirrored"
+
     var new: String { present + ".new" }
     private var old: String { present + ".old" }
     private var above: String { String(present[..<(present.lastIndex(of: "/") ?? present.startIndex)]) }
@@ -33,6 +36,7 @@ struct MirrorFolders {
     func replace() throws(SystemError) {
         // Also where there is nothing: then there are no claims any more.
         try disk.createDirectory(new)
+        _ = try disk.open("\(new)/\(Self.marker)", .create)
         try disk.synchronizeDirectory(new)
         if try disk.information(present) != nil {
             try remove(old)

@@ -48,8 +48,10 @@ package struct TrailEvent: Equatable, Sendable {
 package struct ClaimTrail: Equatable, Sendable {
     package struct Part: Equatable, Sendable {
         package let group: GroupName
-        /// In the order of their times.
+        /// In the order of their times; of very many the first and the last.
         package let events: [TrailEvent]
+        /// Events that are left out, in the middle.
+        package let leftOut: Int
     }
 
     /// One for each group that has a claim table of the queue, in the order of names; some without events.
@@ -64,15 +66,21 @@ extension ClaimStore {
     /// What happened to a message since the oldest journal that is kept.
     ///
     /// - Parameters:
+    ///   - groups: whose.
     ///   - offset: in the queue.
     ///   - wall: milliseconds since 1970, now: what is over by then has timed out.
     /// - Returns: the work that reads it, for a thread that may block: 10 ns for each byte of journals, half a second
     ///   for 64 MiB. It refers to nothing of the store that the loop uses.
-    package func trail(of topic: String, queueID: Int32, offset: Int64, at wall: Int64) -> @Sendable () -> ClaimTrail {
-        var groups: [UInt32: GroupName] = [:]
-        for table in tables(of: topic) where table.queueID == queueID { groups[table.number] = table.group }
-        return { [folder, disk, groups] in
-            var reader = TrailReader(groups: groups, offset: offset)
+    package func trail(
+        of topic: String, groups: [String], queueID: Int32, offset: Int64, at wall: Int64
+    ) -> @Sendable () -> ClaimTrail {
+        var numbers: [UInt32: GroupName] = [:]
+        for group in groups {
+            guard let table = table(group: group, topic: topic, queueID: queueID) else { continue }
+            numbers[table.number] = table.group
+        }
+        return { [folder, disk, numbers] in
+            var reader = TrailReader(groups: numbers, offset: offset)
             reader.read(TrailFiles(folder, disk))
             return reader.trail(at: wall)
         }

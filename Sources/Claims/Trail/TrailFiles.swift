@@ -6,6 +6,8 @@ import MessageModel
 struct TrailFiles {
     /// What a file counts at least: many short ones are not kept for ever either.
     private static let bytesMin: Int64 = 4096
+    /// Files that are kept: a question opens all of them.
+    private static let filesMax = 256
 
     let folder: String
     let disk: any Disk
@@ -20,11 +22,11 @@ struct TrailFiles {
     func trim(to max: Int64) throws(SystemError) {
         let kept = try disk.list(folder).compactMap { ClaimFile.parseTrail($0) }.sorted(by: >)
         var bytes: Int64 = 0
-        for number in kept {
+        for (index, number) in kept.enumerated() {
             let path = "\(folder)/\(ClaimFile.trailName(number))"
             guard let size = try disk.information(path)?.size else { continue }
             bytes = bytes +| Swift.max(size, Self.bytesMin)
-            if bytes > max { try disk.remove(path) }
+            if bytes > max || index >= Self.filesMax { try disk.remove(path) }
         }
     }
 

@@ -7,7 +7,8 @@ struct TrailReader {
     /// A group's table, and what was found of the message so far.
     private struct Found {
         let group: GroupName
-        var events: [TrailEvent] = []
+        private(set) var events: [TrailEvent] = []
+        private(set) var leftOut = 0
         /// What entries of the present file are relative to.
         var reference = JournalReference()
         /// The table's `next`; nil while it is not known.
@@ -21,10 +22,27 @@ struct TrailReader {
             }
         }
 
+        /// Events kept from the beginning; as many at least are kept from the end.
+        static let firstMax = 100
+
+        /// A message that no client can consume may have been delivered a million times.
+        mutating func append(_ event: TrailEvent) {
+            events.append(event)
+            guard events.count >= 10 * Self.firstMax else { return }
+            let end = events.count - Self.firstMax
+            leftOut += end - Self.firstMax
+            events.removeSubrange(Self.firstMax..<end)
+        }
+
+        mutating func forget() {
+            events = []
+            leftOut = 0
+        }
+
         /// The client's time was over before `time`.
         mutating func expire(at time: Int64) {
             guard let deadline, deadline <= time else { return }
-            events.append(TrailEvent(.timedOut, at: deadline, client: events.last?.client ?? ""))
+            append(TrailEvent(.timedOut, at: deadline, client: events.last?.client ?? ""))
         }
     }
 
@@ -52,7 +70,7 @@ struct TrailReader {
         for (_, each) in found.sorted(by: { $0.value.group.text < $1.value.group.text }) {
             var each = each
             each.expire(at: wall)
-            parts.append(ClaimTrail.Part(group: each.group, events: each.events))
+            parts.append(ClaimTrail.Part(group: each.group, events: each.events, leftOut: each.leftOut))
         }
         return ClaimTrail(groups: parts, begins: begins, failure: failure)
     }
@@ -151,7 +169,7 @@ struct TrailReader {
             let until = wall + (try entries.invisible())
             if isThis { note(number, .rescheduled, at: wall, until: until) }
         case .reset, .retain, .lower: try bound(number, kind, &entries)
-        case .remove: found[number]?.events.removeAll()
+        case .remove: found[number]?.forget()
         case .end, .single, .run, .state: break
         }
     }
@@ -198,7 +216,7 @@ struct TrailReader {
         case .lower:
             found[number]?.next = bound
             // What the queue gets there later is another message.
-            if offset >= bound { found[number]?.events = [] }
+            if offset >= bound { found[number]?.forget() }
         default:
             found[number]?.next = bound
             if offset >= bound {
@@ -226,7 +244,7 @@ struct TrailReader {
 
     private mutating func deliver(_ number: UInt32, _ kind: TrailEvent.Kind, _ delivery: JournalDelivery) {
         found[number]?.expire(at: delivery.wall)
-        found[number]?.events.append(
+        found[number]?.append(
             TrailEvent(
                 kind, at: delivery.wall, until: delivery.deadline, client: clients[delivery.client.number] ?? ""))
     }
@@ -234,6 +252,6 @@ struct TrailReader {
     private mutating func note(_ number: UInt32, _ kind: TrailEvent.Kind, at time: Int64, until: Int64? = nil) {
         found[number]?.expire(at: time)
         let client = found[number]?.events.last?.client ?? ""
-        found[number]?.events.append(TrailEvent(kind, at: time, until: until, client: client))
+        found[number]?.append(TrailEvent(kind, at: time, until: until, client: client))
     }
 }

@@ -39,6 +39,8 @@ public struct MessageStatus: Sendable, Hashable {
         public let deadLetter: MessagePlace?
         /// What it has been through, oldest first.
         public let trail: [Step]
+        /// Steps that are not in the list, in the middle: there are very many.
+        public let stepsLeftOut: Int
     }
 
     /// A place in a queue.
@@ -109,6 +111,7 @@ extension MessageStatus.Group {
             return MessageStatus.MessagePlace(
                 queue: MessageQueue(topic: topic, brokerName: "", queueID: queueID), offset: offset)
         }
+        stepsLeftOut = Int(clamping: json["stepsLeftOut"]?.integer ?? 0)
         trail = (json["trail"]?.array ?? []).map { step in
             MessageStatus.Step(
                 at: step["at"]?.integer ?? 0, event: step["event"]?.string ?? "", client: step["client"]?.string,
@@ -138,7 +141,8 @@ extension AdminClient {
                 if let status = try await status(fields, at: address, broker.name) { return status }
             }
         }
-        guard let (host, offset) = OffsetMessageID.parse(id) else {
+        // A producer's ID looks like one of a position, with another number in the place of the port.
+        guard let (host, offset) = OffsetMessageID.parse(id), 1...65_535 ~= host.port else {
             guard topic != nil else {
                 throw .invalidArgument("'\(id)' is no message id of a position; if a client made it, give its topic")
             }

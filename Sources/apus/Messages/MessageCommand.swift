@@ -63,6 +63,7 @@ struct MessageShow: AsyncParsableCommand {
             lines.append("")
             lines.append("\(group.name) (\(group.mode)): \(state(group))")
             for step in group.trail { lines.append("  \(AdminTime.millis(step.at))  \(text(step))") }
+            if group.stepsLeftOut > 0 { lines.append("  \(group.stepsLeftOut) steps in between are left out") }
         }
         if status.groupsLeftOut > 0 { lines += ["", "\(status.groupsLeftOut) more groups: name one with --group"] }
         if let begins = status.trailBegins, begins > status.storeTimestamp {
@@ -140,7 +141,7 @@ struct MessageShow: AsyncParsableCommand {
             ("client", group.client.map { .string($0) }), ("since", group.since.map { .integer($0) }),
             ("until", group.until.map { .integer($0) }), ("attempts", group.attempts.map { .integer($0) }),
             ("attemptsMax", group.attemptsMax.map { .integer($0) }), ("deadLetter", letter),
-            ("trail", .array(group.trail.map(json))),
+            ("trail", .array(group.trail.map(json))), ("stepsLeftOut", .integer(group.stepsLeftOut)),
         ])
     }
 

@@ -64,6 +64,31 @@ import WorkerProtocol
         }
     }
 
+    /// A power cut takes the log's end, or a slave that lags becomes the master: the offsets are those of before.
+    @Test("a group's offset ahead of its queue skips no new message")
+    func offsetAheadOfTheLog() throws {
+        let harness = try BrokerHarness()
+        let connection = try harness.connect()
+        for index in 0..<3 { _ = try connection.send(topic: "Ahead", body: "m\(index)") }
+        let popped = try connection.pop(RawConnection.popFields(topic: "Ahead"))
+        for message in popped.messages { #expect(try connection.acknowledge(message, topic: "Ahead") == 0) }
+        try harness.drain()
+        let file = harness.folder.appendingPathComponent("config/consumerOffset.json")
+        let text = try String(contentsOf: file, encoding: .utf8)
+        #expect(text.contains("0:3"))
+        try text.replacing("0:3", with: "0:200").write(to: file, atomically: true, encoding: .utf8)
+        let next = try BrokerHarness(folder: harness.folder)
+        let again = try next.connect()
+        _ = try again.send(topic: "Ahead", body: "new 0")
+        #expect(try again.pop(RawConnection.popFields(topic: "Ahead", count: 1)).bodies == ["new 0"])
+        try next.drain()
+        let third = try BrokerHarness(folder: harness.folder)
+        defer { try? third.end() }
+        let last = try third.connect()
+        _ = try last.send(topic: "Ahead", body: "new 1")
+        #expect(try last.pop(RawConnection.popFields(topic: "Ahead")).bodies == ["new 1"])
+    }
+
     @Test("a consumer sets the time at which a message comes again")
     func changesTheTime() throws {
         try withTopic("Change", messages: 2) { (_, connection) throws in

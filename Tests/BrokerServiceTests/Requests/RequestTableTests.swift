@@ -34,7 +34,7 @@ struct RequestTableTests {
         let refusedBySlaves: Set<RequestCode> = [
             .updateAndCreateTopic, .updateAndCreateTopicList, .deleteTopicInBroker, .updateAndCreateSubscriptionGroup,
             .updateAndCreateSubscriptionGroupList, .deleteSubscriptionGroup, .setMessageRequestMode,
-            .ackMessage, .batchAckMessage, .changeMessageInvisibleTime,
+            .ackMessage, .batchAckMessage, .changeMessageInvisibleTime, .getMessageStatus,
         ]
         for row in RequestTable.rows {
             if stores.contains(row.code) {

@@ -111,7 +111,7 @@ func popAndAcknowledge(_ name: String, size: Int, tables count: Int) throws {
     report("\(name): acknowledge", (Double(acknowledging) - Double(empty) * Double(pops)) / count, "ns a message")
     report("\(name): commit", Double(committing) / Double(2 * pops), "ns a tick, pwrite included")
     report("\(name): journal", Double(store.statistics.writtenBytes - before) / count, "bytes a message")
-    let question = store.trail(of: "bench-topic", queueID: 0, offset: 1_000_100, at: wall)
+    let question = store.trail(of: "bench-topic", groups: ["bench-group"], queueID: 0, offset: 1_000_100, at: wall)
     let start = nanoseconds()
     let trail = question()
     report("\(name): trail of one message", Double(nanoseconds() - start) / count, "ns for each message that is kept")
