@@ -26,13 +26,7 @@ struct ClaimReplay {
     /// One block, its checksum at the beginning; the reader stands at its end afterwards.
     /// - Throws: it is not whole. What of it was applied stays; that is little when the checksum was right.
     mutating func block(_ reader: inout EntryReader) throws(JournalDamage) {
-        let length = try reader.number()
-        guard length > 0 else { throw JournalDamage("there are zeros where a block should begin") }
-        guard length <= UInt64(reader.remaining) else { throw JournalDamage("a block is cut off") }
-        let checksum = try reader.fixed32()
-        let payload = try reader.take(Int(length))
-        guard ClaimFile.checksum(payload) == checksum else { throw JournalDamage("the checksum of a block is wrong") }
-        var entries = EntryReader(payload)
+        var entries = try reader.payload()
         blockTime = try entries.time(after: blockTime)
         while !entries.isAtEnd { try entry(&entries) }
     }

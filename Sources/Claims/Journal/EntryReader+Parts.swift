@@ -10,8 +10,20 @@ struct JournalDelivery {
     let attemptID: [UInt8]?
 }
 
-/// The parts that several kinds of entries have.
+/// Blocks, and the parts that several kinds of entries have.
 extension EntryReader {
+    /// The next block's payload, its checksum compared; the reader stands at the block's end afterwards.
+    /// - Throws: it is not whole.
+    mutating func payload() throws(JournalDamage) -> EntryReader {
+        let length = try number()
+        guard length > 0 else { throw JournalDamage("there are zeros where a block should begin") }
+        guard length <= UInt64(remaining) else { throw JournalDamage("a block is cut off") }
+        let checksum = try fixed32()
+        let payload = try take(Int(length))
+        guard ClaimFile.checksum(payload) == checksum else { throw JournalDamage("the checksum of a block is wrong") }
+        return EntryReader(payload)
+    }
+
     /// - Parameter time: what it is relative to; milliseconds since 1970.
     mutating func time(after time: Int64) throws(JournalDamage) -> Int64 {
         let value = time &+ (try signed())

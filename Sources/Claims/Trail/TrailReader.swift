@@ -120,12 +120,7 @@ struct TrailReader {
     }
 
     private mutating func block(_ reader: inout EntryReader) throws(JournalDamage) {
-        let length = try reader.number()
-        guard length > 0, length <= UInt64(reader.remaining) else { throw JournalDamage("a block is cut off") }
-        let checksum = try reader.fixed32()
-        let payload = try reader.take(Int(length))
-        guard ClaimFile.checksum(payload) == checksum else { throw JournalDamage("the checksum of a block is wrong") }
-        var entries = EntryReader(payload)
+        var entries = try reader.payload()
         blockTime = try entries.time(after: blockTime)
         while !entries.isAtEnd { try entry(&entries) }
     }
