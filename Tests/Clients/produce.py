@@ -36,6 +36,9 @@ producer.set_namesrv_addr(options.name_server)
 if options.no_compression:
     dll.SetProducerCompressMsgBodyOverHowmuch(producer._handle, 1 << 30)
 producer.start()
+# The client asks for the routes of its topics 10 ms after its start, then every 30 s, and puts what it heard in the place
+# of what it had; a send that holds the old one in that moment (a weak pointer) fails with "No route info of this topic".
+time.sleep(0.1)
 under_way = threading.Semaphore(64)
 started = 0
 answered = 0
