@@ -77,6 +77,9 @@ extension Broker {
             case .consumerOffsets(let read):
                 refused = read.refused
                 offsets.replace(by: read, in: slices, then: done)
+            case .messageRequestModes(let read):
+                refused = read.refused
+                tables.requestModes.replace(by: read)
             case .delayOffsets(let json):
                 refused = try kinds.schedule.load(json)
                 keeper.persist(.delayOffsets)
@@ -100,6 +103,7 @@ private enum ReplicaTable: Sendable {
     case topics(TopicConfigManager.Entries)
     case subscriptionGroups(SubscriptionGroupManager.Entries)
     case consumerOffsets(ConsumerOffsetManager.Entries)
+    case messageRequestModes(MessageRequestModes.Entries)
     /// A few levels: read where they are taken over.
     case delayOffsets(JSONValue)
 
@@ -110,6 +114,7 @@ private enum ReplicaTable: Sendable {
         case .topics: self = .topics(try TopicConfigManager.read(json))
         case .subscriptionGroup: self = .subscriptionGroups(try SubscriptionGroupManager.read(json))
         case .consumerOffset: self = .consumerOffsets(try ConsumerOffsetManager.read(json))
+        case .messageRequestMode: self = .messageRequestModes(try MessageRequestModes.read(json))
         case .delayOffset: self = .delayOffsets(json)
         }
     }

@@ -5,8 +5,8 @@ internal import RemotingProtocol
 internal import RemotingTransport
 internal import WorkerProtocol
 
-/// Finds the master and copies its metadata (topics, consumer offsets, delay offsets, subscription groups) to the local
-/// broker-store. It does so at the start and every ten seconds, as Apache's slaves do. Confined to one event loop.
+/// Finds the master and copies its metadata (topics, consumer offsets, delay offsets, subscription groups, which groups
+/// pop) to the local broker-store. It does so at the start and every ten seconds, as Apache's slaves do. Confined to one event loop.
 package final class MetadataSync {
     /// What a slave knows of its master and its name servers.
     package struct Configuration {
@@ -33,6 +33,7 @@ package final class MetadataSync {
     private static let kinds: [(ReplicaMetadataKind, RequestCode)] = [
         (.topics, .getAllTopicConfig), (.consumerOffset, .getAllConsumerOffset),
         (.delayOffset, .getAllDelayOffset), (.subscriptionGroup, .getAllSubscriptionGroupConfig),
+        (.messageRequestMode, .getAllMessageRequestMode),
     ]
 
     /// Wait after a round that failed: both sides may just be starting.
@@ -231,6 +232,8 @@ package final class MetadataSync {
         guard let client else { return eventLoop.makeFailedFuture(MetadataSyncError.connectionLost) }
         let sync = NIOLoopBound(self, eventLoop: eventLoop)
         return client.invoking(RemotingCommand(code)).flatMapThrowing { response in
+            // RocketMQ 4 has no groups that pop.
+            if kind == .messageRequestMode, response.code == ResponseCode.requestCodeNotSupported.rawValue { return }
             guard response.code == ResponseCode.success.rawValue else {
                 throw MetadataSyncError.refused(request: code.rawValue, code: response.code, remark: response.remark)
             }

@@ -193,6 +193,8 @@ package enum ReplicaMetadataKind: UInt8, CaseIterable, Sendable {
     case consumerOffset = 2
     case delayOffset = 3
     case subscriptionGroup = 4
+    /// Which groups pop which topics.
+    case messageRequestMode = 5
 }
 
 /// `BrokerRole` of RocketMQ's settings.

@@ -18,6 +18,8 @@ final class ClaimsReplica {
     static let patienceMillis: Int64 = 10_000
     /// What a power cut takes is delivered again.
     static let synchronizeMillis: Int64 = 1000
+    /// A copy that has not been as far as the master for so long is late, which is said.
+    static let lateMillis: Int64 = 60_000
 
     private let environment: BrokerEnvironment
     private let mirror: ClaimMirror
@@ -32,6 +34,9 @@ final class ClaimsReplica {
     private var isStopped = false
     /// Why there is no answer, once it was logged.
     private var said: ClaimsAnswer?
+    /// When the copy was last as far as the master; at first, when it began.
+    private var currentAtSteady: Int64 = 0
+    private var isLate = false
 
     init(_ environment: BrokerEnvironment, folder: String) {
         self.environment = environment
@@ -39,7 +44,14 @@ final class ClaimsReplica {
         mirror = ClaimMirror(folder: folder, disk: environment.disk, logger: environment.logger)
     }
 
+    /// How long the copy has not been as far as the master, milliseconds; 0 while the lag is what one question takes.
+    var behindMillis: Int64 {
+        let behind = environment.steady() - currentAtSteady
+        return behind > Self.lateMillis ? behind : 0
+    }
+
     func start() {
+        currentAtSteady = environment.steady()
         files.submit({ [mirror] in mirror.begin() }) { [self] in follow($0) }
     }
 
@@ -100,10 +112,31 @@ final class ClaimsReplica {
     private func follow(_ step: ClaimMirror.Step) {
         question = step.question
         switch step.pace {
-        case .atOnce: ask()
-        case .soon: askAgain(in: Self.pauseMillis)
+        case .atOnce:
+            sayIfLate()
+            ask()
+        case .soon:
+            currentAtSteady = environment.steady()
+            if isLate {
+                isLate = false
+                environment.logger.notice("the copy of the master's claims of popped messages has caught up")
+            }
+            askAgain(in: Self.pauseMillis)
         case .later: askAgain(in: Self.faultMillis)
         }
+    }
+
+    /// Answers come, and each brings more: the master's claims grow as fast as they are copied. That there are no
+    /// answers, or that they cannot be written, is said where it happens.
+    private func sayIfLate() {
+        guard !isLate, behindMillis > 0 else { return }
+        isLate = true
+        environment.logger.warning(
+            """
+            the copy of the master's claims of popped messages has been behind for \(behindMillis / 1000) s: the disk or \
+            the network of this slave is too slow for the master's pops; if this slave becomes the master now, messages \
+            popped or acknowledged since then are delivered again
+            """)
     }
 
     private func ask() {

@@ -42,6 +42,10 @@ extension RequestTable {
                 "has a group pull or pop a topic"
             ) { $0.assignments.setMode },
             RequestRow(
+                .getAllMessageRequestMode, "GET_ALL_MESSAGE_REQUEST_MODE", .list, [.allGroups],
+                "which groups pop which topics, for slaves (5.x)"
+            ) { processors in { processors.answers.answer(with: .messageRequestModes, $0.asker) } },
+            RequestRow(
                 .getClaims, "APUS_GET_CLAIMS", .get, [.cluster],
                 "a part of the files that say who has which message, for slaves (Apus's own)"
             ) { $0.claimFiles.process },

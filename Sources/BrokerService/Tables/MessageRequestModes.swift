@@ -35,11 +35,16 @@ final class MessageRequestModes: PersistentTable {
 
     // MARK: - The file
 
-    func load(file json: JSONValue) throws -> [RefusedEntry] {
-        guard let topics = json[Self.name]?.object else { throw TableError("it has no \(Self.name)") }
-        var refused: [RefusedEntry] = []
-        byTopic = [:]
-        entryCount = 0
+    /// What a table's JSON holds, read on any thread.
+    struct Entries: Sendable {
+        fileprivate var byTopic: [String: [String: SetMessageRequestModeBody]] = [:]
+        fileprivate var count = 0
+        fileprivate(set) var refused: [RefusedEntry] = []
+    }
+
+    static func read(_ json: JSONValue) throws -> Entries {
+        guard let topics = json[name]?.object else { throw TableError("it has no \(name)") }
+        var entries = Entries()
         for topic in topics.members {
             for group in topic.value.object?.members ?? [] {
                 do {
@@ -47,15 +52,31 @@ final class MessageRequestModes: PersistentTable {
                     guard mode.topic == topic.key, mode.consumerGroup == group.key else {
                         throw TableError("it calls itself \(mode.topic) of \(mode.consumerGroup)")
                     }
-                    _ = set(mode)
+                    guard entries.count < countMax else { throw TableError("there are more than \(countMax)") }
+                    if entries.byTopic[mode.topic, default: [:]].updateValue(mode, forKey: mode.consumerGroup) == nil {
+                        entries.count += 1
+                    }
                 } catch {
-                    refused.append(
+                    entries.refused.append(
                         RefusedEntry(key: "\(topic.key) \(group.key)", value: group.value, reason: "\(error)"))
                 }
             }
         }
+        return entries
+    }
+
+    func load(file json: JSONValue) throws -> [RefusedEntry] {
+        let entries = try Self.read(json)
+        replace(by: entries)
         isDirty = false
-        return refused
+        return entries.refused
+    }
+
+    /// A slave takes over its master's.
+    func replace(by entries: Entries) {
+        byTopic = entries.byTopic
+        entryCount = entries.count
+        isDirty = true
     }
 
     var fileJSON: JSONValue {

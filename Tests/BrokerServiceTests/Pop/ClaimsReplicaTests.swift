@@ -40,12 +40,44 @@ struct ClaimsReplicaTests {
         #expect(try connection.invoke(.getClaims, body: [9]).code == ResponseCode.systemError.rawValue)
     }
 
+    @Test("a copy that does not get as far as the master is said to be late, once, and when it has caught up")
+    func late() throws {
+        let master = try BrokerHarness { TagFilterDouble.attach(to: $0) }
+        defer { try? master.end() }
+        let connection = try master.connect()
+        _ = try connection.send(topic: "Copied", queueID: 0, body: "x")
+        #expect(try connection.pop(RawConnection.popFields(topic: "Copied")).messages.count == 1)
+        let (steady, log) = (ShiftedClock(), LogLines())
+        let link = Link(try master.connect()) { if $0 == 1 { steady.shift = 61_000 } }
+        let slave = try BrokerHarness(
+            [("brokerRole", "SLAVE"), ("brokerId", "1")], steady: steady, log: log,
+            onPlatform: { platform, broker in
+                let loop = broker.eventLoop
+                let slave = NIOLoopBound(broker, eventLoop: loop)
+                platform.master = { request, question in link.ask(request, question, for: slave, on: loop) }
+            })
+        defer { try? slave.end() }
+        try eventually("it has caught up", within: .seconds(20)) {
+            try journal(slave) == journal(master) && !slave.onLoop { $0.statusLine.contains("behind the master") }
+        }
+        #expect(log.lines.count { $0.contains("has been behind for 61 s") } == 1, "\(log.lines)")
+        try slave.onLoop { broker in
+            steady.shift = 200_000
+            #expect(broker.statusLine.contains(", claims 1"), "\(broker.statusLine)")
+        }
+    }
+
     /// Stands for the replication worker. The connection is touched on its queue only.
     private final class Link: @unchecked Sendable {
         private let connection: RawConnection
         private let queue = DispatchQueue(label: "replication")
 
-        init(_ connection: RawConnection) { self.connection = connection }
+        private let beforeAnswer: @Sendable (UInt64) -> Void
+
+        init(_ connection: RawConnection, beforeAnswer: @escaping @Sendable (UInt64) -> Void = { _ in }) {
+            self.connection = connection
+            self.beforeAnswer = beforeAnswer
+        }
 
         func ask(_ request: UInt64, _ question: [UInt8], for slave: NIOLoopBound<Broker>, on loop: any EventLoop) {
             queue.async { [self] in
@@ -57,6 +89,7 @@ struct ClaimsReplicaTests {
                     case 0: .answered(reply?.body ?? [])
                     default: .unknown
                     }
+                beforeAnswer(request)
                 loop.execute { slave.value.claimsAnswered(request: request, answer) }
             }
         }

@@ -3,6 +3,7 @@ import Foundation
 import RemotingProtocol
 import TestFolders
 import Testing
+import WorkerProtocol
 
 @testable import BrokerService
 
@@ -119,5 +120,38 @@ import Testing
         let connection = try harness.connect()
         #expect(try connection.invoke(.heartBeat, body: heartbeat("c1")).code == 0)
         #expect(try assignment(connection) == pops)
+    }
+
+    @Test("a slave takes over which groups pop, keeps it over a restart, and says what it could not use")
+    func slaveTakesModes() throws {
+        let folder = try TestFolder.make("assignment-slave")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        func mode(_ topic: String, _ group: String, as mode: String = "POP") -> JSONValue {
+            .fields([
+                ("consumerGroup", .string(group)), ("mode", .string(mode)), ("popShareQueueNum", .integer(0)),
+                ("topic", .string(topic)),
+            ])
+        }
+        func answer(_ topics: [(String, JSONValue?)]) -> [UInt8] {
+            JSONValue.fields([("messageRequestModeMap", .fields(topics))]).bytes()
+        }
+        let slaves = [("brokerRole", "SLAVE"), ("brokerId", "1")]
+        let table = answer([("T", .fields([("G", mode("T", "G")), ("H", mode("T", "other"))]))])
+        do {
+            let slave = try BrokerHarness(slaves, folder: folder)
+            let connection = try slave.connect()
+            let former = answer([("Old", .fields([("G", mode("Old", "G"))]))])
+            try slave.onLoop { broker in
+                broker.replicate(.messageRequestMode, former)
+                broker.replicate(.messageRequestMode, table)
+            }
+            let taken = try connection.invoke(.getAllMessageRequestMode)
+            #expect(taken.body == answer([("T", .fields([("G", mode("T", "G"))]))]))
+            try slave.drain()
+        }
+        let slave = try BrokerHarness(slaves, folder: folder)
+        defer { try? slave.drain() }
+        let kept = try slave.connect().invoke(.getAllMessageRequestMode)
+        #expect(kept.body == answer([("T", .fields([("G", mode("T", "G"))]))]))
     }
 }

@@ -29,7 +29,7 @@ final class BrokerHarness: @unchecked Sendable {
 
     init(
         _ settings: [(String, String)] = [], folder: URL? = nil, disk: any Disk = RealDisk(),
-        clock: ShiftedClock? = nil,
+        clock: ShiftedClock? = nil, steady: ShiftedClock? = nil,
         log: LogLines? = nil, prepare: (@Sendable (Broker) -> Void)? = nil,
         onPlatform: (@Sendable (TestPlatform, Broker) -> Void)? = nil
     ) throws {
@@ -49,7 +49,8 @@ final class BrokerHarness: @unchecked Sendable {
                 let broker = try Broker(
                     configuration: try BrokerConfiguration(pairs), store: store, disk: disk, eventLoop: loop,
                     logger: logger,
-                    now: clock.map { clock in { Clock.nowMillis() + clock.shift } } ?? Clock.nowMillis)
+                    now: clock.map { clock in { Clock.nowMillis() + clock.shift } } ?? Clock.nowMillis,
+                    steady: steady.map { steady in { Clock.steadyMillis() + steady.shift } } ?? Clock.steadyMillis)
                 hosted = broker
                 let server = RemotingServer(
                     eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
