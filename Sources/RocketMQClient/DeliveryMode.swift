@@ -27,7 +27,7 @@ public struct DeliveryPolicy: Sendable, Hashable {
         case consumed
         /// As long as the disk has room.
         case forever
-        /// So many days, 1 at least.
+        /// So many days, 1 to 3650.
         case days(Int)
     }
 
@@ -49,9 +49,9 @@ public struct DeliveryPolicy: Sendable, Hashable {
     public var priority: Int?
     /// How long messages are kept. Default: as the broker's other ones.
     public var archive: Archive?
-    /// Who is responsible for the topic: 128 visible characters at most, no comma.
+    /// Who is responsible for the topic: visible characters, 128 bytes at most, no comma.
     public var owner: String?
-    /// Whom to alarm: 512 visible characters at most, no comma.
+    /// Whom to alarm: visible characters, 512 bytes at most, no comma.
     public var alarm: String?
 
     /// A policy that leaves everything to the broker.
@@ -111,8 +111,8 @@ public struct DeliveryPolicy: Sendable, Hashable {
         attributes[Attribute.retryJitter] = try Self.number(retryJitter, "retryJitter", 0...100)
         attributes[Attribute.shard] = isSharded.map { String($0) }
         attributes[Attribute.priority] = try Self.number(priority, "priority", 0...9)
-        if case .days(let days)? = archive, days < 1 {
-            throw .invalidArgument("archive is 1 day at least, not \(days)")
+        if case .days(let days)? = archive, !(1...3650 ~= days) {
+            throw .invalidArgument("archive is 1 to 3650 days, not \(days)")
         }
         attributes[Attribute.archive] = archive?.text
         attributes[Attribute.owner] = try Self.text(owner, "owner", 128)
@@ -143,13 +143,13 @@ public struct DeliveryPolicy: Sendable, Hashable {
     }
 
     private static func text(
-        _ value: String?, _ name: String, _ charactersMax: Int
+        _ value: String?, _ name: String, _ bytesMax: Int
     ) throws(RocketMQClientError) -> String? {
         guard let value else { return nil }
-        let isVisible = value.unicodeScalars.allSatisfy { $0.value >= 0x20 && $0.value != 0x7F && $0 != "," }
-        guard isVisible, 1...charactersMax ~= value.count else {
+        let isVisible = value.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control && $0 != "," }
+        guard isVisible, 1...bytesMax ~= value.utf8.count else {
             throw .invalidArgument(
-                "\(name) is 1 to \(charactersMax) visible characters without a comma, which separates attributes")
+                "\(name) is 1 to \(bytesMax) bytes of visible characters without a comma, which separates attributes")
         }
         return value
     }

@@ -80,7 +80,8 @@ struct PopRequestsTests {
     @Test(
         "answers that do not fit their records are the broker's failure",
         arguments: [
-            [:], ["startOffsetInfo": "0 1 0"], ["startOffsetInfo": "0 0"], ["startOffsetInfo": "0 0 0", "popTime": "x"],
+            [:], ["startOffsetInfo": "0 1 0"], ["startOffsetInfo": "0 0"],
+            ["startOffsetInfo": "0 0 0", "popTime": "x"],
         ])
     func malformed(fields: [String: String]) {
         var reply = answer(fields)
@@ -211,6 +212,7 @@ struct DeliveryPolicyTests {
         #expect(refused { $0.retryCount = 1001 } && refused { $0.retryCount = -1 } && !refused { $0.retryCount = 0 })
         #expect(refused { $0.retryInterval = .seconds(-1) } && refused { $0.retryJitter = 101 })
         #expect(refused { $0.priority = 10 } && refused { $0.archive = .days(0) })
+        #expect(refused { $0.archive = .days(3651) } && !refused { $0.archive = .days(3650) })
         #expect(refused { $0.owner = "a,b" } && refused { $0.owner = "" } && refused { $0.owner = "a\u{1B}" })
         #expect(refused { $0.alarm = String(repeating: "a", count: 513) })
     }

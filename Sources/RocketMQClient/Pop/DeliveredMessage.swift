@@ -1,5 +1,5 @@
-/// A message in the hands of a subscriber, until it is acknowledged, fails, or its time is over. Reads like the message:
-/// `delivered.text`, `delivered.tag`.
+/// A message in the hands of a subscriber, until it is acknowledged, fails, or its time is over. Reads like the
+/// message: `delivered.text`, `delivered.tag`.
 @dynamicMemberLookup
 public struct DeliveredMessage: Sendable {
     /// The message.
@@ -34,15 +34,19 @@ public struct DeliveredMessage: Sendable {
     /// Consuming the message failed: the group gets it again, and after too many times it becomes a dead letter. In
     /// mode `.topic` there is nothing to do.
     ///
-    /// - Parameter pause: when it comes again, 0 to 3 days; nil: as the topic's policy says; without one as RocketMQ's
-    ///   consumers have it, 10 s the first time.
+    /// - Parameters:
+    ///   - pause: when it comes again, 0 to 3 days; nil: as the topic's policy says; without one as RocketMQ's
+    ///     consumers have it, 10 s the first time.
+    ///   - reason: kept with a dead letter that the message becomes; brokers keep 512 bytes.
     /// - Returns: as `acknowledge`.
     /// - Throws: `invalidArgument` for a pause out of bounds, and why the broker has not confirmed it; then the message
     ///   comes again when its time is over.
     @discardableResult
-    public func fail(retryAfter pause: Duration? = nil) async throws(RocketMQClientError) -> Bool {
+    public func fail(
+        retryAfter pause: Duration? = nil, reason: String? = nil
+    ) async throws(RocketMQClientError) -> Bool {
         guard let consumer, let number else { return true }
-        return try await consumer.fail(number, after: pause)
+        return try await consumer.fail(number, after: pause, reason: reason)
     }
 
     /// The message stays here for longer.

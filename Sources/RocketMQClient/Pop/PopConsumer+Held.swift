@@ -43,7 +43,9 @@ extension PopConsumer {
         return isInTime
     }
 
-    func fail(_ number: Int, after pause: Duration?) async throws(RocketMQClientError) -> Bool {
+    func fail(
+        _ number: Int, after pause: Duration?, reason: String?
+    ) async throws(RocketMQClientError) -> Bool {
         if let pause { try Self.check(pause, from: 0) }
         guard let one = await begin(number) else { return false }
         defer { end(one) }
@@ -53,10 +55,10 @@ extension PopConsumer {
         if let pause { return try await change(one, to: pause.milliseconds) != nil }
         if !withoutStrategies.contains(broker) {
             do throws(RocketMQClientError) {
-                // -1: by the topic's strategy. A broker that takes it for a time answers with one that is over.
-                guard let handle = try await change(one, to: -1) else { return false }
-                guard handle.invisibleTime < 0 else { return true }
-                withoutStrategies.insert(broker)
+                // -1: by the topic's strategy. A broker that takes it for a time has the message come again at once.
+                guard let handle = try await change(one, to: -1, reason: Self.shortened(reason)) else { return false }
+                let isAtOnce = handle.invisibleTime <= (options.isOrdered ? one.age : -1)
+                if isAtOnce, policies[one.claim.topic]?.retryInterval != .zero { withoutStrategies.insert(broker) }
                 return true
             } catch {
                 guard error.refusal == .invalidParameter else { throw error }
@@ -101,6 +103,9 @@ extension PopConsumer {
         }
     }
 
+    /// A header's field is not to grow without bounds.
+    private static func shortened(_ reason: String?) -> String? { reason.map { String($0.prefix(512)) } }
+
     private static func check(_ time: Duration, from least: Int64) throws(RocketMQClientError) {
         guard least...invisibleBounds.upperBound ~= time.milliseconds, time >= .zero else {
             throw .invalidArgument("a message comes again after \(least) ms to 3 days, not after \(time)")
@@ -111,14 +116,14 @@ extension PopConsumer {
     ///
     /// - Returns: its new handle; nil when its time was over.
     private func change(
-        _ one: Held, to milliseconds: Int64, within limit: Duration? = nil
+        _ one: Held, to milliseconds: Int64, reason: String? = nil, within limit: Duration? = nil
     ) async throws(RocketMQClientError) -> PopHandle? {
         let deadline = limit.map { min(one.deadline, .now + $0) } ?? one.deadline
         var backOff = BackOff(first: .milliseconds(20), longest: .seconds(1))
         while ContinuousClock.now < one.deadline {
             do throws(RocketMQClientError) {
                 let address = try await connections.master(of: one.claim.handle.brokerName, topic: one.claim.topic)
-                let reply = try await connections.demand(address, one.claim.change(to: milliseconds))
+                let reply = try await connections.demand(address, one.claim.change(to: milliseconds, reason: reason))
                 return one.claim.handle(after: reply)
             } catch {
                 let pause = backOff.next()

@@ -153,11 +153,15 @@ package struct PopClaim: Sendable {
 
     /// CHANGE_MESSAGE_INVISIBLETIME (200053).
     ///
-    /// - Parameter milliseconds: when the message comes again, from now on; 0: at once; -1: it failed, and the topic's
-    ///   strategy says when.
-    package func change(to milliseconds: Int64) -> RemotingCommand {
-        RemotingCommand(
-            .changeMessageInvisibleTime, extFields: fields.merging(["invisibleTime": String(milliseconds)]) { $1 })
+    /// - Parameters:
+    ///   - milliseconds: when the message comes again, from now on; 0: at once; -1: it failed, and the topic's strategy
+    ///     says when.
+    ///   - reason: why it failed.
+    package func change(to milliseconds: Int64, reason: String? = nil) -> RemotingCommand {
+        var fields = fields
+        fields["invisibleTime"] = String(milliseconds)
+        fields["reason"] = reason
+        return RemotingCommand(.changeMessageInvisibleTime, extFields: fields)
     }
 
     /// The handle after a change, from its answer; nil: the delivery was over, nothing was changed.

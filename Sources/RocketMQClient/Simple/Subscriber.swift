@@ -1,9 +1,10 @@
-/// A topic's messages as a sequence: `for try await message in subscriber`. Connects at the first message. Several loops
-/// share the messages.
+/// A topic's messages as a sequence: `for try await message in subscriber`. Connects at the first message. Several
+/// loops share the messages.
 ///
 /// The loop ends when the subscriber is closed or its task cancelled. It throws what waiting does not mend:
 /// `topicNotFound`, `noNameServer` and what a broker refuses at the beginning; `invalidArgument` for options out of
-/// bounds, and for a mode other than the topic's. While it runs, brokers may go and come: `Options.onEvent` hears of it.
+/// bounds, and for a mode other than the topic's. While it runs, brokers may go and come: `Options.onEvent` hears of
+/// it.
 ///
 /// A subscriber that is released closes by itself. `close()` returns when it is done.
 public final class Subscriber: AsyncSequence, Sendable {

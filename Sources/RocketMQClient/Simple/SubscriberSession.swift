@@ -103,7 +103,7 @@ actor SubscriberSession {
         }
         options.onEvent(.warning("message \(message.messageID) not consumed: \(cause)"))
         do throws(RocketMQClientError) {
-            try await message.fail()
+            try await message.fail(reason: "\(cause)")
         } catch {
             options.onEvent(.warning("message \(message.messageID) comes again when its time is over: \(error)"))
         }
@@ -188,7 +188,8 @@ actor SubscriberSession {
 extension ServerConnections {
     /// The mode a topic is to be consumed by: its own, the one wanted if it has none, without both `.queue`.
     ///
-    /// - Throws: `noNameServer`, `topicNotFound`; `invalidArgument` for a mode the topic does not have, with the remedy.
+    /// - Throws: `noNameServer`, `topicNotFound`; `invalidArgument` for a mode the topic does not have, with the
+    ///   remedy.
     package func mode(of topic: String, wanted: DeliveryMode?) async throws(RocketMQClientError) -> DeliveryMode {
         guard let policy = try await policy(of: topic), let route = try await route(of: topic) else {
             throw .topicNotFound(topic: topic, nameServers: nameServers)

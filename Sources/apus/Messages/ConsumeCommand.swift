@@ -80,7 +80,7 @@ struct ConsumeCommand: AsyncParsableCommand {
     var mode: ModeOption?
 
     @Option(
-        help: "How long a message stays with this consumer (queue, serial): 30s, 5m. Without it: as the topic says, 60s.")
+        help: "How long a message stays with this consumer (queue, serial): 30s, 5m. Without it: as the topic says.")
     var hold: MessageDelay?
 
     @Option(help: "What to print: topic, tag, key, id, broker, queue, offset, time, retries, body.")
@@ -126,7 +126,7 @@ struct ConsumeCommand: AsyncParsableCommand {
         let output = MessageOutput(format: format, limit: count) { stop.yield() }
         let trouble = ConsumeTrouble { stop.yield() }
         let mode = try await topicMode()
-        let consumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) -> any LineConsumer in
+        let consumer: any LineConsumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
             if mode == .queue || mode == .serial {
                 return PopLoop(
                     try PopConsumer(

@@ -192,7 +192,8 @@ enum SendOutcome: Sendable {
         let start = ContinuousClock.now
         do {
             self = .stored(
-                line: line, size: message.body.count, try await producer.send(message, selector: selector ?? message.queueSelector))
+                line: line, size: message.body.count,
+                try await producer.send(message, selector: selector ?? message.queueSelector))
         } catch .sendAbandoned(let failure) {
             self = .failed(
                 line: line, reason: ClientFailure.sendText(failure.last, server),
