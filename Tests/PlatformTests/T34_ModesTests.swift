@@ -100,7 +100,9 @@ extension PlatformTests {
             }
         }
 
-        @Test("QUEUE: each message to one of two consumers, none lost or in two hands over kills", .timeLimit(.minutes(2)))
+        @Test(
+            "QUEUE: each message to one of two consumers, none lost or in two hands over kills",
+            .timeLimit(.minutes(2)))
         func queue() async throws {
             let stage = try await Stage("+apus.mode=QUEUE,+apus.timeout=10", queues: 4)
             try stage.consumer("a", "--think", "5")

@@ -107,7 +107,9 @@ final class PopQuestionProcessor {
         var left = Int(min(max(messagesMax, 1), PopMessageProcessor.messagesMax))
         var rest: Int64 = 0
         for (topic, queueID) in places(asked) {
-            guard let (queue, first, count) = available(asked.group, topic, queueID, request.client), count > 0 else { continue }
+            guard let (queue, first, count) = available(asked.group, topic, queueID, request.client), count > 0 else {
+                continue
+            }
             guard left > 0 else {
                 rest += count
                 continue

@@ -171,7 +171,9 @@ final class PoppedMessageProcessor {
     }
 
     private func record(at offset: Int64, _ table: ClaimTable) -> LogRange? {
-        guard let queue = storage.store.consumeQueue(topic: table.topic.text, queueID: table.queueID) else { return nil }
+        guard let queue = storage.store.consumeQueue(topic: table.topic.text, queueID: table.queueID) else {
+            return nil
+        }
         var ranges: [LogRange] = []
         let result = storage.store.selectMessages(queue, from: QueueOffset(offset), maxCount: 1, into: &ranges)
         return result.status == .found && result.nextBeginOffset.rawValue == offset + 1 ? ranges.first : nil

@@ -277,7 +277,9 @@ final class QueueLeases {
 
     /// Whose a queue is, as something may be had in it: one that is deaf has it no longer.
     func standing(_ key: PopPlace.Key, _ queueID: Int32) -> Standing {
-        guard let place = places[key], let lease = place.leases[queueID], let holder = lease.holder else { return .free }
+        guard let place = places[key], let lease = place.leases[queueID], let holder = lease.holder else {
+            return .free
+        }
         guard isDeaf(lease) else { return .held(by: holder.client) }
         free(queueID, of: place)
         return .free

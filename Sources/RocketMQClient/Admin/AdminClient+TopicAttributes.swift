@@ -7,8 +7,9 @@ extension AdminClient {
     ///
     /// - Throws: `refused` by a broker that does not have the topic (code 17), or does not know the request (code 3,
     ///   RocketMQ 4); `malformedAnswer`, failures of the connection.
-    public func attributes(ofTopic topic: String, at address: String) async throws(RocketMQClientError) -> [String: String]
-    {
+    public func attributes(
+        ofTopic topic: String, at address: String
+    ) async throws(RocketMQClientError) -> [String: String] {
         let json = try await json(address, .getTopicConfig, ["topic": topic])
         let members = json["attributes"]?.object?.members ?? []
         return Dictionary(members.map { ($0.key, $0.value.string ?? "") }, uniquingKeysWith: { $1 })

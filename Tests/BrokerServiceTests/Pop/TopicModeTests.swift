@@ -57,7 +57,8 @@ import Testing
             let refused = try connection.invoke(.pullMessage, RawConnection.pullFields(topic: "T", group: "Pullers"))
             #expect(refused.code == ResponseCode.noPermission.rawValue)
             #expect(refused.remark?.contains("apus.mode=QUEUE") == true && refused.remark?.contains("pop it") == true)
-            let tool = try connection.invoke(.pullMessage, RawConnection.pullFields(topic: "T", group: "TOOLS_CONSUMER"))
+            let tool = try connection.invoke(
+                .pullMessage, RawConnection.pullFields(topic: "T", group: "TOOLS_CONSUMER"))
             #expect(tool.code == 0)
             let question = QueryAssignmentRequestBody.text(topic: "T", group: "G", client: "c")
             #expect(

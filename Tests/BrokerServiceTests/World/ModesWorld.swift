@@ -387,7 +387,9 @@ final class ModesWorld {
             let text = "\(delivery.body) of queue \(delivery.queue) to \(delivery.consumer)"
             expect(message.queue == delivery.queue && message.offset == delivery.offset, "\(text): it lies elsewhere")
             expect(!message.isFinished, "\(text) again after its end")
-            expect(message.last.map { $0.until <= steady } ?? true, "\(text) while \(message.last?.consumer ?? "") has it")
+            expect(
+                message.last.map { $0.until <= steady } ?? true,
+                "\(text) while \(message.last?.consumer ?? "") has it")
             expect(message.notBefore <= steady, "\(text) before its retry")
             expect(Int(delivery.attempt) == message.deliveries, "\(text): attempt \(delivery.attempt + 1)")
             expect(message.deliveries <= Self.retryCount, "\(text): delivered too often")
