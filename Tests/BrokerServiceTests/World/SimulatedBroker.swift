@@ -26,6 +26,9 @@ final class SimulatedClock: Sendable {
         return Self.start + past.withLock { $0 } + jump.withLock { $0 } + passed
     }
 
+    /// Milliseconds that no jump changes.
+    var steady: Int64 { now - jump.withLock { $0 } }
+
     func jump(_ millis: Int64) { jump.withLock { $0 += millis } }
 
     /// Goes on with a new loop, whose own time begins at zero.
@@ -90,7 +93,7 @@ final class SimulatedBroker: @unchecked Sendable {
                 executor: { loop.execute($0) })
             let broker = try Broker(
                 configuration: try BrokerConfiguration(pairs), store: store, disk: RealDisk(), eventLoop: loop,
-                logger: logger, work: TimerFilesDoneAtOnce(loop), now: { clock.now })
+                logger: logger, work: TimerFilesDoneAtOnce(loop), now: { clock.now }, steady: { clock.steady })
             let server = RemotingServer(
                 eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
             platform.server = server
@@ -153,6 +156,7 @@ final class SimulatedClient: @unchecked Sendable {
     private var bytes = ByteBuffer()
     /// Requests of the broker that came.
     private(set) var requests: [RemotingCommand] = []
+    private var answers: [Int32: RemotingCommand] = [:]
 
     struct NoAnswer: Error {}
 
@@ -196,9 +200,8 @@ final class SimulatedClient: @unchecked Sendable {
         await loop.run()
     }
 
-    func invoke(_ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = []) async throws
-        -> RemotingCommand
-    {
+    /// Sends a request whose answer may take long; its number.
+    func post(_ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = []) async throws -> Int32 {
         opaque += 1
         var command = RemotingCommand(code, extFields: fields, body: body)
         command.opaque = opaque
@@ -206,6 +209,22 @@ final class SimulatedClient: @unchecked Sendable {
         var buffer = ByteBuffer()
         command.encode(into: &buffer)
         try await channel.writeInbound(buffer)
+        return opaque
+    }
+
+    /// Takes answers to posted requests that have come since, by number.
+    func takeAnswers() async throws -> [Int32: RemotingCommand] {
+        for frame in try await frames() {
+            if frame.isResponse { answers[frame.opaque] = frame } else { requests.append(frame) }
+        }
+        defer { answers = [:] }
+        return answers
+    }
+
+    func invoke(_ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = []) async throws
+        -> RemotingCommand
+    {
+        let opaque = try await post(code, fields, body: body)
         for _ in 0..<200 {
             var answer: RemotingCommand?
             for frame in try await frames() {
@@ -213,6 +232,8 @@ final class SimulatedClient: @unchecked Sendable {
                     requests.append(frame)
                 } else if frame.opaque == opaque {
                     answer = frame
+                } else {
+                    answers[frame.opaque] = frame
                 }
             }
             if let answer { return answer }
