@@ -25,17 +25,10 @@ extension AdminClient {
         guard 1...65_535 ~= count else { throw .invalidArgument("a topic has 1 to 65535 queues, not \(count)") }
         let masters = try await masters(choice)
         guard let first = masters.first else { throw .brokerNotFound("no master is registered") }
+        let settings = TopicSettings(topic: topic, readQueues: count, writeQueues: count)
+        let changes = attributes.sorted { $0.key < $1.key }.map { "+\($0.key)=\($0.value)" }.joined(separator: ",")
         for address in isSerial ? [first] : masters {
-            var fields = [
-                "topic": topic, "defaultTopic": WireNames.templateTopic, "readQueueNums": String(count),
-                "writeQueueNums": String(count), "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0",
-                "order": "false",
-            ]
-            if !attributes.isEmpty {
-                fields["attributes"] = attributes.sorted { $0.key < $1.key }.map { "+\($0.key)=\($0.value)" }
-                    .joined(separator: ",")
-            }
-            _ = try await demand(address, .updateAndCreateTopic, fields)
+            try await create(settings, attributes: changes, at: address)
         }
     }
 

@@ -18,18 +18,18 @@ extension AdminClient {
     /// Creates a topic at a broker, or changes it, with its attributes.
     ///
     /// - Parameter attributes: changes in RocketMQ's form: `+key=value` sets, `-key` takes away, with commas between.
+    ///   Empty: they stay as they are.
     /// - Throws: `refused` by the broker with what is wrong, failures of the connection.
     public func create(
-        _ settings: TopicSettings, attributes: String, at address: String
+        _ settings: TopicSettings, attributes: String = "", at address: String
     ) async throws(RocketMQClientError) {
-        _ = try await demand(
-            address, .updateAndCreateTopic,
-            [
-                "topic": settings.topic, "defaultTopic": WireNames.templateTopic,
-                "readQueueNums": String(settings.readQueues), "writeQueueNums": String(settings.writeQueues),
-                "perm": String(settings.permission), "topicFilterType": settings.filterType,
-                "topicSysFlag": String(settings.systemFlag), "order": String(settings.isOrdered),
-                "attributes": attributes,
-            ])
+        var fields = [
+            "topic": settings.topic, "defaultTopic": WireNames.templateTopic,
+            "readQueueNums": String(settings.readQueues), "writeQueueNums": String(settings.writeQueues),
+            "perm": String(settings.permission), "topicFilterType": settings.filterType,
+            "topicSysFlag": String(settings.systemFlag), "order": String(settings.isOrdered),
+        ]
+        if !attributes.isEmpty { fields["attributes"] = attributes }
+        _ = try await demand(address, .updateAndCreateTopic, fields)
     }
 }
