@@ -284,7 +284,7 @@ extension PlatformTests {
             func send(_ lines: ClosedRange<Int>, _ more: [String] = []) async throws {
                 let file = platform.folder.file("lines")
                 try lines.map { "\($0)\n" }.joined().write(toFile: file, atomically: true, encoding: .utf8)
-                let sent = try await platform.apus(["send", "--topic", "Lines"] + more + [file])
+                let sent = try await platform.apus(["send", "--topic", "Lines", "--in-flight", "1"] + more + [file])
                 #expect(sent.status == 0, "\(sent)")
             }
             try await send(1...30, ["--shard", "s"])

@@ -41,6 +41,7 @@ public actor PopConsumer {
     private static let messagesPerPop = 32
     static let pauseAfterRefusal = Duration.seconds(5)
     static let pauseAfterError = Duration.seconds(1)
+    private static let waitForPops = Duration.milliseconds(300)
 
     /// The consumer group.
     public nonisolated let group: String
@@ -107,6 +108,7 @@ public actor PopConsumer {
     private var tasks: [Task<Void, Never>] = []
     var hasStarted = false
     var isClosing = false
+    private var isStopping = false
     private var closed = false
     /// Why there will be no more messages.
     private var failure: RocketMQClientError?
@@ -191,8 +193,9 @@ public actor PopConsumer {
         for address in await connections.knownBrokers {
             _ = try? await connections.invoke(address, command, timeout: .seconds(2))
         }
-        // A broker may have answered a pop meanwhile. What it answers later cannot leave, and is nobody's.
-        try? await Task.sleep(for: .milliseconds(50))
+        // Pops under way may bring messages, while some come. One that waits in vain ends with its connection.
+        let waitLimit = ContinuousClock.now + Self.waitForPops
+        while reserved > 0, ContinuousClock.now < waitLimit { try? await Task.sleep(for: .milliseconds(5)) }
         await giveBackAll()
         await connections.close()
         closed = true
@@ -200,6 +203,12 @@ public actor PopConsumer {
 
     private func whenClosed() async {
         while !closed { try? await Task.sleep(for: .milliseconds(10)) }
+    }
+
+    /// Asks for no more messages: what is given back is not to come here again.
+    func stop() {
+        isStopping = true
+        freed()
     }
 
     /// Ends the consumer's work for a reason that waiting does not mend.
@@ -357,7 +366,7 @@ public actor PopConsumer {
     /// How many messages to ask for, which are reserved; waits until there is room. 0: the consumer does not poll the
     /// topic at this broker any more.
     private func room(for source: Source) async -> Int {
-        while !isClosing, failure == nil, polls[source] != nil, !Task.isCancelled {
+        while !isClosing, !isStopping, failure == nil, polls[source] != nil, !Task.isCancelled {
             if held.count < options.heldMax, !isPreceded(source.topic) {
                 let free = options.heldMax - held.count - reserved
                 let count = options.isOrdered ? 1 : min(Self.messagesPerPop, max(1, free))

@@ -6,7 +6,7 @@ actor BroadcastInbox {
     private var isClosed = false
     private var failure: RocketMQClientError?
 
-    /// Returns when the message was taken; false: nobody takes messages any more.
+    /// Returns when the message was taken; false: no loop takes messages any more.
     func offer(_ message: ReceivedMessage) async -> Bool {
         guard !isClosed else { return false }
         return await withCheckedContinuation { taken in

@@ -40,6 +40,8 @@ public final class Publisher: Sendable {
     }
 
     /// The same for a body of any bytes.
+    ///
+    /// - Throws: as `Producer.send`.
     @discardableResult
     public func publish(
         _ topic: String, body: [UInt8], key: String? = nil, tag: String? = nil, delay: Duration? = nil,
@@ -52,6 +54,8 @@ public final class Publisher: Sendable {
     }
 
     /// The same for a message with properties, or one that is due at a time.
+    ///
+    /// - Throws: as `Producer.send`.
     @discardableResult
     public func publish(_ message: Message) async throws(RocketMQClientError) -> SendResult {
         try await producer.send(message, selector: message.queueSelector)

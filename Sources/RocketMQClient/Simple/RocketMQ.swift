@@ -19,6 +19,8 @@ public enum RocketMQ {
     }
 
     /// The same for a body of any bytes.
+    ///
+    /// - Throws: as `Publisher.publish`.
     @discardableResult
     public static func publish(
         _ topic: String, body: [UInt8], key: String? = nil, tag: String? = nil, delay: Duration? = nil,

@@ -79,6 +79,8 @@ public final class Subscriber: AsyncSequence, Sendable {
         }
 
         /// The next message; nil at the end.
+        ///
+        /// - Throws: see `Subscriber`.
         public mutating func next() async throws(RocketMQClientError) -> DeliveredMessage? {
             try await subscriber.session.next()
         }

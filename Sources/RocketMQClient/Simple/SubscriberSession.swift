@@ -98,6 +98,7 @@ actor SubscriberSession {
     private nonisolated func failed(_ message: DeliveredMessage, _ cause: any Error, _ consumer: PopConsumer?) async {
         if Task.isCancelled, cause is CancellationError {
             // It has not failed: who takes it over begins at once.
+            await consumer?.stop()
             if let consumer, let number = message.number { await consumer.giveBack(number) }
             return
         }
