@@ -1,5 +1,7 @@
 import FastJSON
 import Foundation
+import NIOCore
+import NIOEmbedded
 import RemotingProtocol
 import TestFolders
 import Testing

@@ -1,4 +1,6 @@
 import Foundation
+import NIOCore
+import NIOEmbedded
 import RemotingProtocol
 import TestFolders
 import TestTools
