@@ -134,7 +134,9 @@ final class MessageStatusInquiry {
     private func take(_ search: Search, _ found: [StoredMessage]) {
         switch search {
         case .delivered:
-            guard let delivered = found.first(where: { $0.physicalOffset > message.physicalOffset }) else { return }
+            guard
+                let delivered = found.first(where: { $0.physicalOffset > message.physicalOffset && !$0.isCancellation })
+            else { return }
             message = delivered
             waits = false
             waitsUntil = nil
@@ -253,6 +255,8 @@ final class MessageStatusInquiry {
             ("until", waitsUntil.map { .integer($0) }), ("trailBegins", trail?.begins.map { .integer($0) }),
             ("trailFailure", trail?.failure.map { .string($0) }), ("groupsLeftOut", .integer(groupsLeftOut)),
             ("groups", .array(rows.map(\.json))),
+            ("version", message.note.map { .integer($0.version) }), ("deleted", .bool(message.note?.deletes == true)),
+            ("edits", .array(MessageEdits(of: message, in: storage.store).steps.map(\.json))),
         ]).bytes()
     }
 }

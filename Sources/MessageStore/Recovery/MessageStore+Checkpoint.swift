@@ -30,6 +30,7 @@ extension MessageStore {
         var point = RecoveryPoint()
         point.boot = bootIdentity
         point.flushed = log.flushed
+        point.edits = edits.sequence
         // Keys that never got into the index must be dispatched again.
         point.dispatched = index?.failure == nil ? dispatched : PhysicalOffset(0)
         var entries: Int64 = 0
