@@ -156,6 +156,7 @@ extension Broker {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }
             broker.timers = []
+            broker.claims.leases.stop()
             broker.filters.close()
             broker.keeper.persistChanges()
             broker.keeper.persistNewGroups()

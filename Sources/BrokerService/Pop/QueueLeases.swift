@@ -85,6 +85,7 @@ final class QueueLeases {
     private var contested: Set<PopPlace.Key> = []
     private var timer: Scheduled<Void>?
     private var timerAtSteady = Int64.max
+    private var isStopped = false
 
     init(_ environment: BrokerEnvironment, _ claims: ClaimStore, _ waiters: PopWaiters) {
         self.environment = environment
@@ -325,12 +326,18 @@ final class QueueLeases {
     }
 
     private func arm(at steady: Int64) {
-        guard steady < timerAtSteady else { return }
+        guard steady < timerAtSteady, !isStopped else { return }
         timer?.cancel()
         timerAtSteady = steady
         let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
         let delay = max(1, steady - environment.steady())
         timer = environment.eventLoop.scheduleTask(in: .milliseconds(delay)) { this.value.lookAtContested() }
+    }
+
+    /// The broker ends: nobody is looked for any more.
+    func stop() {
+        isStopped = true
+        timer?.cancel()
     }
 
     /// Frees what deaf consumers have. A queue without messages, or whose holder has some of them or waits for them, is

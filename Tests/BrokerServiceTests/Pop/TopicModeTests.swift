@@ -60,6 +60,21 @@ import Testing
             let tool = try connection.invoke(
                 .pullMessage, RawConnection.pullFields(topic: "T", group: "TOOLS_CONSUMER"))
             #expect(tool.code == 0)
+            let heartbeat = JSONValue.fields([
+                ("clientID", .string("c")),
+                (
+                    "consumerDataSet",
+                    .array([
+                        .fields([
+                            ("groupName", .string("G")), ("consumeType", .string("CONSUME_PASSIVELY")),
+                            ("messageModel", .string("CLUSTERING")),
+                            ("consumeFromWhere", .string("CONSUME_FROM_FIRST_OFFSET")),
+                            ("subscriptionDataSet", .array([])), ("unitMode", .bool(false)),
+                        ])
+                    ])
+                ), ("producerDataSet", .array([])),
+            ])
+            #expect(try connection.invoke(.heartBeat, body: heartbeat.bytes()).code == 0)
             let question = QueryAssignmentRequestBody.text(topic: "T", group: "G", client: "c")
             #expect(
                 String(decoding: try connection.invoke(.queryAssignment, body: question).body, as: UTF8.self)

@@ -140,7 +140,7 @@ final class ModesWorld {
             try await collect()
         }
         if faults.isEmpty { try await finish() }
-        try await broker.end(cleanly: true)
+        try await end()
         try FileManager.default.removeItem(at: folder)
     }
 
@@ -216,10 +216,7 @@ final class ModesWorld {
     }
 
     func restart() async throws {
-        for consumer in consumers { await consumer.client.close() }
-        await producer.close()
-        consumers = []
-        try await broker.end(cleanly: true)
+        try await end()
         broker = try await SimulatedBroker([], folder: folder, clock: clock)
         producer = try await broker.connect()
         for queue in holders.keys { holders[queue]?.mayLose = true }
@@ -233,6 +230,16 @@ final class ModesWorld {
         }
         try await hire()
         try await hire()
+    }
+
+    /// Its clients' connections end before the broker does, and with it the loop they are on.
+    private func end() async throws {
+        for consumer in consumers { await consumer.client.close() }
+        await producer.close()
+        consumers = []
+        await broker.settle()
+        try await broker.end(cleanly: true)
+        await broker.settle()
     }
 
     func pass(_ millis: Int64) async throws {

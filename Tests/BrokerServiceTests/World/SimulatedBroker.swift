@@ -71,6 +71,7 @@ final class SimulatedBroker: @unchecked Sendable {
     private var hosted: Broker?
     private var server: RemotingServer?
     private var connections: UInt64 = 0
+    private let channels = Mutex<[NIOAsyncTestingChannel]>([])
 
     struct NotStarted: Error {}
 
@@ -122,6 +123,7 @@ final class SimulatedBroker: @unchecked Sendable {
             try channel.pipeline.syncOperations.addHandler(
                 RemotingServerHandler(connection: connection, server: server))
         }
+        channels.withLock { $0.append(channel) }
         try await channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 20_000 + Int(id))).get()
         return SimulatedClient(channel: channel, loop: loop)
     }
@@ -141,6 +143,9 @@ final class SimulatedBroker: @unchecked Sendable {
         for _ in 0..<2000 where !done.withLock({ $0 }) {
             await loop.advanceTime(by: .milliseconds(5))
         }
+        // A connection that outlived its loop would have something to do on it.
+        for channel in channels.withLock({ $0 }) { try? await channel.close().get() }
+        await settle()
         try await loop.executeInContext {
             self.hosted = nil
             self.server = nil
