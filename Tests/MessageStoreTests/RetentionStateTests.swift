@@ -21,16 +21,12 @@ import Testing
     /// Each held file is reported once; what is held counts for a round.
     @Test func holdsAreReportedOnce() {
         var retention = RetentionState()
-        let hold = RetentionHold("delayed messages", neededFrom: { nil })
-        let first = (0..<2).map { _ in retention.noteHeld(PhysicalOffset(0), by: hold) }
+        let first = [retention.noteHeld(PhysicalOffset(0)), retention.noteHeld(PhysicalOffset(0))]
         #expect(first == [true, false])
-        #expect(retention.heldAt == PhysicalOffset(0) && retention.heldBy?.name == hold.name)
+        #expect(retention.heldAt == PhysicalOffset(0))
         retention.beginDeleting()
-        #expect(retention.heldAt == nil && retention.heldBy == nil)
-        let second = [
-            retention.noteHeld(PhysicalOffset(0), by: hold),
-            retention.noteHeld(PhysicalOffset(65_536), by: hold),
-        ]
+        #expect(retention.heldAt == nil)
+        let second = [retention.noteHeld(PhysicalOffset(0)), retention.noteHeld(PhysicalOffset(65_536))]
         #expect(second == [false, true])
     }
 }

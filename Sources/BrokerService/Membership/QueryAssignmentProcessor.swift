@@ -68,9 +68,7 @@ final class QueryAssignmentProcessor {
         let stored = isRetry ? nil : tables.requestModes.mode(topic: body.topic, group: body.consumerGroup)
         let configuration = environment.configuration
         let standard = MessageRequestMode(rawValue: configuration.defaultMessageRequestMode)
-        // Pulls of such a topic are refused.
-        let isPoppedOnly = tables.topics[body.topic]?.policy.isPoppedOnly ?? false
-        let mode = isRetry ? .pull : stored?.mode ?? (isPoppedOnly ? .pop : standard) ?? .pull
+        let mode = isRetry ? .pull : stored?.mode ?? standard ?? .pull
         let assigned: [MessageQueue]?
         if body.messageModel == "BROADCASTING" || !configuration.serverLoadBalancerEnable {
             assigned = queues

@@ -17,7 +17,6 @@ final class GroupClaims {
     private let offsets: ConsumerOffsetManager
     private let messages: MessageStore
     private let waiters: PopWaiters
-    private(set) lazy var leases = QueueLeases(environment, store, waiters)
     let store: ClaimStore
     /// Answers slaves.
     let feed: ClaimFeed
@@ -60,7 +59,6 @@ final class GroupClaims {
             folder: Self.folder(messages.configuration), disk: environment.disk, logger: environment.logger,
             trailBytesMax: environment.configuration.messageTrailBytesMax)
         feed = ClaimFeed(store, disk: environment.disk)
-        waiters.leases = leases
     }
 
     static func folder(_ store: StoreConfiguration) -> String { store.storePathRootDir + "/popState" }
@@ -160,15 +158,9 @@ final class GroupClaims {
     }
 
     /// The topic was deleted: so are claims of its messages.
-    func forget(topic: String) {
-        leases.forget(topic: topic)
-        store.removeTables(topic: topic)
-    }
+    func forget(topic: String) { store.removeTables(topic: topic) }
 
-    func forget(group: String) {
-        leases.forget(group: group)
-        store.removeTables(group: group)
-    }
+    func forget(group: String) { store.removeTables(group: group) }
 
     // MARK: - The tick
 
@@ -267,7 +259,6 @@ final class GroupClaims {
 extension GroupClaims: ClaimObserver {
     func messagesDue(in table: ClaimTable) {
         let (topic, group) = (table.topic.text, table.group.text)
-        leases.messagesDue(in: table)
         waiters.stir(topic: topic, group: group, queueID: table.queueID)
         guard topic.hasPrefix(TopicNames.retryPrefix),
             let origin = PopRetryTopics.origin(of: topic, group: group)

@@ -29,9 +29,7 @@ extension MessageStore {
             text += ", how full is unknown: \(error)"
         }
         if let heldAt = retention.heldAt {
-            let hold = retention.heldBy
-            text += "; \(hold?.name ?? "messages") hold the log from \(heldAt) on"
-            if let hold { text += " until \(hold.until)" }
+            text += "; messages that wait for their time hold the log from \(heldAt) on"
         }
         return text
             + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio or diskReservedBytes; "

@@ -24,6 +24,5 @@ package enum WireNames {
         static let producerGroup = "\(PropertyName.producerGroup)"
         static let retryTopic = "\(PropertyName.retryTopic)"
         static let transactionID = "__transactionId__"
-        static let shardingKey = "__SHARDINGKEY"
     }
 }
