@@ -133,9 +133,9 @@ final class ClaimsReplica {
         isLate = true
         environment.logger.warning(
             """
-            the copy of the master's claims of popped messages has been behind for \(behindMillis / 1000) s: the disk or \
-            the network of this slave is too slow for the master's pops; if this slave becomes the master now, messages \
-            popped or acknowledged since then are delivered again
+            the copy of the master's claims of popped messages has been behind for \(behindMillis / 1000) s: the disk \
+            or the network of this slave is too slow for the master's pops; if this slave becomes the master now, \
+            messages popped or acknowledged since then are delivered again
             """)
     }
 
