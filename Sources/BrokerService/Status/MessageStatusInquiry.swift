@@ -72,7 +72,8 @@ final class MessageStatusInquiry {
         guard message.topic == TopicNames.schedule,
             let queue = storage.store.consumeQueue(topic: message.topic, queueID: message.queueID)
         else { return nil }
-        return storage.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first?.tagsCode
+        return storage.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first
+            .flatMap { $0 == .deleted ? nil : $0.tagsCode }
     }
 
     private func isDelivered(_ message: StoredMessage) -> Bool {

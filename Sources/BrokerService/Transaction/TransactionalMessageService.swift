@@ -250,6 +250,12 @@ final class TransactionalMessageService {
             let entries = storage.store.entries(queue, from: QueueOffset(next), maxCount: Self.readBatch)
             guard !entries.isEmpty else { return }
             for entry in entries {
+                // Withdrawn, or its place was never filled.
+                guard entry != .deleted, entry != .preBlank else {
+                    body(nil, next)
+                    next += 1
+                    continue
+                }
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
                 let isThere: Bool? = storage.store.withBytes(range) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }

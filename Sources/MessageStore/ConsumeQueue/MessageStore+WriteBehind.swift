@@ -58,6 +58,7 @@ extension MessageStore {
         index?.apply()
         index?.beginPass()
         checksums?.beginPass()
+        if edits.isIncomplete { applyWaitingEdits() }
         edits.beginPass()
     }
 

@@ -47,11 +47,24 @@ struct EditFile {
     let path: String
     let disk: any Disk
 
-    /// - Throws: the file cannot be read.
+    /// Bytes at most: no file that was written has so many.
+    private static let sizeMax = 64 << 20
+
+    /// A file that cannot be read is as good as a damaged one: the log has everything.
+    /// - Throws: it is not known whether there is one.
     func load() throws(SystemError) -> Loaded {
         guard try disk.information(path) != nil else { return .absent }
+        do throws(SystemError) {
+            return try read()
+        } catch {
+            return .damaged(reason: "\(path) cannot be read: \(error)")
+        }
+    }
+
+    private func read() throws(SystemError) -> Loaded {
         let file = try disk.open(path, .read)
         let size = Int(clamping: try file.size())
+        guard size <= Self.sizeMax else { return .damaged(reason: "\(path) has \(size) bytes") }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(size, 1), alignment: 16)
         defer { buffer.deallocate() }
         let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<size]), at: 0)

@@ -20,8 +20,12 @@ struct EditsState {
     let total = EditTotal()
     /// Versions this tick has appended, by message: they stand for it when the tick is written.
     private var appended: [Place: (physicalOffset: PhysicalOffset, isDeleted: Bool)] = [:]
-    /// Until the replay has come to its end.
+    /// Until the replay has come to its end, or the queue can be read.
     private(set) var waiting: [Waiting] = []
+    /// There were more than can wait: a start has to read them from the log again.
+    private var hasLeftOut = false
+    /// Versions the log holds and the overlays do not.
+    var isIncomplete: Bool { hasLeftOut || !waiting.isEmpty }
 
     /// Modulo 2^24, of the file that was written last; 0: there is none.
     var sequence: Int32 = 0
@@ -53,7 +57,7 @@ struct EditsState {
     // MARK: - A replay
 
     mutating func wait(_ edit: Waiting) {
-        if waiting.count < EditTotal.versionsMax { waiting.append(edit) }
+        if waiting.count < EditTotal.versionsMax { waiting.append(edit) } else { hasLeftOut = true }
     }
 
     mutating func takeWaiting() -> [Waiting] {

@@ -37,7 +37,8 @@ extension MessageStore {
         draft.sysFlag |= SysFlag.transactionRollbackType
         draft.preparedTransactionOffset = current.rawValue
         let properties = storedProperties(draft.properties, draft.propertiesSuffix, draft)
-        if let refusal = checkSizes(draft, body: draft.body.count, properties: properties.count) {
+        let growth = deletes ? 0 : draft.growth ?? 0
+        if let refusal = checkSizes(draft, body: draft.body.count, properties: properties.count + growth) {
             return .refused(refusal)
         }
         let note =
@@ -145,7 +146,7 @@ extension MessageStore {
         return true
     }
 
-    /// The replay has come to its end.
+    /// The replay has come to its end, or a pass begins.
     func applyWaitingEdits() {
         for edit in edits.takeWaiting() { enter(edit, mayWait: false) }
     }
@@ -159,7 +160,19 @@ extension MessageStore {
             return
         }
         var version = edit.version
-        guard let first = firstEntry(queue, at: edit.offset), first.physicalOffset <= edit.replaced,
+        let entry: ConsumeQueueEntry?
+        do throws(SystemError) {
+            entry = try queueFiles.entry(queue, at: edit.offset)
+        } catch {
+            logger.error(
+                """
+                reading consume queue \(queue.topic)-\(queue.queueID) failed, the newer version of message \
+                \(edit.offset) is entered when it can be read: \(error)
+                """
+            )
+            return edits.wait(edit)
+        }
+        guard let first = entry, first != .preBlank, !first.isEmpty, first.physicalOffset <= edit.replaced,
             edit.replaced < version.physicalOffset
         else { return }
         if queue.storedTopic.isSchedule {
@@ -215,13 +228,14 @@ extension MessageStore {
         case .damaged(let reason): return readEditsFromLog(reason, &plan, counted, first)
         case .table(let found): table = found
         }
-        // RocketMQ wrote last, or the file was put back from a copy.
-        let isOlder = (table.sequence &- counted) & EditFile.sequenceMask > EditFile.sequenceMask / 2
+        // RocketMQ wrote last, the file was put back from a copy, or a release that knows no edits made the point.
+        let isOlder =
+            counted == 0 || (table.sequence &- counted) & EditFile.sequenceMask > EditFile.sequenceMask / 2
         if plan.point == nil || isOlder {
             let covered = table.covered >= first && table.covered <= logFiles.end ? table.covered : first
-            plan.dispatchFrom = min(plan.dispatchFrom, replayStart(covered))
+            if covered < plan.dispatchFrom { plan.dispatchFrom = min(plan.dispatchFrom, replayStart(covered)) }
         }
-        edits.noteLoaded(isOlder ? counted : table.sequence)
+        edits.noteLoaded(isOlder && counted != 0 ? counted : table.sequence)
         var isComplete = !isOlder
         for found in table.queues {
             let queue = found.topic.withUnsafeBytes { self.table.find($0, found.queueID) }
@@ -230,7 +244,9 @@ extension MessageStore {
                 guard let queue, version.physicalOffset >= first, version.end <= plan.dispatchFrom,
                     row.offset >= queue.minOffset, row.offset < queue.maxOffset,
                     !found.topic.withUnsafeBytes({ deleted.hides($0, at: version.physicalOffset) }),
-                    plan.point != nil || isVersion(row, of: queue)
+                    plan.point != nil || isVersion(row, of: queue),
+                    // A topic that RocketMQ deleted and made again has other messages there.
+                    let entry = firstEntry(queue, at: row.offset), entry.physicalOffset < version.physicalOffset
                 else {
                     isComplete = false
                     continue

@@ -44,7 +44,7 @@ extension MessageStore {
         let scanEnd = min(maximum, offset + scanLimit)
         var position = offset
         var skipBelow = PhysicalOffset.min
-        var lastPhysical = PhysicalOffset(0)
+        var lastPhysical = log.written
         let hasEdits = queue.edits != nil
         // The answer and the entry after it are enough unless some are left out: then more and more are read at once.
         var wanted = Int64(min(max(maxCount, 1), 1 << 20)) + 1
@@ -272,7 +272,8 @@ extension MessageStore {
     /// not read from the store again.
     @discardableResult
     package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
-        guard range.start <= log.written - Int64(range.length) else { return nil }
+        // A damaged entry may name any size; no range is larger than a file.
+        guard range.length <= logFiles.fileSize, range.start <= log.written - Int64(range.length) else { return nil }
         return try windows.withBytes(at: range.start, size: range.length, body)
     }
 
