@@ -127,8 +127,7 @@ extension AppendRefusal {
     var isPassing: Bool {
         switch self {
         case .diskFull, .notWritable: true
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable,
-            .noSuchMessage, .editedMeanwhile, .tooManyEdits:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
             false
         }
     }

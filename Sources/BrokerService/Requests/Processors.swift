@@ -18,7 +18,6 @@ final class Processors {
     let consumeStats: ConsumeStatsProcessor
     let relay: ClientRelayProcessor
     let status: MessageStatusProcessor
-    let edits: EditMessageProcessor
     let answers: TableAnswers
     let sender: RecordSender
 
@@ -57,8 +56,6 @@ final class Processors {
             replica, kinds)
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         status = MessageStatusProcessor(environment, tables, storage, claims, kinds)
-        edits = EditMessageProcessor(
-            environment, storage, MessageEditor(environment, tables, storage, claims, kinds))
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }
 }

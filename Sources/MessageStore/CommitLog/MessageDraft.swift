@@ -58,8 +58,7 @@ package struct MessageDraft {
         self.init(
             topic: topic, queueID: queueID, bornHost: record.bornHost, storeHost: record.storeHost, body: record.body)
         flag = record.flag
-        // The copy of a newer version is a message like others.
-        sysFlag = record.isEdit ? record.sysFlag & ~SysFlag.transactionRollbackType : record.sysFlag
+        sysFlag = record.sysFlag
         bornTimestamp = record.bornTimestamp
         reconsumeTimes = record.reconsumeTimes
         self.properties = properties

@@ -40,7 +40,6 @@ extension MessageStore {
 
     private func endTick() {
         tickNumber += 1
-        edits.endTick()
         tickQueues.removeAll(keepingCapacity: true)
     }
 

@@ -60,7 +60,6 @@ extension MessageStore {
             }
         }
         waiting = [:]
-        applyWaitingEdits()
     }
 
     private func accept(_ record: WaitingRecord) {
@@ -103,7 +102,6 @@ extension MessageStore {
             if offset > queue.minOffset, offset < queue.maxOffset {
                 try queueFiles.cut(queue, to: offset)
             } else {
-                queue.edits = nil
                 try queueFiles.clear(queue)
                 queue.reset(minimum: offset, maximum: offset, written: offset)
             }
@@ -114,7 +112,6 @@ extension MessageStore {
                 same: \(error)
                 """
             )
-            queue.edits = nil
             queue.reset(minimum: offset, maximum: offset, written: offset)
         }
     }

@@ -44,15 +44,13 @@ extension MessageStore {
         let scanEnd = min(maximum, offset + scanLimit)
         var position = offset
         var skipBelow = PhysicalOffset.min
-        var lastPhysical = log.written
-        let hasEdits = queue.edits != nil
+        var lastPhysical = PhysicalOffset(0)
         // The answer and the entry after it are enough unless some are left out: then more and more are read at once.
         var wanted = Int64(min(max(maxCount, 1), 1 << 20)) + 1
         scan: while position < scanEnd {
             let bytes: UnsafeRawBufferPointer
             do throws(SystemError) {
-                bytes = try queueFiles.readPresent(
-                    queue, from: position, count: Int(min(scanEnd - position, wanted)))
+                bytes = try queueFiles.read(queue, from: position, count: Int(min(scanEnd - position, wanted)))
             } catch {
                 logger.error(
                     """
@@ -68,10 +66,6 @@ extension MessageStore {
                 let entry = ConsumeQueueEntry(base + start)
                 let physical = entry.physicalOffset
                 let size = Int(entry.recordSize)
-                if hasEdits, entry == .deleted {
-                    position += 1
-                    continue
-                }
                 lastPhysical = physical
                 if physical < skipBelow {
                     position += 1
@@ -240,8 +234,7 @@ extension MessageStore {
 
     // MARK: - Parts
 
-    /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end. Those of edited messages lead
-    /// to the record that stands for them now, deleted ones are `ConsumeQueueEntry.deleted`.
+    /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end.
     package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
         var found: [ConsumeQueueEntry] = []
         var position = offset
@@ -249,7 +242,7 @@ extension MessageStore {
         let end = position + min(queue.maxOffset - position, Int64(maxCount))
         while position < end {
             do throws(SystemError) {
-                let bytes = try queueFiles.readPresent(queue, from: position, count: Int(end - position))
+                let bytes = try queueFiles.read(queue, from: position, count: Int(end - position))
                 guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { return found }
                 for start in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
                     found.append(ConsumeQueueEntry(base + start))
@@ -272,8 +265,7 @@ extension MessageStore {
     /// not read from the store again.
     @discardableResult
     package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
-        // A damaged entry may name any size; no range is larger than a file.
-        guard range.length <= logFiles.fileSize, range.start <= log.written - Int64(range.length) else { return nil }
+        guard range.start <= log.written - Int64(range.length) else { return nil }
         return try windows.withBytes(at: range.start, size: range.length, body)
     }
 
