@@ -5,9 +5,9 @@ internal import RemotingProtocol
 internal import RemotingTransport
 internal import WorkerProtocol
 
-/// Finds the master and copies its metadata (topics, consumer offsets, delay offsets, subscription groups, which groups
-/// pop) to the local broker-store. It does so at the start and every ten seconds, as Apache's slaves do. Confined to one
-/// event loop.
+/// Finds the master and copies its metadata (topics, consumer offsets, delay offsets, subscription groups, which
+/// groups pop) to the local broker-store. It does so at the start and every ten seconds, as Apache's slaves do.
+/// Confined to one event loop.
 package final class MetadataSync {
     /// What a slave knows of its master and its name servers.
     package struct Configuration {
