@@ -44,8 +44,10 @@ final class ClaimsReplica {
         mirror = ClaimMirror(folder: folder, disk: environment.disk, logger: environment.logger)
     }
 
-    /// How long the copy has not been as far as the master, milliseconds; 0 while the lag is what one question takes.
+    /// How long the copy has not been as far as the master, milliseconds; 0 while the lag is what one question takes,
+    /// and of a master that hands out no claims.
     var behindMillis: Int64 {
+        guard said != .unknown else { return 0 }
         let behind = environment.steady() - currentAtSteady
         return behind > Self.lateMillis ? behind : 0
     }
@@ -84,8 +86,10 @@ final class ClaimsReplica {
         timer = nil
         switch answer {
         case .answered(let bytes):
-            said = nil
             let steady = environment.steady()
+            // What it missed meanwhile it has yet to copy: that is no lag of this slave's making.
+            if said != nil { currentAtSteady = steady }
+            said = nil
             let isTime = steady - synchronizedAtSteady >= Self.synchronizeMillis
             if isTime { synchronizedAtSteady = steady }
             files.submit({ [mirror] in mirror.take(bytes, synchronize: isTime) }) { [self] in follow($0) }

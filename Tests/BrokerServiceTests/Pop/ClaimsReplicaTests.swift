@@ -12,6 +12,18 @@ struct ClaimsReplicaTests {
         try? Data(contentsOf: harness.folder.appendingPathComponent("popState/journal-00000001"))
     }
 
+    private func slave(
+        of link: Link, steady: ShiftedClock? = nil, log: LogLines? = nil
+    ) throws -> BrokerHarness {
+        try BrokerHarness(
+            [("brokerRole", "SLAVE"), ("brokerId", "1")], steady: steady, log: log,
+            onPlatform: { platform, broker in
+                let loop = broker.eventLoop
+                let slave = NIOLoopBound(broker, eventLoop: loop)
+                platform.master = { request, question in link.ask(request, question, for: slave, on: loop) }
+            })
+    }
+
     @Test("it asks by its replication worker, has the master's files, and goes on when an answer is lost")
     func copies() throws {
         let master = try BrokerHarness { TagFilterDouble.attach(to: $0) }
@@ -21,13 +33,7 @@ struct ClaimsReplicaTests {
         let popped = try connection.pop(RawConnection.popFields(topic: "Copied"))
         #expect(popped.messages.count == 20)
         let link = Link(try master.connect())
-        let slave = try BrokerHarness(
-            [("brokerRole", "SLAVE"), ("brokerId", "1")],
-            onPlatform: { platform, broker in
-                let loop = broker.eventLoop
-                let slave = NIOLoopBound(broker, eventLoop: loop)
-                platform.master = { request, question in link.ask(request, question, for: slave, on: loop) }
-            })
+        let slave = try slave(of: link)
         defer { try? slave.end() }
         try eventually("the slave has the journal", within: .seconds(20)) {
             journal(master) != nil && journal(slave) == journal(master)
@@ -49,21 +55,28 @@ struct ClaimsReplicaTests {
         #expect(try connection.pop(RawConnection.popFields(topic: "Copied")).messages.count == 1)
         let (steady, log) = (ShiftedClock(), LogLines())
         let link = Link(try master.connect()) { if $0 == 1 { steady.shift = 61_000 } }
-        let slave = try BrokerHarness(
-            [("brokerRole", "SLAVE"), ("brokerId", "1")], steady: steady, log: log,
-            onPlatform: { platform, broker in
-                let loop = broker.eventLoop
-                let slave = NIOLoopBound(broker, eventLoop: loop)
-                platform.master = { request, question in link.ask(request, question, for: slave, on: loop) }
-            })
+        let slave = try slave(of: link, steady: steady, log: log)
         defer { try? slave.end() }
         try eventually("it has caught up", within: .seconds(20)) {
             try journal(slave) == journal(master) && !slave.onLoop { $0.statusLine.contains("behind the master") }
         }
-        #expect(log.lines.count { $0.contains("has been behind for 61 s") } == 1, "\(log.lines)")
+        #expect(log.lines.count { $0.contains("has been behind for 6") } == 1, "\(log.lines)")
         try slave.onLoop { broker in
             steady.shift = 200_000
             #expect(broker.statusLine.contains(", claims 1"), "\(broker.statusLine)")
+        }
+    }
+
+    @Test("of a master that hands out no claims a slave is not said to be behind")
+    func noClaims() throws {
+        let other = try BrokerHarness([("brokerRole", "SLAVE"), ("brokerId", "2")])
+        defer { try? other.end() }
+        let steady = ShiftedClock()
+        let link = Link(try other.connect()) { _ in steady.shift = 200_000 }
+        let slave = try slave(of: link, steady: steady)
+        defer { try? slave.end() }
+        try eventually("it knows", within: .seconds(20)) {
+            try steady.shift > 0 && !slave.onLoop { $0.statusLine.contains("behind the master") }
         }
     }
 

@@ -138,7 +138,8 @@ import WorkerProtocol
         let slaves = [("brokerRole", "SLAVE"), ("brokerId", "1")]
         let table = answer([("T", .fields([("G", mode("T", "G")), ("H", mode("T", "other"))]))])
         do {
-            let slave = try BrokerHarness(slaves, folder: folder)
+            let log = LogLines()
+            let slave = try BrokerHarness(slaves, folder: folder, log: log)
             let connection = try slave.connect()
             let former = answer([("Old", .fields([("G", mode("Old", "G"))]))])
             try slave.onLoop { broker in
@@ -147,6 +148,7 @@ import WorkerProtocol
             }
             let taken = try connection.invoke(.getAllMessageRequestMode)
             #expect(taken.body == answer([("T", .fields([("G", mode("T", "G"))]))]))
+            #expect(log.lines.contains { $0.contains("T H") && $0.contains("calls itself T of other") }, "\(log.lines)")
             try slave.drain()
         }
         let slave = try BrokerHarness(slaves, folder: folder)
