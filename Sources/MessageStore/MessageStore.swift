@@ -53,6 +53,7 @@ package final class MessageStore {
     var waiting: [ObjectIdentifier: WaitingRecord] = [:]
     var deleted = DeletedTopics()
     var removals = QueueRemovals()
+    var edits = EditsState()
     /// Records dispatched since the start that no queue can hold.
     var withoutQueue: Int64 = 0
     let index: IndexService?

@@ -54,6 +54,12 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
     /// The system flag marks it as prepared or rolled back, which no consumer ever sees, but it belongs to no
     /// transaction.
     case unreadable
+    /// There is no such message: its offset is not (any more) in the queue, or it is deleted.
+    case noSuchMessage(QueueOffset)
+    /// Another version than the one to be replaced stands for the message.
+    case editedMeanwhile(present: PhysicalOffset)
+    /// So many versions of messages are kept at most.
+    case tooManyEdits(limit: Int)
     /// The disk has no room; the remark states which disk, how full, and what frees it.
     case diskFull(remark: String)
     /// The store takes no writes at the moment.
@@ -72,6 +78,15 @@ package enum AppendRefusal: Error, Equatable, CustomStringConvertible {
             """
             sysFlag marks the message as prepared or rolled back, but its property TRAN_MSG is not true: no consumer \
             could read it
+            """
+        case .noSuchMessage(let offset):
+            "the queue has no message \(offset): it has expired or was deleted, or the offset is wrong"
+        case .editedMeanwhile(let present):
+            "the message was edited meanwhile, the version at \(present) stands for it now: look at it and try again"
+        case .tooManyEdits(let limit):
+            """
+            \(limit) versions of edited and deleted messages are kept, and no more: wait until the oldest of them have \
+            expired with their log files (fileReservedTime), or delete topics that are not needed
             """
         case .diskFull(let remark), .notWritable(let remark): remark
         }

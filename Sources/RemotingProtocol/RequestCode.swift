@@ -128,6 +128,8 @@ package enum RequestCode: Int32, CaseIterable, Sendable {
     case setCommitLogReadMode = 2004
     /// Apus's own: what has become of a message for each group.
     case getMessageStatus = 31001
+    /// Apus's own: changes, withdraws, postpones or repeats a message.
+    case editMessage = 31002
     /// Apus's own: the files that say who has which message, for slaves.
     case getClaims = 32001
     case popMessage = 200050

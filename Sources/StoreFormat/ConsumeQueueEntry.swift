@@ -50,4 +50,8 @@ public struct ConsumeQueueEntry: Equatable, Sendable {
     /// (`ConsumeQueue.fillPreBlank`): looks taken, points at nothing.
     package static let preBlank = ConsumeQueueEntry(
         physicalOffset: PhysicalOffset(0), recordSize: Int32.max, tagsCode: 0)
+
+    /// What readers get for a deleted message; in no file. Points at nothing, and no tag has this code.
+    package static let deleted = ConsumeQueueEntry(
+        physicalOffset: PhysicalOffset(0), recordSize: Int32.max, tagsCode: Int64.min)
 }

@@ -18,6 +18,13 @@ struct Oracle {
         var body: String
         var unique: String
         var key: String
+        /// Newer versions, in the order of the log; nil for the body of a deletion.
+        var versions: [(physicalOffset: Int64, end: Int64, body: String?)] = []
+
+        /// What stands for the message in a log that ends there.
+        func present(_ logEnd: Int64) -> (physicalOffset: Int64, body: String?) {
+            versions.last { $0.end <= logEnd }.map { ($0.physicalOffset, $0.body) } ?? (physicalOffset, body)
+        }
     }
 
     /// In the order of the log.
@@ -30,6 +37,7 @@ struct Oracle {
     /// After a crash: what is behind the recovered end never happened.
     mutating func cut(to end: Int64) {
         sent.removeAll { $0.end > end }
+        for index in sent.indices { sent[index].versions.removeAll { $0.end > end } }
         flushed = min(flushed, end)
         written = end
     }
@@ -46,12 +54,11 @@ final class CrashWorld {
     private var boot: UInt8 = 1
     private var counter = 0
     private let withFaults: Bool
+    /// All that was sent, with what a failed tick has sent and edited.
     private var ghosts: [Oracle.Sent] = []
 
     /// What may be in the log.
-    var sent: [Oracle.Sent] {
-        oracle.sent + (harness.store.gate.tailIsDirty ? ghosts : [])
-    }
+    var sent: [Oracle.Sent] { harness.store.gate.tailIsDirty && !ghosts.isEmpty ? ghosts : oracle.sent }
 
     init(seed: UInt64) throws {
         random = SeededGenerator(seed: seed)
@@ -158,17 +165,18 @@ final class CrashWorld {
         if withFaults, random.chance(10) { arm() } else if random.chance(40) { disarm() }
         switch Int.random(in: 0..<100, using: &random) {
         case 0..<60:
-            let before = oracle.sent.count
-            for _ in 0..<Int.random(in: 1...12, using: &random) { send() }
+            let before = oracle.sent
+            for _ in 0..<Int.random(in: 1...12, using: &random) {
+                if random.chance(20) { edit(before) } else { send() }
+            }
             do {
                 try harness.store.commitTick()
                 if !harness.store.gate.tailIsDirty { ghosts = [] }
             } catch {
                 // The tick has failed as a whole. As long as the disk does not let it be cleaned up, a crash may bring
                 // it back.
-                let failed = Array(oracle.sent[before...])
-                oracle.sent.removeLast(failed.count)
-                if harness.store.gate.tailIsDirty { ghosts = failed }
+                if harness.store.gate.tailIsDirty { ghosts = oracle.sent }
+                oracle.sent = before
             }
             oracle.written = harness.store.writtenOffset.rawValue
         case 60..<85:
@@ -200,6 +208,25 @@ final class CrashWorld {
                 topic: topic, queueID: queueID, queueOffset: result.queueOffset.rawValue,
                 physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue, body: body, unique: unique,
                 key: key))
+    }
+
+    /// Another version of a message that is in its queue, or its deletion.
+    private func edit(_ readable: [Oracle.Sent]) {
+        guard let index = readable.indices.randomElement(using: &random) else { return }
+        let message = oracle.sent[index]
+        let present =
+            message.versions.last.map { ($0.physicalOffset, $0.body) } ?? (message.physicalOffset, message.body)
+        counter += 1
+        let deletes = random.chance(20)
+        let body = "\(counter) edited:" + String(repeating: "e", count: Int.random(in: 0..<300, using: &random))
+        let outcome = harness.edit(
+            message.topic, message.queueID, at: message.queueOffset, replacing: present.0, body: deletes ? nil : body,
+            properties: "TAGS\u{1}e\u{2}KEYS\u{1}\(message.key)\u{2}UNIQ_KEY\u{1}\(message.unique)\u{2}")
+        // Deleted ones are edited no more.
+        guard case .appended(let result) = outcome else { return }
+        #expect(present.1 != nil && result.queueOffset.rawValue == message.queueOffset)
+        oracle.sent[index].versions.append(
+            (result.physicalOffset.rawValue, result.end.rawValue, deletes ? nil : body))
     }
 
     enum Crash {
@@ -253,19 +280,25 @@ final class CrashWorld {
                 problems.append("\(message.unique) is in no queue")
                 continue
             }
-            if entry.physicalOffset.rawValue != message.physicalOffset {
+            let found = harness.store.queryMessage(
+                topic: message.topic, key: message.unique, maxCount: 9, begin: 0, end: .max)
+            let present = message.present(end)
+            guard let body = present.body else {
+                if entry != .deleted { problems.append("\(message.unique) is deleted, but its entry is \(entry)") }
+                if !found.records.isEmpty { problems.append("\(message.unique) is deleted, but found by its key") }
+                continue
+            }
+            if entry.physicalOffset.rawValue != present.physicalOffset {
                 problems.append(
-                    "\(message.unique): its entry points at \(entry.physicalOffset), it lies at \(message.physicalOffset)"
+                    "\(message.unique): its entry points at \(entry.physicalOffset), it lies at \(present.physicalOffset)"
                 )
             }
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             let record = harness.store.withBytes(range) { Record(Array($0)[...]) } ?? nil
-            if record.map({ String(decoding: $0.body, as: UTF8.self) }) != message.body {
+            if record.map({ String(decoding: $0.body, as: UTF8.self) }) != body {
                 problems.append("\(message.unique): another body")
             }
-            let found = harness.store.queryMessage(
-                topic: message.topic, key: message.unique, maxCount: 9, begin: 0, end: .max)
-            if found.records.map({ $0.start.rawValue }) != [message.physicalOffset] {
+            if found.records.map({ $0.start.rawValue }) != [present.physicalOffset] {
                 problems.append("\(message.unique) is not found by its unique key: \(found.records)")
             }
         }

@@ -71,14 +71,25 @@ import Testing
                 let start = round == Self.rounds - 1 ? 0 : max(0, known / 4 - 100)
                 var offset = start
                 for entry in store.entries(queue, from: QueueOffset(Int64(start)), maxCount: .max) {
+                    let number = offset * 4 + Int(queueID)
+                    offset += 1
+                    // The victim edits every third message and deletes every fifteenth, before it sends those that
+                    // come 40 later.
+                    let mustBeEdited = number % 3 == 0 && number < acknowledged - 40
+                    guard entry != .deleted else {
+                        #expect(number % 15 == 0, "APUS_SEED=\(seed) round \(round): message \(number) is deleted")
+                        continue
+                    }
                     let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
                     let record = try #require(store.withBytes(range) { Record(Array($0)[...]) } ?? nil)
-                    let number = offset * 4 + Int(queueID)
-                    let wanted = Array("\(number) ".utf8) + Array(repeating: 118, count: number * 7 % 900)
+                    let sent = Array("\(number) ".utf8) + Array(repeating: 118, count: number * 7 % 900)
+                    let edited = Array("\(number) edited".utf8)
+                    let isRight =
+                        record.body == sent
+                        ? !mustBeEdited : record.body == edited && number % 3 == 0 && number % 15 != 0
                     #expect(
-                        record.body == wanted && record.queueOffset == offset,
-                        "APUS_SEED=\(seed) round \(round): \(queueID) at \(offset) is another message")
-                    offset += 1
+                        isRight && record.queueOffset == offset - 1,
+                        "APUS_SEED=\(seed) round \(round): \(queueID) at \(offset - 1) is another message")
                 }
                 count += offset
             }

@@ -195,6 +195,32 @@ final class Harness {
         }
     }
 
+    /// Replaces a message by a newer version, or deletes it when there is no body.
+    @discardableResult
+    func edit(
+        _ topic: String, _ queueID: Int32 = 0, at offset: Int64, replacing current: Int64? = nil, body: String?,
+        properties: String = "", version: Int64 = 2
+    ) -> AppendOutcome {
+        let queue = store.consumeQueue(topic: topic, queueID: queueID)
+        let present = queue.flatMap { store.currentVersion($0, at: QueueOffset(offset)) }
+        let current = current.map { PhysicalOffset($0) } ?? present?.physicalOffset ?? PhysicalOffset(0)
+        let note = EditNote(
+            version: version, deletes: body == nil, action: body == nil ? .delete : .edit, at: clock.now, by: "tester")
+        let properties = Array("\(properties)APUS_EDIT\u{1}\(note.text)\u{2}".utf8)
+        let host = HostAddress(ipv4: 0x7F00_0001, port: 10911)
+        return Array(topic.utf8).withUnsafeBytes { topic in
+            Array((body ?? "").utf8).withUnsafeBytes { bytes in
+                properties.withUnsafeBytes { properties in
+                    var draft = MessageDraft(
+                        topic: topic, queueID: queueID, bornHost: host, storeHost: host, body: bytes)
+                    draft.properties = properties
+                    draft.bornTimestamp = clock.now - 5
+                    return store.replace(draft, at: QueueOffset(offset), replacing: current, deletes: body == nil)
+                }
+            }
+        }
+    }
+
     /// Bodies of a whole queue, read as a consumer would.
     func bodies(_ topic: String, _ queueID: Int32 = 0, from: Int64? = nil, tagsCodes: [Int64]? = nil) -> [String] {
         records(topic, queueID, from: from, tagsCodes: tagsCodes).map { String(decoding: $0.body, as: UTF8.self) }

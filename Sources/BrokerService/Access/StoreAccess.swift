@@ -99,9 +99,9 @@ final class StoreAccess {
     /// Whether the queue's first message is so far behind the log's end that a slave should serve it
     /// (RocketMQ's `checkInDiskByConsumeOffset` of offset 0).
     func isFirstMessageOnDisk(_ queue: ConsumeQueue?) -> Bool {
-        guard let queue, let first = store.entries(queue, from: QueueOffset(0), maxCount: 1).first else { return false }
+        guard let queue, let first = store.firstPlace(queue, at: QueueOffset(0)) else { return false }
         let memory = Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))
         let inMemory = memory / 100 * Int64(store.configuration.accessMessageInMemoryMaxRatio)
-        return store.writtenOffset.rawValue - first.physicalOffset.rawValue > inMemory
+        return store.writtenOffset.rawValue - first.rawValue > inMemory
     }
 }

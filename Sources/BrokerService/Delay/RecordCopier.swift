@@ -127,7 +127,8 @@ extension AppendRefusal {
     var isPassing: Bool {
         switch self {
         case .diskFull, .notWritable: true
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable,
+            .noSuchMessage, .editedMeanwhile, .tooManyEdits:
             false
         }
     }

@@ -82,6 +82,12 @@ final class ScheduleMessageService {
     /// Per level the offset to deliver next, everything before it being in the log.
     var committedOffsets: [Int64] { levels.map(\.committed) }
 
+    /// Whether a message of a level has been delivered, this tick included.
+    func hasDelivered(queueID: Int32, offset: Int64) -> Bool {
+        guard let level = Int(exactly: queueID), levels.indices.contains(level) else { return false }
+        return offset < levels[level].next
+    }
+
     /// Where the oldest message lies that has not been delivered for good: power loss may take back what is not counted
     /// in the file.
     var neededFrom: PhysicalOffset? {
@@ -90,8 +96,8 @@ final class ScheduleMessageService {
         for index in levels.indices {
             guard let queue = queue(index) else { continue }
             let from = QueueOffset(max(min(durable[index], levels[index].committed), queue.minOffset.rawValue))
-            guard let entry = storage.store.entries(queue, from: from, maxCount: 1).first else { continue }
-            oldest = min(oldest ?? entry.physicalOffset, entry.physicalOffset)
+            guard let place = storage.store.firstPlace(queue, at: from) else { continue }
+            oldest = min(oldest ?? place, place)
         }
         return oldest
     }
@@ -179,6 +185,12 @@ final class ScheduleMessageService {
                 return
             }
             budget.messages -= 1
+            if entry == .deleted {
+                levels[index].advance()
+                hasAppended = true
+                isDirty = true
+                continue
+            }
             budget.bytes -= Int(entry.recordSize)
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             switch copier.deliver(range) {

@@ -10,8 +10,8 @@ protocol FilterWaiter: AnyObject {
 }
 
 /// The filter worker's verdicts for a range of one queue, for one group of consumers: the pulls that follow find
-/// it here and ask no worker. Messages never change and a program's answer depends on nothing else, so a verdict holds
-/// as long as its program.
+/// it here and ask no worker. A program's answer depends on the message alone, so a verdict holds as long as its
+/// program, and as long as no message of the queue is edited.
 ///
 /// The stretches asked about grow while a group reads on, and the next one is asked about before the present one is
 /// used up. Confined to the broker's event loop.
@@ -60,6 +60,8 @@ final class FilterWindow {
     /// The answer of the filter worker is on its way.
     private(set) var isAsking = false
     private var waiters: [Waiter] = []
+    /// Of the queue, when the stretches were asked about.
+    private var editChanges = 0
 
     init(queue: ConsumeQueue, group: AnyObject) {
         self.queue = queue
@@ -69,7 +71,7 @@ final class FilterWindow {
     /// The verdicts that cover an entry; what lies before them is given up.
     func verdicts(at offset: Int64) -> EntryVerdicts? {
         // A queue that was cut back, on a slave, may have got other messages at those offsets.
-        if end > queue.maxOffset.rawValue { forget() }
+        if end > queue.maxOffset.rawValue || editChanges != queue.editChanges { forget() }
         if let present = stretches.first, offset >= present.start, offset < present.end { return present }
         for (index, stretch) in stretches.enumerated() where offset >= stretch.start && offset < stretch.end {
             if index > 0 { stretches.removeFirst(index) }
@@ -99,6 +101,10 @@ final class FilterWindow {
     /// How many entries from `offset` on are to be asked about now.
     func begin(from offset: Int64, atMost limit: Int) -> Int {
         isAsking = true
+        if editChanges != queue.editChanges {
+            forget()
+            editChanges = queue.editChanges
+        }
         let count = min(Int64(min(size, limit)), queue.maxOffset.rawValue -| offset)
         size = min(size * 2, WorkerMessage.filterBatchMax)
         return Int(max(count, 0))
@@ -107,7 +113,7 @@ final class FilterWindow {
     /// The answer is there, nil when it is not to be had; the reads that waited for it.
     func ended(_ verdicts: EntryVerdicts?) -> [Waiter] {
         isAsking = false
-        if let verdicts, verdicts.count > 0 {
+        if let verdicts, verdicts.count > 0, editChanges == queue.editChanges {
             if verdicts.start != end { stretches.removeAll(keepingCapacity: true) }
             stretches.append(verdicts)
             end = verdicts.end

@@ -115,7 +115,8 @@ final class PopTakeover {
             guard !entries.isEmpty else { return note("the queue \(queue.topic)-\(queue.queueID) ends at \(offset)") }
             for entry in entries {
                 defer { offset += 1 }
-                guard !entry.isEmpty, entry != .preBlank, tags?.contains(entry.tagsCode) ?? true else { continue }
+                guard !entry.isEmpty, entry != .preBlank, entry != .deleted, tags?.contains(entry.tagsCode) ?? true
+                else { continue }
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
                 guard look(range, { isWanted($0, offset) }) ?? true else { continue }
                 guard messages.holdsMessage(range), look(range, add) != nil else {

@@ -111,6 +111,8 @@ struct StoredProperties {
         // Of another record: the store computes a new one, or none.
         case 8 where name.matches(PropertyName.recordCRC): return
         case 8 where dropsRegion && name.matches(PropertyName.traceSwitch): return
+        // Only the store's newer versions of messages have it.
+        case 9 where name.matches(EditNote.property): return
         case 10 where dropsRegion && name.matches(PropertyName.region): return
         case 8 where name.matches(PropertyName.isPrepared):
             isPreparedTransaction = value.matches("true", ignoringCase: true)

@@ -18,6 +18,7 @@ final class Processors {
     let consumeStats: ConsumeStatsProcessor
     let relay: ClientRelayProcessor
     let status: MessageStatusProcessor
+    let edits: EditMessageProcessor
     let answers: TableAnswers
     let sender: RecordSender
 
@@ -56,6 +57,8 @@ final class Processors {
             replica, kinds)
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         status = MessageStatusProcessor(environment, tables, storage, claims, kinds)
+        edits = EditMessageProcessor(
+            environment, storage, MessageEditor(environment, tables, storage, claims, kinds))
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }
 }

@@ -278,6 +278,10 @@ extension RequestTable {
                 "a group's progress in each queue"
             ) { $0.consumeStats.consumeStats },
             RequestRow(
+                .editMessage, "APUS_EDIT_MESSAGE", .update, [.topic("topic")], refused: .pop, hasMessageBody: true,
+                "changes, withdraws, postpones or repeats a message (Apus's own)"
+            ) { $0.edits.process },
+            RequestRow(
                 .getMessageStatus, "APUS_GET_MESSAGE_STATUS", .get, [.topic("topic"), .group("group")],
                 refused: .claim,
                 "what has become of a message for each group, and what it has been through (Apus's own)"

@@ -437,7 +437,8 @@ final class SendMessageProcessor {
         let code: ResponseCode
         let remark: String
         switch refusal {
-        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable:
+        case .messageTooLarge, .propertiesTooLarge, .topicLength, .topicName, .queueID, .malformedBatch, .unreadable,
+            .noSuchMessage, .editedMeanwhile, .tooManyEdits:
             code = .messageIllegal
             remark =
                 "the message is illegal, maybe msg body or properties length not matched. msg body length limit "

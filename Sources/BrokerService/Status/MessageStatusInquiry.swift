@@ -72,7 +72,8 @@ final class MessageStatusInquiry {
         guard message.topic == TopicNames.schedule,
             let queue = storage.store.consumeQueue(topic: message.topic, queueID: message.queueID)
         else { return nil }
-        return storage.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first?.tagsCode
+        return storage.store.entries(queue, from: QueueOffset(message.queueOffset), maxCount: 1).first
+            .flatMap { $0 == .deleted ? nil : $0.tagsCode }
     }
 
     private func isDelivered(_ message: StoredMessage) -> Bool {
@@ -134,7 +135,9 @@ final class MessageStatusInquiry {
     private func take(_ search: Search, _ found: [StoredMessage]) {
         switch search {
         case .delivered:
-            guard let delivered = found.first(where: { $0.physicalOffset > message.physicalOffset }) else { return }
+            guard
+                let delivered = found.first(where: { $0.physicalOffset > message.physicalOffset && !$0.isCancellation })
+            else { return }
             message = delivered
             waits = false
             waitsUntil = nil
@@ -248,6 +251,8 @@ final class MessageStatusInquiry {
             ("until", waitsUntil.map { .integer($0) }), ("trailBegins", trail?.begins.map { .integer($0) }),
             ("trailFailure", trail?.failure.map { .string($0) }), ("groupsLeftOut", .integer(groupsLeftOut)),
             ("groups", .array(rows.map(\.json))),
+            ("version", message.note.map { .integer($0.version) }), ("deleted", .bool(message.note?.deletes == true)),
+            ("edits", .array(MessageEdits(of: message, in: storage.store).steps.map(\.json))),
         ]).bytes()
     }
 }

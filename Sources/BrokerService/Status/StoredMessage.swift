@@ -19,6 +19,16 @@ struct StoredMessage {
     let realTopic: String?
     /// Of a timer message: when, milliseconds since 1970.
     let timerDue: Int64?
+    /// It stops a timer message.
+    let isCancellation: Bool
+    /// Who edited it last; nil: it is as it was sent.
+    let note: EditNote?
+    /// Of an edited message: where the version before lies.
+    let previous: Int64
+    /// What versions differ in.
+    let parts: [String: String]
+    /// A hash of the body.
+    let bodyHash: Int32
 
     init(_ record: CommitLogRecordView) {
         let properties = PropertyList(record.properties)
@@ -33,10 +43,27 @@ struct StoredMessage {
         originID = properties[PropertyName.originMessageID]
         realTopic = properties[PropertyName.realTopic]
         timerDue = properties[TimerProperties.outMilliseconds].flatMap { Int64($0) }
+        isCancellation = properties[TimerProperties.deleteUniqueKey] != nil
+        note = record.editNote
+        previous = record.preparedTransactionOffset
+        bodyHash = record.storedBodyCRC
+        parts =
+            note == nil && record.properties.isEmpty
+            ? [:] : Dictionary(properties.pairs.map { ($0.name, $0.value) }) { _, last in last }
     }
 }
 
 extension MessageStore {
+    /// What stands for a message now: itself, unless it was edited or deleted.
+    func present(_ message: StoredMessage) -> StoredMessage {
+        let offset = QueueOffset(message.queueOffset)
+        guard let queue = consumeQueue(topic: message.topic, queueID: message.queueID),
+            let first = firstPlace(queue, at: offset), first.rawValue <= message.physicalOffset,
+            let version = currentVersion(queue, at: offset), version.physicalOffset.rawValue != message.physicalOffset
+        else { return message }
+        return storedMessage(at: version.physicalOffset.rawValue) ?? message
+    }
+
     /// The record that begins at an offset of the log; nil when none does, or it is damaged.
     func storedMessage(at offset: Int64) -> StoredMessage? {
         lookMessage(at: PhysicalOffset(offset)).flatMap { storedMessage($0) }

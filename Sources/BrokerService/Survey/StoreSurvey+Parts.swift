@@ -92,6 +92,7 @@ extension StoreSurvey {
         ("recordsums", "checksums of whole records"),
         (TimerFiles.folder, "timer messages, and how far deliveries have come"),
         ("consumequeue/.apus-recovery", "from where a start reads the log again"),
+        ("consumequeue/.apus-edits", "which records stand for edited messages"),
         ("config/changedSettings.json", "settings changed online"),
         ("config/autoCreatedTopics.json", "topics made by a client's first message"),
         ("config/deletedTopics.json", "messages of deleted topics that lie in the log still"),

@@ -153,7 +153,7 @@ final class TimerMessageStore {
     var neededFrom: PhysicalOffset? {
         guard let queue, let wheel else { return nil }
         let from = max(min(durableReplayFrom ?? 0, wheel.replayFrom), queue.minOffset.rawValue)
-        return storage.store.entries(queue, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+        return storage.store.firstPlace(queue, at: QueueOffset(from))
     }
 
     /// What GET_TIMER_CHECK_POINT (60) answers (RocketMQ's `TimerCheckpoint`): seven numbers of 8 bytes, big-endian.
@@ -241,8 +241,12 @@ final class TimerMessageStore {
         let entries = storage.store.entries(queue, from: QueueOffset(from), maxCount: Self.takeInBatch)
         var bytes = 0
         for (index, entry) in entries.enumerated() {
-            bytes += Int(entry.recordSize)
             let sequence = from + Int64(index)
+            if entry == .deleted {
+                wheel.skip(sequence)
+                continue
+            }
+            bytes += Int(entry.recordSize)
             let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
             let isTaken: Bool? =
                 !storage.store.holdsMessage(range)

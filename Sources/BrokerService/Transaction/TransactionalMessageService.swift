@@ -143,7 +143,7 @@ final class TransactionalMessageService {
     var neededFrom: PhysicalOffset? {
         guard isRunning, let half else { return nil }
         let from = max(durable.half, half.minOffset.rawValue)
-        return storage.store.entries(half, from: QueueOffset(from), maxCount: 1).first?.physicalOffset
+        return storage.store.firstPlace(half, at: QueueOffset(from))
     }
 
     /// The disk is so full that the log before this offset must go, whatever its age: what is open there moves to the
@@ -185,7 +185,7 @@ final class TransactionalMessageService {
         let begins = storage.store.consumeQueues.compactMap { queue -> Int64? in
             guard queue.maxOffset > queue.minOffset else { return nil }
             let last = QueueOffset(queue.maxOffset.rawValue - 1)
-            return storage.store.entries(queue, from: last, maxCount: 1).first?.physicalOffset.rawValue
+            return storage.store.firstPlace(queue, at: last)?.rawValue
         }
         let lastOp = op.flatMap { op in
             storage.store.entries(op, from: QueueOffset(op.maxOffset.rawValue - 1), maxCount: 1).first
@@ -234,7 +234,12 @@ final class TransactionalMessageService {
                 open?.skipped(offset)
                 return
             }
-            let half = HalfMessage(record)
+            var half = HalfMessage(record)
+            // They are kept in the order of the log.
+            if record.isEdit, let queue = self.half, let place = storage.store.firstPlace(queue, at: record.queueOffset)
+            {
+                half.physicalOffset = place.rawValue
+            }
             if open?.arrived(half, isEnded: isEnded(half)) == true { toAsk.append(half) }
         }
         return toAsk
@@ -245,6 +250,12 @@ final class TransactionalMessageService {
             let entries = storage.store.entries(queue, from: QueueOffset(next), maxCount: Self.readBatch)
             guard !entries.isEmpty else { return }
             for entry in entries {
+                // Withdrawn, or its place was never filled.
+                guard entry != .deleted, entry != .preBlank else {
+                    body(nil, next)
+                    next += 1
+                    continue
+                }
                 let range = LogRange(start: entry.physicalOffset, length: Int(entry.recordSize), count: 1)
                 let isThere: Bool? = storage.store.withBytes(range) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
@@ -364,16 +375,37 @@ final class TransactionalMessageService {
         return isHalf ? half : nil
     }
 
-    /// Copies the record into `scratch`.
+    /// Copies the record into `scratch`, or what stands for it, if it is a prepared message that was edited.
     func readRecord(at physicalOffset: Int64) -> HalfMessage? {
-        scratch.removeAll(keepingCapacity: true)
-        guard let range = storage.store.lookMessage(at: PhysicalOffset(physicalOffset)) else { return nil }
-        let isThere: Void? = storage.store.withBytes(range) { scratch.append(contentsOf: $0) }
-        guard isThere != nil else { return nil }
+        let place = PhysicalOffset(physicalOffset)
+        guard copyRecord(at: place), let present = presentVersion(of: place) else { return nil }
+        if present != place, !copyRecord(at: present) { return nil }
         return scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
             return HalfMessage(record)
         }
+    }
+
+    private func copyRecord(at place: PhysicalOffset) -> Bool {
+        scratch.removeAll(keepingCapacity: true)
+        guard let range = storage.store.lookMessage(at: place) else { return false }
+        let isThere: Void? = storage.store.withBytes(range) { scratch.append(contentsOf: $0) }
+        return isThere != nil
+    }
+
+    /// Where the record lies that stands for that in `scratch`; nil when it is deleted.
+    private func presentVersion(of place: PhysicalOffset) -> PhysicalOffset? {
+        guard let half else { return place }
+        let offset: QueueOffset? = scratch.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes), record.topic.matches(KnownTopic.half) else {
+                return nil
+            }
+            return record.queueOffset
+        }
+        guard let offset, let version = storage.store.currentVersion(half, at: offset) else { return place }
+        // It lay before the queue began anew.
+        guard version.physicalOffset > place else { return place }
+        return version.isDeleted ? nil : version.physicalOffset
     }
 
     /// Stores the message in `scratch` where it was sent to, delayed if it asks for it. If it cannot be delivered any

@@ -58,7 +58,8 @@ package struct MessageDraft {
         self.init(
             topic: topic, queueID: queueID, bornHost: record.bornHost, storeHost: record.storeHost, body: record.body)
         flag = record.flag
-        sysFlag = record.sysFlag
+        // The copy of a newer version is a message like others.
+        sysFlag = record.isEdit ? record.sysFlag & ~SysFlag.transactionRollbackType : record.sysFlag
         bornTimestamp = record.bornTimestamp
         reconsumeTimes = record.reconsumeTimes
         self.properties = properties

@@ -30,7 +30,18 @@ extension MessageStore {
             }
             queueOffset = queue.nextOffset
             queue.nextOffset += 1
+        } else if Self.isForged(sysFlag, draft) {
+            return .refused(.unreadable)
         }
+        return .appended(
+            appendRecord(draft, sysFlag: sysFlag, size: size, queueOffset: queueOffset, properties: properties))
+    }
+
+    /// Encodes a record that has been checked.
+    @inline(__always)
+    func appendRecord(
+        _ draft: MessageDraft, sysFlag: Int32, size: Int, queueOffset: QueueOffset, properties: RecordProperties
+    ) -> AppendResult {
         let now = clock()
         makeRoomInFile(size)
         let start = log.end
@@ -40,10 +51,17 @@ extension MessageStore {
         lastStoreTimestamp = now
         statistics.putMessages += 1
         statistics.putBytes += Int64(size)
-        return .appended(
-            AppendResult(
-                physicalOffset: start, size: size, queueOffset: queueOffset, count: 1,
-                storeTimestamp: now))
+        return AppendResult(
+            physicalOffset: start, size: size, queueOffset: queueOffset, count: 1, storeTimestamp: now)
+    }
+
+    /// What looks like a newer version of a message and does not come from `replace`.
+    @inline(never)
+    private static func isForged(_ sysFlag: Int32, _ draft: MessageDraft) -> Bool {
+        SysFlag.transactionValue(sysFlag) == SysFlag.transactionRollbackType
+            && [draft.properties, draft.propertiesSuffix].contains {
+                MessageProperties.value(of: EditNote.property, in: $0) != nil
+            }
     }
 
     /// Encodes the messages of a batch, all or none. `draft.body` is a sequence of `total size 4 | magic 4 | body CRC 4
@@ -145,7 +163,7 @@ extension MessageStore {
 
     // MARK: - Encoding
 
-    private func checkSizes(_ draft: MessageDraft, body: Int, properties: Int) -> AppendRefusal? {
+    func checkSizes(_ draft: MessageDraft, body: Int, properties: Int) -> AppendRefusal? {
         if draft.topic.isEmpty || draft.topic.count > CommitLogRecord.topicLengthMax {
             return .topicLength(draft.topic.count)
         }
@@ -156,7 +174,7 @@ extension MessageStore {
         return nil
     }
 
-    private func familyFlags(_ draft: MessageDraft) -> Int32 {
+    func familyFlags(_ draft: MessageDraft) -> Int32 {
         var flag = draft.sysFlag & ~(SysFlag.bornHostV6 | SysFlag.storeHostAddressV6)
         if draft.bornHost.isIPv6 { flag |= SysFlag.bornHostV6 }
         if draft.storeHost.isIPv6 { flag |= SysFlag.storeHostAddressV6 }

@@ -126,6 +126,7 @@ extension MessageStore {
                 guard !queue.isRemoved else { continue }
                 try countForced(queue)
                 try queueFiles.expire(queue, before: first)
+                queue.removeExpiredEdits()
                 retention.noteShortened(queue)
             }
             if !retention.isExpiring {

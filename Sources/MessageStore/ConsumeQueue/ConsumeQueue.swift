@@ -49,6 +49,14 @@ package final class ConsumeQueue {
     /// Removed from the store: an object that is still referred to must not be written.
     var isRemoved = false
 
+    /// Which records stand for its edited messages; nil in nearly all queues.
+    var edits: QueueEdits? {
+        didSet { editChanges += 1 }
+    }
+    /// Changes whenever another record may stand for a message than before: what was read from the queue and kept is
+    /// of no use then.
+    package internal(set) var editChanges = 0
+
     /// Entries `tailStart ..< maxOffset`, 20 bytes each.
     private(set) var tailStart = QueueOffset(0)
     private var tail: UnsafeMutableRawPointer?
@@ -133,11 +141,26 @@ package final class ConsumeQueue {
 
     /// Forgets the entries from `maximum` on.
     func cut(to maximum: QueueOffset) {
+        removeEdits(from: maximum)
         maxOffset = maximum
         nextOffset = maximum
         writtenOffset = min(writtenOffset, maximum)
         if minOffset > maximum { minOffset = maximum }
         if tailStart > maximum { reset(minimum: minOffset, maximum: maximum, written: writtenOffset) }
+    }
+
+    /// What stood for messages from `maximum` on.
+    private func removeEdits(from maximum: QueueOffset) {
+        guard let edits else { return }
+        edits.remove(from: maximum)
+        if edits.isEmpty { self.edits = nil } else { editChanges += 1 }
+    }
+
+    /// What stands for messages that have expired.
+    func removeExpiredEdits() {
+        guard let edits else { return }
+        edits.remove(below: minOffset)
+        if edits.isEmpty { self.edits = nil }
     }
 
     /// Number of the file the entry lies in.

@@ -27,6 +27,9 @@ final class ConsumeQueueFiles {
     private var touched: [String: any DiskFile]? = [:]
     private let maximumTouched = 256
     var scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 16_000, alignment: 16)
+    /// Entries copied at once to put edits into them.
+    private static let editedMax = 800
+    private var presentEntries = GrowableBytes()
 
     init(directory: String, disk: any Disk, entriesPerFile: Int, maximumOpen: Int = 256) {
         self.directory = directory
@@ -37,6 +40,7 @@ final class ConsumeQueueFiles {
 
     deinit {
         scratch.deallocate()
+        presentEntries.deallocate()
     }
 
     func queuePath(_ queue: ConsumeQueue) -> String { "\(directory)/\(queue.topic)/\(queue.queueID)" }
@@ -139,6 +143,31 @@ final class ConsumeQueueFiles {
         let available = Int(min(Int64(count), queue.maxOffset - start))
         if let bytes = queue.tailBytes(from: start, count: available) { return bytes }
         return try readFile(queue, from: start, count: available)
+    }
+
+    /// As `read`, with the records that stand for edited messages, and `ConsumeQueueEntry.deleted` for deleted ones.
+    /// Those are not in the order of the log: searches in a queue use `read`.
+    @inline(__always)
+    func readPresent(
+        _ queue: ConsumeQueue, from start: QueueOffset, count: Int
+    ) throws(SystemError) -> UnsafeRawBufferPointer {
+        let bytes = try read(queue, from: start, count: count)
+        guard let edits = queue.edits else { return bytes }
+        return edited(bytes, from: start, edits)
+    }
+
+    @inline(never)
+    private func edited(
+        _ bytes: UnsafeRawBufferPointer, from start: QueueOffset, _ edits: QueueEdits
+    ) -> UnsafeRawBufferPointer {
+        let count = bytes.count / ConsumeQueueEntry.size
+        guard edits.hasAny(start..<start + count) else { return bytes }
+        // The others come with the next call: a copy of a long tail would take long.
+        let part = UnsafeRawBufferPointer(rebasing: bytes.prefix(min(count, Self.editedMax) * ConsumeQueueEntry.size))
+        presentEntries.removeAll()
+        presentEntries.append(part)
+        edits.put(into: presentEntries.extend(0) - part.count, from: start, count: part.count / ConsumeQueueEntry.size)
+        return presentEntries.bytes
     }
 
     func readFile(_ queue: ConsumeQueue, from start: QueueOffset, count: Int) throws(SystemError)

@@ -86,6 +86,7 @@ extension MessageStore {
         for queue in removed {
             if queue.openFile != nil { queueFiles.close(queue) }
             queue.isRemoved = true
+            queue.edits = nil
         }
         // A recovery that replayed from before this moment would bring the queues back.
         checkpoint.request()

@@ -2,9 +2,10 @@ import LinuxSystem
 import Logging
 import StoreFormat
 
-/// What is written behind the log, in passes: tails of queues, then index and record checksums, then the recovery point
-/// that covers them. The owner writes queues itself: a few bytes into open files. The `writeBehind` thread makes files
-/// for new queues and writes index and checksums, megabytes; the pass waits for it.
+/// What is written behind the log, in passes: tails of queues, then index and record checksums, then which messages
+/// were edited, then the recovery point that covers them. The owner writes queues itself: a few bytes into open files.
+/// The `writeBehind` thread makes files for new queues and writes index, checksums and edits, megabytes; the pass waits
+/// for it.
 extension MessageStore {
     /// At most this much of the log is dispatched again after a kill, and what is written during a pass.
     private static var passBytesMax: Int64 { 64 << 20 }
@@ -34,6 +35,9 @@ extension MessageStore {
             if let checksums, let job = checksums.beginWork(to: end, logFiles: logFiles.files) {
                 return submitWriteBehind(job) { _ in checksums.end(job, to: end) }
             }
+            if let work = beginEditsWork() {
+                return submitWriteBehind(work) { store throws(SystemError) in try store.endEditsWork(work) }
+            }
             queuePass.end()
             var point = currentPoint(dispatched: queuePass.dispatched)
             if pagesMayBeLost { point.trust = .synchronizationFailed }
@@ -54,6 +58,8 @@ extension MessageStore {
         index?.apply()
         index?.beginPass()
         checksums?.beginPass()
+        if edits.isIncomplete { applyWaitingEdits() }
+        edits.beginPass()
     }
 
     /// Nothing is lost: what was not written stays dirty, the recovery point stays where it was.
@@ -137,6 +143,11 @@ extension MessageStore {
         while let checksums, let job = checksums.beginWork(to: log.dispatched, logFiles: logFiles.files) {
             job.join()
             checksums.end(job, to: log.dispatched)
+        }
+        edits.beginPass()
+        if let work = beginEditsWork() {
+            work.join()
+            try endEditsWork(work)
         }
     }
 }

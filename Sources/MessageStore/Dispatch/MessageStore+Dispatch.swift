@@ -84,6 +84,7 @@ extension MessageStore {
         lastStoreTimestamp = record.storeTimestamp
 
         var queue: ConsumeQueue?
+        var isEdit = false
         if SysFlag.entersConsumeQueue(record.sysFlag), let found = queueOf(record) {
             if found.storedTopic.isSchedule, let delay, let level = Self.number(delay), level > 0 {
                 tagsCode = delayLevels.deliverTimestamp(level: level, storeTimestamp: record.storeTimestamp)
@@ -92,10 +93,12 @@ extension MessageStore {
             queue = found
         } else if SysFlag.entersConsumeQueue(record.sysFlag) {
             noteWithoutQueue(record)
+        } else {
+            isEdit = dispatchEdit(record, tagsCode, mode)
         }
 
         if let index, !mode.contains(.queuesOnly),
-            SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType
+            isEdit || SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType
         {
             let prefix = queue?.storedTopic.keyHashPrefix ?? (JavaHash.hash(record.topic, continuing: 0) &* 31 &+ 35)
             let offset = record.physicalOffset

@@ -60,6 +60,7 @@ extension MessageStore {
             }
         }
         waiting = [:]
+        applyWaitingEdits()
     }
 
     private func accept(_ record: WaitingRecord) {
@@ -102,6 +103,7 @@ extension MessageStore {
             if offset > queue.minOffset, offset < queue.maxOffset {
                 try queueFiles.cut(queue, to: offset)
             } else {
+                queue.edits = nil
                 try queueFiles.clear(queue)
                 queue.reset(minimum: offset, maximum: offset, written: offset)
             }
@@ -112,6 +114,7 @@ extension MessageStore {
                 same: \(error)
                 """
             )
+            queue.edits = nil
             queue.reset(minimum: offset, maximum: offset, written: offset)
         }
     }

@@ -12,6 +12,7 @@ package struct KeyQuery {
     fileprivate let bytesMax: Int
     fileprivate let begin: Int64
     fileprivate let end: Int64
+    fileprivate let allVersions: Bool
     fileprivate var search: IndexSearch?
     fileprivate var nextCandidate = 0
     fileprivate var found: [LogRange] = []
@@ -42,11 +43,14 @@ extension MessageStore {
     /// The same in slices: `advance` until it is done.
     /// - Parameter bytesMax: of all messages found; no more are looked for when one would exceed it, unless it is the
     ///   first.
+    /// - Parameter allVersions: also what edited messages were before, and deleted ones; else only what is delivered.
     package func beginQuery(
-        topic: String, key: String, maxCount: Int, bytesMax: Int = .max, begin: Int64, end: Int64
+        topic: String, key: String, maxCount: Int, bytesMax: Int = .max, begin: Int64, end: Int64,
+        allVersions: Bool = false
     ) -> KeyQuery {
         let limit = min(maxCount, configuration.maxMsgsNumBatch)
-        var query = KeyQuery(topic: topic, key: key, limit: limit, bytesMax: bytesMax, begin: begin, end: end)
+        var query = KeyQuery(
+            topic: topic, key: key, limit: limit, bytesMax: bytesMax, begin: begin, end: end, allVersions: allVersions)
         guard let index, limit > 0 else {
             query.isDone = true
             return query
@@ -111,7 +115,8 @@ extension MessageStore {
         topic: String, key: String, atMost: Int, where isIt: (LogRange) -> Bool
     ) -> MessageSearch {
         guard let index else { return .unknown }
-        var query = KeyQuery(topic: topic, key: key, limit: atMost, bytesMax: .max, begin: 0, end: .max)
+        var query = KeyQuery(
+            topic: topic, key: key, limit: atMost, bytesMax: .max, begin: 0, end: .max, allVersions: true)
         do throws(SystemError) {
             var search = index.search(javaHash: query.hash(), maxCount: atMost, begin: 0, end: .max)
             while !search.isDone { try search.advance(steps: .max) }
@@ -128,14 +133,15 @@ extension MessageStore {
     }
 
     private func holds(_ range: LogRange, _ query: inout KeyQuery) -> Bool {
-        let (begin, end) = (query.begin, query.end)
+        let (begin, end, allVersions) = (query.begin, query.end, query.allVersions)
         return query.topic.withUTF8 { topic in
             query.key.withUTF8 { key in
                 let key = UnsafeRawBufferPointer(key)
                 return windows.withBytes(at: range.start, size: range.length) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes),
                         MessageProperties.equal(record.topic, UnsafeRawBufferPointer(topic)),
-                        record.storeTimestamp >= begin, record.storeTimestamp <= end
+                        record.storeTimestamp >= begin, record.storeTimestamp <= end,
+                        allVersions || standsForItself(record)
                     else { return false }
                     if let unique = record.property(PropertyName.uniqueKey), MessageProperties.equal(unique, key) {
                         return true

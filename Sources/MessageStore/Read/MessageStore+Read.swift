@@ -44,13 +44,15 @@ extension MessageStore {
         let scanEnd = min(maximum, offset + scanLimit)
         var position = offset
         var skipBelow = PhysicalOffset.min
-        var lastPhysical = PhysicalOffset(0)
+        var lastPhysical = log.written
+        let hasEdits = queue.edits != nil
         // The answer and the entry after it are enough unless some are left out: then more and more are read at once.
         var wanted = Int64(min(max(maxCount, 1), 1 << 20)) + 1
         scan: while position < scanEnd {
             let bytes: UnsafeRawBufferPointer
             do throws(SystemError) {
-                bytes = try queueFiles.read(queue, from: position, count: Int(min(scanEnd - position, wanted)))
+                bytes = try queueFiles.readPresent(
+                    queue, from: position, count: Int(min(scanEnd - position, wanted)))
             } catch {
                 logger.error(
                     """
@@ -66,6 +68,10 @@ extension MessageStore {
                 let entry = ConsumeQueueEntry(base + start)
                 let physical = entry.physicalOffset
                 let size = Int(entry.recordSize)
+                if hasEdits, entry == .deleted {
+                    position += 1
+                    continue
+                }
                 lastPhysical = physical
                 if physical < skipBelow {
                     position += 1
@@ -234,7 +240,8 @@ extension MessageStore {
 
     // MARK: - Parts
 
-    /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end.
+    /// Entries of a queue from `offset` on, at most `maxCount`; fewer at the queue's end. Those of edited messages lead
+    /// to the record that stands for them now, deleted ones are `ConsumeQueueEntry.deleted`.
     package func entries(_ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int) -> [ConsumeQueueEntry] {
         var found: [ConsumeQueueEntry] = []
         var position = offset
@@ -242,7 +249,7 @@ extension MessageStore {
         let end = position + min(queue.maxOffset - position, Int64(maxCount))
         while position < end {
             do throws(SystemError) {
-                let bytes = try queueFiles.read(queue, from: position, count: Int(end - position))
+                let bytes = try queueFiles.readPresent(queue, from: position, count: Int(end - position))
                 guard let base = bytes.baseAddress, bytes.count >= ConsumeQueueEntry.size else { return found }
                 for start in stride(from: 0, to: bytes.count, by: ConsumeQueueEntry.size) {
                     found.append(ConsumeQueueEntry(base + start))
@@ -265,7 +272,8 @@ extension MessageStore {
     /// not read from the store again.
     @discardableResult
     package func withBytes<R>(_ range: LogRange, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R? {
-        guard range.start <= log.written - Int64(range.length) else { return nil }
+        // A damaged entry may name any size; no range is larger than a file.
+        guard range.length <= logFiles.fileSize, range.start <= log.written - Int64(range.length) else { return nil }
         return try windows.withBytes(at: range.start, size: range.length, body)
     }
 

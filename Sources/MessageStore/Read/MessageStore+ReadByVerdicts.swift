@@ -33,6 +33,7 @@ extension MessageStore {
         let enough = max(1, min(most, configuration.maxTransferCountOnMessageInMemory))
         var position = offset.rawValue
         var lastPhysical = log.written
+        let hasEdits = queue.edits != nil
         scan: while position < scanEnd {
             position = min(verdicts.next(from: position), scanEnd)
             guard position < scanEnd, answer.messageCount < most else { break }
@@ -43,7 +44,7 @@ extension MessageStore {
                 let ahead = verdicts.rangeLength(
                     from: position, wanted: max(1, enough - answer.messageCount), atMost: Self.readMaximum)
                 do throws(SystemError) {
-                    bytes = try queueFiles.read(
+                    bytes = try queueFiles.readPresent(
                         queue, from: QueueOffset(position), count: min(ahead, Int(scanEnd - position)))
                 } catch {
                     logger.error(
@@ -62,6 +63,10 @@ extension MessageStore {
                 let entry = ConsumeQueueEntry(base + Int(position - first) * ConsumeQueueEntry.size)
                 let physical = entry.physicalOffset
                 let size = Int(entry.recordSize)
+                if hasEdits, entry == .deleted {
+                    position = verdicts.next(from: position + 1)
+                    continue
+                }
                 lastPhysical = physical
                 if answer.messageCount > 0 {
                     if isFull(answer, size, maxCount, isInDisk: bytesBehind(physical) > memory)
@@ -87,8 +92,8 @@ extension MessageStore {
         return answer
     }
 
-    /// Appends entries of a queue as they are stored, from `offset` on, to `bytes`: at most `maxCount`, fewer at the
-    /// queue's end.
+    /// Appends entries of a queue as `entries` gives them, from `offset` on, to `bytes`: at most `maxCount`, fewer at
+    /// the queue's end.
     package func appendEntries(
         _ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int, to bytes: inout [UInt8]
     ) {
@@ -98,7 +103,7 @@ extension MessageStore {
         bytes.reserveCapacity(bytes.count + Int(end - position) * ConsumeQueueEntry.size)
         while position < end {
             do throws(SystemError) {
-                let read = try queueFiles.read(queue, from: position, count: Int(end - position))
+                let read = try queueFiles.readPresent(queue, from: position, count: Int(end - position))
                 let count = read.count / ConsumeQueueEntry.size
                 guard count > 0 else { return }
                 bytes.append(contentsOf: read.prefix(count * ConsumeQueueEntry.size))

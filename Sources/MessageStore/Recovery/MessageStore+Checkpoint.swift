@@ -30,8 +30,10 @@ extension MessageStore {
         var point = RecoveryPoint()
         point.boot = bootIdentity
         point.flushed = log.flushed
-        // Keys that never got into the index must be dispatched again.
-        point.dispatched = index?.failure == nil ? dispatched : PhysicalOffset(0)
+        point.edits = edits.sequence
+        // Keys that never got into the index, and versions that are in no overlay, must be dispatched again.
+        let isComplete = index?.failure == nil && !edits.isIncomplete
+        point.dispatched = isComplete ? dispatched : PhysicalOffset(0)
         var entries: Int64 = 0
         var count: Int64 = 0
         for queue in table.queues where queue.lastFile >= queue.firstFile {

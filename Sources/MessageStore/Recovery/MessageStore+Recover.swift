@@ -24,6 +24,7 @@ extension MessageStore {
         try loadQueues(&plan, first: first)
         try loadIndex(&plan, wasClean: wasClean, first: first)
         try checkIndex(&plan, first: first)
+        try loadEdits(&plan, first: first)
 
         log.beginRecovery(from: plan.dispatchFrom, filesEnd: logFiles.end)
         recoveredFrom = plan.dispatchFrom
@@ -82,6 +83,7 @@ extension MessageStore {
                 try index.load(keepingUpTo: 0)
             }
             try recoveryPoint.remove()
+            try editFile.remove()
         }
         log.begin(at: PhysicalOffset(0))
     }

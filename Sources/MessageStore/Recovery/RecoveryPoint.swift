@@ -24,6 +24,8 @@ struct RecoveryPoint: Equatable {
     /// The log was synchronized below: that holds whatever became of the process and the machine. 0 when an older
     /// release wrote the point.
     var flushed = PhysicalOffset(0)
+    /// Of the file of edits that was written last, modulo 2^24; 0 when there was none.
+    var edits: Int32 = 0
 
     /// How far a process that finds this point as the newest one may trust pages that were written and not
     /// synchronized.
@@ -57,6 +59,8 @@ struct RecoveryPoint: Equatable {
         indexName = BigEndian.load(base, 56, as: Int64.self)
         indexHeader = header
         trust = Trust(rawValue: bytes[112]) ?? .synchronizationFailed
+        // An older release left zeros there.
+        edits = Int32(bytes[113]) << 16 | Int32(bytes[114]) << 8 | Int32(bytes[115])
         flushed = PhysicalOffset(BigEndian.load(base, 116, as: Int64.self))
     }
 
@@ -73,6 +77,9 @@ struct RecoveryPoint: Equatable {
             BigEndian.store(indexName, base, 56)
             indexHeader.encode(base + 72)
             buffer[112] = trust.rawValue
+            for (index, shift) in [16, 8, 0].enumerated() {
+                buffer[113 + index] = UInt8(truncatingIfNeeded: edits >> Int32(shift))
+            }
             BigEndian.store(flushed.rawValue, base, 116)
             BigEndian.store(
                 CommitLogRecord.bodyCRC(UnsafeRawBufferPointer(start: base, count: Self.size - 4)), base, Self.size - 4)

@@ -51,6 +51,21 @@ public struct MessageStatus: Sendable, Hashable {
         public let offset: Int64
     }
 
+    /// What was done to it.
+    public struct Edit: Sendable, Hashable {
+        /// The version that was made, from 2 on.
+        public let version: Int64
+        /// edit, cancel, reschedule, retries or delete.
+        public let action: String
+        /// Milliseconds since 1970.
+        public let at: Int64
+        /// Who asked for it.
+        public let by: String
+        /// What differs from the version before: body, tags, keys, retries, names of properties. Empty where that is
+        /// not known.
+        public let changed: [String]
+    }
+
     /// Where it lies; while it waits, a topic of the broker's own.
     public let place: MessagePlace
     /// The ID of its position.
@@ -63,6 +78,12 @@ public struct MessageStatus: Sendable, Hashable {
     public let waitsFor: String?
     /// Until when it waits, milliseconds since 1970; nil when that is not known.
     public let waitsUntil: Int64?
+    /// The version that stands for it; 1: as it was sent.
+    public let version: Int64
+    /// It is not delivered any more.
+    public let isDeleted: Bool
+    /// Oldest first, as far as the log goes back.
+    public let edits: [Edit]
     /// Sorted by name.
     public let groups: [Group]
     /// Groups that are not in the list, because there are very many.
@@ -89,6 +110,14 @@ public struct MessageStatus: Sendable, Hashable {
         storeTimestamp = try integer("storeTimestamp")
         waitsFor = json["realTopic"]?.string
         waitsUntil = json["until"]?.integer
+        version = json["version"]?.integer ?? 1
+        isDeleted = json["deleted"]?.bool ?? false
+        edits = (json["edits"]?.array ?? []).map { edit in
+            Edit(
+                version: edit["version"]?.integer ?? 0, action: edit["action"]?.string ?? "",
+                at: edit["at"]?.integer ?? 0, by: edit["by"]?.string ?? "",
+                changed: (edit["changed"]?.array ?? []).compactMap(\.string))
+        }
         groupsLeftOut = Int(json["groupsLeftOut"]?.integer ?? 0)
         trailBegins = json["trailBegins"]?.integer
         groups = (json["groups"]?.array ?? []).map(Group.init)

@@ -6,7 +6,11 @@ import RocketMQClient
 /// `apus message …`: one message.
 struct MessageCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "message", abstract: "Look at one message.", subcommands: [MessageShow.self])
+        commandName: "message", abstract: "Look at one message, or change it.",
+        subcommands: [
+            MessageShow.self, MessageEditCommand.self, MessageCancel.self, MessageReschedule.self, MessageRetries.self,
+            MessageResend.self, MessageDelete.self,
+        ])
 }
 
 /// `apus message show ID [--topic T]`: what has become of a message for each group.
@@ -58,6 +62,8 @@ struct MessageShow: AsyncParsableCommand {
             let until = status.waitsUntil.map { "until \(AdminTime.millis($0))" } ?? "for its transaction"
             lines.append("  waits \(until), then goes to \(topic)")
         }
+        if status.isDeleted { lines.append("  deleted: it is not delivered any more") }
+        for edit in status.edits { lines.append("  \(AdminTime.millis(edit.at))  \(text(edit))") }
         if status.groups.isEmpty { lines.append("  no group consumes its topic") }
         for group in status.groups {
             lines.append("")
@@ -97,6 +103,20 @@ struct MessageShow: AsyncParsableCommand {
         return text
     }
 
+    private static func text(_ edit: MessageStatus.Edit) -> String {
+        let what =
+            switch edit.action {
+            case "edit": "edited"
+            case "delete": "deleted"
+            case "cancel": "withdrawn"
+            case "reschedule": "rescheduled"
+            case "retries": "deliveries set"
+            default: edit.action
+            }
+        let changed = edit.changed.isEmpty ? "" : " (\(edit.changed.joined(separator: ", ")))"
+        return "\(what) by \(edit.by)\(changed)"
+    }
+
     private static func text(_ step: MessageStatus.Step) -> String {
         let until = step.until.map { AdminTime.millis($0) } ?? "?"
         let client = step.client ?? "a client"
@@ -125,6 +145,18 @@ struct MessageShow: AsyncParsableCommand {
             ("queueOffset", .integer(status.place.offset)), ("msgId", .string(status.offsetMessageID)),
             ("uniqueKey", status.uniqueID.map { .string($0) }), ("storeTimestamp", .integer(status.storeTimestamp)),
             ("waitsFor", status.waitsFor.map { .string($0) }), ("waitsUntil", status.waitsUntil.map { .integer($0) }),
+            ("version", .integer(status.version)), ("deleted", .bool(status.isDeleted)),
+            (
+                "edits",
+                .array(
+                    status.edits.map { edit in
+                        .fields([
+                            ("version", .integer(edit.version)), ("action", .string(edit.action)),
+                            ("at", .integer(edit.at)), ("by", .string(edit.by)),
+                            ("changed", .array(edit.changed.map { .string($0) })),
+                        ])
+                    })
+            ),
             ("trailBegins", status.trailBegins.map { .integer($0) }), ("groups", .array(status.groups.map(json))),
         ])
     }

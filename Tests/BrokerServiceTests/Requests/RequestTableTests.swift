@@ -29,7 +29,7 @@ struct RequestTableTests {
     func refusals() {
         let stores: Set<RequestCode> = [
             .sendMessage, .sendMessageV2, .sendBatchMessage, .consumerSendMessageBack, .endTransaction,
-            .sendReplyMessage, .sendReplyMessageV2, .recallMessage, .popMessage,
+            .sendReplyMessage, .sendReplyMessageV2, .recallMessage, .popMessage, .editMessage,
         ]
         let refusedBySlaves: Set<RequestCode> = [
             .updateAndCreateTopic, .updateAndCreateTopicList, .deleteTopicInBroker, .updateAndCreateSubscriptionGroup,

@@ -18,7 +18,7 @@ from verify import Verifier
 from watch import Watch
 from world import Finding, World
 
-TOPIC_CODES = {17, 18, 103, 215, 216, 217, 513}
+TOPIC_CODES = {17, 18, 103, 215, 216, 217, 513, 31002}
 LETTERS = dict(a="producerGroup", b="topic", e="queueId", f="sysFlag", i="properties", j="reconsumeTimes", m="batch")
 
 HEARTBEAT = json.dumps({
@@ -211,7 +211,7 @@ class Fuzz:
             return True
         if any(name.startswith(("VerifiedAgain", "verified-raised", "FuzzHold")) for name in names):
             return True
-        if code == 215:
+        if code in (215, 31002):
             for name in names:
                 self.model.disturbed(name)
         if code in (17, 18, 513):

@@ -174,6 +174,7 @@ TYPES = {
     "timeout": integer(lambda dice, model, said: 120_000, INT64),
     "outcome": integer(lambda dice, model, said: dice.choice([0, 8, 12]), INT32),
     "bool": text("true", "false"),
+    "operation": text("edit", "cancel", "reschedule", "retries", "resend", "delete"),
     "namespace": text("ORDER_TOPIC_CONFIG", "NAMESPACE_ORDER_TOPIC_CONFIG", "fz"),
     "key": text("k1", "k2", "same"),
     "value": text("v", "a:1;b:2", "x" * 3000),

@@ -280,7 +280,8 @@ func measureQueues(_ counts: [Int]) throws {
 }
 
 /// Writes numbered messages until it is killed; says on standard output how many are acknowledged. Message `k` goes to
-/// queue `k % 4`.
+/// queue `k % 4`. In the tick that sends message `k`, and before it, message `k - 40` is edited if it can be divided by
+/// 3, and deleted if it can be by 15.
 func victim() throws {
     let store = try open { configuration in
         configuration.mappedFileSizeCommitLog = 256 * 1024
@@ -294,7 +295,11 @@ func victim() throws {
     }
     var number = store.consumeQueues.reduce(0) { $0 + Int($1.maxOffset.rawValue) }
     while true {
-        for _ in 0..<(1 + number % 19) {
+        let count = 1 + number % 19
+        for edited in max(0, number - 40)..<max(0, number + count - 40) where edited % 3 == 0 {
+            replace(edited, in: store)
+        }
+        for _ in 0..<count {
             var message = Message(topic: "Victim", bytes: 0)
             message.number(number)
             let body = Array("\(number) ".utf8) + Array(repeating: 118, count: number * 7 % 900)
@@ -318,6 +323,28 @@ func victim() throws {
         store.runMaintenance()
         loop.run()
     }
+}
+
+/// After a restart the message may have been edited or deleted already.
+func replace(_ number: Int, in store: MessageStore) {
+    let deletes = number % 15 == 0
+    let offset = QueueOffset(Int64(number / 4))
+    guard let queue = store.consumeQueue(topic: "Victim", queueID: Int32(number % 4)),
+        let version = store.currentVersion(queue, at: offset), !version.isDeleted
+    else { return }
+    let note = EditNote(version: 2, deletes: deletes, action: deletes ? .delete : .edit, at: 1, by: "victim")
+    let outcome = Array("Victim".utf8).withUnsafeBytes { topic in
+        Array((deletes ? "" : "\(number) edited").utf8).withUnsafeBytes { body in
+            Array("APUS_EDIT\u{1}\(note.text)\u{2}".utf8).withUnsafeBytes { properties in
+                var draft = MessageDraft(
+                    topic: topic, queueID: Int32(number % 4), bornHost: HostAddress(ipv4: 1, port: 2),
+                    storeHost: HostAddress(ipv4: 3, port: 4), body: body)
+                draft.properties = properties
+                return store.replace(draft, at: offset, replacing: version.physicalOffset, deletes: deletes)
+            }
+        }
+    }
+    guard case .appended = outcome else { fatalError("\(outcome)") }
 }
 
 switch what {

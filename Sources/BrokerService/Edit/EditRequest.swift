@@ -1,0 +1,119 @@
+import MessageModel
+import RemotingProtocol
+import StoreFormat
+
+/// What APUS_EDIT_MESSAGE asks for, apart from the message.
+struct EditRequest {
+    enum Operation: String, CaseIterable {
+        case edit, cancel, reschedule, retries, resend, delete
+
+        /// How the message's new version names it; nil: it gets none.
+        var action: EditNote.Action? { EditNote.Action(rawValue: rawValue) }
+    }
+
+    var operation: Operation
+    /// Who asks: visible characters, 1 to `EditNote.byMax` bytes.
+    var by: String
+    /// The version the asker has seen; nil: whichever stands.
+    var version: Int64?
+    /// nil: as they are; empty: none.
+    var tags: String?
+    var keys: String?
+    /// Set to these values.
+    var properties: [(name: String, value: String)]
+    /// nil: as it is.
+    var body: [UInt8]?
+    /// Milliseconds since 1970.
+    var deliverAt: Int64?
+    /// Deliveries that count as made.
+    var retries: Int32?
+
+    enum Parsed {
+        case request(EditRequest)
+        case refused(String)
+    }
+
+    /// - Throws: a field is missing or no number.
+    static func parse(_ request: borrowing Request) throws(RemotingDecodeError) -> Parsed {
+        let fields = request.extFields
+        let word = try fields.required("operation")
+        guard let operation = Operation(rawValue: word) else {
+            let all = Operation.allCases.map(\.rawValue).joined(separator: ", ")
+            return .refused("there is no operation '\(word)': one of \(all)")
+        }
+        let by = try fields.required("by")
+        guard !by.isEmpty, by.utf8.count <= EditNote.byMax, isVisible(by) else {
+            return .refused("by names who asks, in 1 to \(EditNote.byMax) bytes of visible characters")
+        }
+        var parsed = EditRequest(
+            operation: operation, by: by, version: try fields.int64("version"), tags: fields.string("tags"),
+            keys: fields.string("keys"), properties: [], deliverAt: try fields.int64("deliverAt"),
+            retries: try fields.int32("retries"))
+        if fields.bool("hasBody") == true { parsed.body = Array(request.body) }
+        for (name, text) in [("tags", parsed.tags), ("keys", parsed.keys)] where text.map(isSeparated) == true {
+            return .refused("\(name) has a character that separates properties (code 1 or 2)")
+        }
+        if let text = fields.string("properties") {
+            for piece in text.utf8.split(separator: MessageProperties.propertySeparator) {
+                let parts = piece.split(
+                    separator: MessageProperties.nameValueSeparator, maxSplits: 1, omittingEmptySubsequences: false)
+                guard parts.count == 2, !parts[0].isEmpty, !parts[1].isEmpty,
+                    !parts[1].contains(MessageProperties.nameValueSeparator)
+                else { return .refused("properties are name, code 1, value, code 2, …; one of them is not") }
+                let name = String(decoding: parts[0], as: UTF8.self)
+                guard !isBrokersOwn(name) else {
+                    return .refused("property \(name) cannot be changed: brokers and clients give it a meaning")
+                }
+                parsed.properties.append((name, String(decoding: parts[1], as: UTF8.self)))
+            }
+        }
+        return parsed.problem.map { .refused($0) } ?? .request(parsed)
+    }
+
+    private var changesContent: Bool { body != nil || tags != nil || keys != nil || !properties.isEmpty }
+
+    private var problem: String? {
+        switch operation {
+        case .edit: changesContent ? nil : "nothing is to be changed: give a body (hasBody), tags, keys or properties"
+        case .reschedule: deliverAt == nil ? "deliverAt is missing: milliseconds since 1970" : nil
+        case .retries:
+            switch retries {
+            case .some(0...): nil
+            default: "retries is missing or negative: how many deliveries count as made"
+            }
+        case .cancel, .delete: changesContent ? "what is deleted has no content to be changed" : nil
+        case .resend: nil
+        }
+    }
+
+    private static func isSeparated(_ text: String) -> Bool { text.utf8.contains { $0 == 1 || $0 == 2 } }
+
+    private static func isVisible(_ text: String) -> Bool {
+        text.unicodeScalars.allSatisfy { scalar in
+            switch scalar.properties.generalCategory {
+            case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator: false
+            default: true
+            }
+        }
+    }
+
+    /// What a message is found, delayed, retried or accounted by. Tags and keys have fields of their own.
+    private static let names: Set<String> = [
+        "KEYS", "TAGS", "UNIQ_KEY", "DELAY", "WAIT", "REAL_TOPIC", "REAL_QID", "RETRY_TOPIC", "ORIGIN_MESSAGE_ID",
+        "TRAN_MSG", "PGROUP", "CLUSTER", "MSG_REGION", "TRACE_ON", "__CRC32#", "RECONSUME_TIME",
+        "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "1ST_POP_TIME", "INNER_MULTI_DISPATCH",
+        "INNER_MULTI_QUEUE_OFFSET", "INNER_NUM", "__SHARDINGKEY",
+    ]
+
+    private static func isBrokersOwn(_ name: String) -> Bool {
+        names.contains(name) || name.hasPrefix("TIMER_") || name.hasPrefix("APUS_") || name.hasPrefix("DLQ_ORIGIN_")
+            || HalfMessage.brokersOwn.contains { "\($0)" == name } || name == "\(HalfMessage.checkImmunityTime)"
+    }
+
+    /// The properties of the version that is made.
+    func apply(to properties: inout PropertyList) {
+        if let tags { properties[PropertyName.tags] = tags.isEmpty ? nil : tags }
+        if let keys { properties[PropertyName.keys] = keys.isEmpty ? nil : keys }
+        for (name, value) in self.properties { properties[name] = value }
+    }
+}

@@ -1,0 +1,426 @@
+import Claims
+import MessageModel
+import MessageStore
+import RemotingProtocol
+import StoreFormat
+
+/// Carries edits out, each in the turn of the loop that decides about it: no client takes the message in between.
+/// Confined to the broker's event loop.
+final class MessageEditor {
+    struct Done {
+        var version: Int64
+        var topic: String
+        var queueID: Int32
+        var queueOffset: Int64
+        var physicalOffset: Int64
+        /// The answer waits until the log is safe up to here.
+        var end: Int64
+        var uniqueKey: String?
+        var deliverAt: Int64?
+        var consumedBy: [String] = []
+        var topicMadeAt: Int64 = 0
+    }
+
+    enum Outcome {
+        case done(Done)
+        case refused(ResponseCode, String)
+    }
+
+    private let environment: BrokerEnvironment
+    private let tables: BrokerTables
+    private let storage: StoreAccess
+    private let claims: GroupClaims
+    private let kinds: MessageKinds
+
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
+        _ kinds: MessageKinds
+    ) {
+        self.environment = environment
+        self.tables = tables
+        self.storage = storage
+        self.claims = claims
+        self.kinds = kinds
+    }
+
+    /// Where the message lies.
+    private enum Lair {
+        case queue, delayed, timer, half
+    }
+
+    private var store: MessageStore { storage.store }
+
+    private func refused(_ reason: String) -> Outcome { .refused(.illegalOperation, reason) }
+
+    private func refused(_ refusal: AppendRefusal) -> Outcome {
+        .refused(refusal.isPassing ? .serviceNotAvailable : .systemError, "\(refusal)")
+    }
+
+    /// - Parameter found: the version that stood for the message when it was looked for.
+    func carryOut(_ edit: EditRequest, _ found: StoredMessage) -> Outcome {
+        let message = store.present(found)
+        if let seen = edit.version, seen != message.note?.version ?? 1 {
+            return refused(
+                "version \(message.note?.version ?? 1) stands for the message, not \(seen): look at it (apus message "
+                    + "show) and try again")
+        }
+        guard message.note?.deletes != true else {
+            return refused("the message is deleted, by \(message.note?.by ?? "?"): send it anew")
+        }
+        guard let range = store.lookMessage(at: PhysicalOffset(message.physicalOffset)),
+            let bytes = store.withBytes(range, { Array($0) })
+        else {
+            return .refused(.queryNotFound, "the log does not hold the message any more, or it is damaged there")
+        }
+        return bytes.withUnsafeBytes { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else {
+                return .refused(.queryNotFound, "no record begins at \(message.physicalOffset)")
+            }
+            return edit.operation == .resend ? resend(edit, message, record) : change(edit, message, record)
+        }
+    }
+
+    // MARK: - In its place
+
+    private func change(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+        guard SysFlag.entersConsumeQueue(record.sysFlag) || record.isEdit else {
+            return refused("the record is in no queue: nothing delivers it")
+        }
+        switch message.topic {
+        case TopicNames.schedule: return changeDelayed(edit, message, record)
+        case TopicNames.timer: return changeTimer(edit, message, record)
+        case TopicNames.half: return changeHalf(edit, message, record)
+        default: break
+        }
+        guard !TopicNames.alwaysSystem.contains(message.topic), !message.topic.hasPrefix(TopicNames.systemPrefix) else {
+            return refused("topic \(message.topic) is the broker's own: its messages stay as they are")
+        }
+        guard edit.operation != .cancel else {
+            return refused("the message waits for nothing, consumers can have it: delete it instead")
+        }
+        let consumption = consumption(of: message)
+        if let claimed = consumption.claimed { return refused(claimed) }
+        if !consumption.consumed.isEmpty, !consumption.hasOthers {
+            return refused(
+                "every group has consumed it already (\(consumption.consumed.prefix(16).joined(separator: ", "))): "
+                    + "send it anew (resend)")
+        }
+        var outcome =
+            edit.operation == .reschedule
+            ? postpone(edit, message, record, to: message.topic, queueID: message.queueID)
+            : replace(edit, message, record)
+        if case .done(var done) = outcome {
+            done.consumedBy = consumption.consumed
+            outcome = .done(done)
+        }
+        return outcome
+    }
+
+    private struct Consumption {
+        /// Why it cannot be changed: a client has it.
+        var claimed: String?
+        var consumed: [String] = []
+        /// Groups that have not consumed it.
+        var hasOthers = false
+    }
+
+    private func consumption(of message: StoredMessage) -> Consumption {
+        var found = Consumption()
+        var popping: Set<String> = []
+        for table in claims.store.tables(of: message.topic) where table.queueID == message.queueID {
+            let group = table.group.text
+            popping.insert(group)
+            switch table.state(of: message.queueOffset, at: claims.time) {
+            case .claimed(let client, _, let until, let attempt):
+                let name = claims.store.name(of: client) ?? "a client"
+                found.claimed =
+                    "group \(group) consumes it at the moment: \(name) has it until \(until) (milliseconds since 1970, "
+                    + "delivery \(attempt)); try again when that is over"
+            case .finished: found.consumed.append(group)
+            case .new, .due: found.hasOthers = true
+            }
+        }
+        for group in tables.offsets.groups(of: message.topic) where !popping.contains(group) {
+            guard
+                let offset = tables.offsets.offset(topic: message.topic, group: group, queueID: message.queueID)
+            else {
+                found.hasOthers = true
+                continue
+            }
+            if offset > message.queueOffset { found.consumed.append(group) } else { found.hasOthers = true }
+        }
+        found.consumed.sort()
+        return found
+    }
+
+    private func changeDelayed(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome
+    {
+        guard !kinds.schedule.hasDelivered(queueID: message.queueID, offset: message.queueOffset) else {
+            return refused("its delay is over and it has been delivered: name it by its topic and its producer's id")
+        }
+        guard edit.operation == .reschedule else { return replace(edit, message, record) }
+        guard let topic = message.realTopic, let queueID = realQueueID(record) else {
+            return refused("the waiting message does not say where it belongs")
+        }
+        return postpone(edit, message, record, to: topic, queueID: queueID)
+    }
+
+    private func changeHalf(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+        guard kinds.transactions.open?.find(message.queueOffset) != nil else {
+            return refused("its transaction has had its outcome: name the message by its topic and its producer's id")
+        }
+        switch edit.operation {
+        case .reschedule:
+            return refused("it waits for the outcome of its transaction, which has no time: reschedule it after that")
+        case .cancel, .delete:
+            let outcome = replace(edit, message, record)
+            guard case .done(var done) = outcome else { return outcome }
+            // As if its producer had rolled it back.
+            done.end = max(done.end, kinds.transactions.storeOp(message.queueOffset))
+            return .done(done)
+        default: return replace(edit, message, record)
+        }
+    }
+
+    private func realQueueID(_ record: CommitLogRecordView) -> Int32? {
+        record.property(PropertyName.realQueueID).flatMap { Int32(String(decoding: $0, as: UTF8.self)) }
+    }
+
+    private func note(_ edit: EditRequest, _ message: StoredMessage, deletes: Bool) -> EditNote {
+        EditNote(
+            version: (message.note?.version ?? 1) +| 1, deletes: deletes, action: edit.operation.action ?? .edit,
+            at: environment.now(), by: edit.by)
+    }
+
+    /// A newer version under the same offset.
+    private func replace(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+        let deletes = edit.operation != .edit && edit.operation != .retries
+        let note = note(edit, message, deletes: deletes)
+        var properties = PropertyList(record.properties)
+        edit.apply(to: &properties)
+        properties[EditNote.property] = note.text
+        let body: [UInt8]? = deletes ? [] : edit.body
+        let outcome = properties.bytes.withUnsafeBytes { properties in
+            (body ?? []).withUnsafeBytes { bytes in
+                var draft = MessageDraft(
+                    copyOf: record, topic: record.topic, queueID: record.queueID, properties: properties)
+                Self.put(body == nil ? nil : bytes, into: &draft)
+                if let retries = edit.retries, edit.operation == .retries { draft.reconsumeTimes = retries }
+                if message.topic == TopicNames.half { draft.growth = HalfMessage.growth }
+                draft.mayUseReserve = deletes
+                return store.replace(
+                    draft, at: QueueOffset(message.queueOffset), replacing: PhysicalOffset(message.physicalOffset),
+                    deletes: deletes)
+            }
+        }
+        switch outcome {
+        case .refused(let refusal): return refused(refusal)
+        case .appended(let result):
+            return .done(
+                Done(
+                    version: note.version, topic: message.topic, queueID: message.queueID,
+                    queueOffset: message.queueOffset, physicalOffset: result.physicalOffset.rawValue,
+                    end: result.end.rawValue, uniqueKey: message.uniqueKey))
+        }
+    }
+
+    /// A new body is not compressed.
+    private static func put(_ body: UnsafeRawBufferPointer?, into draft: inout MessageDraft) {
+        guard let body else { return }
+        draft.body = body
+        draft.isCopy = false
+        draft.sysFlag &= ~(SysFlag.compressed | SysFlag.compressionTypeMask)
+    }
+
+    // MARK: - For another time
+
+    /// Why nothing can be stored for a time; nil when it can.
+    private func problem(with due: Int64) -> String? {
+        let now = environment.now()
+        guard due > now else { return "deliverAt is over: it is \(now), milliseconds since 1970" }
+        guard due - now <= environment.timerSettings.maxDelay else {
+            return "deliverAt is further away than timerMaxDelaySec allows, \(environment.timerSettings.maxDelay) ms"
+        }
+        return nil
+    }
+
+    /// Stores the message as a timer message, and deletes it where it was: in one tick, the new one first, so that a
+    /// kill in between leaves both and loses none.
+    private func postpone(
+        _ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView, to topic: String, queueID: Int32
+    ) -> Outcome {
+        guard let due = edit.deliverAt else { return refused("deliverAt is missing") }
+        if let problem = problem(with: due) { return refused(problem) }
+        if let refusal = store.refusalToReplace(
+            topic: record.topic, queueID: record.queueID, at: QueueOffset(message.queueOffset),
+            replacing: PhysicalOffset(message.physicalOffset))
+        {
+            return refused(refusal)
+        }
+        let stored = storeTimer(edit, message, record, due: due, to: topic, queueID: queueID)
+        guard case .done(var done) = stored else { return stored }
+        let deletion = replace(edit, message, record)
+        guard case .done(let deleted) = deletion else { return deletion }
+        done.end = max(done.end, deleted.end)
+        return .done(done)
+    }
+
+    private func storeTimer(
+        _ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView, due: Int64, to topic: String,
+        queueID: Int32
+    ) -> Outcome {
+        var properties = PropertyList(record.properties)
+        edit.apply(to: &properties)
+        for name in TimerProperties.requests { properties["\(name)"] = nil }
+        properties[PropertyName.delayLevel] = nil
+        properties.makeTimer(due: due, topic: topic, queueID: queueID)
+        let note = note(edit, message, deletes: false)
+        properties[EditNote.property] = note.text
+        guard properties.bytes.count + TimerProperties.reservedBytes <= Int(Int16.max) else {
+            return refused(.propertiesTooLarge)
+        }
+        let made = kinds.timers.makeTopic()
+        let outcome = made.nameBytes.withUnsafeBytes { name in
+            properties.bytes.withUnsafeBytes { properties in
+                (edit.body ?? []).withUnsafeBytes { body in
+                    var draft = MessageDraft(copyOf: record, topic: name, queueID: 0, properties: properties)
+                    Self.put(edit.body == nil ? nil : body, into: &draft)
+                    draft.preparedTransactionOffset = message.physicalOffset
+                    draft.growth = 0
+                    return store.append(draft)
+                }
+            }
+        }
+        switch outcome {
+        case .refused(let refusal): return refused(refusal)
+        case .appended(let result):
+            made.count(1, bytes: result.size, in: storage.stats)
+            return .done(
+                Done(
+                    version: note.version, topic: made.name, queueID: 0, queueOffset: result.queueOffset.rawValue,
+                    physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue,
+                    uniqueKey: message.uniqueKey, deliverAt: due, topicMadeAt: made.madeAt))
+        }
+    }
+
+    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, as RECALL_MESSAGE makes
+    /// one, and stored anew unless it is deleted. The new one is due a millisecond later at least: a cancellation stops
+    /// whatever has its key and time.
+    private func changeTimer(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+        guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
+        guard let key = message.uniqueKey, let topic = message.realTopic, let due = message.timerDue,
+            let queueID = realQueueID(record)
+        else {
+            return refused("the timer message has no id of its producer (UNIQ_KEY), by which it could be stopped")
+        }
+        guard due > environment.now() else {
+            return refused("its time is over and it has been delivered: name it by its topic and its producer's id")
+        }
+        guard edit.operation != .retries else { return refused("a timer message has not been delivered yet") }
+        if let refusal = store.refusalToReplace(
+            topic: record.topic, queueID: record.queueID, at: QueueOffset(message.queueOffset),
+            replacing: PhysicalOffset(message.physicalOffset))
+        {
+            return refused(refusal)
+        }
+        var done: Done?
+        if edit.operation == .edit || edit.operation == .reschedule {
+            var next = edit.operation == .reschedule ? edit.deliverAt ?? due : due
+            if let problem = problem(with: next) { return refused(problem) }
+            if next == due || next == due - 1 { next = due + 1 }
+            let stored = storeTimer(edit, message, record, due: next, to: topic, queueID: queueID)
+            guard case .done(let new) = stored else { return stored }
+            done = new
+        }
+        if case .refused(let refusal) = stop(key, of: topic, due: due, record) { return refused(refusal) }
+        // What reads the timer's queue from its beginning finds it no more.
+        var mark = edit
+        if edit.operation == .edit { mark.operation = .reschedule }
+        let deletion = replace(mark, message, record)
+        guard case .done(var deleted) = deletion else { return deletion }
+        guard var done else { return .done(deleted) }
+        deleted.end = max(done.end, deleted.end)
+        done.end = deleted.end
+        return .done(done)
+    }
+
+    private func stop(_ key: String, of topic: String, due: Int64, _ record: CommitLogRecordView) -> AppendOutcome {
+        var properties = PropertyList()
+        properties["\(TimerProperties.deleteUniqueKey)"] = topic + "+" + key
+        properties["\(TimerProperties.outMilliseconds)"] = String(due)
+        properties[PropertyName.realTopic] = topic
+        properties[PropertyName.realQueueID] = "0"
+        return Array(TopicNames.timer.utf8).withUnsafeBytes { name in
+            properties.bytes.withUnsafeBytes { properties in
+                Array("0".utf8).withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: name, queueID: 0, bornHost: record.bornHost, storeHost: environment.storeHost, body: body
+                    )
+                    draft.bornTimestamp = environment.now()
+                    draft.properties = properties
+                    draft.mayUseReserve = true
+                    return store.append(draft)
+                }
+            }
+        }
+    }
+
+    // MARK: - Once more
+
+    /// On messages that were sent anew: the ID of the message they are copies of, and who sent them.
+    static let resentFrom = "APUS_RESENT_FROM"
+    static let resentBy = "APUS_RESENT_BY"
+
+    /// What belongs to the first message alone.
+    private static let dropped = [
+        "DELAY", "WAIT", "REAL_TOPIC", "REAL_QID", "RETRY_TOPIC", "ORIGIN_MESSAGE_ID", "TRAN_MSG", "PGROUP",
+        "RECONSUME_TIME", "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "1ST_POP_TIME", "APUS_EDIT",
+        "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_OUT_MS", "TIMER_ENQUEUE_MS",
+        "TIMER_DEQUEUE_MS", "TIMER_ROLL_TIMES", "DEAD_LETTER_REASON", "UNDELIVERABLE_REASON", "APUS_HALF_OFFSET",
+    ]
+
+    private func resend(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+        guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
+        var properties = PropertyList(record.properties)
+        // Of a dead letter or a retry: where it was sent to first.
+        let target = properties[PropertyName.retryTopic] ?? message.realTopic ?? message.topic
+        let wanted = target == message.topic ? record.queueID : realQueueID(record) ?? 0
+        let place = Array(target.utf8).withUnsafeBytes { tables.deliveryPlace(topic: $0, queueID: wanted) }
+        let topic: TopicEntry
+        let queueID: Int32
+        switch place {
+        case .nowhere(let reason): return refused("it cannot be sent anew: \(reason)")
+        case .queue(let found, let number): (topic, queueID) = (found, number)
+        }
+        for name in Self.dropped { properties[name] = nil }
+        edit.apply(to: &properties)
+        let key = UniqueKey.make(at: environment.now())
+        properties[PropertyName.uniqueKey] = key
+        properties[Self.resentFrom] = message.uniqueKey ?? message.messageID
+        properties[Self.resentBy] = edit.by
+        let outcome = topic.nameBytes.withUnsafeBytes { name in
+            properties.bytes.withUnsafeBytes { properties in
+                (edit.body ?? []).withUnsafeBytes { body in
+                    var draft = MessageDraft(copyOf: record, topic: name, queueID: queueID, properties: properties)
+                    Self.put(edit.body == nil ? nil : body, into: &draft)
+                    draft.sysFlag &= ~SysFlag.transactionRollbackType
+                    draft.bornTimestamp = environment.now()
+                    draft.storeHost = environment.storeHost
+                    draft.reconsumeTimes = 0
+                    return store.append(draft)
+                }
+            }
+        }
+        switch outcome {
+        case .refused(let refusal): return refused(refusal)
+        case .appended(let result):
+            storage.statistics.put(messages: 1)
+            topic.count(1, bytes: result.size, in: storage.stats)
+            return .done(
+                Done(
+                    version: 1, topic: topic.name, queueID: queueID, queueOffset: result.queueOffset.rawValue,
+                    physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue, uniqueKey: key,
+                    topicMadeAt: topic.madeAt))
+        }
+    }
+}
