@@ -215,7 +215,12 @@ if Context.environment["APUS_BUILD"] != "platform" {
         tests(
             "ApusTests",
             ["apus", "FastJSON", "RemotingProtocol", "RocketMQClient", "SettingTable", "Supervision", argumentParser]),
-        tests("RocketMQClientTests", ["FastJSON", "RemotingProtocol", "RocketMQClient", "TestTools"]),
+        tests(
+            "RocketMQClientTests",
+            [
+                "FastJSON", "MessageModel", "RemotingProtocol", "RemotingTransport", "RocketMQClient", "TestTools",
+                nioCore, nioPosix,
+            ]),
         tests(
             "PlatformTests",
             [

@@ -27,6 +27,11 @@ extension Broker {
     package func open(on platform: any BrokerPlatform) throws(BrokerError) {
         environment.attach(platform)
         try files.load()
+        for topic in topics.all {
+            for problem in TopicPolicy.problems(in: topic.config.attributes) {
+                logger.warning("an attribute of topic \(topic.name) in topics.json has no effect: \(problem)")
+            }
+        }
         gate.topicsKept(to: topics.kept)
         do throws(StoreError) {
             store.retentionHolds = kinds.retentionHolds
@@ -151,6 +156,7 @@ extension Broker {
             let broker = this.value
             for timer in broker.timers { timer.cancel() }
             broker.timers = []
+            broker.claims.leases.stop()
             broker.filters.close()
             broker.keeper.persistChanges()
             broker.keeper.persistNewGroups()

@@ -185,6 +185,7 @@ package final class Broker: RemotingService {
         client.closedBefore = connectionCount
         hold.connectionClosed(client)
         popWaiters.connectionClosed(client)
+        claims.leases.closed(client)
         connection.context = nil
         // In slices where it was in very many groups: nothing is written to a closed connection meanwhile.
         let leave = { [unowned self] () -> Bool in

@@ -144,6 +144,7 @@ extension ClaimTable {
         guard let open else { return 0 }
         var expired = 0
         var messages = 0
+        var failed = 0
         while expired < limit {
             // At most what is true: a round may find nothing and correct them.
             let earliestRun = open.runs.earliest
@@ -156,6 +157,11 @@ extension ClaimTable {
                 messages += run.unfinished.nonzeroBitCount
             } else if let (offset, found) = open.singles.firstExpired(at: min(time, earliestRun)) {
                 var due = found
+                if found.hasFailed {
+                    due.hasFailed = false
+                    failedCount -= 1
+                    failed += 1
+                }
                 due.deadline = Run.due
                 due.dueNumber = open.due.append(offset)
                 open.singles.set(offset, to: due)
@@ -168,6 +174,7 @@ extension ClaimTable {
             expired += 1
         }
         registry?.statistics.expired += messages
+        timeouts &+= UInt32(truncatingIfNeeded: messages - failed)
         settle()
         if messages > 0 { registry?.observer?.messagesDue(in: self) }
         return expired

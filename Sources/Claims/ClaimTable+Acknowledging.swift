@@ -20,6 +20,7 @@ extension ClaimTable {
             guard single.popTime == popTime else { return stale() }
             open.singles.remove(offset)
             wasDue = single.isDue
+            if single.waits { failedCount -= 1 }
         } else if let position = open.runs.find(offset) {
             let run = position.run
             guard run.popTime == popTime else { return stale() }
@@ -45,22 +46,26 @@ extension ClaimTable {
     /// - Parameters:
     ///   - popTime: the handle's, milliseconds since 1970.
     ///   - invisible: milliseconds from now on, as for `claim`; 0: due at once.
+    ///   - hasFailed: the client gives it back: until the deadline it is in no client's hands.
     /// - Returns: the pop time of the new handle (ordered tables keep the old one), nil when the handle is stale.
-    package func change(_ offset: Int64, popTime: Int64, invisible: Int64, at now: ClaimTime) -> Int64? {
+    package func change(
+        _ offset: Int64, popTime: Int64, invisible: Int64, at now: ClaimTime, hasFailed: Bool = false
+    ) -> Int64? {
         guard let single = inHand(offset), single.popTime == popTime else {
             _ = stale()
             return nil
         }
         let newPopTime = isOrdered ? popTime : max(now.wall, popTimeMinUnordered, popTime +| 1)
         let invisible = Self.allowed(invisible)
-        registry?.journal?.change(self, offset, popTime: newPopTime, wall: now.wall, invisible: invisible)
+        registry?.journal?.change(
+            self, offset, popTime: newPopTime, wall: now.wall, invisible: invisible, hasFailed: hasFailed)
         _ = take(offset)
         put(
             offset,
             Single(
                 popTime: newPopTime,
                 deadline: invisible == 0 ? Run.due : Self.deadline(now.steady, invisible), attempt: single.attempt,
-                invisible: UInt32(invisible), client: single.client))
+                invisible: UInt32(invisible), client: single.client, hasFailed: hasFailed))
         settle()
         if invisible == 0 { registry?.observer?.messagesDue(in: self) }
         return newPopTime

@@ -46,6 +46,7 @@ extension ClaimTable {
         guard let open else { return }
         popTimeMax = max(popTimeMax, popTime)
         count(claimed: dueCount, due: -dueCount)
+        failedCount = 0
         open.due = DueQueue()
         open.runs.changeAll { run in
             run.popTime = popTime
@@ -56,6 +57,7 @@ extension ClaimTable {
             single.popTime = popTime
             single.deadline = deadline
             single.dueNumber = 0
+            single.hasFailed = false
             single.invisible = UInt32(invisible)
             single.client = client.number
             // Delivered now, if its only delivery was abandoned.

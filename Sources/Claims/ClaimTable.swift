@@ -16,10 +16,14 @@ package final class ClaimTable {
     package private(set) var floor: Int64
     /// The first queue offset that was never handed out.
     package internal(set) var next: Int64
-    /// Messages in the hands of a client.
+    /// Messages in the hands of a client, or waiting after a failure (`failedCount`).
     package internal(set) var claimedCount = 0
+    /// Those of them whose client has reported a failure: until their deadlines they are in no client's hands.
+    package internal(set) var failedCount = 0
     /// Messages whose deadline has passed without an acknowledgement.
     package internal(set) var dueCount = 0
+    /// Messages whose client's time was over, since the table was made or read. Wraps.
+    package internal(set) var timeouts: UInt32 = 0
     /// The caller is reading for a pop and has not claimed yet; others skip the queue. The engine does not look at it.
     package var isBeingRead = false
     /// The caller's; the engine does not look at it.
@@ -72,10 +76,20 @@ package final class ClaimTable {
         case new
         /// In a client's hands; times are milliseconds since 1970, `attempt` 1 is the first delivery.
         case claimed(client: ClaimClient, since: Int64, until: Int64, attempt: Int32)
+        /// Its client has reported a failure; to be handed out again at `until`, after so many deliveries.
+        case failed(until: Int64, attempts: Int32)
         /// To be handed out again, after so many deliveries.
         case due(attempts: Int32)
         /// Acknowledged, filtered out, or skipped.
         case finished
+
+        /// Deliveries so far of a message that is not finished; nil for others.
+        package var attempts: Int32? {
+            switch self {
+            case .claimed(_, _, _, let attempts), .failed(_, let attempts), .due(let attempts): attempts
+            case .new, .finished: nil
+            }
+        }
     }
 
     /// What is known of the message at a queue offset.
@@ -83,6 +97,9 @@ package final class ClaimTable {
         if offset >= next { return .new }
         guard let single = inHand(offset) else { return .finished }
         if single.isDue { return .due(attempts: single.attempt) }
+        if single.waits {
+            return .failed(until: now.wall +| (single.deadline -| now.steady), attempts: single.attempt)
+        }
         return .claimed(
             client: ClaimClient(number: single.client), since: single.popTime,
             until: now.wall +| (single.deadline -| now.steady), attempt: single.attempt)
@@ -109,6 +126,7 @@ package final class ClaimTable {
             open.singles.remove(offset)
         }
         if single.isDue { count(claimed: 0, due: -1) } else { count(claimed: -1, due: 0) }
+        if single.waits { failedCount -= 1 }
         return single
     }
 
@@ -117,12 +135,14 @@ package final class ClaimTable {
         let open = openClaims()
         var single = single
         if single.deadline == Run.due {
+            single.hasFailed = false
             single.dueNumber = open.due.append(offset)
             noteDue(single.popTime)
             count(claimed: 0, due: 1)
         } else {
             single.dueNumber = 0
             count(claimed: 1, due: 0)
+            if single.hasFailed { failedCount += 1 }
         }
         popTimeMax = max(popTimeMax, single.popTime)
         open.singles.set(offset, to: single)
@@ -175,6 +195,7 @@ package final class ClaimTable {
     /// Forgets everything in hand. `settle` must follow.
     func forgetAll() {
         count(claimed: -claimedCount, due: -dueCount)
+        failedCount = 0
         open = nil
         attemptID = nil
     }

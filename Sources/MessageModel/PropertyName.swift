@@ -20,6 +20,8 @@ package enum PropertyName {
     package static let originMessageID: StaticString = "ORIGIN_MESSAGE_ID"
     /// `true`: a half message.
     package static let isPrepared: StaticString = "TRAN_MSG"
+    /// The business identifier by which messages are divided among queues.
+    package static let shardingKey: StaticString = "__SHARDINGKEY"
     package static let producerGroup: StaticString = "PGROUP"
     package static let cluster: StaticString = "CLUSTER"
     package static let region: StaticString = "MSG_REGION"

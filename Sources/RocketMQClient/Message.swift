@@ -47,6 +47,14 @@ public struct Message: Sendable, Hashable {
         self.init(topic: topic, body: Array(text.utf8), tag: tag, keys: keys)
     }
 
+    /// What must stay together: messages of one shard key go to the same queue (`Publisher`, `QueueSelector`), and
+    /// where the topic's policy says so to one consumer at a time, in order. Kept as RocketMQ's property
+    /// `__SHARDINGKEY`.
+    public var shardKey: String? {
+        get { properties[WireNames.Property.shardingKey] }
+        set { properties[WireNames.Property.shardingKey] = newValue }
+    }
+
     /// All properties in the form of the log, with `NAME U+0001 VALUE` separated by U+0002.
     ///
     /// - Throws: `invalidArgument` for text that would break the form, and for delays out of bounds.

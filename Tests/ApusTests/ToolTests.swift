@@ -21,6 +21,10 @@ struct ToolTests {
         let other = try #require(wide.message(Array("A::b:c".utf8), topic: nil, tag: nil, key: nil))
         #expect(other.topic == "A" && String(decoding: other.body, as: UTF8.self) == "b:c")
 
+        let sharded = try LineLayout(columns: "shard,body", separator: " ")
+        #expect(sharded.message(Array("ann b c".utf8), topic: "T", tag: nil, key: nil)?.shardKey == "ann")
+        #expect(sharded.message(Array(" b".utf8), topic: "T", tag: nil, key: nil)?.shardKey == nil)
+
         let plain = try LineLayout(columns: nil, separator: "\t")
         #expect(plain.message([], topic: "T", tag: nil, key: nil)?.body == [])
     }
@@ -29,6 +33,20 @@ struct ToolTests {
         "column lists that make no sense are refused", arguments: ["tag", "body,body", "tag,tag,body", "colour,body"])
     func wrongColumns(list: String) {
         #expect(throws: (any Error).self) { try LineLayout(columns: list, separator: "\t") }
+    }
+
+    @Test("times are local, or milliseconds; what is no time is refused")
+    func times() throws {
+        let minute = try #require(MessageTime(argument: "2026-11-21T17:30")).milliseconds
+        #expect(AdminTime.millis(minute) == "2026-11-21 17:30:00,000")
+        #expect(MessageTime(argument: "2026-11-21T17:30:05")?.milliseconds == minute + 5000)
+        #expect(MessageTime(argument: String(minute))?.milliseconds == minute)
+        for text in [
+            "", "0", "-5", "17:30", "2026-11-21", "2026-11-31T10:00", "2026-11-21T24:01", "2026-11-21T10", "aTb",
+            "2026-11-21T10:00:00:00", "2026-11-21T10:0x", "99999999999999999999",
+        ] {
+            #expect(MessageTime(argument: text) == nil, "\(text)")
+        }
     }
 
     @Test("on a terminal a message's text stays text; elsewhere every byte is as it was sent")

@@ -21,12 +21,16 @@ import Testing
     /// Each held file is reported once; what is held counts for a round.
     @Test func holdsAreReportedOnce() {
         var retention = RetentionState()
-        let first = [retention.noteHeld(PhysicalOffset(0)), retention.noteHeld(PhysicalOffset(0))]
+        let hold = RetentionHold("delayed messages", neededFrom: { nil })
+        let first = (0..<2).map { _ in retention.noteHeld(PhysicalOffset(0), by: hold) }
         #expect(first == [true, false])
-        #expect(retention.heldAt == PhysicalOffset(0))
+        #expect(retention.heldAt == PhysicalOffset(0) && retention.heldBy?.name == hold.name)
         retention.beginDeleting()
-        #expect(retention.heldAt == nil)
-        let second = [retention.noteHeld(PhysicalOffset(0)), retention.noteHeld(PhysicalOffset(65_536))]
+        #expect(retention.heldAt == nil && retention.heldBy == nil)
+        let second = [
+            retention.noteHeld(PhysicalOffset(0), by: hold),
+            retention.noteHeld(PhysicalOffset(65_536), by: hold),
+        ]
         #expect(second == [false, true])
     }
 }

@@ -1,6 +1,7 @@
 import FastJSON
 import Logging
 import MessageModel
+import MessageStore
 import RemotingProtocol
 import RemotingTransport
 
@@ -45,10 +46,11 @@ extension AdminBrokerProcessor {
             } catch {
                 return request.answer(.systemError, remark: "\(config.topicName): \(error)")
             }
+            if let (code, remark) = refusalOfPolicy(config) { return request.answer(code, remark: remark) }
             accepted.append(config)
         }
         do throws(NameError) {
-            for config in accepted { try tables.topics.update(config) }
+            for config in accepted { try update(config) }
         } catch {
             throw .badName("\(error)")
         }
@@ -113,6 +115,54 @@ extension AdminBrokerProcessor {
                 .systemBusy,
                 "topic[\(topic)] was not made: this address has made more than \(CreationRates.topics.words); "
                     + "say it again in a moment"
+            )
+        }
+        return nil
+    }
+
+    /// Makes or changes a topic. What waits for its messages and may not have them any more is answered now.
+    /// - Throws: there is none of its name, and none can be made.
+    func update(_ config: TopicConfig) throws(NameError) {
+        let before = tables.topics[config.topicName]?.policy ?? .standard
+        let entry = try tables.topics.update(config)
+        guard before.mode != entry.policy.mode || before.hasLeases != entry.policy.hasLeases else { return }
+        environment.logger.notice(
+            "topic \(entry.name) has apus.mode=\(entry.policy.mode.rawValue) now, it had \(before.mode.rawValue)")
+        claims.leases.forget(topic: entry.name)
+        waiters.expire(topic: entry.name)
+        hold.expire(at: (0..<entry.queueNums).compactMap { storage.store.consumeQueue(topic: entry.name, queueID: $0) })
+    }
+
+    /// Why a topic cannot have the mode its attributes name, or keep its messages that way.
+    func refusalOfPolicy(_ config: TopicConfig) -> (ResponseCode, String)? {
+        let policy = TopicPolicy(attributes: config.attributes)
+        guard policy != .standard else { return nil }
+        let topic = config.topicName
+        let isOfGroup = topic.hasPrefix(TopicNames.retryPrefix) || topic.hasPrefix(TopicName.deadLetterPrefix)
+        if isOfGroup, policy.isPoppedOnly {
+            return (
+                .systemError,
+                "topic \(topic) belongs to a consumer group and cannot be apus.mode=\(policy.mode.rawValue): set it on "
+                    + "the topic the messages are sent to"
+            )
+        }
+        let known = tables.topics[topic]?.queueNums ?? 0
+        let queues = max(config.readQueueNums, config.writeQueueNums, known)
+        if policy.mode == .serial, queues != 1 || config.readQueueNums != 1 || config.writeQueueNums != 1 {
+            return (
+                .systemError,
+                "apus.mode=SERIAL_QUEUE needs one queue, topic \(topic) has \(queues): make a new topic with "
+                    + "readQueueNums=1 and writeQueueNums=1 (mqadmin updateTopic -r 1 -w 1), or when consumers are done "
+                    + "with the others give this one a single queue first"
+            )
+        }
+        let reserved = storage.store.configuration.fileReservedTime
+        if case .days(let days) = policy.archive, days * 24 < Int64(reserved) {
+            return (
+                .systemError,
+                "apus.archive=\(days)d is shorter than fileReservedTime (\(reserved) h): a log file holds messages of "
+                    + "all topics and is not deleted for one of them; set at least \((Int64(reserved) + 23) / 24)d, or "
+                    + "leave it out"
             )
         }
         return nil

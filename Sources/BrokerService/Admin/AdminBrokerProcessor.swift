@@ -113,11 +113,11 @@ final class AdminBrokerProcessor {
         } catch {
             return request.answer(.systemError, remark: "\(error)")
         }
-        if let (code, remark) = refusal(of: config, request.client) {
+        if let (code, remark) = refusal(of: config, request.client) ?? refusalOfPolicy(config) {
             return request.answer(code, remark: remark)
         }
         do throws(NameError) {
-            try tables.topics.update(config)
+            try update(config)
         } catch {
             throw .badName("\(error)")
         }

@@ -14,6 +14,7 @@ struct RuntimeInformation {
     let kinds: MessageKinds
     let settings: BrokerSettings
     let notifier: GroupNotifier
+    let leases: QueueLeases
 
     /// Groups shown one by one in the runtime information, which is made on the event loop; the totals count all.
     static let groupsShownMax = 1024
@@ -101,6 +102,7 @@ struct RuntimeInformation {
         for (group, count) in notifier.consumerNotices.mostDeadLetters(of: Self.groupsShownMax) {
             table["deadLetters_\(group)"] = String(count)
         }
+        for (place, text) in leases.listing { table["lease_\(place)"] = text }
         for (key, change) in settings.changed.changes {
             let file = change.file.map { "file: \($0)" } ?? "not in the file"
             table["changedSetting_\(key)"] = "\(change.value) (\(file))"

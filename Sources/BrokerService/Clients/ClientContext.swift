@@ -15,6 +15,8 @@ final class ClientContext {
     var suspended: AnyObject?
     /// Its waiting pops: `PopWaiters` hangs them here.
     var suspendedPops: AnyObject?
+    /// What it is in groups whose queues have one consumer: `QueueLeases` hangs it here.
+    var consumers: AnyObject?
     /// Messages of this connection that are stored and wait for disk or slave (AckGate).
     var waitingAcknowledgements = 0
     /// Groups this connection has registered in.

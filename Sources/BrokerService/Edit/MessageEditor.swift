@@ -137,7 +137,7 @@ final class MessageEditor {
                     "group \(group) consumes it at the moment: \(name) has it until \(until) (milliseconds since 1970, "
                     + "delivery \(attempt)); try again when that is over"
             case .finished: found.consumed.append(group)
-            case .new, .due: found.hasOthers = true
+            case .new, .failed, .due: found.hasOthers = true
             }
         }
         for group in tables.offsets.groups(of: message.topic) where !popping.contains(group) {

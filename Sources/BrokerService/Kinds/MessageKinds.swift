@@ -12,6 +12,7 @@ final class MessageKinds {
     let timers: TimerMessageStore
     let transactions: TransactionalMessageService
     let undeliverable: UndeliverableMessages
+    private let archive: ArchivedMessages
     private var progressFile: DeliveryProgressFile?
     private var known: DeliveryProgress?
     private var hasUnsavedProgress = false
@@ -20,6 +21,7 @@ final class MessageKinds {
         self.environment = environment
         self.storage = storage
         undeliverable = UndeliverableMessages(environment, tables, storage)
+        archive = ArchivedMessages(environment, tables, storage)
         schedule = ScheduleMessageService(environment, tables, storage, undeliverable)
         timers = TimerMessageStore(environment, tables, storage, undeliverable)
         transactions = TransactionalMessageService(environment, tables, storage, undeliverable)
@@ -72,6 +74,9 @@ final class MessageKinds {
             RetentionHold(
                 "prepared messages", neededFrom: { [unowned transactions] in transactions.neededFrom },
                 makeRoom: { [unowned transactions] offset in transactions.move(before: offset) }),
+            RetentionHold(
+                "messages of topics with apus.archive", until: ArchivedMessages.until,
+                neededFrom: { [unowned archive] in archive.neededFrom }),
         ]
     }
 

@@ -15,13 +15,15 @@ final class ClientManageProcessor {
     private let reader: MessageReader
     private let transactions: TransactionalMessageService
     private let notifier: GroupNotifier
+    private let leases: QueueLeases
     private var givenBack = LocksGivenBack()
     private var isArmed = false
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ hold: PullRequestHold,
         _ filters: FilterLink,
-        _ reader: MessageReader, _ transactions: TransactionalMessageService, _ notifier: GroupNotifier
+        _ reader: MessageReader, _ transactions: TransactionalMessageService, _ notifier: GroupNotifier,
+        _ leases: QueueLeases
     ) {
         self.environment = environment
         self.tables = tables
@@ -31,6 +33,7 @@ final class ClientManageProcessor {
         self.reader = reader
         self.transactions = transactions
         self.notifier = notifier
+        self.leases = leases
     }
 
     // MARK: - HEART_BEAT
@@ -217,6 +220,7 @@ final class ClientManageProcessor {
                 givenBack.forget(group: group, client: request.client)
             }
             tables.consumers.unregister(request.client, from: group, notifyChange: notify)
+            leases.left(request.client, group: group)
         }
         request.answer(.success)
     }

@@ -68,7 +68,9 @@ final class QueryAssignmentProcessor {
         let stored = isRetry ? nil : tables.requestModes.mode(topic: body.topic, group: body.consumerGroup)
         let configuration = environment.configuration
         let standard = MessageRequestMode(rawValue: configuration.defaultMessageRequestMode)
-        let mode = isRetry ? .pull : stored?.mode ?? standard ?? .pull
+        // Pulls of such a topic are refused.
+        let isPoppedOnly = tables.topics[body.topic]?.policy.isPoppedOnly ?? false
+        let mode = isRetry ? .pull : stored?.mode ?? (isPoppedOnly ? .pop : standard) ?? .pull
         let assigned: [MessageQueue]?
         if body.messageModel == "BROADCASTING" || !configuration.serverLoadBalancerEnable {
             assigned = queues

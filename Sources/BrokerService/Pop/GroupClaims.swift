@@ -17,6 +17,7 @@ final class GroupClaims {
     private let offsets: ConsumerOffsetManager
     private let messages: MessageStore
     private let waiters: PopWaiters
+    private(set) lazy var leases = QueueLeases(environment, store, waiters)
     let store: ClaimStore
     /// Answers slaves.
     let feed: ClaimFeed
@@ -59,6 +60,7 @@ final class GroupClaims {
             folder: Self.folder(messages.configuration), disk: environment.disk, logger: environment.logger,
             trailBytesMax: environment.configuration.messageTrailBytesMax)
         feed = ClaimFeed(store, disk: environment.disk)
+        waiters.leases = leases
     }
 
     static func folder(_ store: StoreConfiguration) -> String { store.storePathRootDir + "/popState" }
@@ -158,9 +160,15 @@ final class GroupClaims {
     }
 
     /// The topic was deleted: so are claims of its messages.
-    func forget(topic: String) { store.removeTables(topic: topic) }
+    func forget(topic: String) {
+        leases.forget(topic: topic)
+        store.removeTables(topic: topic)
+    }
 
-    func forget(group: String) { store.removeTables(group: group) }
+    func forget(group: String) {
+        leases.forget(group: group)
+        store.removeTables(group: group)
+    }
 
     // MARK: - The tick
 
@@ -259,6 +267,7 @@ final class GroupClaims {
 extension GroupClaims: ClaimObserver {
     func messagesDue(in table: ClaimTable) {
         let (topic, group) = (table.topic.text, table.group.text)
+        leases.messagesDue(in: table)
         waiters.stir(topic: topic, group: group, queueID: table.queueID)
         guard topic.hasPrefix(TopicNames.retryPrefix),
             let origin = PopRetryTopics.origin(of: topic, group: group)

@@ -63,39 +63,42 @@ final class PopDeadLetters {
 
     private var isEnabled: Bool { environment.configuration.popDeadLetterEnable }
 
-    /// Gives up a message that is due, if its deliveries are over.
+    /// Gives up a message that is due, if its deliveries are over: by the topic's policy, or by the group's
+    /// `retryMaxTimes` where the broker is set to (`popDeadLetterEnable`).
     /// - Parameters:
     ///   - attempts: deliveries by this broker.
+    ///   - kind: which of the group's topics it lies in.
     ///   - origin: the topic it was sent to.
+    ///   - failure: what the client has reported, if it did; a property of the dead letter.
     /// - Returns: true when no client is to get it now: its dead letter is stored, or will be next time.
     func take(
-        _ offset: Int64, attempts: Int32, record range: LogRange, of part: PopPart, group: SubscriptionGroupEntry,
-        origin: TopicEntry
+        _ offset: Int64, attempts: Int32, record range: LogRange, of table: ClaimTable, _ kind: PopTopicKind,
+        group: SubscriptionGroupEntry, origin: TopicEntry, failure: String? = nil
     ) -> Bool {
-        guard isEnabled else { return false }
-        if places.contains(Place(part.table, offset)) { return true }
-        // A copy: the draft must not point into the log while the log is written.
-        let maximum = group.config.retryMaxTimes
-        guard attempts > maximum || part.source.kind != .normal,
+        guard isEnabled || origin.policy.givesUp else { return false }
+        if places.contains(Place(table, offset)) { return true }
+        let (maximum, rule) = limit(group, origin)
+        guard attempts > maximum || kind != .normal,
+            // A copy: the draft must not point into the log while the log is written.
             let copy = storage.store.withBytes(range, { Array($0) })
         else { return false }
         return copy.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
             let tries =
-                part.source.kind == .normal
+                kind == .normal
                 ? max(record.reconsumeTimes, attempts) : record.reconsumeTimes +| attempts
             guard tries > maximum else { return false }
             // In the next tick; it stays due until then.
             guard self.bytes < Self.bytesMax else {
-                tablesTaking[ObjectIdentifier(part.table)] = part.table
+                tablesTaking[ObjectIdentifier(table)] = table
                 environment.scheduleTick()
                 return true
             }
             guard let topic = topic(of: group) else { return false }
             var properties = PropertyList(sentBack: record, from: origin.name)
             properties.waitForNothing()
-            properties[Self.reason] =
-                "popped \(tries) times without an acknowledgement; retryMaxTimes of the group is \(maximum)"
+            let end = failure.map { "failed (\($0)), popped \(tries) times" }
+            properties[Self.reason] = "\(end ?? "popped \(tries) times without an acknowledgement"); \(rule)"
             let queueID = Int32.random(in: 0..<QueueCounts.deadLetter)
             let outcome = storage.append(record, to: topic.name, queueID: queueID, properties: properties) { draft in
                 draft.reconsumeTimes = tries
@@ -104,14 +107,28 @@ final class PopDeadLetters {
             guard case .appended(let result) = outcome else { return false }
             letters.append(
                 Letter(
-                    table: part.table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries))
-            places.insert(Place(part.table, offset))
-            tablesTaking[ObjectIdentifier(part.table)] = part.table
+                    table: table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries))
+            places.insert(Place(table, offset))
+            tablesTaking[ObjectIdentifier(table)] = table
             self.bytes += result.size
             storage.statistics.put(messages: 1)
             environment.scheduleTick()
             return true
         }
+    }
+
+    /// Whether `take` may give up a message after so many deliveries.
+    func mayTake(attempts: Int32, _ kind: PopTopicKind, group: SubscriptionGroupEntry, origin: TopicEntry) -> Bool {
+        (isEnabled || origin.policy.givesUp) && (kind != .normal || attempts > limit(group, origin).0)
+    }
+
+    /// Deliveries after the first, and whose rule that is.
+    private func limit(_ group: SubscriptionGroupEntry, _ origin: TopicEntry) -> (Int32, rule: String) {
+        if let count = origin.policy.retryCount {
+            return (count, "apus.retry.count of topic \(origin.name) is \(count)")
+        }
+        let maximum = group.config.retryMaxTimes
+        return (maximum, "retryMaxTimes of the group is \(maximum)")
     }
 
     /// Whether a dead letter of this table waits to be written.

@@ -31,6 +31,7 @@ final class PopMessageProcessor {
     private let waiters: PopWaiters
     private let retries: PopRetryTopics
     private let deadLetters: PopDeadLetters
+    private let leases: QueueLeases
     /// Where in the ring of queues the next pop begins.
     private var ring = Int32.random(in: 0..<1024)
     /// Answers of this tick, which leave when its claims are in the journal.
@@ -47,7 +48,7 @@ final class PopMessageProcessor {
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ filters: FilterLink,
         _ reader: MessageReader, _ sender: RecordSender, _ claims: GroupClaims, _ waiters: PopWaiters,
-        _ retries: PopRetryTopics, _ deadLetters: PopDeadLetters
+        _ retries: PopRetryTopics, _ deadLetters: PopDeadLetters, _ leases: QueueLeases
     ) {
         self.environment = environment
         self.storage = storage
@@ -58,6 +59,7 @@ final class PopMessageProcessor {
         self.waiters = waiters
         self.retries = retries
         self.deadLetters = deadLetters
+        self.leases = leases
         access = ReadAccess(environment: environment, tables: tables, verb: "popping")
     }
 
@@ -77,11 +79,11 @@ final class PopMessageProcessor {
                 remark: "the broker[\(environment.configuration.brokerIP1)] pop message's num is greater than "
                     + "\(Self.messagesMax)")
         }
-        guard Self.invisibleBounds.contains(header.invisibleTime) else {
+        guard header.invisibleTime == -1 || Self.invisibleBounds.contains(header.invisibleTime) else {
             return asker.answer(
                 .invalidParameter,
                 remark: "invisibleTime \(header.invisibleTime) is not within 0 to "
-                    + "\(Self.invisibleBounds.upperBound) milliseconds")
+                    + "\(Self.invisibleBounds.upperBound) milliseconds, or -1 for the time of the topic (apus.timeout)")
         }
         let group: SubscriptionGroupEntry
         let topic: TopicEntry
@@ -98,10 +100,13 @@ final class PopMessageProcessor {
         guard let filter = filter(header, asker) else { return }
         let wait = Self.wait(pollTime: header.pollTime, bornTime: header.bornTime, now: now)
         let deadline = environment.steady() + wait
+        let consumer =
+            topic.policy.hasLeases
+            ? leases.popped(request.client, topic: topic, group: group, poll: header.pollTime) : nil
         let pop = PopRequest(
             by: self, client: request.client, address: request.returnAddress, topic: topic, group: group,
             header: header, deadlineSteady: deadline, filter: filter,
-            claimClient: claims.store.client(request.client.name))
+            claimClient: claims.store.client(request.client.name), consumer: consumer)
         run(pop, expired: wait <= 0)
     }
 
@@ -135,6 +140,10 @@ final class PopMessageProcessor {
     /// Looks at the queues and answers, or has the request wait.
     /// - Parameter expired: it must be answered now.
     func run(_ pop: PopRequest, expired: Bool) {
+        if pop.isCounted, let consumer = pop.consumer {
+            pop.isCounted = false
+            leases.goesOn(consumer)
+        }
         guard !pop.client.connection.isClosed else { return }
         ring = (ring &+ 1) & 0x3FF
         let copies = pop.isOrdered ? [] : retries.sources(group: pop.group, topic: pop.topic)
@@ -164,6 +173,11 @@ final class PopMessageProcessor {
         let table = claims.table(group: pop.group, topic: source.topic, queue, beginsAtEnd: pop.beginsAtEnd)
         guard pop.left > 0, !table.isBeingRead else {
             pop.rest += behind(table, queue)
+            return .done
+        }
+        if let consumer = pop.consumer,
+            !leases.take(consumer, table, queue, queues: pop.topic.config.readQueueNums, isChosen: pop.wasWoken)
+        {
             return .done
         }
         table.isOrdered = pop.isOrdered
@@ -251,8 +265,8 @@ final class PopMessageProcessor {
                 continue
             }
             let isGivenUp = deadLetters.take(
-                message.offset, attempts: message.attempts, record: found, of: part, group: pop.group,
-                origin: pop.topic)
+                message.offset, attempts: message.attempts, record: found, of: table, part.source.kind,
+                group: pop.group, origin: pop.topic)
             guard !isGivenUp else { continue }
             part.due.append(.init(offset: message.offset, attempts: message.attempts, record: found))
         }
@@ -425,6 +439,9 @@ final class PopMessageProcessor {
         guard !pop.parts.isEmpty else {
             if pop.isExpired || !waiters.wait(pop) {
                 answerNothing(pop, pop.isExpired ? .pollingTimeout : .pollingFull)
+            } else if let consumer = pop.consumer {
+                leases.waits(consumer)
+                pop.isCounted = true
             }
             return
         }

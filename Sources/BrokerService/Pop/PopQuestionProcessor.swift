@@ -70,8 +70,13 @@ final class PopQuestionProcessor {
 
     /// How many messages of a queue the group could have, and where the first of them is.
     private func available(
-        _ group: SubscriptionGroupEntry, _ topic: TopicEntry, _ queueID: Int32
+        _ group: SubscriptionGroupEntry, _ topic: TopicEntry, _ queueID: Int32, _ client: ClientContext
     ) -> (queue: ConsumeQueue, first: Int64, count: Int64)? {
+        // Another consumer's queue has nothing for this one.
+        guard
+            !topic.policy.hasLeases
+                || claims.leases.isFree(for: client, .init(topic: topic.name, group: group.name), queueID)
+        else { return nil }
         guard let queue = storage.store.consumeQueue(topic: topic.name, queueID: queueID) else { return nil }
         let end = queue.maxOffset.rawValue
         guard let table = claims.find(group: group, topic: topic, queueID: queueID) else {
@@ -102,7 +107,9 @@ final class PopQuestionProcessor {
         var left = Int(min(max(messagesMax, 1), PopMessageProcessor.messagesMax))
         var rest: Int64 = 0
         for (topic, queueID) in places(asked) {
-            guard let (queue, first, count) = available(asked.group, topic, queueID), count > 0 else { continue }
+            guard let (queue, first, count) = available(asked.group, topic, queueID, request.client), count > 0 else {
+                continue
+            }
             guard left > 0 else {
                 rest += count
                 continue
@@ -140,7 +147,9 @@ final class PopQuestionProcessor {
         guard !question.client.connection.isClosed else { return }
         let asked = Asked(
             group: question.group, topic: question.topic, queueID: question.queueID, isOrdered: question.isOrdered)
-        let hasMessage = places(asked).contains { (available(asked.group, $0.topic, $0.queueID)?.count ?? 0) > 0 }
+        let hasMessage = places(asked).contains {
+            (available(asked.group, $0.topic, $0.queueID, question.client)?.count ?? 0) > 0
+        }
         var isFull = false
         if !hasMessage, !expired {
             if waiters.wait(question) { return }

@@ -16,6 +16,12 @@ final class PopRequest: PopWaiter {
     let filter: SubscriptionFilter
     /// The client's name in the journal of claims.
     let claimClient: ClaimClient
+    /// Who it is where a queue has one consumer at a time; nil elsewhere.
+    let consumer: QueueLeases.Consumer?
+    /// It looks because something may be had.
+    private(set) var wasWoken = false
+    /// `consumer` counts it among those that wait.
+    var isCounted = false
 
     // MARK: - One look at the queues
 
@@ -37,22 +43,26 @@ final class PopRequest: PopWaiter {
     init(
         by processor: PopMessageProcessor, client: ClientContext, address: ReturnAddress, topic: TopicEntry,
         group: SubscriptionGroupEntry, header: PopMessageRequestHeader, deadlineSteady: Int64,
-        filter: SubscriptionFilter, claimClient: ClaimClient
+        filter: SubscriptionFilter, claimClient: ClaimClient, consumer: QueueLeases.Consumer?
     ) {
         self.processor = processor
         self.address = address
         messagesMax = max(1, Int(header.maxMessageNums))
-        invisibleMillis = header.invisibleTime
+        invisibleMillis = topic.policy.invisibleMillis(wanted: header.invisibleTime)
         beginsAtEnd = header.initMode != 0
-        isOrdered = header.isOrdered
+        isOrdered = header.isOrdered || topic.policy.hasLeases
         attemptID = header.attemptID.map { [UInt8]($0) }
         self.filter = filter
         self.claimClient = claimClient
+        self.consumer = consumer
         super.init(
             client: client, topic: topic, group: group, queueID: header.queueID, deadlineSteady: deadlineSteady)
     }
 
-    override func resume(expired: Bool) { processor.run(self, expired: expired) }
+    override func resume(expired: Bool) {
+        wasWoken = !expired
+        processor.run(self, expired: expired)
+    }
 
     /// Begins to look at the queues.
     /// - Parameters:

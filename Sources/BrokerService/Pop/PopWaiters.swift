@@ -1,6 +1,7 @@
 import MessageStore
 import NIOCore
 import RemotingProtocol
+import RemotingTransport
 import StoreFormat
 
 /// Long polling of pops: requests that found nothing wait here for a message, or for a claim that ends. One message
@@ -17,6 +18,8 @@ final class PopWaiters {
 
     private let environment: BrokerEnvironment
     private let messages: MessageStore
+    /// Who may have messages of queues with one consumer; set once.
+    weak var leases: QueueLeases?
     private var places: [PopPlace.Key: PopPlace] = [:]
     /// Places where something may be had.
     private var stirred: [PopPlace] = []
@@ -295,12 +298,46 @@ final class PopPlace: ArrivalObserver {
     /// One that takes any queue, and one of each queue in which something may be had.
     fileprivate func takeWoken() -> [PopWaiter] {
         defer { stirred.removeAll(keepingCapacity: true) }
+        if let leases = waiters.leases, let some = lists.values.first?.first, some.topic.policy.hasLeases {
+            return takeWoken(leases, queues: some.topic.config.readQueueNums)
+        }
         var woken: [PopWaiter] = []
         if let any = lists[-1]?.first { woken.append(any) }
         for queueID in stirred where queueID >= 0 {
             if let waiter = lists[queueID]?.first { woken.append(waiter) }
         }
         return woken
+    }
+
+    /// Of each queue in which something may be had the one that has its lease, or the first that may have it.
+    private func takeWoken(_ leases: QueueLeases, queues: Int32) -> [PopWaiter] {
+        var woken: [PopWaiter] = []
+        for queueID in stirred.contains(-1) ? Array(watched.keys) : stirred {
+            let chosen: PopWaiter?
+            switch leases.standing(key, queueID) {
+            case .free: chosen = first(for: queueID, leases, queues)
+            case .held(let client):
+                chosen = PopsOfClient.of(client).first { $0.place === self && $0.queues.contains(queueID) }
+                if chosen == nil { leases.othersWait(key, queueID) }
+            }
+            if let chosen, !woken.contains(where: { $0 === chosen }) { woken.append(chosen) }
+        }
+        return woken
+    }
+
+    /// Who waits longest for a queue that is free, of those with less than their share if there are any.
+    private func first(for queueID: Int32, _ leases: QueueLeases, _ queues: Int32) -> PopWaiter? {
+        var any: PopWaiter?
+        for list in [lists[-1], lists[queueID]] {
+            var next = list?.first
+            while let waiter = next {
+                next = waiter.nextInList
+                guard !waiter.client.connection.isClosed else { continue }
+                if leases.mayHaveMore(waiter.client, key, queues: queues) { return waiter }
+                any = any ?? waiter
+            }
+        }
+        return any
     }
 
     fileprivate func append(_ waiter: PopWaiter) {
@@ -339,6 +376,8 @@ private final class PopsOfClient {
     private var waiters: [PopWaiter] = []
 
     var last: PopWaiter? { waiters.last }
+
+    func first(where isWanted: (PopWaiter) -> Bool) -> PopWaiter? { waiters.first(where: isWanted) }
 
     func insert(_ waiter: PopWaiter) {
         waiter.indexInClient = waiters.count

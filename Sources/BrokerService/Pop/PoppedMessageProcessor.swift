@@ -16,16 +16,25 @@ final class PoppedMessageProcessor {
     private let storage: StoreAccess
     private let claims: GroupClaims
     private let waiters: PopWaiters
+    private let deadLetters: PopDeadLetters
+    /// Of the delays after failures; a test may set its seed.
+    var jitter = RetryJitter()
+
+    /// `invisibleTime` of a failed message: it comes again by the strategy of its topic.
+    static let failed: Int64 = -1
+    /// Bytes of a reason that are kept.
+    static let reasonBytesMax = 512
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
-        _ waiters: PopWaiters
+        _ waiters: PopWaiters, _ deadLetters: PopDeadLetters
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.claims = claims
         self.waiters = waiters
+        self.deadLetters = deadLetters
     }
 
     func acknowledge(_ request: borrowing Request) throws(RemotingDecodeError) {
@@ -35,6 +44,7 @@ final class PoppedMessageProcessor {
         case .found(let message): named = message
         case .refused(let code, let remark): return request.answer(code, remark: remark)
         }
+        if let table = named.table, table.isOrdered { claims.leases.heard(request.client, table) }
         acknowledge(named.table, named.handle.queueOffset, popTime: named.handle.popTime)
         request.answer(.success)
         environment.scheduleTick()
@@ -65,6 +75,7 @@ final class PoppedMessageProcessor {
             guard let topic = tables.topics[topicName], let group = tables.groups[entry.group],
                 let table = claims.find(group: group, topic: topic, queueID: entry.queueID)
             else { continue }
+            if table.isOrdered { claims.leases.heard(request.client, table) }
             for (index, byte) in entry.bits.enumerated() where byte != 0 {
                 for bit in 0..<8 where byte & (1 << UInt8(bit)) != 0 {
                     // Offsets that are none of the queue's name no claim.
@@ -79,36 +90,103 @@ final class PoppedMessageProcessor {
     func changeInvisibleTime(_ request: borrowing Request) throws(RemotingDecodeError) {
         let header = try PoppedMessageHeader(request.frame)
         let invisible = try request.extFields.requiredInt64("invisibleTime")
-        guard PopMessageProcessor.invisibleBounds.contains(invisible) else {
+        guard invisible == Self.failed || PopMessageProcessor.invisibleBounds.contains(invisible) else {
             return request.answer(
                 .invalidParameter,
                 remark: "invisibleTime \(invisible) is not within 0 to "
-                    + "\(PopMessageProcessor.invisibleBounds.upperBound) milliseconds")
+                    + "\(PopMessageProcessor.invisibleBounds.upperBound) milliseconds, or -1 for a failed message, which "
+                    + "comes again by the strategy of its topic (apus.retry.strategy)")
         }
         let named: Named
         switch find(header, mayBeEnd: false) {
         case .found(let message): named = message
         case .refused(let code, let remark): return request.answer(code, remark: remark)
         }
+        if let table = named.table, table.isOrdered { claims.leases.heard(request.client, table) }
+        if invisible == Self.failed { return fail(named, request) }
         let time = claims.time
         let handle = named.handle
         guard let table = named.table,
             let popTime = table.change(handle.queueOffset, popTime: handle.popTime, invisible: invisible, at: time)
         else { return request.answer(.success) }
-        // An ordered handle keeps its pop time; its time is counted from there.
-        request.answer(
-            .success,
-            fields: [
-                ("popTime", String(popTime)), ("invisibleTime", String(max(0, time.wall +| invisible -| popTime))),
-                ("reviveQid", String(handle.reviveQueue)),
-            ])
+        request.answer(.success, fields: Self.fields(popTime, time, invisible, handle))
         environment.scheduleTick()
+    }
+
+    /// An ordered handle keeps its pop time; its time is counted from there.
+    private static func fields(
+        _ popTime: Int64, _ time: ClaimTime, _ invisible: Int64, _ handle: PopHandle
+    ) -> [(String, String)] {
+        [
+            ("popTime", String(popTime)), ("invisibleTime", String(max(0, time.wall +| invisible -| popTime))),
+            ("reviveQid", String(handle.reviveQueue)),
+        ]
+    }
+
+    // MARK: - Failures
+
+    /// The client could not consume the message. It comes again when the strategy of its topic says, or it is a dead
+    /// letter at once, with the field `reason` in it; the answer says so (`deadLetter`).
+    private func fail(_ named: Named, _ request: borrowing Request) {
+        let time = claims.time
+        let (handle, origin) = (named.handle, named.origin)
+        let offset = handle.queueOffset
+        guard let table = named.table, let group = named.group,
+            let attempts = table.state(of: offset, at: time).attempts
+        else { return request.answer(.success) }
+        let delay = origin.policy.retry.delay(after: attempts, using: &jitter)
+        let mayBeOver = deadLetters.mayTake(attempts: attempts, handle.kind, group: group, origin: origin)
+        guard
+            var popTime = table.change(
+                offset, popTime: handle.popTime, invisible: mayBeOver ? 0 : delay, at: time, hasFailed: true)
+        else { return request.answer(.success) }
+        environment.scheduleTick()
+        if mayBeOver {
+            let reason = Self.visible(request.extFields.string("reason") ?? "")
+            if let record = record(at: offset, table),
+                deadLetters.take(
+                    offset, attempts: attempts, record: record, of: table, handle.kind, group: group, origin: origin,
+                    failure: reason.isEmpty ? "no reason given" : reason)
+            {
+                return request.answer(
+                    .success, fields: Self.fields(popTime, time, 0, handle) + [("deadLetter", "true")])
+            }
+            // Not its last delivery, or its dead letter is not taken now: it comes again.
+            popTime =
+                table.change(offset, popTime: popTime, invisible: delay, at: time, hasFailed: true) ?? popTime
+        }
+        request.answer(.success, fields: Self.fields(popTime, time, delay, handle))
+    }
+
+    /// What fits into a property: no control characters, not too long.
+    private static func visible(_ text: String) -> String {
+        var bytes: [UInt8] = []
+        for scalar in text.unicodeScalars {
+            let isControl = scalar.properties.generalCategory == .control
+            let encoded = isControl ? [UInt8(ascii: " ")] : Array(String(scalar).utf8)
+            guard bytes.count + encoded.count <= reasonBytesMax else { break }
+            bytes += encoded
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    private func record(at offset: Int64, _ table: ClaimTable) -> LogRange? {
+        guard let queue = storage.store.consumeQueue(topic: table.topic.text, queueID: table.queueID) else {
+            return nil
+        }
+        var ranges: [LogRange] = []
+        let result = storage.store.selectMessages(queue, from: QueueOffset(offset), maxCount: 1, into: &ranges)
+        return result.status == .found && result.nextBeginOffset.rawValue == offset + 1 ? ranges.first : nil
     }
 
     // MARK: - Finding the message
 
     private struct Named {
         let handle: PopHandle
+        /// nil: it is not known.
+        let group: SubscriptionGroupEntry?
+        /// The topic the message was sent to.
+        let origin: TopicEntry
         /// nil: nothing of this group is claimed in the queue.
         let table: ClaimTable?
     }
@@ -159,6 +237,12 @@ final class PoppedMessageProcessor {
         }
         let group = tables.groups.table[header.consumerGroup]
         let table = group.flatMap { claims.find(group: $0, topic: topic, queueID: header.queueID) }
-        return .found(Named(handle: handle, table: table))
+        var origin = topic
+        if handle.kind != .normal, let group,
+            let name = PopRetryTopics.origin(of: topic.name, group: group.name), let known = tables.topics[name]
+        {
+            origin = known
+        }
+        return .found(Named(handle: handle, group: group, origin: origin, table: table))
     }
 }

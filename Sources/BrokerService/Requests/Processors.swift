@@ -39,19 +39,20 @@ final class Processors {
         let retries = PopRetryTopics(tables)
         let deadLetters = PopDeadLetters(environment, tables, storage, keeper, notifier, claims)
         pop = PopMessageProcessor(
-            environment, tables, storage, filters, reader, sender, claims, waiters, retries, deadLetters)
-        popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters)
+            environment, tables, storage, filters, reader, sender, claims, waiters, retries, deadLetters,
+            claims.leases)
+        popped = PoppedMessageProcessor(environment, tables, storage, claims, waiters, deadLetters)
         popQuestions = PopQuestionProcessor(environment, tables, storage, sender, claims, waiters, retries)
         claimFiles = ClaimFilesProcessor(claims)
         assignments = QueryAssignmentProcessor(environment, tables, keeper, registration)
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(
-            environment, tables, storage, hold, filters, reader, kinds.transactions, notifier)
+            environment, tables, storage, hold, filters, reader, kinds.transactions, notifier, claims.leases)
         queues = QueueProcessor(tables, storage)
         queries = QueryMessageProcessor(environment, storage, sender)
         let runtime = RuntimeInformation(
             environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
-            notifier: notifier)
+            notifier: notifier, leases: claims.leases)
         admin = AdminBrokerProcessor(
             environment, tables, storage, hold, claims, waiters, keeper, answers, settings, registration, runtime,
             replica, kinds)

@@ -97,6 +97,11 @@ final class SendMessageProcessor {
             }
             queueID = Int32.random(in: 0..<topic.config.writeQueueNums)
         }
+        if topic.policy.isSharded,
+            let key = MessageProperties.value(of: PropertyName.shardingKey, in: header.properties)
+        {
+            queueID = TopicPolicy.queue(ofShardKey: key, queues: topic.config.writeQueueNums)
+        }
         var sysFlag = header.sysFlag
         if topic.isMultiTag { sysFlag |= SysFlag.multiTags }
         var target = Target(topic: topic, queueID: queueID, sysFlag: sysFlag)
@@ -383,6 +388,13 @@ final class SendMessageProcessor {
     private func storeBatch(
         _ header: SendMessageRequestHeader, _ request: borrowing Request, _ target: Target
     ) {
+        guard !target.topic.policy.isSharded else {
+            return refuse(
+                request,
+                AppendRefusal.malformedBatch(
+                    "topic \(target.topic.name) has apus.shard=true: messages of a batch may belong into different queues; "
+                        + "send them one by one"))
+        }
         properties.take(header.properties, region: storesRegion(request.frame, target.topic))
         guard !properties.hasIllegalDelay else { return refuseIllegalDelay(request) }
         guard properties.delayLevel <= 0, !properties.hasTimer, !properties.isPreparedTransaction else {

@@ -25,6 +25,7 @@ struct MessageStep {
         case deliveredAgain = "DELIVERED_AGAIN"
         case takenBack = "TAKEN_BACK"
         case rescheduled = "RESCHEDULED"
+        case failed = "FAILED"
         case timedOut = "TIMED_OUT"
         case acknowledged = "ACKNOWLEDGED"
         case withdrawn = "WITHDRAWN"
@@ -60,6 +61,7 @@ extension MessageStep {
             case .deliveredAgain: .deliveredAgain
             case .takenBack: .takenBack
             case .rescheduled: .rescheduled
+            case .failed: .failed
             case .timedOut: .timedOut
             case .acknowledged: .acknowledged
             case .withdrawn: .withdrawn

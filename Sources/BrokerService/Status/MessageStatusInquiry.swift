@@ -164,7 +164,8 @@ final class MessageStatusInquiry {
     private func row(_ group: String) -> GroupStatus {
         let mode = mode(group)
         var row = GroupStatus(group: group, mode: mode, state: .unknown)
-        row.attemptsMax = tables.groups[group]?.config.retryMaxTimes
+        row.attemptsMax =
+            tables.topics[message.topic]?.policy.retryCount ?? tables.groups[group]?.config.retryMaxTimes
         switch mode {
         case .broadcasting: return row
         case .pop: addClaim(&row)
@@ -192,6 +193,10 @@ final class MessageStatusInquiry {
             row.since = since
             row.until = until
             row.attempts = attempt
+        case .failed(let until, let attempts):
+            row.state = .fail
+            row.attempts = attempts
+            row.until = until
         case .due(let attempts):
             row.state = .fail
             row.attempts = attempts

@@ -57,6 +57,13 @@ final class SubscriptionGroupManager {
     /// Asked before a group is made because a client named it.
     private let rates: CreationRates
 
+    /// Whether it is one of RocketMQ's own groups, by which tools and the broker look at messages.
+    static func isOfTools(_ group: String) -> Bool {
+        group.hasPrefix("CID_RMQ_SYS_") || toolGroups.contains(group)
+    }
+
+    private static let toolGroups: Set<String> = Set(systemGroups.map(\.text)).union(["__MONITOR_CONSUMER"])
+
     init(_ configuration: BrokerConfiguration, rates: CreationRates, now: @escaping () -> Int64) {
         self.now = now
         self.rates = rates

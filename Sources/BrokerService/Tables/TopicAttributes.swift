@@ -1,5 +1,5 @@
 /// Attributes of topics, which RocketMQ 5's tools change with `+key=value,-key` (AttributeParser, AttributeUtil,
-/// TopicAttributes).
+/// TopicAttributes): RocketMQ's, and those of `TopicPolicy`.
 enum TopicAttributes {
     struct Refusal: Error, CustomStringConvertible {
         /// RocketMQ's text first, then cause and remedy.
@@ -63,15 +63,19 @@ enum TopicAttributes {
                 throw Refusal(description: "kv string format wrong.")
             }
             guard seen.insert(key).inserted else { throw Refusal(description: "alter duplication key. key: \(key)") }
-            guard let rule = rules[key] else {
-                throw Refusal(
-                    description:
-                        "unsupported key: \(key)\nThe attributes are \(rules.keys.sorted().joined(separator: ", ")).")
+            let rule = rules[key]
+            guard rule != nil || TopicPolicy.attributeNames.contains(key) else {
+                let names = (rules.keys + TopicPolicy.attributeNames).sorted().joined(separator: ", ")
+                throw Refusal(description: "unsupported key: \(key)\nThe attributes are \(names).")
             }
             switch signed.first {
             case "+":
-                guard current == nil || rule.isChangeable else { throw unchangeable(key) }
-                try check(key, value, rule)
+                if let rule {
+                    guard current == nil || rule.isChangeable else { throw unchangeable(key) }
+                    try check(key, value, rule)
+                } else if let problem = TopicPolicy.problem(key, value) {
+                    throw Refusal(description: "value is not in set: \(problem)")
+                }
                 result[key] = value
             case "-":
                 guard current != nil else {
@@ -80,7 +84,7 @@ enum TopicAttributes {
                 guard result[key] != nil else {
                     throw Refusal(description: "attempt to delete a nonexistent key: \(key)")
                 }
-                guard rule.isChangeable else { throw unchangeable(key) }
+                guard rule?.isChangeable ?? true else { throw unchangeable(key) }
                 result[key] = nil
             default: throw Refusal(description: "wrong format key: \(key)")
             }

@@ -6,8 +6,13 @@ import RemotingProtocol
 /// `config` goes through `TopicConfigManager`, which counts the version and persists.
 final class TopicEntry {
     fileprivate(set) var config: TopicConfig {
-        didSet { (isMultiTag, queueNums) = Self.derived(from: config) }
+        didSet {
+            (isMultiTag, queueNums) = Self.derived(from: config)
+            if config.attributes != oldValue.attributes { policy = TopicPolicy(attributes: config.attributes) }
+        }
     }
+    /// Mode, retries and the like, as its attributes have them.
+    private(set) var policy: TopicPolicy
     /// What each message asks of `config`.
     private(set) var isMultiTag: Bool
     /// Queues that are written or read: those messages may lie in.
@@ -35,6 +40,7 @@ final class TopicEntry {
     fileprivate init(_ topicName: TopicName, _ config: TopicConfig) {
         self.config = config
         self.topicName = topicName
+        policy = TopicPolicy(attributes: config.attributes)
         (isMultiTag, queueNums) = Self.derived(from: config)
         name = topicName.text
         nameBytes = Array(name.utf8)

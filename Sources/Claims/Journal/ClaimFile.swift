@@ -151,7 +151,7 @@ enum EntryKind: UInt8 {
     case finish = 5
     /// table n, offset ±, time ±.
     case abandon = 6
-    /// table n, offset ±, time ±, popTime ±, invisible n.
+    /// table n, offset ±, time ±, popTime ±, invisible n. `plain`: the client has reported a failure.
     case change = 7
     /// table n, offset ± (to `next`).
     case reset = 8
@@ -164,7 +164,7 @@ enum EntryKind: UInt8 {
     /// table n, time ±, popTime ±, invisible n, client n.
     case reopen = 12
     /// Snapshot: table n, offset ±, popTime ± (to the block's time), deadline ± (to popTime),
-    /// invisible n, attempt ±, client n.
+    /// invisible n, attempt ±, client n. `plain`: its client has reported a failure.
     case single = 13
     /// Snapshot: table n, start ±, bits n, popTime ± (to the block's time), deadline ± (to popTime), client n.
     case run = 14
@@ -180,7 +180,7 @@ enum EntryKind: UInt8 {
     static let ordered: UInt8 = 0x10
     /// An attempt ID is there.
     static let attempt: UInt8 = 0x20
-    /// `claim`: the offsets are consecutive. `finish`: one message.
+    /// `claim`: the offsets are consecutive. `finish`: one message. `change`, `single`: a failure.
     static let plain: UInt8 = 0x40
     /// `finish`: no client has acknowledged it; the broker took it out.
     static let withdrawn: UInt8 = 0x80

@@ -154,8 +154,10 @@ struct ClaimJournal {
         entries.signed(relative(wall))
     }
 
-    mutating func change(_ table: ClaimTable, _ offset: Int64, popTime: Int64, wall: Int64, invisible: Int64) {
-        begin(.change, table)
+    mutating func change(
+        _ table: ClaimTable, _ offset: Int64, popTime: Int64, wall: Int64, invisible: Int64, hasFailed: Bool
+    ) {
+        begin(.change, table, hasFailed ? EntryKind.plain : 0)
         self.offset(offset, table)
         entries.signed(relative(wall))
         entries.signed(popTime &- wall)

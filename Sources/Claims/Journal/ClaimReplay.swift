@@ -57,7 +57,7 @@ struct ClaimReplay {
         case .reclaim: try reclaim(table, flags, &entries)
         case .finish: try finish(table, flags, &entries)
         case .abandon: try abandon(table, &entries)
-        case .change: try change(table, &entries)
+        case .change: try change(table, flags, &entries)
         case .reset: table.resetWithoutJournal(to: try bound(table, &entries))
         case .retain: _ = table.retainWithoutJournal(from: try bound(table, &entries))
         case .lower: _ = table.lowerWithoutJournal(to: try bound(table, &entries))
@@ -67,7 +67,7 @@ struct ClaimReplay {
             table.reopenWithoutJournal(
                 popTime: delivery.popTime, deadline: delivery.deadline, invisible: delivery.invisible,
                 client: delivery.client)
-        case .single: try single(table, &entries)
+        case .single: try single(table, flags, &entries)
         case .run: try run(table, &entries)
         case .state: try state(table, flags, &entries)
         }
@@ -152,7 +152,7 @@ struct ClaimReplay {
         table.settle()
     }
 
-    private func change(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
+    private func change(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
         let offset = try offset(table, &entries)
         let wall = try entries.time(after: blockTime)
         let popTime = try entries.time(after: wall)
@@ -162,7 +162,7 @@ struct ClaimReplay {
             offset,
             Single(
                 popTime: popTime, deadline: wall + invisible, attempt: single.attempt, invisible: UInt32(invisible),
-                client: single.client))
+                client: single.client, hasFailed: flags & EntryKind.plain != 0))
         table.settle()
     }
 
@@ -195,7 +195,7 @@ struct ClaimReplay {
         table.journalled.offset = start + Int64(31 - bits.leadingZeroBitCount)
     }
 
-    private func single(_ table: ClaimTable, _ entries: inout EntryReader) throws(JournalDamage) {
+    private func single(_ table: ClaimTable, _ flags: UInt8, _ entries: inout EntryReader) throws(JournalDamage) {
         let offset = try offset(table, &entries)
         let popTime = try entries.time(after: blockTime)
         let deadline = try entries.time(after: popTime)
@@ -207,7 +207,7 @@ struct ClaimReplay {
             offset,
             Single(
                 popTime: popTime, deadline: deadline, attempt: attempt, invisible: UInt32(invisible),
-                client: try entries.number32()))
+                client: try entries.number32(), hasFailed: flags & EntryKind.plain != 0))
     }
 
     private mutating func end(_ entries: inout EntryReader) throws(JournalDamage) {

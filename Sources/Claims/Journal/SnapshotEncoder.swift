@@ -62,7 +62,7 @@ struct SnapshotEncoder {
             last = run.start + Int64(31 - run.unfinished.leadingZeroBitCount)
         }
         for (offset, single) in open.singles.byOffset {
-            begin(.single)
+            begin(.single, single.waits ? EntryKind.plain : 0)
             entries.number(table.number)
             entries.signed(offset &- last)
             entries.signed(single.popTime &- header.time)

@@ -12,6 +12,11 @@ struct Single {
     var invisible: UInt32
     /// A `ClaimClient`'s number.
     var client: UInt32
+    /// The client has reported a failure: until the deadline it is in no client's hands.
+    var hasFailed = false
+
+    /// Whether it waits for the next delivery after a failure.
+    var waits: Bool { !isDue && hasFailed }
 
     var isDue: Bool { dueNumber != 0 }
 }

@@ -9,8 +9,10 @@ package struct TrailEvent: Equatable, Sendable {
         case deliveredAgain
         /// The delivery before was taken back: its answer could not leave.
         case takenBack
-        /// The client has set when the message comes again: `until`. It failed, or needs longer.
+        /// The client has set when the message comes again: `until`. It needs longer, or gives it back.
         case rescheduled
+        /// The client has reported a failure: the message comes again at `until`, by the strategy of its topic.
+        case failed
         /// The client's time was over.
         case timedOut
         /// Consumed.

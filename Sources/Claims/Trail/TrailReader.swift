@@ -162,7 +162,8 @@ struct TrailReader {
             let wall = try entries.time(after: blockTime)
             _ = try entries.time(after: wall)
             let until = wall + (try entries.invisible())
-            if isThis { note(number, .rescheduled, at: wall, until: until) }
+            let kind: TrailEvent.Kind = flags & EntryKind.plain != 0 ? .failed : .rescheduled
+            if isThis { note(number, kind, at: wall, until: until) }
         case .reset, .retain, .lower: try bound(number, kind, &entries)
         case .remove: found[number]?.forget()
         case .end, .single, .run, .state: break
@@ -232,7 +233,7 @@ struct TrailReader {
     /// It was delivered and is not finished.
     private func isInHand(_ number: UInt32) -> Bool {
         switch found[number]?.events.last?.kind {
-        case .delivered, .deliveredAgain, .rescheduled, .timedOut, .takenBack: true
+        case .delivered, .deliveredAgain, .rescheduled, .failed, .timedOut, .takenBack: true
         default: false
         }
     }

@@ -79,15 +79,15 @@ extension MessageStore {
 
     /// Whether a hold needs a message of the log file.
     private func isNeeded(_ base: PhysicalOffset) -> Bool {
-        let needs = retentionHolds.compactMap { hold in hold.neededFrom().map { (name: hold.name, from: $0) } }
+        let needs = retentionHolds.compactMap { hold in hold.neededFrom().map { (hold: hold, from: $0) } }
         guard let oldest = needs.min(by: { $0.from < $1.from }), oldest.from < base + logFiles.fileSize else {
             return false
         }
-        if retention.noteHeld(base) {
+        if retention.noteHeld(base, by: oldest.hold) {
             logger.warning(
                 """
-                commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.name) at \(oldest.from) \
-                and behind are still needed: it is kept until they have been delivered or given up
+                commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.hold.name) at \(oldest.from) \
+                and behind are still needed: it is kept until \(oldest.hold.until)
                 """
             )
         }

@@ -29,7 +29,9 @@ extension MessageStore {
             text += ", how full is unknown: \(error)"
         }
         if let heldAt = retention.heldAt {
-            text += "; messages that wait for their time hold the log from \(heldAt) on"
+            let hold = retention.heldBy
+            text += "; \(hold?.name ?? "messages") hold the log from \(heldAt) on"
+            if let hold { text += " until \(hold.until)" }
         }
         return text
             + "); free space there, shorten fileReservedTime, or lower diskMaxUsedSpaceRatio or diskReservedBytes; "

@@ -5,6 +5,9 @@ package import StoreFormat
 package struct RetentionHold {
     /// Of what, in the plural, for the journal: `delayed messages`.
     package let name: String
+    /// Until when they are kept, and what operators can do; for the journal and for senders that are refused because
+    /// the disk is full.
+    package let until: String
     /// The oldest record still needed; nil when there is none. Asked on the store's thread before a file is deleted.
     package let neededFrom: () -> PhysicalOffset?
     /// The disk is so full that the log before an offset must go: what can be stored again is stored again, and needs
@@ -13,9 +16,11 @@ package struct RetentionHold {
 
     /// A hold of that name; see the fields.
     package init(
-        _ name: String, neededFrom: @escaping () -> PhysicalOffset?, makeRoom: ((PhysicalOffset) -> Void)? = nil
+        _ name: String, until: String = "they have been delivered or given up",
+        neededFrom: @escaping () -> PhysicalOffset?, makeRoom: ((PhysicalOffset) -> Void)? = nil
     ) {
         self.name = name
+        self.until = until
         self.neededFrom = neededFrom
         self.makeRoom = makeRoom
     }

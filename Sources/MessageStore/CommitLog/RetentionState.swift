@@ -8,6 +8,8 @@ struct RetentionState {
     private(set) var isRequested = false
     /// Base of the log file that would have been deleted if no hold had needed it; of the last round.
     private(set) var heldAt: PhysicalOffset?
+    /// What needs it.
+    private(set) var heldBy: RetentionHold?
     /// The file whose hold was reported last.
     private var reportedHold: PhysicalOffset?
     /// Queues that are still to be shortened to what the log holds.
@@ -30,7 +32,10 @@ struct RetentionState {
     }
 
     /// The disk has been looked at: what was held counts no more.
-    mutating func beginDeleting() { heldAt = nil }
+    mutating func beginDeleting() {
+        heldAt = nil
+        heldBy = nil
+    }
 
     /// - Parameter isComplete: no file is left to delete.
     mutating func endRound(isComplete: Bool) {
@@ -39,8 +44,9 @@ struct RetentionState {
 
     /// The file at `base` stays because of a hold.
     /// - Returns: whether that is to be reported.
-    mutating func noteHeld(_ base: PhysicalOffset) -> Bool {
+    mutating func noteHeld(_ base: PhysicalOffset, by hold: RetentionHold) -> Bool {
         heldAt = base
+        heldBy = hold
         guard reportedHold != base else { return false }
         reportedHold = base
         return true

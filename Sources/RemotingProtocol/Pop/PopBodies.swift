@@ -15,12 +15,64 @@ package struct BatchAckBody {
         package let invisibleTime: Int64
         /// Offsets after `startOffset`, a bit each; the lowest bit of the first byte is `startOffset` itself.
         package let bits: [UInt8]
+
+        fileprivate init(
+            group: String, topic: String, kind: PopTopicKind, startOffset: Int64, queueID: Int32, popTime: Int64,
+            reviveQueue: Int64, invisibleTime: Int64, bits: [UInt8]
+        ) {
+            self.group = group
+            self.topic = topic
+            self.kind = kind
+            self.startOffset = startOffset
+            self.queueID = queueID
+            self.popTime = popTime
+            self.reviveQueue = reviveQueue
+            self.invisibleTime = invisibleTime
+            self.bits = bits
+        }
+
+        /// Messages of one pop of one queue.
+        ///
+        /// - Parameters:
+        ///   - topic: as the pop named it, also for copies in a retry topic.
+        ///   - handle: that of any of the messages.
+        ///   - offsets: each `handle.startOffset` or behind it, by less than `offsetsMax`.
+        package init(group: String, topic: String, handle: PopHandle, offsets: some Sequence<Int64>) {
+            var bits: [UInt8] = []
+            for offset in offsets {
+                let index = Int(offset - handle.startOffset)
+                precondition(0..<BatchAckBody.offsetsMax ~= index, "offset \(offset) has no bit")
+                if bits.count <= index / 8 {
+                    bits += repeatElement(0, count: index / 8 + 1 - bits.count)
+                }
+                bits[index / 8] |= 1 << UInt8(index % 8)
+            }
+            self.init(
+                group: group, topic: topic, kind: handle.kind, startOffset: handle.startOffset,
+                queueID: handle.queueID, popTime: handle.popTime, reviveQueue: handle.reviveQueue,
+                invisibleTime: handle.invisibleTime, bits: bits)
+        }
+
+        fileprivate var json: JSONValue {
+            .fields([
+                ("b", .string(Base64.standard.encode(bits))), ("c", .string(group)), ("it", .integer(invisibleTime)),
+                ("pt", .integer(popTime)), ("q", .integer(queueID)), ("r", .string(kind.rawValue)),
+                ("rq", .integer(reviveQueue)), ("so", .integer(startOffset)), ("t", .string(topic)),
+            ])
+        }
     }
 
     /// Bytes of a bit set, at most: as many messages as a pop may bring, far apart.
     package static let bitBytesMax = 8192
+    /// Offsets an entry can name, from its start offset on.
+    package static let offsetsMax = bitBytesMax * 8
 
     package let entries: [Entry]
+
+    /// A body to be sent to the broker of this name.
+    package static func encoded(_ entries: [Entry], brokerName: String) -> [UInt8] {
+        JSONValue.fields([("acks", .array(entries.map(\.json))), ("brokerName", .string(brokerName))]).bytes()
+    }
 
     /// - Throws: it is no such body.
     package init(_ body: UnsafeRawBufferPointer) throws(RemotingDecodeError) {

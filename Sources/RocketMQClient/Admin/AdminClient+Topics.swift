@@ -41,20 +41,6 @@ extension AdminClient {
         return rows.sorted { $0.queue < $1.queue }
     }
 
-    /// Creates a topic at a broker, or changes it.
-    ///
-    /// - Throws: `refused` by the broker, failures of the connection.
-    public func create(_ settings: TopicSettings, at address: String) async throws(RocketMQClientError) {
-        _ = try await demand(
-            address, .updateAndCreateTopic,
-            [
-                "topic": settings.topic, "defaultTopic": WireNames.templateTopic,
-                "readQueueNums": String(settings.readQueues), "writeQueueNums": String(settings.writeQueues),
-                "perm": String(settings.permission), "topicFilterType": settings.filterType,
-                "topicSysFlag": String(settings.systemFlag), "order": String(settings.isOrdered),
-            ])
-    }
-
     /// A topic's settings at a broker; nil when the broker does not have it.
     ///
     /// - Throws: `refused` by the broker, `malformedAnswer`, failures of the connection.

@@ -8,8 +8,8 @@ public struct MessageStatus: Sendable, Hashable {
     public struct Step: Sendable, Hashable {
         /// Milliseconds since 1970; of an acknowledgement to the millisecond in which the broker wrote it.
         public let at: Int64
-        /// DELIVERED, DELIVERED_AGAIN, TAKEN_BACK, RESCHEDULED, TIMED_OUT, ACKNOWLEDGED, WITHDRAWN, FILTERED, SKIPPED,
-        /// RESET, EXPIRED; of groups that pull SENT_BACK, RETRIED, DEAD_LETTER.
+        /// DELIVERED, DELIVERED_AGAIN, TAKEN_BACK, RESCHEDULED, FAILED, TIMED_OUT, ACKNOWLEDGED, WITHDRAWN, FILTERED,
+        /// SKIPPED, RESET, EXPIRED; of groups that pull SENT_BACK, RETRIED, DEAD_LETTER.
         public let event: String
         /// The client, where one had it.
         public let client: String?

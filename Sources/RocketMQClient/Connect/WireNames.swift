@@ -24,5 +24,6 @@ package enum WireNames {
         static let producerGroup = "\(PropertyName.producerGroup)"
         static let retryTopic = "\(PropertyName.retryTopic)"
         static let transactionID = "__transactionId__"
+        static let shardingKey = "__SHARDINGKEY"
     }
 }

@@ -188,6 +188,12 @@ public actor PushConsumer {
             broadcastOffsets = try BroadcastOffsets(file: path)
         }
         try await heartbeat()
+        if isBroadcasting, options.start == .last {
+            // What is sent when this call has returned is not before the end.
+            for queue in routes.flatMap(\.route.readable) where broadcastOffsets[queue] == nil {
+                broadcastOffsets[queue] = try await access.offset(.last, of: queue)
+            }
+        }
         await rebalance()
         hasStarted = true
         let notices = notices

@@ -6,7 +6,7 @@ enum AdminCommands {
     static let all: [any AsyncParsableCommand.Type] = [
         ClusterList.self, ClusterRT.self,
         TopicListCommand.self, TopicRouteCommand.self, TopicStatus.self, TopicClusterList.self, UpdateTopic.self,
-        UpdateTopicPerm.self, DeleteTopic.self, UpdateOrderConf.self, AllocateMQ.self,
+        TopicModeCommand.self, UpdateTopicPerm.self, DeleteTopic.self, UpdateOrderConf.self, AllocateMQ.self,
         UpdateSubGroup.self, DeleteSubGroup.self, SetConsumeMode.self, GetConsumerConfig.self, ConsumerProgress.self,
         ConsumerConnection.self, ConsumerStatus.self, ProducerConnection.self, ProducerCommand.self,
         ResetOffsetByTime.self, SkipAccumulatedMessage.self, CloneGroupOffset.self,

@@ -190,6 +190,14 @@ struct UpdateTopic: AdminCommand {
         name: [.customShort("s"), .customLong("hasUnitSub")], parsing: .unconditional,
         help: "Has unit subscriptions (true or false).")
     var hasUnitSub = false
+    @Option(
+        name: [.customShort("a"), .customLong("attributes")], parsing: .unconditional,
+        help: ArgumentHelp(
+            """
+            Attributes: +key=value sets one, -key takes it away, with commas between, such as \
+            +apus.mode=QUEUE,+apus.timeout=30 (see topicMode).
+            """, valueName: "CHANGES"))
+    var attributes: String?
 
     func validate() throws { try place.requireOne() }
 
@@ -198,7 +206,11 @@ struct UpdateTopic: AdminCommand {
             topic: topic.name, readQueues: Int(readQueueNums), writeQueues: Int(writeQueueNums),
             permission: Int(perm), systemFlag: (unit ? 1 : 0) | (hasUnitSub ? 2 : 0), isOrdered: order)
         for address in try await client.masters(place.choice) {
-            try await client.create(settings, at: address)
+            if let attributes {
+                try await client.create(settings, attributes: attributes, at: address)
+            } else {
+                try await client.create(settings, at: address)
+            }
             print("create topic to \(address) success.")
         }
         if order {

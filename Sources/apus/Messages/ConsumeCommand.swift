@@ -28,10 +28,17 @@ struct ConsumeCommand: AsyncParsableCommand {
             Consumers of one group share the queues of the topic; when one comes or goes the others take over. \
             Offsets are committed for what was written, so the group goes on where it stopped.
 
+            A topic with a mode (see apus send --mode) is consumed by it, and --mode does the same with any topic. \
+            queue: the broker hands each message to one consumer of the group, which acknowledges it when its line \
+            was written; what is not acknowledged within --hold goes to another consumer, at once after Ctrl-C. \
+            serial: the same, one message after the other. topic: each consumer gets each message that is sent while \
+            it is online.
+
               apus consume --topic Greetings
               apus consume --topic Words --tag 'en || de' --group readers --count 1000
               apus consume --topic Orders --columns tag,key,queue,offset,body --timeout 5
               apus consume --topic Orders --broadcast --from last --json
+              apus consume --topic Orders --mode queue --group billing --hold 5m
               apus consume --topic Orders --expression SQL92 "price > 10 AND PLUGIN('DENYLIST', 'customer 4711')"
             """)
 
@@ -69,6 +76,13 @@ struct ConsumeCommand: AsyncParsableCommand {
     @Flag(help: "Read every queue whatever other consumers do, and commit nothing.")
     var broadcast = false
 
+    @Option(help: "Who gets a message: topic, queue or serial. Without it: as the topic says.")
+    var mode: ModeOption?
+
+    @Option(
+        help: "How long a message stays with this consumer (queue, serial): 30s, 5m. Without it: as the topic says.")
+    var hold: MessageDelay?
+
     @Option(help: "What to print: topic, tag, key, id, broker, queue, offset, time, retries, body.")
     var columns = "body"
 
@@ -90,6 +104,15 @@ struct ConsumeCommand: AsyncParsableCommand {
             throw ValidationError("--tag and --expression: a consumer has one of them; in SQL92 the tag is called TAGS")
         }
         guard 1...1024 ~= pullSize else { throw ValidationError("--pull-size must be 1 to 1024") }
+        guard mode == nil || !broadcast else {
+            throw ValidationError("--mode and --broadcast: --mode topic is a broadcast that begins at the end")
+        }
+        guard hold == nil || mode != .topic && !broadcast else {
+            throw ValidationError("--hold: messages of a broadcast stay with nobody")
+        }
+        guard hold.map({ 1000...86_400_000 ~= $0.milliseconds }) ?? true else {
+            throw ValidationError("--hold must be 1s to 24h")
+        }
     }
 
     func run() async throws {
@@ -102,9 +125,16 @@ struct ConsumeCommand: AsyncParsableCommand {
         let interrupt = Interrupt { stop.yield() }
         let output = MessageOutput(format: format, limit: count) { stop.yield() }
         let trouble = ConsumeTrouble { stop.yield() }
-        let consumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
-            try PushConsumer(
-                settings, group: group, subscriptions: [subscription], options: options,
+        let mode = try await topicMode()
+        let consumer: any LineConsumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
+            if mode == .queue || mode == .serial {
+                return PopLoop(
+                    try PopConsumer(
+                        settings, group: group, subscriptions: [subscription], options: popOptions(mode),
+                        onEvent: { trouble.note($0) }), output, trouble)
+            }
+            return try PushConsumer(
+                settings, group: group, subscriptions: [subscription], options: options(mode),
                 onEvent: { trouble.note($0) },
                 handler: { messages in
                     let written = await output.write(messages)
@@ -151,12 +181,43 @@ extension ConsumeCommand {
         return settings
     }
 
-    /// One message after the other, in the order of each queue: lines are written by one writer.
-    fileprivate var options: PushConsumer.Options {
-        var options = PushConsumer.Options()
-        options.model = broadcast ? .broadcasting : .clustering
-        options.order = .concurrent(1)
+    /// The mode wanted, or the topic's; nil: it has none, and is pulled.
+    fileprivate func topicMode() async throws(CommandFailure) -> DeliveryMode? {
+        guard !broadcast else { return nil }
+        return try await ClientFailure.ofConsume(topic, server) { () async throws(RocketMQClientError) in
+            let client = try AdminClient(settings)
+            do throws(RocketMQClientError) {
+                let found: DeliveryMode?
+                if let mode {
+                    found = try await client.connections.mode(of: topic, wanted: mode.mode)
+                } else {
+                    // Who cannot be asked is asked again by the consumer.
+                    found = (try? await client.policy(of: topic))?.mode
+                }
+                await client.close()
+                return found
+            } catch {
+                await client.close()
+                throw error
+            }
+        }
+    }
+
+    fileprivate func popOptions(_ mode: DeliveryMode?) -> PopConsumer.Options {
+        var options = PopConsumer.Options()
+        options.isOrdered = mode == .serial
+        options.heldMax = mode == .serial ? 1 : pullSize
+        options.timeout = hold.map { .milliseconds($0.milliseconds) }
         options.start = from?.position
+        return options
+    }
+
+    /// One message after the other, in the order of each queue: lines are written by one writer.
+    fileprivate func options(_ mode: DeliveryMode?) -> PushConsumer.Options {
+        var options = PushConsumer.Options()
+        options.model = broadcast || mode == .topic ? .broadcasting : .clustering
+        options.order = .concurrent(1)
+        options.start = from?.position ?? (mode == .topic ? .last : nil)
         options.pullBatchSize = pullSize
         options.consumeBatchSize = pullSize
         options.waitingMessagesMax = pullSize
@@ -165,7 +226,7 @@ extension ConsumeCommand {
 }
 
 /// What went wrong while consuming: each trouble is shown once, a lasting one ends the command.
-private final class ConsumeTrouble: Sendable {
+final class ConsumeTrouble: Sendable {
     private struct State {
         var shown: Set<String> = []
         var failure: CommandFailure?
@@ -193,7 +254,9 @@ private final class ConsumeTrouble: Sendable {
             writeToStandardError("\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")\(text)\n")
         case .failed(let queue, let error):
             state.withLock { state in
-                state.failure = state.failure ?? CommandFailure("\(queue) cannot be consumed: \(error.reason)")
+                let place =
+                    queue.queueID < 0 ? "topic '\(queue.topic)' of broker \(queue.brokerName)" : "\(queue)"
+                state.failure = state.failure ?? CommandFailure("\(place) cannot be consumed: \(error.reason)")
             }
             onFailure()
         }

@@ -15,6 +15,13 @@ struct SendCommand: AsyncParsableCommand {
               apus send --columns topic,tag,key,body orders.tsv
               apus send --columns tag,_,body --separator , --topic Log log.csv
               echo chair | apus send --topic Orders --key 4711 --property price=15 --property region=east --delay 30s
+              echo chair | apus send --topic Orders --mode serial --at 2026-11-21T17:30
+              apus send --topic Carts --mode queue --columns shard,body carts.tsv
+
+            --mode creates the topic with that mode where it does not exist, and ends with an error where it has \
+            another one. topic: each consumer that is online gets each message; queue: each message goes to one \
+            consumer of a group; serial: the same, one message after the other, in one queue on one broker. Messages \
+            with the same --shard go to the same queue.
 
             A message whose broker does not answer or is busy is tried again on another queue until --timeout; one \
             that was stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). \
@@ -44,11 +51,20 @@ struct SendCommand: AsyncParsableCommand {
     @Option(help: "Deliver them only after so long: 500ms, 30s, 5m, 2h, or a number of seconds.")
     var delay: MessageDelay?
 
+    @Option(help: "Deliver them at a time: 2026-11-21T17:30, local, or milliseconds since 1970.")
+    var at: MessageTime?
+
+    @Option(help: "Who gets a message: topic, queue or serial; creates the topic so.")
+    var mode: ModeOption?
+
+    @Option(help: "What stays together: messages of one shard go to the same queue.")
+    var shard: String?
+
     @Option(
         help:
             """
-            What the columns of a line are: topic, tag, key, body, or _ to skip one. The last takes the rest of the \
-            line.
+            What the columns of a line are: topic, tag, key, shard, body, or _ to skip one. The last takes the rest of \
+            the line.
             """
     )
     var columns: String?
@@ -82,6 +98,13 @@ struct SendCommand: AsyncParsableCommand {
         guard topic != nil || layout.hasTopic else {
             throw ValidationError("give --topic, or name a topic column with --columns")
         }
+        guard delay == nil || at == nil else { throw ValidationError("--delay and --at: a message has one of them") }
+        guard mode == nil || topic != nil && !layout.hasTopic else {
+            throw ValidationError("--mode needs one topic, given by --topic")
+        }
+        guard queue == nil || shard == nil && !layout.hasShard else {
+            throw ValidationError("--queue and --shard: a message's shard says which queue it goes to")
+        }
     }
 
     func run() async throws {
@@ -90,20 +113,25 @@ struct SendCommand: AsyncParsableCommand {
         var options = Producer.Options()
         options.sendTimeout = .seconds(timeout)
         options.newTopicQueues = queues
-        let selector = queue.map { QueueSelector.queueID($0) } ?? .roundRobin
+        let selector = queue.map { QueueSelector.queueID($0) }
         let producer = try ClientFailure.ofSend(server) { () throws(RocketMQClientError) in
             try Producer(ClientSettings(nameServers: server.addresses), group: group, options: options)
         }
+        if let topic, let mode {
+            try await TopicMode.ensure(mode.mode, of: topic, queues: mode == .serial ? nil : queues, server)
+        }
         if let topic {
             try await ClientFailure.ofSend(server) { () async throws(RocketMQClientError) in
-                try await producer.checkReachable(topic: topic, selector: selector)
+                try await producer.checkReachable(topic: topic, selector: selector ?? .roundRobin)
             }
         }
         var lines = try LineReader(path: file)
         var progress = ProgressBar()
         var tally = SendTally(printsAcknowledgements: acknowledgements)
         let properties = Dictionary(property.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 })
-        let delivery = delay.map { Message.Delivery.after(.milliseconds($0.milliseconds)) } ?? .immediate
+        let delivery =
+            delay.map { Message.Delivery.after(.milliseconds($0.milliseconds)) }
+            ?? at.map { .at(milliseconds: $0.milliseconds) } ?? .immediate
         let start = ContinuousClock.now
         try await withThrowingTaskGroup(of: SendOutcome.self) { group in
             var underWay = 0
@@ -114,7 +142,8 @@ struct SendCommand: AsyncParsableCommand {
                     tally.add(.failed(line: number, reason: "the line has fewer columns than --columns names"))
                     continue
                 }
-                message.properties = properties
+                message.properties.merge(properties) { $1 }
+                message.shardKey = message.shardKey ?? shard
                 message.delivery = delivery
                 if underWay == inFlight, let outcome = try await group.next() {
                     tally.add(outcome)
@@ -158,12 +187,13 @@ enum SendOutcome: Sendable {
     case failed(line: Int, reason: String, refusedSince: ContinuousClock.Instant? = nil)
 
     init(
-        of message: Message, line: Int, by producer: Producer, _ selector: QueueSelector, _ server: ServerOption
+        of message: Message, line: Int, by producer: Producer, _ selector: QueueSelector?, _ server: ServerOption
     ) async {
         let start = ContinuousClock.now
         do {
             self = .stored(
-                line: line, size: message.body.count, try await producer.send(message, selector: selector))
+                line: line, size: message.body.count,
+                try await producer.send(message, selector: selector ?? message.queueSelector))
         } catch .sendAbandoned(let failure) {
             self = .failed(
                 line: line, reason: ClientFailure.sendText(failure.last, server),

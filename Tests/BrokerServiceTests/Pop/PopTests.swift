@@ -305,7 +305,7 @@ import WorkerProtocol
             #expect(try code { $0["topic"] = "None" } == ResponseCode.topicNotExist.rawValue)
             #expect(try code { $0["maxMsgNums"] = "33" } == ResponseCode.invalidParameter.rawValue)
             #expect(try code { $0["queueId"] = "99" } == ResponseCode.invalidParameter.rawValue)
-            #expect(try code { $0["invisibleTime"] = "-1" } == ResponseCode.invalidParameter.rawValue)
+            #expect(try code { $0["invisibleTime"] = "-2" } == ResponseCode.invalidParameter.rawValue)
             #expect(try code { $0["invisibleTime"] = String(Int64.max) } == ResponseCode.invalidParameter.rawValue)
             #expect(try code { $0["bornTime"] = String(Int64.min) } == 0)
             #expect(try code { $0["exp"] = nil } == ResponseCode.pollingTimeout.rawValue)

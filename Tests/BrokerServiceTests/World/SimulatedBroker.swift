@@ -26,6 +26,9 @@ final class SimulatedClock: Sendable {
         return Self.start + past.withLock { $0 } + jump.withLock { $0 } + passed
     }
 
+    /// Milliseconds that no jump changes.
+    var steady: Int64 { now - jump.withLock { $0 } }
+
     func jump(_ millis: Int64) { jump.withLock { $0 += millis } }
 
     /// Goes on with a new loop, whose own time begins at zero.
@@ -68,6 +71,7 @@ final class SimulatedBroker: @unchecked Sendable {
     private var hosted: Broker?
     private var server: RemotingServer?
     private var connections: UInt64 = 0
+    private let channels = Mutex<[NIOAsyncTestingChannel]>([])
 
     struct NotStarted: Error {}
 
@@ -90,7 +94,7 @@ final class SimulatedBroker: @unchecked Sendable {
                 executor: { loop.execute($0) })
             let broker = try Broker(
                 configuration: try BrokerConfiguration(pairs), store: store, disk: RealDisk(), eventLoop: loop,
-                logger: logger, work: TimerFilesDoneAtOnce(loop), now: { clock.now })
+                logger: logger, work: TimerFilesDoneAtOnce(loop), now: { clock.now }, steady: { clock.steady })
             let server = RemotingServer(
                 eventLoop: loop, service: broker, logger: logger, endOfTick: { broker.endOfTick() })
             platform.server = server
@@ -119,6 +123,7 @@ final class SimulatedBroker: @unchecked Sendable {
             try channel.pipeline.syncOperations.addHandler(
                 RemotingServerHandler(connection: connection, server: server))
         }
+        channels.withLock { $0.append(channel) }
         try await channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 20_000 + Int(id))).get()
         return SimulatedClient(channel: channel, loop: loop)
     }
@@ -138,6 +143,9 @@ final class SimulatedBroker: @unchecked Sendable {
         for _ in 0..<2000 where !done.withLock({ $0 }) {
             await loop.advanceTime(by: .milliseconds(5))
         }
+        // A connection that outlived its loop would have something to do on it.
+        for channel in channels.withLock({ $0 }) { try? await channel.close().get() }
+        await settle()
         try await loop.executeInContext {
             self.hosted = nil
             self.server = nil
@@ -153,6 +161,7 @@ final class SimulatedClient: @unchecked Sendable {
     private var bytes = ByteBuffer()
     /// Requests of the broker that came.
     private(set) var requests: [RemotingCommand] = []
+    private var answers: [Int32: RemotingCommand] = [:]
 
     struct NoAnswer: Error {}
 
@@ -196,9 +205,8 @@ final class SimulatedClient: @unchecked Sendable {
         await loop.run()
     }
 
-    func invoke(_ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = []) async throws
-        -> RemotingCommand
-    {
+    /// Sends a request whose answer may take long; its number.
+    func post(_ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = []) async throws -> Int32 {
         opaque += 1
         var command = RemotingCommand(code, extFields: fields, body: body)
         command.opaque = opaque
@@ -206,6 +214,22 @@ final class SimulatedClient: @unchecked Sendable {
         var buffer = ByteBuffer()
         command.encode(into: &buffer)
         try await channel.writeInbound(buffer)
+        return opaque
+    }
+
+    /// Takes answers to posted requests that have come since, by number.
+    func takeAnswers() async throws -> [Int32: RemotingCommand] {
+        for frame in try await frames() {
+            if frame.isResponse { answers[frame.opaque] = frame } else { requests.append(frame) }
+        }
+        defer { answers = [:] }
+        return answers
+    }
+
+    func invoke(_ code: RequestCode, _ fields: [String: String] = [:], body: [UInt8] = []) async throws
+        -> RemotingCommand
+    {
+        let opaque = try await post(code, fields, body: body)
         for _ in 0..<200 {
             var answer: RemotingCommand?
             for frame in try await frames() {
@@ -213,6 +237,8 @@ final class SimulatedClient: @unchecked Sendable {
                     requests.append(frame)
                 } else if frame.opaque == opaque {
                     answer = frame
+                } else {
+                    answers[frame.opaque] = frame
                 }
             }
             if let answer { return answer }

@@ -1,20 +1,15 @@
 import RocketMQClient
 
-let settings = ClientSettings(nameServers: CommandLine.arguments.dropFirst().first ?? "127.0.0.1:9876")
-let producer = try Producer(settings, group: "greeters")
-try await producer.send(Message(topic: "Greetings", text: "hello", tag: "en", keys: ["greeting-1"]))
+let servers = CommandLine.arguments.dropFirst().first ?? "127.0.0.1:9876"
 
-let (texts, text) = AsyncStream.makeStream(of: String.self)
-let consumer = try PushConsumer(
-    settings, group: "readers", subscriptions: [Subscription(topic: "Greetings", tags: "en || de")]
-) { messages in
-    for message in messages { text.yield(message.text) }
-    return .success
-}
-try await consumer.start()
-for await text in texts {
-    print(text)
+// One line to publish …
+try await RocketMQ.publish("greetings", "hello", key: "greeting-1", tag: "en", at: servers)
+
+// … one to subscribe: each message goes to one reader of the group, until it is acknowledged or its time is over.
+let greetings = RocketMQ.subscribe("greetings", mode: .queue, group: "readers", tags: "en || de", at: servers)
+for try await message in greetings {
+    print(message.text)
+    try await message.acknowledge()
     break
 }
-await consumer.close()
-await producer.close()
+await greetings.close()

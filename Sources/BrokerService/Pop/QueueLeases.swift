@@ -1,0 +1,415 @@
+import Claims
+import Logging
+import MessageModel
+import MessageStore
+import NIOCore
+import StoreFormat
+
+/// One consumer of a group at a time for a queue: of SERIAL_QUEUE topics, and of QUEUE topics with `apus.shard`.
+///
+/// A consumer is a connection that pops. It takes the lease of a free queue with its pop, and keeps it as long as it is
+/// heard or has messages of the queue. The lease is free when its connection ends, when it leaves the group, when the
+/// time of a message is over in its hands, and when it is deaf: another one waits, there are messages, and nothing was
+/// heard for its poll time, five seconds at least. Messages in the hands of one that lost its lease stay with it until
+/// they are acknowledged or their time is over: only then does the next consumer get any. Of several queues a consumer
+/// has its share while others wait.
+///
+/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims, and
+/// otherwise to the first that pops. Confined to the broker's event loop.
+final class QueueLeases {
+    /// A consumer that was not heard for so long may lose a queue, milliseconds; or for its poll time, if that is more.
+    static let patienceMillis: Int64 = 5000
+    /// Leases shown in the runtime information.
+    static let shownMax = 1024
+    /// Groups of a client that are remembered although it holds and awaits nothing in them.
+    private static let idleMax = 256
+
+    /// A connection that pops a topic for a group.
+    final class Consumer {
+        let client: ClientContext
+        fileprivate let place: Place
+        fileprivate var heardAtSteady: Int64 = 0
+        fileprivate var patience = QueueLeases.patienceMillis
+        /// Its pops that wait.
+        fileprivate var waiting = 0
+        /// Queues it has.
+        fileprivate var held = 0
+
+        fileprivate init(_ client: ClientContext, _ place: Place) {
+            self.client = client
+            self.place = place
+        }
+
+        fileprivate var deafAt: Int64 { heardAtSteady +| patience }
+
+        /// Whether it is known to be there.
+        fileprivate func isPresent(at steady: Int64) -> Bool { waiting > 0 || steady < deafAt }
+
+        /// The same consumer on another connection, or the same connection.
+        fileprivate func isSame(as other: Consumer) -> Bool {
+            self === other || client.name.utf8.elementsEqual(other.client.name.utf8)
+        }
+    }
+
+    fileprivate struct Lease {
+        let table: ClaimTable
+        let queue: ConsumeQueue
+        var holder: Consumer?
+        /// Milliseconds since 1970.
+        var since: Int64 = 0
+        /// Of the table, when it was taken.
+        var timeouts: UInt32 = 0
+
+        /// Whether there is something to hand out.
+        var hasMessages: Bool { table.dueCount > 0 || table.next < queue.maxOffset.rawValue }
+        /// Messages that are with a client.
+        var inHands: Int { table.claimedCount - table.failedCount }
+    }
+
+    /// A group in a topic.
+    fileprivate final class Place {
+        let key: PopPlace.Key
+        var leases: [Int32: Lease] = [:]
+        /// By connection.
+        var consumers: [ObjectIdentifier: Consumer] = [:]
+        /// Queues another consumer wants.
+        var contested: Set<Int32> = []
+
+        init(_ key: PopPlace.Key) { self.key = key }
+    }
+
+    private let environment: BrokerEnvironment
+    private let claims: ClaimStore
+    private unowned let waiters: PopWaiters
+    private var places: [PopPlace.Key: Place] = [:]
+    private var contested: Set<PopPlace.Key> = []
+    private var timer: Scheduled<Void>?
+    private var timerAtSteady = Int64.max
+    private var isStopped = false
+
+    init(_ environment: BrokerEnvironment, _ claims: ClaimStore, _ waiters: PopWaiters) {
+        self.environment = environment
+        self.claims = claims
+        self.waiters = waiters
+    }
+
+    // MARK: - What is heard of consumers
+
+    /// A pop has come.
+    /// - Parameter poll: how long the client lets it wait, milliseconds.
+    func popped(_ client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry, poll: Int64) -> Consumer {
+        let key = PopPlace.Key(topic: topic.name, group: group.name)
+        let place = places[key] ?? Place(key)
+        places[key] = place
+        let consumer: Consumer
+        if let known = place.consumers[ObjectIdentifier(client)] {
+            consumer = known
+        } else {
+            consumer = Consumer(client, place)
+            place.consumers[ObjectIdentifier(client)] = consumer
+            ConsumersOfClient.of(client).add(consumer) { if $0.count > Self.idleMax { self.forgetIdle($0) } }
+        }
+        consumer.patience = max(Self.patienceMillis, min(poll, PopMessageProcessor.pollMaxMillis))
+        consumer.heardAtSteady = environment.steady()
+        return consumer
+    }
+
+    /// Its pop waits from now on.
+    func waits(_ consumer: Consumer) { consumer.waiting += 1 }
+
+    /// It does not wait any more.
+    func goesOn(_ consumer: Consumer) {
+        consumer.waiting -= 1
+        consumer.heardAtSteady = environment.steady()
+    }
+
+    /// The client has reported something of a message.
+    func heard(_ client: ClientContext, _ table: ClaimTable) {
+        let key = PopPlace.Key(topic: table.topic.text, group: table.group.text)
+        places[key]?.consumers[ObjectIdentifier(client)]?.heardAtSteady = environment.steady()
+    }
+
+    /// The client has left the group.
+    func left(_ client: ClientContext, group: String) {
+        for consumer in ConsumersOfClient.known(client)?.all ?? [] where consumer.place.key.group == group {
+            remove(consumer)
+        }
+    }
+
+    func closed(_ client: ClientContext) {
+        for consumer in ConsumersOfClient.known(client)?.all ?? [] { remove(consumer) }
+    }
+
+    private func remove(_ consumer: Consumer) {
+        let place = consumer.place
+        place.consumers[ObjectIdentifier(consumer.client)] = nil
+        ConsumersOfClient.known(consumer.client)?.remove(consumer)
+        for (queueID, lease) in place.leases where lease.holder === consumer { free(queueID, of: place) }
+        if place.consumers.isEmpty { forget(place) }
+    }
+
+    private func forgetIdle(_ consumers: ConsumersOfClient) {
+        let steady = environment.steady()
+        for consumer in consumers.all where consumer.held == 0 && !consumer.isPresent(at: steady) { remove(consumer) }
+    }
+
+    /// The topic was deleted, or is another one now.
+    func forget(topic: String) {
+        for place in places.values where place.key.topic == topic { drop(place) }
+    }
+
+    func forget(group: String) {
+        for place in places.values where place.key.group == group { drop(place) }
+    }
+
+    private func drop(_ place: Place) {
+        for consumer in place.consumers.values {
+            consumer.held = 0
+            ConsumersOfClient.known(consumer.client)?.remove(consumer)
+        }
+        forget(place)
+    }
+
+    private func forget(_ place: Place) {
+        places[place.key] = nil
+        contested.remove(place.key)
+    }
+
+    // MARK: - Taking
+
+    /// Whether the consumer may look for messages in a queue; it has its lease then. False, too, when there is nothing.
+    /// - Parameters:
+    ///   - queues: of the topic.
+    ///   - isChosen: it was woken for the queue: no other one that waits can have it.
+    func take(
+        _ consumer: Consumer, _ table: ClaimTable, _ queue: ConsumeQueue, queues: Int32, isChosen: Bool
+    ) -> Bool {
+        let place = consumer.place
+        guard places[place.key] === place, place.consumers[ObjectIdentifier(consumer.client)] === consumer else {
+            return false
+        }
+        let queueID = table.queueID
+        var lease = place.leases[queueID] ?? Lease(table: table, queue: queue)
+        if lease.table !== table || lease.queue !== queue {
+            lease.holder?.held -= 1
+            lease = Lease(table: table, queue: queue)
+        }
+        place.leases[queueID] = lease
+        guard lease.hasMessages || table.claimedCount > 0 else { return false }
+        if let holder = lease.holder {
+            if holder === consumer {
+                guard !isChosen, mustShare(consumer, lease, queues) else { return true }
+                free(queueID, of: place)
+                return false
+            }
+            guard holder.isSame(as: consumer) || isDeaf(lease) else {
+                contest(queueID, of: place)
+                return false
+            }
+            free(queueID, of: place)
+        }
+        // Who has its messages goes on with it; after a restart, too.
+        guard lease.inHands == 0 || owner(of: table)?.utf8.elementsEqual(consumer.client.name.utf8) == true else {
+            return false
+        }
+        if !isChosen, consumer.held >= share(place, queues), othersWant(place, than: consumer, queues) {
+            waiters.stir(topic: place.key.topic, group: place.key.group, queueID: queueID)
+            return false
+        }
+        lease.holder = consumer
+        lease.since = environment.now()
+        lease.timeouts = table.timeouts
+        place.leases[queueID] = lease
+        consumer.held += 1
+        return true
+    }
+
+    /// The name of the client that has the lowest message that is not finished.
+    private func owner(of table: ClaimTable) -> String? {
+        let time = ClaimTime(wall: environment.now(), steady: environment.steady())
+        guard case .claimed(let client, _, _, _) = table.state(of: table.floor, at: time) else { return nil }
+        return claims.name(of: client)
+    }
+
+    /// Another one waits, there are messages, and nothing is heard of the holder, which has none of them.
+    private func isDeaf(_ lease: Lease) -> Bool {
+        guard let holder = lease.holder else { return true }
+        return lease.inHands == 0 && lease.hasMessages && !holder.isPresent(at: environment.steady())
+    }
+
+    /// Queues each of the consumers that are there has.
+    private func share(_ place: Place, _ queues: Int32) -> Int {
+        let queues = max(1, Int(queues))
+        let steady = environment.steady()
+        var present = 0
+        for consumer in place.consumers.values where consumer.isPresent(at: steady) {
+            present += 1
+            if present >= queues { break }
+        }
+        return (queues + max(1, present) - 1) / max(1, present)
+    }
+
+    /// Whether a consumer that waits has less than its share.
+    private func othersWant(_ place: Place, than consumer: Consumer, _ queues: Int32) -> Bool {
+        let share = share(place, queues)
+        return place.consumers.values.contains { $0 !== consumer && $0.waiting > 0 && $0.held < share }
+    }
+
+    /// Whether the holder of an idle queue has more than its share while another one waits with less.
+    private func mustShare(_ consumer: Consumer, _ lease: Lease, _ queues: Int32) -> Bool {
+        guard queues > 1, lease.table.claimedCount + lease.table.dueCount == 0 else { return false }
+        return consumer.held > share(consumer.place, queues) && othersWant(consumer.place, than: consumer, queues)
+    }
+
+    private func free(_ queueID: Int32, of place: Place) {
+        place.leases[queueID]?.holder?.held -= 1
+        place.leases[queueID]?.holder = nil
+        place.contested.remove(queueID)
+        waiters.stir(topic: place.key.topic, group: place.key.group, queueID: queueID)
+        environment.scheduleTick()
+    }
+
+    // MARK: - Who is woken
+
+    enum Standing {
+        case free
+        case held(by: ClientContext)
+    }
+
+    /// Whose a queue is, as something may be had in it: one that is deaf has it no longer.
+    func standing(_ key: PopPlace.Key, _ queueID: Int32) -> Standing {
+        guard let place = places[key], let lease = place.leases[queueID], let holder = lease.holder else {
+            return .free
+        }
+        guard isDeaf(lease) else { return .held(by: holder.client) }
+        free(queueID, of: place)
+        return .free
+    }
+
+    /// The holder does not wait for a message of the queue, others do.
+    func othersWait(_ key: PopPlace.Key, _ queueID: Int32) {
+        if let place = places[key] { contest(queueID, of: place) }
+    }
+
+    /// Whether a client that waits would get a free queue before others.
+    func mayHaveMore(_ client: ClientContext, _ key: PopPlace.Key, queues: Int32) -> Bool {
+        guard let place = places[key], let consumer = place.consumers[ObjectIdentifier(client)] else { return true }
+        return consumer.held < share(place, queues)
+    }
+
+    /// Whether messages of the queue are for this client, for one that asks without taking any.
+    func isFree(for client: ClientContext, _ key: PopPlace.Key, _ queueID: Int32) -> Bool {
+        guard case .held(let holder) = standing(key, queueID) else { return true }
+        return holder === client || holder.name.utf8.elementsEqual(client.name.utf8)
+    }
+
+    /// Messages of the table have become due.
+    func messagesDue(in table: ClaimTable) {
+        guard table.isOrdered else { return }
+        let key = PopPlace.Key(topic: table.topic.text, group: table.group.text)
+        guard let place = places[key], let lease = place.leases[table.queueID], let holder = lease.holder,
+            lease.table === table, lease.timeouts != table.timeouts
+        else { return }
+        environment.logger.info(
+            """
+            consumer \(holder.client.name) has not acknowledged messages of topic \(key.topic), queue \
+            \(table.queueID), in time: the next one of group \(key.group) goes on
+            """)
+        free(table.queueID, of: place)
+    }
+
+    private func contest(_ queueID: Int32, of place: Place) {
+        guard let holder = place.leases[queueID]?.holder else { return }
+        place.contested.insert(queueID)
+        contested.insert(place.key)
+        arm(at: holder.deafAt)
+    }
+
+    private func arm(at steady: Int64) {
+        guard steady < timerAtSteady, !isStopped else { return }
+        timer?.cancel()
+        timerAtSteady = steady
+        let this = NIOLoopBound(self, eventLoop: environment.eventLoop)
+        let delay = max(1, steady - environment.steady())
+        timer = environment.eventLoop.scheduleTask(in: .milliseconds(delay)) { this.value.lookAtContested() }
+    }
+
+    /// The broker ends: nobody is looked for any more.
+    func stop() {
+        isStopped = true
+        timer?.cancel()
+    }
+
+    /// Frees what deaf consumers have. A queue without messages, or whose holder has some of them or waits for them, is
+    /// looked at again when something happens to it.
+    private func lookAtContested() {
+        timer = nil
+        timerAtSteady = .max
+        var next = Int64.max
+        for key in contested {
+            guard let place = places[key] else { continue }
+            for queueID in place.contested {
+                guard let lease = place.leases[queueID], let holder = lease.holder, holder.waiting == 0,
+                    lease.hasMessages, lease.inHands == 0
+                else {
+                    place.contested.remove(queueID)
+                    continue
+                }
+                if isDeaf(lease) {
+                    environment.logger.info(
+                        """
+                        nothing is heard of consumer \(holder.client.name) of topic \(key.topic), queue \(queueID): the \
+                        next one of group \(key.group) goes on
+                        """)
+                    free(queueID, of: place)
+                } else {
+                    next = min(next, holder.deafAt)
+                }
+            }
+            if place.contested.isEmpty { contested.remove(key) }
+        }
+        if next != .max { arm(at: next) }
+    }
+
+    // MARK: - For operators
+
+    /// Of each lease that is held, up to `shownMax`: `TOPIC@GROUP`, and who has which queue since when.
+    var listing: [(place: String, text: String)] {
+        var rows: [(place: String, text: String)] = []
+        for (key, place) in places {
+            let held = place.leases.filter { $0.value.holder != nil }.sorted { $0.key < $1.key }
+            guard !held.isEmpty, rows.count < Self.shownMax else { continue }
+            let text = held.prefix(64).map { queueID, lease in
+                "\(queueID) \(lease.holder?.client.name ?? "") since \(lease.since)"
+            }
+            let more = held.count > 64 ? ["and \(held.count - 64) more"] : []
+            rows.append(("\(key.topic)@\(key.group)", (text + more).joined(separator: ", ")))
+        }
+        return rows
+    }
+}
+
+/// The consumers one connection is. Hangs at `ClientContext.consumers`.
+private final class ConsumersOfClient {
+    private(set) var all: [QueueLeases.Consumer] = []
+
+    var count: Int { all.count }
+
+    static func of(_ client: ClientContext) -> ConsumersOfClient {
+        if let known = known(client) { return known }
+        let made = ConsumersOfClient()
+        client.consumers = made
+        return made
+    }
+
+    static func known(_ client: ClientContext) -> ConsumersOfClient? {
+        client.consumers.map { unsafeDowncast($0, to: ConsumersOfClient.self) }
+    }
+
+    func add(_ consumer: QueueLeases.Consumer, _ then: (ConsumersOfClient) -> Void) {
+        then(self)
+        all.append(consumer)
+    }
+
+    func remove(_ consumer: QueueLeases.Consumer) { all.removeAll { $0 === consumer } }
+}

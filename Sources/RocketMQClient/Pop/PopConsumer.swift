@@ -1,0 +1,466 @@
+import RemotingProtocol
+
+/// A member of a consumer group that pops: its brokers know which message is in whose hands, so that members share
+/// queues without dividing them, and a message that is not acknowledged in time goes to another member. Needs brokers
+/// of Apus or RocketMQ 5.
+///
+/// `RocketMQ.subscribe` and `Subscriber` sit on it; by itself it is for several topics at once.
+public actor PopConsumer {
+    /// How a consumer works.
+    public struct Options: Sendable {
+        /// How long a message stays with this consumer: 1 s to 24 h. nil: as its topic says (`DeliveryPolicy.timeout`),
+        /// else 60 s.
+        public var timeout: Duration?
+        /// Messages in hand at most: handed out and neither acknowledged nor failed, or waiting to be handed out. With
+        /// several brokers each may bring one more. 1 to 4096.
+        public var heldMax = 16
+        /// One message of a queue after the other: the next one comes when the one before is acknowledged.
+        public var isOrdered = false
+        /// Where a group without offsets begins; nil: at the first message. Brokers know no times here.
+        public var start: StartPosition?
+        /// A message that was handed out is renewed again and again until so long after its delivery; zero: it stays
+        /// for its time only, which a hanging process cannot prolong.
+        public var renewsUpTo: Duration = .zero
+        /// How long a broker may wait for a message before it answers without one: 10 ms to 100 s.
+        public var pollWait: Duration = .seconds(15)
+        /// Time between heartbeats; brokers take a member off after 120 s without one.
+        public var heartbeatInterval: Duration = .seconds(10)
+        /// Time between looks at the topics' brokers and policies.
+        public var routeInterval: Duration = .seconds(20)
+        /// How long `close` waits for handlers that run.
+        public var closeTimeout: Duration = .seconds(2)
+
+        /// The defaults.
+        public init() {}
+    }
+
+    /// Bounds of a time that brokers take, milliseconds.
+    static let invisibleBounds: ClosedRange<Int64> = 0...3 * 86_400_000
+    static let standardTimeout: Int64 = 60_000
+    /// RocketMQ's bound.
+    private static let messagesPerPop = 32
+    static let pauseAfterRefusal = Duration.seconds(5)
+    static let pauseAfterError = Duration.seconds(1)
+    private static let waitForPops = Duration.milliseconds(300)
+
+    /// The consumer group.
+    public nonisolated let group: String
+    /// What brokers call this member.
+    public nonisolated let clientID: String
+    let options: Options
+    let onEvent: @Sendable (ConsumerEvent) -> Void
+    let connections: ServerConnections
+    let acknowledger: Acknowledger
+    let subscriptions: [String: Subscription]
+    let runningInfo: ConsumerRunningInfo
+
+    /// A topic on a broker: polled by one task.
+    struct Source: Hashable {
+        let topic: String
+        let broker: String
+    }
+
+    /// A message in hand.
+    final class Held {
+        var claim: PopClaim
+        let message: ReceivedMessage
+        let attempt: Int
+        let since = ContinuousClock.now
+        var deadline: ContinuousClock.Instant
+        /// As long as it was given to this consumer at first, milliseconds.
+        let time: Int64
+        var handedOut: ContinuousClock.Instant?
+        /// A request about it is under way; others wait for it.
+        var isBusy = false
+        var whenFree: [CheckedContinuation<Void, Never>] = []
+
+        init(
+            _ delivery: PopDelivery, _ claim: PopClaim, time: Int64, until deadline: ContinuousClock.Instant
+        ) {
+            self.claim = claim
+            message = delivery.message
+            attempt = delivery.attempt
+            self.time = time
+            self.deadline = deadline
+        }
+
+        /// Milliseconds since it came.
+        var age: Int64 { since.duration(to: .now).milliseconds }
+
+        /// Whether more than half of its time is over.
+        var isHalfOver: Bool { ContinuousClock.now.duration(to: deadline) < .milliseconds(time) / 2 }
+    }
+
+    var held: [Int: Held] = [:]
+    private var numbers = 0
+    /// Messages to be handed out: those of the topic of highest priority first, then as they came.
+    var arrived: [Int] = []
+    /// Messages that are asked for.
+    private var reserved = 0
+    private var whenRoom: [CheckedContinuation<Void, Never>] = []
+    var takers: [(number: Int, continuation: CheckedContinuation<Void, Never>)] = []
+    var policies: [String: DeliveryPolicy] = [:]
+    private var polls: [Source: Task<Void, Never>] = [:]
+    /// Connections on which a heartbeat was sent.
+    var announced: [String: Int] = [:]
+    /// Brokers that do not know that a message failed, only when it is to come again.
+    var withoutStrategies: Set<String> = []
+    private var tasks: [Task<Void, Never>] = []
+    var hasStarted = false
+    var isClosing = false
+    private var isStopping = false
+    private var closed = false
+    /// Why there will be no more messages.
+    private var failure: RocketMQClientError?
+    var handlers = 0
+
+    /// A consumer; nothing is connected before `start()`.
+    ///
+    /// - Parameter onEvent: called on any thread, quickly.
+    /// - Throws: `invalidArgument` for settings and options that cannot work.
+    public init(
+        _ settings: ClientSettings, group: String, subscriptions: [Subscription], options: Options = Options(),
+        onEvent: @escaping @Sendable (ConsumerEvent) -> Void = { _ in }
+    ) throws(RocketMQClientError) {
+        guard !group.isEmpty else { throw .invalidArgument("a consumer needs a group") }
+        guard !subscriptions.isEmpty else { throw .invalidArgument("a consumer needs a subscription") }
+        guard Set(subscriptions.map(\.topic)).count == subscriptions.count else {
+            throw .invalidArgument("a consumer has one subscription of a topic")
+        }
+        try options.check()
+        let runningInfo = ConsumerRunningInfo(
+            group: group, subscriptions: subscriptions, nameServers: settings.nameServers.joined(separator: ";"),
+            isOrdered: options.isOrdered, parallelism: options.heldMax, clientVersion: settings.clientVersion,
+            properties: [("messageModel", "CLUSTERING"), ("messageRequestMode", "POP")])
+        connections = try ServerConnections(settings) { _, request in
+            switch request.requestCode {
+            // Brokers keep the offsets of those that pop, and choose what each of them gets.
+            case .notifyConsumerIDsChanged: return nil
+            case .resetConsumerClientOffset: return .response(.success)
+            case .getConsumerRunningInfo, .getConsumerStatusFromClient: return runningInfo.answer(request)
+            default:
+                return .response(
+                    .requestCodeNotSupported, remark: "this client does not answer request \(request.code)")
+            }
+        }
+        self.runningInfo = runningInfo
+        self.group = group
+        self.options = options
+        self.onEvent = onEvent
+        self.subscriptions = Dictionary(uniqueKeysWithValues: subscriptions.map { ($0.topic, $0) })
+        clientID = settings.clientID ?? ClientIdentity.make()
+        acknowledger = Acknowledger(connections)
+    }
+
+    // MARK: - Life cycle
+
+    /// Joins the group and begins to pop. Call it once.
+    ///
+    /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read,
+    ///   `noNameServer`, and why a broker does not take this member. `close()` is needed then, too.
+    public func start() async throws(RocketMQClientError) {
+        guard !isClosing else { throw .closed }
+        let routes = try await routes()
+        guard !routes.isEmpty else {
+            throw .topicNotFound(
+                topic: subscriptions.keys.sorted().joined(separator: ", "), nameServers: connections.nameServers)
+        }
+        guard routes.contains(where: { !$0.route.readable.isEmpty }) else {
+            throw .queueNotFound(
+                topic: routes[0].topic,
+                reason: "exists, and none of its queues may be read (its perm, or brokerPermission, has no 4)")
+        }
+        for address in Set(routes.flatMap { $0.route.brokers }) { try await announce(to: address) }
+        await readPolicies()
+        hasStarted = true
+        pollAll(routes)
+        every(options.heartbeatInterval) { await $0.heartbeat() }
+        every(options.routeInterval) { await $0.refresh() }
+        every(.milliseconds(200)) { $0.lookAfterHeld() }
+    }
+
+    /// Waits for handlers that run (`closeTimeout`), gives back what is in hand, so that other members get it at once,
+    /// leaves the group and closes all connections.
+    public func close() async {
+        guard !isClosing else { return await whenClosed() }
+        isClosing = true
+        for task in tasks { task.cancel() }
+        wakeAll()
+        let limit = ContinuousClock.now + options.closeTimeout
+        while handlers > 0, ContinuousClock.now < limit { try? await Task.sleep(for: .milliseconds(10)) }
+        await giveBackAll()
+        let command = RemotingCommand(.unregisterClient, extFields: ["clientID": clientID, "consumerGroup": group])
+        for address in await connections.knownBrokers {
+            _ = try? await connections.invoke(address, command, timeout: .seconds(2))
+        }
+        // Pops under way may bring messages, while some come. One that waits in vain ends with its connection.
+        let waitLimit = ContinuousClock.now + Self.waitForPops
+        while reserved > 0, ContinuousClock.now < waitLimit { try? await Task.sleep(for: .milliseconds(5)) }
+        await giveBackAll()
+        await connections.close()
+        closed = true
+    }
+
+    private func whenClosed() async {
+        while !closed { try? await Task.sleep(for: .milliseconds(10)) }
+    }
+
+    /// Asks for no more messages: what is given back is not to come here again.
+    func stop() {
+        isStopping = true
+        freed()
+    }
+
+    /// Ends the consumer's work for a reason that waiting does not mend.
+    func fail(with error: RocketMQClientError) {
+        guard failure == nil, !isClosing else { return }
+        failure = error
+        wakeAll()
+    }
+
+    private func wakeAll() {
+        wakeTakers()
+        freed()
+    }
+
+    func wakeTakers() {
+        let waiting = takers
+        takers = []
+        for taker in waiting { taker.continuation.resume() }
+    }
+
+    private func every(_ interval: Duration, _ action: @escaping @Sendable (isolated PopConsumer) async -> Void) {
+        tasks.append(
+            Task {
+                while (try? await Task.sleep(for: interval)) != nil { await action(self) }
+            })
+    }
+
+    func warn(_ text: String) {
+        if !isClosing { onEvent(.warning(text)) }
+    }
+
+    // MARK: - Taking
+
+    /// The next message; waits for one. nil when the consumer was closed or the task cancelled.
+    ///
+    /// - Throws: what waiting does not mend: the filter's expression does not compile, the broker does not pop.
+    public func next() async throws(RocketMQClientError) -> DeliveredMessage? {
+        while true {
+            if let failure { throw failure }
+            if isClosing || Task.isCancelled { return nil }
+            if let number = arrived.first, let one = held[number] {
+                arrived.removeFirst()
+                if one.isHalfOver {
+                    // It has waited here for long: the time of who consumes it begins now.
+                    guard (try? await renew(number, for: nil)) ?? false else {
+                        drop(number)
+                        continue
+                    }
+                    guard !isClosing, !Task.isCancelled else {
+                        // `close` gives back what is in hand; a cancelled task leaves it to others.
+                        if held[number] != nil { arrived.insert(number, at: 0) }
+                        wakeTakers()
+                        return nil
+                    }
+                }
+                one.handedOut = .now
+                return DeliveredMessage(one.message, attempt: one.attempt, number: number, of: self)
+            }
+            await waitForMessage()
+        }
+    }
+
+    private func waitForMessage() async {
+        numbers += 1
+        let number = numbers
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                guard !Task.isCancelled else { return continuation.resume() }
+                takers.append((number, continuation))
+            }
+        } onCancel: {
+            Task { await self.wakeTaker(number) }
+        }
+    }
+
+    private func wakeTaker(_ number: Int) {
+        guard let index = takers.firstIndex(where: { $0.number == number }) else { return }
+        takers.remove(at: index).continuation.resume()
+    }
+
+    // MARK: - Popping
+
+    private func pollAll(_ routes: [(topic: String, route: QueueRoute)]) {
+        let sources = Set(
+            routes.flatMap { topic, route in
+                Set(route.readable.map(\.brokerName)).map { Source(topic: topic, broker: $0) }
+            })
+        for (source, task) in polls where !sources.contains(source) {
+            polls[source] = nil
+            task.cancel()
+        }
+        for source in sources where polls[source] == nil && !isClosing {
+            polls[source] = Task { await poll(source) }
+        }
+        // Those that were taken off and wait for room end.
+        freed()
+    }
+
+    private func refresh() async {
+        do throws(RocketMQClientError) {
+            let routes = try await routes()
+            await readPolicies()
+            if !routes.isEmpty { pollAll(routes) }
+        } catch {
+            warn("routes: \(error)")
+        }
+    }
+
+    private func poll(_ source: Source) async {
+        var backOff = BackOff(first: .milliseconds(20), longest: .seconds(1))
+        var attemptID: String?
+        while true {
+            let room = await room(for: source)
+            guard room > 0 else { return }
+            let began = ContinuousClock.now
+            do throws(RocketMQClientError) {
+                if options.isOrdered, attemptID == nil { attemptID = "\(clientID)#\(UInt64.random(in: .min ... .max))" }
+                let count = try await pop(source, messagesMax: room, attemptID: attemptID)
+                attemptID = nil
+                if count == 0, began.duration(to: .now) < .milliseconds(20) {
+                    // Not waited at all: the broker has too many that wait.
+                    try? await Task.sleep(for: backOff.next())
+                } else {
+                    backOff.reset()
+                }
+            } catch {
+                switch error {
+                case .closed: break
+                case .refused(let refusal):
+                    await refused(error, refusal.responseCode, source)
+                default:
+                    warn("\(source.topic) at broker \(source.broker): \(error)")
+                    try? await Task.sleep(for: backOff.next())
+                }
+            }
+            reserved -= room
+            freed()
+        }
+    }
+
+    private func refused(_ error: RocketMQClientError, _ code: ResponseCode?, _ source: Source) async {
+        switch code {
+        case .subscriptionParseFailed, .invalidParameter, .requestCodeNotSupported: fail(with: error)
+        case .noPermission, .topicNotExist, .subscriptionGroupNotExist:
+            if !isClosing {
+                onEvent(.failed(MessageQueue(topic: source.topic, brokerName: source.broker, queueID: -1), error))
+            }
+            try? await Task.sleep(for: Self.pauseAfterRefusal)
+        default:
+            warn("\(source.topic) at broker \(source.broker): \(error)")
+            try? await Task.sleep(for: Self.pauseAfterError)
+        }
+    }
+
+    /// How many messages to ask for, which are reserved; waits until there is room. 0: the consumer does not poll the
+    /// topic at this broker any more.
+    private func room(for source: Source) async -> Int {
+        while !isClosing, !isStopping, failure == nil, polls[source] != nil, !Task.isCancelled {
+            if held.count < options.heldMax, !isPreceded(source.topic) {
+                let free = options.heldMax - held.count - reserved
+                let count = options.isOrdered ? 1 : min(Self.messagesPerPop, max(1, free))
+                reserved += count
+                return count
+            }
+            await withCheckedContinuation { whenRoom.append($0) }
+        }
+        return 0
+    }
+
+    /// Messages of a topic with a higher priority wait to be handed out.
+    private func isPreceded(_ topic: String) -> Bool {
+        guard subscriptions.count > 1, let first = arrived.first, let message = held[first] else { return false }
+        return priority(of: message.claim.topic) > priority(of: topic)
+    }
+
+    func priority(of topic: String) -> Int { policies[topic]?.priority ?? 5 }
+
+    func freed() {
+        let waiting = whenRoom
+        whenRoom = []
+        for continuation in waiting { continuation.resume() }
+    }
+
+    private func pop(
+        _ source: Source, messagesMax: Int, attemptID: String?
+    ) async throws(RocketMQClientError) -> Int {
+        let address = try await connections.master(of: source.broker, topic: source.topic)
+        try await announce(to: address)
+        var query = PopQuery(group: group, topic: source.topic)
+        query.messagesMax = messagesMax
+        query.invisibleMillis = timeout(of: source.topic)
+        query.wait = options.pollWait
+        query.beginsAtEnd = options.start == .last
+        query.isOrdered = options.isOrdered
+        query.attemptID = attemptID
+        if let subscription = subscriptions[source.topic] {
+            query.expression = subscription.expression
+            query.expressionType = subscription.expressionType
+        }
+        let asked = ContinuousClock.now
+        let reply = try await connections.invoke(
+            address, query.command, timeout: connections.requestTimeout + options.pollWait + .seconds(7))
+        switch reply.responseCode {
+        case .success: break
+        case .pollingTimeout, .pollingFull, .pullNotFound: return 0
+        default: throw .refused(ServerRefusal(address: address, reply: reply))
+        }
+        let deliveries = try PopDelivery.decode(reply, group: group, brokerName: source.broker, address: address)
+        received(deliveries, of: source, since: asked)
+        return deliveries.count
+    }
+
+    private func received(_ deliveries: [PopDelivery], of source: Source, since asked: ContinuousClock.Instant) {
+        if let first = deliveries.first {
+            runningInfo.pulled(deliveries.count, from: first.message.queue, in: asked.duration(to: .now))
+        }
+        for delivery in deliveries {
+            let claim = PopClaim(group: group, topic: source.topic, handle: delivery.handle)
+            let time = min(max(1, delivery.handle.invisibleTime), Self.invisibleBounds.upperBound)
+            numbers += 1
+            let number = numbers
+            held[number] = Held(delivery, claim, time: time, until: .now + .milliseconds(time))
+            if let subscription = subscriptions[source.topic], !subscription.selects(delivery.message) {
+                // Brokers select by the tag's hash: another tag has the same.
+                held[number]?.handedOut = .now
+                Task { _ = try? await acknowledge(number) }
+                continue
+            }
+            let rank = priority(of: source.topic)
+            let index =
+                subscriptions.count == 1
+                ? nil : arrived.firstIndex { held[$0].map { priority(of: $0.claim.topic) < rank } ?? false }
+            arrived.insert(number, at: index ?? arrived.count)
+        }
+        wakeTakers()
+    }
+}
+
+extension PopConsumer.Options {
+    /// - Throws: `invalidArgument`, with the bounds.
+    func check() throws(RocketMQClientError) {
+        if let timeout, !(.seconds(1) ... .seconds(86_400)).contains(timeout) {
+            throw .invalidArgument("timeout is 1 s to 24 h, not \(timeout)")
+        }
+        guard 1...4096 ~= heldMax else { throw .invalidArgument("heldMax is 1 to 4096, not \(heldMax)") }
+        guard (.milliseconds(10) ... .seconds(100)).contains(pollWait) else {
+            throw .invalidArgument("pollWait is 10 ms to 100 s, not \(pollWait)")
+        }
+        if case .time? = start {
+            throw .invalidArgument(
+                "a group that pops begins at the first message or at the last; set its offsets by a time with "
+                    + "apus admin resetOffsetByTime")
+        }
+    }
+}

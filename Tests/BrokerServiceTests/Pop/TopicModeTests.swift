@@ -1,0 +1,222 @@
+import FastJSON
+import Foundation
+import RemotingProtocol
+import StoreFormat
+import TestTools
+import Testing
+
+@testable import BrokerService
+
+/// Topics with `apus.mode` and what belongs to it.
+@Suite("modes of topics") struct TopicModeTests {
+    private func withTopic(
+        _ attributes: String, queues: Int = 1, messages: Int = 0, clock: ShiftedClock? = nil,
+        _ body: (BrokerHarness, RawConnection) throws -> Void
+    ) throws {
+        let harness = try BrokerHarness(clock: clock) { TagFilterDouble.attach(to: $0) }
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        try connection.makeTopic("T", queues: queues, attributes)
+        for index in 0..<messages { #expect(try connection.send(topic: "T", body: "m\(index)").code == 0) }
+        try body(harness, connection)
+    }
+
+    @Test("attributes are kept, changed and refused in words; SERIAL_QUEUE needs one queue")
+    func attributes() throws {
+        try withTopic("+apus.mode=QUEUE,+apus.timeout=5", queues: 4) { (harness, connection) throws in
+            func attributes() throws -> String? {
+                try connection.invoke(.getTopicConfig, ["topic": "T"]).json()["attributes"]?.text()
+            }
+            #expect(try attributes() == #"{"apus.mode":"QUEUE","apus.timeout":"5"}"#)
+            #expect(try harness.onLoop { $0.topics["T"]?.policy.timeoutMillis } == 5000)
+            let refused = try connection.topicRequest("T", queues: 4, "+apus.timeout=0")
+            #expect(refused.remark?.contains("apus.timeout=0: it is a whole number, 1 to 86400 seconds") == true)
+            let serial = try connection.topicRequest("T", queues: 1, "+apus.mode=SERIAL_QUEUE")
+            #expect(serial.code == 1 && serial.remark?.contains("needs one queue, topic T has 4") == true)
+            #expect(try attributes() == #"{"apus.mode":"QUEUE","apus.timeout":"5"}"#)
+            try connection.makeTopic("T", queues: 1, "-apus.timeout")
+            try connection.makeTopic("T", queues: 1, "+apus.mode=SERIAL_QUEUE")
+            let wide = try connection.topicRequest("T", queues: 2, "")
+            #expect(wide.code == 1 && wide.remark?.contains("SERIAL_QUEUE needs one queue") == true)
+            let retry = try connection.topicRequest("%RETRY%G", queues: 1, "+apus.mode=QUEUE")
+            #expect(retry.code == 1 && retry.remark?.contains("belongs to a consumer group") == true)
+            let short = try connection.topicRequest("T", queues: 1, "+apus.archive=2d")
+            #expect(short.code == 1 && short.remark?.contains("set at least 3d") == true)
+            #expect(try connection.topicRequest("T", queues: 1, "+apus.archive=3d").code == 0)
+            // It is there after a restart.
+            try harness.drain()
+            let next = try BrokerHarness(folder: harness.folder)
+            #expect(try next.onLoop { $0.topics["T"]?.policy.mode } == .serial)
+            try next.drain()
+        }
+    }
+
+    @Test("a QUEUE topic is popped only, and QUERY_ASSIGNMENT says so")
+    func poppedOnly() throws {
+        try withTopic("+apus.mode=QUEUE", messages: 2) { (_, connection) throws in
+            let refused = try connection.invoke(.pullMessage, RawConnection.pullFields(topic: "T", group: "Pullers"))
+            #expect(refused.code == ResponseCode.noPermission.rawValue)
+            #expect(refused.remark?.contains("apus.mode=QUEUE") == true && refused.remark?.contains("pop it") == true)
+            let tool = try connection.invoke(
+                .pullMessage, RawConnection.pullFields(topic: "T", group: "TOOLS_CONSUMER"))
+            #expect(tool.code == 0)
+            let heartbeat = JSONValue.fields([
+                ("clientID", .string("c")),
+                (
+                    "consumerDataSet",
+                    .array([
+                        .fields([
+                            ("groupName", .string("G")), ("consumeType", .string("CONSUME_PASSIVELY")),
+                            ("messageModel", .string("CLUSTERING")),
+                            ("consumeFromWhere", .string("CONSUME_FROM_FIRST_OFFSET")),
+                            ("subscriptionDataSet", .array([])), ("unitMode", .bool(false)),
+                        ])
+                    ])
+                ), ("producerDataSet", .array([])),
+            ])
+            #expect(try connection.invoke(.heartBeat, body: heartbeat.bytes()).code == 0)
+            let question = QueryAssignmentRequestBody.text(topic: "T", group: "G", client: "c")
+            #expect(
+                String(decoding: try connection.invoke(.queryAssignment, body: question).body, as: UTF8.self)
+                    .contains(#""mode":"POP""#))
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m0", "m1"])
+        }
+    }
+
+    @Test("a pull and a pop that wait are answered when the topic's mode changes")
+    func changes() throws {
+        try withTopic("") { (harness, connection) throws in
+            let waiting = try harness.connect()
+            var pull = RawConnection.pullFields(topic: "T", group: "Pullers")
+            pull["sysFlag"] = "6"
+            pull["suspendTimeoutMillis"] = "20000"
+            try waiting.post(.pullMessage, pull)
+            try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
+            try connection.makeTopic("T", queues: 1, "+apus.mode=QUEUE")
+            #expect(try waiting.receive().code == ResponseCode.pullNotFound.rawValue)
+            _ = try connection.send(topic: "T", body: "m")
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m"])
+        }
+    }
+
+    @Test("a pop without a time has the topic's, a failed message comes again by the strategy")
+    func failures() throws {
+        try withTopic(
+            "+apus.mode=QUEUE,+apus.timeout=2,+apus.retry.strategy=linear,+apus.retry.interval=1", messages: 1
+        ) { (_, connection) throws in
+            let popped = try connection.pop(RawConnection.popFields(topic: "T", invisible: 0))
+            #expect(popped.fields["invisibleTime"] == "2000")
+            #expect(try connection.pop(RawConnection.popFields(topic: "T", invisible: -1)).messages.isEmpty)
+            let (code, failed) = try connection.change(popped.messages[0], topic: "T", invisible: -1)
+            #expect(code == 0 && failed.handle.split(separator: " ")[2] == "1000")
+            let status = try connection.status(topic: "T")
+            #expect(status["status"]?.string == "FAIL" && status["attempts"]?.integer == 1)
+            #expect(status["attemptsMax"]?.integer == 16 && status["until"]?.integer != nil)
+            #expect((status["trail"]?.array ?? []).map { $0["event"]?.string } == ["DELIVERED", "FAILED"])
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).messages.isEmpty)
+            let again = try connection.pop(RawConnection.popFields(topic: "T", invisible: -1, poll: 5000))
+            #expect(again.messages.map(\.reconsumeTimes) == [1])
+            let (_, second) = try connection.change(again.messages[0], topic: "T", invisible: -1)
+            #expect(second.handle.split(separator: " ")[2] == "2000")
+            // A failure by another delivery's handle changes nothing.
+            let stale = try connection.change(popped.messages[0], topic: "T", invisible: -1)
+            #expect(stale.code == 0 && stale.message.handle == popped.messages[0].handle)
+            let last = try connection.pop(RawConnection.popFields(topic: "T", invisible: 60_000, poll: 5000))
+            try connection.acknowledge(last.messages[0], topic: "T")
+            let done = try connection.status(topic: "T")
+            #expect(done["status"]?.string == "SUCCESS")
+            #expect(
+                (done["trail"]?.array ?? []).map { $0["event"]?.string }
+                    == ["DELIVERED", "FAILED", "DELIVERED", "FAILED", "DELIVERED", "ACKNOWLEDGED"])
+        }
+    }
+
+    @Test("after retry.count deliveries more it is a dead letter at once, with the reason")
+    func deadLetters() throws {
+        try withTopic(
+            "+apus.mode=QUEUE,+apus.retry.count=1,+apus.retry.interval=0", messages: 2
+        ) { (_, connection) throws in
+            let first = try connection.pop(RawConnection.popFields(topic: "T", count: 1))
+            #expect(first.bodies == ["m0"])
+            let once = try connection.fail(first.messages[0], topic: "T", reason: "no money")
+            #expect(once.code == 0 && once.extFields["deadLetter"] == nil)
+            let again = try connection.pop(RawConnection.popFields(topic: "T", count: 1))
+            #expect(again.messages.map(\.reconsumeTimes) == [1] && again.bodies == ["m0"])
+            let answer = try connection.fail(again.messages[0], topic: "T", reason: "no\u{1}money\u{2}X\u{1}y")
+            #expect(answer.code == 0 && answer.extFields["deadLetter"] == "true")
+            let letters = try connection.invoke(
+                .pullMessage, RawConnection.pullFields(topic: "%DLQ%G", group: "Reader"))
+            let text = String(decoding: letters.body, as: UTF8.self)
+            #expect(text.contains("failed (no money X y), popped 2 times; apus.retry.count of topic T is 1"))
+            #expect(try connection.committed(topic: "T") == 1)
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m1"])
+            // Who says nothing is given up by the next pop.
+            let status = try connection.status(topic: "T")
+            #expect(status["status"]?.string == "FAIL" && status["deadLetter"]?["topic"]?.string == "%DLQ%G")
+        }
+    }
+
+    @Test("messages of one shard key lie in one queue; batches are refused")
+    func shards() throws {
+        try withTopic("+apus.mode=QUEUE,+apus.shard=true", queues: 4) { (_, connection) throws in
+            var queues: [String: Set<String>] = [:]
+            for index in 0..<40 {
+                let key = "order-\(index % 10)"
+                let answer = try connection.send(
+                    topic: "T", queueID: Int32(index % 4), body: "\(index)", properties: "__SHARDINGKEY\u{1}\(key)")
+                #expect(answer.code == 0)
+                queues[key, default: []].insert(answer.extFields["queueId"] ?? "")
+            }
+            #expect(queues.values.allSatisfy { $0.count == 1 })
+            #expect(Set(queues.values.flatMap { $0 }).count > 1)
+            let other = try connection.send(topic: "T", queueID: 2, body: "without a key")
+            #expect(other.extFields["queueId"] == "2")
+            let batch = try connection.send(topic: "T", bytes: [0, 0, 0, 0], properties: "", batch: "true")
+            #expect(batch.code == ResponseCode.messageIllegal.rawValue && batch.remark?.contains("one by one") == true)
+        }
+    }
+}
+
+extension RawConnection {
+    func topicRequest(_ topic: String, queues: Int, _ attributes: String) throws -> RemotingCommand {
+        try invoke(
+            .updateAndCreateTopic,
+            [
+                "topic": topic, "defaultTopic": "TBW102", "readQueueNums": String(queues),
+                "writeQueueNums": String(queues), "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0",
+                "order": "false", "attributes": attributes,
+            ])
+    }
+
+    func makeTopic(_ topic: String, queues: Int, _ attributes: String) throws {
+        let answer = try topicRequest(topic, queues: queues, attributes)
+        #expect(answer.code == 0, "\(answer.remark ?? "")")
+    }
+
+    /// The answer to a reported failure.
+    func fail(
+        _ message: PoppedMessage, topic: String, group: String = "G", reason: String? = nil
+    ) throws -> RemotingCommand {
+        var fields = [
+            "consumerGroup": group, "topic": topic, "queueId": String(message.queueID),
+            "offset": String(message.offset), "extraInfo": message.handle, "invisibleTime": "-1",
+        ]
+        fields["reason"] = reason
+        return try invoke(.changeMessageInvisibleTime, fields)
+    }
+
+    /// Group G's row of a message's status.
+    func status(topic: String, offset: Int64 = 0) throws -> JSONValue {
+        let answer = try invoke(
+            .getMessageStatus, ["topic": topic, "queueId": "0", "queueOffset": String(offset), "group": "G"])
+        return try #require(try answer.json()["groups"]?.array?.first)
+    }
+}
+
+extension QueryAssignmentRequestBody {
+    static func text(topic: String, group: String, client: String) -> [UInt8] {
+        Array(
+            (#"{"clientId":""# + client + #"","consumerGroup":""# + group
+                + #"","messageModel":"CLUSTERING","strategyName":"AVG","topic":""# + topic + #""}"#).utf8)
+    }
+}

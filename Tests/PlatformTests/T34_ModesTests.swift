@@ -1,0 +1,235 @@
+import FastJSON
+import Foundation
+import RemotingProtocol
+import RocketMQClient
+import TestTools
+import Testing
+
+extension PlatformTests {
+    /// Modes of topics with consumers that are processes, over kills of them and of the broker.
+    @Suite("T34 modes of topics", .serialized)
+    struct T34_Modes {
+        static let topic = "Moded"
+        static let group = "Movers"
+
+        /// A line of a consumer: `got BODY ATTEMPT QUEUE OFFSET`, `done BODY` or `failed BODY`.
+        struct Line {
+            let consumer: String
+            let verb: String
+            let body: String
+            let attempt: Int
+        }
+
+        final class Stage {
+            let platform: Platform
+            var consumers: [(name: String, program: Program)] = []
+
+            init(_ attributes: String, queues: Int) async throws {
+                platform = try await Platform.start()
+                let outcome = try await platform.apus([
+                    "admin", "updateTopic", "-b", platform.broker, "-t", T34_Modes.topic, "-r", String(queues), "-w",
+                    String(queues), "-a", attributes,
+                ])
+                #expect(outcome.status == 0, "\(outcome.errorText)")
+            }
+
+            func consumer(_ name: String, _ options: String...) throws {
+                let script = Binaries.packageRoot + "/Tests/Clients/popper.py"
+                let program = try Program(
+                    "/usr/bin/python3",
+                    [script, platform.broker, T34_Modes.topic, T34_Modes.group, name] + options)
+                consumers.append((name, program))
+            }
+
+            func kill(_ name: String) {
+                for consumer in consumers where consumer.name == name { consumer.program.send(signal: SIGKILL) }
+            }
+
+            func lines(of name: String) -> [Line] {
+                consumers.filter { $0.name == name }.flatMap { consumer in
+                    consumer.program.lines.compactMap { line in
+                        let words = line.split(separator: " ").map(String.init)
+                        guard words.count >= 2 else { return nil }
+                        return Line(
+                            consumer: name, verb: words[0], body: words[1],
+                            attempt: words.count > 2 ? Int(words[2]) ?? -1 : 0)
+                    }
+                }
+            }
+
+            func bodies(_ verb: String, of name: String? = nil) -> [String] {
+                Set(consumers.map(\.name)).sorted().filter { name == nil || $0 == name }.flatMap { lines(of: $0) }
+                    .filter { $0.verb == verb }.map(\.body)
+            }
+
+            func send(_ bodies: [String]) async throws {
+                for (index, body) in bodies.enumerated() {
+                    let sent = try await platform.ask(
+                        platform.broker,
+                        RemotingCommand(
+                            .sendMessageV2,
+                            extFields: [
+                                "a": "P", "b": T34_Modes.topic, "c": "TBW102", "d": "1", "e": "-1", "f": "0", "g": "1",
+                                "h": "0", "i": "UNIQ_KEY\u{1}id-\(body)", "j": "0", "k": "false", "m": "false",
+                            ], body: Array(body.utf8)))
+                    #expect(sent.code == 0, "message \(index): \(sent.remark ?? "")")
+                }
+            }
+
+            func killBroker() async throws {
+                let old = try #require(platform.pid(of: "broker-store"))
+                Glibc.kill(old, SIGKILL)
+                _ = try await platform.newPid(of: "broker-store", after: old)
+            }
+
+            /// Events of a message, as `apus message show` has them.
+            func trail(of body: String) async throws -> [String] {
+                let outcome = try await Program.run(
+                    Binaries.apus,
+                    [
+                        "message", "show", "-n", platform.nameServer, "id-\(body)", "--topic", T34_Modes.topic,
+                        "--group", T34_Modes.group, "--json",
+                    ], within: .seconds(20))
+                let json = try JSONValue(parsing: Array(outcome.lines.joined().utf8))
+                return (json["groups"]?.array?.first?["trail"]?.array ?? []).compactMap { $0["event"]?.string }
+            }
+
+            func end() async throws {
+                for consumer in consumers { consumer.program.send(signal: SIGKILL) }
+                try await platform.stop()
+            }
+        }
+
+        @Test(
+            "QUEUE: each message to one of two consumers, none lost or in two hands over kills",
+            .timeLimit(.minutes(2)))
+        func queue() async throws {
+            let stage = try await Stage("+apus.mode=QUEUE,+apus.timeout=10", queues: 4)
+            try stage.consumer("a", "--think", "5")
+            try stage.consumer("b", "--think", "5")
+            let first = (0..<100).map { "first-\($0)" }
+            try await stage.send(first)
+            try await eventually("all are consumed", within: .seconds(30)) { Set(stage.bodies("done")).count == 100 }
+            #expect(stage.bodies("got").count == 100, "each message once")
+            #expect(stage.bodies("got", of: "a").count > 10 && stage.bodies("got", of: "b").count > 10)
+
+            // One dies with a message, then the broker.
+            try stage.consumer("dying", "--hold", "3")
+            let second = (0..<60).map { "second-\($0)" }
+            try await stage.send(Array(second[..<30]))
+            try await eventually("the third message is held", within: .seconds(20)) {
+                stage.bodies("got", of: "dying").count == 3
+                    || Set(stage.bodies("done")).isSuperset(of: second[..<30])
+            }
+            stage.kill("dying")
+            try await stage.killBroker()
+            try await stage.send(Array(second[30...]))
+            try await eventually("all are consumed, what was in dead hands too", within: .seconds(30)) {
+                Set(stage.bodies("done")).isSuperset(of: second)
+            }
+            // Each that came twice says why in its trail.
+            let counts = Dictionary(grouping: stage.bodies("got"), by: { $0 }).mapValues(\.count)
+            for (body, count) in counts where count > 1 {
+                let trail = try await stage.trail(of: body)
+                #expect(
+                    trail.filter { $0 == "TIMED_OUT" || $0 == "DELIVERED_AGAIN" }.count >= count - 1,
+                    "\(body) was delivered \(count) times: \(trail)")
+            }
+            let refused = try await stage.platform.ask(
+                stage.platform.broker,
+                RemotingCommand(
+                    .pullMessage,
+                    extFields: [
+                        "consumerGroup": "Pullers", "topic": Self.topic, "queueId": "0", "queueOffset": "0",
+                        "maxMsgNums": "1", "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0",
+                        "subscription": "*", "subVersion": "0",
+                    ]))
+            #expect(refused.code == ResponseCode.noPermission.rawValue)
+            try await stage.end()
+        }
+
+        @Test(
+            "SERIAL_QUEUE: one of two consumers gets all in order, the other takes over when it or the broker is killed",
+            .timeLimit(.minutes(2)))
+        func serial() async throws {
+            let stage = try await Stage("+apus.mode=SERIAL_QUEUE,+apus.timeout=5", queues: 1)
+            try stage.consumer("a")
+            try stage.consumer("b")
+            let first = (0..<50).map { "first-\($0)" }
+            try await stage.send(first)
+            try await eventually("all are consumed", within: .seconds(30)) { stage.bodies("done").count == 50 }
+            let holder = stage.bodies("done", of: "a").isEmpty ? "b" : "a"
+            #expect(stage.bodies("done", of: holder) == first, "in order, all at one")
+            let shown = try await stage.platform.apus(["admin", "topicMode", "-t", Self.topic])
+            #expect(shown.lines.contains("  apus.mode: SERIAL_QUEUE"), "\(shown)")
+            #expect(shown.lines.contains { $0.hasPrefix("  group Movers: queue 0 \(holder) since") }, "\(shown.lines)")
+
+            try await stage.killBroker()
+            let second = (0..<20).map { "second-\($0)" }
+            try await stage.send(second)
+            try await eventually("all are consumed over the kill", within: .seconds(30)) {
+                Set(stage.bodies("done")).isSuperset(of: second)
+            }
+            stage.kill(holder)
+            let third = (0..<20).map { "third-\($0)" }
+            try await stage.send(third)
+            let other = holder == "a" ? "b" : "a"
+            try await eventually("the other one takes over", within: .seconds(30)) {
+                Set(stage.bodies("done")).isSuperset(of: third)
+            }
+            #expect(stage.bodies("done", of: other).filter { $0.hasPrefix("third") } == third, "in order")
+            try await stage.end()
+        }
+
+        @Test(
+            "SERIAL_QUEUE: what is in dead hands comes to the next after its time, in order, and the trail says so",
+            .timeLimit(.minutes(1)))
+        func dead() async throws {
+            let stage = try await Stage("+apus.mode=SERIAL_QUEUE,+apus.timeout=2,+apus.retry.interval=1", queues: 1)
+            try stage.consumer("dying", "--hold", "3")
+            let bodies = (0..<8).map { "m-\($0)" }
+            try await stage.send(bodies)
+            try await eventually("the third message is held", within: .seconds(20)) {
+                stage.bodies("got", of: "dying") == ["m-0", "m-1", "m-2"]
+            }
+            try stage.consumer("next", "--fail", "m-4")
+            stage.kill("dying")
+            try await eventually("the next one goes on", within: .seconds(30)) {
+                stage.bodies("got", of: "next").filter { $0 == "m-4" }.count >= 2
+            }
+            let got = stage.bodies("got", of: "next")
+            #expect(Array(got.prefix(4)) == ["m-2", "m-3", "m-4", "m-4"], "\(got)")
+            #expect(try await stage.trail(of: "m-2") == ["DELIVERED", "TIMED_OUT", "DELIVERED", "ACKNOWLEDGED"])
+            #expect(try await stage.trail(of: "m-4").prefix(3) == ["DELIVERED", "FAILED", "DELIVERED"])
+            try await stage.end()
+        }
+
+        @Test("TOPIC: each of two groups of one has every message", .timeLimit(.minutes(1)))
+        func topic() async throws {
+            let stage = try await Stage("+apus.mode=TOPIC", queues: 2)
+            let bodies = (0..<20).map { "m-\($0)" }
+            try await stage.send(bodies)
+            for group in ["one", "two"] {
+                var seen: Set<String> = []
+                for queue in 0..<2 {
+                    let answer = try await stage.platform.ask(
+                        stage.platform.broker,
+                        RemotingCommand(
+                            .pullMessage,
+                            extFields: [
+                                "consumerGroup": group, "topic": Self.topic, "queueId": String(queue),
+                                "queueOffset": "0", "maxMsgNums": "32", "sysFlag": "4", "commitOffset": "0",
+                                "suspendTimeoutMillis": "0", "subscription": "*", "subVersion": "0",
+                            ]))
+                    if answer.code == 0 {
+                        for message in try ReceivedMessage.decode(answer.body, brokerName: "broker-a") {
+                            seen.insert(String(decoding: message.body, as: UTF8.self))
+                        }
+                    }
+                }
+                #expect(seen == Set(bodies))
+            }
+            try await stage.end()
+        }
+    }
+}
