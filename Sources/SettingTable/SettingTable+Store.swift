@@ -72,7 +72,7 @@ extension SettingTable {
             "per cent used above which the oldest files go"),
         Setting(
             "cleanFileForciblyEnable", .retention, .broker, .boolean, "true", .running,
-            "on a nearly full disk also younger ones"),
+            "on a nearly full disk: true deletes the oldest messages, consumed or not; false refuses new ones"),
         Setting(
             "cleanResourceInterval", .retention, .broker, .integer(10...3_600_000), "10000", .running,
             "milliseconds between looks"),

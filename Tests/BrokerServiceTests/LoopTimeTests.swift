@@ -87,6 +87,21 @@ struct LoopTimeTests {
         #expect(try consumer.receive().extFields["nextBeginOffset"] == "3")
     }
 
+    @Test("a connection holds 16 384 pulls; one more is answered at once, and those of others are held as ever")
+    func heldBound() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let producer = try harness.connect()
+        _ = try producer.send(topic: "Bound", body: "first")
+        let bound = MessageReader.heldPerConnectionMax
+        let consumer = try hold(bound, topic: "Bound", harness)
+        let fields = RawConnection.pullFields(topic: "Bound", offset: 1, suspendMillis: 60_000)
+        #expect(try consumer.invoke(.pullMessage, fields).code == ResponseCode.pullNotFound.rawValue)
+        #expect(try harness.onLoop { $0.hold.count } == bound)
+        try producer.post(.pullMessage, fields)
+        try eventually { try harness.onLoop { $0.hold.count } == bound + 1 }
+    }
+
     @Test("a connection with very many held pulls closes in slices")
     func closing() throws {
         let harness = try BrokerHarness()

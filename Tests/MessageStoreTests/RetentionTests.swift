@@ -167,6 +167,9 @@ import Testing
         #expect(lost == before - left, "\(errors)")
         #expect(
             errors.first?.contains("of 2 topics") == true && errors.first?.contains("cleanFileForciblyEnable") == true)
+        // Each of them is an error and names the topics.
+        let named = log.errors.filter { $0.line.contains("before their time was over") }.map { $0.metadata["topics"] }
+        #expect(named.count == errors.count && named.first == "Others Third", "\(named)")
         try next.store.close()
     }
 

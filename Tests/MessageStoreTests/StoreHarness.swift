@@ -90,8 +90,11 @@ final class TestClock: Sendable {
 /// What the store said of importance: warnings and worse.
 final class LogLines: LogHandler, Sendable {
     private let stored = Mutex<[String]>([])
+    private let errorsStored = Mutex<[(line: String, metadata: Logger.Metadata)]>([])
 
     var lines: [String] { stored.withLock { $0 } }
+    /// Those of level error and above.
+    var errors: [(line: String, metadata: Logger.Metadata)] { errorsStored.withLock { $0 } }
     var metadata: Logger.Metadata {
         get { [:] }
         set {}
@@ -107,6 +110,9 @@ final class LogLines: LogHandler, Sendable {
 
     func log(event: LogEvent) {
         if event.level >= .warning { stored.withLock { $0.append("\(event.message)") } }
+        if event.level >= .error {
+            errorsStored.withLock { $0.append(("\(event.message)", event.metadata ?? [:])) }
+        }
     }
 }
 

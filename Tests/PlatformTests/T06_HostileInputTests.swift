@@ -145,7 +145,7 @@ extension PlatformTests {
             let large = platform.folder.file("large")
             try String(repeating: "x", count: 1 << 20).write(toFile: large, atomically: false, encoding: .utf8)
             for _ in 0..<4 {
-                let sent = try await platform.apus(["send", "--topic", "Large", "--queue", "0", large])
+                let sent = try await platform.apus(["send", "--topic", "Large", "--queue", "0", "--key", "large", large])
                 #expect(sent.status == 0, "\(sent.errorText)")
             }
             let header = """
@@ -153,17 +153,26 @@ extension PlatformTests {
                 "maxMsgNums":"32","sysFlag":"4","commitOffset":"0","suspendTimeoutMillis":"0","subscription":"*",\
                 "subVersion":"0","expressionType":"TAG"},"flag":0,"language":"JAVA","opaque":1,"version":409}
                 """
+            let query = """
+                {"code":12,"extFields":{"topic":"Large","key":"large","maxNum":"64","beginTimestamp":"0",\
+                "endTimestamp":"9223372036854775807"},"flag":0,"language":"JAVA","opaque":2,"version":409}
+                """
             let request = Self.frame(header: Array(header.utf8))
+            let byKey = Self.frame(header: Array(query.utf8))
+            // It is a question that is answered with all of them.
+            let reader = try RawSocket(platform.broker)
+            reader.write(byKey)
+            #expect(reader.read(4 << 20, within: .seconds(10)) == 4 << 20)
             let sockets = try (0..<8).map { _ in try RawSocket(platform.broker) }
             for _ in 0..<50 {
-                for socket in sockets { socket.write(request) }
+                for socket in sockets { socket.write(request + byKey) }
             }
             // Time passes: it answers as much as it wants to.
             try await Task.sleep(for: .seconds(2))
             let pid = try #require(pids["broker-store"])
             let resident = Platform.residentBytes(of: pid)
             print(
-                "T06 8 clients that asked for \(8 * 50 * 4) MB and read none: broker-store has \(resident >> 20) MB resident"
+                "T06 8 clients that asked for \(2 * 8 * 50 * 4) MB and read none: broker-store has \(resident >> 20) MB resident"
             )
             #expect(resident < 256 << 20, "broker-store has \(resident >> 20) MB resident")
             let sent = try await platform.apus(["send", "--topic", "Healthy"], input: .file("/etc/hostname"))

@@ -43,6 +43,19 @@ struct MasterSlaveTests {
         try await master.stop()
     }
 
+    @Test("the HA port takes 16 connections from one address, 64 in all, and others while there is room")
+    func admission() async throws {
+        let master = try await MasterHarness(store: FakeStore())
+        for address in 1...3 as ClosedRange<UInt32> {
+            let answers = try await master.admit(17, from: HostAddress(ipv4: 0x0A00_0000 + address, port: 1))
+            #expect(answers.prefix(16).allSatisfy { $0 == nil })
+            #expect(answers.last??.contains("from this address: 16 are open") == true, "\(answers)")
+        }
+        let last = try await master.admit(17, from: HostAddress(ipv4: 0x0A00_0009, port: 1))
+        #expect(last.prefix { $0 == nil }.count == 64 - 3 * 16)
+        try await master.stop()
+    }
+
     @Test("a slow broker-store is not run over: bytes in flight are bounded")
     func backPressure() async throws {
         let master = try await MasterHarness(store: FakeStore(fileSize: 64 << 20))

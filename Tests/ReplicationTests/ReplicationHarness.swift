@@ -1,6 +1,7 @@
 import Foundation
 import LinuxSystem
 import Logging
+import MessageModel
 import NIOCore
 import NIOPosix
 import TestFolders
@@ -165,6 +166,12 @@ final class MasterHarness {
 
     /// When a slave last reported, in milliseconds since 1970.
     var lastReport: Int64 { Int64(segment.atomicLoad(slot: ReplicationSlot.lastAckMilliseconds)) }
+
+    /// Why connections from an address are refused, nil for each that is taken.
+    func admit(_ count: Int, from address: HostAddress) async throws -> [String?] {
+        let master = master
+        return try await loop.submit { (0..<count).map { _ in master.value.admission.admit(address) } }.get()
+    }
 
     /// All that was due on the master's event loop has been done.
     func turn() async throws { try await loop.submit {}.get() }

@@ -64,6 +64,20 @@ final class RunningNameServer: Sendable {
         }
     }
 
+    /// How many topics are known in the turns of its loop, each number once, until `isDone` is true.
+    func topicCounts(until isDone: NIOLockedValueBox<Bool>) async throws -> NIOLockedValueBox<[Int]> {
+        let counts = NIOLockedValueBox<[Int]>([])
+        let (parts, eventLoop) = (self.parts, self.group.next())
+        @Sendable func look() {
+            let count = parts.value.0.tables.topicCount
+            counts.withLockedValue { if $0.last != count { $0.append(count) } }
+            // Behind whatever else is to be done in this turn.
+            if !isDone.withLockedValue({ $0 }) { eventLoop.execute(look) }
+        }
+        try await eventLoop.submit(look).get()
+        return counts
+    }
+
     /// Lets time pass and looks for silent brokers, as the timer does.
     func advance(milliseconds: Int64) async throws {
         let (parts, clock) = (self.parts, self.clock)
@@ -523,6 +537,34 @@ struct LargeBodyTests {
         #expect(route.code == ResponseCode.topicNotExist.rawValue)
         await client.close()
         try await server.stop()
+    }
+
+    @Test("topics of large registrations are entered 500 in a turn, however many brokers register at once")
+    func entering() async throws {
+        let server = try await RunningNameServer()
+        try await server.serveLargeBodies { work in NIOThreadPool.singleton.submit { _ in work() } }
+        let isDone = NIOLockedValueBox(false)
+        let counts = try await server.topicCounts(until: isDone)
+        let clients = [try await server.connect(), try await server.connect()]
+        let answers = zip(clients, ["a", "b"]).map { client, name in
+            client.invoking(Self.registration(name, topics: 3000, prefix: name), timeout: .seconds(30))
+        }
+        for answer in answers { #expect(try await answer.get().code == 0) }
+        isDone.withLockedValue { $0 = true }
+        let steps = counts.withLockedValue { $0 }
+        #expect(steps.first == 0 && steps.last == 6000, "\(steps)")
+        for (before, after) in zip(steps, steps.dropFirst()) { #expect(after - before <= 500, "\(steps)") }
+        for client in clients { await client.close() }
+        try await server.stop()
+    }
+
+    @Test("entries of the KV configuration that are none are left out and counted, the others serve")
+    func badKV() throws {
+        var refused = 0
+        let text = #"{"configTable":{"N":{"a":"1","b":7,"c":null,"d":["x"]},"M":[],"O":{"e":"5"}}}"#
+        let table = KVConfigTable(json: try JSONValue(parsing: Array(text.utf8)), refused: &refused)
+        #expect(refused == 4)
+        #expect(table.table == ["N": ["a": "1"], "O": ["e": "5"]])
     }
 
     @Test("a hundred brokers that expire together go one in a turn, and all go")

@@ -20,6 +20,13 @@ struct SettingTableTests {
         }
     }
 
+    @Test("what may cost messages says so, for both of its values")
+    func forcedDeletion() throws {
+        let setting = try #require(SettingTable.all.first { $0.name == "cleanFileForciblyEnable" })
+        #expect(setting.meaning.contains("true deletes the oldest messages, consumed or not"))
+        #expect(setting.meaning.contains("false refuses new ones"))
+    }
+
     struct Reading: Sendable {
         let key: String
         let text: String

@@ -33,6 +33,20 @@ struct PlatformProcessTests {
         }
     }
 
+    @Test("the longest turn of a worker's loop is in its status")
+    func longestTurn() throws {
+        try with(heartbeatMilliseconds: 100) { (platform: EchoPlatform) throws in
+            #expect(try platform.ask(platform.broker, "busy 300") == "idle")
+            let pattern = /loop max ([0-9]+) ms \(([0-9]+) in the last minute\)/
+            try platform.eventually("its turn of 300 ms is shown") {
+                let found = try platform.worker(.brokerStore).status.firstMatch(of: pattern)
+                return (found.flatMap { Int($0.1) } ?? 0) >= 300
+            }
+            let other = try platform.worker(.filter).status.firstMatch(of: pattern)
+            #expect(other.flatMap { Int($0.1) } ?? 0 < 300)
+        }
+    }
+
     /// The socket stays with the supervisor: a client that connects while nobody is there is served by the next life.
     /// The segment keeps its contents, and both ends of the links are new.
     @Test(arguments: ["kill", "trap"])

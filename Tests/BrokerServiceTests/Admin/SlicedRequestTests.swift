@@ -45,6 +45,23 @@ struct SlicedRequestTests {
         return try harness.onLoop { $0.slices.slices } - before
     }
 
+    @Test("a topic with one queue more is refused in words, whichever number says so")
+    func tooWide() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        for (read, write) in [(Self.queues + 1, 4), (4, Self.queues + 1), (Int(Int32.max), 1)] {
+            let fields = [
+                "topic": "TooWide", "readQueueNums": "\(read)", "writeQueueNums": "\(write)", "perm": "6",
+                "defaultTopic": "TBW102",
+            ]
+            let answer = try connection.invoke(.updateAndCreateTopic, fields)
+            #expect(answer.code == ResponseCode.systemError.rawValue)
+            #expect(answer.remark?.contains("at most \(Self.queues)") == true, "\(answer.remark ?? "")")
+            #expect(try harness.onLoop { $0.topics["TooWide"] == nil })
+        }
+    }
+
     @Test("202, 208, 303 and 317 about one topic of 4096 queues")
     func oneTopic() throws {
         let harness = try BrokerHarness()

@@ -102,6 +102,43 @@ import Testing
         #expect(try harness.onLoop { $0.tables.locks.isEmpty })
     }
 
+    @Test("what is asked of the client by its id (307, 309) is asked of one of them, and of the other when that has left")
+    func relayed() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let (first, second) = (try Instance(harness), try Instance(harness))
+        let tool = try harness.connect()
+        let sent = try tool.send(topic: "Orderly", body: "for one of them")
+        let id = try #require(sent.extFields["msgId"])
+        let fields = ["consumerGroup": "G", "clientId": Self.id, "topic": "Orderly", "msgId": id]
+
+        /// Exactly one is asked; its answer comes back.
+        func ask(_ code: RequestCode, _ one: Instance, notThe other: Instance?) throws {
+            let opaque = try tool.post(code, fields)
+            let asked = try one.connection.receive()
+            #expect(!asked.isResponse && asked.code == code.rawValue)
+            if code == .consumeMessageDirectly {
+                #expect(try MessageExt.decodeAll(asked.body).first?.body == Array("for one of them".utf8))
+            }
+            if let other {
+                // Answers and requests are in order on a connection: what comes next is the answer to this.
+                #expect(try other.lock([]) == [])
+            }
+            var answer = RemotingCommand.response(.success, remark: "by one")
+            answer.opaque = asked.opaque
+            try one.connection.send(RawConnection.bytes(answer))
+            let answered = try tool.receive()
+            #expect(answered.opaque == opaque && answered.code == 0 && answered.remark == "by one")
+        }
+        for code in [RequestCode.getConsumerRunningInfo, .consumeMessageDirectly] {
+            try ask(code, first, notThe: second)
+        }
+        try first.leave()
+        for code in [RequestCode.getConsumerRunningInfo, .consumeMessageDirectly] { try ask(code, second, notThe: nil) }
+        try second.leave()
+        #expect(try tool.invoke(.getConsumerRunningInfo, fields).remark?.contains("not online") == true)
+    }
+
     @Test("any order of locks, goodbyes and cuts: never two holders of a queue", arguments: [UInt64(5), 20_261_129])
     func oneHolder(_ seed: UInt64) throws {
         print("instances with one client identifier: seed \(seed)")

@@ -53,6 +53,21 @@ final class RawSocket: Sendable {
         }
     }
 
+    /// Reads and drops so many bytes; how many came in time.
+    func read(_ count: Int, within limit: Duration) -> Int {
+        let deadline = ContinuousClock.now + limit
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        var done = 0
+        while done < count, ContinuousClock.now < deadline {
+            var polled = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            guard poll(&polled, 1, 100) > 0 else { continue }
+            let got = recv(descriptor, &chunk, min(chunk.count, count - done), Int32(MSG_DONTWAIT))
+            guard got > 0 else { break }
+            done += got
+        }
+        return done
+    }
+
     /// Whether the peer has ended the connection (answers on the way are read and dropped).
     var isClosedByPeer: Bool {
         var chunk = [UInt8](repeating: 0, count: 64 << 10)

@@ -8,6 +8,7 @@
 //   setting KEY   the setting's value
 //   slot N        slot N of the segment it may read or write
 //   store N V     stores V there
+//   busy N        keeps its event loop for N milliseconds
 //   crash, hang, refuse REASON
 //   chatter       reports to the supervisor without end, as fast as it can
 //
@@ -101,6 +102,9 @@ class EchoWorker {
             guard numbers.count == 2, let segment = try? environment.segment("watermarks") else { return "-" }
             segment.atomicStore(slot: Int(numbers[0]), numbers[1])
             return "stored"
+        case "busy":
+            usleep((UInt32(rest) ?? 0) * 1000)
+            return "idle"
         case "crash": abort()
         case "hang": while true { poll(nil, 0, -1) }
         case "chatter":

@@ -9,8 +9,10 @@ import RemotingTransport
 struct Pops {
     let options: Options
     static let topic = "PopBench"
-    static let queues = 4
-    static let count = 200_000
+    /// As a RocketMQ client has it: one connection to a broker, over which all its queues are read at the same time.
+    static let queues = 16
+    static let connections = 2
+    static let count = 320_000
     static let batch = 32
 
     private func connect() async throws -> RemotingClient {
@@ -112,12 +114,16 @@ struct Pops {
     ) async throws -> Double {
         let before = ProcessFigures(options.brokerPid).cpu
         let total = try await withThrowingTaskGroup(of: Int.self) { tasks in
-            for queue in 0..<Self.queues {
+            for connection in 0..<Self.connections {
                 tasks.addTask {
                     let client = try await connect()
-                    let count = try await work(client, queue)
-                    client.closeNow()
-                    return count
+                    defer { client.closeNow() }
+                    return try await withThrowingTaskGroup(of: Int.self) { queues in
+                        for queue in stride(from: connection, to: Self.queues, by: Self.connections) {
+                            queues.addTask { try await work(client, queue) }
+                        }
+                        return try await queues.reduce(0, +)
+                    }
                 }
             }
             return try await tasks.reduce(0, +)
