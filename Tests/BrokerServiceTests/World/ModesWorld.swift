@@ -1,3 +1,4 @@
+import FastJSON
 import Foundation
 import NIOCore
 import NIOEmbedded
@@ -76,7 +77,8 @@ final class ModesWorld {
 
     let kind: Kind
     let clock = SimulatedClock()
-    let folder: URL
+    /// Another one after each kill.
+    private var folder: URL
     var random: RetryJitter
     var broker: SimulatedBroker
     var consumers: [Consumer] = []
@@ -103,6 +105,7 @@ final class ModesWorld {
         folder = try TestFolder.make("modes")
         broker = try await SimulatedBroker([], folder: folder, clock: clock)
         producer = try await broker.connect()
+        try await takeChances()
         let answer = try await producer.invoke(
             .updateAndCreateTopic,
             [
@@ -117,13 +120,42 @@ final class ModesWorld {
         try await hire()
     }
 
+    /// What the broker leaves to chance comes from the seed, too.
+    private func takeChances() async throws {
+        let (ring, seed) = (Int32.random(in: 0..<1024, using: &random), UInt64.random(in: .min ... .max, using: &random))
+        try await broker.onLoop { broker in
+            broker.processors.pop.ring = ring
+            broker.processors.popped.jitter = RetryJitter(seed: seed)
+        }
+    }
+
     func expect(_ truth: Bool, _ text: @autoclosure () -> String) {
         if !truth { faults.append("\(clock.steady - SimulatedClock.start) ms: \(text())") }
     }
 
+    /// What has happened of late, for a report.
+    private(set) var recent: [String] = []
+
+    func note(_ text: String) {
+        recent.append("  \(clock.steady - SimulatedClock.start) ms: \(text)")
+        if recent.count > 60 { recent.removeFirst(20) }
+    }
+
     // MARK: - What happens
 
+    /// Ends its broker whatever comes: what that left unanswered would end the test's process.
     func play(steps: Int) async throws {
+        do {
+            try await act(steps)
+        } catch {
+            try? await end()
+            throw error
+        }
+        try await end()
+        try FileManager.default.removeItem(at: folder)
+    }
+
+    private func act(_ steps: Int) async throws {
         for _ in 0..<steps where faults.isEmpty {
             switch Int.random(in: 0..<100, using: &random) {
             case ..<22: try await send()
@@ -140,11 +172,10 @@ final class ModesWorld {
             try await collect()
         }
         if faults.isEmpty { try await finish() }
-        try await end()
-        try FileManager.default.removeItem(at: folder)
     }
 
     func jump() async throws {
+        note("the wall clock jumps")
         clock.jump(Int64.random(in: -3_000_000...3_000_000, using: &random))
         hasJumped = true
         // A client that seems to be silent for very long is sent away.
@@ -162,6 +193,7 @@ final class ModesWorld {
             guard let queue = Int32(answer.extFields["queueId"] ?? ""),
                 let offset = Int64(answer.extFields["queueOffset"] ?? "")
             else { return }
+            note("\(body) to queue \(queue)")
             messages[body] = Message(queue: queue, offset: offset)
             bodies[queue, default: [:]][offset] = body
         }
@@ -188,19 +220,26 @@ final class ModesWorld {
 
     /// kill -9: what it has in hand stays with it until its time is over.
     func fire() async throws {
+        try await collect()
         guard let index = consumers.indices.randomElement(using: &random) else { return }
+        note("\(consumers[index].name) dies")
         await consumers[index].client.close()
         gone(consumers.remove(at: index).name)
         await broker.loop.run()
     }
 
     func leave() async throws {
+        try await collect()
         let idle = consumers.indices.filter { consumers[$0].pending == nil }
         guard let index = idle.randomElement(using: &random) else { return }
         let consumer = consumers.remove(at: index)
-        for delivery in consumer.inHand { try await fail(delivery, of: consumer) }
+        for delivery in consumer.inHand {
+            try await collect()
+            try await fail(delivery, of: consumer)
+        }
         _ = try await consumer.client.invoke(
             .unregisterClient, ["clientID": consumer.name, "consumerGroup": Self.group])
+        note("\(consumer.name) leaves")
         gone(consumer.name)
         await consumer.client.close()
         await broker.loop.run()
@@ -212,13 +251,20 @@ final class ModesWorld {
 
     func standStill() {
         guard let index = consumers.indices.randomElement(using: &random) else { return }
+        note("\(consumers[index].name) stands still")
         consumers[index].standsStillUntil = clock.steady + Int64.random(in: 1000...15_000, using: &random)
     }
 
     func restart() async throws {
-        try await end()
+        if Bool.random(using: &random) {
+            note("the broker stops")
+            try await end()
+        } else {
+            try await kill()
+        }
         broker = try await SimulatedBroker([], folder: folder, clock: clock)
         producer = try await broker.connect()
+        try await takeChances()
         for queue in holders.keys { holders[queue]?.mayLose = true }
         // Across a restart the wall clock decides.
         if hasJumped {
@@ -232,11 +278,35 @@ final class ModesWorld {
         try await hire()
     }
 
+    /// What a process leaves that is killed: what its files had at that moment. What it hands out afterwards, as its
+    /// clients go, has never been.
+    private func kill() async throws {
+        try await collect()
+        note("the broker is killed")
+        let copy = folder.deletingLastPathComponent().appendingPathComponent(folder.lastPathComponent + "-\(made)")
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/bin/cp")
+        process.arguments = ["-a", "--sparse=always", folder.path, copy.path]
+        try process.run()
+        process.waitUntilExit()
+        expect(process.terminationStatus == 0, "the files were not copied")
+        for consumer in consumers { await consumer.client.close() }
+        consumers = []
+        try await end()
+        try FileManager.default.removeItem(at: folder)
+        folder = copy
+    }
+
     /// Its clients' connections end before the broker does, and with it the loop they are on.
     private func end() async throws {
-        for consumer in consumers { await consumer.client.close() }
+        while let consumer = consumers.last {
+            // What the one before has left may be with this one by now.
+            try await collect()
+            consumers.removeLast()
+            gone(consumer.name)
+            await consumer.client.close()
+        }
         await producer.close()
-        consumers = []
         await broker.settle()
         try await broker.end(cleanly: true)
         await broker.settle()
@@ -261,6 +331,8 @@ final class ModesWorld {
     /// Each consumer that does not stand still reports something or pops.
     func work() async throws {
         for index in consumers.indices where consumers[index].standsStillUntil <= clock.steady {
+            // What others got since is known first: a report of a delivery that is over changes nothing.
+            try await collect()
             if !consumers[index].inHand.isEmpty {
                 let delivery = consumers[index].inHand.removeFirst()
                 heard(index)
@@ -272,7 +344,7 @@ final class ModesWorld {
                         consumers[index].inHand.insert(longer, at: 0)
                     }
                 // Forgotten: its time runs out.
-                default: break
+                default: note("\(consumers[index].name) forgets \(delivery.body)")
                 }
                 continue
             }
@@ -291,6 +363,7 @@ final class ModesWorld {
                 "maxMsgNums": String(Int.random(in: 1...4, using: &random)), "invisibleTime": "-1",
                 "pollTime": String(poll), "bornTime": "0", "initMode": "0",
             ])
+        note("\(consumers[index].name) pops for \(poll)")
         consumers[index].pending = (number, poll)
         consumers[index].patience = max(5000, poll)
         heard(index)
@@ -312,6 +385,7 @@ final class ModesWorld {
     }
 
     func acknowledge(_ delivery: Delivery, of consumer: Consumer) async throws {
+        note("\(consumer.name) acknowledges \(delivery.body)")
         let answer = try await consumer.client.invoke(.ackMessage, fields(delivery))
         expect(answer.code == 0, "an acknowledgement is refused: \(answer.remark ?? "")")
         guard isCurrent(delivery) else { return }
@@ -323,6 +397,7 @@ final class ModesWorld {
         var named = fields(delivery)
         named["invisibleTime"] = "-1"
         named["reason"] = "by chance"
+        note("\(consumer.name) fails at \(delivery.body)")
         let answer = try await consumer.client.invoke(.changeMessageInvisibleTime, named)
         expect(answer.code == 0, "a failure is refused: \(answer.remark ?? "")")
         guard isCurrent(delivery) else { return }
@@ -336,6 +411,7 @@ final class ModesWorld {
     func renew(_ delivery: Delivery, of consumer: Consumer) async throws -> Delivery? {
         var named = fields(delivery)
         named["invisibleTime"] = "9000"
+        note("\(consumer.name) renews \(delivery.body)")
         let answer = try await consumer.client.invoke(.changeMessageInvisibleTime, named)
         guard isCurrent(delivery), let popTime = answer.extFields["popTime"] else { return nil }
         var parts = delivery.handle.split(separator: " ").map(String.init)
@@ -351,12 +427,18 @@ final class ModesWorld {
 
     func collect() async throws {
         defer { began = clock.steady }
+        await broker.settle()
+        // What ran out of time did so before what is handed out now.
+        noteTimeouts()
         for index in consumers.indices {
             for (number, answer) in try await consumers[index].client.takeAnswers()
             where number == consumers[index].pending?.number {
                 consumers[index].pending = nil
                 heard(index)
-                guard answer.code == 0 else { continue }
+                guard answer.code == 0 else {
+                    note("\(consumers[index].name) gets nothing")
+                    continue
+                }
                 let popped = try PopReply(answer)
                 let handedOut = popped.messages.map { message in
                     Delivery(
@@ -364,6 +446,7 @@ final class ModesWorld {
                         attempt: message.reconsumeTimes, consumer: consumers[index].name,
                         until: min(began, clock.steady) + Self.timeout)
                 }
+                note("\(consumers[index].name) gets \(handedOut.map(\.body).joined(separator: " "))")
                 try await readDeadLetters()
                 judge(handedOut, index)
                 consumers[index].inHand += handedOut
@@ -465,6 +548,27 @@ final class ModesWorld {
         }
         let left = messages.filter { !$0.value.isFinished }.keys.sorted()
         expect(left.isEmpty, "never finished: \(left.prefix(5)), \(left.count) of \(messages.count)")
+        try await readTrails()
+    }
+
+    /// Each message that came more than once has a reason in its trail for each time.
+    private func readTrails() async throws {
+        for (body, message) in messages.sorted(by: { $0.key < $1.key }) where message.deliveries > 1 {
+            let answer = try await producer.invokeSliced(
+                .getMessageStatus,
+                [
+                    "topic": Self.topic, "queueId": String(message.queue), "queueOffset": String(message.offset),
+                    "group": Self.group,
+                ])
+            let group = try answer.json()["groups"]?.array?.first
+            let events = (group?["trail"]?.array ?? []).compactMap { $0["event"]?.string }
+            let deliveries = events.indices.filter { events[$0] == "DELIVERED" }
+            expect(deliveries.count == message.deliveries, "the trail of \(body), \(message.deliveries): \(events)")
+            for again in deliveries.dropFirst() {
+                let reasons = ["TIMED_OUT", "FAILED", "RESCHEDULED"]
+                expect(reasons.contains(events[again - 1]), "\(body) came again without a reason: \(events)")
+            }
+        }
     }
 
     /// What nobody reported as failed, but ran out of time too often, is given up as well.
@@ -495,7 +599,9 @@ final class ModesWorld {
         let world = try await ModesWorld(kind, seed: seed)
         try await world.play(steps: 250)
         if !world.faults.isEmpty {
-            Issue.record("APUS_SEED=\(seed) \(kind): \(world.faults.prefix(3).joined(separator: "\n"))")
+            let recent = world.recent.suffix(40).joined(separator: "\n")
+            Issue.record(
+                "APUS_SEED=\(seed) \(kind): \(world.faults.prefix(3).joined(separator: "\n")) after\n\(recent)")
         }
         #expect(world.again > 0)
     }
