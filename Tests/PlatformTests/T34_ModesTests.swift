@@ -24,8 +24,8 @@ extension PlatformTests {
             let platform: Platform
             var consumers: [(name: String, program: Program)] = []
 
-            init(_ attributes: String, queues: Int) async throws {
-                platform = try await Platform.start()
+            init(_ attributes: String, queues: Int, settings: [String] = []) async throws {
+                platform = try await Platform.start(settings.flatMap { ["--set", $0] })
                 let outcome = try await platform.apus([
                     "admin", "updateTopic", "-b", platform.broker, "-t", T34_Modes.topic, "-r", String(queues), "-w",
                     String(queues), "-a", attributes,
@@ -201,6 +201,35 @@ extension PlatformTests {
             #expect(Array(got.prefix(4)) == ["m-2", "m-3", "m-4", "m-4"], "\(got)")
             #expect(try await stage.trail(of: "m-2") == ["DELIVERED", "TIMED_OUT", "DELIVERED", "ACKNOWLEDGED"])
             #expect(try await stage.trail(of: "m-4").prefix(3) == ["DELIVERED", "FAILED", "DELIVERED"])
+            try await stage.end()
+        }
+
+        @Test("apus.archive=consumed: the log stays until the group has its messages", .timeLimit(.minutes(1)))
+        func archive() async throws {
+            let stage = try await Stage(
+                "+apus.mode=QUEUE,+apus.archive=consumed", queues: 2,
+                settings: ["mappedFileSizeCommitLog=1048576", "fileReservedTime=0"])
+            let bodies = (0..<10).map { "m-\($0)" }
+            try await stage.send(bodies)
+            let filler = stage.platform.folder.file("filler")
+            try String(repeating: String(repeating: "f", count: 60_000) + "\n", count: 60)
+                .write(toFile: filler, atomically: true, encoding: .utf8)
+            #expect(try await stage.platform.apus(["send", "--topic", "Filler", filler]).status == 0)
+            let first = stage.platform.data + "/store/commitlog/00000000000000000000"
+            func delete() async throws -> Bool {
+                let outcome = try await stage.platform.apus([
+                    "admin", "deleteExpiredCommitLog", "-b", stage.platform.broker,
+                ])
+                #expect(outcome.status == 0, "\(outcome.errorText)")
+                return !FileManager.default.fileExists(atPath: first)
+            }
+            #expect(try await !delete())
+            try await eventually("the log says what holds it") {
+                stage.platform.log.contains("messages of topics with apus.archive at 0 and behind are still needed")
+            }
+            try stage.consumer("a")
+            try await eventually("all are consumed", within: .seconds(20)) { stage.bodies("done").count == 10 }
+            try await eventually("the log goes", within: .seconds(20)) { try await delete() }
             try await stage.end()
         }
 
