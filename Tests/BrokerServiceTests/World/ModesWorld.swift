@@ -124,7 +124,8 @@ final class ModesWorld {
 
     /// What the broker leaves to chance comes from the seed, too.
     private func takeChances() async throws {
-        let (ring, seed) = (Int32.random(in: 0..<1024, using: &random), UInt64.random(in: .min ... .max, using: &random))
+        let ring = Int32.random(in: 0..<1024, using: &random)
+        let seed = UInt64.random(in: .min ... .max, using: &random)
         try await broker.onLoop { broker in
             broker.processors.pop.ring = ring
             broker.processors.popped.jitter = RetryJitter(seed: seed)
