@@ -91,14 +91,19 @@ extension PlatformTests {
 
             /// Events of a message, as `apus message show` has them.
             func trail(of body: String) async throws -> [String] {
+                (try await status(of: body)["groups"]?.array?.first?["trail"]?.array ?? [])
+                    .compactMap { $0["event"]?.string }
+            }
+
+            /// What `apus message show` has of a message.
+            func status(of body: String) async throws -> JSONValue {
                 let outcome = try await Program.run(
                     Binaries.apus,
                     [
                         "message", "show", "-n", platform.nameServer, "id-\(body)", "--topic", T34_Modes.topic,
                         "--group", T34_Modes.group, "--json",
                     ], within: .seconds(20))
-                let json = try JSONValue(parsing: Array(outcome.lines.joined().utf8))
-                return (json["groups"]?.array?.first?["trail"]?.array ?? []).compactMap { $0["event"]?.string }
+                return try JSONValue(parsing: Array(outcome.lines.joined().utf8))
             }
 
             func end() async throws {
@@ -211,6 +216,7 @@ extension PlatformTests {
             let got = stage.bodies("got", of: "next")
             #expect(Array(got.prefix(4)) == ["m-2", "m-3", "m-4", "m-4"], "\(got)")
             #expect(try await stage.trail(of: "m-2") == ["DELIVERED", "TIMED_OUT", "DELIVERED", "ACKNOWLEDGED"])
+            #expect(try await stage.status(of: "m-4")["topicMode"]?.string == "SERIAL_QUEUE")
             #expect(try await stage.trail(of: "m-4").prefix(3) == ["DELIVERED", "FAILED", "DELIVERED"])
             try await stage.end()
         }

@@ -78,6 +78,9 @@ final class ModesWorld {
     static let part: Int64 = 400
 
     let kind: Kind
+    /// When what failed comes again.
+    let strategy: String
+    let jitterPercent: Int64
     let clock = SimulatedClock()
     /// Another one after each kill.
     private var folder: URL
@@ -104,6 +107,8 @@ final class ModesWorld {
     init(_ kind: Kind, seed: UInt64) async throws {
         self.kind = kind
         random = RetryJitter(seed: seed)
+        strategy = ["fixed", "linear", "exponential"].randomElement(using: &random) ?? "fixed"
+        jitterPercent = [0, 0, 20, 50].randomElement(using: &random) ?? 0
         folder = try TestFolder.make("modes")
         broker = try await SimulatedBroker(Self.settings, folder: folder, clock: clock)
         producer = try await broker.connect()
@@ -115,7 +120,8 @@ final class ModesWorld {
                 "writeQueueNums": String(kind.queues), "perm": "6", "topicFilterType": "SINGLE_TAG",
                 "topicSysFlag": "0", "order": "false",
                 "attributes": kind.attributes + ",+apus.timeout=\(Self.timeout / 1000)"
-                    + ",+apus.retry.count=\(Self.retryCount),+apus.retry.interval=\(Self.interval / 1000)",
+                    + ",+apus.retry.count=\(Self.retryCount),+apus.retry.interval=\(Self.interval / 1000)"
+                    + ",+apus.retry.strategy=\(strategy),+apus.retry.jitter=\(jitterPercent)",
             ])
         expect(answer.code == 0, "the topic is not made: \(answer.remark ?? "")")
         try await hire()
@@ -287,12 +293,11 @@ final class ModesWorld {
         try await collect()
         note("the broker is killed")
         let copy = try TestFolder.make("modes")
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/bin/cp")
-        process.arguments = ["-a", "--sparse=always", folder.path + "/.", copy.path]
-        try process.run()
-        process.waitUntilExit()
-        expect(process.terminationStatus == 0, "the files were not copied")
+        // Not by a program: between fork and exec it would have the locks of all brokers of this process.
+        for name in try FileManager.default.contentsOfDirectory(atPath: folder.path) {
+            try FileManager.default.copyItem(
+                at: folder.appendingPathComponent(name), to: copy.appendingPathComponent(name))
+        }
         for consumer in consumers { await consumer.client.close() }
         consumers = []
         try await end()
@@ -408,7 +413,26 @@ final class ModesWorld {
         expect((answer.extFields["deadLetter"] == "true") == isOver, "\(delivery.body), \(delivery.attempt + 1) times")
         messages[delivery.body]?.last = nil
         messages[delivery.body]?.isFinished = isOver
-        messages[delivery.body]?.notBefore = clock.steady + Self.interval
+        guard !isOver else { return }
+        let allowed = delays(after: Int64(delivery.attempt) + 1)
+        messages[delivery.body]?.notBefore = clock.steady + allowed.lowerBound
+        let popTime = Int64(answer.extFields["popTime"] ?? "") ?? .max
+        // After a jump pop times may be ahead of the clock, and nothing can be said relative to them.
+        guard popTime <= clock.now else { return }
+        let pause = popTime + (Int64(answer.extFields["invisibleTime"] ?? "") ?? 0) - clock.now
+        expect(allowed.contains(pause), "\(delivery.body) comes again in \(pause), not \(allowed)")
+    }
+
+    /// The pauses a message may have that failed after so many deliveries, milliseconds.
+    private func delays(after deliveries: Int64) -> ClosedRange<Int64> {
+        var delay = Self.interval
+        switch strategy {
+        case "linear": delay *= deliveries
+        case "exponential": for _ in 1..<deliveries { delay = min(delay * 2, 3_600_000) }
+        default: break
+        }
+        let spread = delay * jitterPercent / 100
+        return delay - spread...delay + spread
     }
 
     func renew(_ delivery: Delivery, of consumer: Consumer) async throws -> Delivery? {
