@@ -113,6 +113,14 @@ extension ClaimTable {
 }
 
 extension OpenClaims {
+    /// Makes every message of a run a single claim, as it is; the entries of due ones are left to the caller.
+    func makeSingles() {
+        var messages: [(Int64, Single)] = []
+        forEach { offset, single in messages.append((offset, single)) }
+        runs = RunList()
+        for (offset, single) in messages { singles.set(offset, to: single) }
+    }
+
     /// Calls `body` with each message that is claimed or due: those of runs ascending, then the others in no order.
     func forEach(_ body: (Int64, Single) -> Void) {
         runs.forEach { run in

@@ -22,15 +22,32 @@ extension ClaimTable {
             self, offsets, next: newNext, popTime: popTime, wall: now.wall, invisible: invisible, client: client,
             attemptID: attemptID)
         claimWithoutJournal(
-            offsets, next: newNext, popTime: popTime, deadline: Self.deadline(now.steady, invisible), client: client)
+            offsets, next: newNext, popTime: popTime, wall: now.wall, invisible: invisible,
+            deadline: Self.deadline(now.steady, invisible), client: client)
         if isOrdered { self.attemptID = attemptID }
         settle()
     }
 
-    /// Enters runs; `settle` must follow.
+    /// Enters runs, or single claims; `settle` must follow.
+    /// - Parameter wall: when they were claimed, milliseconds since 1970.
     func claimWithoutJournal(
-        _ offsets: [Int64], next newNext: Int64, popTime: Int64, deadline: Int64, client: ClaimClient
+        _ offsets: [Int64], next newNext: Int64, popTime: Int64, wall: Int64, invisible: Int64, deadline: Int64,
+        client: ClaimClient
     ) {
+        // A restart takes from a run's pop time and deadline how long it was given out for. A pop time that is ahead of
+        // the clock (which was set back) would make that too short, and the message go into a second client's hands.
+        guard popTime <= wall else {
+            for offset in offsets {
+                precondition(offset >= next && offset < newNext, "an offset of a claim is beyond it")
+                put(
+                    offset,
+                    Single(
+                        popTime: popTime, deadline: deadline, attempt: 1, invisible: UInt32(invisible),
+                        client: client.number))
+            }
+            next = newNext
+            return
+        }
         var lowestAllowed = next
         var run = Run(start: 0, popTime: popTime, deadline: deadline, unfinished: 0, client: client.number)
         for offset in offsets {

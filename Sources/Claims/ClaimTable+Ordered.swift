@@ -36,14 +36,19 @@ extension ClaimTable {
         let invisible = Self.allowed(invisible)
         registry?.journal?.reopen(self, popTime: popTime, wall: now.wall, invisible: invisible, client: client)
         reopenWithoutJournal(
-            popTime: popTime, deadline: Self.deadline(now.steady, invisible), invisible: invisible, client: client)
+            popTime: popTime, wall: now.wall, deadline: Self.deadline(now.steady, invisible), invisible: invisible,
+            client: client)
         var batch: [(offset: Int64, attempts: Int32)] = []
         open?.forEach { offset, single in batch.append((offset, single.attempt)) }
         return batch.sorted { $0.offset < $1.offset }
     }
 
-    func reopenWithoutJournal(popTime: Int64, deadline: Int64, invisible: Int64, client: ClaimClient) {
+    func reopenWithoutJournal(
+        popTime: Int64, wall: Int64, deadline: Int64, invisible: Int64, client: ClaimClient
+    ) {
         guard let open else { return }
+        // As for first deliveries: a pop time ahead of the clock needs single claims.
+        if popTime > wall { open.makeSingles() }
         popTimeMax = max(popTimeMax, popTime)
         count(claimed: dueCount, due: -dueCount)
         failedCount = 0

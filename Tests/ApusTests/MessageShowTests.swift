@@ -30,6 +30,8 @@ struct MessageShowTests {
                 #""status":"ING","client":"c","attempts":2,\#(time)"#, "ING c has it, until \(until) (delivery 2)"
             ),
             (#""status":"FAIL","attempts":2,"attemptsMax":16,\#(time)"#, "FAIL retry 2 of 16, due \(until)"),
+            (#""status":"FAIL","attempts":1,"attemptsMax":16"#, "FAIL retry 1 of 16, due now"),
+            (#""status":"FAIL""#, "FAIL given up: it is not delivered to this group any more"),
             (
                 #""status":"FAIL","deadLetter":{"topic":"%DLQ%G","queueId":0,"queueOffset":3}"#,
                 "FAIL dead letter %DLQ%G queue 0 offset 3"
@@ -42,6 +44,9 @@ struct MessageShowTests {
         #expect(MessageShow.lines(try status()).contains("  no group consumes its topic"))
         let waits = MessageShow.lines(try status(#""waits":true,"realTopic":"Paid","#))
         #expect(waits.contains("  waits for its transaction, then goes to Paid"), "\(waits)")
+        let moded = try status(#""topicMode":"SERIAL_QUEUE","#)
+        #expect(moded.topicMode == .serial && MessageShow.lines(moded).contains("  mode of the topic: SERIAL_QUEUE"))
+        #expect(try status(#""topicMode":"NEWER","#).topicMode == nil)
         #expect(MessageShow.lines(try status()).last?.hasSuffix("are not kept any more") == true)
     }
 

@@ -171,6 +171,27 @@ struct JournalTests {
         #expect(machine.table().claimedCount == 2)
     }
 
+    @Test("a claim made after the wall clock was set back lasts over a restart as long as it was given out for")
+    func deadlineAfterClockSetBack() throws {
+        var machine = try Machine()
+        machine.table().isOrdered = true
+        _ = machine.store.pop(machine.table(), new: [0], machine.clock, invisible: 10_000)
+        machine.clock.wall -= 3_600_000
+        // Its pop time is above that of the first one, and an hour ahead of the clock.
+        let popped = machine.store.pop(machine.table(), new: [1], machine.clock, invisible: 10_000)
+        #expect(popped.values.allSatisfy { $0 > machine.clock.wall + 3_000_000 })
+        try machine.store.commitTick()
+        for _ in 0..<2 {
+            // From the journal, then from a snapshot.
+            machine.clock.wall += 1000
+            try machine.restart()
+            guard case .claimed(_, _, let until, 1) = machine.table().state(of: 1, at: machine.clock.now) else {
+                return #expect(Bool(false), "\(machine.table().state(of: 1, at: machine.clock.now))")
+            }
+            #expect(until > machine.clock.wall + 7000)
+        }
+    }
+
     @Test("what the queues have not got any more is dropped")
     func bounds() throws {
         var machine = try Machine()

@@ -31,12 +31,24 @@ extension ModelRun {
         }
     }
 
-    mutating func change() {
+    mutating func change() { change(handle(), invisible: one(of: [0, 100, 3000, 100_000]), hasFailed: false) }
+
+    /// It comes again by one of the strategies a topic may have: the interval, times the attempts, or twice as long each
+    /// time; with or without jitter.
+    mutating func fail() {
         let handle = handle()
+        let attempt = Int64(max(1, oracle.tables[handle.queue]?.messages[handle.offset]?.attempt ?? 1))
+        let interval = one(of: [0, 500, 3000])
+        var delay = one(of: [interval, interval * attempt, min(3_600_000, interval << min(attempt - 1, 20))])
+        if random.chance(50) { delay += Int64.random(in: -delay / 5...delay / 5, using: &random) }
+        change(handle, invisible: delay, hasFailed: true)
+    }
+
+    private mutating func change(_ handle: Oracle.Handle, invisible: Int64, hasFailed: Bool) {
         guard let table = machine.store.table(group: "group", topic: "topic", queueID: handle.queue) else { return }
-        let invisible = one(of: [0, 100, 3000, 100_000])
         let isOrdered = table.isOrdered
-        let popTime = table.change(handle.offset, popTime: handle.popTime, invisible: invisible, at: machine.clock.now)
+        let popTime = table.change(
+            handle.offset, popTime: handle.popTime, invisible: invisible, at: machine.clock.now, hasFailed: hasFailed)
         expect((popTime != nil) == oracle.isCurrent(handle), "changed \(handle)")
         guard let popTime, var message = oracle.tables[handle.queue]?.messages[handle.offset] else { return }
         expect(isOrdered ? popTime == message.popTime : popTime > message.popTime, "the new handle is the old one")
@@ -47,8 +59,9 @@ extension ModelRun {
         message.untilWall = machine.clock.wall + invisible
         message.isDue = invisible == 0
         message.given = invisible
+        message.hasFailed = hasFailed
         oracle.tables[handle.queue]?.messages[handle.offset] = message
-        oracle.note(.rescheduled, handle.queue, handle.offset, at: machine.clock.wall)
+        oracle.note(hasFailed ? .failed : .rescheduled, handle.queue, handle.offset, at: machine.clock.wall)
         oracle.handles.append(
             .init(queue: handle.queue, offset: handle.offset, popTime: popTime, delivery: message.delivery))
     }
@@ -101,8 +114,8 @@ extension ModelRun {
                 oracle.note(.withdrawn, queue, offset, at: machine.clock.wall)
                 oracle.finish(queue, offset)
             }
-        } else if let (offset, message) = oracle.tables[queue]?.messages.filter({ !$0.value.isDue })
-            .min(by: { $0.key < $1.key })
+        } else if let (offset, message) = oracle.tables[queue]?.messages
+            .filter({ !$0.value.isDue && !$0.value.hasFailed }).min(by: { $0.key < $1.key })
         {
             // Expiry may be behind: then it is due already, and stays as it is.
             guard table.inHand(offset)?.isDue == false else { return }

@@ -37,7 +37,8 @@ struct ModelRun {
             switch Int.random(in: 0..<100, using: &random) {
             case ..<30: pop(queue())
             case ..<58: acknowledge()
-            case ..<66: change()
+            case ..<62: change()
+            case ..<66: fail()
             case ..<78: advance(Int64.random(in: 0...3000, using: &random))
             case ..<80: machine.clock.wall += Int64.random(in: -5_000_000...5_000_000, using: &random)
             case ..<90: try commit()
@@ -120,7 +121,7 @@ struct ModelRun {
         func message(_ attempt: Int32) -> Oracle.Message {
             Oracle.Message(
                 delivery: deliveries, popTime: popTime, until: machine.clock.steady + invisible,
-                untilWall: machine.clock.wall + invisible, attempt: attempt, client: client)
+                untilWall: machine.clock.wall + invisible, attempt: attempt, client: client, given: invisible)
         }
         for (offset, attempts) in table.due(limit: Int.random(in: 0...10, using: &random)) {
             let known = oracle.tables[queue]?.messages[offset]
@@ -131,7 +132,6 @@ struct ModelRun {
                 attemptID: attemptID)
             deliveries += 1
             oracle.tables[queue]?.messages[offset] = message(attempts + 1)
-            oracle.tables[queue]?.messages[offset]?.given = invisible
             oracle.note(.delivered, queue, offset, at: machine.clock.wall)
             oracle.handles.append(.init(queue: queue, offset: offset, popTime: popTime, delivery: deliveries))
         }
@@ -172,8 +172,7 @@ struct ModelRun {
             deliveries += 1
             oracle.tables[queue]?.messages[offset] = Oracle.Message(
                 delivery: deliveries, popTime: popTime, until: machine.clock.steady + invisible,
-                untilWall: machine.clock.wall + invisible, attempt: attempt, client: client,
-                given: known[offset]?.given == nil ? nil : invisible)
+                untilWall: machine.clock.wall + invisible, attempt: attempt, client: client, given: invisible)
             oracle.note(.deliveredAgain, queue, offset, at: machine.clock.wall)
             oracle.handles.append(.init(queue: queue, offset: offset, popTime: popTime, delivery: deliveries))
         }
@@ -205,6 +204,11 @@ struct ModelRun {
                 found.append(
                     "queue \(table.queueID): \(table.claimedCount) + \(table.dueCount), not \(known.messages.count)")
             }
+            let failed = known.messages.values.filter { $0.hasFailed && !$0.isDue }
+            // One whose time is over may be due already.
+            if !(failed.filter { $0.until > machine.clock.steady }.count...failed.count).contains(table.failedCount) {
+                found.append("queue \(table.queueID): \(table.failedCount) have failed, not \(failed.count)")
+            }
             for (offset, message) in known.messages {
                 let state = table.state(of: offset, at: machine.clock.now)
                 // Expiry may be behind, here and there.
@@ -213,7 +217,11 @@ struct ModelRun {
                 case .due(message.attempt) where isDue: break
                 case .claimed(let client, message.popTime, _, message.attempt)
                 where machine.store.name(of: client) == message.client
-                    && table.inHand(offset)?.deadline == message.until:
+                    && table.inHand(offset)?.deadline == message.until && (isDue || !message.hasFailed):
+                    break
+                case .failed(let until, message.attempt)
+                where message.hasFailed && table.inHand(offset)?.deadline == message.until
+                    && until - machine.clock.wall == message.until - machine.clock.steady:
                     break
                 default: found.append("queue \(table.queueID): \(offset) is \(state), not \(message)")
                 }

@@ -13,8 +13,10 @@ struct Oracle: Equatable {
         var attempt: Int32
         var client: String
         var isDue = false
-        /// What it was given out for; nil for a first delivery, which its pop time tells.
-        var given: Int64?
+        /// What it was given out for, milliseconds.
+        var given: Int64
+        /// Its client has reported a failure: until its time is over it is in no client's hands.
+        var hasFailed = false
     }
 
     struct Table: Equatable {
@@ -42,7 +44,7 @@ struct Oracle: Equatable {
         var client: String
 
         static let ends: [TrailEvent.Kind] = [.acknowledged, .withdrawn]
-        static let kinds = ends + [.delivered, .deliveredAgain, .rescheduled, .takenBack]
+        static let kinds = ends + [.delivered, .deliveredAgain, .rescheduled, .failed, .takenBack]
     }
 
     var tables: [Int32: Table] = [:]
@@ -64,8 +66,7 @@ struct Oracle: Equatable {
     mutating func restart(wall: Int64, steady: Int64) {
         for queue in tables.keys {
             for (offset, message) in tables[queue]?.messages ?? [:] {
-                let given = message.given ?? max(0, message.untilWall - message.popTime)
-                tables[queue]?.messages[offset]?.until = steady + min(message.untilWall - wall, given)
+                tables[queue]?.messages[offset]?.until = steady + min(message.untilWall - wall, message.given)
                 tables[queue]?.messages[offset]?.isDue = false
             }
         }

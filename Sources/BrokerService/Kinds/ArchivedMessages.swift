@@ -20,6 +20,8 @@ final class ArchivedMessages {
     private let tables: BrokerTables
     private let storage: StoreAccess
     private var topics: [TopicEntry] = []
+    /// Their queues that are no longer queues of the topic, because it has fewer now: nothing new comes there.
+    private var formerQueues: [String: [Int32]] = [:]
     /// Of `TopicConfigManager.changes`, when `topics` was right.
     private var changes: Int64 = -1
     private var known: (offset: PhysicalOffset?, atSteady: Int64)?
@@ -34,6 +36,7 @@ final class ArchivedMessages {
     var neededFrom: PhysicalOffset? {
         if changes != tables.topics.changes {
             topics = tables.topics.all.filter { $0.policy.archive != nil }
+            formerQueues = findFormerQueues()
             changes = tables.topics.changes
             known = nil
         }
@@ -45,13 +48,24 @@ final class ArchivedMessages {
         return lowest
     }
 
+    private func findFormerQueues() -> [String: [Int32]] {
+        guard !topics.isEmpty else { return [:] }
+        let queueNums = Dictionary(topics.map { ($0.name, $0.queueNums) }, uniquingKeysWith: { $1 })
+        var former: [String: [Int32]] = [:]
+        for queue in storage.store.consumeQueues {
+            guard let count = queueNums[queue.topic], queue.queueID >= count else { continue }
+            former[queue.topic, default: []].append(queue.queueID)
+        }
+        return former
+    }
+
     private func lookForLowest() -> PhysicalOffset? {
         let store = storage.store
         let enough = store.minPhysicalOffset + Int64(store.configuration.mappedFileSizeCommitLog)
         var lowest: PhysicalOffset?
         for topic in topics {
             guard let archive = topic.policy.archive else { continue }
-            for queueID in 0..<topic.queueNums {
+            for queueID in Array(0..<topic.queueNums) + (formerQueues[topic.name] ?? []) {
                 guard let queue = store.consumeQueue(topic: topic.name, queueID: queueID),
                     let needed = neededOffset(archive, topic, queue), needed < queue.maxOffset,
                     let entry = store.entries(queue, from: max(needed, queue.minOffset), maxCount: 1).first

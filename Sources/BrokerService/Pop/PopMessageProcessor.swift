@@ -32,8 +32,8 @@ final class PopMessageProcessor {
     private let retries: PopRetryTopics
     private let deadLetters: PopDeadLetters
     private let leases: QueueLeases
-    /// Where in the ring of queues the next pop begins.
-    private var ring = Int32.random(in: 0..<1024)
+    /// Where in the ring of queues the next pop begins; a test may set it.
+    var ring = Int32.random(in: 0..<1024)
     /// Answers of this tick, which leave when its claims are in the journal.
     private var ready: [Answer] = []
     private var ranges: [LogRange] = []
@@ -43,6 +43,8 @@ final class PopMessageProcessor {
         let address: ReturnAddress
         let fields: [(String, String)]
         let records: [PopRecords]
+        let parts: [PopPart]
+        let popTime: Int64
     }
 
     init(
@@ -463,7 +465,7 @@ final class PopMessageProcessor {
         ready.append(
             Answer(
                 client: pop.client, address: pop.address, fields: PopAnswer.fields(pop, popTime: popTime),
-                records: records))
+                records: records, parts: pop.parts, popTime: popTime))
         let bytes = records.reduce(0) { $0 + $1.length }
         storage.statistics.get(messages: count)
         pop.group.count(count, bytes: bytes, of: pop.topic, in: storage.stats)
@@ -542,7 +544,7 @@ final class PopMessageProcessor {
     }
 
     private func send(_ answer: Answer) {
-        guard !answer.address.isOneway, !answer.client.connection.isClosed else { return }
+        guard !answer.address.isOneway, !answer.client.connection.isClosed else { return takeBack(answer) }
         let total = answer.records.reduce(0) { $0 + $1.length }
         let connection = answer.client.connection
         connection.write { buffer in
@@ -558,6 +560,25 @@ final class PopMessageProcessor {
             case .copy(let bytes): connection.write { _ = $0.writeBytes(bytes) }
             }
         }
+    }
+}
+
+extension PopMessageProcessor {
+    /// No byte of the answer was written, because its connection has closed meanwhile: no client has seen the messages,
+    /// and the next one gets them at once. Once a byte was written the broker cannot know what the client has read:
+    /// then they stay claimed until their time is over.
+    private func takeBack(_ answer: Answer) {
+        let time = claims.time
+        for part in answer.parts where !part.table.isRemoved {
+            // A batch that was handed out again (`reopened`) has been with a client.
+            let unseen = (part.due.map(\.offset) + part.fresh).filter { offset in
+                // Still this delivery.
+                if case .claimed(_, answer.popTime, _, _) = part.table.state(of: offset, at: time) { return true }
+                return false
+            }
+            part.table.abandon(unseen, at: time)
+        }
+        environment.scheduleTick()
     }
 }
 

@@ -312,7 +312,7 @@ final class PopPlace: ArrivalObserver {
     /// Of each queue in which something may be had the one that has its lease, or the first that may have it.
     private func takeWoken(_ leases: QueueLeases, queues: Int32) -> [PopWaiter] {
         var woken: [PopWaiter] = []
-        for queueID in stirred.contains(-1) ? Array(watched.keys) : stirred {
+        for queueID in stirred.contains(-1) ? watched.keys.sorted() : stirred {
             let chosen: PopWaiter?
             switch leases.standing(key, queueID) {
             case .free: chosen = first(for: queueID, leases, queues)

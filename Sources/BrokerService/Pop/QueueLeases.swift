@@ -14,8 +14,8 @@ import StoreFormat
 /// they are acknowledged or their time is over: only then does the next consumer get any. Of several queues a consumer
 /// has its share while others wait.
 ///
-/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims, and
-/// otherwise to the first that pops. Confined to the broker's event loop.
+/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims,
+/// and otherwise to the first that pops. Confined to the broker's event loop.
 final class QueueLeases {
     /// A consumer that was not heard for so long may lose a queue, milliseconds; or for its poll time, if that is more.
     static let patienceMillis: Int64 = 5000
@@ -334,7 +334,7 @@ final class QueueLeases {
         timer = environment.eventLoop.scheduleTask(in: .milliseconds(delay)) { this.value.lookAtContested() }
     }
 
-    /// The broker ends: nobody is looked for any more.
+    /// The broker ends: no consumer is looked for any more.
     func stop() {
         isStopped = true
         timer?.cancel()
@@ -358,8 +358,8 @@ final class QueueLeases {
                 if isDeaf(lease) {
                     environment.logger.info(
                         """
-                        nothing is heard of consumer \(holder.client.name) of topic \(key.topic), queue \(queueID): the \
-                        next one of group \(key.group) goes on
+                        nothing is heard of consumer \(holder.client.name) of topic \(key.topic), queue \(queueID): \
+                        the next one of group \(key.group) goes on
                         """)
                     free(queueID, of: place)
                 } else {

@@ -242,9 +242,18 @@ final class MessageStatusInquiry {
             rows[index].trail = part.events.map { MessageStep($0) } + rows[index].trail
             rows[index].stepsLeftOut = part.leftOut
             // Messages below the floor look alike in memory; how they came there, the trail knows.
-            if rows[index].state == .success, part.events.last?.kind == .expired { rows[index].state = .expired }
+            guard rows[index].state == .success else { continue }
+            switch part.events.last?.kind {
+            case .expired: rows[index].state = .expired
+            // Given up, or not readable any more. Its dead letter is found by its unique key alone.
+            case .withdrawn: rows[index].state = .fail
+            default: break
+            }
         }
     }
+
+    /// The topic whose mode it is delivered by.
+    private var realTopic: String { waits ? message.realTopic ?? message.topic : message.topic }
 
     func body(_ trail: ClaimTrail?) -> [UInt8] {
         JSONValue.fields([
@@ -255,6 +264,7 @@ final class MessageStatusInquiry {
             ("realTopic", waits ? message.realTopic.map { .string($0) } : nil),
             ("until", waitsUntil.map { .integer($0) }), ("trailBegins", trail?.begins.map { .integer($0) }),
             ("trailFailure", trail?.failure.map { .string($0) }), ("groupsLeftOut", .integer(groupsLeftOut)),
+            ("topicMode", tables.topics[realTopic].map { .string($0.policy.mode.rawValue) }),
             ("groups", .array(rows.map(\.json))),
             ("version", message.note.map { .integer($0.version) }), ("deleted", .bool(message.note?.deletes == true)),
             ("edits", .array(MessageEdits(of: message, in: storage.store).steps.map(\.json))),

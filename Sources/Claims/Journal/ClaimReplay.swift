@@ -65,8 +65,8 @@ struct ClaimReplay {
         case .reopen:
             let delivery = try delivery(0, &entries)
             table.reopenWithoutJournal(
-                popTime: delivery.popTime, deadline: delivery.deadline, invisible: delivery.invisible,
-                client: delivery.client)
+                popTime: delivery.popTime, wall: delivery.wall, deadline: delivery.deadline,
+                invisible: delivery.invisible, client: delivery.client)
         case .single: try single(table, flags, &entries)
         case .run: try run(table, &entries)
         case .state: try state(table, flags, &entries)
@@ -106,7 +106,8 @@ struct ClaimReplay {
         let (offsets, next) = try entries.claimedOffsets(flags, after: reference.next)
         guard offsets.first ?? next >= table.next else { throw JournalDamage("the offsets of a claim do not ascend") }
         table.claimWithoutJournal(
-            offsets, next: next, popTime: delivery.popTime, deadline: delivery.deadline, client: delivery.client)
+            offsets, next: next, popTime: delivery.popTime, wall: delivery.wall, invisible: delivery.invisible,
+            deadline: delivery.deadline, client: delivery.client)
         table.journalled = JournalReference(file: file, next: next, offset: reference.offset)
         remember(flags, delivery, table)
     }

@@ -39,7 +39,7 @@ struct TrailReader {
             leftOut = 0
         }
 
-        /// The client's time was over before `time`.
+        /// The client's time was over before `time`; milliseconds since 1970.
         mutating func expire(at time: Int64) {
             guard let deadline, deadline <= time else { return }
             append(TrailEvent(.timedOut, at: deadline, client: events.last?.client ?? ""))
@@ -148,7 +148,12 @@ struct TrailReader {
         case .reclaim:
             let isThis = try isThis(number, &entries)
             let delivery = try entries.delivery(flags, at: blockTime)
-            if isThis { deliver(number, .delivered, delivery) }
+            if isThis {
+                // It was due: its time was over, even if the wall clock was set back since.
+                let deadline = found[number]?.deadline ?? .min
+                found[number]?.expire(at: max(delivery.wall, deadline))
+                deliver(number, .delivered, delivery)
+            }
         case .reopen:
             let delivery = try entries.delivery(0, at: blockTime)
             if isInHand(number) { deliver(number, .deliveredAgain, delivery) }

@@ -78,6 +78,8 @@ public struct MessageStatus: Sendable, Hashable {
     public let waitsFor: String?
     /// Until when it waits, milliseconds since 1970; nil when that is not known.
     public let waitsUntil: Int64?
+    /// How its topic's messages reach consumers; nil when the topic is gone, or the broker does not say.
+    public let topicMode: DeliveryMode?
     /// The version that stands for it; 1: as it was sent.
     public let version: Int64
     /// It is not delivered any more.
@@ -110,6 +112,7 @@ public struct MessageStatus: Sendable, Hashable {
         storeTimestamp = try integer("storeTimestamp")
         waitsFor = json["realTopic"]?.string
         waitsUntil = json["until"]?.integer
+        topicMode = json["topicMode"]?.string.flatMap { DeliveryMode(rawValue: $0) }
         version = json["version"]?.integer ?? 1
         isDeleted = json["deleted"]?.bool ?? false
         edits = (json["edits"]?.array ?? []).map { edit in

@@ -258,9 +258,20 @@ public final class Producer: Sendable {
 
     private struct Stored {
         let status: SendStatus
+        /// Where it lies: the broker chooses the queue of a message with a shard key (`apus.shard`).
         let queue: MessageQueue
         let address: String
         let reply: RemotingCommand
+
+        /// - Parameter asked: the queue this client has named.
+        init(_ status: SendStatus, asked: MessageQueue, address: String, reply: RemotingCommand) {
+            self.status = status
+            let said = reply.extFields["queueId"].flatMap { Int32($0) }
+            queue = MessageQueue(
+                topic: asked.topic, brokerName: asked.brokerName, queueID: said.map { Int($0) } ?? asked.queueID)
+            self.address = address
+            self.reply = reply
+        }
 
         var offsetMessageID: String { reply.extFields["msgId"] ?? "" }
         var queueOffset: Int64 { reply.extFields["queueOffset"].flatMap { Int64($0) } ?? -1 }
@@ -300,7 +311,7 @@ public final class Producer: Sendable {
                 let reply = try await connections.invoke(
                     address, command(queue), timeout: max(.milliseconds(1), min(options.attemptTimeout, left)))
                 if let status = SendStatus(reply.responseCode) {
-                    return Stored(status: status, queue: queue, address: address, reply: reply)
+                    return Stored(status, asked: queue, address: address, reply: reply)
                 }
                 let refusal = ServerRefusal(address: address, reply: reply)
                 switch reply.responseCode {

@@ -18,7 +18,7 @@ public struct SendResult: Sendable, Hashable {
     public let messageID: String
     /// The ID of its position, given by the broker.
     public let offsetMessageID: String
-    /// The queue it was sent to.
+    /// The queue it lies in: of a topic with shards (`apus.shard`) the broker's choice.
     public let queue: MessageQueue
     /// Its position there; -1 when the broker did not report it.
     public let queueOffset: Int64

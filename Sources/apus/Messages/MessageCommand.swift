@@ -62,6 +62,7 @@ struct MessageShow: AsyncParsableCommand {
             let until = status.waitsUntil.map { "until \(AdminTime.millis($0))" } ?? "for its transaction"
             lines.append("  waits \(until), then goes to \(topic)")
         }
+        if let mode = status.topicMode { lines.append("  mode of the topic: \(mode.rawValue)") }
         if status.isDeleted { lines.append("  deleted: it is not delivered any more") }
         for edit in status.edits { lines.append("  \(AdminTime.millis(edit.at))  \(text(edit))") }
         if status.groups.isEmpty { lines.append("  no group consumes its topic") }
@@ -93,10 +94,12 @@ struct MessageShow: AsyncParsableCommand {
         case "FAIL":
             if let letter = group.deadLetter {
                 text += " dead letter \(letter.queue.topic) queue \(letter.queue.queueID) offset \(letter.offset)"
+            } else if group.attempts == nil {
+                text += " given up: it is not delivered to this group any more"
             } else {
                 text += " retry \(attempts)"
                 if let most = group.attemptsMax { text += " of \(most)" }
-                if let until { text += ", due \(until)" }
+                text += ", due \(until ?? "now")"
             }
         default: break
         }
@@ -146,7 +149,8 @@ struct MessageShow: AsyncParsableCommand {
             ("queueOffset", .integer(status.place.offset)), ("msgId", .string(status.offsetMessageID)),
             ("uniqueKey", status.uniqueID.map { .string($0) }), ("storeTimestamp", .integer(status.storeTimestamp)),
             ("waitsFor", status.waitsFor.map { .string($0) }), ("waitsUntil", status.waitsUntil.map { .integer($0) }),
-            ("version", .integer(status.version)), ("deleted", .bool(status.isDeleted)),
+            ("topicMode", status.topicMode.map { .string($0.rawValue) }), ("version", .integer(status.version)),
+            ("deleted", .bool(status.isDeleted)),
             (
                 "edits",
                 .array(

@@ -21,6 +21,7 @@ final class BrokerHarness: @unchecked Sendable {
     private var hosted: Broker?
     private var hostedServer: RemotingServer?
     private(set) var port = 0
+    private var hasEnded = false
 
     static let golden: [(String, String)] = [
         ("brokerName", "broker-a"), ("brokerIP1", "127.0.0.2"), ("brokerIP2", "127.0.0.2"), ("listenPort", "31911"),
@@ -83,14 +84,17 @@ final class BrokerHarness: @unchecked Sendable {
         try group.next().submit { try work(self.broker) }.wait()
     }
 
-    /// As the worker does on SIGTERM; the folder stays.
+    /// As the worker does on SIGTERM; the folder stays. Once: its loop has ended then.
     func drain() throws {
+        guard !hasEnded else { return }
+        hasEnded = true
         try group.next().flatSubmit { self.broker.drain { self.server.close() } }.wait()
         try group.syncShutdownGracefully()
     }
 
     /// Drains it and gives its clients' connections away, with what they said; the folder stays.
     func handOver() throws -> (connections: [Int32], clients: [UInt8]?) {
+        hasEnded = true
         let given = NIOLockedValueBox<([Int32], [UInt8]?)>(([], nil))
         try group.next().flatSubmit { [self] in
             broker.drain(

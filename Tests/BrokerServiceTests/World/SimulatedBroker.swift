@@ -217,6 +217,22 @@ final class SimulatedClient: @unchecked Sendable {
         return opaque
     }
 
+    /// Sends a request and is gone before the tick it has come in ends: nothing can be answered.
+    func postAndClose(_ code: RequestCode, _ fields: [String: String]) async throws {
+        opaque += 1
+        var command = RemotingCommand(code, extFields: fields)
+        command.opaque = opaque
+        command.language = .java
+        var buffer = ByteBuffer()
+        command.encode(into: &buffer)
+        let (channel, request) = (channel, buffer)
+        try await loop.executeInContext {
+            channel.pipeline.fireChannelRead(request)
+            channel.pipeline.fireChannelInactive()
+        }
+        await loop.run()
+    }
+
     /// Takes answers to posted requests that have come since, by number.
     func takeAnswers() async throws -> [Int32: RemotingCommand] {
         for frame in try await frames() {
@@ -244,6 +260,16 @@ final class SimulatedClient: @unchecked Sendable {
             if let answer { return answer }
             // An answer that waits for what the store does in turns of its own.
             await loop.run()
+        }
+        throw NoAnswer()
+    }
+
+    /// A request that is worked on in slices: a millisecond passes before each.
+    func invokeSliced(_ code: RequestCode, _ fields: [String: String]) async throws -> RemotingCommand {
+        let opaque = try await post(code, fields)
+        for _ in 0..<200 {
+            if let answer = try await takeAnswers()[opaque] { return answer }
+            await loop.advanceTime(by: .milliseconds(1))
         }
         throw NoAnswer()
     }
