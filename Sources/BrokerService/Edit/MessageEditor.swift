@@ -4,8 +4,8 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// Carries edits out, each in the turn of the loop that decides about it: no client takes the message in between.
-/// Confined to the broker's event loop.
+/// Carries edits out, each in the turn of the loop that decides about it: no client takes the message in between. That
+/// turn is the end of a tick (`EditMessageProcessor.carryOutWaiting`). Confined to the broker's event loop.
 final class MessageEditor {
     struct Done {
         var version: Int64
@@ -19,6 +19,8 @@ final class MessageEditor {
         var deliverAt: Int64?
         var consumedBy: [String] = []
         var topicMadeAt: Int64 = 0
+        /// Of the message as it was.
+        var bytesRead = 0
     }
 
     enum Outcome {
@@ -26,38 +28,50 @@ final class MessageEditor {
         case refused(ResponseCode, String)
     }
 
-    private let environment: BrokerEnvironment
-    private let tables: BrokerTables
-    private let storage: StoreAccess
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
     private let claims: GroupClaims
     private let kinds: MessageKinds
+    private let deadLetters: PopDeadLetters
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
-        _ kinds: MessageKinds
+        _ kinds: MessageKinds, _ deadLetters: PopDeadLetters
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.claims = claims
         self.kinds = kinds
-    }
-
-    /// Where the message lies.
-    private enum Lair {
-        case queue, delayed, timer, half
+        self.deadLetters = deadLetters
     }
 
     private var store: MessageStore { storage.store }
 
-    private func refused(_ reason: String) -> Outcome { .refused(.illegalOperation, reason) }
+    func refused(_ reason: String) -> Outcome { .refused(.illegalOperation, reason) }
 
-    private func refused(_ refusal: AppendRefusal) -> Outcome {
+    func refused(_ refusal: AppendRefusal) -> Outcome {
         .refused(refusal.isPassing ? .serviceNotAvailable : .systemError, "\(refusal)")
     }
 
-    /// - Parameter found: the version that stood for the message when it was looked for.
-    func carryOut(_ edit: EditRequest, _ found: StoredMessage) -> Outcome {
+    /// Whether an edit could change what becomes of a message: it is not deleted and, where it waits, neither delivered
+    /// nor ended.
+    func isLive(_ message: StoredMessage) -> Bool {
+        guard message.note?.deletes != true else { return false }
+        switch message.topic {
+        case TopicNames.schedule:
+            return !kinds.schedule.hasDelivered(queueID: message.queueID, offset: message.queueOffset)
+        case TopicNames.half: return kinds.transactions.open?.find(message.queueOffset) != nil
+        case TopicNames.timer: return message.timerDue.map { $0 > environment.now() } ?? false
+        default: return true
+        }
+    }
+
+    /// - Parameters:
+    ///   - found: the version that stood for the message when it was looked for.
+    ///   - audience: the groups that pull, at that time.
+    func carryOut(_ edit: EditRequest, _ found: StoredMessage, _ audience: PullingAudience) -> Outcome {
         let message = store.present(found)
         if let seen = edit.version, seen != message.note?.version ?? 1 {
             return refused(
@@ -76,13 +90,20 @@ final class MessageEditor {
             guard case .record(let record) = CommitLogRecord.parse(bytes) else {
                 return .refused(.queryNotFound, "no record begins at \(message.physicalOffset)")
             }
-            return edit.operation == .resend ? resend(edit, message, record) : change(edit, message, record)
+            let outcome =
+                edit.operation == .resend
+                ? resend(edit, message, record) : change(edit, message, record, audience)
+            guard case .done(var done) = outcome else { return outcome }
+            done.bytesRead = bytes.count
+            return .done(done)
         }
     }
 
     // MARK: - In its place
 
-    private func change(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+    private func change(
+        _ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView, _ audience: PullingAudience
+    ) -> Outcome {
         guard SysFlag.entersConsumeQueue(record.sysFlag) || record.isEdit else {
             return refused("the record is in no queue: nothing delivers it")
         }
@@ -92,14 +113,15 @@ final class MessageEditor {
         case TopicNames.half: return changeHalf(edit, message, record)
         default: break
         }
-        guard !TopicNames.alwaysSystem.contains(message.topic), !message.topic.hasPrefix(TopicNames.systemPrefix) else {
+        guard !tables.topics.isSystemTopic(message.topic) else {
             return refused("topic \(message.topic) is the broker's own: its messages stay as they are")
         }
         guard edit.operation != .cancel else {
             return refused("the message waits for nothing, consumers can have it: delete it instead")
         }
-        let consumption = consumption(of: message)
-        if let claimed = consumption.claimed { return refused(claimed) }
+        let consumption = consumption(of: message, audience)
+        if let (code, reason) = consumption.refusal { return .refused(code, reason) }
+        if edit.operation == .retries, let reason = consumption.refusalOfRetries(message) { return refused(reason) }
         if !consumption.consumed.isEmpty, !consumption.hasOthers {
             return refused(
                 "every group has consumed it already (\(consumption.consumed.prefix(16).joined(separator: ", "))): "
@@ -117,37 +139,55 @@ final class MessageEditor {
     }
 
     private struct Consumption {
-        /// Why it cannot be changed: a client has it.
-        var claimed: String?
+        /// Why it cannot be changed now.
+        var refusal: (ResponseCode, String)?
         var consumed: [String] = []
         /// Groups that have not consumed it.
         var hasOthers = false
+        /// That one of them pops.
+        var popping: String?
+
+        /// What counts for groups that pop are their claims.
+        func refusalOfRetries(_ message: StoredMessage) -> String? {
+            guard let popping, !message.topic.hasPrefix(TopicNames.retryPrefix) else { return nil }
+            return "\(popping): deliveries are counted in claims then, and the number in the message has no effect; "
+                + "retryMaxTimes of the group or apus.retry.count of the topic allow more"
+        }
     }
 
-    private func consumption(of message: StoredMessage) -> Consumption {
-        var found = Consumption()
-        var popping: Set<String> = []
-        for table in claims.store.tables(of: message.topic) where table.queueID == message.queueID {
+    /// The claims of this turn, and what is known of groups without claims.
+    private func consumption(of message: StoredMessage, _ audience: PullingAudience) -> Consumption {
+        var found = Consumption(consumed: audience.consumed, hasOthers: audience.hasOthers)
+        let time = claims.time
+        for table in claims.store.tables(of: message.topic, queueID: message.queueID) {
             let group = table.group.text
-            popping.insert(group)
-            switch table.state(of: message.queueOffset, at: claims.time) {
+            switch table.state(of: message.queueOffset, at: time) {
             case .claimed(let client, _, let until, let attempt):
                 let name = claims.store.name(of: client) ?? "a client"
-                found.claimed =
+                found.refusal = (
+                    .illegalOperation,
                     "group \(group) consumes it at the moment: \(name) has it until \(until) (milliseconds since 1970, "
-                    + "delivery \(attempt)); try again when that is over"
+                        + "delivery \(attempt)); try again when that is over"
+                )
             case .finished: found.consumed.append(group)
-            case .new, .failed, .due: found.hasOthers = true
+            case .new, .failed, .due:
+                found.hasOthers = true
+                found.popping = "group \(group) pops it"
+                if deadLetters.isTaking(message.queueOffset, from: table) {
+                    found.refusal = (
+                        .illegalOperation,
+                        "group \(group) gives it up at the moment: edit or resend its dead letter"
+                    )
+                } else if table.isBeingRead {
+                    // It may have been read already, by a pop that waits for its filter or for another queue.
+                    found.refusal = (
+                        .systemBusy, "a client of group \(group) is about to get it: try again in a moment"
+                    )
+                }
             }
         }
-        for group in tables.offsets.groups(of: message.topic) where !popping.contains(group) {
-            guard
-                let offset = tables.offsets.offset(topic: message.topic, group: group, queueID: message.queueID)
-            else {
-                found.hasOthers = true
-                continue
-            }
-            if offset > message.queueOffset { found.consumed.append(group) } else { found.hasOthers = true }
+        if found.popping == nil, tables.topics[message.topic]?.policy.isPoppedOnly == true {
+            found.popping = "the topic is popped only (apus.mode)"
         }
         found.consumed.sort()
         return found
@@ -166,8 +206,10 @@ final class MessageEditor {
     }
 
     private func changeHalf(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
-        guard kinds.transactions.open?.find(message.queueOffset) != nil else {
-            return refused("its transaction has had its outcome: name the message by its topic and its producer's id")
+        guard let half = kinds.transactions.open?.find(message.queueOffset) else {
+            return refused(
+                "its transaction has had its outcome, or its producer is asked for it with a newer copy: name the "
+                    + "message by its topic and its producer's id")
         }
         switch edit.operation {
         case .reschedule:
@@ -175,14 +217,15 @@ final class MessageEditor {
         case .cancel, .delete:
             let outcome = replace(edit, message, record)
             guard case .done(var done) = outcome else { return outcome }
-            // As if its producer had rolled it back.
-            done.end = max(done.end, kinds.transactions.storeOp(message.queueOffset))
+            // As if its producer had rolled it back; one that was parked before has no later outcome then.
+            let late = message.uniqueKey.map { LateOutcome(uniqueKey: $0, origin: half.origin) }
+            done.end = max(done.end, kinds.transactions.storeOp(message.queueOffset, late: late))
             return .done(done)
         default: return replace(edit, message, record)
         }
     }
 
-    private func realQueueID(_ record: CommitLogRecordView) -> Int32? {
+    func realQueueID(_ record: CommitLogRecordView) -> Int32? {
         record.property(PropertyName.realQueueID).flatMap { Int32(String(decoding: $0, as: UTF8.self)) }
     }
 
@@ -192,12 +235,19 @@ final class MessageEditor {
             at: environment.now(), by: edit.by)
     }
 
+    /// By which a deleted message is found, and told from others; the rest of it is not kept any longer than its log
+    /// file.
+    private static let keptByDeletion = [
+        PropertyName.uniqueKey, PropertyName.realTopic, PropertyName.realQueueID, PropertyName.retryTopic,
+        PropertyName.originMessageID,
+    ]
+
     /// A newer version under the same offset.
     private func replace(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
         let deletes = edit.operation != .edit && edit.operation != .retries
         let note = note(edit, message, deletes: deletes)
         var properties = PropertyList(record.properties)
-        edit.apply(to: &properties)
+        if deletes { properties.keep(Self.keptByDeletion) } else { edit.apply(to: &properties) }
         properties[EditNote.property] = note.text
         let body: [UInt8]? = deletes ? [] : edit.body
         let outcome = properties.bytes.withUnsafeBytes { properties in
@@ -225,7 +275,7 @@ final class MessageEditor {
     }
 
     /// A new body is not compressed.
-    private static func put(_ body: UnsafeRawBufferPointer?, into draft: inout MessageDraft) {
+    static func put(_ body: UnsafeRawBufferPointer?, into draft: inout MessageDraft) {
         guard let body else { return }
         draft.body = body
         draft.isCopy = false
@@ -362,65 +412,6 @@ final class MessageEditor {
                     return store.append(draft)
                 }
             }
-        }
-    }
-
-    // MARK: - Once more
-
-    /// On messages that were sent anew: the ID of the message they are copies of, and who sent them.
-    static let resentFrom = "APUS_RESENT_FROM"
-    static let resentBy = "APUS_RESENT_BY"
-
-    /// What belongs to the first message alone.
-    private static let dropped = [
-        "DELAY", "WAIT", "REAL_TOPIC", "REAL_QID", "RETRY_TOPIC", "ORIGIN_MESSAGE_ID", "TRAN_MSG", "PGROUP",
-        "RECONSUME_TIME", "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "1ST_POP_TIME", "APUS_EDIT",
-        "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_OUT_MS", "TIMER_ENQUEUE_MS",
-        "TIMER_DEQUEUE_MS", "TIMER_ROLL_TIMES", "DEAD_LETTER_REASON", "UNDELIVERABLE_REASON", "APUS_HALF_OFFSET",
-    ]
-
-    private func resend(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
-        guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
-        var properties = PropertyList(record.properties)
-        // Of a dead letter or a retry: where it was sent to first.
-        let target = properties[PropertyName.retryTopic] ?? message.realTopic ?? message.topic
-        let wanted = target == message.topic ? record.queueID : realQueueID(record) ?? 0
-        let place = Array(target.utf8).withUnsafeBytes { tables.deliveryPlace(topic: $0, queueID: wanted) }
-        let topic: TopicEntry
-        let queueID: Int32
-        switch place {
-        case .nowhere(let reason): return refused("it cannot be sent anew: \(reason)")
-        case .queue(let found, let number): (topic, queueID) = (found, number)
-        }
-        for name in Self.dropped { properties[name] = nil }
-        edit.apply(to: &properties)
-        let key = UniqueKey.make(at: environment.now())
-        properties[PropertyName.uniqueKey] = key
-        properties[Self.resentFrom] = message.uniqueKey ?? message.messageID
-        properties[Self.resentBy] = edit.by
-        let outcome = topic.nameBytes.withUnsafeBytes { name in
-            properties.bytes.withUnsafeBytes { properties in
-                (edit.body ?? []).withUnsafeBytes { body in
-                    var draft = MessageDraft(copyOf: record, topic: name, queueID: queueID, properties: properties)
-                    Self.put(edit.body == nil ? nil : body, into: &draft)
-                    draft.sysFlag &= ~SysFlag.transactionRollbackType
-                    draft.bornTimestamp = environment.now()
-                    draft.storeHost = environment.storeHost
-                    draft.reconsumeTimes = 0
-                    return store.append(draft)
-                }
-            }
-        }
-        switch outcome {
-        case .refused(let refusal): return refused(refusal)
-        case .appended(let result):
-            storage.statistics.put(messages: 1)
-            topic.count(1, bytes: result.size, in: storage.stats)
-            return .done(
-                Done(
-                    version: 1, topic: topic.name, queueID: queueID, queueOffset: result.queueOffset.rawValue,
-                    physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue, uniqueKey: key,
-                    topicMadeAt: topic.madeAt))
         }
     }
 }

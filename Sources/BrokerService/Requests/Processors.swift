@@ -59,7 +59,8 @@ final class Processors {
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         status = MessageStatusProcessor(environment, tables, storage, claims, kinds)
         edits = EditMessageProcessor(
-            environment, storage, MessageEditor(environment, tables, storage, claims, kinds))
+            environment, tables, storage, claims,
+            MessageEditor(environment, tables, storage, claims, kinds, deadLetters))
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }
 }
