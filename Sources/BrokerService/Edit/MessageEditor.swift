@@ -63,7 +63,14 @@ final class MessageEditor {
         case TopicNames.schedule:
             return !kinds.schedule.hasDelivered(queueID: message.queueID, offset: message.queueOffset)
         case TopicNames.half: return kinds.transactions.open?.find(message.queueOffset) != nil
-        case TopicNames.timer: return message.timerDue.map { $0 > environment.now() } ?? false
+        case TopicNames.timer:
+            guard let due = message.timerDue, let key = message.uniqueKey, let topic = message.realTopic else {
+                return true
+            }
+            return kinds.timers.standing(due: due, sequence: message.queueOffset) != .delivered
+                && !kinds.timers.isStopped(
+                    topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset,
+                    isEdited: message.note != nil)
         default: return true
         }
     }
@@ -353,9 +360,8 @@ final class MessageEditor {
         }
     }
 
-    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, as RECALL_MESSAGE makes
-    /// one, and stored anew unless it is deleted. The new one is due a millisecond later at least: a cancellation stops
-    /// whatever has its key and time.
+    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, and stored anew unless it
+    /// is deleted. The new one comes first: the cancellation names it as the first that it does not stop.
     private func changeTimer(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
         guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
         guard let key = message.uniqueKey, let topic = message.realTopic, let due = message.timerDue,
@@ -363,9 +369,15 @@ final class MessageEditor {
         else {
             return refused("the timer message has no id of its producer (UNIQ_KEY), by which it could be stopped")
         }
-        guard due > environment.now() else {
+        switch kinds.timers.standing(due: due, sequence: message.queueOffset) {
+        case .waits: break
+        case .delivered:
             return refused("its time is over and it has been delivered: name it by its topic and its producer's id")
+        case .unknown: return .refused(.serviceNotAvailable, "timer messages are not delivered here now")
         }
+        let isStopped = kinds.timers.isStopped(
+            topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset, isEdited: message.note != nil)
+        guard !isStopped else { return refused("its producer has recalled the timer message: it will not be delivered") }
         guard edit.operation != .retries else { return refused("a timer message has not been delivered yet") }
         if let refusal = store.refusalToReplace(
             topic: record.topic, queueID: record.queueID, at: QueueOffset(message.queueOffset),
@@ -375,14 +387,16 @@ final class MessageEditor {
         }
         var done: Done?
         if edit.operation == .edit || edit.operation == .reschedule {
-            var next = edit.operation == .reschedule ? edit.deliverAt ?? due : due
-            if let problem = problem(with: next) { return refused(problem) }
-            if next == due || next == due - 1 { next = due + 1 }
+            let next = edit.operation == .reschedule ? edit.deliverAt ?? due : due
+            // An overdue one that is edited stays overdue.
+            if edit.operation == .reschedule, let problem = problem(with: next) { return refused(problem) }
             let stored = storeTimer(edit, message, record, due: next, to: topic, queueID: queueID)
             guard case .done(let new) = stored else { return stored }
             done = new
         }
-        if case .refused(let refusal) = stop(key, of: topic, due: due, record) { return refused(refusal) }
+        let stopped = kinds.timers.stop(
+            topic: topic, uniqueKey: key, due: due, bornHost: record.bornHost, replacedBy: done?.queueOffset)
+        if case .refused(let refusal) = stopped { return refused(refusal) }
         // What reads the timer's queue from its beginning finds it no more.
         var mark = edit
         if edit.operation == .edit { mark.operation = .reschedule }
@@ -392,26 +406,5 @@ final class MessageEditor {
         deleted.end = max(done.end, deleted.end)
         done.end = deleted.end
         return .done(done)
-    }
-
-    private func stop(_ key: String, of topic: String, due: Int64, _ record: CommitLogRecordView) -> AppendOutcome {
-        var properties = PropertyList()
-        properties["\(TimerProperties.deleteUniqueKey)"] = topic + "+" + key
-        properties["\(TimerProperties.outMilliseconds)"] = String(due)
-        properties[PropertyName.realTopic] = topic
-        properties[PropertyName.realQueueID] = "0"
-        return Array(TopicNames.timer.utf8).withUnsafeBytes { name in
-            properties.bytes.withUnsafeBytes { properties in
-                Array("0".utf8).withUnsafeBytes { body in
-                    var draft = MessageDraft(
-                        topic: name, queueID: 0, bornHost: record.bornHost, storeHost: environment.storeHost, body: body
-                    )
-                    draft.bornTimestamp = environment.now()
-                    draft.properties = properties
-                    draft.mayUseReserve = true
-                    return store.append(draft)
-                }
-            }
-        }
     }
 }

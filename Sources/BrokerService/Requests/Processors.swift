@@ -31,7 +31,7 @@ final class Processors {
         self.answers = answers
         send = SendMessageProcessor(environment, tables, storage, keeper, kinds, notifier)
         reply = ReplyMessageProcessor(environment, tables, storage, send)
-        recall = RecallMessageProcessor(environment, tables, storage)
+        recall = RecallMessageProcessor(environment, tables, storage, kinds.timers)
         endTransaction = EndTransactionProcessor(environment, storage, kinds.transactions)
         let reader = MessageReader(environment, tables, storage, hold, filters)
         sender = RecordSender(environment, storage.store)
