@@ -377,7 +377,9 @@ final class MessageEditor {
         }
         let isStopped = kinds.timers.isStopped(
             topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset, isEdited: message.note != nil)
-        guard !isStopped else { return refused("its producer has recalled the timer message: it will not be delivered") }
+        guard !isStopped else {
+            return refused("its producer has recalled the timer message: it will not be delivered")
+        }
         guard edit.operation != .retries else { return refused("a timer message has not been delivered yet") }
         if let refusal = store.refusalToReplace(
             topic: record.topic, queueID: record.queueID, at: QueueOffset(message.queueOffset),

@@ -153,6 +153,39 @@ import Testing
         #expect(entry?["tagsCode"]?.integer == 0)
     }
 
+    @Test("a prepared message whose version cannot be read is neither committed as it was first sent nor lost")
+    func unreadable() throws {
+        let settings = [("transactionTimeOut", "600000"), ("transactionCheckInterval", "600000")]
+        let first = try BrokerHarness(settings)
+        let half = try first.connect().prepare("T", "u", body: "sent")
+        #expect(try first.connect().edit("edit", id("u"), body: "edited").code == 0)
+        try first.drain()
+        // Entries of a queue that was written lately are in memory; after a start they are in its file.
+        let disk = FailingDisk()
+        let clock = ShiftedClock()
+        let harness = try BrokerHarness(settings, folder: first.folder, disk: disk, clock: clock)
+        defer { try? harness.end() }
+        let connection = try harness.connect()
+        let producer = try harness.connect()
+        try producer.heartbeat("c1", producerGroup: "PG")
+        func check(after millis: Int64) throws -> Int {
+            try harness.onLoop { broker in
+                clock.shift += millis
+                broker.kinds.transactions.check()
+                return broker.kinds.transactions.openCount
+            }
+        }
+        disk.unreadable = "/consumequeue/\(TopicNames.half)"
+        refuses(try connection.invoke(RawConnection.endCommand(half)), "Find prepared transaction message failed")
+        #expect(try check(after: 700_000) == 1)
+        disk.unreadable = nil
+        _ = try check(after: 2000)
+        let asked = try producer.request(.checkTransactionState)
+        #expect(Consumed.all(asked.body).map(\.body) == ["edited"])
+        #expect(try connection.invoke(RawConnection.endCommand(half)).code == 0)
+        #expect(try connection.wait("T", count: 1).map(\.body) == ["edited"])
+    }
+
     @Test("a transaction that was parked, resumed and withdrawn has no later outcome")
     func resumed() throws {
         let harness = try BrokerHarness([
