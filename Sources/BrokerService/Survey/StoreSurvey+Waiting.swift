@@ -21,6 +21,8 @@ extension StoreSurvey {
             let index = Int(queue.queueID)
             let counted = queue.lag(at: table[index + 1] ?? 0)
             let pending = min(counted, queue.lag(at: index < exact.count ? exact[index] : 0))
+            // Down to what RocketMQ goes by.
+            delayed[queue.queueID] = table[index + 1] ?? 0
             guard counted > 0 else { continue }
             report.delays.append(
                 StoreReport.Delay(
@@ -69,14 +71,15 @@ extension StoreSurvey {
             if found[place]?.merge(short) == nil { found[place] = short }
         }
 
-        func stop(_ waiting: Waiting) -> Bool {
+        /// Nil: nothing stops the message.
+        func stop(_ waiting: Waiting) -> TimerCancellation? {
             func stops(_ due: Int64) -> TimerCancellation? {
                 found[Self.place(waiting.name, due)].flatMap {
                     $0.stops(waiting.key.sequence, isEdited: waiting.isEdited) ? $0 : nil
                 }
             }
             // A handle made by Apache names the millisecond after the due time.
-            return stops(waiting.key.due) != nil || stops(waiting.key.due + 1)?.isRecall == true
+            return stops(waiting.key.due) ?? stops(waiting.key.due + 1).flatMap { $0.isRecall ? $0 : nil }
         }
     }
 
@@ -118,7 +121,13 @@ extension StoreSurvey {
         } cancellation: {
             cancellations.add($0, due: $1)
         }
-        waiting.removeAll { cancellations.stop($0) }
+        var restored: Int64 = 0
+        waiting.removeAll { message in
+            guard let cancellation = cancellations.stop(message) else { return false }
+            // RocketMQ obeys recalls, and reads the log only.
+            if !cancellation.isRecall, !own.contains(message.key.sequence) { restored += 1 }
+            return true
+        }
         // Of copies RocketMQ 5 has rolled, the youngest is delivered.
         let youngest = Dictionary(waiting.map { ($0.copy, $0.key.sequence) }, uniquingKeysWith: max)
         waiting.removeAll { youngest[$0.copy] != $0.key.sequence }
@@ -126,7 +135,7 @@ extension StoreSurvey {
             pending: Int64(waiting.count), firstDueMillis: waiting.map(\.key.due).min() ?? 0,
             lastDueMillis: waiting.map(\.key.due).max() ?? 0,
             onlyInApus: Int64(waiting.count { own.contains($0.key.sequence) }),
-            deliveredAgain: report.writer == .apus ? again : 0)
+            deliveredAgain: report.writer == .apus ? again : 0, restored: restored)
     }
 
     private static func due(_ record: CommitLogRecordView) -> Int64 {

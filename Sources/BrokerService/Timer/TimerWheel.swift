@@ -128,7 +128,11 @@ final class TimerWheel {
         }
         if let cancellation {
             // In a file it lies beside what it stops.
-            if entry.due < loadedEnd { keep(cancellation, due: entry.due) } else { forget(cancellation, due: entry.due) }
+            if entry.due < loadedEnd {
+                keep(cancellation, due: entry.due)
+            } else {
+                forget(cancellation, due: entry.due)
+            }
         }
         if let copyKey, entry.due < loadedEnd { replace(copyKey, by: entry.key) }
         if entry.due < loadedEnd {

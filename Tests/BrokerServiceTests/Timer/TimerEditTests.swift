@@ -234,7 +234,8 @@ import Testing
                 let key = String(body.prefix { $0 != " " })
                 counts[key, default: 0] += 1
                 let message = try #require(known[key])
-                #expect(!message.isGone && body == message.body && at >= message.due, "seed \(seed), step \(step): \(body)")
+                let isRight = !message.isGone && body == message.body && at >= message.due
+                #expect(isRight, "seed \(seed), step \(step): \(body)")
             }
             for (key, message) in known {
                 let wanted = !message.isGone && message.due <= world.clock.now ? 1 : 0
