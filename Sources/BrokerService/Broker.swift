@@ -203,6 +203,8 @@ package final class Broker: RemotingService {
 
     /// The transport calls it once a tick, before it flushes the connections.
     package func endOfTick() {
+        // Behind all that the tick has handed out, ended or delivered, and before all that reads what it has stored.
+        processors.edits.carryOutWaiting()
         keeper.persistChanges()
         commit()
         hold.runWoken()

@@ -19,8 +19,26 @@ final class ClaimRegistry {
         }
     }
 
+    /// A queue of a topic, by bytes.
+    private struct Place: Hashable {
+        let topic: String
+        let queueID: Int32
+
+        static func == (left: Self, right: Self) -> Bool {
+            left.queueID == right.queueID && left.topic.utf8.elementsEqual(right.topic.utf8)
+        }
+
+        func hash(into hasher: inout Hasher) {
+            var topic = topic
+            topic.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+            hasher.combine(queueID)
+        }
+    }
+
     /// Each with its queues, ascending.
     private var byKey: [Key: [ClaimTable]] = [:]
+    /// Those of all groups, by their numbers.
+    private var byPlace: [Place: [UInt32: ClaimTable]] = [:]
     private(set) var byNumber: [UInt32: ClaimTable] = [:]
     private var lastNumber: UInt32 = 0
     /// Tables with claims, by their earliest deadline.
@@ -47,6 +65,11 @@ final class ClaimRegistry {
     }
 
     func tables(_ key: Key) -> [ClaimTable] { byKey[key] ?? [] }
+
+    /// Those of all groups in one queue, in no order.
+    func tables(topic: String, _ queueID: Int32) -> [ClaimTable] {
+        (byPlace[Place(topic: topic, queueID: queueID)] ?? [:]).values.map { $0 }
+    }
 
     func tables(where isWanted: (Key) -> Bool) -> [ClaimTable] {
         byKey.flatMap { isWanted($0.key) ? $0.value : [] }
@@ -79,6 +102,7 @@ final class ClaimRegistry {
             popTimeMin: popTimeMinOfNew, registry: self)
         byNumber[number] = table
         byKey[key, default: []].insert(table, at: Self.position(of: queueID, in: byKey[key] ?? []))
+        byPlace[Place(topic: table.topic.text, queueID: queueID), default: [:]][number] = table
         statistics.tables += 1
         return table
     }
@@ -97,6 +121,9 @@ final class ClaimRegistry {
         let key = Key(group: table.group.text, topic: table.topic.text)
         byKey[key]?.removeAll { $0 === table }
         if byKey[key]?.isEmpty == true { byKey[key] = nil }
+        let place = Place(topic: table.topic.text, queueID: table.queueID)
+        byPlace[place]?[table.number] = nil
+        if byPlace[place]?.isEmpty == true { byPlace[place] = nil }
         statistics.tables -= 1
     }
 

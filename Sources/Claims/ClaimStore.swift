@@ -122,6 +122,9 @@ package final class ClaimStore {
         registry.tables { $0.topic.utf8.elementsEqual(topic.utf8) }
     }
 
+    /// All groups' tables of one queue, in no order.
+    package func tables(of topic: String, queueID: Int32) -> [ClaimTable] { registry.tables(topic: topic, queueID) }
+
     /// Makes a table that is not there, with `floor` and `next` at a queue offset.
     package func makeTable(group: GroupName, topic: TopicName, queueID: Int32, at offset: Int64) -> ClaimTable {
         precondition(files != nil && offset >= 0, "no claims before the store is open, nor at offset \(offset)")

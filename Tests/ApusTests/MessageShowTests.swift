@@ -50,6 +50,20 @@ struct MessageShowTests {
         #expect(MessageShow.lines(try status()).last?.hasSuffix("are not kept any more") == true)
     }
 
+    @Test("a message that will not come says why")
+    func gone() throws {
+        let cases = [
+            ("delete", "deleted: it is not delivered any more"), ("cancel", "withdrawn: it will not be delivered"),
+            ("reschedule", "rescheduled: not delivered from here"),
+        ]
+        for (action, words) in cases {
+            let edit = #""deleted":true,"edits":[{"version":2,"action":"\#(action)","at":1,"by":"alice"}],"#
+            let lines = MessageShow.lines(try status(edit, groups: [#""status":"DELETED""#]))
+            #expect(lines.contains { $0.contains(words) }, "\(lines)")
+            #expect(lines.contains("G (POP): DELETED"), "\(lines)")
+        }
+    }
+
     @Test("names that clients chose make no lines of their own")
     func hostileNames() throws {
         let row = #""status":"ING","trail":[{"at":1,"event":"DELIVERED","client":"a\nb\u001b[2J"}]"#

@@ -107,6 +107,36 @@ struct Machine {
 
 @Suite("the journal brings tables back")
 struct JournalTests {
+    @Test("all groups' tables of a queue are found by it, over restarts and removals")
+    func tablesOfAQueue() throws {
+        var machine = try Machine()
+        let names = try (0..<3).map { try GroupName(existing: "g\($0)") }
+        let topics = try ["topic", "other"].map { try TopicName(existing: $0) }
+        for group in names {
+            for topic in topics {
+                for queueID: Int32 in 0..<2 {
+                    let table = machine.store.makeTable(group: group, topic: topic, queueID: queueID, at: 0)
+                    table.claim(
+                        [0], next: 1, at: machine.clock.now, popTime: 1, invisible: 1000,
+                        client: machine.store.client("c"), attemptID: nil)
+                }
+            }
+        }
+        func groups(_ topic: String, _ queueID: Int32) -> [String] {
+            let tables = machine.store.tables(of: topic, queueID: queueID)
+            #expect(tables.allSatisfy { $0.topic.text == topic && $0.queueID == queueID })
+            return tables.map(\.group.text).sorted()
+        }
+        #expect(groups("topic", 1) == ["g0", "g1", "g2"])
+        try machine.store.commitTick()
+        try machine.restart()
+        #expect(groups("topic", 0) == ["g0", "g1", "g2"] && groups("topic", 2).isEmpty)
+        machine.store.removeTables(group: "g1")
+        #expect(groups("topic", 0) == ["g0", "g2"])
+        machine.store.removeTables(topic: "topic")
+        #expect(groups("topic", 0).isEmpty && groups("other", 1) == ["g0", "g2"])
+    }
+
     @Test("after a kill everything is as it was")
     func kill() throws {
         var machine = try Machine()

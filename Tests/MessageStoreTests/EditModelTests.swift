@@ -120,7 +120,7 @@ import Testing
                 }
             }
             let versions = harness.store.consumeQueues.reduce(0) { sum, queue in
-                sum + (queue.edits?.messages.reduce(0) { $0 + 1 + $1.former.count } ?? 0)
+                sum + QueueEdits.messages(queue.edits?.blocks ?? [:]).reduce(0) { $0 + 1 + $1.former.count }
             }
             #expect(harness.store.edits.total.versions == versions, "\(words)")
         }

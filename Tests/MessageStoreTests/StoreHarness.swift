@@ -205,7 +205,7 @@ final class Harness {
     @discardableResult
     func edit(
         _ topic: String, _ queueID: Int32 = 0, at offset: Int64, replacing current: Int64? = nil, body: String?,
-        properties: String = "", version: Int64 = 2
+        properties: String = "", version: Int64 = 2, growth: Int? = nil
     ) -> AppendOutcome {
         let queue = store.consumeQueue(topic: topic, queueID: queueID)
         let present = queue.flatMap { store.currentVersion($0, at: QueueOffset(offset)) }
@@ -221,6 +221,7 @@ final class Harness {
                         topic: topic, queueID: queueID, bornHost: host, storeHost: host, body: bytes)
                     draft.properties = properties
                     draft.bornTimestamp = clock.now - 5
+                    draft.growth = growth
                     return store.replace(draft, at: QueueOffset(offset), replacing: current, deletes: body == nil)
                 }
             }

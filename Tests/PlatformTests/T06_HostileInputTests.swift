@@ -145,7 +145,9 @@ extension PlatformTests {
             let large = platform.folder.file("large")
             try String(repeating: "x", count: 1 << 20).write(toFile: large, atomically: false, encoding: .utf8)
             for _ in 0..<4 {
-                let sent = try await platform.apus(["send", "--topic", "Large", "--queue", "0", "--key", "large", large])
+                let sent = try await platform.apus([
+                    "send", "--topic", "Large", "--queue", "0", "--key", "large", large,
+                ])
                 #expect(sent.status == 0, "\(sent.errorText)")
             }
             let header = """

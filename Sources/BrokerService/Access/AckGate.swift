@@ -15,8 +15,10 @@ struct PendingAck {
         case sendBack
         /// As a send, with more fields than those.
         case sendWith([(String, String)])
-        /// A success with just these.
+        /// With just these fields, and a success also where disk or slave are late: RocketMQ's RECALL_MESSAGE.
         case fields([(String, String)])
+        /// With just these fields, and the code of a send: 10, 11 and 12 where disk or slave are late.
+        case stored([(String, String)])
     }
 
     let client: ClientContext
@@ -327,6 +329,7 @@ final class AckGate {
         switch ack.kind {
         case .sendBack: ack.client.answer(ack.address, .success)
         case .fields(let fields): ack.client.answer(ack.address, .success, fields: fields)
+        case .stored(let fields): ack.client.answer(ack.address, code, fields: fields)
         case .sendWith(let fields): answerSlowly(ack, code, offsets, fields)
         case .send:
             if let responseFields { return answerSlowly(ack, code, offsets, responseFields) }

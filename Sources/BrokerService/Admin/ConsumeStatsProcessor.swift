@@ -311,9 +311,21 @@ final class ConsumeStatsProcessor {
         // RocketMQ's compiled expressions are not ours; its tools print the word.
         let filter = group.map { JSONValue.string(subscription == nil ? "\($0)@\(topic) is not online!" : "null") }
         let wanted = subscription?.data.json
+        // Where a deleted message was stored first: readers get an entry that points at nothing.
+        var deleted: [Int: Int64] = [:]
+        for (position, entry) in entries.enumerated() where entry == .deleted {
+            deleted[position] = storage.store.firstPlace(queue, at: QueueOffset(index) + position)?.rawValue ?? 0
+        }
+        let places = deleted
         answers.answer(entries: entries.count, request.asker) {
-            let data = entries.map { entry in
-                JSONValue.fields([
+            let data = entries.enumerated().map { (position, entry) -> JSONValue in
+                if let place = places[position] {
+                    return .fields([
+                        ("eval", .bool(false)), ("physicOffset", .integer(place)), ("physicSize", .integer(0)),
+                        ("tagsCode", .integer(0)), ("msg", .string("the message is deleted")),
+                    ])
+                }
+                return .fields([
                     ("eval", .bool(false)), ("physicOffset", .integer(entry.physicalOffset.rawValue)),
                     ("physicSize", .integer(entry.recordSize)), ("tagsCode", .integer(entry.tagsCode)),
                 ])

@@ -50,6 +50,9 @@ struct EditRequest {
             keys: fields.string("keys"), properties: [], deliverAt: try fields.int64("deliverAt"),
             retries: try fields.int32("retries"))
         if fields.bool("hasBody") == true { parsed.body = Array(request.body) }
+        guard parsed.body != nil || request.body.isEmpty else {
+            return .refused("there is a body, and hasBody does not say that it is the message's new one")
+        }
         for (name, text) in [("tags", parsed.tags), ("keys", parsed.keys)] where text.map(isSeparated) == true {
             return .refused("\(name) has a character that separates properties (code 1 or 2)")
         }
@@ -72,18 +75,27 @@ struct EditRequest {
 
     private var changesContent: Bool { body != nil || tags != nil || keys != nil || !properties.isEmpty }
 
+    /// What is asked for and makes no sense; nothing of a request is left aside in silence.
     private var problem: String? {
         switch operation {
-        case .edit: changesContent ? nil : "nothing is to be changed: give a body (hasBody), tags, keys or properties"
-        case .reschedule: deliverAt == nil ? "deliverAt is missing: milliseconds since 1970" : nil
-        case .retries:
-            switch retries {
-            case .some(0...): nil
-            default: "retries is missing or negative: how many deliveries count as made"
+        case .edit:
+            if !changesContent {
+                return "nothing is to be changed: give a body (hasBody), tags, keys or properties"
             }
-        case .cancel, .delete: changesContent ? "what is deleted has no content to be changed" : nil
-        case .resend: nil
+        case .reschedule:
+            if deliverAt == nil { return "deliverAt is missing: milliseconds since 1970" }
+        case .retries:
+            guard let retries, retries >= 0 else {
+                return "retries is missing or negative: how many deliveries count as made"
+            }
+            if changesContent { return "retries changes no content: edit the message as well" }
+        case .cancel, .delete:
+            if changesContent { return "what is deleted has no content to be changed" }
+        case .resend: break
         }
+        if deliverAt != nil, operation != .reschedule { return "deliverAt belongs to reschedule" }
+        if retries != nil, operation != .retries { return "retries belongs to the operation of that name" }
+        return nil
     }
 
     private static func isSeparated(_ text: String) -> Bool { text.utf8.contains { $0 == 1 || $0 == 2 } }

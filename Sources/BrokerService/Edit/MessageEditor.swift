@@ -4,8 +4,8 @@ import MessageStore
 import RemotingProtocol
 import StoreFormat
 
-/// Carries edits out, each in the turn of the loop that decides about it: no client takes the message in between.
-/// Confined to the broker's event loop.
+/// Carries edits out, each in the turn of the loop that decides about it: no client takes the message in between. That
+/// turn is the end of a tick (`EditMessageProcessor.carryOutWaiting`). Confined to the broker's event loop.
 final class MessageEditor {
     struct Done {
         var version: Int64
@@ -19,6 +19,8 @@ final class MessageEditor {
         var deliverAt: Int64?
         var consumedBy: [String] = []
         var topicMadeAt: Int64 = 0
+        /// Of the message as it was.
+        var bytesRead = 0
     }
 
     enum Outcome {
@@ -26,38 +28,57 @@ final class MessageEditor {
         case refused(ResponseCode, String)
     }
 
-    private let environment: BrokerEnvironment
-    private let tables: BrokerTables
-    private let storage: StoreAccess
+    let environment: BrokerEnvironment
+    let tables: BrokerTables
+    let storage: StoreAccess
     private let claims: GroupClaims
     private let kinds: MessageKinds
+    private let deadLetters: PopDeadLetters
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
-        _ kinds: MessageKinds
+        _ kinds: MessageKinds, _ deadLetters: PopDeadLetters
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.claims = claims
         self.kinds = kinds
-    }
-
-    /// Where the message lies.
-    private enum Lair {
-        case queue, delayed, timer, half
+        self.deadLetters = deadLetters
     }
 
     private var store: MessageStore { storage.store }
 
-    private func refused(_ reason: String) -> Outcome { .refused(.illegalOperation, reason) }
+    func refused(_ reason: String) -> Outcome { .refused(.illegalOperation, reason) }
 
-    private func refused(_ refusal: AppendRefusal) -> Outcome {
+    func refused(_ refusal: AppendRefusal) -> Outcome {
         .refused(refusal.isPassing ? .serviceNotAvailable : .systemError, "\(refusal)")
     }
 
-    /// - Parameter found: the version that stood for the message when it was looked for.
-    func carryOut(_ edit: EditRequest, _ found: StoredMessage) -> Outcome {
+    /// Whether an edit could change what becomes of a message: it is not deleted and, where it waits, neither delivered
+    /// nor ended.
+    func isLive(_ message: StoredMessage) -> Bool {
+        guard message.note?.deletes != true else { return false }
+        switch message.topic {
+        case TopicNames.schedule:
+            return !kinds.schedule.hasDelivered(queueID: message.queueID, offset: message.queueOffset)
+        case TopicNames.half: return kinds.transactions.open?.find(message.queueOffset) != nil
+        case TopicNames.timer:
+            guard let due = message.timerDue, let key = message.uniqueKey, let topic = message.realTopic else {
+                return true
+            }
+            return kinds.timers.standing(due: due, sequence: message.queueOffset) != .delivered
+                && !kinds.timers.isStopped(
+                    topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset,
+                    isEdited: message.note != nil)
+        default: return true
+        }
+    }
+
+    /// - Parameters:
+    ///   - found: the version that stood for the message when it was looked for.
+    ///   - audience: the groups that pull, at that time.
+    func carryOut(_ edit: EditRequest, _ found: StoredMessage, _ audience: PullingAudience) -> Outcome {
         let message = store.present(found)
         if let seen = edit.version, seen != message.note?.version ?? 1 {
             return refused(
@@ -76,13 +97,20 @@ final class MessageEditor {
             guard case .record(let record) = CommitLogRecord.parse(bytes) else {
                 return .refused(.queryNotFound, "no record begins at \(message.physicalOffset)")
             }
-            return edit.operation == .resend ? resend(edit, message, record) : change(edit, message, record)
+            let outcome =
+                edit.operation == .resend
+                ? resend(edit, message, record) : change(edit, message, record, audience)
+            guard case .done(var done) = outcome else { return outcome }
+            done.bytesRead = bytes.count
+            return .done(done)
         }
     }
 
     // MARK: - In its place
 
-    private func change(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
+    private func change(
+        _ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView, _ audience: PullingAudience
+    ) -> Outcome {
         guard SysFlag.entersConsumeQueue(record.sysFlag) || record.isEdit else {
             return refused("the record is in no queue: nothing delivers it")
         }
@@ -92,14 +120,15 @@ final class MessageEditor {
         case TopicNames.half: return changeHalf(edit, message, record)
         default: break
         }
-        guard !TopicNames.alwaysSystem.contains(message.topic), !message.topic.hasPrefix(TopicNames.systemPrefix) else {
+        guard !tables.topics.isSystemTopic(message.topic) else {
             return refused("topic \(message.topic) is the broker's own: its messages stay as they are")
         }
         guard edit.operation != .cancel else {
             return refused("the message waits for nothing, consumers can have it: delete it instead")
         }
-        let consumption = consumption(of: message)
-        if let claimed = consumption.claimed { return refused(claimed) }
+        let consumption = consumption(of: message, audience)
+        if let (code, reason) = consumption.refusal { return .refused(code, reason) }
+        if edit.operation == .retries, let reason = consumption.refusalOfRetries(message) { return refused(reason) }
         if !consumption.consumed.isEmpty, !consumption.hasOthers {
             return refused(
                 "every group has consumed it already (\(consumption.consumed.prefix(16).joined(separator: ", "))): "
@@ -117,37 +146,55 @@ final class MessageEditor {
     }
 
     private struct Consumption {
-        /// Why it cannot be changed: a client has it.
-        var claimed: String?
+        /// Why it cannot be changed now.
+        var refusal: (ResponseCode, String)?
         var consumed: [String] = []
         /// Groups that have not consumed it.
         var hasOthers = false
+        /// That one of them pops.
+        var popping: String?
+
+        /// What counts for groups that pop are their claims.
+        func refusalOfRetries(_ message: StoredMessage) -> String? {
+            guard let popping, !message.topic.hasPrefix(TopicNames.retryPrefix) else { return nil }
+            return "\(popping): deliveries are counted in claims then, and the number in the message has no effect; "
+                + "retryMaxTimes of the group or apus.retry.count of the topic allow more"
+        }
     }
 
-    private func consumption(of message: StoredMessage) -> Consumption {
-        var found = Consumption()
-        var popping: Set<String> = []
-        for table in claims.store.tables(of: message.topic) where table.queueID == message.queueID {
+    /// The claims of this turn, and what is known of groups without claims.
+    private func consumption(of message: StoredMessage, _ audience: PullingAudience) -> Consumption {
+        var found = Consumption(consumed: audience.consumed, hasOthers: audience.hasOthers)
+        let time = claims.time
+        for table in claims.store.tables(of: message.topic, queueID: message.queueID) {
             let group = table.group.text
-            popping.insert(group)
-            switch table.state(of: message.queueOffset, at: claims.time) {
+            switch table.state(of: message.queueOffset, at: time) {
             case .claimed(let client, _, let until, let attempt):
                 let name = claims.store.name(of: client) ?? "a client"
-                found.claimed =
+                found.refusal = (
+                    .illegalOperation,
                     "group \(group) consumes it at the moment: \(name) has it until \(until) (milliseconds since 1970, "
-                    + "delivery \(attempt)); try again when that is over"
+                        + "delivery \(attempt)); try again when that is over"
+                )
             case .finished: found.consumed.append(group)
-            case .new, .failed, .due: found.hasOthers = true
+            case .new, .failed, .due:
+                found.hasOthers = true
+                found.popping = "group \(group) pops it"
+                if deadLetters.isTaking(message.queueOffset, from: table) {
+                    found.refusal = (
+                        .illegalOperation,
+                        "group \(group) gives it up at the moment: edit or resend its dead letter"
+                    )
+                } else if table.isBeingRead {
+                    // It may have been read already, by a pop that waits for its filter or for another queue.
+                    found.refusal = (
+                        .systemBusy, "a client of group \(group) is about to get it: try again in a moment"
+                    )
+                }
             }
         }
-        for group in tables.offsets.groups(of: message.topic) where !popping.contains(group) {
-            guard
-                let offset = tables.offsets.offset(topic: message.topic, group: group, queueID: message.queueID)
-            else {
-                found.hasOthers = true
-                continue
-            }
-            if offset > message.queueOffset { found.consumed.append(group) } else { found.hasOthers = true }
+        if found.popping == nil, tables.topics[message.topic]?.policy.isPoppedOnly == true {
+            found.popping = "the topic is popped only (apus.mode)"
         }
         found.consumed.sort()
         return found
@@ -166,8 +213,10 @@ final class MessageEditor {
     }
 
     private func changeHalf(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
-        guard kinds.transactions.open?.find(message.queueOffset) != nil else {
-            return refused("its transaction has had its outcome: name the message by its topic and its producer's id")
+        guard let half = kinds.transactions.open?.find(message.queueOffset) else {
+            return refused(
+                "its transaction has had its outcome, or its producer is asked for it with a newer copy: name the "
+                    + "message by its topic and its producer's id")
         }
         switch edit.operation {
         case .reschedule:
@@ -175,14 +224,15 @@ final class MessageEditor {
         case .cancel, .delete:
             let outcome = replace(edit, message, record)
             guard case .done(var done) = outcome else { return outcome }
-            // As if its producer had rolled it back.
-            done.end = max(done.end, kinds.transactions.storeOp(message.queueOffset))
+            // As if its producer had rolled it back; one that was parked before has no later outcome then.
+            let late = message.uniqueKey.map { LateOutcome(uniqueKey: $0, origin: half.origin) }
+            done.end = max(done.end, kinds.transactions.storeOp(message.queueOffset, late: late))
             return .done(done)
         default: return replace(edit, message, record)
         }
     }
 
-    private func realQueueID(_ record: CommitLogRecordView) -> Int32? {
+    func realQueueID(_ record: CommitLogRecordView) -> Int32? {
         record.property(PropertyName.realQueueID).flatMap { Int32(String(decoding: $0, as: UTF8.self)) }
     }
 
@@ -192,12 +242,19 @@ final class MessageEditor {
             at: environment.now(), by: edit.by)
     }
 
+    /// By which a deleted message is found, and told from others; the rest of it is not kept any longer than its log
+    /// file.
+    private static let keptByDeletion = [
+        PropertyName.uniqueKey, PropertyName.realTopic, PropertyName.realQueueID, PropertyName.retryTopic,
+        PropertyName.originMessageID,
+    ]
+
     /// A newer version under the same offset.
     private func replace(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
         let deletes = edit.operation != .edit && edit.operation != .retries
         let note = note(edit, message, deletes: deletes)
         var properties = PropertyList(record.properties)
-        edit.apply(to: &properties)
+        if deletes { properties.keep(Self.keptByDeletion) } else { edit.apply(to: &properties) }
         properties[EditNote.property] = note.text
         let body: [UInt8]? = deletes ? [] : edit.body
         let outcome = properties.bytes.withUnsafeBytes { properties in
@@ -225,7 +282,7 @@ final class MessageEditor {
     }
 
     /// A new body is not compressed.
-    private static func put(_ body: UnsafeRawBufferPointer?, into draft: inout MessageDraft) {
+    static func put(_ body: UnsafeRawBufferPointer?, into draft: inout MessageDraft) {
         guard let body else { return }
         draft.body = body
         draft.isCopy = false
@@ -303,9 +360,8 @@ final class MessageEditor {
         }
     }
 
-    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, as RECALL_MESSAGE makes
-    /// one, and stored anew unless it is deleted. The new one is due a millisecond later at least: a cancellation stops
-    /// whatever has its key and time.
+    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, and stored anew unless it
+    /// is deleted. The new one comes first: the cancellation names it as the first that it does not stop.
     private func changeTimer(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
         guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
         guard let key = message.uniqueKey, let topic = message.realTopic, let due = message.timerDue,
@@ -313,8 +369,16 @@ final class MessageEditor {
         else {
             return refused("the timer message has no id of its producer (UNIQ_KEY), by which it could be stopped")
         }
-        guard due > environment.now() else {
+        switch kinds.timers.standing(due: due, sequence: message.queueOffset) {
+        case .waits: break
+        case .delivered:
             return refused("its time is over and it has been delivered: name it by its topic and its producer's id")
+        case .unknown: return .refused(.serviceNotAvailable, "timer messages are not delivered here now")
+        }
+        let isStopped = kinds.timers.isStopped(
+            topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset, isEdited: message.note != nil)
+        guard !isStopped else {
+            return refused("its producer has recalled the timer message: it will not be delivered")
         }
         guard edit.operation != .retries else { return refused("a timer message has not been delivered yet") }
         if let refusal = store.refusalToReplace(
@@ -325,14 +389,16 @@ final class MessageEditor {
         }
         var done: Done?
         if edit.operation == .edit || edit.operation == .reschedule {
-            var next = edit.operation == .reschedule ? edit.deliverAt ?? due : due
-            if let problem = problem(with: next) { return refused(problem) }
-            if next == due || next == due - 1 { next = due + 1 }
+            let next = edit.operation == .reschedule ? edit.deliverAt ?? due : due
+            // An overdue one that is edited stays overdue.
+            if edit.operation == .reschedule, let problem = problem(with: next) { return refused(problem) }
             let stored = storeTimer(edit, message, record, due: next, to: topic, queueID: queueID)
             guard case .done(let new) = stored else { return stored }
             done = new
         }
-        if case .refused(let refusal) = stop(key, of: topic, due: due, record) { return refused(refusal) }
+        let stopped = kinds.timers.stop(
+            topic: topic, uniqueKey: key, due: due, bornHost: record.bornHost, replacedBy: done?.queueOffset)
+        if case .refused(let refusal) = stopped { return refused(refusal) }
         // What reads the timer's queue from its beginning finds it no more.
         var mark = edit
         if edit.operation == .edit { mark.operation = .reschedule }
@@ -342,85 +408,5 @@ final class MessageEditor {
         deleted.end = max(done.end, deleted.end)
         done.end = deleted.end
         return .done(done)
-    }
-
-    private func stop(_ key: String, of topic: String, due: Int64, _ record: CommitLogRecordView) -> AppendOutcome {
-        var properties = PropertyList()
-        properties["\(TimerProperties.deleteUniqueKey)"] = topic + "+" + key
-        properties["\(TimerProperties.outMilliseconds)"] = String(due)
-        properties[PropertyName.realTopic] = topic
-        properties[PropertyName.realQueueID] = "0"
-        return Array(TopicNames.timer.utf8).withUnsafeBytes { name in
-            properties.bytes.withUnsafeBytes { properties in
-                Array("0".utf8).withUnsafeBytes { body in
-                    var draft = MessageDraft(
-                        topic: name, queueID: 0, bornHost: record.bornHost, storeHost: environment.storeHost, body: body
-                    )
-                    draft.bornTimestamp = environment.now()
-                    draft.properties = properties
-                    draft.mayUseReserve = true
-                    return store.append(draft)
-                }
-            }
-        }
-    }
-
-    // MARK: - Once more
-
-    /// On messages that were sent anew: the ID of the message they are copies of, and who sent them.
-    static let resentFrom = "APUS_RESENT_FROM"
-    static let resentBy = "APUS_RESENT_BY"
-
-    /// What belongs to the first message alone.
-    private static let dropped = [
-        "DELAY", "WAIT", "REAL_TOPIC", "REAL_QID", "RETRY_TOPIC", "ORIGIN_MESSAGE_ID", "TRAN_MSG", "PGROUP",
-        "RECONSUME_TIME", "MAX_RECONSUME_TIMES", "CONSUME_START_TIME", "POP_CK", "1ST_POP_TIME", "APUS_EDIT",
-        "TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS", "TIMER_OUT_MS", "TIMER_ENQUEUE_MS",
-        "TIMER_DEQUEUE_MS", "TIMER_ROLL_TIMES", "DEAD_LETTER_REASON", "UNDELIVERABLE_REASON", "APUS_HALF_OFFSET",
-    ]
-
-    private func resend(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
-        guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
-        var properties = PropertyList(record.properties)
-        // Of a dead letter or a retry: where it was sent to first.
-        let target = properties[PropertyName.retryTopic] ?? message.realTopic ?? message.topic
-        let wanted = target == message.topic ? record.queueID : realQueueID(record) ?? 0
-        let place = Array(target.utf8).withUnsafeBytes { tables.deliveryPlace(topic: $0, queueID: wanted) }
-        let topic: TopicEntry
-        let queueID: Int32
-        switch place {
-        case .nowhere(let reason): return refused("it cannot be sent anew: \(reason)")
-        case .queue(let found, let number): (topic, queueID) = (found, number)
-        }
-        for name in Self.dropped { properties[name] = nil }
-        edit.apply(to: &properties)
-        let key = UniqueKey.make(at: environment.now())
-        properties[PropertyName.uniqueKey] = key
-        properties[Self.resentFrom] = message.uniqueKey ?? message.messageID
-        properties[Self.resentBy] = edit.by
-        let outcome = topic.nameBytes.withUnsafeBytes { name in
-            properties.bytes.withUnsafeBytes { properties in
-                (edit.body ?? []).withUnsafeBytes { body in
-                    var draft = MessageDraft(copyOf: record, topic: name, queueID: queueID, properties: properties)
-                    Self.put(edit.body == nil ? nil : body, into: &draft)
-                    draft.sysFlag &= ~SysFlag.transactionRollbackType
-                    draft.bornTimestamp = environment.now()
-                    draft.storeHost = environment.storeHost
-                    draft.reconsumeTimes = 0
-                    return store.append(draft)
-                }
-            }
-        }
-        switch outcome {
-        case .refused(let refusal): return refused(refusal)
-        case .appended(let result):
-            storage.statistics.put(messages: 1)
-            topic.count(1, bytes: result.size, in: storage.stats)
-            return .done(
-                Done(
-                    version: 1, topic: topic.name, queueID: queueID, queueOffset: result.queueOffset.rawValue,
-                    physicalOffset: result.physicalOffset.rawValue, end: result.end.rawValue, uniqueKey: key,
-                    topicMadeAt: topic.madeAt))
-        }
     }
 }

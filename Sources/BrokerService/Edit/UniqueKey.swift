@@ -13,8 +13,9 @@ enum UniqueKey {
         let sinceMonth: Int64 = ((days * 1440 + minutes) * 60 + Int64(local.tm_sec)) * 1000 + now % 1000
         var bytes: [UInt8] = []
         func put(_ value: some FixedWidthInteger) { withUnsafeBytes(of: value.bigEndian) { bytes += $0 } }
-        // In place of address, process and class loader: no other ID begins like this.
-        put(UInt64.random(in: 0 ... .max))
+        // In place of address, process and class loader: no other ID begins like this. Bytes 4 to 7 are where the ID of
+        // a position has a port: tools tell the two apart by that, so they are no port.
+        put(UInt64.random(in: 0 ... .max) | 1 << 31)
         put(UInt16.random(in: 0 ... .max))
         put(UInt32(truncatingIfNeeded: sinceMonth))
         put(UInt16.random(in: 0 ... .max))

@@ -134,6 +134,11 @@ final class PopDeadLetters {
     /// Whether a dead letter of this table waits to be written.
     func isTaking(from table: ClaimTable) -> Bool { tablesTaking[ObjectIdentifier(table)] != nil }
 
+    /// Whether the dead letter of a message is stored in this tick: nothing else may become of it.
+    func isTaking(_ offset: Int64, from table: ClaimTable) -> Bool {
+        !places.isEmpty && places.contains(Place(table, offset))
+    }
+
     /// nil: nothing can be stored there.
     private func topic(of group: SubscriptionGroupEntry) -> TopicEntry? {
         guard environment.configuration.brokerPermission & Permission.write != 0,

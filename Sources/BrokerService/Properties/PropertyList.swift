@@ -32,6 +32,11 @@ struct PropertyList {
         }
     }
 
+    /// Takes out all others.
+    mutating func keep(_ names: [StaticString]) {
+        pairs.removeAll { pair in !names.contains { "\($0)" == pair.name } }
+    }
+
     /// When the message wants to be delivered, if it states that.
     func timerRequest(now: Int64, maxDelay: Int64) -> TimerProperties.Delivery {
         guard pairs.contains(where: { $0.name.hasPrefix("TIMER_DEL") }) else { return .now }

@@ -10,6 +10,8 @@ enum TimerProperties {
     static let outMilliseconds: StaticString = "TIMER_OUT_MS"
     /// A cancellation: topic and unique key of the message to stop, joined by `+`.
     static let deleteUniqueKey: StaticString = "TIMER_DEL_UNIQKEY"
+    /// Apus's own: the cancellation of an edit, `TimerCancellation.text`.
+    static let cancels: StaticString = "APUS_CANCELS"
     static let enqueueMilliseconds: StaticString = "TIMER_ENQUEUE_MS"
     static let dequeueMilliseconds: StaticString = "TIMER_DEQUEUE_MS"
     /// How often RocketMQ 5 has stored a message again because its wheel is too short for the delay.

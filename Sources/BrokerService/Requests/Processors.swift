@@ -31,7 +31,7 @@ final class Processors {
         self.answers = answers
         send = SendMessageProcessor(environment, tables, storage, keeper, kinds, notifier)
         reply = ReplyMessageProcessor(environment, tables, storage, send)
-        recall = RecallMessageProcessor(environment, tables, storage)
+        recall = RecallMessageProcessor(environment, tables, storage, kinds.timers)
         endTransaction = EndTransactionProcessor(environment, storage, kinds.transactions)
         let reader = MessageReader(environment, tables, storage, hold, filters)
         sender = RecordSender(environment, storage.store)
@@ -59,7 +59,8 @@ final class Processors {
         consumeStats = ConsumeStatsProcessor(environment, tables, storage, answers)
         status = MessageStatusProcessor(environment, tables, storage, claims, kinds)
         edits = EditMessageProcessor(
-            environment, storage, MessageEditor(environment, tables, storage, claims, kinds))
+            environment, tables, storage, claims,
+            MessageEditor(environment, tables, storage, claims, kinds, deadLetters))
         relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
     }
 }

@@ -12,11 +12,15 @@ final class RecallMessageProcessor {
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let storage: StoreAccess
+    private let timers: TimerMessageStore
 
-    init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
+    init(
+        _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ timers: TimerMessageStore
+    ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
+        self.timers = timers
     }
 
     func process(_ request: borrowing Request) throws(RemotingDecodeError) {
@@ -44,6 +48,8 @@ final class RecallMessageProcessor {
         }
         switch store(handle, due: due, group: group, bornHost: request.client.bornHost, now: now) {
         case .appended(let result):
+            let key = handle.topic + "+" + handle.uniqueKey
+            timers.obey(TimerCancellation(recalling: key, sequence: result.queueOffset.rawValue), due: due)
             let fields = [("msgId", handle.uniqueKey)] + region
             storage.gate.add(
                 PendingAck(

@@ -4,9 +4,15 @@ import RemotingProtocol
 import StoreFormat
 
 /// Finds the message a request names, and what stands for it now. Fields: `offset`, where a record begins in the commit
-/// log; or `topic` and `msgId`, the ID its producer made; or `topic`, `queueId` and `queueOffset`. Confined to the
-/// broker's event loop.
+/// log, with or without the `topic` it is of; or `topic` and `msgId`, the ID its producer made; or `topic`, `queueId`
+/// and `queueOffset`. Confined to the broker's event loop.
 final class MessageFinder {
+    /// Where messages wait for their time or their outcome.
+    static let waitingTopics: Set<String> = [TopicNames.schedule, TopicNames.timer, TopicNames.half]
+
+    /// Gets the message, and others with the same ID that are live.
+    typealias Then = (_ message: StoredMessage, _ others: [StoredMessage]) -> Void
+
     private let environment: BrokerEnvironment
     private let storage: StoreAccess
 
@@ -16,8 +22,10 @@ final class MessageFinder {
     }
 
     /// Calls `then` with the message, perhaps later; answers itself when there is none.
+    /// - Parameter isLive: whether something can become of a message still. Then all messages with the ID are looked
+    ///   for, wherever they wait; nil: the first that is not deleted will do.
     func find(
-        _ request: borrowing Request, then: @escaping (StoredMessage) -> Void
+        _ request: borrowing Request, among isLive: ((StoredMessage) -> Bool)? = nil, then: @escaping Then
     ) throws(RemotingDecodeError) {
         let fields = request.extFields
         if let offset = try fields.int64("offset") {
@@ -26,27 +34,75 @@ final class MessageFinder {
                     .queryNotFound,
                     remark: "no message begins at \(offset) of the commit log: it has expired, or the offset is wrong")
             }
-            return then(storage.store.present(found))
+            if let topic = fields.string("topic"), found.topic != topic, found.realTopic != topic {
+                return request.answer(
+                    .illegalOperation,
+                    remark: "the message at \(offset) of the commit log is one of topic \(found.topic), not of \(topic)"
+                )
+            }
+            return lookForTwins(storage.store.present(found), request.asker, isLive, then)
         }
         let topic = try fields.required("topic")
-        if let key = fields.string("msgId") { return search(topic, key, request.asker, then) }
+        if let key = fields.string("msgId") {
+            let asker = request.asker
+            return search(
+                topic, key, [topic, TopicNames.schedule, TopicNames.timer, TopicNames.half], asker,
+                findsAll: isLive != nil
+            ) { [self] candidates in
+                guard let first = candidates.first(where: { $0.note?.deletes != true }) ?? candidates.first else {
+                    return asker.answer(.queryNotFound, remark: "topic \(topic) has no message with the id \(key) here")
+                }
+                guard let isLive else { return then(first, []) }
+                let live = withoutRolled(candidates.filter(isLive))
+                then(live.first ?? first, Array(live.dropFirst()))
+            }
+        }
         let queueID = try fields.requiredInt32("queueId")
         let offset = try fields.requiredInt64("queueOffset")
         guard let found = try look(topic, queueID, offset, request) else { return }
-        then(found)
+        lookForTwins(found, request.asker, isLive, then)
     }
 
-    /// Looks for a message by its unique key, in its topic and where messages wait for their time. Of several, as a
-    /// producer makes that sends again after a time-out, the first that is not deleted.
-    private func search(
-        _ topic: String, _ key: String, _ asker: Asker, _ then: @escaping (StoredMessage) -> Void
+    /// A timer message is stopped by its key and its time: another one with both would be stopped with it.
+    private func lookForTwins(
+        _ message: StoredMessage, _ asker: Asker, _ isLive: ((StoredMessage) -> Bool)?, _ then: @escaping Then
     ) {
-        var topics = [topic, TopicNames.schedule, TopicNames.timer, TopicNames.half][...]
+        guard let isLive, message.topic == TopicNames.timer, isLive(message), let key = message.uniqueKey,
+            let topic = message.realTopic
+        else { return then(message, []) }
+        search(topic, key, [TopicNames.timer], asker, findsAll: true) { [self] candidates in
+            let twins = candidates.filter { $0.timerDue == message.timerDue && isLive($0) }
+            guard twins.contains(where: { $0.place != message.place }), withoutRolled(twins).count > 1 else {
+                return then(message, [])
+            }
+            then(message, twins.filter { $0.place != message.place })
+        }
+    }
+
+    /// Of the copies RocketMQ has made of one timer message, because its wheel is too short, the last.
+    private func withoutRolled(_ messages: [StoredMessage]) -> [StoredMessage] {
+        guard let last = messages.filter(\.isRolled).max(by: { $0.physicalOffset < $1.physicalOffset }) else {
+            return messages
+        }
+        return messages.filter {
+            $0.topic != TopicNames.timer || $0.timerDue != last.timerDue || $0.place == last.place
+        }
+    }
+
+    /// Looks for messages by their unique key, in their topic and where messages wait for it: each once, as it is now.
+    /// - Parameter findsAll: also in further topics when one has a message that is not deleted.
+    private func search(
+        _ topic: String, _ key: String, _ topics: [String], _ asker: Asker, findsAll: Bool,
+        _ then: @escaping ([StoredMessage]) -> Void
+    ) {
+        var topics = topics[...]
         var query: KeyQuery?
-        var found: StoredMessage?
+        var found: [StoredMessage] = []
+        var places: Set<StoredMessage.Place> = []
         environment.slices.work(for: asker.client) { [self] in
             guard var present = query else {
-                guard found == nil || found?.note?.deletes == true, let next = topics.popFirst() else { return false }
+                guard findsAll || !found.contains(where: { $0.note?.deletes != true }), let next = topics.popFirst()
+                else { return false }
                 query = storage.store.beginQuery(
                     topic: next, key: key, maxCount: MessageStatusInquiry.copiesMax, begin: 0, end: .max,
                     allVersions: true)
@@ -57,15 +113,16 @@ final class MessageFinder {
             query = present
             guard present.isDone else { return true }
             query = nil
-            let all = storage.store.result(of: present).records.compactMap { storage.store.storedMessage($0) }
-                .filter { $0.uniqueKey == key && ($0.topic == topic || $0.realTopic == topic) && !$0.isCancellation }
-                .map { storage.store.present($0) }
-            let first = all.first { $0.note?.deletes != true } ?? all.first
-            if let first, found == nil || first.note?.deletes != true { found = first }
+            for range in storage.store.result(of: present).records {
+                guard let one = storage.store.storedMessage(range), one.uniqueKey == key,
+                    one.topic == topic || one.realTopic == topic, !one.isCancellation
+                else { continue }
+                let present = storage.store.present(one)
+                if places.insert(present.place).inserted { found.append(present) }
+            }
             return true
         } then: {
-            if let found { return then(found) }
-            asker.answer(.queryNotFound, remark: "topic \(topic) has no message with the id \(key) here")
+            then(found)
         }
     }
 

@@ -14,7 +14,10 @@ enum MessageState: String {
     case fail = "FAIL"
     /// It was deleted with its log file before the group had it.
     case expired = "EXPIRED"
-    /// Broadcasting: each member knows for itself.
+    /// It was deleted or withdrawn before the group had it.
+    case deleted = "DELETED"
+    /// Broadcasting: each member knows for itself. Or the group's offset has passed it and it is deleted: which came
+    /// first is not known.
     case unknown = "UNKNOWN"
 }
 

@@ -24,6 +24,11 @@ final class MessageStatusInquiry {
     /// Of a message that waits: until when, milliseconds since 1970; nil when that is not known.
     private(set) var waitsUntil: Int64?
     private(set) var waits = false
+    /// It waited and will not come: it was deleted there. A message that was rescheduled waits in another place.
+    private var isWithdrawn = false
+    /// IDs of all its versions, and where the first one lies.
+    private var ids: Set<String> = []
+    private var firstPlace: Int64 = 0
     private(set) var rows: [GroupStatus] = []
     private(set) var groupsLeftOut = 0
     private var groups: [String] = []
@@ -57,14 +62,24 @@ final class MessageStatusInquiry {
 
     // MARK: - Does it wait?
 
-    private static let waitingTopics: Set<String> = [TopicNames.schedule, TopicNames.timer, TopicNames.half]
+    /// The topic whose groups are asked about.
+    var topicOfGroups: String { waits || isWithdrawn ? message.realTopic ?? "" : message.topic }
 
     private func lookAtWaiting() {
-        guard Self.waitingTopics.contains(message.topic), let real = message.realTopic else { return }
+        guard MessageFinder.waitingTopics.contains(message.topic), let real = message.realTopic else { return }
+        guard message.note?.deletes != true else {
+            isWithdrawn = true
+            return
+        }
         waits = true
-        waitsUntil = message.topic == TopicNames.timer ? message.timerDue : delayDue(message)
+        waitsUntil = due(message)
         guard message.topic != TopicNames.schedule || isDelivered(message), let key = message.uniqueKey else { return }
         searches.append((.delivered, query(real, key)))
+    }
+
+    /// When a message that waits is due, milliseconds since 1970; nil of a prepared one.
+    private func due(_ message: StoredMessage) -> Int64? {
+        message.topic == TopicNames.timer ? message.timerDue : delayDue(message)
     }
 
     /// When a message of the schedule topic is due; milliseconds since 1970.
@@ -90,7 +105,31 @@ final class MessageStatusInquiry {
         groups = names.count > 4 * Self.groupsMax ? names.prefix(Self.groupsMax).sorted() : names.sorted()
         groups = Array(groups.prefix(Self.groupsMax))
         groupsLeftOut = names.count - groups.count
-        if !waits, let key = message.uniqueKey { searches.append((.delayed, query(TopicNames.schedule, key))) }
+        noteVersions()
+        guard !waits, !isWithdrawn, let key = message.uniqueKey else { return }
+        // A delayed copy may have been given another time.
+        for topic in [TopicNames.schedule, TopicNames.timer] { searches.append((.delayed, query(topic, key))) }
+    }
+
+    /// Groups have made their copies of whichever version stood then.
+    private func noteVersions() {
+        ids = [message.messageID]
+        firstPlace = message.physicalOffset
+        var newer = message
+        for _ in 0..<MessageEdits.versionsMax {
+            guard newer.note != nil, newer.previous < newer.physicalOffset,
+                let older = storage.store.storedMessage(at: newer.previous), older.place == message.place
+            else { return }
+            ids.insert(older.messageID)
+            firstPlace = older.physicalOffset
+            newer = older
+        }
+        // More than are looked at: the queue knows the first.
+        guard let queue = storage.store.consumeQueue(topic: message.topic, queueID: message.queueID),
+            let first = storage.store.firstPlace(queue, at: QueueOffset(message.queueOffset))
+        else { return }
+        firstPlace = min(firstPlace, first.rawValue)
+        if let one = storage.store.storedMessage(at: first.rawValue) { ids.insert(one.messageID) }
     }
 
     private func query(_ topic: String, _ key: String) -> KeyQuery {
@@ -117,6 +156,10 @@ final class MessageStatusInquiry {
     }
 
     private func look(_ group: String) {
+        if isWithdrawn {
+            rows.append(GroupStatus(group: group, mode: mode(group), state: .deleted))
+            return
+        }
         if waits {
             rows.append(GroupStatus(group: group, mode: mode(group), state: .waiting, until: waitsUntil))
             return
@@ -141,7 +184,7 @@ final class MessageStatusInquiry {
             message = delivered
             waits = false
             waitsUntil = nil
-        case .delayed: delayed = found.filter(isCopy)
+        case .delayed: delayed += found.filter(isCopy)
         case .retries: retries = found.filter(isCopy)
         case .deadLetters(let group):
             deadLetters = found.filter(isCopy)
@@ -151,7 +194,8 @@ final class MessageStatusInquiry {
 
     /// Others may have the same unique key: producers that send again after a time-out.
     private func isCopy(_ other: StoredMessage) -> Bool {
-        other.physicalOffset > message.physicalOffset && (other.originID == nil || other.originID == message.messageID)
+        other.physicalOffset > firstPlace && other.place != message.place
+            && other.originID.map { ids.contains($0) } != false
     }
 
     // MARK: - A group's row
@@ -171,6 +215,7 @@ final class MessageStatusInquiry {
         case .pop: addClaim(&row)
         case .pull: addOffsets(&row)
         }
+        addDeletion(&row)
         if let letter = deadLetters.last {
             row.state = .fail
             row.deadLetter = (letter.topic, letter.queueID, letter.queueOffset)
@@ -179,6 +224,22 @@ final class MessageStatusInquiry {
             row.trail.append(MessageStep(kind: .deadLetter, at: letter.storeTimestamp))
         }
         return row
+    }
+
+    /// A deleted message becomes of no group what it had not become before.
+    private func addDeletion(_ row: inout GroupStatus) {
+        guard message.note?.deletes == true else { return }
+        switch row.state {
+        case .new, .fail:
+            // A copy the group has sent back is a message of its own.
+            guard row.state == .new || row.mode == .pop else { return }
+            row.state = .deleted
+            row.client = nil
+            row.until = nil
+        // Consumed, or passed by since: claims' trails know.
+        case .success where row.trail.isEmpty: row.state = .unknown
+        default: break
+        }
     }
 
     private func addClaim(_ row: inout GroupStatus) {
@@ -211,10 +272,10 @@ final class MessageStatusInquiry {
         let copies = (delayed.filter { $0.realTopic == TopicName.retryPrefix + row.group } + retries)
             .sorted { $0.physicalOffset < $1.physicalOffset }
         for copy in copies {
-            let isBack = copy.topic == TopicNames.schedule
+            let isBack = MessageFinder.waitingTopics.contains(copy.topic)
             row.trail.append(
                 MessageStep(
-                    kind: isBack ? .sentBack : .retried, at: copy.storeTimestamp, until: isBack ? delayDue(copy) : nil))
+                    kind: isBack ? .sentBack : .retried, at: copy.storeTimestamp, until: isBack ? due(copy) : nil))
         }
         guard let last = copies.last else {
             row.state = committed > message.queueOffset ? .success : .new
@@ -225,8 +286,8 @@ final class MessageStatusInquiry {
         }
         row.attempts = last.reconsumeTimes
         row.state = .fail
-        if last.topic == TopicNames.schedule {
-            row.until = delayDue(last)
+        if MessageFinder.waitingTopics.contains(last.topic) {
+            row.until = due(last)
         } else {
             let consumed = tables.offsets.offset(topic: last.topic, group: row.group, queueID: last.queueID) ?? 0
             if consumed > last.queueOffset { row.state = .success } else { row.until = last.storeTimestamp }
@@ -242,12 +303,16 @@ final class MessageStatusInquiry {
             rows[index].trail = part.events.map { MessageStep($0) } + rows[index].trail
             rows[index].stepsLeftOut = part.leftOut
             // Messages below the floor look alike in memory; how they came there, the trail knows.
-            guard rows[index].state == .success else { continue }
-            switch part.events.last?.kind {
-            case .expired: rows[index].state = .expired
+            let last = part.events.last?.kind
+            switch (rows[index].state, last) {
+            case (.success, .expired): rows[index].state = .expired
             // Given up, or not readable any more. Its dead letter is found by its unique key alone.
-            case .withdrawn: rows[index].state = .fail
+            case (.success, .withdrawn): rows[index].state = .fail
             default: break
+            }
+            if message.note?.deletes == true, rows[index].state == .unknown, rows[index].mode == .pop {
+                let isConsumed = part.events.contains { $0.kind == .acknowledged }
+                rows[index].state = isConsumed ? .success : part.events.isEmpty ? .unknown : .deleted
             }
         }
     }

@@ -32,7 +32,7 @@ final class MessageStatusProcessor {
     func status(_ request: borrowing Request) throws(RemotingDecodeError) {
         let wanted = request.extFields.string("group")
         let asker = request.asker
-        try finder.find(request) { [self] found in inquire(found, wanted, asker) }
+        try finder.find(request) { [self] found, _ in inquire(found, wanted, asker) }
     }
 
     private func inquire(_ message: StoredMessage, _ wanted: String?, _ asker: Asker) {
@@ -49,7 +49,7 @@ final class MessageStatusProcessor {
             inquiry.begin([wanted] as Set)
             return lookOn(inquiry, asker)
         }
-        let topic = inquiry.waits ? inquiry.message.realTopic ?? "" : inquiry.message.topic
+        let topic = inquiry.topicOfGroups
         asker.client.connection.awaitsAnswer = true
         tables.consumers.groups(subscribedTo: topic, in: environment.slices) { [self] online in
             asker.client.connection.awaitsAnswer = false

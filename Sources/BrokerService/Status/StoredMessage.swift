@@ -5,6 +5,13 @@ import StoreFormat
 
 /// What the answer says of a record, copied out of the log.
 struct StoredMessage {
+    /// In whose queue it is, whatever version stands for it.
+    struct Place: Hashable {
+        let topic: String
+        let queueID: Int32
+        let queueOffset: Int64
+    }
+
     let topic: String
     let queueID: Int32
     let queueOffset: Int64
@@ -21,6 +28,8 @@ struct StoredMessage {
     let timerDue: Int64?
     /// It stops a timer message.
     let isCancellation: Bool
+    /// RocketMQ has stored it again, because its wheel is too short for the delay.
+    let isRolled: Bool
     /// Who edited it last; nil: it is as it was sent.
     let note: EditNote?
     /// Of an edited message: where the version before lies.
@@ -29,6 +38,8 @@ struct StoredMessage {
     let parts: [String: String]
     /// A hash of the body.
     let bodyHash: Int32
+
+    var place: Place { Place(topic: topic, queueID: queueID, queueOffset: queueOffset) }
 
     init(_ record: CommitLogRecordView) {
         let properties = PropertyList(record.properties)
@@ -44,6 +55,7 @@ struct StoredMessage {
         realTopic = properties[PropertyName.realTopic]
         timerDue = properties[TimerProperties.outMilliseconds].flatMap { Int64($0) }
         isCancellation = properties[TimerProperties.deleteUniqueKey] != nil
+        isRolled = properties[TimerProperties.rollTimes] != nil
         note = record.editNote
         previous = record.preparedTransactionOffset
         bodyHash = record.storedBodyCRC

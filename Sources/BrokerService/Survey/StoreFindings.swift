@@ -49,6 +49,7 @@ package struct StoreFindings {
         order()
         toApus()
         timers()
+        edits()
         back()
         sizes()
         all = all.filter { $0.weight == .decide } + all.filter { $0.weight == .note }
@@ -213,6 +214,42 @@ package struct StoreFindings {
                     + "\(timers.deliveredAgain) of them once more", for: [.rocketMQ5],
                 timers.pending > 0
                     ? "when none wait any more, stop Apus, then: \(remedy)" : "while nothing runs: \(remedy)")
+        }
+    }
+
+    // MARK: - Edits
+
+    private mutating func edits() {
+        let edits = report.edits
+        if let problem = edits.problem {
+            decide(
+                "it is not known which messages were edited (\(problem)): RocketMQ would deliver each as it was first "
+                    + "sent, also deleted ones",
+                for: Self.rocketMQ,
+                "start and stop Apus once, which reads it from the log: systemctl start apus && systemctl stop apus")
+        }
+        let outstanding = edits.changed + edits.deleted
+        if outstanding > 0 {
+            decide(
+                "not consumed by all groups yet: \(counted(edits.changed, "edited message")), "
+                    + "\(counted(edits.deleted, "deleted or withdrawn one")) (\(Self.some(edits.topics))). RocketMQ "
+                    + "delivers each as it was first sent, also the deleted ones and, twice, those that were given "
+                    + "another time",
+                for: Self.rocketMQ,
+                "let the groups consume them with Apus first (mqadmin consumerProgress -g GROUP), delayed and prepared "
+                    + "ones until they are delivered; or see to it that consumers take them as they were")
+        }
+        if edits.behind > 0 {
+            note(
+                "consumed by all groups: \(counted(edits.behind, "edited or deleted message")); who reads them again "
+                    + "with RocketMQ (resetOffsetByTime, a new group) gets them as they were first sent",
+                for: Self.rocketMQ)
+        }
+        if report.timers.restored > 0 {
+            decide(
+                "edited or given another time: \(counted(report.timers.restored, "timer message")); RocketMQ 5.x "
+                    + "delivers the former ones as well, at their own times", for: [.rocketMQ5],
+                "let Apus deliver them first; or see to it that consumers take them twice")
         }
     }
 

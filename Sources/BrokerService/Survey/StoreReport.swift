@@ -94,6 +94,21 @@ package struct StoreReport: Sendable {
         package var onlyInApus: Int64 = 0
         /// Apus has delivered them, and RocketMQ 5 would once more: its own notes are older.
         package var deliveredAgain: Int64 = 0
+        /// Edits have stored them anew or for another time; RocketMQ 5 would deliver them as they were, too.
+        package var restored: Int64 = 0
+    }
+
+    /// Messages that were edited or deleted, apart from timer messages.
+    package struct Edits: Sendable {
+        /// Some group, or the delivery of delayed or prepared messages, has not come to them.
+        package var changed: Int64 = 0
+        package var deleted: Int64 = 0
+        /// All groups have passed them.
+        package var behind: Int64 = 0
+        /// At most 100, sorted.
+        package var topics: [String] = []
+        /// Why it is not known which they are, as a text.
+        package var problem: String?
     }
 
     /// A setting that was changed while Apus ran, and is in no configuration file.
@@ -135,6 +150,7 @@ package struct StoreReport: Sendable {
     package var groupCount = 0
     package var delays: [Delay] = []
     package var timers = Timers()
+    package var edits = Edits()
     /// Half messages without an outcome.
     package var openTransactions: Int64 = 0
     package var settings: [Setting] = []

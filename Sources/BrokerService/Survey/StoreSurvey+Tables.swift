@@ -101,7 +101,7 @@ extension StoreSurvey {
     // MARK: - Groups
 
     /// Groups that are the broker's own: how far it has come with delays, transactions and POP.
-    private static let ownGroups: Set<String> = [
+    static let ownGroups: Set<String> = [
         TransactionalMessageService.group.text, ScheduleMessageService.group, TopicNames.reviveGroup.text,
     ]
 

@@ -21,6 +21,8 @@ extension StoreSurvey {
             let index = Int(queue.queueID)
             let counted = queue.lag(at: table[index + 1] ?? 0)
             let pending = min(counted, queue.lag(at: index < exact.count ? exact[index] : 0))
+            // Down to what RocketMQ goes by.
+            delayed[queue.queueID] = table[index + 1] ?? 0
             guard counted > 0 else { continue }
             report.delays.append(
                 StoreReport.Delay(
@@ -47,6 +49,38 @@ extension StoreSurvey {
         /// Hashes of what a cancellation names and of what copies have in common.
         let name: Int
         let copy: Int
+        /// An edit has stored it.
+        let isEdited: Bool
+    }
+
+    /// What cancellations stop, by a hash of what they name and their time.
+    private struct Cancellations {
+        private var found: [Int: TimerCancellation] = [:]
+
+        private static func place(_ name: Int, _ due: Int64) -> Int {
+            var hasher = Hasher()
+            hasher.combine(name)
+            hasher.combine(due)
+            return hasher.finalize()
+        }
+
+        mutating func add(_ cancellation: TimerCancellation, due: Int64) {
+            let place = Self.place(cancellation.key.hashValue, due)
+            // The key is in the place.
+            let short = TimerCancellation(key: "", before: cancellation.before, isRecall: cancellation.isRecall)
+            if found[place]?.merge(short) == nil { found[place] = short }
+        }
+
+        /// Nil: nothing stops the message.
+        func stop(_ waiting: Waiting) -> TimerCancellation? {
+            func stops(_ due: Int64) -> TimerCancellation? {
+                found[Self.place(waiting.name, due)].flatMap {
+                    $0.stops(waiting.key.sequence, isEdited: waiting.isEdited) ? $0 : nil
+                }
+            }
+            // A handle made by Apache names the millisecond after the due time.
+            return stops(waiting.key.due) ?? stops(waiting.key.due + 1).flatMap { $0.isRecall ? $0 : nil }
+        }
     }
 
     mutating func readTimers() throws(SystemError) {
@@ -61,15 +95,18 @@ extension StoreSurvey {
         let apache = try files.apacheNote()
         let known = standing.progress
         var waiting: [Waiting] = []
-        var cancelled: Set<Int> = []
+        var cancellations = Cancellations()
         var again: Int64 = 0
         func take(_ record: CommitLogRecordView, _ key: TimerKey) {
             let isDelivered = key <= known.watermark && key.sequence < known.ingested
-            if let name = record.property(TimerProperties.deleteUniqueKey) {
-                if !isDelivered { cancelled.insert(String(decoding: name, as: UTF8.self).hashValue) }
+            if record.property(TimerProperties.deleteUniqueKey) != nil {
+                guard !isDelivered, let cancellation = TimerCancellation(record, sequence: key.sequence) else { return }
+                cancellations.add(cancellation, due: key.due)
             } else if !isDelivered {
                 waiting.append(
-                    Waiting(key: key, name: Self.name(record), copy: TimerProperties.copyKey(record).hashValue))
+                    Waiting(
+                        key: key, name: Self.name(record), copy: TimerProperties.copyKey(record).hashValue,
+                        isEdited: record.editNote != nil))
             } else if key.sequence >= (apache?.taken ?? 0) || key.due > (apache?.delivered ?? 0) {
                 again += 1
             }
@@ -81,8 +118,16 @@ extension StoreSurvey {
         try framesOutOfTheLog(files, before: first) { record, key in
             guard key > known.watermark, own.insert(key.sequence).inserted else { return }
             take(record, key)
+        } cancellation: {
+            cancellations.add($0, due: $1)
         }
-        waiting.removeAll { cancelled.contains($0.name) }
+        var restored: Int64 = 0
+        waiting.removeAll { message in
+            guard let cancellation = cancellations.stop(message) else { return false }
+            // RocketMQ obeys recalls, and reads the log only.
+            if !cancellation.isRecall, !own.contains(message.key.sequence) { restored += 1 }
+            return true
+        }
         // Of copies RocketMQ 5 has rolled, the youngest is delivered.
         let youngest = Dictionary(waiting.map { ($0.copy, $0.key.sequence) }, uniquingKeysWith: max)
         waiting.removeAll { youngest[$0.copy] != $0.key.sequence }
@@ -90,7 +135,7 @@ extension StoreSurvey {
             pending: Int64(waiting.count), firstDueMillis: waiting.map(\.key.due).min() ?? 0,
             lastDueMillis: waiting.map(\.key.due).max() ?? 0,
             onlyInApus: Int64(waiting.count { own.contains($0.key.sequence) }),
-            deliveredAgain: report.writer == .apus ? again : 0)
+            deliveredAgain: report.writer == .apus ? again : 0, restored: restored)
     }
 
     private static func due(_ record: CommitLogRecordView) -> Int64 {
@@ -106,10 +151,12 @@ extension StoreSurvey {
 
     /// Messages in Apus's own files the timer queue has no more.
     private func framesOutOfTheLog(
-        _ files: TimerFiles, before first: Int64, _ body: (CommitLogRecordView, TimerKey) -> Void
+        _ files: TimerFiles, before first: Int64, _ body: (CommitLogRecordView, TimerKey) -> Void,
+        cancellation: (TimerCancellation, Int64) -> Void
     ) throws(SystemError) {
         for bucket in try disk.list(files.directory).compactMap({ TimerBucket(fileName: $0) }).sorted() {
             let loaded = try files.load(bucket)
+            for found in loaded.cancelling { cancellation(found.cancellation, found.due) }
             guard let bytes = loaded.region?.bytes else { continue }
             for entry in loaded.entries where !entry.isCancellation && entry.sequence < first {
                 let frame = UnsafeRawBufferPointer(

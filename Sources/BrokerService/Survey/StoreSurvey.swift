@@ -50,6 +50,8 @@ package struct StoreSurvey {
     var report: StoreReport
     /// Offsets by topic, then group; system groups are among them.
     var offsets: [String: [String: [Int32: Int64]]] = [:]
+    /// How far the delay levels' queues were delivered, by queue.
+    var delayed: [Int32: Int64] = [:]
 
     private var folder: String { configuration.storePathRootDir }
 
@@ -130,6 +132,7 @@ package struct StoreSurvey {
         try readDelays()
         try readTimers()
         try readTransactions()
+        try readEdits()
         try readForeignParts()
         try readOwnFiles()
         report.brokerName = try brokerName()

@@ -29,7 +29,7 @@ final class TimerFiles: @unchecked Sendable {
 
     struct Cancelling: Sendable {
         var due: Int64
-        var key: String
+        var cancellation: TimerCancellation
     }
 
     /// A copy that replaces older ones.
@@ -195,14 +195,13 @@ final class TimerFiles: @unchecked Sendable {
         guard let region = try map(bucket) else { return loaded }
         loaded.region = region
         loaded.damaged = TimerFrame.forEach(in: region.bytes) { view in
-            let isCancellation = view.kind == TimerFrame.cancellation
+            let cancellation = view.cancellation
             loaded.entries.append(
                 TimerEntry(
                     due: view.key.due, sequence: view.key.sequence, position: Int64(view.payloadOffset),
-                    size: isCancellation ? 0 : Int32(truncatingIfNeeded: view.payload.count), source: 0))
-            if isCancellation {
-                loaded.cancelling.append(
-                    Cancelling(due: view.key.due, key: String(decoding: view.payload, as: UTF8.self)))
+                    size: cancellation != nil ? 0 : Int32(truncatingIfNeeded: view.payload.count), source: 0))
+            if let cancellation {
+                loaded.cancelling.append(Cancelling(due: view.key.due, cancellation: cancellation))
             } else if case .record(let record) = CommitLogRecord.parse(view.payload), TimerProperties.isRolled(record) {
                 loaded.rolled.append(Rolled(key: view.key, copyKey: TimerProperties.copyKey(record)))
             }

@@ -5,13 +5,15 @@ import StoreFormat
 ///     magic 4 "ATMR" | CRC of all that follows 4 | kind 4 | payload length 4 | due 8 | sequence 8 | payload | zeros to 8
 ///
 /// kind 1: the payload is the record as it lies in the commit log; kind 2: a cancellation, the payload is
-/// `topic + unique key` of the message to stop. The file is not RocketMQ's; it lies where RocketMQ does not look.
+/// `topic + unique key` of the message to stop; kind 3: that of an edit, the payload is the sequence before which it stops
+/// messages 8, then the same. (A release that does not know these takes them for damage, and delivers.) The file is not RocketMQ's; it lies where RocketMQ does not look.
 enum TimerFrame {
     static let magic: UInt32 = 0x4154_4D52
     static let headerSize = 32
     static let alignment = 8
     static let message: UInt32 = 1
     static let cancellation: UInt32 = 2
+    static let editCancellation: UInt32 = 3
 
     /// Bytes of a frame on disk.
     static func size(payload: Int) -> Int { (headerSize + payload + alignment - 1) & ~(alignment - 1) }
@@ -35,6 +37,15 @@ enum TimerFrame {
         }
     }
 
+    static func append(_ cancellation: TimerCancellation, _ key: TimerKey, to bytes: inout [UInt8]) {
+        var payload = Array(cancellation.key.utf8)
+        if !cancellation.isRecall {
+            payload = withUnsafeBytes(of: cancellation.before.bigEndian) { Array($0) } + payload
+        }
+        let kind = cancellation.isRecall ? Self.cancellation : editCancellation
+        payload.withUnsafeBytes { append(kind: kind, key, $0, to: &bytes) }
+    }
+
     struct View {
         let kind: UInt32
         let key: TimerKey
@@ -42,6 +53,19 @@ enum TimerFrame {
         let payloadOffset: Int
         let payload: UnsafeRawBufferPointer
         let frame: UnsafeRawBufferPointer
+
+        /// Nil for a message.
+        var cancellation: TimerCancellation? {
+            switch kind {
+            case TimerFrame.cancellation:
+                TimerCancellation(recalling: String(decoding: payload, as: UTF8.self), sequence: key.sequence)
+            case TimerFrame.editCancellation:
+                TimerCancellation(
+                    key: String(decoding: payload.dropFirst(8), as: UTF8.self),
+                    before: payload.loadUnaligned(as: Int64.self).bigEndian, isRecall: false)
+            default: nil
+            }
+        }
     }
 
     /// Calls `body` for each whole frame; bytes that are none (a write that was cut off) are searched for the next.
@@ -65,10 +89,12 @@ enum TimerFrame {
         guard let base = file.baseAddress, BigEndian.load(base, offset, as: UInt32.self) == magic else { return nil }
         let count = Int(BigEndian.load(base, offset + 12, as: UInt32.self))
         let kind = BigEndian.load(base, offset + 8, as: UInt32.self)
-        guard kind == message || kind == cancellation, count <= file.count - offset - headerSize else { return nil }
+        guard (message...editCancellation).contains(kind), count <= file.count - offset - headerSize else { return nil }
         let covered = UnsafeRawBufferPointer(start: base + offset + 8, count: headerSize - 8 + count)
         let crc = BigEndian.load(base, offset + 4, as: UInt32.self)
-        guard UInt32(bitPattern: CommitLogRecord.bodyCRC(covered)) == crc else { return nil }
+        guard UInt32(bitPattern: CommitLogRecord.bodyCRC(covered)) == crc, kind != editCancellation || count >= 8 else {
+            return nil
+        }
         let key = TimerKey(
             due: BigEndian.load(base, offset + 16, as: Int64.self),
             sequence: BigEndian.load(base, offset + 24, as: Int64.self))

@@ -276,25 +276,25 @@ final class TimerMessageStore {
     ) {
         // Without a time it is overdue: RocketMQ writes none of those.
         let due = Self.plausible(record.property(TimerProperties.outMilliseconds).flatMap(TimerProperties.integer) ?? 0)
-        let cancelling = record.property(TimerProperties.deleteUniqueKey).map { String(decoding: $0, as: UTF8.self) }
+        let isCancellation = record.property(TimerProperties.deleteUniqueKey) != nil
+        let cancelling = TimerCancellation(record, sequence: sequence)
         let waiting = TimerEntry(
             due: due, sequence: sequence, position: entry.physicalOffset.rawValue,
-            size: cancelling == nil ? entry.recordSize : 0, source: TimerEntry.commitLog)
+            size: isCancellation ? 0 : entry.recordSize, source: TimerEntry.commitLog)
         let copyKey =
-            cancelling == nil && TimerProperties.isRolled(record) ? TimerProperties.copyKey(record) : nil
+            !isCancellation && TimerProperties.isRolled(record) ? TimerProperties.copyKey(record) : nil
         let placement = wheel.takeIn(waiting, cancelling: cancelling, rolled: copyKey)
-        if placement != .delivered, cancelling == nil {
+        if placement != .delivered, !isCancellation {
             let topic = record.property(PropertyName.realTopic).flatMap { tables.topics[$0] }
             metrics.tookIn(topic, sequence: sequence, now: environment.now())
         }
         guard case .bucket(let bucket) = placement else { return }
         let before = collected[bucket]?.count ?? 0
-        if var key = cancelling {
-            key.withUTF8 { key in
-                TimerFrame.append(
-                    kind: TimerFrame.cancellation, waiting.key, UnsafeRawBufferPointer(key),
-                    to: &collected[bucket, default: []])
-            }
+        if let cancelling {
+            TimerFrame.append(cancelling, waiting.key, to: &collected[bucket, default: []])
+        } else if isCancellation {
+            // It names nothing.
+            return
         } else {
             TimerFrame.append(
                 kind: TimerFrame.message, waiting.key, record.bytes, to: &collected[bucket, default: []])
@@ -406,7 +406,7 @@ final class TimerMessageStore {
                 """)
         }
         let number = wheel?.finishedLoad(
-            loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) },
+            loaded.bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.cancellation) },
             rolled: loaded.rolled.map { ($0.key, $0.copyKey) })
         if let number, let region = loaded.region { regions[number] = region }
         // An empty or already delivered bucket retires with the next commit.
@@ -474,7 +474,10 @@ final class TimerMessageStore {
             guard let topic = record.property(PropertyName.realTopic),
                 let unique = record.property(PropertyName.uniqueKey)
             else { return true }
-            return !wheel.isCancelled(TimerProperties.deleteKey(topic: topic, uniqueKey: unique), due: entry.due)
+            return !wheel.isCancelled(
+                TimerTarget(
+                    key: TimerProperties.deleteKey(topic: topic, uniqueKey: unique), due: entry.due,
+                    sequence: entry.sequence, isEdited: record.editNote != nil))
         }
         if entry.source == TimerEntry.commitLog {
             let range = LogRange(start: PhysicalOffset(entry.position), length: Int(entry.size), count: 1)
@@ -488,6 +491,84 @@ final class TimerMessageStore {
             UnsafeRawBufferPointer(rebasing: region.bytes[Int(entry.position)..<end]), dequeued: now,
             isWanted: isWanted)
     }
+
+    // MARK: - Stopping messages
+
+    /// What can be done about a timer message.
+    enum Standing {
+        /// It has not been handed to delivery, whatever the clock says: `stop` stops it.
+        case waits
+        /// It was handed to delivery, perhaps in this very tick.
+        case delivered
+        /// Nothing is known yet: the broker has not started, or is a slave.
+        case unknown
+    }
+
+    /// - Parameters:
+    ///   - due: its TIMER_OUT_MS, milliseconds since 1970.
+    ///   - sequence: its offset in the timer queue.
+    func standing(due: Int64, sequence: Int64) -> Standing {
+        guard isRunning, !isFollowing, let wheel else { return .unknown }
+        return wheel.standing(due: Self.plausible(due), sequence: sequence) == .waits ? .waits : .delivered
+    }
+
+    /// Whether a producer has recalled the message or an edit has withdrawn it, as far as memory knows: a cancellation
+    /// for later lies in a file beside its message.
+    /// - Parameter isEdited: the message has an `EditNote`.
+    func isStopped(topic: String, uniqueKey: String, due: Int64, sequence: Int64, isEdited: Bool) -> Bool {
+        wheel?.isCancelled(
+            TimerTarget(
+                key: topic + "+" + uniqueKey, due: Self.plausible(due), sequence: sequence, isEdited: isEdited))
+            ?? false
+    }
+
+    /// Stores a cancellation, and has the wheel obey it from this turn on: a message that `waits` is not delivered any
+    /// more. When the tick cannot be written both are undone.
+    /// - Parameters:
+    ///   - topic: where the message was sent to.
+    ///   - due: its TIMER_OUT_MS, milliseconds since 1970.
+    ///   - replacement: offset in the timer queue of what an edit has stored for it before, at whatever time; nil when
+    ///     it is withdrawn.
+    func stop(
+        topic: String, uniqueKey: String, due: Int64, bornHost: HostAddress, replacedBy replacement: Int64?
+    ) -> AppendOutcome {
+        let due = Self.plausible(due)
+        let key = topic + "+" + uniqueKey
+        var properties = PropertyList()
+        if let replacement {
+            properties["\(TimerProperties.deleteUniqueKey)"] = TimerCancellation.namesNothing
+            properties["\(TimerProperties.cancels)"] =
+                TimerCancellation(key: key, before: replacement, isRecall: false).text
+        } else {
+            properties["\(TimerProperties.deleteUniqueKey)"] = key
+        }
+        properties["\(TimerProperties.outMilliseconds)"] = String(due)
+        properties[PropertyName.realTopic] = topic
+        properties[PropertyName.realQueueID] = "0"
+        let outcome = Array(Self.topic.utf8).withUnsafeBytes { name in
+            properties.bytes.withUnsafeBytes { properties in
+                Array("0".utf8).withUnsafeBytes { body in
+                    var draft = MessageDraft(
+                        topic: name, queueID: 0, bornHost: bornHost, storeHost: environment.storeHost, body: body)
+                    draft.bornTimestamp = environment.now()
+                    draft.properties = properties
+                    draft.mayUseReserve = true
+                    return storage.store.append(draft)
+                }
+            }
+        }
+        if case .appended(let result) = outcome {
+            let sequence = result.queueOffset.rawValue
+            obey(
+                replacement.map { TimerCancellation(key: key, before: $0, isRecall: false) }
+                    ?? TimerCancellation(recalling: key, sequence: sequence), due: due)
+        }
+        return outcome
+    }
+
+    /// A cancellation was appended in this tick: the wheel obeys it at once.
+    /// - Parameter due: milliseconds since 1970.
+    func obey(_ cancellation: TimerCancellation, due: Int64) { wheel?.cancel(cancellation, due: Self.plausible(due)) }
 
     // MARK: - End of a tick
 
@@ -507,8 +588,10 @@ final class TimerMessageStore {
     }
 
     func failed() {
-        guard wheel?.awaitsCommit == true else { return }
-        wheel?.rollBack()
+        guard let wheel else { return }
+        let hadDelivered = wheel.awaitsCommit
+        wheel.rollBack()
+        guard hadDelivered else { return }
         later(RecordCopier.retryMillis) { $0.scheduleTurn() }
     }
 

@@ -78,7 +78,11 @@ final class TimerWheel {
     /// front.
     private var onlyInLog: [TimerKey] = []
     private var onlyInLogNext = 0
-    private var cancelled: [Int64: Set<String>] = [:]
+    /// By due time, then key.
+    private var cancelled: [Int64: [String: TimerCancellation]] = [:]
+    /// Cancellations whose records this tick has appended: few. They count already, and are forgotten when it cannot be
+    /// written.
+    private var cancelledInTick: [(due: Int64, cancellation: TimerCancellation)] = []
     /// Messages of which RocketMQ 5 has stored copies: by due time and key, where the youngest stands.
     private var rolled: [Int64: [String: Int64]] = [:]
     /// Handed out since the last commit, late ones apart: those are the first `lateNext` of `late`.
@@ -108,18 +112,28 @@ final class TimerWheel {
 
     /// Takes the next message of the queue. The caller does what the placement demands.
     /// - Parameters:
-    ///   - key: that of the message whose delivery a cancellation stops.
+    ///   - cancellation: what the entry stops, if it is a cancellation.
     ///   - copyKey: that of the messages of which this one is a younger copy.
-    func takeIn(_ entry: TimerEntry, cancelling key: String? = nil, rolled copyKey: String? = nil) -> Placement {
+    func takeIn(
+        _ entry: TimerEntry, cancelling cancellation: TimerCancellation? = nil, rolled copyKey: String? = nil
+    ) -> Placement {
         precondition(entry.sequence >= ingested, "timer messages are taken in in the order of their queue")
         ingested = entry.sequence + 1
         if entry.key <= watermark {
             if entry.key <= recovered.watermark, entry.sequence < recovered.ingested { return .delivered }
-            // A cancellation that late has nothing to stop any more.
+            // A cancellation that late has nothing to stop any more: what was not delivered then had heard of it in the
+            // turn that stored it, or is not taken in.
             if !entry.isCancellation { late.append(entry) }
             return .late
         }
-        if let key, entry.due < loadedEnd { cancel(key, due: entry.due) }
+        if let cancellation {
+            // In a file it lies beside what it stops.
+            if entry.due < loadedEnd {
+                keep(cancellation, due: entry.due)
+            } else {
+                forget(cancellation, due: entry.due)
+            }
+        }
         if let copyKey, entry.due < loadedEnd { replace(copyKey, by: entry.key) }
         if entry.due < loadedEnd {
             heap.push(entry)
@@ -136,14 +150,58 @@ final class TimerWheel {
     /// A message of the queue that is none (its record was deleted) is skipped.
     func skip(_ sequence: Int64) { ingested = max(ingested, sequence + 1) }
 
-    private func cancel(_ key: String, due: Int64) { cancelled[due, default: []].insert(key) }
+    // MARK: - Cancellations
+
+    /// What has become of a message, as far as delivery goes.
+    enum Standing: Equatable {
+        /// It has not been handed out: what stops it now stops it for good.
+        case waits
+        /// It was handed out, if only in this tick.
+        case handedOut
+    }
+
+    /// By what was handed out, whatever a clock says: it goes back, deliveries lag behind it, and the disk may be full.
+    func standing(due: Int64, sequence: Int64) -> Standing {
+        let key = TimerKey(due: due, sequence: sequence)
+        if key > watermark { return .waits }
+        // Until it is taken in again after a crash nobody looks at what lies below.
+        if key <= recovered.watermark, sequence < recovered.ingested { return .handedOut }
+        if sequence >= ingested { return .waits }
+        // Its time was over when it was taken in.
+        return late[lateNext...].contains { $0.key == key } ? .waits : .handedOut
+    }
+
+    /// A cancellation whose record was appended in this tick: it counts from now on. Its record is taken in later as
+    /// others are.
+    func cancel(_ cancellation: TimerCancellation, due: Int64) { cancelledInTick.append((due, cancellation)) }
+
+    private func keep(_ cancellation: TimerCancellation, due: Int64) {
+        if cancelled[due]?[cancellation.key]?.merge(cancellation) == nil {
+            cancelled[due, default: [:]][cancellation.key] = cancellation
+        }
+    }
+
+    private func forget(_ cancellation: TimerCancellation, due: Int64) {
+        guard cancelled[due]?[cancellation.key] == cancellation else { return }
+        cancelled[due]?[cancellation.key] = nil
+        if cancelled[due]?.isEmpty == true { cancelled[due] = nil }
+    }
 
     /// Whether a cancellation may have come for messages due then: only such messages' keys are looked at. A handle
     /// made by Apache names the millisecond after the due time.
-    func mayBeCancelled(due: Int64) -> Bool { cancelled[due] != nil || cancelled[due + 1] != nil }
+    func mayBeCancelled(due: Int64) -> Bool {
+        cancelled[due] != nil || cancelled[due + 1] != nil || !cancelledInTick.isEmpty
+    }
 
-    func isCancelled(_ key: String, due: Int64) -> Bool {
-        cancelled[due]?.contains(key) == true || cancelled[due + 1]?.contains(key) == true
+    func isCancelled(_ target: TimerTarget) -> Bool {
+        func stops(_ cancellation: TimerCancellation, due: Int64) -> Bool {
+            (due == target.due || (due == target.due + 1 && cancellation.isRecall)) && cancellation.key == target.key
+                && cancellation.stops(target.sequence, isEdited: target.isEdited)
+        }
+        for due in [target.due, target.due + 1] {
+            if let found = cancelled[due]?[target.key], stops(found, due: due) { return true }
+        }
+        return cancelledInTick.contains { stops($0.cancellation, due: $0.due) }
     }
 
     private func replace(_ copyKey: String, by key: TimerKey) {
@@ -226,13 +284,13 @@ final class TimerWheel {
     /// - Parameter entries: in the order of their keys, cancellations among them; `source` is set here.
     /// - Returns: the number by which entries of this bucket name it.
     func finishedLoad(
-        _ bucket: TimerBucket, entries: [TimerEntry], cancelling: [(due: Int64, key: String)],
+        _ bucket: TimerBucket, entries: [TimerEntry], cancelling: [(due: Int64, cancellation: TimerCancellation)],
         rolled: [(key: TimerKey, copyKey: String)] = []
     ) -> Int32 {
         isBusy = false
         let number = nextRunNumber
         nextRunNumber &+= 1
-        for (due, key) in cancelling { cancel(key, due: due) }
+        for (due, cancellation) in cancelling { keep(cancellation, due: due) }
         for (key, copyKey) in rolled { replace(copyKey, by: key) }
         let entries = entries.map { entry in
             var entry = entry
@@ -326,7 +384,10 @@ final class TimerWheel {
             onlyInLog.removeFirst(onlyInLogNext)
             onlyInLogNext = 0
         }
-        if !cancelled.isEmpty {
+        for (due, cancellation) in cancelledInTick { keep(cancellation, due: due) }
+        cancelledInTick.removeAll()
+        // What is late is looked for below the watermark.
+        if !cancelled.isEmpty, late.isEmpty {
             for due in cancelled.keys where due < watermark.due { cancelled[due] = nil }
         }
         if !rolled.isEmpty {
@@ -340,6 +401,7 @@ final class TimerWheel {
 
     /// What was handed out since the last commit did not get into the log: it goes again.
     func rollBack() {
+        cancelledInTick.removeAll()
         let lost = inFlight
         inFlight.removeAll(keepingCapacity: true)
         lateNext = 0

@@ -58,7 +58,7 @@ extension TransactionalMessageService {
     }
 
     private func check(_ half: HalfMessage, _ now: Int64) {
-        guard readOpen(half) else { return }
+        guard readOpen(half, now) else { return }
         let group = scratch.withUnsafeBytes { bytes -> String in
             guard case .record(let record) = CommitLogRecord.parse(bytes) else { return "" }
             return record.property(PropertyName.producerGroup).map { String(decoding: $0, as: UTF8.self) } ?? ""
@@ -76,9 +76,19 @@ extension TransactionalMessageService {
         storeOp(half.queueOffset)
     }
 
-    /// Into `scratch`. False: there is nothing left to decide about.
-    private func readOpen(_ half: HalfMessage) -> Bool {
-        guard readRecord(at: half.physicalOffset) == nil else { return true }
+    /// Into `scratch`. False: there is nothing left to decide about, or not now.
+    private func readOpen(_ half: HalfMessage, _ now: Int64) -> Bool {
+        switch lookAtRecord(at: half.physicalOffset) {
+        case .found: return true
+        case .unreadable:
+            open?.postpone(half.queueOffset, until: now +| Self.retryMillis)
+            return false
+        case .deleted:
+            // A kill came between the withdrawal and its outcome.
+            storeOp(half.queueOffset)
+            return false
+        case .gone: break
+        }
         environment.logger.error(
             """
             the prepared message at \(half.physicalOffset) cannot be read from the log any more and had no outcome: it \
@@ -90,7 +100,7 @@ extension TransactionalMessageService {
     }
 
     private func giveUp(_ half: HalfMessage, _ now: Int64) {
-        guard readOpen(half) else { return }
+        guard readOpen(half, now) else { return }
         _ = tables.topics.findOrCreate(
             .transactionCheckMaxTime, queueNums: Self.checkMaxTimeQueues,
             perm: Permission.read | Permission.write)

@@ -375,14 +375,35 @@ final class TransactionalMessageService {
         return isHalf ? half : nil
     }
 
+    /// What came of the look for a record.
+    enum RecordLook {
+        /// It is in `scratch`.
+        case found(HalfMessage)
+        /// The log does not hold it (any more).
+        case gone
+        /// It was withdrawn.
+        case deleted
+        /// Which version stands for it could not be read, which the store has logged: later it may.
+        case unreadable
+    }
+
     /// Copies the record into `scratch`, or what stands for it, if it is a prepared message that was edited.
     func readRecord(at physicalOffset: Int64) -> HalfMessage? {
+        if case .found(let half) = lookAtRecord(at: physicalOffset) { half } else { nil }
+    }
+
+    func lookAtRecord(at physicalOffset: Int64) -> RecordLook {
         let place = PhysicalOffset(physicalOffset)
-        guard copyRecord(at: place), let present = presentVersion(of: place) else { return nil }
-        if present != place, !copyRecord(at: present) { return nil }
+        guard copyRecord(at: place) else { return .gone }
+        switch presentVersion(of: place) {
+        case .itself: break
+        case .other(let present): if !copyRecord(at: present) { return .gone }
+        case .deleted: return .deleted
+        case .unreadable: return .unreadable
+        }
         return scratch.withUnsafeBytes { bytes in
-            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
-            return HalfMessage(record)
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return .gone }
+            return .found(HalfMessage(record))
         }
     }
 
@@ -393,19 +414,28 @@ final class TransactionalMessageService {
         return isThere != nil
     }
 
-    /// Where the record lies that stands for that in `scratch`; nil when it is deleted.
-    private func presentVersion(of place: PhysicalOffset) -> PhysicalOffset? {
-        guard let half else { return place }
+    private enum PresentVersion {
+        case itself
+        case other(PhysicalOffset)
+        case deleted
+        case unreadable
+    }
+
+    /// What stands for the record in `scratch`.
+    private func presentVersion(of place: PhysicalOffset) -> PresentVersion {
+        guard let half else { return .itself }
         let offset: QueueOffset? = scratch.withUnsafeBytes { bytes in
             guard case .record(let record) = CommitLogRecord.parse(bytes), record.topic.matches(KnownTopic.half) else {
                 return nil
             }
             return record.queueOffset
         }
-        guard let offset, let version = storage.store.currentVersion(half, at: offset) else { return place }
+        // What the queue has no entry of any more, or not yet, no edit can have reached.
+        guard let offset, offset >= half.minOffset, offset < half.maxOffset else { return .itself }
+        guard let version = storage.store.currentVersion(half, at: offset) else { return .unreadable }
         // It lay before the queue began anew.
-        guard version.physicalOffset > place else { return place }
-        return version.isDeleted ? nil : version.physicalOffset
+        guard version.physicalOffset > place else { return .itself }
+        return version.isDeleted ? .deleted : .other(version.physicalOffset)
     }
 
     /// Stores the message in `scratch` where it was sent to, delayed if it asks for it. If it cannot be delivered any

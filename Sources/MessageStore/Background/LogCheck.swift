@@ -14,6 +14,8 @@ struct LogCheckFindings: Sendable {
     /// Queue entries that contradict the log. Many may belong to deleted topics, which only the owner knows: none is
     /// left out.
     var wrongEntries: [WrongEntry] = []
+    /// Newer versions of messages, and deletions, whether or not the owner knows them.
+    var edits: [Edit] = []
     /// Records some key of which is not in the index.
     var unindexedCount = 0
     var firstUnindexed: PhysicalOffset?
@@ -23,6 +25,17 @@ struct LogCheckFindings: Sendable {
     static let keptMax = 100
     /// A slice with more than these ends after the buffer it is in, so that the owner's part of it stays short.
     static let wrongEntriesMax = 100
+    /// The same for edits.
+    static let editsMax = 256
+
+    /// A version as it lies in the log.
+    struct Edit: Sendable {
+        var topic: [UInt8]
+        var queueID: Int32
+        var offset: QueueOffset
+        var version: QueueEdits.Version
+        var replaced: PhysicalOffset
+    }
 
     /// A queue's entry as the log wants it.
     struct WrongEntry: Sendable {
@@ -90,7 +103,8 @@ final class LogCheck: @unchecked Sendable {
         var findings = LogCheckFindings(next: start)
         do throws(SystemError) {
             while findings.next < end, findings.next - start < budget,
-                findings.wrongEntries.count <= LogCheckFindings.wrongEntriesMax
+                findings.wrongEntries.count <= LogCheckFindings.wrongEntriesMax,
+                findings.edits.count <= LogCheckFindings.editsMax
             {
                 guard try step(&findings, end: end, files) else { break }
             }
@@ -151,9 +165,20 @@ final class LogCheck: @unchecked Sendable {
         if SysFlag.entersConsumeQueue(record.sysFlag), record.queueID >= 0, TopicName.canExist(record.topic) {
             try compareQueue(record, &findings, files)
         }
-        guard var cursor = index, SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType else {
-            return
+        let deletes = record.deletesMessage
+        if let deletes {
+            findings.edits.append(
+                LogCheckFindings.Edit(
+                    topic: Array(record.topic), queueID: record.queueID, offset: record.queueOffset,
+                    version: QueueEdits.Version(
+                        physicalOffset: record.physicalOffset, recordSize: Int32(truncatingIfNeeded: record.totalSize),
+                        tagsCode: Self.tagsCode(record), isDeleted: deletes),
+                    replaced: PhysicalOffset(record.preparedTransactionOffset)))
         }
+        // As `dispatch` does it.
+        guard var cursor = index,
+            deletes != nil || SysFlag.transactionValue(record.sysFlag) != SysFlag.transactionRollbackType
+        else { return }
         let isIndexed = try cursor.holdsKeys(of: record)
         index = cursor
         if !isIndexed {

@@ -8,9 +8,8 @@ import StoreFormat
 /// entries that contradict the log are repaired from it.
 extension MessageStore {
     func beginCheck() {
-        guard configuration.backgroundCheckBytesPerSecond > 0, let first = logFiles.first, recoveredFrom > first else {
-            return
-        }
+        guard let first = logFiles.first, recoveredFrom > first else { return edits.noteSearched() }
+        guard configuration.backgroundCheckBytesPerSecond > 0 else { return }
         let now = clock()
         state.position = first
         state.start = first
@@ -59,6 +58,7 @@ extension MessageStore {
         let first = logFiles.first ?? .max
         state.records += findings.records
         report(findings, first: first)
+        enter(findings.edits, first: first)
         for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { repair(wrong) }
         if findings.unindexedCount > 0 {
             if state.unindexed == 0, let first = findings.firstUnindexed {
@@ -87,6 +87,17 @@ extension MessageStore {
             logger.info("background check of the log", metadata: ["at": "\(state.position)", "to": "\(state.end)"])
         }
         if state.position >= state.end { endCheck() }
+    }
+
+    /// Versions no overlay has: an older release copied them from its master, or RocketMQ did.
+    private func enter(_ edits: [LogCheckFindings.Edit], first: PhysicalOffset) {
+        for edit in edits where edit.version.physicalOffset >= first {
+            let isNew = edit.topic.withUnsafeBytes {
+                enterFound(
+                    topic: $0, queueID: edit.queueID, at: edit.offset, edit.version, replaced: edit.replaced)
+            }
+            if isNew { state.enteredEdits += 1 }
+        }
     }
 
     private func report(_ findings: LogCheckFindings, first: PhysicalOffset) {
@@ -175,6 +186,7 @@ extension MessageStore {
     private func endCheck() {
         guard state.check != nil else { return }
         state.check = nil
+        edits.noteSearched()
         let level: Logger.Level =
             state.damaged + state.notRepaired + state.repaired + state.unindexed > 0 ? .error : .notice
         logger.log(
@@ -183,7 +195,7 @@ extension MessageStore {
                 "records": "\(state.records)", "bytes": "\(state.end - state.start)",
                 "milliseconds": "\(clock() - state.startedAt)", "damaged": "\(state.damaged)",
                 "repaired_entries": "\(state.repaired)", "wrong_entries": "\(state.notRepaired)",
-                "unindexed": "\(state.unindexed)",
+                "unindexed": "\(state.unindexed)", "entered_edits": "\(state.enteredEdits)",
             ])
     }
 }

@@ -58,7 +58,7 @@ extension MessageStore {
         index?.apply()
         index?.beginPass()
         checksums?.beginPass()
-        if edits.isIncomplete { applyWaitingEdits() }
+        if !edits.waiting.isEmpty { applySomeWaitingEdits() }
         edits.beginPass()
     }
 

@@ -12,8 +12,10 @@ import StoreFormat
 struct EditFile {
     /// In the consume queues' folder, where RocketMQ looks at folders only.
     static let fileName = ".apus-edits"
-    /// Sequences count modulo 2^24.
+    /// Sequences count modulo 2^24, and leave out 0 and `noFile`.
     static let sequenceMask: Int32 = 0xFF_FFFF
+    /// In place of a sequence: there is no file, and the log has no edits. 0 is what a release writes that knows none.
+    static let noFile: Int32 = 0xFF_FFFF
     private static let magic: UInt64 = 0x4150_5553_4544_5431  // "APUSEDT1"
     private static let headerSize = 24
     private static let versionSize = 29
@@ -48,7 +50,7 @@ struct EditFile {
     let disk: any Disk
 
     /// Bytes at most: no file that was written has so many.
-    private static let sizeMax = 64 << 20
+    var sizeMax = 64 << 20
 
     /// A file that cannot be read is as good as a damaged one: the log has everything.
     /// - Throws: it is not known whether there is one.
@@ -64,7 +66,7 @@ struct EditFile {
     private func read() throws(SystemError) -> Loaded {
         let file = try disk.open(path, .read)
         let size = Int(clamping: try file.size())
-        guard size <= Self.sizeMax else { return .damaged(reason: "\(path) has \(size) bytes") }
+        guard size <= sizeMax else { return .damaged(reason: "\(path) has \(size) bytes") }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(size, 1), alignment: 16)
         defer { buffer.deallocate() }
         let got = try file.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[0..<size]), at: 0)
@@ -76,15 +78,22 @@ struct EditFile {
     /// - Throws: the disk is full or fails; the old file is there then.
     func save(_ table: Table) throws(SystemError) {
         let bytes = Self.encode(table)
-        let temporary = path + ".tmp"
-        let file = try disk.open(temporary, .replace)
+        let file = try disk.open(temporaryPath, .replace)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
         defer { buffer.deallocate() }
         buffer.copyBytes(from: bytes)
         try file.write(UnsafeRawBufferPointer(buffer), at: 0)
         try file.synchronize()
-        try disk.rename(temporary, to: path)
+        try disk.rename(temporaryPath, to: path)
         try disk.synchronizeDirectory(String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]))
+    }
+
+    private var temporaryPath: String { path + ".tmp" }
+
+    /// What a kill has left of a write that did not come to its end.
+    /// - Throws: the folder may not be changed.
+    func removeLeftover() throws(SystemError) {
+        if try disk.information(temporaryPath) != nil { try disk.remove(temporaryPath) }
     }
 
     /// - Throws: the folder may not be changed.
@@ -170,13 +179,13 @@ final class EditsWork: JoinableWork, @unchecked Sendable {
     /// Of `EditTotal.changes`, when this was made.
     let changes: Int64
     private let covered: PhysicalOffset
-    private let queues: [(topic: String, queueID: Int32, messages: [QueueEdits.Message])]
+    private let queues: [(topic: String, queueID: Int32, blocks: QueueEdits.Blocks)]
     /// Read after `join`.
     private(set) var failure: SystemError?
 
     init(
         _ file: EditFile, sequence: Int32, changes: Int64, covered: PhysicalOffset,
-        queues: [(topic: String, queueID: Int32, messages: [QueueEdits.Message])]
+        queues: [(topic: String, queueID: Int32, blocks: QueueEdits.Blocks)]
     ) {
         self.file = file
         self.sequence = sequence
@@ -191,7 +200,7 @@ final class EditsWork: JoinableWork, @unchecked Sendable {
             queues: queues.map { queue in
                 EditFile.Queue(
                     topic: Array(queue.topic.utf8), queueID: queue.queueID,
-                    rows: queue.messages.flatMap { message in
+                    rows: QueueEdits.messages(queue.blocks).flatMap { message in
                         (message.former + [message.present]).map { EditFile.Row(offset: message.offset, version: $0) }
                     })
             })

@@ -26,6 +26,11 @@ struct EditsState {
     private var hasLeftOut = false
     /// Versions the log holds and the overlays do not.
     var isIncomplete: Bool { hasLeftOut || !waiting.isEmpty }
+    /// Entries that could not be read were reported, and can be read by now or not.
+    var isReading = true
+    /// A release that knows no edits, or RocketMQ, has copied this log from its master: it may hold edits no file names.
+    /// Until the background check has been through it, the recovery points say so.
+    private(set) var isUnknown = false
 
     /// Modulo 2^24, of the file that was written last; 0: there is none.
     var sequence: Int32 = 0
@@ -60,10 +65,16 @@ struct EditsState {
         if waiting.count < EditTotal.versionsMax { waiting.append(edit) } else { hasLeftOut = true }
     }
 
-    mutating func takeWaiting() -> [Waiting] {
-        defer { waiting = [] }
-        return waiting
+    /// The first of them that wait, at most so many.
+    mutating func takeWaiting(_ count: Int) -> ArraySlice<Waiting> {
+        defer { waiting.removeFirst(min(count, waiting.count)) }
+        return waiting.prefix(count)
     }
+
+    mutating func noteUnknown() { isUnknown = true }
+
+    /// The background check has met all edits of the log.
+    mutating func noteSearched() { isUnknown = false }
 
     // MARK: - The file
 
@@ -72,7 +83,13 @@ struct EditsState {
     /// What the pass covers is not in the file.
     var isWriteDue: Bool { writtenChanges < passChanges }
 
-    var nextSequence: Int32 { (sequence + 1) & EditFile.sequenceMask }
+    var nextSequence: Int32 {
+        let next = (sequence + 1) & EditFile.sequenceMask
+        return next == EditFile.noFile || next == 0 ? 1 : next
+    }
+
+    /// What a recovery point says of the file.
+    var pointSequence: Int32 { isUnknown ? 0 : sequence == 0 ? EditFile.noFile : sequence }
 
     /// The file holds all that there was at that many changes.
     mutating func noteWritten(_ sequence: Int32, changes: Int64) {

@@ -146,14 +146,43 @@ extension MessageStore {
         return true
     }
 
-    /// The replay has come to its end, or a pass begins.
-    func applyWaitingEdits() {
-        for edit in edits.takeWaiting() { enter(edit, mayWait: false) }
+    /// The replay has come to its end.
+    func applyWaitingEdits() { applyWaitingEdits(.max) }
+
+    /// A pass begins: some of those that wait for a queue that could not be read.
+    func applySomeWaitingEdits() { applyWaitingEdits(Self.waitingPerPass) }
+
+    /// Each may read a block of a disk.
+    private static var waitingPerPass: Int { 64 }
+
+    private func applyWaitingEdits(_ count: Int) {
+        for edit in edits.takeWaiting(count) { enter(edit, mayWait: false) }
+        if !edits.isReading, edits.waiting.isEmpty {
+            edits.isReading = true
+            logger.notice("the newer versions of messages are entered that waited for queues to be readable")
+        }
+    }
+
+    /// The background check has met a version in the log: a log that another release copied holds some that were never
+    /// entered.
+    /// - Returns: whether it was missing.
+    func enterFound(
+        topic: UnsafeRawBufferPointer, queueID: Int32, at offset: QueueOffset, _ version: QueueEdits.Version,
+        replaced: PhysicalOffset
+    ) -> Bool {
+        guard !deleted.hides(topic, at: version.physicalOffset), let queue = table.find(topic, queueID),
+            (queue.edits?[offset]).map({ $0.physicalOffset < version.physicalOffset }) ?? true
+        else { return false }
+        let before = edits.total.versions
+        enter(
+            EditsState.Waiting(queue: queue, offset: offset, version: version, replaced: replaced), mayWait: false)
+        return edits.total.versions > before
     }
 
     /// Another message may have the offset by now: only what is newer than the entry can have been edited.
     private func enter(_ edit: EditsState.Waiting, mayWait: Bool) {
         let queue = edit.queue
+        guard !queue.isRemoved, edit.offset >= queue.minOffset else { return }
         guard edit.offset < queue.maxOffset else {
             // Its entry waits for the queue's next record.
             if mayWait { edits.wait(edit) }
@@ -164,13 +193,7 @@ extension MessageStore {
         do throws(SystemError) {
             entry = try queueFiles.entry(queue, at: edit.offset)
         } catch {
-            logger.error(
-                """
-                reading consume queue \(queue.topic)-\(queue.queueID) failed, the newer version of message \
-                \(edit.offset) is entered when it can be read: \(error)
-                """
-            )
-            return edits.wait(edit)
+            return wait(edit, error)
         }
         guard let first = entry, first != .preBlank, !first.isEmpty, first.physicalOffset <= edit.replaced,
             edit.replaced < version.physicalOffset
@@ -182,6 +205,19 @@ extension MessageStore {
                 isDeleted: version.isDeleted)
         }
         enter(version, at: edit.offset, queue)
+    }
+
+    /// The queue cannot be read: its versions are entered when it can, and until then no recovery point counts.
+    private func wait(_ edit: EditsState.Waiting, _ error: SystemError) {
+        edits.wait(edit)
+        guard edits.isReading else { return }
+        edits.isReading = false
+        logger.error(
+            """
+            reading consume queue \(edit.queue.topic)-\(edit.queue.queueID) failed: the newer version of message \
+            \(edit.offset), and those of others, are entered when it can be read: \(error)
+            """
+        )
     }
 
     private func enter(_ version: QueueEdits.Version, at offset: QueueOffset, _ queue: ConsumeQueue) {
@@ -207,7 +243,7 @@ extension MessageStore {
         return EditsWork(
             editFile, sequence: edits.nextSequence, changes: edits.total.changes, covered: log.dispatched,
             queues: table.queues.compactMap { queue in
-                queue.edits.map { (topic: queue.topic, queueID: queue.queueID, messages: $0.messages) }
+                queue.edits.map { (topic: queue.topic, queueID: queue.queueID, blocks: $0.blocks) }
             })
     }
 
@@ -220,10 +256,13 @@ extension MessageStore {
     /// queues have been loaded.
     func loadEdits(_ plan: inout RecoveryPlan, first: PhysicalOffset) throws(StoreError) {
         let counted = plan.point?.edits ?? 0
+        removeLeftover()
         let loaded = try onDisk { () throws(SystemError) in try editFile.load() }
+        // A master's own log has no edits but those of this release; what was copied from another one may.
+        if counted == 0, configuration.isSlave || plan.point == nil { edits.noteUnknown() }
         let table: EditFile.Table
         switch loaded {
-        case .absent where counted == 0: return
+        case .absent where counted == 0 || counted == EditFile.noFile: return
         case .absent: return readEditsFromLog("\(editFile.path) is missing", &plan, counted, first)
         case .damaged(let reason): return readEditsFromLog(reason, &plan, counted, first)
         case .table(let found): table = found
@@ -235,7 +274,7 @@ extension MessageStore {
             let covered = table.covered >= first && table.covered <= logFiles.end ? table.covered : first
             if covered < plan.dispatchFrom { plan.dispatchFrom = min(plan.dispatchFrom, replayStart(covered)) }
         }
-        edits.noteLoaded(isOlder && counted != 0 ? counted : table.sequence)
+        edits.noteLoaded(isOlder && counted != 0 && counted != EditFile.noFile ? counted : table.sequence)
         var isComplete = !isOlder
         for found in table.queues {
             let queue = found.topic.withUnsafeBytes { self.table.find($0, found.queueID) }
@@ -244,18 +283,30 @@ extension MessageStore {
                 guard let queue, version.physicalOffset >= first, version.end <= plan.dispatchFrom,
                     row.offset >= queue.minOffset, row.offset < queue.maxOffset,
                     !found.topic.withUnsafeBytes({ deleted.hides($0, at: version.physicalOffset) }),
-                    plan.point != nil || isVersion(row, of: queue),
-                    // A topic that RocketMQ deleted and made again has other messages there.
-                    let entry = firstEntry(queue, at: row.offset), entry.physicalOffset < version.physicalOffset
+                    plan.point != nil || isVersion(row, of: queue)
                 else {
                     isComplete = false
                     continue
                 }
-                enter(version, at: row.offset, queue)
+                let before = edits.total.changes
+                // A topic that RocketMQ deleted and made again has other messages there: newer ones.
+                enter(
+                    EditsState.Waiting(
+                        queue: queue, offset: row.offset, version: version, replaced: version.physicalOffset - 1),
+                    mayWait: false)
+                if edits.total.changes == before { isComplete = false }
             }
         }
         edits.noteLoaded(edits.sequence)
         if !isComplete { edits.total.noteChange() }
+    }
+
+    private func removeLeftover() {
+        do throws(SystemError) {
+            try editFile.removeLeftover()
+        } catch {
+            logger.warning("what a kill left of writing \(editFile.path) stays until it is written again: \(error)")
+        }
     }
 
     private func readEditsFromLog(
@@ -263,7 +314,7 @@ extension MessageStore {
     ) {
         logger.warning("\(reason): which messages were edited is read from the commit log again")
         plan.dispatchFrom = first
-        edits.noteLoaded(counted)
+        edits.noteLoaded(counted == EditFile.noFile ? 0 : counted)
         edits.total.noteChange()
     }
 

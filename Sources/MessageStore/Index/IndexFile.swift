@@ -282,7 +282,8 @@ final class IndexFile {
 
     /// As above, but at most so many steps along the chain, and on from where it stopped.
     /// - Parameters:
-    ///   - next: nil at first, and when the chain has ended; otherwise the entry to go on with.
+    ///   - next: nil at first, and when the chain has ended; otherwise the entry to go on with, also when there are
+    ///     enough.
     ///   - steps: entries that may still be looked at.
     func select(
         keyHash: Int32, begin: Int64, end: Int64, maxCount: Int, at next: inout Int32?, steps: inout Int,
@@ -305,6 +306,7 @@ final class IndexFile {
             if entry.previous >= index || time < begin { return }
             index = entry.previous
         }
+        if index > 0, index < header.indexCount { next = index }
     }
 
     // MARK: - Recovery

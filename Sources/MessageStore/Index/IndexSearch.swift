@@ -11,7 +11,9 @@ struct IndexSearch {
     private var files: [IndexFile]
     private var nextEntry: Int32?
     private let keyHash: Int32
-    private let maxCount: Int
+    private var maxCount: Int
+    /// It ended because there were enough, and can go on.
+    private var isCut = false
     private let begin: Int64
     private let end: Int64
 
@@ -31,12 +33,30 @@ struct IndexSearch {
                 try file.select(
                     keyHash: keyHash, begin: begin, end: end, maxCount: maxCount, at: &nextEntry, steps: &steps,
                     into: &found)
-                if nextEntry != nil { return }
+                if nextEntry != nil {
+                    isCut = found.count >= maxCount
+                    isDone = isCut
+                    return
+                }
             }
             files.removeLast()
-            if file.header.beginTimestamp < begin || found.count >= maxCount { break }
+            if file.header.beginTimestamp < begin { break }
+            if found.count >= maxCount {
+                isCut = !files.isEmpty
+                break
+            }
             if steps <= 0, !files.isEmpty { return }
         }
         isDone = true
+    }
+
+    /// Candidates were found that do not count: looks for as many more.
+    /// - Returns: false when there are none.
+    mutating func extend(by count: Int) -> Bool {
+        guard isCut, count > 0 else { return false }
+        isCut = false
+        isDone = false
+        maxCount += count
+        return true
     }
 }

@@ -15,6 +15,8 @@ package struct KeyQuery {
     fileprivate let allVersions: Bool
     fileprivate var search: IndexSearch?
     fileprivate var nextCandidate = 0
+    /// Candidates that were former versions of messages, or deleted ones, since the search was made or extended.
+    fileprivate var superseded = 0
     fileprivate var found: [LogRange] = []
     fileprivate var bytes = 0
     /// Nothing more is to be looked for.
@@ -88,9 +90,17 @@ extension MessageStore {
             guard let range = lookMessage(at: offset) else { continue }
             bytesLeft -= range.length
             guard !query.found.contains(where: { $0.start == range.start }), holds(range, &query) else { continue }
-            guard query.found.isEmpty || query.bytes + range.length <= query.bytesMax else { break }
+            guard query.found.isEmpty || query.bytes + range.length <= query.bytesMax else {
+                query.isDone = true
+                return
+            }
             query.found.append(range)
             query.bytes += range.length
+        }
+        // A message that was edited often must not hide others that have its key.
+        if query.nextCandidate >= search.found.count, query.found.count < query.limit, query.superseded > 0 {
+            query.superseded = 0
+            if query.search?.extend(by: search.found.count) == true { return }
         }
         query.isDone = true
     }
@@ -134,15 +144,20 @@ extension MessageStore {
 
     private func holds(_ range: LogRange, _ query: inout KeyQuery) -> Bool {
         let (begin, end, allVersions) = (query.begin, query.end, query.allVersions)
+        var isSuperseded = false
+        defer { if isSuperseded { query.superseded += 1 } }
         return query.topic.withUTF8 { topic in
             query.key.withUTF8 { key in
                 let key = UnsafeRawBufferPointer(key)
                 return windows.withBytes(at: range.start, size: range.length) { bytes in
                     guard case .record(let record) = CommitLogRecord.parse(bytes),
                         MessageProperties.equal(record.topic, UnsafeRawBufferPointer(topic)),
-                        record.storeTimestamp >= begin, record.storeTimestamp <= end,
-                        allVersions || standsForItself(record)
+                        record.storeTimestamp >= begin, record.storeTimestamp <= end
                     else { return false }
+                    guard allVersions || standsForItself(record) else {
+                        isSuperseded = true
+                        return false
+                    }
                     if let unique = record.property(PropertyName.uniqueKey), MessageProperties.equal(unique, key) {
                         return true
                     }

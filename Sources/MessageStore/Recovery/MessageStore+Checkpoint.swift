@@ -30,7 +30,7 @@ extension MessageStore {
         var point = RecoveryPoint()
         point.boot = bootIdentity
         point.flushed = log.flushed
-        point.edits = edits.sequence
+        point.edits = edits.pointSequence
         // Keys that never got into the index, and versions that are in no overlay, must be dispatched again.
         let isComplete = index?.failure == nil && !edits.isIncomplete
         point.dispatched = isComplete ? dispatched : PhysicalOffset(0)

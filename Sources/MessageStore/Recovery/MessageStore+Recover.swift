@@ -28,7 +28,7 @@ extension MessageStore {
 
         log.beginRecovery(from: plan.dispatchFrom, filesEnd: logFiles.end)
         recoveredFrom = plan.dispatchFrom
-        needsCheck = !wasClean || plan.point == nil
+        needsCheck = !wasClean || plan.point == nil || edits.isUnknown
         // A kill, too, can end a write at a block's end inside a record.
         let mode: DispatchMode = wasClean ? .verify : [.verify, .tornBlocks]
         var stop = dispatchWindows(upTo: logFiles.end, mode)

@@ -85,6 +85,24 @@ public struct EditedMessage: Sendable, Hashable {
     public let deliverAt: Int64?
     /// Groups that have consumed the version before: they do not get this one.
     public let consumedBy: [String]
+    /// Such groups that are not in the list, because there are very many.
+    public let consumedByLeftOut: Int
+    /// How safely it is stored; whatever it is, the edit is made.
+    public let status: SendStatus
+
+    package init(
+        version: Int64, place: MessageStatus.MessagePlace, offsetMessageID: String, uniqueID: String? = nil,
+        deliverAt: Int64? = nil, consumedBy: [String] = [], consumedByLeftOut: Int = 0, status: SendStatus = .ok
+    ) {
+        self.version = version
+        self.place = place
+        self.offsetMessageID = offsetMessageID
+        self.uniqueID = uniqueID
+        self.deliverAt = deliverAt
+        self.consumedBy = consumedBy
+        self.consumedByLeftOut = consumedByLeftOut
+        self.status = status
+    }
 }
 
 extension AdminClient {
@@ -93,8 +111,9 @@ extension AdminClient {
     /// - Parameters:
     ///   - id: the ID of its position, or with a topic the one its producer made.
     ///   - edit: what is to be done, and who asks.
-    /// - Throws: `invalidArgument` for text that is no ID; `notFound`; `refused` with the reason: a client has it, all
-    ///   groups have consumed it, another version stands for it, the broker is a slave or not of Apus (code 3).
+    /// - Throws: `invalidArgument` for text that is no ID, or an ID of messages at several brokers; `notFound`;
+    ///   `refused` with the reason: a client has it, all groups have consumed it, another version stands for it, the
+    ///   broker is a slave, or no broker of the topic is one of Apus (code 3).
     public func edit(
         message id: String, topic: String? = nil, _ edit: MessageEdit
     ) async throws(RocketMQClientError) -> EditedMessage {
@@ -102,10 +121,15 @@ extension AdminClient {
         if let topic {
             fields["topic"] = topic
             fields["msgId"] = id
-            for broker in try await route(of: topic).brokers.sorted(by: { $0.name < $1.name }) {
-                guard let address = broker.preferredAddress else { continue }
-                if let edited = try await carryOut(edit, fields, at: address, broker.name) { return edited }
+            let wanted = fields
+            var brokers = try await brokers(of: topic)
+            if brokers.count > 1, edit.operation != .resend {
+                brokers = try await holders(of: id, topic, brokers) ?? brokers
             }
+            let edited = try await first(brokers) { (address, name) async throws(RocketMQClientError) in
+                try await self.carryOut(edit, wanted, at: address, name)
+            }
+            if let edited { return edited }
         }
         // A producer's ID looks like one of a position, with another number in the place of the port.
         guard let (host, offset) = OffsetMessageID.parse(id), 1...65_535 ~= host.port else {
@@ -114,7 +138,6 @@ extension AdminClient {
             }
             throw .notFound("no broker of topic '\(topic)' has a message with the id '\(id)'")
         }
-        fields["topic"] = nil
         fields["msgId"] = nil
         fields["offset"] = String(offset)
         guard let edited = try await carryOut(edit, fields, at: host.text, "") else {
@@ -124,14 +147,72 @@ extension AdminClient {
         return edited
     }
 
+    /// A broker of a topic that can be asked.
+    typealias Holder = (address: String, name: String)
+
+    func brokers(of topic: String) async throws(RocketMQClientError) -> [Holder] {
+        try await route(of: topic).brokers.sorted { $0.name < $1.name }.compactMap { broker in
+            broker.preferredAddress.map { ($0, broker.name) }
+        }
+    }
+
+    /// The first that has it. A broker that does not know the request, or is away, is skipped while others may have it.
+    /// - Throws: `refused` and failures of the connection; of one that was skipped, when no broker has it.
+    func first<Found>(
+        _ brokers: [Holder], _ ask: (String, String) async throws(RocketMQClientError) -> Found?
+    ) async throws(RocketMQClientError) -> Found? {
+        var failure: RocketMQClientError?
+        for broker in brokers {
+            do throws(RocketMQClientError) {
+                if let found = try await ask(broker.address, broker.name) { return found }
+            } catch {
+                switch error {
+                case .connectionFailed: break
+                case .refused(let refusal) where refusal.responseCode == .requestCodeNotSupported: break
+                default: throw error
+                }
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
+        return nil
+    }
+
+    /// Where the message lies: a producer that had no answer in time may have sent it to two brokers. Nil: at none of
+    /// those that could be asked, or it is deleted.
+    private func holders(
+        of id: String, _ topic: String, _ brokers: [Holder]
+    ) async throws(RocketMQClientError) -> [Holder]? {
+        var found: [(broker: Holder, id: String)] = []
+        for broker in brokers {
+            do throws(RocketMQClientError) {
+                let fields = ["topic": topic, "msgId": id, "group": "TOOLS_CONSUMER"]
+                guard let status = try await status(fields, at: broker.address, broker.name), !status.isDeleted else {
+                    continue
+                }
+                found.append((broker, status.offsetMessageID))
+            } catch {
+                // It says why when it is asked for the edit itself.
+                continue
+            }
+        }
+        guard found.count < 2 else {
+            let places = found.map { "\($0.broker.name) (\($0.id))" }.joined(separator: ", ")
+            throw .invalidArgument(
+                "\(found.count) brokers have a message with the id '\(id)': \(places); name one by its position "
+                    + "(the id in parentheses)")
+        }
+        return found.isEmpty ? nil : found.map(\.broker)
+    }
+
     private func carryOut(
         _ edit: MessageEdit, _ fields: [String: String], at address: String, _ brokerName: String
     ) async throws(RocketMQClientError) -> EditedMessage? {
         let reply = try await ask(address, .editMessage, fields, body: edit.body ?? [])
-        switch reply.responseCode {
-        case .success: break
-        case .queryNotFound: return nil
-        default: throw .refused(ServerRefusal(address: address, reply: reply))
+        if reply.responseCode == .queryNotFound { return nil }
+        // Where disk or slave are late it is made all the same.
+        guard let status = SendStatus(reply.responseCode) else {
+            throw .refused(ServerRefusal(address: address, reply: reply))
         }
         return try decoded(address) { () throws(RemotingDecodeError) in
             func number(_ name: String) throws(RemotingDecodeError) -> Int64 {
@@ -149,7 +230,8 @@ extension AdminClient {
                     offset: try number("queueOffset")),
                 offsetMessageID: reply.extFields["msgId"] ?? "", uniqueID: reply.extFields["uniqueKey"],
                 deliverAt: reply.extFields["deliverAt"].flatMap { Int64($0) },
-                consumedBy: (reply.extFields["consumedBy"] ?? "").split(separator: ",").map(String.init))
+                consumedBy: (reply.extFields["consumedBy"] ?? "").split(separator: ",").map(String.init),
+                consumedByLeftOut: reply.extFields["consumedByLeftOut"].flatMap { Int($0) } ?? 0, status: status)
         }
     }
 }

@@ -23,7 +23,8 @@ public struct MessageStatus: Sendable, Hashable {
         public let name: String
         /// POP, PULL or BROADCASTING.
         public let mode: String
-        /// NEW, WAITING, ING, SUCCESS, FAIL or EXPIRED; UNKNOWN of groups whose members keep their own offsets.
+        /// NEW, WAITING, ING, SUCCESS, FAIL, EXPIRED or DELETED (before the group had it); UNKNOWN of groups whose
+        /// members keep their own offsets, and of deleted messages that a group's offset has passed.
         public let state: String
         /// In whose hands it is (ING); the owner of its queue's lock (NEW).
         public let client: String?
@@ -49,6 +50,11 @@ public struct MessageStatus: Sendable, Hashable {
         public let queue: MessageQueue
         /// The offset in it.
         public let offset: Int64
+
+        package init(queue: MessageQueue, offset: Int64) {
+            self.queue = queue
+            self.offset = offset
+        }
     }
 
     /// What was done to it.
@@ -168,10 +174,12 @@ extension AdminClient {
         if let topic {
             fields["topic"] = topic
             fields["msgId"] = id
-            for broker in try await route(of: topic).brokers.sorted(by: { $0.name < $1.name }) {
-                guard let address = broker.preferredAddress else { continue }
-                if let status = try await status(fields, at: address, broker.name) { return status }
+            let wanted = fields
+            let found = try await first(try await brokers(of: topic)) {
+                (address, name) async throws(RocketMQClientError) in
+                try await self.status(wanted, at: address, name)
             }
+            if let found { return found }
         }
         // A producer's ID looks like one of a position, with another number in the place of the port.
         guard let (host, offset) = OffsetMessageID.parse(id), 1...65_535 ~= host.port else {
@@ -180,7 +188,6 @@ extension AdminClient {
             }
             throw .notFound("no broker of topic '\(topic ?? "")' has a message with the id '\(id)'")
         }
-        fields["topic"] = nil
         fields["msgId"] = nil
         fields["offset"] = String(offset)
         guard let status = try await status(fields, at: host.text, "") else {
@@ -190,7 +197,7 @@ extension AdminClient {
         return status
     }
 
-    private func status(
+    func status(
         _ fields: [String: String], at address: String, _ brokerName: String
     ) async throws(RocketMQClientError) -> MessageStatus? {
         let reply = try await ask(address, .getMessageStatus, fields)

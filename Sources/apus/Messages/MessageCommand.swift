@@ -19,9 +19,9 @@ struct MessageShow: AsyncParsableCommand {
         commandName: "show", abstract: "Say what has become of a message for each group.",
         discussion: """
             NEW: not handed out. WAITING: its delay, timer or transaction is not over. ING: in the hands of a client. \
-            SUCCESS. FAIL: to be delivered again, or a dead letter. EXPIRED. For groups that pop, every step is known \
-            as far back as the broker keeps it (messageTrailBytesMax); for others it is read from offsets, locks, \
-            retries and dead letters.
+            SUCCESS. FAIL: to be delivered again, or a dead letter. EXPIRED. DELETED: before the group had it. For \
+            groups that pop, every step is known as far back as the broker keeps it (messageTrailBytesMax); for others \
+            it is read from offsets, locks, retries and dead letters.
 
               apus message show 7F00000100002A9F0000000000000000
               apus message show 0A2B…01 --topic orders --group billing
@@ -63,7 +63,15 @@ struct MessageShow: AsyncParsableCommand {
             lines.append("  waits \(until), then goes to \(topic)")
         }
         if let mode = status.topicMode { lines.append("  mode of the topic: \(mode.rawValue)") }
-        if status.isDeleted { lines.append("  deleted: it is not delivered any more") }
+        if status.isDeleted {
+            switch status.edits.last?.action {
+            case "reschedule":
+                lines.append(
+                    "  rescheduled: not delivered from here; it waits for its new time, or has come, under the same id")
+            case "cancel": lines.append("  withdrawn: it will not be delivered")
+            default: lines.append("  deleted: it is not delivered any more")
+            }
+        }
         for edit in status.edits { lines.append("  \(AdminTime.millis(edit.at))  \(text(edit))") }
         if status.groups.isEmpty { lines.append("  no group consumes its topic") }
         for group in status.groups {
@@ -90,6 +98,8 @@ struct MessageShow: AsyncParsableCommand {
             if let until { text += ", until \(until)" }
             text += " (delivery \(attempts))"
         case "NEW": if let client = group.client { text += " (the queue is locked by \(client))" }
+        case "UNKNOWN" where group.mode != "BROADCASTING":
+            text += " (deleted, and the group is past it: which came first is not known)"
         case "WAITING": if let until { text += " until \(until)" }
         case "FAIL":
             if let letter = group.deadLetter {

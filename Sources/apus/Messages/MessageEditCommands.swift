@@ -56,7 +56,15 @@ struct EditedMessageOptions: ParsableArguments {
         }
         if !edited.consumedBy.isEmpty {
             lines.append(
-                "consumed already by \(edited.consumedBy.joined(separator: ", ")): these groups notice nothing of it")
+                "consumed already by \(edited.consumedBy.joined(separator: ", "))"
+                    + (edited.consumedByLeftOut > 0 ? " and \(edited.consumedByLeftOut) more" : "")
+                    + ": these groups notice nothing of it")
+        }
+        switch edited.status {
+        case .ok: break
+        case .flushDiskTimeout: lines.append("it is stored, and not confirmed on disk: a power cut could undo it")
+        case .flushSlaveTimeout, .slaveNotAvailable:
+            lines.append("it is stored, and not confirmed by a slave (\(edited.status.rawValue))")
         }
         return lines.map { PlainText.escaped($0) }
     }
@@ -68,6 +76,8 @@ struct EditedMessageOptions: ParsableArguments {
             ("msgId", .string(edited.offsetMessageID)), ("uniqueKey", edited.uniqueID.map { .string($0) }),
             ("deliverAt", edited.deliverAt.map { .integer($0) }),
             ("consumedBy", .array(edited.consumedBy.map { .string($0) })),
+            ("consumedByLeftOut", edited.consumedByLeftOut > 0 ? .integer(edited.consumedByLeftOut) : nil),
+            ("status", .string(edited.status.rawValue)),
         ])
     }
 }
@@ -193,8 +203,9 @@ struct MessageRetries: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "retries", abstract: "Set how many deliveries of a message count as made.",
         discussion: """
-            A group gives a message up after its retryMaxTimes: 0 allows all of them again. Name the copy that waits \
-            in the retry topic, as apus message show lists it.
+            A group that pulls gives a message up after its retryMaxTimes: 0 allows all of them again. Name the copy \
+            that waits in the retry topic, as apus message show lists it. Refused for groups that pop: they count in \
+            their claims.
 
               apus message retries 7F00000100002A9F0000000000000000 --count 0
             """)
@@ -215,8 +226,8 @@ struct MessageResend: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "resend", abstract: "Send a message once more, with a new id.",
         discussion: """
-            Any stored message, also a consumed one. A dead letter goes to the topic it came from. The property \
-            APUS_RESENT_FROM names the first one; --body and others change the new one.
+            Any stored message, also a consumed one, but no prepared one. A dead letter goes to the topic it came \
+            from. The property APUS_RESENT_FROM names the first one; --body and others change the new one.
 
               apus message resend 0A2B…01 --topic orders
               apus message resend 7F00000100002A9F0000000000000000 --body fixed

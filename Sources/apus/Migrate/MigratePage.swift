@@ -113,6 +113,13 @@ struct MigratePage {
                 ? "none waits"
                 : "\(timers.pending) wait, due \(AdminTime.seconds(timers.firstDueMillis)) to "
                     + AdminTime.seconds(timers.lastDueMillis))
+        let edits = report.edits
+        let editedCount = edits.changed + edits.deleted + edits.behind
+        if editedCount > 0 {
+            lines += Self.wrapped(
+                "edited        ",
+                "\(counted(editedCount, "message")), \(edits.behind) of them consumed by all groups")
+        }
         lines.append(
             "transactions  " + (report.openTransactions == 0 ? "none is open" : "\(report.openTransactions) are open"))
         if !report.settings.isEmpty {
@@ -196,7 +203,14 @@ struct MigratePage {
                         .fields([("level", .integer($0.level)), ("pending", .integer($0.pending))])
                     })
             ),
-            ("timers", timers), ("openTransactions", .integer(report.openTransactions)),
+            ("timers", timers),
+            (
+                "edits",
+                .fields([
+                    ("changed", .integer(report.edits.changed)), ("deleted", .integer(report.edits.deleted)),
+                    ("behind", .integer(report.edits.behind)), ("topics", .strings(report.edits.topics)),
+                ])
+            ), ("openTransactions", .integer(report.openTransactions)),
             (
                 "settings",
                 .array(
@@ -235,6 +249,7 @@ struct MigratePage {
             ("pending", .integer(report.timers.pending)), ("firstDue", .integer(report.timers.firstDueMillis)),
             ("lastDue", .integer(report.timers.lastDueMillis)), ("onlyInApus", .integer(report.timers.onlyInApus)),
             ("deliveredAgain", .integer(report.timers.deliveredAgain)),
+            ("restored", .integer(report.timers.restored)),
         ])
     }
 

@@ -102,7 +102,7 @@ import Testing
         #expect(try harness.onLoop { $0.tables.locks.isEmpty })
     }
 
-    @Test("what is asked of the client by its id (307, 309) is asked of one of them, and of the other when that has left")
+    @Test("307 and 309 name a client by its id: one of the two is asked, and the other when that has left")
     func relayed() throws {
         let harness = try BrokerHarness()
         defer { try? harness.end() }

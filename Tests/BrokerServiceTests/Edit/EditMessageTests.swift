@@ -10,45 +10,24 @@ import Testing
     private func edit(
         _ connection: RawConnection, _ operation: String, _ message: [String: String], _ fields: [String: String] = [:],
         body: String? = nil
-    ) throws -> RemotingCommand {
-        var all = message.merging(fields) { $1 }
-        all["operation"] = operation
-        all["by"] = all["by"] ?? "alice"
-        if body != nil { all["hasBody"] = "true" }
-        return try connection.invoke(.editMessage, all, body: Array((body ?? "").utf8))
-    }
+    ) throws -> RemotingCommand { try connection.edit(operation, message, fields, body: body) }
 
-    private func place(_ topic: String, _ offset: Int, queueID: Int = 0) -> [String: String] {
-        ["topic": topic, "queueId": String(queueID), "queueOffset": String(offset)]
-    }
+    private func place(_ topic: String, _ offset: Int) -> [String: String] { RawConnection.place(topic, offset) }
 
     private func status(_ connection: RawConnection, _ message: [String: String]) throws -> JSONValue {
-        let answer = try connection.invoke(.getMessageStatus, message)
-        #expect(answer.code == 0, "\(answer.remark ?? "")")
-        return try JSONValue(parsing: answer.body)
+        try connection.status(ofMessage: message)
     }
 
-    /// `action by (changed)`, oldest first.
     private func edits(_ connection: RawConnection, _ message: [String: String]) throws -> [String] {
-        (try status(connection, message)["edits"]?.array ?? []).map { edit in
-            let changed = (edit["changed"]?.array ?? []).compactMap(\.string).joined(separator: " ")
-            return "\(edit["action"]?.string ?? "") \(edit["by"]?.string ?? "") (\(changed))"
-        }
+        try connection.edits(message)
     }
 
     private func send(
         _ connection: RawConnection, _ topic: String, _ body: String, _ properties: String = ""
-    ) throws -> RemotingCommand {
-        let answer = try connection.send(
-            topic: topic, body: body, properties: RawConnection.properties(properties))
-        #expect(answer.code == 0, "\(answer.remark ?? "")")
-        return answer
-    }
+    ) throws -> RemotingCommand { try connection.send(topic, body, properties) }
 
     private func commit(_ connection: RawConnection, _ group: String, _ topic: String, _ to: Int) throws {
-        #expect(try connection.makeGroup(group, retryQueues: 1).code == 0)
-        let fields = ["consumerGroup": group, "topic": topic, "queueId": "0", "commitOffset": String(to)]
-        #expect(try connection.invoke(.updateConsumerOffset, fields).code == 0)
+        try connection.commit(group, topic, to)
     }
 
     private static func time() -> Int64 { Int64(Date().timeIntervalSince1970 * 1000) }
@@ -112,6 +91,9 @@ import Testing
             ("reschedule", ["deliverAt": String(Int64.max)], "timerMaxDelaySec"),
             ("retries", [:], "retries is missing"), ("retries", ["retries": "-1"], "retries is missing"),
             ("delete", ["tags": "a"], "no content to be changed"),
+            ("retries", ["retries": "1", "tags": "a"], "changes no content"),
+            ("delete", ["deliverAt": "5"], "deliverAt belongs to"),
+            ("edit", ["tags": "a", "retries": "1"], "retries belongs"),
         ]
         for (operation, fields, reason) in cases {
             let answer = try edit(connection, operation, message, fields)

@@ -21,6 +21,13 @@ final class FailingDisk: Disk {
         set { lock.withLock { failingPart = newValue } }
     }
 
+    nonisolated(unsafe) private var unreadablePart: String?
+    /// Files whose path has this in it cannot be read; nil: all can.
+    var unreadable: String? {
+        get { lock.withLock { unreadablePart } }
+        set { lock.withLock { unreadablePart = newValue } }
+    }
+
     nonisolated(unsafe) private var ratio: Double?
     /// How full it says it is, 0...1; nil: as full as it is.
     var usedRatio: Double? {
@@ -79,7 +86,10 @@ private final class FailingFile: DiskFile {
         try real.write(bytes, at: offset)
     }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: Int64) throws(SystemError) -> Int {
-        try real.read(into: buffer, at: offset)
+        if let unreadable = disk.unreadable, path.contains(unreadable) {
+            throw SystemError(errno: EIO, call: "pread", subject: path)
+        }
+        return try real.read(into: buffer, at: offset)
     }
     func synchronize() throws(SystemError) {
         if path.contains("/commitlog/") { disk.waitWhileStuck() }

@@ -23,10 +23,10 @@ extension RawConnection {
     }
 
     /// All that lies in a queue now.
-    func all(_ topic: String, queueID: Int32 = 0) throws -> [Consumed] {
+    func all(_ topic: String, queueID: Int32 = 0, from start: Int64 = 0) throws -> [Consumed] {
         var found: [Consumed] = []
         while true {
-            let more = try consume(topic, queueID: queueID, from: Int64(found.count))
+            let more = try consume(topic, queueID: queueID, from: found.last.map { $0.queueOffset + 1 } ?? start)
             if more.isEmpty { return found }
             found += more
         }

@@ -29,6 +29,9 @@ import Testing
             report.timers.onlyInApus = 3
         },
         "timer messages Apus has delivered": { $0.timers.deliveredAgain = 3 },
+        "edited and deleted messages, not consumed by all groups": { $0.edits.deleted = 1 },
+        "edited and deleted messages all groups have consumed": { $0.edits.behind = 4 },
+        "timer messages that were edited or rescheduled": { $0.timers.restored = 2 },
         "settings changed online": { $0.settings = [.init(key: "fileReservedTime", value: "48", file: nil)] },
         "attributes of topics (`+message.type`)": { report in
             report.topics = [topic("T", messages: 7)]

@@ -59,6 +59,69 @@ import Testing
         #expect(StoreFindings.usualTargets(report.writer) == [.rocketMQ4, .rocketMQ5])
     }
 
+    @Test("edited, deleted and rescheduled messages: what RocketMQ would deliver of them, and whether anyone waits")
+    func edits() throws {
+        let harness = try BrokerHarness()
+        defer { try? FileManager.default.removeItem(at: harness.folder) }
+        let connection = try harness.connect()
+        func send(_ body: String, _ properties: String) throws {
+            let sent = try connection.send(
+                topic: "Way", queueID: 0, body: body, properties: RawConnection.properties(properties))
+            #expect(sent.code == 0)
+        }
+        func edit(_ operation: String, _ key: String, _ fields: [String: String] = [:], body: String? = nil) throws {
+            var all = fields.merging(["topic": "Way", "msgId": key, "operation": operation, "by": "alice"]) { $1 }
+            if body != nil { all["hasBody"] = "true" }
+            let answer = try connection.invoke(.editMessage, all, body: Array((body ?? "").utf8))
+            #expect(answer.code == 0, "\(operation) \(key): \(answer.remark ?? "")")
+        }
+        for number in 0..<5 { try send("\(number)", "UNIQ_KEY=u\(number)") }
+        try send("level", "DELAY=18;UNIQ_KEY=level")
+        let hour = String(Int64(Date().timeIntervalSince1970 * 1000) + 3_600_000)
+        for key in ["t0", "t1", "t2", "t3"] { try send(key, "TIMER_DELIVER_MS=\(hour);UNIQ_KEY=\(key)") }
+        #expect(try connection.makeGroup("G", retryQueues: 1).code == 0)
+        func commit(_ offset: Int) throws {
+            let fields = ["consumerGroup": "G", "topic": "Way", "queueId": "0", "commitOffset": String(offset)]
+            #expect(try connection.invoke(.updateConsumerOffset, fields).code == 0)
+        }
+        try edit("edit", "u0", body: "twice")
+        try edit("edit", "u0", body: "edited")
+        try edit("delete", "u3")
+        try edit("edit", "u4", body: "edited")
+        try commit(1)
+        try edit("cancel", "level")
+        // Away and back again, edited in place, withdrawn: one waits as it was sent.
+        try edit("reschedule", "t0", ["deliverAt": String((Int64(hour) ?? 0) + 60_000)])
+        try edit("reschedule", "t0", ["deliverAt": hour])
+        try edit("edit", "t1", body: "edited")
+        try edit("cancel", "t2")
+        try harness.drain()
+        let report = try StoreSurvey.read(harness.folder.path)
+        #expect(report.edits.changed == 1 && report.edits.deleted == 2 && report.edits.behind == 1, "\(report.edits)")
+        #expect(report.edits.topics == ["SCHEDULE_TOPIC_XXXX", "Way"] && report.edits.problem == nil)
+        #expect(report.timers.pending == 3 && report.timers.restored == 3, "\(report.timers)")
+        for target in [StoreTarget.rocketMQ4, .rocketMQ5] {
+            let texts = Self.decisions(report, target)
+            let words = "1 edited message, 2 deleted or withdrawn ones (SCHEDULE_TOPIC_XXXX, Way)"
+            #expect(texts.contains { $0.contains(words) }, "\(texts)")
+        }
+        #expect(Self.decisions(report, .rocketMQ5).contains { $0.contains("3 timer messages; RocketMQ 5.x") })
+        #expect(Self.decisions(report, .apus).isEmpty)
+        // Damaged, it is not known; a start puts it right.
+        let file = harness.folder.appendingPathComponent("consumequeue/.apus-edits")
+        try Data("nonsense".utf8).write(to: file)
+        let damaged = try StoreSurvey.read(harness.folder.path)
+        let words = "it is not known which messages were edited"
+        #expect(Self.decisions(damaged, .rocketMQ4).contains { $0.contains(words) })
+        #expect(Self.decisions(damaged, .apus).isEmpty)
+        let next = try BrokerHarness(folder: harness.folder)
+        try next.drain()
+        let again = try StoreSurvey.read(harness.folder.path)
+        // The delay level's queue has been looked at from its beginning, and the withdrawn message is behind.
+        #expect(again.edits.changed == 1 && again.edits.deleted == 1 && again.edits.behind == 2, "\(again.edits)")
+        #expect(again.edits.problem == nil)
+    }
+
     @Test("killed: it says so, and how to end it in order")
     func killed() throws {
         let harness = try filled()

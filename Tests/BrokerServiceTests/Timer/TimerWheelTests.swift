@@ -28,13 +28,16 @@ final class TemporaryFolder {
 }
 
 /// A queue of timer messages, a wheel and its files, with a clock that only moves when told: what `TimerMessageStore`
-/// does, without a broker. The body of a message is its sequence.
+/// does, without a broker. The body of a message is its sequence. A message has its own key, or one it is given: then
+/// an edit has stored it.
 final class TimerSimulation {
     let folder = TemporaryFolder()
     var files: TimerFiles
     var wheel: TimerWheel
-    /// Due times by sequence; `nil` key: an ordinary message, else what it cancels.
-    var queue: [(due: Int64, cancelling: String?)] = []
+    /// Due times by sequence; no cancellation: an ordinary message.
+    var queue: [(due: Int64, cancelling: TimerCancellation?)] = []
+    /// Keys of messages that edits have stored.
+    var edited: [Int64: String] = [:]
     var delivered: [(sequence: Int64, at: Int64)] = []
     var collected: [TimerBucket: [UInt8]] = [:]
     var progress: TimerWheel.Progress?
@@ -47,7 +50,31 @@ final class TimerSimulation {
             progress: TimerWheel.Progress(ingested: 0, watermark: .lowest), replayFrom: 0, files: try files.scan())
     }
 
-    func send(due: Int64, cancelling: String? = nil) { queue.append((due, cancelling)) }
+    func send(due: Int64, cancelling: String? = nil) {
+        queue.append(
+            (due, cancelling.map { TimerCancellation(recalling: $0, sequence: Int64(queue.count)) }))
+    }
+
+    /// As an edit does it: the new one, then the cancellation of the one before, which the wheel obeys at once.
+    /// - Parameter due: nil: it is withdrawn.
+    /// - Returns: the new message's sequence.
+    @discardableResult
+    func edit(_ sequence: Int64, due: Int64?) -> Int64 {
+        let (old, key) = (queue[Int(sequence)].due, key(sequence))
+        let new = Int64(queue.count)
+        if let due {
+            queue.append((due, nil))
+            edited[new] = key
+        }
+        let own = Int64(queue.count)
+        let cancellation =
+            due == nil
+            ? TimerCancellation(recalling: key, sequence: own)
+            : TimerCancellation(key: key, before: new, isRecall: false)
+        queue.append((old, cancellation))
+        wheel.cancel(cancellation, due: old)
+        return new
+    }
 
     /// Everything that can be done now is done.
     func run(deliverMax: Int = Int.max, takeInMax: Int = Int.max) throws {
@@ -62,7 +89,8 @@ final class TimerSimulation {
                     let loaded = try files.load(bucket)
                     #expect(loaded.damaged == 0)
                     _ = wheel.finishedLoad(
-                        bucket, entries: loaded.entries, cancelling: loaded.cancelling.map { ($0.due, $0.key) })
+                        bucket, entries: loaded.entries,
+                        cancelling: loaded.cancelling.map { ($0.due, $0.cancellation) })
                 case nil: break
                 }
                 continue
@@ -76,7 +104,7 @@ final class TimerSimulation {
             guard budget > 0, let entry = wheel.next(now: now) else { break }
             budget -= 1
             #expect(entry.due <= now)
-            if !wheel.mayBeCancelled(due: entry.due) || !wheel.isCancelled(key(entry.sequence), due: entry.due) {
+            if !wheel.mayBeCancelled(due: entry.due) || !wheel.isCancelled(target(entry.sequence)) {
                 inFlight.append((entry.sequence, now))
             }
         }
@@ -84,7 +112,12 @@ final class TimerSimulation {
 
     var inFlight: [(sequence: Int64, at: Int64)] = []
 
-    func key(_ sequence: Int64) -> String { "topic+\(sequence)" }
+    func key(_ sequence: Int64) -> String { edited[sequence] ?? "topic+\(sequence)" }
+
+    func target(_ sequence: Int64) -> TimerTarget {
+        TimerTarget(
+            key: key(sequence), due: queue[Int(sequence)].due, sequence: sequence, isEdited: edited[sequence] != nil)
+    }
 
     func commit() throws {
         delivered += inFlight
@@ -105,10 +138,11 @@ final class TimerSimulation {
             due: due, sequence: sequence, position: sequence, size: cancelling == nil ? 8 : 0,
             source: TimerEntry.commitLog)
         guard case .bucket(let bucket) = wheel.takeIn(entry, cancelling: cancelling) else { return }
-        let kind = cancelling == nil ? TimerFrame.message : TimerFrame.cancellation
-        let payload = cancelling.map { Array($0.utf8) } ?? withUnsafeBytes(of: sequence.bigEndian) { Array($0) }
-        payload.withUnsafeBytes {
-            TimerFrame.append(kind: kind, entry.key, $0, to: &collected[bucket, default: []])
+        if let cancelling {
+            return TimerFrame.append(cancelling, entry.key, to: &collected[bucket, default: []])
+        }
+        withUnsafeBytes(of: sequence.bigEndian) {
+            TimerFrame.append(kind: TimerFrame.message, entry.key, $0, to: &collected[bucket, default: []])
         }
     }
 
@@ -209,6 +243,193 @@ struct TimerWheelTests {
         #expect(world.delivered.map(\.sequence) == [1])
     }
 
+    /// Where messages wait: in memory, in a minute's, an hour's and a day's file.
+    private static let distances: [Int64] = [500, 100_000, 5_000_000, 400_000_000]
+
+    private enum Interruption: CaseIterable { case none, commit, kill, checkpointAndKill, powerLoss }
+
+    private func interrupt(_ world: TimerSimulation, _ how: Interruption) throws {
+        if how != .none { try world.commit() }
+        switch how {
+        case .none, .commit: break
+        case .kill: try world.crash()
+        case .checkpointAndKill:
+            try world.run()
+            try world.checkpoint()
+            try world.crash()
+        case .powerLoss: try world.crash(knowsProgress: false)
+        }
+        try world.run()
+    }
+
+    private func pass(_ world: TimerSimulation, to end: Int64) throws {
+        while world.now < end, world.wake() {
+            try world.run()
+            try world.commit()
+        }
+        world.now = max(world.now, end)
+        try world.run()
+        try world.commit()
+    }
+
+    @Test("rescheduled and set back, a message comes once, at its first time", arguments: distances)
+    func setBack(delay: Int64) throws {
+        for other in Self.distances where other != delay {
+            for how in Interruption.allCases {
+                let world = try TimerSimulation(now: Self.start)
+                let first = Self.start + delay
+                world.send(due: first)
+                world.send(due: first)
+                try interrupt(world, how)
+                let second = world.edit(0, due: Self.start + other)
+                try interrupt(world, how)
+                let third = world.edit(second, due: first)
+                try interrupt(world, how)
+                try pass(world, to: Self.start + max(delay, other) + 200_000)
+                #expect(world.delivered.map(\.sequence) == [1, third], "\(other) \(how)")
+                #expect(world.delivered.allSatisfy { $0.at == first }, "\(other) \(how)")
+                try world.checkpoint()
+                #expect(try world.files.scan().isEmpty)
+            }
+        }
+    }
+
+    @Test("edited several times without another time, the last one comes; withdrawn, none", arguments: distances)
+    func editedInPlace(delay: Int64) throws {
+        for how in Interruption.allCases {
+            let world = try TimerSimulation(now: Self.start)
+            let due = Self.start + delay
+            world.send(due: due)
+            world.send(due: due)
+            var (last, other) = (Int64(0), Int64(1))
+            for _ in 0..<3 {
+                try interrupt(world, how)
+                last = world.edit(last, due: due)
+                other = world.edit(other, due: due)
+            }
+            try interrupt(world, how)
+            world.edit(other, due: nil)
+            try interrupt(world, how)
+            try pass(world, to: due + 200_000)
+            #expect(world.delivered.map(\.sequence) == [last], "\(how)")
+        }
+    }
+
+    @Test("delivered, and postponed to a time that was cancelled before, it comes again", arguments: distances)
+    func postponedToACancelledTime(delay: Int64) throws {
+        for how in Interruption.allCases {
+            let world = try TimerSimulation(now: Self.start)
+            let due = Self.start + delay + 1_000_000
+            world.send(due: due)
+            try world.run()
+            let second = world.edit(0, due: Self.start + 100)
+            try interrupt(world, how)
+            try pass(world, to: Self.start + 200)
+            #expect(world.delivered.map(\.sequence) == [second])
+            // As `postpone` does it: nothing waits that would be cancelled.
+            let third = Int64(world.queue.count)
+            world.queue.append((due, nil))
+            world.edited[third] = world.key(0)
+            try interrupt(world, how)
+            try pass(world, to: due + 200_000)
+            // What only the checkpoint knows comes twice after a power cut.
+            if how == .powerLoss {
+                #expect(Set(world.delivered.map(\.sequence)) == [second, third])
+            } else {
+                #expect(world.delivered.map(\.sequence) == [second, third], "\(how)")
+            }
+        }
+    }
+
+    @Test("a recall stops what was stored before and a producer's later copy, and nothing an edit has stored later")
+    func recallAndEdit() throws {
+        for (delay, how) in Self.distances.flatMap({ delay in Interruption.allCases.map { (delay, $0) } }) {
+            let world = try TimerSimulation(now: Self.start)
+            let due = Self.start + delay
+            world.send(due: due)
+            // A handle of Apache's names the millisecond after.
+            world.send(due: due + 1, cancelling: world.key(0))
+            let later = Int64(world.queue.count)
+            world.queue.append((due, nil))
+            world.edited[later] = world.key(0)
+            let recalled = Int64(world.queue.count)
+            world.queue.append((due, nil))
+            world.edited[recalled] = "topic+x"
+            world.send(due: due, cancelling: "topic+x")
+            try interrupt(world, how)
+            try pass(world, to: due + 200_000)
+            #expect(world.delivered.map(\.sequence) == [later], "\(delay) \(how)")
+        }
+    }
+
+    @Test("a cancellation counts from its own turn on, and a tick that fails takes it back")
+    func atOnce() throws {
+        let world = try TimerSimulation(now: Self.start)
+        for _ in 0..<3 { world.send(due: Self.start + 50) }
+        try world.run()
+        #expect(world.wheel.standing(due: Self.start + 50, sequence: 0) == .waits)
+        // Its time comes in this very turn, before the cancellation's record is taken in.
+        world.now += 60
+        #expect(world.wheel.standing(due: Self.start + 50, sequence: 0) == .waits)
+        world.edit(0, due: nil)
+        try world.run(takeInMax: 0)
+        #expect(world.inFlight.map(\.sequence) == [1, 2])
+        #expect(world.wheel.standing(due: Self.start + 50, sequence: 1) == .handedOut)
+        world.queue.removeLast()
+        world.rollBack()
+        #expect(world.wheel.standing(due: Self.start + 50, sequence: 1) == .waits)
+        try world.run()
+        #expect(world.inFlight.map(\.sequence) == [0, 1, 2])
+        try world.commit()
+        #expect(world.wheel.standing(due: Self.start + 50, sequence: 2) == .handedOut)
+        // Late ones wait, too, until they are handed out; so does what nobody has taken in yet.
+        world.send(due: Self.start)
+        world.send(due: Self.start)
+        #expect(world.wheel.standing(due: Self.start, sequence: 3) == .waits)
+        try world.run(deliverMax: 0)
+        world.edit(3, due: nil)
+        try world.commit()
+        #expect(world.wheel.standing(due: Self.start, sequence: 4) == .waits)
+        try world.run(deliverMax: 1)
+        try world.commit()
+        #expect(world.wheel.standing(due: Self.start, sequence: 3) == .handedOut)
+        try world.run()
+        try world.commit()
+        #expect(world.delivered.map(\.sequence) == [0, 1, 2, 4])
+        try world.crash()
+        #expect(world.wheel.standing(due: Self.start, sequence: 4) == .handedOut)
+        #expect(world.wheel.standing(due: Self.start + 50, sequence: 1) == .handedOut)
+        #expect(world.wheel.standing(due: Self.start + 50_000, sequence: 1) == .waits)
+    }
+
+    @Test("a cancellation for a file that is being read counts", arguments: [200_000, 5_000_000])
+    func whileLoading(delay: Int64) throws {
+        let world = try TimerSimulation(now: Self.start)
+        let due = Self.start + delay
+        world.send(due: due)
+        world.send(due: due)
+        try world.run()
+        try world.write()
+        world.now = due - 30_000
+        while true {
+            guard let job = world.wheel.nextJob(now: world.now) else { break }
+            switch job {
+            case .split(let bucket): world.wheel.finishedSplit(into: try world.files.split(bucket))
+            case .load(let bucket):
+                let loaded = try world.files.load(bucket)
+                // Between the read and its end.
+                if bucket.start <= due, due < bucket.end { world.edit(0, due: nil) }
+                _ = world.wheel.finishedLoad(
+                    bucket, entries: loaded.entries,
+                    cancelling: loaded.cancelling.map { ($0.due, $0.cancellation) })
+            }
+        }
+        world.now = due
+        try world.run(takeInMax: 0)
+        try world.commit()
+        #expect(world.delivered.map(\.sequence) == [1])
+    }
+
     @Test("what the log did not take goes again")
     func rollBack() throws {
         let world = try TimerSimulation(now: Self.start)
@@ -247,7 +468,22 @@ struct TimerWheelTests {
                 guard let sequence = world.queue.indices.randomElement(using: &random) else { continue }
                 let (due, cancelling) = world.queue[sequence]
                 guard cancelling == nil, due > world.now + 1 else { continue }
-                world.send(due: due, cancelling: world.key(Int64(sequence)))
+                let standing = world.wheel.standing(due: due, sequence: Int64(sequence))
+                guard standing == .waits, !world.wheel.isCancelled(world.target(Int64(sequence))),
+                    !cancelled.contains(Int64(sequence))
+                else { continue }
+                switch Int.random(in: 0..<3, using: &random) {
+                case 0: world.send(due: due, cancelling: world.key(Int64(sequence)))
+                case 1: world.edit(Int64(sequence), due: nil)
+                default:
+                    // Back to a time it had before, as often as not.
+                    let times = world.queue.indices.filter {
+                        world.queue[$0].cancelling == nil && world.key(Int64($0)) == world.key(Int64(sequence))
+                    }.map { world.queue[$0].due }.filter { $0 > world.now }
+                    let other = times.randomElement(using: &random) ?? due
+                    let span = Int64.random(in: 1...100_000_000, using: &random)
+                    world.edit(Int64(sequence), due: Bool.random(using: &random) ? other : world.now + span)
+                }
                 try world.run()
                 cancelled.insert(Int64(sequence))
             case 5: try world.checkpoint()
@@ -302,6 +538,8 @@ struct TimerWheelTests {
                     kind: TimerFrame.message, TimerKey(due: Self.start, sequence: sequence), $0, to: &bytes)
             }
         }
+        let cancellation = TimerCancellation(key: "t+ü", before: 7, isRecall: false)
+        TimerFrame.append(cancellation, TimerKey(due: Self.start, sequence: 9), to: &bytes)
         append(1)
         append(2)
         let torn = bytes.count
@@ -311,7 +549,8 @@ struct TimerWheelTests {
         let bucket = TimerBucket(level: .minute, of: Self.start)
         try world.files.append([bucket: bytes])
         let loaded = try world.files.load(bucket)
-        #expect(loaded.entries.map(\.sequence) == [1, 2, 4])
+        #expect(loaded.entries.map(\.sequence) == [1, 2, 4, 9])
+        #expect(loaded.cancelling.map(\.cancellation) == [cancellation])
         #expect(loaded.damaged == TimerFrame.size(payload: payload.count))
     }
 }

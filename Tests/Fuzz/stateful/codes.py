@@ -139,7 +139,7 @@ TABLE = """
 200051  b 4 none consumerGroup:group topic:topic queueId:queue offset:begin extraInfo:handle
 200052  b 1 none consumerGroup:group topic:topic queueId:queue maxMsgNums:some
 200053  b 3 none consumerGroup:group topic:topic queueId:queue offset:begin extraInfo:handle invisibleTime:suspend
-31002!  b 3 none topic:topic queueId:queue queueOffset:offset operation:operation by:text tags:text? keys:text? properties:props? deliverAt:time? retries:count? version:count? hasBody:bool?
+31002!  b 3 none topic:topic queueId:queue? queueOffset:offset? offset:physical? msgId:msgid? operation:operation by:text tags:text? keys:text? properties:props? deliverAt:time? retries:count? version:count? hasBody:bool?
 31001   b 2 none topic:topic? msgId:msgid? queueId:queue? queueOffset:offset? offset:physical? group:group?
 200054  b 1 none consumerGroup:group topic:topic queueId:queue pollTime:suspend bornTime:time
 200055  b 1 none consumerGroup:group topic:topic queueId:queue
