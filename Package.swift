@@ -286,9 +286,8 @@ if Context.environment["APUS_BUILD"] != "platform" {
         tests(
             "ReplicationTests",
             [
-                "Replication", "LinuxSystem", "TestFolders", "TestTools", "WorkerKit", "WorkerProtocol",
-                "RemotingProtocol",
-                "RemotingTransport", logging, nioCore, nioPosix,
+                "Replication", "LinuxSystem", "MessageModel", "TestFolders", "TestTools", "WorkerKit", "WorkerProtocol",
+                "RemotingProtocol", "RemotingTransport", logging, nioCore, nioPosix,
             ]),
         tests(
             "FilterEngineTests",

@@ -1,5 +1,6 @@
 import Foundation
 import LinuxSystem
+import MessageModel
 import NIOCore
 import NIOPosix
 import TestTools

@@ -4,6 +4,7 @@ import Logging
 import MessageModel
 import NIOCore
 import NIOPosix
+import RemotingTransport
 import TestFolders
 import TestTools
 import Testing
