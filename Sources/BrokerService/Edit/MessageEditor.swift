@@ -303,8 +303,8 @@ final class MessageEditor {
         }
     }
 
-    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, and stored anew unless it
-    /// is deleted. The new one comes first: the cancellation names it as the first that it does not stop.
+    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, and stored anew unless
+    /// it is deleted. The new one comes first: the cancellation names it as the first that it does not stop.
     private func changeTimer(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
         guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
         guard let key = message.uniqueKey, let topic = message.realTopic, let due = message.timerDue,
@@ -320,7 +320,9 @@ final class MessageEditor {
         }
         let isStopped = kinds.timers.isStopped(
             topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset, isEdited: message.note != nil)
-        guard !isStopped else { return refused("its producer has recalled the timer message: it will not be delivered") }
+        guard !isStopped else {
+            return refused("its producer has recalled the timer message: it will not be delivered")
+        }
         guard edit.operation != .retries else { return refused("a timer message has not been delivered yet") }
         if let refusal = store.refusalToReplace(
             topic: record.topic, queueID: record.queueID, at: QueueOffset(message.queueOffset),
