@@ -30,7 +30,10 @@ enum FormatTarget {
             if raw.count >= ConsumeQueueEntry.size, let base = raw.baseAddress { _ = ConsumeQueueEntry(base).isEmpty }
         case 5:
             var covered = 0
-            let skipped = TimerFrame.forEach(in: raw) { covered += $0.frame.count }
+            let skipped = TimerFrame.forEach(in: raw) {
+                covered += $0.frame.count
+                _ = $0.cancellation
+            }
             demand(covered + skipped <= raw.count + TimerFrame.alignment, "frames overlap")
         case 6:
             _ = TimerFiles.Checkpoint(raw)

@@ -164,7 +164,7 @@ final class TimerWheel {
     func standing(due: Int64, sequence: Int64) -> Standing {
         let key = TimerKey(due: due, sequence: sequence)
         if key > watermark { return .waits }
-        // Until it is taken in again after a crash nobody looks at what lies below.
+        // Delivered before the restart: taken in again it is skipped.
         if key <= recovered.watermark, sequence < recovered.ingested { return .handedOut }
         if sequence >= ingested { return .waits }
         // Its time was over when it was taken in.

@@ -14,6 +14,8 @@ struct CheckState {
     var repaired = 0
     var notRepaired = 0
     var unindexed = 0
+    /// Versions the last slice has met and the owner has not looked at yet.
+    var foundEdits: ArraySlice<LogCheckFindings.Edit> = []
     /// Versions of messages that were in the log only.
     var enteredEdits = 0
     /// Records in `start ..< cleanEnd` are known to be good: their bodies are not compared again when they are read.

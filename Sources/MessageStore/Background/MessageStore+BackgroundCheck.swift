@@ -36,6 +36,7 @@ extension MessageStore {
     /// A slice, about ten times a second.
     func checkSome() {
         guard let check = state.check, !state.isRunning else { return }
+        guard state.foundEdits.isEmpty else { return enterSomeFound() }
         state.position = max(state.position, logFiles.first ?? state.end)
         guard state.position < state.end else { return endCheck() }
         state.isRunning = true
@@ -58,7 +59,8 @@ extension MessageStore {
         let first = logFiles.first ?? .max
         state.records += findings.records
         report(findings, first: first)
-        enter(findings.edits, first: first)
+        state.foundEdits = findings.edits[...]
+        enterSomeFound()
         for wrong in findings.wrongEntries where wrong.entry.physicalOffset >= first { repair(wrong) }
         if findings.unindexedCount > 0 {
             if state.unindexed == 0, let first = findings.firstUnindexed {
@@ -86,12 +88,16 @@ extension MessageStore {
             state.reportedAt = now
             logger.info("background check of the log", metadata: ["at": "\(state.position)", "to": "\(state.end)"])
         }
-        if state.position >= state.end { endCheck() }
+        if state.position >= state.end, state.foundEdits.isEmpty { endCheck() }
     }
 
-    /// Versions no overlay has: an older release copied them from its master, or RocketMQ did.
-    private func enter(_ edits: [LogCheckFindings.Edit], first: PhysicalOffset) {
-        for edit in edits where edit.version.physicalOffset >= first {
+    /// Versions no overlay has: an older release copied them from its master, or RocketMQ did. Each may read a block of
+    /// a queue.
+    private func enterSomeFound() {
+        let first = logFiles.first ?? .max
+        let some = state.foundEdits.prefix(LogCheckFindings.editsMax)
+        state.foundEdits = state.foundEdits.dropFirst(LogCheckFindings.editsMax)
+        for edit in some where edit.version.physicalOffset >= first {
             let isNew = edit.topic.withUnsafeBytes {
                 enterFound(
                     topic: $0, queueID: edit.queueID, at: edit.offset, edit.version, replaced: edit.replaced)

@@ -26,10 +26,10 @@ struct EditsState {
     private var hasLeftOut = false
     /// Versions the log holds and the overlays do not.
     var isIncomplete: Bool { hasLeftOut || !waiting.isEmpty }
-    /// Entries that could not be read were reported, and can be read by now or not.
-    var isReading = true
-    /// A release that knows no edits, or RocketMQ, has copied this log from its master: it may hold edits no file names.
-    /// Until the background check has been through it, the recovery points say so.
+    /// False from the first entry that could not be read, which is reported once, until all that waited are entered.
+    var queuesAreReadable = true
+    /// A release that knows no edits, or RocketMQ, has copied this log from its master: it may hold edits that no file
+    /// names. Until the background check has been through it, the recovery points say so.
     private(set) var isUnknown = false
 
     /// Modulo 2^24, of the file that was written last; 0: there is none.

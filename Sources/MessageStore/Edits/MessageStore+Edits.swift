@@ -156,9 +156,19 @@ extension MessageStore {
     private static var waitingPerPass: Int { 64 }
 
     private func applyWaitingEdits(_ count: Int) {
-        for edit in edits.takeWaiting(count) { enter(edit, mayWait: false) }
-        if !edits.isReading, edits.waiting.isEmpty {
-            edits.isReading = true
+        var hasFailed = false
+        for edit in edits.takeWaiting(count) {
+            // One that fails shows enough: a disk may take seconds to say so.
+            if hasFailed {
+                edits.wait(edit)
+            } else {
+                let before = edits.waiting.count
+                enter(edit, mayWait: false)
+                hasFailed = edits.waiting.count > before
+            }
+        }
+        if !edits.queuesAreReadable, edits.waiting.isEmpty {
+            edits.queuesAreReadable = true
             logger.notice("the newer versions of messages are entered that waited for queues to be readable")
         }
     }
@@ -210,8 +220,8 @@ extension MessageStore {
     /// The queue cannot be read: its versions are entered when it can, and until then no recovery point counts.
     private func wait(_ edit: EditsState.Waiting, _ error: SystemError) {
         edits.wait(edit)
-        guard edits.isReading else { return }
-        edits.isReading = false
+        guard edits.queuesAreReadable else { return }
+        edits.queuesAreReadable = false
         logger.error(
             """
             reading consume queue \(edit.queue.topic)-\(edit.queue.queueID) failed: the newer version of message \

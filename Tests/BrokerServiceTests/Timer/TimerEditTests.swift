@@ -3,7 +3,6 @@ import MessageStore
 import NIOCore
 import NIOEmbedded
 import RemotingProtocol
-import TestFolders
 import TestTools
 import Testing
 
@@ -20,11 +19,20 @@ import Testing
         var broker: SimulatedBroker
         var client: SimulatedClient
         private var generation = 0
-        private let settings: [(String, String)]
+        /// Small files: a restart copies them. Nothing expires, however far the clock jumps.
+        private let settings = [
+            ("mappedFileSizeCommitLog", "1048576"), ("maxMessageSize", "4096"), ("maxHashSlotNum", "1000"),
+            ("maxIndexNum", "4000"), ("mappedFileSizeConsumeQueue", "20000"), ("fileReservedTime", "1000000"),
+        ]
 
-        init(_ settings: [(String, String)] = []) async throws {
-            self.settings = settings
-            base = try TestFolder.make("timer-edits")
+        init() async throws {
+            // In memory if that is possible: weeks of flushes pass in seconds.
+            let memory = URL(fileURLWithPath: "/dev/shm")
+            let parent =
+                FileManager.default.isWritableFile(atPath: memory.path)
+                ? memory : FileManager.default.temporaryDirectory
+            base = parent.appendingPathComponent("apus-timer-edits-\(UUID().uuidString)")
+            try FileManager.default.createDirectory(at: base, withIntermediateDirectories: true)
             broker = try await SimulatedBroker(settings, folder: base.appendingPathComponent("0"), clock: clock)
             client = try await broker.connect()
             _ = try await client.send(TimerEditTests.topic, body: "first", [:])

@@ -382,7 +382,7 @@ struct TimerWheelTests {
         #expect(world.inFlight.map(\.sequence) == [0, 1, 2])
         try world.commit()
         #expect(world.wheel.standing(due: Self.start + 50, sequence: 2) == .handedOut)
-        // Late ones wait, too, until they are handed out; so does what nobody has taken in yet.
+        // Late ones wait, too, until they are handed out; so does what is not taken in yet.
         world.send(due: Self.start)
         world.send(due: Self.start)
         #expect(world.wheel.standing(due: Self.start, sequence: 3) == .waits)
