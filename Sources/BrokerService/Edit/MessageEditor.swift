@@ -360,8 +360,8 @@ final class MessageEditor {
         }
     }
 
-    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, and stored anew unless it
-    /// is deleted. The new one comes first: the cancellation names it as the first that it does not stop.
+    /// A timer message is in the wheel's files already: it is stopped there by a cancellation, and stored anew unless
+    /// it is deleted. The new one comes first: the cancellation names it as the first that it does not stop.
     private func changeTimer(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
         guard !message.isCancellation else { return refused("the record stops a timer message, and is none") }
         guard let key = message.uniqueKey, let topic = message.realTopic, let due = message.timerDue,
