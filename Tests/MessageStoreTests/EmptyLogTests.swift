@@ -3,6 +3,8 @@ import LinuxSystem
 import Logging
 import MessageModel
 import StoreFormat
+import Synchronization
+import TestDisk
 import Testing
 
 @testable import MessageStore
@@ -41,6 +43,26 @@ import Testing
         return MessageStore(
             configuration: try StoreConfiguration(storePathRootDir: folder.path) { settings[$0] }, disk: RealDisk(),
             logger: logger, executor: { $0() })
+    }
+
+    @Test("the very first message could not be written: a start does not miss it")
+    func firstMessageFailed() throws {
+        let clock = TestClock()
+        let disk = SimulatedDisk(now: { clock.now })
+        let harness = Harness(.small("/store"), disk: disk, clock: clock)
+        try harness.store.open()
+        disk.fault.withLock { $0 = { call, path in call == "pwrite" && path.contains("commitlog") ? 28 : nil } }
+        harness.send("T", body: "lost")
+        #expect(throws: StoreError.self) { try harness.store.commitTick() }
+        disk.fault.withLock { $0 = nil }
+        harness.maintain(70_000)
+        try harness.store.close()
+        let next = Harness(.small("/store"), disk: disk, clock: clock)
+        try next.store.open()
+        next.send("T", body: "first")
+        try next.store.commitTick()
+        #expect(next.bodies("T") == ["first"])
+        try next.store.close()
     }
 
     /// Ten messages with keys, an orderly end.

@@ -141,8 +141,10 @@ extension MessageStore {
     func makeCheckpoint(dispatched: PhysicalOffset) throws(SystemError) -> Checkpoint {
         let work = logSynchronization(to: log.written)
         var layout = StoreCheckpointLayout()
-        layout.physicMsgTimestamp = lastStoreTimestamp
-        layout.logicsMsgTimestamp = lastStoreTimestamp
+        // Of a first message that could not be written there is a time and no message: a start would miss the log.
+        let newest = log.written > PhysicalOffset(0) ? lastStoreTimestamp : 0
+        layout.physicMsgTimestamp = newest
+        layout.logicsMsgTimestamp = newest
         layout.indexMsgTimestamp = index?.fullFileTimestamp ?? 0
         let file = try disk.open(checkpointPath, .create)
         var made = currentPoint(dispatched: dispatched)

@@ -3,6 +3,7 @@ import MessageStore
 import NIOCore
 import NIOEmbedded
 import RemotingProtocol
+import StoreFormat
 import TestTools
 import Testing
 
@@ -58,6 +59,29 @@ import Testing
             }
             try FileManager.default.removeItem(at: folder)
             broker = try await SimulatedBroker(settings, folder: next, clock: clock)
+            client = try await broker.connect()
+        }
+
+        /// Goes on as a slave that has copied the log, in a folder of its own.
+        /// - Returns: where the log ends.
+        func becomeSlave() async throws -> Int64 {
+            let end = try await broker.onLoop { $0.store.writtenOffset.rawValue }
+            let log = broker.folder.appendingPathComponent("commitlog/00000000000000000000")
+            let bytes = [UInt8](try Data(contentsOf: log).prefix(Int(end)))
+            await client.close()
+            try await broker.end(cleanly: true)
+            broker = try await SimulatedBroker(
+                settings + [("brokerRole", "SLAVE"), ("brokerId", "1")], folder: base.appendingPathComponent("slave"),
+                clock: clock)
+            client = try await broker.connect()
+            _ = try await broker.onLoop { $0.replicate(at: 0, bytes) }
+            return end
+        }
+
+        func becomeMaster() async throws {
+            await client.close()
+            try await broker.end(cleanly: true)
+            broker = try await SimulatedBroker(settings, folder: broker.folder, clock: clock)
             client = try await broker.connect()
         }
 
@@ -188,6 +212,29 @@ import Testing
         #expect(try await world.edit("reschedule", "moved", due: due).code == 0)
         try await world.pass(40_000)
         #expect(try await world.delivered().map(\.body) == ["moved"])
+        try await world.end()
+    }
+
+    @Test("a slave that becomes the master delivers what its master would have", arguments: [20_000, 3_600_000])
+    func promoted(delay: Int64) async throws {
+        let world = try await World()
+        let due = world.clock.now + delay
+        for key in ["back", "edited", "gone", "plain"] { _ = try await world.send(key, due: due) }
+        for other in [due + 60_000, due] {
+            #expect(try await world.edit("reschedule", "back", due: other).code == 0)
+            #expect(try await world.edit("edit", "edited", body: "edited to \(other)").code == 0)
+        }
+        #expect(try await world.edit("cancel", "gone").code == 0)
+        let bytes = try await world.becomeSlave()
+        #expect(bytes > 0)
+        try await world.pass(2000)
+        #expect(try await world.broker.onLoop { $0.store.writtenOffset.rawValue } == bytes)
+        try await world.becomeMaster()
+        try await world.passFar(due - world.clock.now + 1000)
+        let found = try await world.delivered().map(\.body)
+        #expect(found.sorted() == ["back", "edited to \(due)", "plain"], "\(found)")
+        try await world.passFar(200_000)
+        #expect(try await world.delivered().count == 3)
         try await world.end()
     }
 
