@@ -73,7 +73,10 @@ public struct Message: Sendable, Hashable {
         if let tag { try append("\(PropertyName.tags)", tag) }
         if !keys.isEmpty { try append("\(PropertyName.keys)", keys.joined(separator: " ")) }
         if !properties.isEmpty {
-            for (name, value) in properties.sorted(by: { $0.key < $1.key }) { try append(name, value) }
+            // The handle of a message that was popped names that one only.
+            for (name, value) in properties.sorted(by: { $0.key < $1.key }) where name != WireNames.Property.popHandle {
+                try append(name, value)
+            }
         }
         switch delivery {
         case .immediate: break

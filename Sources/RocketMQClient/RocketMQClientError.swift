@@ -74,6 +74,8 @@ public enum RocketMQClientError: Error, Sendable, CustomStringConvertible {
     case timedOut(address: String, requestCode: Int, milliseconds: Int)
     /// The server answered no.
     case refused(ServerRefusal)
+    /// The server is of a version that cannot do it; the text says what to do.
+    case notSupported(String)
     /// The server's answer does not follow the protocol.
     case malformedAnswer(address: String, reason: String)
     /// All attempts to send failed within the time allowed.
@@ -86,7 +88,7 @@ public enum RocketMQClientError: Error, Sendable, CustomStringConvertible {
     /// What failed and why, for people; several lines for `partlyDone`.
     public var description: String {
         switch self {
-        case .invalidArgument(let text), .notFound(let text): text
+        case .invalidArgument(let text), .notFound(let text), .notSupported(let text): text
         case .closed: "the client is closed"
         case .noNameServer(let addresses, let cause):
             "no name server answers at \(addresses.joined(separator: ", ")): \(cause)"

@@ -323,6 +323,9 @@ extension PlatformTests {
                 "consume", "--topic", "Lines", "--mode", "topic", "--broadcast",
             ])
             #expect(wrong.status == 64 && wrong.errorText.contains("--mode topic is a broadcast"), "\(wrong)")
+            let held = try await platform.apus(["consume", "--topic", "Lines", "--hold", "5s"])
+            #expect(
+                held.status == 1 && held.errorText.contains("has no mode, and messages stay with nobody"), "\(held)")
             let absent = try await platform.apus(["consume", "--topic", "NoLines", "--mode", "queue"])
             #expect(absent.status == 1 && absent.errorText.contains("does not exist"), "\(absent)")
             try await platform.stop()
@@ -405,6 +408,24 @@ extension PlatformTests {
             }
             #expect(places.count == 1)
             await producer.close()
+
+            // In a sharded topic the messages of one shard are handled one after the other, by several handlers.
+            try await admin.createTopic("Shards", policy: sharded, queues: 4)
+            let publisher = try Publisher(at: platform.nameServer)
+            for number in 1...10 {
+                for shard in ["ann", "bob"] {
+                    try await publisher.publish("Shards", "\(shard)\(number)", shard: shard)
+                }
+            }
+            await publisher.close()
+            let shards = Ledger()
+            let worker = work(platform, "Shards", nil, 1, shards, for: .milliseconds(20))
+            try await eventually("all shards came") { shards.texts.count == 20 }
+            worker.cancel()
+            try await worker.value
+            for shard in ["ann", "bob"] {
+                #expect(shards.texts.filter { $0.hasPrefix(shard) } == (1...10).map { "\(shard)\($0)" })
+            }
 
             // The command line makes topics with modes, takes the topic's, and refuses others.
             let file = platform.folder.file("line")

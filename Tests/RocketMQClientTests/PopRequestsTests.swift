@@ -31,13 +31,14 @@ struct PopRequestsTests {
         query.isOrdered = true
         query.attemptID = "a1"
         query.beginsAtEnd = true
+        query.bornTime = 1_700_000_000_000
         let fields = query.command.extFields
         #expect(query.command.code == 200_050)
         #expect(
             fields == [
                 "consumerGroup": "g", "topic": "T", "queueId": "-1", "maxMsgNums": "7", "invisibleTime": "60000",
-                "pollTime": "2000", "bornTime": "0", "initMode": "1", "expType": "TAG", "exp": "*", "order": "true",
-                "attemptId": "a1",
+                "pollTime": "2000", "bornTime": "1700000000000", "initMode": "1", "expType": "TAG", "exp": "*",
+                "order": "true", "attemptId": "a1",
             ])
     }
 
@@ -73,6 +74,14 @@ struct PopRequestsTests {
         let found = try deliveries(reply)
         #expect(found[0].handle.text == own)
         #expect(found.dropFirst().map(\.handle.kind) == [.retryV1, .retryV2])
+        // A message whose producer has copied the properties of another one, as they are when it is popped.
+        for copied in [own, "4 900 60000 2 0 broker-a 0 4", "4 900 60000 2 2 broker-b 0 5", "nonsense"] {
+            var normal = answer(["startOffsetInfo": "0 0 5"])
+            normal.body = record(queueID: 0, offset: 5, properties: ["POP_CK": copied])
+            #expect(try deliveries(normal)[0].handle.text == "5 1000 60000 3 0 broker-a 0 5", "\(copied)")
+        }
+        let message = Message(topic: "T", body: [], properties: ["POP_CK": own, "a": "b"])
+        #expect(try message.encodedProperties(id: "1").hasSuffix("true\u{2}a\u{1}b"))
         let claim = PopClaim(group: "g", topic: "T", handle: found[1].handle)
         #expect(claim.acknowledgement.extFields["topic"] == "%RETRY%g_T")
     }

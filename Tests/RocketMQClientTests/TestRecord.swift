@@ -4,7 +4,7 @@ enum TestRecord {
 
     static func bytes(
         topic: String = "T", queueID: Int32 = 0, offset: Int64 = 0, attempts: Int32 = 0, body: String = "",
-        properties: [String: String] = [:]
+        stored: Int64 = 0, properties: [String: String] = [:]
     ) -> [UInt8] {
         var bytes: [UInt8] = []
         func put(_ value: some FixedWidthInteger) { withUnsafeBytes(of: value.bigEndian) { bytes += $0 } }
@@ -18,7 +18,7 @@ enum TestRecord {
         // Physical offset, system flag, when and where it was made and stored.
         put(Int64(0))
         put(Int32(0))
-        for _ in 0..<4 { put(Int64(0)) }
+        for value in [0, 0, stored, 0] { put(value) }
         put(attempts)
         put(Int64(0))
         put(Int32(body.utf8.count))

@@ -125,8 +125,9 @@ final class PoppedMessageProcessor {
 
     // MARK: - Failures
 
-    /// The client could not consume the message. It comes again when the strategy of its topic says, or it is a dead
-    /// letter at once, with the field `reason` in it; the answer says so (`deadLetter`).
+    /// The client could not consume the message. It comes again when the strategy of its topic says (`strategy` in the
+    /// answer, by which clients know that -1 was no time), or it is a dead letter at once (`deadLetter`), with the
+    /// field `reason` in it.
     private func fail(_ named: Named, _ request: borrowing Request) {
         let time = claims.time
         let (handle, origin) = (named.handle, named.origin)
@@ -149,13 +150,14 @@ final class PoppedMessageProcessor {
                     failure: reason.isEmpty ? "no reason given" : reason)
             {
                 return request.answer(
-                    .success, fields: Self.fields(popTime, time, 0, handle) + [("deadLetter", "true")])
+                    .success,
+                    fields: Self.fields(popTime, time, 0, handle) + [("strategy", "true"), ("deadLetter", "true")])
             }
             // Not its last delivery, or its dead letter is not taken now: it comes again.
             popTime =
                 table.change(offset, popTime: popTime, invisible: delay, at: time, hasFailed: true) ?? popTime
         }
-        request.answer(.success, fields: Self.fields(popTime, time, delay, handle))
+        request.answer(.success, fields: Self.fields(popTime, time, delay, handle) + [("strategy", "true")])
     }
 
     /// What fits into a property: no control characters, not too long.

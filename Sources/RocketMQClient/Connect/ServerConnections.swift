@@ -50,25 +50,41 @@ package actor ServerConnections {
     /// Answers what a server asks of this client; gets the server's address. Called on an event loop.
     package typealias Inbound = @Sendable (String, RemotingCommand) -> RemotingCommand?
 
-    private static let routeLifetime = Duration.seconds(30)
+    private let routeLifetime: Duration
+    private let missingRouteLifetime: Duration
     /// A topic that does not exist may be created at any time: by a first message, or a group's first heartbeat.
     private static let absenceLifetime = Duration.seconds(1)
+    /// A route may be old where a broker just failed; but all callers together ask only so often.
+    package static let routeAgeAfterFailure = Duration.seconds(1)
+    /// A name server that did not answer is not asked for a second opinion for so long.
+    private static let silenceLifetime = Duration.seconds(10)
 
     package nonisolated let nameServers: [String]
     nonisolated let requestTimeout: Duration
     private let inbound: Inbound?
     private var connections: [String: Task<RemotingClient, any Error>] = [:]
-    private var routes: [String: (route: QueueRoute?, at: ContinuousClock.Instant)] = [:]
+    private var routes: [String: KnownRoute] = [:]
+    /// Name servers that did not answer, and when.
+    private var silent: [String: ContinuousClock.Instant] = [:]
     private var isClosed = false
     /// Connections that were made, and their numbers.
     private var made: [String: (client: RemotingClient, epoch: Int)] = [:]
     private var epochs = 0
+
+    private struct KnownRoute {
+        var route: QueueRoute?
+        var at = ContinuousClock.now
+        /// Since when no name server has known the topic, whose last route is kept.
+        var missingSince: ContinuousClock.Instant?
+    }
 
     /// - Throws: `invalidArgument` without a name server.
     package init(_ settings: ClientSettings, inbound: Inbound? = nil) throws(RocketMQClientError) {
         try settings.check()
         nameServers = settings.nameServers
         requestTimeout = settings.requestTimeout
+        routeLifetime = settings.routeLifetime
+        missingRouteLifetime = settings.missingRouteLifetime
         self.inbound = inbound
     }
 
@@ -77,22 +93,23 @@ package actor ServerConnections {
         routes.values.reduce(into: []) { brokers, known in brokers.formUnion(known.route?.brokers ?? []) }
     }
 
-    /// A topic's route; nil when no name server knows the topic.
+    /// A topic's route; nil when no name server knows the topic. A route that was known is believed for a minute more.
     ///
-    /// - Parameter maxAge: a route that was asked for within this time is not asked for again.
+    /// - Parameter maxAge: a route that was asked for within this time is not asked for again; nil: 30 s.
     /// - Throws: `noNameServer` when none answers and no earlier route is known; `refused`.
     package func route(
-        of topic: String, maxAge: Duration = ServerConnections.routeLifetime
+        of topic: String, maxAge: Duration? = nil
     ) async throws(RocketMQClientError) -> QueueRoute? {
-        if let known = routes[topic],
-            known.at.duration(to: .now) < (known.route == nil ? min(maxAge, Self.absenceLifetime) : maxAge)
-        {
-            return known.route
+        if let known = routes[topic] {
+            let isDoubtful = known.route == nil || known.missingSince != nil
+            let lifetime = maxAge ?? routeLifetime
+            guard known.at.duration(to: .now) >= (isDoubtful ? min(lifetime, Self.absenceLifetime) : lifetime) else {
+                return known.route
+            }
         }
         let reply: (address: String, reply: RemotingCommand)
         do throws(RocketMQClientError) {
-            reply = try await askNameServers(
-                RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": topic]), timeout: .seconds(5))
+            reply = try await askForRoute(of: topic)
         } catch {
             if let known = routes[topic], known.route != nil { return known.route }
             throw error
@@ -103,15 +120,48 @@ package actor ServerConnections {
                 try TopicRouteData(body: reply.reply.body)
             }
             let route = QueueRoute(data, topic: topic)
-            routes[topic] = (route, .now)
+            routes[topic] = KnownRoute(route: route)
             return route
         case .topicNotExist:
-            routes[topic] = (nil, .now)
-            return nil
+            guard let known = routes[topic], let route = known.route else {
+                routes[topic] = KnownRoute()
+                return nil
+            }
+            let since = known.missingSince ?? .now
+            let isKept = since.duration(to: .now) < missingRouteLifetime
+            routes[topic] = isKept ? KnownRoute(route: route, missingSince: since) : KnownRoute()
+            return isKept ? route : nil
         default:
             if let known = routes[topic], known.route != nil { return known.route }
             throw .refused(ServerRefusal(address: reply.address, reply: reply.reply))
         }
+    }
+
+    /// The answer of the first name server that knows the topic; else that one does not.
+    ///
+    /// - Throws: `noNameServer`, `closed`.
+    private func askForRoute(
+        of topic: String
+    ) async throws(RocketMQClientError) -> (address: String, reply: RemotingCommand) {
+        let command = RemotingCommand(.getRouteInfoByTopic, extFields: ["topic": topic])
+        var absent: (address: String, reply: RemotingCommand)?
+        var cause = "none is given"
+        for address in nameServers {
+            // One that is away is not worth waiting for, where another has answered.
+            if absent != nil, let since = silent[address], since.duration(to: .now) < Self.silenceLifetime { continue }
+            do throws(RocketMQClientError) {
+                let reply = try await invoke(address, command, timeout: .seconds(5))
+                silent[address] = nil
+                guard reply.responseCode == .topicNotExist else { return (address, reply) }
+                absent = absent ?? (address, reply)
+            } catch {
+                if case .closed = error { throw error }
+                silent[address] = .now
+                cause = error.description
+            }
+        }
+        if let absent { return absent }
+        throw .noNameServer(addresses: nameServers, cause: cause)
     }
 
     /// The answer of the first name server that gives one, whatever its code.
@@ -212,12 +262,14 @@ package actor ServerConnections {
     /// Closes all connections. Requests under way fail, later ones throw `closed`.
     package func close() async {
         isClosed = true
-        let open = connections.values
+        let (pending, open) = (connections, made)
         connections = [:]
         made = [:]
-        for pending in open {
-            await (try? pending.value)?.close()
+        for (address, connection) in pending where open[address] == nil {
+            // Nothing waits for a server that may be away.
+            Task { await (try? connection.value)?.close() }
         }
+        for connection in open.values { await connection.client.close() }
     }
 }
 

@@ -25,5 +25,6 @@ package enum WireNames {
         static let retryTopic = "\(PropertyName.retryTopic)"
         static let transactionID = "__transactionId__"
         static let shardingKey = "__SHARDINGKEY"
+        static let popHandle = "POP_CK"
     }
 }

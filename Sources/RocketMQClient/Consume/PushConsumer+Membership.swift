@@ -28,14 +28,19 @@ extension PushConsumer {
             groupName: group, messageModel: options.model.rawValue,
             consumeFromWhere: (options.start ?? .first).rocketMQName, subscriptionDataSet: subscriptions.map(\.wire))
         let body = HeartbeatData(clientID: clientID, consumerDataSet: [data]).encoded()
-        for address in try await brokers() {
+        var failures: [(address: String, error: RocketMQClientError)] = []
+        let addresses = try await brokers()
+        for address in addresses {
             do throws(RocketMQClientError) {
                 _ = try await connections.demand(address, RemotingCommand(.heartBeat, body: body))
             } catch {
-                guard hasStarted else { throw error }
-                warn("broker \(address): \(error)")
+                // One that is away must not keep this member from the others.
+                guard hasStarted || error.responseCode == nil else { throw error }
+                failures.append((address, error))
             }
         }
+        if !hasStarted, let first = failures.first, failures.count == addresses.count { throw first.error }
+        for (address, error) in failures { warn("broker \(address): \(error)") }
     }
 
     /// Takes and gives up queues so that this member has its share. One at a time; a call meanwhile makes one more.

@@ -41,10 +41,35 @@ extension PushConsumer {
         }
     }
 
-    func firstOffset(_ queue: MessageQueue) async throws(RocketMQClientError) -> Int64 {
+    /// What is sent when this call has returned is not before the end. A queue whose broker is away begins by the time.
+    ///
+    /// - Throws: why no broker has answered.
+    func noteEnds(_ queues: [MessageQueue]) async throws(RocketMQClientError) {
+        var away: [String: RocketMQClientError] = [:]
+        var isAnyKnown = false
+        for queue in queues where broadcastOffsets[queue] == nil && away[queue.brokerName] == nil {
+            do throws(RocketMQClientError) {
+                broadcastOffsets[queue] = try await access.offset(.last, of: queue)
+                isAnyKnown = true
+            } catch {
+                away[queue.brokerName] = error
+            }
+        }
+        if !isAnyKnown, let error = away.values.first { throw error }
+        for (broker, error) in away { warn("broker \(broker): \(error)") }
+    }
+
+    func firstOffset(_ possession: Possession) async throws(RocketMQClientError) -> Int64 {
+        let queue = possession.queue
         let isRetry = queue.topic == retryTopic
         if isBroadcasting {
             if let known = broadcastOffsets[queue] { return known }
+            if options.start == .last {
+                // It was not there, or its broker away, when this consumer was started: what was sent since is wanted.
+                let time = startedAt - Self.clockSlack
+                possession.notBefore = time
+                return try await access.offset(.time(milliseconds: time), of: queue)
+            }
         } else if let known = try await access.committedOffset(of: queue) {
             // Brokers also answer 0 for a new group on a young queue; then an explicit wish counts.
             if known > 0 || options.start == nil || isRetry { return known }

@@ -49,7 +49,9 @@ extension PushConsumer {
         /// Which messages are handed out at the same time.
         public var order = Order.concurrent(20)
         /// Where to begin without an offset; nil: at the first message, or where the broker decides. A given position
-        /// also counts for a queue whose committed offset is 0: brokers answer that for new groups, too.
+        /// also counts for a queue whose committed offset is 0: brokers answer that for new groups, too. A broadcasting
+        /// consumer with `.last` begins at the end of the queues that are there when it is started; of one that is seen
+        /// later it misses nothing that was sent since.
         public var start: StartPosition?
         /// Messages asked for in one pull.
         public var pullBatchSize = 32

@@ -6,7 +6,7 @@ extension PushConsumer {
         while owns(possession), !possession.isStopped {
             do throws(RocketMQClientError) {
                 if possession.window == nil {
-                    let offset = try await firstOffset(possession.queue)
+                    let offset = try await firstOffset(possession)
                     guard owns(possession) else { return }
                     possession.window = OffsetWindow(start: offset)
                     possession.committed = offset
@@ -68,7 +68,9 @@ extension PushConsumer {
         if result.status == .offsetMoved {
             warn("\(possession.queue): the broker moved the offset to \(result.nextOffset)")
         }
-        let messages = result.messages.filter { possession.subscription?.selects($0) ?? true }
+        let messages = result.messages.filter {
+            $0.storeTimestamp >= possession.notBefore && possession.subscription?.selects($0) ?? true
+        }
         possession.window?.pulled(messages.map(\.queueOffset), next: result.nextOffset)
         possession.waitingBytes += messages.reduce(0) { $0 + $1.body.count }
         noteReached(possession)

@@ -12,6 +12,8 @@ public actor PushConsumer {
     static let lockInterval = Duration.seconds(20)
     static let pauseAfterRefusal = Duration.seconds(5)
     static let pauseBeforeNewAttempt = Duration.seconds(5)
+    /// By how much a broker's clock may be behind, milliseconds.
+    static let clockSlack: Int64 = 5000
 
     /// The consumer group.
     public nonisolated let group: String
@@ -37,6 +39,8 @@ public actor PushConsumer {
     var tasks: [Task<Void, Never>] = []
     var isClosing = false
     var hasStarted = false
+    /// Milliseconds since 1970, by this machine's clock.
+    var startedAt: Int64 = 0
     var isRebalancing = false
     var mustRebalanceAgain = false
     var broadcastOffsets = BroadcastOffsets()
@@ -66,6 +70,8 @@ public actor PushConsumer {
         var whenRoom: CheckedContinuation<Void, Never>?
         /// The server to pull from.
         var brokerID: Int64 = 0
+        /// Messages stored before are not handed out; milliseconds since 1970.
+        var notBefore = Int64.min
         // Of an ordered consumer.
         var waiting: [ReceivedMessage] = []
         var isConsumed = false
@@ -171,7 +177,8 @@ public actor PushConsumer {
     /// Joins the group and begins to pull. Call it once.
     ///
     /// - Throws: `topicNotFound` when none of the topics exists, `queueNotFound` when none can be read,
-    ///   `noNameServer`, and why a broker does not take this member. `close()` is needed then, too.
+    ///   `noNameServer`, why a broker refuses this member or none can be reached, `closed`. `close()` is needed then,
+    ///   too.
     public func start() async throws(RocketMQClientError) {
         guard !isClosing else { throw .closed }
         let wanted = subscriptions.filter { $0.topic != retryTopic }
@@ -187,14 +194,12 @@ public actor PushConsumer {
         if isBroadcasting, let path = options.broadcastOffsetsFile {
             broadcastOffsets = try BroadcastOffsets(file: path)
         }
+        startedAt = WallClock.milliseconds
         try await heartbeat()
-        if isBroadcasting, options.start == .last {
-            // What is sent when this call has returned is not before the end.
-            for queue in routes.flatMap(\.route.readable) where broadcastOffsets[queue] == nil {
-                broadcastOffsets[queue] = try await access.offset(.last, of: queue)
-            }
-        }
+        if isBroadcasting, options.start == .last { try await noteEnds(routes.flatMap(\.route.readable)) }
         await rebalance()
+        // `close` may have come meanwhile.
+        guard !isClosing else { throw .closed }
         hasStarted = true
         let notices = notices
         tasks.append(

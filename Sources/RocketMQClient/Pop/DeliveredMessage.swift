@@ -49,6 +49,11 @@ public struct DeliveredMessage: Sendable {
         return try await consumer.fail(number, after: pause, reason: reason)
     }
 
+    /// Other members get the message at once; it has not failed.
+    package func giveBack() async {
+        if let consumer, let number { await consumer.giveBack(number) }
+    }
+
     /// The message stays here for longer.
     ///
     /// - Parameter time: from now on, 1 ms to 3 days; nil: as long as at its delivery.

@@ -38,6 +38,7 @@ extension PopConsumer {
             throw error
         }
         let isInTime = ContinuousClock.now < one.deadline
+        if !isInTime, one.isHandled { ranOut.insert(number) }
         drop(number)
         note(one, isConsumed: true)
         return isInTime
@@ -50,22 +51,32 @@ extension PopConsumer {
         guard let one = await begin(number) else { return false }
         defer { end(one) }
         note(one, isConsumed: false)
-        let broker = one.claim.handle.brokerName
         defer { drop(number) }
         if let pause { return try await change(one, to: pause.milliseconds) != nil }
-        if !withoutStrategies.contains(broker) {
+        if await mayKnowStrategies(one) {
             do throws(RocketMQClientError) {
                 // -1: by the topic's strategy. A broker that takes it for a time has the message come again at once.
-                guard let handle = try await change(one, to: -1, reason: Self.shortened(reason)) else { return false }
-                let isAtOnce = handle.invisibleTime <= (options.isOrdered ? one.age : -1)
-                if isAtOnce, policies[one.claim.topic]?.retryInterval != .zero { withoutStrategies.insert(broker) }
+                guard let changed = try await change(one, to: -1, reason: Self.shortened(reason)) else { return false }
+                if !PopClaim.isByStrategy(changed.reply) { await knowsNoStrategies(changed.address) }
                 return true
             } catch {
-                guard error.refusal == .invalidParameter else { throw error }
-                withoutStrategies.insert(broker)
+                guard case .refused(let refusal) = error, error.refusal == .invalidParameter else { throw error }
+                await knowsNoStrategies(refusal.address)
             }
         }
         return try await change(one, to: PopRetryPause.milliseconds(afterAttempt: one.attempt)) != nil
+    }
+
+    private func mayKnowStrategies(_ one: Held) async -> Bool {
+        guard
+            let address = try? await connections.master(of: one.claim.handle.brokerName, topic: one.claim.topic),
+            let epoch = withoutStrategies[address]
+        else { return true }
+        return await connections.epoch(of: address) != epoch
+    }
+
+    private func knowsNoStrategies(_ address: String) async {
+        withoutStrategies[address] = await connections.epoch(of: address)
     }
 
     func renew(_ number: Int, for time: Duration?) async throws(RocketMQClientError) -> Bool {
@@ -74,30 +85,36 @@ extension PopConsumer {
         defer { end(one) }
         let milliseconds = time?.milliseconds ?? one.time
         let asked = ContinuousClock.now
-        guard let handle = try await change(one, to: milliseconds) else {
-            drop(number)
+        guard let changed = try await change(one, to: milliseconds) else {
+            runOut(number, one)
             return false
         }
-        one.claim.handle = handle
+        one.claim.handle = changed.handle
         one.deadline = asked + .milliseconds(milliseconds)
         return true
     }
 
     /// Other members get it at once.
     func giveBack(_ number: Int) async {
+        // Not to be handed out any more.
+        arrived.removeAll { $0 == number }
         guard let one = await begin(number) else { return }
         defer { end(one) }
         do throws(RocketMQClientError) {
-            _ = try await change(one, to: 0, within: options.closeTimeout)
+            _ = try await change(one, to: 0)
         } catch {
             if !isClosing { warn("message \(one.message.messageID) not given back, it comes again later: \(error)") }
         }
         drop(number)
     }
 
-    func giveBackAll() async {
-        let numbers = held.keys.sorted()
-        arrived = []
+    func giveBackAll() async { await giveBack(held.keys.sorted()) }
+
+    /// What waits to be handed out.
+    func giveBackWaiting() async { await giveBack(held.filter { $0.value.handedOut == nil }.keys.sorted()) }
+
+    private func giveBack(_ numbers: [Int]) async {
+        arrived.removeAll { numbers.contains($0) }
         await withTaskGroup(of: Void.self) { tasks in
             for number in numbers { tasks.addTask { await self.giveBack(number) } }
         }
@@ -112,23 +129,35 @@ extension PopConsumer {
         }
     }
 
-    /// Says when a message is to come again. A broker that is away is tried again until the message's time is over.
+    private struct Changed {
+        let handle: PopHandle
+        let reply: RemotingCommand
+        let address: String
+    }
+
+    /// Says when a message is to come again. A broker that is away is tried again until the message's time is over, or
+    /// the consumer's, which ends.
     ///
-    /// - Returns: its new handle; nil when its time was over.
+    /// - Returns: nil when its time was over.
     private func change(
-        _ one: Held, to milliseconds: Int64, reason: String? = nil, within limit: Duration? = nil
-    ) async throws(RocketMQClientError) -> PopHandle? {
-        let deadline = limit.map { min(one.deadline, .now + $0) } ?? one.deadline
+        _ one: Held, to milliseconds: Int64, reason: String? = nil
+    ) async throws(RocketMQClientError) -> Changed? {
+        let began = ContinuousClock.now
+        var routeAge: Duration?
         var backOff = BackOff(first: .milliseconds(20), longest: .seconds(1))
         while ContinuousClock.now < one.deadline {
             do throws(RocketMQClientError) {
-                let address = try await connections.master(of: one.claim.handle.brokerName, topic: one.claim.topic)
+                let address = try await connections.master(
+                    of: one.claim.handle.brokerName, topic: one.claim.topic, maxAge: routeAge)
                 let reply = try await connections.demand(address, one.claim.change(to: milliseconds, reason: reason))
-                return one.claim.handle(after: reply)
+                return one.claim.handle(after: reply).map { Changed(handle: $0, reply: reply, address: address) }
             } catch {
                 let pause = backOff.next()
-                guard !error.isFinal, ContinuousClock.now + pause < deadline else { throw error }
-                try? await Task.sleep(for: pause)
+                let limit = haste?.limit(one.deadline, since: began) ?? one.deadline
+                guard !error.isFinal, ContinuousClock.now + pause < limit else { throw error }
+                // It may be back elsewhere.
+                if error.refusal == nil { routeAge = ServerConnections.routeAgeAfterFailure }
+                await Pause.whatever(pause)
             }
         }
         return nil
@@ -143,16 +172,18 @@ extension PopConsumer {
         }
     }
 
-    /// Renews what waits to be handed out, and what the options say; forgets what other members may have by now.
+    /// Renews what waits to be handed out, while others are, and what the options say. Gives back what waits in vain,
+    /// and forgets what other members may have by now.
     func lookAfterHeld() {
         let now = ContinuousClock.now
         for (number, one) in held where !one.isBusy {
             if one.deadline <= now {
-                if one.handedOut == nil {
-                    warn("message \(one.message.messageID) was not handed out in time: it goes to another consumer")
-                }
-                drop(number)
-            } else if one.isHalfOver, one.handedOut.map({ $0 + options.renewsUpTo > now }) ?? true, !isClosing {
+                runOut(number, one)
+            } else if one.handedOut == nil, max(one.since, lastTaken) + .milliseconds(one.time) <= now {
+                // Not to be handed out meanwhile.
+                arrived.removeAll { $0 == number }
+                Task { await giveBack(number) }
+            } else if one.isHalfOver, !isClosing, one.handedOut.map({ $0 + one.renewsUpTo > now }) ?? true {
                 Task {
                     do throws(RocketMQClientError) {
                         _ = try await renew(number, for: nil)
@@ -162,5 +193,42 @@ extension PopConsumer {
                 }
             }
         }
+    }
+
+    /// Another member may have the message by now.
+    private func runOut(_ number: Int, _ one: Held) {
+        guard held[number] != nil else { return }
+        let id = one.message.messageID
+        if one.handedOut == nil {
+            warn("message \(id) was not handed out in time: it goes to another consumer")
+        } else if one.isHandled {
+            ranOut.insert(number)
+            warn(
+                """
+                the handler of message \(id) takes longer than the message stays here: another consumer gets it; raise \
+                timeout (now \(one.time) ms) or renewsUpTo
+                """)
+        } else {
+            warn("message \(id) was not acknowledged within its time: another consumer gets it")
+        }
+        drop(number)
+    }
+
+    // MARK: - Handlers
+
+    /// A handler gets a message, which is renewed meanwhile.
+    ///
+    /// - Parameter renewsUpTo: nil: ten times the message's time.
+    func handlerBegins(_ number: Int, renewsUpTo: Duration?) {
+        handlers += 1
+        guard let one = held[number] else { return }
+        one.isHandled = true
+        one.renewsUpTo = renewsUpTo ?? .milliseconds(one.time) * 10
+    }
+
+    /// - Returns: whether the message had run out before it was settled.
+    func handlerEnds(_ number: Int) -> Bool {
+        handlers -= 1
+        return ranOut.remove(number) != nil
     }
 }

@@ -36,6 +36,32 @@ extension PopConsumer {
         announced[address] = await connections.epoch(of: address)
     }
 
+    /// To several brokers at once: one that is away must not keep this member from the others.
+    ///
+    /// - Throws: a refusal; why none could be reached.
+    func announce(toAll addresses: Set<String>) async throws(RocketMQClientError) {
+        let failures = await withTaskGroup(of: (String, RocketMQClientError)?.self) { tasks in
+            for address in addresses {
+                tasks.addTask {
+                    do throws(RocketMQClientError) {
+                        try await self.announce(to: address)
+                        return nil
+                    } catch {
+                        return (address, error)
+                    }
+                }
+            }
+            var failures: [(String, RocketMQClientError)] = []
+            for await one in tasks {
+                if let one { failures.append(one) }
+            }
+            return failures
+        }
+        for (_, error) in failures where error.responseCode != nil { throw error }
+        if let (_, error) = failures.first, failures.count == addresses.count { throw error }
+        for (address, error) in failures { warn("broker \(address): \(error)") }
+    }
+
     func heartbeat() async {
         do throws(RocketMQClientError) {
             for address in Set(try await routes().flatMap { $0.route.brokers }) {

@@ -19,19 +19,22 @@ package struct PopQuery: Sendable {
     package var isOrdered = false
     /// The same for repetitions of one request whose answer was lost; ordered groups.
     package var attemptID: String?
+    /// When it is sent by this machine's clock, milliseconds since 1970. RocketMQ counts `wait` from there, and answers
+    /// POLLING_TIMEOUT at once when it was over 500 ms ago, which 0 always is. Brokers of Apus take 0 for "not known".
+    package var bornTime: Int64 = 0
 
     package init(group: String, topic: String) {
         self.group = group
         self.topic = topic
     }
 
-    /// Of any queue of the broker. Without the time it was sent: the clocks of two machines may differ.
+    /// Of any queue of the broker.
     package var command: RemotingCommand {
         var fields = [
             "consumerGroup": group, "topic": topic, "queueId": "-1", "maxMsgNums": String(messagesMax),
-            "invisibleTime": String(invisibleMillis), "pollTime": String(wait.milliseconds), "bornTime": "0",
-            "initMode": beginsAtEnd ? "1" : "0", "expType": expressionType, "exp": expression,
-            "order": String(isOrdered),
+            "invisibleTime": String(invisibleMillis), "pollTime": String(wait.milliseconds),
+            "bornTime": String(bornTime), "initMode": beginsAtEnd ? "1" : "0", "expType": expressionType,
+            "exp": expression, "order": String(isOrdered),
         ]
         if let attemptID { fields["attemptId"] = attemptID }
         return RemotingCommand(.popMessage, extFields: fields)
@@ -102,7 +105,7 @@ private struct PopStrings {
     }
 
     func handle(of message: ReceivedMessage, group: String) -> PopHandle? {
-        if let own = message.properties["POP_CK"].flatMap({ PopHandle($0) }) { return own }
+        if let own = Self.ownHandle(of: message) { return own }
         let kind: PopTopicKind
         if !message.queue.topic.hasPrefix(TopicName.retryPrefix) {
             kind = .normal
@@ -116,6 +119,16 @@ private struct PopStrings {
             startOffset: start, popTime: popTime, invisibleTime: invisibleTime, reviveQueue: reviveQueue, kind: kind,
             brokerName: message.queue.brokerName, queueID: Int32(clamping: message.queue.queueID),
             queueOffset: message.queueOffset)
+    }
+
+    /// RocketMQ's brokers write the handle into a copy that comes from a retry topic. Any other message may have one
+    /// that its producer has copied from another message.
+    private static func ownHandle(of message: ReceivedMessage) -> PopHandle? {
+        guard let own = message.properties[WireNames.Property.popHandle].flatMap({ PopHandle($0) }),
+            own.kind != .normal, own.brokerName == message.queue.brokerName,
+            Int(own.queueID) == message.queue.queueID, own.queueOffset == message.queueOffset
+        else { return nil }
+        return own
     }
 
     func deliveries(before handle: PopHandle) -> Int {
@@ -175,6 +188,12 @@ package struct PopClaim: Sendable {
         changed.invisibleTime = invisible
         changed.reviveQueue = revive
         return changed
+    }
+
+    /// Whether the broker says that a message that failed comes again by its topic's strategy, or is a dead letter: it
+    /// has not taken -1 for a time.
+    package static func isByStrategy(_ reply: RemotingCommand) -> Bool {
+        ["strategy", "deadLetter"].contains { reply.extFields[$0] == "true" }
     }
 
     /// BATCH_ACK_MESSAGE (200151) for messages of one broker.

@@ -30,8 +30,6 @@ public final class Producer: Sendable {
 
     private static let firstPause = Duration.milliseconds(20)
     private static let longestPause = Duration.milliseconds(500)
-    /// A route is asked for again after a broker failed, but by all sends together only so often.
-    private static let routeAgeAfterFailure = Duration.seconds(1)
 
     /// The producer group. Brokers ask any member of it about open transactions.
     public let group: String
@@ -298,7 +296,7 @@ public final class Producer: Sendable {
             var chosen: MessageQueue?
             do throws(RocketMQClientError) {
                 let (all, route) = try await candidates(
-                    topic, selector, maxAge: failedBroker == nil ? nil : Self.routeAgeAfterFailure)
+                    topic, selector, maxAge: failedBroker == nil ? nil : ServerConnections.routeAgeAfterFailure)
                 var queues = all
                 if let failedBroker {
                     let others = all.filter { $0.brokerName != failedBroker }
@@ -344,10 +342,7 @@ public final class Producer: Sendable {
     private func candidates(
         _ topic: String, _ selector: QueueSelector, maxAge: Duration?
     ) async throws(RocketMQClientError) -> (queues: [MessageQueue], route: QueueRoute) {
-        let known: QueueRoute? =
-            if let maxAge { try await connections.route(of: topic, maxAge: maxAge) } else {
-                try await connections.route(of: topic)
-            }
+        let known = try await connections.route(of: topic, maxAge: maxAge)
         var route: QueueRoute
         if let known {
             route = known

@@ -18,14 +18,17 @@ public final class Subscriber: AsyncSequence, Sendable {
         /// How long a message stays with this subscriber, which must acknowledge it meanwhile: 1 s to 24 h. nil: as the
         /// topic says, else 60 s. The time begins when the loop or handler gets it.
         public var timeout: Duration?
-        /// Messages in hand at most, 1 to 4096, and so many handlers at the same time. Mode `.serial` has one.
+        /// Messages in hand at most, 1 to 4096, and so many handlers at the same time. Mode `.serial` has one. Mode
+        /// `.topic` has so many of each queue, and about 64 MiB altogether.
         public var heldMax = 16
         /// Where a group without offsets begins, `.first` or `.last`; nil: at the first message. Mode `.topic` begins
         /// at the end.
         public var start: StartPosition?
-        /// Messages of handlers that run are renewed until so long after their delivery.
-        public var renewsUpTo: Duration = .zero
-        /// How long `close` waits for handlers that run.
+        /// A message in use is renewed again and again until so long after its delivery. nil: a handler's until ten
+        /// times `timeout`, a loop's not at all.
+        public var renewsUpTo: Duration?
+        /// How long `close` waits for handlers that run, and for messages a loop has not acknowledged. As long a broker
+        /// that is away is tried then.
         public var closeTimeout: Duration = .seconds(2)
         /// Hears of what goes wrong and is tried again, and of handlers that threw. Called on any thread, quickly.
         public var onEvent: @Sendable (ConsumerEvent) -> Void = { _ in }
@@ -101,20 +104,25 @@ public final class Subscriber: AsyncSequence, Sendable {
         let session = session
         do throws(RocketMQClientError) {
             let workers = try await session.source().workers
-            let failures = await withTaskGroup(of: RocketMQClientError?.self) { tasks in
-                for _ in 0..<workers {
-                    tasks.addTask {
-                        do throws(RocketMQClientError) {
-                            while let message = try await session.next() { await session.handle(message, handler) }
-                            return nil
-                        } catch {
-                            return error
+            let failures = await withTaskCancellationHandler {
+                await withTaskGroup(of: RocketMQClientError?.self) { tasks in
+                    for _ in 0..<workers {
+                        tasks.addTask {
+                            do throws(RocketMQClientError) {
+                                while let message = try await session.next() { await session.handle(message, handler) }
+                                return nil
+                            } catch {
+                                return error
+                            }
                         }
                     }
+                    return await tasks.reduce(into: [RocketMQClientError]()) { failures, one in
+                        if let one { failures.append(one) }
+                    }
                 }
-                return await tasks.reduce(into: [RocketMQClientError]()) { failures, one in
-                    if let one { failures.append(one) }
-                }
+            } onCancel: {
+                // Handlers may take their time to end: what waits is not to wait for them.
+                Task { await session.stop() }
             }
             if let first = failures.first { throw first }
         } catch {

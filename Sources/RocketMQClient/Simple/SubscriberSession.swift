@@ -20,6 +20,9 @@ actor SubscriberSession {
         }
     }
 
+    /// Of messages that wait, in mode `.topic`, all queues together; each queue may bring one pull more.
+    private static let pulledBytesMax = 64 << 20
+
     private let settings: ClientSettings
     private let subscription: Subscription
     private let mode: DeliveryMode?
@@ -75,31 +78,43 @@ actor SubscriberSession {
         }
     }
 
+    /// The task of the handlers was cancelled: nothing is to come here any more, while some may still run.
+    func stop() async {
+        guard let starting, case .success(.pops(let consumer, _, _)) = await starting.value else { return }
+        await consumer.stop()
+    }
+
     /// One call of a handler.
     nonisolated func handle(
         _ message: DeliveredMessage, _ handler: @Sendable (DeliveredMessage) async throws -> Void
     ) async {
         let consumer: PopConsumer? =
             if case .pops(let consumer, _, _)? = try? await source() { consumer } else { nil }
-        await consumer?.handlerBegins()
+        let number = message.number ?? -1
+        await consumer?.handlerBegins(number, renewsUpTo: options.renewsUpTo)
+        var isConsumed = false
         do {
             try await handler(message)
             do throws(RocketMQClientError) {
                 try await message.acknowledge()
+                isConsumed = true
             } catch {
                 options.onEvent(.warning("message \(message.messageID) not acknowledged, it comes again: \(error)"))
             }
         } catch {
             await failed(message, error, consumer)
         }
-        await consumer?.handlerEnds()
+        if await consumer?.handlerEnds(number) ?? false, isConsumed {
+            options.onEvent(
+                .warning("message \(message.messageID) was consumed when its time was over: it comes again"))
+        }
     }
 
     private nonisolated func failed(_ message: DeliveredMessage, _ cause: any Error, _ consumer: PopConsumer?) async {
         if Task.isCancelled, cause is CancellationError {
             // It has not failed: who takes it over begins at once.
             await consumer?.stop()
-            if let consumer, let number = message.number { await consumer.giveBack(number) }
+            await message.giveBack()
             return
         }
         options.onEvent(.warning("message \(message.messageID) not consumed: \(cause)"))
@@ -113,14 +128,14 @@ actor SubscriberSession {
     // MARK: - Starting
 
     private func start() async throws(RocketMQClientError) -> Source {
-        let mode = try await self.mode(of: subscription.topic)
-        guard mode != .topic else { return try await startPulling() }
+        let (mode, queues) = try await self.mode(of: subscription.topic)
+        guard mode != .topic else { return try await startPulling(queues: queues) }
         var popping = PopConsumer.Options()
         popping.timeout = options.timeout
         popping.heldMax = mode == .serial ? 1 : options.heldMax
         popping.isOrdered = mode == .serial
         popping.start = options.start
-        popping.renewsUpTo = options.renewsUpTo
+        popping.renewsUpTo = options.renewsUpTo ?? .zero
         popping.closeTimeout = options.closeTimeout
         let consumer = try PopConsumer(
             settings, group: group ?? subscription.topic, subscriptions: [subscription], options: popping,
@@ -134,7 +149,7 @@ actor SubscriberSession {
         return .pops(consumer, mode, workers: popping.heldMax)
     }
 
-    private func startPulling() async throws(RocketMQClientError) -> Source {
+    private func startPulling(queues: Int) async throws(RocketMQClientError) -> Source {
         guard 1...4096 ~= options.heldMax else {
             throw .invalidArgument("heldMax is 1 to 4096, not \(options.heldMax)")
         }
@@ -144,6 +159,9 @@ actor SubscriberSession {
         // One after the other to the loops, in the order of each queue.
         pulling.order = .concurrent(1)
         pulling.start = options.start ?? .last
+        pulling.pullBatchSize = min(pulling.pullBatchSize, options.heldMax)
+        pulling.waitingMessagesMax = options.heldMax
+        pulling.waitingBytesMax = Self.pulledBytesMax / max(1, queues)
         pulling.closeTimeout = options.closeTimeout
         let onEvent = options.onEvent
         let consumer = try PushConsumer(
@@ -172,13 +190,14 @@ actor SubscriberSession {
         return .pulls(consumer, inbox, workers: options.heldMax)
     }
 
-    /// The mode wanted, if the topic has no other; the topic's.
-    private func mode(of topic: String) async throws(RocketMQClientError) -> DeliveryMode {
+    /// The mode wanted, if the topic has no other; the topic's. And how many queues it has.
+    private func mode(of topic: String) async throws(RocketMQClientError) -> (DeliveryMode, queues: Int) {
         let connections = try ServerConnections(settings)
         do throws(RocketMQClientError) {
             let mode = try await connections.mode(of: topic, wanted: mode)
+            let queues = try await connections.route(of: topic)?.readable.count ?? 0
             await connections.close()
-            return mode
+            return (mode, queues)
         } catch {
             await connections.close()
             throw error
@@ -209,10 +228,4 @@ extension ServerConnections {
         }
         return mode
     }
-}
-
-extension PopConsumer {
-    func handlerBegins() { handlers += 1 }
-
-    func handlerEnds() { handlers -= 1 }
 }

@@ -56,7 +56,7 @@ enum ClientFailure {
         }
     }
 
-    private static func consumeText(_ error: RocketMQClientError, _ topic: String) -> String {
+    static func consumeText(_ error: RocketMQClientError, _ topic: String) -> String {
         switch error {
         case .topicNotFound:
             "\(error); check its name, or send to it first: apus send --topic \(topic)"

@@ -126,12 +126,17 @@ struct ConsumeCommand: AsyncParsableCommand {
         let output = MessageOutput(format: format, limit: count) { stop.yield() }
         let trouble = ConsumeTrouble { stop.yield() }
         let mode = try await topicMode()
+        guard hold == nil || mode == .queue || mode == .serial else {
+            throw CommandFailure(
+                "--hold: topic '\(topic)' has \(mode == nil ? "no mode" : "mode topic"), and messages stay with "
+                    + "nobody; consume it with --mode queue, or without --hold")
+        }
         let consumer: any LineConsumer = try ClientFailure.ofConsume(topic, server) { () throws(RocketMQClientError) in
             if mode == .queue || mode == .serial {
                 return PopLoop(
                     try PopConsumer(
                         settings, group: group, subscriptions: [subscription], options: popOptions(mode),
-                        onEvent: { trouble.note($0) }), output, trouble)
+                        onEvent: { trouble.note($0) }), of: topic, output, trouble)
             }
             return try PushConsumer(
                 settings, group: group, subscriptions: [subscription], options: options(mode),
@@ -207,6 +212,7 @@ extension ConsumeCommand {
         var options = PopConsumer.Options()
         options.isOrdered = mode == .serial
         options.heldMax = mode == .serial ? 1 : pullSize
+        options.takenMax = count
         options.timeout = hold.map { .milliseconds($0.milliseconds) }
         options.start = from?.position
         return options
@@ -253,12 +259,14 @@ final class ConsumeTrouble: Sendable {
             guard isNew else { return }
             writeToStandardError("\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")\(text)\n")
         case .failed(let queue, let error):
-            state.withLock { state in
-                let place =
-                    queue.queueID < 0 ? "topic '\(queue.topic)' of broker \(queue.brokerName)" : "\(queue)"
-                state.failure = state.failure ?? CommandFailure("\(place) cannot be consumed: \(error.reason)")
-            }
-            onFailure()
+            let place = queue.queueID < 0 ? "topic '\(queue.topic)' of broker \(queue.brokerName)" : "\(queue)"
+            fail("\(place) cannot be consumed: \(error.reason)")
         }
+    }
+
+    /// The command ends.
+    func fail(_ text: String) {
+        state.withLock { $0.failure = $0.failure ?? CommandFailure(text) }
+        onFailure()
     }
 }

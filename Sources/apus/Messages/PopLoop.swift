@@ -14,11 +14,13 @@ extension PushConsumer: LineConsumer {}
 /// acknowledged, and no other.
 final class PopLoop: LineConsumer {
     private let consumer: PopConsumer
+    private let topic: String
     private let output: MessageOutput
     private let trouble: ConsumeTrouble
     private let work = Mutex<Task<Void, Never>?>(nil)
 
-    init(_ consumer: PopConsumer, _ output: MessageOutput, _ trouble: ConsumeTrouble) {
+    init(_ consumer: PopConsumer, of topic: String, _ output: MessageOutput, _ trouble: ConsumeTrouble) {
+        self.topic = topic
         self.consumer = consumer
         self.output = output
         self.trouble = trouble
@@ -31,6 +33,7 @@ final class PopLoop: LineConsumer {
 
     func close() async {
         let work = work.withLock { $0 }
+        await consumer.stop()
         work?.cancel()
         await work?.value
         await consumer.close()
@@ -41,7 +44,7 @@ final class PopLoop: LineConsumer {
         await withDiscardingTaskGroup { acknowledgements in
             do throws(RocketMQClientError) {
                 while let message = try await consumer.next() {
-                    guard await output.write([message.message]) == 1 else { return }
+                    guard await output.write([message.message]) == 1 else { return await message.giveBack() }
                     acknowledgements.addTask { [trouble] in
                         do throws(RocketMQClientError) {
                             guard try await !message.acknowledge() else { return }
@@ -52,7 +55,7 @@ final class PopLoop: LineConsumer {
                     }
                 }
             } catch {
-                trouble.note(.failed(MessageQueue(topic: "", brokerName: "", queueID: -1), error))
+                trouble.fail(ClientFailure.consumeText(error, topic))
             }
         }
     }

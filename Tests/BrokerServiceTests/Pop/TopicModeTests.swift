@@ -149,11 +149,12 @@ import Testing
             let first = try connection.pop(RawConnection.popFields(topic: "T", count: 1))
             #expect(first.bodies == ["m0"])
             let once = try connection.fail(first.messages[0], topic: "T", reason: "no money")
-            #expect(once.code == 0 && once.extFields["deadLetter"] == nil)
+            #expect(once.code == 0 && once.extFields["deadLetter"] == nil && once.extFields["strategy"] == "true")
             let again = try connection.pop(RawConnection.popFields(topic: "T", count: 1))
             #expect(again.messages.map(\.reconsumeTimes) == [1] && again.bodies == ["m0"])
             let answer = try connection.fail(again.messages[0], topic: "T", reason: "no\u{1}money\u{2}X\u{1}y")
             #expect(answer.code == 0 && answer.extFields["deadLetter"] == "true")
+            #expect(answer.extFields["strategy"] == "true")
             let letters = try connection.invoke(
                 .pullMessage, RawConnection.pullFields(topic: "%DLQ%G", group: "Reader"))
             let text = String(decoding: letters.body, as: UTF8.self)
