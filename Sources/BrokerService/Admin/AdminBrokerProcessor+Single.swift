@@ -190,7 +190,7 @@ extension AdminBrokerProcessor {
     private func waitingCopies(of topic: String) -> (retryTopic: String, group: String)? {
         for entry in tables.topics.all where entry.isRetryTopic {
             let rest = entry.name.dropFirst(TopicNames.retryPrefix.count)
-            guard rest.hasSuffix(topic), let group = tables.groups[String(rest.dropLast(topic.utf8.count + 1))],
+            guard rest.hasSuffix(topic), let group = tables.groups[String(rest.dropLast(topic.count + 1))],
                 PopRetryTopics.origin(of: entry.name, group: group.name) == topic
             else { continue }
             for queueID in 0..<max(0, entry.config.readQueueNums)

@@ -95,6 +95,27 @@ import Testing
         }
     }
 
+    @Test("a suspended pull does not get what arrives after its broker has learnt that the topic is popped only")
+    func suspendedPull() throws {
+        try withTopic("+apus.retry.count=2") { (harness, connection) throws in
+            let waiting = try harness.connect()
+            var pull = RawConnection.pullFields(topic: "T", group: "Pullers")
+            pull["sysFlag"] = "6"
+            pull["suspendTimeoutMillis"] = "20000"
+            try waiting.post(.pullMessage, pull)
+            try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
+            // As a slave takes it from its master's table: nothing is answered because of it.
+            try harness.onLoop { broker in
+                var config = try #require(broker.topics["T"]).config
+                config.attributes = ["apus.mode": "QUEUE"]
+                _ = try broker.topics.update(config)
+            }
+            _ = try connection.send(topic: "T", body: "m")
+            #expect(try waiting.receive().code == ResponseCode.pullNotFound.rawValue)
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m"])
+        }
+    }
+
     @Test("a message given back is with others at once, uncounted: none becomes a dead letter of it")
     func givenBack() throws {
         for mode in ["QUEUE", "SERIAL_QUEUE"] {
