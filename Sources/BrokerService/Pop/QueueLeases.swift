@@ -74,6 +74,9 @@ final class QueueLeases {
         var consumers: [ObjectIdentifier: Consumer] = [:]
         /// Queues another consumer wants.
         var contested: Set<Int32> = []
+        /// The share of each consumer, of so many queues at that time (steady milliseconds): it is asked for often in
+        /// one turn of the loop.
+        var knownShare: (queues: Int, atSteady: Int64, share: Int)?
 
         init(_ key: PopPlace.Key) { self.key = key }
     }
@@ -107,8 +110,10 @@ final class QueueLeases {
         } else {
             consumer = Consumer(client, place)
             place.consumers[ObjectIdentifier(client)] = consumer
+            place.knownShare = nil
             ConsumersOfClient.of(client).add(consumer) { if $0.count > Self.idleMax { self.forgetIdle($0) } }
         }
+        if !consumer.isPresent(at: environment.steady()) { place.knownShare = nil }
         consumer.patience = max(Self.patienceMillis, min(poll, PopMessageProcessor.pollMaxMillis))
         consumer.heardAtSteady = environment.steady()
         return consumer
@@ -143,6 +148,7 @@ final class QueueLeases {
     private func remove(_ consumer: Consumer) {
         let place = consumer.place
         place.consumers[ObjectIdentifier(consumer.client)] = nil
+        place.knownShare = nil
         ConsumersOfClient.known(consumer.client)?.remove(consumer)
         for (queueID, lease) in place.leases where lease.holder === consumer { free(queueID, of: place) }
         if place.consumers.isEmpty { forget(place) }
@@ -241,12 +247,15 @@ final class QueueLeases {
     private func share(_ place: Place, _ queues: Int32) -> Int {
         let queues = max(1, Int(queues))
         let steady = environment.steady()
+        if let known = place.knownShare, known.queues == queues, known.atSteady == steady { return known.share }
         var present = 0
         for consumer in place.consumers.values where consumer.isPresent(at: steady) {
             present += 1
             if present >= queues { break }
         }
-        return (queues + max(1, present) - 1) / max(1, present)
+        let share = (queues + max(1, present) - 1) / max(1, present)
+        place.knownShare = (queues, steady, share)
+        return share
     }
 
     /// Whether a consumer that waits has less than its share.
