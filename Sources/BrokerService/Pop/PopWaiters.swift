@@ -336,8 +336,8 @@ final class PopPlace: ArrivalObserver {
             var next = list?.first
             while let waiter = next, looks < Self.looksMax {
                 next = waiter.nextInList
-                looks += 1
                 guard !waiter.client.connection.isClosed else { continue }
+                looks += 1
                 if leases.mayHaveMore(waiter.client, key, queues: queues) { return waiter }
                 any = any ?? waiter
             }

@@ -247,11 +247,12 @@ final class ModesWorld {
         try await collect()
         let idle = consumers.indices.filter { consumers[$0].pending == nil }
         guard let index = idle.randomElement(using: &random) else { return }
-        let consumer = consumers.remove(at: index)
-        for delivery in consumer.inHand {
+        while !consumers[index].inHand.isEmpty {
             try await collect()
-            try await fail(delivery, of: consumer)
+            heard(index)
+            try await fail(consumers[index].inHand.removeFirst(), of: consumers[index])
         }
+        let consumer = consumers.remove(at: index)
         _ = try await consumer.client.invoke(
             .unregisterClient, ["clientID": consumer.name, "consumerGroup": Self.group])
         note("\(consumer.name) leaves")
