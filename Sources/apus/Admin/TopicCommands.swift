@@ -167,8 +167,8 @@ struct UpdateTopic: AdminCommand {
     static let configuration = CommandConfiguration(
         commandName: "updateTopic", abstract: "Create a topic, or change its queues, permission and attributes.",
         discussion: """
-            As with mqadmin, what is not named gets its default, also where the topic exists: 8 queues, permission 6, no \
-            flags. With -a what is not named stays as it is.
+            As with mqadmin, what is not named gets its default, also where the topic exists: 8 queues, permission 6, \
+            no flags. With -a what is not named stays as it is.
             """)
 
     @OptionGroup var server: NameServerOption
