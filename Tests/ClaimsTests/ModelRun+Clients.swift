@@ -114,10 +114,8 @@ extension ModelRun {
                 oracle.note(.withdrawn, queue, offset, at: machine.clock.wall)
                 oracle.finish(queue, offset)
             }
-        } else if let (offset, message) = oracle.tables[queue]?.messages.filter({
-            !$0.value.isDue && !$0.value.hasFailed
-        })
-            .min(by: { $0.key < $1.key })
+        } else if let (offset, message) = oracle.tables[queue]?.messages
+            .filter({ !$0.value.isDue && !$0.value.hasFailed }).min(by: { $0.key < $1.key })
         {
             // Expiry may be behind: then it is due already, and stays as it is.
             guard table.inHand(offset)?.isDue == false else { return }

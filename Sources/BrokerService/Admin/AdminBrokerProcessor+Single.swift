@@ -159,8 +159,8 @@ extension AdminBrokerProcessor {
             return (
                 .systemError,
                 "apus.mode=SERIAL_QUEUE needs one queue, topic \(topic) has \(queues): make a new topic with "
-                    + "readQueueNums=1 and writeQueueNums=1 (mqadmin updateTopic -r 1 -w 1), or when consumers are done "
-                    + "with the others give this one a single queue first"
+                    + "readQueueNums=1 and writeQueueNums=1 (mqadmin updateTopic -r 1 -w 1), or when consumers are "
+                    + "done with the others give this one a single queue first"
             )
         }
         if policy.hasLeases, tables.topics[topic]?.policy.hasLeases != true,

@@ -584,8 +584,8 @@ final class PopMessageProcessor {
 
 extension PopMessageProcessor {
     /// No byte of the answer was written, because its connection has closed meanwhile: no client has seen the messages,
-    /// and the next one gets them at once. Once a byte was written nobody knows what the client has read: then they
-    /// stay claimed until their time is over.
+    /// and the next one gets them at once. Once a byte was written the broker cannot know what the client has read:
+    /// then they stay claimed until their time is over.
     private func takeBack(_ answer: Answer) {
         let time = claims.time
         for part in answer.parts where !part.table.isRemoved {

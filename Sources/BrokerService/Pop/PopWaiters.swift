@@ -349,15 +349,20 @@ final class PopPlace: ArrivalObserver {
         return woken
     }
 
+    /// Of so many that wait one with less than its share is looked for.
+    private static let looksMax = 128
+
     /// Who waits longest for a queue that is free, of those with less than their share if there are any.
     private func first(for queueID: Int32, _ leases: QueueLeases, _ queues: Int32) -> PopWaiter? {
         var any: PopWaiter?
+        var looks = 0
         for list in [lists[-1], lists[queueID]] {
             var next = list?.first
-            while let waiter = next {
+            while let waiter = next, looks < Self.looksMax {
                 next = waiter.nextInList
                 // One that is gone would take nothing, and wake no other one.
                 guard !waiter.client.connection.isClosed, leases.isThere(waiter.consumer) else { continue }
+                looks += 1
                 if leases.mayHaveMore(waiter.client, key, queues: queues) { return waiter }
                 any = any ?? waiter
             }

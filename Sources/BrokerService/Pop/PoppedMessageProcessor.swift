@@ -94,8 +94,8 @@ final class PoppedMessageProcessor {
             return request.answer(
                 .invalidParameter,
                 remark: "invisibleTime \(invisible) is not within 0 to "
-                    + "\(PopMessageProcessor.invisibleBounds.upperBound) milliseconds, or -1 for a failed message, which "
-                    + "comes again by the strategy of its topic (apus.retry.strategy)")
+                    + "\(PopMessageProcessor.invisibleBounds.upperBound) milliseconds, or -1 for a failed message, "
+                    + "which comes again by the strategy of its topic (apus.retry.strategy)")
         }
         let named: Named
         switch find(header, mayBeEnd: false) {

@@ -14,8 +14,8 @@ import StoreFormat
 /// are acknowledged or their time is over: only then does the next consumer get any. Of several queues a consumer
 /// has its share while others wait.
 ///
-/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims, and
-/// otherwise to the first that pops. Confined to the broker's event loop.
+/// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims,
+/// and otherwise to the first that pops. Confined to the broker's event loop.
 final class QueueLeases {
     /// A consumer that was not heard for so long may lose a queue, milliseconds; after its poll time.
     static let patienceMillis: Int64 = 5000
@@ -75,6 +75,9 @@ final class QueueLeases {
         var consumers: [ObjectIdentifier: Consumer] = [:]
         /// Queues another consumer wants.
         var contested: Set<Int32> = []
+        /// The share of each consumer, of so many queues at that time (steady milliseconds): it is asked for often in
+        /// one turn of the loop.
+        var knownShare: (queues: Int, atSteady: Int64, share: Int)?
 
         init(_ key: PopPlace.Key) { self.key = key }
     }
@@ -108,8 +111,10 @@ final class QueueLeases {
         } else {
             consumer = Consumer(client, place)
             place.consumers[ObjectIdentifier(client)] = consumer
+            place.knownShare = nil
             ConsumersOfClient.of(client).add(consumer) { if $0.count > Self.idleMax { self.forgetIdle($0) } }
         }
+        if !consumer.isPresent(at: environment.steady()) { place.knownShare = nil }
         consumer.patience = Self.patienceMillis + max(0, min(poll, PopMessageProcessor.pollMaxMillis))
         consumer.heardAtSteady = environment.steady()
         return consumer
@@ -143,6 +148,7 @@ final class QueueLeases {
     private func remove(_ consumer: Consumer) {
         let place = consumer.place
         place.consumers[ObjectIdentifier(consumer.client)] = nil
+        place.knownShare = nil
         ConsumersOfClient.known(consumer.client)?.remove(consumer)
         for (queueID, lease) in place.leases where lease.holder === consumer { free(queueID, of: place) }
         if place.consumers.isEmpty { forget(place) }
@@ -239,12 +245,15 @@ final class QueueLeases {
     private func share(_ place: Place, _ queues: Int32) -> Int {
         let queues = max(1, Int(queues))
         let steady = environment.steady()
+        if let known = place.knownShare, known.queues == queues, known.atSteady == steady { return known.share }
         var present = 0
         for consumer in place.consumers.values where consumer.isPresent(at: steady) {
             present += 1
             if present >= queues { break }
         }
-        return (queues + max(1, present) - 1) / max(1, present)
+        let share = (queues + max(1, present) - 1) / max(1, present)
+        place.knownShare = (queues, steady, share)
+        return share
     }
 
     /// Whether a consumer that waits has less than its share.
@@ -348,7 +357,7 @@ final class QueueLeases {
         timer = environment.eventLoop.scheduleTask(in: .milliseconds(delay)) { this.value.lookAtContested() }
     }
 
-    /// The broker ends: nobody is looked for any more.
+    /// The broker ends: no consumer is looked for any more.
     func stop() {
         isStopped = true
         timer?.cancel()
@@ -372,8 +381,8 @@ final class QueueLeases {
                 if isDeaf(lease) {
                     environment.logger.info(
                         """
-                        nothing is heard of consumer \(holder.client.name) of topic \(key.topic), queue \(queueID): the \
-                        next one of group \(key.group) goes on
+                        nothing is heard of consumer \(holder.client.name) of topic \(key.topic), queue \(queueID): \
+                        the next one of group \(key.group) goes on
                         """)
                     free(queueID, of: place)
                 } else {

@@ -392,8 +392,8 @@ final class SendMessageProcessor {
             return refuse(
                 request,
                 AppendRefusal.malformedBatch(
-                    "topic \(target.topic.name) has apus.shard=true: messages of a batch may belong into different queues; "
-                        + "send them one by one"))
+                    "topic \(target.topic.name) has apus.shard=true: messages of a batch may belong into different "
+                        + "queues; send them one by one"))
         }
         properties.take(header.properties, region: storesRegion(request.frame, target.topic))
         guard !properties.hasIllegalDelay else { return refuseIllegalDelay(request) }

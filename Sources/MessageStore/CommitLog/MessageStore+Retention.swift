@@ -93,8 +93,8 @@ extension MessageStore {
         if retention.noteHeld(base, by: oldest.hold) {
             logger.warning(
                 """
-                commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.hold.name) at \(oldest.from) \
-                and behind are still needed: it is kept until \(oldest.hold.until)
+                commit log file \(logFiles.path(base: base)) would be deleted, but \(oldest.hold.name) at \
+                \(oldest.from) and behind are still needed: it is kept until \(oldest.hold.until)
                 """
             )
         }

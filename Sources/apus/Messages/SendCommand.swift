@@ -25,7 +25,8 @@ struct SendCommand: AsyncParsableCommand {
 
             A message whose broker does not answer or is busy is tried again on another queue until --timeout; one \
             that was stored although its answer got lost may then be stored twice (with the same UNIQ_KEY property). \
-            Messages travel in parallel: use --in-flight 1 --queue N where the order of lines must be kept.
+            Messages travel in parallel, but with --mode serial and with shards one after the other, as their order \
+            counts. Use --in-flight 1 --queue N where the order of other lines must be kept.
 
             Ends with 0 when every line was acknowledged, 1 when not, 130 after Ctrl-C. While no broker takes \
             messages (a full disk, say) it ends after one --timeout instead of trying line after line.
@@ -80,8 +81,8 @@ struct SendCommand: AsyncParsableCommand {
     @Option(help: "Queues a new topic gets.")
     var queues = 4
 
-    @Option(help: "Messages under way at once.")
-    var inFlight = 256
+    @Option(help: "Messages under way at once (default: 256; 1 with --mode serial and with shards).")
+    var inFlight: Int?
 
     @Option(help: "Seconds to go on trying a message.")
     var timeout = 10.0
@@ -90,7 +91,7 @@ struct SendCommand: AsyncParsableCommand {
     var acknowledgements = false
 
     func validate() throws {
-        guard 1...65_536 ~= inFlight else { throw ValidationError("--in-flight must be 1 to 65536") }
+        guard 1...65_536 ~= inFlight ?? 1 else { throw ValidationError("--in-flight must be 1 to 65536") }
         guard timeout > 0 else { throw ValidationError("--timeout must be above 0") }
         guard 1...1024 ~= queues else { throw ValidationError("--queues must be 1 to 1024") }
         guard !separated.text.isEmpty else { throw ValidationError("--separator must not be empty") }
@@ -110,6 +111,8 @@ struct SendCommand: AsyncParsableCommand {
     func run() async throws {
         let interrupt = Interrupt()
         let layout = try LineLayout(columns: columns, separator: separated.text)
+        let isOrdered = mode == .serial || shard != nil || layout.hasShard
+        let underWayMax = inFlight ?? (isOrdered ? 1 : 256)
         var options = Producer.Options()
         options.sendTimeout = .seconds(timeout)
         options.newTopicQueues = queues
@@ -145,7 +148,7 @@ struct SendCommand: AsyncParsableCommand {
                 message.properties.merge(properties) { $1 }
                 message.shardKey = message.shardKey ?? shard
                 message.delivery = delivery
-                if underWay == inFlight, let outcome = try await group.next() {
+                if underWay == underWayMax, let outcome = try await group.next() {
                     tally.add(outcome)
                     underWay -= 1
                 }
