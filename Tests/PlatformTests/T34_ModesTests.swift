@@ -178,6 +178,11 @@ extension PlatformTests {
             #expect(stage.bodies("done", of: holder) == first, "in order, all at one")
             let shown = try await stage.admin(["topicMode", "-t", Self.topic])
             #expect(shown.lines.contains("  apus.mode: SERIAL_QUEUE"), "\(shown)")
+            // An attribute is changed without a word of the queues: there is one still.
+            let changed = try await stage.admin([
+                "updateTopic", "-b", stage.platform.broker, "-t", Self.topic, "-a", "+apus.owner=Ann",
+            ])
+            #expect(changed.status == 0 && changed.lines.contains { $0.contains("readQueueNums=1") }, "\(changed)")
             #expect(shown.lines.contains { $0.hasPrefix("  group Movers: queue 0 \(holder) since") }, "\(shown.lines)")
 
             try await stage.killBroker()

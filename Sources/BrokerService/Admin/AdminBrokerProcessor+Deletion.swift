@@ -15,9 +15,10 @@ extension AdminBrokerProcessor {
         tables.autoCreated.remove(topic)
         tables.offsets.remove(topic: topic, in: environment.slices)
         tables.requestModes.forget(topic: topic)
+        let removed = storage.store.removeTopic(topic)
         claims.forget(topic: topic)
-        waiters.expire(topic: topic)
-        hold.expire(at: storage.store.removeTopic(topic))
+        waiters.end(topic: topic)
+        hold.expire(at: removed)
     }
 
     /// Topics looked at, and queues removed, in one slice.

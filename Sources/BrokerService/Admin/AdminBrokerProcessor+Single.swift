@@ -123,13 +123,20 @@ extension AdminBrokerProcessor {
     /// Makes or changes a topic. What waits for its messages and may not have them any more is answered now.
     /// - Throws: there is none of its name, and none can be made.
     func update(_ config: TopicConfig) throws(NameError) {
-        let before = tables.topics[config.topicName]?.policy ?? .standard
+        let known = tables.topics[config.topicName]
+        let (before, queuesBefore) = (known?.policy ?? .standard, known?.config.readQueueNums)
         let entry = try tables.topics.update(config)
-        guard before.mode != entry.policy.mode || before.hasLeases != entry.policy.hasLeases else { return }
-        environment.logger.notice(
-            "topic \(entry.name) has apus.mode=\(entry.policy.mode.rawValue) now, it had \(before.mode.rawValue)")
+        let isOther = before.mode != entry.policy.mode || before.hasLeases != entry.policy.hasLeases
+        // Who has queues that are not read any more would keep its share of those that are from the others.
+        let hasOtherQueues = entry.policy.hasLeases && queuesBefore != config.readQueueNums
+        guard isOther || hasOtherQueues else { return }
+        if isOther {
+            let (mode, earlier) = (entry.policy.mode.rawValue, before.mode.rawValue)
+            environment.logger.notice("topic \(entry.name) has apus.mode=\(mode) now, it had \(earlier)")
+        }
         claims.leases.forget(topic: entry.name)
-        waiters.expire(topic: entry.name)
+        waiters.end(topic: entry.name)
+        guard isOther else { return }
         hold.expire(at: (0..<entry.queueNums).compactMap { storage.store.consumeQueue(topic: entry.name, queueID: $0) })
     }
 
@@ -156,6 +163,16 @@ extension AdminBrokerProcessor {
                     + "done with the others give this one a single queue first"
             )
         }
+        if policy.hasLeases, tables.topics[topic]?.policy.hasLeases != true,
+            let (copies, group) = waitingCopies(of: topic)
+        {
+            return (
+                .systemError,
+                "topic \(topic) cannot have one consumer for a queue (apus.mode=SERIAL_QUEUE, apus.shard) yet: \(copies) "
+                    + "has messages RocketMQ has stored for another delivery to group \(group), which lie in no order. "
+                    + "Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage, or deleteTopic)"
+            )
+        }
         let reserved = storage.store.configuration.fileReservedTime
         if case .days(let days) = policy.archive, days * 24 < Int64(reserved) {
             return (
@@ -164,6 +181,22 @@ extension AdminBrokerProcessor {
                     + "all topics and is not deleted for one of them; set at least \((Int64(reserved) + 23) / 24)d, or "
                     + "leave it out"
             )
+        }
+        return nil
+    }
+
+    /// A retry topic of RocketMQ's that holds messages of the topic a group is still to get, and that group: a pop with
+    /// leases does not look there. Looks at all topics.
+    private func waitingCopies(of topic: String) -> (retryTopic: String, group: String)? {
+        for entry in tables.topics.all where entry.isRetryTopic {
+            let rest = entry.name.dropFirst(TopicNames.retryPrefix.count)
+            guard rest.hasSuffix(topic), let group = tables.groups[String(rest.dropLast(topic.count + 1))],
+                PopRetryTopics.origin(of: entry.name, group: group.name) == topic
+            else { continue }
+            for queueID in 0..<max(0, entry.config.readQueueNums)
+            where claims.available(group: group, topic: entry, queueID: queueID) > 0 {
+                return (entry.name, group.name)
+            }
         }
         return nil
     }

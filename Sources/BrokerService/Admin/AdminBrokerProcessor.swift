@@ -171,6 +171,7 @@ final class AdminBrokerProcessor {
             tables.offsets.remove(group: group, in: environment.slices)
             claims.forget(group: group)
         }
+        waiters.end(group: group)
         environment.logger.info("consumer group \(group) deleted by \(request.client.address)")
         let asker = request.asker
         keeper.answerWhenKept(asker) { asker.answer(.success) }

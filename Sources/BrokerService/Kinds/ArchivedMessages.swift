@@ -1,3 +1,5 @@
+import LinuxSystem
+import Logging
 import MessageModel
 import MessageStore
 import RemotingProtocol
@@ -5,26 +7,49 @@ import StoreFormat
 
 /// Messages that topics with `apus.archive` keep longer than `fileReservedTime`: until their groups have consumed them,
 /// for some days, or for ever. They hold the log file they lie in and all after it, with the messages of all other
-/// topics. When the disk is full new messages are refused: nothing that was to be kept is deleted. Confined to the
-/// broker's event loop.
+/// topics. When the disk is full new messages are refused: nothing that was to be kept is deleted.
+///
+/// What is needed is looked for in slices when a file is to be deleted, and not before: it takes many reads. Until it
+/// is known all is kept. Confined to the broker's event loop.
 final class ArchivedMessages {
     /// What ends the hold, for operators.
     static let until = """
         their time is over or their groups have consumed them (apus admin topicMode shows both; apus.archive can be \
         changed, groups that are not used any more can be deleted)
         """
-    /// An answer holds so long, milliseconds: several files may be looked at in a round.
-    private static let ageMax: Int64 = 1000
+    /// What was found holds so long, milliseconds. What is needed moves towards the log's end: what was found before is
+    /// too low rather than too high, unless a group was set back meanwhile to what it had consumed.
+    static let ageMax: Int64 = 5000
+    /// What a slice may take: about so many queues looked at, or reads of one.
+    private static let costPerSlice = 64
+    /// Of a search in a queue by time, in such units.
+    private static let costOfSearch = 24
+    /// Queues of other topics that cost as much as one read.
+    private static let othersPerUnit = 32
 
     private let environment: BrokerEnvironment
     private let tables: BrokerTables
     private let storage: StoreAccess
-    private var topics: [TopicEntry] = []
-    /// Their queues that are no longer queues of the topic, because it has fewer now: nothing new comes there.
-    private var formerQueues: [String: [Int32]] = [:]
-    /// Of `TopicConfigManager.changes`, when `topics` was right.
-    private var changes: Int64 = -1
-    private var known: (offset: PhysicalOffset?, atSteady: Int64)?
+    private var known: Known?
+    private var isLooking = false
+
+    private struct Known {
+        let offset: PhysicalOffset?
+        /// Of `TopicConfigManager.archiveChanges`.
+        let changes: Int64
+        let atSteady: Int64
+    }
+
+    /// What is being looked for.
+    private struct Look {
+        let changes: Int64
+        var queues: ArraySlice<ConsumeQueue>
+        /// A record before that is in the oldest log file: nothing may be deleted then.
+        let enough: PhysicalOffset
+        let now: Int64
+        var groups: [String: [ConsumerOffsetManager.Table]] = [:]
+        var lowest: PhysicalOffset?
+    }
 
     init(_ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess) {
         self.environment = environment
@@ -32,65 +57,95 @@ final class ArchivedMessages {
         self.storage = storage
     }
 
-    /// A record that is needed and before which none is, or one of the oldest log file; nil when none is needed.
+    /// Whether `neededFrom` has an answer; if not it is looked for from now on.
+    var isKnown: Bool {
+        guard !tables.topics.archived.isEmpty else { return true }
+        if let known, known.changes == tables.topics.archiveChanges,
+            environment.steady() -| known.atSteady < Self.ageMax
+        {
+            return true
+        }
+        if !isLooking { look() }
+        return false
+    }
+
+    /// A record that is needed and before which none is, or one of the oldest log file; nil when none is needed. The
+    /// log's beginning while it is not known.
     var neededFrom: PhysicalOffset? {
-        if changes != tables.topics.changes {
-            topics = tables.topics.all.filter { $0.policy.archive != nil }
-            formerQueues = findFormerQueues()
-            changes = tables.topics.changes
-            known = nil
-        }
-        guard !topics.isEmpty else { return nil }
-        let steady = environment.steady()
-        if let known, steady - known.atSteady < Self.ageMax { return known.offset }
-        let lowest = lookForLowest()
-        known = (lowest, steady)
-        return lowest
+        guard !tables.topics.archived.isEmpty else { return nil }
+        guard isKnown, let known else { return storage.store.minPhysicalOffset }
+        return known.offset
     }
 
-    private func findFormerQueues() -> [String: [Int32]] {
-        guard !topics.isEmpty else { return [:] }
-        let queueNums = Dictionary(topics.map { ($0.name, $0.queueNums) }, uniquingKeysWith: { $1 })
-        var former: [String: [Int32]] = [:]
-        for queue in storage.store.consumeQueues {
-            guard let count = queueNums[queue.topic], queue.queueID >= count else { continue }
-            former[queue.topic, default: []].append(queue.queueID)
-        }
-        return former
-    }
+    // MARK: - Looking
 
-    private func lookForLowest() -> PhysicalOffset? {
+    private func look() {
+        isLooking = true
         let store = storage.store
-        let enough = store.minPhysicalOffset + Int64(store.configuration.mappedFileSizeCommitLog)
-        var lowest: PhysicalOffset?
-        for topic in topics {
-            guard let archive = topic.policy.archive else { continue }
-            for queueID in Array(0..<topic.queueNums) + (formerQueues[topic.name] ?? []) {
-                guard let queue = store.consumeQueue(topic: topic.name, queueID: queueID),
-                    let needed = neededOffset(archive, topic, queue), needed < queue.maxOffset,
-                    let entry = store.entries(queue, from: max(needed, queue.minOffset), maxCount: 1).first
-                else { continue }
-                lowest = min(lowest ?? entry.physicalOffset, entry.physicalOffset)
-                if entry.physicalOffset < enough { return lowest }
-            }
+        var look = Look(
+            changes: tables.topics.archiveChanges, queues: store.consumeQueues[...],
+            enough: store.minPhysicalOffset + Int64(store.configuration.mappedFileSizeCommitLog),
+            now: environment.now())
+        environment.slices.add { [unowned self] in
+            if lookOn(&look) { return true }
+            isLooking = false
+            known = Known(offset: look.lowest, changes: look.changes, atSteady: environment.steady())
+            return false
         }
-        return lowest
     }
 
-    /// The first message of a queue that is to be kept; nil: none.
-    private func neededOffset(_ archive: TopicArchive, _ topic: TopicEntry, _ queue: ConsumeQueue) -> QueueOffset? {
+    /// - Returns: whether there is more to look at.
+    private func lookOn(_ look: inout Look) -> Bool {
+        var budget = Self.costPerSlice * Self.othersPerUnit
+        while budget > 0 {
+            guard let queue = look.queues.popFirst() else { return false }
+            budget -= 1
+            guard !queue.isRemoved, let topic = tables.topics.archived[queue.topic], let archive = topic.policy.archive
+            else { continue }
+            do throws(SystemError) {
+                budget -= Self.othersPerUnit
+                let needed = max(try neededOffset(archive, topic, queue, &look, &budget), queue.minOffset)
+                guard needed < queue.maxOffset else { continue }
+                // An entry that is none: what it was is not known.
+                let place = try storage.store.enteredAt(queue, needed) ?? storage.store.minPhysicalOffset
+                look.lowest = min(look.lowest ?? place, place)
+            } catch {
+                environment.logger.error(
+                    """
+                    what apus.archive keeps of topic \(queue.topic), queue \(queue.queueID), cannot be read, and all \
+                    of the log is kept meanwhile: \(error)
+                    """)
+                look.lowest = storage.store.minPhysicalOffset
+            }
+            if let lowest = look.lowest, lowest < look.enough { return false }
+        }
+        return true
+    }
+
+    /// The first message of a queue that is to be kept; the queue's end: none.
+    private func neededOffset(
+        _ archive: TopicArchive, _ topic: TopicEntry, _ queue: ConsumeQueue, _ look: inout Look, _ budget: inout Int
+    ) throws(SystemError) -> QueueOffset {
         switch archive {
         case .forever: return queue.minOffset
         case .days(let days):
-            let begin = environment.now() -| days * 86_400_000
-            return storage.store.offset(topic: topic.name, queueID: queue.queueID, byTimestamp: begin, boundary: .lower)
+            budget -= Self.costOfSearch * Self.othersPerUnit
+            return try storage.store.firstOffset(queue, storedSince: look.now -| days * 86_400_000)
         case .consumed:
+            let groups = look.groups[topic.name] ?? groupsOf(topic)
+            look.groups[topic.name] = groups
+            budget -= groups.count
             // A group without an offset in this queue has consumed nothing of it; nor has any when there is no group.
-            let groups = tables.offsets.tables(of: topic.name).filter {
-                !SubscriptionGroupManager.isOfTools($0.group)
-            }
             guard !groups.isEmpty else { return queue.minOffset }
-            return groups.map { QueueOffset($0.offsets[queue.queueID] ?? 0) }.min()
+            return groups.reduce(queue.maxOffset) { min($0, QueueOffset($1.offsets[queue.queueID] ?? 0)) }
+        }
+    }
+
+    /// Groups that have offsets in a topic. A group that was deleted consumes nothing any more, also when its offsets
+    /// were left (RocketMQ's `deleteSubGroup` does that).
+    private func groupsOf(_ topic: TopicEntry) -> [ConsumerOffsetManager.Table] {
+        tables.offsets.tables(of: topic.name).filter {
+            tables.groups[$0.group] != nil && !SubscriptionGroupManager.isOfTools($0.group)
         }
     }
 }

@@ -12,7 +12,7 @@ final class MessageKinds {
     let timers: TimerMessageStore
     let transactions: TransactionalMessageService
     let undeliverable: UndeliverableMessages
-    private let archive: ArchivedMessages
+    let archive: ArchivedMessages
     private var progressFile: DeliveryProgressFile?
     private var known: DeliveryProgress?
     private var hasUnsavedProgress = false
@@ -76,6 +76,7 @@ final class MessageKinds {
                 makeRoom: { [unowned transactions] offset in transactions.move(before: offset) }),
             RetentionHold(
                 "messages of topics with apus.archive", until: ArchivedMessages.until,
+                isKnown: { [unowned archive] in archive.isKnown },
                 neededFrom: { [unowned archive] in archive.neededFrom }),
         ]
     }

@@ -63,6 +63,16 @@ final class PopDeadLetters {
 
     private var isEnabled: Bool { environment.configuration.popDeadLetterEnable }
 
+    /// What comes of a message that is due.
+    enum Outcome {
+        /// Its deliveries are not over, or no dead letter can be stored now: a client may have it.
+        case no
+        /// Its dead letter is stored.
+        case taken
+        /// This tick has had enough dead letters: no client is to get it now, and who looks at it next takes it.
+        case nextTick
+    }
+
     /// Gives up a message that is due, if its deliveries are over: by the topic's policy, or by the group's
     /// `retryMaxTimes` where the broker is set to (`popDeadLetterEnable`).
     /// - Parameters:
@@ -70,31 +80,30 @@ final class PopDeadLetters {
     ///   - kind: which of the group's topics it lies in.
     ///   - origin: the topic it was sent to.
     ///   - failure: what the client has reported, if it did; a property of the dead letter.
-    /// - Returns: true when no client is to get it now: its dead letter is stored, or will be next time.
     func take(
         _ offset: Int64, attempts: Int32, record range: LogRange, of table: ClaimTable, _ kind: PopTopicKind,
         group: SubscriptionGroupEntry, origin: TopicEntry, failure: String? = nil
-    ) -> Bool {
-        guard isEnabled || origin.policy.givesUp else { return false }
-        if places.contains(Place(table, offset)) { return true }
+    ) -> Outcome {
+        guard isEnabled || origin.policy.givesUp else { return .no }
+        if places.contains(Place(table, offset)) { return .taken }
         let (maximum, rule) = limit(group, origin)
         guard attempts > maximum || kind != .normal,
             // A copy: the draft must not point into the log while the log is written.
             let copy = storage.store.withBytes(range, { Array($0) })
-        else { return false }
+        else { return .no }
         return copy.withUnsafeBytes { bytes in
-            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return .no }
             let tries =
                 kind == .normal
                 ? max(record.reconsumeTimes, attempts) : record.reconsumeTimes +| attempts
-            guard tries > maximum else { return false }
+            guard tries > maximum else { return .no }
             // In the next tick; it stays due until then.
             guard self.bytes < Self.bytesMax else {
                 tablesTaking[ObjectIdentifier(table)] = table
                 environment.scheduleTick()
-                return true
+                return .nextTick
             }
-            guard let topic = topic(of: group) else { return false }
+            guard let topic = topic(of: group) else { return .no }
             var properties = PropertyList(sentBack: record, from: origin.name)
             properties.waitForNothing()
             let end = failure.map { "failed (\($0)), popped \(tries) times" }
@@ -104,7 +113,7 @@ final class PopDeadLetters {
                 draft.reconsumeTimes = tries
             }
             // Refused: it is delivered once more.
-            guard case .appended(let result) = outcome else { return false }
+            guard case .appended(let result) = outcome else { return .no }
             letters.append(
                 Letter(
                     table: table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries))
@@ -113,7 +122,7 @@ final class PopDeadLetters {
             self.bytes += result.size
             storage.statistics.put(messages: 1)
             environment.scheduleTick()
-            return true
+            return .taken
         }
     }
 

@@ -142,18 +142,37 @@ final class PopMessageProcessor {
     /// Looks at the queues and answers, or has the request wait.
     /// - Parameter expired: it must be answered now.
     func run(_ pop: PopRequest, expired: Bool) {
-        if pop.isCounted, let consumer = pop.consumer {
-            pop.isCounted = false
-            leases.goesOn(consumer)
+        waitsNoLonger(pop)
+        guard !pop.client.connection.isClosed else {
+            // What it was woken for is for another one.
+            waiters.stir(topic: pop.topic.name, group: pop.group.name)
+            return environment.scheduleTick()
         }
-        guard !pop.client.connection.isClosed else { return }
         ring = (ring &+ 1) & 0x3FF
         let copies = pop.isOrdered ? [] : retries.sources(group: pop.group, topic: pop.topic)
         pop.begin(from: ring, copies: copies, expired: expired)
         goOn(pop)
     }
 
+    private func waitsNoLonger(_ pop: PopRequest) {
+        guard pop.isCounted, let consumer = pop.consumer else { return }
+        pop.isCounted = false
+        leases.goesOn(consumer)
+    }
+
+    /// Answers a request that waited and may not have messages any more.
+    func end(_ pop: PopRequest) {
+        waitsNoLonger(pop)
+        if !pop.client.connection.isClosed { answerNothing(pop, .pollingTimeout) }
+    }
+
     private func goOn(_ pop: PopRequest) {
+        // Deleted or changed while it waited, or while the filter worker was asked. To look at a queue would make
+        // claims and offsets of what is gone, which one made again would take for its own.
+        guard !pop.isOutdated, leases.isThere(pop.consumer) else {
+            giveBack(pop)
+            return end(pop)
+        }
         while let place = pop.placesLeft.popLast() {
             switch look(pop, place.source, place.queueID) {
             case .done: continue
@@ -269,7 +288,7 @@ final class PopMessageProcessor {
             let isGivenUp = deadLetters.take(
                 message.offset, attempts: message.attempts, record: found, of: table, part.source.kind,
                 group: pop.group, origin: pop.topic)
-            guard !isGivenUp else { continue }
+            guard isGivenUp == .no else { continue }
             part.due.append(.init(offset: message.offset, attempts: message.attempts, record: found))
         }
         pop.left -= part.due.count

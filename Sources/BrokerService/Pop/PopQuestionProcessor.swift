@@ -33,7 +33,7 @@ final class PopQuestionProcessor {
         let group: SubscriptionGroupEntry
         let topic: TopicEntry
         let queueID: Int32
-        /// A pop in order does not look into retry topics.
+        /// A pop in order does not look into retry topics, nor one of a topic whose queues have one consumer.
         let isOrdered: Bool
 
         let queues: Range<Int32>
@@ -42,7 +42,7 @@ final class PopQuestionProcessor {
             self.group = group
             self.topic = topic
             self.queueID = queueID
-            self.isOrdered = isOrdered
+            self.isOrdered = isOrdered || topic.policy.hasLeases
             queues = PopWaiter.queues(of: topic, queueID)
         }
     }

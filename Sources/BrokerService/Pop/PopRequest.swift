@@ -16,8 +16,8 @@ final class PopRequest: PopWaiter {
     let filter: SubscriptionFilter
     /// The client's name in the journal of claims.
     let claimClient: ClaimClient
-    /// Who it is where a queue has one consumer at a time; nil elsewhere.
-    let consumer: QueueLeases.Consumer?
+    /// The topic's when it came.
+    let mode: TopicMode
     /// It looks because something may be had.
     private(set) var wasWoken = false
     /// `consumer` counts it among those that wait.
@@ -54,14 +54,23 @@ final class PopRequest: PopWaiter {
         attemptID = header.attemptID.map { [UInt8]($0) }
         self.filter = filter
         self.claimClient = claimClient
-        self.consumer = consumer
+        mode = topic.policy.mode
         super.init(
-            client: client, topic: topic, group: group, queueID: header.queueID, deadlineSteady: deadlineSteady)
+            client: client, topic: topic, group: group, queueID: header.queueID, deadlineSteady: deadlineSteady,
+            consumer: consumer)
     }
 
     override func resume(expired: Bool) {
         wasWoken = !expired
         processor.run(self, expired: expired)
+    }
+
+    override func end() { processor.end(self) }
+
+    /// The topic or the group is another one now, or its messages are handed out by other rules than this request
+    /// knows: what it has found is not to be claimed.
+    var isOutdated: Bool {
+        topic.isGone || group.isGone || mode != topic.policy.mode || (consumer != nil) != topic.policy.hasLeases
     }
 
     /// Begins to look at the queues.

@@ -143,14 +143,15 @@ final class PopWaiters {
     }
 
     /// Answers requests as at the end of their wait, in slices.
-    private func end(_ waiters: [PopWaiter]) {
+    /// - Parameter hasNothing: they may not have messages any more, and do not look for some.
+    private func end(_ waiters: [PopWaiter], hasNothing: Bool = false) {
         var left = waiters[...]
         let slice = { [unowned self] () -> Bool in
             for _ in 0..<Self.runsPerSlice {
                 guard let waiter = left.popFirst() else { return false }
                 guard waiter.place != nil else { continue }
                 release(waiter)
-                waiter.resume(expired: true)
+                if hasNothing { waiter.end() } else { waiter.resume(expired: true) }
             }
             environment.scheduleTick()
             return !left.isEmpty
@@ -159,9 +160,20 @@ final class PopWaiters {
         environment.scheduleTick()
     }
 
-    /// The topic goes away.
-    func expire(topic: String) {
-        end(places.values.filter { $0.key.topic == topic }.flatMap(\.all))
+    /// The topic goes away, or is another one now: no waiting request has any of its messages.
+    func end(topic: String) {
+        end(places.values.filter { $0.key.topic == topic }.flatMap(\.all), hasNothing: true)
+    }
+
+    /// The group goes away.
+    func end(group: String) {
+        end(places.values.filter { $0.key.group == group }.flatMap(\.all), hasNothing: true)
+    }
+
+    /// The client has left the group: messages are for others.
+    func end(of client: ClientContext, group: String) {
+        guard let pops = client.suspendedPops as? PopsOfClient else { return }
+        end(pops.all.filter { $0.group.name == group }, hasNothing: true)
     }
 
     /// The broker goes away: all are answered now.
@@ -200,6 +212,8 @@ class PopWaiter {
     let queues: Range<Int32>
 
     static let queuesMax: Int32 = 1024
+    /// Who it is where a queue has one consumer at a time; nil elsewhere, and for one that takes nothing.
+    let consumer: QueueLeases.Consumer?
 
     // Of `PopWaiters`.
     fileprivate(set) var place: PopPlace?
@@ -210,8 +224,10 @@ class PopWaiter {
     fileprivate unowned(unsafe) var previousInList: PopWaiter?
 
     init(
-        client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64
+        client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry, queueID: Int32, deadlineSteady: Int64,
+        consumer: QueueLeases.Consumer? = nil
     ) {
+        self.consumer = consumer
         self.client = client
         self.topic = topic
         self.group = group
@@ -230,6 +246,9 @@ class PopWaiter {
 
     /// Looks again; after its deadline it is answered, it does not wait any more.
     func resume(expired: Bool) { preconditionFailure("a kind of waiting request that cannot go on") }
+
+    /// Is answered that there is nothing, without a look.
+    func end() { resume(expired: true) }
 }
 
 /// Where the requests of one group for one topic wait.
@@ -312,12 +331,17 @@ final class PopPlace: ArrivalObserver {
     /// Of each queue in which something may be had the one that has its lease, or the first that may have it.
     private func takeWoken(_ leases: QueueLeases, queues: Int32) -> [PopWaiter] {
         var woken: [PopWaiter] = []
-        for queueID in stirred.contains(-1) ? watched.keys.sorted() : stirred {
+        let isAny = stirred.contains(-1)
+        for queueID in isAny ? watched.keys.sorted() : stirred {
+            // Some pop has left something somewhere: most queues have nothing.
+            if isAny, !stirred.contains(queueID), !leases.mayHaveMessages(key, queueID) { continue }
             let chosen: PopWaiter?
             switch leases.standing(key, queueID) {
             case .free: chosen = first(for: queueID, leases, queues)
             case .held(let client):
-                chosen = PopsOfClient.of(client).first { $0.place === self && $0.queues.contains(queueID) }
+                chosen = PopsOfClient.of(client).first {
+                    $0.place === self && $0.queues.contains(queueID) && leases.isThere($0.consumer)
+                }
                 if chosen == nil { leases.othersWait(key, queueID) }
             }
             if let chosen, !woken.contains(where: { $0 === chosen }) { woken.append(chosen) }
@@ -325,14 +349,20 @@ final class PopPlace: ArrivalObserver {
         return woken
     }
 
+    /// Of so many that wait one with less than its share is looked for.
+    private static let looksMax = 128
+
     /// Who waits longest for a queue that is free, of those with less than their share if there are any.
     private func first(for queueID: Int32, _ leases: QueueLeases, _ queues: Int32) -> PopWaiter? {
         var any: PopWaiter?
+        var looks = 0
         for list in [lists[-1], lists[queueID]] {
             var next = list?.first
-            while let waiter = next {
+            while let waiter = next, looks < Self.looksMax {
                 next = waiter.nextInList
-                guard !waiter.client.connection.isClosed else { continue }
+                // One that is gone would take nothing, and wake no other one.
+                guard !waiter.client.connection.isClosed, leases.isThere(waiter.consumer) else { continue }
+                looks += 1
                 if leases.mayHaveMore(waiter.client, key, queues: queues) { return waiter }
                 any = any ?? waiter
             }
@@ -376,6 +406,7 @@ private final class PopsOfClient {
     private var waiters: [PopWaiter] = []
 
     var last: PopWaiter? { waiters.last }
+    var all: [PopWaiter] { waiters }
 
     func first(where isWanted: (PopWaiter) -> Bool) -> PopWaiter? { waiters.first(where: isWanted) }
 

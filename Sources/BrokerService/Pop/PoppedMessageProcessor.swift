@@ -106,10 +106,28 @@ final class PoppedMessageProcessor {
         if invisible == Self.failed { return fail(named, request) }
         let time = claims.time
         let handle = named.handle
+        if let table = named.table {
+            switch table.state(of: handle.queueOffset, at: time) {
+            // A renewal that was on its way when the failure was reported. Handles of ordered queues stay the same.
+            case .failed where table.isOrdered: return request.answer(.success)
+            case .claimed(_, handle.popTime, _, _) where invisible == 0 && named.origin.policy.givesUp:
+                return giveBack(handle, table, request)
+            default: break
+            }
+        }
         guard let table = named.table,
             let popTime = table.change(handle.queueOffset, popTime: handle.popTime, invisible: invisible, at: time)
         else { return request.answer(.success) }
         request.answer(.success, fields: Self.fields(popTime, time, invisible, handle))
+        environment.scheduleTick()
+    }
+
+    /// The client has not worked on the message: others may have it at once, and the delivery does not count. Only
+    /// where failures are reported as such (-1): elsewhere a delivery counts whatever its end is, as RocketMQ has it.
+    private func giveBack(_ handle: PopHandle, _ table: ClaimTable, _ request: borrowing Request) {
+        let time = claims.time
+        table.abandon([handle.queueOffset], at: time)
+        request.answer(.success, fields: Self.fields(handle.popTime, time, 0, handle))
         environment.scheduleTick()
     }
 
@@ -147,7 +165,7 @@ final class PoppedMessageProcessor {
             if let record = record(at: offset, table),
                 deadLetters.take(
                     offset, attempts: attempts, record: record, of: table, handle.kind, group: group, origin: origin,
-                    failure: reason.isEmpty ? "no reason given" : reason)
+                    failure: reason.isEmpty ? "no reason given" : reason) == .taken
             {
                 return request.answer(
                     .success,

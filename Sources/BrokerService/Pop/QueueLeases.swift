@@ -10,17 +10,18 @@ import StoreFormat
 /// A consumer is a connection that pops. It takes the lease of a free queue with its pop, and keeps it as long as it is
 /// heard or has messages of the queue. The lease is free when its connection ends, when it leaves the group, when the
 /// time of a message is over in its hands, and when it is deaf: another one waits, there are messages, and nothing was
-/// heard for its poll time, five seconds at least. Messages in the hands of one that lost its lease stay with it until
-/// they are acknowledged or their time is over: only then does the next consumer get any. Of several queues a consumer
+/// heard for five seconds after its poll time. Messages in the hands of one that lost its lease stay with it until they
+/// are acknowledged or their time is over: only then does the next consumer get any. Of several queues a consumer
 /// has its share while others wait.
 ///
 /// Kept in memory only. After a restart a queue belongs to the one that has messages of it by the journal of claims,
 /// and otherwise to the first that pops. Confined to the broker's event loop.
 final class QueueLeases {
-    /// A consumer that was not heard for so long may lose a queue, milliseconds; or for its poll time, if that is more.
+    /// A consumer that was not heard for so long may lose a queue, milliseconds; after its poll time.
     static let patienceMillis: Int64 = 5000
-    /// Leases shown in the runtime information.
-    static let shownMax = 1024
+    /// Groups of topics whose leases are shown in the runtime information, and that are looked at for that.
+    static let shownMax = 256
+    private static let looksMax = 2048
     /// Groups of a client that are remembered although it holds and awaits nothing in them.
     private static let idleMax = 256
 
@@ -74,6 +75,9 @@ final class QueueLeases {
         var consumers: [ObjectIdentifier: Consumer] = [:]
         /// Queues another consumer wants.
         var contested: Set<Int32> = []
+        /// The share of each consumer, of so many queues at that time (steady milliseconds): it is asked for often in
+        /// one turn of the loop.
+        var knownShare: (queues: Int, atSteady: Int64, share: Int)?
 
         init(_ key: PopPlace.Key) { self.key = key }
     }
@@ -107,9 +111,11 @@ final class QueueLeases {
         } else {
             consumer = Consumer(client, place)
             place.consumers[ObjectIdentifier(client)] = consumer
+            place.knownShare = nil
             ConsumersOfClient.of(client).add(consumer) { if $0.count > Self.idleMax { self.forgetIdle($0) } }
         }
-        consumer.patience = max(Self.patienceMillis, min(poll, PopMessageProcessor.pollMaxMillis))
+        if !consumer.isPresent(at: environment.steady()) { place.knownShare = nil }
+        consumer.patience = Self.patienceMillis + max(0, min(poll, PopMessageProcessor.pollMaxMillis))
         consumer.heardAtSteady = environment.steady()
         return consumer
     }
@@ -117,11 +123,8 @@ final class QueueLeases {
     /// Its pop waits from now on.
     func waits(_ consumer: Consumer) { consumer.waiting += 1 }
 
-    /// It does not wait any more.
-    func goesOn(_ consumer: Consumer) {
-        consumer.waiting -= 1
-        consumer.heardAtSteady = environment.steady()
-    }
+    /// It does not wait any more: the broker answers. That is nothing it was heard by.
+    func goesOn(_ consumer: Consumer) { consumer.waiting -= 1 }
 
     /// The client has reported something of a message.
     func heard(_ client: ClientContext, _ table: ClaimTable) {
@@ -129,11 +132,13 @@ final class QueueLeases {
         places[key]?.consumers[ObjectIdentifier(client)]?.heardAtSteady = environment.steady()
     }
 
-    /// The client has left the group.
+    /// The client has left the group. Its pops of any topic are answered: those that wait must not take what it cannot
+    /// have.
     func left(_ client: ClientContext, group: String) {
         for consumer in ConsumersOfClient.known(client)?.all ?? [] where consumer.place.key.group == group {
             remove(consumer)
         }
+        waiters.end(of: client, group: group)
     }
 
     func closed(_ client: ClientContext) {
@@ -143,6 +148,7 @@ final class QueueLeases {
     private func remove(_ consumer: Consumer) {
         let place = consumer.place
         place.consumers[ObjectIdentifier(consumer.client)] = nil
+        place.knownShare = nil
         ConsumersOfClient.known(consumer.client)?.remove(consumer)
         for (queueID, lease) in place.leases where lease.holder === consumer { free(queueID, of: place) }
         if place.consumers.isEmpty { forget(place) }
@@ -185,9 +191,7 @@ final class QueueLeases {
         _ consumer: Consumer, _ table: ClaimTable, _ queue: ConsumeQueue, queues: Int32, isChosen: Bool
     ) -> Bool {
         let place = consumer.place
-        guard places[place.key] === place, place.consumers[ObjectIdentifier(consumer.client)] === consumer else {
-            return false
-        }
+        guard isThere(consumer) else { return false }
         let queueID = table.queueID
         var lease = place.leases[queueID] ?? Lease(table: table, queue: queue)
         if lease.table !== table || lease.queue !== queue {
@@ -241,12 +245,15 @@ final class QueueLeases {
     private func share(_ place: Place, _ queues: Int32) -> Int {
         let queues = max(1, Int(queues))
         let steady = environment.steady()
+        if let known = place.knownShare, known.queues == queues, known.atSteady == steady { return known.share }
         var present = 0
         for consumer in place.consumers.values where consumer.isPresent(at: steady) {
             present += 1
             if present >= queues { break }
         }
-        return (queues + max(1, present) - 1) / max(1, present)
+        let share = (queues + max(1, present) - 1) / max(1, present)
+        place.knownShare = (queues, steady, share)
+        return share
     }
 
     /// Whether a consumer that waits has less than its share.
@@ -289,6 +296,22 @@ final class QueueLeases {
     /// The holder does not wait for a message of the queue, others do.
     func othersWait(_ key: PopPlace.Key, _ queueID: Int32) {
         if let place = places[key] { contest(queueID, of: place) }
+    }
+
+    /// Whether a consumer may take queues: not one that has left, or of a group or topic that was deleted or changed.
+    /// True for nil, where leases do not matter.
+    func isThere(_ consumer: Consumer?) -> Bool {
+        guard let consumer else { return true }
+        let place = consumer.place
+        return places[place.key] === place && place.consumers[ObjectIdentifier(consumer.client)] === consumer
+    }
+
+    /// Whether there may be something to hand out in a queue.
+    func mayHaveMessages(_ key: PopPlace.Key, _ queueID: Int32) -> Bool {
+        guard let lease = places[key]?.leases[queueID], !lease.table.isRemoved, !lease.queue.isRemoved else {
+            return true
+        }
+        return lease.hasMessages
     }
 
     /// Whether a client that waits would get a free queue before others.
@@ -373,12 +396,13 @@ final class QueueLeases {
 
     // MARK: - For operators
 
-    /// Of each lease that is held, up to `shownMax`: `TOPIC@GROUP`, and who has which queue since when.
+    /// Of each group of a topic that has leases, up to `shownMax`: `TOPIC@GROUP`, and who has which queue since when.
     var listing: [(place: String, text: String)] {
         var rows: [(place: String, text: String)] = []
-        for (key, place) in places {
+        for (key, place) in places.prefix(Self.looksMax) {
+            guard rows.count < Self.shownMax else { break }
             let held = place.leases.filter { $0.value.holder != nil }.sorted { $0.key < $1.key }
-            guard !held.isEmpty, rows.count < Self.shownMax else { continue }
+            guard !held.isEmpty else { continue }
             let text = held.prefix(64).map { queueID, lease in
                 "\(queueID) \(lease.holder?.client.name ?? "") since \(lease.since)"
             }

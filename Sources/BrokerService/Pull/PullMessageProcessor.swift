@@ -45,11 +45,7 @@ final class PullMessageProcessor {
         case .refused(let code, let remark): return refuse(code, remark)
         }
         if topic.policy.isPoppedOnly, !SubscriptionGroupManager.isOfTools(group.name) {
-            return refuse(
-                .noPermission,
-                "topic \(topic.name) has apus.mode=\(topic.policy.mode.rawValue): its messages are claimed one by one "
-                    + "and cannot be pulled. Let group \(group.name) pop it (RocketMQ 5: clientRebalance=false; apus "
-                    + "consume), or set apus.mode=TOPIC (mqadmin updateTopic -a +apus.mode=TOPIC)")
+            return refuse(.noPermission, topic.refusal(ofPuller: group.name))
         }
         guard header.queueID >= 0, header.queueID < topic.config.readQueueNums else {
             return refuse(

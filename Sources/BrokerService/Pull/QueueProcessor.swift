@@ -77,6 +77,11 @@ final class QueueProcessor {
                 .systemError,
                 remark: "queueId[\(queueID)] is illegal, \(topic.description): it has no such queue")
         }
+        // A member that has pulled before the topic had a mode commits what it knew then, every few seconds. That would
+        // be a reset, for a group whose claims say what is finished. Tools are no members.
+        guard !topic.policy.isPoppedOnly || !request.client.consumerGroups.contains(group.name) else {
+            return request.answer(.noPermission, remark: topic.refusal(ofPuller: group.name))
+        }
         tables.offsets.commit(topic: topic, group: group, queueID: queueID, offset: offset)
         request.answer(.success)
     }

@@ -37,6 +37,12 @@ final class MessageReader {
         guard !request.client.connection.isClosed else { return request.abandoned() }
         // Held when its topic was deleted: there is nothing to read any more, and nowhere else to begin.
         if expired, tables.topics[request.topic.name] == nil { return answerNothingYet(request) }
+        // Suspended when its topic became one that is popped only; a slave learns that from its master.
+        if request.maySuspend, request.topic.policy.isPoppedOnly,
+            !SubscriptionGroupManager.isOfTools(request.group.name)
+        {
+            return answerNothingYet(request)
+        }
         guard case .compiled(let subscription) = request.filter else { return read(request, nil, expired) }
         filters.prepare(subscription)
         switch subscription.state {

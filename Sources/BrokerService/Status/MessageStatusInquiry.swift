@@ -208,8 +208,10 @@ final class MessageStatusInquiry {
     private func row(_ group: String) -> GroupStatus {
         let mode = mode(group)
         var row = GroupStatus(group: group, mode: mode, state: .unknown)
+        // What is sent back by a group that pulls knows the group's number alone.
         row.attemptsMax =
-            tables.topics[message.topic]?.policy.retryCount ?? tables.groups[group]?.config.retryMaxTimes
+            (mode == .pop ? tables.topics[message.topic]?.policy.retryCount : nil)
+            ?? tables.groups[group]?.config.retryMaxTimes
         switch mode {
         case .broadcasting: return row
         case .pop: addClaim(&row)
@@ -259,7 +261,8 @@ final class MessageStatusInquiry {
             row.attempts = attempts
             row.until = until
         case .due(let attempts):
-            row.state = .fail
+            // Given back by all that had it: it is as one that was never handed out.
+            row.state = attempts > 0 ? .fail : .new
             row.attempts = attempts
         case .finished: row.state = .success
         }

@@ -9,6 +9,8 @@ final class SubscriptionGroupEntry {
     let groupName: GroupName
     let name: String
     let nameBytes: [UInt8]
+    /// It was deleted: a group of its name is another one.
+    fileprivate(set) var isGone = false
     /// GROUP_GET_NUMS and GROUP_GET_SIZE by topic, which is kept so that no other can have its identity.
     private var gets: [ObjectIdentifier: (topic: TopicEntry, item: StatsItem)] = [:]
 
@@ -148,7 +150,8 @@ final class SubscriptionGroupManager {
 
     @discardableResult
     func delete(_ name: String) -> Bool {
-        guard table[name] != nil else { return false }
+        guard let entry = table[name] else { return false }
+        entry.isGone = true
         table[name] = nil
         bump()
         return true
@@ -217,7 +220,9 @@ final class SubscriptionGroupManager {
             count: { [self] in table.count },
             removeUnlessKept: { [self] place in
                 let entry = table.value(at: place)
-                if !read.names.contains(entry.groupName) { table[entry.name] = nil }
+                guard !read.names.contains(entry.groupName) else { return }
+                entry.isGone = true
+                table[entry.name] = nil
             })
         TableReplacement.run(read.entries, into: target, in: slices, while: { [self] in replacements == mine }) {
             [self] in

@@ -26,6 +26,8 @@ final class TopicEntry {
     /// Which of all topics made in this process it is; it is on disk when `TopicConfigManager.kept` has come so far.
     fileprivate(set) var madeAt: Int64 = 0
     let isDeadLetterTopic: Bool
+    /// It was deleted: a topic of its name is another one.
+    fileprivate(set) var isGone = false
     /// TOPIC_PUT_NUMS and TOPIC_PUT_SIZE; made by the first message.
     private(set) var puts: StatsItem?
 
@@ -79,6 +81,10 @@ final class TopicConfigManager {
     private let traceTopic: String
     /// Clients trace here, or the operator wants it (`traceTopicEnable`).
     private(set) var traceEntry: TopicEntry?
+    /// Those with `apus.archive`, by name.
+    private(set) var archived: [String: TopicEntry] = [:]
+    /// Changes so far of topics that have `apus.archive`, or had it.
+    private(set) var archiveChanges: Int64 = 0
     /// Topics made so far, and how many of them are on disk.
     private(set) var made: Int64 = 0
     private(set) var kept: Int64 = 0
@@ -158,14 +164,23 @@ final class TopicConfigManager {
     private func insert(_ config: TopicConfig, _ name: TopicName) -> TopicEntry {
         if let entry = table[name.text] {
             entry.config = config
+            noteArchive(entry)
             return entry
         }
         let entry = TopicEntry(name, config)
+        noteArchive(entry)
         made += 1
         entry.madeAt = made
         table[name.text] = entry
         if name.text == traceTopic { traceEntry = entry }
         return entry
+    }
+
+    private func noteArchive(_ entry: TopicEntry) {
+        let isArchived = entry.policy.archive != nil
+        guard isArchived || archived[entry.name] != nil else { return }
+        archived[entry.name] = isArchived ? entry : nil
+        archiveChanges += 1
     }
 
     subscript(name: UnsafeRawBufferPointer) -> TopicEntry? { table[name] }
@@ -249,7 +264,9 @@ final class TopicConfigManager {
     }
 
     private func remove(_ name: String) {
+        table[name]?.isGone = true
         table[name] = nil
+        if archived.removeValue(forKey: name) != nil { archiveChanges += 1 }
         if name == traceTopic { traceEntry = nil }
     }
 

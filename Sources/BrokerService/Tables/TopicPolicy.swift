@@ -24,23 +24,23 @@ struct RetryStrategy: Equatable {
     /// By how many percent a delay is longer or shorter at most; nil: 20 for `exponential`, otherwise 0.
     var jitterPercent: Int64?
 
-    /// An exponential delay is no longer, milliseconds.
+    /// An exponential delay is no longer, milliseconds, unless the interval itself is.
     static let exponentialMax: Int64 = 3_600_000
 
     /// Milliseconds until the next delivery: 0 to three days.
     /// - Parameter attempt: deliveries so far, from 1 on.
     func delay(after attempt: Int32, using random: inout some RandomNumberGenerator) -> Int64 {
         let attempt = Int64(max(1, attempt))
+        let most = kind == .exponential ? max(Self.exponentialMax, intervalMillis) : .retryDelayMax
         let delay: Int64
         switch kind {
         case .fixed: delay = intervalMillis
         case .linear: delay = intervalMillis *| attempt
-        case .exponential: delay = min(Self.exponentialMax, intervalMillis *| (1 << min(attempt - 1, 40)))
+        case .exponential: delay = intervalMillis *| (1 << min(attempt - 1, 40))
         }
-        let bounded = min(max(delay, 0), .retryDelayMax)
+        let bounded = min(max(delay, 0), most)
         let spread = bounded * (jitterPercent ?? (kind == .exponential ? 20 : 0)) / 100
         guard spread > 0 else { return bounded }
-        let most: Int64 = kind == .exponential ? Self.exponentialMax : .retryDelayMax
         return min(bounded + Int64.random(in: -spread...spread, using: &random), most)
     }
 }
@@ -103,6 +103,15 @@ struct TopicPolicy: Equatable {
     func invisibleMillis(wanted: Int64) -> Int64 {
         let isOpen = wanted < 0 || wanted == 0 && (isPoppedOnly || timeoutMillis != nil)
         return isOpen ? timeoutMillis ?? Self.standardTimeoutMillis : wanted
+    }
+}
+
+extension TopicEntry {
+    /// What a group is told that pulls a topic with a mode, or commits offsets of it.
+    func refusal(ofPuller group: String) -> String {
+        "topic \(name) has apus.mode=\(policy.mode.rawValue): its messages are claimed one by one and cannot be pulled. "
+            + "Let group \(group) pop it (RocketMQ 5: clientRebalance=false; apus consume), or set apus.mode=TOPIC "
+            + "(mqadmin updateTopic -a +apus.mode=TOPIC)"
     }
 }
 

@@ -7,7 +7,7 @@ package struct TrailEvent: Equatable, Sendable {
         case delivered
         /// Once more to the client whose answer was lost (ordered groups); no attempt of its own.
         case deliveredAgain
-        /// The delivery before was taken back: its answer could not leave.
+        /// The delivery before was taken back: its answer could not leave, or its client gave the message back.
         case takenBack
         /// The client has set when the message comes again: `until`. It needs longer, or gives it back.
         case rescheduled

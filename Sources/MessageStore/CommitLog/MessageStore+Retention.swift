@@ -17,6 +17,7 @@ extension MessageStore {
         let expired = now - Int64(configuration.fileReservedTime) * 3_600_000
         let isTime = isDeleteHour(now)
         var removed = 0
+        var isUnknown = false
         retention.beginDeleting()
         // As many at a time as RocketMQ: the others wait for the next round.
         while removed < Self.filesPerRound, logFiles.files.count > 1, let oldest = logFiles.files.first {
@@ -27,6 +28,9 @@ extension MessageStore {
             let isOld = lastChange(oldest.file) < expired
             let must = pressure == .forced && configuration.cleanFileForciblyEnable
             guard must || (isOld && (isTime || isRequested || pressure != .none)) else { break }
+            // Soon: the next round comes at once.
+            isUnknown = !isNeedKnown
+            if isUnknown { break }
             if isNeeded(oldest.base) {
                 // At the next look the file may go.
                 if must { for hold in retentionHolds { hold.makeRoom?(oldest.base + logFiles.fileSize) } }
@@ -37,7 +41,7 @@ extension MessageStore {
             if !isOld { retention.noteForced(oldest.base) }
             if must, lookAtSpace() != .forced { break }
         }
-        retention.endRound(isComplete: removed < Self.filesPerRound)
+        retention.endRound(isComplete: removed < Self.filesPerRound && !isUnknown, comesAgain: isUnknown)
         if removed > 0 {
             logger.notice(
                 "deleted \(removed) commit log files",
@@ -69,13 +73,16 @@ extension MessageStore {
     /// Deletes the oldest commit log file that is full and flushed, whatever its age; false when there is none.
     package func deleteOldestFile() -> Bool {
         guard logFiles.files.count > 1, let oldest = logFiles.files.first,
-            oldest.base + logFiles.fileSize <= min(log.written, log.flushed), !isNeeded(oldest.base),
+            oldest.base + logFiles.fileSize <= min(log.written, log.flushed), isNeedKnown, !isNeeded(oldest.base),
             removeOldestFile(isUrgent: true)
         else { return false }
         retention.expire(table.queues)
         events.minimumMoved(minPhysicalOffset)
         return true
     }
+
+    /// Whether all holds know what they need.
+    private var isNeedKnown: Bool { retentionHolds.allSatisfy { $0.isKnown() } }
 
     /// Whether a hold needs a message of the log file.
     private func isNeeded(_ base: PhysicalOffset) -> Bool {

@@ -10,6 +10,9 @@ package struct RetentionHold {
     package let until: String
     /// The oldest record still needed; nil when there is none. Asked on the store's thread before a file is deleted.
     package let neededFrom: () -> PhysicalOffset?
+    /// Whether `neededFrom` has an answer; false: it is being looked for, in later turns of the store's thread, and
+    /// nothing is deleted meanwhile. Asked before it.
+    package let isKnown: () -> Bool
     /// The disk is so full that the log before an offset must go: what can be stored again is stored again, and needs
     /// its old record no more. Nil when nothing can be done. Called on the store's thread.
     package let makeRoom: ((PhysicalOffset) -> Void)?
@@ -17,10 +20,12 @@ package struct RetentionHold {
     /// A hold of that name; see the fields.
     package init(
         _ name: String, until: String = "they have been delivered or given up",
-        neededFrom: @escaping () -> PhysicalOffset?, makeRoom: ((PhysicalOffset) -> Void)? = nil
+        isKnown: @escaping () -> Bool = { true }, neededFrom: @escaping () -> PhysicalOffset?,
+        makeRoom: ((PhysicalOffset) -> Void)? = nil
     ) {
         self.name = name
         self.until = until
+        self.isKnown = isKnown
         self.neededFrom = neededFrom
         self.makeRoom = makeRoom
     }

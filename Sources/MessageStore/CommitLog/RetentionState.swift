@@ -37,9 +37,12 @@ struct RetentionState {
         heldBy = nil
     }
 
-    /// - Parameter isComplete: no file is left to delete.
-    mutating func endRound(isComplete: Bool) {
+    /// - Parameters:
+    ///   - isComplete: no file is left to delete.
+    ///   - comesAgain: it has looked at nothing yet: the next one is due at once.
+    mutating func endRound(isComplete: Bool, comesAgain: Bool = false) {
         if isComplete { isRequested = false }
+        if comesAgain { lastRoundMilliseconds = 0 }
     }
 
     /// The file at `base` stays because of a hold.

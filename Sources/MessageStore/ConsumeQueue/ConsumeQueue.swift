@@ -47,7 +47,7 @@ package final class ConsumeQueue {
     /// The file used last, kept open by `ConsumeQueueFiles`.
     var openFile: ConsumeQueueFiles.OpenFile?
     /// Removed from the store: an object that is still referred to must not be written.
-    var isRemoved = false
+    package internal(set) var isRemoved = false
 
     /// Which records stand for its edited messages; nil in nearly all queues.
     var edits: QueueEdits? {

@@ -165,31 +165,39 @@ struct TopicClusterList: ShowingCommand {
 
 struct UpdateTopic: AdminCommand {
     static let configuration = CommandConfiguration(
-        commandName: "updateTopic", abstract: "Create a topic, or change its queues and permission.")
+        commandName: "updateTopic", abstract: "Create a topic, or change its queues, permission and attributes.",
+        discussion: """
+            As with mqadmin, what is not named gets its default, also where the topic exists: 8 queues, permission 6, \
+            no flags. With -a what is not named stays as it is.
+            """)
 
     @OptionGroup var server: NameServerOption
     @OptionGroup var place: BrokerOrCluster
     @OptionGroup var topic: TopicOption
     @Option(
-        name: [.customShort("r"), .customLong("readQueueNums")], parsing: .unconditional, help: "Queues to read from.")
-    var readQueueNums: Int32 = 8
+        name: [.customShort("r"), .customLong("readQueueNums")], parsing: .unconditional,
+        help: "Queues to read from (default: 8).")
+    var readQueueNums: Int32?
     @Option(
-        name: [.customShort("w"), .customLong("writeQueueNums")], parsing: .unconditional, help: "Queues to write to.")
-    var writeQueueNums: Int32 = 8
+        name: [.customShort("w"), .customLong("writeQueueNums")], parsing: .unconditional,
+        help: "Queues to write to (default: 8).")
+    var writeQueueNums: Int32?
     @Option(
-        name: [.customShort("p"), .customLong("perm")], parsing: .unconditional, help: "2: write, 4: read, 6: both.")
-    var perm: Int32 = 6
+        name: [.customShort("p"), .customLong("perm")], parsing: .unconditional,
+        help: "2: write, 4: read, 6: both (default: 6).")
+    var perm: Int32?
     @Option(
-        name: [.customShort("o"), .customLong("order")], parsing: .unconditional, help: "Ordered topic (true or false)."
-    )
-    var order = false
+        name: [.customShort("o"), .customLong("order")], parsing: .unconditional,
+        help: "Ordered topic (true or false; default: false).")
+    var order: Bool?
     @Option(
-        name: [.customShort("u"), .customLong("unit")], parsing: .unconditional, help: "Unit topic (true or false).")
-    var unit = false
+        name: [.customShort("u"), .customLong("unit")], parsing: .unconditional,
+        help: "Unit topic (true or false; default: false).")
+    var unit: Bool?
     @Option(
         name: [.customShort("s"), .customLong("hasUnitSub")], parsing: .unconditional,
-        help: "Has unit subscriptions (true or false).")
-    var hasUnitSub = false
+        help: "Has unit subscriptions (true or false; default: false).")
+    var hasUnitSub: Bool?
     @Option(
         name: [.customShort("a"), .customLong("attributes")], parsing: .unconditional,
         help: ArgumentHelp(
@@ -202,24 +210,36 @@ struct UpdateTopic: AdminCommand {
     func validate() throws { try place.requireOne() }
 
     func execute(_ client: AdminClient) async throws {
-        let settings = TopicSettings(
-            topic: topic.name, readQueues: Int(readQueueNums), writeQueues: Int(writeQueueNums),
-            permission: Int(perm), systemFlag: (unit ? 1 : 0) | (hasUnitSub ? 2 : 0), isOrdered: order)
+        var settings = changed(nil)
         for address in try await client.masters(place.choice) {
             if let attributes {
+                settings = changed(try await client.settings(of: topic.name, at: address))
                 try await client.create(settings, attributes: attributes, at: address)
             } else {
                 try await client.create(settings, at: address)
             }
             print("create topic to \(address) success.")
         }
-        if order {
+        if order == true {
             let names = try await brokerNames(client)
-            let value = names.map { "\($0):\(writeQueueNums)" }.joined(separator: ";")
+            let value = names.map { "\($0):\(settings.writeQueues)" }.joined(separator: ";")
             try await client.setOrderConfiguration(value, of: topic.name)
             print("set \(place.broker == nil ? "cluster" : "broker") orderConf. isOrder=true, orderConf=[\(value)]")
         }
         print(settings.javaText)
+    }
+
+    /// The topic as it is to be.
+    /// - Parameter known: what stays where nothing is named; nil: the defaults.
+    func changed(_ known: TopicSettings?) -> TopicSettings {
+        var settings = known ?? TopicSettings(topic: topic.name)
+        settings.readQueues = readQueueNums.map { Int($0) } ?? settings.readQueues
+        settings.writeQueues = writeQueueNums.map { Int($0) } ?? settings.writeQueues
+        settings.permission = perm.map { Int($0) } ?? settings.permission
+        if let unit { settings.systemFlag = settings.systemFlag & ~1 | (unit ? 1 : 0) }
+        if let hasUnitSub { settings.systemFlag = settings.systemFlag & ~2 | (hasUnitSub ? 2 : 0) }
+        settings.isOrdered = order ?? settings.isOrdered
+        return settings
     }
 
     private func brokerNames(_ client: AdminClient) async throws -> [String] {

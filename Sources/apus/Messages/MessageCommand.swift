@@ -136,7 +136,7 @@ struct MessageShow: AsyncParsableCommand {
         return switch step.event {
         case "DELIVERED": "delivered to \(client), until \(until)"
         case "DELIVERED_AGAIN": "delivered to \(client) once more (its answer was lost), until \(until)"
-        case "TAKEN_BACK": "the delivery was taken back: its answer could not leave"
+        case "TAKEN_BACK": "the delivery does not count: given back, or its answer could not leave"
         case "FAILED": "\(client) has reported a failure, it comes again at \(until)"
         case "RESCHEDULED": "\(client) has it come again at \(until)"
         case "TIMED_OUT": "\(client) has not acknowledged it in time"

@@ -1,16 +1,17 @@
-import BrokerService
 import Foundation
 import MessageStore
 import RemotingProtocol
 import TestTools
 import Testing
 
+@testable import BrokerService
+
 /// What `apus.archive` keeps when everything may go that is needed no more.
 @Suite("topics with apus.archive keep their messages")
 struct ArchivedMessagesTests {
     private static let small = [("mappedFileSizeCommitLog", "65536"), ("maxMessageSize", "32768")]
-    /// An answer holds for a second.
-    private static let second: Int64 = 1100
+    /// What was found holds that long, not longer.
+    private static let age = ArchivedMessages.ageMax + 100
     private static let day: Int64 = 86_400_000
 
     private final class Stage {
@@ -42,8 +43,10 @@ struct ArchivedMessagesTests {
         /// Deletes what may be deleted; how many files that were.
         func deleteAll() throws -> Int {
             let steady = steady
+            try harness.onLoop { _ in steady.shift += ArchivedMessagesTests.age }
+            // Nothing is deleted while it is not known; that it was asked for begins the search.
+            try eventually("it is known what is needed") { try harness.onLoop { $0.kinds.archive.isKnown } }
             return try harness.onLoop { broker in
-                steady.shift += ArchivedMessagesTests.second
                 var deleted = 0
                 while broker.store.deleteOldestFile() { deleted += 1 }
                 return deleted
@@ -80,6 +83,23 @@ struct ArchivedMessagesTests {
         let stage = try Stage(archive: archive, queues: queues)
         defer { try? stage.harness.end() }
         try body(stage)
+    }
+
+    @Test("nothing is deleted while it is not known what is needed, which takes slices, not one turn")
+    func slices() throws {
+        try withStage("forever", queues: 4) { stage in
+            try stage.set("+apus.archive=1000d", queues: 1000)
+            try stage.group("A")
+            let steps = try stage.harness.onLoop { broker in
+                let before = broker.environment.slices.slices
+                #expect(!broker.kinds.archive.isKnown)
+                #expect(broker.kinds.archive.neededFrom == broker.store.minPhysicalOffset)
+                #expect(!broker.store.deleteOldestFile())
+                return before
+            }
+            #expect(try stage.deleteAll() == 0)
+            #expect(try stage.harness.onLoop { $0.environment.slices.slices } > steps)
+        }
     }
 
     @Test("what lies in queues the topic has no longer is kept, too")
@@ -156,8 +176,45 @@ struct ArchivedMessagesTests {
         }
     }
 
-    @Test("a group that is deleted holds nothing; the tools of RocketMQ never do")
-    func deletedGroup() throws {
+    @Test("what is edited or deleted holds what lies behind it all the same, and not for ever")
+    func edited() throws {
+        try withStage("consumed") { stage in
+            try stage.group("A")
+            try stage.commit("A", 1)
+            func edit(_ operation: String, _ offset: Int) throws {
+                let answer = try stage.connection.invoke(
+                    .editMessage,
+                    [
+                        "topic": "Kept", "queueId": "0", "queueOffset": String(offset), "operation": operation,
+                        "by": "alice", "hasBody": operation == "edit" ? "true" : "false",
+                    ], body: Array((operation == "edit" ? "another" : "").utf8))
+                #expect(answer.code == 0, "\(answer.remark ?? "")")
+            }
+            // The new version lies at the log's end; messages 2 and 3 do not.
+            try edit("edit", 1)
+            try stage.fill()
+            #expect(try stage.deleteAll() == 0)
+            try edit("delete", 1)
+            #expect(try stage.deleteAll() == 0)
+            try stage.commit("A", 4)
+            #expect(try stage.deleteAll() > 0)
+        }
+        try withStage("consumed") { stage in
+            try stage.group("A")
+            try stage.commit("A", 4)
+            // Message 4 lies far behind the first files, and is deleted: those may go, it may not.
+            #expect(try stage.connection.send(topic: "Kept", body: "m4").code == 0)
+            let answer = try stage.connection.invoke(
+                .editMessage,
+                ["topic": "Kept", "queueId": "0", "queueOffset": "4", "operation": "delete", "by": "alice"])
+            #expect(answer.code == 0, "\(answer.remark ?? "")")
+            try stage.fill()
+            #expect(try stage.deleteAll() > 0)
+        }
+    }
+
+    @Test("a group that is deleted holds nothing; the tools of RocketMQ never do", arguments: [true, false])
+    func deletedGroup(cleansOffsets: Bool) throws {
         try withStage("consumed") { stage in
             try stage.group("A")
             try stage.group("Old")
@@ -166,7 +223,7 @@ struct ArchivedMessagesTests {
             try stage.commit("TOOLS_CONSUMER", 0)
             #expect(try stage.deleteAll() == 0)
             let answer = try stage.connection.invoke(
-                .deleteSubscriptionGroup, ["groupName": "Old", "cleanOffset": "true"])
+                .deleteSubscriptionGroup, ["groupName": "Old", "cleanOffset": String(cleansOffsets)])
             #expect(answer.code == 0, "\(answer.remark ?? "")")
             #expect(try stage.deleteAll() > 0)
         }

@@ -121,6 +121,28 @@ import Testing
         }
     }
 
+    @Test("a topic gets no leases while copies wait, which a pop in order would never bring")
+    func leases() throws {
+        try withCopies(v1: 1, of: "Led", messages: 1) { (_, connection) throws in
+            #expect(try connection.makeGroup("G", retryQueues: 1).code == 0)
+            let refused = try connection.topicRequest("Led", queues: 4, "+apus.mode=QUEUE,+apus.shard=true")
+            #expect(refused.code == 1 && refused.remark?.contains("%RETRY%G_Led has messages") == true)
+            #expect(try connection.topicRequest("Led", queues: 4, "+apus.mode=QUEUE").code == 0)
+            let popped = try connection.pop(RawConnection.popFields(topic: "Led"))
+            #expect(popped.bodies == ["v0", "m0"])
+            #expect(try connection.topicRequest("Led", queues: 4, "+apus.shard=true").code == 0)
+            // In hands still: they come again, but not to a pop in order, and the question knows that.
+            for message in popped.messages { _ = try connection.change(message, topic: "Led", invisible: 1) }
+            for message in try connection.pop(RawConnection.popFields(topic: "Led", poll: 2000)).messages {
+                try connection.acknowledge(message, topic: "Led")
+            }
+            let question = try connection.invoke(
+                .notification,
+                ["consumerGroup": "G", "topic": "Led", "queueId": "-1", "pollTime": "0", "bornTime": "0"])
+            #expect(question.extFields["hasMsg"] == "false")
+        }
+    }
+
     @Test("the filter of the pop is theirs, too; what it does not want is finished")
     func filtered() throws {
         try withCopies(v1: 3, of: "Tags", messages: 0) { (_, connection) throws in

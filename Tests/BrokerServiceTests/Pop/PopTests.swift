@@ -1,4 +1,4 @@
-import BrokerService
+import Claims
 import FastJSON
 import Foundation
 import NIOConcurrencyHelpers
@@ -8,6 +8,8 @@ import TestFolders
 import TestTools
 import Testing
 import WorkerProtocol
+
+@testable import BrokerService
 
 @Suite struct PopTests {
     private func withTopic(
@@ -231,6 +233,33 @@ import WorkerProtocol
             #expect(try connection.invoke(.deleteTopicInBroker, ["topic": "Reset"]).code == 0)
             _ = try connection.send(topic: "Reset", body: "new")
             #expect(try connection.pop(RawConnection.popFields(topic: "Reset")).bodies == ["new"])
+        }
+    }
+
+    @Test("a pop that waits while its topic or group is deleted brings none of it, and makes no claims of it")
+    func deletedWhileWaiting() throws {
+        try withTopic("Gone", messages: 6) { (harness, connection) throws in
+            for message in try connection.pop(RawConnection.popFields(topic: "Gone")).messages {
+                try connection.acknowledge(message, topic: "Gone")
+            }
+            let waiting = try harness.connect()
+            for isGroup in [false, true] {
+                try waiting.post(.popMessage, RawConnection.popFields(topic: "Gone", poll: 20_000))
+                try eventually("the pop waits") { try harness.onLoop { $0.popWaiters.count == 1 } }
+                let deleted =
+                    try isGroup
+                    ? connection.invoke(.deleteSubscriptionGroup, ["groupName": "G", "cleanOffset": "true"])
+                    : connection.invoke(.deleteTopicInBroker, ["topic": "Gone"])
+                #expect(deleted.code == 0)
+                let answer = try waiting.receive(timeoutMillis: 5000)
+                #expect(answer.code == ResponseCode.pollingTimeout.rawValue)
+                #expect(try harness.onLoop { $0.claims.store.tables.count } == 0)
+                for index in 0..<3 { _ = try connection.send(topic: "Gone", body: "new \(index)") }
+                let popped = try connection.pop(RawConnection.popFields(topic: "Gone"))
+                #expect(popped.bodies.suffix(3) == ["new 0", "new 1", "new 2"])
+                #expect(popped.messages.allSatisfy { $0.reconsumeTimes == 0 })
+                for message in popped.messages { try connection.acknowledge(message, topic: "Gone") }
+            }
         }
     }
 

@@ -125,6 +125,18 @@ import Testing
             #expect(try await client.invoke(.ackMessage, fields).code == 0)
         }
 
+        /// In one read: the message behind is there when it leaves.
+        func acknowledgeAndLeave() async throws {
+            let message = inHand.removeFirst()
+            _ = try await client.post(
+                .ackMessage,
+                [
+                    "consumerGroup": "G", "topic": "T", "queueId": String(message.queueID),
+                    "offset": String(message.offset), "extraInfo": message.handle,
+                ])
+            try await leave()
+        }
+
         func leave() async throws {
             _ = try await client.invoke(.unregisterClient, ["clientID": name, "consumerGroup": "G"])
         }
@@ -202,9 +214,9 @@ import Testing
             try await second.acknowledge()
             #expect(try await first.pop(poll: 110_000).isEmpty)
             try await stage.send("m2")
-            // Its poll time is the patience with it.
+            // Its poll time and five seconds are the patience with it.
             for _ in 0..<2 {
-                await stage.pass(49_950)
+                await stage.pass(52_450)
                 for consumer in [first, second] { try await consumer.beat() }
             }
             #expect(try await first.got() == nil)
@@ -296,6 +308,87 @@ import Testing
                 count += try await first.pop(count: 32).count
             }
             #expect(count == 4)
+        }
+    }
+
+    @Test("one of which nothing is heard after its poll has five seconds, whatever the broker has told it")
+    func deafAfterPoll() async throws {
+        try await withStage(Self.serial, messages: 1) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            #expect(try await first.pop() == ["m0"])
+            try await first.acknowledge()
+            #expect(try await first.pop(poll: 20_000).isEmpty)
+            #expect(try await second.pop(poll: 100_000).isEmpty)
+            await stage.pass(20_000)
+            #expect(try await first.got() == [])
+            try await stage.send("m1")
+            await stage.pass(4900)
+            #expect(try await second.got() == nil)
+            await stage.pass(200)
+            #expect(try await second.got() == ["m1"])
+        }
+    }
+
+    @Test("a consumer that leaves the group takes no wake-up with it: the next one goes on at once")
+    func leaves() async throws {
+        try await withStage(Self.serial, messages: 1) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            #expect(try await first.pop() == ["m0"])
+            #expect(try await first.pop(poll: 60_000).isEmpty)
+            #expect(try await second.pop(poll: 60_000).isEmpty)
+            try await stage.send("m1")
+            try await first.acknowledgeAndLeave()
+            #expect(try await first.got() == [])
+            #expect(try await second.got() == ["m1"])
+        }
+    }
+
+    @Test("who held queues the topic has no longer gets its share of the others")
+    func fewerQueues() async throws {
+        let attributes = "+apus.mode=QUEUE,+apus.shard=true,+apus.timeout=8"
+        try await withStage(attributes, queues: 4) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            for consumer in [first, second] { #expect(try await consumer.pop(poll: 60_000, count: 32).isEmpty) }
+            func work() async throws -> [String: Int] {
+                var seen: [String: Int] = [:]
+                for _ in 0..<8 {
+                    for consumer in [first, second] {
+                        seen[consumer.name, default: 0] += try await consumer.got()?.count ?? 0
+                        while !consumer.inHand.isEmpty { try await consumer.acknowledge() }
+                        if !consumer.isWaiting {
+                            seen[consumer.name, default: 0] += try await consumer.pop(poll: 60_000, count: 32).count
+                        }
+                    }
+                }
+                return seen
+            }
+            for round in 0..<3 {
+                for queue in 0..<4 { try await stage.send("\(round)-\(queue)", queue: Int32(queue)) }
+                let seen = try await work()
+                #expect(round == 0 || seen == ["first": 2, "second": 2], "round \(round): \(seen)")
+            }
+            try await stage.begin(attributes, queues: 2, messages: 0)
+            _ = try await work()
+            for round in 0..<3 {
+                for queue in 0..<2 { try await stage.send("\(round)-\(queue)", queue: Int32(queue)) }
+                #expect(try await work() == ["first": 1, "second": 1], "round \(round)")
+            }
+        }
+    }
+
+    @Test("pops that wait when a topic becomes SERIAL_QUEUE have none of its messages, however many they are")
+    func becomesSerial() async throws {
+        try await withStage("+apus.mode=QUEUE") { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            for _ in 0..<300 {
+                _ = try await first.client.post(.popMessage, Person.popFields(poll: 60_000, count: 1, queue: -1))
+            }
+            try await stage.begin(Self.serial, queues: 1, messages: 3)
+            await stage.pass(100)
+            let answers = try await first.client.takeAnswers().values
+            #expect(answers.count == 300 && answers.allSatisfy { $0.code != 0 })
+            #expect(try await second.pop() == ["m0"])
+            #expect(try await first.pop().isEmpty)
         }
     }
 

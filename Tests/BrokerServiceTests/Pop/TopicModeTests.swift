@@ -60,26 +60,101 @@ import Testing
             let tool = try connection.invoke(
                 .pullMessage, RawConnection.pullFields(topic: "T", group: "TOOLS_CONSUMER"))
             #expect(tool.code == 0)
-            let heartbeat = JSONValue.fields([
-                ("clientID", .string("c")),
-                (
-                    "consumerDataSet",
-                    .array([
-                        .fields([
-                            ("groupName", .string("G")), ("consumeType", .string("CONSUME_PASSIVELY")),
-                            ("messageModel", .string("CLUSTERING")),
-                            ("consumeFromWhere", .string("CONSUME_FROM_FIRST_OFFSET")),
-                            ("subscriptionDataSet", .array([])), ("unitMode", .bool(false)),
-                        ])
-                    ])
-                ), ("producerDataSet", .array([])),
-            ])
-            #expect(try connection.invoke(.heartBeat, body: heartbeat.bytes()).code == 0)
+            try connection.join("G")
             let question = QueryAssignmentRequestBody.text(topic: "T", group: "G", client: "c")
             #expect(
                 String(decoding: try connection.invoke(.queryAssignment, body: question).body, as: UTF8.self)
                     .contains(#""mode":"POP""#))
             #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m0", "m1"])
+        }
+    }
+
+    @Test("offsets of members that have pulled before do not tear claims apart; tools may reset the group")
+    func offsetsOfPullers() throws {
+        try withTopic("+apus.mode=QUEUE", messages: 4) { (harness, connection) throws in
+            let puller = try harness.connect()
+            try puller.join("G")
+            func commit(_ connection: RawConnection, _ offset: Int) throws -> RemotingCommand {
+                try connection.invoke(
+                    .updateConsumerOffset,
+                    ["topic": "T", "consumerGroup": "G", "queueId": "0", "commitOffset": String(offset)])
+            }
+            let popped = try connection.pop(RawConnection.popFields(topic: "T", count: 3))
+            #expect(popped.bodies == ["m0", "m1", "m2"])
+            try connection.acknowledge(popped.messages[0], topic: "T")
+            for offset in [0, 4] {
+                let refused = try commit(puller, offset)
+                #expect(refused.code == ResponseCode.noPermission.rawValue)
+                #expect(refused.remark?.contains("cannot be pulled") == true)
+            }
+            #expect(try connection.committed(topic: "T") == 1)
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m3"])
+            let tool = try harness.connect()
+            #expect(try commit(tool, 0).code == 0)
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m0", "m1", "m2", "m3"])
+        }
+    }
+
+    @Test("a suspended pull does not get what arrives after its broker has learnt that the topic is popped only")
+    func suspendedPull() throws {
+        try withTopic("+apus.retry.count=2") { (harness, connection) throws in
+            let waiting = try harness.connect()
+            var pull = RawConnection.pullFields(topic: "T", group: "Pullers")
+            pull["sysFlag"] = "6"
+            pull["suspendTimeoutMillis"] = "20000"
+            try waiting.post(.pullMessage, pull)
+            try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
+            // As a slave takes it from its master's table: nothing is answered because of it.
+            try harness.onLoop { broker in
+                var config = try #require(broker.topics["T"]).config
+                config.attributes = ["apus.mode": "QUEUE"]
+                _ = try broker.topics.update(config)
+            }
+            _ = try connection.send(topic: "T", body: "m")
+            #expect(try waiting.receive().code == ResponseCode.pullNotFound.rawValue)
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m"])
+        }
+    }
+
+    @Test("a message given back is with others at once, uncounted: none becomes a dead letter of it")
+    func givenBack() throws {
+        for mode in ["QUEUE", "SERIAL_QUEUE"] {
+            try withTopic("+apus.mode=\(mode),+apus.retry.count=0", messages: 1) { (_, connection) throws in
+                for _ in 0..<3 {
+                    let popped = try connection.pop(RawConnection.popFields(topic: "T", poll: 2000))
+                    #expect(popped.bodies == ["m0"] && popped.messages[0].reconsumeTimes == 0)
+                    #expect(try connection.change(popped.messages[0], topic: "T", invisible: 0).code == 0)
+                    // Said again, it changes nothing.
+                    #expect(try connection.change(popped.messages[0], topic: "T", invisible: 0).code == 0)
+                    let status = try connection.status(topic: "T")
+                    #expect(status["status"]?.string == "NEW" && status["attempts"]?.integer == 0)
+                }
+                let last = try connection.pop(RawConnection.popFields(topic: "T", poll: 2000))
+                let failed = try connection.fail(try #require(last.messages.first), topic: "T", reason: "no")
+                #expect(failed.extFields["deadLetter"] == "true")
+            }
+        }
+        // Without a mode RocketMQ's rule holds: each delivery counts, whatever its end is.
+        try withTopic("", messages: 1) { (_, connection) throws in
+            let popped = try connection.pop(RawConnection.popFields(topic: "T"))
+            #expect(try connection.change(popped.messages[0], topic: "T", invisible: 0).code == 0)
+            let again = try connection.pop(RawConnection.popFields(topic: "T", poll: 2000))
+            #expect(again.messages.map(\.reconsumeTimes) == [1])
+        }
+    }
+
+    @Test("a renewal that comes after the failure of an ordered message does not revive it")
+    func lateRenewal() throws {
+        try withTopic("+apus.mode=SERIAL_QUEUE,+apus.retry.interval=1", messages: 1) { (_, connection) throws in
+            let message = try #require(try connection.pop(RawConnection.popFields(topic: "T")).messages.first)
+            #expect(try connection.fail(message, topic: "T").code == 0)
+            for invisible in [60_000, 0] as [Int64] {
+                #expect(try connection.change(message, topic: "T", invisible: invisible).code == 0)
+                #expect(try connection.status(topic: "T")["status"]?.string == "FAIL")
+                #expect(try connection.pop(RawConnection.popFields(topic: "T")).messages.isEmpty)
+            }
+            let again = try connection.pop(RawConnection.popFields(topic: "T", poll: 5000))
+            #expect(again.messages.map(\.reconsumeTimes) == [1])
         }
     }
 
@@ -198,6 +273,25 @@ import Testing
 }
 
 extension RawConnection {
+    /// The connection is a member of the group from now on.
+    func join(_ group: String) throws {
+        let heartbeat = JSONValue.fields([
+            ("clientID", .string("c")),
+            (
+                "consumerDataSet",
+                .array([
+                    .fields([
+                        ("groupName", .string(group)), ("consumeType", .string("CONSUME_PASSIVELY")),
+                        ("messageModel", .string("CLUSTERING")),
+                        ("consumeFromWhere", .string("CONSUME_FROM_FIRST_OFFSET")),
+                        ("subscriptionDataSet", .array([])), ("unitMode", .bool(false)),
+                    ])
+                ])
+            ), ("producerDataSet", .array([])),
+        ])
+        #expect(try invoke(.heartBeat, body: heartbeat.bytes()).code == 0)
+    }
+
     func topicRequest(_ topic: String, queues: Int, _ attributes: String) throws -> RemotingCommand {
         try invoke(
             .updateAndCreateTopic,

@@ -69,6 +69,9 @@ import Testing
             #expect(exact.delay(after: attempt, using: &random) == RetryStrategy.exponentialMax)
         }
         #expect(exact.delay(after: -5, using: &random) == 1000)
+        // No delay is shorter than the interval that was set.
+        let long = RetryStrategy(kind: .exponential, intervalMillis: 7_200_000, jitterPercent: 0)
+        #expect((1...3).map { long.delay(after: $0, using: &random) } == [7_200_000, 7_200_000, 7_200_000])
         let usual = RetryStrategy(kind: .exponential, intervalMillis: 1000)
         var seen: Set<Int64> = []
         for _ in 0..<500 {

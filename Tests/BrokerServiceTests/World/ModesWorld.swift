@@ -65,6 +65,8 @@ final class ModesWorld {
         var isFinished = false
         /// Its consumer has reported a failure: it comes again not before, steady milliseconds.
         var notBefore: Int64 = 0
+        /// And can be had from then on.
+        var readyAt: Int64 = 0
     }
 
     static let topic = "Modes"
@@ -102,6 +104,10 @@ final class ModesWorld {
     /// Who got the last messages of a queue, and whether it may lose the queue for another reason than silence.
     var holders: [Int32: (name: String, mayLose: Bool)] = [:]
     var takeovers = 0
+    /// Since when a queue has something to be had while a consumer waits, steady milliseconds.
+    private var stuckSince: [Int32: Int64] = [:]
+    /// After a jump of the wall clock and a restart claims last at most as long as they were given out for.
+    private var promptFrom: Int64 = 0
     var again = 0
 
     init(_ kind: Kind, seed: UInt64) async throws {
@@ -241,11 +247,12 @@ final class ModesWorld {
         try await collect()
         let idle = consumers.indices.filter { consumers[$0].pending == nil }
         guard let index = idle.randomElement(using: &random) else { return }
-        let consumer = consumers.remove(at: index)
-        for delivery in consumer.inHand {
+        while !consumers[index].inHand.isEmpty {
             try await collect()
-            try await fail(delivery, of: consumer)
+            heard(index)
+            try await fail(consumers[index].inHand.removeFirst(), of: consumers[index])
         }
+        let consumer = consumers.remove(at: index)
         _ = try await consumer.client.invoke(
             .unregisterClient, ["clientID": consumer.name, "consumerGroup": Self.group])
         note("\(consumer.name) leaves")
@@ -281,6 +288,8 @@ final class ModesWorld {
                 messages[body]?.last = nil
                 messages[body]?.notBefore = 0
             }
+            // The longest pause: 2 s, doubled five times, and half of it by chance.
+            promptFrom = clock.steady + 100_000
             hasJumped = false
         }
         try await hire()
@@ -416,6 +425,7 @@ final class ModesWorld {
         guard !isOver else { return }
         let allowed = delays(after: Int64(delivery.attempt) + 1)
         messages[delivery.body]?.notBefore = clock.steady + allowed.lowerBound
+        messages[delivery.body]?.readyAt = clock.steady + allowed.upperBound
         let popTime = Int64(answer.extFields["popTime"] ?? "") ?? .max
         // After a jump pop times may be ahead of the clock, and nothing can be said relative to them.
         guard popTime <= clock.now else { return }
@@ -477,9 +487,57 @@ final class ModesWorld {
                 try await readDeadLetters()
                 judge(handedOut, index)
                 consumers[index].inHand += handedOut
+                for delivery in handedOut { stuckSince[delivery.queue] = nil }
             }
         }
         noteTimeouts()
+        try await judgeWaits()
+    }
+
+    /// While a consumer waits nothing that can be had lies about; with one consumer for a queue, not longer than the one
+    /// that the broker says has it must be believed to be there.
+    private func judgeWaits() async throws {
+        let steady = clock.steady
+        guard steady >= promptFrom, consumers.contains(where: { $0.pending != nil }) else {
+            stuckSince = [:]
+            return
+        }
+        for queue in bodies.keys {
+            guard canBeHad(queue) else {
+                stuckSince[queue] = nil
+                continue
+            }
+            let since = stuckSince[queue] ?? steady
+            stuckSince[queue] = since
+            guard steady > since + 3 * Self.part else { continue }
+            var patience: Int64 = 0
+            let name = kind.isOrdered ? try await holder(of: queue) : nil
+            if let holder = consumers.first(where: { $0.name == name }), holder.pending == nil {
+                patience = holder.heard + holder.patience
+            }
+            expect(
+                steady <= max(since, patience) + 3 * Self.part,
+                "queue \(queue) of \(name ?? "none"): messages lie about for \(steady - since) ms, a consumer waits")
+        }
+    }
+
+    /// The consumer that has a queue, as operators are shown it.
+    private func holder(of queue: Int32) async throws -> String? {
+        let answer = try await producer.invoke(.getBrokerRuntimeInfo)
+        let rows = try answer.json()["table"]?["lease_\(Self.topic)@\(Self.group)"]?.string ?? ""
+        return rows.components(separatedBy: ", ").map { $0.split(separator: " ") }
+            .first { $0.first == Substring(String(queue)) && $0.count > 1 }.map { String($0[1]) }
+    }
+
+    /// Whether a queue has a message for a consumer that waits.
+    private func canBeHad(_ queue: Int32) -> Bool {
+        let left = messages.values.filter { $0.queue == queue && !$0.isFinished }
+        let delivered = left.filter { $0.deliveries > 0 }
+        let ready = delivered.filter { $0.last == nil && $0.readyAt <= clock.steady }
+        // What waits to be given up is not had.
+        guard !delivered.contains(where: { $0.deliveries > Self.retryCount }) else { return false }
+        guard kind.isOrdered else { return !ready.isEmpty || left.count > delivered.count }
+        return ready.count == delivered.count && !left.isEmpty
     }
 
     /// What runs out of time in a consumer's hands may cost it the queue, and silence.
