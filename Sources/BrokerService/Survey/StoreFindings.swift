@@ -236,8 +236,8 @@ package struct StoreFindings {
                     + "delivers each as it was first sent, also the deleted ones and, twice, those that were given "
                     + "another time",
                 for: Self.rocketMQ,
-                "let the groups consume them with Apus first (mqadmin consumerProgress -g GROUP), delayed and prepared "
-                    + "ones until they are delivered; or see to it that consumers take them as they were")
+                "let the groups consume them with Apus first (mqadmin consumerProgress -g GROUP), and delayed "
+                    + "and prepared ones be delivered; or see to it that consumers take them as they were")
         }
         if edits.behind > 0 {
             note(
