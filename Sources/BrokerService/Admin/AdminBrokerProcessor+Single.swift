@@ -168,9 +168,10 @@ extension AdminBrokerProcessor {
         {
             return (
                 .systemError,
-                "topic \(topic) cannot have one consumer for a queue (apus.mode=SERIAL_QUEUE, apus.shard) yet: \(copies) "
-                    + "has messages RocketMQ has stored for another delivery to group \(group), which lie in no order. "
-                    + "Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage, or deleteTopic)"
+                "topic \(topic) cannot have one consumer for a queue (apus.mode=SERIAL_QUEUE, apus.shard) yet: "
+                    + "\(copies) has messages RocketMQ has stored for another delivery to group \(group), which lie in "
+                    + "no order. Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage, or "
+                    + "deleteTopic)"
             )
         }
         let reserved = storage.store.configuration.fileReservedTime

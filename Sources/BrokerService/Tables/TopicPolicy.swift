@@ -109,9 +109,9 @@ struct TopicPolicy: Equatable {
 extension TopicEntry {
     /// What a group is told that pulls a topic with a mode, or commits offsets of it.
     func refusal(ofPuller group: String) -> String {
-        "topic \(name) has apus.mode=\(policy.mode.rawValue): its messages are claimed one by one and cannot be pulled. "
-            + "Let group \(group) pop it (RocketMQ 5: clientRebalance=false; apus consume), or set apus.mode=TOPIC "
-            + "(mqadmin updateTopic -a +apus.mode=TOPIC)"
+        "topic \(name) has apus.mode=\(policy.mode.rawValue): its messages are claimed one by one and cannot be "
+            + "pulled. Let group \(group) pop it (RocketMQ 5: clientRebalance=false; apus consume), or set "
+            + "apus.mode=TOPIC (mqadmin updateTopic -a +apus.mode=TOPIC)"
     }
 }
 

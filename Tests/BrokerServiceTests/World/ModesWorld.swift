@@ -382,7 +382,7 @@ final class ModesWorld {
             ])
         note("\(consumers[index].name) pops for \(poll)")
         consumers[index].pending = (number, poll)
-        consumers[index].patience = max(5000, poll)
+        consumers[index].patience = 5000 + poll
         heard(index)
     }
 
