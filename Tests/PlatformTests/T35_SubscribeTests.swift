@@ -174,7 +174,7 @@ extension PlatformTests {
             let subscriber = RocketMQ.subscribe("Held", group: "hands", options: options, at: platform.nameServer)
             var count = 0
             for try await message in subscriber {
-                // All four are held here from the beginning, longer than their time.
+                // What waits here meanwhile is renewed.
                 try await Task.sleep(for: .milliseconds(800))
                 #expect(message.attempt == 1)
                 #expect(try await message.acknowledge())
@@ -326,6 +326,10 @@ extension PlatformTests {
             let held = try await platform.apus(["consume", "--topic", "Lines", "--hold", "5s"])
             #expect(
                 held.status == 1 && held.errorText.contains("has no mode, and messages stay with nobody"), "\(held)")
+            let unread = try await platform.apus([
+                "consume", "--topic", "Lines", "--mode", "queue", "--expression", "SQL92", "a >",
+            ])
+            #expect(unread.status == 1 && unread.errorText.contains("of topic 'Lines' does not take part"), "\(unread)")
             let absent = try await platform.apus(["consume", "--topic", "NoLines", "--mode", "queue"])
             #expect(absent.status == 1 && absent.errorText.contains("does not exist"), "\(absent)")
             try await platform.stop()

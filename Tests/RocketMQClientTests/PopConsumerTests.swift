@@ -78,14 +78,17 @@ struct PopConsumerTests {
         await second.close()
         try await apache.close()
         let apus = try await ServingDouble(
-            .init(messages: ["a", "b", "c"], pauseAfterFailure: 3000, knowsStrategies: true))
+            .init(messages: ["a", "b", "c", "d"], pauseAfterFailure: 3000, knowsStrategies: true))
         let third = try await apus.consumer()
-        let messages = try await apus.take(3, of: third)
+        let messages = try await apus.take(4, of: third)
         for message in messages.prefix(2) { #expect(try await message.fail()) }
         #expect(try await messages[2].fail(retryAfter: .seconds(5)))
+        // At once, and not as one that is given back.
+        #expect(try await messages[3].fail(retryAfter: .zero))
         #expect(
             apus.seen.changes == [
                 .init(offset: 0, time: -1), .init(offset: 1, time: -1), .init(offset: 2, time: 5000),
+                .init(offset: 3, time: 1),
             ])
         await #expect(throws: RocketMQClientError.self) { try await messages[0].fail(retryAfter: .seconds(-1)) }
         await third.close()

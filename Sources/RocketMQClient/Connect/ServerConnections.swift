@@ -93,7 +93,7 @@ package actor ServerConnections {
         routes.values.reduce(into: []) { brokers, known in brokers.formUnion(known.route?.brokers ?? []) }
     }
 
-    /// A topic's route; nil when no name server knows the topic. A route that was known is believed for a minute more.
+    /// A topic's route; nil when no name server knows the topic. One that was known counts for a minute more.
     ///
     /// - Parameter maxAge: a route that was asked for within this time is not asked for again; nil: 30 s.
     /// - Throws: `noNameServer` when none answers and no earlier route is known; `refused`.

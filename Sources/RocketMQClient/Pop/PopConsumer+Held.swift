@@ -52,7 +52,8 @@ extension PopConsumer {
         defer { end(one) }
         note(one, isConsumed: false)
         defer { drop(number) }
-        if let pause { return try await change(one, to: pause.milliseconds) != nil }
+        // 0 would say that the message was given back, which is no delivery at brokers of Apus.
+        if let pause { return try await change(one, to: max(1, pause.milliseconds)) != nil }
         if await mayKnowStrategies(one) {
             do throws(RocketMQClientError) {
                 // -1: by the topic's strategy. A broker that takes it for a time has the message come again at once.
