@@ -14,8 +14,8 @@ extension StoreSurvey {
         for message in found.messages where message.physicalOffset.rawValue >= log.first {
             let name = QueueName(topic: message.topic, queueID: message.queueID)
             let offset = message.offset.rawValue
-            // Timer messages are told from their own queue. A prepared one that was withdrawn has had its outcome, which
-            // RocketMQ reads.
+            // Timer messages are told from their own queue. A prepared one that was withdrawn has had its outcome,
+            // which RocketMQ reads.
             guard message.topic != TopicNames.timer, !(message.isDeleted && message.topic == TopicNames.half),
                 let queue = queues[name], offset >= queue.first, offset < queue.end
             else { continue }

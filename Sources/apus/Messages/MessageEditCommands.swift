@@ -111,8 +111,8 @@ struct MessageEditCommand: AsyncParsableCommand {
         commandName: "edit", abstract: "Give a message other content.",
         discussion: """
             Groups that have not consumed it get the new version, under the same id and at the same place; those that \
-            have, notice nothing. Refused while a client has it. Waiting messages are edited where they wait: a timer \
-            message is due a millisecond later then. Brokers of RocketMQ deliver what was first sent.
+            have, notice nothing. Refused while a client has it. Waiting messages are edited where they wait. Brokers \
+            of RocketMQ deliver what was first sent.
 
               apus message edit 0A2B…01 --topic orders --body '{"amount": 12}'
               apus message edit 0A2B…01 --topic orders --tags paid --property region=eu --by alice
