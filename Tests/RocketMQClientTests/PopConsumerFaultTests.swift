@@ -140,6 +140,15 @@ struct PopConsumerFaultTests {
         #expect(lines.contain("comes again"), "\(lines.all)")
     }
 
+    @Test("a pause is one in a cancelled task, too")
+    func pauses() async {
+        let began = ContinuousClock.now
+        let task = Task { await Pause.whatever(.milliseconds(100)) }
+        task.cancel()
+        await task.value
+        #expect(began.duration(to: .now) >= .milliseconds(100))
+    }
+
     @Test("nothing more is asked for when the handlers' task is cancelled, though they take their time to end")
     func cancelledHandlers() async throws {
         let serving = try await ServingDouble(.init(messages: texts(12)))

@@ -258,6 +258,8 @@ final class ConsumeTrouble: Sendable {
             }
             guard isNew else { return }
             writeToStandardError("\(isatty(STDERR_FILENO) == 1 ? "\r\u{1B}[K" : "")\(text)\n")
+        // One broker of several: where none can do it, the consumer ends by itself.
+        case .failed(_, .notSupported(let text)): note(.warning(text))
         case .failed(let queue, let error):
             let place = queue.queueID < 0 ? "topic '\(queue.topic)' of broker \(queue.brokerName)" : "\(queue)"
             fail("\(place) cannot be consumed: \(error.reason)")
