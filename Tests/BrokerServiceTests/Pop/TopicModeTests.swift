@@ -116,6 +116,22 @@ import Testing
         }
     }
 
+    @Test("apus.retry.count is shown for groups that pop; what is sent back knows the group's number alone")
+    func attemptsShown() throws {
+        try withTopic("+apus.retry.count=2", messages: 1) { (_, connection) throws in
+            let commit = ["topic": "T", "consumerGroup": "Pullers", "queueId": "0", "commitOffset": "0"]
+            #expect(try connection.invoke(.updateConsumerOffset, commit).code == 0)
+            _ = try connection.pop(RawConnection.popFields(topic: "T"))
+            let answer = try connection.invoke(
+                .getMessageStatus, ["topic": "T", "queueId": "0", "queueOffset": "0"])
+            var shown: [String: Int64] = [:]
+            for row in try answer.json()["groups"]?.array ?? [] {
+                shown[row["group"]?.string ?? ""] = row["attemptsMax"]?.integer
+            }
+            #expect(shown == ["G": 2, "Pullers": 16])
+        }
+    }
+
     @Test("a message given back is with others at once, uncounted: none becomes a dead letter of it")
     func givenBack() throws {
         for mode in ["QUEUE", "SERIAL_QUEUE"] {
