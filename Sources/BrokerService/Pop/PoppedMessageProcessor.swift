@@ -115,7 +115,7 @@ final class PoppedMessageProcessor {
             default: break
             }
         }
-        guard let table = named.table,
+        guard let table = named.table, !isOver(handle.queueOffset, table, request.client, time),
             let popTime = table.change(handle.queueOffset, popTime: handle.popTime, invisible: invisible, at: time)
         else { return request.answer(.success) }
         request.answer(.success, fields: Self.fields(popTime, time, invisible, handle))
@@ -129,6 +129,13 @@ final class PoppedMessageProcessor {
         table.abandon([handle.queueOffset], at: time)
         request.answer(.success, fields: Self.fields(handle.popTime, time, 0, handle))
         environment.scheduleTick()
+    }
+
+    /// Whether the time of a message was over and another consumer has the queue since: the one before cannot have it
+    /// longer, or two would be at work in the queue.
+    private func isOver(_ offset: Int64, _ table: ClaimTable, _ client: ClientContext, _ time: ClaimTime) -> Bool {
+        guard table.isOrdered, case .due = table.state(of: offset, at: time) else { return false }
+        return claims.leases.isAnothers(table, than: client)
     }
 
     /// An ordered handle keeps its pop time; its time is counted from there.

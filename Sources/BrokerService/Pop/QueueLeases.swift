@@ -132,6 +132,15 @@ final class QueueLeases {
         places[key]?.consumers[ObjectIdentifier(client)]?.heardAtSteady = environment.steady()
     }
 
+    /// Whether another client has the lease of the table's queue.
+    func isAnothers(_ table: ClaimTable, than client: ClientContext) -> Bool {
+        let key = PopPlace.Key(topic: table.topic.text, group: table.group.text)
+        guard let lease = places[key]?.leases[table.queueID], lease.table === table, let holder = lease.holder else {
+            return false
+        }
+        return holder.client !== client && !holder.client.name.utf8.elementsEqual(client.name.utf8)
+    }
+
     /// The client has left the group. Its pops of any topic are answered: those that wait must not take what it cannot
     /// have.
     func left(_ client: ClientContext, group: String) {

@@ -137,6 +137,17 @@ import Testing
             try await leave()
         }
 
+        func renew(_ message: PoppedMessage, millis: Int) async throws -> [String: String] {
+            let answer = try await client.invoke(
+                .changeMessageInvisibleTime,
+                [
+                    "consumerGroup": "G", "topic": "T", "queueId": String(message.queueID),
+                    "offset": String(message.offset), "extraInfo": message.handle, "invisibleTime": String(millis),
+                ])
+            #expect(answer.code == 0)
+            return answer.extFields
+        }
+
         func leave() async throws {
             _ = try await client.invoke(.unregisterClient, ["clientID": name, "consumerGroup": "G"])
         }
@@ -386,6 +397,24 @@ import Testing
             try await first.client.postAndClose(.popMessage, Person.popFields(poll: 0, count: 1, queue: -1))
             #expect(try await second.pop(poll: 1000) == ["m0"])
             #expect(second.inHand.map(\.reconsumeTimes) == [0])
+        }
+    }
+
+    @Test("who has lost the queue cannot renew a message whose time is over, but acknowledge it")
+    func renewsTooLate() async throws {
+        try await withStage(Self.serial, messages: 4) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            #expect(try await first.pop(count: 3) == ["m0", "m1", "m2"])
+            #expect(try await second.pop(poll: 60_000).isEmpty)
+            await stage.pass(8100)
+            #expect(try await second.got() == ["m0"])
+            #expect(try await first.renew(first.inHand[2], millis: 9000).isEmpty)
+            #expect(try await second.renew(second.inHand[0], millis: 9000)["popTime"] != nil)
+            #expect(try await stage.leases["lease_T@G"]?.hasPrefix("0 second") == true)
+            first.inHand.removeFirst()
+            try await first.acknowledge()
+            try await second.acknowledge()
+            #expect(try await second.pop(count: 3) == ["m2", "m3"])
         }
     }
 }
