@@ -16,7 +16,7 @@ final class PoppedMessageProcessor {
     private let storage: StoreAccess
     private let claims: GroupClaims
     private let waiters: PopWaiters
-    private let deadLetters: PopDeadLetters
+    let deadLetters: PopDeadLetters
     /// Of the delays after failures; a test may set its seed.
     var jitter = RetryJitter()
 

@@ -266,6 +266,23 @@ import Testing
         }
     }
 
+    @Test("a dead letter that is left to another tick is not promised, and has the client's reason all the same")
+    func laterDeadLetter() throws {
+        try withTopic("+apus.mode=QUEUE,+apus.retry.count=0,+apus.retry.interval=0", messages: 1) {
+            harness, connection in
+            let popped = try connection.pop(RawConnection.popFields(topic: "T"))
+            try harness.onLoop { $0.processors.popped.deadLetters.bytesMax = 0 }
+            let failed = try connection.fail(try #require(popped.messages.first), topic: "T", reason: "no money")
+            #expect(failed.code == 0 && failed.extFields["deadLetter"] == nil)
+            try harness.onLoop { $0.processors.popped.deadLetters.bytesMax = 4 << 20 }
+            #expect(try connection.pop(RawConnection.popFields(topic: "T", poll: 300)).messages.isEmpty)
+            let letters = try connection.invoke(
+                .pullMessage, RawConnection.pullFields(topic: "%DLQ%G", group: "Reader"))
+            #expect(String(decoding: letters.body, as: UTF8.self).contains("failed (no money), popped 1 times"))
+            #expect(try connection.committed(topic: "T") == 1)
+        }
+    }
+
     @Test("messages of one shard key lie in one queue; batches are refused")
     func shards() throws {
         try withTopic("+apus.mode=QUEUE,+apus.shard=true", queues: 4) { (_, connection) throws in
