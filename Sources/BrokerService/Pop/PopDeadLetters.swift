@@ -14,8 +14,10 @@ import StoreFormat
 final class PopDeadLetters {
     /// The property that contains the reason.
     static let reason: StaticString = "DEAD_LETTER_REASON"
-    /// Bytes of dead letters a tick has, about.
-    static let bytesMax = 4 << 20
+    /// Bytes of dead letters a tick has, about; a test may set it.
+    var bytesMax = 4 << 20
+    /// Reasons that are remembered for a later try.
+    private static let reasonsMax = 1024
 
     private struct Letter {
         let table: ClaimTable
@@ -24,6 +26,7 @@ final class PopDeadLetters {
         let queueID: Int32
         let result: AppendResult
         let tries: Int32
+        let failure: String?
     }
 
     private let environment: BrokerEnvironment
@@ -45,6 +48,8 @@ final class PopDeadLetters {
     /// Stored, and not written yet.
     private var letters: [Letter] = []
     private var places: Set<Place> = []
+    /// What clients have said of messages whose dead letters could not be written yet.
+    private var reasons: [Place: (table: ClaimTable, text: String)] = [:]
     /// Tables of `letters`, and of messages whose letters are left to the next tick.
     private var tablesTaking: [ObjectIdentifier: ClaimTable] = [:]
     private var bytes = 0
@@ -86,6 +91,7 @@ final class PopDeadLetters {
     ) -> Outcome {
         guard isEnabled || origin.policy.givesUp else { return .no }
         if places.contains(Place(table, offset)) { return .taken }
+        let failure = failure ?? reasons[Place(table, offset)]?.text
         let (maximum, rule) = limit(group, origin)
         guard attempts > maximum || kind != .normal,
             // A copy: the draft must not point into the log while the log is written.
@@ -98,7 +104,8 @@ final class PopDeadLetters {
                 ? max(record.reconsumeTimes, attempts) : record.reconsumeTimes +| attempts
             guard tries > maximum else { return .no }
             // In the next tick; it stays due until then.
-            guard self.bytes < Self.bytesMax else {
+            guard self.bytes < bytesMax else {
+                remember(failure, Place(table, offset), table)
                 tablesTaking[ObjectIdentifier(table)] = table
                 environment.scheduleTick()
                 return .nextTick
@@ -116,7 +123,8 @@ final class PopDeadLetters {
             guard case .appended(let result) = outcome else { return .no }
             letters.append(
                 Letter(
-                    table: table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries))
+                    table: table, offset: offset, topic: topic, queueID: queueID, result: result, tries: tries,
+                    failure: failure))
             places.insert(Place(table, offset))
             tablesTaking[ObjectIdentifier(table)] = table
             self.bytes += result.size
@@ -124,6 +132,13 @@ final class PopDeadLetters {
             environment.scheduleTick()
             return .taken
         }
+    }
+
+    private func remember(_ failure: String?, _ place: Place, _ table: ClaimTable) {
+        guard let failure else { return }
+        // The oldest are not known: what is lost is a text.
+        if reasons.count >= Self.reasonsMax { reasons.removeAll() }
+        reasons[place] = (table, failure)
     }
 
     /// Whether `take` may give up a message after so many deliveries.
@@ -166,6 +181,7 @@ final class PopDeadLetters {
         let (written, waiting) = (letters, tablesTaking)
         forget()
         for letter in written {
+            if !reasons.isEmpty { reasons[Place(letter.table, letter.offset)] = nil }
             notifier.deadLetter(in: letter.topic, letter.queueID, letter.result, tries: letter.tries)
             // Acknowledged meanwhile, or forgotten by a reset.
             guard !letter.table.isRemoved, case .due = letter.table.state(of: letter.offset, at: claims.time) else {
@@ -178,8 +194,9 @@ final class PopDeadLetters {
 
     /// It is not: they are due as before.
     func failed() {
-        let waiting = tablesTaking
+        let (unwritten, waiting) = (letters, tablesTaking)
         forget()
+        for letter in unwritten { remember(letter.failure, Place(letter.table, letter.offset), letter.table) }
         wake(waiting)
     }
 

@@ -16,7 +16,7 @@ final class PoppedMessageProcessor {
     private let storage: StoreAccess
     private let claims: GroupClaims
     private let waiters: PopWaiters
-    private let deadLetters: PopDeadLetters
+    let deadLetters: PopDeadLetters
     /// Of the delays after failures; a test may set its seed.
     var jitter = RetryJitter()
 
@@ -131,7 +131,7 @@ final class PoppedMessageProcessor {
         environment.scheduleTick()
     }
 
-    /// Whether the time of a message was over and another consumer has the queue since: who had it before cannot have it
+    /// Whether the time of a message was over and another consumer has the queue since: the one before cannot have it
     /// longer, or two would be at work in the queue.
     private func isOver(_ offset: Int64, _ table: ClaimTable, _ client: ClientContext, _ time: ClaimTime) -> Bool {
         guard table.isOrdered, case .due = table.state(of: offset, at: time) else { return false }

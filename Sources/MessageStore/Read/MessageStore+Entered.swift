@@ -18,7 +18,7 @@ extension MessageStore {
     }
 
     /// The first offset of a queue whose message was stored at `time` (milliseconds since 1970) or later; the queue's
-    /// end when all are older. One whose record the log should have and that cannot be read counts as young. Reads
+    /// end when all are older. One whose entry or record should be there and cannot be read counts as young. Reads
     /// about 20 entries and as many records. On the store's thread.
     /// - Throws: the queue could not be read.
     package func firstOffset(_ queue: ConsumeQueue, storedSince time: Int64) throws(SystemError) -> QueueOffset {
@@ -26,15 +26,14 @@ extension MessageStore {
         var high = queue.maxOffset
         while low < high {
             let middle = low + (high - low) / 2
-            guard let physical = try enteredAt(queue, middle), physical >= minPhysicalOffset else {
-                low = middle + 1
-                continue
-            }
-            if let record = recordAt(physical), !record.isBlank, record.storeTimestamp < time {
-                low = middle + 1
+            let isOlder: Bool
+            if let physical = try enteredAt(queue, middle) {
+                let record = physical >= minPhysicalOffset ? recordAt(physical) : nil
+                isOlder = physical < minPhysicalOffset || record.map { !$0.isBlank && $0.storeTimestamp < time } == true
             } else {
-                high = middle
+                isOlder = false
             }
+            if isOlder { low = middle + 1 } else { high = middle }
         }
         return low
     }

@@ -176,6 +176,20 @@ struct ArchivedMessagesTests {
         }
     }
 
+    @Test("what cannot be read is kept: a queue's file that has lost its entries")
+    func unreadable() throws {
+        try withStage("5d") { stage in
+            try stage.set("", queues: 4)
+            stage.clock.shift = 6 * Self.day
+            try stage.restart()
+            let file = stage.harness.folder.appendingPathComponent("consumequeue/Kept/0/00000000000000000000")
+            let handle = try FileHandle(forWritingTo: file)
+            try handle.truncate(atOffset: 0)
+            try handle.close()
+            #expect(try stage.deleteAll() == 0)
+        }
+    }
+
     @Test("what is edited or deleted holds what lies behind it all the same, and not for ever")
     func edited() throws {
         try withStage("consumed") { stage in

@@ -116,6 +116,22 @@ import Testing
         }
     }
 
+    @Test("apus.retry.count is shown for groups that pop; what is sent back knows the group's number alone")
+    func attemptsShown() throws {
+        try withTopic("+apus.retry.count=2", messages: 1) { (_, connection) throws in
+            let commit = ["topic": "T", "consumerGroup": "Pullers", "queueId": "0", "commitOffset": "0"]
+            #expect(try connection.invoke(.updateConsumerOffset, commit).code == 0)
+            _ = try connection.pop(RawConnection.popFields(topic: "T"))
+            let answer = try connection.invoke(
+                .getMessageStatus, ["topic": "T", "queueId": "0", "queueOffset": "0"])
+            var shown: [String: Int64] = [:]
+            for row in try answer.json()["groups"]?.array ?? [] {
+                shown[row["group"]?.string ?? ""] = row["attemptsMax"]?.integer
+            }
+            #expect(shown == ["G": 2, "Pullers": 16])
+        }
+    }
+
     @Test("a message given back is with others at once, uncounted: none becomes a dead letter of it")
     func givenBack() throws {
         for mode in ["QUEUE", "SERIAL_QUEUE"] {
@@ -248,6 +264,23 @@ import Testing
             let found = try connection.status(topic: "T", offset: 2)
             #expect(found["status"]?.string == "FAIL" && found["deadLetter"]?["topic"]?.string == "%DLQ%G")
             #expect(found["until"] == nil && found["attempts"]?.integer == 2)
+        }
+    }
+
+    @Test("a dead letter that is left to another tick is not promised, and has the client's reason all the same")
+    func laterDeadLetter() throws {
+        try withTopic("+apus.mode=QUEUE,+apus.retry.count=0,+apus.retry.interval=0", messages: 1) {
+            harness, connection in
+            let popped = try connection.pop(RawConnection.popFields(topic: "T"))
+            try harness.onLoop { $0.processors.popped.deadLetters.bytesMax = 0 }
+            let failed = try connection.fail(try #require(popped.messages.first), topic: "T", reason: "no money")
+            #expect(failed.code == 0 && failed.extFields["deadLetter"] == nil)
+            try harness.onLoop { $0.processors.popped.deadLetters.bytesMax = 4 << 20 }
+            #expect(try connection.pop(RawConnection.popFields(topic: "T", poll: 300)).messages.isEmpty)
+            let letters = try connection.invoke(
+                .pullMessage, RawConnection.pullFields(topic: "%DLQ%G", group: "Reader"))
+            #expect(String(decoding: letters.body, as: UTF8.self).contains("failed (no money), popped 1 times"))
+            #expect(try connection.committed(topic: "T") == 1)
         }
     }
 

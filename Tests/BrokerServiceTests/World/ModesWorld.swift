@@ -36,7 +36,8 @@ final class ModesWorld {
         var pending: (number: Int32, poll: Int64)?
         /// It does nothing until then, steady milliseconds.
         var standsStillUntil: Int64 = 0
-        /// When the broker heard of it last, steady milliseconds, and for how long it must believe it is there.
+        /// When the broker heard of it last (an answer is nothing it hears), steady milliseconds, and for how long it must
+        /// believe it is there.
         var heard: Int64 = 0
         var patience: Int64 = 5000
         /// Its last heartbeat, steady milliseconds.
@@ -471,7 +472,6 @@ final class ModesWorld {
             for (number, answer) in try await consumers[index].client.takeAnswers()
             where number == consumers[index].pending?.number {
                 consumers[index].pending = nil
-                heard(index)
                 guard answer.code == 0 else {
                     note("\(consumers[index].name) gets nothing")
                     continue
