@@ -71,8 +71,8 @@ final class RunningNameServer: Sendable {
         @Sendable func look() {
             let count = parts.value.0.tables.topicCount
             counts.withLockedValue { if $0.last != count { $0.append(count) } }
-            // Behind whatever else is to be done in this turn.
-            if !isDone.withLockedValue({ $0 }) { eventLoop.execute(look) }
+            // A moment ahead: what is handed to `execute` runs in the same turn.
+            if !isDone.withLockedValue({ $0 }) { eventLoop.scheduleTask(in: .microseconds(20), look) }
         }
         try await eventLoop.submit(look).get()
         return counts
@@ -563,8 +563,9 @@ struct LargeBodyTests {
         var refused = 0
         let text = #"{"configTable":{"N":{"a":"1","b":7,"c":null,"d":["x"]},"M":[],"O":{"e":"5"}}}"#
         let table = KVConfigTable(json: try JSONValue(parsing: Array(text.utf8)), refused: &refused)
-        #expect(refused == 4)
-        #expect(table.table == ["N": ["a": "1"], "O": ["e": "5"]])
+        // A number is taken by its digits.
+        #expect(refused == 3)
+        #expect(table.table == ["N": ["a": "1", "b": "7"], "O": ["e": "5"]])
     }
 
     @Test("a hundred brokers that expire together go one in a turn, and all go")

@@ -50,14 +50,17 @@ struct SlicedRequestTests {
         let harness = try BrokerHarness()
         defer { try? harness.end() }
         let connection = try harness.connect()
-        for (read, write) in [(Self.queues + 1, 4), (4, Self.queues + 1), (Int(Int32.max), 1)] {
+        let (bound, header) = ("at most \(Self.queues)", "must be within 0...65536")
+        for (read, write, reason) in [
+            (Self.queues + 1, 4, bound), (4, Self.queues + 1, bound), (Int(Int32.max), 1, header),
+        ] {
             let fields = [
                 "topic": "TooWide", "readQueueNums": "\(read)", "writeQueueNums": "\(write)", "perm": "6",
                 "defaultTopic": "TBW102",
             ]
             let answer = try connection.invoke(.updateAndCreateTopic, fields)
             #expect(answer.code == ResponseCode.systemError.rawValue)
-            #expect(answer.remark?.contains("at most \(Self.queues)") == true, "\(answer.remark ?? "")")
+            #expect(answer.remark?.contains(reason) == true, "\(answer.remark ?? "")")
             #expect(try harness.onLoop { $0.topics["TooWide"] == nil })
         }
     }

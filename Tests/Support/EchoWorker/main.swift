@@ -103,8 +103,9 @@ class EchoWorker {
             segment.atomicStore(slot: Int(numbers[0]), numbers[1])
             return "stored"
         case "busy":
-            usleep((UInt32(rest) ?? 0) * 1000)
-            return "idle"
+            let microseconds = (UInt32(rest) ?? 0) * 1000
+            environment.eventLoop.execute { usleep(microseconds) }
+            return "begins"
         case "crash": abort()
         case "hang": while true { poll(nil, 0, -1) }
         case "chatter":
