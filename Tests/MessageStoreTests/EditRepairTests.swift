@@ -111,6 +111,12 @@ import Testing
             next.store.edits.beginPass()
             let again = try opened(image.afterKill(), slave)
             #expect(again.store.edits.isUnknown)
+            // Started as the master before it has ended: what the old master has edited is found all the same.
+            let promoted = try opened(image.afterKill())
+            #expect(promoted.store.edits.isUnknown)
+            promoted.maintain(70_000)
+            #expect(promoted.bodies("T") == Self.wanted && !promoted.store.edits.isUnknown, "\(isKill)")
+            try promoted.store.close()
             next.maintain(70_000)
             #expect(next.bodies("T") == Self.wanted, "\(isKill)")
             #expect(!next.store.edits.isUnknown)

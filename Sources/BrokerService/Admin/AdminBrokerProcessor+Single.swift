@@ -170,8 +170,7 @@ extension AdminBrokerProcessor {
                 .systemError,
                 "topic \(topic) cannot have one consumer for a queue (apus.mode=SERIAL_QUEUE, apus.shard) yet: "
                     + "\(copies) has messages RocketMQ has stored for another delivery to group \(group), which lie in "
-                    + "no order. Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage, or "
-                    + "deleteTopic)"
+                    + "no order. Let the group consume them first, or skip them (mqadmin skipAccumulatedMessage)"
             )
         }
         let reserved = storage.store.configuration.fileReservedTime
@@ -191,7 +190,9 @@ extension AdminBrokerProcessor {
     private func waitingCopies(of topic: String) -> (retryTopic: String, group: String)? {
         for entry in tables.topics.all where entry.isRetryTopic {
             let rest = entry.name.dropFirst(TopicNames.retryPrefix.count)
-            guard rest.hasSuffix(topic), let group = tables.groups[String(rest.dropLast(topic.count + 1))],
+            // It may be the retry topic of a group that pulls and is called like both together.
+            guard rest.hasSuffix(topic), tables.groups[String(rest)] == nil,
+                let group = tables.groups[String(rest.dropLast(topic.count + 1))],
                 PopRetryTopics.origin(of: entry.name, group: group.name) == topic
             else { continue }
             for queueID in 0..<max(0, entry.config.readQueueNums)

@@ -58,7 +58,7 @@ final class MessageEditor {
     /// Whether an edit could change what becomes of a message: it is not deleted and, where it waits, neither delivered
     /// nor ended.
     func isLive(_ message: StoredMessage) -> Bool {
-        guard message.note?.deletes != true else { return false }
+        guard message.note?.deletes != true, !message.isRecalled else { return false }
         switch message.topic {
         case TopicNames.schedule:
             return !kinds.schedule.hasDelivered(queueID: message.queueID, offset: message.queueOffset)
@@ -79,7 +79,8 @@ final class MessageEditor {
     ///   - found: the version that stood for the message when it was looked for.
     ///   - audience: the groups that pull, at that time.
     func carryOut(_ edit: EditRequest, _ found: StoredMessage, _ audience: PullingAudience) -> Outcome {
-        let message = store.present(found)
+        var message = store.present(found)
+        message.isRecalled = found.isRecalled
         if let seen = edit.version, seen != message.note?.version ?? 1 {
             return refused(
                 "version \(message.note?.version ?? 1) stands for the message, not \(seen): look at it (apus message "
@@ -377,7 +378,7 @@ final class MessageEditor {
         }
         let isStopped = kinds.timers.isStopped(
             topic: topic, uniqueKey: key, due: due, sequence: message.queueOffset, isEdited: message.note != nil)
-        guard !isStopped else {
+        guard !isStopped, !message.isRecalled else {
             return refused("its producer has recalled the timer message: it will not be delivered")
         }
         guard edit.operation != .retries else { return refused("a timer message has not been delivered yet") }

@@ -16,16 +16,18 @@ final class ClientRelayProcessor {
     private let storage: StoreAccess
     private let answers: TableAnswers
     private let notifier: GroupNotifier
+    private let claims: GroupClaims
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ answers: TableAnswers,
-        _ notifier: GroupNotifier
+        _ notifier: GroupNotifier, _ claims: GroupClaims
     ) {
         self.environment = environment
         self.tables = tables
         self.storage = storage
         self.answers = answers
         self.notifier = notifier
+        self.claims = claims
     }
 
     // MARK: - 307, 309
@@ -135,7 +137,27 @@ final class ClientRelayProcessor {
             }
             let body = Self.mapForm(table)
             reset(members, table, body: body, ["topic": topic, "group": group, "timestamp": String(timestamp)])
-            asker.answer(.success, body: body)
+            resetClaims(of: group, entry, table, asker) { asker.answer(.success, body: body) }
+        }
+    }
+
+    /// Of queues the group pops: its members have no offsets they could set.
+    private func resetClaims(
+        of group: String, _ topic: TopicEntry, _ offsets: [(queue: MessageQueue, offset: Int64)], _ asker: Asker,
+        then: @escaping () -> Void
+    ) {
+        guard let group = tables.groups[group] else { return then() }
+        var left = offsets[...]
+        environment.slices.work(for: asker.client) { [self] in
+            for (queue, offset) in left.prefix(Self.queuesPerSlice)
+            where claims.find(group: group, topic: topic, queueID: queue.queueID) != nil {
+                tables.offsets.commit(topic: topic, group: group, queueID: queue.queueID, offset: offset)
+                claims.offsetWasSet(group: group, topic: topic, queueID: queue.queueID)
+            }
+            left = left.dropFirst(Self.queuesPerSlice)
+            return !left.isEmpty
+        } then: {
+            then()
         }
     }
 

@@ -135,6 +135,18 @@ final class GroupClaims {
         return table
     }
 
+    /// A tool has set the group's offset in a queue. Its claims begin there at once: an acknowledgement of what is in
+    /// hands would put its own offset over it before the next pop.
+    func offsetWasSet(group: SubscriptionGroupEntry, topic: TopicEntry, queueID: Int32) {
+        guard let known = find(group: group, topic: topic, queueID: queueID),
+            let queue = topic.nameBytes.withUnsafeBytes({ messages.consumeQueue(topic: $0, queueID: queueID) })
+        else { return }
+        let before = known.next
+        guard table(group: group, topic: topic, queue, beginsAtEnd: false).next != before else { return }
+        waiters.stir(topic: topic.name, group: group.name, queueID: queueID)
+        environment.scheduleTick()
+    }
+
     /// Where a group that has popped nothing of a queue begins.
     func start(
         group: SubscriptionGroupEntry, topic: TopicEntry, _ queue: ConsumeQueue, beginsAtEnd: Bool = false

@@ -104,7 +104,8 @@ final class PopMessageProcessor {
         let deadline = environment.steady() + wait
         let consumer =
             topic.policy.hasLeases
-            ? leases.popped(request.client, topic: topic, group: group, poll: header.pollTime) : nil
+            ? leases.popped(
+                request.client, topic: topic, group: group, queueID: header.queueID, poll: header.pollTime) : nil
         let pop = PopRequest(
             by: self, client: request.client, address: request.returnAddress, topic: topic, group: group,
             header: header, deadlineSteady: deadline, filter: filter,
@@ -196,12 +197,13 @@ final class PopMessageProcessor {
             pop.rest += behind(table, queue)
             return .done
         }
+        // Before the lease: an acknowledgement of who has its messages wakes the next one by it.
+        table.isOrdered = pop.isOrdered
         if let consumer = pop.consumer,
             !leases.take(consumer, table, queue, queues: pop.topic.config.readQueueNums, isChosen: pop.wasWoken)
         {
             return .done
         }
-        table.isOrdered = pop.isOrdered
         var part = PopPart(source: source, table: table, queue: queue, next: table.next)
         if pop.isOrdered {
             let time = claims.time

@@ -144,7 +144,11 @@ final class PopQuestionProcessor {
     }
 
     func answer(_ question: PopNotification, expired: Bool) {
-        guard !question.client.connection.isClosed else { return }
+        guard !question.client.connection.isClosed else {
+            // What it was woken for is for another one.
+            waiters.stir(topic: question.topic.name, group: question.group.name)
+            return environment.scheduleTick()
+        }
         let asked = Asked(
             group: question.group, topic: question.topic, queueID: question.queueID, isOrdered: question.isOrdered)
         let hasMessage = places(asked).contains {

@@ -67,6 +67,12 @@ final class PopWaiters {
         places[PopPlace.Key(topic: topic, group: group)]?.count(of: queueID) ?? 0
     }
 
+    /// Whether one of a client's waiting pops would take messages of a queue.
+    func isWaiting(_ client: ClientContext, _ key: PopPlace.Key, queueID: Int32) -> Bool {
+        guard let place = places[key], let pops = client.suspendedPops as? PopsOfClient else { return false }
+        return pops.first { $0.place === place && $0.queues.contains(queueID) } != nil
+    }
+
     private func release(_ waiter: PopWaiter) {
         guard let place = waiter.place else { return }
         count -= 1

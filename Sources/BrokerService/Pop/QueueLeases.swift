@@ -31,6 +31,9 @@ final class QueueLeases {
         fileprivate let place: Place
         fileprivate var heardAtSteady: Int64 = 0
         fileprivate var patience = QueueLeases.patienceMillis
+        /// Whether it lets the broker choose the queue. Else each of its queues is judged by itself: it may have been
+        /// assigned others since.
+        fileprivate var wantsAny = true
         /// Its pops that wait.
         fileprivate var waiting = 0
         /// Queues it has.
@@ -58,6 +61,8 @@ final class QueueLeases {
         var holder: Consumer?
         /// Milliseconds since 1970.
         var since: Int64 = 0
+        /// When the holder has asked for this queue last, or reported something of it, steady milliseconds.
+        var askedAtSteady: Int64 = 0
         /// Of the table, when it was taken.
         var timeouts: UInt32 = 0
 
@@ -100,8 +105,12 @@ final class QueueLeases {
     // MARK: - What is heard of consumers
 
     /// A pop has come.
-    /// - Parameter poll: how long the client lets it wait, milliseconds.
-    func popped(_ client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry, poll: Int64) -> Consumer {
+    /// - Parameters:
+    ///   - queueID: which queue it names; below 0: any.
+    ///   - poll: how long the client lets it wait, milliseconds.
+    func popped(
+        _ client: ClientContext, topic: TopicEntry, group: SubscriptionGroupEntry, queueID: Int32, poll: Int64
+    ) -> Consumer {
         let key = PopPlace.Key(topic: topic.name, group: group.name)
         let place = places[key] ?? Place(key)
         places[key] = place
@@ -117,6 +126,7 @@ final class QueueLeases {
         if !consumer.isPresent(at: environment.steady()) { place.knownShare = nil }
         consumer.patience = Self.patienceMillis + max(0, min(poll, PopMessageProcessor.pollMaxMillis))
         consumer.heardAtSteady = environment.steady()
+        consumer.wantsAny = queueID < 0
         return consumer
     }
 
@@ -129,7 +139,11 @@ final class QueueLeases {
     /// The client has reported something of a message.
     func heard(_ client: ClientContext, _ table: ClaimTable) {
         let key = PopPlace.Key(topic: table.topic.text, group: table.group.text)
-        places[key]?.consumers[ObjectIdentifier(client)]?.heardAtSteady = environment.steady()
+        guard let place = places[key], let consumer = place.consumers[ObjectIdentifier(client)] else { return }
+        consumer.heardAtSteady = environment.steady()
+        if place.leases[table.queueID]?.holder === consumer {
+            place.leases[table.queueID]?.askedAtSteady = environment.steady()
+        }
     }
 
     /// Whether another client has the lease of the table's queue.
@@ -207,6 +221,7 @@ final class QueueLeases {
             lease.holder?.held -= 1
             lease = Lease(table: table, queue: queue)
         }
+        if lease.holder === consumer { lease.askedAtSteady = environment.steady() }
         place.leases[queueID] = lease
         guard lease.hasMessages || table.claimedCount > 0 else { return false }
         if let holder = lease.holder {
@@ -215,7 +230,7 @@ final class QueueLeases {
                 free(queueID, of: place)
                 return false
             }
-            guard holder.isSame(as: consumer) || isDeaf(lease) else {
+            guard holder.isSame(as: consumer) || isDeaf(lease, place) else {
                 contest(queueID, of: place)
                 return false
             }
@@ -231,6 +246,7 @@ final class QueueLeases {
         }
         lease.holder = consumer
         lease.since = environment.now()
+        lease.askedAtSteady = environment.steady()
         lease.timeouts = table.timeouts
         place.leases[queueID] = lease
         consumer.held += 1
@@ -245,9 +261,21 @@ final class QueueLeases {
     }
 
     /// Another one waits, there are messages, and nothing is heard of the holder, which has none of them.
-    private func isDeaf(_ lease: Lease) -> Bool {
+    private func isDeaf(_ lease: Lease, _ place: Place) -> Bool {
         guard let holder = lease.holder else { return true }
-        return lease.inHands == 0 && lease.hasMessages && !holder.isPresent(at: environment.steady())
+        return lease.inHands == 0 && lease.hasMessages && environment.steady() >= deafAt(lease, holder)
+            && !isAwaited(lease, holder, place)
+    }
+
+    /// When the holder of a queue is deaf if nothing more is heard, steady milliseconds.
+    private func deafAt(_ lease: Lease, _ holder: Consumer) -> Int64 {
+        holder.wantsAny ? holder.deafAt : lease.askedAtSteady +| holder.patience
+    }
+
+    /// Whether a pop of the holder waits that would take messages of the queue.
+    private func isAwaited(_ lease: Lease, _ holder: Consumer, _ place: Place) -> Bool {
+        guard holder.waiting > 0 else { return false }
+        return holder.wantsAny || waiters.isWaiting(holder.client, place.key, queueID: lease.table.queueID)
     }
 
     /// Queues each of the consumers that are there has.
@@ -297,7 +325,7 @@ final class QueueLeases {
         guard let place = places[key], let lease = place.leases[queueID], let holder = lease.holder else {
             return .free
         }
-        guard isDeaf(lease) else { return .held(by: holder.client) }
+        guard isDeaf(lease, place) else { return .held(by: holder.client) }
         free(queueID, of: place)
         return .free
     }
@@ -351,10 +379,10 @@ final class QueueLeases {
     }
 
     private func contest(_ queueID: Int32, of place: Place) {
-        guard let holder = place.leases[queueID]?.holder else { return }
+        guard let lease = place.leases[queueID], let holder = lease.holder else { return }
         place.contested.insert(queueID)
         contested.insert(place.key)
-        arm(at: holder.deafAt)
+        arm(at: deafAt(lease, holder))
     }
 
     private func arm(at steady: Int64) {
@@ -381,13 +409,13 @@ final class QueueLeases {
         for key in contested {
             guard let place = places[key] else { continue }
             for queueID in place.contested {
-                guard let lease = place.leases[queueID], let holder = lease.holder, holder.waiting == 0,
-                    lease.hasMessages, lease.inHands == 0
+                guard let lease = place.leases[queueID], let holder = lease.holder, lease.hasMessages,
+                    lease.inHands == 0, !isAwaited(lease, holder, place)
                 else {
                     place.contested.remove(queueID)
                     continue
                 }
-                if isDeaf(lease) {
+                if isDeaf(lease, place) {
                     environment.logger.info(
                         """
                         nothing is heard of consumer \(holder.client.name) of topic \(key.topic), queue \(queueID): \
@@ -395,7 +423,7 @@ final class QueueLeases {
                         """)
                     free(queueID, of: place)
                 } else {
-                    next = min(next, holder.deafAt)
+                    next = min(next, deafAt(lease, holder))
                 }
             }
             if place.contested.isEmpty { contested.remove(key) }

@@ -7,10 +7,12 @@ import StoreFormat
 final class QueueProcessor {
     private let tables: BrokerTables
     private let storage: StoreAccess
+    private let claims: GroupClaims
 
-    init(_ tables: BrokerTables, _ storage: StoreAccess) {
+    init(_ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims) {
         self.tables = tables
         self.storage = storage
+        self.claims = claims
     }
 
     /// The queue a request is about.
@@ -83,6 +85,9 @@ final class QueueProcessor {
             return request.answer(.noPermission, remark: topic.refusal(ofPuller: group.name))
         }
         tables.offsets.commit(topic: topic, group: group, queueID: queueID, offset: offset)
+        if !request.client.consumerGroups.contains(group.name) {
+            claims.offsetWasSet(group: group, topic: topic, queueID: queueID)
+        }
         request.answer(.success)
     }
 

@@ -48,7 +48,7 @@ final class Processors {
         sendBack = SendBackProcessor(environment, tables, storage, keeper, notifier)
         clients = ClientManageProcessor(
             environment, tables, storage, hold, filters, reader, kinds.transactions, notifier, claims.leases)
-        queues = QueueProcessor(tables, storage)
+        queues = QueueProcessor(tables, storage, claims)
         queries = QueryMessageProcessor(environment, storage, sender)
         let runtime = RuntimeInformation(
             environment: environment, tables: tables, storage: storage, kinds: kinds, settings: settings,
@@ -61,6 +61,6 @@ final class Processors {
         edits = EditMessageProcessor(
             environment, tables, storage, claims,
             MessageEditor(environment, tables, storage, claims, kinds, deadLetters))
-        relay = ClientRelayProcessor(environment, tables, storage, answers, notifier)
+        relay = ClientRelayProcessor(environment, tables, storage, answers, notifier, claims)
     }
 }

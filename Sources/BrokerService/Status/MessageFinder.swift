@@ -71,6 +71,8 @@ final class MessageFinder {
             let topic = message.realTopic
         else { return then(message, []) }
         search(topic, key, [TopicNames.timer], asker, findsAll: true) { [self] candidates in
+            var message = message
+            message.isRecalled = candidates.contains { $0.place == message.place && $0.isRecalled }
             let twins = candidates.filter { $0.timerDue == message.timerDue && isLive($0) }
             guard twins.contains(where: { $0.place != message.place }), withoutRolled(twins).count > 1 else {
                 return then(message, [])
@@ -89,6 +91,16 @@ final class MessageFinder {
         }
     }
 
+    /// Whether one of the cancellations a search has met stops a timer message: for long times they lie in files of the
+    /// timer, not in memory. What an edit has stored after it, it does not stop (`TimerCancellation`).
+    private static func isRecalled(_ message: StoredMessage, by recalls: [StoredMessage]) -> Bool {
+        guard message.topic == TopicNames.timer, let due = message.timerDue else { return false }
+        return recalls.contains { recall in
+            guard let named = recall.timerDue, named == due || named == due +| 1 else { return false }
+            return message.note == nil || recall.queueOffset > message.queueOffset
+        }
+    }
+
     /// Looks for messages by their unique key, in their topic and where messages wait for it: each once, as it is now.
     /// - Parameter findsAll: also in further topics when one has a message that is not deleted.
     private func search(
@@ -98,6 +110,7 @@ final class MessageFinder {
         var topics = topics[...]
         var query: KeyQuery?
         var found: [StoredMessage] = []
+        var recalls: [StoredMessage] = []
         var places: Set<StoredMessage.Place> = []
         environment.slices.work(for: asker.client) { [self] in
             guard var present = query else {
@@ -115,13 +128,18 @@ final class MessageFinder {
             query = nil
             for range in storage.store.result(of: present).records {
                 guard let one = storage.store.storedMessage(range), one.uniqueKey == key,
-                    one.topic == topic || one.realTopic == topic, !one.isCancellation
+                    one.topic == topic || one.realTopic == topic
                 else { continue }
+                guard !one.isCancellation else {
+                    recalls.append(one)
+                    continue
+                }
                 let present = storage.store.present(one)
                 if places.insert(present.place).inserted { found.append(present) }
             }
             return true
         } then: {
+            for index in found.indices { found[index].isRecalled = Self.isRecalled(found[index], by: recalls) }
             then(found)
         }
     }

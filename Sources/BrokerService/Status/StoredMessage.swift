@@ -28,6 +28,8 @@ struct StoredMessage {
     let timerDue: Int64?
     /// It stops a timer message.
     let isCancellation: Bool
+    /// Its producer has recalled it: a cancellation for it is in the log. Only known of what was looked for by its ID.
+    var isRecalled = false
     /// RocketMQ has stored it again, because its wheel is too short for the delay.
     let isRolled: Bool
     /// Who edited it last; nil: it is as it was sent.

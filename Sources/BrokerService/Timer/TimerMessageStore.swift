@@ -93,7 +93,9 @@ final class TimerMessageStore {
         let standing = try TimerStanding(
             files, progress: progress, first: queue.minOffset.rawValue, end: queue.maxOffset.rawValue,
             follower: isFollowing ? .isOne : wasFollower ? .wasOne : .never, lastStored: lastStoreTimestamp)
-        wheel = TimerWheel(progress: standing.progress, replayFrom: standing.replayFrom, files: buckets)
+        wheel = TimerWheel(
+            progress: standing.progress, replayFrom: standing.replayFrom, replayEnd: queue.maxOffset.rawValue,
+            files: buckets)
         saved = standing.checkpoint
         durableReplayFrom = standing.checkpoint?.replayFrom
         self.queue = queue
@@ -463,8 +465,11 @@ final class TimerMessageStore {
     private func copy(
         _ entry: TimerEntry, _ wheel: TimerWheel, _ now: Int64, _ found: (CommitLogRecordView) -> Void
     ) -> RecordCopier.Outcome? {
+        // Known from a start's first moment on, before the cancellation is taken in.
+        let isTakenAway = queue.map { storage.store.isDeleted($0, at: QueueOffset(entry.sequence)) } ?? false
         let isWanted = { (record: CommitLogRecordView) -> Bool in
             found(record)
+            if isTakenAway { return false }
             // RocketMQ's notes of pops: `PopTakeover` has read them.
             if let topic = record.property(PropertyName.realTopic), TopicNames.isRevive(topic) { return false }
             if wheel.mayBeReplaced(due: entry.due), wheel.isReplaced(TimerProperties.copyKey(record), entry.key) {

@@ -68,6 +68,8 @@ final class TimerWheel {
     private(set) var ingested: Int64
     /// Below it a key not above `recovered.watermark` means delivered.
     private let recovered: Progress
+    /// The sequence up to which messages were stored before this start.
+    private let replayEnd: Int64
 
     private var late: [TimerEntry] = []
     private var lateNext = 0
@@ -91,9 +93,11 @@ final class TimerWheel {
     /// - Parameters:
     ///   - progress: what was delivered before the restart.
     ///   - replayFrom: the sequence from which messages are taken in again; those below are delivered or in files.
+    ///   - replayEnd: the end of the queue: nothing is delivered before all below it is taken in.
     ///   - files: the buckets found on disk.
-    init(progress: Progress, replayFrom: Int64, files: [TimerBucket]) {
+    init(progress: Progress, replayFrom: Int64, replayEnd: Int64, files: [TimerBucket]) {
         recovered = progress
+        self.replayEnd = max(progress.ingested, replayEnd)
         watermark = progress.watermark
         committedWatermark = progress.watermark
         ingested = min(progress.ingested, replayFrom)
@@ -331,7 +335,8 @@ final class TimerWheel {
     /// The next message whose time has come; cancellations and what was delivered already are skipped.
     func next(now: Int64) -> TimerEntry? {
         // What was taken in before a crash is complete again first: the watermark must not pass a message not seen yet.
-        guard ingested >= recovered.ingested else { return nil }
+        // And what had been stored by then: it may stop one that lies in a file and whose time is over.
+        guard ingested >= replayEnd else { return nil }
         while let (entry, head) = head() {
             if case .late = head {
                 advance(head)

@@ -246,6 +246,11 @@ extension MessageStore {
         for queue in table.queues { queue.edits?.removeFormer(below: log.flushed) }
     }
 
+    /// Whether an edit has deleted a queue's message, or taken it to another time. Without edits it costs one look.
+    package func isDeleted(_ queue: ConsumeQueue, at offset: QueueOffset) -> Bool {
+        queue.edits?[offset]?.isDeleted == true
+    }
+
     /// What the pass has to write of edits; nil when it is in the file.
     func beginEditsWork() -> EditsWork? {
         guard edits.isWriteDue else { return nil }
@@ -268,8 +273,9 @@ extension MessageStore {
         let counted = plan.point?.edits ?? 0
         removeLeftover()
         let loaded = try onDisk { () throws(SystemError) in try editFile.load() }
-        // A master's own log has no edits but those of this release; what was copied from another one may.
-        if counted == 0, configuration.isSlave || plan.point == nil { edits.noteUnknown() }
+        // A release that knows no edits made the point, or one of a slave that has not met all of its log: whatever
+        // this broker is now, its log may have been copied from a master that made edits.
+        if counted == 0 { edits.noteUnknown() }
         let table: EditFile.Table
         switch loaded {
         case .absent where counted == 0 || counted == EditFile.noFile: return

@@ -354,6 +354,45 @@ import Testing
         }
     }
 
+    @Test("who names queues and asks for one no longer loses it, though it is well and asks for others")
+    func assignedOthers() async throws {
+        try await withStage("+apus.mode=QUEUE,+apus.shard=true,+apus.timeout=8", queues: 2) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            try await stage.send("a", queue: 1)
+            #expect(try await first.pop(queue: 1) == ["a"])
+            try await first.acknowledge()
+            #expect(try await second.pop(poll: 100_000, queue: 1).isEmpty)
+            #expect(try await first.pop(poll: 20_000, queue: 0).isEmpty)
+            try await stage.send("b", queue: 1)
+            await stage.pass(20_000)
+            #expect(try await first.got() == [])
+            #expect(try await first.pop(poll: 20_000, queue: 0).isEmpty)
+            await stage.pass(4900)
+            #expect(try await second.got() == nil)
+            await stage.pass(200)
+            #expect(try await second.got() == ["b"])
+            // One that goes on asking for it keeps it.
+            try await second.acknowledge()
+            #expect(try await second.pop(poll: 20_000, queue: 1).isEmpty)
+            #expect(try await first.pop(poll: 100_000, queue: 1).isEmpty)
+            await stage.pass(19_000)
+            try await stage.send("c", queue: 1)
+            #expect(try await second.got() == ["c"] && first.got() != ["c"])
+        }
+    }
+
+    @Test("a queue that becomes serial with a message in hands goes on when that is acknowledged")
+    func becomesSerialInHands() async throws {
+        try await withStage("+apus.mode=QUEUE", messages: 2) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            #expect(try await first.pop() == ["m0"])
+            try await stage.begin(Self.serial, queues: 1, messages: 0)
+            #expect(try await second.pop(poll: 60_000).isEmpty && second.isWaiting)
+            try await first.acknowledge()
+            #expect(try await second.got() == ["m1"])
+        }
+    }
+
     @Test("who held queues the topic has no longer gets its share of the others")
     func fewerQueues() async throws {
         let attributes = "+apus.mode=QUEUE,+apus.shard=true,+apus.timeout=8"

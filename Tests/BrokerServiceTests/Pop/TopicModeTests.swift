@@ -95,6 +95,27 @@ import Testing
         }
     }
 
+    @Test("a tool's reset counts at once, whatever is in hands, and with members online, who know nothing of it")
+    func resets() throws {
+        try withTopic("+apus.mode=QUEUE", messages: 4) { (harness, connection) throws in
+            let (member, tool) = (try harness.connect(), try harness.connect())
+            try member.join("G")
+            let popped = try connection.pop(RawConnection.popFields(topic: "T", count: 3))
+            try connection.acknowledge(popped.messages[0], topic: "T")
+            let set = ["topic": "T", "consumerGroup": "G", "queueId": "0", "commitOffset": "0"]
+            #expect(try tool.invoke(.updateConsumerOffset, set).code == 0)
+            // It was in hands before: what it says now is over.
+            try connection.acknowledge(popped.messages[1], topic: "T")
+            let again = try connection.pop(RawConnection.popFields(topic: "T"))
+            #expect(again.bodies == ["m0", "m1", "m2", "m3"])
+            for message in again.messages { try connection.acknowledge(message, topic: "T") }
+            #expect(try connection.committed(topic: "T") == 4)
+            let fields = ["topic": "T", "group": "G", "timestamp": "0", "isForce": "true"]
+            #expect(try tool.invoke(.invokeBrokerToResetOffset, fields).code == 0)
+            #expect(try connection.pop(RawConnection.popFields(topic: "T")).bodies == ["m0", "m1", "m2", "m3"])
+        }
+    }
+
     @Test("a suspended pull does not get what arrives after its broker has learnt that the topic is popped only")
     func suspendedPull() throws {
         try withTopic("+apus.retry.count=2") { (harness, connection) throws in

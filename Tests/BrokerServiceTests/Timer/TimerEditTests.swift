@@ -122,6 +122,12 @@ import Testing
             throw SimulatedClient.NoAnswer()
         }
 
+        func recall(_ handle: String?) async throws -> Int32 {
+            try await client.invoke(
+                .recallMessage, ["topic": TimerEditTests.topic, "recallHandle": handle ?? "", "producerGroup": "P"]
+            ).code
+        }
+
         /// What has come, and when it was stored.
         func delivered() async throws -> [(body: String, at: Int64)] {
             await broker.settle()
@@ -196,22 +202,62 @@ import Testing
     func recalled() async throws {
         let world = try await World()
         let due = world.clock.now + 30_000
-        func recall(_ handle: String?) async throws -> Int32 {
-            try await world.client.invoke(
-                .recallMessage, ["topic": Self.topic, "recallHandle": handle ?? "", "producerGroup": "P"]
-            ).code
-        }
         let first = try await world.send("recalled", due: due)
-        #expect(try await recall(first) == 0)
+        #expect(try await world.recall(first) == 0)
         let edit = try await world.edit("edit", "recalled", body: "x")
         #expect(edit.code != 0 && edit.remark?.contains("recalled") == true, "\(edit.remark ?? "")")
         // The handle names the first time; the message waits for another, and then for the first again.
         let second = try await world.send("moved", due: due)
         #expect(try await world.edit("reschedule", "moved", due: due + 5000).code == 0)
-        #expect(try await recall(second) == 0)
+        #expect(try await world.recall(second) == 0)
         #expect(try await world.edit("reschedule", "moved", due: due).code == 0)
         try await world.pass(40_000)
         #expect(try await world.delivered().map(\.body) == ["moved"])
+        try await world.end()
+    }
+
+    @Test("what its producer has recalled for a far time is not brought back by an edit", arguments: [false, true])
+    func recalledFar(isRestarted: Bool) async throws {
+        let world = try await World()
+        let due = world.clock.now + 259_200_000
+        let handle = try await world.send("recalled", due: due)
+        try await world.pass(2000)
+        #expect(try await world.recall(handle) == 0)
+        // Its cancellation goes into a file beside it, out of memory.
+        try await world.pass(2000)
+        if isRestarted { try await world.restart(killed: true) }
+        for answer in [
+            try await world.edit("edit", "recalled", body: "x"),
+            try await world.edit("reschedule", "recalled", due: due + 5000),
+            try await world.edit("cancel", "recalled"),
+        ] {
+            #expect(answer.code != 0 && answer.remark?.contains("recalled") == true, "\(answer.remark ?? "")")
+        }
+        try await world.passFar(due - world.clock.now + 10_000)
+        #expect(try await world.delivered().isEmpty)
+        try await world.end()
+    }
+
+    /// More than a slice takes in, or nothing, lies between the last checkpoint and the cancellations.
+    @Test("taken away just before a kill, and back after its time: it does not come as it was", arguments: [0, 600])
+    func killedBeforeItIsTakenIn(others: Int) async throws {
+        let world = try await World()
+        let start = world.clock.now
+        let due = start + 600_000
+        for key in ["cancelled", "edited"] { _ = try await world.send(key, due: due) }
+        let handle = try await world.send("recalled", due: due)
+        for minute in 11...14 { _ = try await world.send("in \(minute)", due: start + Int64(minute) * 60_000) }
+        // They lie in files, and a checkpoint says so.
+        try await world.pass(30_000)
+        for number in 0..<others { _ = try await world.send("far \(number)", due: start + 259_200_000) }
+        #expect(try await world.edit("cancel", "cancelled").code == 0)
+        #expect(try await world.edit("edit", "edited", body: "edited last").code == 0)
+        #expect(try await world.recall(handle) == 0)
+        world.clock.jump(900_000)
+        try await world.restart(killed: true)
+        try await world.pass(10_000)
+        let found = try await world.delivered().map(\.body).sorted()
+        #expect(found == ["edited last"] + (11...14).map { "in \($0)" })
         try await world.end()
     }
 

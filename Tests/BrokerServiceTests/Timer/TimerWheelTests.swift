@@ -47,7 +47,8 @@ final class TimerSimulation {
         self.now = now
         files = TimerFiles(disk: RealDisk(), storePath: folder.path)
         wheel = TimerWheel(
-            progress: TimerWheel.Progress(ingested: 0, watermark: .lowest), replayFrom: 0, files: try files.scan())
+            progress: TimerWheel.Progress(ingested: 0, watermark: .lowest), replayFrom: 0, replayEnd: 0,
+            files: try files.scan())
     }
 
     func send(due: Int64, cancelling: String? = nil) {
@@ -167,7 +168,8 @@ final class TimerSimulation {
         let known =
             (knowsProgress ? progress : nil) ?? checkpoint?.progress
             ?? TimerWheel.Progress(ingested: 0, watermark: .lowest)
-        wheel = TimerWheel(progress: known, replayFrom: checkpoint?.replayFrom ?? 0, files: found)
+        wheel = TimerWheel(
+            progress: known, replayFrom: checkpoint?.replayFrom ?? 0, replayEnd: Int64(queue.count), files: found)
     }
 
     /// At the next thing to do, or when nothing is.

@@ -60,6 +60,8 @@ final class ModesWorld {
     struct Message {
         let queue: Int32
         let offset: Int64
+        /// What it says now; its name and, once edited, a number.
+        var text: String
         var deliveries = 0
         /// With a consumer; nil after it has failed or its time was over.
         var last: Delivery?
@@ -94,7 +96,7 @@ final class ModesWorld {
     var sent = 0
     var faults: [String] = []
     var made = 0
-    /// By body.
+    /// By what they said at first, their names.
     var messages: [String: Message] = [:]
     /// By queue and offset.
     var bodies: [Int32: [Int64: String]] = [:]
@@ -110,6 +112,7 @@ final class ModesWorld {
     /// After a jump of the wall clock and a restart claims last at most as long as they were given out for.
     private var promptFrom: Int64 = 0
     var again = 0
+    private var edits = 0
 
     init(_ kind: Kind, seed: UInt64) async throws {
         self.kind = kind
@@ -174,7 +177,8 @@ final class ModesWorld {
     private func act(_ steps: Int) async throws {
         for _ in 0..<steps where faults.isEmpty {
             switch Int.random(in: 0..<100, using: &random) {
-            case ..<22: try await send()
+            case ..<19: try await send()
+            case ..<22: try await edit()
             case ..<50: try await work()
             case ..<78: try await pass(Int64.random(in: 1...1500, using: &random))
             case ..<82: standStill()
@@ -210,8 +214,39 @@ final class ModesWorld {
                 let offset = Int64(answer.extFields["queueOffset"] ?? "")
             else { return }
             note("\(body) to queue \(queue)")
-            messages[body] = Message(queue: queue, offset: offset)
+            messages[body] = Message(queue: queue, offset: offset, text: body)
             bodies[queue, default: [:]][offset] = body
+        }
+    }
+
+    private static func name(_ text: String) -> String { String(text.prefix { $0 != "." }) }
+
+    /// An operator edits a message or deletes it, whoever has it: refused if somebody does.
+    func edit() async throws {
+        guard let name = messages.keys.sorted().randomElement(using: &random), let message = messages[name] else {
+            return
+        }
+        let isDeletion = Int.random(in: 0..<4, using: &random) == 0
+        edits += 1
+        let text = "\(name).\(edits)"
+        let answer = try await producer.invokeSliced(
+            .editMessage,
+            [
+                "topic": Self.topic, "queueId": String(message.queue), "queueOffset": String(message.offset),
+                "operation": isDeletion ? "delete" : "edit", "by": "operator",
+            ].merging(isDeletion ? [:] : ["hasBody": "true"]) { $1 }, body: isDeletion ? [] : Array(text.utf8))
+        note("\(name) is \(isDeletion ? "deleted" : "edited to \(text)"): \(answer.code) \(answer.remark ?? "")")
+        if answer.code == 0 {
+            expect(!message.isFinished, "\(name) is edited after its end")
+            let holder = message.last.flatMap { $0.until > clock.steady ? $0.consumer : nil }
+            expect(holder == nil, "\(name) is edited while \(holder ?? "") has it")
+            if isDeletion { messages[name]?.isFinished = true } else { messages[name]?.text = text }
+        } else {
+            // What has just been handed out is not known yet.
+            try await collect()
+            expect(
+                message.isFinished || messages[name]?.deliveries != 0,
+                "\(name), which nobody has had, is not edited: \(answer.remark ?? "")")
         }
     }
 
@@ -478,8 +513,12 @@ final class ModesWorld {
                 }
                 let popped = try PopReply(answer)
                 let handedOut = popped.messages.map { message in
-                    Delivery(
-                        body: message.body, queue: message.queueID, offset: message.offset, handle: message.handle,
+                    let name = Self.name(message.body)
+                    expect(
+                        messages[name]?.text == message.body,
+                        "\(name) says \(message.body), and was edited to \(messages[name]?.text ?? "")")
+                    return Delivery(
+                        body: name, queue: message.queueID, offset: message.offset, handle: message.handle,
                         attempt: message.reconsumeTimes, consumer: consumers[index].name,
                         until: min(began, clock.steady) + Self.timeout)
                 }
@@ -661,7 +700,9 @@ final class ModesWorld {
         guard messages.values.contains(where: { $0.deliveries > Self.retryCount && !$0.isFinished }) else { return }
         for letter in try await producer.pull("%DLQ%" + Self.group, from: lettersRead) {
             lettersRead += 1
-            let body = String(decoding: letter.body, as: UTF8.self)
+            let text = String(decoding: letter.body, as: UTF8.self)
+            let body = Self.name(text)
+            expect(messages[body]?.text == text, "the dead letter of \(body) says \(text)")
             expect(messages[body]?.deliveries == Self.retryCount + 1, "\(body) was given up early")
             messages[body]?.isFinished = true
         }

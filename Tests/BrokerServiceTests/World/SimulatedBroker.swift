@@ -265,8 +265,10 @@ final class SimulatedClient: @unchecked Sendable {
     }
 
     /// A request that is worked on in slices: a millisecond passes before each.
-    func invokeSliced(_ code: RequestCode, _ fields: [String: String]) async throws -> RemotingCommand {
-        let opaque = try await post(code, fields)
+    func invokeSliced(
+        _ code: RequestCode, _ fields: [String: String], body: [UInt8] = []
+    ) async throws -> RemotingCommand {
+        let opaque = try await post(code, fields, body: body)
         for _ in 0..<200 {
             if let answer = try await takeAnswers()[opaque] { return answer }
             await loop.advanceTime(by: .milliseconds(1))
