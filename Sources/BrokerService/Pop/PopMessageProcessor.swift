@@ -277,11 +277,14 @@ final class PopMessageProcessor {
             case .found(let range): found = range
             // The queue's file could not be read, which the store has logged: it stays due.
             case .unreadable: continue
+            case .deleted:
+                table.drop(due: message.offset)
+                continue
             case .gone:
                 environment.logger.warning(
                     """
-                    message \(message.offset) of queue \(part.queue.queueID) of topic \(part.source.topic.name) is \
-                    deleted or damaged: group \(pop.group.name) does not get it again
+                    message \(message.offset) of queue \(part.queue.queueID) of topic \(part.source.topic.name) has \
+                    expired or is damaged: group \(pop.group.name) does not get it again
                     """
                 )
                 table.drop(due: message.offset)
@@ -297,19 +300,8 @@ final class PopMessageProcessor {
         part.room -= part.due.count
     }
 
-    private enum RecordLook {
-        case found(LogRange)
-        /// Reading the queue has failed; the message may be there.
-        case unreadable
-        case gone
-    }
-
-    private func record(at offset: Int64, _ queue: ConsumeQueue) -> RecordLook {
-        let result = storage.store.selectMessages(queue, from: QueueOffset(offset), maxCount: 1, into: &ranges)
-        if result.status == .found, result.nextBeginOffset.rawValue == offset + 1, let range = ranges.first {
-            return .found(range)
-        }
-        return result.status == .offsetFoundNull ? .unreadable : .gone
+    private func record(at offset: Int64, _ queue: ConsumeQueue) -> MessageStore.OneMessage {
+        storage.store.selectMessage(queue, at: QueueOffset(offset), into: &ranges)
     }
 
     private func takeFresh(_ pop: PopRequest, _ part: PopPart, isSecondLook: Bool) -> PopStep {

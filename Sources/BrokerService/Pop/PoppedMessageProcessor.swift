@@ -202,8 +202,10 @@ final class PoppedMessageProcessor {
             return nil
         }
         var ranges: [LogRange] = []
-        let result = storage.store.selectMessages(queue, from: QueueOffset(offset), maxCount: 1, into: &ranges)
-        return result.status == .found && result.nextBeginOffset.rawValue == offset + 1 ? ranges.first : nil
+        guard case .found(let range) = storage.store.selectMessage(queue, at: QueueOffset(offset), into: &ranges) else {
+            return nil
+        }
+        return range
     }
 
     // MARK: - Finding the message

@@ -23,6 +23,39 @@ extension MessageStore {
             queue, from: offset, maxCount: maxCount, maxBytes: maxBytes, tagsCodes: tagsCodes, into: &ranges)
     }
 
+    /// What `selectMessage` finds.
+    package enum OneMessage {
+        case found(LogRange)
+        /// An edit has deleted the message, or taken it to another time.
+        case deleted
+        /// Reading the queue has failed; the message may be there.
+        case unreadable
+        /// It has expired, is damaged, or was never there.
+        case gone
+    }
+
+    /// Where the message at an offset of a queue lies, as `selectMessages` finds it, and nothing behind it. On the
+    /// store's thread.
+    package func selectMessage(
+        _ queue: ConsumeQueue, at offset: QueueOffset, into ranges: inout [LogRange]
+    ) -> OneMessage {
+        if isDeleted(queue, at: offset) { return .deleted }
+        let result = selectMessages(queue, from: offset, maxCount: 1, into: &ranges)
+        guard result.status == .found, let range = ranges.first else {
+            return result.status == .offsetFoundNull ? .unreadable : .gone
+        }
+        // Deleted ones behind it were skipped; so were those that have expired, up to the one that was found.
+        let isNext = result.nextBeginOffset == offset + 1
+        return isNext || queue.edits != nil && isRecord(range, of: offset) ? .found(range) : .gone
+    }
+
+    private func isRecord(_ range: LogRange, of offset: QueueOffset) -> Bool {
+        withBytes(range) { bytes in
+            guard case .record(let record) = CommitLogRecord.parse(bytes) else { return false }
+            return record.queueOffset == offset
+        } == true
+    }
+
     /// As above, for a queue already found.
     package func selectMessages(
         _ queue: ConsumeQueue, from offset: QueueOffset, maxCount: Int, maxBytes: Int = .max, tagsCodes: [Int64]? = nil,
