@@ -10,7 +10,7 @@ struct Pops {
     let options: Options
     static let topic = "PopBench"
     /// As a RocketMQ client has it: one connection to a broker, over which all its queues are read at the same time.
-    static let queues = 16
+    static let queues = 8
     static let connections = 2
     static let count = 320_000
     static let batch = 32
