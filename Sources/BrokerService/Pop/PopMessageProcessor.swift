@@ -231,7 +231,20 @@ final class PopMessageProcessor {
             pop.left += part.due.count
             return .done
         }
+        // What was deleted or has expired has made room, but what is due comes before anything new.
+        if pop.isOrdered, table.dueCount > part.due.count { return take(pop, part) }
         return takeFresh(pop, part, isSecondLook: false)
+    }
+
+    /// Deleted ones make room for those that are due behind them, a bounded number in one look.
+    private func dropDeleted(_ table: ClaimTable, _ queue: ConsumeQueue, limit: Int) {
+        for _ in 0..<8 {
+            let deleted = table.due(limit: limit).filter {
+                storage.store.isDeleted(queue, at: QueueOffset($0.offset))
+            }
+            guard !deleted.isEmpty else { return }
+            for message in deleted { table.drop(due: message.offset) }
+        }
     }
 
     /// Messages a queue has for this group that are not handed out.
@@ -271,6 +284,7 @@ final class PopMessageProcessor {
         let hasFresh = table.next < part.queue.maxOffset.rawValue
         let room = min(pop.left, part.room)
         let limit = hasFresh && !pop.isOrdered ? max(1, room / 2) : room
+        dropDeleted(table, part.queue, limit: limit)
         for message in table.due(limit: limit) {
             let found: LogRange
             switch record(at: message.offset, part.queue) {
