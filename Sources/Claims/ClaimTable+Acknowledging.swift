@@ -14,32 +14,61 @@ extension ClaimTable {
     /// finishes it. Allocates nothing.
     /// - Parameter popTime: the handle's, milliseconds since 1970.
     package func acknowledge(_ offset: Int64, popTime: Int64) -> AckOutcome {
-        guard let open else { return stale() }
+        guard let mustSettle = finish(offset, popTime: popTime) else {
+            stale()
+            return .stale
+        }
+        if mustSettle { settle() }
+        return .finished
+    }
+
+    /// Finishes several messages of one delivery, each as `acknowledge(_:popTime:)` does; floor and deadlines move
+    /// once, at the end. Allocates nothing.
+    /// - Parameters:
+    ///   - bits: bit i stands for the offset `start + i`; offsets the queue has not got are stale.
+    ///   - popTime: the handles', milliseconds since 1970.
+    /// - Returns: how many messages were finished.
+    package func acknowledge(from start: Int64, bits: UInt64, popTime: Int64) -> Int {
+        var rest = bits
+        var finished = 0
+        var mustSettle = false
+        while rest != 0 {
+            if let must = finish(start +| Int64(rest.trailingZeroBitCount), popTime: popTime) {
+                finished += 1
+                mustSettle = mustSettle || must
+            } else {
+                stale()
+            }
+            rest &= rest - 1
+        }
+        if mustSettle { settle() }
+        return finished
+    }
+
+    /// Whether `settle` must follow; nil for a stale handle.
+    private func finish(_ offset: Int64, popTime: Int64) -> Bool? {
+        guard let open else { return nil }
         let wasDue: Bool
         if !open.singles.isEmpty, let single = open.singles[offset] {
-            guard single.popTime == popTime else { return stale() }
+            guard single.popTime == popTime else { return nil }
             open.singles.remove(offset)
             wasDue = single.isDue
             if single.waits { failedCount -= 1 }
         } else if let position = open.runs.find(offset) {
             let run = position.run
-            guard run.popTime == popTime else { return stale() }
+            guard run.popTime == popTime else { return nil }
             open.runs.finish(offset, at: position)
             wasDue = run.isDue
         } else {
-            return stale()
+            return nil
         }
         count(claimed: wasDue ? 0 : -1, due: wasDue ? -1 : 0)
         registry?.journal?.finish(self, offset)
         // Other acknowledgements move neither floor nor deadlines, which may be early.
-        if wasDue || offset == floor || claimedCount + dueCount == 0 { settle() }
-        return .finished
+        return wasDue || offset == floor || claimedCount + dueCount == 0
     }
 
-    private func stale() -> AckOutcome {
-        registry?.statistics.stale += 1
-        return .stale
-    }
+    private func stale() { registry?.statistics.stale += 1 }
 
     /// Sets a new deadline. A handle whose claim has become due, but was not handed out again, may still change it.
     ///
@@ -52,7 +81,7 @@ extension ClaimTable {
         _ offset: Int64, popTime: Int64, invisible: Int64, at now: ClaimTime, hasFailed: Bool = false
     ) -> Int64? {
         guard let single = inHand(offset), single.popTime == popTime else {
-            _ = stale()
+            stale()
             return nil
         }
         let newPopTime = isOrdered ? popTime : max(now.wall, popTimeMinUnordered, popTime +| 1)

@@ -37,6 +37,36 @@ struct ClaimTableTests {
         #expect(store.nextDeadline == nil && store.statistics.claimed == 0)
     }
 
+    @Test("acknowledgements at once finish what they finish one by one, and move the floor once")
+    mutating func manyAtOnce() {
+        let single = store.makeTable(group: group, topic: topic, queueID: 4, at: 10)
+        for queue in [table, single] {
+            _ = store.pop(queue, new: Array(10..<40) + [44, 75], next: 80, clock, invisible: 1000)
+            // One of them is due, one was handed out again: another delivery.
+            _ = queue.change(12, popTime: clock.wall, invisible: 0, at: clock.now)
+            _ = queue.change(13, popTime: clock.wall, invisible: 5000, at: clock.now)
+        }
+        observer.floors.removeAll()
+        // 9 was never handed out, 41 was filtered out, 73 lies at the last bit.
+        let bits: UInt64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 20 | 1 << 32 | 1 << 35 | 1 << 63
+        #expect(table.acknowledge(from: 9, bits: bits, popTime: clock.wall) == 4)
+        #expect(observer.floors == [12])
+        var finished = 0
+        for bit in 0..<64 where bits & 1 << UInt64(bit) != 0 {
+            if single.acknowledge(9 + Int64(bit), popTime: clock.wall) == .finished { finished += 1 }
+        }
+        #expect(finished == 4 && single.floor == table.floor && single.claimedCount == table.claimedCount)
+        for offset in Int64(9)..<81 {
+            #expect(single.state(of: offset, at: clock.now) == table.state(of: offset, at: clock.now))
+        }
+        #expect(store.statistics.stale == 10)
+        // Offsets beyond all numbers are none of the queue's.
+        #expect(table.acknowledge(from: .max, bits: .max, popTime: clock.wall) == 0)
+        #expect(table.acknowledge(from: 9, bits: .max, popTime: clock.wall) == 26)
+        #expect(table.acknowledge(from: 73, bits: 0b100, popTime: clock.wall) == 1)
+        #expect(table.floor == 12 && table.claimedCount == 1 && table.dueCount == 1)
+    }
+
     @Test("a pop that found nothing fit moves floor and next")
     func nothingFit() {
         _ = store.pop(table, next: 20, clock)

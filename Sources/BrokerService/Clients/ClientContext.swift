@@ -43,7 +43,8 @@ final class ClientContext {
         bornHost = connection.remoteAddress
     }
 
-    var address: String { connection.remoteAddress.text }
+    /// Made once: it is asked for with each pop.
+    private(set) lazy var address = connection.remoteAddress.text
 
     /// What it called itself as a consumer, or its address.
     var name: String { consumerID ?? address }

@@ -488,7 +488,9 @@ final class PopMessageProcessor {
             // Acknowledged meanwhile, all of them.
             return answerNothing(pop, .pollingTimeout)
         }
-        let records = pop.parts.flatMap { recordsToSend($0, pop, popTime: popTime) }
+        var records: [PopRecords] = []
+        records.reserveCapacity(count)
+        for part in pop.parts { addRecords(of: part, to: &records, pop, popTime: popTime) }
         ready.append(
             Answer(
                 client: pop.client, address: pop.address, fields: PopAnswer.fields(pop, popTime: popTime),
@@ -499,13 +501,15 @@ final class PopMessageProcessor {
         environment.scheduleTick()
     }
 
-    private func recordsToSend(_ part: PopPart, _ pop: PopRequest, popTime: Int64) -> [PopRecords] {
-        guard part.source.kind != .normal else { return part.records }
+    private func addRecords(
+        of part: PopPart, to records: inout [PopRecords], _ pop: PopRequest, popTime: Int64
+    ) {
+        guard part.source.kind != .normal else { return part.addRecords(to: &records) }
         let messages =
             part.due.map { ($0.offset, $0.record, $0.attempts) }
             + zip(part.fresh, part.freshRecords).map { ($0, $1, 0) }
         let start = messages.map(\.0).min() ?? part.next
-        return messages.map { offset, range, attempts in
+        for (offset, range, attempts) in messages {
             let handle = PopHandle(
                 startOffset: start, popTime: popTime, invisibleTime: pop.invisibleMillis, reviveQueue: 0,
                 kind: part.source.kind, brokerName: environment.configuration.brokerName, queueID: part.queue.queueID,
@@ -514,7 +518,7 @@ final class PopMessageProcessor {
                 guard case .record(let record) = CommitLogRecord.parse(bytes) else { return nil }
                 return PopCopy.record(record, topic: pop.topic.nameBytes, handle: handle, attempts: attempts)
             }
-            return (copy ?? nil).map { .copy($0) } ?? .asStored(range)
+            records.append((copy ?? nil).map { .copy($0) } ?? .asStored(range))
         }
     }
 
@@ -570,7 +574,14 @@ final class PopMessageProcessor {
         ready.removeAll(keepingCapacity: true)
     }
 
+    private func sendRanges(on connection: RemotingConnection) {
+        guard !ranges.isEmpty else { return }
+        sender.send(ranges, on: connection)
+        ranges.removeAll(keepingCapacity: true)
+    }
+
     private func send(_ answer: Answer) {
+        ranges.removeAll(keepingCapacity: true)
         guard !answer.address.isOneway, !answer.client.connection.isClosed else { return takeBack(answer) }
         let total = answer.records.reduce(0) { $0 + $1.length }
         let connection = answer.client.connection
@@ -580,13 +591,19 @@ final class PopMessageProcessor {
                 remark: "\(GetMessageStatus.found.remark)", fields: answer.fields, bodyCount: total)
         }
         for records in answer.records {
+            if case .asStored(let range) = records {
+                ranges.append(range)
+                continue
+            }
+            sendRanges(on: connection)
             switch records {
-            case .asStored(let range): sender.send([range], on: connection)
+            case .asStored: break
             case .redelivered(let range, let attempts):
                 sender.sendRedelivered(range, reconsumeTimes: attempts, on: connection)
             case .copy(let bytes): connection.write { _ = $0.writeBytes(bytes) }
             }
         }
+        sendRanges(on: connection)
     }
 }
 
@@ -616,14 +633,28 @@ enum PopAnswer {
         var offsets: [String] = []
         var counts: [String] = []
         for part in pop.parts {
-            let kind = part.source.kind.rawValue
             let queueID = part.queue.queueID
-            let messages = part.offsets
-            starts.append("\(kind) \(queueID) \(messages.min() ?? part.next)")
-            offsets.append("\(kind) \(queueID) \(messages.map(String.init).joined(separator: ","))")
+            let queue = "\(part.source.kind.rawValue) \(queueID) "
+            var list = queue
+            list.reserveCapacity(queue.utf8.count + 20 * part.count)
+            var lowest: Int64?
+            for again in [part.reopened, part.due] {
+                for message in again {
+                    if lowest != nil { list.append(",") }
+                    list.append(String(message.offset))
+                    lowest = min(lowest ?? .max, message.offset)
+                }
+            }
+            for offset in part.fresh {
+                if lowest != nil { list.append(",") }
+                list.append(String(offset))
+                lowest = min(lowest ?? .max, offset)
+            }
+            starts.append(queue + String(lowest ?? part.next))
+            offsets.append(list)
             guard pop.isOrdered else { continue }
             for message in part.reopened + part.due where message.attempts > 0 {
-                counts.append("\(kind) qo\(queueID)%\(message.offset) \(message.attempts)")
+                counts.append("\(part.source.kind.rawValue) qo\(queueID)%\(message.offset) \(message.attempts)")
             }
         }
         var fields = [

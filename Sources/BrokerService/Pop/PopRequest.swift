@@ -97,7 +97,7 @@ final class PopRequest: PopWaiter {
         parts.removeAll()
     }
 
-    var messageCount: Int { parts.reduce(0) { $0 + $1.offsets.count } }
+    var messageCount: Int { parts.reduce(0) { $0 + $1.count } }
 }
 
 /// What came of the look at one queue.
@@ -138,9 +138,14 @@ struct PopPart {
     /// In the order of the answer.
     var offsets: [Int64] { reopened.map(\.offset) + due.map(\.offset) + fresh }
 
+    var count: Int { reopened.count + due.count + fresh.count }
+
     /// In the same order.
-    var records: [PopRecords] {
-        (reopened + due).map { .redelivered($0.record, attempts: $0.attempts) } + freshRecords.map { .asStored($0) }
+    func addRecords(to records: inout [PopRecords]) {
+        for again in [reopened, due] {
+            for message in again { records.append(.redelivered(message.record, attempts: message.attempts)) }
+        }
+        for range in freshRecords { records.append(.asStored(range)) }
     }
 
     /// Messages that were due may have been acknowledged, or given more time, while the filter worker was asked.

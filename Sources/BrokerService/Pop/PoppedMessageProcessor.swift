@@ -76,12 +76,18 @@ final class PoppedMessageProcessor {
                 let table = claims.find(group: group, topic: topic, queueID: entry.queueID)
             else { continue }
             if table.isOrdered { claims.leases.heard(request.client, table) }
-            for (index, byte) in entry.bits.enumerated() where byte != 0 {
-                for bit in 0..<8 where byte & (1 << UInt8(bit)) != 0 {
-                    // Offsets that are none of the queue's name no claim.
-                    acknowledge(table, entry.startOffset +| Int64(index * 8 + bit), popTime: entry.popTime)
+            var finished = 0
+            for index in stride(from: 0, to: entry.bits.count, by: 8) {
+                var bits: UInt64 = 0
+                for (place, byte) in entry.bits[index..<min(index + 8, entry.bits.count)].enumerated() {
+                    bits |= UInt64(byte) << UInt64(place * 8)
                 }
+                guard bits != 0 else { continue }
+                // Offsets that are none of the queue's name no claim.
+                finished += table.acknowledge(
+                    from: entry.startOffset +| Int64(index * 8), bits: bits, popTime: entry.popTime)
             }
+            if finished > 0 { wakeIfFree(table) }
         }
         request.answer(.success)
         environment.scheduleTick()

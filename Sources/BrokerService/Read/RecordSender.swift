@@ -37,18 +37,27 @@ final class RecordSender {
     /// All of it is written and lies below the log's end, so none of it changes; the file stays open as long as the
     /// transfer.
     func send(_ ranges: [LogRange], on connection: RemotingConnection) {
-        for range in ranges {
+        var index = 0
+        while index < ranges.count {
+            let range = ranges[index]
             if range.length >= sendfileBytesMin, let part = transfer.find(range) {
                 let file = NIOLoopBound(part.file, eventLoop: environment.eventLoop)
                 connection.write(file: part.region).whenComplete { _ in withExtendedLifetime(file.value) {} }
+                index += 1
                 continue
             }
-            var isThere = false
+            // It and the short ones behind it go into the buffer together.
+            var isThere = true
             connection.write { buffer in
-                isThere = store.withBytes(range) { _ = buffer.writeBytes($0) } != nil
+                repeat {
+                    isThere = store.withBytes(ranges[index]) { _ = buffer.writeBytes($0) } != nil
+                    if isThere { index += 1 }
+                } while isThere && index < ranges.count && ranges[index].length < sendfileBytesMin
             }
             // Its length has been promised already.
-            guard isThere else { return connection.close(reason: "the log could not be read at \(range.start)") }
+            guard isThere else {
+                return connection.close(reason: "the log could not be read at \(ranges[index].start)")
+            }
         }
     }
 

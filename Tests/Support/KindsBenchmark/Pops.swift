@@ -8,23 +8,34 @@ import RemotingTransport
 /// What popping costs the broker beside pulling the same messages, how exact redelivery is, and what waiting pops cost.
 struct Pops {
     let options: Options
-    static let topic = "PopBench"
+    /// What is pulled and popped.
+    private struct Load {
+        let topic: String
+        /// Messages.
+        let count: Int
+        /// Bytes of each.
+        let bodyBytes: Int
+    }
+
+    private static let loads = [
+        Load(topic: "PopBench", count: 320_000, bodyBytes: 128),
+        Load(topic: "PopBench1K", count: 160_000, bodyBytes: 1024),
+    ]
     /// As a RocketMQ client has it: one connection to a broker, over which all its queues are read at the same time.
     static let queues = 8
     static let connections = 2
-    static let count = 320_000
     static let batch = 32
 
     private func connect() async throws -> RemotingClient {
         try await RemotingClient.connect(to: options.broker, group: MultiThreadedEventLoopGroup.singleton)
     }
 
-    private func fill(_ topic: String, _ count: Int) async throws {
+    private func fill(_ topic: String, _ count: Int, bodyBytes: Int = 128) async throws {
         try await withThrowingTaskGroup(of: Void.self) { tasks in
             for queue in 0..<Self.queues {
                 tasks.addTask {
                     let client = try await connect()
-                    let body = [UInt8](repeating: 0x78, count: 128)
+                    let body = [UInt8](repeating: 0x78, count: bodyBytes)
                     for _ in 0..<count / Self.queues {
                         _ = try await client.invokeSuccessfully(
                             RemotingCommand(
@@ -41,7 +52,7 @@ struct Pops {
         }
     }
 
-    private static func pull(_ queue: Int, _ offset: Int64, _ group: String) -> RemotingCommand {
+    private static func pull(_ topic: String, _ queue: Int, _ offset: Int64, _ group: String) -> RemotingCommand {
         RemotingCommand(
             .pullMessage,
             extFields: [
@@ -75,7 +86,8 @@ struct Pops {
     }
 
     private func acknowledge(
-        _ client: RemotingClient, _ answer: RemotingCommand, _ queue: Int, _ group: String, _ how: Acknowledging
+        _ client: RemotingClient, _ answer: RemotingCommand, _ topic: String, _ queue: Int, _ group: String,
+        _ how: Acknowledging
     ) async throws {
         let (start, all) = Self.offsets(answer)
         let popTime = answer.extFields["popTime"] ?? ""
@@ -86,7 +98,7 @@ struct Pops {
                     RemotingCommand(
                         .ackMessage,
                         extFields: [
-                            "consumerGroup": group, "topic": Self.topic, "queueId": String(queue),
+                            "consumerGroup": group, "topic": topic, "queueId": String(queue),
                             "offset": String(offset),
                             "extraInfo": "\(start) \(popTime) 600000 0 0 broker-a \(queue) \(offset)",
                         ]), timeout: .seconds(10))
@@ -100,7 +112,7 @@ struct Pops {
             let entry = JSONValue.fields([
                 ("b", .string(Data(bits).base64EncodedString())), ("c", .string(group)), ("it", .integer(600_000)),
                 ("pt", .integer(Int64(popTime) ?? 0)), ("q", .integer(Int64(queue))), ("r", .string("0")),
-                ("rq", .integer(0)), ("so", .integer(Int64(start) ?? 0)), ("t", .string(Self.topic)),
+                ("rq", .integer(0)), ("so", .integer(Int64(start) ?? 0)), ("t", .string(topic)),
             ])
             let body = JSONValue.fields([("acks", .array([entry])), ("brokerName", .string("broker-a"))])
             _ = try await client.invokeSuccessfully(
@@ -110,7 +122,7 @@ struct Pops {
 
     /// Microseconds of broker CPU a message.
     private func measured(
-        _ work: @escaping @Sendable (RemotingClient, Int) async throws -> Int
+        _ load: Load, _ work: @escaping @Sendable (RemotingClient, Int) async throws -> Int
     ) async throws -> Double {
         let before = ProcessFigures(options.brokerPid).cpu
         let total = try await withThrowingTaskGroup(of: Int.self) { tasks in
@@ -128,15 +140,16 @@ struct Pops {
             }
             return try await tasks.reduce(0, +)
         }
-        guard total == Self.count else { fail("\(total) of \(Self.count) messages were read") }
+        guard total == load.count else { fail("\(total) of \(load.count) messages were read") }
         return (ProcessFigures(options.brokerPid).cpu - before) / Double(total) * 1_000_000
     }
 
-    private func pulls(_ group: String) async throws -> Double {
-        try await measured { client, queue in
+    private func pulls(_ load: Load, _ group: String) async throws -> Double {
+        try await measured(load) { client, queue in
             var (offset, count): (Int64, Int) = (0, 0)
             while true {
-                let reply = try await client.invoke(Self.pull(queue, offset, group), timeout: .seconds(10))
+                let reply = try await client.invoke(
+                    Self.pull(load.topic, queue, offset, group), timeout: .seconds(10))
                 guard reply.code == 0 else { return count }
                 let next = try reply.integer("nextBeginOffset")
                 count += Int(next - offset)
@@ -145,14 +158,14 @@ struct Pops {
         }
     }
 
-    private func pops(_ group: String, _ how: Acknowledging) async throws -> Double {
-        try await measured { client, queue in
+    private func pops(_ load: Load, _ group: String, _ how: Acknowledging) async throws -> Double {
+        try await measured(load) { client, queue in
             var count = 0
             while true {
-                let reply = try await client.invoke(Self.pop(Self.topic, queue, group), timeout: .seconds(10))
+                let reply = try await client.invoke(Self.pop(load.topic, queue, group), timeout: .seconds(10))
                 guard reply.code == 0 else { return count }
                 count += Self.offsets(reply).all.count
-                try await acknowledge(client, reply, queue, group, how)
+                try await acknowledge(client, reply, load.topic, queue, group, how)
             }
         }
     }
@@ -167,24 +180,28 @@ struct Pops {
     }
 
     func run() async throws {
-        try await fill(Self.topic, Self.count)
-        for round in 1...3 {
-            let pulled = try await pulls("pull-\(round)")
-            let before = journalBytes
-            let popped = try await pops("pop-\(round)", .batches)
-            let bytes = Double(journalBytes - before) / Double(Self.count)
-            let single = try await pops("single-\(round)", .single)
-            let singleBytes = Double(journalBytes - before) / Double(Self.count) - bytes
-            row("pull of 32, broker CPU a message, round \(round)", "\(text(pulled)) µs")
-            row(
-                "  pop of 32 and one acknowledgement for all",
-                "\(text(popped)) µs, \(text(bytes)) B of journal", "\(text(popped / pulled)) times a pull; aim 1.5")
-            row(
-                "  pop of 32 and an acknowledgement for each",
-                "\(text(single)) µs, \(text(singleBytes)) B of journal", "Apache: 947 B; aim 47")
+        for load in Self.loads {
+            try await fill(load.topic, load.count, bodyBytes: load.bodyBytes)
+            for round in 1...3 { try await compare(load, round) }
         }
         try await redelivery()
         try await waiting()
+    }
+
+    private func compare(_ load: Load, _ round: Int) async throws {
+        let pulled = try await pulls(load, "pull-\(round)")
+        let before = journalBytes
+        let popped = try await pops(load, "pop-\(round)", .batches)
+        let bytes = Double(journalBytes - before) / Double(load.count)
+        let single = try await pops(load, "single-\(round)", .single)
+        let singleBytes = Double(journalBytes - before) / Double(load.count) - bytes
+        row("pull of 32, \(load.bodyBytes) B, broker CPU a message, round \(round)", "\(text(pulled)) µs")
+        row(
+            "  pop of 32 and one acknowledgement for all", "\(text(popped)) µs, \(text(bytes)) B of journal",
+            "\(text(popped / pulled)) times a pull; aim 1.5")
+        row(
+            "  pop of 32 and an acknowledgement for each", "\(text(single)) µs, \(text(singleBytes)) B of journal",
+            "Apache: 947 B; aim 47")
     }
 
     /// How long after its deadline a message is there again.
