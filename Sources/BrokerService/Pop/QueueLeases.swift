@@ -35,13 +35,29 @@ final class QueueLeases {
         /// assigned others since.
         fileprivate var wantsAny = true
         /// Its pops that wait.
-        fileprivate var waiting = 0
+        fileprivate var waiting = 0 {
+            didSet { if isCounted, (oldValue > 0) != (waiting > 0) { place.countWaiting(held, waiting > 0 ? 1 : -1) } }
+        }
         /// Queues it has.
-        fileprivate var held = 0
+        fileprivate var held = 0 {
+            didSet {
+                guard isCounted, waiting > 0, oldValue != held else { return }
+                place.countWaiting(oldValue, -1)
+                place.countWaiting(held, 1)
+            }
+        }
+        /// It is one of its place's consumers.
+        private var isCounted = true
 
         fileprivate init(_ client: ClientContext, _ place: Place) {
             self.client = client
             self.place = place
+        }
+
+        /// It is none of its place's consumers any more.
+        fileprivate func leave() {
+            if isCounted, waiting > 0 { place.countWaiting(held, -1) }
+            isCounted = false
         }
 
         fileprivate var deafAt: Int64 { heardAtSteady +| patience }
@@ -84,7 +100,23 @@ final class QueueLeases {
         /// one turn of the loop.
         var knownShare: (queues: Int, atSteady: Int64, share: Int)?
 
+        /// How many consumers that wait have so many queues; none of them is zero. Whether one has too few is asked for
+        /// each queue in turn, and there may be a thousand of both.
+        private var waitingByHeld: [Int: Int] = [:]
+
         init(_ key: PopPlace.Key) { self.key = key }
+
+        func countWaiting(_ held: Int, _ change: Int) {
+            let count = (waitingByHeld[held] ?? 0) + change
+            waitingByHeld[held] = count == 0 ? nil : count
+        }
+
+        /// Whether another consumer than this one waits with less than a share.
+        func othersWait(below share: Int, than consumer: Consumer) -> Bool {
+            waitingByHeld.contains { held, count in
+                held < share && (held != consumer.held || consumer.waiting == 0 || count > 1)
+            }
+        }
     }
 
     private let environment: BrokerEnvironment
@@ -170,6 +202,7 @@ final class QueueLeases {
 
     private func remove(_ consumer: Consumer) {
         let place = consumer.place
+        consumer.leave()
         place.consumers[ObjectIdentifier(consumer.client)] = nil
         place.knownShare = nil
         ConsumersOfClient.known(consumer.client)?.remove(consumer)
@@ -193,6 +226,7 @@ final class QueueLeases {
 
     private func drop(_ place: Place) {
         for consumer in place.consumers.values {
+            consumer.leave()
             consumer.held = 0
             ConsumersOfClient.known(consumer.client)?.remove(consumer)
         }
@@ -295,8 +329,7 @@ final class QueueLeases {
 
     /// Whether a consumer that waits has less than its share.
     private func othersWant(_ place: Place, than consumer: Consumer, _ queues: Int32) -> Bool {
-        let share = share(place, queues)
-        return place.consumers.values.contains { $0 !== consumer && $0.waiting > 0 && $0.held < share }
+        place.othersWait(below: share(place, queues), than: consumer)
     }
 
     /// Whether the holder of an idle queue has more than its share while another one waits with less.
