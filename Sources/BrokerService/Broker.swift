@@ -239,12 +239,14 @@ package final class Broker: RemotingService {
             gate.committed(written: store.writtenOffset.rawValue)
             kinds.committed()
             processors.pop.storeCommitted()
+            processors.edits.storeCommitted()
         } catch {
             logger.error("writing to the commit log failed, the sends that waited for it are refused: \(error)")
             // The store's own text states which disk, how full and what frees it.
             gate.failed(store.notWritable.map { "\($0)" } ?? "\(error)")
             kinds.failed()
             processors.pop.storeFailed()
+            processors.edits.storeFailed()
         }
     }
 }

@@ -131,6 +131,17 @@ extension ClaimTable {
         settle()
     }
 
+    /// Finishes a message that was delivered before and waits to be delivered again, whether due or not yet after a
+    /// failure: nobody is to have it any more. One that is in a client's hands stays.
+    /// - Returns: whether there was such a message.
+    package func drop(waiting offset: Int64) -> Bool {
+        guard let single = inHand(offset), single.isDue || single.waits else { return false }
+        _ = take(offset)
+        registry?.journal?.finish(self, offset, isWithdrawn: true)
+        settle()
+        return true
+    }
+
     /// Takes back deliveries that were never answered (the journal could not be written, the connection was gone), or
     /// that the client gave back before it worked on them: the messages are due at once, and the delivery does not
     /// count. Offsets that are not claimed are left alone.

@@ -121,6 +121,20 @@ struct ClaimTableTests {
         #expect(table.due(limit: 2).map(\.offset) == [10, 12])
     }
 
+    @Test("what waits for its next delivery is dropped, due or after a failure; what a client has is not")
+    mutating func dropsWaiting() throws {
+        let handles = store.pop(table, new: [10, 11, 12], clock, invisible: 1000)
+        let failed = try #require(handles[11])
+        #expect(table.change(11, popTime: failed, invisible: 60_000, at: clock.now, hasFailed: true) != nil)
+        #expect(!table.drop(waiting: 10) && table.drop(waiting: 11) && !table.drop(waiting: 11))
+        #expect(!table.drop(waiting: 13))
+        #expect(table.claimedCount == 2 && table.failedCount == 0)
+        clock.advance(1000)
+        _ = store.expire(at: clock.now, limit: 10)
+        #expect(table.drop(waiting: 10) && table.drop(waiting: 12))
+        #expect(table.dueCount == 0 && table.floor == 13 && store.nextDeadline == nil)
+    }
+
     @Test("change gives a new handle and a new deadline; 0 makes due at once")
     mutating func change() throws {
         let handles = store.pop(table, new: [10, 11, 12], clock, invisible: 1000)

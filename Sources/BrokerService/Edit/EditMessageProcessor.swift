@@ -35,6 +35,8 @@ final class EditMessageProcessor {
 
     private var waiting: [Waiting] = []
     private var waitingBytes = 0
+    /// Messages this tick takes out of their queues.
+    private var withdrawn: [StoredMessage] = []
 
     init(
         _ environment: BrokerEnvironment, _ tables: BrokerTables, _ storage: StoreAccess, _ claims: GroupClaims,
@@ -150,6 +152,7 @@ final class EditMessageProcessor {
                     "from": "\(message.physicalOffset)", "to": "\(done.physicalOffset)",
                 ])
             storage.scheduleTick()
+            if edit.operation.deletes { withdrawn.append(message) }
             storage.gate.add(
                 PendingAck(
                     client: asker.client, address: asker.address, kind: .stored(fields(done)), queueID: done.queueID,
@@ -158,6 +161,18 @@ final class EditMessageProcessor {
             return done.bytesRead
         }
     }
+
+    /// What the tick has stored is in the log. Not before that are claims ended: one that is ended for a deletion the
+    /// disk has refused would lose its message.
+    func storeCommitted() {
+        for message in withdrawn {
+            claims.withdraw(topic: message.topic, queueID: message.queueID, offset: message.queueOffset)
+        }
+        withdrawn.removeAll(keepingCapacity: true)
+    }
+
+    /// It is not.
+    func storeFailed() { withdrawn.removeAll(keepingCapacity: true) }
 
     private func fields(_ done: MessageEditor.Done) -> [(String, String)] {
         var fields: [(String, String)] = [

@@ -9,6 +9,14 @@ struct EditRequest {
 
         /// How the message's new version names it; nil: it gets none.
         var action: EditNote.Action? { EditNote.Action(rawValue: rawValue) }
+
+        /// Whether it takes the message out of the queue it is in.
+        var deletes: Bool {
+            switch self {
+            case .edit, .retries, .resend: false
+            case .cancel, .reschedule, .delete: true
+            }
+        }
     }
 
     var operation: Operation

@@ -252,7 +252,7 @@ final class MessageEditor {
 
     /// A newer version under the same offset.
     private func replace(_ edit: EditRequest, _ message: StoredMessage, _ record: CommitLogRecordView) -> Outcome {
-        let deletes = edit.operation != .edit && edit.operation != .retries
+        let deletes = edit.operation.deletes
         let note = note(edit, message, deletes: deletes)
         var properties = PropertyList(record.properties)
         if deletes { properties.keep(Self.keptByDeletion) } else { edit.apply(to: &properties) }

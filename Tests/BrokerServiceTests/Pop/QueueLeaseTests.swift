@@ -39,6 +39,16 @@ import Testing
             #expect(try await producer.send("T", queue: queue, body: body, [:]).code == 0)
         }
 
+        func delete(_ offset: Int64) async throws {
+            let answer = try await producer.invokeSliced(
+                .editMessage,
+                [
+                    "topic": "T", "queueId": "0", "queueOffset": String(offset), "operation": "delete",
+                    "by": "operator",
+                ])
+            #expect(answer.code == 0, "\(answer.remark ?? "")")
+        }
+
         func consumer(_ name: String) async throws -> Person {
             let person = Person(name: name, client: try await broker.connect(), stage: self)
             try await person.beat()
@@ -123,6 +133,18 @@ import Testing
                 "offset": String(message.offset), "extraInfo": message.handle,
             ]
             #expect(try await client.invoke(.ackMessage, fields).code == 0)
+        }
+
+        /// The message comes again by the strategy of its topic.
+        func fail() async throws {
+            let message = inHand.removeFirst()
+            let answer = try await client.invoke(
+                .changeMessageInvisibleTime,
+                [
+                    "consumerGroup": "G", "topic": "T", "queueId": String(message.queueID),
+                    "offset": String(message.offset), "extraInfo": message.handle, "invisibleTime": "-1",
+                ])
+            #expect(answer.code == 0)
         }
 
         /// In one read: the message behind is there when it leaves.
@@ -245,19 +267,30 @@ import Testing
             let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
             #expect(try await first.pop() == ["m0"])
             #expect(try await second.pop(poll: 60_000).isEmpty)
-            let message = first.inHand.removeFirst()
-            let answer = try await first.client.invoke(
-                .changeMessageInvisibleTime,
-                [
-                    "consumerGroup": "G", "topic": "T", "queueId": "0", "offset": "0", "extraInfo": message.handle,
-                    "invisibleTime": "-1",
-                ])
-            #expect(answer.code == 0)
+            try await first.fail()
             #expect(try await first.pop(poll: 60_000).isEmpty)
             await stage.pass(9900)
             #expect(try await first.got() == nil)
             await stage.pass(200)
             #expect(try await first.got() == ["m0"])
+            #expect(try await second.got() == nil)
+        }
+    }
+
+    @Test("a failed message that is deleted does not keep the queue until it would have come again")
+    func failedAndDeleted() async throws {
+        try await withStage(Self.serial + ",+apus.retry.interval=60", messages: 3) { stage in
+            let (first, second) = (try await stage.consumer("first"), try await stage.consumer("second"))
+            #expect(try await first.pop(count: 2) == ["m0", "m1"])
+            try await first.fail()
+            try await first.fail()
+            #expect(try await second.pop(poll: 60_000).isEmpty)
+            #expect(try await first.pop(poll: 60_000).isEmpty)
+            try await stage.delete(0)
+            // The other one that failed still comes before what is behind it.
+            #expect(try await first.got() == nil)
+            try await stage.delete(1)
+            #expect(try await first.got() == ["m2"])
             #expect(try await second.got() == nil)
         }
     }
