@@ -132,7 +132,7 @@ extension ClaimTable {
     }
 
     /// Finishes a message that was delivered before and waits to be delivered again, whether due or not yet after a
-    /// failure: nobody is to have it any more. One that is in a client's hands stays.
+    /// failure: no client is to have it any more. One that is in a client's hands stays.
     /// - Returns: whether there was such a message.
     package func drop(waiting offset: Int64) -> Bool {
         guard let single = inHand(offset), single.isDue || single.waits else { return false }

@@ -171,7 +171,7 @@ final class GroupClaims {
         return max(0, end - table.next) + Int64(table.dueCount)
     }
 
-    /// An edit has taken a message out of its queue, and that is in the log: nobody waits for its next delivery. The
+    /// An edit has taken a message out of its queue, and that is in the log: no group waits for it. The
     /// pause after a failure would keep what is behind it in a queue with one batch at a time.
     func withdraw(topic: String, queueID: Int32, offset: Int64) {
         for table in store.tables(of: topic, queueID: queueID)
