@@ -241,15 +241,13 @@ final class BrokerDouble: RemotingService, Sendable {
     }
 }
 
-/// A broker double that serves, on a loop of the process.
-struct ServingDouble {
-    let double: BrokerDouble
+/// Serves a double on a loop of the process.
+struct DoubleServer {
     let loop: any EventLoop
     let server: NIOLoopBound<RemotingServer>
-    let settings: ClientSettings
+    let address: String
 
-    init(_ script: BrokerDouble.Script) async throws {
-        let double = BrokerDouble(script)
+    init(_ double: some RemotingService & Sendable) async throws {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let server = try await loop.submit {
             NIOLoopBound(
@@ -259,19 +257,39 @@ struct ServingDouble {
         let port = try await loop.flatSubmit {
             server.value.bind(host: "127.0.0.1", port: 0).map { server.value.localAddresses.first?.port ?? 0 }
         }.get()
-        double.address.withLock { $0 = "127.0.0.1:\(port)" }
-        self.double = double
         self.loop = loop
         self.server = server
-        settings = ClientSettings(nameServers: "127.0.0.1:\(port)")
+        address = "127.0.0.1:\(port)"
     }
+
+    var settings: ClientSettings { ClientSettings(nameServers: address) }
+
+    func close() async throws { try await loop.flatSubmit { server.value.close() }.get() }
+}
+
+/// A broker double that serves.
+struct ServingDouble {
+    let double: BrokerDouble
+    let server: DoubleServer
+    let settings: ClientSettings
+
+    init(_ script: BrokerDouble.Script) async throws {
+        let double = BrokerDouble(script)
+        let server = try await DoubleServer(double)
+        double.address.withLock { $0 = server.address }
+        self.double = double
+        self.server = server
+        settings = server.settings
+    }
+
+    var loop: any EventLoop { server.loop }
 
     var seen: BrokerDouble.Script { double.script.withLock { $0 } }
     var address: String { double.address.withLock { $0 } }
 
     func change(_ change: @Sendable (inout BrokerDouble.Script) -> Void) { double.script.withLock { change(&$0) } }
 
-    func close() async throws { try await loop.flatSubmit { server.value.close() }.get() }
+    func close() async throws { try await server.close() }
 
     func consumer(
         _ change: (inout PopConsumer.Options) -> Void = { _ in },

@@ -75,17 +75,9 @@ private final class ClusterDouble: RemotingService, Sendable {
         _ script: ClusterDouble.Script, id: String = "u"
     ) async throws -> (Result<EditedMessage, RocketMQClientError>, [String]) {
         let double = ClusterDouble(script)
-        let loop = MultiThreadedEventLoopGroup.singleton.next()
-        let server = try await loop.submit {
-            NIOLoopBound(
-                RemotingServer(eventLoop: loop, service: double, logger: LogBook().logger, endOfTick: {}),
-                eventLoop: loop)
-        }.get()
-        let port = try await loop.flatSubmit {
-            server.value.bind(host: "127.0.0.1", port: 0).map { server.value.localAddresses.first?.port ?? 0 }
-        }.get()
-        double.address.withLock { $0 = "127.0.0.1:\(port)" }
-        let client = try AdminClient(ClientSettings(nameServers: "127.0.0.1:\(port)"))
+        let server = try await DoubleServer(double)
+        double.address.withLock { $0 = server.address }
+        let client = try AdminClient(server.settings)
         let outcome: Result<EditedMessage, RocketMQClientError>
         do throws(RocketMQClientError) {
             outcome = .success(try await client.edit(message: id, topic: "T", MessageEdit(.delete, by: "a")))
@@ -93,7 +85,7 @@ private final class ClusterDouble: RemotingService, Sendable {
             outcome = .failure(error)
         }
         await client.close()
-        try await loop.flatSubmit { server.value.close() }.get()
+        try await server.close()
         return (outcome, double.script.withLock { $0.asked })
     }
 

@@ -66,6 +66,89 @@ import WorkerProtocol
         #expect(try harness.onLoop { $0.groups["LG2"]?.config.retryMaxTimes } == 16)
     }
 
+    /// What `mqadmin` makes of the answers to its questions: CONSUMED when the group's offset is behind the message
+    /// (`DefaultMQAdminExtImpl.messageTrackDetail` of 5.3.3, for a push consumer of a cluster).
+    private func isConsumed(_ answers: [Int32: RemotingCommand], queue: Int64, offset: Int64) throws -> Bool {
+        let members = try #require(answers[203]).json()
+        #expect(members["consumeType"]?.string == "CONSUME_PASSIVELY")
+        #expect(members["messageModel"]?.string == "CLUSTERING")
+        #expect(members["subscriptionTable"]?["BgTopic"]?["subString"]?.string == "*")
+        let stats = try #require(answers[208]).json()
+        let table = try #require(stats["offsetTable"]?.object)
+        let row = try #require(
+            try table.members.first { member in
+                let key = try JSONValue(parsing: Array(member.key.utf8))
+                return key["topic"]?.string == "BgTopic" && key["queueId"]?.integer == queue
+            })
+        return try #require(row.value["consumerOffset"]?.integer) > offset
+    }
+
+    @Test("mqadmin 5.3.3's whole message track, recorded: its questions, one after the other, end in CONSUMED")
+    func track() throws {
+        let harness = try BrokerHarness()
+        defer { try? harness.end() }
+        let client = try harness.connect()
+        #expect(try makeTopic(client, "BgTopic", queues: 4).code == 0)
+        #expect(try makeTopic(client, "%RETRY%" + Self.group, queues: 1).code == 0)
+        let flow = try GoldenFlow("track-5.3.3")
+        let query = try #require(flow.frames.first { $0.command.requestCode == .queryMessage })
+        let properties = RawConnection.properties(
+            "UNIQ_KEY=\(query.command.extFields["key"] ?? "");TAGS=T1;KEYS=bgkey3;WAIT=true")
+        // As the 5.3.3 client that sent the recorded one.
+        var send = RemotingCommand(
+            .sendMessageV2,
+            extFields: [
+                "a": "P", "b": "BgTopic", "c": "TBW102", "d": "4", "e": "0", "f": "0", "g": "1795247152031", "h": "0",
+                "i": properties, "j": "0", "k": "false", "m": "false",
+            ], body: Array("bg-3".utf8))
+        send.version = 479
+        #expect(try client.invoke(send).code == 0)
+        let consumer = ConsumerData(
+            groupName: Self.group, consumeType: "CONSUME_PASSIVELY", messageModel: "CLUSTERING",
+            consumeFromWhere: "CONSUME_FROM_FIRST_OFFSET",
+            subscriptionDataSet: ["BgTopic", "%RETRY%" + Self.group].map { SubscriptionData(topic: $0, subString: "*") }
+        )
+        let heartbeat = HeartbeatData(clientID: "192.0.2.2@bgc", producerGroups: [], consumerDataSet: [consumer])
+        #expect(try client.invoke(.heartBeat, body: heartbeat.encoded()).code == 0)
+        for (topic, queues) in [("BgTopic", 4), ("%RETRY%" + Self.group, 1)] {
+            for queue in 0..<queues {
+                let offset = topic == "BgTopic" && queue == 0 ? "1" : "0"
+                _ = try client.invoke(
+                    .updateConsumerOffset,
+                    [
+                        "topic": topic, "consumerGroup": Self.group, "queueId": String(queue),
+                        "commitOffset": offset,
+                    ])
+            }
+        }
+        let tool = try harness.connect()
+        var answers: [Int32: RemotingCommand] = [:]
+        for frame in flow.frames where frame.isRequestOfClient {
+            try tool.send(frame.bytes)
+            let expected = try #require(flow.answer(to: frame))
+            var answer = try tool.receive()
+            while answer.opaque != frame.command.opaque || !answer.isResponse { answer = try tool.receive() }
+            answers[frame.command.code] = answer
+            let place = "\(frame.command.code)"
+            #expect(answer.code == expected.code, "\(place): \(answer.remark ?? "")")
+            switch frame.command.requestCode {
+            case .queryMessage:
+                #expect(NormalizedAnswer.messages(answer.body) == NormalizedAnswer.messages(expected.body))
+                #expect(answer.extFields.keys.sorted() == expected.extFields.keys.sorted())
+            case .getTopicConfig: #expect(answer.body == expected.body, "\(place)")
+            case .queryTopicConsumeByWho:
+                #expect(try answer.json()["groupList"]?.array?.compactMap(\.string) == [Self.group])
+            default:
+                #expect(answer.body.isEmpty == expected.body.isEmpty, "\(place)")
+                if !expected.body.isEmpty { #expect(Form(try answer.json()) == Form(try expected.json()), "\(place)") }
+            }
+        }
+        #expect(answers.keys.sorted() == [12, 34, 35, 203, 208, 300, 351])
+        #expect(try isConsumed(answers, queue: 0, offset: 0))
+        // The next message of the queue has not been consumed yet.
+        #expect(try !isConsumed(answers, queue: 0, offset: 1))
+    }
+
     @Test("a topic or group that is not there has its code; asking for a group does not make it")
     func absent() throws {
         let harness = try BrokerHarness([("autoCreateSubscriptionGroup", "false")])

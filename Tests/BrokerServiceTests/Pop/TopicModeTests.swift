@@ -116,15 +116,19 @@ import Testing
         }
     }
 
+    /// A connection whose pull of the empty topic waits.
+    private func waitingPull(_ harness: BrokerHarness) throws -> RawConnection {
+        let waiting = try harness.connect()
+        try waiting.post(
+            .pullMessage, RawConnection.pullFields(topic: "T", group: "Pullers", suspendMillis: 20_000))
+        try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
+        return waiting
+    }
+
     @Test("a suspended pull does not get what arrives after its broker has learnt that the topic is popped only")
     func suspendedPull() throws {
         try withTopic("+apus.retry.count=2") { (harness, connection) throws in
-            let waiting = try harness.connect()
-            var pull = RawConnection.pullFields(topic: "T", group: "Pullers")
-            pull["sysFlag"] = "6"
-            pull["suspendTimeoutMillis"] = "20000"
-            try waiting.post(.pullMessage, pull)
-            try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
+            let waiting = try waitingPull(harness)
             // As a slave takes it from its master's table: nothing is answered because of it.
             try harness.onLoop { broker in
                 var config = try #require(broker.topics["T"]).config
@@ -198,12 +202,7 @@ import Testing
     @Test("a pull and a pop that wait are answered when the topic's mode changes")
     func changes() throws {
         try withTopic("") { (harness, connection) throws in
-            let waiting = try harness.connect()
-            var pull = RawConnection.pullFields(topic: "T", group: "Pullers")
-            pull["sysFlag"] = "6"
-            pull["suspendTimeoutMillis"] = "20000"
-            try waiting.post(.pullMessage, pull)
-            try eventually("the pull waits") { try harness.onLoop { $0.heldPulls == 1 } }
+            let waiting = try waitingPull(harness)
             try connection.makeTopic("T", queues: 1, "+apus.mode=QUEUE")
             #expect(try waiting.receive().code == ResponseCode.pullNotFound.rawValue)
             _ = try connection.send(topic: "T", body: "m")
