@@ -122,7 +122,10 @@ final class GroupClaims {
         let stored = offsets.offset(topic: topic.name, group: group.name, queueID: queue.queueID)
         if let table = store.table(group: group.name, topic: topic.name, queueID: queue.queueID) {
             // Not while a pop reads: it claims what it has found as of the offset it began with.
-            if !table.isBeingRead, let stored, let link = table.context as? Link, link.committed != stored {
+            // A negative one is none: the claims know better.
+            if !table.isBeingRead, let stored, stored >= 0, let link = table.context as? Link,
+                link.committed != stored
+            {
                 table.reset(to: min(stored, queue.maxOffset.rawValue))
                 commit(table)
             }

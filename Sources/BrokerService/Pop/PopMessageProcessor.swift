@@ -207,11 +207,15 @@ final class PopMessageProcessor {
         var part = PopPart(source: source, table: table, queue: queue, next: table.next)
         if pop.isOrdered {
             let time = claims.time
-            guard table.blockedUntil(attemptID: pop.attemptID, at: time) == nil else {
+            // More than one answer holds are no batch of one pop: a group that did not consume in order has left some.
+            // They are not all handed out again at once.
+            let isBatch = table.claimedCount + table.dueCount <= Int(Self.messagesMax)
+            let attemptID = isBatch ? pop.attemptID : nil
+            guard table.blockedUntil(attemptID: attemptID, at: time) == nil else {
                 pop.rest += behind(table, queue)
                 return .done
             }
-            if let attempt = pop.attemptID, table.isOpenBatch(attempt) {
+            if let attempt = attemptID, table.isOpenBatch(attempt) {
                 guard pop.parts.isEmpty else {
                     // One answer has one pop time: the client asks again for these.
                     pop.rest += Int64(table.claimedCount)
@@ -386,6 +390,8 @@ final class PopMessageProcessor {
             part.table.isBeingRead = false
             // Messages the filter does not want are finished.
             if part.next > part.table.next {
+                // A look is bounded: what the filter wants may lie behind.
+                if part.next < end { pop.hasLookedShort = true }
                 claim(part, pop, popTime: max(environment.now(), part.table.popTimeMin))
             }
         } else {
@@ -450,7 +456,9 @@ final class PopMessageProcessor {
         switch outcome {
         case .read(let result), .noMatch(let result): pop.step = take(pop, part, result, found)
         case .nothingYet: pop.step = take(pop, part)
-        case .refused(let code, let remark): pop.step = .refused(code, remark)
+        case .refused(let code, let remark):
+            waiters.stir(topic: pop.topic.name, group: pop.group.name, queueID: part.queue.queueID)
+            pop.step = .refused(code, remark)
         }
         guard !pop.isReading else { return }
         switch pop.step {
@@ -472,6 +480,7 @@ final class PopMessageProcessor {
                 leases.waits(consumer)
                 pop.isCounted = true
             }
+            if pop.hasLookedShort { lookAgain(topic: pop.topic.name, group: pop.group.name) }
             return
         }
         defer { giveBack(pop) }
@@ -501,6 +510,15 @@ final class PopMessageProcessor {
         environment.scheduleTick()
     }
 
+    /// Has one that waits look behind the messages no filter wants, in a turn of its own.
+    private func lookAgain(topic: String, group: String) {
+        environment.slices.add { [waiters, environment] in
+            waiters.stir(topic: topic, group: group)
+            environment.scheduleTick()
+            return false
+        }
+    }
+
     private func addRecords(
         of part: PopPart, to records: inout [PopRecords], _ pop: PopRequest, popTime: Int64
     ) {
@@ -524,9 +542,11 @@ final class PopMessageProcessor {
 
     /// The queues are free for other pops, and one that waits may have what is left.
     func giveBack(_ pop: PopRequest) {
+        // What has come into them meanwhile has woken requests that skipped them.
+        let hasMore = pop.rest > 0 || pop.parts.contains { behind($0.table, $0.queue) > 0 }
         pop.release()
         pop.reopenedAt = nil
-        guard pop.rest > 0 || pop.client.connection.isClosed else { return }
+        guard hasMore || pop.client.connection.isClosed else { return }
         waiters.stir(topic: pop.topic.name, group: pop.group.name)
         environment.scheduleTick()
     }
@@ -591,6 +611,7 @@ final class PopMessageProcessor {
                 remark: "\(GetMessageStatus.found.remark)", fields: answer.fields, bodyCount: total)
         }
         for records in answer.records {
+            guard !connection.isClosed else { return }
             if case .asStored(let range) = records {
                 ranges.append(range)
                 continue

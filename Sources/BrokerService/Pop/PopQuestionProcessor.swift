@@ -188,5 +188,7 @@ final class PopNotification: PopWaiter {
         super.init(client: client, topic: topic, group: group, queueID: queueID, deadlineSteady: deadlineSteady)
     }
 
+    override var takes: Bool { false }
+
     override func resume(expired: Bool) { processor.answer(self, expired: expired) }
 }

@@ -32,6 +32,8 @@ final class PopRequest: PopWaiter {
     /// Messages that remain in the queues.
     var rest: Int64 = 0
     var parts: [PopPart] = []
+    /// A queue in which nothing was found has more than one look may go through.
+    var hasLookedShort = false
     /// This look is one after its deadline.
     var isExpired = false
     /// What came of the read that is under way (`isReading`: it has not come back yet).
@@ -79,6 +81,7 @@ final class PopRequest: PopWaiter {
     ///   - copies: retry topics, which come first.
     func begin(from first: Int32, copies: [PopSource], expired: Bool) {
         isExpired = expired
+        hasLookedShort = false
         left = messagesMax
         rest = 0
         let range = queues
@@ -135,12 +138,9 @@ struct PopPart {
 
     var isEmpty: Bool { reopened.isEmpty && due.isEmpty && fresh.isEmpty }
 
-    /// In the order of the answer.
-    var offsets: [Int64] { reopened.map(\.offset) + due.map(\.offset) + fresh }
-
     var count: Int { reopened.count + due.count + fresh.count }
 
-    /// In the same order.
+    /// In the order of the answer.
     func addRecords(to records: inout [PopRecords]) {
         for again in [reopened, due] {
             for message in again { records.append(.redelivered(message.record, attempts: message.attempts)) }

@@ -253,6 +253,9 @@ class PopWaiter {
     /// Looks again; after its deadline it is answered, it does not wait any more.
     func resume(expired: Bool) { preconditionFailure("a kind of waiting request that cannot go on") }
 
+    /// Whether it takes messages: one of those is woken before one that only asks.
+    var takes: Bool { true }
+
     /// Is answered that there is nothing, without a look.
     func end() { resume(expired: true) }
 }
@@ -327,11 +330,23 @@ final class PopPlace: ArrivalObserver {
             return takeWoken(leases, queues: some.topic.config.readQueueNums)
         }
         var woken: [PopWaiter] = []
-        if let any = lists[-1]?.first { woken.append(any) }
+        if let any = first(of: -1) { woken.append(any) }
         for queueID in stirred where queueID >= 0 {
-            if let waiter = lists[queueID]?.first { woken.append(waiter) }
+            if let waiter = first(of: queueID) { woken.append(waiter) }
         }
         return woken
+    }
+
+    /// Who waits longest, of those that take messages if there are any.
+    private func first(of queueID: Int32) -> PopWaiter? {
+        let first = lists[queueID]?.first
+        var next = first
+        for _ in 0..<Self.looksMax {
+            guard let waiter = next else { break }
+            if waiter.takes { return waiter }
+            next = waiter.nextInList
+        }
+        return first
     }
 
     /// Of each queue in which something may be had the one that has its lease, or the first that may have it.
@@ -345,9 +360,11 @@ final class PopPlace: ArrivalObserver {
             switch leases.standing(key, queueID) {
             case .free: chosen = first(for: queueID, leases, queues)
             case .held(let client):
-                chosen = PopsOfClient.of(client).first {
-                    $0.place === self && $0.queues.contains(queueID) && leases.isThere($0.consumer)
+                let isFor = { (waiter: PopWaiter) in
+                    waiter.place === self && waiter.queues.contains(queueID) && leases.isThere(waiter.consumer)
                 }
+                let pops = PopsOfClient.of(client)
+                chosen = pops.first { $0.takes && isFor($0) } ?? pops.first(where: isFor)
                 if chosen == nil { leases.othersWait(key, queueID) }
             }
             if let chosen, !woken.contains(where: { $0 === chosen }) { woken.append(chosen) }
@@ -358,7 +375,8 @@ final class PopPlace: ArrivalObserver {
     /// Of so many that wait one with less than its share is looked for.
     private static let looksMax = 128
 
-    /// Who waits longest for a queue that is free, of those with less than their share if there are any.
+    /// Who waits longest for a queue that is free, of those with less than their share if there are any. One that only
+    /// asks comes last.
     private func first(for queueID: Int32, _ leases: QueueLeases, _ queues: Int32) -> PopWaiter? {
         var any: PopWaiter?
         var looks = 0
@@ -369,8 +387,8 @@ final class PopPlace: ArrivalObserver {
                 // One that is gone would take nothing, and wake no other one.
                 guard !waiter.client.connection.isClosed, leases.isThere(waiter.consumer) else { continue }
                 looks += 1
-                if leases.mayHaveMore(waiter.client, key, queues: queues) { return waiter }
-                any = any ?? waiter
+                if waiter.takes, leases.mayHaveMore(waiter.client, key, queues: queues) { return waiter }
+                if any == nil || waiter.takes && any?.takes == false { any = waiter }
             }
         }
         return any

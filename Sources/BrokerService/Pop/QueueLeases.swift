@@ -230,6 +230,10 @@ final class QueueLeases {
             consumer.held = 0
             ConsumersOfClient.known(consumer.client)?.remove(consumer)
         }
+        // They refer to the place.
+        place.consumers = [:]
+        place.leases = [:]
+        place.contested = []
         forget(place)
     }
 

@@ -47,7 +47,8 @@ final class RecordSender {
                 continue
             }
             // It and the short ones behind it go into the buffer together.
-            var isThere = true
+            // Stays false on a closed connection, which takes nothing.
+            var isThere = false
             connection.write { buffer in
                 repeat {
                     isThere = store.withBytes(ranges[index]) { _ = buffer.writeBytes($0) } != nil
